@@ -1,0 +1,63 @@
+# Everything that a contributor runs. `make` alone shows what there is.
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+PYTHON3 ?= python3
+PY := .venv/bin/python
+SERVERS ?= kafka hbase airflow
+STORE ?= sqlite
+PYTEST_ARGS ?=
+
+.PHONY: help venv jars up down status clean demo unit integration e2e test check wheel
+
+help:  ## show this help
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  SERVERS="kafka hbase airflow"   which servers `make up` starts (all by default)'
+	@echo '  STORE=sqlite|hbase              what offsets_default is for `make up` and `make demo`'
+
+venv:  ## make .venv, or bring it up to date
+	@$(PYTHON3) -m stack venv
+
+jars:  ## fetch the jars of Spark's Kafka connector
+	@$(PYTHON3) -m stack jars spark
+
+up:  ## start SERVERS and wait until they answer
+	@$(PYTHON3) -m stack up $(SERVERS) --store $(STORE)
+
+down:  ## end the demo's job and stop every server; data stays
+	@if [ -x $(PY) ]; then $(PY) -m demo --end; fi
+	@$(PYTHON3) -m stack down
+
+status:  ## show which servers are up, and where
+	@$(PYTHON3) -m stack status
+
+clean: down  ## stop every server and remove .stack and .venv
+	rm -rf .stack .venv
+
+demo: venv  ## show the whole thing on real servers, with STORE
+	$(PY) -m demo --store $(STORE)
+
+unit: venv  ## tests that need nothing but Python
+	$(PY) -m pytest tests/unit -n auto $(PYTEST_ARGS)
+
+integration: venv jars  ## tests against the Kafka and HBase that are up
+	$(PY) -m pytest tests/integration $(PYTEST_ARGS)
+
+e2e: venv jars  ## tests of whole stories, with Spark and Airflow
+	$(PY) -m pytest tests/e2e $(PYTEST_ARGS)
+
+test:  ## unit, check, integration, e2e, with Kafka and HBase brought up for them
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory check
+	@$(PYTHON3) -m stack up kafka hbase
+	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory e2e
+
+check: venv  ## format, lint and types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+wheel: venv  ## build the wheel and the source archive into dist
+	$(PY) -m build

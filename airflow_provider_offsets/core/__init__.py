@@ -1,0 +1,1 @@
+"""What offsets mean: frozen values and pure functions. Standard library only, no clock, no I/O."""

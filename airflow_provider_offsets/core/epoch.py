@@ -1,0 +1,153 @@
+"""What a pipeline's processes agree on through the control store: frozen values, one JSON cell each."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from airflow_provider_offsets.core.live import TopicIdentity
+from airflow_provider_offsets.core.position import OffsetRange, Position
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process on one machine. A pid alone may be another process by now: it counts only with the rest."""
+
+    host: str
+    boot_id: str
+    """Linux's ``/proc/sys/kernel/random/boot_id``."""
+    pid: int
+    start_ticks: int
+    """When it started, in clock ticks since boot (field 22 of ``/proc/<pid>/stat``)."""
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What a plan said in advance about one partition that does not simply go on: read by the audit."""
+
+    topic: str
+    partition: int
+    start: int
+    replay: int = 0
+    """Offsets below the stored one that are read again: ``[start, start + replay)``."""
+    skipped: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a submit asks its driver to claim, and the epoch's record afterwards.
+
+    The driver claims epoch ``number`` by creating the cell of that number, which succeeds once. ``number`` is one
+    more than the epoch that the plan saw: whoever claims first has it, and the other ends before its first batch.
+    """
+
+    number: int
+    operation: str
+    launch: str
+    """One submit attempt; two drivers launched by a task that was killed and retried differ in it."""
+    checkpoint: str
+    start: Position
+    """Where the epoch begins: what the plan chose. Of a first start too."""
+    identity: TopicIdentity
+    announced: tuple[Announced, ...] = ()
+    application_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A claimed epoch: the claim, and who holds it."""
+
+    claim: Claim
+    holder: ProcessIdentity
+    claimed_at_ms: int
+    """By the driver's clock: for people, never compared."""
+    after_row_time_ms: int | None = None
+    """The newest row of the history at the claim. A row after it that an older epoch wrote is a zombie's: ignored."""
+
+    @property
+    def number(self) -> int:
+        """Its number: 1 for the first start."""
+        return self.claim.number
+
+
+class DriverState(enum.Enum):
+    """What a driver says of itself in its heartbeat."""
+
+    PROCESSING = "processing"
+    IDLE = "idle"
+    """It stands at ``position`` and there is nothing to read."""
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A sign of life. Only that ``beat`` grew says something: clocks of two hosts are never compared."""
+
+    beat: int
+    state: DriverState
+    at_ms: int
+    last_batch_id: int | None = None
+    position: Position | None = None
+    """Where an idle driver stands."""
+
+
+@dataclass(frozen=True)
+class BegunBatch:
+    """The batch that an epoch began last. If the history does not have it, its output may be partly there."""
+
+    batch_id: int
+    query_id: str
+    batch_time_ms: int
+    ranges: tuple[OffsetRange, ...]
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """Somebody asked this epoch to end between two batches."""
+
+    operation: str
+    reason: str
+    requested_at_ms: int
+
+
+class EndedHow(enum.Enum):
+    """How an epoch ended."""
+
+    STOPPED = "stopped"
+    """On request, between two batches."""
+    FENCED = "fenced"
+    """It met a newer epoch, or its own was closed."""
+    FAILED = "failed"
+    """The query failed, and the driver lived to say so."""
+    FINISHED = "finished"
+    """The query ended by itself (a bounded trigger)."""
+    DIED = "died"
+    """The driver said nothing; somebody who could see that the process is gone closed the epoch."""
+    KILLED = "killed"
+    """A stop with that rung allowed signalled or killed it, saw it gone, and closed the epoch."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of an epoch. Its cell is created once, by the driver or by whoever saw it gone; a driver that finds
+    it there ends."""
+
+    how: EndedHow
+    at_ms: int
+    last_batch_id: int | None = None
+    position: Position | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One maintenance, reprocess, replay or recovery: what it asked for and which steps it has done.
+
+    ``steps`` maps a step's name to its result, as JSON text of the type that the step has. A task that is run again
+    finds its result here; XCom is wiped on a retry and remembers nothing.
+    """
+
+    id: str
+    kind: str
+    reason: str
+    steps: dict[str, str] = field(default_factory=dict)

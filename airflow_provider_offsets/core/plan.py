@@ -1,0 +1,423 @@
+"""What a restart would do, partition by partition, before anything moves.
+
+The three cases of the deck's slide "Starting Streaming Jobs with Known Offsets" are rows here: first time, no change
+in partitions, more partitions. Nothing is clamped in silence: what differs between the wanted and the possible start
+is counted, and loss and skipping are problems unless accepted by topic and count. Replay is allowed.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import Announced
+from airflow_provider_offsets.core.live import LivePartition, LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.selector import missing_partitions
+from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState, Observation
+from airflow_provider_offsets.errors import WorldChanged
+
+
+class RestartForm(enum.Enum):
+    """How the job gets its start."""
+
+    RESUME = "resume"
+    """Same checkpoint; Spark goes on by itself."""
+    REPOSITION = "reposition"
+    """A checkpoint seeded with the chosen offsets beside the old one, which is closed. Query id and batch ids go on."""
+    FRESH = "fresh"
+    """A new checkpoint and ``startingOffsets`` that names every partition."""
+
+
+class StartReason(enum.Enum):
+    """Why a partition starts where it does."""
+
+    FIRST_START = "first start: from the first offset there is"
+    STORED = "goes on where it stands"
+    NEW_PARTITION = "new partition: from offset 0"
+    CHOSEN = "as the selector says"
+    RETENTION = "retention has deleted what comes before"
+
+
+class ProblemKind(enum.Enum):
+    """Why a plan is refused."""
+
+    LOSS = "loss"
+    SKIP = "skip"
+    OFFSET_PAST_END = "offset past the end"
+    TOPIC_RECREATED = "topic recreated"
+    WRONG_CLUSTER = "wrong cluster"
+    PARTITIONS_GONE = "partitions gone"
+    PARTITION_MISSING = "partition missing from the stored position"
+    STATEFUL_REPOSITION = "stateful query asked to reposition"
+    STORES_DISAGREE = "checkpoint is ahead of the history"
+
+
+AS_A_NEW_ONE = "describe the job as a new pipeline, with another name, group_id and checkpoint"
+"""The way out where stored offsets mean nothing: epochs belong to a pipeline's name, history to its group id."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason to refuse the plan, in words: what was seen, and the way out."""
+
+    kind: ProblemKind
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}: {self.message}"
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """What a person accepts by name and greatest count of offsets: ``{topic: count}``."""
+
+    accept_lost: dict[str, int] = field(default_factory=dict)
+    accept_skipped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PartitionPlan:
+    """The restart of one partition. Counts are of offsets."""
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+    stored: int | None
+    """Where the pipeline stands; None for a partition that it never read."""
+    wanted: int | None
+    """What the selector says; None if it says nothing."""
+    start: int
+    reason: StartReason
+    replay: int = 0
+    """Below ``stored``, and read again."""
+    skipped: int = 0
+    """Not read yet, and left out by choice."""
+    lost: int = 0
+    """Not read yet, and deleted by retention."""
+    unreplayable: int = 0
+    """Wanted once more, and deleted by retention."""
+
+    @property
+    def missing(self) -> int:
+        """What the start wants and Kafka no longer has."""
+        return self.lost + self.unreplayable
+
+    @property
+    def key(self) -> TopicPartition:
+        """The partition."""
+        return TopicPartition(self.topic, self.partition)
+
+
+@dataclass(frozen=True)
+class Preconditions:
+    """What must still be so when the plan is applied."""
+
+    epoch: int
+    stored: Position | None
+    identity: TopicIdentity
+    checkpoint: str | None
+    committed_batch_id: int | None
+    planned_batch_id: int | None
+    closed_by: str | None
+
+    @classmethod
+    def of(cls, seen: Observation) -> Preconditions:
+        """Give the preconditions of a plan that was made from ``seen``."""
+        checkpoint = seen.checkpoint
+        return cls(
+            epoch=seen.epoch_number,
+            stored=seen.stored,
+            identity=seen.live.identity,
+            checkpoint=None if checkpoint is None else checkpoint.location,
+            committed_batch_id=None if checkpoint is None else checkpoint.committed_batch_id,
+            planned_batch_id=None if checkpoint is None else checkpoint.planned_batch_id,
+            closed_by=None if checkpoint is None else checkpoint.closed_by,
+        )
+
+    def changes(self, now: Preconditions) -> tuple[str, ...]:
+        """Name what differs between this and ``now``, each with both values."""
+        pairs = ((name, getattr(self, name), getattr(now, name)) for name in self.__dataclass_fields__)
+        return tuple(f"{name} was {then!r} and is {later!r}" for name, then, later in pairs if then != later)
+
+
+@dataclass(frozen=True)
+class RestartPlan:
+    """What a restart would do. Pure data; ``fingerprint`` names it."""
+
+    pipeline: str
+    selector: str
+    form: RestartForm
+    form_reason: str
+    rows: tuple[PartitionPlan, ...]
+    problems: tuple[Problem, ...]
+    seen: Preconditions
+    last_batch_id: int = UNSTARTED
+    """The greatest batch id that the pipeline ever named: the next one follows it, in a seeded checkpoint too."""
+    query_id: str | None = None
+    replay_at_most: int = 0
+    """Offsets of a batch that was cut off in its middle: its output may be partly there, and it is run again."""
+
+    @property
+    def start(self) -> Position:
+        """Where each partition starts."""
+        return Position({row.key: row.start for row in self.rows})
+
+    @property
+    def replay(self) -> int:
+        """Offsets that are read again."""
+        return sum(row.replay for row in self.rows)
+
+    @property
+    def skipped(self) -> int:
+        """Offsets that are never read, by choice."""
+        return sum(row.skipped for row in self.rows)
+
+    @property
+    def lost(self) -> int:
+        """Offsets that are never read, deleted by retention."""
+        return sum(row.lost for row in self.rows)
+
+    @property
+    def unreplayable(self) -> int:
+        """Offsets that were wanted once more and are deleted by retention."""
+        return sum(row.unreplayable for row in self.rows)
+
+    @property
+    def announced(self) -> tuple[Announced, ...]:
+        """The partitions that do not simply go on, for the audit."""
+        return tuple(
+            Announced(row.topic, row.partition, row.start, row.replay, row.skipped, row.lost)
+            for row in self.rows
+            if row.replay or row.skipped or row.lost
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over the decision and all that it stands on; end offsets, which move on, are left out."""
+        decision = (self.pipeline, self.form.value, self.start.to_json(), codec.dumps(self.seen))
+        return hashlib.sha256("\n".join(decision).encode()).hexdigest()[:16]
+
+
+def plan_restart(
+    wanted: Position, seen: Observation, policy: RestartPolicy | None = None, *, selector: str = ""
+) -> RestartPlan:
+    """Give the plan of a restart from ``wanted``, in the world as ``seen``.
+
+    :param wanted: what the selector chose. Partitions that it does not name and the pipeline never read are new.
+    :param policy: what loss and skipping is accepted; None accepts none.
+    :param selector: the selector's text, for people.
+    """
+    rows = tuple(_row(partition, live, wanted, seen) for partition, live in seen.live.partitions.items())
+    start = Position({row.key: row.start for row in rows})
+    form, form_reason = _form(start, seen)
+    problems = (
+        *_identity_problems(seen),
+        *_shape_problems(wanted, seen),
+        *_count_problems(rows, policy or RestartPolicy()),
+        *_form_problems(form, wanted, seen),
+    )
+    return RestartPlan(
+        pipeline=seen.pipeline,
+        selector=selector,
+        form=form,
+        form_reason=form_reason,
+        rows=rows,
+        problems=problems,
+        seen=Preconditions.of(seen),
+        last_batch_id=_last_batch_id(seen),
+        query_id=_query_id(seen),
+        replay_at_most=sum(each.count for each in seen.in_flight),
+    )
+
+
+def reconcile(start: Position, live: LiveTopics) -> Position:
+    """Give ``start`` with the partitions that appeared since it was planned, at 0 (deck, third case).
+
+    :raises WorldChanged: retention has eaten the head of such a partition already, so 0 cannot be read.
+    """
+    new = {partition: there.begin for partition, there in live.partitions.items() if partition not in start}
+    eaten = [f"{partition} begins at {begin}" for partition, begin in new.items() if begin > 0]
+    if eaten:
+        raise WorldChanged(
+            seen=f"new since the plan, and its head deleted already: {', '.join(eaten)}",
+            expected="new partitions that can be read from offset 0",
+            do="plan again: the plan counts what is lost, and it can be accepted there",
+        )
+    return start.updated(new)
+
+
+def _row(partition: TopicPartition, live: LivePartition, wanted: Position, seen: Observation) -> PartitionPlan:
+    stored_position = seen.stored or Position()
+    topic_is_known = partition.topic in stored_position.topics
+    stored, want = stored_position.get(partition), wanted.get(partition)
+    if want is None and not topic_is_known and partition.topic not in wanted.topics:
+        start, reason = live.begin, StartReason.FIRST_START
+    elif want is None:
+        start, reason = 0, StartReason.NEW_PARTITION
+    else:
+        start, reason = want, StartReason.STORED if want == stored else StartReason.CHOSEN
+    # What nobody has read yet begins at the stored offset, and at 0 in a new partition of a known topic. For a topic
+    # that is read for the first time there is nothing to lose or to skip before the place that was chosen.
+    unread = stored if stored is not None else 0 if topic_is_known else max(start, live.begin)
+    if start < live.begin:
+        start, reason = live.begin, StartReason.RETENTION
+    lost = max(0, min(start, live.begin) - unread)
+    return PartitionPlan(
+        topic=partition.topic,
+        partition=partition.partition,
+        begin=live.begin,
+        end=live.end,
+        stored=stored,
+        wanted=want,
+        start=start,
+        reason=reason,
+        replay=max(0, (stored or 0) - start),
+        skipped=max(0, start - unread) - lost,
+        lost=lost,
+        unreplayable=0 if want is None else max(0, min(unread, live.begin) - want),
+    )
+
+
+def _form(start: Position, seen: Observation) -> tuple[RestartForm, str]:
+    checkpoint = seen.checkpoint
+    if checkpoint is None:
+        if _query_id(seen) is None:
+            return RestartForm.FRESH, "there is no checkpoint to go on from"
+        return RestartForm.REPOSITION, "the checkpoint is gone; a seeded one lets the batch ids go on"
+    if checkpoint.closed_by is not None:
+        return RestartForm.REPOSITION, f"the checkpoint was closed by {checkpoint.closed_by}"
+    goes_on_at = _resume_position(checkpoint, seen.processed)
+    moved = [partition for partition, offset in start.items() if goes_on_at.get(partition, 0) != offset]
+    if moved:
+        return RestartForm.REPOSITION, f"{len(moved)} partition(s) start elsewhere than the checkpoint says"
+    if dropped := [partition for partition in goes_on_at if partition not in start]:
+        return RestartForm.REPOSITION, f"the checkpoint holds {len(dropped)} partition(s) that the job no longer reads"
+    return (
+        RestartForm.RESUME,
+        f"the checkpoint stands where the job starts, after batch {checkpoint.committed_batch_id}",
+    )
+
+
+def _resume_position(checkpoint: CheckpointState, processed: Batch | None) -> Position:
+    """Where Spark goes on *and our runtime acts*: a planned batch that the history has is run by Spark and skipped
+    by the runtime."""
+    planned_is_processed = (
+        checkpoint.planned is not None
+        and processed is not None
+        and (processed.query_id, processed.batch_id) == (checkpoint.query_id, checkpoint.planned_batch_id)
+    )
+    return checkpoint.planned if planned_is_processed and checkpoint.planned is not None else checkpoint.committed
+
+
+def _last_batch_id(seen: Observation) -> int:
+    ids = [UNSTARTED]
+    if seen.checkpoint is not None:
+        ids.append(seen.checkpoint.last_batch_id)
+    if seen.processed is not None and seen.processed.batch_id is not None:
+        ids.append(seen.processed.batch_id)
+    if seen.begun is not None:
+        ids.append(seen.begun.batch_id)
+    return max(ids)
+
+
+def _query_id(seen: Observation) -> str | None:
+    if seen.checkpoint is not None:
+        return seen.checkpoint.query_id
+    return None if seen.processed is None else seen.processed.query_id
+
+
+def _identity_problems(seen: Observation) -> Iterator[Problem]:
+    if seen.epoch is None:
+        return
+    known, live = seen.epoch.claim.identity, seen.live.identity
+    if known.cluster_id != live.cluster_id:
+        yield Problem(
+            ProblemKind.WRONG_CLUSTER,
+            f"the stored offsets are of cluster {known.cluster_id!r} and the connection leads to {live.cluster_id!r};"
+            " correct the Kafka connection",
+        )
+        return
+    for topic, topic_id in live.topic_ids.items():
+        if known.topic_ids.get(topic, topic_id) != topic_id:
+            yield Problem(
+                ProblemKind.TOPIC_RECREATED,
+                f"topic {topic!r} had id {known.topic_ids[topic]} and has {topic_id}: it was deleted and made again,"
+                f" and stored offsets mean nothing in it; {AS_A_NEW_ONE}",
+            )
+
+
+def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
+    live = seen.live.partitions
+    named = (seen.stored or Position()).updated(wanted)
+    known_topics = {topic.name for topic in seen.live.topics}
+    gone = [str(partition) for partition in named if partition not in live and partition.topic in known_topics]
+    if gone:
+        yield Problem(
+            ProblemKind.PARTITIONS_GONE,
+            f"{', '.join(gone)} are stored and the topic does not have them; Kafka never removes partitions, so the"
+            f" topic was made again; {AS_A_NEW_ONE}",
+        )
+    for topic in seen.live.topics:
+        for hole in missing_partitions(named, topic.name, len(topic.partitions)):
+            yield Problem(
+                ProblemKind.PARTITION_MISSING,
+                f"{hole} has no stored offset though partitions after it have, so it is not new;"
+                " name its start with 'offsets:', and accept what lies before it as skipped",
+            )
+    for partition, offset in wanted.items():
+        if partition in live and offset > live[partition].end:
+            yield Problem(
+                ProblemKind.OFFSET_PAST_END,
+                f"{partition} is to start at {offset} and ends at {live[partition].end}: the log was truncated, or"
+                " the offsets are of another topic; name a start with 'offsets:'",
+            )
+
+
+def _count_problems(rows: tuple[PartitionPlan, ...], policy: RestartPolicy) -> Iterator[Problem]:
+    for topic in sorted({row.topic for row in rows}):
+        mine = [row for row in rows if row.topic == topic]
+        lost = {row.key: row.missing for row in mine if row.missing}
+        if sum(lost.values()) > policy.accept_lost.get(topic, 0):
+            yield Problem(ProblemKind.LOSS, _counted(lost, "lost", topic, policy.accept_lost))
+        skipped = {row.key: row.skipped for row in mine if row.skipped}
+        if sum(skipped.values()) > policy.accept_skipped.get(topic, 0):
+            yield Problem(ProblemKind.SKIP, _counted(skipped, "skipped", topic, policy.accept_skipped))
+
+
+def _counted(counts: Mapping[TopicPartition, int], word: str, topic: str, accepted: Mapping[str, int]) -> str:
+    where, count = ", ".join(f"{partition} {count}" for partition, count in counts.items()), sum(counts.values())
+    return (
+        f"{count} offsets of {topic!r} would be {word} ({where}) and {accepted.get(topic, 0)} are accepted;"
+        f" accept_{word}={topic}:{count} accepts them"
+    )
+
+
+def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> Iterator[Problem]:
+    checkpoint, stored = seen.checkpoint, seen.stored or Position()
+    if checkpoint is None:
+        return
+    if checkpoint.stateful and form is not RestartForm.RESUME:
+        yield Problem(
+            ProblemKind.STATEFUL_REPOSITION,
+            f"{checkpoint.location} holds state that belongs to its offsets; start from 'committed' with its partitions"
+            f" as they are, or {AS_A_NEW_ONE}: it begins without state",
+        )
+    # Only a start that is left to the history: a person who names another one has looked, and says so.
+    ahead = [
+        f"{partition} {offset} > {stored[partition]}"
+        for partition, offset in checkpoint.committed.items()
+        if partition in stored and offset > stored[partition] == wanted.get(partition)
+    ]
+    if ahead:
+        yield Problem(
+            ProblemKind.STORES_DISAGREE,
+            f"Spark committed further than the history has recorded ({', '.join(ahead)}): rows of the history are"
+            " missing. Look at the output: if it is there, name Spark's offsets with 'offsets:' and accept the"
+            " difference as skipped; if not, read it again, with 'shift:-1' or an earlier 'offsets:'",
+        )

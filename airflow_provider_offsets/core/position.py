@@ -1,0 +1,143 @@
+"""Positions and ranges: where a job stands, and what lies between two such places.
+
+An *offset* is always the next record to read (Spark's ``untilOffset``, Kafka's committed offset), so a range is
+``[start, end)`` and its length counts offsets. On plain topics that is the count of records; on compacted topics and
+under transactions it is an upper bound (markers and removed records take offsets too).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic. Sorts by topic, then by number."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Position(Mapping[TopicPartition, int]):
+    """The next offset to read of every partition that a job is responsible for. Immutable, sorted, hashable.
+
+    Its JSON is the form that Spark writes to ``offsets/N`` and reads from ``startingOffsets``:
+    ``{"flights":{"0":123,"1":456}}``.
+
+    :raises ValueError: an offset or a partition number is negative. Spark's -1 and -2 (latest, earliest) are wishes,
+        not offsets, and have no place in a position.
+    """
+
+    __slots__ = ("_offsets",)
+
+    def __init__(self, offsets: Mapping[TopicPartition, int] | Iterable[tuple[TopicPartition, int]] = ()) -> None:
+        given: dict[TopicPartition, int] = dict(offsets)
+        for partition, offset in given.items():
+            if offset < 0 or partition.partition < 0:
+                raise ValueError(f"{partition} -> {offset}: partition numbers and offsets begin at 0")
+        self._offsets = {TopicPartition(*partition): given[partition] for partition in sorted(given)}
+
+    def __getitem__(self, partition: TopicPartition) -> int:
+        return self._offsets[partition]
+
+    def __iter__(self) -> Iterator[TopicPartition]:
+        return iter(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._offsets.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Position) and self._offsets == other._offsets
+
+    def __repr__(self) -> str:
+        return f"Position({self.to_json()})"
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics named here, sorted."""
+        return tuple(sorted({partition.topic for partition in self}))
+
+    def of_topic(self, topic: str) -> dict[int, int]:
+        """Give ``partition number -> offset`` of one topic."""
+        return {partition.partition: offset for partition, offset in self.items() if partition.topic == topic}
+
+    def updated(self, later: Mapping[TopicPartition, int]) -> Position:
+        """Give this position with the offsets of ``later`` in the place of its own."""
+        return Position({**self, **later})
+
+    def to_plain(self) -> dict[str, dict[str, int]]:
+        """Give ``{topic: {partition as text: offset}}``."""
+        return {
+            topic: {str(partition): offset for partition, offset in self.of_topic(topic).items()}
+            for topic in self.topics
+        }
+
+    @classmethod
+    def from_plain(cls, data: Any) -> Position:
+        """Give the position that ``to_plain`` turned into dicts.
+
+        :raises ValueError: another shape, or an offset that is not a whole number from 0 up.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"{data!r} is not a position, expected {{topic: {{partition: offset}}}}")
+        offsets: dict[TopicPartition, int] = {}
+        for topic, partitions in data.items():
+            if not isinstance(partitions, Mapping):
+                raise ValueError(f"topic {topic!r} holds {partitions!r}, expected {{partition: offset}}")
+            for number, offset in partitions.items():
+                if not str(number).isdecimal():
+                    raise ValueError(f"topic {topic!r} has partition {number!r}, expected a whole number from 0 up")
+                if type(offset) is not int:
+                    raise ValueError(f"{topic}[{number}] holds {offset!r}, expected a whole number from 0 up")
+                offsets[TopicPartition(str(topic), int(number))] = offset
+        return cls(offsets)
+
+    def to_json(self) -> str:
+        """Give the text form that Spark reads and writes, partitions in order of their numbers."""
+        return json.dumps(self.to_plain(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Position:
+        """Give the position of Spark's text form.
+
+        :raises ValueError: not JSON, or not of that shape.
+        """
+        return cls.from_plain(json.loads(text))
+
+
+@dataclass(frozen=True, order=True)
+class OffsetRange:
+    """The offsets ``[start, end)`` of one partition."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"{self}: expected 0 <= start <= end")
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}] {self.start}..{self.end}"
+
+    @property
+    def count(self) -> int:
+        """How many offsets the range holds."""
+        return self.end - self.start
+
+
+def ranges_between(start: Position, end: Position) -> tuple[OffsetRange, ...]:
+    """Give the range of every partition of ``end``; one that ``start`` does not name begins at 0 (deck, third case).
+
+    :raises ValueError: an end lies before its start.
+    """
+    return tuple(OffsetRange(*partition, start.get(partition, 0), offset) for partition, offset in end.items())

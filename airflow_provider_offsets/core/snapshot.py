@@ -1,0 +1,126 @@
+"""What was seen of a pipeline at one moment, and the named, stored form of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import BegunBatch, Ended, Epoch
+from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.position import OffsetRange, Position
+
+UNSTARTED = -1
+"""The committed batch id of a checkpoint that knows where it begins and has finished nothing yet."""
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """What the two logs of a Structured Streaming checkpoint say.
+
+    ``offsets/N`` without ``commits/N`` is a plan, not a fact: so ``committed`` is the greatest N that both have
+    (Spark's ``OffsetSeqLog`` and ``CommitLog``).
+    """
+
+    location: str
+    query_id: str
+    committed_batch_id: int
+    """``UNSTARTED`` if no batch was committed yet."""
+    committed: Position
+    """The end offsets of that batch, or the initial offsets in ``sources/0/0``."""
+    planned_batch_id: int | None = None
+    """A batch that has its end offsets but is not committed. Spark runs it first when the query goes on."""
+    planned: Position | None = None
+    closed_by: str | None = None
+    """The operation that closed this checkpoint by planting its next entry: nothing may go on from here."""
+    stateful: bool = False
+    """It has a ``state/`` folder: its offsets cannot be moved without its state."""
+
+    @property
+    def last_batch_id(self) -> int:
+        """The greatest batch id that this checkpoint ever named."""
+        return self.committed_batch_id if self.planned_batch_id is None else self.planned_batch_id
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that a restart is decided from, seen at one moment."""
+
+    pipeline: str
+    live: LiveTopics
+    checkpoint: CheckpointState | None = None
+    processed: Batch | None = None
+    """The newest batch of the history, whichever epoch recorded it."""
+    epoch: Epoch | None = None
+    ended: Ended | None = None
+    """How ``epoch`` ended; None while it runs, or while nobody knows."""
+    begun: BegunBatch | None = None
+    """The batch that ``epoch`` began last, or an epoch before it, if this one ended before its first batch."""
+
+    @property
+    def epoch_number(self) -> int:
+        """The newest epoch; 0 before the first start."""
+        return 0 if self.epoch is None else self.epoch.number
+
+    @property
+    def stored(self) -> Position | None:
+        """The pipeline's position: the end of the last batch processed in the newest epoch, or the place where that
+        epoch begins; None before the first start.
+
+        An epoch that was rewound and stopped before its first batch stands where it was rewound to, not where the
+        epoch before it ended. Without an epoch, the history rules, and after it the checkpoint.
+        """
+        if self.epoch is not None:
+            if self.processed is not None and self.processed.epoch == self.epoch.number:
+                return self.epoch.claim.start.updated(self.processed.end)
+            return self.epoch.claim.start
+        if self.processed is not None:
+            return self.processed.end
+        return None if self.checkpoint is None else self.checkpoint.committed
+
+    @property
+    def in_flight(self) -> tuple[OffsetRange, ...]:
+        """What may be partly in the output: the ranges of a batch that was begun and never recorded."""
+        if self.begun is None:
+            return ()
+        recorded = self.processed is not None and (
+            (self.processed.query_id, self.processed.batch_id) == (self.begun.query_id, self.begun.batch_id)
+        )
+        return () if recorded else self.begun.ranges
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A named, stored observation: the position with all that gives it a meaning.
+
+    Positions without their cluster and topic ids can be applied to the wrong topic; without begin and end offsets
+    nobody sees what retention took.
+    """
+
+    id: str
+    operation: str
+    moment: str
+    """Tells the snapshots of one operation apart: ``before``, ``at-rest``."""
+    reason: str
+    taken_at: str
+    """ISO 8601 with zone, for people."""
+    seen: Observation
+    checksum: str = ""
+
+    @property
+    def position(self) -> Position:
+        """The pipeline's position then; empty before the first start."""
+        return self.seen.stored or Position()
+
+    def sealed(self) -> Snapshot:
+        """Give this snapshot with the checksum of its content."""
+        return replace(self, checksum=self._digest())
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether the content is what the checksum was made of."""
+        return self.checksum == self._digest()
+
+    def _digest(self) -> str:
+        return hashlib.sha256(codec.dumps(replace(self, checksum="")).encode()).hexdigest()

@@ -1,0 +1,177 @@
+"""Every error that this provider raises on purpose.
+
+Each message says what was *seen*, what was *expected*, and what to *do*. Catch a branch, not a leaf:
+
+    OffsetsError
+    ├── InputRefused              what a person wrote is wrong, before anything was touched
+    │   ├── PipelineFileError         pipelines.yaml does not hold
+    │   ├── UnknownPipeline           no pipeline of that name
+    │   ├── SelectorError             a start selector that cannot be read
+    │   └── ModeUnsupported           Spark Connect, a remote master with SQLite, …
+    ├── StoreError
+    │   ├── StoreUnreachable          retriable
+    │   ├── StoreLayoutError          the table, family or file is not ours, or not there
+    │   ├── StoreDataError            a row holds what no writer of ours writes
+    │   ├── StoreClientMissing        this Python lacks the store's client library
+    │   ├── BatchConflict             other content under a batch that is already recorded
+    │   └── SnapshotNotFound
+    ├── KafkaError
+    │   ├── KafkaUnreachable          retriable
+    │   ├── TopicMissing
+    │   └── PartitionUnavailable      retriable: a partition has no leader just now
+    ├── CheckpointError               a checkpoint that cannot be read, or is not one that we know
+    ├── PlanRefused                   the plan has problems; ``problems`` holds them all
+    ├── WorldChanged                  what the plan saw is not what is there now
+    ├── Fenced                        a newer epoch of the pipeline has the word
+    ├── StopTimedOut
+    ├── DriverFailed
+    │   ├── DriverDied                ``log_tail`` holds its own last lines
+    │   └── DriverSilent              it lives, but neither processed a batch nor said that it is idle
+    └── AuditFailed                   records are lost, or read twice with nothing to explain it
+
+``retriable`` says whether the same call may succeed later with nothing changed by a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class OffsetsError(Exception):
+    """Base of all errors here: *seen · expected · do this*.
+
+    :param seen: what was found, values quoted.
+    :param expected: what had to be there instead.
+    :param do: the next thing for a person to do.
+    """
+
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, *, seen: str, expected: str, do: str) -> None:
+        self.seen = seen
+        self.expected = expected
+        self.do = do
+        super().__init__(f"{seen} · expected: {expected} · do this: {do}")
+
+
+class InputRefused(OffsetsError):
+    """What a person wrote cannot be used. Nothing was touched."""
+
+
+class PipelineFileError(InputRefused):
+    """``pipelines.yaml`` does not hold: the message names file, line, key and fix."""
+
+
+class UnknownPipeline(InputRefused):
+    """No pipeline of that name."""
+
+
+class SelectorError(InputRefused):
+    """A start selector that cannot be read. The message quotes the part that is wrong."""
+
+
+class ModeUnsupported(InputRefused):
+    """A combination in which the guarantees cannot be kept, so it is not begun."""
+
+
+class StoreError(OffsetsError):
+    """Base of what goes wrong with an offset store."""
+
+
+class StoreUnreachable(StoreError):
+    """The store does not answer."""
+
+    retriable = True
+
+
+class StoreLayoutError(StoreError):
+    """The table, column family or file is not there, or is not of our making."""
+
+
+class StoreDataError(StoreError):
+    """A row holds what no writer of this layout writes, such as an offset that is not a number."""
+
+
+class StoreClientMissing(StoreError):
+    """The Python that runs this lacks the client library of the store."""
+
+
+class BatchConflict(StoreError):
+    """The batch is recorded already, with other offsets. The recorded one stands."""
+
+
+class SnapshotNotFound(StoreError):
+    """No snapshot of that id in this store."""
+
+
+class KafkaError(OffsetsError):
+    """Base of what goes wrong with Kafka."""
+
+
+class KafkaUnreachable(KafkaError):
+    """No broker answers."""
+
+    retriable = True
+
+
+class TopicMissing(KafkaError):
+    """A topic of the pipeline does not exist in this cluster."""
+
+
+class PartitionUnavailable(KafkaError):
+    """A partition cannot be asked just now, mostly because it has no leader."""
+
+    retriable = True
+
+
+class CheckpointError(OffsetsError):
+    """A checkpoint that cannot be read, or of a version or mode that was not tried."""
+
+
+class PlanRefused(OffsetsError):
+    """The plan has problems; all of them are named together.
+
+    ``problems`` holds the ``Problem`` values of the plan.
+    """
+
+    def __init__(self, problems: Sequence[object]) -> None:
+        self.problems = tuple(problems)
+        listed = "; ".join(str(problem) for problem in self.problems)
+        super().__init__(
+            seen=f"{len(self.problems)} problem(s) in the plan: {listed}",
+            expected="a start that loses and skips nothing",
+            do="mend each as it says, and run the plan again",
+        )
+
+
+class WorldChanged(OffsetsError):
+    """The stored position, the topic, the checkpoint or the epoch is not what the plan saw."""
+
+
+class Fenced(OffsetsError):
+    """A newer epoch of the pipeline was claimed, or this one was closed."""
+
+
+class StopTimedOut(OffsetsError):
+    """The job was asked to stop and did not acknowledge in time. It may still run."""
+
+
+class DriverFailed(OffsetsError):
+    """Base: the driver did not get as far as its first batch."""
+
+
+class DriverDied(DriverFailed):
+    """The driver ended before its first batch. ``log_tail`` holds its own last lines."""
+
+    def __init__(self, *, seen: str, expected: str, do: str, log_tail: str = "") -> None:
+        self.log_tail = log_tail
+        super().__init__(seen=seen, expected=expected, do=do)
+
+
+class DriverSilent(DriverFailed):
+    """The driver lives, but within the time it neither processed a batch nor said that it stands idle."""
+
+
+class AuditFailed(OffsetsError):
+    """Records are lost, or read twice with nothing to explain it."""

@@ -1,0 +1,122 @@
+"""The maintenance DAG: stop a job, let somebody work, start it where it stopped, and prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.python import ShortCircuitOperator
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.sdk import DAG, Param, TaskGroup, chain
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.operators import (
+    ApplyOffsetsOperator,
+    AuditOffsetsOperator,
+    PlanRestartOperator,
+    SnapshotOffsetsOperator,
+    StopStreamingJobOperator,
+    SubmitStreamingJobOperator,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+WINDOW_END = (
+    "{{ macros.datetime.fromisoformat(ti.xcom_pull(task_ids='stop')['at_rest_since'])"
+    " + macros.timedelta(seconds=params.window_s) }}"
+)
+
+DOC = """### Maintenance of `{name}`
+
+Stops the job between two batches, keeps it stopped for the maintenance window, and starts it where it stopped – or
+elsewhere, if **start** says so. Nothing is stopped before the plan is sound: a plan that would lose or skip records
+fails. The first run of a pipeline starts its job: there is nothing to stop then.
+
+`snapshot_before → plan → stop → snapshot_at_rest → maintenance_window → replan → apply → submit → audit`
+
+The plan and the audit are tables in the logs of their tasks, and Markdown in their XComs.
+"""
+
+
+def maintenance_dag(
+    pipeline: StreamingPipeline, *, window: Callable[[], Any] | None = None, retries: int = 2, **dag: Any
+) -> DAG:
+    """Give the DAG ``maintenance__<pipeline>``.
+
+    :param window: called inside the task group ``maintenance_window`` to make the tasks of your own maintenance (add
+        partitions, deploy, …); without it the window waits for the length that the run asks for.
+    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
+    :param dag: passed on to ``DAG``.
+    """
+    with DAG(
+        **{
+            "dag_id": f"maintenance__{pipeline.name}",
+            "schedule": None,
+            "catchup": False,
+            "max_active_runs": 1,
+            "params": _params(),
+            "doc_md": DOC.format(name=pipeline.name),
+            "tags": ["offsets", "maintenance", pipeline.name],
+            "default_args": {"retries": retries, "retry_delay": timedelta(seconds=5)},
+            **dag,
+        }
+    ) as made:
+        snapshot_before = SnapshotOffsetsOperator(task_id="snapshot_before", pipeline=pipeline, moment="before")
+        plan = PlanRestartOperator(task_id="plan", pipeline=pipeline, start="{{ params.start }}")
+        unless_dry_run = ShortCircuitOperator(task_id="continue_unless_dry_run", python_callable=is_no_dry_run)
+        stop = StopStreamingJobOperator(task_id="stop", pipeline=pipeline)
+        at_rest = SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment="at-rest")
+        with TaskGroup("maintenance_window", prefix_group_id=False) as maintenance_window:
+            (window or wait_out_window)()
+        replan = PlanRestartOperator(task_id="replan", pipeline=pipeline, start="{{ params.start }}")
+        apply = ApplyOffsetsOperator(task_id="apply", pipeline=pipeline)
+        submit = SubmitStreamingJobOperator(task_id="submit", pipeline=pipeline)
+        audit = AuditOffsetsOperator(task_id="audit", pipeline=pipeline)
+        chain(snapshot_before, plan, unless_dry_run, stop, at_rest, maintenance_window, replan, apply, submit, audit)
+    return made
+
+
+def wait_out_window() -> None:
+    """Make the task that waits until the window, counted from the moment of rest, is over."""
+    WindowSensor(task_id="wait_out_window", target_time=WINDOW_END, end_from_trigger=True)
+
+
+class WindowSensor(DateTimeSensorAsync):
+    """Waits in the triggerer, to the second and without a worker slot; not at all if the time has come already."""
+
+    def execute(self, context: Context) -> None:  # type: ignore[override]  # it may return, which the base never does
+        """Wait, or go on at once: the job is stopped, and a round through the triggerer takes seconds."""
+        if not self.poke(context):
+            super().execute(context)
+
+
+def is_no_dry_run(**context: Any) -> bool:
+    """Say whether the run is meant to go on after the plan."""
+    return not context["params"]["dry_run"]
+
+
+def _params() -> dict[str, Param]:
+    return {
+        "reason": Param(
+            None, type=["null", "string"], title="Reason", description="Why; kept with every act of this run."
+        ),
+        "window_s": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Maintenance window (seconds)",
+            description="How long the job stays stopped before it is planned anew and submitted.",
+        ),
+        "start": Param(
+            "committed",
+            type="string",
+            minLength=1,
+            title="Start",
+            description='committed, earliest, offsets:{"topic":{"0":123}}, shift:-1000 or snapshot:<id>',
+        ),
+        "dry_run": Param(
+            False, type="boolean", title="Dry run", description="End after the plan; stop and change nothing."
+        ),
+    }

@@ -1,0 +1,211 @@
+"""``pipelines.yaml``: read, checked, and turned into ``StreamingPipeline`` values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import yaml
+
+from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
+
+SCHEMA = Path(__file__).with_name("pipelines.schema.json")
+
+
+class Pipelines(Mapping[str, StreamingPipeline]):
+    """The pipelines of one file, by name.
+
+    :raises UnknownPipeline: on ``pipelines[name]``, with the names that there are.
+    """
+
+    def __init__(self, file: Path, pipelines: Iterable[StreamingPipeline]) -> None:
+        self._file = file
+        self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
+
+    def __getitem__(self, name: str) -> StreamingPipeline:
+        if name not in self._pipelines:
+            raise UnknownPipeline(
+                seen=f"pipeline {name!r}",
+                expected=f"one of {', '.join(sorted(self._pipelines))} ({self._file})",
+                do="correct the name, or add the pipeline to the file",
+            )
+        return self._pipelines[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._pipelines
+
+    def __iter__(self) -> Any:
+        return iter(self._pipelines)
+
+    def __len__(self) -> int:
+        return len(self._pipelines)
+
+
+def load_pipelines(file: str | Path) -> Pipelines:
+    """Give the pipelines of a YAML file. Relative paths in it begin at its own folder.
+
+    :raises PipelineFileError: the first thing that is wrong, with file, line, key and fix.
+    """
+    path = Path(file).resolve()
+    root, data = _read(path)
+    _require_each_key_once(path, root)
+    _check(path, root, data)
+    pipelines = [_pipeline(name, entry, path.parent) for name, entry in data["pipelines"].items()]
+    _require_own_group(path, root, pipelines)
+    return Pipelines(path, pipelines)
+
+
+def _read(path: Path) -> tuple[yaml.Node, Any]:
+    """The file as nodes, which know their lines, and as plain values."""
+    try:
+        text = path.read_text()
+        root, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise PipelineFileError(
+            seen=f"{path} is not there",
+            expected="a file of pipelines",
+            do="write it, or correct its path in the DAG file",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise PipelineFileError(
+            seen=f"{path.name}{line}: {getattr(error, 'problem', None) or error}",
+            expected="YAML",
+            do="correct the line",
+        ) from error
+    if root is None:
+        raise PipelineFileError(
+            seen=f"{path} is empty", expected="'pipelines:' with at least one pipeline", do="describe a pipeline in it"
+        )
+    return root, data
+
+
+def _require_each_key_once(path: Path, node: yaml.Node, where: tuple[str, ...] = ()) -> None:
+    """Of two keys of one name YAML takes the later one, and says nothing."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        here = (*where, str(key.value))
+        if here[-1] in seen:
+            raise PipelineFileError(
+                seen=f"{path.name}, line {key.start_mark.line + 1}, key {'.'.join(here)}: it is there twice",
+                expected="each key once",
+                do="remove one of them, or rename it",
+            )
+        seen.add(here[-1])
+        _require_each_key_once(path, value, here)
+
+
+def _check(path: Path, root: yaml.Node, data: Any) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    errors = list(validator.iter_errors(data))
+    # A key that is mistyped is missing too: told is what stands there.
+    unknown_key = [error for error in errors if error.validator == "additionalProperties"]
+    error = jsonschema.exceptions.best_match(unknown_key or errors)
+    if error is None:
+        return
+    keys = list(error.absolute_path)
+    unknown = _unknown_keys(error)
+    if unknown:
+        keys = [*keys, unknown[0]]
+    elif "propertyNames" in error.absolute_schema_path:
+        keys = [*keys, error.instance]
+    raise PipelineFileError(
+        seen=f"{path.name}, line {_line(root, keys)}, key {'.'.join(map(str, keys)) or '(top)'}: {error.message}",
+        expected=_expected(error),
+        do=_fix(error, unknown),
+    )
+
+
+def _fix(error: jsonschema.ValidationError, unknown: list[str]) -> str:
+    if unknown:
+        return f"remove {unknown[0]!r} or correct its spelling"
+    return "add the key" if error.validator == "required" else "correct that key"
+
+
+def _unknown_keys(error: jsonschema.ValidationError) -> list[str]:
+    if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
+        return []
+    return [key for key in error.instance if key not in error.schema.get("properties", {})]
+
+
+def _expected(error: jsonschema.ValidationError) -> str:
+    if error.validator == "required":
+        return f"the keys {', '.join(error.validator_value)}"
+    if error.validator == "additionalProperties":
+        return f"only {', '.join(sorted(error.schema.get('properties', {})))}"
+    described = error.schema.get("description", "")
+    return f"{error.validator} {json.dumps(error.validator_value)}. {described}".strip()
+
+
+def _line(root: yaml.Node, keys: Iterable[str | int]) -> int:
+    """The line, from 1, of the deepest key that is there."""
+    node, line = root, root.start_mark.line
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = [pair for pair in node.value if pair[0].value == str(key)]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            node = node.value[key]
+            line = node.start_mark.line
+    return line + 1
+
+
+def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeline:
+    plain = ("group_id", "kafka_conn_id", "store_conn_id", "start_timeout_s")
+    return StreamingPipeline(
+        name=name,
+        topics=tuple(entry["topics"]),
+        subscription=Subscription(entry.get("subscription", "subscribe")),
+        job=_job(entry["job"], folder),
+        stop=StopLadder(**entry.get("stop", {})),
+        policy=RestartPolicy(entry.get("accept_lost", {}), entry.get("accept_skipped", {})),
+        **{key: entry[key] for key in plain if key in entry},
+    )
+
+
+def _job(entry: dict[str, Any], folder: Path) -> SparkJob:
+    paths = {key: _resolved(entry[key], folder) for key in ("application", "checkpoint", "log_dir") if key in entry}
+    lists = {key: ",".join(_resolved(each, folder) for each in entry.get(key, ())) for key in ("jars", "py_files")}
+    return SparkJob(
+        **paths,
+        **lists,
+        spark_conn_id=entry.get("spark_conn_id", "spark_default"),
+        arguments=tuple(entry.get("arguments", ())),
+        conf={key: _conf_text(value) for key, value in entry.get("conf", {}).items()},
+        packages=",".join(entry.get("packages", ())),
+    )
+
+
+def _resolved(path: str, folder: Path) -> str:
+    return path if urlsplit(path).scheme else str((folder / path).resolve())
+
+
+def _conf_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _require_own_group(path: Path, root: yaml.Node, pipelines: list[StreamingPipeline]) -> None:
+    """Two pipelines with one group and topic would write into one history."""
+    seen: dict[tuple[str, str], str] = {}
+    for pipeline in pipelines:
+        for topic in pipeline.topics:
+            other = seen.setdefault((pipeline.group_id, topic), pipeline.name)
+            if other != pipeline.name:
+                line = _line(root, ["pipelines", pipeline.name, "group_id"])
+                raise PipelineFileError(
+                    seen=f"{path.name}, line {line}, key pipelines.{pipeline.name}.group_id: {pipeline.group_id!r} on"
+                    f" topic {topic!r} is the group of pipeline {other!r} too",
+                    expected="a group id of its own for each pipeline on a topic",
+                    do="give one of them another group_id",
+                )

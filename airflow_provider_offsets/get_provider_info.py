@@ -1,0 +1,50 @@
+"""What Airflow wants to know of this provider, as data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NAME = "airflow-provider-offsets"
+"""Must equal the distribution's name: Airflow raises for all providers if it does not."""
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Give the provider's description, its modules and its connection type with the form as data."""
+    return {
+        "package-name": NAME,
+        "name": "Offsets",
+        "description": "Leakproof Kafka to Spark streaming: snapshot, stop, plan, resubmit, audit.",
+        "integrations": [{"integration-name": "Offsets", "external-doc-url": "", "tags": ["software"]}],
+        "operators": [_modules("operators", ("snapshot", "plan", "stop", "apply", "submit", "audit"))],
+        "sensors": [_modules("sensors", ("streaming_job", "offsets_reached"))],
+        "hooks": [_modules("hooks", ("offsets", "spark", "world"))],
+        "triggers": [_modules("triggers", ("streaming_job",))],
+        "connection-types": [_offsets_connection()],
+    }
+
+
+def _modules(layer: str, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "integration-name": "Offsets",
+        "python-modules": [f"airflow_provider_offsets.{layer}.{name}" for name in names],
+    }
+
+
+def _offsets_connection() -> dict[str, Any]:
+    return {
+        "connection-type": "offsets",
+        "hook-class-name": "airflow_provider_offsets.hooks.offsets.OffsetsHook",
+        "hook-name": "Offset store",
+        "ui-field-behaviour": {
+            "hidden-fields": ["host", "schema", "login", "port", "extra"],
+            "relabeling": {"password": "Password of the database"},
+            "placeholders": {"password": "only for postgresql://"},
+        },
+        "conn-fields": {
+            "url": {
+                "label": "Store URL",
+                "description": "hbase://host:9090/table, sqlite:////absolute/file.db or postgresql://user@host/database",
+                "schema": {"type": "string", "minLength": 1},
+            }
+        },
+    }

@@ -1,0 +1,82 @@
+"""The connection type ``offsets``: a URL that says where offsets are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_offsets.errors import InputRefused, OffsetsError
+from airflow_provider_offsets.stores import open_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_offsets.stores.protocols import OffsetStore
+
+
+class OffsetsHook(BaseHook):
+    """Opens the offset store of a connection.
+
+    The connection's extra has ``url``: ``hbase://host:9090/table``, ``sqlite:////absolute/file.db`` or
+    ``postgresql://user@host:5432/database``. A password goes into the connection's password field, where Airflow
+    masks it.
+
+    :param conn_id: an ``offsets`` connection.
+    """
+
+    conn_name_attr = "offsets_conn_id"
+    default_conn_name = "offsets_default"
+    conn_type = "offsets"
+    hook_name = "Offset store"
+
+    def __init__(self, conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.conn_id = conn_id
+
+    def get_conn(self) -> OffsetStore:
+        """Give the open store. The caller closes it.
+
+        :raises StoreError: it is unreachable, or its tables are not there.
+        """
+        return open_store(self.url)
+
+    @property
+    def url(self) -> str:
+        """The store's URL, with its password: not to be logged."""
+        return store_url(self.get_connection(self.conn_id))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Open the store and look for its tables; the button *Test* of the connection form."""
+        try:
+            store = self.get_conn()
+        except OffsetsError as error:
+            return False, str(error)
+        try:
+            next(iter(store.scan("connection-test", "")), None)
+        except OffsetsError as error:
+            return False, str(error)
+        finally:
+            store.close()
+        return True, "The store answers and its tables are there."
+
+
+def store_url(connection: Connection) -> str:
+    """Give the store's URL of an ``offsets`` connection, the password of the connection put in.
+
+    :raises InputRefused: the connection has no URL.
+    """
+    url: Any = connection.extra_dejson.get("url")
+    if not isinstance(url, str) or not url:
+        raise InputRefused(
+            seen=f"connection {connection.conn_id!r} has no 'url' in its extra",
+            expected="hbase://host:9090/table, sqlite:////absolute/file.db or postgresql://user@host:5432/database",
+            do="fill in 'Store URL' in the connection form",
+        )
+    parts = urlsplit(url)
+    if not connection.password or parts.password:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    netloc = f"{user}:{quote(connection.password, safe='')}@{host}"
+    return urlunsplit(parts._replace(netloc=netloc))

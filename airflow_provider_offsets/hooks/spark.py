@@ -1,0 +1,126 @@
+"""The Spark connection of a pipeline: the command line that submits its job."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.sdk import BaseHook
+from airflow.sdk.configuration import conf as airflow_conf
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
+from airflow_provider_offsets.operations.shipping import runtime_zip
+
+
+class SparkJobHook:
+    """Builds the spark-submit command of a pipeline with the Spark provider's own hook, and refuses what cannot keep
+    the guarantees.
+
+    That hook's ``submit()`` is not used: it blocks until the driver ends and kills it with the task.
+    """
+
+    def __init__(self, pipeline: StreamingPipeline) -> None:
+        self.pipeline = pipeline
+
+    def check(self, store_url: str) -> None:
+        """Refuse modes and files that would fail later, before anything is stopped or written.
+
+        :raises ModeUnsupported: Spark Connect, cluster mode, SQLite with a remote master, an Airflow executor that
+            takes the driver away with the task.
+        :raises InputRefused: the application, a jar or spark-submit is not there.
+        """
+        connection = BaseHook.get_connection(self.pipeline.job.spark_conn_id)
+        master = connection.host or ""
+        deploy_mode = connection.extra_dejson.get("deploy-mode") or "client"
+        _check_mode(self.pipeline.name, master or str(connection.conn_type), deploy_mode, store_url)
+        _check_executor(airflow_conf.get("core", "executor", fallback="LocalExecutor"))
+        self._check_files(connection.extra_dejson.get("spark-binary", "spark-submit"))
+
+    def command(self, conf: Mapping[str, str], *, log_dir: Path) -> list[str]:
+        """Give the argument vector that starts the job with ``conf`` beside its own.
+
+        :param log_dir: where the zip of the runtime is put.
+        """
+        job = self.pipeline.job
+        shipped = str(runtime_zip(log_dir))
+        hook = SparkSubmitHook(
+            conf={**job.conf, **conf},
+            conn_id=job.spark_conn_id,
+            py_files=",".join(each for each in (shipped, job.py_files) if each),
+            jars=",".join(_jars(job.jars)) or None,
+            packages=job.packages or None,
+            name=self.pipeline.name,
+            application_args=list(job.arguments),
+        )
+        # The one private method of that hook which is used here: it has no public one that only builds the command.
+        return list(hook._build_spark_submit_command(job.application))
+
+    def _check_files(self, binary: str) -> None:
+        job = self.pipeline.job
+        if not Path(job.application).is_file():
+            raise InputRefused(
+                seen=f"application {job.application!r} of pipeline {self.pipeline.name!r} is not a file",
+                expected="the Spark program, on this machine",
+                do="correct job.application",
+            )
+        _jars(job.jars)
+        if shutil.which(binary) is None:
+            raise InputRefused(
+                seen=f"no {binary!r} on the PATH of Airflow's worker ({sys.prefix})",
+                expected="Spark's own command",
+                do="install pyspark beside Airflow, or put Spark's bin folder on the PATH",
+            )
+
+
+def _check_mode(pipeline: str, master: str, deploy_mode: str, store_url: str) -> None:
+    if master == "sc" or master.startswith("sc:"):
+        raise ModeUnsupported(
+            seen=f"master {master!r} of pipeline {pipeline!r} is Spark Connect",
+            expected="a classic session: the stop between batches needs the driver's own process",
+            do="give the Spark connection a local[n], spark:// or yarn master",
+        )
+    if deploy_mode != "client":
+        raise ModeUnsupported(
+            seen=f"deploy mode {deploy_mode!r} of pipeline {pipeline!r}",
+            expected="client: the one mode that this release was tried with",
+            do="set deploy-mode to client in the Spark connection",
+        )
+    if store_url.startswith("sqlite:") and not master.startswith("local"):
+        raise ModeUnsupported(
+            seen=f"a SQLite store with master {master!r} for pipeline {pipeline!r}",
+            expected="a store that every host can reach: SQLite is a file of one host",
+            do="point the offsets connection at postgresql:// or hbase://, or use a local[n] master",
+        )
+
+
+def _check_executor(executor: str) -> None:
+    taken_away = [name for name in ("KubernetesExecutor", "CeleryExecutor") if name in executor]
+    if taken_away:
+        raise ModeUnsupported(
+            seen=f"Airflow's executor {executor!r}",
+            expected="one whose worker's machine stays: a driver in client mode lives beside the task that started it",
+            do="run this DAG with LocalExecutor; a worker pod or a worker that scales in would take the driver away",
+        )
+
+
+def _jars(patterns: str) -> list[str]:
+    """The jars that a comma-separated list with wildcards names.
+
+    :raises InputRefused: a pattern that names no file.
+    """
+    found: list[str] = []
+    for pattern in filter(None, patterns.split(",")):
+        matches = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]
+        if not matches:
+            raise InputRefused(
+                seen=f"jar {pattern!r} is not there",
+                expected="each entry of job.jars to name at least one file on this machine",
+                do="correct job.jars, or fetch the jar",
+            )
+        found.extend(matches)
+    return found

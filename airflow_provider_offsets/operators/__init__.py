@@ -1,0 +1,17 @@
+"""One operator for each act of an operation: observe, plan, apply, record."""
+
+from airflow_provider_offsets.operators.apply import ApplyOffsetsOperator
+from airflow_provider_offsets.operators.audit import AuditOffsetsOperator
+from airflow_provider_offsets.operators.plan import PlanRestartOperator
+from airflow_provider_offsets.operators.snapshot import SnapshotOffsetsOperator
+from airflow_provider_offsets.operators.stop import StopStreamingJobOperator
+from airflow_provider_offsets.operators.submit import SubmitStreamingJobOperator
+
+__all__ = [
+    "ApplyOffsetsOperator",
+    "AuditOffsetsOperator",
+    "PlanRestartOperator",
+    "SnapshotOffsetsOperator",
+    "StopStreamingJobOperator",
+    "SubmitStreamingJobOperator",
+]

@@ -1,0 +1,36 @@
+"""Apply a plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.errors import WorldChanged
+from airflow_provider_offsets.operations.applying import apply_plan
+from airflow_provider_offsets.operations.planning import recorded_plan
+from airflow_provider_offsets.operators.base import PipelineOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+
+class ApplyOffsetsOperator(PipelineOperator):
+    """Applies the newest plan of the operation, if the world is still as that plan saw it.
+
+    It makes the checkpoint that the job starts from. Stored offsets are not changed: the epoch that the driver claims
+    says where it begins.
+    """
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give ``fingerprint``, ``form`` and ``checkpoint``."""
+        plan = recorded_plan(world)
+        if plan is None:
+            raise WorldChanged(
+                seen=f"operation {self.operation!r} has no plan",
+                expected="a PlanRestartOperator before this task, with the same operation",
+                do="add it to the DAG, or run its task",
+            )
+        applied = apply_plan(world, plan)
+        self.log.info("Applied plan %s: %s from %s", plan.fingerprint, plan.form.value, applied.checkpoint)
+        return {"fingerprint": plan.fingerprint, "form": plan.form.value, "checkpoint": applied.checkpoint}

@@ -1,0 +1,70 @@
+"""What all operators of this provider share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_offsets.core.epoch import Operation
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.errors import OffsetsError
+from airflow_provider_offsets.hooks.world import open_world
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+OPERATION = "{{ dag.dag_id }}/{{ run_id }}"
+"""The tasks of one DAG run are one operation, unless they are told otherwise."""
+
+
+@contextmanager
+def fail_at_once() -> Iterator[None]:
+    """Let an error that no retry can mend fail the task at once, and one that may pass be retried."""
+    try:
+        yield
+    except OffsetsError as error:
+        if error.retriable:
+            raise
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+class PipelineOperator(BaseOperator):
+    """Base: one act of an operation on a pipeline.
+
+    :param pipeline: the pipeline.
+    :param operation: id of the operation; the DAG run by default. Every act is recorded under it in the offset store,
+        and is safe to repeat under the same id.
+    :param reason: why, for the records; the DAG run's ``reason`` param by default.
+    """
+
+    template_fields: Sequence[str] = ("operation", "reason")
+
+    def __init__(
+        self,
+        *,
+        pipeline: StreamingPipeline,
+        operation: str = OPERATION,
+        reason: str = "{{ params.get('reason') or '' }}",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pipeline = pipeline
+        self.operation = operation
+        self.reason = reason
+
+    def act(self, world: World, context: Context) -> Any:
+        """Do the one thing that this operator is for, and give what goes to XCom."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> Any:
+        """Open the world, act, close. An error that no retry can mend fails the task at once."""
+        with fail_at_once(), open_world(self.pipeline, self.operation) as world:
+            kind = context["dag"].dag_id if "dag" in context else self.task_id
+            world.control.open_operation(Operation(self.operation, kind, self.reason))
+            return self.act(world, context)

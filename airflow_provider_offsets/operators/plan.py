@@ -1,0 +1,67 @@
+"""Plan a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.core.plan import RestartPlan
+from airflow_provider_offsets.errors import PlanRefused
+from airflow_provider_offsets.hooks.spark import SparkJobHook
+from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.operations.planning import make_plan
+from airflow_provider_offsets.operations.shipping import runtime_zip
+from airflow_provider_offsets.operators.base import PipelineOperator
+from airflow_provider_offsets.reports import MARKDOWN, plan_report
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+
+class PlanRestartOperator(PipelineOperator):
+    """Shows what a restart would do, partition by partition, and fails if it would lose or skip anything.
+
+    Topics, stored offsets and the job are only looked at. What the submit will need is made ready or refused here,
+    while the job still runs.
+
+    :param start: where to start: ``committed``, ``earliest``, ``offsets:<json>``, ``shift:<±n>``, ``snapshot:<id>``.
+    """
+
+    template_fields: Sequence[str] = (*PipelineOperator.template_fields, "start")
+
+    def __init__(self, *, start: str = "committed", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start = start
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give the plan's summary, its rows, and ``markdown``."""
+        spark = SparkJobHook(self.pipeline)
+        spark.check(driver_secrets(self.pipeline).store_url)
+        runtime_zip(Path(self.pipeline.job.folder_for_logs))
+        plan = make_plan(world, self.start, self.pipeline.policy)
+        self.log.info("\n%s", plan_report(plan))
+        if plan.problems:
+            raise PlanRefused(plan.problems)
+        return plan_summary(plan)
+
+
+def plan_summary(plan: RestartPlan) -> dict[str, Any]:
+    """Give what XCom and people need of a plan."""
+    return {
+        "fingerprint": plan.fingerprint,
+        "form": plan.form.value,
+        "form_reason": plan.form_reason,
+        "start": plan.start.to_plain(),
+        "replay": plan.replay,
+        "replay_at_most": plan.replay_at_most,
+        "skipped": plan.skipped,
+        "lost": plan.lost,
+        "announced": [
+            {"topic": each.topic, "partition": each.partition, "start": each.start, "replay": each.replay}
+            for each in plan.announced
+        ],
+        "markdown": plan_report(plan, MARKDOWN),
+    }

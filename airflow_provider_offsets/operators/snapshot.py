@@ -1,0 +1,42 @@
+"""Take a snapshot."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.operators.base import PipelineOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+
+class SnapshotOffsetsOperator(PipelineOperator):
+    """Stores where the pipeline stands, with all that gives it a meaning, and gives the snapshot's id.
+
+    Nothing is committed and no consumer group is joined. Run again, it gives the snapshot that it took.
+
+    :param moment: tells the snapshots of one operation apart, such as ``before`` and ``at-rest``.
+    """
+
+    def __init__(self, *, moment: str = "snapshot", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.moment = moment
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give ``id``, ``position``, ``epoch`` and what was in flight."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        snapshot = world.take_snapshot(self.moment, reason=self.reason or "", taken_at=now)
+        seen = snapshot.seen
+        self.log.info("Snapshot %s, taken at %s: %s", snapshot.id, snapshot.taken_at, snapshot.position.to_json())
+        return {
+            "id": snapshot.id,
+            "position": snapshot.position.to_plain(),
+            "epoch": seen.epoch_number,
+            "committed_batch_id": None if seen.checkpoint is None else seen.checkpoint.committed_batch_id,
+            "in_flight": codec.plain(seen.in_flight),
+            "cluster_id": seen.live.cluster_id,
+        }

@@ -1,0 +1,76 @@
+"""Stop a streaming job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import conf
+
+from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop, now_ms
+from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
+from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+
+class StopStreamingJobOperator(PipelineOperator):
+    """Stops the job between two batches, and succeeds once that is verified.
+
+    A job that does not run is no error. The pipeline's ``stop`` says how long to wait, and whether a signal is
+    allowed after that. Marking the task as failed does not take the request back: the job still stops.
+
+    :param deferrable: wait for the acknowledgement in the triggerer.
+    """
+
+    def __init__(
+        self, *, deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give ``epoch``, ``how`` it came to rest, ``last_batch_id`` and ``at_rest_since``."""
+        asked = ask_to_stop(world, reason=self.reason, at_ms=now_ms())
+        if isinstance(asked, StopResult):
+            return self._result(asked)
+        self.log.info("Asked epoch %d (pid %d on %s) to stop", asked.number, asked.holder.pid, asked.holder.host)
+        if self.deferrable:
+            self._defer_until_ended(asked)
+        return self._result(await_stop(world, asked, self.pipeline.stop, say=self.log.info))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take up again after the triggerer: the job ended, or the time for it is over and the ladder goes on."""
+        self.log.info("The triggerer says: %s", event)
+        with fail_at_once(), open_world(self.pipeline, self.operation) as world:
+            asked = ask_to_stop(world, reason=self.reason, at_ms=now_ms())
+            if isinstance(asked, StopResult):
+                return self._result(asked)
+            return self._result(await_stop(world, asked, replace(self.pipeline.stop, graceful_timeout_s=1)))
+
+    def _defer_until_ended(self, epoch: Epoch) -> None:
+        self.defer(
+            trigger=EpochEndedTrigger(
+                store_conn_id=self.pipeline.store_conn_id,
+                pipeline=self.pipeline.name,
+                epoch=epoch.number,
+                timeout_s=self.pipeline.stop.graceful_timeout_s,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.pipeline.stop.graceful_timeout_s + 60),
+        )
+
+    def _result(self, stopped: StopResult) -> dict[str, Any]:
+        self.log.info("Epoch %d: %s %s", stopped.epoch, stopped.how, stopped.message)
+        return {
+            "epoch": stopped.epoch,
+            "how": stopped.how,
+            "last_batch_id": stopped.last_batch_id,
+            "at_rest_since": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }

@@ -1,0 +1,54 @@
+"""Submit a streaming job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.errors import WorldChanged
+from airflow_provider_offsets.hooks.spark import SparkJobHook
+from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.operations.applying import recorded_application
+from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operators.base import PipelineOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+
+class SubmitStreamingJobOperator(PipelineOperator):
+    """Starts the job from the applied plan and leaves it running.
+
+    It succeeds once the first batch of the new epoch is processed, or the driver says that it stands at its start
+    with nothing to read. It fails with the driver's own last lines as soon as the driver dies. Killing or clearing
+    the task does not touch a driver that runs: the next try adopts it.
+    """
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give ``epoch``, ``how`` it started, its first batch, its start and the path of its log."""
+        applied = recorded_application(world)
+        if applied is None:
+            raise WorldChanged(
+                seen=f"operation {self.operation!r} has applied no plan",
+                expected="an ApplyOffsetsOperator before this task, with the same operation",
+                do="add it to the DAG, or run its task",
+            )
+        spark, secrets = SparkJobHook(self.pipeline), driver_secrets(self.pipeline)
+        spark.check(secrets.store_url)
+        folder = Path(self.pipeline.job.folder_for_logs)
+
+        def command(conf: Mapping[str, str]) -> list[str]:
+            return spark.command(conf, log_dir=folder)
+
+        started = submit_job(world, applied, command, secrets, say=self.log.info)
+        self.log.info("Epoch %d runs: %s; log %s", started.epoch, started.how, started.log)
+        return {
+            "epoch": started.epoch,
+            "how": started.how,
+            "batch_id": started.batch_id,
+            "start": started.start.to_plain(),
+            "log": started.log,
+        }

@@ -1,0 +1,78 @@
+"""Plans and audits as people read them: a table for the task log, Markdown where Airflow's UI renders it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from airflow_provider_offsets.core.audit import AuditReport
+from airflow_provider_offsets.core.plan import RestartPlan
+
+TEXT, MARKDOWN = "simple", "github"
+PLAN_HEADERS = ("topic", "partition", "begin", "end", "stored", "start", "replay", "skip", "lost", "reason")
+AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "explanation")
+
+
+def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
+    """Give the plan, partition by partition, with its totals and its problems."""
+    rows = [
+        (
+            row.topic,
+            row.partition,
+            row.begin,
+            row.end,
+            "–" if row.stored is None else row.stored,
+            row.start,
+            row.replay,
+            row.skipped,
+            row.lost,
+            row.reason.value,
+        )
+        for row in plan.rows
+    ]
+    also = [
+        f"{plan.replay_at_most:,} more at most, of a batch that was cut off" if plan.replay_at_most else "",
+        f"{plan.unreplayable:,} wanted once more and deleted" if plan.unreplayable else "",
+    ]
+    lines = [
+        f"Plan {plan.fingerprint} of {plan.pipeline}: start {plan.selector or 'as given'}, {plan.form.value}"
+        f" ({plan.form_reason}).",
+        _table(PLAN_HEADERS, rows, style),
+        "; ".join(
+            [f"In all: {plan.replay:,} to replay, {plan.skipped:,} to skip, {plan.lost:,} lost", *filter(None, also)]
+        ),
+        *(f"- PROBLEM – {problem}" for problem in plan.problems),
+    ]
+    return "\n\n".join(lines)
+
+
+def audit_report(report: AuditReport, style: str = TEXT) -> str:
+    """Give the audit: what each partition read, and every place where its ranges do not tile."""
+    partitions = [(each.topic, each.partition, each.start, each.end, each.batches) for each in report.partitions]
+    found = [
+        (
+            each.kind.value,
+            each.range.topic,
+            each.range.partition,
+            each.range.start,
+            each.range.end,
+            each.range.count,
+            each.epoch,
+            each.explanation or "UNEXPLAINED",
+        )
+        for each in report.discontinuities
+    ]
+    lines = [
+        f"Audit of {report.pipeline}: {report.batches:,} batches, {report.records:,} records read.",
+        _table(("topic", "partition", "from", "to", "batches"), partitions, style),
+        _table(AUDIT_HEADERS, found, style) if found else "Every range begins where the one before it ends.",
+        f"lost={report.lost} replayed={report.replayed} skipped={report.skipped}"
+        f" unexplained={report.unexplained_count} replayed_at_most={report.replayed_at_most}",
+    ]
+    return "\n\n".join(lines)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]], style: str) -> str:
+    return tabulate(rows, headers, tablefmt=style, intfmt=",")

@@ -1,0 +1,6 @@
+"""Wait for a job, or for offsets."""
+
+from airflow_provider_offsets.sensors.offsets_reached import OffsetsReachedSensor
+from airflow_provider_offsets.sensors.streaming_job import StreamingJobSensor
+
+__all__ = ["OffsetsReachedSensor", "StreamingJobSensor"]

@@ -1,0 +1,57 @@
+"""What both sensors share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, conf
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.operators.base import fail_at_once
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.stores.protocols import OffsetStore
+
+
+class PipelineSensor(BaseSensorOperator):
+    """Base: wait for something of a pipeline, in the triggerer if ``deferrable``.
+
+    :param pipeline: the pipeline.
+    """
+
+    def __init__(
+        self,
+        *,
+        pipeline: StreamingPipeline,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pipeline = pipeline
+        self.deferrable = deferrable
+
+    @contextmanager
+    def store(self) -> Iterator[OffsetStore]:
+        """Give the pipeline's open store, and close it in the end."""
+        store = OffsetsHook(self.pipeline.store_conn_id).get_conn()
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def execute(self, context: Context) -> Any:
+        """Look until it is so. An error that no retry can mend fails the task at once."""
+        with fail_at_once():
+            return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take up again after the triggerer."""
+        if event["status"] != "reached":
+            raise AirflowFailException(f"{event.get('error_type', event['status'])}: {event.get('message')}")
+        return event

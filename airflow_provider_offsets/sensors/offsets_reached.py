@@ -1,0 +1,75 @@
+"""Wait until a job has processed up to a position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.errors import SelectorError
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.watching import behind
+from airflow_provider_offsets.operators.base import fail_at_once
+from airflow_provider_offsets.sensors.base import PipelineSensor
+from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.triggers.streaming_job import OffsetsReachedTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+END = "end"
+
+
+class OffsetsReachedSensor(PipelineSensor):
+    """Waits until the pipeline has processed every offset below a position.
+
+    :param offsets: the position as JSON, ``{"flights":{"0":123}}``; or ``end``: the ends of the topics at the moment
+        when the task starts, fixed then, so that a busy topic does not move the goal.
+    """
+
+    template_fields: Sequence[str] = ("offsets",)
+
+    def __init__(self, *, offsets: str = END, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.offsets = offsets
+        self._target = Position()
+
+    def execute(self, context: Context) -> Any:
+        """Fix the goal, then wait here or in the triggerer."""
+        with fail_at_once():
+            self._target = self._goal()
+        if not self.deferrable:
+            return super().execute(context)
+        self.defer(
+            trigger=OffsetsReachedTrigger(
+                store_conn_id=self.pipeline.store_conn_id,
+                pipeline=self.pipeline.name,
+                group_id=self.pipeline.stream.group_id,
+                topics=list(self.pipeline.stream.topics),
+                target=self._target.to_plain(),
+                timeout_s=self.timeout,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout + 60),
+        )
+
+    def poke(self, context: Context) -> bool:
+        """Look once."""
+        with self.store() as store:
+            missing = behind(Control(store, self.pipeline.name), store, self.pipeline.stream, self._target)
+        self.log.info("%d offsets to go in %d partitions", sum(missing.values()), len(missing))
+        return not missing
+
+    def _goal(self) -> Position:
+        if self.offsets == END:
+            with open_world(self.pipeline, "") as world:
+                return world.kafka.live_topics(self.pipeline.topics).end
+        try:
+            return Position.from_json(self.offsets)
+        except ValueError as error:
+            raise SelectorError(
+                seen=f"offsets {self.offsets!r}: {error}",
+                expected='{"topic":{"partition":offset}}, or end',
+                do="correct the sensor's 'offsets'",
+            ) from error

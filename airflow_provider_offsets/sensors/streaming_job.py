@@ -1,0 +1,51 @@
+"""Wait until a job is in a state."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.operations.watching import JobLook, JobState, look
+from airflow_provider_offsets.sensors.base import PipelineSensor
+from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.triggers.streaming_job import JobStateTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class StreamingJobSensor(PipelineSensor):
+    """Waits until the pipeline's job is running, ended or dead.
+
+    *Dead* means that its process was seen to be gone: a driver on another machine whose heartbeat is silent is
+    *unknown*, however long.
+
+    :param state: ``running``, ``ended`` or ``dead``.
+    """
+
+    def __init__(self, *, state: str = JobState.RUNNING.value, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.state = JobState(state)
+        self._before: JobLook | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Wait here, or in the triggerer."""
+        if not self.deferrable:
+            return super().execute(context)
+        self.defer(
+            trigger=JobStateTrigger(
+                store_conn_id=self.pipeline.store_conn_id,
+                pipeline=self.pipeline.name,
+                state=self.state.value,
+                timeout_s=self.timeout,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout + 60),
+        )
+
+    def poke(self, context: Context) -> bool:
+        """Look once."""
+        with self.store() as store:
+            self._before = look(Control(store, self.pipeline.name), self._before)
+        self.log.info("Epoch %d: %s, %s", self._before.epoch, self._before.state.value, self._before.detail)
+        return self._before.state is self.state

@@ -1,0 +1,68 @@
+"""Where offsets are kept. ``open_store(url)`` gives the history and the control of a pipeline from one URL.
+
+Client libraries are imported when a store is opened and not before: a DAG file that names a store imports none.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+
+from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.stores.clients import client_missing
+from airflow_provider_offsets.stores.protocols import OffsetStore
+
+__all__ = ["open_store"]
+
+_FORMS = """\
+sqlite:////absolute/path.db
+postgresql://user:password@host:5432/database
+hbase://thrift-host:9090/table"""
+
+
+def open_store(url: str) -> OffsetStore:
+    """Give the store that the URL names. Nothing is created, and no connection is made before the first call.
+
+    ``sqlite:////absolute/path.db``, ``postgresql://user:password@host:5432/database`` or
+    ``hbase://thrift-host:9090/table``.
+
+    :raises InputRefused: none of these.
+    :raises StoreClientMissing: this Python lacks the store's client library.
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "hbase":
+        return _hbase(url)
+    if scheme in ("sqlite", "postgresql", "postgresql+psycopg"):
+        return _sql(url)
+    raise InputRefused(
+        # What follows the scheme is not shown: it may hold a password.
+        seen=f"a store URL that begins with {scheme[:40]!r}",
+        expected="one of " + " · ".join(_FORMS.splitlines()),
+        do="correct the URL; a store in memory is for tests and is made with MemoryStore()",
+    )
+
+
+def _sql(url: str) -> OffsetStore:
+    try:
+        from airflow_provider_offsets.stores.sql import SqlStore
+    except ModuleNotFoundError as error:
+        raise client_missing("SQLAlchemy>=2.0.40,<3", "SQLite and PostgreSQL") from error
+    return SqlStore(url)
+
+
+def _hbase(url: str) -> OffsetStore:
+    parts = urllib.parse.urlsplit(url)
+    table = urllib.parse.unquote(parts.path[1:])
+    try:
+        port = parts.port or 9090
+    except ValueError:
+        port = 0
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    if not (parts.hostname and port and table and plain):
+        raise InputRefused(
+            seen=f"an HBase store URL with host {parts.hostname!r}, port {port or 'unreadable'} and table {table!r}",
+            expected="hbase://thrift-host:9090/table, without user, password or options",
+            do="correct the URL; the port is that of HBase's Thrift server",
+        )
+    from airflow_provider_offsets.stores.hbase import HBaseStore
+
+    return HBaseStore(parts.hostname, port, table)

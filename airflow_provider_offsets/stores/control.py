@@ -1,0 +1,226 @@
+"""What a pipeline's processes agree on, over any ``ControlStore``: epochs, stops, ends, heartbeats, operations.
+
+Each fact is one cell. Cells that decide something (``epoch/…``, ``ended/…``, ``stop/…``, ``snapshot/…``) are created
+once and never changed: whoever creates one has decided. The others have one writer each.
+
+| cell | written by | means |
+|---|---|---|
+| ``epoch/<n>`` | the driver that claims n, once | the epoch, its plan and its holder |
+| ``ended/<n>`` | that driver, or who saw it gone, once | how epoch n ended; a driver that finds it ends |
+| ``stop/<n>`` | an operation, once | please end between two batches |
+| ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last |
+| ``operation/<id>`` | the tasks of one operation | its steps and their results |
+| ``snapshot/<id>`` | a task, once | a named observation |
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.epoch import (
+    BegunBatch,
+    Claim,
+    Ended,
+    Epoch,
+    Heartbeat,
+    Operation,
+    ProcessIdentity,
+    StopRequest,
+)
+from airflow_provider_offsets.core.snapshot import Snapshot
+from airflow_provider_offsets.errors import Fenced, SnapshotNotFound, StoreDataError
+from airflow_provider_offsets.stores.protocols import ControlStore
+
+T = TypeVar("T")
+
+
+class Control:
+    """The control cells of one pipeline, typed."""
+
+    def __init__(self, store: ControlStore, pipeline: str) -> None:
+        self._store = store
+        self.pipeline = pipeline
+
+    def claim_epoch(
+        self, claim: Claim, holder: ProcessIdentity, *, at_ms: int, after_row_time_ms: int | None = None
+    ) -> Epoch:
+        """Claim epoch ``claim.number`` for ``holder`` and give its record.
+
+        Claiming again what this holder has already claimed gives the same epoch: an answer may have been lost on the
+        way.
+
+        :raises Fenced: another holder has it, or its predecessor was never claimed.
+        """
+        if claim.number > 1 and self.epoch(claim.number - 1) is None:
+            raise Fenced(
+                seen=f"pipeline {self.pipeline!r} has no epoch {claim.number - 1}",
+                expected=f"it there before epoch {claim.number} is claimed",
+                do="submit the job through SubmitStreamingJobOperator, which reads the newest epoch",
+            )
+        mine = Epoch(claim, holder, at_ms, after_row_time_ms)
+        if self._create(_numbered("epoch", claim.number), mine):
+            return mine
+        there = self.epoch(claim.number)
+        assert there is not None
+        if (there.holder, there.claim.launch) == (holder, claim.launch):
+            return there
+        raise Fenced(
+            seen=f"epoch {claim.number} of pipeline {self.pipeline!r} is held by pid {there.holder.pid} on"
+            f" {there.holder.host!r}, launched by {there.claim.launch!r}",
+            expected=f"it free for {claim.launch!r}",
+            do="nothing: the other driver runs; stop it first if this one is to take over",
+        )
+
+    def epoch(self, number: int) -> Epoch | None:
+        """Give one epoch, or None if nobody has claimed it."""
+        return self._get(Epoch, _numbered("epoch", number))
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Give all epochs, the oldest first."""
+        return (self._load(Epoch, name, text) for name, text in self._store.scan(self.pipeline, "epoch/"))
+
+    def newest_epoch(self) -> Epoch | None:
+        """Give the newest epoch, or None before the first start."""
+        last = deque(self._store.scan(self.pipeline, "epoch/"), maxlen=1)
+        return self._load(Epoch, *last[0]) if last else None
+
+    def ended(self, number: int) -> Ended | None:
+        """Give how an epoch ended, or None."""
+        return self._get(Ended, _numbered("ended", number))
+
+    def end(self, number: int, how: Ended) -> Ended:
+        """Record the end of an epoch and give the record that stands: the first one does."""
+        name = _numbered("ended", number)
+        return how if self._create(name, how) else self._require(Ended, name)
+
+    def check_fence(self, number: int) -> None:
+        """Return if epoch ``number`` has the word.
+
+        :raises Fenced: a newer epoch was claimed, or this one was closed by somebody else.
+        """
+        newer, ended = self.epoch(number + 1), self.ended(number)
+        if newer is None and ended is None:
+            return
+        by = f"epoch {number + 1} was claimed by pid {newer.holder.pid}" if newer else f"it was closed: {ended}"
+        raise Fenced(
+            seen=f"epoch {number} of pipeline {self.pipeline!r} no longer has the word: {by}",
+            expected="the newest epoch, not closed",
+            do="nothing: this driver ends before its next batch",
+        )
+
+    def stop_request(self, number: int) -> StopRequest | None:
+        """Give the request to stop an epoch, or None."""
+        return self._get(StopRequest, _numbered("stop", number))
+
+    def request_stop(self, number: int, request: StopRequest) -> StopRequest:
+        """Ask an epoch to stop and give the request that stands: a second one joins the first."""
+        name = _numbered("stop", number)
+        return request if self._create(name, request) else self._require(StopRequest, name)
+
+    def heartbeat(self, number: int) -> Heartbeat | None:
+        """Give the last sign of life of an epoch's driver, or None."""
+        return self._get(Heartbeat, _numbered("heartbeat", number))
+
+    def beat(self, number: int, heartbeat: Heartbeat) -> None:
+        """Record a sign of life. Only the epoch's driver calls this."""
+        self._put(_numbered("heartbeat", number), heartbeat)
+
+    def begun(self, number: int) -> BegunBatch | None:
+        """Give the batch that an epoch began last, or None."""
+        return self._get(BegunBatch, _numbered("begun", number))
+
+    def begin(self, number: int, batch: BegunBatch) -> None:
+        """Record that a batch begins, before the user's function. Only the epoch's driver calls this."""
+        self._put(_numbered("begun", number), batch)
+
+    def operation(self, operation_id: str) -> Operation | None:
+        """Give one operation, or None."""
+        return self._get(Operation, f"operation/{operation_id}")
+
+    def operations(self) -> Iterator[Operation]:
+        """Give all operations, sorted by id."""
+        return (self._load(Operation, name, text) for name, text in self._store.scan(self.pipeline, "operation/"))
+
+    def open_operation(self, operation: Operation) -> Operation:
+        """Record a new operation, or give the one of that id as it stands."""
+        name = f"operation/{operation.id}"
+        return operation if self._create(name, operation) else self._require(Operation, name)
+
+    def record_step(self, operation_id: str, step: str, result: Any) -> None:
+        """Record the result of one step of an operation that is open; a later result takes the earlier one's place."""
+        name = f"operation/{operation_id}"
+        while True:
+            text = self._store.get(self.pipeline, name)
+            current = self._load(Operation, name, text or "null")
+            changed = replace(current, steps={**current.steps, step: codec.dumps(result)})
+            if self._store.check_and_put(self.pipeline, name, text, codec.dumps(changed)):
+                return
+
+    def step(self, operation_id: str, step: str, kind: type[T]) -> T | None:
+        """Give the recorded result of a step, as a value of its type, or None."""
+        operation = self.operation(operation_id)
+        text = None if operation is None else operation.steps.get(step)
+        return None if text is None else self._load(kind, f"operation/{operation_id}#{step}", text)
+
+    def keep_snapshot(self, snapshot: Snapshot) -> Snapshot:
+        """Store a sealed snapshot and give the one that stands under its id: the first one does."""
+        name = f"snapshot/{snapshot.id}"
+        return snapshot if self._create(name, snapshot) else self.snapshot(snapshot.id)
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """Give a stored snapshot.
+
+        :raises SnapshotNotFound: none of that id; the message names the newest ones.
+        :raises StoreDataError: its content is not what its checksum was made of.
+        """
+        found = self._get(Snapshot, f"snapshot/{snapshot_id}")
+        if found is None:
+            names = [name.removeprefix("snapshot/") for name, _ in self._store.scan(self.pipeline, "snapshot/")]
+            raise SnapshotNotFound(
+                seen=f"no snapshot {snapshot_id!r} of pipeline {self.pipeline!r}",
+                expected=f"one of {names[-3:] or 'none at all'}",
+                do="write the id as SnapshotOffsetsOperator gave it",
+            )
+        if not found.is_whole:
+            raise StoreDataError(
+                seen=f"snapshot {snapshot_id!r} does not match its checksum",
+                expected="the content that was stored",
+                do="choose another snapshot; somebody changed this cell by hand",
+            )
+        return found
+
+    def _get(self, kind: type[T], name: str) -> T | None:
+        text = self._store.get(self.pipeline, name)
+        return None if text is None else self._load(kind, name, text)
+
+    def _require(self, kind: type[T], name: str) -> T:
+        found = self._get(kind, name)
+        assert found is not None, f"{name} was there a moment ago, and cells are never removed"
+        return found
+
+    def _load(self, kind: type[T], name: str, text: str) -> T:
+        try:
+            return codec.loads(kind, text)
+        except ValueError as error:
+            raise StoreDataError(
+                seen=f"control cell {name!r} of pipeline {self.pipeline!r} holds {text[:80]!r}: {error}",
+                expected=f"the JSON of {kind.__name__}",
+                do="find who else writes to the control table; it belongs to this provider alone",
+            ) from error
+
+    def _create(self, name: str, value: Any) -> bool:
+        return self._store.check_and_put(self.pipeline, name, None, codec.dumps(value))
+
+    def _put(self, name: str, value: Any) -> None:
+        text = codec.dumps(value)
+        current = self._store.get(self.pipeline, name)
+        while not self._store.check_and_put(self.pipeline, name, current, text):
+            current = self._store.get(self.pipeline, name)
+
+
+def _numbered(kind: str, number: int) -> str:
+    return f"{kind}/{number:08d}"

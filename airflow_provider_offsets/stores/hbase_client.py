@@ -1,0 +1,186 @@
+"""One Thrift connection to HBase, shared by the threads of a process, with errors in this package's words."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import threading
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from airflow_provider_offsets.errors import StoreError, StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.stores.clients import client_missing
+
+T = TypeVar("T")
+Row = tuple[bytes, dict[bytes, bytes]]
+
+
+class HBaseClient:
+    """Gives the few calls that the store uses. Connects at the first one.
+
+    happybase's connections are not safe between threads, so a lock lets one call through at a time.
+
+    :param families: the tables and the column family that each has to have.
+    :param create_command: what a person types to create them.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, families: Mapping[str, str], create_command: str, timeout_s: float
+    ) -> None:
+        try:
+            import happybase
+        except ModuleNotFoundError as error:
+            raise client_missing("happybase>=1.3,<2", "HBase") from error
+        from thriftpy2.protocol.exc import TProtocolException
+        from thriftpy2.thrift import TApplicationException
+        from thriftpy2.transport import TTransportException
+
+        # A module that happybase makes from its Hbase.thrift when it is imported: no file of that name exists.
+        thrift = importlib.import_module("Hbase_thrift")
+        self._mutation = thrift.Mutation
+        self._exists = thrift.AlreadyExists
+        self._refused = (thrift.IOError, TApplicationException)
+        self._broken = (TTransportException, TProtocolException, OSError, EOFError)
+        self._connect: Callable[[], Any] = functools.partial(
+            happybase.Connection, host, port, timeout=int(timeout_s * 1000)
+        )
+        self._where = f"HBase by Thrift at {host}:{port}"
+        self._families = families
+        self._create_command = create_command
+        self._lock = threading.RLock()
+        self._connection: Any = None
+        self._layout_seen = False
+
+    def create_tables(self) -> None:
+        """Create the tables that are missing, each with its one family."""
+        missing = set(self._families) - self._call(_tables)
+        for table in sorted(missing):
+            self._call(functools.partial(self._create_table, table))
+        self._check_layout()
+
+    def row(self, table: str, key: bytes) -> dict[bytes, bytes]:
+        """Give the cells of one row, of all its families; none if it is not there."""
+        return self._on_table(table, lambda rows: dict(rows.row(key)))
+
+    def rows(self, table: str, keys: Collection[bytes]) -> dict[bytes, dict[bytes, bytes]]:
+        """Give the cells of several rows in one call; a row that is not there is left out."""
+        return self._on_table(table, lambda rows: dict(rows.rows(list(keys)))) if keys else {}
+
+    def page(
+        self, table: str, first: bytes, stop: bytes, size: int, *, backwards: bool = False, keys_only: bool = False
+    ) -> list[Row]:
+        """Give up to ``size`` rows from ``first`` on, ``stop`` not among them. No scanner stays open."""
+        cut = "FirstKeyOnlyFilter()" if keys_only else None
+        options = {"limit": size, "batch_size": size, "reverse": backwards, "filter": cut}
+        return self._on_table(table, lambda rows: list(rows.scan(first, stop, **options)))
+
+    def put(self, table: str, key: bytes, cells: Mapping[bytes, bytes]) -> None:
+        """Write cells of one row, all or none."""
+        self._on_table(table, lambda rows: rows.put(key, cells))
+
+    def check_and_put(self, table: str, key: bytes, column: bytes, expected: bytes | None, value: bytes) -> bool:
+        """Set one cell if it holds ``expected`` (None: not there), and say whether it was set.
+
+        Never sent twice by itself: had the first one been done and only its answer lost, the second would deny it.
+
+        :raises StoreUnreachable: also where the answer was lost, and so it is not known whether the cell was set.
+        """
+        mutation = self._mutation(column=column, value=value)
+
+        def set_cell(rows: Any) -> bool:
+            return bool(rows.connection.client.checkAndPut(rows.name, key, column, expected, mutation, {}))
+
+        return self._on_table(table, set_cell, attempts=1)
+
+    def close(self) -> None:
+        """Close the connection. The next call makes a new one."""
+        with self._lock:
+            self._drop()
+
+    def _on_table(self, table: str, call: Callable[[Any], T], *, attempts: int = 2) -> T:
+        with self._lock:
+            if not self._layout_seen:
+                self._check_layout()
+            return self._call(lambda connection: call(connection.table(table)), attempts=attempts)
+
+    def _call(self, call: Callable[[Any], T], *, attempts: int = 2) -> T:
+        """Do one call; after a broken connection make a new one and do it once more."""
+        with self._lock:
+            for attempts_left in range(attempts - 1, -1, -1):
+                try:
+                    if self._connection is None:
+                        self._connection = self._connect()
+                    return call(self._connection)
+                except self._refused as error:
+                    raise self._refusal(error) from error
+                except self._broken as error:
+                    self._drop()
+                    if not attempts_left:
+                        raise self._unreachable(error) from error
+        raise AssertionError("the loop above returns or raises")
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _check_layout(self) -> None:
+        """Say nothing if every table is there with its family."""
+        self._layout_seen = False
+        present = self._call(_tables)
+        for table, family in self._families.items():
+            if table not in present:
+                raise self._wrong_layout(f"no table {table!r} in {self._where}", f"table {table!r}")
+            found = self._call(functools.partial(_families, table))
+            if family not in found:
+                raise self._wrong_layout(
+                    f"table {table!r} in {self._where} has the families {sorted(found)}", f"a family {family!r} in it"
+                )
+        self._layout_seen = True
+
+    def _wrong_layout(self, seen: str, expected: str) -> StoreLayoutError:
+        return StoreLayoutError(
+            seen=seen,
+            expected=expected,
+            do=f"correct the table's name, or create the store under a name that is free: {self._create_command}",
+        )
+
+    def _create_table(self, table: str, connection: Any) -> None:
+        # Somebody else may create it at the same time; its families are looked at after this in any case.
+        with contextlib.suppress(self._exists):
+            connection.create_table(table, {self._families[table]: {"max_versions": 1}})
+
+    def _refusal(self, error: Any) -> StoreError:
+        """Tell a table that has gone, or lost its family, from a server that has other troubles."""
+        if self._layout_seen:
+            self._check_layout()
+        reason = _first_line(error)
+        if "TableNotEnabledException" in reason:
+            return self._wrong_layout(f"{self._where}: {reason}", "tables that are enabled")
+        return StoreUnreachable(
+            seen=f"{self._where} answered: {reason}",
+            expected="the call to be done",
+            do="see the logs of the Thrift server and the region servers, then try again",
+        )
+
+    def _unreachable(self, error: BaseException) -> StoreUnreachable:
+        return StoreUnreachable(
+            seen=f"{self._where} does not answer: {_first_line(error)}",
+            expected="HBase's Thrift server (thrift 1, buffered transport, binary protocol)",
+            do="see that it is up and that host and port are right, then try again",
+        )
+
+
+def _tables(connection: Any) -> set[str]:
+    return {name.decode() for name in connection.tables()}
+
+
+def _families(table: str, connection: Any) -> set[str]:
+    return {name.decode() for name in connection.table(table).families()}
+
+
+def _first_line(error: Any) -> str:
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    text = message.decode(errors="backslashreplace") if isinstance(message, bytes) else str(message)
+    return text.strip().splitlines()[0][:300]

@@ -1,0 +1,105 @@
+"""A store in memory, for tests: the same laws as the real ones, nothing survives the process."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Iterator
+
+from airflow_provider_offsets.core.batch import Batch, Stream, next_row_time_ms
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.stores import rules
+
+
+class MemoryStore:
+    """Keeps everything in this process; safe to share between threads. Public: use it in your own tests."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._histories: dict[str, list[Batch]] = {}
+        self._by_identity: dict[tuple[str, str | None, int], Batch] = {}
+        self._control: dict[tuple[str, str], str] = {}
+
+    def create(self) -> None:
+        """Do nothing: there is nothing to create."""
+
+    def close(self) -> None:
+        """Do nothing. What is stored stays, so a test may close and go on reading."""
+
+    def position(self, stream: Stream) -> Position | None:
+        """Give the end of the newest batch."""
+        newest = next(self.newest_first(stream), None)
+        return None if newest is None else newest.end
+
+    def append(self, stream: Stream, batch: Batch) -> Batch:
+        """Record a batch; the same one again changes nothing."""
+        stream = rules.check_stream(stream)
+        rules.check_batch(stream, batch)
+        with self._lock:
+            history = self._histories.setdefault(stream.group_id, [])
+            if batch.batch_id is not None:
+                recorded = self._by_identity.get((stream.group_id, batch.query_id, batch.batch_id))
+                if recorded is not None:
+                    return rules.recorded_once(recorded, batch)
+            newest = history[-1].row_time_ms if history else None
+            placed = batch.at_row(next_row_time_ms(batch.batch_time_ms, newest))
+            history.append(placed)
+            if placed.batch_id is not None:
+                self._by_identity[stream.group_id, placed.query_id, placed.batch_id] = placed
+            return placed
+
+    def find(self, stream: Stream, query_id: str, batch_id: int, batch_time_ms: int) -> Batch | None:
+        """Give the batch of that identity, or None."""
+        found = self._by_identity.get((rules.check_stream(stream).group_id, query_id, batch_id))
+        return found if found is not None and (found.row_time_ms or 0) >= batch_time_ms else None
+
+    def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
+        """Give batches from the newest backwards, as the history is at the first one taken."""
+        history = self._history(stream)
+        for index in range(_count_until(history, until_ms) - 1, -1, -1):
+            if rules.is_of(stream, history[index]):
+                yield history[index]
+
+    def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
+        """Give batches in the order of recording, as the history is at the first one taken."""
+        history = self._history(stream)
+        for index in range(_count_until(history, since_ms - 1), _count_until(history, until_ms)):
+            if rules.is_of(stream, history[index]):
+                yield history[index]
+
+    def get(self, pipeline: str, name: str) -> str | None:
+        """Give the text, or None."""
+        return self._control.get((rules.check_pipeline(pipeline), rules.check_name(name)))
+
+    def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
+        """Set the text if it is ``expected`` now."""
+        key = rules.check_pipeline(pipeline), rules.check_name(name)
+        rules.check_value(value)
+        with self._lock:
+            if self._control.get(key) != expected:
+                return False
+            self._control[key] = value
+            return True
+
+    def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
+        """Give names and texts, sorted by name, as they are at the first one taken."""
+        rules.check_pipeline(pipeline)
+        with self._lock:
+            found = sorted(
+                (name, value)
+                for (owner, name), value in self._control.items()
+                if owner == pipeline and name.startswith(prefix)
+            )
+        yield from found
+
+    def _history(self, stream: Stream) -> list[Batch]:
+        """Give the list itself: it only ever grows at its end, so an index stays true while it is read."""
+        with self._lock:
+            return self._histories.get(rules.check_stream(stream).group_id, [])
+
+
+def _count_until(history: list[Batch], until_ms: int | None) -> int:
+    """Give how many batches stand at or before ``until_ms``."""
+    if until_ms is None:
+        return len(history)
+    return bisect.bisect_right(history, until_ms, key=lambda batch: batch.row_time_ms or 0)

@@ -1,0 +1,92 @@
+"""What an offset store can do: three small protocols. Each store declares which it has by implementing them.
+
+Every method may raise ``StoreUnreachable`` (the server does not answer; nothing was done, or the same call again does
+no harm), ``StoreLayoutError`` (the table is not there or is not ours) and ``StoreDataError`` (a row cannot be read).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.position import Position
+
+
+@runtime_checkable
+class PositionStore(Protocol):
+    """Keeps one position of a stream."""
+
+    def position(self, stream: Stream) -> Position | None:
+        """Give the stored position; None if nothing is stored, which is not the same as offset 0."""
+        ...
+
+
+@runtime_checkable
+class HistoryStore(PositionStore, Protocol):
+    """Keeps every processed batch of a stream, append-only, in the order of recording.
+
+    A batch is of a stream if it has its group and reads one of its topics: so a pipeline keeps its history when a topic
+    is added to it or taken from it.
+    """
+
+    def append(self, stream: Stream, batch: Batch) -> Batch:
+        """Record a processed batch and give it with its ``row_time_ms``.
+
+        The same batch again (same query id and batch id, same offsets) changes nothing and gives the recorded one,
+        with the epoch that recorded it first. The row's time is ``next_row_time_ms(batch time, newest row's time)``.
+
+        :raises BatchConflict: the batch is recorded with other offsets; the recorded one stands.
+        """
+        ...
+
+    def find(self, stream: Stream, query_id: str, batch_id: int, batch_time_ms: int) -> Batch | None:
+        """Give the recorded batch of that identity, or None. ``batch_time_ms`` bounds the search: a batch's row never
+        has an earlier time than its batch."""
+        ...
+
+    def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
+        """Give batches from the newest backwards, lazily: taking one costs one, whatever the history holds.
+
+        :param until_ms: only rows at or before this time (so the first one is the batch *as of* then).
+        """
+        ...
+
+    def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
+        """Give batches in the order of recording, lazily, rows in ``[since_ms, until_ms]``."""
+        ...
+
+
+@runtime_checkable
+class ControlStore(Protocol):
+    """Keeps small named texts of a pipeline, each changed by compare-and-set only.
+
+    ``name`` is printable text without spaces at its ends; ``/`` separates its parts by custom (``epoch/00000004``).
+    """
+
+    def get(self, pipeline: str, name: str) -> str | None:
+        """Give the text, or None."""
+        ...
+
+    def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
+        """Set the text if it is ``expected`` now (None: not there), atomically against all other callers; say whether
+        it was set."""
+        ...
+
+    def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
+        """Give ``(name, text)`` of all names that begin with ``prefix``, sorted by name. Never another pipeline's,
+        however the names are made (``a`` and ``a.b``, ``a`` and ``a-b``)."""
+        ...
+
+
+class OffsetStore(HistoryStore, ControlStore, Protocol):
+    """A store that can hold all that a pipeline needs."""
+
+    def create(self) -> None:
+        """Create what is missing of the store's tables. Safe to repeat. Never called behind a person's back: a table
+        that appears by itself under a mistyped name reads as a first start."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. Safe to repeat."""
+        ...

@@ -1,0 +1,139 @@
+"""What every store asks of its arguments, in the same words, so that a test with one store speaks for all."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.pipeline import NAME, TOPIC
+from airflow_provider_offsets.errors import BatchConflict, InputRefused
+
+LAST_ROW_TIME_MS = 9_999_999_999_999
+"""The greatest time that a row key of 13 digits can hold (year 2286). Bounds of a search never ask a clock."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_stream(stream: Stream) -> Stream:
+    """Give the stream with its topics sorted.
+
+    :raises InputRefused: a group or a topic that cannot stand in a row key.
+    """
+    if not stream.group_id or not _is_text(stream.group_id):
+        raise InputRefused(
+            seen=f"group id {stream.group_id!r}",
+            expected="text that is not empty and has no control characters (':' is fine)",
+            do="correct 'group_id' of the pipeline",
+        )
+    if not stream.topics or not all(TOPIC.fullmatch(topic) for topic in stream.topics):
+        raise InputRefused(
+            seen=f"topics {list(stream.topics)!r} of group {stream.group_id!r}",
+            expected="at least one name of 1 to 249 letters, digits, '.', '_' or '-' (Kafka's own rule)",
+            do="correct 'topics' of the pipeline",
+        )
+    return Stream(stream.group_id, tuple(sorted(set(stream.topics))))
+
+
+def check_batch(stream: Stream, batch: Batch) -> None:
+    """Say nothing if the batch can be recorded under the stream.
+
+    :raises InputRefused: it ends nowhere, ends in a topic of another stream, or its time does not fit a row key.
+    """
+    if not batch.end or not set(batch.end.topics) <= set(stream.topics):
+        raise InputRefused(
+            seen=f"a batch that ends in the topics {list(batch.end.topics)!r}",
+            expected=f"at least one partition, and only topics of {list(stream.topics)!r}",
+            do="record the batch under the stream that read it",
+        )
+    if not 0 <= batch.batch_time_ms <= LAST_ROW_TIME_MS:
+        raise InputRefused(
+            seen=f"batch time {batch.batch_time_ms} ms",
+            expected=f"milliseconds since 1970, from 0 to {LAST_ROW_TIME_MS}",
+            do="give Spark's batchTimestampMs of the batch",
+        )
+    if batch.query_id is not None and not _is_text(batch.query_id):
+        raise InputRefused(
+            seen=f"query id {batch.query_id!r}",
+            expected="text without control characters",
+            do="give the id of the checkpoint's metadata file",
+        )
+
+
+def check_pipeline(pipeline: str) -> str:
+    """Give the pipeline's name. It has no ``:``, so what follows the first one in a row key is the cell's name.
+
+    :raises InputRefused: not a name of a pipeline.
+    """
+    if not NAME.fullmatch(pipeline):
+        raise InputRefused(
+            seen=f"pipeline name {pipeline!r}",
+            expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",
+            do="give the name of a pipeline",
+        )
+    return pipeline
+
+
+def check_name(name: str) -> str:
+    """Give the name of a control text.
+
+    :raises InputRefused: empty, not printable, or with spaces at its ends.
+    """
+    if not name or name != name.strip() or not name.isprintable():
+        raise InputRefused(
+            seen=f"control name {name!r}",
+            expected="printable text without spaces at its ends",
+            do="give a name such as 'epoch/00000004'",
+        )
+    return name
+
+
+def check_value(value: str) -> str:
+    """Give a control text. Any but NUL, which PostgreSQL cannot hold, and half of a surrogate pair.
+
+    :raises InputRefused: one of these is in it.
+    """
+    if "\0" in value or _SURROGATE.search(value):
+        raise InputRefused(
+            seen=f"the control text {value[:80]!r}",
+            expected="text that is valid UTF-8, without NUL",
+            do="store JSON, which escapes both",
+        )
+    return value
+
+
+def is_of(stream: Stream, batch: Batch) -> bool:
+    """Say whether a batch of the stream's group is of the stream: it reads one of its topics.
+
+    So a pipeline keeps its history when a topic is added to it or taken from it, and two pipelines that share a group
+    id on different topics do not see each other's.
+    """
+    return not set(stream.topics).isdisjoint(batch.end.topics)
+
+
+def recorded_once(recorded: Batch, batch: Batch) -> Batch:
+    """Give what is recorded, if ``batch`` is that batch run again.
+
+    :raises BatchConflict: it read other offsets.
+    """
+    if recorded.has_same_offsets(batch):
+        return recorded
+    raise BatchConflict(
+        seen=f"batch {batch.batch_id} of query {batch.query_id} with offsets {_offsets(batch)}",
+        expected=f"the offsets that are recorded at {recorded.row_time_ms}: {_offsets(recorded)}",
+        do="nothing is changed; find out which other job runs on a checkpoint with the same query id",
+    )
+
+
+def _offsets(batch: Batch) -> str:
+    start = "unknown" if batch.start is None else batch.start.to_json()
+    return f"{_short(start)} .. {_short(batch.end.to_json())}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 500 else f"{text[:500]}… ({len(text)} characters)"
+
+
+def _is_text(text: str) -> bool:
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)

@@ -1,0 +1,164 @@
+"""A Kafka cluster in memory that can be read like a real one, with the knobs that a test needs.
+
+kafka = FakeKafka()
+kafka.create_topic("orders", partitions=3)
+kafka.append("orders", 0, count=100)
+kafka.live_topics(["orders"]).end          # {"orders":{"0":100,"1":0,"2":0}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.kafka.view import checked_time, distinct_topics, topics_missing
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Records that were appended together."""
+
+    start: int
+    end: int
+    timestamp_ms: int
+
+
+@dataclass
+class _Partition:
+    begin: int = 0
+    end: int = 0
+    open_since: int | None = None
+    """Where the open transaction began."""
+    runs: list[_Run] = field(default_factory=list)
+
+    @property
+    def stable_end(self) -> int:
+        return self.end if self.open_since is None else self.open_since
+
+    def append(self, count: int, timestamp_ms: int) -> None:
+        self.runs.append(_Run(self.end, self.end + count, timestamp_ms))
+        self.end += count
+
+    def at(self, timestamp_ms: int) -> int | None:
+        late = (run for run in self.runs if run.timestamp_ms >= timestamp_ms and run.end > max(run.start, self.begin))
+        return next((max(run.start, self.begin) for run in late), None)
+
+
+@dataclass
+class _Topic:
+    topic_id: str
+    partitions: list[_Partition]
+
+
+class FakeKafka:
+    """A ``KafkaView`` in memory. Nothing happens in it that a test did not ask for: no clock, no retention.
+
+    :param cluster_id: two fakes with different ids are two clusters.
+    """
+
+    def __init__(self, cluster_id: str = "fake-cluster") -> None:
+        self._cluster_id = cluster_id
+        self._topics: dict[str, _Topic] = {}
+        self._commits: dict[str, Position] = {}
+        self._created = 0
+        self._error: Exception | None = None
+
+    def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
+        def live(partition: _Partition) -> LivePartition:
+            return LivePartition(partition.begin, partition.stable_end if read_committed else partition.end, 0)
+
+        asked = self._asked(topics)
+        return LiveTopics(
+            self._cluster_id,
+            tuple(LiveTopic(name, each.topic_id, tuple(map(live, each.partitions))) for name, each in asked.items()),
+        )
+
+    def offsets_at(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int | None]:
+        checked_time(timestamp_ms)
+        return {
+            TopicPartition(name, number): partition.at(timestamp_ms)
+            for name, topic in sorted(self._asked(topics).items())
+            for number, partition in enumerate(topic.partitions)
+        }
+
+    def committed(self, group_id: str, topics: Sequence[str]) -> Position:
+        asked = self._asked(topics)
+        if not group_id:
+            raise InputRefused(seen="an empty group id", expected="a consumer group", do="name the group")
+        stored = self._commits.get(group_id, Position())
+        return Position({partition: offset for partition, offset in stored.items() if partition.topic in asked})
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Create an empty topic.
+
+        :raises ValueError: there is one of that name.
+        """
+        if name in self._topics:
+            raise ValueError(f"topic {name!r} is there already; recreate_topic makes it anew")
+        self._created += 1
+        self._topics[name] = _Topic(f"fake-topic-id-{self._created}", [_Partition() for _ in range(partitions)])
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic, and what groups have committed in it, as a broker does."""
+        del self._topics[name]
+        for group, stored in self._commits.items():
+            self._commits[group] = Position({key: offset for key, offset in stored.items() if key.topic != name})
+
+    def recreate_topic(self, name: str, partitions: int) -> None:
+        """Delete a topic and create one of the same name: it gets another id, and begins at 0."""
+        self.delete_topic(name)
+        self.create_topic(name, partitions)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Let a topic have so many partitions *in all*, as Kafka counts it.
+
+        :raises ValueError: that would be fewer than it has.
+        """
+        have = self._topics[topic].partitions
+        if total < len(have):
+            raise ValueError(f"topic {topic!r} has {len(have)} partitions; Kafka never removes any")
+        have.extend(_Partition() for _ in range(total - len(have)))
+
+    def append(self, topic: str, partition: int, count: int, *, timestamp_ms: int = 0) -> None:
+        """Append so many records, all of one time."""
+        self._topics[topic].partitions[partition].append(count, timestamp_ms)
+
+    def begin_transaction(self, topic: str, partition: int) -> None:
+        """Let what follows be part of a transaction: readers of committed records stop here until it ends."""
+        found = self._topics[topic].partitions[partition]
+        found.open_since = found.end
+
+    def end_transaction(self, topic: str, partition: int) -> None:
+        """End the transaction. Its marker takes an offset, as in a real log."""
+        found = self._topics[topic].partitions[partition]
+        found.open_since = None
+        found.end += 1
+
+    def delete_records_before(self, topic: str, partition: int, offset: int) -> None:
+        """Do what retention does: what is before this offset is gone.
+
+        :raises ValueError: the offset lies past the end.
+        """
+        found = self._topics[topic].partitions[partition]
+        if offset > found.end:
+            raise ValueError(f"{topic}[{partition}] ends at {found.end}, so nothing is deleted up to {offset}")
+        found.begin = max(found.begin, offset)
+
+    def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit offsets for a group; those of other partitions stay."""
+        self._commits[group_id] = self._commits.get(group_id, Position()).updated(offsets)
+
+    def fail_with(self, error: Exception | None) -> None:
+        """Let every reading method raise this error from now on; None ends it."""
+        self._error = error
+
+    def _asked(self, topics: Sequence[str]) -> dict[str, _Topic]:
+        names = distinct_topics(topics)
+        if self._error is not None:
+            raise self._error
+        if missing := [name for name in names if name not in self._topics]:
+            raise topics_missing(missing, "")
+        return {name: self._topics[name] for name in names}

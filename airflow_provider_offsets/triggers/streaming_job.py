@@ -1,0 +1,148 @@
+"""Wait in the triggerer for a streaming job."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.errors import OffsetsError
+from airflow_provider_offsets.hooks.offsets import store_url
+from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, look
+from airflow_provider_offsets.runtime.insist import insist
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
+
+if TYPE_CHECKING:
+    from airflow_provider_offsets.stores.protocols import OffsetStore
+
+POLL_S = 0.5
+PATIENCE_S = 60.0
+"""How long a store that does not answer is asked again."""
+
+
+class StoreTrigger(BaseTrigger):
+    """Base: look at a store again and again until there is something to tell.
+
+    :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
+    :param pipeline: name of the pipeline.
+    :param timeout_s: after this long an event with ``status`` *timeout* is sent; None waits as long as Airflow lets it.
+    """
+
+    def __init__(self, *, store_conn_id: str, pipeline: str, timeout_s: float | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # no annotation there
+        self.store_conn_id = store_conn_id
+        self.pipeline = pipeline
+        self.timeout_s = timeout_s
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and arguments from which another triggerer makes this trigger again."""
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__}", self.arguments()
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments as JSON values."""
+        return {"store_conn_id": self.store_conn_id, "pipeline": self.pipeline, "timeout_s": self.timeout_s}
+
+    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+        """Look once, in a thread; give the event's payload, or None to look again."""
+        raise NotImplementedError
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until there is an event. Errors become one, so that the task fails with their words."""
+        try:
+            url = store_url(await BaseHook.aget_connection(self.store_conn_id))
+            store = await asyncio.to_thread(insist, lambda: open_store(url), patience_s=PATIENCE_S)
+            try:
+                payload = await self._await_payload(store)
+            finally:
+                store.close()
+        except OffsetsError as error:
+            payload = {"status": "error", "error_type": type(error).__name__, "message": str(error)}
+        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # no annotation there
+
+    async def _await_payload(self, store: OffsetStore) -> dict[str, Any]:
+        deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
+        while time.monotonic() < deadline:
+            payload = await asyncio.to_thread(insist, lambda: self.look(store), patience_s=PATIENCE_S)
+            if payload is not None:
+                return payload
+            await asyncio.sleep(POLL_S)
+        return {"status": "timeout", "message": f"nothing within {self.timeout_s} s"}
+
+
+class EpochEndedTrigger(StoreTrigger):
+    """Fires when an epoch ended, or when its driver is seen to be gone.
+
+    :param epoch: its number.
+    """
+
+    def __init__(self, *, epoch: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epoch = epoch
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments as JSON values."""
+        return {**super().arguments(), "epoch": self.epoch}
+
+    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+        """Give how the epoch ended, or None."""
+        control = Control(store, self.pipeline)
+        epoch = control.epoch(self.epoch)
+        ended = None if epoch is None else end_if_over(control, epoch, at_ms=now_ms())
+        return None if ended is None else {"status": "ended", "how": ended.how.value}
+
+
+class JobStateTrigger(StoreTrigger):
+    """Fires when the job is in the awaited state, or can no longer come to it.
+
+    :param state: a ``JobState`` value, such as ``running`` or ``ended``.
+    """
+
+    def __init__(self, *, state: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.state = state
+        self._before: JobLook | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments as JSON values."""
+        return {**super().arguments(), "state": self.state}
+
+    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+        """Give the state once it is the awaited one."""
+        self._before = look(Control(store, self.pipeline), self._before)
+        if self._before.state is JobState(self.state):
+            return {"status": "reached", "epoch": self._before.epoch, "detail": self._before.detail}
+        return None
+
+
+class OffsetsReachedTrigger(StoreTrigger):
+    """Fires when a pipeline has processed up to a position.
+
+    :param target: the position, as ``Position.to_plain`` gives it.
+    """
+
+    def __init__(self, *, group_id: str, topics: list[str], target: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.group_id = group_id
+        self.topics = topics
+        self.target = target
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments as JSON values."""
+        own = {"group_id": self.group_id, "topics": self.topics, "target": self.target}
+        return {**super().arguments(), **own}
+
+    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+        """Give an event once nothing is missing."""
+        stream = Stream(self.group_id, tuple(self.topics))
+        missing = behind(Control(store, self.pipeline), store, stream, Position.from_plain(self.target))
+        return None if missing else {"status": "reached"}

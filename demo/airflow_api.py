@@ -1,0 +1,101 @@
+"""Airflow's REST API, as far as the demo and its check need it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+UNFINISHED = ("queued", "running")
+
+
+class Airflow:
+    """One DAG of an Airflow whose simple auth manager lets everybody in (the stack's, on the loopback interface).
+
+    :param url: such as ``http://127.0.0.1:8080``.
+    """
+
+    def __init__(self, url: str, dag_id: str) -> None:
+        self.url, self.dag_id = url, dag_id
+        # trust_env: a proxy of the environment does not lead to this machine.
+        self._client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        token = self._json("GET", "/auth/token")["access_token"]
+        self._client.headers["Authorization"] = f"Bearer {token}"
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
+
+    @property
+    def page(self) -> str:
+        """Where a person sees the DAG."""
+        return f"{self.url}/dags/{self.dag_id}"
+
+    def is_known(self) -> bool:
+        """Say whether Airflow has read the DAG."""
+        reply = self._client.get(f"/api/v2/dags/{self.dag_id}")
+        return reply.status_code == httpx.codes.OK and not reply.json()["is_stale"]
+
+    def import_errors(self) -> list[str]:
+        """Give what Airflow says of DAG files that it cannot read."""
+        errors = self._json("GET", "/api/v2/importErrors")["import_errors"]
+        return [f"{each['filename']}: {each['stack_trace'].strip().splitlines()[-1]}" for each in errors]
+
+    def unpause(self) -> None:
+        """Let runs of the DAG begin."""
+        self._json("PATCH", f"/api/v2/dags/{self.dag_id}", {"is_paused": False})
+
+    def trigger(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Begin a run."""
+        self._json("POST", self._runs, {"dag_run_id": run_id, "logical_date": None, "conf": dict(params)})
+
+    def unfinished_runs(self) -> list[str]:
+        """Give the ids of runs that are queued or run."""
+        query = "&".join(f"state={state}" for state in UNFINISHED)
+        return [run["dag_run_id"] for run in self._json("GET", f"{self._runs}?{query}")["dag_runs"]]
+
+    def end_run(self, run_id: str) -> None:
+        """Mark a run as failed, which ends its running tasks."""
+        self._json("PATCH", f"{self._runs}/{run_id}", {"state": "failed"})
+
+    def state(self, run_id: str) -> str:
+        """Give the state of a run."""
+        return str(self._json("GET", f"{self._runs}/{run_id}")["state"])
+
+    def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """Give the tasks of a run by id, as the API has them: state, start_date, duration, try_number."""
+        found = self._json("GET", f"{self._runs}/{run_id}/taskInstances")["task_instances"]
+        return {each["task_id"]: each for each in found}
+
+    def result(self, run_id: str, task_id: str) -> Any:
+        """Give what a task returned, or None if it returned nothing."""
+        reply = self._client.get(f"{self._runs}/{run_id}/taskInstances/{task_id}/xcomEntries/return_value")
+        return reply.json()["value"] if reply.status_code == httpx.codes.OK else None
+
+    def log_tail(self, run_id: str, task_id: str, lines: int = 25) -> str:
+        """Give the last lines of what a task's newest try has logged."""
+        attempt = self.tasks(run_id)[task_id]["try_number"]
+        path = f"{self._runs}/{run_id}/taskInstances/{task_id}/logs/{attempt}"
+        content = self._json("GET", path)["content"]
+        said = [line for entry in content for line in _said(entry)]
+        return "\n".join(said[-lines:])
+
+    @property
+    def _runs(self) -> str:
+        return f"/api/v2/dags/{self.dag_id}/dagRuns"
+
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        reply = self._client.request(method, path, json=body, headers={"Accept": "application/json"})
+        if reply.is_error:
+            raise httpx.HTTPStatusError(
+                f"{method} {path}: {reply.status_code} {reply.text[:500]}", request=reply.request, response=reply
+            )
+        return reply.json()
+
+
+def _said(entry: Any) -> list[str]:
+    """The lines of one log entry: its event, and the errors that came with it."""
+    if not isinstance(entry, Mapping):
+        return str(entry).splitlines()
+    errors = [f"{each.get('exc_type')}: {each.get('exc_value')}" for each in entry.get("error_detail") or []]
+    said = [line for text in (str(entry.get("event", "")), *errors) for line in text.splitlines()]
+    return [line for line in said if not line.startswith("::")]  # marks where Airflow's UI folds

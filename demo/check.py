@@ -1,0 +1,309 @@
+"""The independent check: from the topic, the job's evidence and what the plans announced, and from nothing else.
+
+It shares no code with the package that it judges, and opens none of its stores. Every record of the topic is read
+with a plain consumer; every line of evidence is compared with it; a record that was read more than once has to be
+within a replay that a plan announced, once for each announcement, and in the epoch of that restart or a later one. So
+a duplicate cannot hide in an announced replay that did not happen.
+"""
+
+import itertools
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from tabulate import tabulate
+
+from demo.airflow_api import Airflow
+
+Place = tuple[str, int]
+"""Topic and partition."""
+Readings = Mapping[Place, Mapping[int, Sequence[int]]]
+"""For each offset the epochs in which the evidence says that it was read, ascending; one entry for each reading."""
+
+
+class CheckImpossible(Exception):
+    """The check could not see what it needs. Nothing is proven."""
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A replay of ``[start, start + count)`` that a plan announced, for the job of ``epoch``."""
+
+    place: Place
+    start: int
+    count: int
+    epoch: int
+
+    def covers(self, offset: int) -> bool:
+        """Say whether the offset is within it."""
+        return self.start <= offset < self.start + self.count
+
+
+@dataclass
+class Finding:
+    """What became of the records of one partition, or of all together."""
+
+    records: int = 0
+    read_once: int = 0
+    read_again: int = 0
+    announced: int = 0
+    """Offsets of announced replays, once for each announcement."""
+    lost: int = 0
+    duplicated: int = 0
+    unexplained: int = 0
+    """Evidence of offsets that the topic does not have, and announced replays that did not happen."""
+    replayed: Counter[int] = field(default_factory=Counter)
+    """Announced replays that happened, by the epoch that announced them."""
+
+    def __add__(self, other: "Finding") -> "Finding":
+        return Finding(**{name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """One run of the DAG, as Airflow and the job's output tell it."""
+
+    name: str
+    epoch: int
+    announced: tuple[Announcement, ...]
+    stopped_at: str
+    """When the stop was verified."""
+    last_before_ms: int | None
+    """When the last batch before it was written; None for a first start."""
+    first_after_ms: int | None
+
+    @property
+    def downtime_s(self) -> float:
+        """From the end of the last batch before the stop to the end of the first batch after it."""
+        if self.last_before_ms is None or self.first_after_ms is None:
+            raise CheckImpossible(f"{self.name}: no batch before the stop, or none after it")
+        return (self.first_after_ms - self.last_before_ms) / 1000
+
+
+def judge(there: Mapping[Place, Set[int]], read: Readings, announced: Iterable[Announcement]) -> dict[Place, Finding]:
+    """Give what became of the records, partition by partition.
+
+    :param there: the offsets that the topic has.
+    :param read: the evidence.
+    :param announced: what the plans said in advance.
+    """
+    announced = tuple(announced)
+    places = sorted({*there, *read, *(each.place for each in announced)})
+    return {
+        place: _judge_partition(
+            there.get(place, frozenset()), read.get(place, {}), [each for each in announced if each.place == place]
+        )
+        for place in places
+    }
+
+
+def _judge_partition(there: Set[int], read: Mapping[int, Sequence[int]], announced: Sequence[Announcement]) -> Finding:
+    found = Finding(records=len(there), announced=sum(each.count for each in announced))
+    promised = (range(each.start, each.start + each.count) for each in announced)
+    for offset in {*there, *read, *itertools.chain.from_iterable(promised)}:
+        epochs = sorted(read.get(offset, ()))
+        owed = sorted(each.epoch for each in announced if each.covers(offset))
+        if offset not in there:
+            found.unexplained += len(epochs) + len(owed)
+            continue
+        kept = _kept(epochs[1:], owed)
+        found.lost += not epochs
+        found.read_once += len(epochs) == 1
+        found.read_again += len(epochs) > 1
+        found.duplicated += max(0, len(epochs) - 1) - len(kept)
+        found.unexplained += len(owed) - len(kept)
+        found.replayed.update(kept)
+    return found
+
+
+def _kept(again: Sequence[int], owed: Sequence[int]) -> list[int]:
+    """The announcements (their epochs) that readings after the first one keep: each by one of its epoch or later."""
+    kept: list[int] = []
+    for epoch in again:
+        if len(kept) < len(owed) and epoch >= owed[len(kept)]:
+            kept.append(owed[len(kept)])
+    return kept
+
+
+def total(findings: Iterable[Finding]) -> Finding:
+    """Give the sum of findings."""
+    return sum(findings, Finding())
+
+
+def verdict(found: Finding, downtime_s: float) -> str:
+    """Give the demo's last line."""
+    return (
+        f"verdict: lost={found.lost} duplicated={found.duplicated} unexplained={found.unexplained}"
+        f" replayed={found.replayed.total()} records={found.records} downtime_s={downtime_s:.1f}"
+    )
+
+
+def problems(
+    found: Mapping[Place, Finding], alerts: Mapping[Place, Set[int]], there: Mapping[Place, Set[int]]
+) -> list[str]:
+    """Give what speaks against the job, one line each; none if it lost nothing and read nothing twice unannounced."""
+    said = []
+    whole = total(found.values())
+    for name in ("lost", "duplicated", "unexplained"):
+        if count := getattr(whole, name):
+            said.append(f"{count:,} {name}")
+    if not whole.replayed:
+        said.append("no announced replay happened, so nothing shows that replays are told from duplicates")
+    wrong = sum(len(alerts.get(place, frozenset()) ^ there.get(place, frozenset())) for place in {*alerts, *there})
+    if wrong:
+        said.append(f"{wrong:,} records without a row in the alerts table, or rows without a record")
+    return said
+
+
+def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 120) -> dict[Place, set[int]]:
+    """Give every offset of the topic, by partition, read by a consumer that joins no group and commits nothing."""
+    with closing(
+        Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": "demo-check",  # librdkafka wants one; assign() does not join it
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+            }
+        )
+    ) as consumer:
+        partitions = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+        bounds = {each: consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=30) for each in partitions}
+        consumer.assign([TopicPartition(topic, each, begin) for each, (begin, _) in bounds.items()])
+        return _read_until(consumer, topic, bounds, deadline=time.monotonic() + limit_s)
+
+
+def _read_until(
+    consumer: Consumer, topic: str, bounds: Mapping[int, tuple[int, int]], *, deadline: float
+) -> dict[Place, set[int]]:
+    found: dict[Place, set[int]] = {(topic, partition): set() for partition in bounds}
+    open_ends = {partition: end for partition, (begin, end) in bounds.items() if end > begin}
+    while open_ends:
+        if time.monotonic() > deadline:
+            raise CheckImpossible(f"partitions {sorted(open_ends)} of {topic} could not be read to their ends")
+        for message in consumer.consume(10_000, timeout=1.0):
+            if (error := message.error()) is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise CheckImpossible(f"reading {topic}: {error}")
+                continue
+            partition, offset = message.partition(), message.offset()
+            found[topic, partition].add(offset)
+            if offset + 1 >= open_ends.get(partition, offset + 2):
+                del open_ends[partition]
+    return found
+
+
+def read_evidence(output: Path) -> dict[Place, dict[int, list[int]]]:
+    """Give the evidence of the job."""
+    query = "SELECT topic, partition, offset, epoch FROM evidence ORDER BY topic, partition, offset, epoch"
+    found: dict[Place, dict[int, list[int]]] = {}
+    with closing(_open(output)) as database:
+        for topic, partition, offset, epoch in database.execute(query):
+            found.setdefault((topic, partition), {}).setdefault(offset, []).append(epoch)
+    return found
+
+
+def read_alerts(output: Path) -> dict[Place, set[int]]:
+    """Give the keys of the alerts table."""
+    found: dict[Place, set[int]] = {}
+    with closing(_open(output)) as database:
+        for topic, partition, offset in database.execute("SELECT topic, partition, offset FROM alerts"):
+            found.setdefault((topic, partition), set()).add(offset)
+    return found
+
+
+def read_maintenances(airflow: Airflow, runs: Mapping[str, str], output: Path) -> list[Maintenance]:
+    """Give what Airflow's XComs and the output's batches tell of each run.
+
+    :param runs: run ids by the name that people read.
+    """
+    return [_read_maintenance(airflow, name, run_id, output) for name, run_id in runs.items()]
+
+
+def _read_maintenance(airflow: Airflow, name: str, run_id: str, output: Path) -> Maintenance:
+    plan, submitted, stopped = (airflow.result(run_id, task) for task in ("replan", "submit", "stop"))
+    if plan is None or submitted is None or stopped is None:
+        raise CheckImpossible(f"run {run_id} has no XCom of replan, submit or stop")
+    epoch = int(submitted["epoch"])
+    announced = tuple(announcements(plan, epoch))
+    with closing(_open(output)) as database:
+        (last,) = database.execute("SELECT max(written_at_ms) FROM batches WHERE epoch < ?", [epoch]).fetchone()
+        (first,) = database.execute("SELECT min(written_at_ms) FROM batches WHERE epoch = ?", [epoch]).fetchone()
+    return Maintenance(name, epoch, announced, _clock(stopped["at_rest_since"]), last, first)
+
+
+def announcements(plan: Mapping[str, Any], epoch: int) -> list[Announcement]:
+    """Give what a plan's XCom announces for the job of ``epoch``.
+
+    :raises CheckImpossible: its total is not that of its partitions.
+    """
+    found = [
+        Announcement((each["topic"], each["partition"]), each["start"], each["replay"], epoch)
+        for each in plan["announced"]
+        if each["replay"]
+    ]
+    if sum(each.count for each in found) != plan["replay"]:
+        raise CheckImpossible(f"the plan of epoch {epoch} announces {plan['replay']} in all, and {found} in detail")
+    return found
+
+
+def table(found: Mapping[Place, Finding], maintenances: Sequence[Maintenance]) -> str:
+    """Give what happened, for a person: by partition, and by maintenance."""
+    whole = total(found.values())
+    rows = [
+        (
+            name,
+            each.records,
+            each.read_once,
+            each.read_again,
+            each.announced,
+            each.lost,
+            each.duplicated,
+            each.unexplained,
+        )
+        for name, each in [
+            *((f"{topic}-{partition}", each) for (topic, partition), each in found.items()),
+            ("all", whole),
+        ]
+    ]
+    headers = ("partition", "records", "read once", "read again", "announced", "lost", "duplicated", "unexplained")
+    runs = [
+        (
+            each.name,
+            each.stopped_at,
+            _clock_of_ms(each.last_before_ms),
+            _clock_of_ms(each.first_after_ms),
+            f"{each.downtime_s:.1f}",
+            sum(one.count for one in each.announced),
+            whole.replayed[each.epoch],
+        )
+        for each in maintenances
+    ]
+    run_headers = ("maintenance", "at rest", "last batch", "first batch", "downtime s", "announced", "replayed")
+    return "\n\n".join(
+        [
+            tabulate(rows, headers, intfmt=","),
+            tabulate(runs, run_headers, intfmt=",", disable_numparse=[4], colalign=("left",) * 4 + ("right",) * 3),
+            "Times are UTC. Downtime: from the end of the last batch before the stop to the end of the first batch\n"
+            "after it, with the maintenance window in it; the verdict has that of the first maintenance.",
+        ]
+    )
+
+
+def _open(output: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{output}?mode=ro", uri=True, timeout=30)
+
+
+def _clock(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
+def _clock_of_ms(moment_ms: int | None) -> str:
+    return "–" if moment_ms is None else _clock(datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat())

@@ -1,0 +1,48 @@
+"""What stands in HBase, looked at with happybase alone: rows in the deck's form, and no other cell."""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from urllib.parse import urlsplit
+
+from demo import PIPELINE, TOPIC
+
+_KEY = re.compile(rb"[^:]+:.+:[0-9]{13}", re.DOTALL)
+_CELL = re.compile(rb"offsets:[0-9]+")
+_VALUE = re.compile(rb"[0-9]+")
+OURS = f"{TOPIC}:{PIPELINE}:".encode()
+
+Row = tuple[bytes, Mapping[bytes, bytes]]
+
+
+def read_rows(url: str) -> list[Row]:
+    """Give all rows of the store's deck table, in the order of their keys, with all cells of all families."""
+    import happybase
+
+    parts = urlsplit(url)
+    with closing(happybase.Connection(parts.hostname, parts.port or 9090)) as connection:
+        return list(connection.table(parts.path[1:]).scan())
+
+
+def foreign(rows: Iterable[Row]) -> list[str]:
+    """Give what has not the deck's form: keys ``<topic>:<group>:<13 digits>``, cells ``offsets:<partition>``, text."""
+    found = []
+    for key, cells in rows:
+        if not _KEY.fullmatch(key):
+            found.append(f"row {key!r}")
+        found += [
+            f"row {key!r}, cell {cell!r} = {value!r}"
+            for cell, value in cells.items()
+            if not (_CELL.fullmatch(cell) and _VALUE.fullmatch(value))
+        ]
+    return found
+
+
+def of_demo(rows: Iterable[Row]) -> list[Row]:
+    """Give the rows of the demo's topic and group, the newest last."""
+    return [(key, cells) for key, cells in rows if re.fullmatch(re.escape(OURS) + rb"[0-9]{13}", key)]
+
+
+def offsets(row: Row) -> dict[int, int]:
+    """Give the offsets of a row in the deck's form, by partition."""
+    return {int(cell.removeprefix(b"offsets:")): int(value) for cell, value in row[1].items()}

@@ -1,0 +1,303 @@
+"""What the demo does, in order: start the job, feed it, take it through two maintenances, and check."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
+
+import stack
+from demo import DAG_ID, PARTITIONS_AFTER, PARTITIONS_BEFORE, TOPIC, check, deck, fresh
+from demo.airflow_api import UNFINISHED, Airflow
+from demo.feed import Feed, Flight, read_flights
+from demo.progress import DemoFailed, Progress, wait_for
+
+PACE_S = 150
+"""How fast the feed is while the job goes through its maintenances; the rest follows as fast as Kafka takes it."""
+WINDOW_S = 8
+"""How long the first maintenance keeps the job stopped: long enough for the new partitions to get records."""
+SHIFT = -1_000
+OUTPUT = fresh.FOLDER / "output.db"
+
+DETAILS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "plan": lambda plan: f"{plan['form']}, {plan['replay']:,} to replay, {plan['lost']} lost",
+    "stop": lambda stop: f"{stop['how']}, last batch {stop['last_batch_id']}",
+    "replan": lambda plan: (
+        f"{plan['form']} ({plan['form_reason']}), {len(plan['start'][TOPIC])} partitions,"
+        f" {plan['replay']:,} to replay, {plan['lost']} lost"
+    ),
+    "submit": lambda job: f"epoch {job['epoch']}, {job['how']}",
+    "audit": lambda audit: (
+        f"{audit['records']:,} records, lost {audit['lost']}, replayed {audit['replayed']:,},"
+        f" unexplained {audit['unexplained']}"
+    ),
+}
+"""What is worth saying of a task's result."""
+
+
+class Story:
+    """One run of the demo.
+
+    :param store: ``sqlite`` or ``hbase``.
+    """
+
+    def __init__(self, store: str, progress: Progress) -> None:
+        self._store, self._progress = store, progress
+        self._say = progress.say
+        self._stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        self._runs: dict[str, str] = {}
+        self._feed: Feed | None = None
+
+    def tell(self) -> bool:
+        """Run the demo from beginning to end, print its verdict, and say whether nothing speaks against it.
+
+        :raises DemoFailed: it could not be run to its end.
+        """
+        flights = _Reading()
+        self._bring_up()
+        self._begin_afresh()
+        self._feed_with(flights.result())
+        self._maintain("first start", {})
+        self._wait("the first 10,000 records to be processed", lambda: self._readings() >= 10_000, limit_s=60)
+        self._maintain("maintenance 1", {"window_s": WINDOW_S}, at_rest=self._grow_topic)
+        self._wait("1,000 records of every partition to be processed", self._can_shift, limit_s=60)
+        self._maintain("maintenance 2", {"start": f"shift:{SHIFT}"})
+        self._finish_feeding()
+        return self._check()
+
+    def leave(self) -> None:
+        """Stop the feed, if there is one. Servers and job go on."""
+        if self._feed is not None:
+            self._feed.stop()
+
+    def _bring_up(self) -> None:
+        servers = ["kafka", *(["hbase"] if self._store == "hbase" else []), "airflow"]
+        argv = [sys.executable, "-m", "stack", "up", *servers, "--store", self._store]
+        with subprocess.Popen(
+            argv, cwd=fresh.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as starting:
+            assert starting.stdout is not None
+            for line in starting.stdout:
+                self._say(line.rstrip())
+        if starting.returncode != 0:
+            raise DemoFailed("the servers did not come up")
+        endpoints = stack.endpoints()
+        self._bootstrap = endpoints["kafka"]["bootstrap_servers"]
+        self._url = _store_url(endpoints["airflow"]["env"])
+        self._admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 4})
+        self._airflow = Airflow(endpoints["airflow"]["url"], DAG_ID)
+
+    def _begin_afresh(self) -> None:
+        try:
+            wait_for(f"DAG {DAG_ID} in Airflow", self._airflow.is_known, limit_s=60)
+        except DemoFailed as error:
+            raise DemoFailed("\n".join([str(error), *self._airflow.import_errors()])) from error
+        fresh.end_earlier_runs(self._airflow, self._progress)
+        fresh.stop_earlier_jobs(self._progress)
+        fresh.remake_topic(self._admin)
+        fresh.clear_files()
+        fresh.create_store(self._url)
+        fresh.clear_store(self._url)
+        self._airflow.unpause()
+        self._say(f"fresh: topic {TOPIC} with {PARTITIONS_BEFORE} partitions, store {self._url}")
+
+    def _feed_with(self, flights: list[Flight]) -> None:
+        self._feed = Feed(self._bootstrap, TOPIC, flights, pace_s=PACE_S)
+        self._feed.start()
+        self._say(f"feeding {self._feed.total:,} flights of 2013, {self._feed.total // PACE_S:,} a second at first")
+
+    def _maintain(self, name: str, params: dict[str, Any], *, at_rest: Callable[[str], None] | None = None) -> None:
+        """Trigger one run of the DAG and follow it to its end; ``at_rest`` is called once its stop has succeeded."""
+        run_id = f"demo-{self._stamp}-{name.replace(' ', '-')}"
+        self._runs[name] = run_id
+        self._airflow.trigger(run_id, {"reason": name, **params})
+        self._say(f"{name}: triggered, run {run_id} {json.dumps(params) if params else ''}".rstrip())
+        done: set[str] = set()
+
+        def follow() -> str | None:
+            state = self._airflow.state(run_id)  # before the tasks: a run that is over has no task left to tell of
+            for task_id in self._newly_done(run_id, done):
+                self._say(f"{name}: {task_id} {self._detail(run_id, task_id)}".rstrip())
+                if task_id == "stop" and at_rest is not None:
+                    at_rest(run_id)
+            return None if state in UNFINISHED else state
+
+        if self._wait(f"{name} to end", follow, limit_s=300) != "success":
+            raise DemoFailed(self._failure(run_id))
+
+    def _newly_done(self, run_id: str, done: set[str]) -> list[str]:
+        tasks = sorted(self._airflow.tasks(run_id).values(), key=lambda task: task["end_date"] or "")
+        new = [task["task_id"] for task in tasks if task["state"] == "success" and task["task_id"] not in done]
+        done.update(new)
+        return new
+
+    def _detail(self, run_id: str, task_id: str) -> str:
+        describe = DETAILS.get(task_id)
+        result = self._airflow.result(run_id, task_id) if describe else None
+        return f"· {describe(result)}" if describe and result is not None else ""
+
+    def _failure(self, run_id: str) -> str:
+        tasks = self._airflow.tasks(run_id)
+        failed = [task_id for task_id, task in tasks.items() if task["state"] == "failed"]
+        logs = [
+            f"task {task_id} of {run_id} failed; its log ends:\n{self._airflow.log_tail(run_id, task_id)}"
+            for task_id in failed
+        ]
+        return "\n".join(logs) or f"run {run_id} ended as {self._airflow.state(run_id)}"
+
+    def _grow_topic(self, run_id: str) -> None:
+        """Grow the topic while the job is stopped, and see records in every new partition before the resubmit."""
+        self._admin.create_partitions([NewPartitions(TOPIC, PARTITIONS_AFTER)])[TOPIC].result(timeout=30)
+        self._require_not_begun(run_id, "replan", "the topic had grown")
+        self._say(f"the topic grew from {PARTITIONS_BEFORE} to {PARTITIONS_AFTER} partitions, with the job stopped")
+
+        def filled() -> dict[int, int] | None:
+            ends = self._ends()
+            self._require_not_begun(run_id, "submit", "every new partition had records")
+            new = {partition: ends.get(partition, 0) for partition in range(PARTITIONS_BEFORE, PARTITIONS_AFTER)}
+            return new if all(new.values()) else None
+
+        new = self._wait("records in the new partitions", filled, limit_s=60)
+        counts = ", ".join(f"{count:,} in partition {partition}" for partition, count in new.items())
+        self._say(f"the new partitions have records before the resubmit: {counts}")
+
+    def _require_not_begun(self, run_id: str, task_id: str, event: str) -> None:
+        if self._airflow.tasks(run_id)[task_id]["start_date"] is not None:
+            raise DemoFailed(f"{task_id} began before {event}: this run shows nothing; the window is {WINDOW_S} s")
+
+    def _ends(self) -> dict[int, int]:
+        known = self._admin.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions
+        asked = self._admin.list_offsets({TopicPartition(TOPIC, each): OffsetSpec.latest() for each in known})
+        return {place.partition: answer.result(timeout=30).offset for place, answer in asked.items()}
+
+    def _readings(self) -> int:
+        """How many readings the evidence has. Its rows are only ever added."""
+        return self._ask_output("SELECT coalesce(max(rowid), 0) FROM evidence")
+
+    def _can_shift(self) -> bool:
+        counted = self._ask_output(
+            "SELECT count(*) FROM (SELECT partition FROM evidence GROUP BY partition HAVING count(*) > ?)", -SHIFT
+        )
+        return counted == PARTITIONS_AFTER
+
+    def _ask_output(self, query: str, *values: int) -> int:
+        if not OUTPUT.exists():
+            return 0
+        with closing(sqlite3.connect(f"file:{OUTPUT}?mode=ro", uri=True, timeout=30)) as database:
+            try:
+                return int(database.execute(query, values).fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return 0
+                raise
+
+    def _finish_feeding(self) -> None:
+        assert self._feed is not None
+        self._say(f"feeding the rest: {self._feed.acknowledged:,} of {self._feed.total:,} so far")
+        self._feed.hurry()
+        self._wait("Kafka to acknowledge every flight", self._feed.is_done, limit_s=90)
+        total = self._feed.total
+        self._say(f"Kafka has acknowledged all {total:,}")
+        said = self._progress.seconds
+
+        def processed() -> bool:
+            nonlocal said
+            count = self._ask_output("SELECT count(*) FROM alerts")
+            if self._progress.seconds > said + 5 or count == total:
+                said = self._progress.seconds
+                self._say(f"processed {count:,} of {total:,}")
+            return count == total
+
+        self._wait("the job to process every record", processed, limit_s=180)
+
+    def _wait(self, what: str, look: Callable[[], Any], *, limit_s: float, every_s: float = 0.5) -> Any:
+        assert self._feed is not None
+        return wait_for(what, look, limit_s=limit_s, every_s=every_s, meanwhile=self._feed.check)
+
+    def _check(self) -> bool:
+        assert self._feed is not None
+        self._say("the check: every record of the topic against the job's evidence")
+        there = check.read_topic(self._bootstrap, TOPIC)
+        first_start, *maintenances = check.read_maintenances(self._airflow, self._runs, OUTPUT)
+        announced = [each for run in (first_start, *maintenances) for each in run.announced]
+        found = check.judge(there, check.read_evidence(OUTPUT), announced)
+        against = [*check.problems(found, check.read_alerts(OUTPUT), there), *self._shape_problems(there)]
+        if self._store == "hbase":
+            against += self._deck_problems()
+        print(f"\n{check.table(found, maintenances)}\n")
+        for problem in against:
+            print(f"PROBLEM: {problem}")
+        print(f"The DAG, its plans and audits: {self._airflow.page} · servers and job stay up until make down")
+        print(check.verdict(check.total(found.values()), maintenances[0].downtime_s), flush=True)
+        return not against
+
+    def _shape_problems(self, there: Mapping[check.Place, set[int]]) -> list[str]:
+        assert self._feed is not None
+        found = []
+        if len(there) != PARTITIONS_AFTER or not all(there.values()):
+            found.append(f"the topic has {len(there)} partitions with records, and should have {PARTITIONS_AFTER}")
+        if (count := sum(map(len, there.values()))) != self._feed.acknowledged:
+            found.append(f"the topic has {count:,} records, and Kafka acknowledged {self._feed.acknowledged:,}")
+        return found
+
+    def _deck_problems(self) -> list[str]:
+        """Read the store's table with happybase: the deck's rows, and no other cell."""
+        ends = self._ends()
+
+        def newest_is_last() -> list[deck.Row]:
+            rows = deck.read_rows(self._url)
+            ours = deck.of_demo(rows)
+            return rows if ours and not deck.foreign(ours) and deck.offsets(ours[-1]) == ends else []
+
+        try:
+            rows = self._wait("the newest row of HBase to name the topic's ends", newest_is_last, limit_s=15)
+        except DemoFailed as error:
+            return [str(error), *deck.foreign(deck.read_rows(self._url))[:5]]
+        ours = deck.of_demo(rows)
+        key, cells = ours[-1]
+        shown = " ".join(f"{cell.decode()}={value.decode()}" for cell, value in sorted(cells.items()))
+        self._say(
+            f"HBase, read with happybase: {len(ours)} rows in the deck's form; the newest: {key.decode()} {shown}"
+        )
+        return [f"not in the deck's form: {each}" for each in deck.foreign(rows)[:5]]
+
+
+class _Reading:
+    """Reads the flights while the servers come up."""
+
+    def __init__(self) -> None:
+        self._flights: list[Flight] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="flights", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._flights = read_flights()
+        except BaseException as error:  # raised where the result is asked for
+            self._error = error
+
+    def result(self) -> list[Flight]:
+        """Give the flights, waiting for them if need be."""
+        self._thread.join()
+        if self._error is not None:
+            raise DemoFailed(f"the flights cannot be read: {self._error!r}") from self._error
+        return self._flights
+
+
+def _store_url(env: Mapping[str, str]) -> str:
+    """The store's URL, from the connection that the stack gave to Airflow."""
+    name = "AIRFLOW_CONN_OFFSETS_DEFAULT"
+    if name not in env:
+        raise DemoFailed(
+            f"{name} is set in the environment ({len(os.environ[name])} characters); unset it for the demo"
+        )
+    return str(json.loads(env[name])["extra"]["url"])

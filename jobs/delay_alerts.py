@@ -1,0 +1,80 @@
+"""Classifies departure delays of flights: an ordinary Structured Streaming program, and three lines of tracking.
+
+It writes to one SQLite file: ``alerts``, keyed by where the record stands in Kafka, so that a record read twice is one
+row; ``evidence``, one row for each record and batch without a key, so that a record read twice is two rows and cannot
+hide; and ``batches``, one row for each batch with the time when it was written.
+"""
+
+import argparse
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from airflow_provider_offsets.runtime import TrackedStream
+
+SCHEMA = "flight INT, carrier STRING, origin STRING, dest STRING, tailnum STRING, dep_delay DOUBLE"
+TABLES = """
+CREATE TABLE IF NOT EXISTS alerts (
+    topic TEXT, partition INTEGER, offset INTEGER, flight TEXT, delay_minutes REAL, verdict TEXT,
+    PRIMARY KEY (topic, partition, offset)
+);
+CREATE TABLE IF NOT EXISTS evidence (topic TEXT, partition INTEGER, offset INTEGER, epoch INTEGER, batch_id INTEGER);
+CREATE TABLE IF NOT EXISTS batches (epoch INTEGER, batch_id INTEGER, records INTEGER, written_at_ms INTEGER);
+"""
+
+
+def classify(records: DataFrame) -> DataFrame:
+    """Give one row for each record: where it stands, which flight, and how late it left."""
+    flight = f.from_json(f.col("value").cast("string"), SCHEMA)
+    delay = f.col("flight.dep_delay")
+    verdict = (
+        f.when(delay.isNull(), "cancelled").when(delay < 15, "on time").when(delay < 60, "late").otherwise("very late")
+    )
+    return records.select("topic", "partition", "offset", flight.alias("flight")).select(
+        "topic",
+        "partition",
+        "offset",
+        f.concat("flight.carrier", "flight.flight").alias("flight"),
+        delay.alias("delay_minutes"),
+        verdict.alias("verdict"),
+    )
+
+
+def write(batch: DataFrame, batch_id: int, *, epoch: int, output: Path) -> None:
+    """Write one batch in one transaction: all of it is there when this returns."""
+    rows = [tuple(row) for row in batch.collect()]
+    evidence = [(*row[:3], epoch, batch_id) for row in rows]
+    with closing(sqlite3.connect(output, timeout=30)) as database, database:
+        database.executemany("INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?, ?)", rows)
+        database.executemany("INSERT INTO evidence VALUES (?, ?, ?, ?, ?)", evidence)
+        now_ms = time.time_ns() // 1_000_000
+        database.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", [epoch, batch_id, len(rows), now_ms])
+
+
+def main() -> None:
+    """Run until asked to stop."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--output", type=Path, default=Path(__file__).parents[1] / ".stack/demo/output.db")
+    options.add_argument("--max-offsets-per-trigger", default="20000")
+    chosen = options.parse_args()
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(chosen.output, timeout=30)) as database:
+        database.executescript(TABLES)
+
+    spark = SparkSession.builder.getOrCreate()
+    with TrackedStream(spark) as stream:
+        records = stream.read_kafka(maxOffsetsPerTrigger=chosen.max_offsets_per_trigger)
+        stream.run(
+            classify(records),
+            process=lambda batch, batch_id: write(batch, batch_id, epoch=stream.epoch, output=chosen.output),
+            processingTime="1 second",
+        )
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The real servers that the demo and the tests talk to, on this machine: Kafka, HBase, Airflow.
+
+Runs on a bare Python 3.11 for Linux with the standard library only, because it is what makes the virtual
+environment. ``python3 -m stack --help`` shows the commands. Programs ask :func:`endpoints` where the servers
+are, and :func:`jars` for the jars of Spark's Kafka connector.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - the one place that an older Python reaches, and it should say why
+    sys.exit(f"stack    Python {sys.version.split()[0]} · expected 3.11 or newer · run it with python3.11")
+
+from stack.maven import jars
+from stack.state import endpoints
+
+__all__ = ["endpoints", "jars"]

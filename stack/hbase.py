@@ -1,0 +1,118 @@
+"""HBase: standalone, with its own ZooKeeper, and the Thrift server that happybase talks to."""
+
+import socket
+import struct
+from xml.sax.saxutils import escape
+
+from stack import maven, needs, server, state
+from stack.places import STATE
+from stack.ports import HOST, free
+
+NAME = "hbase"
+MEMORY = 1.5
+HOME = STATE / NAME
+CONF = HOME / "conf"
+_OPENS = (
+    "jdk.internal.misc",
+    "java.nio",
+    "sun.nio.ch",
+    "java.lang",
+    "jdk.internal.ref",
+    "java.util",
+    "java.util.concurrent",
+)
+_LOGGING = [
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
+]
+
+
+def prepare() -> None:
+    """Have Java and the jars."""
+    needs.java()
+    maven.fetch(NAME)
+
+
+def answers(entry: state.Entry) -> str:
+    """Ask the Thrift server for its tables; gives what is wrong, or the empty string."""
+    host, _, port = entry["thrift"].partition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(_TABLES_REQUEST)
+            reply = connection.makefile("rb").read(4)
+    except OSError as error:
+        return f"no answer at {host}:{port} ({error})"
+    return "" if reply == _REPLY else f"the Thrift server answered {reply!r}"
+
+
+_REPLY = struct.pack(">I", 0x8001_0002)
+
+
+def _tables_request() -> bytes:
+    """A strict binary Thrift call of ``getTableNames``, which needs HBase itself to answer."""
+    method = b"getTableNames"
+    return struct.pack(">Ii", 0x8001_0001, len(method)) + method + struct.pack(">ib", 1, 0)
+
+
+_TABLES_REQUEST = _tables_request()
+
+
+def start() -> None:
+    """Start the master (with region server and ZooKeeper in it), then Thrift, and wait until a call works."""
+    zookeeper = free(2181)
+    thrift = free(9090, besides=[zookeeper])
+    CONF.mkdir(parents=True, exist_ok=True)
+    (CONF / "hbase-site.xml").write_text(_site(_settings(zookeeper=zookeeper, thrift=thrift)), encoding="utf-8")
+    classpath = f"{CONF}:{maven.fetch(NAME)}/*"
+    java = [
+        needs.java(),
+        *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENS),
+        *_LOGGING,
+        "-cp",
+        classpath,
+    ]
+    entry: state.Entry = {"thrift": f"{HOST}:{thrift}", "zookeeper": f"{HOST}:{zookeeper}"}
+
+    master = [*java, "-Xmx1g", "org.apache.hadoop.hbase.master.HMaster", "start"]
+    server.launch(NAME, master, entry, cwd=HOME)
+    server.wait(NAME, entry, lambda: _zookeeper_answers(zookeeper), part="ZooKeeper", limit=60)
+    gateway = [*java, "-Xmx512m", "org.apache.hadoop.hbase.thrift.ThriftServer", "start"]
+    server.launch(NAME, gateway, entry, name="hbase-thrift", cwd=HOME)
+    server.wait(NAME, entry, lambda: answers(entry), name="hbase-thrift", part="Thrift", limit=90)
+
+
+def _settings(*, zookeeper: int, thrift: int) -> dict[str, str | int]:
+    return {
+        "hbase.rootdir": (HOME / "data").as_uri(),
+        "hbase.tmp.dir": str(HOME / "tmp"),
+        "hbase.wal.provider": "filesystem",
+        "hbase.unsafe.stream.capability.enforce": "false",
+        "hbase.localcluster.assign.random.ports": "true",
+        "hbase.master.info.port": -1,
+        "hbase.regionserver.info.port": -1,
+        "hbase.thrift.info.port": -1,
+        "hbase.zookeeper.quorum": HOST,
+        "hbase.zookeeper.property.clientPort": zookeeper,
+        "hbase.zookeeper.property.dataDir": str(HOME / "zookeeper"),
+        # ZooKeeper is in the same process and ends first: by default the rest would try it again for 20 s.
+        "zookeeper.recovery.retry.intervalmill": 100,
+        "hbase.thrift.ipaddress": HOST,
+        "hbase.regionserver.thrift.ipaddress": HOST,
+        "hbase.regionserver.thrift.port": thrift,
+    }
+
+
+def _site(settings: dict[str, str | int]) -> str:
+    rows = (
+        f"  <property><name>{name}</name><value>{escape(str(value))}</value></property>"
+        for name, value in settings.items()
+    )
+    return "\n".join(['<?xml version="1.0"?>', "<configuration>", *rows, "</configuration>", ""])
+
+
+def _zookeeper_answers(port: int) -> str:
+    try:
+        with socket.create_connection((HOST, port), timeout=2):
+            return ""
+    except OSError as error:
+        return f"no ZooKeeper at {HOST}:{port} ({error})"

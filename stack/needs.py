@@ -1,0 +1,58 @@
+"""What the machine must have, each said in one line when it is missing."""
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from stack.problem import Problem
+
+JAVA = 17
+
+
+def linux() -> None:
+    """Refuse a system without /proc, from which processes and memory are read."""
+    if not Path("/proc/self/stat").exists():
+        raise Problem(f"no /proc on {sys.platform}", expected="Linux", do="run it in a Linux machine or container")
+
+
+@functools.cache
+def java() -> str:
+    """The path of ``java``, of JAVA_HOME or of the PATH."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
+    hint = "install one (Debian: apt install openjdk-17-jdk-headless) or set JAVA_HOME"
+    if found is None:
+        raise Problem(
+            f"no java in {home}/bin" if home else "no java on PATH", expected=f"a JDK {JAVA} or newer", do=hint
+        )
+    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
+    version = re.search(r'version "(\d+)', told.stderr)
+    if version is None or int(version[1]) < JAVA:
+        seen = version[1] if version else told.stderr.strip().partition("\n")[0] or "of no known version"
+        raise Problem(f"java {seen} at {found}", expected=f"{JAVA} or newer", do=hint)
+    return found
+
+
+def maven() -> str:
+    """The path of ``mvn``, which fetches the servers' jars."""
+    found = shutil.which("mvn")
+    if found is None:
+        raise Problem("no mvn on PATH", expected="Maven 3.6 or newer", do="install it (Debian: apt install maven)")
+    return found
+
+
+def memory(servers: dict[str, float]) -> None:
+    """Refuse to start servers which together need more GiB than the machine has free."""
+    text = Path("/proc/meminfo").read_text(encoding="ascii")
+    free = int(re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)[1]) / 2**20  # type: ignore[index]
+    wanted = sum(servers.values())
+    if free < wanted:
+        raise Problem(
+            f"{free:.1f} GiB of memory available",
+            expected=f"{wanted:.1f} GiB for {', '.join(servers)}",
+            do="stop something, or start fewer servers: python3 -m stack up kafka",
+        )

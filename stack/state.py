@@ -1,0 +1,71 @@
+"""``.stack/stack.json``: which servers are up, where they answer, and which processes they are."""
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from stack.places import STATE
+from stack.process import Process
+from stack.report import say
+
+FILE = STATE / "stack.json"
+Entry = dict[str, Any]
+_writing = threading.Lock()
+
+
+def endpoints() -> dict[str, Entry]:
+    """Where each server answers, for those whose processes run: the one source for the demo and the tests.
+
+    For example ``endpoints()["kafka"]["bootstrap_servers"]``, ``endpoints()["hbase"]["thrift"]``,
+    ``endpoints()["airflow"]["url"]``. A server that is not there was not started, or has died.
+    """
+    return {name: entry for name, entry in recorded().items() if runs(entry)}
+
+
+def recorded() -> dict[str, Entry]:
+    """Every entry of the file, whether its processes still run or not."""
+    try:
+        return dict(json.loads(FILE.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+
+
+def processes(entry: Entry) -> dict[str, Process]:
+    """The processes of a server, by the name of their log, in the order of their start."""
+    return {name: Process(**fields) for name, fields in entry["processes"].items()}
+
+
+def runs(entry: Entry) -> bool:
+    """Whether every process of the server runs."""
+    found = processes(entry)
+    return bool(found) and all(process.alive for process in found.values())
+
+
+def record(name: str, entry: Entry | None) -> None:
+    """Write one server's entry, or take it out; readers see the file before or after, never half of it."""
+    with _writing:
+        entries = recorded()
+        entries.pop(name, None)
+        if entry is not None:
+            entries[name] = entry
+        STATE.mkdir(exist_ok=True)
+        draft = FILE.with_suffix(".new")
+        draft.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(draft, FILE)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let one ``stack`` command change things at a time; a second one waits here and says so."""
+    STATE.mkdir(exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("stack", "another stack command is at work in this checkout; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,96 @@
+"""``.venv``: this project with everything it is developed with, at the versions of ``constraints.txt``."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stack.places import ROOT, VENV, log_of, shown
+from stack.problem import Problem
+from stack.process import last_lines
+from stack.report import Ticker, say
+
+PYTHON = VENV / "bin" / "python"
+_CONSTRAINTS = ROOT / "constraints.txt"
+_INPUTS = (ROOT / "setup.cfg", ROOT / "pyproject.toml", _CONSTRAINTS)
+_STAMP = VENV / "installed.sha256"
+_INSTALL = ["-c", str(_CONSTRAINTS), "-e", f"{ROOT}[dev]"]
+
+
+def ready() -> None:
+    """Make the virtual environment, or bring it up to date; does nothing when its inputs are unchanged."""
+    stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in _INPUTS)).hexdigest()
+    if _STAMP.exists() and _STAMP.read_text(encoding="ascii") == stamp and PYTHON.exists():
+        return
+    _STAMP.unlink(missing_ok=True)
+    log = log_of("venv")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    with Ticker("venv", lambda: last_lines(log, 1).strip() or "preparing") as ticker:
+        _create(log)
+        _install(log)
+        _whole_pyspark(log)
+        say("venv", f"ready in {ticker.seconds:.0f} s: {shown(VENV)}")
+    _STAMP.write_text(stamp, encoding="ascii")
+
+
+def _create(log: Path) -> None:
+    if PYTHON.exists() and _run([str(PYTHON), "-c", "import pip"], log):
+        return
+    if not _run([sys.executable, "-m", "venv", "--clear", str(VENV)], log):
+        raise Problem(
+            f"{sys.executable} cannot make a virtual environment",
+            expected="the venv module with ensurepip",
+            do="install it (Debian: apt install python3-venv)",
+            detail=last_lines(log, 4),
+        )
+
+
+def _install(log: Path) -> None:
+    """With uv, which takes a third of pip's time; with pip where uv cannot be had or does not get through."""
+    pip = [str(PYTHON), "-m", "pip"]
+    uv = [str(VENV / "bin" / "uv"), "pip"]
+    has_uv = _run([*pip, "install", "-q", "-c", str(_CONSTRAINTS), "uv"], log)
+    # uv leaves compiling to the first import, which never keeps the result where PYTHONDONTWRITEBYTECODE is set.
+    if has_uv and _run([*uv, "install", "--compile-bytecode", "--python", str(PYTHON), *_INSTALL], log):
+        return
+    say("venv", "uv did not get through; pip takes about two minutes")
+    if not _run([*pip, "install", "--progress-bar", "off", *_INSTALL], log):
+        raise Problem(
+            "pip could not install the project",
+            expected="the versions of constraints.txt within reach",
+            do=f"read {shown(log)}",
+            detail=last_lines(log),
+        )
+
+
+def _whole_pyspark(log: Path) -> None:
+    """Both pyspark and pyspark-client write the folder ``pyspark``: see that the full one is what stands there."""
+    if _is_whole(log):
+        return
+    again = ["install", "--force-reinstall", "--no-deps", "-c", str(_CONSTRAINTS), "pyspark"]
+    if not (_run([str(PYTHON), "-m", "pip", *again], log) and _is_whole(log)):
+        raise Problem(
+            "pyspark is not whole in .venv",
+            expected="its jars and an import that works",
+            do=f"read {shown(log)}, then make clean venv",
+            detail=last_lines(log, 4),
+        )
+
+
+def _is_whole(log: Path) -> bool:
+    look = "import pathlib, pyspark.sql; assert any(pathlib.Path(pyspark.__path__[0], 'jars').glob('spark-core_*.jar'))"
+    return _run([str(PYTHON), "-c", look], log)
+
+
+def _run(argv: Sequence[str], log: Path) -> bool:
+    env = dict(os.environ)
+    if "PIP_INDEX_URL" in env:  # uv has its own name for the same setting
+        env.setdefault("UV_DEFAULT_INDEX", env["PIP_INDEX_URL"])
+    with log.open("ab") as out:
+        ended = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env, check=False
+        )
+    return ended.returncode == 0

@@ -1,0 +1,164 @@
+"""What every ``KafkaView`` does: run against ``FakeKafka`` and against the reader of a real cluster.
+
+A subclass gives the fixture ``cluster``: ``FakeKafka`` itself, or a real cluster with the same knobs and a ``view``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import InputRefused, TopicMissing
+
+
+def position(topic: str, *offsets: int) -> Position:
+    return Position({TopicPartition(topic, number): offset for number, offset in enumerate(offsets)})
+
+
+class KafkaViewContract:
+    """Subclass it, name it ``Test…`` and give the fixtures ``cluster``, ``view``, ``topic`` and ``group``."""
+
+    def test_a_new_topic_is_empty(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 3)
+
+        live = view.live_topics([topic])
+
+        assert (live.begin, live.end) == (position(topic, 0, 0, 0), position(topic, 0, 0, 0))
+
+    def test_records_move_the_end_of_their_partition_only(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 3)
+        cluster.append(topic, 0, 7)
+        cluster.append(topic, 2, 5)
+
+        live = view.live_topics([topic])
+
+        assert (live.begin, live.end) == (position(topic, 0, 0, 0), position(topic, 7, 0, 5))
+
+    def test_added_partitions_come_after_the_old_ones(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 3)
+        cluster.append(topic, 1, 4)
+        before = view.live_topics([topic])
+
+        cluster.add_partitions(topic, 5)
+        cluster.append(topic, 4, 2)
+
+        after = view.live_topics([topic])
+        assert before.end == position(topic, 0, 4, 0)
+        assert after.end == position(topic, 0, 4, 0, 0, 2)
+        assert after.identity == before.identity
+
+    def test_deleted_records_move_the_begin(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 2)
+        cluster.append(topic, 0, 10)
+
+        cluster.delete_records_before(topic, 0, 6)
+
+        live = view.live_topics([topic])
+        assert (live.begin, live.end) == (position(topic, 6, 0), position(topic, 10, 0))
+
+    def test_a_topic_that_was_made_again_has_another_id(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 2)
+        before = view.live_topics([topic]).identity
+
+        cluster.recreate_topic(topic, 2)
+
+        after = view.live_topics([topic]).identity
+        assert after.cluster_id == before.cluster_id
+        assert after.topic_ids[topic] != before.topic_ids[topic]
+
+    def test_an_open_transaction_ends_what_committed_readers_see(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 1)
+        cluster.append(topic, 0, 3)
+        cluster.begin_transaction(topic, 0)
+        cluster.append(topic, 0, 2)
+
+        def ends() -> tuple[Position, Position]:
+            return view.live_topics([topic]).end, view.live_topics([topic], read_committed=True).end
+
+        assert ends() == (position(topic, 5), position(topic, 3))
+        cluster.end_transaction(topic, 0)
+        # 3 records, 2 in the transaction, and its marker.
+        assert ends() == (position(topic, 6), position(topic, 6))
+
+    def test_several_topics_at_once(self, cluster: Any, view: Any, topic: str) -> None:
+        other = f"{topic}-other"
+        cluster.create_topic(topic, 1)
+        cluster.create_topic(other, 2)
+        cluster.append(other, 1, 3)
+
+        live = view.live_topics([other, topic, other])
+
+        assert isinstance(live, LiveTopics)
+        assert [each.name for each in live.topics] == [other, topic]
+        assert live.end == position(topic, 0).updated(position(other, 0, 3))
+
+    def test_offsets_at_a_time(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 2)
+        cluster.append(topic, 0, 4, timestamp_ms=1_000)
+        cluster.append(topic, 0, 3, timestamp_ms=2_000)
+        first, empty = TopicPartition(topic, 0), TopicPartition(topic, 1)
+
+        assert view.offsets_at([topic], 0) == {first: 0, empty: None}
+        assert view.offsets_at([topic], 1_000) == {first: 0, empty: None}
+        assert view.offsets_at([topic], 1_001) == {first: 4, empty: None}
+        assert view.offsets_at([topic], 2_000) == {first: 4, empty: None}
+        assert view.offsets_at([topic], 2_001) == {first: None, empty: None}
+
+    def test_offsets_at_a_time_before_what_retention_left(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 1)
+        cluster.append(topic, 0, 4, timestamp_ms=1_000)
+        cluster.append(topic, 0, 4, timestamp_ms=2_000)
+        cluster.delete_records_before(topic, 0, 6)
+
+        assert view.offsets_at([topic], 500) == {TopicPartition(topic, 0): 6}
+
+    def test_a_time_before_1970_is_refused(self, cluster: Any, view: Any, topic: str) -> None:
+        """-1 and -2 would be read as *latest* and *earliest*."""
+        cluster.create_topic(topic, 1)
+        with pytest.raises(InputRefused, match="timestamp -1"):
+            view.offsets_at([topic], -1)
+
+    def test_a_missing_commit_is_left_out(self, cluster: Any, view: Any, topic: str, group: str) -> None:
+        cluster.create_topic(topic, 3)
+        cluster.append(topic, 0, 9)
+        cluster.commit(group, {TopicPartition(topic, 0): 5, TopicPartition(topic, 2): 0})
+
+        stored = view.committed(group, [topic])
+
+        assert dict(stored) == {TopicPartition(topic, 0): 5, TopicPartition(topic, 2): 0}
+
+    def test_a_group_that_never_was_has_committed_nothing(
+        self, cluster: Any, view: Any, topic: str, group: str
+    ) -> None:
+        cluster.create_topic(topic, 1)
+
+        assert view.committed(group, [topic]) == Position()
+
+    def test_commits_of_other_topics_are_left_out(self, cluster: Any, view: Any, topic: str, group: str) -> None:
+        other = f"{topic}-other"
+        cluster.create_topic(topic, 1)
+        cluster.create_topic(other, 1)
+        cluster.commit(group, {TopicPartition(topic, 0): 0, TopicPartition(other, 0): 0})
+
+        assert view.committed(group, [topic]) == position(topic, 0)
+
+    def test_all_missing_topics_are_named(self, cluster: Any, view: Any, topic: str, group: str) -> None:
+        cluster.create_topic(topic, 1)
+        asked = [f"{topic}-b", topic, f"{topic}-a"]
+        questions = (
+            lambda: view.live_topics(asked),
+            lambda: view.offsets_at(asked, 0),
+            lambda: view.committed(group, asked),
+        )
+        for question in questions:
+            with pytest.raises(TopicMissing, match=f"'{topic}-a', '{topic}-b'") as caught:
+                question()
+            assert f"'{topic}'" not in str(caught.value)
+
+    @pytest.mark.parametrize("topics", [[], "orders"], ids=["none", "a text instead of a list"])
+    def test_no_topics_are_refused(self, view: Any, topics: Any) -> None:
+        with pytest.raises(InputRefused, match="at least one topic"):
+            view.live_topics(topics)

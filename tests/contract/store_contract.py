@@ -1,0 +1,434 @@
+"""What every offset store has to hold, whatever it is made of. Subclass it where a ``store`` fixture gives one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import BatchConflict, InputRefused
+from airflow_provider_offsets.stores.protocols import ControlStore, HistoryStore, OffsetStore
+
+NOW_MS = 1_760_000_000_000
+"""A time of 13 digits that begins as those of our days do: neighbours such as ``g:17`` sort right behind its rows."""
+
+GROUPS_BESIDE_G = [
+    pytest.param("g:0", id="the deck's own lower bound is t:g:0"),
+    pytest.param("g:10", id="sorts between the deck's bounds"),
+    pytest.param("g:1", id="shares the first digit of the time"),
+    pytest.param("g:17", id="sorts behind all rows of our days, so a search from the newest meets it first"),
+    pytest.param("g:170", id="sorts before the rows of our days"),
+    pytest.param("g:1790", id="sorts behind the rows of our days"),
+    pytest.param("g:1760000000000", id="the tail begins with a whole time of ours"),
+    pytest.param("g:17600000000000", id="the tail begins with 14 digits"),
+    pytest.param("g:176000000-x", id="goes on with a character below the digits"),
+    pytest.param("g:176000000x", id="goes on with a character above the digits"),
+    pytest.param("g:9999999999999", id="the tail begins with the greatest time"),
+    pytest.param("g2", id="shares the first letter"),
+    pytest.param("g:", id="ends with a colon"),
+    pytest.param("g: ", id="a space sorts before all digits"),
+    pytest.param("gé", id="not ASCII"),
+]
+
+# One test over several stores is the point, and the examples use names of their own within one store.
+_MEANT = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=_MEANT)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=200)
+
+
+def position(offsets: dict[int, int], topic: str = "t") -> Position:
+    return Position({TopicPartition(topic, number): offset for number, offset in offsets.items()})
+
+
+def batch(number: int, *, time_ms: int | None = None, query_id: str = "q", epoch: int = 1, topics: str = "t") -> Batch:
+    """Give the batch that reads ten records of partition 0 of each topic (one letter each)."""
+    start, end = (
+        Position({TopicPartition(topic, 0): offset for topic in topics}) for offset in (10 * number, 10 * number + 10)
+    )
+    when = NOW_MS + number * 1000 if time_ms is None else time_ms
+    return Batch(end=end, batch_time_ms=when, batch_id=number, query_id=query_id, epoch=epoch, start=start)
+
+
+def ids(batches: Iterable[Batch]) -> list[int | None]:
+    return [each.batch_id for each in batches]
+
+
+class StoreContract:
+    """Fixtures that a subclass gives: ``store``. It may replace ``fill`` by something faster."""
+
+    @pytest.fixture
+    def stream(self) -> Stream:
+        """A group that no other test has, so that the tests can share one set of tables."""
+        return Stream(f"g-{uuid.uuid4().hex[:8]}", ("t",))
+
+    @pytest.fixture
+    def pipeline(self) -> str:
+        return f"p-{uuid.uuid4().hex[:8]}"
+
+    @pytest.fixture
+    def fill(self, store: OffsetStore) -> Callable[[Stream, list[Batch]], None]:
+        """Give a function that records many batches; rows are placed at their batch times."""
+
+        def record(stream: Stream, batches: list[Batch]) -> None:
+            for each in batches:
+                store.append(stream, each)
+
+        return record
+
+    def test_the_store_has_history_and_control(self, store: OffsetStore) -> None:
+        assert isinstance(store, HistoryStore)
+        assert isinstance(store, ControlStore)
+
+    def test_create_is_safe_to_repeat(self, store: OffsetStore, stream: Stream) -> None:
+        store.append(stream, batch(1))
+        store.create()
+        assert ids(store.newest_first(stream)) == [1]
+
+    def test_close_is_safe_to_repeat_and_the_store_goes_on(self, store: OffsetStore, stream: Stream) -> None:
+        store.append(stream, batch(1))
+        store.close()
+        store.close()
+        assert ids(store.newest_first(stream)) == [1]
+
+    # history
+
+    def test_nothing_stored_is_not_offset_zero(self, store: OffsetStore, stream: Stream) -> None:
+        assert store.position(stream) is None
+        assert list(store.newest_first(stream)) == []
+        assert list(store.oldest_first(stream)) == []
+        assert store.find(stream, "q", 1, NOW_MS) is None
+
+    def test_a_recorded_batch_is_given_back_whole(self, store: OffsetStore, stream: Stream) -> None:
+        recorded = store.append(stream, batch(1))
+        assert recorded == batch(1).at_row(NOW_MS + 1000)
+        assert list(store.newest_first(stream)) == [recorded]
+        assert list(store.oldest_first(stream)) == [recorded]
+        assert store.position(stream) == position({0: 20})
+
+    def test_the_same_batch_again_changes_nothing(self, store: OffsetStore, stream: Stream) -> None:
+        first = store.append(stream, batch(1))
+        store.append(stream, batch(2))
+        assert store.append(stream, batch(1)) == first
+        assert ids(store.oldest_first(stream)) == [1, 2]
+
+    def test_the_same_batch_of_a_later_epoch_keeps_the_first_epoch(self, store: OffsetStore, stream: Stream) -> None:
+        first = store.append(stream, batch(1, epoch=4))
+        assert store.append(stream, batch(1, epoch=5)) == first
+        assert [each.epoch for each in store.oldest_first(stream)] == [4]
+
+    def test_other_offsets_under_a_recorded_batch_are_refused(self, store: OffsetStore, stream: Stream) -> None:
+        recorded = store.append(stream, batch(1))
+        other = Batch(position({0: 99}), NOW_MS + 1000, 1, "q", 1, position({0: 10}))
+        with pytest.raises(BatchConflict, match=r'batch 1 of query q.*"0":99.*"0":20'):
+            store.append(stream, other)
+        assert list(store.oldest_first(stream)) == [recorded]
+
+    def test_a_batch_id_of_another_query_is_another_batch(self, store: OffsetStore, stream: Stream) -> None:
+        store.append(stream, batch(1, query_id="q"))
+        store.append(stream, batch(1, query_id="r"))
+        assert [each.query_id for each in store.oldest_first(stream)] == ["q", "r"]
+
+    def test_batches_without_identity_are_never_the_same(self, store: OffsetStore, stream: Stream) -> None:
+        for _ in range(2):
+            store.append(stream, Batch(position({0: 5}), NOW_MS))
+        assert [each.row_time_ms for each in store.oldest_first(stream)] == [NOW_MS, NOW_MS + 1]
+
+    def test_a_clock_five_minutes_behind_changes_no_order(self, store: OffsetStore, stream: Stream) -> None:
+        store.append(stream, batch(1, time_ms=NOW_MS))
+        for number in (2, 3):
+            store.append(stream, batch(number, time_ms=NOW_MS - 300_000 + number))
+        assert [each.row_time_ms for each in store.oldest_first(stream)] == [NOW_MS, NOW_MS + 1, NOW_MS + 2]
+        assert ids(store.newest_first(stream)) == [3, 2, 1]
+        assert store.position(stream) == position({0: 40})
+        assert ids([store.append(stream, batch(2, time_ms=NOW_MS - 300_000 + 2))]) == [2]
+        assert len(list(store.newest_first(stream))) == 3
+
+    def test_as_of_is_the_first_batch_until_then(self, store: OffsetStore, stream: Stream) -> None:
+        for number in (1, 2, 3):
+            store.append(stream, batch(number))
+        for until_ms, seen in [
+            (NOW_MS + 999, []),
+            (NOW_MS + 1000, [1]),
+            (NOW_MS + 2999, [2, 1]),
+            (NOW_MS + 3000, [3, 2, 1]),
+            (NOW_MS * 100, [3, 2, 1]),
+            (-1, []),
+        ]:
+            assert ids(store.newest_first(stream, until_ms=until_ms)) == seen
+
+    def test_ranges_hold_both_ends(self, store: OffsetStore, stream: Stream) -> None:
+        for number in range(1, 6):
+            store.append(stream, batch(number))
+        for since, until, seen in [
+            (2000, 4000, [2, 3, 4]),
+            (2001, 3999, [3]),
+            (4001, 4002, []),
+            (4000, 2000, []),
+        ]:
+            assert ids(store.oldest_first(stream, since_ms=NOW_MS + since, until_ms=NOW_MS + until)) == seen
+        assert ids(store.oldest_first(stream, since_ms=NOW_MS + 4000)) == [4, 5]
+        assert ids(store.oldest_first(stream, until_ms=NOW_MS + 2000)) == [1, 2]
+
+    def test_find_knows_query_and_batch(self, store: OffsetStore, stream: Stream) -> None:
+        recorded = [store.append(stream, batch(number)) for number in (1, 2, 3)]
+        assert store.find(stream, "q", 2, NOW_MS + 2000) == recorded[1]
+        assert store.find(stream, "q", 4, NOW_MS) is None
+        assert store.find(stream, "other", 2, NOW_MS + 2000) is None
+
+    def test_find_reaches_a_row_that_was_placed_later(self, store: OffsetStore, stream: Stream) -> None:
+        store.append(stream, batch(1, time_ms=NOW_MS))
+        placed = store.append(stream, batch(2, time_ms=NOW_MS - 300_000))
+        assert store.find(stream, "q", 2, NOW_MS - 300_000) == placed
+
+    def test_ten_thousand_rows_are_read_in_order(
+        self, store: OffsetStore, stream: Stream, fill: Callable[[Stream, list[Batch]], None]
+    ) -> None:
+        fill(stream, [batch(number) for number in range(10_000)])
+        assert ids(store.oldest_first(stream)) == list(range(10_000))
+        assert ids(itertools.islice(store.newest_first(stream), 1000)) == list(range(9_999, 8_999, -1))
+        assert store.position(stream) == position({0: 100_000})
+
+    def test_a_row_of_ten_thousand_partitions(self, store: OffsetStore, stream: Stream) -> None:
+        start, end = (position({number: number * 7 + more for number in range(10_000)}) for more in (0, 9))
+        recorded = store.append(stream, Batch(end, NOW_MS, 1, "q", 1, start))
+        store.append(stream, Batch(end.updated({TopicPartition("t", 0): 10}), NOW_MS + 1, 2, "q", 1, end))
+        assert next(store.oldest_first(stream)) == recorded
+        assert recorded.record_count == 90_000
+
+    def test_batches_may_be_recorded_while_the_history_is_read(self, store: OffsetStore, stream: Stream) -> None:
+        for number in range(20):
+            store.append(stream, batch(number))
+        reading = store.newest_first(stream)
+        assert next(reading).batch_id == 19
+        store.append(stream, batch(20))
+        assert ids(reading) == list(range(18, -1, -1))
+
+    def test_several_topics_are_one_batch(self, store: OffsetStore, stream: Stream) -> None:
+        both = Stream(stream.group_id, ("u", "t"))
+        recorded = [store.append(both, batch(number, topics="tu")) for number in (1, 2)]
+        assert list(store.oldest_first(both)) == recorded
+        assert list(store.newest_first(Stream(stream.group_id, ("t", "u")))) == recorded[::-1]
+        assert store.append(both, batch(1, topics="tu")) == recorded[0]
+        assert store.find(both, "q", 2, NOW_MS + 2000) == recorded[1]
+        assert store.position(both) == Position({TopicPartition("t", 0): 30, TopicPartition("u", 0): 30})
+
+    def test_a_history_goes_on_when_topics_are_added_or_taken_away(self, store: OffsetStore, stream: Stream) -> None:
+        before, after = Stream(stream.group_id, ("t",)), Stream(stream.group_id, ("t", "u"))
+        recorded = [store.append(before, batch(1)), store.append(after, batch(2, topics="tu"))]
+        assert list(store.oldest_first(after)) == recorded
+        assert list(store.newest_first(before)) == recorded[::-1]
+
+    def test_one_group_on_different_topics_is_two_histories(self, store: OffsetStore, stream: Stream) -> None:
+        one, two = Stream(stream.group_id, ("t",)), Stream(stream.group_id, ("u",))
+        first = store.append(one, batch(1, query_id="one"))
+        second = store.append(two, batch(1, query_id="two", topics="u"))
+        assert (list(store.newest_first(one)), list(store.newest_first(two))) == ([first], [second])
+
+    @pytest.mark.parametrize("neighbour", GROUPS_BESIDE_G)
+    def test_a_group_never_sees_its_neighbours(self, store: OffsetStore, neighbour: str) -> None:
+        # What all of a test's groups begin with keeps them apart from other tests', and in the same order.
+        own, topic = uuid.uuid4().hex[:8], "t"
+        mine, other = Stream(f"{own}g", (topic,)), Stream(f"{own}{neighbour}", (topic,))
+
+        def one(number: int, offset: int) -> Batch:
+            return Batch(position({0: offset}, topic), NOW_MS + number, number, "q", 1)
+
+        for number in range(3):
+            store.append(other, one(number, 900 + number))
+        assert store.position(mine) is None
+        recorded = [store.append(mine, one(number, number)) for number in range(3)]
+        for number in range(3, 6):
+            store.append(other, one(number, 900 + number))
+        assert list(store.newest_first(mine)) == recorded[::-1]
+        assert list(store.oldest_first(mine)) == recorded
+        assert ids(store.newest_first(other)) == [5, 4, 3, 2, 1, 0]
+        assert store.find(mine, "q", 4, NOW_MS) is None
+        assert ids(store.newest_first(mine, until_ms=NOW_MS + 1)) == [1, 0]
+
+    @pytest.mark.parametrize(
+        ("refused", "reason"),
+        [
+            (Stream("", ("t",)), "an empty group"),
+            (Stream("g\n", ("t",)), "a control character"),
+            (Stream("g\x00", ("t",)), "NUL"),
+            (Stream("g\ud800", ("t",)), "half of a surrogate pair is not UTF-8"),
+            (Stream("g", ()), "no topic"),
+            (Stream("g", ("t:u",)), "topics hold no colon: the key is split at the first one"),
+            (Stream("g", ("t", "u v")), "Kafka has no such topic"),
+        ],
+    )
+    def test_streams_that_fit_no_row_key(self, store: OffsetStore, refused: Stream, reason: str) -> None:
+        with pytest.raises(InputRefused):
+            store.append(refused, batch(1))
+        with pytest.raises(InputRefused):
+            list(store.newest_first(refused))
+
+    @pytest.mark.parametrize(
+        ("refused", "reason"),
+        [
+            (Batch(Position(), NOW_MS), "it ends nowhere, and a row without cells is none"),
+            (Batch(position({0: 1}, "other"), NOW_MS), "a topic of another stream"),
+            (Batch(position({0: 1}), -1), "before 1970"),
+            (Batch(position({0: 1}), 10**13), "14 digits"),
+            (Batch(position({0: 1}), NOW_MS, 1, "q\0"), "NUL in the query id"),
+        ],
+    )
+    def test_batches_that_fit_no_row(self, store: OffsetStore, stream: Stream, refused: Batch, reason: str) -> None:
+        with pytest.raises(InputRefused):
+            store.append(stream, refused)
+        assert store.position(stream) is None
+
+    @EXAMPLES
+    @given(data=st.data())
+    def test_what_is_recorded_is_read_back(self, store: OffsetStore, data: st.DataObject) -> None:
+        stream = Stream(f"h-{uuid.uuid4().hex}", ("t", "u.v-w_x"))
+        partitions = st.builds(TopicPartition, st.sampled_from(stream.topics), st.integers(0, 20))
+        positions = st.dictionaries(partitions, st.integers(0, 2**62), min_size=1).map(Position)
+        time_ms = st.integers(0, 10**13 - 1000)
+        drawn = st.builds(
+            Batch,
+            end=positions,
+            batch_time_ms=time_ms,
+            batch_id=st.integers(0, 2**31),
+            query_id=st.none() | st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20),
+            epoch=st.none() | st.integers(0, 2**31),
+            start=st.none() | positions,
+        )
+        batches = data.draw(st.lists(drawn, max_size=4, unique_by=lambda each: (each.query_id, each.batch_id)))
+        recorded = [store.append(stream, each) for each in batches]
+        assert [each.at_row(0) for each in recorded] == [each.at_row(0) for each in batches]
+        assert list(store.oldest_first(stream)) == recorded
+        assert list(store.newest_first(stream)) == recorded[::-1]
+        assert [store.append(stream, each) for each in batches] == recorded
+        times = [each.row_time_ms for each in recorded]
+        assert times == sorted(set(times), key=lambda each: each or 0)
+
+    def test_appenders_at_the_same_time_each_get_a_place(self, store: OffsetStore, stream: Stream) -> None:
+        in_threads(lambda number: store.append(stream, batch(number, time_ms=NOW_MS)), 8)
+        rows = list(store.oldest_first(stream))
+        assert sorted(each.batch_id or 0 for each in rows) == list(range(8))
+        assert len({each.row_time_ms for each in rows}) == 8
+
+    # control
+
+    def test_a_text_is_created_once(self, store: OffsetStore, pipeline: str) -> None:
+        assert store.get(pipeline, "epoch") is None
+        assert store.check_and_put(pipeline, "epoch", None, "1")
+        assert not store.check_and_put(pipeline, "epoch", None, "2")
+        assert store.get(pipeline, "epoch") == "1"
+
+    def test_a_text_is_replaced_only_if_it_is_the_expected_one(self, store: OffsetStore, pipeline: str) -> None:
+        assert not store.check_and_put(pipeline, "epoch", "1", "2")
+        assert store.get(pipeline, "epoch") is None
+        store.check_and_put(pipeline, "epoch", None, "1")
+        assert not store.check_and_put(pipeline, "epoch", "0", "2")
+        assert store.check_and_put(pipeline, "epoch", "1", "2")
+        assert store.check_and_put(pipeline, "epoch", "2", "2")
+        assert store.get(pipeline, "epoch") == "2"
+
+    def test_the_empty_text_is_a_text(self, store: OffsetStore, pipeline: str) -> None:
+        assert not store.check_and_put(pipeline, "note", "", "x")
+        assert store.check_and_put(pipeline, "note", None, "")
+        assert store.get(pipeline, "note") == ""
+        assert not store.check_and_put(pipeline, "note", None, "x")
+        assert list(store.scan(pipeline, "")) == [("note", "")]
+        assert store.check_and_put(pipeline, "note", "", "x")
+
+    @pytest.mark.parametrize("expected", [None, "0"], ids=["create", "replace"])
+    def test_eight_claim_at_once_and_one_wins(self, store: OffsetStore, pipeline: str, expected: str | None) -> None:
+        if expected is not None:
+            store.check_and_put(pipeline, "epoch", None, expected)
+        won = in_threads(lambda number: store.check_and_put(pipeline, "epoch", expected, f"claim {number}"), 8)
+        assert won.count(True) == 1
+        assert store.get(pipeline, "epoch") == f"claim {won.index(True)}"
+
+    def test_scan_is_sorted_and_keeps_to_the_prefix(self, store: OffsetStore, pipeline: str) -> None:
+        names = ["a", "a/1", "a/10", "a/2", "a/é", "a/𝄞", "A/1", "a:1", "a0", "b/1", "é"]
+        for name in reversed(names):
+            store.check_and_put(pipeline, name, None, name.upper())
+        assert [name for name, _ in store.scan(pipeline, "a/")] == ["a/1", "a/10", "a/2", "a/é", "a/𝄞"]
+        assert [name for name, _ in store.scan(pipeline, "")] == sorted(names)
+        assert dict(store.scan(pipeline, "é")) == {"é": "É"}
+        assert list(store.scan(pipeline, "zz")) == []
+
+    def test_scan_goes_on_past_one_page(self, store: OffsetStore, pipeline: str) -> None:
+        for number in range(520):
+            store.check_and_put(pipeline, f"beat/{number:04}", None, str(number))
+        assert [text for _, text in store.scan(pipeline, "beat/")] == [str(number) for number in range(520)]
+
+    def test_scan_never_crosses_pipelines(self, store: OffsetStore, pipeline: str) -> None:
+        pipelines = [pipeline, f"{pipeline}.b", f"{pipeline}-b", f"{pipeline}b", f"{pipeline}_b", pipeline[:-1]]
+        for owner in pipelines:
+            store.check_and_put(owner, "epoch", None, owner)
+            store.check_and_put(owner, "b:epoch", None, owner)
+        for owner in pipelines:
+            assert list(store.scan(owner, "")) == [("b:epoch", owner), ("epoch", owner)]
+            assert store.get(owner, "epoch") == owner
+
+    @pytest.mark.parametrize("refused", ["", "a:", "a:b", "a b", ".a", "a\n"])
+    def test_pipelines_that_fit_no_row_key(self, store: OffsetStore, refused: str) -> None:
+        for call in control_calls(store, refused, "name"):
+            with pytest.raises(InputRefused):
+                call()
+        with pytest.raises(InputRefused):
+            list(store.scan(refused, ""))
+
+    @pytest.mark.parametrize("refused", ["", " a", "a ", "a\n", "a\0b", "\ud800"])
+    def test_names_that_fit_no_row_key(self, store: OffsetStore, pipeline: str, refused: str) -> None:
+        for call in control_calls(store, pipeline, refused):
+            with pytest.raises(InputRefused):
+                call()
+
+    @pytest.mark.parametrize("refused", ["\0", "a\0b", "\ud800"])
+    def test_texts_that_some_store_cannot_hold(self, store: OffsetStore, pipeline: str, refused: str) -> None:
+        with pytest.raises(InputRefused):
+            store.check_and_put(pipeline, "name", None, refused)
+
+    @EXAMPLES
+    @given(first=TEXTS, second=TEXTS)
+    def test_texts_are_kept_as_they_are(self, store: OffsetStore, first: str, second: str) -> None:
+        pipeline = f"h-{uuid.uuid4().hex}"
+        assert store.check_and_put(pipeline, "text", None, first)
+        assert store.get(pipeline, "text") == first
+        assert store.check_and_put(pipeline, "text", second, "x") == (first == second)
+        assert not store.check_and_put(pipeline, "text", None, second)
+
+    def test_json_with_every_kind_of_text(self, store: OffsetStore, pipeline: str) -> None:
+        text = json.dumps({"who": "Žofie 𝄞 \0 \"'`", "lines": "a\nb\r\n\t"}, ensure_ascii=False)
+        assert store.check_and_put(pipeline, "operation/1", None, text)
+        assert dict(store.scan(pipeline, "operation/")) == {"operation/1": text}
+
+
+def control_calls(store: OffsetStore, pipeline: str, name: str) -> list[Callable[[], Any]]:
+    return [lambda: store.get(pipeline, name), lambda: store.check_and_put(pipeline, name, None, "x")]
+
+
+def in_threads(call: Callable[[int], Any], count: int) -> list[Any]:
+    """Call at once from so many threads; gives their answers in the order of their numbers."""
+    answers: list[Any] = [None] * count
+    problems: list[BaseException] = []
+    together = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        try:
+            together.wait()
+            answers[number] = call(number)
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    return answers

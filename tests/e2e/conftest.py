@@ -1,0 +1,65 @@
+"""The labs of the end-to-end tests: real Kafka, real Spark, real stores."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stack
+from airflow_provider_offsets.stores import open_store
+from tests.e2e.lab import Lab, connections
+
+
+def endpoint(server: str, key: str) -> str:
+    """Give an endpoint of the local stack; without it the test fails in CI and is skipped elsewhere."""
+    found = stack.endpoints().get(server)
+    if found is None:
+        words = f"{server} is not up: python3 -m stack up {server}"
+        pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
+    return str(found[key])
+
+
+@pytest.fixture
+def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
+    """Give a function that makes a lab on a SQLite store, or on the store of ``store_url``; all are closed after."""
+    labs: list[Lab] = []
+
+    def make(*, partitions: int = 3, store_url: str | None = None, **settings: Any) -> Lab:
+        bootstrap = endpoint("kafka", "bootstrap_servers")
+        url = store_url or f"sqlite:///{tmp_path}/offsets.db"
+        if url.startswith("sqlite"):
+            store = open_store(url)
+            store.create()
+            store.close()
+        for name, value in connections(bootstrap, url).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        lab = Lab(tmp_path, bootstrap, url, **settings)
+        lab.create_topic(partitions)
+        labs.append(lab)
+        return lab
+
+    yield make
+    for lab in labs:
+        lab.close()
+
+
+@pytest.fixture
+def hbase_url() -> str:
+    """Give the URL of the store that the tests share on the real HBase."""
+    url = f"hbase://{endpoint('hbase', 'thrift')}/e2e_offsets"
+    store = open_store(url)
+    store.create()
+    store.close()
+    return url
+
+
+@pytest.fixture
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    """Give a lab with three partitions on a SQLite store."""
+    return make_lab()

@@ -1,0 +1,76 @@
+"""A tracked job for the tests: one row of evidence for each record and batch, and faults on request.
+
+The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill"}]``. *At*: ``before`` or ``after`` the
+rows are written, ``recorded`` once the batch is, or ``start`` (before the first batch, which makes it batch 0). The
+batches that are processed count from 1 in each epoch. *Do*: ``kill``, ``fail``, or ``wait`` for the file ``go``.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from airflow_provider_offsets.runtime import TrackedStream
+from airflow_provider_offsets.stores import protocols  # noqa: F401  # the shipped zip holds the stores too
+
+HOME = Path(sys.argv[1])
+DEADLINE_S = 120
+
+
+def main() -> None:
+    """Run until asked to stop, or until a fault says otherwise."""
+    spark = SparkSession.builder.getOrCreate()
+    count = 0
+    with TrackedStream(spark) as stream:
+
+        def fault(at: str) -> None:
+            faults = json.loads((HOME / "faults.json").read_text())
+            for each in faults:
+                if (each["epoch"], each["batch"], each["at"]) == (stream.epoch, count, at):
+                    happen(each["do"])
+
+        def process(batch, batch_id):
+            nonlocal count
+            count += 1
+            fault("before")
+            rows = [(*row, stream.epoch, batch_id) for row in batch.select("topic", "partition", "offset").collect()]
+            database = sqlite3.connect(HOME / "evidence.db", timeout=30)
+            with database:
+                database.execute("CREATE TABLE IF NOT EXISTS evidence (topic, partition, offset, epoch, batch_id)")
+                database.executemany("INSERT INTO evidence VALUES (?, ?, ?, ?, ?)", rows)
+            database.close()
+            fault("after")
+
+        record = stream._store.append
+
+        def append(*arguments):
+            recorded = record(*arguments)
+            fault("recorded")
+            return recorded
+
+        stream._store.append = append
+        fault("start")
+        stream.run(stream.read_kafka(maxOffsetsPerTrigger="5000"), process=process, processingTime="200 milliseconds")
+    spark.stop()
+
+
+def happen(what: str) -> None:
+    """Die without a word, fail, or wait for the test."""
+    (HOME / f"{what}.happened").touch()
+    if what == "kill":
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+    if what == "fail":
+        raise ValueError("the job's own mistake")
+    deadline = time.monotonic() + DEADLINE_S
+    while not (HOME / "go").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody said go")
+        time.sleep(0.05)
+
+
+main()

@@ -1,0 +1,358 @@
+"""One pipeline on the real stack: its topic, its store, its job and its evidence, driven by the operators."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+import stack
+from airflow_provider_offsets.core.epoch import BegunBatch, DriverState, Epoch
+from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.snapshot import Observation
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.operators import (
+    ApplyOffsetsOperator,
+    AuditOffsetsOperator,
+    PlanRestartOperator,
+    SnapshotOffsetsOperator,
+    StopStreamingJobOperator,
+    SubmitStreamingJobOperator,
+)
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
+
+JOB = Path(__file__).with_name("evidence_job.py")
+DEADLINE_S = 90
+
+
+def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Give what ``condition`` gives once it is true; fail with ``what`` after the deadline."""
+    deadline = time.monotonic() + deadline_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {deadline_s} s for {what}"
+        time.sleep(0.1)
+    return found
+
+
+@dataclass(frozen=True)
+class Task:
+    """One operator with its arguments. It can be handed to another process."""
+
+    operator: type
+    settings: dict[str, Any]
+
+
+def act(task: Task) -> Any:
+    """Execute one operator the way its Airflow task would, and give what it would give to XCom."""
+    return task.operator(task_id="task", **task.settings).execute({"params": {}})
+
+
+def _act_and_die(task: Task, at: str, when: str, step: str | None) -> None:
+    method = getattr(Control, at)
+
+    def dying(*arguments: Any, **settings: Any) -> Any:
+        dies = step is None or step in arguments
+        if dies and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        given = method(*arguments, **settings)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return given
+
+    setattr(Control, at, dying)
+    act(task)
+
+
+@dataclass
+class Lab:
+    """A topic with its pipeline and store. ``home`` is a fresh folder."""
+
+    home: Path
+    bootstrap: str
+    store_url: str
+    topic: str = field(default_factory=lambda: f"e2e-{uuid.uuid4().hex[:8]}")
+    subscription: Subscription = Subscription.SUBSCRIBE
+    application: str = str(JOB)
+    jars: str = field(default_factory=lambda: ",".join(map(str, stack.jars("spark"))))
+    ladder: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=60))
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    operations: int = 0
+
+    def __post_init__(self) -> None:
+        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        self.producer = Producer({"bootstrap.servers": self.bootstrap, "topic.metadata.refresh.interval.ms": 500})
+        self.produced: Counter[int] = Counter()
+        self.store = open_store(self.store_url)
+        self.faults()
+
+    @property
+    def pipeline(self) -> StreamingPipeline:
+        """The pipeline as the operators get it."""
+        return StreamingPipeline(
+            name=self.topic,
+            topics=(self.topic,),
+            subscription=self.subscription,
+            stop=self.ladder,
+            start_timeout_s=90,
+            policy=self.policy,
+            job=SparkJob(
+                application=self.application,
+                checkpoint=str(self.home / "checkpoint"),
+                arguments=(str(self.home),),
+                jars=self.jars,
+                conf={
+                    "spark.ui.enabled": "false",
+                    "spark.sql.shuffle.partitions": "2",
+                    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+                },
+            ),
+        )
+
+    @property
+    def control(self) -> Control:
+        """The pipeline's control cells."""
+        return Control(self.store, self.topic)
+
+    @property
+    def epoch(self) -> Epoch:
+        """The newest epoch."""
+        epoch = self.control.newest_epoch()
+        assert epoch is not None
+        return epoch
+
+    def create_topic(self, partitions: int = 3) -> None:
+        """Create the topic."""
+        [each.result() for each in self.admin.create_topics([NewTopic(self.topic, partitions, 1)]).values()]
+
+    def grow(self, total: int) -> None:
+        """Add partitions, and wait until the producer knows them."""
+        [each.result() for each in self.admin.create_partitions([NewPartitions(self.topic, total)]).values()]
+        wait_for(
+            lambda: len(self.producer.list_topics(self.topic).topics[self.topic].partitions) == total, "partitions"
+        )
+
+    def produce(self, per_partition: int, *partitions: int) -> None:
+        """Produce so many records to each of the partitions, and wait until all are acknowledged."""
+        for partition in partitions:
+            for _ in range(per_partition):
+                self.producer.produce(self.topic, partition=partition, value=b"{}")
+                self.produced[partition] += 1
+            self.producer.poll(0)
+        assert self.producer.flush(30) == 0
+
+    def faults(self, *faults: dict[str, Any]) -> None:
+        """Say which faults the job is to have from now on; none by default."""
+        for trace in (*self.home.glob("*.happened"), self.home / "go"):
+            trace.unlink(missing_ok=True)
+        draft = self.home / "faults.new"
+        draft.write_text(json.dumps(faults))
+        draft.replace(self.home / "faults.json")
+
+    def fault(self, do: str, at: str, *, batch: int = 2, epoch: int | None = None) -> None:
+        """Say the one fault that the job is to have; in its newest epoch unless told otherwise."""
+        self.faults({"epoch": epoch or self.epoch.number, "batch": batch, "at": at, "do": do})
+
+    def happened(self, what: str) -> None:
+        """Wait until a fault happened."""
+        wait_for((self.home / f"{what}.happened").exists, f"the fault {what!r}")
+
+    def wait_until_gone(self) -> None:
+        """Wait until the newest epoch's driver is gone."""
+        holder = self.epoch.holder
+        wait_for(lambda: not is_alive(holder), "the driver to be gone")
+
+    def wait_until_idle(self) -> None:
+        """Wait until the newest epoch's driver says that it stands at the end of its topic."""
+        number, end = self.epoch.number, self.observe().live.end
+
+        def stands() -> bool:
+            beat = self.control.heartbeat(number)
+            return beat is not None and beat.state is DriverState.IDLE and beat.position == end
+
+        wait_for(stands, "the driver to stand idle at the end")
+
+    def go(self) -> None:
+        """Let a waiting batch go on."""
+        (self.home / "go").touch()
+
+    def operation(self) -> str:
+        """Give the id of a new operation, for steps that are taken one by one."""
+        self.operations += 1
+        return f"{self.topic}/run-{self.operations}"
+
+    def act(self, operator: type, operation: str, **settings: Any) -> Any:
+        """Execute one operator the way its task would, and give what it would give to XCom."""
+        return act(self.task(operator, operation, **settings))
+
+    def task(self, operator: type, operation: str, **settings: Any) -> Task:
+        """Give one operator with its arguments, to be executed somewhere."""
+        return Task(operator, {"pipeline": self.pipeline, "operation": operation, "reason": "test", **settings})
+
+    def observe(self) -> Observation:
+        """See what a plan would see."""
+        with open_world(self.pipeline, "looking") as world:
+            return world.observe()
+
+    def standing(self) -> dict[str, Any]:
+        """Give all that a refusal must leave as it was: epochs and their ends and requests, history, checkpoints."""
+        decided = ("epoch/", "ended/", "stop/")
+        return {
+            "cells": [cell for prefix in decided for cell in self.store.scan(self.topic, prefix)],
+            "history": list(self.store.oldest_first(self.pipeline.stream)),
+            "checkpoints": self.checkpoint_files(),
+        }
+
+    def checkpoint_files(self) -> dict[str, str]:
+        """Give the text of every file of every checkpoint; Spark's checksums and drafts are none."""
+        folders = [each for each in self.home.glob("checkpoint*") if each.suffix != ".logs"]
+        files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and file.name[0] != "."]
+        return {str(file.relative_to(self.home)): file.read_text() for file in files}
+
+    def plan(self, operation: str, start: str = "committed") -> Any:
+        """Plan."""
+        return self.act(PlanRestartOperator, operation, start=start)
+
+    def stop(self, operation: str) -> Any:
+        """Stop."""
+        return self.act(StopStreamingJobOperator, operation)
+
+    def snapshot(self, operation: str, moment: str = "snapshot") -> Any:
+        """Snapshot."""
+        return self.act(SnapshotOffsetsOperator, operation, moment=moment)
+
+    def apply(self, operation: str) -> Any:
+        """Apply."""
+        return self.act(ApplyOffsetsOperator, operation)
+
+    def submit(self, operation: str) -> Any:
+        """Submit."""
+        return self.act(SubmitStreamingJobOperator, operation)
+
+    def audit(self) -> Any:
+        """Audit."""
+        return self.act(AuditOffsetsOperator, f"{self.topic}/audit")
+
+    def maintain(self, start: str = "committed", *, at_rest: Callable[[], None] = lambda: None) -> Any:
+        """Run the steps of the maintenance DAG in their order, and give the result of the submit with the plan."""
+        operation = self.operation()
+        self.snapshot(operation, "before")
+        self.plan(operation, start)
+        stopped = self.stop(operation)
+        self.snapshot(operation, "at-rest")
+        at_rest()
+        plan = self.plan(operation, start)
+        self.apply(operation)
+        return {**self.submit(operation), "plan": plan, "stopped": stopped}
+
+    def prepare(self, start: str = "committed") -> str:
+        """Plan and apply a restart of a job at rest, and give the operation, which is ready to submit."""
+        operation = self.operation()
+        self.plan(operation, start)
+        self.apply(operation)
+        return operation
+
+    def processes(self, program: str) -> list[int]:
+        """Give the processes of this lab's job that run a program: ``python`` is the drivers."""
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                argv = file.read_bytes().decode().split("\0")
+                if program in Path(argv[0]).name and self.application in argv and str(self.home) in argv:
+                    found.append(int(file.parent.name))
+        return found
+
+    def kill(self, task: Task, at: str, when: str, *, step: str | None = None) -> None:
+        """Execute a task in a process that dies *before* or *after* it calls the method ``at`` of the control.
+
+        :param step: only the call with this among its arguments.
+        """
+        process = multiprocessing.get_context("spawn").Process(target=_act_and_die, args=(task, at, when, step))
+        process.start()
+        process.join(DEADLINE_S)
+        assert process.exitcode == -signal.SIGKILL
+
+    def evidence(self) -> Counter[tuple[int, int]]:
+        """Give how often each (partition, offset) was read."""
+        path = self.home / "evidence.db"
+        if not path.exists():
+            return Counter()
+        database = sqlite3.connect(path, timeout=30)
+        rows = database.execute("SELECT partition, offset, count(*) FROM evidence GROUP BY 1, 2").fetchall()
+        database.close()
+        return Counter({(partition, offset): count for partition, offset, count in rows})
+
+    def wait_until_read(self) -> None:
+        """Wait until every record has evidence."""
+        expected = sum(self.produced.values())
+        wait_for(lambda: len(self.evidence()) >= expected, f"{expected} records in the evidence")
+
+    def evidence_of(self, epoch: int) -> set[tuple[int, int]]:
+        """Give what the job read in one epoch."""
+        database = sqlite3.connect(self.home / "evidence.db", timeout=30)
+        rows = database.execute("SELECT partition, offset FROM evidence WHERE epoch = ?", (epoch,)).fetchall()
+        database.close()
+        return set(rows)
+
+    @property
+    def begun(self) -> BegunBatch:
+        """The batch that the newest epoch began last."""
+        begun = self.control.begun(self.epoch.number)
+        assert begun is not None
+        return begun
+
+    @property
+    def lost(self) -> set[tuple[int, int]]:
+        """The records without evidence."""
+        there = {(partition, offset) for partition, count in self.produced.items() for offset in range(count)}
+        return there - set(self.evidence())
+
+    @property
+    def read_again(self) -> int:
+        """Readings beyond the first one of each record."""
+        return sum(count - 1 for count in self.evidence().values())
+
+    def close(self) -> None:
+        """Leave nothing running: the drivers of this lab, and of no other."""
+        for pid in self.processes("java") + self.processes("python"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not self.processes("java") + self.processes("python"), "the drivers to be gone")
+        self.delete_topic()
+        self.store.close()
+
+    def delete_topic(self) -> None:
+        """Delete the topic, and wait until the cluster has forgotten it."""
+        [each.result() for each in self.admin.delete_topics([self.topic]).values()]
+        wait_for(lambda: self.topic not in self.admin.list_topics(timeout=10).topics, "the topic to be gone")
+        self.produced.clear()
+
+    def delete_records(self, partition: int, before: int) -> None:
+        """Do what retention does: what is before this offset is gone."""
+        deleted = self.admin.delete_records([TopicPartition(self.topic, partition, before)])
+        [each.result() for each in deleted.values()]
+
+
+def connections(bootstrap: str, store_url: str) -> dict[str, str]:
+    """Give the environment that holds the connections of a lab."""
+    made = {
+        "KAFKA_DEFAULT": {"conn_type": "kafka", "extra": {"bootstrap.servers": bootstrap}},
+        "SPARK_DEFAULT": {"conn_type": "spark", "host": "local[2]"},
+        "OFFSETS_DEFAULT": {"conn_type": "offsets", "extra": {"url": store_url}},
+    }
+    return {f"AIRFLOW_CONN_{name}": json.dumps(value) for name, value in made.items()}

@@ -1,0 +1,199 @@
+"""The demo, and what people do to a DAG run: kill its tasks, clear them, dry-run it. All through Airflow itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stack
+from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
+from demo.airflow_api import UNFINISHED, Airflow
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = "delay_alerts"
+DEMO_DEADLINE_S = 900
+RUN_DEADLINE_S = 400
+RUNS_TO_KILL_ALL = 4
+ACTS = ("snapshot_before", "plan", "stop", "snapshot_at_rest", "replan", "apply", "submit", "audit")
+
+
+def run_demo(store: str) -> str:
+    """Run the demo as a person would, and give what it printed."""
+    command = [sys.executable, "-m", "demo", "--store", store]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEMO_DEADLINE_S, check=False)
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def assert_leakproof(printed: str) -> None:
+    """The last line is the verdict, and it speaks of all flights."""
+    verdict = printed.strip().splitlines()[-1]
+    assert verdict.startswith("verdict: lost=0 duplicated=0 unexplained=0 replayed=5000 records=336776 downtime_s=")
+
+
+@pytest.fixture(scope="module")
+def demo() -> str:
+    """Give what the demo printed, run once for this module; the stack and the job stay up."""
+    return run_demo("sqlite")
+
+
+@pytest.fixture
+def airflow(demo: str) -> Iterator[Airflow]:
+    """Give the maintenance DAG of the demo's pipeline."""
+    made = Airflow(stack.endpoints()["airflow"]["url"], f"maintenance__{PIPELINE}")
+    yield made
+    made.close()
+
+
+def store_url() -> str:
+    """Give the URL of the store that the stack's Airflow uses."""
+    connection = json.loads(stack.endpoints()["airflow"]["env"]["AIRFLOW_CONN_OFFSETS_DEFAULT"])
+    return str(connection["extra"]["url"])
+
+
+def epochs() -> list[Epoch]:
+    """Give all epochs of the demo's pipeline."""
+    store = open_store(store_url())
+    try:
+        return list(Control(store, PIPELINE).epochs())
+    finally:
+        store.close()
+
+
+def living() -> list[Epoch]:
+    """Give the epochs whose driver lives."""
+    return [epoch for epoch in epochs() if is_alive(epoch.holder)]
+
+
+def run_to_end(airflow: Airflow, params: dict[str, Any], look: Callable[[str], None] = lambda run_id: None) -> str:
+    """Trigger a run, look at it all along, and give its id once it has ended."""
+    run_id = f"test-{uuid.uuid4().hex[:8]}"
+    airflow.trigger(run_id, {"reason": "a test", **params})
+    deadline = time.monotonic() + RUN_DEADLINE_S
+    while airflow.state(run_id) in UNFINISHED:
+        assert time.monotonic() < deadline, airflow.tasks(run_id)
+        look(run_id)
+        time.sleep(0.05)
+    return run_id
+
+
+def test_demo_loses_nothing_through_two_maintenances(demo: str) -> None:
+    assert_leakproof(demo)
+
+
+def test_demo_loses_nothing_with_its_offsets_in_hbase() -> None:
+    assert_leakproof(run_demo("hbase"))
+
+
+def test_runs_whose_every_task_is_killed_once_end_the_same(airflow: Airflow) -> None:
+    """A task that was over before it could be seen running is killed in the next run."""
+    killed: set[str] = set()
+    for _ in range(RUNS_TO_KILL_ALL):
+        killed |= _run_killing(airflow, set(ACTS) - killed)
+        if killed == set(ACTS):
+            break
+
+    assert killed == set(ACTS)
+
+
+def _run_killing(airflow: Airflow, victims: set[str]) -> set[str]:
+    """Rewind by ten records, killing the first try of each victim; give those that Airflow had to try again."""
+    before, hit = epochs()[-1].number, set[str]()
+
+    def kill_first_tries(run_id: str) -> None:
+        for name, task in airflow.tasks(run_id).items():
+            is_first = name in victims and task["state"] == "running" and task["try_number"] == 1 and task["pid"]
+            if is_first and name not in hit and _kill(task["pid"]):
+                hit.add(name)
+
+    run_id = run_to_end(airflow, {"start": "shift:-10"}, kill_first_tries)
+
+    assert airflow.state(run_id) == "success", airflow.log_tail(run_id, "submit")
+    assert [epoch.number for epoch in living()] == [before + 1]
+    audit = airflow.result(run_id, "audit")
+    assert (audit["lost"], audit["unexplained"]) == (0, 0)
+    assert airflow.result(run_id, "replan")["replay"] == 50
+    return {name for name in hit if airflow.tasks(run_id)[name]["try_number"] == 2}
+
+
+def test_a_submit_that_is_killed_after_its_launch_makes_no_twin(airflow: Airflow) -> None:
+    before = epochs()[-1].number
+    killed: list[int] = []
+
+    def kill_after_launch(run_id: str) -> None:
+        task = airflow.tasks(run_id)["submit"]
+        if not killed and task["state"] == "running" and task["pid"] and _has_launched(run_id) and _kill(task["pid"]):
+            killed.append(task["pid"])
+
+    run_id = run_to_end(airflow, {}, kill_after_launch)
+
+    assert airflow.state(run_id) == "success", airflow.log_tail(run_id, "submit")
+    assert len(killed) == 1
+    assert [epoch.number for epoch in living()] == [before + 1]
+    audit = airflow.result(run_id, "audit")
+    assert (audit["lost"], audit["unexplained"]) == (0, 0)
+
+
+def test_a_dry_run_touches_nothing(airflow: Airflow) -> None:
+    before = living()
+
+    run_id = run_to_end(airflow, {"dry_run": True, "start": "earliest"})
+
+    assert airflow.state(run_id) == "success"
+    states = {name: task["state"] for name, task in airflow.tasks(run_id).items()}
+    assert states["plan"] == "success"
+    assert {states[name] for name in ACTS[2:]} == {"skipped"}
+    assert living() == before
+
+
+def test_a_plan_that_would_skip_leaves_the_job_running(airflow: Airflow) -> None:
+    before = living()
+
+    run_id = run_to_end(airflow, {"start": "shift:5"})
+
+    assert airflow.state(run_id) == "failed"
+    assert airflow.tasks(run_id)["plan"]["try_number"] == 1, "no retry can mend a refused plan"
+    assert "skip" in airflow.log_tail(run_id, "plan", 200)
+    assert living() == before
+
+
+def _has_launched(run_id: str) -> bool:
+    store = open_store(store_url())
+    try:
+        operation = Control(store, PIPELINE).operation(f"maintenance__{PIPELINE}/{run_id}")
+        return operation is not None and "launched" in operation.steps
+    finally:
+        store.close()
+
+
+def _kill(pid: int) -> bool:
+    """Kill a task's process; only if it descends from the stack's Airflow, whatever the API said."""
+    [leader] = stack.endpoints()["airflow"]["processes"].values()
+    if leader["pid"] not in _ancestors(pid):
+        return False
+    os.kill(pid, signal.SIGKILL)
+    return True
+
+
+def _ancestors(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+        found.append(pid)
+    return found

@@ -1,0 +1,119 @@
+"""A driver that is killed with SIGKILL, wherever it stands, and one that fails by itself."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_offsets.jobs.process import signal_group
+from airflow_provider_offsets.sensors import StreamingJobSensor
+from tests.e2e.lab import JOB, Lab, wait_for
+
+
+def test_killed_before_and_after_the_record(lab: Lab) -> None:
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+
+    # After the user's function wrote, before the record: the batch is read again, and the plan says how much.
+    lab.fault("kill", "after")
+    lab.produce(20, 0, 1, 2)
+    lab.wait_until_gone()
+    cut_off = sum(each.count for each in lab.begun.ranges)
+    lab.faults({"epoch": 2, "batch": 0, "at": "start", "do": "kill"})
+    with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
+        lab.maintain()
+    # An epoch that never began a batch does not hide what the one before it left half done.
+    restarted = lab.maintain()
+    assert restarted["stopped"]["how"] == "already died"
+    assert restarted["plan"]["form"] == "resume"
+    assert restarted["plan"]["replay_at_most"] == cut_off > 0
+    lab.wait_until_read()
+    wait_for(lambda: lab.read_again, "the batch that was cut off to be read again")
+    lab.wait_until_idle()
+    assert lab.read_again == cut_off
+
+    # After the record, before Spark's own commit: it is not run again.
+    lab.fault("kill", "recorded")
+    lab.produce(20, 0, 1, 2)
+    lab.wait_until_gone()
+    seen = lab.observe()
+    assert seen.checkpoint.planned_batch_id == seen.processed.batch_id, "recorded by us, and not committed by Spark"
+    restarted = lab.maintain()
+    assert restarted["stopped"]["how"] == "already died"
+    assert restarted["plan"]["form"] == "resume"
+    assert restarted["plan"]["replay_at_most"] == 0
+    lab.wait_until_read()
+    lab.wait_until_idle()
+
+    audit = lab.audit()
+    assert lab.lost == set()
+    assert lab.read_again == cut_off
+    assert audit["replayed_at_most"] == cut_off
+    assert audit["replayed"] == audit["unexplained"] == 0
+
+
+def test_killed_while_idle(lab: Lab) -> None:
+    def states() -> set[str]:
+        sensors = {
+            state: StreamingJobSensor(task_id="wait", pipeline=lab.pipeline, state=state)
+            for state in ("running", "dead", "ended")
+        }
+        return {state for state, sensor in sensors.items() if sensor.poke({})}
+
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+    lab.wait_until_idle()
+    assert states() == {"running"}
+
+    signal_group(lab.epoch.holder, signal.SIGKILL)
+    lab.wait_until_gone()
+    assert states() == {"dead"}
+
+    assert lab.stop(lab.operation())["how"] == "already died"
+    assert states() == {"ended"}
+    assert lab.maintain()["how"] == "idle"
+    assert states() == {"running"}
+    lab.produce(10, 0, 1, 2)
+    lab.wait_until_read()
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.audit()["unexplained"] == 0
+
+
+def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
+    lab.produce(20, 0, 1, 2)
+    operation = lab.prepare()
+
+    # Not even as far as our runtime: no epoch, and no file with secrets left behind.
+    for text, told in (("def broken(:\n", "SyntaxError"), ("import not_there\n", "No module named 'not_there'")):
+        lab.application = str(lab.home / "application.py")
+        (lab.home / "application.py").write_text(text)
+        with pytest.raises(AirflowFailException, match=f"DriverDied(.|\n)*{told}"):
+            lab.submit(operation)
+        assert lab.control.newest_epoch() is None
+    assert list(lab.home.rglob("*.settings.json")) == []
+
+    # The user's function fails, and then the driver is killed in its first batch.
+    lab.application = str(JOB)
+    lab.faults(
+        {"epoch": 1, "batch": 1, "at": "before", "do": "fail"},
+        {"epoch": 2, "batch": 1, "at": "before", "do": "kill"},
+    )
+    with pytest.raises(AirflowFailException, match=r"DriverDied: epoch 1 failed.*the job's own mistake"):
+        lab.submit(operation)
+    with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
+        lab.submit(operation)
+    assert lab.evidence() == {}
+
+    # With the fault gone the same operation starts from the same place.
+    started = lab.submit(operation)
+    assert started["epoch"] == 3
+    assert started["start"] == {lab.topic: {"0": 0, "1": 0, "2": 0}}
+    assert started["how"] == f"processed batch {started['batch_id']}"
+    lab.wait_until_read()
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.audit()["unexplained"] == 0
+    assert [epoch.claim.operation for epoch in lab.control.epochs()] == [operation] * 3

@@ -1,0 +1,88 @@
+"""The waits in the triggerer, run by Airflow itself (``dag.test``) against a job that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import stack
+from airflow_provider_offsets.core.epoch import EndedHow
+from tests.e2e.lab import Lab
+
+DAG = """
+import json
+from airflow.sdk import DAG
+from airflow_provider_offsets.factories import load_pipelines
+from airflow_provider_offsets.operators import StopStreamingJobOperator
+from airflow_provider_offsets.sensors import OffsetsReachedSensor, StreamingJobSensor
+
+[pipeline] = load_pipelines({pipelines!r}).values()
+with DAG("watch_and_stop", schedule=None) as dag:
+    runs = StreamingJobSensor(task_id="runs", pipeline=pipeline, state="running", deferrable=True, timeout=60)
+    read = OffsetsReachedSensor(task_id="read", pipeline=pipeline, deferrable=True, timeout=60)
+    stop = StopStreamingJobOperator(task_id="stop", pipeline=pipeline, deferrable=True)
+    ended = StreamingJobSensor(task_id="ended", pipeline=pipeline, state="ended", deferrable=True, timeout=60)
+    runs >> read >> stop >> ended
+
+if __name__ == "__main__":
+    run = dag.test()
+    print(json.dumps({{"run": run.state, **{{task.task_id: task.state for task in run.get_task_instances()}}}}))
+"""
+
+
+def airflow_environment(home: Path) -> dict[str, str]:
+    """Give the environment of an Airflow of this test's own, with an empty database."""
+    return {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+
+def run(arguments: list[str], environment: dict[str, str]) -> str:
+    """Run a command to its end, and give what it printed."""
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+def test_sensors_and_stop_wait_in_the_triggerer(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    lab = make_lab()
+    lab.produce(50, 0, 1, 2)
+    lab.maintain()
+    (tmp_path / "airflow" / "dags").mkdir(parents=True)
+    pipelines = tmp_path / "pipelines.yaml"
+    pipelines.write_text(yaml.safe_dump({"pipelines": {lab.topic: _entry(lab)}}))
+    file = tmp_path / "airflow" / "dags" / "watch.py"
+    file.write_text(DAG.format(pipelines=str(pipelines)))
+    environment = airflow_environment(tmp_path / "airflow")
+    run([str(Path(sys.executable).with_name("airflow")), "db", "migrate"], environment)
+
+    printed = run([sys.executable, str(file)], environment)
+
+    states = json.loads(printed.strip().splitlines()[-1])
+    assert set(states.values()) == {"success"}, states
+    ended = lab.control.ended(lab.epoch.number)
+    assert ended is not None
+    assert ended.how is EndedHow.STOPPED
+    assert lab.lost == set()
+
+
+def _entry(lab: Lab) -> dict[str, Any]:
+    job = lab.pipeline.job
+    return {
+        "topics": [lab.topic],
+        "job": {
+            "application": job.application,
+            "checkpoint": job.checkpoint,
+            "jars": [str(jar) for jar in stack.jars("spark")],
+        },
+    }

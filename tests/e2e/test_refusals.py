@@ -1,0 +1,139 @@
+"""What is refused, with everything left as it was: settings that cannot work, and starts that would leak."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.errors import KafkaUnreachable, StoreUnreachable
+from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.kafka import reader
+from tests.e2e.lab import Lab, wait_for
+
+NOWHERE = "127.0.0.1:1"
+"""Nothing listens there: the port is reserved."""
+
+
+def refuses(lab: Lab, words: str, start: str = "committed", error: type[Exception] = AirflowFailException) -> None:
+    """Plan, and see that it is refused in these words and nothing is changed."""
+    before = lab.standing()
+    with pytest.raises(error, match=words):
+        lab.plan(lab.operation(), start)
+    assert lab.standing() == before
+
+
+def connection(**fields: Any) -> str:
+    """Give the value of an environment variable that is an Airflow connection."""
+    return json.dumps(fields)
+
+
+def test_running_job_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+    lab.wait_until_idle()
+    application, jars = lab.application, lab.jars
+
+    lab.application = str(lab.home / "not-there.py")
+    refuses(lab, "InputRefused: application .*not-there.py.* is not a file")
+    lab.application = application
+    lab.jars = f"{jars},{lab.home}/not-there-*.jar"
+    refuses(lab, "InputRefused: jar .*not-there-.* is not there")
+    lab.jars = jars
+    with monkeypatch.context() as changed:
+        changed.setenv("PATH", str(lab.home))
+        refuses(lab, "InputRefused: no 'spark-submit' on the PATH")
+    with monkeypatch.context() as changed:
+        changed.setenv("AIRFLOW_CONN_SPARK_DEFAULT", connection(conn_type="spark", host="spark://elsewhere", port=7077))
+        refuses(lab, "ModeUnsupported: a SQLite store with master 'spark://elsewhere")
+    with monkeypatch.context() as changed:
+        changed.setenv("AIRFLOW_CONN_SPARK_DEFAULT", connection(conn_type="spark", host="sc://elsewhere", port=15002))
+        refuses(lab, "ModeUnsupported: master 'sc://elsewhere.* is Spark Connect")
+    with monkeypatch.context() as changed:
+        changed.setenv("AIRFLOW__CORE__EXECUTOR", "KubernetesExecutor")
+        refuses(lab, "ModeUnsupported: Airflow's executor 'KubernetesExecutor'")
+    with monkeypatch.context() as changed:
+        changed.setattr(reader, "KafkaReader", functools.partial(reader.KafkaReader, timeout_s=2.0))
+        nowhere = connection(conn_type="kafka", extra={"bootstrap.servers": NOWHERE})
+        changed.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", nowhere)
+        with pytest.raises(KafkaUnreachable, match=NOWHERE):
+            lab.plan(lab.operation())
+    with monkeypatch.context() as changed:
+        nowhere = connection(conn_type="offsets", extra={"url": f"hbase://{NOWHERE}/offsets"})
+        changed.setenv("AIRFLOW_CONN_OFFSETS_DEFAULT", nowhere)
+        with pytest.raises(StoreUnreachable, match=NOWHERE):
+            lab.plan(lab.operation())
+    with monkeypatch.context() as changed:
+        elsewhere = connection(conn_type="offsets", extra={"url": f"sqlite:///{lab.home}/not-there.db"})
+        changed.setenv("AIRFLOW_CONN_OFFSETS_DEFAULT", elsewhere)
+        with pytest.raises(AirflowFailException, match="StoreLayoutError"):
+            lab.plan(lab.operation())
+        assert not (lab.home / "not-there.db").exists()
+    refuses(lab, "PlanRefused: .*offset past the end: .* is to start at 21 and ends at 20", offsets(lab, 21))
+    refuses(lab, "SelectorError: .*'yesterday'", "yesterday")
+    refuses(lab, "SnapshotNotFound: no snapshot 'never'", "snapshot:never")
+    refuses(lab, "SelectorError: .*names .*7", f'offsets:{{"{lab.topic}":{{"7":0}}}}')
+
+    assert is_alive(lab.epoch.holder)
+    lab.produce(10, 0, 1, 2)
+    lab.wait_until_read()
+    assert len(list(lab.control.epochs())) == 1
+    assert lab.lost == set()
+    assert lab.read_again == 0
+
+
+def test_start_that_would_leak(lab: Lab) -> None:
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+    lab.wait_until_idle()
+    lab.stop(lab.operation())
+    lab.produce(30, 0, 1, 2)
+
+    # A start ahead of what was read leaves records out.
+    refuses(lab, f"skip: 10 offsets of '{lab.topic}' would be skipped", offsets(lab, 30))
+
+    # Retention has eaten what was not read yet; accepted by count, and by no smaller one, the plan shows it.
+    lab.delete_records(0, 35)
+    refuses(lab, f"loss: 15 offsets of '{lab.topic}' would be lost .* and 0 are accepted")
+    lab.policy = RestartPolicy(accept_lost={lab.topic: 14})
+    refuses(lab, "loss: 15 offsets .* and 14 are accepted")
+    lab.policy = RestartPolicy(accept_lost={lab.topic: 15})
+    restarted = lab.maintain()
+    assert restarted["plan"]["form"] == "reposition"
+    assert restarted["plan"]["lost"] == 15
+    wait_for(lambda: len(lab.lost) <= 15, "all that is left to be read")
+    audit = lab.audit()
+    assert lab.lost == {(0, offset) for offset in range(20, 35)}
+    assert lab.read_again == 0
+    assert audit["lost"] == 15
+    assert audit["unexplained"] == 0
+
+    # The topic was made again under its name: stored offsets mean nothing in it.
+    lab.stop(lab.operation())
+    lab.delete_topic()
+    lab.create_topic(3)
+    lab.produce(60, 0, 1, 2)
+    refuses(lab, f"topic recreated: topic '{lab.topic}' had id")
+    refuses(lab, f"topic recreated: topic '{lab.topic}' had id", "earliest")
+
+
+def test_stored_offset_past_the_end(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(partitions=1)
+    lab.produce(20, 0)
+    lab.store.append(
+        lab.pipeline.stream, Batch(end=Position.from_plain({lab.topic: {"0": 21}}), batch_time_ms=1_700_000_000_000)
+    )
+
+    refuses(lab, "offset past the end: .* is to start at 21 and ends at 20")
+
+
+def offsets(lab: Lab, start: int) -> str:
+    """Give the selector that starts partition 0 there."""
+    return f'offsets:{{"{lab.topic}":{{"0":{start}}}}}'

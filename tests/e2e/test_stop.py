@@ -1,0 +1,114 @@
+"""Stopping a job: between two batches, at once when it is idle, and by a signal where that is allowed."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_offsets.core.pipeline import StopLadder
+from airflow_provider_offsets.core.snapshot import Observation
+from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.operations import submitting
+from airflow_provider_offsets.runtime.settings import Settings
+from tests.e2e.lab import Lab, wait_for
+
+
+def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.produce(20, 0, 1, 2)
+    # Nobody but the next batch itself looks for a request, so it alone decides that it does not begin.
+    with monkeypatch.context() as changed:
+        changed.setattr(submitting, "Settings", functools.partial(Settings, poll_interval_s=60.0))
+        lab.maintain()
+
+    lab.fault("wait", "before")
+    lab.produce(20, 0, 1, 2)
+    lab.happened("wait")
+    running, stored = lab.begun, lab.observe().stored
+    lab.produce(20, 0, 1, 2)  # for the batch after the running one
+
+    # It does not come to rest in time: nothing is lost by that, and the request stands.
+    lab.ladder = StopLadder(graceful_timeout_s=2)
+    with pytest.raises(AirflowFailException, match="StopTimedOut"):
+        lab.stop(lab.operation())
+    assert is_alive(lab.epoch.holder)
+    assert lab.control.ended(1) is None
+    assert lab.observe().stored == stored
+
+    # The running batch finishes and is recorded; the next one never begins.
+    lab.ladder = StopLadder(graceful_timeout_s=60)
+    with ThreadPoolExecutor() as pool:
+        stopping = pool.submit(lab.stop, lab.operation())
+        lab.go()
+        stopped = stopping.result()
+    rest = lab.observe()
+    assert stopped["how"].removeprefix("already ") == "stopped"
+    assert stopped["last_batch_id"] == running.batch_id
+    assert processed_id(rest) == running.batch_id
+    assert rest.ended is not None
+    assert rest.ended.position == rest.stored
+    assert rest.begun == running
+    assert rest.checkpoint is not None
+    assert rest.checkpoint.planned_batch_id == running.batch_id + 1, "planned, and never begun"
+    read = lab.evidence()
+    assert set(read) == {(p, o) for (_, p), end in (rest.stored or {}).items() for o in range(end)}
+    assert lab.lost, "the batch after it would have read the rest"
+
+    # A stop of a job that is stopped already is no error and changes nothing.
+    standing = lab.standing()
+    assert lab.stop(lab.operation())["how"] == "already stopped"
+    assert lab.standing() == standing
+
+    # It reads on where it stood.
+    resumed = lab.maintain()
+    assert resumed["plan"]["form"] == "resume"
+    assert resumed["plan"]["replay_at_most"] == 0
+    lab.wait_until_read()
+
+    # An idle job stops without a batch, and starts again with nothing to read.
+    lab.wait_until_idle()
+    last = processed_id(lab.observe())
+    idle = lab.maintain()
+    assert idle["stopped"]["how"] == "stopped"
+    assert idle["stopped"]["last_batch_id"] == last
+    assert idle["plan"]["form"] == "resume"
+    assert idle["how"] == "idle"
+    assert processed_id(lab.observe()) == last
+
+    lab.produce(10, 0, 1, 2)
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.audit()["unexplained"] == 0
+
+
+def test_signal_cuts_a_batch_off_and_that_is_counted(lab: Lab) -> None:
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+    lab.fault("wait", "after")
+    lab.produce(20, 0, 1, 2)
+    lab.happened("wait")
+    cut_off = sum(each.count for each in lab.begun.ranges)
+    lab.ladder = StopLadder(graceful_timeout_s=1, signal_timeout_s=60)
+
+    restarted = lab.maintain()
+
+    assert restarted["stopped"]["how"] == "killed"
+    assert "SIGTERM" in lab.control.ended(1).message
+    assert restarted["plan"]["replay_at_most"] == cut_off > 0
+    lab.wait_until_read()
+    wait_for(lambda: lab.read_again, "the batch that was cut off to be read again")
+    lab.wait_until_idle()
+    audit = lab.audit()
+    assert lab.lost == set()
+    assert lab.read_again == cut_off
+    assert audit["replayed_at_most"] == cut_off
+    assert audit["unexplained"] == 0
+
+
+def processed_id(seen: Observation) -> int | None:
+    """Give the id of the last processed batch."""
+    return None if seen.processed is None else seen.processed.batch_id

@@ -1,0 +1,105 @@
+"""Bad days of the store: its rows are of a clock that is ahead of the driver's, and it goes away."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.operations import submitting
+from airflow_provider_offsets.runtime.settings import Settings
+from tests.e2e.conftest import endpoint
+from tests.e2e.lab import Lab, wait_for
+from tests.e2e.proxy import Proxy
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """Give a way to HBase that can be cut."""
+    made = Proxy(endpoint("hbase", "thrift"))
+    yield made
+    made.cut()
+
+
+def test_clock_of_the_driver_is_behind(make_lab: Callable[..., Lab], hbase_url: str) -> None:
+    lab = make_lab(store_url=hbase_url)
+    stream = lab.pipeline.stream
+    lab.produce(20, 0, 1, 2)
+    five_minutes_ahead = time.time_ns() // 1_000_000 + 300_000
+    there = Position.from_plain({lab.topic: {"0": 10, "1": 10, "2": 10}})
+    lab.store.append(stream, Batch(end=there, batch_time_ms=five_minutes_ahead))
+
+    lab.maintain()
+    lab.produce(10, 0, 1, 2)
+    lab.wait_until_idle()
+    rows = list(lab.store.oldest_first(stream))
+    assert rows[0].row_time_ms == five_minutes_ahead
+    assert all(earlier.row_time_ms < later.row_time_ms for earlier, later in pairwise(rows))
+    assert all(earlier.end == later.start for earlier, later in pairwise(rows))
+    assert all(row.batch_time_ms < five_minutes_ahead for row in rows[1:])
+    assert rows[-1].end == lab.observe().live.end
+
+    restarted = lab.maintain()
+    assert restarted["how"] == "idle"
+    lab.produce(10, 0, 1, 2)
+    lab.wait_until_idle()
+    assert set(lab.evidence()) == {(number, offset) for number in range(3) for offset in range(10, 40)}
+    assert lab.read_again == 0
+    assert lab.audit()["unexplained"] == 0
+
+
+def test_store_goes_away_under_a_driver(
+    proxy: Proxy, make_lab: Callable[..., Lab], hbase_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "Settings", functools.partial(Settings, store_patience_s=10.0))
+    lab = make_lab(store_url=f"hbase://127.0.0.1:{proxy.port}/{hbase_url.rpartition('/')[2]}")
+    lab.produce(20, 0, 1, 2)
+    log = Path(lab.maintain()["log"])
+
+    # Gone for a moment while a batch runs: the driver asks again, records it, and goes on.
+    lab.fault("wait", "after")
+    lab.produce(20, 0, 1, 2)
+    lab.happened("wait")
+    proxy.cut()
+    lab.go()
+    wait_for(lambda: "Trying again" in log.read_text(), "the driver to notice")
+    proxy.open()
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    assert lab.read_again == 0
+
+    # Gone for longer than the driver is patient: it ends, and leaves the one batch unrecorded that was running.
+    stored = lab.observe().stored
+    lab.fault("wait", "after", batch=count_of_batches(lab) + 1)
+    lab.produce(20, 0, 1, 2)
+    lab.happened("wait")
+    in_flight = lab.begun
+    proxy.cut()
+    lab.go()
+    wait_for(lambda: not lab.processes("python"), "the driver to end")
+    proxy.open()
+    assert "StoreUnreachable" in log.read_text()
+    assert lab.observe().stored == stored
+    assert lab.begun == in_flight
+    assert lab.control.ended(1) is None
+
+    cut_off = sum(each.count for each in in_flight.ranges)
+    restarted = lab.maintain()
+    assert restarted["stopped"]["how"] == "already died"
+    assert restarted["plan"]["replay_at_most"] == cut_off
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    assert lab.lost == set()
+    assert lab.read_again == cut_off
+    assert lab.audit()["replayed_at_most"] == cut_off
+
+
+def count_of_batches(lab: Lab) -> int:
+    """Give how many batches the newest epoch has processed."""
+    return sum(batch.epoch == lab.epoch.number for batch in lab.store.oldest_first(lab.pipeline.stream))

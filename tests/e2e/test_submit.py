@@ -1,0 +1,69 @@
+"""One writer: submits that race, and tasks that are killed while they submit or stop."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from airflow_provider_offsets.jobs.detached import Launch
+from airflow_provider_offsets.operations.submitting import LAUNCHED
+from airflow_provider_offsets.operators import StopStreamingJobOperator, SubmitStreamingJobOperator
+from tests.e2e.lab import Lab, wait_for
+
+
+def test_two_operations_submit_at_once(lab: Lab) -> None:
+    lab.produce(20, 0, 1, 2)
+    operations = [lab.prepare(), lab.prepare()]
+
+    with ThreadPoolExecutor() as pool:
+        submits = {operation: pool.submit(lab.submit, operation) for operation in operations}
+    [loser] = [operation for operation, submit in submits.items() if submit.exception()]
+    [winner] = [operation for operation, submit in submits.items() if not submit.exception()]
+
+    assert str(submits[loser].exception()).startswith(f"Fenced: epoch 1 of '{lab.topic}' was claimed by '{winner}'")
+    assert [epoch.claim.operation for epoch in lab.control.epochs()] == [winner]
+    assert len(lab.processes("python")) == 1
+    lab.wait_until_read()
+    lab.produce(10, 0, 1, 2)
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.audit()["unexplained"] == 0
+
+
+def test_killed_tasks_leave_no_twin(lab: Lab) -> None:
+    # Killed between the launch and its record: nobody knows of the driver. The retry launches another; one wins.
+    lab.produce(20, 0, 1, 2)
+    operation = lab.prepare()
+    lab.kill(lab.task(SubmitStreamingJobOperator, operation), "record_step", "before", step=LAUNCHED)
+    wait_for(lambda: lab.processes("java"), "the orphan")
+    assert lab.control.step(operation, LAUNCHED, Launch) is None
+    assert lab.submit(operation)["epoch"] == 1
+    wait_for(lambda: len(lab.processes("java")) == 1, "the driver that lost to be gone")
+    lab.wait_until_read()
+
+    # A stop that is killed right after its request: the retry joins the request.
+    operation = lab.operation()
+    lab.plan(operation)
+    lab.kill(lab.task(StopStreamingJobOperator, operation), "request_stop", "after")
+    assert lab.stop(operation)["how"].removeprefix("already ") == "stopped"
+    assert lab.control.stop_request(1).operation == operation
+
+    # Killed after the record: the retry adopts the driver.
+    lab.plan(operation)
+    lab.apply(operation)
+    lab.kill(lab.task(SubmitStreamingJobOperator, operation), "record_step", "after", step=LAUNCHED)
+    launched = lab.control.step(operation, LAUNCHED, Launch)
+    assert lab.submit(operation)["epoch"] == 2
+    assert lab.epoch.claim.launch == launched.id
+    assert lab.stop(operation)["how"] == "restarted by this operation"
+    assert lab.submit(operation)["epoch"] == 2
+
+    lab.produce(10, 0, 1, 2)
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    assert len(lab.processes("python")) == 1
+    assert len(list(lab.control.epochs())) == 2
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.audit()["unexplained"] == 0

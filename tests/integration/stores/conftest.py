@@ -1,0 +1,128 @@
+"""The HBase that ``python3 -m stack up hbase`` started, and a proxy before it that can be cut."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import happybase
+import pytest
+
+from airflow_provider_offsets.stores.hbase import HBaseStore
+from stack import endpoints
+
+
+@pytest.fixture(scope="session")
+def thrift() -> tuple[str, int]:
+    """Where HBase answers. Without one the tests are skipped; in CI, where one is promised, they fail."""
+    entry = endpoints().get("hbase")
+    if entry is None:
+        missing = "no HBase is up: `python3 -m stack up hbase` starts one"
+        if os.environ.get("CI"):
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    host, _, port = str(entry["thrift"]).partition(":")
+    return host, int(port)
+
+
+@pytest.fixture(scope="module")
+def raw(thrift: tuple[str, int]) -> Iterator[Any]:
+    """A plain connection, as a job that knows nothing of this provider has one."""
+    connection = happybase.Connection(*thrift, timeout=60_000)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def table(raw: Any) -> Iterator[str]:
+    """A name for the deck's table that no other module has. What begins with it is dropped afterwards."""
+    name = f"stores_{uuid.uuid4().hex[:10]}"
+    yield name
+    for made in raw.tables():
+        if made.decode().startswith(name):
+            raw.delete_table(made, disable=True)
+
+
+@pytest.fixture(scope="module")
+def created(thrift: tuple[str, int], table: str) -> str:
+    """The name of tables that are there."""
+    store = HBaseStore(*thrift, table)
+    store.create()
+    store.close()
+    return table
+
+
+@pytest.fixture
+def store(thrift: tuple[str, int], created: str) -> Iterator[HBaseStore]:
+    made = HBaseStore(*thrift, created)
+    yield made
+    made.close()
+
+
+class Proxy:
+    """A TCP proxy before the server: the only way to lose an answer on purpose."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self.connections = 0
+        self.swallow_after: bytes | None = None
+        """A request that holds these bytes reaches the server, and its answer does not come back."""
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self.connections += 1
+                self._sockets += [near, far]
+                threading.Thread(target=self._requests, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._answers, args=(far, near), daemon=True).start()
+
+    def _requests(self, near: socket.socket, far: socket.socket) -> None:
+        with suppress(OSError):
+            while sent := near.recv(65536):
+                if self.swallow_after and self.swallow_after in sent:
+                    self._swallowing = True
+                far.sendall(sent)
+
+    _swallowing = False
+
+    def _answers(self, far: socket.socket, near: socket.socket) -> None:
+        with suppress(OSError):
+            while answer := far.recv(65536):
+                if self._swallowing:
+                    self._swallowing, self.swallow_after = False, None
+                    near.shutdown(socket.SHUT_RDWR)
+                    return
+                near.sendall(answer)
+
+    def cut(self) -> None:
+        """Cut every connection; new ones are taken."""
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._sockets.clear()
+
+    def stop(self) -> None:
+        """Cut every connection and take no new one."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture
+def proxy(thrift: tuple[str, int]) -> Iterator[Proxy]:
+    made = Proxy(thrift)
+    yield made
+    made.stop()

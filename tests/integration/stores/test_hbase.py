@@ -1,0 +1,384 @@
+"""The contract over a real HBase, and the deck's layout byte for byte."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from thriftpy2.thrift import TClient
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import BatchConflict, StoreDataError, StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.stores import hbase as module
+from airflow_provider_offsets.stores import hbase_layout as layout
+from airflow_provider_offsets.stores.hbase import HBaseStore
+from tests.contract.store_contract import NOW_MS, StoreContract, batch, ids, position
+from tests.integration.stores.conftest import Proxy
+
+
+@pytest.fixture
+def group() -> str:
+    return f"g-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def stream(group: str) -> Stream:
+    return Stream(group, ("t",))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the Thrift calls that are made from now on."""
+    made: list[str] = []
+    call = TClient._req
+
+    def counted(client: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        made.append(name)
+        return call(client, name, *args, **kwargs)
+
+    monkeypatch.setattr(TClient, "_req", counted)
+    return made
+
+
+def put_many(raw: Any, table: str, stream: Stream, batches: list[Batch]) -> None:
+    """Record batches as the store does, many in one call."""
+    with raw.table(table).batch(batch_size=2000) as deck, raw.table(f"{table}_batches").batch(batch_size=500) as facts:
+        for each in batches:
+            key = f"t:{stream.group_id}:{each.batch_time_ms}".encode()
+            deck.put(key, layout.cells_of(each.end, "t"))
+            facts.put(key, {b"batch:json": codec.dumps(each.at_row(each.batch_time_ms)).encode()})
+
+
+class TestHBase(StoreContract):
+    @pytest.fixture
+    def fill(self, raw: Any, created: str) -> Callable[[Stream, list[Batch]], None]:
+        return lambda stream, batches: put_many(raw, created, stream, batches)
+
+
+# The deck's layout
+
+
+def cells(raw: Any, table: str, group: str) -> dict[bytes, dict[bytes, bytes]]:
+    return {key: row for key, row in raw.table(table).scan() if f":{group}:".encode() in key}
+
+
+def test_the_tables_hold_these_bytes_and_no_others(store: HBaseStore, raw: Any, created: str, group: str) -> None:
+    both = Stream(f"{group}:live", ("flights", "delays"))
+    start = Position({TopicPartition("flights", 0): 0, TopicPartition("delays", 0): 5})
+    end = Position(
+        {TopicPartition("flights", 0): 123, TopicPartition("flights", 11): 7, TopicPartition("delays", 0): 5}
+    )
+    store.append(both, Batch(end, NOW_MS, 42, "q-1", 3, start))
+    facts = (
+        b'{"batch_id":42,"batch_time_ms":1760000000000,"end":{"delays":{"0":5},"flights":{"0":123,"11":7}},"epoch":3,'
+        b'"query_id":"q-1","row_time_ms":1760000000000,"start":{"delays":{"0":5},"flights":{"0":0}}}'
+    )
+    flights, delays = (f"{topic}:{group}:live:1760000000000".encode() for topic in ("flights", "delays"))
+    assert cells(raw, created, group) == {
+        flights: {b"offsets:0": b"123", b"offsets:11": b"7"},
+        delays: {b"offsets:0": b"5"},
+    }
+    assert cells(raw, f"{created}_batches", group) == {flights: {b"batch:json": facts}, delays: {b"batch:json": facts}}
+
+
+def test_a_control_text_is_one_cell(store: HBaseStore, raw: Any, created: str, group: str) -> None:
+    store.check_and_put(group, "epoch/00000004", None, '{"who":"é"}')
+    row = raw.table(f"{created}_control").row(f"{group}:epoch/00000004".encode())
+    assert row == {b"control:value": '{"who":"é"}'.encode()}
+
+
+def test_the_empty_text_is_created_once_too(store: HBaseStore, group: str) -> None:
+    """HBase takes an empty value for none: two claims of the empty text would both win if it were stored as it is."""
+    empty = module._control_value("")
+    key = f"{group}:note".encode()
+    won = [store._client.check_and_put(store._control, key, b"control:value", None, empty) for _ in range(2)]
+    assert won == [True, False]
+
+
+def test_the_decks_table_has_one_family_and_forgets_nothing(raw: Any, created: str) -> None:
+    families = raw.table(created).families()
+    assert list(families) == [b"offsets"]
+    assert families[b"offsets"]["time_to_live"] == 2**31 - 1
+
+
+def test_rows_of_a_job_after_the_deck_are_read_as_they_are(
+    store: HBaseStore, raw: Any, created: str, stream: Stream
+) -> None:
+    deck = raw.table(created)
+    for number in (1, 2):
+        cell = {b"offsets:0": b"%d" % number, b"offsets:1": b"%d" % (number * 10)}
+        deck.put(f"t:{stream.group_id}:{NOW_MS + number}".encode(), cell)
+    newest = Batch(position({0: 2, 1: 20}), NOW_MS + 2, row_time_ms=NOW_MS + 2)
+    assert next(store.newest_first(stream)) == newest
+    assert store.position(stream) == newest.end
+    assert store.append(stream, batch(7, time_ms=NOW_MS)).row_time_ms == NOW_MS + 3
+    assert ids(store.oldest_first(stream)) == [None, None, 7]
+
+
+def test_a_job_after_the_deck_counts_our_partitions_right(
+    store: HBaseStore, raw: Any, created: str, stream: Stream
+) -> None:
+    """Its own code: the newest row between 't:g:<now>' and 't:g:0', and as many partitions as that has cells."""
+    store.append(stream, Batch(position({0: 5, 1: 6, 2: 7}), NOW_MS, 1, "q", 1, position({0: 0, 1: 0, 2: 0})))
+    start, stop = f"t:{stream.group_id}:{NOW_MS + 1}".encode(), f"t:{stream.group_id}:0".encode()
+    [(_, row)] = raw.table(created).scan(start, stop, reverse=True, limit=1)
+    assert [int(row[f"offsets:{number}".encode()]) for number in range(len(row))] == [5, 6, 7]
+
+
+def test_topics_that_such_jobs_recorded_one_by_one(store: HBaseStore, raw: Any, created: str, group: str) -> None:
+    raw.table(created).put(f"t:{group}:{NOW_MS}".encode(), {b"offsets:0": b"1"})
+    raw.table(created).put(f"t:{group}:{NOW_MS + 5}".encode(), {b"offsets:0": b"2"})
+    raw.table(created).put(f"u:{group}:{NOW_MS}".encode(), {b"offsets:0": b"3"})
+    both = Stream(group, ("t", "u"))
+    assert store.position(both) == Position({TopicPartition("t", 0): 2, TopicPartition("u", 0): 3})
+    assert [each.end.topics for each in store.oldest_first(both)] == [("t", "u"), ("t",)]
+
+
+# What costs what
+
+
+def test_the_newest_of_ten_thousand_rows_is_one_row(
+    store: HBaseStore, raw: Any, created: str, stream: Stream, calls: list[str]
+) -> None:
+    put_many(raw, created, stream, [batch(number) for number in range(10_000)])
+    store.position(stream)
+    calls.clear()
+    assert store.position(stream) == position({0: 100_000})
+    assert calls == ["scannerOpenWithScan", "scannerGetList", "scannerClose", "getRowsWithColumns"]
+    calls.clear()
+    assert store.append(stream, batch(10_000)).batch_id == 10_000
+    assert len(calls) == 8, calls
+    calls.clear()
+    assert store.find(stream, "q", 9_990, NOW_MS + 9_990_000) is not None
+    assert len(calls) == 4, calls
+    calls.clear()
+    assert len(list(store.newest_first(stream))) == 10_001
+    assert len(calls) < 120, "pages grow"
+
+
+def test_a_neighbour_of_a_thousand_rows_is_jumped_over(
+    store: HBaseStore, raw: Any, created: str, calls: list[str]
+) -> None:
+    group = f"g-{uuid.uuid4().hex[:8]}"
+    mine = Stream(group, ("t",))
+    for tail in ("17", "176", "1760000000"):
+        put_many(raw, created, Stream(f"{group}:{tail}", ("t",)), [batch(number) for number in range(1000)])
+    store.append(mine, batch(1))
+    calls.clear()
+    assert ids(store.newest_first(mine)) == [1]
+    assert len(calls) < 30, calls
+    calls.clear()
+    assert ids(store.oldest_first(mine)) == [1]
+    assert len(calls) < 30, calls
+
+
+# Batches that a crash left half-written
+
+
+class Crash(BaseException):
+    """Kill -9, as near as a test comes."""
+
+
+@pytest.fixture
+def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[HBaseStore, int], None]:
+    """Give a function that lets a store do so many writes and then crashes it."""
+
+    def arrange(store: HBaseStore, writes: int) -> None:
+        left = iter([True] * writes)
+        for name in ("put", "check_and_put"):
+            write = getattr(store._client, name)
+
+            def once(*args: Any, write: Any = write, **kwargs: Any) -> Any:
+                if not next(left, False):
+                    raise Crash
+                return write(*args, **kwargs)
+
+            monkeypatch.setattr(store._client, name, once)
+
+    return arrange
+
+
+@pytest.fixture
+def other(thrift: tuple[str, int], created: str) -> Iterator[HBaseStore]:
+    """The next driver's store, on the same tables."""
+    made = HBaseStore(*thrift, created)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_half_written_batch_is_skipped_and_then_completed(
+    store: HBaseStore,
+    other: HBaseStore,
+    crash_at: Callable[[HBaseStore, int], None],
+    raw: Any,
+    created: str,
+    group: str,
+    writes: int,
+) -> None:
+    both = Stream(group, ("t", "u"))
+    first = other.append(both, batch(1, topics="tu"))
+    crash_at(store, writes)
+    with pytest.raises(Crash):
+        store.append(both, batch(2, topics="tu", epoch=1))
+    assert list(other.newest_first(both)) == [first]
+    assert list(other.newest_first(Stream(group, ("t",)))) == [first]
+    assert other.position(both) == first.end
+    assert other.find(both, "q", 2, NOW_MS + 2000) is None
+    again = other.append(both, batch(2, topics="tu", epoch=2))
+    assert again == batch(2, topics="tu", epoch=1 if writes else 2).at_row(NOW_MS + 2000)
+    assert list(other.oldest_first(both)) == [first, again]
+    assert other.find(both, "q", 2, NOW_MS + 2000) == again
+    assert len(cells(raw, created, group)) == 4
+    assert len(cells(raw, f"{created}_batches", group)) == 4
+
+
+def test_a_half_written_batch_is_not_rewritten_with_other_offsets(
+    store: HBaseStore, other: HBaseStore, crash_at: Callable[[HBaseStore, int], None], stream: Stream
+) -> None:
+    crash_at(store, 1)
+    with pytest.raises(Crash):
+        store.append(stream, batch(1))
+    with pytest.raises(BatchConflict):
+        other.append(stream, Batch(position({0: 99}), NOW_MS + 1000, 1, "q", 2, position({0: 10})))
+
+
+def test_a_row_time_whose_facts_are_taken_is_not_used_again(
+    store: HBaseStore, other: HBaseStore, crash_at: Callable[[HBaseStore, int], None], stream: Stream
+) -> None:
+    crash_at(store, 1)
+    with pytest.raises(Crash):
+        store.append(stream, batch(1, time_ms=NOW_MS))
+    assert other.append(stream, batch(2, time_ms=NOW_MS)).row_time_ms == NOW_MS + 1
+
+
+# What is not ours
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(b"offsets:0", b"12a"), (b"offsets:0", b"-2"), (b"offsets:count", b"3")],
+    ids=["not a number", "negative", "not a partition"],
+)
+def test_a_deck_row_that_cannot_be_read(
+    store: HBaseStore, raw: Any, created: str, stream: Stream, column: bytes, value: bytes
+) -> None:
+    key = f"t:{stream.group_id}:{NOW_MS}"
+    raw.table(created).put(key.encode(), {column: value})
+    with pytest.raises(StoreDataError) as bad:
+        store.position(stream)
+    assert created in bad.value.seen
+    assert key in bad.value.seen
+    assert column.decode() in bad.value.seen
+
+
+def test_a_deck_row_that_differs_from_its_facts(store: HBaseStore, raw: Any, created: str, stream: Stream) -> None:
+    store.append(stream, batch(1))
+    raw.table(created).put(f"t:{stream.group_id}:{NOW_MS + 1000}".encode(), {b"offsets:0": b"21"})
+    with pytest.raises(StoreDataError, match=r'"0":21.*"0":20'):
+        store.position(stream)
+
+
+@pytest.mark.parametrize("cell", [b"{", b"[]", json.dumps({"end": {"t": {"0": -2}}}).encode(), b"\xff"])
+def test_facts_that_cannot_be_read(store: HBaseStore, raw: Any, created: str, stream: Stream, cell: bytes) -> None:
+    store.append(stream, batch(1))
+    raw.table(f"{created}_batches").put(f"t:{stream.group_id}:{NOW_MS + 1000}".encode(), {b"batch:json": cell})
+    with pytest.raises(StoreDataError, match=f"table '{created}_batches', row .*column 'batch:json'"):
+        store.position(stream)
+
+
+def test_a_table_that_is_not_there(thrift: tuple[str, int], table: str, raw: Any) -> None:
+    store = HBaseStore(*thrift, f"{table}_mistyped")
+    calls: list[Callable[[], object]] = [
+        lambda: store.get("p", "n"),
+        lambda: store.append(Stream("g", ("t",)), batch(1)),
+    ]
+    for call in calls:
+        with pytest.raises(
+            StoreLayoutError, match=rf"no table '{table}_mistyped'.*\.stores create hbase://.*_mistyped"
+        ):
+            call()
+    assert f"{table}_mistyped".encode() not in raw.tables()
+    store.close()
+
+
+def test_a_table_that_went_away(thrift: tuple[str, int], table: str, raw: Any) -> None:
+    store = HBaseStore(*thrift, f"{table}_gone")
+    store.create()
+    raw.delete_table(f"{table}_gone_batches", disable=True)
+    with pytest.raises(StoreLayoutError, match=f"no table '{table}_gone_batches'"):
+        store.append(Stream("g", ("t",)), batch(1))
+    store.create()
+    store.append(Stream("g", ("t",)), batch(1))
+    raw.disable_table(f"{table}_gone")
+    with pytest.raises(StoreLayoutError, match="TableNotEnabled"):
+        store.position(Stream("g", ("t",)))
+    store.close()
+
+
+def test_a_table_of_another_program(thrift: tuple[str, int], table: str, raw: Any) -> None:
+    raw.create_table(f"{table}_foreign", {"cf": {}})
+    store = HBaseStore(*thrift, f"{table}_foreign")
+    calls: list[Callable[[], object]] = [store.create, lambda: store.get("p", "n")]
+    for call in calls:
+        with pytest.raises(StoreLayoutError, match=r"_foreign' in HBase .* families \['cf'\].*family 'offsets'"):
+            call()
+    store.close()
+
+
+def test_create_adds_to_a_table_of_the_decks_making(thrift: tuple[str, int], table: str, raw: Any) -> None:
+    raw.create_table(f"{table}_deck", {"offsets": {"time_to_live": 2_592_000}})
+    raw.table(f"{table}_deck").put(f"t:g:{NOW_MS}".encode(), {b"offsets:0": b"5"})
+    store = HBaseStore(*thrift, f"{table}_deck")
+    store.create()
+    assert store.position(Stream("g", ("t",))) == position({0: 5})
+    store.close()
+
+
+# Connections
+
+
+def test_a_broken_connection_is_made_anew_once(proxy: Proxy, created: str, stream: Stream) -> None:
+    store = HBaseStore(*proxy.address, created)
+    store.append(stream, batch(1))
+    proxy.cut()
+    assert ids(store.newest_first(stream)) == [1]
+    proxy.cut()
+    assert store.append(stream, batch(2)).batch_id == 2
+    proxy.cut()
+    assert store.check_and_put("p", stream.group_id, None, "x")
+    assert proxy.connections == 4
+    proxy.stop()
+    with pytest.raises(StoreUnreachable, match=r"127\.0\.0\.1:.* does not answer"):
+        store.position(stream)
+    store.close()
+
+
+def test_a_compare_and_set_whose_answer_is_lost_is_not_sent_twice(
+    proxy: Proxy, store: HBaseStore, created: str, stream: Stream
+) -> None:
+    """Sent again it would find its own text, and deny what it did."""
+    losing = HBaseStore(*proxy.address, created)
+    assert losing.get("p", stream.group_id) is None
+    proxy.swallow_after = b"checkAndPut"
+    with pytest.raises(StoreUnreachable):
+        losing.check_and_put("p", stream.group_id, None, "mine")
+    assert store.get("p", stream.group_id) == "mine"
+    losing.close()
+
+
+def test_an_append_whose_answer_is_lost_is_done_once(
+    proxy: Proxy, store: HBaseStore, created: str, stream: Stream
+) -> None:
+    losing = HBaseStore(*proxy.address, created)
+    proxy.swallow_after = b"checkAndPut"
+    with pytest.raises(StoreUnreachable):
+        losing.append(stream, batch(1, epoch=1))
+    assert losing.append(stream, batch(1, epoch=2)).epoch == 1
+    assert ids(store.newest_first(stream)) == [1]
+    losing.close()

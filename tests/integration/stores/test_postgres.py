@@ -1,0 +1,173 @@
+"""The contract over a real PostgreSQL: a private server that ends with the tests, of the binaries that are here."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.errors import StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.stores import open_store, sql
+from airflow_provider_offsets.stores.sql import SqlStore
+from stack.ports import free
+from tests.contract.store_contract import NOW_MS, StoreContract, batch
+
+PASSWORD = secrets.token_hex(8)
+
+
+def binary(name: str) -> str | None:
+    """Find a server program on the path, or where Debian keeps them, newest version first."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda each: int(each.parent.name), reverse=True)
+    return shutil.which(name) or next((str(each / name) for each in folders if (each / name).exists()), None)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Give the URL of a server, without a database. It refuses root, and so runs as ``postgres`` where root tests."""
+    initdb, pg_ctl = binary("initdb"), binary("pg_ctl")
+    if initdb is None or pg_ctl is None:
+        missing = "no PostgreSQL server here: Debian's package is 'postgresql'"
+        pytest.fail(missing, pytrace=False) if os.environ.get("CI") else pytest.skip(missing)
+    user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+    port = free(5432)
+    with tempfile.TemporaryDirectory(prefix="offsets-pg-") as folder:
+        data, words = Path(folder, "data"), Path(folder, "password")
+        words.write_text(PASSWORD)
+        if user is not None:
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            os.chown(words, user.pw_uid, user.pw_gid)
+
+        def run(*arguments: object) -> None:
+            whose: dict[str, Any] = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid}
+            subprocess.run(
+                [str(each) for each in arguments], check=True, stdout=subprocess.DEVNULL, cwd=folder, **whose
+            )
+
+        run(initdb, "-D", data, "-U", "offsets", "-A", "scram-sha-256", f"--pwfile={words}", "-N", "-E", "UTF8")
+        settings = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+        run(pg_ctl, "-D", data, "-l", Path(folder, "log"), "-w", "-o", settings, "start")
+        try:
+            yield f"postgresql://offsets:{PASSWORD}@127.0.0.1:{port}"
+        finally:
+            run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+
+
+def new_database(server: str) -> str:
+    """Make a database that sorts as English does, unlike Python: `a` before `B`. (Needs PostgreSQL 15.)"""
+    name = f"offsets_{secrets.token_hex(5)}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        english = "template template0 locale_provider icu icu_locale 'en'"
+        connection.execute(f"create database {name} {english}".encode())
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def url(server: str) -> str:
+    """An empty database of the test's own; the server goes with all of them."""
+    return new_database(server)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[SqlStore]:
+    made = SqlStore(url)
+    made.create()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_url(server: str) -> str:
+    """One database for the contract, whose tests name their own groups and pipelines."""
+    return new_database(server)
+
+
+class TestPostgres(StoreContract):
+    @pytest.fixture
+    def store(self, shared_url: str) -> Iterator[SqlStore]:
+        made = SqlStore(shared_url)
+        made.create()
+        yield made
+        made.close()
+
+    @pytest.fixture
+    def fill(self, store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
+        def insert(stream: Stream, batches: list[Batch]) -> None:
+            rows = [sql._row(stream, each.at_row(each.batch_time_ms)) for each in batches]
+            with store._transaction(writes=True) as connection:
+                connection.execute(sql.BATCHES.insert(), rows)
+
+        return insert
+
+
+STREAM = Stream("g", ("t",))
+
+
+def test_missing_tables_are_not_made(url: str) -> None:
+    store = SqlStore(url)
+    with pytest.raises(
+        StoreLayoutError, match=r"no table 'offsets_batches'.*\.stores create postgresql://offsets@"
+    ) as bad:
+        store.append(STREAM, batch(1))
+    assert PASSWORD not in str(bad.value)
+    store.close()
+
+
+def test_a_table_that_went_away(store: SqlStore, url: str) -> None:
+    store.append(STREAM, batch(1))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("drop table offsets_batches")
+    with pytest.raises(StoreLayoutError, match="no table 'offsets_batches'"):
+        store.append(STREAM, batch(2))
+
+
+def test_a_wrong_password_is_in_no_error(url: str) -> None:
+    store = open_store(url.replace(PASSWORD, "wrong-secret"))
+    with pytest.raises(StoreUnreachable, match="password authentication failed") as refused:
+        store.get("p", "n")
+    assert "wrong-secret" not in f"{refused.value} {refused.value.__cause__}"
+    store.close()
+
+
+def test_a_database_that_is_not_there(server: str) -> None:
+    store = open_store(f"{server}/mistyped")
+    with pytest.raises(StoreUnreachable, match='database "mistyped" does not exist'):
+        store.position(STREAM)
+    store.close()
+
+
+def test_connections_that_the_server_closed_are_made_anew(store: SqlStore, url: str) -> None:
+    store.append(STREAM, batch(1))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+    assert store.append(STREAM, batch(2)).batch_id == 2
+
+
+def test_two_processes_append_to_one_history(store: SqlStore, url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=append_batches, args=(url, first)) for first in (0, 100)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    rows = list(store.oldest_first(STREAM))
+    assert sorted(each.batch_id or 0 for each in rows) == [*range(25), *range(100, 125)]
+    assert [each.row_time_ms for each in rows] == list(range(NOW_MS, NOW_MS + 50))
+
+
+def append_batches(url: str, first: int) -> None:
+    store = SqlStore(url)
+    for number in range(first, first + 25):
+        store.append(STREAM, batch(number, time_ms=NOW_MS))
+    store.close()

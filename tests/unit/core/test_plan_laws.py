@@ -1,0 +1,116 @@
+"""Laws of the plan, in worlds that nobody thought of."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.plan import RestartForm, plan_restart
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.snapshot import Observation
+from tests.unit.core.worlds import at, checkpoint, epoch, live, processed, seen
+
+offsets = st.integers(0, 30)
+positions = st.lists(st.none() | offsets, max_size=5).map(lambda given: at(*given))
+lives = st.lists(st.tuples(offsets, offsets).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=4).map(
+    lambda ranges: live(*ranges)
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Observation:
+    stood, there = draw(positions), draw(lives)
+    return seen(
+        there,
+        checkpoint=draw(st.none() | positions.map(checkpoint)),
+        processed=draw(st.none() | st.just(processed(stood, epoch=draw(st.sampled_from([None, 1]))))),
+        epoch=draw(st.none() | positions.map(epoch)),
+    )
+
+
+@given(positions, worlds())
+def test_counts_lead_from_the_stored_offset_to_the_start(wanted: Position, world: Observation) -> None:
+    for row in plan_restart(wanted, world).rows:
+        assert min(row.replay, row.skipped, row.lost) >= 0
+        if row.stored is not None:
+            assert row.start == row.stored - row.replay + row.skipped + row.lost
+            assert not (row.replay and (row.skipped or row.lost))
+
+
+@given(positions, worlds())
+def test_without_problems_nothing_is_lost_or_skipped(wanted: Position, world: Observation) -> None:
+    plan = plan_restart(wanted, world)
+    assume(not plan.problems)
+
+    assert (plan.lost, plan.skipped) == (0, 0)
+
+
+@given(positions, worlds())
+def test_without_problems_every_start_can_be_read(wanted: Position, world: Observation) -> None:
+    plan = plan_restart(wanted, world)
+    assume(not plan.problems)
+
+    assert all(row.begin <= row.start <= row.end for row in plan.rows)
+
+
+@given(positions, worlds())
+def test_no_start_lies_before_what_retention_left(wanted: Position, world: Observation) -> None:
+    """With problems too: Spark dies of a start that is not there, so no plan ever holds one."""
+    assert all(row.begin <= row.start for row in plan_restart(wanted, world).rows)
+
+
+@given(positions, worlds())
+def test_the_same_world_gives_the_same_plan(wanted: Position, world: Observation) -> None:
+    first, second = plan_restart(wanted, world), plan_restart(wanted, world)
+
+    assert (first, first.fingerprint) == (second, second.fingerprint)
+
+
+@given(positions, worlds())
+def test_every_partition_has_one_row_in_order(wanted: Position, world: Observation) -> None:
+    """``startingOffsets`` has to name every partition, and no other."""
+    assert [row.key for row in plan_restart(wanted, world).rows] == sorted(world.live.partitions)
+
+
+@given(positions, worlds(), st.lists(offsets, min_size=1, max_size=3))
+def test_more_partitions_change_no_old_row(wanted: Position, world: Observation, ends: list[int]) -> None:
+    [topic] = world.live.topics
+    old = tuple((each.begin, each.end) for each in topic.partitions)
+    grown = live(*old, *((0, end) for end in ends))
+
+    before = plan_restart(wanted, world)
+    after = plan_restart(wanted, _with_live(world, grown))
+
+    assert after.rows[: len(before.rows)] == before.rows
+
+
+@given(lives, st.lists(offsets, min_size=1, max_size=3))
+def test_a_new_partition_starts_at_0_whatever_the_form(there: LiveTopics, ends: list[int]) -> None:
+    stood = there.end
+    [topic] = there.topics
+    old = tuple((each.begin, each.end) for each in topic.partitions)
+    grown = live(*old, *((0, end) for end in ends))
+    world = seen(grown, checkpoint=checkpoint(stood), processed=processed(stood), epoch=epoch(there.begin))
+
+    plan = plan_restart(stood, world)
+
+    assert [row.start for row in plan.rows[len(old) :]] == [0] * len(ends)
+    assert (plan.problems, plan.replay, plan.form) == ((), 0, RestartForm.RESUME)
+
+
+@given(worlds())
+def test_a_plan_that_starts_where_it_ended_reads_nothing_twice(world: Observation) -> None:
+    """Restarting is a fixed point: what was planned without problems, planned again from there, replays nothing."""
+    first = plan_restart(world.stored or Position(), world)
+    assume(not first.problems)
+    stopped = seen(world.live, checkpoint=checkpoint(first.start), epoch=epoch(first.start, 2))
+
+    second = plan_restart(stopped.stored or Position(), stopped)
+
+    assert (second.start, second.form, second.problems) == (first.start, RestartForm.RESUME, ())
+    assert second.replay == 0
+
+
+def _with_live(world: Observation, there: LiveTopics) -> Observation:
+    return Observation(world.pipeline, there, world.checkpoint, world.processed, world.epoch, world.ended, world.begun)

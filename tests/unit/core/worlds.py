@@ -1,0 +1,52 @@
+"""Small worlds to plan in: one topic, ``flights``, unless a test says otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import Announced, Claim, Epoch, ProcessIdentity
+from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.snapshot import CheckpointState, Observation
+
+TOPIC = "flights"
+QUERY = "query-1"
+IDENTITY = TopicIdentity("cluster-1", {TOPIC: "id-1"})
+HOLDER = ProcessIdentity("host", "boot", 1, 2)
+CHECKPOINT = "/checkpoints/flights"
+
+
+def at(*offsets: int | None, topic: str = TOPIC) -> Position:
+    """The offsets of partitions 0, 1, …; None leaves one out."""
+    named = ((TopicPartition(topic, number), offset) for number, offset in enumerate(offsets))
+    return Position({partition: offset for partition, offset in named if offset is not None})
+
+
+def live(*ranges: tuple[int, int], cluster_id: str = "cluster-1", topic_id: str = "id-1") -> LiveTopics:
+    partitions = tuple(LivePartition(begin, end) for begin, end in ranges)
+    return LiveTopics(cluster_id, (LiveTopic(TOPIC, topic_id, partitions),))
+
+
+def checkpoint(committed: Position, batch_id: int = 4, **more: Any) -> CheckpointState:
+    return CheckpointState(CHECKPOINT, QUERY, batch_id, committed, **more)
+
+
+def processed(end: Position, batch_id: int | None = 4, epoch: int | None = 1) -> Batch:
+    return Batch(end, 1_000, batch_id, None if batch_id is None else QUERY, epoch)
+
+
+def epoch(start: Position, number: int = 1, announced: tuple[Announced, ...] = (), **more: Any) -> Epoch:
+    identity = more.pop("identity", IDENTITY)
+    where = more.pop("checkpoint", CHECKPOINT)
+    return Epoch(Claim(number, f"operation-{number}", "launch", where, start, identity, announced), HOLDER, 5)
+
+
+def seen(there: LiveTopics, **more: Any) -> Observation:
+    return Observation("flights-pipeline", there, **more)
+
+
+def running(there: LiveTopics, stood: Position, **more: Any) -> Observation:
+    """A pipeline that has processed and committed batch 4 up to ``stood`` in epoch 1."""
+    facts = {"checkpoint": checkpoint(stood), "processed": processed(stood), "epoch": epoch(at(0, 0))}
+    return seen(there, **{**facts, **more})

@@ -1,0 +1,33 @@
+"""The demo's look at HBase's rows: only the deck's form passes."""
+
+import pytest
+
+from demo import deck
+
+GOOD = (b"flights:delay_alerts:1497628830000", {b"offsets:0": b"285", b"offsets:11": b"0"})
+
+
+def test_reads_the_decks_row():
+    assert deck.foreign([GOOD]) == []
+    assert deck.of_demo([GOOD]) == [GOOD]
+    assert deck.offsets(GOOD) == {0: 285, 11: 0}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (b"flights:delay_alerts:149762883000", GOOD[1]),
+        (b"flights:delay_alerts:14976288300000", GOOD[1]),
+        (b"control/epoch", GOOD[1]),
+        (GOOD[0], {b"offsets:x": b"285"}),
+        (GOOD[0], {b"batch:json": b"285"}),
+        (GOOD[0], {b"offsets:0": (285).to_bytes(8, "big")}),
+        (GOOD[0], {**GOOD[1], b"offsets:epoch": b"4"}),
+    ],
+)
+def test_names_what_is_not_in_the_decks_form(row):
+    assert len(deck.foreign([GOOD, row])) == 1
+
+
+def test_another_groups_rows_are_not_ours():
+    assert deck.of_demo([(b"flights:delay_alerts:2:1497628830000", {}), (b"flights:other:1497628830000", {})]) == []

@@ -1,0 +1,14 @@
+"""The demo's feed: its pace. (That it delivers is seen by the demo itself, with a real broker.)"""
+
+import itertools
+
+from demo.feed import due_after
+
+
+def test_gives_most_at_first_and_never_all():
+    seconds = [due_after(each, 336_776, 150) for each in range(0, 1_000, 100)]
+    steps = [later - earlier for earlier, later in itertools.pairwise(seconds)]
+    assert seconds[0] == 0
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] > 0
+    assert seconds[-1] < 336_776

@@ -1,0 +1,199 @@
+"""The maintenance DAG: its steps in order, its form, and what a bad ``pipelines.yaml`` looks like in Airflow."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.standard.sensors.date_time import DateTimeSensor
+from airflow.sdk import DAG, dag, task
+from airflow.sdk.exceptions import ParamValidationError, TaskDeferred
+
+from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
+from airflow_provider_offsets.factories import maintenance_dag
+from airflow_provider_offsets.factories.maintenance import WINDOW_END, is_no_dry_run
+
+DAGS = Path(__file__).parents[3] / "dags"
+STEPS = [
+    "snapshot_before",
+    "plan",
+    "continue_unless_dry_run",
+    "stop",
+    "snapshot_at_rest",
+    "wait_out_window",
+    "replan",
+    "apply",
+    "submit",
+    "audit",
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StreamingPipeline:
+    return StreamingPipeline("alerts", ("flights",), SparkJob("/job.py", "/checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def made(pipeline: StreamingPipeline) -> DAG:
+    return maintenance_dag(pipeline)
+
+
+def in_order(made: DAG) -> list[str]:
+    """The tasks of a DAG that is one line."""
+    [here] = made.roots
+    found = [here.task_id]
+    while here.downstream_task_ids:
+        [following] = here.downstream_task_ids
+        here = made.get_task(following)
+        found.append(following)
+    return found
+
+
+class TestShape:
+    def test_its_steps(self, made: DAG) -> None:
+        assert in_order(made) == STEPS
+        assert sorted(made.task_ids) == sorted(STEPS), "nothing stands beside the line"
+
+    def test_it_is_started_by_hand_and_one_at_a_time(self, made: DAG) -> None:
+        assert (made.dag_id, made.schedule, made.max_active_runs, made.catchup) == (
+            "maintenance__alerts",
+            None,
+            1,
+            False,
+        )
+
+    def test_every_step_is_retried(self, made: DAG) -> None:
+        assert {made.get_task(name).retries for name in STEPS} == {2}
+
+    def test_all_steps_of_a_run_are_one_operation(self, made: DAG) -> None:
+        ours = [step for step in map(made.get_task, STEPS) if hasattr(step, "operation")]
+
+        assert len(ours) == 8
+        assert {step.operation for step in ours} == {"{{ dag.dag_id }}/{{ run_id }}"}
+
+    def test_what_is_passed_on_wins(self, pipeline: StreamingPipeline) -> None:
+        other = maintenance_dag(pipeline, retries=5, dag_id="mine", tags=["x"], max_active_tasks=1)
+
+        assert (other.dag_id, other.tags, other.get_task("submit").retries) == ("mine", {"x"}, 5)
+
+    def test_its_words_name_the_pipeline(self, made: DAG) -> None:
+        assert "Maintenance of `alerts`" in str(made.doc_md)
+
+
+class TestForm:
+    def test_its_fields(self, made: DAG) -> None:
+        defaults = {name: made.params[name] for name in made.params}
+
+        assert defaults == {"reason": None, "window_s": 0, "start": "committed", "dry_run": False}
+        assert made.params.get_param("reason").schema["type"] == ["null", "string"], "the form takes an empty one too"
+        for name in defaults:
+            shown = made.params.get_param(name)
+            assert shown.schema["title"]
+            assert shown.description
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("window_s", -1), ("window_s", "soon"), ("window_s", 1.5), ("start", ""), ("start", 7), ("dry_run", "no")],
+    )
+    def test_what_cannot_be_meant_is_refused(self, field: str, value: Any, made: DAG) -> None:
+        with pytest.raises(ParamValidationError):
+            made.params.get_param(field).resolve(value)
+
+    def test_a_dry_run_ends_after_the_plan(self) -> None:
+        assert is_no_dry_run(params={"dry_run": True}) is False
+        assert is_no_dry_run(params={"dry_run": False}) is True
+        assert STEPS.index("continue_unless_dry_run") == STEPS.index("plan") + 1
+
+
+class TestWindow:
+    @pytest.mark.parametrize(
+        ("window_s", "rest", "over"),
+        [(0, timedelta(0), True), (60, timedelta(seconds=30), False), (60, timedelta(seconds=61), True)],
+    )
+    def test_it_counts_from_the_moment_of_rest(self, window_s: int, rest: timedelta, over: bool, made: DAG) -> None:
+        since = (datetime.now(UTC) - rest).isoformat(timespec="milliseconds")
+        sensor = made.get_task("wait_out_window")
+        assert isinstance(sensor, DateTimeSensor)
+        ti = SimpleNamespace(xcom_pull=lambda task_ids: {"stop": {"at_rest_since": since}}[task_ids])
+        context: Any = {
+            "ti": ti,
+            "params": {"window_s": window_s},
+            "macros": SimpleNamespace(datetime=datetime, timedelta=timedelta),
+        }
+        target = sensor.render_template(WINDOW_END, context)
+        sensor.target_time = target
+
+        assert sensor.poke(context) is over
+
+    def test_one_that_is_over_goes_on_at_once_and_a_longer_one_holds_no_worker(self, made: DAG) -> None:
+        sensor = made.get_task("wait_out_window")
+        assert isinstance(sensor, DateTimeSensor)
+        sensor.target_time = datetime.now(UTC) - timedelta(seconds=1)
+        sensor.execute({})
+
+        sensor.target_time = datetime.now(UTC) + timedelta(hours=1)
+        with pytest.raises(TaskDeferred):
+            sensor.execute({})
+
+    def test_people_put_their_own_work_there(self, pipeline: StreamingPipeline) -> None:
+        @task
+        def add_partitions() -> None: ...
+
+        @task
+        def deploy() -> None: ...
+
+        made = maintenance_dag(pipeline, window=lambda: add_partitions() >> deploy())
+
+        expected = STEPS.copy()
+        expected[expected.index("wait_out_window") : expected.index("replan")] = ["add_partitions", "deploy"]
+        assert in_order(made) == expected
+        assert made.task_group.children["maintenance_window"].children.keys() == {"add_partitions", "deploy"}  # type: ignore[attr-defined]
+
+
+class TestInAirflow:
+    def test_the_dags_of_this_repository_have_no_import_errors(self) -> None:
+        bag = DagBag(dag_folder=str(DAGS))
+
+        assert bag.import_errors == {}
+        assert set(bag.dags) == {"maintenance__delay_alerts"}
+
+    def test_a_bad_file_is_an_import_error_that_names_line_key_and_fix(self, tmp_path: Path) -> None:
+        shutil.copy(DAGS / "offsets.py", tmp_path)
+        text = (DAGS / "pipelines.yaml").read_text().replace("checkpoint:", "checkpiont:")
+        (tmp_path / "pipelines.yaml").write_text(text)
+        line = 1 + next(number for number, words in enumerate(text.splitlines()) if "checkpiont:" in words)
+
+        bag = DagBag(dag_folder=str(tmp_path))
+
+        [error] = bag.import_errors.values()
+        last = error.strip().splitlines()[-1]
+        assert "PipelineFileError: pipelines.yaml" in last
+        assert f"line {line}, key pipelines.delay_alerts.job.checkpiont" in last
+        assert "do this: remove 'checkpiont' or correct its spelling" in last
+        assert bag.dags == {}
+
+    def test_each_pipeline_has_a_dag(self, tmp_path: Path) -> None:
+        shutil.copy(DAGS / "offsets.py", tmp_path)
+        one = "  {name}:\n    topics: [flights]\n    job: {{application: a.py, checkpoint: {name}}}\n"
+        (tmp_path / "pipelines.yaml").write_text("pipelines:\n" + one.format(name="a") + one.format(name="b.c"))
+
+        bag = DagBag(dag_folder=str(tmp_path))
+
+        assert bag.import_errors == {}
+        assert set(bag.dags) == {"maintenance__a", "maintenance__b.c"}
+
+
+def test_the_steps_can_stand_in_a_dag_of_one_s_own(pipeline: StreamingPipeline) -> None:
+    """The operators ask for nothing that only the factory gives."""
+    from airflow_provider_offsets.operators import SnapshotOffsetsOperator
+
+    @dag(schedule="@hourly")
+    def hourly() -> None:
+        SnapshotOffsetsOperator(task_id="snapshot", pipeline=pipeline)
+
+    assert hourly().task_ids == ["snapshot"]

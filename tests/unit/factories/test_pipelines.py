@@ -1,0 +1,279 @@
+"""``pipelines.yaml``: whatever is wrong with it is told by file, line, key and fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
+from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
+
+WHOLE = """\
+pipelines:
+  delay_alerts:
+    topics: [flights, cancellations]
+    subscription: assign
+    group_id: alerts:1
+    kafka_conn_id: kafka_prod
+    store_conn_id: offsets_prod
+    start_timeout_s: 90
+    job:
+      application: jobs/alerts.py
+      checkpoint: /data/checkpoints/alerts
+      spark_conn_id: spark_prod
+      arguments: [--output, out.db]
+      conf:
+        spark.ui.enabled: false
+        spark.sql.shuffle.partitions: 2
+        spark.app.note: text
+      jars: [jars/*.jar, 'https://repo.example/a.jar']
+      packages: ['org.example:thing:1']
+      py_files: [more.py]
+      log_dir: ../logs
+    stop:
+      graceful_timeout_s: 60
+      signal_timeout_s: 30
+      kill_timeout_s: 10
+    accept_lost: {flights: 3}
+    accept_skipped: {flights: 4}
+"""
+
+SMALL = """\
+pipelines:
+  alerts:
+    topics: [flights]
+    job:
+      application: a.py
+      checkpoint: c
+"""
+
+
+def load(folder: Path, text: str) -> Any:
+    file = folder / "pipelines.yaml"
+    file.write_text(text)
+    return load_pipelines(file)
+
+
+def test_every_key_is_taken(tmp_path: Path) -> None:
+    assert load(tmp_path, WHOLE)["delay_alerts"] == StreamingPipeline(
+        name="delay_alerts",
+        topics=("flights", "cancellations"),
+        subscription=Subscription.ASSIGN,
+        group_id="alerts:1",
+        kafka_conn_id="kafka_prod",
+        store_conn_id="offsets_prod",
+        start_timeout_s=90,
+        job=SparkJob(
+            application=str(tmp_path / "jobs/alerts.py"),
+            checkpoint="/data/checkpoints/alerts",
+            spark_conn_id="spark_prod",
+            arguments=("--output", "out.db"),
+            conf={"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2", "spark.app.note": "text"},
+            jars=f"{tmp_path}/jars/*.jar,https://repo.example/a.jar",
+            packages="org.example:thing:1",
+            py_files=str(tmp_path / "more.py"),
+            log_dir=str(tmp_path.parent / "logs"),
+        ),
+        stop=StopLadder(60, 30, 10),
+        policy=RestartPolicy({"flights": 3}, {"flights": 4}),
+    )
+
+
+def test_the_whole_one_has_every_key_of_the_schema() -> None:
+    """The test of the test above."""
+    pipeline = json.loads(SCHEMA.read_text())["$defs"]["pipeline"]["properties"]
+
+    for key in (*pipeline, *pipeline["job"]["properties"], *pipeline["stop"]["properties"]):
+        assert f"{key}:" in WHOLE
+
+
+def test_most_keys_may_be_left_out(tmp_path: Path) -> None:
+    pipeline = load(tmp_path, SMALL)["alerts"]
+
+    assert pipeline == StreamingPipeline("alerts", ("flights",), SparkJob(str(tmp_path / "a.py"), str(tmp_path / "c")))
+    assert pipeline.group_id == "alerts"
+    assert pipeline.job.folder_for_logs == f"{tmp_path}/c.logs"
+
+
+def test_relative_paths_begin_at_the_file_and_not_at_airflow_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "pipelines.yaml").write_text(SMALL.replace("checkpoint: c", "checkpoint: ../c"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    job = load_pipelines(Path("../pipelines.yaml"))["alerts"].job
+
+    assert (job.application, job.checkpoint) == (str(tmp_path / "a.py"), str(tmp_path.parent / "c"))
+
+
+def changed(old: str, new: str) -> str:
+    assert old in SMALL
+    return SMALL.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("why", "text", "place", "words"),
+    [
+        ("empty", "", None, "is empty · expected: 'pipelines:'"),
+        ("nothing but a remark", "# soon\n", None, "is empty"),
+        ("not YAML", "pipelines: [\n", "line 2", "expected: YAML · do this: correct the line"),
+        ("a tab", "pipelines:\n\talerts: 1\n", "line 2", "expected: YAML"),
+        ("a list", "- alerts\n", "line 1, key (top)", "is not of type 'object'"),
+        ("no pipelines", "pipelines: {}\n", "line 1, key pipelines", "minProperties"),
+        ("a mistyped top key", "pipeline:\n  alerts: {}\n", "line 1, key pipeline:", "expected: only pipelines"),
+        (
+            "a mistyped key of a pipeline",
+            changed("    topics", "    topic: [flights]\n    topics"),
+            "line 3, key pipelines.alerts.topic",
+            "do this: remove 'topic' or correct its spelling",
+        ),
+        (
+            "a mistyped key of a job",
+            changed("      checkpoint: c", "      checkpoint: c\n      checkpiont: d"),
+            "line 7, key pipelines.alerts.job.checkpiont",
+            "expected: only application, arguments, checkpoint, conf",
+        ),
+        (
+            "a key in the wrong place",
+            changed("      checkpoint: c", "      checkpoint: c\n      graceful_timeout_s: 5"),
+            "line 7, key pipelines.alerts.job.graceful_timeout_s",
+            "remove 'graceful_timeout_s'",
+        ),
+        (
+            "no topics",
+            changed("    topics: [flights]\n", ""),
+            "line 2, key pipelines.alerts",
+            "'topics' is a required property · expected: the keys topics, job · do this: add the key",
+        ),
+        (
+            "no checkpoint",
+            changed("      checkpoint: c\n", ""),
+            "line 4, key pipelines.alerts.job",
+            "'checkpoint' is a required property",
+        ),
+        (
+            "an empty list of topics",
+            changed("[flights]", "[]"),
+            "line 3, key pipelines.alerts.topics",
+            "Kafka topics that the job reads.",
+        ),
+        (
+            "text where a list belongs",
+            changed("[flights]", "flights"),
+            "line 3, key pipelines.alerts.topics",
+            "'flights' is not of type 'array'",
+        ),
+        (
+            "a topic that Kafka would not take",
+            changed("[flights]", "[fine, 'a b']"),
+            "line 3, key pipelines.alerts.topics.1",
+            "'a b' does not match",
+        ),
+        (
+            "a number of seconds that is text",
+            changed("    topics", "    start_timeout_s: soon\n    topics"),
+            "line 3, key pipelines.alerts.start_timeout_s",
+            "'soon' is not of type 'integer'",
+        ),
+        (
+            "no time at all",
+            changed("    topics", "    stop: {graceful_timeout_s: 0}\n    topics"),
+            "line 3, key pipelines.alerts.stop.graceful_timeout_s",
+            "0 is less than the minimum of 1",
+        ),
+        (
+            "a subscription that is not tried yet",
+            changed("    topics", "    subscription: subscribe_pattern\n    topics"),
+            "line 3, key pipelines.alerts.subscription",
+            "subscribe (default), or assign",
+        ),
+        (
+            "loss that is accepted by no number",
+            changed("    topics", "    accept_lost: {flights: all}\n    topics"),
+            "line 3, key pipelines.alerts.accept_lost.flights",
+            "'all' is not of type 'integer'",
+        ),
+        (
+            "a mistyped key that has to be there",
+            changed("checkpoint:", "checkpiont:"),
+            "line 6, key pipelines.alerts.job.checkpiont",
+            "do this: remove 'checkpiont' or correct its spelling",
+        ),
+        ("a name with a colon", changed("alerts:", "'a:b':"), "line 2, key pipelines.a:b", "'a:b' does not match"),
+        ("a name with a space", changed("alerts:", "'a b':"), "line 2, key pipelines.a b", "'a b' does not match"),
+        ("a name that is a number", changed("alerts:", "2026:"), "line 2, key pipelines.2026", "not of type 'string'"),
+        (
+            "a conf whose name is a number",
+            changed("checkpoint: c", "checkpoint: c\n      conf:\n        1: x"),
+            "line 8, key pipelines.alerts.job.conf.1",
+            "1 is not of type 'string'",
+        ),
+        ("a tag that would make a Python object", "pipelines: !!python/name:os.system\n", "line 1", "expected: YAML"),
+        ("a character that YAML does not have", "pipelines: \x01\n", None, "expected: YAML"),
+        ("a pipeline with nothing in it", "pipelines:\n  alerts:\n", "line 2, key pipelines.alerts", "None is not"),
+        (
+            "two pipelines that would write one history",
+            SMALL
+            + SMALL.partition("\n")[2]
+            .replace("alerts", "later")
+            .replace("    topics", "    group_id: alerts\n    topics"),
+            "line 8, key pipelines.later.group_id",
+            "'alerts' on topic 'flights' is the group of pipeline 'alerts' too",
+        ),
+        (
+            "two pipelines of one name: YAML would drop the first without a word",
+            SMALL + SMALL.partition("\n")[2],
+            "line 7, key pipelines.alerts",
+            "is there twice",
+        ),
+        (
+            "one key twice: YAML would drop the first without a word",
+            changed("    topics", "    topics: [a]\n    topics"),
+            "line 4, key pipelines.alerts.topics",
+            "is there twice",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_by_line_key_and_fix(
+    why: str, text: str, place: str | None, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineFileError) as refused:
+        load(tmp_path, text)
+
+    said = str(refused.value)
+    assert "pipelines.yaml" in said
+    assert place is None or f"pipelines.yaml, {place}" in said
+    assert words in said
+    assert " · expected: " in said
+    assert " · do this: " in said
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(PipelineFileError, match=r"none\.yaml is not there.*do this: write it, or correct its path"):
+        load_pipelines(tmp_path / "none.yaml")
+
+
+def test_two_pipelines_may_read_one_topic_in_groups_of_their_own(tmp_path: Path) -> None:
+    pipelines = load(tmp_path, SMALL + SMALL.partition("\n")[2].replace("alerts", "later"))
+
+    assert list(pipelines) == ["alerts", "later"]
+    assert len(pipelines) == 2
+
+
+def test_an_unknown_name_is_told_those_that_there_are(tmp_path: Path) -> None:
+    pipelines = load(tmp_path, SMALL)
+
+    assert "alert" not in pipelines
+    with pytest.raises(UnknownPipeline, match=r"'alert' · expected: one of alerts .*pipelines\.yaml"):
+        pipelines["alert"]
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA.read_text()))

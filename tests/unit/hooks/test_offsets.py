@@ -1,0 +1,115 @@
+"""The connection type ``offsets``: a URL, and a password that Airflow masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.errors import InputRefused, StoreUnreachable
+from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.stores.memory import MemoryStore
+from tests.unit.conftest import Connect
+from tests.unit.operations.lab import Lab
+
+PASSWORD = "p@ss/w:rd #1"
+
+
+@pytest.mark.parametrize(
+    ("why", "fields", "url"),
+    [
+        (
+            "a password is put in, quoted",
+            {"extra": {"url": "postgresql://me@db:5432/offsets"}, "password": PASSWORD},
+            "postgresql://me:p%40ss%2Fw%3Ard%20%231@db:5432/offsets",
+        ),
+        (
+            "one that stands in the URL already stays",
+            {"extra": {"url": "postgresql://me:inside@db/offsets"}, "password": PASSWORD},
+            "postgresql://me:inside@db/offsets",
+        ),
+        ("none is needed", {"extra": {"url": "postgresql://me@db/offsets"}}, "postgresql://me@db/offsets"),
+        ("a file has none", {"extra": {"url": "sqlite:////tmp/offsets.db"}}, "sqlite:////tmp/offsets.db"),
+        ("HBase has none", {"extra": {"url": "hbase://thrift:9090/offsets"}}, "hbase://thrift:9090/offsets"),
+        (
+            "options of the URL stay",
+            {"extra": {"url": "postgresql://me@db/offsets?sslmode=require"}, "password": "x-secret"},
+            "postgresql://me:x-secret@db/offsets?sslmode=require",
+        ),
+        (
+            "an IPv6 address stays",
+            {"extra": {"url": "postgresql://me@[::1]:5432/offsets"}, "password": "x-secret"},
+            "postgresql://me:x-secret@[::1]:5432/offsets",
+        ),
+    ],
+)
+def test_the_url_of_a_connection(why: str, fields: dict[str, Any], url: str, connect: Connect) -> None:
+    connect("offsets_default", "offsets", **fields)
+
+    assert OffsetsHook().url == url
+
+
+@pytest.mark.parametrize("extra", [{}, {"url": ""}, {"url": 7}, {"URL": "sqlite:////tmp/offsets.db"}])
+def test_a_connection_without_a_url_is_refused_without_its_password(extra: dict[str, Any], connect: Connect) -> None:
+    connect("offsets_default", "offsets", extra=extra, password=PASSWORD)
+
+    with pytest.raises(InputRefused, match=r"'offsets_default' has no 'url'.*fill in 'Store URL'") as refused:
+        assert OffsetsHook().url
+    assert PASSWORD not in str(refused.value)
+
+
+class TestTheButton:
+    def test_a_store_that_is_there(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect("offsets_default", "offsets", extra={"url": "sqlite:////tmp/offsets.db"})
+        store, closed = MemoryStore(), []
+        monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: store)
+        monkeypatch.setattr(store, "close", lambda: closed.append(True))
+
+        assert OffsetsHook().test_connection() == (True, "The store answers and its tables are there.")
+        assert closed == [True]
+
+    def test_a_store_that_does_not_answer(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect("offsets_default", "offsets", extra={"url": "sqlite:////tmp/offsets.db"})
+        store, closed = MemoryStore(), []
+
+        def away(*arguments: Any) -> Any:
+            raise StoreUnreachable(seen="nobody", expected="an answer", do="start it")
+
+        monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: store)
+        monkeypatch.setattr(store, "scan", away)
+        monkeypatch.setattr(store, "close", lambda: closed.append(True))
+
+        assert OffsetsHook().test_connection() == (False, "nobody · expected: an answer · do this: start it")
+        assert closed == [True]
+
+    @pytest.mark.parametrize("url", ["mysql://me:hunter2-hunter2@db/x", "hbase://me:hunter2-hunter2@thrift/x"])
+    def test_a_url_that_leads_nowhere_is_told_without_its_password(self, url: str, connect: Connect) -> None:
+        connect("offsets_default", "offsets", extra={"url": url})
+
+        works, words = OffsetsHook().test_connection()
+
+        assert works is False
+        assert "do this: correct the URL" in words
+        assert "hunter2" not in words
+
+    def test_a_file_that_is_not_there_is_not_made(self, connect: Connect, tmp_path: Path) -> None:
+        connect("offsets_default", "offsets", extra={"url": f"sqlite:///{tmp_path}/none.db"})
+
+        assert OffsetsHook().test_connection()[0] is False
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_driver_gets_both_secrets(lab: Lab, connect: Connect) -> None:
+    connect("offsets_default", "offsets", extra={"url": "postgresql://me@db/offsets"}, password="db-secret")
+    connect("kafka_default", "kafka", extra={"bootstrap.servers": "broker:9092", "ssl.keystore.password": "key-secret"})
+
+    secrets = driver_secrets(lab.pipeline)
+
+    assert secrets.store_url == "postgresql://me:db-secret@db/offsets"
+    assert secrets.kafka_options == {
+        "kafka.bootstrap.servers": "broker:9092",
+        "kafka.ssl.keystore.password": "key-secret",
+    }
+    assert "secret" not in repr(secrets)

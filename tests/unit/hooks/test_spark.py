@@ -1,0 +1,181 @@
+"""The command line of a submit, and what is refused before anything is stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
+from airflow_provider_offsets.hooks import spark
+from airflow_provider_offsets.hooks.spark import SparkJobHook
+from tests.unit.conftest import Connect
+from tests.unit.operations.lab import Lab
+
+SQLITE, POSTGRES = "sqlite:////tmp/offsets.db", "postgresql://me:hunter2@db/offsets"
+
+
+@pytest.fixture
+def pipeline(lab: Lab, spark_submit: Path, connect: Connect) -> StreamingPipeline:
+    Path(lab.pipeline.job.application).write_text("")
+    connect("spark_default", "spark", host="local[2]")
+    return lab.pipeline
+
+
+def with_job(pipeline: StreamingPipeline, **more: Any) -> StreamingPipeline:
+    return replace(pipeline, job=replace(pipeline.job, **more))
+
+
+class TestModes:
+    @pytest.mark.parametrize(
+        ("master", "store"),
+        [
+            ("local", SQLITE),
+            ("local[2]", SQLITE),
+            ("local[*]", POSTGRES),
+            ("spark://master.example", POSTGRES),
+            ("yarn", POSTGRES),
+        ],
+    )
+    def test_these_are_taken(self, master: str, store: str, pipeline: StreamingPipeline, connect: Connect) -> None:
+        connect("spark_default", "spark", host=master)
+
+        SparkJobHook(pipeline).check(store)
+
+    @pytest.mark.parametrize(
+        ("why", "connection", "store", "words"),
+        [
+            ("Spark Connect", {"host": "sc://spark.example"}, POSTGRES, "is Spark Connect"),
+            (
+                "cluster mode, by extra",
+                {"host": "yarn", "extra": {"deploy-mode": "cluster"}},
+                POSTGRES,
+                "deploy mode 'cluster'",
+            ),
+            ("SQLite is a file of one host", {"host": "spark://master.example"}, SQLITE, "a SQLite store with master"),
+            ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "a SQLite store with master 'yarn'"),
+        ],
+    )
+    def test_these_are_refused(
+        self,
+        why: str,
+        connection: dict[str, Any],
+        store: str,
+        words: str,
+        pipeline: StreamingPipeline,
+        connect: Connect,
+    ) -> None:
+        connect("spark_default", "spark", **connection)
+
+        with pytest.raises(ModeUnsupported, match=words) as refused:
+            SparkJobHook(pipeline).check(store)
+        assert "hunter2" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("executor", "taken"),
+        [
+            ("LocalExecutor", True),
+            ("KubernetesExecutor", False),
+            ("CeleryExecutor", False),
+            ("LocalExecutor,KubernetesExecutor", False),
+            ("airflow.providers.celery.executors.celery_executor.CeleryExecutor", False),
+        ],
+    )
+    def test_an_executor_that_takes_the_driver_away_is_refused(
+        self, executor: str, taken: bool, pipeline: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+        if taken:
+            SparkJobHook(pipeline).check(SQLITE)
+        else:
+            with pytest.raises(ModeUnsupported, match=r"Airflow's executor.*run this DAG with LocalExecutor"):
+                SparkJobHook(pipeline).check(SQLITE)
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("why", "change", "words"),
+        [
+            ("mistyped", lambda it: with_job(it, application="/nowhere/job.py"), "'/nowhere/job.py'.*is not a file"),
+            ("a folder", lambda it: with_job(it, application="/"), "'/'.*is not a file"),
+            ("a jar", lambda it: with_job(it, jars="/nowhere/a.jar"), "jar '/nowhere/a.jar' is not there"),
+            ("a pattern", lambda it: with_job(it, jars="/nowhere/*.jar"), r"jar '/nowhere/\*.jar' is not there"),
+        ],
+    )
+    def test_what_is_not_there_is_named(
+        self,
+        why: str,
+        change: Callable[[StreamingPipeline], StreamingPipeline],
+        words: str,
+        pipeline: StreamingPipeline,
+    ) -> None:
+        with pytest.raises(InputRefused, match=words):
+            SparkJobHook(change(pipeline)).check(SQLITE)
+
+    def test_no_spark_submit(
+        self, pipeline: StreamingPipeline, spark_submit: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(spark_submit.parent))
+        spark_submit.unlink()
+
+        with pytest.raises(InputRefused, match=r"no 'spark-submit' on the PATH.*install pyspark beside Airflow"):
+            SparkJobHook(pipeline).check(SQLITE)
+
+
+class TestCommand:
+    def command(self, pipeline: StreamingPipeline, folder: Path) -> list[str]:
+        conf = {"spark.offsets.settings.file": "/logs/1.settings.json", "spark.offsets.pipeline": pipeline.name}
+        return SparkJobHook(pipeline).command(conf, log_dir=folder)
+
+    def test_it_is_what_spark_submit_takes(self, pipeline: StreamingPipeline, tmp_path: Path) -> None:
+        for name in ("a.jar", "b.jar", "c.txt"):
+            (tmp_path / name).write_text("")
+        full = with_job(
+            pipeline,
+            arguments=("--output", "a file"),
+            conf={"spark.ui.enabled": "false"},
+            jars=f"{tmp_path}/*.jar",
+            packages="org.example:thing:1",
+            py_files="/more.py",
+        )
+
+        argv = self.command(full, tmp_path)
+
+        pairs = {argv[index]: argv[index + 1] for index in range(len(argv) - 1) if argv[index].startswith("--")}
+        confs = {argv[index + 1] for index, word in enumerate(argv) if word == "--conf"}
+        assert argv[0] == "spark-submit"
+        assert pairs["--master"] == "local[2]"
+        assert pairs["--name"] == "delay_alerts"
+        assert pairs["--jars"] == f"{tmp_path}/a.jar,{tmp_path}/b.jar"
+        assert pairs["--packages"] == "org.example:thing:1"
+        shipped, more = pairs["--py-files"].split(",")
+        assert Path(shipped).is_file()
+        assert more == "/more.py"
+        assert {"spark.ui.enabled=false", "spark.offsets.pipeline=delay_alerts"} <= confs
+        assert argv[-3:] == [full.job.application, "--output", "a file"]
+
+    def test_the_settings_win_over_a_conf_of_the_same_name(self, pipeline: StreamingPipeline, tmp_path: Path) -> None:
+        argv = self.command(with_job(pipeline, conf={"spark.offsets.pipeline": "other"}), tmp_path)
+
+        assert "spark.offsets.pipeline=delay_alerts" in argv
+        assert "spark.offsets.pipeline=other" not in argv
+
+    def test_no_connection_s_password_is_in_it(
+        self, pipeline: StreamingPipeline, connect: Connect, tmp_path: Path
+    ) -> None:
+        connect("spark_default", "spark", host="local[2]", login="me", password="hunter2-hunter2")
+        connect("offsets_default", "offsets", extra={"url": POSTGRES}, password="hunter2-hunter2")
+        connect("kafka_default", "kafka", extra={"sasl.password": "hunter2-hunter2"})
+
+        assert "hunter2" not in json.dumps(self.command(pipeline, tmp_path))
+
+    def test_a_jar_by_url_is_left_to_spark(self) -> None:
+        assert spark._jars("https://repo.example/a.jar,hdfs://b/*.jar") == [
+            "https://repo.example/a.jar",
+            "hdfs://b/*.jar",
+        ]

@@ -1,0 +1,166 @@
+"""Processes are known by more than their pid, and a driver outlives whoever launched it. Real processes here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_offsets.jobs.detached import Launch, launch
+from airflow_provider_offsets.jobs.process import identify, is_alive, signal_group, this_process
+
+WAITS = "import sys; print('up', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own that waits for its input to end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    with process:
+        yield process
+        process.kill()
+
+
+class TestIdentity:
+    def test_this_process_lives(self) -> None:
+        me = this_process()
+
+        assert (me.pid, me.host) == (os.getpid(), socket.gethostname())
+        assert is_alive(me) is True
+
+    def test_one_that_ended_does_not(self, child: subprocess.Popen[bytes]) -> None:
+        known = identify(child.pid)
+        assert known is not None
+        assert is_alive(known) is True
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+        assert identify(child.pid) is None, "a zombie is nobody: its parent has not looked yet"
+        assert is_alive(known) is False
+        child.wait()
+        assert is_alive(known) is False
+
+    @pytest.mark.parametrize(
+        ("why", "change", "alive"),
+        [
+            ("the pid was given away", {"start_ticks": 1}, False),
+            ("the machine was started anew", {"boot_id": "another"}, False),
+            ("it is on another machine: nobody can tell", {"host": "elsewhere.example"}, None),
+        ],
+    )
+    def test_a_pid_alone_is_not_enough(self, why: str, change: dict[str, object], alive: bool | None) -> None:
+        assert is_alive(replace(this_process(), **change)) is alive  # type: ignore[arg-type]
+
+    def test_a_name_with_brackets_and_spaces_is_no_trouble(self, tmp_path: Path) -> None:
+        program = tmp_path / "a) b ("
+        program.symlink_to("/bin/cat")
+        with subprocess.Popen([program], stdin=subprocess.PIPE) as process:
+            found = identify(process.pid)
+            assert process.stdin is not None
+            process.stdin.close()
+
+        assert found is not None
+        assert found.pid == process.pid
+
+
+class TestSignals:
+    def test_the_whole_group_gets_it(self, child: subprocess.Popen[bytes]) -> None:
+        known = identify(child.pid)
+        assert known is not None
+
+        assert signal_group(known, signal.SIGTERM) is True
+        assert child.wait() == -signal.SIGTERM
+        assert signal_group(known, signal.SIGTERM) is False
+
+    @pytest.mark.parametrize("change", [{"start_ticks": 1}, {"host": "elsewhere.example"}])
+    def test_a_stranger_under_that_pid_does_not(
+        self, change: dict[str, object], child: subprocess.Popen[bytes]
+    ) -> None:
+        known = identify(child.pid)
+        assert known is not None
+
+        assert signal_group(replace(known, **change), signal.SIGKILL) is False  # type: ignore[arg-type]
+        assert child.poll() is None
+
+
+class TestLaunch:
+    def end_of(self, launched: Launch) -> None:
+        assert launched.process is not None
+        os.waitpid(launched.process.pid, 0)
+
+    def test_it_is_in_a_session_of_its_own_with_a_log_and_no_input(self, tmp_path: Path) -> None:
+        code = "import os, sys; print(os.getsid(0) == os.getpid(), sys.stdin.read() == '', sorted(os.environ))"
+        log = tmp_path / "logs" / "1.log"
+
+        launched = launch("op@1", [sys.executable, "-c", code], log=str(log), env={"ONLY": "this"})
+        self.end_of(launched)
+
+        first, second, names = log.read_text().split(maxsplit=2)
+        assert (first, second) == ("True", "True")
+        assert "'ONLY'" in names
+        assert "'PATH'" not in names
+        assert log.stat().st_mode & 0o777 == 0o600
+        assert launched.is_alive is False
+
+    def test_errors_go_to_the_same_log(self, tmp_path: Path) -> None:
+        launched = launch("op@1", [sys.executable, "-c", "1 / 0"], log=str(tmp_path / "log"), env={})
+        self.end_of(launched)
+
+        assert launched.log_tail(lines=1) == "ZeroDivisionError: division by zero"
+
+    def test_no_open_file_of_ours_is_left_in_its_hands(self, tmp_path: Path) -> None:
+        """A pipe that it kept would keep ``make … | tee`` waiting for as long as the job runs."""
+        reading, writing = os.pipe()
+        os.set_inheritable(writing, True)
+        code = "import os; print([n for n in os.listdir('/proc/self/fd') if int(n) > 2])"
+        launched = launch("op@1", [sys.executable, "-c", code], log=str(tmp_path / "log"), env={})
+        self.end_of(launched)
+        os.close(reading)
+        os.close(writing)
+
+        assert launched.log_tail() == "['3']", "the one that is there is the listing's own"
+
+    def test_a_program_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            launch("op@1", ["no-such-program"], log=str(tmp_path / "log"), env={})
+
+
+class TestLogTail:
+    @pytest.mark.parametrize(
+        ("why", "text", "tail"),
+        [
+            ("no log", None, ""),
+            ("an empty log", "", ""),
+            ("the last lines", "1\n2\n3\n4\n", "3\n4"),
+            ("Spark's chatter is left out", "26/01/01 INFO Driver: up\nboom\n26/01/01 INFO Driver: bye\n", "boom"),
+            ("empty lines are left out", "boom\n\n\n", "boom"),
+            ("bytes that are no text are shown as well as can be", "a\udcffb\n", "a\ufffdb"),
+        ],
+    )
+    def test_it_gives_what_helps(self, why: str, text: str | None, tail: str, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        if text is not None:
+            log.write_bytes(text.encode(errors="surrogateescape"))
+
+        assert Launch("op@1", None, str(log)).log_tail(lines=2) == tail
+
+    def test_of_a_long_log_the_end_is_read(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        log.write_text("x" * 1_000_000 + "\nboom\n")
+
+        assert Launch("op@1", None, str(log)).log_tail(lines=1) == "boom"
+
+
+def test_a_launch_that_was_never_seen_is_not_alive() -> None:
+    assert Launch("op@1", None, "/log").is_alive is False

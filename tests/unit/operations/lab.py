@@ -1,0 +1,307 @@
+"""A machine in memory: processes, a clock, and a driver that does what Spark and the runtime do with the checkpoint,
+the history and the control cells. Nothing here sleeps, and nothing leaves the test's own folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import (
+    BegunBatch,
+    DriverState,
+    Ended,
+    EndedHow,
+    Heartbeat,
+    Operation,
+    ProcessIdentity,
+)
+from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.position import Position, TopicPartition, ranges_between
+from airflow_provider_offsets.errors import Fenced
+from airflow_provider_offsets.jobs import detached
+from airflow_provider_offsets.jobs.detached import Launch
+from airflow_provider_offsets.operations import stopping, submitting, watching
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
+from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, LogEntry, last_entry, read_state
+from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.memory import MemoryStore
+from airflow_provider_offsets.testing.fake_kafka import FakeKafka
+
+TOPIC = "flights"
+NAME = "delay_alerts"
+HERE, ELSEWHERE = "worker-1", "worker-2"
+SECRETS = Secrets("postgresql://me:hunter2@db/offsets", {"kafka.bootstrap.servers": "broker:9092"})
+
+
+class Clock:
+    """Stands in for the ``time`` module: sleeping is what lets time, and the drivers, go on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.on_tick: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time_ns(self) -> int:
+        return int(self.now * 1_000_000_000)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.on_tick()
+
+
+@dataclass
+class Driver:
+    """One launched driver: the program of a pipeline and Spark in one."""
+
+    lab: Lab
+    launch_id: str
+    process: ProcessIdentity
+    log: Path
+    settings: Settings
+    epoch: int = 0
+    query_id: str = "query-1"
+    obeys: bool = True
+    """False: deaf to stop requests."""
+
+    def tick(self) -> None:
+        """Do one step of what a live driver does: claim, then obey a stop, or run the next batch, or stand idle."""
+        if not self.is_alive:
+            return
+        if not self.epoch:
+            self._claim()
+        elif self.obeys and self.control.stop_request(self.epoch) is not None:
+            self.end(EndedHow.STOPPED)
+        else:
+            self._batch_or_idle()
+
+    @property
+    def control(self) -> Control:
+        return Control(self.lab.store, self.settings.pipeline)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process in self.lab.alive
+
+    def die(self, words: str = "") -> None:
+        """Be gone without a word to the store; ``words`` are what the log ends with."""
+        self.lab.alive.discard(self.process)
+        if words:
+            self.log.write_text(words)
+
+    def end(self, how: EndedHow, message: str = "") -> None:
+        newest = next(self.lab.store.newest_first(self.settings.stream), None)
+        mine = newest is not None and newest.epoch == self.epoch
+        self.control.end(
+            self.epoch,
+            Ended(how, 1, newest.batch_id if newest and mine else -1, newest.end if newest and mine else None, message),
+        )
+        self.lab.alive.discard(self.process)
+
+    def _claim(self) -> None:
+        newest = next(self.lab.store.newest_first(self.settings.stream), None)
+        after = None if newest is None else newest.row_time_ms
+        try:
+            self.epoch = self.control.claim_epoch(
+                self.settings.claim, self.process, at_ms=5, after_row_time_ms=after
+            ).number
+        except Fenced as error:
+            self.die(f"Fenced: {error}")
+
+    def _batch_or_idle(self) -> None:
+        checkpoint = LocalCheckpoint(self.settings.claim.checkpoint)
+        state = read_state(checkpoint)
+        if state is None:
+            checkpoint.create("metadata", f'{{"id":"{self.query_id}"}}')
+            checkpoint.create("sources/0/0", f"\0v1\n{self.settings.claim.start.to_json()}")
+            state = read_state(checkpoint)
+        assert state is not None
+        if state.closed_by is not None:
+            self.die("CONCURRENT_STREAM_LOG_UPDATE")
+            return
+        live = self.lab.kafka.live_topics([TOPIC]).end
+        end = state.planned or live
+        batch_id = state.committed_batch_id + 1 if state.planned_batch_id is None else state.planned_batch_id
+        if end == state.committed and state.planned is None:
+            self._idle(state.committed)
+            return
+        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + batch_id, "conf": {}}, end)
+        checkpoint.create(f"offsets/{batch_id}", entry.to_text())
+        ranges = ranges_between(state.committed, end)
+        self.control.begin(self.epoch, BegunBatch(batch_id, state.query_id, 1000 + batch_id, ranges))
+        batch = Batch(end, 1000 + batch_id, batch_id, state.query_id, self.epoch, state.committed)
+        self.lab.store.append(self.settings.stream, batch)
+        checkpoint.create(f"commits/{batch_id}", 'v1\n{"nextBatchWatermarkMs":0}')
+
+    def _idle(self, position: Position) -> None:
+        before = self.control.heartbeat(self.epoch)
+        entry = last_entry(LocalCheckpoint(self.settings.claim.checkpoint))
+        beat = 1 if before is None else before.beat + 1
+        self.control.beat(
+            self.epoch, Heartbeat(beat, DriverState.IDLE, 1, None, position if entry is None else entry.end)
+        )
+
+
+class Crash(BaseException):
+    """SIGKILL, as far as a test can have it: nothing but a ``finally`` sees it."""
+
+
+@dataclass
+class Fuse:
+    """Raises ``Crash`` at the k-th write of a task, before it or right after it. 0 never does."""
+
+    at: int = 0
+    after: bool = False
+    writes: int = 0
+    is_blown: bool = False
+    is_lit: bool = False
+
+    def write(self, act: Callable[[], Any]) -> Any:
+        if not self.is_lit:
+            return act()
+        self.writes += 1
+        if self.writes != self.at:
+            return act()
+        self.is_blown, self.is_lit = True, False
+        if self.after:
+            act()
+        raise Crash(f"{'after' if self.after else 'before'} write {self.at}")
+
+    @contextmanager
+    def lit(self) -> Iterator[None]:
+        """What is written in here is written by a task that may be killed."""
+        self.is_lit = not self.is_blown
+        try:
+            yield
+        finally:
+            self.is_lit = False
+
+
+class FusedStore:
+    """What a task sees of the store; a driver sees the store itself."""
+
+    def __init__(self, store: MemoryStore, fuse: Fuse) -> None:
+        self._store, self._fuse = store, fuse
+
+    def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
+        return bool(self._fuse.write(lambda: self._store.check_and_put(pipeline, name, expected, value)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@dataclass
+class Lab:
+    """One pipeline on one machine."""
+
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+    store: MemoryStore = field(default_factory=MemoryStore)
+    kafka: FakeKafka = field(default_factory=FakeKafka)
+    alive: set[ProcessIdentity] = field(default_factory=set)
+    drivers: list[Driver] = field(default_factory=list)
+    fuse: Fuse = field(default_factory=Fuse)
+    environments: list[Mapping[str, str]] = field(default_factory=list)
+    commands: list[list[str]] = field(default_factory=list)
+    signalled: list[int] = field(default_factory=list)
+    on_launch: Callable[[Driver], None] = lambda driver: None
+    newest_first: bool = False
+    """Which of two drivers comes first at a tick."""
+    stop: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=10))
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock.on_tick = self.tick
+        self.kafka.create_topic(TOPIC, partitions=2)
+        self.feed(100)
+
+    def tick(self) -> None:
+        for driver in reversed(self.drivers) if self.newest_first else list(self.drivers):
+            driver.tick()
+
+    def feed(self, count: int, *partitions: int) -> None:
+        for partition in partitions or (0, 1):
+            self.kafka.append(TOPIC, partition, count)
+
+    @property
+    def pipeline(self) -> StreamingPipeline:
+        job = SparkJob(str(self.folder / "job.py"), str(self.folder / "checkpoint"), log_dir=str(self.folder / "logs"))
+        return StreamingPipeline(NAME, (TOPIC,), job, stop=self.stop, start_timeout_s=20, **self.more)
+
+    def world(self, operation: str = "op", store: Any = None) -> World:
+        """The world of an operation that is open, as every task opens it."""
+        world = World(
+            self.pipeline, operation, FusedStore(self.store, self.fuse) if store is None else store, self.kafka
+        )
+        world.control.open_operation(Operation(operation, "maintenance", "a test"))
+        return world
+
+    @property
+    def control(self) -> Control:
+        return Control(self.store, NAME)
+
+    def launch(self, launch_id: str, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Launch:
+        """Stands in for ``jobs.detached.launch``: a driver that lives, and has read its settings."""
+        file = Path(command[-1])
+        settings = codec.loads(Settings, file.read_text())
+        file.unlink()
+        process = ProcessIdentity(HERE, "boot-1", 100 + len(self.drivers), 7)
+        driver = Driver(self, launch_id, process, Path(log), settings)
+        driver.log.write_text("")
+        self.alive.add(process)
+        self.drivers.append(driver)
+        self.environments.append(env)
+        self.commands.append(list(command))
+        self.on_launch(driver)
+        return Launch(launch_id, process if driver.is_alive else None, log)
+
+    def is_alive(self, process: ProcessIdentity) -> bool | None:
+        return process in self.alive if process.host == HERE else None
+
+    def signal_group(self, process: ProcessIdentity, number: int) -> bool:
+        if not self.is_alive(process):
+            return False
+        self.signalled.append(int(number))
+        return True
+
+    @property
+    def driver(self) -> Driver:
+        """The one that was launched last."""
+        return self.drivers[-1]
+
+    def command(self, conf: Mapping[str, str]) -> list[str]:
+        return ["spark-submit", conf[FILE_KEY]]
+
+    def at(self, *offsets: int) -> Position:
+        return Position({TopicPartition(TOPIC, number): offset for number, offset in enumerate(offsets)})
+
+    def wipe(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+
+def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Let the operations see this machine instead of the real one."""
+    create, write = LocalCheckpoint.create, Settings.write
+    for module in (detached, stopping, watching):
+        monkeypatch.setattr(module, "is_alive", lab.is_alive)
+    monkeypatch.setattr(stopping, "signal_group", lab.signal_group)
+    for module in (stopping, submitting):
+        monkeypatch.setattr(module, "time", lab.clock)
+    monkeypatch.setattr(submitting, "launch", lambda *a, **k: lab.fuse.write(lambda: lab.launch(*a, **k)))
+    monkeypatch.setattr(LocalCheckpoint, "create", lambda *a: lab.fuse.write(lambda: create(*a)))
+    monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))
+    # What is written is read back by this very process: it need not reach the disk.
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    return lab

@@ -1,0 +1,39 @@
+"""The steps of a maintenance, as the operators take them."""
+
+from __future__ import annotations
+
+from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy
+from airflow_provider_offsets.operations.applying import Applied, apply_plan
+from airflow_provider_offsets.operations.planning import make_plan
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
+from airflow_provider_offsets.operations.submitting import Started, submit_job
+from tests.unit.operations.lab import SECRETS, Lab
+
+
+def plan(lab: Lab, start: str = "committed", operation: str = "op") -> RestartPlan:
+    return make_plan(lab.world(operation), start, RestartPolicy())
+
+
+def apply(lab: Lab, start: str = "committed", operation: str = "op") -> Applied:
+    return apply_plan(lab.world(operation), plan(lab, start, operation))
+
+
+def submit(lab: Lab, applied: Applied, operation: str = "op") -> Started:
+    return submit_job(lab.world(operation), applied, lab.command, SECRETS)
+
+
+def start(lab: Lab, start: str = "committed", operation: str = "first") -> Started:
+    """Plan, apply, submit: the job runs then, and has read all that there is."""
+    return submit(lab, apply(lab, start, operation), operation)
+
+
+def stop(lab: Lab, operation: str = "op") -> StopResult:
+    world = lab.world(operation)
+    asked = ask_to_stop(world, reason="upgrade", at_ms=1)
+    return asked if isinstance(asked, StopResult) else await_stop(world, asked, lab.stop)
+
+
+def rest(lab: Lab) -> None:
+    """A pipeline that has run, and was stopped by another operation."""
+    start(lab, operation="first")
+    stop(lab, operation="second")

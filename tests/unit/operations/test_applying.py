@@ -1,0 +1,219 @@
+"""A plan is applied against what it saw, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow, ProcessIdentity
+from airflow_provider_offsets.core.plan import RestartForm, RestartPlan
+from airflow_provider_offsets.errors import PlanRefused, SelectorError, WorldChanged
+from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
+from airflow_provider_offsets.operations.planning import recorded_plan
+from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, close, last_entry, read_state
+from tests.unit.operations import steps
+from tests.unit.operations.lab import HERE, TOPIC, Lab
+from tests.unit.operations.test_crash import checkpoints
+
+
+def another_epoch(lab: Lab) -> None:
+    newest = lab.control.newest_epoch()
+    assert newest is not None
+    claim = newest.claim
+    lab.control.claim_epoch(
+        Claim(2, "other", "other@1", claim.checkpoint, claim.start, claim.identity),
+        ProcessIdentity(HERE, "boot-1", 1, 1),
+        at_ms=1,
+    )
+    lab.control.end(2, Ended(EndedHow.STOPPED, 2))
+
+
+def another_batch(lab: Lab) -> None:
+    lab.store.append(lab.pipeline.stream, Batch(lab.at(100, 120), 5000, 1, "query-1", 1, lab.at(100, 100)))
+
+
+def another_topic(lab: Lab) -> None:
+    lab.kafka.recreate_topic(TOPIC, 2)
+
+
+def another_planned_batch(lab: Lab) -> None:
+    checkpoint = LocalCheckpoint(lab.pipeline.job.checkpoint)
+    entry = last_entry(checkpoint)
+    assert entry is not None
+    checkpoint.create("offsets/1", entry.to_text())
+
+
+def another_commit(lab: Lab) -> None:
+    another_planned_batch(lab)
+    LocalCheckpoint(lab.pipeline.job.checkpoint).create("commits/1", "v1\n{}")
+
+
+def closed_by_another(lab: Lab) -> None:
+    close(LocalCheckpoint(lab.pipeline.job.checkpoint), "other")
+
+
+def gone(lab: Lab) -> None:
+    for file in Path(lab.pipeline.job.checkpoint).rglob("*/*"):
+        if file.is_file():
+            file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (another_epoch, "epoch was 1 and is 2"),
+        (another_batch, r'stored was Position\(\{"flights":\{"0":100,"1":100\}\}\) and is .*"1":120'),
+        (another_topic, "identity was .*fake-topic-id-1.* and is .*fake-topic-id-2"),
+        (another_planned_batch, "planned_batch_id was None and is 1"),
+        (another_commit, "committed_batch_id was 0 and is 1"),
+        (closed_by_another, "closed_by was None and is 'other'"),
+        (gone, "checkpoint was '.*checkpoint' and is None"),
+    ],
+)
+@pytest.mark.parametrize("start", ["committed", "shift:-30"])
+def test_what_changed_since_the_plan_is_named_and_nothing_is_written(
+    start: str, change: Callable[[Lab], None], named: str, lab: Lab
+) -> None:
+    steps.rest(lab)
+    plan = steps.plan(lab, start)
+    change(lab)
+    before = checkpoints(lab.folder)
+
+    with pytest.raises(WorldChanged, match=named):
+        apply_plan(lab.world(), plan)
+
+    assert checkpoints(lab.folder) == before
+    assert recorded_application(lab.world()) is None
+
+
+def test_records_that_come_meanwhile_are_no_change(lab: Lab) -> None:
+    steps.rest(lab)
+    plan = steps.plan(lab)
+    lab.feed(1000)
+
+    assert apply_plan(lab.world(), plan).plan == plan
+
+
+def test_a_job_that_runs_is_not_given_another_start(lab: Lab) -> None:
+    steps.start(lab, operation="first")
+    plan = steps.plan(lab, "shift:-30")
+    before = checkpoints(lab.folder)
+
+    with pytest.raises(WorldChanged, match=r"epoch 1 of 'delay_alerts' runs.*stop it with StopStreamingJobOperator"):
+        apply_plan(lab.world(), plan)
+
+    assert checkpoints(lab.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("why", "start", "problem"),
+    [
+        ("what nobody has read would be left out", "shift:+10", "skip"),
+        ("nothing is there to read from", 'offsets:{"flights":{"0":900}}', "offset past the end"),
+    ],
+)
+def test_a_plan_with_problems_cannot_be_applied(why: str, start: str, problem: str, lab: Lab) -> None:
+    steps.rest(lab)
+    lab.feed(50)
+    plan = steps.plan(lab, start)
+    before = checkpoints(lab.folder)
+
+    with pytest.raises(PlanRefused, match=problem) as refused:
+        apply_plan(lab.world(), plan)
+
+    assert refused.value.problems == plan.problems
+    assert checkpoints(lab.folder) == before
+    assert recorded_application(lab.world()) is None
+
+
+class TestForms:
+    def test_resume_touches_no_file(self, lab: Lab) -> None:
+        steps.rest(lab)
+        before = checkpoints(lab.folder)
+
+        applied = steps.apply(lab)
+
+        assert applied.plan.form is RestartForm.RESUME
+        assert applied.checkpoint == lab.pipeline.job.checkpoint
+        assert checkpoints(lab.folder) == before
+
+    def test_reposition_seeds_beside_and_closes_the_old_one(self, lab: Lab) -> None:
+        steps.rest(lab)
+
+        applied = steps.apply(lab, "shift:-30")
+
+        assert applied.checkpoint == f"{lab.pipeline.job.checkpoint}-{applied.plan.fingerprint}"
+        old, new = (read_state(LocalCheckpoint(each)) for each in (lab.pipeline.job.checkpoint, applied.checkpoint))
+        assert old is not None
+        assert new is not None
+        assert old.closed_by == "op"
+        assert (new.committed, new.closed_by, new.query_id) == (lab.at(70, 70), None, old.query_id)
+        assert new.committed_batch_id > old.committed_batch_id
+
+    def test_fresh_leaves_the_folder_to_spark(self, lab: Lab) -> None:
+        applied = steps.apply(lab)
+
+        assert applied.plan.form is RestartForm.FRESH
+        assert applied.checkpoint == lab.pipeline.job.checkpoint
+        assert checkpoints(lab.folder) == {}
+
+    def test_applied_twice_it_is_the_same(self, lab: Lab) -> None:
+        steps.rest(lab)
+        plan = steps.plan(lab, "shift:-30")
+
+        first = apply_plan(lab.world(), plan)
+        content = checkpoints(lab.folder)
+
+        assert apply_plan(lab.world(), plan) == first == recorded_application(lab.world())
+        assert checkpoints(lab.folder) == content
+
+    def test_once_the_job_runs_it_is_what_was_applied(self, lab: Lab) -> None:
+        """The task is cleared and run again after the submit."""
+        steps.rest(lab)
+        plan = steps.plan(lab, "shift:-30")
+        applied = apply_plan(lab.world(), plan)
+        steps.submit(lab, applied)
+
+        assert apply_plan(lab.world(), plan) == applied
+
+
+class TestPlanning:
+    def test_the_plan_is_kept_with_its_operation(self, lab: Lab) -> None:
+        plan = steps.plan(lab)
+
+        assert recorded_plan(lab.world()) == plan
+        assert recorded_plan(lab.world("other")) is None
+
+    def test_planned_again_the_newest_one_counts(self, lab: Lab) -> None:
+        steps.rest(lab)
+        first, second = steps.plan(lab, "shift:-30"), steps.plan(lab, "shift:-10")
+
+        assert first.fingerprint != second.fingerprint
+        assert recorded_plan(lab.world()) == second
+
+    def test_once_the_job_runs_it_is_the_plan_that_started_it(self, lab: Lab) -> None:
+        started_by: RestartPlan = steps.plan(lab)
+        steps.submit(lab, apply_plan(lab.world(), started_by))
+
+        assert steps.plan(lab, "earliest") == started_by
+
+    @pytest.mark.parametrize("start", ["", "comitted", "offsets:", "shift:x", "latest"])
+    def test_a_selector_that_cannot_be_read_leaves_no_plan(self, start: str, lab: Lab) -> None:
+        with pytest.raises(SelectorError):
+            steps.plan(lab, start)
+
+        assert recorded_plan(lab.world()) is None
+
+    def test_planning_changes_nothing_but_its_own_record(self, lab: Lab) -> None:
+        steps.start(lab)
+        before = checkpoints(lab.folder)
+        cells = dict(lab.store.scan(lab.pipeline.name, ""))
+
+        steps.plan(lab, "shift:-30")
+
+        assert checkpoints(lab.folder) == before
+        after = dict(lab.store.scan(lab.pipeline.name, ""))
+        assert {name for name in after if after[name] != cells.get(name)} == {"operation/op"}

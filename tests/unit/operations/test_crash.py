@@ -1,0 +1,228 @@
+"""The crash law: kill a task at any of its writes, run it again, and the end is that of a run that nobody killed.
+
+Tasks are killed before and right after each write: to the control store, to a checkpoint, of the driver's settings,
+and the launch itself, whose driver then is an orphan that nobody has recorded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.plan import RestartForm, RestartPlan, RestartPolicy
+from airflow_provider_offsets.operations.applying import Applied, apply_plan, recorded_application
+from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
+from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.world import World
+from tests.unit.operations.lab import SECRETS, Crash, Fuse, Lab, install
+
+Step = Callable[[Lab, World], Any]
+
+WHEN = {RestartForm.FRESH: "committed", RestartForm.RESUME: "committed", RestartForm.REPOSITION: "shift:-30"}
+"""Which selector leads to which form: a fresh start is one of a pipeline that never ran."""
+
+
+def stop(lab: Lab, world: World) -> None:
+    asked = ask_to_stop(world, reason="", at_ms=1)
+    if not isinstance(asked, StopResult):
+        await_stop(world, asked, lab.pipeline.stop)
+
+
+def plan(start: str) -> Step:
+    return lambda lab, world: make_plan(world, start, RestartPolicy())
+
+
+def snapshot(label: str) -> Step:
+    return lambda lab, world: world.take_snapshot(label, reason="", taken_at="2026-01-01T00:00:00Z")
+
+
+def apply(lab: Lab, world: World) -> None:
+    planned = recorded_plan(world)
+    assert planned is not None
+    apply_plan(world, planned)
+
+
+def submit(lab: Lab, world: World) -> None:
+    applied = recorded_application(world)
+    assert applied is not None
+    submit_job(world, applied, lab.command, SECRETS)
+
+
+def chain(start: str) -> list[tuple[str, Step]]:
+    """The steps of the maintenance DAG, by name."""
+    return [
+        ("snapshot_before", snapshot("before")),
+        ("plan", plan(start)),
+        ("stop", stop),
+        ("snapshot_at_rest", snapshot("at-rest")),
+        ("replan", plan(start)),
+        ("apply", apply),
+        ("submit", submit),
+    ]
+
+
+def ran_before(lab: Lab) -> None:
+    """Let the pipeline have a first epoch with batches, and records that nobody has read yet."""
+    for _, step in chain("committed"):
+        step(lab, lab.world("first"))
+    lab.feed(50)
+
+
+def run(lab: Lab, form: RestartForm, crash: Fuse) -> str:
+    """Run the chain, run the step that was killed again, and give the name of that step."""
+    if form is not RestartForm.FRESH:
+        ran_before(lab)
+    lab.fuse = crash
+    killed = ""
+    for name, step in chain(WHEN[form]):
+        try:
+            with crash.lit():
+                step(lab, lab.world())
+        except Crash:
+            killed = name
+            step(lab, lab.world())
+    settle(lab)
+    return killed
+
+
+def settle(lab: Lab) -> None:
+    """Let the drivers read all that there is; an orphan that was slow comes to its claim too."""
+    for _ in range(4):
+        lab.tick()
+
+
+def end_state(lab: Lab) -> dict[str, Any]:
+    """All that a person could tell two ends apart by; which launch and which process it was is no part of it."""
+    operation = lab.control.operation("op")
+    assert operation is not None
+    planned, applied = lab.control.step("op", "plan", RestartPlan), lab.control.step("op", "applied", Applied)
+    return {
+        "epochs": [anonymous(epoch) for epoch in lab.control.epochs()],
+        "ended": [ended and ended.how for ended in map(lab.control.ended, range(1, 4))],
+        "batches": list(lab.store.oldest_first(lab.pipeline.stream)),
+        "checkpoints": checkpoints(lab.folder),
+        "steps": sorted(operation.steps),
+        "plan": planned,
+        "applied": applied,
+        "snapshots": [
+            replace(each, seen=replace(each.seen, epoch=each.seen.epoch and anonymous(each.seen.epoch)), checksum="")
+            for each in map(lab.control.snapshot, ("op#before", "op#at-rest"))
+        ],
+        "drivers that live": len(lab.alive),
+    }
+
+
+def anonymous(epoch: Epoch) -> Epoch:
+    return replace(epoch, claim=replace(epoch.claim, launch=""), holder=replace(epoch.holder, pid=0), claimed_at_ms=0)
+
+
+def checkpoints(folder: Path) -> dict[str, str]:
+    """Every file of every checkpoint folder by its path, but for what a killed writer left half done."""
+    return {
+        str(file.relative_to(folder)): file.read_text()
+        for root in folder.glob("checkpoint*")
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    }
+
+
+def fresh_lab(folder: Path, newest_first: bool) -> Lab:
+    """The same folder for every run: its name stands in plans, and so in fingerprints."""
+    made = Lab(folder, newest_first=newest_first)
+    made.wipe()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("after", "newest_first"),
+    [
+        pytest.param(False, False, id="before the write"),
+        pytest.param(True, False, id="after the write, and an orphan claims before its twin"),
+        pytest.param(True, True, id="after the write, and an orphan claims after its twin"),
+    ],
+)
+@pytest.mark.parametrize("form", list(RestartForm))
+def test_a_task_killed_at_any_write_and_run_again_ends_the_same(
+    form: RestartForm, after: bool, newest_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attempt(k: int) -> tuple[Lab, str, Fuse]:
+        with monkeypatch.context() as patch:
+            lab, fuse = install(fresh_lab(tmp_path / "lab", newest_first), patch), Fuse(k, after)
+            return lab, run(lab, form, fuse), fuse
+
+    undisturbed, _, _ = attempt(0)
+    expected = end_state(undisturbed)
+    assert expected["applied"].plan.form is form, "the test of the test: the chain leads to the form it is named after"
+    assert expected["drivers that live"] == 1
+    killed_in: list[str] = []
+    for k in itertools.count(1):
+        lab, name, fuse = attempt(k)
+        if not fuse.is_blown:
+            break
+        killed_in.append(name)
+        assert end_state(lab) == expected, f"killed {name!r} {'after' if after else 'before'} its write {k}"
+    assert set(killed_in) == {name for name, _ in chain("")}
+    assert killed_in.count("submit") >= 4, "opening the operation, the settings, the launch, its record"
+
+
+KILLS = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=12)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(form=st.sampled_from(list(RestartForm)), kills=KILLS, newest_first=st.booleans())
+def test_killed_again_and_again_it_ends_the_same(
+    form: RestartForm, kills: list[tuple[int, bool]], newest_first: bool, tmp_path: Path
+) -> None:
+    """Each try of a step takes the next of ``kills``, until they are used up."""
+
+    def attempt(planned: list[tuple[int, bool]]) -> dict[str, Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            lab = install(fresh_lab(tmp_path / "lab", newest_first), patch)
+            if form is not RestartForm.FRESH:
+                ran_before(lab)
+            for _, step in chain(WHEN[form]):
+                while True:
+                    lab.fuse = Fuse(*planned.pop(0)) if planned else Fuse()
+                    try:
+                        with lab.fuse.lit():
+                            step(lab, lab.world())
+                        break
+                    except Crash:
+                        continue
+            settle(lab)
+            return end_state(lab)
+
+    assert attempt(list(kills)) == attempt([])
+
+
+def test_a_driver_that_nobody_recorded_leaves_no_twin(lab: Lab) -> None:
+    """Killed between launch and record: two drivers were launched then, and one epoch was claimed."""
+    fuse = Fuse()
+    for name, step in chain("committed"):
+        if name == "submit":
+            writes = ["settings", "launch", "record"]
+            fuse = lab.fuse = Fuse(at=2 + writes.index("launch"), after=True)
+        try:
+            with fuse.lit():
+                step(lab, lab.world())
+        except Crash:
+            step(lab, lab.world())
+    settle(lab)
+
+    assert fuse.is_blown
+    assert len(lab.drivers) == 2
+    assert len(lab.alive) == 1
+    assert len(list(lab.control.epochs())) == 1
+    batches = list(lab.store.oldest_first(lab.pipeline.stream))
+    assert [batch.epoch for batch in batches] == [1]
+    assert json.loads(batches[0].end.to_json()) == {"flights": {"0": 100, "1": 100}}

@@ -1,0 +1,104 @@
+"""What goes to the driver: one zip, the same bytes for the same code, that runs on a Python with nothing installed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_offsets.operations import shipping
+from airflow_provider_offsets.operations.shipping import runtime_zip
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    return runtime_zip(tmp_path / "logs")
+
+
+def bare_python(code: str, shipped: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code on a Python that has the zip and the standard library, and no site-packages."""
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(shipped)!r})\n{code}"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_equal_content_has_an_equal_name(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
+    again = runtime_zip(tmp_path / "elsewhere")
+
+    assert again.name == shipped.name
+    assert again.read_bytes() == shipped.read_bytes()
+
+
+def test_other_content_has_another_name(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "PARTS", ("__init__.py", "errors.py"))
+
+    assert runtime_zip(tmp_path / "logs").name != shipped.name
+
+
+def test_one_that_is_there_is_left_alone(shipped: Path) -> None:
+    """A driver may be reading it."""
+    before = shipped.stat()
+
+    assert runtime_zip(shipped.parent) == shipped
+    assert shipped.stat() == before
+    assert list(shipped.parent.iterdir()) == [shipped], "and nothing half done stays"
+
+
+def test_nothing_in_it_imports_airflow_or_what_only_airflow_needs(shipped: Path) -> None:
+    with zipfile.ZipFile(shipped) as archive:
+        sources = {name: archive.read(name).decode() for name in archive.namelist()}
+
+    above = ("operations", "hooks", "operators", "sensors", "triggers", "factories", "plugin", "reports", "kafka")
+    assert [name for name in sources if name.split("/")[1].removesuffix(".py") in above] == []
+    for name, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert [each for each in names if each.partition(".")[0] == "airflow"] == [], name
+            ours = [each.split(".")[1] for each in names if each.startswith("airflow_provider_offsets.")]
+            assert set(ours) <= {part.removesuffix(".py") for part in shipping.PARTS}, name
+
+
+def test_a_python_with_nothing_installed_imports_it(shipped: Path, tmp_path: Path) -> None:
+    done = bare_python(
+        "import airflow_provider_offsets.runtime as runtime\n"
+        "import airflow_provider_offsets.stores.memory\n"
+        "print(runtime.TrackedStream.__module__, runtime.__file__)",
+        shipped,
+        tmp_path,
+    )
+
+    assert done.returncode == 0, done.stderr
+    module, file = done.stdout.split()
+    assert module == "airflow_provider_offsets.runtime.tracked_stream"
+    assert file.startswith(str(shipped)), "the test of the test: it is the zip that was imported"
+
+
+@pytest.mark.parametrize(
+    ("url", "client"),
+    [
+        ("sqlite:////tmp/offsets.db", "SQLAlchemy"),
+        ("postgresql://me@db/offsets", "SQLAlchemy"),
+        ("hbase://t/x", "happybase"),
+    ],
+)
+def test_a_client_that_the_driver_s_python_lacks_is_named(url: str, client: str, shipped: Path, tmp_path: Path) -> None:
+    done = bare_python(
+        f"from airflow_provider_offsets.stores import open_store\nopen_store({url!r})", shipped, tmp_path
+    )
+
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("airflow_provider_offsets.errors.StoreClientMissing:"), done.stderr
+    assert client in last

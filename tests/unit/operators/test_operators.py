@@ -1,0 +1,319 @@
+"""The operators: thin shells that observe, plan, apply, record, and say in XCom what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import Ended, EndedHow
+from airflow_provider_offsets.core.pipeline import StopLadder, StreamingPipeline
+from airflow_provider_offsets.errors import (
+    CheckpointError,
+    Fenced,
+    KafkaUnreachable,
+    PartitionUnavailable,
+    SnapshotNotFound,
+    StoreDataError,
+    StoreUnreachable,
+    TopicMissing,
+)
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operators import (
+    ApplyOffsetsOperator,
+    AuditOffsetsOperator,
+    PlanRestartOperator,
+    SnapshotOffsetsOperator,
+    StopStreamingJobOperator,
+    SubmitStreamingJobOperator,
+    base,
+    stop,
+)
+from airflow_provider_offsets.operators.base import PipelineOperator
+from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
+from tests.unit.conftest import Connect
+from tests.unit.operations import steps
+from tests.unit.operations.lab import Lab
+
+PASSWORDS = ("db-hunter2", "sasl-hunter2")
+OPERATORS = (
+    SnapshotOffsetsOperator,
+    PlanRestartOperator,
+    StopStreamingJobOperator,
+    ApplyOffsetsOperator,
+    SubmitStreamingJobOperator,
+    AuditOffsetsOperator,
+)
+
+
+@pytest.fixture(autouse=True)
+def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's connections, and a world behind them that is the lab's."""
+    Path(lab.pipeline.job.application).write_text("")
+    db_password, sasl_password = PASSWORDS
+    url = "postgresql://offsets@db.example/offsets"
+    connect("offsets_default", "offsets", password=db_password, extra={"url": url})
+    security = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "me"}
+    kafka = {"bootstrap.servers": "broker.example:9092", **security, "sasl.password": sasl_password}
+    connect("kafka_default", "kafka", extra=kafka)
+    connect("spark_default", "spark", host="local[2]")
+
+    @contextmanager
+    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
+        yield World(pipeline, operation, lab.store, lab.kafka)
+
+    for module in (base, stop):
+        monkeypatch.setattr(module, "open_world", open_world)
+    # Airflow's own loggers write past Python's logging; here all that is said goes to caplog.
+    for speaker in (PipelineOperator, SparkSubmitHook):
+        monkeypatch.setattr(speaker, "log", logging.getLogger("airflow.task"))
+    monkeypatch.setattr("airflow_provider_offsets.operators.submit.submit_job", submitted_with_the_lab_s_reader())
+
+
+def submitted_with_the_lab_s_reader() -> Any:
+    """The lab's driver finds its settings by the last word of the command, as a real one by the conf."""
+    from airflow_provider_offsets.operations import submitting
+
+    real = submitting.submit_job
+
+    def submit_job(world: World, applied: Any, build: Any, secrets: Any, **more: Any) -> Any:
+        def command(conf: Any) -> list[str]:
+            return [*build(conf), conf["spark.offsets.settings.file"]]
+
+        return real(world, applied, command, secrets, **more)
+
+    return submit_job
+
+
+def make(kind: type[Any], lab: Lab, operation: str = "op", **more: Any) -> Any:
+    return kind(task_id="task", pipeline=lab.pipeline, operation=operation, reason="upgrade", **more)
+
+
+def run(kind: type[Any], lab: Lab, operation: str = "op", **more: Any) -> Any:
+    return make(kind, lab, operation, **more).execute({})
+
+
+def test_a_maintenance_from_end_to_end(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Every value is JSON, nothing secret is in a value, a log, an argument list or a control cell."""
+    steps.start(lab)
+    lab.feed(50)
+    given: dict[str, Any] = {}
+    with caplog.at_level(logging.DEBUG):
+        for kind in OPERATORS:
+            more = {"start": "shift:-30"} if kind is PlanRestartOperator else {}
+            given[kind.__name__] = run(kind, lab, **more)
+
+    given_twice = json.loads(json.dumps(given))
+    assert given_twice == given, "an XCom comes back as it was"
+    assert given["SnapshotOffsetsOperator"]["id"] == "op#snapshot"
+    assert given["SnapshotOffsetsOperator"]["position"] == {"flights": {"0": 100, "1": 100}}
+    plan = given["PlanRestartOperator"]
+    assert (plan["form"], plan["replay"], plan["lost"], plan["skipped"]) == ("reposition", 60, 0, 0)
+    assert plan["start"] == {"flights": {"0": 70, "1": 70}}
+    assert plan["markdown"].count("|") > 20, "a table in Markdown"
+    assert given["StopStreamingJobOperator"] | {"at_rest_since": ""} == {
+        "epoch": 1,
+        "how": "stopped",
+        "last_batch_id": 0,
+        "at_rest_since": "",
+    }
+    assert given["ApplyOffsetsOperator"]["fingerprint"] == plan["fingerprint"]
+    submitted = given["SubmitStreamingJobOperator"]
+    assert (submitted["epoch"], submitted["start"]) == (2, plan["start"])
+    assert submitted["how"].startswith("processed batch")
+    audit = given["AuditOffsetsOperator"]
+    assert (audit["lost"], audit["unexplained"], audit["replayed"]) == (0, 0, 60)
+    assert f"Plan {plan['fingerprint']} of delay_alerts" in caplog.text, "the plan's table is in the task's log"
+    assert "Spark-Submit cmd" in caplog.text, "the test of the test: the Spark provider's words are looked into too"
+    cells = dict(lab.store.scan(lab.pipeline.name, ""))
+    for secret in PASSWORDS:
+        for place in (given, caplog.text, lab.commands, lab.environments, cells):
+            assert secret not in json.dumps(place, default=str)
+    secrets = lab.driver.settings.secrets
+    assert PASSWORDS[0] in secrets.store_url, "the test of the test: the driver has them"
+    assert PASSWORDS[1] in secrets.kafka_options["kafka.sasl.jaas.config"]
+
+
+def test_each_task_run_again_gives_the_same(lab: Lab) -> None:
+    steps.start(lab)
+    for kind in OPERATORS[:2]:
+        assert run(kind, lab) == run(kind, lab)
+    run(StopStreamingJobOperator, lab)
+    run(PlanRestartOperator, lab)
+    for kind in OPERATORS[3:]:
+        assert run(kind, lab) == run(kind, lab)
+    assert len(list(lab.control.epochs())) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "retried"),
+    [
+        (KafkaUnreachable, True),
+        (PartitionUnavailable, True),
+        (StoreUnreachable, True),
+        (TopicMissing, False),
+        (StoreDataError, False),
+        (CheckpointError, False),
+        (SnapshotNotFound, False),
+        (Fenced, False),
+    ],
+)
+def test_what_a_retry_can_mend_is_retried(error: Any, retried: bool, lab: Lab) -> None:
+    lab.kafka.fail_with(error(seen="this", expected="that", do="mend it"))
+
+    with pytest.raises(error if retried else AirflowFailException) as failed:
+        run(SnapshotOffsetsOperator, lab)
+
+    words = "this · expected: that · do this: mend it"
+    assert str(failed.value) == (words if retried else f"{error.__name__}: {words}")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("kind", "more", "words"),
+        [
+            (ApplyOffsetsOperator, {}, "WorldChanged: operation 'op' has no plan"),
+            (SubmitStreamingJobOperator, {}, "WorldChanged: operation 'op' has applied no plan"),
+            (PlanRestartOperator, {"start": "comitted"}, "SelectorError: start selector 'comitted'"),
+            (PlanRestartOperator, {"start": "snapshot:none"}, "SnapshotNotFound: no snapshot 'none'"),
+            (PlanRestartOperator, {"start": 'offsets:{"flights":{"0":900}}'}, "PlanRefused: 1 problem"),
+        ],
+    )
+    def test_in_words_at_once_and_nothing_is_touched(
+        self, kind: type[Any], more: dict[str, Any], words: str, lab: Lab
+    ) -> None:
+        with pytest.raises(AirflowFailException) as failed:
+            run(kind, lab, **more)
+
+        assert str(failed.value).startswith(words)
+        assert lab.drivers == []
+        assert not Path(lab.pipeline.job.checkpoint).exists()
+
+    def test_a_refused_plan_is_shown_all_the_same(self, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO), pytest.raises(AirflowFailException):
+            run(PlanRestartOperator, lab, start='offsets:{"flights":{"0":900}}')
+
+        assert "PROBLEM – offset past the end" in caplog.text
+
+    def test_the_plan_refuses_what_the_submit_would(self, lab: Lab, connect: Connect) -> None:
+        """While the job still runs, and not after it was stopped."""
+        connect("spark_default", "spark", host="sc://spark.example")
+
+        with pytest.raises(AirflowFailException, match=r"ModeUnsupported.*Spark Connect"):
+            run(PlanRestartOperator, lab)
+
+    def test_an_audit_with_a_hole_fails_and_shows_it(self, lab: Lab) -> None:
+        steps.start(lab)
+        hole = Batch(lab.at(100, 150), 9000, 9, "query-1", 1, lab.at(100, 110))
+        lab.store.append(lab.pipeline.stream, hole)
+
+        with pytest.raises(AirflowFailException, match=r"(?s)AuditFailed: 10 offsets in 1 places.*UNEXPLAINED"):
+            run(AuditOffsetsOperator, lab)
+
+    def test_a_stop_that_times_out(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.obeys = False
+
+        with pytest.raises(AirflowFailException, match="StopTimedOut"):
+            run(StopStreamingJobOperator, lab)
+
+
+class TestDeferrable:
+    def deferred(self, lab: Lab) -> TaskDeferred:
+        with pytest.raises(TaskDeferred) as deferred:
+            run(StopStreamingJobOperator, lab, deferrable=True)
+        return deferred.value
+
+    def test_it_waits_in_the_triggerer(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        deferred = self.deferred(lab)
+
+        assert isinstance(deferred.trigger, EpochEndedTrigger)
+        _, arguments = deferred.trigger.serialize()
+        assert arguments == {
+            "store_conn_id": "offsets_default",
+            "pipeline": "delay_alerts",
+            "timeout_s": 10,
+            "epoch": 1,
+        }
+        assert deferred.method_name == "execute_complete"
+        assert deferred.timeout.total_seconds() > 10, "Airflow's own timeout comes after ours, which has words"
+        assert lab.control.stop_request(1) is not None, "asked before it waits"
+
+    def test_it_takes_up_again_once_the_job_ended(self, lab: Lab) -> None:
+        steps.start(lab)
+        self.deferred(lab)
+        lab.tick()
+
+        stop = make(StopStreamingJobOperator, lab, deferrable=True)
+        given = stop.execute_complete({}, {"status": "ended", "how": "stopped"})
+
+        assert (given["epoch"], given["last_batch_id"]) == (1, 0)
+        assert "stopped" in given["how"]
+
+    @pytest.mark.parametrize("event", [{"status": "timeout", "message": ""}, {"status": "error", "message": "gone"}])
+    def test_after_the_time_the_ladder_goes_on(self, event: dict[str, Any], lab: Lab) -> None:
+        """Whatever the triggerer says, what counts is what the store says."""
+        lab.stop = StopLadder(10, 5)
+        steps.start(lab)
+        lab.driver.obeys = False
+        self.deferred(lab)
+        lab.clock.on_tick = lambda: lab.driver.die() if lab.signalled else None
+
+        given = make(StopStreamingJobOperator, lab, deferrable=True).execute_complete({}, event)
+
+        assert given["how"] == "killed"
+
+    def test_without_a_further_rung_it_fails_at_once(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.obeys = False
+        self.deferred(lab)
+
+        with pytest.raises(AirflowFailException, match="StopTimedOut"):
+            make(StopStreamingJobOperator, lab, deferrable=True).execute_complete({}, {"status": "timeout"})
+
+    def test_a_job_at_rest_is_not_waited_for(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.control.end(1, Ended(EndedHow.STOPPED, 1))
+
+        assert run(StopStreamingJobOperator, lab, deferrable=True)["how"] == "already stopped"
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_what_a_run_can_say_is_a_template(kind: type[Any], lab: Lab) -> None:
+    expected = {"operation", "reason"} | ({"start"} if kind is PlanRestartOperator else set())
+
+    assert set(kind.template_fields) == expected
+    operator = kind(task_id="task", pipeline=lab.pipeline)
+    operator.render_template_fields(
+        {"dag": type("Dag", (), {"dag_id": "maintenance__x"}), "run_id": "manual__1", "params": {"reason": "upgrade"}}
+    )
+    assert (operator.operation, operator.reason) == ("maintenance__x/manual__1", "upgrade")
+
+
+def test_the_store_is_closed_though_the_act_fails(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_offsets.hooks.world import open_world
+
+    closed: list[bool] = []
+    monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: lab.store)
+    monkeypatch.setattr(lab.store, "close", lambda: closed.append(True))
+    connect("kafka_default", "kafka", extra={"bootstrap.servers": "127.0.0.1:1"})
+
+    def fail_in_it() -> None:
+        with open_world(lab.pipeline, "op") as world:
+            assert world.operation == "op"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_it()
+
+    assert closed == [True]

@@ -1,0 +1,134 @@
+"""The sensors: one look at a time, here or in the triggerer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.errors import KafkaUnreachable
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.sensors import OffsetsReachedSensor, StreamingJobSensor, offsets_reached
+from airflow_provider_offsets.triggers.streaming_job import JobStateTrigger, OffsetsReachedTrigger
+from tests.unit.conftest import Connect
+from tests.unit.operations import steps
+from tests.unit.operations.lab import Lab
+
+
+@pytest.fixture(autouse=True)
+def airflow(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect("offsets_default", "offsets", extra={"url": "sqlite:////tmp/offsets.db"})
+    monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: lab.store)
+
+    @contextmanager
+    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
+        yield World(pipeline, operation, lab.store, lab.kafka)
+
+    monkeypatch.setattr(offsets_reached, "open_world", open_world)
+
+
+def job(lab: Lab, **more: Any) -> StreamingJobSensor:
+    return StreamingJobSensor(task_id="wait", pipeline=lab.pipeline, **more)
+
+
+def offsets(lab: Lab, **more: Any) -> OffsetsReachedSensor:
+    return OffsetsReachedSensor(task_id="wait", pipeline=lab.pipeline, poke_interval=1, timeout=60, **more)
+
+
+class TestStreamingJob:
+    def test_it_sees_what_is_so(self, lab: Lab) -> None:
+        running, ended, dead = (job(lab, state=state) for state in ("running", "ended", "dead"))
+
+        def seen() -> list[bool]:
+            return [sensor.poke({}) for sensor in (running, ended, dead)]
+
+        assert seen() == [False, False, False]
+        steps.start(lab)
+        assert seen() == [True, False, False]
+        lab.driver.die()
+        assert seen() == [False, False, True]
+        steps.stop(lab)
+        assert seen() == [False, True, False]
+
+    def test_running_is_what_it_waits_for(self, lab: Lab) -> None:
+        assert job(lab).state.value == "running"
+
+    def test_a_state_that_there_is_not_is_refused_when_the_dag_is_read(self, lab: Lab) -> None:
+        with pytest.raises(ValueError, match="'sleeping' is not a valid JobState"):
+            job(lab, state="sleeping")
+
+    def test_it_waits_in_the_triggerer(self, lab: Lab) -> None:
+        with pytest.raises(TaskDeferred) as deferred:
+            job(lab, state="ended", deferrable=True, timeout=60).execute({})
+
+        assert isinstance(deferred.value.trigger, JobStateTrigger)
+        assert deferred.value.trigger.serialize()[1]["state"] == "ended"
+        assert deferred.value.method_name == "execute_complete"
+
+
+class TestOffsetsReached:
+    def test_it_sees_when_the_goal_is_reached(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        assert offsets(lab, offsets='{"flights":{"0":100,"1":90}}').execute({}) is None
+
+    def test_the_ends_are_those_of_the_moment_when_it_starts(self, lab: Lab) -> None:
+        """A topic that is fed all the time does not move the goal."""
+        steps.start(lab)
+        lab.feed(10)
+        sensor = offsets(lab, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor.execute({})
+        lab.feed(10)
+
+        trigger = deferred.value.trigger
+        assert isinstance(trigger, OffsetsReachedTrigger)
+        assert trigger.target == {"flights": {"0": 110, "1": 110}}
+        assert sensor.poke({}) is False
+        lab.tick()
+        assert sensor.poke({}) is True
+
+    def test_a_goal_that_cannot_be_read_fails_at_once(self, lab: Lab) -> None:
+        with pytest.raises(AirflowFailException, match=r"SelectorError: offsets 'tomorrow'.*do this: correct"):
+            offsets(lab, offsets="tomorrow").execute({})
+
+    def test_kafka_that_does_not_answer_is_retried(self, lab: Lab) -> None:
+        lab.kafka.fail_with(KafkaUnreachable(seen="no broker", expected="one", do="start it"))
+
+        with pytest.raises(KafkaUnreachable):
+            offsets(lab).execute({})
+
+    def test_a_store_that_is_not_ours_fails_at_once(self, lab: Lab) -> None:
+        lab.store.check_and_put(lab.pipeline.name, "epoch/00000001", None, "garbage")
+
+        with pytest.raises(AirflowFailException, match="StoreDataError"):
+            offsets(lab).execute({})
+
+    def test_the_goal_is_a_template(self) -> None:
+        assert set(OffsetsReachedSensor.template_fields) == {"offsets"}
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"status": "timeout", "message": "nothing within 60 s"}, "timeout: nothing within 60 s"),
+        ({"status": "error", "error_type": "StoreUnreachable", "message": "gone"}, "StoreUnreachable: gone"),
+    ],
+)
+@pytest.mark.parametrize("make", [job, offsets])
+def test_what_the_triggerer_says_fails_the_task_in_its_words(
+    make: Any, event: dict[str, Any], words: str, lab: Lab
+) -> None:
+    with pytest.raises(AirflowFailException) as failed:
+        make(lab).execute_complete({}, event)
+
+    assert str(failed.value) == words
+
+
+@pytest.mark.parametrize("make", [job, offsets])
+def test_it_takes_up_again_once_it_is_reached(make: Any, lab: Lab) -> None:
+    assert make(lab).execute_complete({}, {"status": "reached"}) == {"status": "reached"}

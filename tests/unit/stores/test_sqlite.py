@@ -1,0 +1,169 @@
+"""The contract over SQLite, and what only a database file can get wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.errors import StoreDataError, StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.stores import sql
+from airflow_provider_offsets.stores.sql import SqlStore
+from tests.contract.store_contract import NOW_MS, StoreContract, batch, ids, position
+
+STREAM = Stream("g", ("t",))
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/offsets.db"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[SqlStore]:
+    made = SqlStore(url)
+    made.create()
+    yield made
+    made.close()
+
+
+def fill_rows(store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
+    def insert(stream: Stream, batches: list[Batch]) -> None:
+        rows = [sql._row(stream, each.at_row(each.batch_time_ms)) for each in batches]
+        with store._transaction(writes=True) as connection:
+            connection.execute(sql.BATCHES.insert(), rows)
+
+    return insert
+
+
+class TestSqlite(StoreContract):
+    @pytest.fixture
+    def fill(self, store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
+        return fill_rows(store)
+
+
+def test_the_newest_of_ten_thousand_rows_is_one_row(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_rows(store)(STREAM, [batch(number) for number in range(10_000)])
+    store.position(STREAM)
+    fetched: list[int] = []
+    page = store._page
+
+    def counted(query: sa.Select[Any]) -> list[Batch]:
+        rows = page(query)
+        fetched.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(store, "_page", counted)
+    assert store.position(STREAM) == position({0: 100_000})
+    assert fetched == [1]
+    assert len(list(store.newest_first(STREAM))) == 10_000
+    assert len(fetched) < 30
+
+
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "mistyped.db"
+    store = SqlStore(f"sqlite:///{file}")
+    calls: list[Callable[[], object]] = [
+        lambda: store.position(STREAM),
+        lambda: store.get("p", "n"),
+        lambda: store.append(STREAM, batch(1)),
+    ]
+    for call in calls:
+        with pytest.raises(StoreLayoutError, match=r"no file .*mistyped\.db.*\.stores create sqlite:///.*mistyped\.db"):
+            call()
+    assert not file.exists()
+
+
+def test_a_file_that_went_away_is_not_made_again(store: SqlStore, tmp_path: Path) -> None:
+    store.append(STREAM, batch(1))
+    for file in tmp_path.glob("offsets.db*"):
+        file.unlink()
+    with pytest.raises(StoreLayoutError, match="no file"):
+        store.append(STREAM, batch(2))
+    assert not (tmp_path / "offsets.db").exists()
+
+
+def test_create_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(StoreLayoutError, match=r"no folder .*/nowhere"):
+        SqlStore(f"sqlite:///{tmp_path}/nowhere/offsets.db").create()
+
+
+def test_a_database_without_our_tables(tmp_path: Path, url: str) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
+        connection.execute("create table other (x)")
+    with pytest.raises(StoreLayoutError, match=r"no table 'offsets_batches'.*\.stores create sqlite"):
+        SqlStore(url).position(STREAM)
+
+
+def test_a_table_that_went_away(store: SqlStore, tmp_path: Path) -> None:
+    store.append(STREAM, batch(1))
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
+        connection.execute("drop table offsets_batches")
+    with pytest.raises(StoreLayoutError, match="no table 'offsets_batches'"):
+        store.append(STREAM, batch(2))
+
+
+def test_a_table_of_another_program(tmp_path: Path, url: str) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
+        connection.execute("create table offsets_control (pipeline text, setting text)")
+        connection.execute("create table offsets_batches (x)")
+    calls: list[Callable[[], object]] = [SqlStore(url).create, lambda: SqlStore(url).get("p", "n")]
+    for call in calls:
+        with pytest.raises(StoreLayoutError, match=r"has the columns \['x'\]"):
+            call()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path, url: str) -> None:
+    (tmp_path / "offsets.db").write_text("pipelines: []\n" * 100)
+    calls: list[Callable[[], object]] = [SqlStore(url).create, lambda: SqlStore(url).get("p", "n")]
+    for call in calls:
+        with pytest.raises(StoreLayoutError, match="not a database"):
+            call()
+
+
+def test_a_row_that_no_writer_of_ours_wrote(store: SqlStore, tmp_path: Path) -> None:
+    store.append(STREAM, batch(1))
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection, connection:
+        connection.execute('update offsets_batches set end_offsets = \'{"t":{"0":-2}}\'')
+    with pytest.raises(StoreDataError, match=r"'offsets_batches', row 'g' 1760000001000, column 'end_offsets'.*-2"):
+        store.position(STREAM)
+
+
+def test_a_writer_waits_and_then_says_so(store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "_LOCK_WAIT_S", 0)
+    other = SqlStore(f"sqlite:///{tmp_path}/offsets.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db", isolation_level=None)) as connection:
+        connection.execute("begin immediate")
+        assert ids(other.newest_first(STREAM)) == [], "readers go on"
+        with pytest.raises(StoreUnreachable, match="locked"):
+            other.append(STREAM, batch(1))
+        connection.execute("rollback")
+    other.append(STREAM, batch(1))
+    other.close()
+
+
+def test_two_processes_append_to_one_history(store: SqlStore, url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=append_batches, args=(url, first)) for first in (0, 100)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    rows = list(store.oldest_first(STREAM))
+    assert sorted(each.batch_id or 0 for each in rows) == [*range(25), *range(100, 125)]
+    assert [each.row_time_ms for each in rows] == list(range(NOW_MS, NOW_MS + 50))
+
+
+def append_batches(url: str, first: int) -> None:
+    store = SqlStore(url)
+    for number in range(first, first + 25):
+        store.append(STREAM, batch(number, time_ms=NOW_MS))
+    store.close()

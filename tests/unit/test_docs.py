@@ -1,0 +1,129 @@
+"""What people can write, call or meet is said somewhere in the pages, and what the pages show works."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pkgutil
+import re
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_offsets import errors
+from airflow_provider_offsets.core import selector
+from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
+from airflow_provider_offsets.runtime import TrackedStream
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def classes_of(layer: str, ending: str) -> list[str]:
+    text = (ROOT / "airflow_provider_offsets" / layer / "__init__.py").read_text()
+    return sorted(set(re.findall(rf'"(\w+{ending})"', text)))
+
+
+def keys_of_the_schema() -> list[str]:
+    pipeline = json.loads(SCHEMA.read_text())["$defs"]["pipeline"]["properties"]
+    nested = [key for one in pipeline.values() for key in one.get("properties", {})]
+    return sorted({*pipeline, *nested})
+
+
+def selectors() -> list[str]:
+    """The first words of the table in the selector's own module."""
+    return re.findall(r"^\| ``([a-z-]+:?)", selector.__doc__ or "", re.MULTILINE)
+
+
+def make_targets() -> list[str]:
+    """All but ``help``, which ``make`` alone gives."""
+    return [
+        f"make {name}"
+        for name in re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        if name != "help"
+    ]
+
+
+def exceptions() -> list[str]:
+    return sorted(
+        name
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, errors.OffsetsError) and kind.__module__ == errors.__name__
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "some"),
+    [
+        ("operators", classes_of("operators", "Operator"), "SubmitStreamingJobOperator"),
+        ("sensors", classes_of("sensors", "Sensor"), "OffsetsReachedSensor"),
+        ("keys of pipelines.yaml", keys_of_the_schema(), "signal_timeout_s"),
+        ("selectors", selectors(), "shift:"),
+        ("make targets", make_targets(), "make demo"),
+        ("exceptions", exceptions(), "WorldChanged"),
+    ],
+)
+def test_it_is_in_the_docs(kind: str, names: list[str], some: str) -> None:
+    assert some in names, "the test of the test: the names were found"
+    text = "\n".join(page.read_text() for page in PAGES)
+
+    missing = [name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)]
+
+    assert not missing, f"{kind} that no page mentions: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES], ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    local = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
+
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_dotted_names_lead_somewhere(page: Path) -> None:
+    for name in re.findall(r"`(airflow_provider_offsets(?:\.\w+)+)`", page.read_text()):
+        assert pkgutil.resolve_name(name) is not None
+
+
+def examples(page: str, language: str) -> list[str]:
+    """The code blocks of one language, in the order of the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def pipelines_of(page: str) -> list[str]:
+    return [block for block in examples(page, "yaml") if block.startswith("pipelines:")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md"])
+def test_the_pipelines_that_are_shown_are_read(page: str, tmp_path: Path) -> None:
+    [shown] = pipelines_of(page)
+    (tmp_path / "pipelines.yaml").write_text(shown)
+
+    assert load_pipelines(tmp_path / "pipelines.yaml")["orders"].job.checkpoint == "/data/checkpoints/orders"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md"])
+def test_the_dag_files_that_are_shown_make_a_dag(page: str, tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(pipelines_of("README.md")[0])
+    [shown] = [block for block in examples(page, "python") if "load_pipelines" in block]
+    names: dict[str, object] = {}
+
+    exec(shown.replace("/opt/airflow/dags", str(tmp_path)), names)  # noqa: S102  # our own page
+
+    [made] = {value.dag_id: value for value in names.values() if isinstance(value, DAG)}.values()
+    assert made.dag_id == "maintenance__orders"
+
+
+def test_the_job_that_is_shown_calls_what_there_is() -> None:
+    [shown] = [block for block in examples("README.md", "python") if "TrackedStream" in block]
+
+    fake = mock.create_autospec(TrackedStream, instance=True)
+    names = {"spark": None, "transform": lambda records: records, "write": lambda batch, batch_id: None}
+    with mock.patch("airflow_provider_offsets.runtime.TrackedStream") as made:
+        made.return_value.__enter__.return_value = fake
+        exec(shown, names)  # noqa: S102  # our own page
+
+    fake.run.assert_called_once_with(fake.read_kafka.return_value, process=names["write"])

@@ -1,0 +1,197 @@
+"""The triggers: what another triggerer needs to take one over, and the one event that each gives."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat
+from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
+from airflow_provider_offsets.runtime import insist
+from airflow_provider_offsets.triggers import streaming_job
+from airflow_provider_offsets.triggers.streaming_job import (
+    EpochEndedTrigger,
+    JobStateTrigger,
+    OffsetsReachedTrigger,
+    StoreTrigger,
+)
+from tests.unit.conftest import Connect
+from tests.unit.operations import steps
+from tests.unit.operations.lab import NAME, TOPIC, Lab
+
+WHERE: dict[str, Any] = {"store_conn_id": "offsets_default", "pipeline": NAME}
+
+
+def reached(*ends: int, **more: Any) -> OffsetsReachedTrigger:
+    target = {TOPIC: {str(number): end for number, end in enumerate(ends)}}
+    return OffsetsReachedTrigger(**WHERE, group_id=NAME, topics=[TOPIC], target=target, **more)
+
+
+TRIGGERS: list[StoreTrigger] = [
+    EpochEndedTrigger(**WHERE, epoch=3, timeout_s=10),
+    JobStateTrigger(**WHERE, state="running", timeout_s=0.5),
+    JobStateTrigger(**WHERE, state="dead"),
+    reached(100, 100, timeout_s=10),
+]
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: type(trigger).__name__)
+def test_another_triggerer_makes_it_again(trigger: StoreTrigger) -> None:
+    path, arguments = trigger.serialize()
+    module, _, name = path.rpartition(".")
+
+    again = getattr(importlib.import_module(module), name)(**json.loads(json.dumps(arguments)))
+
+    assert type(again) is type(trigger)
+    assert again.serialize() == trigger.serialize()
+
+
+@pytest.fixture(autouse=True)
+def airflow(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect("offsets_default", "offsets", password="hunter2-hunter2", extra={"url": "postgresql://me@db/offsets"})
+    monkeypatch.setattr(streaming_job, "open_store", lambda url: lab.store)
+    monkeypatch.setattr(streaming_job, "time", lab.clock)
+
+    async def sleep(seconds: float) -> None:
+        lab.clock.sleep(seconds)
+
+    monkeypatch.setattr(streaming_job.asyncio, "sleep", sleep)
+    monkeypatch.setattr(insist, "time", lab.clock)
+
+
+def fire(trigger: StoreTrigger) -> dict[str, Any]:
+    """Run a trigger to its end: it gives one event, and no second one."""
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    [payload] = asyncio.run(events())
+    return dict(json.loads(json.dumps(payload)))
+
+
+class TestEpochEnded:
+    def test_when_the_driver_acknowledges(self, lab: Lab) -> None:
+        steps.start(lab)
+        epoch = lab.control.newest_epoch()
+        assert epoch is not None
+        lab.clock.on_tick = lambda: lab.driver.end(EndedHow.STOPPED)
+
+        assert fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10)) == {"status": "ended", "how": "stopped"}
+
+    def test_when_its_process_is_seen_to_be_gone(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+
+        assert fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10)) == {"status": "ended", "how": "died"}
+
+    @pytest.mark.parametrize("epoch", [1, 7])
+    def test_otherwise_the_time_is_over(self, epoch: int, lab: Lab) -> None:
+        steps.start(lab)
+
+        assert fire(EpochEndedTrigger(**WHERE, epoch=epoch, timeout_s=10)) == {
+            "status": "timeout",
+            "message": "nothing within 10 s",
+        }
+
+
+class TestJobState:
+    def test_running(self, lab: Lab) -> None:
+        def somebody_starts_it() -> None:
+            lab.clock.on_tick = lab.tick
+            steps.start(lab)
+
+        lab.clock.on_tick = somebody_starts_it
+
+        event = fire(JobStateTrigger(**WHERE, state="running", timeout_s=60))
+
+        assert (event["status"], event["epoch"]) == ("reached", 1)
+
+    def test_a_heartbeat_elsewhere_counts_from_one_look_to_the_next(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps.start(lab)
+        monkeypatch.setattr("airflow_provider_offsets.operations.watching.is_alive", lambda process: None)
+        beats = iter(range(1, 100))
+        lab.clock.on_tick = lambda: lab.control.beat(1, Heartbeat(next(beats), DriverState.PROCESSING, 1))
+
+        assert fire(JobStateTrigger(**WHERE, state="running", timeout_s=10))["status"] == "reached"
+        assert next(beats) >= 2, "it took two beats"
+
+    def test_a_silent_driver_elsewhere_is_never_dead(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps.start(lab)
+        monkeypatch.setattr("airflow_provider_offsets.operations.watching.is_alive", lambda process: None)
+        lab.clock.on_tick = lambda: None
+
+        assert fire(JobStateTrigger(**WHERE, state="dead", timeout_s=100))["status"] == "timeout"
+
+    def test_ended(self, lab: Lab) -> None:
+        steps.rest(lab)
+
+        assert fire(JobStateTrigger(**WHERE, state="ended"))["status"] == "reached"
+
+
+class TestOffsetsReached:
+    def test_once_nothing_is_missing(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.feed(20)
+
+        assert fire(reached(120, 120, timeout_s=10)) == {"status": "reached"}
+
+    def test_not_before(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        assert fire(reached(100, 101, timeout_s=10))["status"] == "timeout"
+
+
+class TestErrors:
+    def test_they_come_as_an_event_with_words(self, lab: Lab) -> None:
+        lab.store.check_and_put(NAME, "epoch/00000001", None, "garbage")
+
+        event = fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10))
+
+        assert (event["status"], event["error_type"]) == ("error", StoreDataError.__name__)
+        assert "control cell 'epoch/00000001'" in event["message"]
+
+    def test_a_store_that_is_away_for_a_while_is_asked_again(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps.rest(lab)
+        left = [StoreUnreachable(seen="nobody", expected="an answer", do="start it")] * 3
+        get = lab.store.get
+
+        def away(*arguments: Any) -> Any:
+            if left:
+                raise left.pop()
+            return get(*arguments)
+
+        monkeypatch.setattr(lab.store, "get", away)
+
+        assert fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10))["status"] == "ended"
+
+    def test_one_that_stays_away_is_an_error(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        def away(*arguments: Any) -> Any:
+            raise StoreUnreachable(seen="nobody", expected="an answer", do="start it")
+
+        monkeypatch.setattr(lab.store, "get", away)
+
+        assert fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10))["error_type"] == "StoreUnreachable"
+
+    def test_a_connection_without_a_url(self, connect: Connect) -> None:
+        connect("offsets_default", "offsets", password="hunter2-hunter2")
+
+        event = fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10))
+
+        assert event["error_type"] == "InputRefused"
+        assert "hunter2" not in json.dumps(event)
+
+    def test_the_store_is_closed_in_the_end(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        closed: list[bool] = []
+        monkeypatch.setattr(lab.store, "close", lambda: closed.append(True))
+        steps.rest(lab)
+        fire(EpochEndedTrigger(**WHERE, epoch=1))
+        lab.store.check_and_put(NAME, "epoch/00000002", None, "garbage")
+        fire(EpochEndedTrigger(**WHERE, epoch=2))
+
+        assert closed == [True, True]
