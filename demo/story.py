@@ -11,10 +11,10 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 import stack
+from airflow_provider_offsets.kafka.reader import KafkaReader
 from demo import DAG_ID, PARTITIONS_AFTER, PARTITIONS_BEFORE, TOPIC, check, deck, fresh
 from demo.airflow_api import UNFINISHED, Airflow
 from demo.feed import Feed, Flight, read_flights
@@ -174,9 +174,9 @@ class Story:
             raise DemoFailed(f"{task_id} began before {event}: this run shows nothing; the window is {WINDOW_S} s")
 
     def _ends(self) -> dict[int, int]:
-        known = self._admin.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions
-        asked = self._admin.list_offsets({TopicPartition(TOPIC, each): OffsetSpec.latest() for each in known})
-        return {place.partition: answer.result(timeout=30).offset for place, answer in asked.items()}
+        """The end of each partition. A partition that has just been made has no leader for a moment: the reader waits."""
+        live = KafkaReader(self._admin).live_topics((TOPIC,))
+        return live.end.of_topic(TOPIC)
 
     def _readings(self) -> int:
         """How many readings the evidence has. Its rows are only ever added."""

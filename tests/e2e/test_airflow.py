@@ -20,7 +20,9 @@ from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
+from demo import fresh
 from demo.airflow_api import UNFINISHED, Airflow
+from demo.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = "delay_alerts"
@@ -52,8 +54,9 @@ def demo() -> str:
 
 @pytest.fixture
 def airflow(demo: str) -> Iterator[Airflow]:
-    """Give the maintenance DAG of the demo's pipeline."""
+    """Give the maintenance DAG of the demo's pipeline; a run that an earlier test left behind is ended first."""
     made = Airflow(stack.endpoints()["airflow"]["url"], f"maintenance__{PIPELINE}")
+    fresh.end_earlier_runs(made, Progress())
     yield made
     made.close()
 
