@@ -174,9 +174,8 @@ class Story:
             raise DemoFailed(f"{task_id} began before {event}: this run shows nothing; the window is {WINDOW_S} s")
 
     def _ends(self) -> dict[int, int]:
-        """The end of each partition. A partition that has just been made has no leader for a moment: the reader waits."""
-        live = KafkaReader(self._admin).live_topics((TOPIC,))
-        return live.end.of_topic(TOPIC)
+        """The end of each partition. A new one has no leader for a moment; the reader waits for it."""
+        return KafkaReader(self._admin).live_topics((TOPIC,)).end.of_topic(TOPIC)
 
     def _readings(self) -> int:
         """How many readings the evidence has. Its rows are only ever added."""
