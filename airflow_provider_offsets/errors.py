@@ -7,12 +7,15 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     │   ├── PipelineFileError         pipelines.yaml does not hold
     │   ├── UnknownPipeline           no pipeline of that name
     │   ├── SelectorError             a start selector that cannot be read
-    │   └── ModeUnsupported           Spark Connect, a remote master with SQLite, …
+    │   ├── ModeUnsupported           Spark Connect, a remote master with SQLite, …
+    │   └── NoHistory                 asked for what only a history knows, of a pipeline that keeps none
     ├── StoreError
     │   ├── StoreUnreachable          retriable
     │   ├── StoreLayoutError          the table, family or file is not ours, or not there
     │   ├── StoreDataError            a row holds what no writer of ours writes
     │   ├── StoreClientMissing        this Python lacks the store's client library
+    │   ├── StoreDenied               the store does not let this user read or write there
+    │   ├── StoreInUse                a running job holds what would be written
     │   ├── BatchConflict             other content under a batch that is already recorded
     │   └── SnapshotNotFound
     ├── KafkaError
@@ -75,6 +78,10 @@ class ModeUnsupported(InputRefused):
     """A combination in which the guarantees cannot be kept, so it is not begun."""
 
 
+class NoHistory(InputRefused):
+    """Asked for what only a history knows, of a pipeline that keeps none."""
+
+
 class StoreError(OffsetsError):
     """Base of what goes wrong with an offset store."""
 
@@ -95,6 +102,14 @@ class StoreDataError(StoreError):
 
 class StoreClientMissing(StoreError):
     """The Python that runs this lacks the client library of the store."""
+
+
+class StoreDenied(StoreError):
+    """The store does not let this user read or write there."""
+
+
+class StoreInUse(StoreError):
+    """A running job holds what would be written, such as an active consumer group. Nothing was written."""
 
 
 class BatchConflict(StoreError):

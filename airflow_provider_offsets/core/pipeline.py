@@ -12,6 +12,8 @@ from airflow_provider_offsets.errors import InputRefused
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+HISTORY, CHECKPOINT = "history", "checkpoint"
+"""Stores that have no connection of their own: the batches that a tracked job records, and Spark's own log."""
 
 
 class Subscription(enum.Enum):
@@ -28,8 +30,11 @@ class SparkJob:
     """The Spark program, and how it is submitted."""
 
     application: str
-    checkpoint: str
-    """The folder of the first checkpoint. Seeded ones are written beside it, with a suffix."""
+    checkpoint: str = ""
+    """The folder of the checkpoint. Of a tracked job it is the first one: seeded ones are written beside it, with a
+    suffix. An untouched job finds a seeded one here; the old one is moved aside. Empty for a job that keeps none."""
+    main_class: str = ""
+    """The class to run, if the application is a jar."""
     spark_conn_id: str = "spark_default"
     arguments: tuple[str, ...] = ()
     conf: dict[str, str] = field(default_factory=dict)
@@ -51,11 +56,13 @@ class StopLadder:
     """How a running job is stopped. Each rung has its time; a rung without one is not allowed."""
 
     graceful_timeout_s: int = 300
-    """Until the driver acknowledges that it stopped between two batches."""
+    """Until the driver acknowledges that it stopped between two batches; of an untouched job: until it is gone."""
     signal_timeout_s: int | None = None
     """SIGTERM, and this long for the process to go. What it cuts off is replayed."""
     kill_timeout_s: int | None = None
     """SIGKILL, and this long."""
+    marker: str = ""
+    """For untouched jobs: a file that the job looks for. It is created to stop the job, and removed before a start."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,12 @@ class StreamingPipeline:
     name: str
     topics: tuple[str, ...]
     job: SparkJob
+    tracked: bool = True
+    """Whether the program uses ``TrackedStream``. One that does not is managed from where it keeps its offsets."""
+    offsets_in: tuple[str, ...] = ()
+    """Where the job keeps its offsets, the store that rules first: ``history`` (tracked jobs), ``checkpoint``, and ids
+    of connections: of type ``offsets`` (a history or ZooKeeper), or ``kafka`` (the committed offsets of the group).
+    What is not named is not read; a tracked job's history, and otherwise the checkpoint, if empty."""
     group_id: str = ""
     """Stands in the history's row keys; the pipeline's name if empty. May hold ``:``."""
     subscription: Subscription = Subscription.SUBSCRIBE
@@ -93,6 +106,26 @@ class StreamingPipeline:
             )
         if not self.group_id:
             object.__setattr__(self, "group_id", self.name)
+        if not self.offsets_in:
+            object.__setattr__(self, "offsets_in", (HISTORY,) if self.tracked else (CHECKPOINT,))
+        if not self.job.checkpoint and (self.tracked or CHECKPOINT in self.offsets_in or not self.job.log_dir):
+            raise InputRefused(
+                seen=f"job.checkpoint of pipeline {self.name!r} is missing",
+                expected="the folder of its checkpoint; for a job that has none: offsets_in without 'checkpoint',"
+                " and a log_dir",
+                do="add job.checkpoint, or both of these",
+            )
+        if self.tracked != (self.ruling == HISTORY):
+            raise InputRefused(
+                seen=f"offsets_in of pipeline {self.name!r} begins with {self.ruling!r}, and tracked is {self.tracked}",
+                expected=f"{HISTORY!r} first for a tracked job, and another store first for an untouched one",
+                do="correct 'offsets_in' or 'tracked'",
+            )
+
+    @property
+    def ruling(self) -> str:
+        """The store that says where the job stands."""
+        return self.offsets_in[0]
 
     @property
     def stream(self) -> Stream:

@@ -72,12 +72,22 @@ class Problem:
         return f"{self.kind.value}: {self.message}"
 
 
+class OnConflict(enum.Enum):
+    """What a start that is left to the stores does when they contradict each other."""
+
+    REFUSE = "refuse"
+    RULING_STORE = "ruling-store"
+    SMALLEST = "smallest"
+    """Of each partition the smallest offset that any store has: it replays, and never skips."""
+
+
 @dataclass(frozen=True)
 class RestartPolicy:
     """What a person accepts by name and greatest count of offsets: ``{topic: count}``."""
 
     accept_lost: dict[str, int] = field(default_factory=dict)
     accept_skipped: dict[str, int] = field(default_factory=dict)
+    on_conflict: OnConflict = OnConflict.REFUSE
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,22 @@ class CheckpointState:
 
 
 @dataclass(frozen=True)
+class KeptPosition:
+    """What one of a pipeline's stores says of where it stands."""
+
+    store: str
+    """``history``, ``checkpoint``, or the id of the connection that leads to the store."""
+    kind: str
+    """``history``, ``checkpoint``, ``hbase``, ``sql``, ``zookeeper`` or ``kafka``."""
+    position: Position | None
+    """None if nothing is stored, which is not the same as offset 0."""
+    before: Position | None = None
+    """Where it stood one batch earlier, if the store knows."""
+    perishes: str = ""
+    """What deletes the stored position, and when; empty if nothing does."""
+
+
+@dataclass(frozen=True)
 class Observation:
     """Everything that a restart is decided from, seen at one moment."""
 
@@ -57,6 +73,8 @@ class Observation:
     """How ``epoch`` ended; None while it runs, or while nobody knows."""
     begun: BegunBatch | None = None
     """The batch that ``epoch`` began last, or an epoch before it, if this one ended before its first batch."""
+    kept: tuple[KeptPosition, ...] = ()
+    """What each store of the pipeline says, the ruling one first."""
 
     @property
     def epoch_number(self) -> int:

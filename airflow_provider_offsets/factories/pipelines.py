@@ -12,8 +12,8 @@ import jsonschema
 import yaml
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
-from airflow_provider_offsets.core.plan import RestartPolicy
-from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
+from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
+from airflow_provider_offsets.errors import InputRefused, PipelineFileError, UnknownPipeline
 
 SCHEMA = Path(__file__).with_name("pipelines.schema.json")
 
@@ -56,7 +56,7 @@ def load_pipelines(file: str | Path) -> Pipelines:
     root, data = _read(path)
     _require_each_key_once(path, root)
     _check(path, root, data)
-    pipelines = [_pipeline(name, entry, path.parent) for name, entry in data["pipelines"].items()]
+    pipelines = [_placed(path, root, name, entry) for name, entry in data["pipelines"].items()]
     _require_own_group(path, root, pipelines)
     return Pipelines(path, pipelines)
 
@@ -161,30 +161,51 @@ def _line(root: yaml.Node, keys: Iterable[str | int]) -> int:
     return line + 1
 
 
+def _placed(path: Path, root: yaml.Node, name: str, entry: dict[str, Any]) -> StreamingPipeline:
+    """The pipeline; what only its parts together tell to be wrong is told with its place in the file."""
+    try:
+        return _pipeline(name, entry, path.parent)
+    except InputRefused as error:
+        line = _line(root, ["pipelines", name])
+        raise PipelineFileError(
+            seen=f"{path.name}, line {line}, key pipelines.{name}: {error.seen}", expected=error.expected, do=error.do
+        ) from error
+
+
 def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeline:
-    plain = ("group_id", "kafka_conn_id", "store_conn_id", "start_timeout_s")
+    plain = ("tracked", "group_id", "kafka_conn_id", "store_conn_id", "start_timeout_s")
     return StreamingPipeline(
         name=name,
         topics=tuple(entry["topics"]),
         subscription=Subscription(entry.get("subscription", "subscribe")),
         job=_job(entry["job"], folder),
-        stop=StopLadder(**entry.get("stop", {})),
-        policy=RestartPolicy(entry.get("accept_lost", {}), entry.get("accept_skipped", {})),
+        offsets_in=tuple(entry.get("offsets_in", ())),
+        stop=StopLadder(**_resolved_keys(entry.get("stop", {}), ("marker",), folder)),
+        policy=RestartPolicy(
+            entry.get("accept_lost", {}),
+            entry.get("accept_skipped", {}),
+            OnConflict(entry.get("on_conflict", OnConflict.REFUSE)),
+        ),
         **{key: entry[key] for key in plain if key in entry},
     )
 
 
 def _job(entry: dict[str, Any], folder: Path) -> SparkJob:
-    paths = {key: _resolved(entry[key], folder) for key in ("application", "checkpoint", "log_dir") if key in entry}
+    paths = ("application", "checkpoint", "log_dir")
     lists = {key: ",".join(_resolved(each, folder) for each in entry.get(key, ())) for key in ("jars", "py_files")}
     return SparkJob(
-        **paths,
+        **{key: value for key, value in _resolved_keys(entry, paths, folder).items() if key in paths},
         **lists,
+        main_class=entry.get("main_class", ""),
         spark_conn_id=entry.get("spark_conn_id", "spark_default"),
         arguments=tuple(entry.get("arguments", ())),
         conf={key: _conf_text(value) for key, value in entry.get("conf", {}).items()},
         packages=",".join(entry.get("packages", ())),
     )
+
+
+def _resolved_keys(entry: dict[str, Any], keys: Iterable[str], folder: Path) -> dict[str, Any]:
+    return {key: _resolved(value, folder) if key in keys else value for key, value in entry.items()}
 
 
 def _resolved(path: str, folder: Path) -> str:

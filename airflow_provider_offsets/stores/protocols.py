@@ -23,6 +23,33 @@ class PositionStore(Protocol):
 
 
 @runtime_checkable
+class WritablePositionStore(PositionStore, Protocol):
+    """Keeps a position that may be set from outside, while the job that owns it is at rest."""
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Set the stored position, if it is ``expected`` now (None: nothing is stored).
+
+        Where it is ``position`` already nothing is done: so a write that was cut off is finished by repeating it.
+        Whole or not at all where the store can do that; each store says what it does where it cannot.
+
+        :raises InputRefused: ``position`` does not name every partition that is stored, or names another topic.
+        :raises WorldChanged: something else is stored; it is left as it is.
+        :raises StoreInUse: a running job holds what would be written.
+        :raises StoreDenied: the store does not let this user write.
+        """
+        ...
+
+
+@runtime_checkable
+class PerishablePositions(PositionStore, Protocol):
+    """Keeps a position that the store itself may delete after a time."""
+
+    def perishes(self, stream: Stream) -> str:
+        """Say in one sentence what deletes the stored position, and when; empty if nothing does."""
+        ...
+
+
+@runtime_checkable
 class HistoryStore(PositionStore, Protocol):
     """Keeps every processed batch of a stream, append-only, in the order of recording.
 

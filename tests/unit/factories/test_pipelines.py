@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
-from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
 
@@ -19,12 +19,16 @@ pipelines:
   delay_alerts:
     topics: [flights, cancellations]
     subscription: assign
+    tracked: false
+    offsets_in: [zookeeper_old, kafka_prod, checkpoint]
+    on_conflict: smallest
     group_id: alerts:1
     kafka_conn_id: kafka_prod
     store_conn_id: offsets_prod
     start_timeout_s: 90
     job:
       application: jobs/alerts.py
+      main_class: org.example.Alerts
       checkpoint: /data/checkpoints/alerts
       spark_conn_id: spark_prod
       arguments: [--output, out.db]
@@ -38,6 +42,7 @@ pipelines:
       log_dir: ../logs
     stop:
       graceful_timeout_s: 60
+      marker: stop/alerts
       signal_timeout_s: 30
       kill_timeout_s: 10
     accept_lost: {flights: 3}
@@ -65,12 +70,15 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         name="delay_alerts",
         topics=("flights", "cancellations"),
         subscription=Subscription.ASSIGN,
+        tracked=False,
+        offsets_in=("zookeeper_old", "kafka_prod", "checkpoint"),
         group_id="alerts:1",
         kafka_conn_id="kafka_prod",
         store_conn_id="offsets_prod",
         start_timeout_s=90,
         job=SparkJob(
             application=str(tmp_path / "jobs/alerts.py"),
+            main_class="org.example.Alerts",
             checkpoint="/data/checkpoints/alerts",
             spark_conn_id="spark_prod",
             arguments=("--output", "out.db"),
@@ -80,8 +88,8 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
             py_files=str(tmp_path / "more.py"),
             log_dir=str(tmp_path.parent / "logs"),
         ),
-        stop=StopLadder(60, 30, 10),
-        policy=RestartPolicy({"flights": 3}, {"flights": 4}),
+        stop=StopLadder(60, 30, 10, str(tmp_path / "stop/alerts")),
+        policy=RestartPolicy({"flights": 3}, {"flights": 4}, OnConflict.SMALLEST),
     )
 
 
@@ -155,8 +163,8 @@ def changed(old: str, new: str) -> str:
         (
             "no checkpoint",
             changed("      checkpoint: c\n", ""),
-            "line 4, key pipelines.alerts.job",
-            "'checkpoint' is a required property",
+            "line 2, key pipelines.alerts",
+            "job.checkpoint of pipeline 'alerts' is missing",
         ),
         (
             "an empty list of topics",
