@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.pipeline import NAME, TOPIC
-from airflow_provider_offsets.errors import BatchConflict, InputRefused
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import BatchConflict, InputRefused, WorldChanged
 
 LAST_ROW_TIME_MS = 9_999_999_999_999
 """The greatest time that a row key of 13 digits can hold (year 2286). Bounds of a search never ask a clock."""
 
+LAST_OFFSET = 2**63 - 1
+"""The greatest offset that Kafka can count to."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -59,6 +63,73 @@ def check_batch(stream: Stream, batch: Batch) -> None:
             expected="text without control characters",
             do="give the id of the checkpoint's metadata file",
         )
+
+
+def check_position(stream: Stream, position: Position) -> None:
+    """Say nothing if the position can be written for the stream.
+
+    :raises InputRefused: it is empty, names a topic of another stream, has a hole below the greatest partition of a
+        topic (which would read as half written), or an offset that Kafka cannot count to.
+    """
+    foreign = set(position.topics) - set(stream.topics)
+    if not position or foreign:
+        raise InputRefused(
+            seen=f"a position in the topics {list(position.topics)!r} for group {stream.group_id!r}",
+            expected=f"at least one partition, and only topics of {list(stream.topics)!r}",
+            do="write the position of this stream",
+        )
+    if holes := holes_of(position):
+        raise InputRefused(
+            seen=f"a position without {_shown(holes)}, for group {stream.group_id!r}",
+            expected="every partition from 0 to the greatest of its topic",
+            do="name an offset for each; 0 for one that was never read",
+        )
+    beyond = {each: offset for each, offset in position.items() if offset > LAST_OFFSET}
+    if beyond:
+        raise InputRefused(
+            seen=f"offset {next(iter(beyond.values()))} for {_shown(list(beyond))}",
+            expected=f"offsets from 0 to {LAST_OFFSET}",
+            do="correct the offset",
+        )
+
+
+def holes_of(position: Position) -> list[TopicPartition]:
+    """Give the partitions below the greatest one of their topic that the position does not name."""
+    greatest = {each.topic: each.partition for each in position}  # sorted: the last one of a topic stays
+    every = (TopicPartition(topic, number) for topic, last in greatest.items() for number in range(last))
+    return [each for each in every if each not in position]
+
+
+def is_to_be_written(stored: Position | None, position: Position, expected: Position | None) -> bool:
+    """Say whether a write has anything to do: ``stored`` is ``expected`` and not ``position`` yet.
+
+    :raises WorldChanged: something else is stored.
+    :raises InputRefused: ``position`` leaves out a partition that is stored.
+    """
+    if stored == position:
+        return False
+    if stored != expected:
+        raise WorldChanged(
+            seen=f"stored is {_said(stored)}",
+            expected=f"{_said(expected)}, as when the write was planned",
+            do="nothing was written; see what moved it, and plan again",
+        )
+    if left_out := sorted(set(stored or ()) - set(position)):
+        raise InputRefused(
+            seen=f"a position without {_shown(left_out)}, which the store has",
+            expected="every partition that is stored",
+            do="name an offset for each; remove what is stored of a topic that is gone by the store's own tools",
+        )
+    return True
+
+
+def _said(position: Position | None) -> str:
+    return "nothing" if position is None else _short(position.to_json())
+
+
+def _shown(partitions: Sequence[TopicPartition]) -> str:
+    more = f" and {len(partitions) - 10} more" if len(partitions) > 10 else ""
+    return ", ".join(str(each) for each in partitions[:10]) + more
 
 
 def check_pipeline(pipeline: str) -> str:
