@@ -52,6 +52,10 @@ class Claim:
     identity: TopicIdentity
     announced: tuple[Announced, ...] = ()
     application_digest: str = ""
+    tracked: bool = True
+    """False: the program knows nothing of epochs. What launches it claims, and then becomes it (``exec``)."""
+    stood: Position | None = None
+    """Where the pipeline stood when this epoch was planned: the end of the epoch before it."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,21 @@ class Ended:
     last_batch_id: int | None = None
     position: Position | None = None
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The position of an untouched job was moved in its own store, for an epoch that nobody has claimed yet.
+
+    Written before the move: a job whose store was moved, and that was never started there, still stands where its
+    output ends.
+    """
+
+    operation: str
+    fingerprint: str
+    """Of the plan that moved it last."""
+    stood: Position | None
+    """Where the job stood before the first move; None if nothing was stored."""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
 from airflow_provider_offsets.errors import InputRefused
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-HISTORY, CHECKPOINT = "history", "checkpoint"
-"""Stores that have no connection of their own: the batches that a tracked job records, and Spark's own log."""
 
 
 class Subscription(enum.Enum):
@@ -85,7 +84,9 @@ class StreamingPipeline:
     """Stands in the history's row keys; the pipeline's name if empty. May hold ``:``."""
     subscription: Subscription = Subscription.SUBSCRIBE
     kafka_conn_id: str = "kafka_default"
-    store_conn_id: str = "offsets_default"
+    store_conn_id: str = ""
+    """An ``offsets`` connection, for history and control; ``offsets_default`` if empty. An untouched job that names
+    none has its control in a SQLite file of its own in Airflow's folder: there is no history to keep."""
     stop: StopLadder = field(default_factory=StopLadder)
     start_timeout_s: int = 180
     """Until the first batch of a new epoch is processed, or its driver says that it stands idle."""
@@ -108,12 +109,24 @@ class StreamingPipeline:
             object.__setattr__(self, "group_id", self.name)
         if not self.offsets_in:
             object.__setattr__(self, "offsets_in", (HISTORY,) if self.tracked else (CHECKPOINT,))
+        if self.tracked and not self.store_conn_id:
+            object.__setattr__(self, "store_conn_id", "offsets_default")
+        self._require_whole()
+
+    def _require_whole(self) -> None:
+        """What only the parts together tell to be wrong."""
         if not self.job.checkpoint and (self.tracked or CHECKPOINT in self.offsets_in or not self.job.log_dir):
             raise InputRefused(
                 seen=f"job.checkpoint of pipeline {self.name!r} is missing",
                 expected="the folder of its checkpoint; for a job that has none: offsets_in without 'checkpoint',"
                 " and a log_dir",
                 do="add job.checkpoint, or both of these",
+            )
+        if not self.tracked and not (self.stop.marker or self.stop.signal_timeout_s):
+            raise InputRefused(
+                seen=f"untouched pipeline {self.name!r} has neither stop.marker nor stop.signal_timeout_s",
+                expected="a way to stop a job that knows nothing of this provider",
+                do="name the file that the job looks for, or allow a SIGTERM by giving it its time",
             )
         if self.tracked != (self.ruling == HISTORY):
             raise InputRefused(

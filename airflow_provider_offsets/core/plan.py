@@ -18,7 +18,7 @@ from airflow_provider_offsets.core.epoch import Announced
 from airflow_provider_offsets.core.live import LivePartition, LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.selector import missing_partitions
-from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState, Observation
+from airflow_provider_offsets.core.snapshot import CHECKPOINT, UNSTARTED, CheckpointState, KeptPosition, Observation
 from airflow_provider_offsets.errors import WorldChanged
 
 
@@ -30,7 +30,10 @@ class RestartForm(enum.Enum):
     REPOSITION = "reposition"
     """A checkpoint seeded with the chosen offsets beside the old one, which is closed. Query id and batch ids go on."""
     FRESH = "fresh"
-    """A new checkpoint and ``startingOffsets`` that names every partition."""
+    """A new checkpoint and ``startingOffsets`` that names every partition; of an untouched job: a seeded checkpoint at
+    its own place, because its program names its own ``startingOffsets``."""
+    WRITE = "write"
+    """For jobs that keep their offsets elsewhere: the start is written to the store that they read."""
 
 
 class StartReason(enum.Enum):
@@ -54,6 +57,7 @@ class ProblemKind(enum.Enum):
     PARTITIONS_GONE = "partitions gone"
     PARTITION_MISSING = "partition missing from the stored position"
     STATEFUL_REPOSITION = "stateful query asked to reposition"
+    POSITION_GONE = "stored position gone"
     STORES_DISAGREE = "checkpoint is ahead of the history"
 
 
@@ -167,6 +171,8 @@ class RestartPlan:
     rows: tuple[PartitionPlan, ...]
     problems: tuple[Problem, ...]
     seen: Preconditions
+    kept: Position | None = None
+    """What the ruling store of an untouched job says itself: what a write expects to find there."""
     last_batch_id: int = UNSTARTED
     """The greatest batch id that the pipeline ever named: the next one follows it, in a seeded checkpoint too."""
     query_id: str | None = None
@@ -231,6 +237,7 @@ def plan_restart(
         *_shape_problems(wanted, seen),
         *_count_problems(rows, policy or RestartPolicy()),
         *_form_problems(form, wanted, seen),
+        *_untouched_problems(wanted, seen),
     )
     return RestartPlan(
         pipeline=seen.pipeline,
@@ -240,6 +247,7 @@ def plan_restart(
         rows=rows,
         problems=problems,
         seen=Preconditions.of(seen),
+        kept=None if seen.is_tracked else seen.kept[0].position,
         last_batch_id=_last_batch_id(seen),
         query_id=_query_id(seen),
         replay_at_most=sum(each.count for each in seen.in_flight),
@@ -296,6 +304,8 @@ def _row(partition: TopicPartition, live: LivePartition, wanted: Position, seen:
 
 def _form(start: Position, seen: Observation) -> tuple[RestartForm, str]:
     checkpoint = seen.checkpoint
+    if not seen.is_tracked and seen.kept[0].store != CHECKPOINT:
+        return _form_of_write(start, seen.kept[0])
     if checkpoint is None:
         if _query_id(seen) is None:
             return RestartForm.FRESH, "there is no checkpoint to go on from"
@@ -312,6 +322,15 @@ def _form(start: Position, seen: Observation) -> tuple[RestartForm, str]:
         RestartForm.RESUME,
         f"the checkpoint stands where the job starts, after batch {checkpoint.committed_batch_id}",
     )
+
+
+def _form_of_write(start: Position, kept: KeptPosition) -> tuple[RestartForm, str]:
+    if kept.position == start:
+        return RestartForm.RESUME, f"{kept.store} says where the job starts"
+    if kept.position is None:
+        return RestartForm.WRITE, f"{kept.store} has nothing stored yet"
+    moved = [partition for partition, offset in start.items() if kept.position.get(partition) != offset]
+    return RestartForm.WRITE, f"{len(moved)} partition(s) start elsewhere than {kept.store} says"
 
 
 def _resume_position(checkpoint: CheckpointState, processed: Batch | None) -> Position:
@@ -431,3 +450,15 @@ def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> It
             " missing. Look at the output: if it is there, name Spark's offsets with 'offsets:' and accept the"
             " difference as skipped; if not, read it again, with 'shift:-1' or an earlier 'offsets:'",
         )
+
+
+def _untouched_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
+    if seen.is_tracked or wanted or seen.stored is not None or (seen.epoch is None and not seen.kept[0].perishes):
+        return
+    kept = seen.kept[0]
+    known = "the job has run before" if seen.epoch is not None else "nobody can tell whether the job has run before"
+    yield Problem(
+        ProblemKind.POSITION_GONE,
+        f"{kept.store} has no stored position, and {known} ({kept.perishes or 'it was removed'}); start from 'earliest'"
+        " if this is its first start or all may be read again, otherwise name the start with 'offsets:'",
+    )

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import BegunBatch, Ended, Epoch
+from airflow_provider_offsets.core.epoch import BegunBatch, Ended, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics
-from airflow_provider_offsets.core.position import OffsetRange, Position
+from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
+
+HISTORY, CHECKPOINT = "history", "checkpoint"
+"""Stores that have no connection of their own: the batches that a tracked job records, and Spark's own log."""
 
 UNSTARTED = -1
 """The committed batch id of a checkpoint that knows where it begins and has finished nothing yet."""
@@ -75,6 +78,8 @@ class Observation:
     """The batch that ``epoch`` began last, or an epoch before it, if this one ended before its first batch."""
     kept: tuple[KeptPosition, ...] = ()
     """What each store of the pipeline says, the ruling one first."""
+    moved: Moved | None = None
+    """Of an untouched job: a move in its own store since its last epoch ended. It still stands where it stood."""
 
     @property
     def epoch_number(self) -> int:
@@ -82,13 +87,25 @@ class Observation:
         return 0 if self.epoch is None else self.epoch.number
 
     @property
+    def is_tracked(self) -> bool:
+        """Say whether the history rules: the program records its own batches."""
+        return not self.kept or self.kept[0].store == HISTORY
+
+    @property
+    def is_running(self) -> bool:
+        """Say whether the newest epoch runs, as far as anybody knows."""
+        return self.epoch is not None and self.ended is None
+
+    @property
     def stored(self) -> Position | None:
         """The pipeline's position: the end of the last batch processed in the newest epoch, or the place where that
-        epoch begins; None before the first start.
+        epoch begins; None before the first start. Of an untouched job: what its ruling store says.
 
         An epoch that was rewound and stopped before its first batch stands where it was rewound to, not where the
         epoch before it ended. Without an epoch, the history rules, and after it the checkpoint.
         """
+        if not self.is_tracked:
+            return self.kept[0].position if self.moved is None else self.moved.stood
         if self.epoch is not None:
             if self.processed is not None and self.processed.epoch == self.epoch.number:
                 return self.epoch.claim.start.updated(self.processed.end)
@@ -99,13 +116,30 @@ class Observation:
 
     @property
     def in_flight(self) -> tuple[OffsetRange, ...]:
-        """What may be partly in the output: the ranges of a batch that was begun and never recorded."""
+        """What may be partly in the output: the ranges of a batch that was begun and never recorded.
+
+        Of an untouched job: of the batch that its checkpoint has planned; and where nobody can say, because it runs or
+        keeps its offsets elsewhere, all that it could have read.
+        """
+        if not self.is_tracked:
+            return self._in_flight_untouched()
         if self.begun is None:
             return ()
         recorded = self.processed is not None and (
             (self.processed.query_id, self.processed.batch_id) == (self.begun.query_id, self.begun.batch_id)
         )
         return () if recorded else self.begun.ranges
+
+    def _in_flight_untouched(self) -> tuple[OffsetRange, ...]:
+        stands = self.stored
+        if stands is None or self.moved is not None:
+            return ()
+        if self.kept[0].store == CHECKPOINT and not self.is_running:
+            until = None if self.checkpoint is None else self.checkpoint.planned
+        else:
+            until = self.live.end
+        ends = {partition: max(offset, stands.get(partition, 0)) for partition, offset in (until or Position()).items()}
+        return tuple(each for each in ranges_between(stands, Position(ends)) if each.count)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import BegunBatch, Epoch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.snapshot import CheckpointState, Observation, Snapshot
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.snapshot import (
+    CHECKPOINT,
+    HISTORY,
+    CheckpointState,
+    KeptPosition,
+    Observation,
+    Snapshot,
+)
 from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, read_state
 from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.protocols import HistoryStore, OffsetStore
+from airflow_provider_offsets.stores.protocols import HistoryStore, OffsetStore, PerishablePositions, PositionStore
 
 LOOKS = 5
 """How often a running job is looked at until its checkpoint and its history are of the same moment."""
@@ -25,6 +35,8 @@ class World:
     operation: str
     store: OffsetStore
     kafka: KafkaView
+    kept_in: Mapping[str, PositionStore] = field(default_factory=dict)
+    """The stores of ``pipeline.offsets_in`` that a connection leads to, by its id."""
 
     @property
     def control(self) -> Control:
@@ -40,7 +52,9 @@ class World:
         epoch = self.control.newest_epoch()
         ended = None if epoch is None else self.control.ended(epoch.number)
         begun = self._newest_begun(epoch)
+        elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
         checkpoint, processed = self._checkpoint_and_history(epoch)
+        number = 0 if epoch is None else epoch.number
         return Observation(
             pipeline=self.pipeline.name,
             live=self.kafka.live_topics(self.pipeline.topics),
@@ -49,6 +63,8 @@ class World:
             epoch=epoch,
             ended=ended,
             begun=begun,
+            kept=self._kept(checkpoint, processed, elsewhere),
+            moved=None if self.pipeline.tracked else self.control.moved(number + 1),
         )
 
     def started_epoch(self) -> Epoch | None:
@@ -68,6 +84,30 @@ class World:
         )
         return self.control.keep_snapshot(snapshot.sealed())
 
+    def _kept(
+        self, checkpoint: CheckpointState | None, processed: Batch | None, elsewhere: Mapping[str, KeptPosition]
+    ) -> tuple[KeptPosition, ...]:
+        """What each store says, in the order of ``offsets_in``; of a tracked job the checkpoint too, named or not."""
+        names = self.pipeline.offsets_in
+        if self.pipeline.tracked and CHECKPOINT not in names:
+            names = (*names, CHECKPOINT)
+        own = {
+            HISTORY: KeptPosition(
+                HISTORY,
+                HISTORY,
+                None if processed is None else processed.end,
+                None if processed is None else processed.start,
+            ),
+            CHECKPOINT: KeptPosition(CHECKPOINT, CHECKPOINT, None if checkpoint is None else checkpoint.committed),
+        }
+        return tuple({**own, **elsewhere}[name] for name in names)
+
+    def _kept_elsewhere(self, name: str, store: PositionStore) -> KeptPosition:
+        stream = self.pipeline.stream
+        perishes = store.perishes(stream) if isinstance(store, PerishablePositions) else ""
+        before = _one_row_before(store, stream) if isinstance(store, HistoryStore) else None
+        return KeptPosition(name, store.kind, store.position(stream), before, perishes)
+
     def _newest_begun(self, epoch: Epoch | None) -> BegunBatch | None:
         """The batch that was begun last; an epoch that ended before its first batch does not hide the one before."""
         numbers = range(0 if epoch is None else epoch.number, 0, -1)
@@ -75,6 +115,8 @@ class World:
 
     def _checkpoint_and_history(self, epoch: Epoch | None) -> tuple[CheckpointState | None, Batch | None]:
         location = self.pipeline.job.checkpoint if epoch is None else epoch.claim.checkpoint
+        if not self.pipeline.tracked:
+            return (read_state(LocalCheckpoint(location)) if CHECKPOINT in self.pipeline.offsets_in else None), None
         for _ in range(LOOKS):
             checkpoint = read_state(LocalCheckpoint(location))
             processed = self._newest_batch(epoch)
@@ -102,3 +144,17 @@ def is_zombie(batch: Batch, epoch: Epoch | None) -> bool:
     if epoch is None or batch.epoch == epoch.number or batch.row_time_ms is None:
         return False
     return epoch.after_row_time_ms is None or batch.row_time_ms > epoch.after_row_time_ms
+
+
+def _one_row_before(history: HistoryStore, stream: Stream) -> Position | None:
+    """Where a history stood one row before the newest one, topic by topic: a job of the deck's kind writes one row for
+    each topic of a batch."""
+    rows = list(islice(history.newest_first(stream), 2 * len(stream.topics)))
+    ends = {topic: [row.end for row in rows if topic in row.end.topics] for topic in stream.topics}
+    found = {
+        partition: offset
+        for topic, positions in ends.items()
+        for partition, offset in (positions[1].items() if len(positions) > 1 else ())
+        if partition.topic == topic
+    }
+    return Position(found) if found else None

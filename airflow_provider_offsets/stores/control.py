@@ -9,6 +9,7 @@ once and never changed: whoever creates one has decided. The others have one wri
 | ``ended/<n>`` | that driver, or who saw it gone, once | how epoch n ended; a driver that finds it ends |
 | ``stop/<n>`` | an operation, once | please end between two batches |
 | ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last |
+| ``moved/<n>`` | an operation | before epoch n, the position of an untouched job was moved in its own store |
 | ``operation/<id>`` | the tasks of one operation | its steps and their results |
 | ``snapshot/<id>`` | a task, once | a named observation |
 """
@@ -27,6 +28,7 @@ from airflow_provider_offsets.core.epoch import (
     Ended,
     Epoch,
     Heartbeat,
+    Moved,
     Operation,
     ProcessIdentity,
     StopRequest,
@@ -136,6 +138,14 @@ class Control:
     def begin(self, number: int, batch: BegunBatch) -> None:
         """Record that a batch begins, before the user's function. Only the epoch's driver calls this."""
         self._put(_numbered("begun", number), batch)
+
+    def moved(self, number: int) -> Moved | None:
+        """Give what moved an untouched job before epoch ``number``, or None."""
+        return self._get(Moved, _numbered("moved", number))
+
+    def note_move(self, number: int, moved: Moved) -> None:
+        """Record that a move begins. A second one, of another plan, takes its place."""
+        self._put(_numbered("moved", number), moved)
 
     def operation(self, operation_id: str) -> Operation | None:
         """Give one operation, or None."""

@@ -49,6 +49,8 @@ class HBaseStore:
     :param timeout_s: how long one call may take.
     """
 
+    kind = "hbase"
+
     def __init__(self, host: str, port: int, table: str, *, timeout_s: float = 30) -> None:
         self._deck = _check_table(table)
         self._facts = f"{table}_batches"

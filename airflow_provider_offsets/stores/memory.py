@@ -14,6 +14,8 @@ from airflow_provider_offsets.stores import rules
 class MemoryStore:
     """Keeps everything in this process; safe to share between threads. Public: use it in your own tests."""
 
+    kind = "memory"
+
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._histories: dict[str, list[Batch]] = {}

@@ -17,6 +17,9 @@ from airflow_provider_offsets.core.position import Position
 class PositionStore(Protocol):
     """Keeps one position of a stream."""
 
+    kind: str
+    """What reports call it: ``hbase``, ``sql``, ``memory``, ``zookeeper``, ``kafka`` or ``checkpoint``."""
+
     def position(self, stream: Stream) -> Position | None:
         """Give the stored position; None if nothing is stored, which is not the same as offset 0."""
         ...

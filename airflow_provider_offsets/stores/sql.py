@@ -64,6 +64,8 @@ class SqlStore:
     :param url: ``sqlite:////absolute/path.db`` or ``postgresql://user:password@host/database``.
     """
 
+    kind = "sql"
+
     def __init__(self, url: str) -> None:
         self._url = _parse(url)
         self._file = Path(self._url.database or "") if self._url.drivername == "sqlite" else None
