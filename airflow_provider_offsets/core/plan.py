@@ -59,6 +59,7 @@ class ProblemKind(enum.Enum):
     STATEFUL_REPOSITION = "stateful query asked to reposition"
     POSITION_GONE = "stored position gone"
     STORES_DISAGREE = "checkpoint is ahead of the history"
+    STORES_CONFLICT = "stores contradict each other"
 
 
 AS_A_NEW_ONE = "describe the job as a new pipeline, with another name, group_id and checkpoint"
