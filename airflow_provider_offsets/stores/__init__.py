@@ -1,4 +1,5 @@
-"""Where offsets are kept. ``open_store(url)`` gives the history and the control of a pipeline from one URL.
+"""Where offsets are kept. ``open_store(url)`` gives the history and the control of a pipeline from one URL,
+``open_positions(url)`` the positions that a job keeps, in whichever store.
 
 Client libraries are imported when a store is opened and not before: a DAG file that names a store imports none.
 """
@@ -6,12 +7,16 @@ Client libraries are imported when a store is opened and not before: a DAG file 
 from __future__ import annotations
 
 import urllib.parse
+from typing import TYPE_CHECKING
 
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.stores.clients import client_missing
 from airflow_provider_offsets.stores.protocols import OffsetStore
 
-__all__ = ["open_store"]
+if TYPE_CHECKING:
+    from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
+
+__all__ = ["open_positions", "open_store"]
 
 _FORMS = """\
 sqlite:////absolute/path.db
@@ -37,8 +42,21 @@ def open_store(url: str) -> OffsetStore:
         # What follows the scheme is not shown: it may hold a password.
         seen=f"a store URL that begins with {scheme[:40]!r}",
         expected="one of " + " · ".join(_FORMS.splitlines()),
-        do="correct the URL; a store in memory is for tests and is made with MemoryStore()",
+        do="correct the URL; a store in memory is for tests and is made with MemoryStore(); ZooKeeper keeps positions"
+        " only: name its connection in offsets_in",
     )
+
+
+def open_positions(url: str) -> OffsetStore | ZooKeeperStore:
+    """Give the store of positions that the URL names. Nothing is created, and no connection is made before the first
+    call.
+
+    ``zookeeper://user:password@host:2181,host2:2181/chroot``, or one of ``open_store``.
+
+    :raises InputRefused: none of these.
+    :raises StoreClientMissing: this Python lacks the store's client library.
+    """
+    return _zookeeper(url) if url.startswith("zookeeper:") else open_store(url)
 
 
 def _sql(url: str) -> OffsetStore:
@@ -66,3 +84,14 @@ def _hbase(url: str) -> OffsetStore:
     from airflow_provider_offsets.stores.hbase import HBaseStore
 
     return HBaseStore(parts.hostname, port, table)
+
+
+def _zookeeper(url: str) -> ZooKeeperStore:
+    from airflow_provider_offsets.stores.zookeeper_layout import parse_url
+
+    address = parse_url(url)
+    try:
+        from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
+    except ModuleNotFoundError as error:
+        raise client_missing("kazoo>=2.10,<3", "ZooKeeper") from error
+    return ZooKeeperStore(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.pipeline import NAME, TOPIC
@@ -43,7 +43,8 @@ def check_stream(stream: Stream) -> Stream:
 def check_batch(stream: Stream, batch: Batch) -> None:
     """Say nothing if the batch can be recorded under the stream.
 
-    :raises InputRefused: it ends nowhere, ends in a topic of another stream, or its time does not fit a row key.
+    :raises InputRefused: it ends nowhere, in a topic of another stream or at an offset that Kafka cannot count to, or
+        its time does not fit a row key.
     """
     if not batch.end or not set(batch.end.topics) <= set(stream.topics):
         raise InputRefused(
@@ -51,6 +52,8 @@ def check_batch(stream: Stream, batch: Batch) -> None:
             expected=f"at least one partition, and only topics of {list(stream.topics)!r}",
             do="record the batch under the stream that read it",
         )
+    _check_offsets(batch.end)
+    _check_offsets(batch.start or {})
     if not 0 <= batch.batch_time_ms <= LAST_ROW_TIME_MS:
         raise InputRefused(
             seen=f"batch time {batch.batch_time_ms} ms",
@@ -84,7 +87,11 @@ def check_position(stream: Stream, position: Position) -> None:
             expected="every partition from 0 to the greatest of its topic",
             do="name an offset for each; 0 for one that was never read",
         )
-    beyond = {each: offset for each, offset in position.items() if offset > LAST_OFFSET}
+    _check_offsets(position)
+
+
+def _check_offsets(offsets: Mapping[TopicPartition, int]) -> None:
+    beyond = {each: offset for each, offset in offsets.items() if offset > LAST_OFFSET}
     if beyond:
         raise InputRefused(
             seen=f"offset {next(iter(beyond.values()))} for {_shown(list(beyond))}",
@@ -93,11 +100,15 @@ def check_position(stream: Stream, position: Position) -> None:
         )
 
 
-def holes_of(position: Position) -> list[TopicPartition]:
-    """Give the partitions below the greatest one of their topic that the position does not name."""
-    greatest = {each.topic: each.partition for each in position}  # sorted: the last one of a topic stays
-    every = (TopicPartition(topic, number) for topic, last in greatest.items() for number in range(last))
-    return [each for each in every if each not in position]
+def holes_of(position: Iterable[TopicPartition]) -> list[TopicPartition]:
+    """Give, of each topic with a hole, the first partition below its greatest one that the position does not name."""
+    numbers: dict[str, list[int]] = {}
+    for each in sorted(position):
+        numbers.setdefault(each.topic, []).append(each.partition)
+    firsts = {
+        topic: next((at for at, number in enumerate(found) if at != number), None) for topic, found in numbers.items()
+    }
+    return [TopicPartition(topic, first) for topic, first in firsts.items() if first is not None]
 
 
 def is_to_be_written(stored: Position | None, position: Position, expected: Position | None) -> bool:

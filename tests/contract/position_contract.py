@@ -180,15 +180,15 @@ class PositionContract:
             store.position(bad)
 
     @pytest.mark.parametrize(
-        ("topics", "reason"), [((), "no topic"), (("t:u",), "a colon"), (("u v",), "a space"), (("a/b",), "a slash")]
+        ("names", "reason"), [((), "no topic"), (("t:u",), "a colon"), (("u v",), "a space"), (("a/b",), "a slash")]
     )
     def test_topics_that_kafka_cannot_have(
-        self, store: WritablePositionStore, stream: Stream, position: Position, topics: tuple[str, ...], reason: str
+        self, store: WritablePositionStore, stream: Stream, position: Position, names: tuple[str, ...], reason: str
     ) -> None:
         with pytest.raises(InputRefused):
-            store.position(Stream(stream.group_id, topics))
+            store.position(Stream(stream.group_id, names))
         with pytest.raises(InputRefused):
-            store.write(Stream(stream.group_id, topics), position, expected=None)
+            store.write(Stream(stream.group_id, names), position, expected=None)
 
     @pytest.mark.parametrize("neighbour", GROUPS_BESIDE_G)
     def test_a_group_never_sees_its_neighbours(

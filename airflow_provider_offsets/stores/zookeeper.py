@@ -1,0 +1,150 @@
+"""Offsets in ZooKeeper, one znode a partition, in the form of Kafka's old consumers and of the deck.
+
+Jobs that write this form keep one position and no history: what was there before is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import InputRefused, StoreDataError, StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.stores import rules
+from airflow_provider_offsets.stores import zookeeper_layout as layout
+from airflow_provider_offsets.stores.zookeeper_client import (
+    LARGEST_REQUEST_BYTES,
+    Change,
+    Znode,
+    ZooKeeperClient,
+    request_bytes,
+)
+
+_Stored = dict[TopicPartition, Znode]
+
+
+class ZooKeeperStore:
+    """Positions in ZooKeeper. Not to be shared between threads.
+
+    :param address: ``zookeeper_layout.parse_url`` gives it from a URL.
+    :param timeout_s: how long one request may take, the first connection included.
+    """
+
+    kind = "zookeeper"
+
+    def __init__(self, address: layout.Address, *, timeout_s: float = 15) -> None:
+        self._address = address
+        self._client = ZooKeeperClient(address, timeout_s)
+
+    def __repr__(self) -> str:
+        return f"ZooKeeperStore('{self._address}')"
+
+    def close(self) -> None:
+        """End the session. The store may be used again: it begins another one."""
+        self._client.close()
+
+    def position(self, stream: Stream) -> Position | None:
+        """Give what all partitions of the stream's topics hold; None if no partition is stored.
+
+        Partitions are read one by one: of a job that runs, some may be of the batch before.
+
+        :raises StoreLayoutError: the chroot is not there.
+        :raises StoreDataError: a partition is missing below the greatest of its topic, or a znode holds no offset.
+        :raises StoreDenied: this user may not read a znode.
+        """
+        stream = rules.check_stream(stream)
+        paths = layout.topic_paths(self._address.chroot, stream)
+        return self._position(self._stored(paths), paths)
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Set every partition in one transaction, which asks for the version of each: all are set, or none.
+
+        New znodes get the ACL of the one above them. What is above them is made first, and stays if the write is cut
+        off then: a topic without partitions reads as nothing stored. An answer that was lost is looked for by reading
+        back; where the write is not found, the error says that it may be repeated.
+
+        :raises InputRefused: also where the transaction is longer than a ZooKeeper server takes (1 MiB by default:
+            about ten thousand partitions with short names).
+        :raises StoreUnreachable: also where the answer was lost and the new offsets are not there.
+        """
+        stream = rules.check_stream(stream)
+        paths = layout.topic_paths(self._address.chroot, stream)
+        rules.check_position(stream, position)
+        stored = self._stored(paths)
+        if not rules.is_to_be_written(self._position(stored, paths), position, expected):
+            return
+        changes: list[Change] = []
+        missing: dict[str, list[Any]] = {}
+        for topic in position.topics:
+            ends = position.of_topic(topic)
+            old = {number: stored[TopicPartition(topic, number)] for number in ends if (topic, number) in stored}
+            acl: list[Any] = []
+            if len(old) < len(ends):
+                above, acl = self._above(paths[topic])
+                missing |= dict.fromkeys(above, acl)
+            changes += [_change(f"{paths[topic]}/{number}", old.get(number), end, acl) for number, end in ends.items()]
+        self._check_size(changes)
+        for path, acl in missing.items():
+            self._client.make(path, acl)
+        try:
+            self._client.commit(changes)
+        except StoreUnreachable:
+            # Nobody knows whether it was done. If it is done only later, it meets other versions, or says the same.
+            if self.position(stream) != position:
+                raise
+
+    def _stored(self, paths: Mapping[str, str]) -> _Stored:
+        chroot = self._address.chroot
+        self._client.sync(chroot or "/")
+        if chroot and not self._client.exists([chroot])[0]:
+            raise StoreLayoutError(
+                seen=f"no znode {chroot!r} in {self._address}",
+                expected="the chroot of the URL: never made here, since a mistyped one would read as a first start",
+                do="correct the URL; for a new chroot, create it by ZooKeeper's own zkCli",
+            )
+        names = dict(zip(paths, self._client.children(list(paths.values())), strict=True))
+        partitions = sorted(
+            layout.partition_of(topic, paths[topic], name) for topic, found in names.items() for name in found or ()
+        )
+        znodes = self._client.read([f"{paths[each.topic]}/{each.partition}" for each in partitions])
+        # One that was deleted since is missing: it is not there, or it leaves a hole.
+        stored = {each: znode for each, znode in zip(partitions, znodes, strict=True) if znode is not None}
+        if holes := rules.holes_of(stored):
+            raise StoreDataError(
+                seen=f"no znode {f'{paths[holes[0].topic]}/{holes[0].partition}'!r} below the greatest partition",
+                expected="every partition from 0 up: this position is half written",
+                do="find the offset in the job's output and set it by ZooKeeper's own zkCli, or 0 to read all again",
+            )
+        return stored
+
+    def _position(self, stored: _Stored, paths: Mapping[str, str]) -> Position | None:
+        offsets = {
+            each: layout.offset_of(f"{paths[each.topic]}/{each.partition}", znode.value)
+            for each, znode in stored.items()
+        }
+        return Position(offsets) if offsets else None
+
+    def _above(self, topic_path: str) -> tuple[list[str], list[Any]]:
+        """Give the znodes that have to be made above a topic's partitions, and the ACL that they and these get."""
+        chroot = self._address.chroot
+        above = layout.ancestors(chroot, topic_path)
+        missing = [path for path, there in zip(above, self._client.exists(above), strict=True) if not there]
+        lowest = next((path for path in reversed(above) if path not in missing), chroot or "/")
+        return missing, self._client.acl(lowest)
+
+    def _check_size(self, changes: Sequence[Change]) -> None:
+        size = request_bytes(changes)
+        if size > LARGEST_REQUEST_BYTES:
+            raise InputRefused(
+                seen=f"{len(changes)} partitions are a transaction of {size} bytes",
+                expected=f"at most {LARGEST_REQUEST_BYTES}, ZooKeeper's jute.maxbuffer: all are written, or none",
+                do="nothing was written; keep the offsets of so many partitions in another store",
+            )
+
+
+def _change(path: str, old: Znode | None, offset: int, acl: list[Any]) -> Change:
+    value = str(offset).encode()
+    if old is None:
+        return Change(path, value, None, acl)
+    return Change(path, None if old.value == value else value, old.version, [])

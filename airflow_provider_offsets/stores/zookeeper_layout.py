@@ -1,0 +1,128 @@
+"""Where ZooKeeper keeps offsets: the URL that leads there, the znodes, and what may stand in them.
+
+``<chroot>/consumers/<group>/offsets/<topic>/<partition>`` holds the offset as text: the form of Kafka's old consumers,
+which the deck's slide *Offset Management in ZooKeeper* writes too.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from dataclasses import dataclass, field
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.position import TopicPartition
+from airflow_provider_offsets.errors import InputRefused, StoreDataError
+from airflow_provider_offsets.stores.rules import LAST_OFFSET
+
+FORM = "zookeeper://host:2181,host2:2181/chroot"
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
+_PARTITION = re.compile(r"0|[1-9][0-9]{0,9}")
+_LAST_PARTITION = 2**31 - 1
+# ZooKeeper's PathUtils.validatePath, which sees UTF-16: so a character beyond U+FFFF is two that it refuses.
+_NOT_IN_A_NAME = re.compile("[\u0000-\u001f\u007f-\u009f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff/]")
+
+
+@dataclass(frozen=True)
+class Address:
+    """What a ``zookeeper://`` URL says."""
+
+    hosts: str
+    """``host:port,host:port``."""
+    chroot: str = ""
+    """Begins with ``/``, or is empty."""
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"zookeeper://{self.hosts}{self.chroot}"
+
+
+def parse_url(url: str) -> Address:
+    """Give what ``zookeeper://user:password@host:2181,host2:2181/chroot`` says. A host without a port has 2181.
+
+    :raises InputRefused: another form. The URL is not quoted: it may hold a password.
+    """
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    login, _, hosts = authority.rpartition("@")
+    user, _, password = login.partition(":")
+    chroot = path.rstrip("/")
+    named = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    ports = [int(each[2][1:]) for each in named if each and each[2]]
+    if scheme != "zookeeper" or not all(named) or not all(0 < port < 65536 for port in ports):
+        raise _refused("a ZooKeeper URL whose hosts cannot be read")
+    if "?" in rest or "#" in rest or bool(user) != bool(password):
+        raise _refused("a ZooKeeper URL with options, or with a user or a password alone")
+    for name in chroot.split("/") if chroot else ():
+        if not is_znode_name(name):
+            raise _refused(f"a ZooKeeper URL whose chroot has the part {name!r}")
+    return Address(
+        ",".join(f"{each[1]}{each[2] or ':2181'}" for each in named if each),
+        f"/{chroot}" if chroot else "",
+        urllib.parse.unquote(user),
+        urllib.parse.unquote(password),
+    )
+
+
+def is_znode_name(name: str) -> bool:
+    """Say whether ZooKeeper takes it as one part of a path."""
+    return name not in ("", ".", "..") and not _NOT_IN_A_NAME.search(name)
+
+
+def topic_paths(chroot: str, stream: Stream) -> dict[str, str]:
+    """Give the znode of each topic.
+
+    :raises InputRefused: a group or a topic that cannot be the name of a znode. It would lead to another place.
+    """
+    for what, name in (("group id", stream.group_id), *(("topic", topic) for topic in stream.topics)):
+        if not is_znode_name(name):
+            raise InputRefused(
+                seen=f"{what} {name!r}",
+                expected="a name that a znode can have: not '.' or '..', without '/', control characters, private use"
+                " characters, and those beyond U+FFFF",
+                do="keep the offsets of this group in another store",
+            )
+    return {topic: f"{chroot}/consumers/{stream.group_id}/offsets/{topic}" for topic in stream.topics}
+
+
+def ancestors(chroot: str, path: str) -> list[str]:
+    """Give ``path`` and the znodes between the chroot and it, the highest first."""
+    parts = path[len(chroot) + 1 :].split("/")
+    return [f"{chroot}/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1)]
+
+
+def partition_of(topic: str, path: str, name: str) -> TopicPartition:
+    """Give the partition that a child of a topic's znode stands for.
+
+    :raises StoreDataError: its name is no partition number.
+    """
+    if not _PARTITION.fullmatch(name) or int(name) > _LAST_PARTITION:
+        raise StoreDataError(
+            seen=f"znode {path!r} has the child {name[:80]!r}",
+            expected="children named by partition numbers, and nothing else",
+            do="find who made it; remove it if it is not an offset",
+        )
+    return TopicPartition(topic, int(name))
+
+
+def offset_of(path: str, value: bytes) -> int:
+    """Give the offset that a znode holds.
+
+    :raises StoreDataError: it is not a number from 0 to 2^63-1.
+    """
+    if not _NUMBER.fullmatch(value) or int(value) > LAST_OFFSET:
+        raise StoreDataError(
+            seen=f"znode {path!r} holds {value[:80]!r}",
+            expected=f"an offset as text: a number from 0 to {LAST_OFFSET}",
+            do="find who wrote it, and set the right offset by ZooKeeper's own zkCli",
+        )
+    return int(value)
+
+
+def _refused(seen: str) -> InputRefused:
+    # What the URL holds is not shown but for harmless parts: a part of a password may stand anywhere in a wrong one.
+    return InputRefused(
+        seen=seen, expected=f"{FORM}; the user and the password in the connection", do="correct the URL"
+    )
