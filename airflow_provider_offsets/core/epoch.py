@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import OffsetRange, Position
 
@@ -103,6 +104,19 @@ class BegunBatch:
     query_id: str
     batch_time_ms: int
     ranges: tuple[OffsetRange, ...]
+    """What it reads. Empty where it is noted before Spark has planned it, as under a native sink: then the checkpoint's
+    log tells them, and whether it is finished."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> BegunBatch:
+        """Give the note of a batch that is planned."""
+        assert batch.batch_id is not None and batch.query_id is not None
+        return cls(batch.batch_id, batch.query_id, batch.batch_time_ms, batch.ranges)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Say whether it was noted before it was planned."""
+        return not self.ranges
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,18 @@ class Moved:
     """Of the plan that moved it last."""
     stood: Position | None
     """Where the job stood before the first move; None if nothing was stored."""
+    kept: Position | None
+    """What the store said before this move."""
+    to: Position
+    """What it says after it."""
+
+    def explains(self, position: Position | None) -> bool:
+        """Say whether ``position`` is what the store says before, in the middle of, or after this move. Otherwise
+        somebody else has moved it since, or the job has run without being asked to."""
+        if position is None:
+            return True
+        before = self.kept or Position()
+        return all(offset in (before.get(partition), self.to.get(partition)) for partition, offset in position.items())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from airflow_provider_offsets.core.position import OffsetRange, Position, ranges
 HISTORY, CHECKPOINT = "history", "checkpoint"
 """Stores that have no connection of their own: the batches that a tracked job records, and Spark's own log."""
 
+AT_REST = "at-rest"
+"""The moment of a snapshot that is taken of a stopped job, before it is planned anew."""
+
 UNSTARTED = -1
 """The committed batch id of a checkpoint that knows where it begins and has finished nothing yet."""
 
@@ -105,7 +108,8 @@ class Observation:
         epoch before it ended. Without an epoch, the history rules, and after it the checkpoint.
         """
         if not self.is_tracked:
-            return self.kept[0].position if self.moved is None else self.moved.stood
+            is_moved = self.moved is not None and self.moved.explains(self.kept[0].position)
+            return self.moved.stood if self.moved is not None and is_moved else self.kept[0].position
         if self.epoch is not None:
             if self.processed is not None and self.processed.epoch == self.epoch.number:
                 return self.epoch.claim.start.updated(self.processed.end)
@@ -140,6 +144,11 @@ class Observation:
             until = self.live.end
         ends = {partition: max(offset, stands.get(partition, 0)) for partition, offset in (until or Position()).items()}
         return tuple(each for each in ranges_between(stands, Position(ends)) if each.count)
+
+
+def snapshot_id(operation: str, moment: str) -> str:
+    """Give the id of the snapshot that an operation took at a moment of its own."""
+    return f"{operation}#{moment}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import DAG, Param, TaskGroup, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     AuditOffsetsOperator,
@@ -67,7 +68,7 @@ def maintenance_dag(
         plan = PlanRestartOperator(task_id="plan", pipeline=pipeline, start="{{ params.start }}")
         unless_dry_run = ShortCircuitOperator(task_id="continue_unless_dry_run", python_callable=is_no_dry_run)
         stop = StopStreamingJobOperator(task_id="stop", pipeline=pipeline)
-        at_rest = SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment="at-rest")
+        at_rest = SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment=AT_REST)
         with TaskGroup("maintenance_window", prefix_group_id=False) as maintenance_window:
             (window or wait_out_window)()
         replan = PlanRestartOperator(task_id="replan", pipeline=pipeline, start="{{ params.start }}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -23,7 +25,8 @@ class OffsetsHook(BaseHook):
     ``postgresql://user@host:5432/database``. A password goes into the connection's password field, where Airflow
     masks it.
 
-    :param conn_id: an ``offsets`` connection.
+    :param conn_id: an ``offsets`` connection; empty for a SQLite file in Airflow's own folder, which is made when it
+        is first opened: there an untouched job without a store of its own has its control cells.
     """
 
     conn_name_attr = "offsets_conn_id"
@@ -40,12 +43,15 @@ class OffsetsHook(BaseHook):
 
         :raises StoreError: it is unreachable, or its tables are not there.
         """
-        return open_store(self.url)
+        store = open_store(self.url)
+        if not self.conn_id:
+            store.create()
+        return store
 
     @property
     def url(self) -> str:
         """The store's URL, with its password: not to be logged."""
-        return store_url(self.get_connection(self.conn_id))
+        return store_url(self.get_connection(self.conn_id)) if self.conn_id else embedded_url()
 
     def test_connection(self) -> tuple[bool, str]:
         """Open the store and look for its tables; the button *Test* of the connection form."""
@@ -60,6 +66,12 @@ class OffsetsHook(BaseHook):
         finally:
             store.close()
         return True, "The store answers and its tables are there."
+
+
+def embedded_url() -> str:
+    """Give the URL of the store of pipelines that name none: a file in Airflow's own folder."""
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()  # as Airflow itself finds it
+    return f"sqlite:///{home.resolve() / 'offsets.db'}"
 
 
 def store_url(connection: Connection) -> str:

@@ -37,23 +37,26 @@ class SparkJobHook:
         connection = BaseHook.get_connection(self.pipeline.job.spark_conn_id)
         master = connection.host or ""
         deploy_mode = connection.extra_dejson.get("deploy-mode") or "client"
-        _check_mode(self.pipeline.name, master or str(connection.conn_type), deploy_mode, store_url)
+        # The store of an untouched job is used by what launches it, on this machine, and never by the job.
+        used_by_driver = store_url if self.pipeline.tracked else ""
+        _check_mode(self.pipeline.name, master or str(connection.conn_type), deploy_mode, used_by_driver)
         _check_executor(airflow_conf.get("core", "executor", fallback="LocalExecutor"))
         self._check_files(connection.extra_dejson.get("spark-binary", "spark-submit"))
 
     def command(self, conf: Mapping[str, str], *, log_dir: Path) -> list[str]:
         """Give the argument vector that starts the job with ``conf`` beside its own.
 
-        :param log_dir: where the zip of the runtime is put.
+        :param log_dir: where the zip of the runtime is put, which a tracked job needs.
         """
         job = self.pipeline.job
-        shipped = str(runtime_zip(log_dir))
+        shipped = str(runtime_zip(log_dir)) if self.pipeline.tracked else ""
         hook = SparkSubmitHook(
             conf={**job.conf, **conf},
             conn_id=job.spark_conn_id,
             py_files=",".join(each for each in (shipped, job.py_files) if each),
             jars=",".join(_jars(job.jars)) or None,
             packages=job.packages or None,
+            java_class=job.main_class or None,
             name=self.pipeline.name,
             application_args=list(job.arguments),
         )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from airflow_provider_offsets.core.epoch import Moved
 from airflow_provider_offsets.core.plan import Preconditions, RestartForm, RestartPlan
-from airflow_provider_offsets.core.snapshot import Observation
-from airflow_provider_offsets.errors import PlanRefused, WorldChanged
+from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
+from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, WorldChanged
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, close, last_entry, read_state, seed
+from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
+from airflow_provider_offsets.stores.swap import swap_in
 
 APPLIED = "applied"
 
@@ -19,6 +24,9 @@ class Applied:
 
     plan: RestartPlan
     checkpoint: str
+    """Empty for a job that keeps its offsets elsewhere."""
+    next_batch_id: int | None = None
+    """The id of the job's first batch, if its checkpoint tells."""
 
 
 def apply_plan(world: World, plan: RestartPlan) -> Applied:
@@ -26,7 +34,10 @@ def apply_plan(world: World, plan: RestartPlan) -> Applied:
 
     Repeating it gives the same. Killed in between, it is finished by the next try: seeding comes first, in a folder
     that carries the plan's fingerprint and that nothing reads yet; then the old checkpoint is closed; then the step
-    is recorded. Stored offsets are not touched: the new epoch's own record says where it begins.
+    is recorded. Stored offsets of a tracked job are not touched: the new epoch's own record says where it begins.
+
+    An untouched job starts where its own store says, so that is moved; and before it, a record is made of where the
+    job stands. It goes on standing there until it is started, whoever plans next.
 
     :raises PlanRefused: the plan has problems.
     :raises WorldChanged: the job runs, or something that the plan stands on has changed; the message names each.
@@ -36,10 +47,12 @@ def apply_plan(world: World, plan: RestartPlan) -> Applied:
     done = recorded_application(world)
     if done is not None and world.started_epoch() is not None:
         return done
-    seen = world.observe()
-    _require_rest(seen)
-    _require_unchanged(plan, seen, world.operation)
-    applied = Applied(plan, _prepare_checkpoint(world, plan))
+    if world.pipeline.tracked:
+        _require_world(world, plan)
+        applied = Applied(plan, _prepare_checkpoint(world, plan))
+    else:
+        _note_move(world, plan)
+        applied = _move(world, plan)
     world.control.record_step(world.operation, APPLIED, applied)
     return applied
 
@@ -47,6 +60,12 @@ def apply_plan(world: World, plan: RestartPlan) -> Applied:
 def recorded_application(world: World) -> Applied | None:
     """Give the plan that the operation applied last, or None."""
     return world.control.step(world.operation, APPLIED, Applied)
+
+
+def _require_world(world: World, plan: RestartPlan) -> None:
+    seen = world.observe()
+    _require_rest(seen)
+    _require_unchanged(plan, seen, world.operation)
 
 
 def _require_rest(seen: Observation) -> None:
@@ -68,6 +87,50 @@ def _require_unchanged(plan: RestartPlan, seen: Observation, operation: str) -> 
             expected="the world as the plan saw it",
             do="plan again",
         )
+
+
+def _note_move(world: World, plan: RestartPlan) -> None:
+    """Record what is about to be moved, if the world is as the plan saw it; or find that this very move has begun."""
+    number = plan.seen.epoch + 1
+    begun = world.control.moved(number)
+    if begun is not None and begun.fingerprint == plan.fingerprint:
+        return
+    _require_world(world, plan)
+    if plan.form is not RestartForm.RESUME:
+        moved = Moved(world.operation, plan.fingerprint, plan.seen.stored, plan.kept, plan.start)
+        world.control.note_move(number, moved)
+
+
+def _move(world: World, plan: RestartPlan) -> Applied:
+    """Move an untouched job in the store that it starts from. Done again, it changes nothing."""
+    pipeline = world.pipeline
+    if pipeline.ruling != CHECKPOINT:
+        if plan.form is RestartForm.WRITE:
+            _writable(pipeline.ruling, world.kept_in).write(pipeline.stream, plan.start, expected=plan.kept)
+        return Applied(plan, "")
+    location = pipeline.job.checkpoint
+    if plan.form is RestartForm.RESUME:
+        has_planned = plan.seen.planned_batch_id is not None  # Spark runs that one first
+        return Applied(plan, location, plan.last_batch_id + (0 if has_planned else 1))
+    next_batch_id = swap_in(
+        location,
+        tag=plan.fingerprint,
+        query_id=plan.query_id or str(uuid.uuid5(uuid.NAMESPACE_OID, plan.fingerprint)),
+        last_batch_id=plan.last_batch_id,
+        start=plan.start,
+    )
+    return Applied(plan, location, next_batch_id)
+
+
+def _writable(name: str, kept_in: Mapping[str, PositionStore]) -> WritablePositionStore:
+    store = kept_in[name]
+    if not isinstance(store, WritablePositionStore):
+        raise ModeUnsupported(
+            seen=f"{name!r} ({store.kind}) cannot be written",
+            expected="a store that the job's start can be written to",
+            do="name another one first in offsets_in",
+        )
+    return store
 
 
 def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, StopRequest
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.errors import StopTimedOut
+from airflow_provider_offsets.jobs.marker import place_marker
 from airflow_provider_offsets.jobs.process import is_alive, signal_group
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
@@ -47,6 +48,9 @@ def ask_to_stop(world: World, *, reason: str, at_ms: int) -> StopResult | Epoch:
     if (over := end_if_over(world.control, epoch, at_ms=at_ms)) is not None:
         return result_of(epoch, over, already=True)
     world.control.request_stop(epoch.number, StopRequest(world.operation, reason, at_ms))
+    marker = world.pipeline.stop.marker
+    if marker and not epoch.claim.tracked:
+        place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
     return epoch
 
 
@@ -54,13 +58,15 @@ def end_if_over(control: Control, epoch: Epoch, *, at_ms: int, signalled: signal
     """Give how an epoch ended; None while it runs, or while nobody can tell.
 
     A driver that is gone without a word is closed here, but only if its process can be seen from this machine to be
-    gone: unknown is not dead.
+    gone: unknown is not dead. An untouched program never says a word: if it was asked to stop, it stopped.
 
     :param signalled: what was sent to it; then it did not die by itself.
     """
     if is_alive(epoch.holder) is not False:
         return control.ended(epoch.number)
     how, after = EndedHow.DIED, ""
+    if not epoch.claim.tracked and control.stop_request(epoch.number) is not None:
+        how, after = EndedHow.STOPPED, " after it was asked to stop"
     if signalled is not None:
         how, after = EndedHow.KILLED, f" after {signalled.name}"
     gone = f"pid {epoch.holder.pid} on {epoch.holder.host} is gone{after}"
@@ -75,8 +81,10 @@ def await_stop(
     :param say: told what is being waited for, every ten seconds.
     :raises StopTimedOut: it did not come to rest. The request stands: a job that wakes up later still stops.
     """
+    tracked, marker = epoch.claim.tracked, ladder.marker
+    graceful = "its acknowledgement" if tracked else f"it to end on its marker {marker}"
     rungs: list[tuple[str, int | None, signal.Signals | None]] = [
-        ("its acknowledgement", ladder.graceful_timeout_s, None),
+        (graceful, ladder.graceful_timeout_s if tracked or marker else None, None),
         ("it to end on SIGTERM", ladder.signal_timeout_s, signal.SIGTERM),
         ("it to end on SIGKILL", ladder.kill_timeout_s, signal.SIGKILL),
     ]

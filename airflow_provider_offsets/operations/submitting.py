@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_provider_offsets.core.epoch import Claim, DriverState, Ended, Epoch
+from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch
 from airflow_provider_offsets.core.plan import reconcile
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import DriverDied, DriverSilent, Fenced, WorldChanged
 from airflow_provider_offsets.jobs.detached import Launch, launch
+from airflow_provider_offsets.jobs.marker import remove_marker
 from airflow_provider_offsets.operations.applying import Applied
+from airflow_provider_offsets.operations.starting import first_sign, stands_idle
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
-from airflow_provider_offsets.operations.world import World, newest_batch
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.runtime.claiming import claiming_command
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
 
 LAUNCHED = "launched"
@@ -33,7 +36,7 @@ class Started:
 
     epoch: int
     how: str
-    """``processed batch <n>``, or ``idle`` at its start with nothing to read."""
+    """What shows it: ``processed batch <n>``, or ``idle`` at its start with nothing to read."""
     batch_id: int | None
     log: str
     start: Position
@@ -57,7 +60,7 @@ def submit_job(
     :raises Fenced: another operation claimed the epoch.
     """
     for is_last_try in (False, True):
-        launched = _running(world) or _launch(world, applied, build_command, secrets)
+        launched = _running(world, applied) or _launch(world, applied, build_command, secrets)
         say(f"driver log: {launched.log}")
         try:
             return _await_start(world, applied, launched, say)
@@ -69,7 +72,7 @@ def submit_job(
     raise AssertionError("the last try returns or raises")
 
 
-def _running(world: World) -> Launch | None:
+def _running(world: World, applied: Applied) -> Launch | None:
     """The driver that an earlier try of this operation launched, if it lives or has the epoch."""
     recorded = world.control.step(world.operation, LAUNCHED, Launch)
     epoch = world.started_epoch()
@@ -77,8 +80,7 @@ def _running(world: World) -> Launch | None:
         return recorded if recorded is not None and recorded.is_alive else None
     if end_if_over(world.control, epoch, at_ms=now_ms()) is None:
         return Launch(epoch.claim.launch, epoch.holder, str(_log(world, epoch.number, epoch.claim.launch)))
-    newest = newest_batch(world.store, world.pipeline.stream, epoch)
-    if newest is not None and newest.epoch == epoch.number:
+    if first_sign(world, epoch, applied) is not None:
         raise WorldChanged(
             seen=f"epoch {epoch.number}, which this operation started, has processed batches and is over",
             expected="an operation whose job still runs, or never processed a batch",
@@ -105,11 +107,17 @@ def _launch(world: World, applied: Applied, build_command: BuildCommand, secrets
         identity=live.identity,
         announced=applied.plan.announced,
         application_digest=_digest(world.pipeline.job.application),
+        tracked=world.pipeline.tracked,
+        stood=applied.plan.seen.stored,
     )
     pipeline, log = world.pipeline, _log(world, claim.number, launch_id)
     settings = Settings(pipeline.name, pipeline.stream, pipeline.subscription, claim, secrets)
     settings_file = _settings_file(log)
     command = build_command(settings.conf(settings_file))
+    if not pipeline.tracked:
+        command = claiming_command(settings_file, command)
+        if pipeline.stop.marker:
+            remove_marker(pipeline.stop.marker)
     _remove_settings_of_earlier_tries(world)
     settings.write(settings_file)
     try:
@@ -166,11 +174,11 @@ def _await_start(world: World, applied: Applied, launched: Launch, say: Callable
     while time.monotonic() < began + timeout_s:
         # Liveness first, then the records: what a driver recorded just before it ended is not missed.
         alive = launched.is_alive
-        epoch = _claimed(world, launched)
+        epoch = _claimed(world, applied, launched)
         if epoch is not None:
             number = epoch.number
             ended = end_if_over(world.control, epoch, at_ms=now_ms())
-            if (started := _started(world, epoch, launched)) is not None:
+            if (started := _started(world, epoch, applied, launched)) is not None:
                 return started
             if ended is not None:
                 raise _died(launched, f"epoch {epoch.number} {ended.how.value}", ended)
@@ -189,7 +197,7 @@ def _await_start(world: World, applied: Applied, launched: Launch, say: Callable
     )
 
 
-def _claimed(world: World, launched: Launch) -> Epoch | None:
+def _claimed(world: World, applied: Applied, launched: Launch) -> Epoch | None:
     """The epoch of this operation that is watched: of the driver that was launched, or of an orphan that was faster.
 
     Not one that an earlier driver of this operation held, and that was over before this one was launched.
@@ -197,20 +205,12 @@ def _claimed(world: World, launched: Launch) -> Epoch | None:
     epoch = world.started_epoch()
     if epoch is None or epoch.claim.launch == launched.id or world.control.ended(epoch.number) is None:
         return epoch
-    newest = newest_batch(world.store, world.pipeline.stream, epoch)
-    return epoch if newest is not None and newest.epoch == epoch.number else None
+    return epoch if first_sign(world, epoch, applied) is not None else None
 
 
-def _started(world: World, epoch: Epoch, launched: Launch) -> Started | None:
-    newest = newest_batch(world.store, world.pipeline.stream, epoch)
-    start, number = epoch.claim.start, epoch.number
-    if newest is not None and newest.epoch == number:
-        return Started(number, f"processed batch {newest.batch_id}", newest.batch_id, launched.log, start)
-    heartbeat = world.control.heartbeat(number)
-    if heartbeat is None or heartbeat.state is not DriverState.IDLE or heartbeat.position is None:
-        return None
-    elsewhere = [partition for partition, offset in heartbeat.position.items() if start.get(partition, 0) != offset]
-    return None if elsewhere else Started(number, "idle", heartbeat.last_batch_id, launched.log, start)
+def _started(world: World, epoch: Epoch, applied: Applied, launched: Launch) -> Started | None:
+    sign = first_sign(world, epoch, applied) or stands_idle(world, epoch)
+    return None if sign is None else Started(epoch.number, sign.how, sign.batch_id, launched.log, epoch.claim.start)
 
 
 def _require_unclaimed(world: World, applied: Applied) -> None:

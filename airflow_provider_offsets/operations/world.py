@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import BegunBatch, Epoch
+from airflow_provider_offsets.core.epoch import BegunBatch, Epoch, Moved
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import (
@@ -17,7 +17,9 @@ from airflow_provider_offsets.core.snapshot import (
     KeptPosition,
     Observation,
     Snapshot,
+    snapshot_id,
 )
+from airflow_provider_offsets.errors import CheckpointError
 from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, read_state
 from airflow_provider_offsets.stores.control import Control
@@ -54,7 +56,7 @@ class World:
         begun = self._newest_begun(epoch)
         elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
         checkpoint, processed = self._checkpoint_and_history(epoch)
-        number = 0 if epoch is None else epoch.number
+        moved = None if self.pipeline.tracked else self._moved(epoch, checkpoint)
         return Observation(
             pipeline=self.pipeline.name,
             live=self.kafka.live_topics(self.pipeline.topics),
@@ -64,7 +66,7 @@ class World:
             ended=ended,
             begun=begun,
             kept=self._kept(checkpoint, processed, elsewhere),
-            moved=None if self.pipeline.tracked else self.control.moved(number + 1),
+            moved=moved,
         )
 
     def started_epoch(self) -> Epoch | None:
@@ -75,7 +77,7 @@ class World:
     def take_snapshot(self, moment: str, *, reason: str, taken_at: str) -> Snapshot:
         """Store what is seen now under this operation and ``moment``, or give the snapshot that is stored there."""
         snapshot = Snapshot(
-            id=f"{self.operation}#{moment}",
+            id=snapshot_id(self.operation, moment),
             operation=self.operation,
             moment=moment,
             reason=reason,
@@ -83,6 +85,17 @@ class World:
             seen=self.observe(),
         )
         return self.control.keep_snapshot(snapshot.sealed())
+
+    def _moved(self, epoch: Epoch | None, checkpoint: CheckpointState | None) -> Moved | None:
+        moved = self.control.moved(1 if epoch is None else epoch.number + 1)
+        cut_off = moved is not None and moved.kept is not None and checkpoint is None
+        if moved is not None and cut_off and self.pipeline.ruling == CHECKPOINT:
+            raise CheckpointError(
+                seen=f"nothing at {self.pipeline.job.checkpoint}, which operation {moved.operation!r} was moving",
+                expected="the old checkpoint, or the seeded one in its place",
+                do="run the apply task of that operation again: it finishes what was cut off",
+            )
+        return moved
 
     def _kept(
         self, checkpoint: CheckpointState | None, processed: Batch | None, elsewhere: Mapping[str, KeptPosition]

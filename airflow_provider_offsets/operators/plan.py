@@ -40,7 +40,8 @@ class PlanRestartOperator(PipelineOperator):
         """Give the plan's summary, its rows, and ``markdown``."""
         spark = SparkJobHook(self.pipeline)
         spark.check(driver_secrets(self.pipeline).store_url)
-        runtime_zip(Path(self.pipeline.job.folder_for_logs))
+        if self.pipeline.tracked:
+            runtime_zip(Path(self.pipeline.job.folder_for_logs))
         plan = make_plan(world, self.start, self.pipeline.policy)
         self.log.info("\n%s", plan_report(plan))
         if plan.problems:

@@ -19,7 +19,8 @@ class SnapshotOffsetsOperator(PipelineOperator):
 
     Nothing is committed and no consumer group is joined. Run again, it gives the snapshot that it took.
 
-    :param moment: tells the snapshots of one operation apart, such as ``before`` and ``at-rest``.
+    :param moment: tells the snapshots of one operation apart, such as ``before``. The one of ``at-rest``
+        is what the audit of an untouched job goes by.
     """
 
     def __init__(self, *, moment: str = "snapshot", **kwargs: Any) -> None:

@@ -41,7 +41,7 @@ class StopStreamingJobOperator(PipelineOperator):
         if isinstance(asked, StopResult):
             return self._result(asked)
         self.log.info("Asked epoch %d (pid %d on %s) to stop", asked.number, asked.holder.pid, asked.holder.host)
-        if self.deferrable:
+        if self.deferrable and (asked.claim.tracked or self.pipeline.stop.marker):
             self._defer_until_ended(asked)
         return self._result(await_stop(world, asked, self.pipeline.stop, say=self.log.info))
 

@@ -86,13 +86,21 @@ def read_settings(spark: Any) -> Settings:
             expected="the settings that a submit passes, with the epoch to claim",
             do="start the job with SubmitStreamingJobOperator; a tracked job started by hand could run twice",
         )
+    return take_settings(Path(file))
+
+
+def take_settings(file: Path) -> Settings:
+    """Give the settings of a file, and remove it.
+
+    :raises InputRefused: it is not there.
+    """
     try:
-        text = Path(file).read_text()
+        text = file.read_text()
     except FileNotFoundError as error:
         raise InputRefused(
             seen=f"{file} is not there",
             expected="the file that the submit wrote for this launch; a driver removes it once it has read it",
             do="submit the job again; one submit starts one driver",
         ) from error
-    Path(file).unlink()
+    file.unlink()
     return codec.loads(Settings, text)

@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import OffsetsError
-from airflow_provider_offsets.hooks.offsets import store_url
+from airflow_provider_offsets.hooks.offsets import embedded_url, store_url
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
 from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, look
 from airflow_provider_offsets.runtime.insist import insist
@@ -59,7 +59,7 @@ class StoreTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until there is an event. Errors become one, so that the task fails with their words."""
         try:
-            url = store_url(await BaseHook.aget_connection(self.store_conn_id))
+            url = await self._url()
             store = await asyncio.to_thread(insist, lambda: open_store(url), patience_s=PATIENCE_S)
             try:
                 payload = await self._await_payload(store)
@@ -68,6 +68,11 @@ class StoreTrigger(BaseTrigger):
         except OffsetsError as error:
             payload = {"status": "error", "error_type": type(error).__name__, "message": str(error)}
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]  # no annotation there
+
+    async def _url(self) -> str:
+        if not self.store_conn_id:
+            return embedded_url()
+        return store_url(await BaseHook.aget_connection(self.store_conn_id))
 
     async def _await_payload(self, store: OffsetStore) -> dict[str, Any]:
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s

@@ -1,0 +1,49 @@
+"""Claims an epoch for a program that knows nothing of epochs, and then becomes that program.
+
+``python -m airflow_provider_offsets.runtime.claiming <settings file> spark-submit …``
+
+The claim is made by the very process that will be spark-submit (``exec`` keeps the pid and its start time), so what
+holds of a tracked driver holds here: two launches of one submit race for one number, the loser ends before it has
+read anything, and the holder of an epoch is the process that runs the job.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from airflow_provider_offsets.errors import OffsetsError
+from airflow_provider_offsets.jobs.process import this_process
+from airflow_provider_offsets.runtime.insist import insist
+from airflow_provider_offsets.runtime.settings import take_settings
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
+
+
+def claiming_command(settings_file: Path, command: Sequence[str]) -> list[str]:
+    """Give the argument vector that claims and then becomes ``command``."""
+    return [sys.executable, "-m", "airflow_provider_offsets.runtime.claiming", str(settings_file), *command]
+
+
+def main(arguments: Sequence[str]) -> str:
+    """Claim and become the program; give what went wrong, if it did."""
+    settings = take_settings(Path(arguments[0]))
+    try:
+        store = open_store(settings.secrets.store_url)
+        control = Control(store, settings.pipeline)
+        at_ms = time.time_ns() // 1_000_000
+        insist(
+            lambda: control.claim_epoch(settings.claim, this_process(), at_ms=at_ms),
+            patience_s=settings.store_patience_s,
+        )
+        store.close()
+    except OffsetsError as error:
+        return f"{type(error).__name__}: {error}"
+    os.execvp(arguments[1], list(arguments[1:]))  # noqa: S606  # no shell is meant
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
