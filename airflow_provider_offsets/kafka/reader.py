@@ -1,71 +1,43 @@
 """Reads a real cluster through confluent_kafka's AdminClient.
 
-Two things of that client shape the code. An admin call gives one future per topic or partition, and the interpreter
-may crash when it ends while some are pending: so all of them are waited for before the first error is raised. And a
-broker that has just been given a partition answers *not leader* for some milliseconds: so such an answer is asked
+A broker that has just been given a partition answers *not leader* for some milliseconds: so such an answer is asked
 again until the deadline.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaException,
-    TopicCollection,
-)
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 
 # The package re-exports them without saying so in the form that mypy asks for.
-from confluent_kafka.admin import OffsetSpec, TopicDescription  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription  # type: ignore[attr-defined]
 
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import (
     InputRefused,
-    KafkaError,
     KafkaUnreachable,
     PartitionUnavailable,
 )
+from airflow_provider_offsets.kafka.calls import AdminCalls, code_of
 from airflow_provider_offsets.kafka.view import checked_time, distinct_topics, topics_missing
 
 if TYPE_CHECKING:
     from confluent_kafka import Node
-    from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo  # type: ignore[attr-defined]
+    from confluent_kafka.admin import ListOffsetsResultInfo  # type: ignore[attr-defined]
 
-Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 PAUSE_S = 0.1
 """Between two tries of a partition that has no leader just now: elections take from milliseconds to seconds."""
-GRACE_S = 2.0
-"""How much later than the client's own time limit its answer may come in before it is not waited for any more."""
-
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # no annotation there
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # no annotation there
 
-SILENCE = {
-    Code._ALL_BROKERS_DOWN,
-    Code._RESOLVE,
-    Code._SSL,
-    Code._AUTHENTICATION,
-    Code._TIMED_OUT,
-    Code._TIMED_OUT_QUEUE,
-    Code._TRANSPORT,
-    Code._WAIT_COORD,
-    Code.BROKER_NOT_AVAILABLE,
-    Code.COORDINATOR_LOAD_IN_PROGRESS,
-    Code.COORDINATOR_NOT_AVAILABLE,
-    Code.NETWORK_EXCEPTION,
-    Code.REQUEST_TIMED_OUT,
-}
 UNSETTLED = {
     Code._UNKNOWN_PARTITION,
     Code.FENCED_LEADER_EPOCH,
@@ -81,23 +53,38 @@ UNSETTLED = {
 }
 
 
+@contextmanager
+def open_reader(settings: Mapping[str, Any], timeout_s: float = 30.0) -> Iterator[KafkaReader]:
+    """Give the reader of the cluster that these settings of librdkafka lead to, and close its client in the end.
+
+    :param timeout_s: for each method as a whole.
+    """
+
+    def consumer(group_id: str) -> Consumer:
+        # Neither isolation changes what is read, but the stricter one waits for transactions that are open.
+        reading = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        return Consumer({**settings, **reading})
+
+    with AdminClient(dict(settings)) as admin:
+        yield KafkaReader(admin, consumer, timeout_s, bootstrap_servers=str(settings.get("bootstrap.servers", "")))
+
+
 class KafkaReader:
     """Reads topics, offsets and commits of one cluster; see ``KafkaView`` for what each method gives.
 
     The number of requests does not grow with the partitions: ``live_topics`` makes 4 calls, ``offsets_at`` and
-    ``committed`` 2 (a call for offsets is one request to each broker that leads some of them).
+    ``committed`` 2 (a call for offsets is one request to each broker that leads some of them), after its consumer has
+    connected.
 
-    Not to be shared between threads that close the client. It is not closed here: who made it owns it.
+    ``open_reader`` makes one. The client is not closed here: who made it owns it.
 
-    :param admin: such as ``KafkaAdminClientHook(kafka_config_id=…).get_conn`` gives (an attribute, without a call).
+    :param consumer: gives a client of the group of that id, to read its commits with; it is closed here.
     :param timeout_s: for each method as a whole, tries for a partition without leader included.
     :param bootstrap_servers: for messages only; the client does not tell its own.
     """
 
     def __init__(self, admin: AdminClient, timeout_s: float = 30.0, *, bootstrap_servers: str = "") -> None:
-        self._admin = admin
-        self._timeout_s = timeout_s
-        self._where = bootstrap_servers
+        self._calls = AdminCalls(admin, timeout_s, bootstrap_servers)
 
     def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
         names = distinct_topics(topics)
@@ -116,25 +103,32 @@ class KafkaReader:
         names = distinct_topics(topics)
         if not group_id:
             raise InputRefused(seen="an empty group id", expected="a consumer group", do="name the group")
-        deadline = time.monotonic() + self._timeout_s
+        deadline = self._calls.deadline()
         # A mistyped topic would read as "nothing committed", so the topics are looked at first.
-        self._describe(names, deadline)
-        # All that the group has, not only today's partitions: a commit of a partition that is gone is worth knowing.
-        futures = self._call(
-            lambda timeout: self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group_id)], request_timeout=timeout
-            ),
-            deadline,
-        )
-        answer = self._results(futures, deadline)[group_id]
-        if isinstance(answer, KafkaException):
-            raise self._refusal(answer, f"consumer group {group_id!r}")
-        commits = [each for each in answer.topic_partitions or () if each.topic in names]
+        partitions = [key for topic in self._describe(names, deadline) for key in _keys(topic)]
+        commits = self._commits(group_id, partitions, deadline)
         if refused := [each for each in commits if each.error is not None]:
             raise self._refusal(KafkaException(refused[0].error), f"{refused[0].topic}[{refused[0].partition}]")
         return Position(
             {TopicPartition(each.topic, each.partition): each.offset for each in commits if each.offset >= 0}
         )
+
+    def _commits(self, group_id: str, partitions: Sequence[TopicPartition], deadline: float) -> list[Asked]:
+        """Ask the group's coordinator, and ask again while there is none, until the deadline."""
+        asked = [Asked(*partition) for partition in partitions]
+        seen = "no time was left to ask for the group's coordinator"
+        with closing(self._consumer(group_id)) as consumer:
+            while (left_s := deadline - time.monotonic()) > 0:
+                try:
+                    return consumer.committed(asked, timeout=min(left_s, ROUND_S))
+                except KafkaException as error:
+                    refused = _found_instead(consumer, error)
+                if _code(refused) not in SILENCE:
+                    raise self._refusal(refused, f"consumer group {group_id!r}")
+                seen = refused.args[0].str()
+                if _code(refused) != Code._TIMED_OUT:
+                    time.sleep(PAUSE_S)
+        raise self._unreachable(seen)
 
     def _live_topics(self, names: tuple[str, ...], read_committed: bool, deadline: float) -> LiveTopics:
         cluster_id = self._cluster_id(deadline)
@@ -145,31 +139,30 @@ class KafkaReader:
         end = self._list_offsets(partitions, LATEST, deadline, read_committed=read_committed)
 
         def live(topic: TopicDescription) -> LiveTopic:
-            keys = [TopicPartition(topic.name, number) for number in range(len(topic.partitions))]
-            offsets = (LivePartition(begin[key].offset, end[key].offset, end[key].leader_epoch) for key in keys)
+            offsets = (LivePartition(begin[key].offset, end[key].offset, end[key].leader_epoch) for key in _keys(topic))
             return LiveTopic(topic.name, _topic_id(topic), tuple(offsets))
 
         return LiveTopics(cluster_id, tuple(live(topic) for topic in topics))
 
     def _cluster_id(self, deadline: float) -> str:
-        future = self._call(lambda timeout: self._admin.describe_cluster(request_timeout=timeout), deadline)
-        answer = self._results({"cluster": future}, deadline)["cluster"]
+        answer = self._calls.ask(
+            lambda timeout: {"cluster": self._calls.admin.describe_cluster(request_timeout=timeout)}, deadline
+        )["cluster"]
         if isinstance(answer, KafkaException):
-            raise self._refusal(answer, "the cluster's id")
+            raise self._calls.refusal(answer, "the cluster's id")
         return str(answer.cluster_id)
 
     def _describe(self, names: tuple[str, ...], deadline: float) -> list[TopicDescription]:
-        futures = self._call(
-            lambda timeout: self._admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout),
+        answers: dict[str, Any] = self._calls.ask(
+            lambda timeout: self._calls.admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout),
             deadline,
         )
-        answers: dict[str, Any] = self._results(futures, deadline)
         refused = {name: answer for name, answer in answers.items() if isinstance(answer, KafkaException)}
-        missing = [name for name, answer in refused.items() if _code(answer) == Code.UNKNOWN_TOPIC_OR_PART]
+        missing = [name for name, answer in refused.items() if code_of(answer) == Code.UNKNOWN_TOPIC_OR_PART]
         if missing:
-            raise topics_missing(missing, self._where)
+            raise topics_missing(missing, self._calls.where)
         for name, answer in refused.items():
-            raise self._refusal(answer, f"topic {name!r}")
+            raise self._calls.refusal(answer, f"topic {name!r}")
         return [answers[name] for name in names]
 
     def _list_offsets(
@@ -181,26 +174,25 @@ class KafkaReader:
         read_committed: bool = False,
     ) -> dict[TopicPartition, ListOffsetsResultInfo]:
         isolation = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
-        futures = self._call(
-            lambda timeout: self._admin.list_offsets(
+        answers: dict[Any, Any] = self._calls.ask(
+            lambda timeout: self._calls.admin.list_offsets(
                 {Asked(*partition): spec for partition in partitions},
                 isolation_level=isolation,
                 request_timeout=timeout,
             ),
             deadline,
         )
-        answers: dict[Any, Any] = self._results(futures, deadline)
         refused = {key: answer for key, answer in answers.items() if isinstance(answer, KafkaException)}
-        unsettled = [f"{key.topic}[{key.partition}]" for key, answer in refused.items() if _code(answer) in UNSETTLED]
+        unsettled = [f"{key.topic}[{key.partition}]" for key, answer in refused.items() if code_of(answer) in UNSETTLED]
         if unsettled:
             raise _unavailable(unsettled, ", ".join(sorted({answer.args[0].name() for answer in refused.values()})))
         for key, answer in refused.items():
-            raise self._refusal(answer, f"{key.topic}[{key.partition}]")
+            raise self._calls.refusal(answer, f"{key.topic}[{key.partition}]")
         return {TopicPartition(key.topic, key.partition): answer for key, answer in answers.items()}
 
     def _settled(self, look: Callable[[float], Value]) -> Value:
         """Look, and look again while a partition has no leader, until the deadline."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = self._calls.deadline()
         unsettled: PartitionUnavailable | None = None
         while True:
             try:
@@ -213,56 +205,6 @@ class KafkaReader:
             if time.monotonic() + PAUSE_S >= deadline:
                 raise unsettled
             time.sleep(PAUSE_S)
-
-    def _call(self, call: Callable[[float], Value], deadline: float) -> Value:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise self._unreachable("the time was used up before the last question")
-        try:
-            return call(left_s)
-        except KafkaException as error:
-            raise self._refusal(error, "the request") from error
-
-    def _results(self, futures: Mapping[Key, Future[Any]], deadline: float) -> dict[Key, Any]:
-        """Wait for all answers; give each one, or the ``KafkaException`` that came in its place.
-
-        :raises KafkaUnreachable: no broker answered.
-        """
-        answers = {key: self._result(future, deadline) for key, future in futures.items()}
-        for answer in answers.values():
-            if isinstance(answer, KafkaException) and _code(answer) in SILENCE:
-                raise self._unreachable(answer.args[0].str()) from answer
-        return answers
-
-    def _result(self, future: Future[Any], deadline: float) -> Any:
-        try:
-            return future.result(timeout=max(0.0, deadline - time.monotonic()) + GRACE_S)
-        except KafkaException as error:
-            return error
-        except FutureTimeout as error:
-            raise self._unreachable("the client itself gave no answer") from error
-
-    def _unreachable(self, detail: str) -> KafkaUnreachable:
-        return KafkaUnreachable(
-            seen=f"no answer from Kafka{self._where and f' at {self._where}'} within {self._timeout_s:g} s ({detail})",
-            expected="a broker that answers",
-            do="check that the brokers run, and bootstrap.servers and the security settings of the Kafka connection",
-        )
-
-    def _refusal(self, error: KafkaException, what: str) -> KafkaError:
-        if _code(error) in SILENCE:
-            return self._unreachable(error.args[0].str())
-        refused = KafkaError(
-            seen=f"Kafka refused to tell about {what}: {error.args[0].name()} ({error.args[0].str()})",
-            expected="leave to describe the cluster, its topics and the group",
-            do="grant DESCRIBE on them to the user of the Kafka connection, or correct the name",
-        )
-        refused.__cause__ = error
-        return refused
-
-
-def _code(error: KafkaException) -> int:
-    return int(error.args[0].code())
 
 
 def _topic_id(topic: TopicDescription) -> str:
@@ -282,7 +224,18 @@ def _partitions(topics: Sequence[TopicDescription]) -> list[TopicPartition]:
     leaderless = [partition for partition, leader in leaders.items() if leader is None]
     if leaderless:
         raise _unavailable(leaderless, "no leader")
-    return [TopicPartition(topic.name, number) for topic in topics for number in range(len(topic.partitions))]
+    return [key for topic in topics for key in _keys(topic)]
+
+
+def _keys(topic: TopicDescription) -> list[TopicPartition]:
+    return [TopicPartition(topic.name, number) for number in range(len(topic.partitions))]
+
+
+def _found_instead(consumer: Consumer, error: KafkaException) -> KafkaException:
+    """Give the error, or what the consumer met while it looked for the coordinator in vain: its queue alone tells it."""
+    event = consumer.poll(0) if _code(error) == Code._TIMED_OUT else None
+    met = event.error() if event is not None else None
+    return KafkaException(met) if met is not None else error
 
 
 def _unavailable(partitions: Sequence[str], detail: str) -> PartitionUnavailable:

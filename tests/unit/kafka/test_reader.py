@@ -12,7 +12,9 @@ from confluent_kafka import KafkaException
 
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.errors import KafkaError, KafkaUnreachable, PartitionUnavailable, TopicMissing
+from airflow_provider_offsets.kafka import calls
 from airflow_provider_offsets.kafka import reader as module
+from airflow_provider_offsets.kafka.calls import SILENCE
 from airflow_provider_offsets.kafka.reader import KafkaReader
 
 HERE = object()
@@ -79,7 +81,7 @@ def test_a_partition_without_leader_is_named(admin: ScriptedAdmin) -> None:
 
 def test_commits_need_no_leader(admin: ScriptedAdmin) -> None:
     admin.leaders = [None, None]
-    commit = SimpleNamespace(topic="orders", partition=1, offset=9, error=None)
+    commit = SimpleNamespace(topic="orders", partition=1, offset=9, error=None, leader_epoch=None, metadata=None)
     admin.group = SimpleNamespace(topic_partitions=[commit])
 
     assert dict(read(admin).committed("billing", ["orders"])) == {TopicPartition("orders", 1): 9}
@@ -133,7 +135,7 @@ def test_a_partition_that_was_asked_for_and_never_committed_is_left_out(admin: S
     assert len(read(admin).committed("billing", ["orders"])) == 0
 
 
-@pytest.mark.parametrize("code", sorted(module.SILENCE))
+@pytest.mark.parametrize("code", sorted(SILENCE))
 def test_silence_is_unreachable(admin: ScriptedAdmin, code: int) -> None:
     admin.cluster = refusal(code)
     with pytest.raises(KafkaUnreachable, match=r"no answer from Kafka at broker:9092 within 0.05 s") as caught:
@@ -142,7 +144,7 @@ def test_silence_is_unreachable(admin: ScriptedAdmin, code: int) -> None:
 
 
 def test_a_client_that_never_answers_is_not_waited_for(admin: ScriptedAdmin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GRACE_S", 0.01)
+    monkeypatch.setattr(calls, "GRACE_S", 0.01)
     admin.describe_cluster = lambda **_: Future()  # type: ignore[method-assign]
     with pytest.raises(KafkaUnreachable, match="the client itself gave no answer"):
         read(admin).live_topics(["orders"])
