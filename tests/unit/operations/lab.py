@@ -7,14 +7,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import (
     BegunBatch,
     DriverState,
@@ -26,12 +26,15 @@ from airflow_provider_offsets.core.epoch import (
 )
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, TopicPartition, ranges_between
+from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.errors import Fenced
 from airflow_provider_offsets.jobs import detached
 from airflow_provider_offsets.jobs.detached import Launch
-from airflow_provider_offsets.operations import stopping, submitting, watching
+from airflow_provider_offsets.jobs.marker import place_marker
+from airflow_provider_offsets.operations import starting, stopping, submitting, watching
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
+from airflow_provider_offsets.stores import swap
 from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, LogEntry, last_entry, read_state
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.memory import MemoryStore
@@ -81,6 +84,8 @@ class Driver:
             return
         if not self.epoch:
             self._claim()
+        elif not self.settings.claim.tracked:
+            self._tick_untouched()
         elif self.obeys and self.control.stop_request(self.epoch) is not None:
             self.end(EndedHow.STOPPED)
         else:
@@ -144,6 +149,32 @@ class Driver:
         self.lab.store.append(self.settings.stream, batch)
         checkpoint.create(f"commits/{batch_id}", 'v1\n{"nextBatchWatermarkMs":0}')
 
+    def _tick_untouched(self) -> None:
+        """What a program does that knows nothing of epochs: look for its marker, or read and keep its position."""
+        pipeline = self.lab.pipeline
+        if self.obeys and pipeline.stop.marker and Path(pipeline.stop.marker).exists():
+            self.die()
+        elif pipeline.ruling == CHECKPOINT:
+            self._batch_of_checkpoint()
+        else:
+            stored = self.lab.kept.offsets or Position()
+            live = self.lab.kafka.live_topics([TOPIC])
+            self.lab.kept.offsets = live.begin.updated(stored).updated(live.end)
+
+    def _batch_of_checkpoint(self) -> None:
+        checkpoint = LocalCheckpoint(self.settings.claim.checkpoint)
+        state = read_state(checkpoint)
+        live = self.lab.kafka.live_topics([TOPIC]).end
+        assert state is not None
+        if state.committed == live:
+            return
+        number = state.committed_batch_id + 1
+        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + number, "conf": {}}, state.planned or live)
+        checkpoint.create(f"offsets/{number}", entry.to_text())
+        if self.lab.stalls:
+            return
+        checkpoint.create(f"commits/{number}", 'v1\n{"nextBatchWatermarkMs":0}')
+
     def _idle(self, position: Position) -> None:
         before = self.control.heartbeat(self.epoch)
         entry = last_entry(LocalCheckpoint(self.settings.claim.checkpoint))
@@ -202,6 +233,22 @@ class FusedStore:
 
 
 @dataclass
+class KeptElsewhere:
+    """A store that an untouched job keeps its offsets in: what a write may be killed at is its own."""
+
+    fuse: Fuse
+    offsets: Position | None = None
+    kind: str = "zookeeper"
+
+    def position(self, stream: Stream) -> Position | None:
+        return self.offsets
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        assert self.offsets in (expected, position)
+        self.fuse.write(lambda: setattr(self, "offsets", position))
+
+
+@dataclass
 class Lab:
     """One pipeline on one machine."""
 
@@ -220,8 +267,16 @@ class Lab:
     """Which of two drivers comes first at a tick."""
     stop: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=10))
     more: dict[str, Any] = field(default_factory=dict)
+    offsets_in: tuple[str, ...] = ()
+    """Of an untouched job: ``checkpoint``, or ``elsewhere``. Empty for a tracked one."""
+    stalls: bool = False
+    """Whether an untouched driver hangs in its batch."""
 
     def __post_init__(self) -> None:
+        if self.offsets_in:
+            self.more |= {"tracked": False, "offsets_in": self.offsets_in}
+            self.stop = replace(self.stop, marker=str(self.folder / "stop"))
+        self.kept = KeptElsewhere(self.fuse)
         self.clock.on_tick = self.tick
         self.kafka.create_topic(TOPIC, partitions=2)
         self.feed(100)
@@ -242,8 +297,13 @@ class Lab:
     def world(self, operation: str = "op", store: Any = None) -> World:
         """The world of an operation that is open, as every task opens it."""
         world = World(
-            self.pipeline, operation, FusedStore(self.store, self.fuse) if store is None else store, self.kafka
+            self.pipeline,
+            operation,
+            FusedStore(self.store, self.fuse) if store is None else store,
+            self.kafka,
+            {"elsewhere": self.kept} if "elsewhere" in self.offsets_in else {},
         )
+        self.kept.fuse = self.fuse
         world.control.open_operation(Operation(operation, "maintenance", "a test"))
         return world
 
@@ -301,6 +361,10 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
         monkeypatch.setattr(module, "time", lab.clock)
     monkeypatch.setattr(submitting, "launch", lambda *a, **k: lab.fuse.write(lambda: lab.launch(*a, **k)))
     monkeypatch.setattr(LocalCheckpoint, "create", lambda *a: lab.fuse.write(lambda: create(*a)))
+    move = swap._move
+    monkeypatch.setattr(swap, "_move", lambda *a: lab.fuse.write(lambda: move(*a)))
+    monkeypatch.setattr(stopping, "place_marker", lambda *a: lab.fuse.write(lambda: place_marker(*a)))
+    monkeypatch.setattr(starting, "is_alive", lab.is_alive)
     monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))
     # What is written is read back by this very process: it need not reach the disk.
     monkeypatch.setattr("os.fsync", lambda handle: None)
