@@ -19,6 +19,7 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [_modules("sensors", ("streaming_job", "offsets_reached"))],
         "hooks": [_modules("hooks", ("offsets", "spark", "world"))],
         "triggers": [_modules("triggers", ("streaming_job",))],
+        "cli": ["airflow_provider_offsets.cli.commands.offsets_commands"],
         "connection-types": [_offsets_connection()],
     }
 

@@ -1,4 +1,4 @@
-"""Plans and audits as people read them: a table for the task log, Markdown where Airflow's UI renders it."""
+"""Plans, audits and stores as people read them: a table for the task log, Markdown where Airflow's UI renders it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 from tabulate import tabulate
 
 from airflow_provider_offsets.core.audit import AuditReport
+from airflow_provider_offsets.core.compare import Comparison, Verdict
 from airflow_provider_offsets.core.plan import RestartPlan
+from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"
 PLAN_HEADERS = ("topic", "partition", "begin", "end", "stored", "start", "replay", "skip", "lost", "reason")
@@ -72,6 +74,40 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
         f" unexplained={report.unexplained_count} replayed_at_most={report.replayed_at_most}",
     ]
     return "\n\n".join(lines)
+
+
+def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
+    """Give what each store says of each partition, the verdict, and why; the ruling store first."""
+    rows = [
+        (row.topic, row.partition, *map(_or_dash, row.offsets), row.verdict.value, row.why) for row in comparison.rows
+    ]
+    stores = (f"{comparison.ruling} (rules)", *comparison.stores[1:])
+    counts = ", ".join(f"{comparison.count(verdict):,} {verdict.value}" for verdict in Verdict)
+    lines = [
+        f"Stores of {comparison.pipeline}, {'which runs' if comparison.running else 'at rest'}: {counts}.",
+        _table(("topic", "partition", *stores, "verdict", "why"), rows, style) if rows else "No store has a position.",
+        *(f"- {sentence}" for sentence in comparison.perishing),
+    ]
+    return "\n\n".join(lines)
+
+
+def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
+    """Give what a copy or an import writes, partition by partition, and what speaks against it."""
+    rows = [
+        (row.topic, row.partition, *map(_or_dash, (row.brought, row.now, row.after)), row.replay, row.skipped)
+        for row in transfer.rows
+    ]
+    lines = [
+        f"Group {transfer.group_id}: {transfer.changed:,} of {len(rows):,} partition(s) to write.",
+        _table(("topic", "partition", "brought", "there now", "after", "replay", "skip"), rows, style),
+        f"In all: {transfer.replay:,} to replay, {transfer.skipped:,} to skip, by what is there now",
+        *(f"- PROBLEM – {problem}" for problem in transfer.problems),
+    ]
+    return "\n\n".join(lines)
+
+
+def _or_dash(offset: int | None) -> int | str:
+    return "–" if offset is None else offset
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]], style: str) -> str:

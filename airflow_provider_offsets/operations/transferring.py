@@ -1,12 +1,10 @@
-"""Bring a position into a store: look first, then write what was looked at, or nothing."""
+"""Bring a position into a store: read, and write what was planned, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
+from airflow_provider_offsets.core.transfer import Transfer
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StoreInUse
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
@@ -27,19 +25,12 @@ def read_position(source: PositionStore, stream: Stream) -> Position:
     return position
 
 
-def look(
-    target: PositionStore, stream: Stream, brought: Position, accept_skipped: Mapping[str, int] | None = None
-) -> Transfer:
-    """Give what writing ``brought`` to the target would do. Nothing is written."""
-    return plan_transfer(stream.group_id, brought, target.position(stream), accept_skipped)
-
-
 def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None:
-    """Write what ``look`` showed. Where it is there already nothing is done, so it may be repeated.
+    """Write what was planned. Where it is there already nothing is done, so it may be repeated.
 
     :raises PlanRefused: something speaks against it.
     :raises ModeUnsupported: the store can only be read.
-    :raises WorldChanged: the target does not say any more what it said to ``look``.
+    :raises WorldChanged: the target does not say any more what it said when that was planned.
     :raises StoreInUse: a running job holds it.
     """
     if transfer.problems:

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_offsets"
 HEAVY = {"pyspark", "confluent_kafka", "happybase", "kazoo", "sqlalchemy"}
-SHELLS = ("operators", "sensors", "hooks", "factories", "triggers", "plugin", "get_provider_info")
+SHELLS = ("operators", "sensors", "hooks", "factories", "triggers", "plugin", "cli", "get_provider_info")
 WITHOUT_AIRFLOW = ("core", "runtime", "stores", "kafka", "errors", "testing")
 
 FROM_THE_BOTTOM = (
@@ -30,8 +30,9 @@ FROM_THE_BOTTOM = (
     ("runtime",),
     ("operations", "reports"),
     ("hooks",),
-    ("operators", "sensors", "triggers", "links", "plugin", "cli", "get_provider_info"),
+    ("operators", "sensors", "triggers", "links", "plugin", "get_provider_info"),
     ("factories",),
+    ("cli",),
 )
 RANK = {layer: rank for rank, layers in enumerate(FROM_THE_BOTTOM) for layer in layers}
 

@@ -1,0 +1,1 @@
+"""``airflow offsets …``: what the stores say, and positions brought from one to another."""

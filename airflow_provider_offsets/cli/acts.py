@@ -1,0 +1,148 @@
+"""What the commands do. Each opens what it needs, does one act of ``operations``, prints, and closes."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_offsets.cli import naming
+from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.compare import Comparison, compare_stores
+from airflow_provider_offsets.core.interchange import GroupPosition, read_positions, to_csv, to_json
+from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
+from airflow_provider_offsets.errors import InputRefused, PlanRefused
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.transferring import carry_out, read_position, writable
+from airflow_provider_offsets.reports import comparison_report, transfer_report
+
+CONFLICT = "stores contradict each other"
+
+
+def compare_offsets(args: Namespace) -> None:
+    """``airflow offsets compare``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with open_world(pipeline, "airflow offsets compare") as world:
+            earlier, seen = None, world.observe()
+            if seen.is_running:
+                earlier, seen = seen, world.observe()
+        is_same_run = earlier is not None and earlier.epoch_number == seen.epoch_number
+        comparison = compare_stores(seen, earlier if is_same_run else None)
+        show(args.output, _comparison(comparison), comparison_report(comparison, style_of(args.output)))
+        if comparison.conflicts:
+            end(REFUSED, CONFLICT)
+
+
+def copy_offsets(args: Namespace) -> None:
+    """``airflow offsets copy``."""
+    with command():
+        stream = naming.stream(args)
+        written = Stream(args.to_group or stream.group_id, stream.topics)
+        accepted = naming.counts(args.accept_skipped)
+        with naming.opened(args.source) as source:
+            brought = GroupPosition(written.group_id, read_position(source, stream))
+        _bring(args, [brought], accepted)
+
+
+def import_offsets(args: Namespace) -> None:
+    """``airflow offsets import``."""
+    with command():
+        given = sys.stdin.read() if args.input == "-" else _text_of(args.input)
+        group = args.group or (naming.pipeline(args).group_id if args.pipeline else "")
+        _bring(args, read_positions(given, group_id=group), naming.counts(args.accept_skipped))
+
+
+def export_offsets(args: Namespace) -> None:
+    """``airflow offsets export``."""
+    with command():
+        topics = naming.stream(args, args.groups).topics
+        groups = args.groups or [naming.pipeline(args).group_id]
+        with naming.opened(args.source) as source:
+            found = [GroupPosition(each, read_position(source, Stream(each, topics))) for each in groups]
+        live = naming.live(args, topics)
+        identity = None if live is None else live.identity
+        named = [GroupPosition(each.group_id, each.position, identity, args.source) for each in found]
+        print(to_csv(named) if args.output == "csv" else f"{to_json(named)}\n", end="")
+
+
+def _bring(args: Namespace, groups: Sequence[GroupPosition], accepted: dict[str, int]) -> None:
+    """Show what bringing these positions into the target would do, all of them, and then write them one by one."""
+    topics = tuple(sorted({topic for each in groups for topic in each.position.topics}))
+    live = naming.live(args, topics)
+    done: list[str] = []
+    with naming.opened(args.target) as target:
+        planned = [
+            plan_transfer(
+                each.group_id,
+                each.position,
+                target.position(_stream_of(each)),
+                accept_skipped=accepted,
+                live=live,
+                identity=each.identity,
+            )
+            for each in groups
+        ]
+        problems = [problem for each in planned for problem in each.problems]
+        try:
+            if args.apply:
+                writable(target)
+                if problems:
+                    raise PlanRefused(problems)
+                naming.require_rest(args)
+            for each, transfer in zip(groups, planned, strict=True) if args.apply else ():
+                carry_out(target, _stream_of(each), transfer)
+                done.append(each.group_id)
+        finally:
+            _show_transfers(args, planned, done)
+    if problems:
+        end(REFUSED, f"{len(problems)} problem(s)")
+
+
+def _stream_of(group: GroupPosition) -> Stream:
+    return Stream(group.group_id, group.position.topics)
+
+
+def _show_transfers(args: Namespace, transfers: list[Transfer], done: list[str]) -> None:
+    reports = [transfer_report(each, style_of(args.output)) for each in transfers]
+    if args.apply:
+        reports.append(f"Written: {', '.join(done) or 'nothing'}.")
+    else:
+        reports.append("Nothing was written: this is a dry run. --apply writes it.")
+    data = [
+        {
+            "group_id": each.group_id,
+            "written": each.group_id in done,
+            "changed": each.changed,
+            "replay": each.replay,
+            "skipped": each.skipped,
+            "rows": codec.plain(each.rows),
+            "problems": [str(problem) for problem in each.problems],
+        }
+        for each in transfers
+    ]
+    show(args.output, data, "\n\n".join(reports))
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **codec.plain(comparison),
+        "ruling": comparison.ruling,
+        "rows": [
+            {**codec.plain(row), "offsets": dict(zip(comparison.stores, row.offsets, strict=True))}
+            for row in comparison.rows
+        ],
+    }
+
+
+def _text_of(file: str) -> str:
+    try:
+        return Path(file).read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputRefused(
+            seen=f"{file}: {error}", expected="a readable file in UTF-8", do="correct its name"
+        ) from error

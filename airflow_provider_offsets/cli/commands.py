@@ -1,0 +1,90 @@
+"""The commands as Airflow's own parser wants them. Read at every start of ``airflow``: nothing heavy is imported."""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
+
+_STORES = """\
+A store is named by
+  <conn id>               a connection of type offsets, or of type kafka (the committed offsets of the group)
+  kafka:<conn id>         the same, said in full
+  checkpoint:<folder>     the log of a Structured Streaming checkpoint; writing to it seeds one
+  hbase://host:9090/table, sqlite:////file.db, zookeeper://host:2181, …   a URL without a password
+"""
+_EXIT = "Ends with 0 if all is well, 1 if stores contradict each other or the store refused, 2 if the call is wrong."
+_DRY = "Shows what would be written, and writes it only with --apply: as a whole, and only over what was shown."
+
+_PIPELINE = Arg(("-p", "--pipeline"), help="the pipeline, by its name in pipelines.yaml", required=True)
+_OF_PIPELINE = Arg(
+    ("-p", "--pipeline"),
+    help="take group and topics from this pipeline, check the offsets against its cluster, and refuse while it runs",
+)
+_FILE = Arg(("-f", "--file"), help="the pipelines.yaml (default: the one in Airflow's dags folder)")
+_FROM = Arg(("--from",), dest="source", metavar="STORE", help="the store to read", required=True)
+_TO = Arg(("--to",), dest="target", metavar="STORE", help="the store to write", required=True)
+_GROUP = Arg(("-g", "--group"), help="the group id (default: that of the pipeline)")
+_GROUPS = Arg(("-g", "--group"), action="append", help="the group id; repeat it for several", dest="groups")
+_TO_GROUP = Arg(("--to-group",), help="write under another group id")
+_TOPICS = Arg(("-t", "--topics"), help="comma-separated (default: those of the pipeline)")
+_KAFKA = Arg(("--kafka-conn-id",), help="check the offsets against this cluster (default: that of the pipeline)")
+_APPLY = Arg(("--apply",), action="store_true", help="write; without it nothing is changed")
+_ACCEPT = Arg(
+    ("--accept-skipped",),
+    metavar="TOPIC=COUNT",
+    action="append",
+    help="let the target go forward by so many offsets of this topic; repeat it for several",
+)
+_SHAPE = Arg(("-o", "--output"), choices=("table", "plain", "json", "yaml"), default="table", help="default: table")
+_TEXT = Arg(("-o", "--output"), choices=("csv", "json"), default="csv", help="default: csv, as Kafka's own tool has it")
+_INPUT = Arg(
+    ("input",), metavar="FILE", help="a file that 'export' or 'kafka-consumer-groups --export' wrote; - is stdin"
+)
+
+
+def offsets_commands() -> list[CLICommand]:
+    """Give the group ``offsets``."""
+    return [
+        GroupCommand(
+            name="offsets",
+            help="See where streaming jobs stand, and bring offsets from one store to another",
+            description="Reading joins no consumer group and commits nothing.",
+            subcommands=(
+                _command(
+                    "compare",
+                    "Show what each store of a pipeline says, and whether they agree",
+                    f"Per partition: the offset in each store, and agree, expected lag (and why) or conflict. {_EXIT}",
+                    (_PIPELINE, _FILE, _SHAPE),
+                ),
+                _command(
+                    "copy",
+                    "Bring a position from one store to another",
+                    f"{_DRY}\n{_EXIT}\n\n{_STORES}",
+                    (_FROM, _TO, _OF_PIPELINE, _FILE, _GROUP, _TO_GROUP, _TOPICS, _KAFKA, _ACCEPT, _APPLY, _SHAPE),
+                ),
+                _command(
+                    "export",
+                    "Write positions as text",
+                    "To standard output, in the CSV of 'kafka-consumer-groups --export' (topic,partition,offset; of"
+                    " several groups group,topic,partition,offset), or in JSON that says of which cluster and topics"
+                    f" the offsets are.\n{_EXIT}\n\n{_STORES}",
+                    (_FROM, _OF_PIPELINE, _FILE, _GROUPS, _TOPICS, _KAFKA, _TEXT),
+                ),
+                _command(
+                    "import",
+                    "Bring positions from a file into a store",
+                    f"Reads what 'export' and Kafka's own tool write. {_DRY}\n{_EXIT}\n\n{_STORES}",
+                    (_INPUT, _TO, _OF_PIPELINE, _FILE, _GROUP, _KAFKA, _ACCEPT, _APPLY, _SHAPE),
+                ),
+            ),
+        )
+    ]
+
+
+def _command(name: str, help_: str, description: str, arguments: tuple[Arg, ...]) -> ActionCommand:
+    return ActionCommand(
+        name=name,
+        help=help_,
+        description=description,
+        func=lazy_load_command(f"airflow_provider_offsets.cli.acts.{name}_offsets"),
+        args=arguments,
+    )

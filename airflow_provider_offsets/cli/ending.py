@@ -1,0 +1,62 @@
+"""How a command prints and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from airflow_provider_offsets.errors import InputRefused, OffsetsError
+from airflow_provider_offsets.reports import TEXT
+
+REFUSED, USAGE, INTERRUPTED = 1, 2, 130
+_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """Run a command as a person sees it: errors of ours are a sentence on standard error, and an exit code.
+
+    Airflow's own commands set the same variable: without it a connection in Airflow's database is not found.
+    """
+    before = os.environ.get(_CONTEXT)
+    os.environ[_CONTEXT] = "server"
+    try:
+        yield
+    except InputRefused as error:
+        end(USAGE, str(error))
+    except OffsetsError as error:
+        end(REFUSED, f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        end(INTERRUPTED, "interrupted; what was being written is there as a whole or not at all: run it again to see")
+    finally:
+        if before is None:
+            os.environ.pop(_CONTEXT, None)
+        else:
+            os.environ[_CONTEXT] = before
+
+
+def end(code: int, message: str) -> NoReturn:
+    """End the command with this sentence."""
+    print(message, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def show(output: str, data: Any, report: str) -> None:
+    """Print the data for a program, or the report for a person."""
+    if output == "json":
+        print(json.dumps(data))
+    elif output == "yaml":
+        import yaml
+
+        print(yaml.safe_dump(data, sort_keys=False), end="")
+    else:
+        print(report)
+
+
+def style_of(output: str) -> str:
+    """Give the style of a report's tables."""
+    return "plain" if output == "plain" else TEXT

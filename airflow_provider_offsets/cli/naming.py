@@ -1,0 +1,166 @@
+"""From what a person names on the command line to pipelines, groups and open stores."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.operations.transferring import require_rest as require_rest_of
+from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.protocols import PositionStore
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_offsets.core.live import LiveTopics
+
+
+def pipeline(args: Namespace) -> StreamingPipeline:
+    """Give the pipeline that ``--pipeline`` names in ``--file``, or in ``pipelines.yaml`` of Airflow's dags folder."""
+    from airflow.configuration import conf
+
+    from airflow_provider_offsets.factories.pipelines import load_pipelines
+
+    file = args.file or Path(conf.get("core", "dags_folder")) / "pipelines.yaml"
+    return load_pipelines(file)[args.pipeline]
+
+
+def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
+    """Give the group (the first of ``groups``, or ``--group``) and the topics; of the pipeline what is not named.
+
+    :raises InputRefused: neither says it.
+    """
+    known = pipeline(args) if args.pipeline else None
+    group = groups[0] if groups else getattr(args, "group", None) or (known.group_id if known else "")
+    topics = tuple(filter(None, (args.topics or "").split(","))) or (known.topics if known else ())
+    if not group or not topics:
+        raise InputRefused(
+            seen=f"no {'topics' if group else 'group'} to go by",
+            expected="--pipeline, or --group and --topics",
+            do="name them",
+        )
+    return Stream(group, topics)
+
+
+def counts(accepted: Sequence[str] | None) -> dict[str, int]:
+    """Give ``{topic: count}`` of the ``TOPIC=COUNT`` texts.
+
+    :raises InputRefused: one is not of that form.
+    """
+    pairs = [each.rpartition("=") for each in accepted or ()]
+    if wrong := [each for each in pairs if not each[0] or not each[2].isdecimal()]:
+        raise InputRefused(
+            seen=f"--accept-skipped {''.join(wrong[0])!r}", expected="TOPIC=COUNT", do="write it as in orders=120"
+        )
+    return {topic: int(count) for topic, _, count in pairs}
+
+
+def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
+    """Give the topics as the cluster of ``--kafka-conn-id`` or of the pipeline has them; None if neither is named."""
+    conn_id = args.kafka_conn_id or (pipeline(args).kafka_conn_id if args.pipeline else "")
+    if not conn_id:
+        return None
+    from airflow.providers.apache.kafka.hooks.client import KafkaAdminClientHook
+
+    from airflow_provider_offsets.kafka.reader import KafkaReader
+
+    _connection(conn_id)
+    return KafkaReader(KafkaAdminClientHook(kafka_config_id=conn_id).get_conn).live_topics(topics)
+
+
+def require_rest(args: Namespace) -> None:
+    """Say nothing if the pipeline's job is at rest, or no pipeline is named.
+
+    :raises StoreInUse: it runs, as far as anybody knows.
+    """
+    if not args.pipeline:
+        return
+    known = pipeline(args)
+    with contextlib.closing(OffsetsHook(known.store_conn_id).get_conn()) as store:
+        require_rest_of(Control(store, known.name))
+
+
+@contextmanager
+def opened(name: str) -> Iterator[PositionStore]:
+    """Give the store that ``--from`` or ``--to`` names, and close it in the end.
+
+    :raises InputRefused: it names no store, or holds a password, which the shell's history and every user of the
+        machine would see.
+    """
+    store = _store(name)
+    try:
+        yield store
+    finally:
+        close = getattr(store, "close", None)
+        if close is not None:
+            close()
+
+
+def _store(name: str) -> PositionStore:
+    word, colon, rest = name.partition(":")
+    if rest.startswith("//"):
+        return _at_url(_without_password(name))
+    if colon and word == "checkpoint":
+        return _checkpoint(rest)
+    connection = _connection(rest if colon and word == "kafka" else name)
+    if connection.conn_type == "kafka":
+        return _group(connection)
+    if connection.conn_type == "offsets" and word != "kafka":
+        return _at_url(OffsetsHook(connection.conn_id).url)
+    raise InputRefused(
+        seen=f"connection {connection.conn_id!r} of type {connection.conn_type!r}",
+        expected="a connection of type offsets or kafka",
+        do="name another one; 'airflow connections list' shows them",
+    )
+
+
+def _at_url(url: str) -> PositionStore:
+    from airflow_provider_offsets.stores import open_positions
+
+    return open_positions(url)
+
+
+def _without_password(url: str) -> str:
+    user, at, _ = url.partition("//")[2].rpartition("@")
+    if at and ":" in user:
+        raise InputRefused(
+            seen=f"a URL of a {url.partition(':')[0]} store with a password in it",
+            expected="no secret on the command line, where others see it",
+            do="make a connection of type offsets, and name that",
+        )
+    return url
+
+
+def _connection(conn_id: str) -> Connection:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
+
+    try:
+        return BaseHook.get_connection(conn_id)
+    except (AirflowNotFoundException, AirflowRuntimeError) as error:
+        raise InputRefused(
+            seen=f"no connection {conn_id!r}",
+            expected="a connection of type offsets or kafka, kafka:<conn id>, checkpoint:<folder> or a URL",
+            do="correct the name; 'airflow connections list' shows what there is",
+        ) from error
+
+
+def _group(connection: Connection) -> PositionStore:
+    from airflow.providers.apache.kafka.hooks.client import KafkaAdminClientHook
+
+    from airflow_provider_offsets.stores.kafka_group import KafkaGroupStore
+
+    servers = connection.extra_dejson.get("bootstrap.servers", "")
+    return KafkaGroupStore(KafkaAdminClientHook(connection.conn_id).get_conn, bootstrap_servers=servers)
+
+
+def _checkpoint(location: str) -> PositionStore:
+    raise NotImplementedError(location)

@@ -1,0 +1,135 @@
+"""Positions as text for other tools: the CSV of ``kafka-consumer-groups --export``, and our own JSON.
+
+The CSV has no header. Its columns are ``topic,partition,offset`` if it is of one group, and
+``group,topic,partition,offset`` if it is of several (Kafka's ``CsvUtils``; the tool reads the form that its own
+``--group`` options ask for). The JSON says besides of which cluster and topics the offsets are, where that is known.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.live import TopicIdentity
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import InputRefused
+
+LAST_OFFSET, LAST_PARTITION = 2**63 - 1, 2**31 - 1
+"""How far Kafka counts."""
+
+
+@dataclass(frozen=True)
+class GroupPosition:
+    """The position of one group, with what gives the offsets a meaning."""
+
+    group_id: str
+    position: Position
+    identity: TopicIdentity | None = None
+    """None if nobody asked the cluster; a CSV cannot say it."""
+    store: str = ""
+    """Where it was read; for people."""
+
+
+@dataclass(frozen=True)
+class _Document:
+    groups: tuple[GroupPosition, ...]
+
+
+class _Lines(list[str]):
+    """What a csv writer writes to."""
+
+    def write(self, line: str) -> None:
+        self.append(line)
+
+
+def to_csv(groups: Sequence[GroupPosition]) -> str:
+    """Give the text that ``kafka-consumer-groups --from-file`` reads: the one-group form for one group."""
+    lines = _Lines()
+    writer = csv.writer(lines, lineterminator="\n")
+    for group in groups:
+        of_many = (group.group_id,) if len(groups) > 1 else ()
+        for (topic, partition), offset in group.position.items():
+            writer.writerow((*of_many, topic, partition, offset))
+    return "".join(lines)
+
+
+def to_json(groups: Sequence[GroupPosition]) -> str:
+    """Give our own text: one JSON object, one line."""
+    return codec.dumps(_Document(tuple(groups)))
+
+
+def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...]:
+    """Give the positions that a text of either form holds, group by group, in the order of their first lines.
+
+    :param group_id: whose the one-group form is; of the other forms only this group is given, if it is named.
+    :raises InputRefused: the text is of neither form, names a partition twice, or has no group where one is needed.
+    """
+    groups = _from_json(text) if text.lstrip().startswith("{") else _from_csv(text, group_id)
+    chosen = tuple(each for each in groups if not group_id or each.group_id == group_id)
+    if not chosen:
+        raise _refused(
+            f"no position{f' of group {group_id!r}' if group_id else ''}; it has the groups"
+            f" {', '.join(repr(each.group_id) for each in groups) or 'none'}"
+        )
+    return chosen
+
+
+def _from_json(text: str) -> tuple[GroupPosition, ...]:
+    try:
+        groups = codec.loads(_Document, text).groups
+    except ValueError as error:
+        detail = f"{error.msg} at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise _refused(f"JSON that cannot be read: {detail}") from error
+    named = [each.group_id for each in groups]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise _refused(f"group {twice[0]!r} twice")
+    if large := [offset for each in groups for offset in each.position.values() if offset > LAST_OFFSET]:
+        raise _refused(f"offset {large[0]}")
+    return groups
+
+
+def _from_csv(text: str, group_id: str) -> tuple[GroupPosition, ...]:
+    found: dict[str, dict[TopicPartition, int]] = {}
+    width = None
+    for number, fields in enumerate(_rows(text), start=1):
+        if not fields:
+            continue
+        width = width or len(fields)
+        if len(fields) not in (3, 4) or len(fields) != width:
+            raise _refused(f"line {number} with {len(fields)} fields", "as many as the first line has, 3 or 4")
+        group, topic, partition, offset = fields if width == 4 else (group_id, *fields)
+        if not group:
+            raise _refused(f"line {number} without a group", "a file of the many-groups form, or a group given with it")
+        offsets = found.setdefault(group, {})
+        key = TopicPartition(topic, _whole(partition, f"line {number}: partition", LAST_PARTITION))
+        if key in offsets:
+            raise _refused(f"line {number}: {key} of group {group!r} a second time")
+        offsets[key] = _whole(offset, f"line {number}: offset", LAST_OFFSET)
+    return tuple(GroupPosition(group, Position(offsets)) for group, offsets in found.items())
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    try:
+        # Not ``splitlines``, which ends a line at characters that a group id may hold.
+        yield from csv.reader((f"{line}\n" for line in text.removeprefix("\ufeff").split("\n")), strict=True)
+    except csv.Error as error:
+        raise _refused(f"CSV that cannot be read: {error}") from error
+
+
+def _whole(text: str, what: str, last: int) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) > last:
+        raise _refused(f"{what} {text[:40]!r}", f"a whole number from 0 to {last}")
+    return int(text)
+
+
+def _refused(seen: str, expected: str = "") -> InputRefused:
+    return InputRefused(
+        seen=f"a file of offsets has {seen}",
+        expected=expected
+        or "lines of topic,partition,offset or group,topic,partition,offset, each partition once, or our own JSON",
+        do="correct the file; nothing was written",
+    )

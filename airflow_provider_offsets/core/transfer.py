@@ -1,0 +1,159 @@
+"""What writing one store's position to another would do, partition by partition, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.plan import Problem, ProblemKind
+from airflow_provider_offsets.core.position import Position, TopicPartition
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """One partition: what is brought, what is there, what will be there. None: nothing."""
+
+    topic: str
+    partition: int
+    brought: int | None
+    now: int | None
+    after: int | None
+    replay: int = 0
+    """Read again by a job that starts from the target."""
+    skipped: int = 0
+    """Left out by a job that starts from the target, if what the target says now is true. A partition that the target
+    does not name begins at 0, if it names others of the topic (deck, third case)."""
+
+    @property
+    def key(self) -> TopicPartition:
+        """The partition."""
+        return TopicPartition(self.topic, self.partition)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A position on its way into a store, and all that speaks against it."""
+
+    group_id: str
+    now: Position | None
+    """What the target says: the write expects to find it there."""
+    after: Position
+    rows: tuple[TransferRow, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def replay(self) -> int:
+        """Offsets that would be read again."""
+        return sum(row.replay for row in self.rows)
+
+    @property
+    def skipped(self) -> int:
+        """Offsets that would be left out, if what the target says now is true."""
+        return sum(row.skipped for row in self.rows)
+
+    @property
+    def changed(self) -> int:
+        """How many partitions would have another offset than now."""
+        return sum(row.after != row.now for row in self.rows)
+
+
+def plan_transfer(
+    group_id: str,
+    brought: Position,
+    now: Position | None,
+    *,
+    accept_skipped: Mapping[str, int] | None = None,
+    live: LiveTopics | None = None,
+    identity: TopicIdentity | None = None,
+) -> Transfer:
+    """Give what writing ``brought`` over ``now`` would do.
+
+    Going back is replay, and allowed. Going forward skips what the target's job has not read, if the target is right:
+    so it is a problem, unless accepted by topic and count. Into an empty store everything may go.
+
+    :param accept_skipped: ``{topic: greatest count of offsets}``.
+    :param live: the topics as they are, if somebody asked the cluster: then offsets past their ends are refused.
+    :param identity: of which cluster and topics the offsets are, if what brought them says so.
+    """
+    there = now or Position()
+    rows = tuple(_row(partition, brought, there) for partition in sorted({*brought, *there}))
+    problems = (*_shape(rows, brought), *_skips(rows, accept_skipped or {}), *_foreign(brought, live, identity))
+    return Transfer(group_id, now, brought, rows, problems)
+
+
+def _row(partition: TopicPartition, brought: Position, now: Position) -> TransferRow:
+    after, there = brought.get(partition), now.get(partition)
+    begins = there if there is not None else 0 if partition.topic in now.topics else None
+    moves = 0 if after is None or begins is None else after - begins
+    return TransferRow(*partition, after, there, after, replay=max(0, -moves), skipped=max(0, moves))
+
+
+def _shape(rows: tuple[TransferRow, ...], brought: Position) -> Iterator[Problem]:
+    left_out = [row.key for row in rows if row.brought is None]
+    if left_out:
+        yield Problem(
+            ProblemKind.PARTITION_MISSING,
+            f"the target has {_some(left_out)}, and what is brought does not name them: a position is written as a"
+            " whole; complete what is brought",
+        )
+    named = {topic: brought.of_topic(topic) for topic in brought.topics}
+    holes = [
+        TopicPartition(topic, next(number for number in count() if number not in numbers))
+        for topic, numbers in named.items()
+        if len(numbers) <= max(numbers)
+    ]
+    if holes:
+        yield Problem(
+            ProblemKind.PARTITION_MISSING,
+            f"what is brought does not name {_some(holes)}, though it names later partitions of that topic: it is half"
+            " a position; complete it",
+        )
+
+
+def _skips(rows: tuple[TransferRow, ...], accepted: Mapping[str, int]) -> Iterator[Problem]:
+    for topic in sorted({row.topic for row in rows}):
+        mine = [row for row in rows if row.topic == topic and row.skipped]
+        skipped = sum(row.skipped for row in mine)
+        if skipped > accepted.get(topic, 0):
+            yield Problem(
+                ProblemKind.SKIP,
+                f"{skipped} offsets of {topic!r} would be skipped, if what the target says is true"
+                f" ({_some([row.key for row in mine])}), and {accepted.get(topic, 0)} are accepted;"
+                f" '--accept-skipped {topic}={skipped}' accepts them",
+            )
+
+
+def _foreign(brought: Position, live: LiveTopics | None, identity: TopicIdentity | None) -> Iterator[Problem]:
+    if live is None:
+        return
+    here = live.identity
+    if identity is not None and identity.cluster_id != here.cluster_id:
+        yield Problem(
+            ProblemKind.WRONG_CLUSTER,
+            f"the offsets are of cluster {identity.cluster_id!r} and the connection leads to {here.cluster_id!r}, where"
+            " they mean nothing; correct the Kafka connection",
+        )
+        return
+    known = {} if identity is None else identity.topic_ids
+    for topic in brought.topics:
+        if known.get(topic, here.topic_ids.get(topic)) != here.topic_ids.get(topic):
+            yield Problem(
+                ProblemKind.TOPIC_RECREATED,
+                f"topic {topic!r} had id {known[topic]} and has {here.topic_ids.get(topic)}: it was deleted and made"
+                " again, and these offsets mean nothing in it",
+            )
+    if gone := [each for each in brought if each not in live.partitions]:
+        yield Problem(ProblemKind.PARTITIONS_GONE, f"the cluster does not have {_some(gone)}; correct what is brought")
+    if past := [each for each in brought if each in live.partitions and brought[each] > live.partitions[each].end]:
+        yield Problem(
+            ProblemKind.OFFSET_PAST_END,
+            f"{_some(past)} would stand past the end of the log: it was truncated, or the offsets are of another topic;"
+            " correct what is brought",
+        )
+
+
+def _some(partitions: list[TopicPartition]) -> str:
+    shown = ", ".join(map(str, partitions[:5]))
+    return shown if len(partitions) <= 5 else f"{shown} and {len(partitions) - 5} more"
