@@ -6,9 +6,9 @@ import bisect
 import threading
 from collections.abc import Iterator
 
-from airflow_provider_offsets.core.batch import Batch, Stream, next_row_time_ms
+from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.stores import rules
+from airflow_provider_offsets.stores import history, rules
 
 
 class MemoryStore:
@@ -29,23 +29,28 @@ class MemoryStore:
         """Do nothing. What is stored stays, so a test may close and go on reading."""
 
     def position(self, stream: Stream) -> Position | None:
-        """Give the end of the newest batch."""
-        newest = next(self.newest_first(stream), None)
-        return None if newest is None else newest.end
+        """Give where each topic of the stream ends in the newest batch that names it."""
+        return history.position_in(stream, lambda each: next(self.newest_first(each), None))
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Add a row that ends at ``position``. Comparing and adding are one step for all threads."""
+        stream = rules.check_stream(stream)
+        rules.check_position(stream, position)
+        with self._lock:
+            if rules.is_to_be_written(self.position(stream), position, expected):
+                self._add(stream, history.written_row(position, self._newest_time(stream)))
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
         """Record a batch; the same one again changes nothing."""
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
         with self._lock:
-            history = self._histories.setdefault(stream.group_id, [])
             if batch.batch_id is not None:
                 recorded = self._by_identity.get((stream.group_id, batch.query_id, batch.batch_id))
                 if recorded is not None:
                     return rules.recorded_once(recorded, batch)
-            newest = history[-1].row_time_ms if history else None
-            placed = batch.at_row(next_row_time_ms(batch.batch_time_ms, newest))
-            history.append(placed)
+            placed = history.place(batch, self._newest_time(stream))
+            self._add(stream, placed)
             if placed.batch_id is not None:
                 self._by_identity[stream.group_id, placed.query_id, placed.batch_id] = placed
             return placed
@@ -57,17 +62,17 @@ class MemoryStore:
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
         """Give batches from the newest backwards, as the history is at the first one taken."""
-        history = self._history(stream)
-        for index in range(_count_until(history, until_ms) - 1, -1, -1):
-            if rules.is_of(stream, history[index]):
-                yield history[index]
+        rows = self._history(stream)
+        for index in range(_count_until(rows, until_ms) - 1, -1, -1):
+            if rules.is_of(stream, rows[index]):
+                yield rows[index]
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
         """Give batches in the order of recording, as the history is at the first one taken."""
-        history = self._history(stream)
-        for index in range(_count_until(history, since_ms - 1), _count_until(history, until_ms)):
-            if rules.is_of(stream, history[index]):
-                yield history[index]
+        rows = self._history(stream)
+        for index in range(_count_until(rows, since_ms - 1), _count_until(rows, until_ms)):
+            if rules.is_of(stream, rows[index]):
+                yield rows[index]
 
     def get(self, pipeline: str, name: str) -> str | None:
         """Give the text, or None."""
@@ -94,14 +99,21 @@ class MemoryStore:
             )
         yield from found
 
+    def _add(self, stream: Stream, placed: Batch) -> None:
+        self._histories.setdefault(stream.group_id, []).append(placed)
+
+    def _newest_time(self, stream: Stream) -> int | None:
+        rows = self._histories.get(stream.group_id)
+        return rows[-1].row_time_ms if rows else None
+
     def _history(self, stream: Stream) -> list[Batch]:
         """Give the list itself: it only ever grows at its end, so an index stays true while it is read."""
         with self._lock:
             return self._histories.get(rules.check_stream(stream).group_id, [])
 
 
-def _count_until(history: list[Batch], until_ms: int | None) -> int:
+def _count_until(rows: list[Batch], until_ms: int | None) -> int:
     """Give how many batches stand at or before ``until_ms``."""
     if until_ms is None:
-        return len(history)
-    return bisect.bisect_right(history, until_ms, key=lambda batch: batch.row_time_ms or 0)
+        return len(rows)
+    return bisect.bisect_right(rows, until_ms, key=lambda batch: batch.row_time_ms or 0)

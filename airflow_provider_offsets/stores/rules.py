@@ -90,11 +90,15 @@ def check_position(stream: Stream, position: Position) -> None:
     _check_offsets(position)
 
 
+def too_great(offsets: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+    """Give the partitions whose offset is greater than Kafka can count to."""
+    return [each for each, offset in offsets.items() if offset > LAST_OFFSET]
+
+
 def _check_offsets(offsets: Mapping[TopicPartition, int]) -> None:
-    beyond = {each: offset for each, offset in offsets.items() if offset > LAST_OFFSET}
-    if beyond:
+    if beyond := too_great(offsets):
         raise InputRefused(
-            seen=f"offset {next(iter(beyond.values()))} for {_shown(list(beyond))}",
+            seen=f"offset {offsets[beyond[0]]} for {_shown(beyond)}",
             expected=f"offsets from 0 to {LAST_OFFSET}",
             do="correct the offset",
         )
@@ -121,8 +125,8 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
         return False
     if stored != expected:
         raise WorldChanged(
-            seen=f"stored is {_said(stored)}",
-            expected=f"{_said(expected)}, as when the write was planned",
+            seen=f"stored is {said(stored)}",
+            expected=f"{said(expected)}, as when the write was planned",
             do="nothing was written; see what moved it, and plan again",
         )
     if left_out := sorted(set(stored or ()) - set(position)):
@@ -134,7 +138,8 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
     return True
 
 
-def _said(position: Position | None) -> str:
+def said(position: Position | None) -> str:
+    """Give a stored position for a message, cut where it is long."""
     return "nothing" if position is None else _short(position.to_json())
 
 

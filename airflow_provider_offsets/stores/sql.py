@@ -6,53 +6,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from airflow_provider_offsets.core.batch import Batch, Stream, next_row_time_ms
+from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import (
     InputRefused,
-    StoreDataError,
     StoreError,
     StoreLayoutError,
     StoreUnreachable,
 )
-from airflow_provider_offsets.stores import rules
+from airflow_provider_offsets.stores import history, rules
 from airflow_provider_offsets.stores.clients import client_missing
 from airflow_provider_offsets.stores.paging import FIRST_PAGE, LARGEST_PAGE, next_page
+from airflow_provider_offsets.stores.sql_layout import BATCHES, CONTROL, METADATA, batch_of, row_of, row_time
 
 _LOCK_WAIT_S = 30
-_METADATA = sa.MetaData()
-# Byte order on PostgreSQL too, whose own default depends on the database's language.
-_NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-
-BATCHES = sa.Table(
-    "offsets_batches",
-    _METADATA,
-    sa.Column("group_id", _NAME, primary_key=True),
-    sa.Column("row_time_ms", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("query_id", sa.Text),
-    sa.Column("batch_id", sa.BigInteger),
-    sa.Column("batch_time_ms", sa.BigInteger, nullable=False),
-    sa.Column("epoch", sa.BigInteger),
-    sa.Column("start_offsets", sa.Text, comment="Spark's JSON; null where the start is not known"),
-    sa.Column("end_offsets", sa.Text, nullable=False),
-    sa.UniqueConstraint("group_id", "query_id", "batch_id", name="offsets_batches_once"),
-)
-CONTROL = sa.Table(
-    "offsets_control",
-    _METADATA,
-    sa.Column("pipeline", _NAME, primary_key=True),
-    sa.Column("name", _NAME, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
+_Read = Callable[[sa.Select[Any]], list[Batch]]
 
 
 class SqlStore:
@@ -80,7 +58,7 @@ class SqlStore:
         if self._file is not None:
             self._create_file(self._file)
         with self._errors(), self._engine.begin() as connection:
-            _METADATA.create_all(connection)
+            METADATA.create_all(connection)
         self._check_layout()
 
     def close(self) -> None:
@@ -88,9 +66,21 @@ class SqlStore:
         self._engine.dispose()
 
     def position(self, stream: Stream) -> Position | None:
-        """Give the end of the newest batch."""
-        newest = next(self.newest_first(stream), None)
-        return None if newest is None else newest.end
+        """Give where each topic of the stream ends in the newest batch that names it."""
+        return history.position_in(stream, lambda each: next(self.newest_first(each), None))
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Add a row that ends at ``position``: compared and added in one transaction that no other writer of the group
+        overlaps. Whole or not at all."""
+        stream = rules.check_stream(stream)
+        rules.check_position(stream, position)
+        with self._transaction(writes=True) as connection:
+            _lock_stream(connection, stream)
+            read = functools.partial(_read, connection)
+            stored = history.position_in(stream, lambda each: next(_newest_first(each, None, read), None))
+            if rules.is_to_be_written(stored, position, expected):
+                row = history.written_row(position, _newest_time(connection, stream))
+                connection.execute(BATCHES.insert().values(row_of(stream, row)))
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
         """Record a batch in one transaction that no other appender of the stream overlaps."""
@@ -101,10 +91,9 @@ class SqlStore:
             if batch.batch_id is not None:
                 recorded = connection.execute(_by_identity(stream, batch.query_id, batch.batch_id)).first()
                 if recorded is not None:
-                    return rules.recorded_once(_batch(recorded), batch)
-            newest = connection.scalar(sa.select(sa.func.max(BATCHES.c.row_time_ms)).where(_of(stream)))
-            placed = batch.at_row(next_row_time_ms(batch.batch_time_ms, newest))
-            connection.execute(BATCHES.insert().values(_row(stream, placed)))
+                    return rules.recorded_once(batch_of(recorded), batch)
+            placed = history.place(batch, _newest_time(connection, stream))
+            connection.execute(BATCHES.insert().values(row_of(stream, placed)))
             return placed
 
     def find(self, stream: Stream, query_id: str, batch_id: int, batch_time_ms: int) -> Batch | None:
@@ -112,21 +101,11 @@ class SqlStore:
         query = _by_identity(rules.check_stream(stream), query_id, batch_id)
         with self._transaction() as connection:
             found = connection.execute(query.where(BATCHES.c.row_time_ms >= batch_time_ms)).first()
-        return None if found is None else _batch(found)
+        return None if found is None else batch_of(found)
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
         """Give batches from the newest backwards; no transaction is open between two of them."""
-        stream = rules.check_stream(stream)
-        bound: int = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
-        size = FIRST_PAGE
-        while True:
-            query = sa.select(BATCHES).where(_of(stream), BATCHES.c.row_time_ms <= bound)
-            page = self._page(query.order_by(BATCHES.c.row_time_ms.desc()).limit(size))
-            yield from (batch for batch in page if rules.is_of(stream, batch))
-            if len(page) < size:
-                return
-            bound = _row_time(page[-1]) - 1
-            size = next_page(size, len(page[-1].end))
+        return _newest_first(stream, until_ms, self._page)
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
         """Give batches in the order of recording; no transaction is open between two of them."""
@@ -139,7 +118,7 @@ class SqlStore:
             yield from (batch for batch in page if rules.is_of(stream, batch))
             if len(page) < size:
                 return
-            since_ms = _row_time(page[-1]) + 1
+            since_ms = row_time(page[-1]) + 1
             size = next_page(size, len(page[-1].end))
 
     def get(self, pipeline: str, name: str) -> str | None:
@@ -178,7 +157,7 @@ class SqlStore:
 
     def _page(self, query: sa.Select[Any]) -> list[Batch]:
         with self._transaction() as connection:
-            return [_batch(row) for row in connection.execute(query)]
+            return _read(connection, query)
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
@@ -226,10 +205,10 @@ class SqlStore:
             inspector = sa.inspect(connection)
             found = {
                 table.name: {column["name"] for column in inspector.get_columns(table.name)}
-                for table in _METADATA.sorted_tables
+                for table in METADATA.sorted_tables
                 if inspector.has_table(table.name)
             }
-        for table in _METADATA.sorted_tables:
+        for table in METADATA.sorted_tables:
             self._check_table(table, found.get(table.name))
         self._layout_seen = True
 
@@ -337,6 +316,29 @@ def _lock_stream(connection: sa.Connection, stream: Stream) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
+def _newest_first(stream: Stream, until_ms: int | None, read: _Read) -> Iterator[Batch]:
+    stream = rules.check_stream(stream)
+    bound: int = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+    size = FIRST_PAGE
+    while True:
+        query = sa.select(BATCHES).where(_of(stream), BATCHES.c.row_time_ms <= bound)
+        page = read(query.order_by(BATCHES.c.row_time_ms.desc()).limit(size))
+        yield from (batch for batch in page if rules.is_of(stream, batch))
+        if len(page) < size:
+            return
+        bound = row_time(page[-1]) - 1
+        size = next_page(size, len(page[-1].end))
+
+
+def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Batch]:
+    return [batch_of(row) for row in connection.execute(query)]
+
+
+def _newest_time(connection: sa.Connection, stream: Stream) -> int | None:
+    newest: int | None = connection.scalar(sa.select(sa.func.max(BATCHES.c.row_time_ms)).where(_of(stream)))
+    return newest
+
+
 def _insert_if_missing(connection: sa.Connection, values: dict[str, str]) -> sa.Insert:
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
@@ -359,46 +361,3 @@ def _by_identity(stream: Stream, query_id: str | None, batch_id: int) -> sa.Sele
 
 def _cell(pipeline: str, name: str) -> sa.ColumnElement[bool]:
     return sa.and_(CONTROL.c.pipeline == rules.check_pipeline(pipeline), CONTROL.c.name == rules.check_name(name))
-
-
-def _row_time(batch: Batch) -> int:
-    assert batch.row_time_ms is not None
-    return batch.row_time_ms
-
-
-def _row(stream: Stream, batch: Batch) -> dict[str, Any]:
-    return {
-        "group_id": stream.group_id,
-        "row_time_ms": batch.row_time_ms,
-        "query_id": batch.query_id,
-        "batch_id": batch.batch_id,
-        "batch_time_ms": batch.batch_time_ms,
-        "epoch": batch.epoch,
-        "start_offsets": None if batch.start is None else batch.start.to_json(),
-        "end_offsets": batch.end.to_json(),
-    }
-
-
-def _batch(row: sa.Row[Any]) -> Batch:
-    return Batch(
-        end=_position(row, "end_offsets"),
-        batch_time_ms=row.batch_time_ms,
-        batch_id=row.batch_id,
-        query_id=row.query_id,
-        epoch=row.epoch,
-        start=None if row.start_offsets is None else _position(row, "start_offsets"),
-        row_time_ms=row.row_time_ms,
-    )
-
-
-def _position(row: sa.Row[Any], column: str) -> Position:
-    text = row._mapping[column]
-    try:
-        return Position.from_json(text)
-    except ValueError as error:
-        raise StoreDataError(
-            seen=f"table {BATCHES.name!r}, row {row.group_id!r} {row.row_time_ms}, column {column!r}: "
-            f"{text!r} ({error})",
-            expected='offsets as Spark writes them, such as {"flights":{"0":123}}',
-            do="find out who changed the row; mend or delete it by hand",
-        ) from error

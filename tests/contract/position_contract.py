@@ -17,7 +17,7 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, WorldChanged
 from airflow_provider_offsets.stores.protocols import WritablePositionStore
 from airflow_provider_offsets.stores.rules import LAST_OFFSET
-from tests.contract.store_contract import EXAMPLES, GROUPS_BESIDE_G
+from tests.contract.store_contract import EXAMPLES, GROUPS_BESIDE_G, in_threads
 
 GROUPS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
 """What a group may be called: Kafka has no rule; nothing of ours holds control characters."""
@@ -222,3 +222,24 @@ class PositionContract:
             store.write(stream, position, expected=None)
             kept[stream] = position
         assert {stream: store.position(stream) for stream in kept} == kept
+
+
+class AtomicPositionContract(PositionContract):
+    """For a store that compares and writes in one step: of writers that expect the same, one has its way."""
+
+    def test_eight_write_at_once_and_one_wins(self, store: WritablePositionStore, stream: Stream) -> None:
+        [topic] = stream.topics
+        stored = numbered(topic, 0, 0)
+        store.write(stream, stored, expected=None)
+        wanted = [numbered(topic, 1, number) for number in range(8)]
+
+        def write(number: int) -> bool:
+            try:
+                store.write(stream, wanted[number], expected=stored)
+            except WorldChanged:
+                return False
+            return True
+
+        won = in_threads(write, 8)
+        assert won.count(True) == 1
+        assert store.position(stream) == wanted[won.index(True)]

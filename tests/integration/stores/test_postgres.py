@@ -21,6 +21,7 @@ from airflow_provider_offsets.errors import StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import open_store, sql
 from airflow_provider_offsets.stores.sql import SqlStore
 from stack.ports import free
+from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch
 
 PASSWORD = secrets.token_hex(8)
@@ -92,7 +93,9 @@ def shared_url(server: str) -> str:
     return new_database(server)
 
 
-class TestPostgres(StoreContract):
+class InOneDatabase:
+    """One database for a contract, whose tests name their own groups and pipelines."""
+
     @pytest.fixture
     def store(self, shared_url: str) -> Iterator[SqlStore]:
         made = SqlStore(shared_url)
@@ -100,14 +103,20 @@ class TestPostgres(StoreContract):
         yield made
         made.close()
 
+
+class TestPostgres(InOneDatabase, StoreContract):
     @pytest.fixture
     def fill(self, store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
         def insert(stream: Stream, batches: list[Batch]) -> None:
-            rows = [sql._row(stream, each.at_row(each.batch_time_ms)) for each in batches]
+            rows = [sql.row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
             with store._transaction(writes=True) as connection:
                 connection.execute(sql.BATCHES.insert(), rows)
 
         return insert
+
+
+class TestPostgresPositions(InOneDatabase, AtomicPositionContract):
+    pass
 
 
 STREAM = Stream("g", ("t",))

@@ -16,6 +16,7 @@ from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.errors import StoreDataError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import sql
 from airflow_provider_offsets.stores.sql import SqlStore
+from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, ids, position
 
 STREAM = Stream("g", ("t",))
@@ -36,7 +37,7 @@ def store(url: str) -> Iterator[SqlStore]:
 
 def fill_rows(store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
     def insert(stream: Stream, batches: list[Batch]) -> None:
-        rows = [sql._row(stream, each.at_row(each.batch_time_ms)) for each in batches]
+        rows = [sql.row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
         with store._transaction(writes=True) as connection:
             connection.execute(sql.BATCHES.insert(), rows)
 
@@ -47,6 +48,10 @@ class TestSqlite(StoreContract):
     @pytest.fixture
     def fill(self, store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
         return fill_rows(store)
+
+
+class TestSqlitePositions(AtomicPositionContract):
+    pass
 
 
 def test_the_newest_of_ten_thousand_rows_is_one_row(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,89 @@
+"""The tables of an offset store in SQL, and batches as their rows. No connection in here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.errors import StoreDataError
+from airflow_provider_offsets.stores import rules
+
+METADATA = sa.MetaData()
+# Byte order on PostgreSQL too, whose own default depends on the database's language.
+_NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+BATCHES = sa.Table(
+    "offsets_batches",
+    METADATA,
+    sa.Column("group_id", _NAME, primary_key=True),
+    sa.Column("row_time_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("query_id", sa.Text),
+    sa.Column("batch_id", sa.BigInteger),
+    sa.Column("batch_time_ms", sa.BigInteger, nullable=False),
+    sa.Column("epoch", sa.BigInteger),
+    sa.Column("start_offsets", sa.Text, comment="Spark's JSON; null where the start is not known"),
+    sa.Column("end_offsets", sa.Text, nullable=False),
+    sa.UniqueConstraint("group_id", "query_id", "batch_id", name="offsets_batches_once"),
+)
+CONTROL = sa.Table(
+    "offsets_control",
+    METADATA,
+    sa.Column("pipeline", _NAME, primary_key=True),
+    sa.Column("name", _NAME, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+
+def row_time(batch: Batch) -> int:
+    """Give the time of a batch that has its place."""
+    assert batch.row_time_ms is not None
+    return batch.row_time_ms
+
+
+def row_of(stream: Stream, batch: Batch) -> dict[str, Any]:
+    """Give the row of a batch that has its place."""
+    return {
+        "group_id": stream.group_id,
+        "row_time_ms": batch.row_time_ms,
+        "query_id": batch.query_id,
+        "batch_id": batch.batch_id,
+        "batch_time_ms": batch.batch_time_ms,
+        "epoch": batch.epoch,
+        "start_offsets": None if batch.start is None else batch.start.to_json(),
+        "end_offsets": batch.end.to_json(),
+    }
+
+
+def batch_of(row: sa.Row[Any]) -> Batch:
+    """Give the batch of a row.
+
+    :raises StoreDataError: its offsets are none.
+    """
+    return Batch(
+        end=_position(row, "end_offsets"),
+        batch_time_ms=row.batch_time_ms,
+        batch_id=row.batch_id,
+        query_id=row.query_id,
+        epoch=row.epoch,
+        start=None if row.start_offsets is None else _position(row, "start_offsets"),
+        row_time_ms=row.row_time_ms,
+    )
+
+
+def _position(row: sa.Row[Any], column: str) -> Position:
+    text = row._mapping[column]
+    try:
+        position = Position.from_json(text)
+        if beyond := rules.too_great(position):
+            raise ValueError(f"{beyond[0]} is at more than {rules.LAST_OFFSET}")
+        return position
+    except ValueError as error:
+        raise StoreDataError(
+            seen=f"table {BATCHES.name!r}, row {row.group_id!r} {row.row_time_ms}, column {column!r}: "
+            f"{text!r} ({error})",
+            expected='offsets as Spark writes them, such as {"flights":{"0":123}}',
+            do="find out who changed the row; mend or delete it by hand",
+        ) from error
