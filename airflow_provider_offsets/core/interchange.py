@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ from airflow_provider_offsets.errors import InputRefused
 
 LAST_OFFSET, LAST_PARTITION = 2**63 - 1, 2**31 - 1
 """How far Kafka counts."""
+
+
+_JSON = re.compile(r"\s*\{\s*\"")
+"""How JSON begins, and no CSV: a field with a quote in it is quoted itself."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...
     :param group_id: whose the one-group form is; of the other forms only this group is given, if it is named.
     :raises InputRefused: the text is of neither form, names a partition twice, or has no group where one is needed.
     """
-    groups = _from_json(text) if text.lstrip().startswith("{") else _from_csv(text, group_id)
+    groups = _from_json(text) if _JSON.match(text) else _from_csv(text, group_id)
     chosen = tuple(each for each in groups if not group_id or each.group_id == group_id)
     if not chosen:
         raise _refused(
