@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stack import airflow, hbase, kafka, maven, needs, server, state, venv
+from stack import airflow, dstream, hbase, kafka, maven, needs, server, state, venv
 from stack.places import log_of, shown
 from stack.problem import Problem
 from stack.report import say
@@ -178,6 +178,8 @@ def _jars(arguments: argparse.Namespace) -> int:
 
 def _fetched(name: str) -> None:
     folder = maven.fetch(name)
+    if name == "dstream":
+        dstream.install()
     say(name, f"{len(maven.jars(name))} jars in {shown(folder)}")
 
 

@@ -1,4 +1,4 @@
-"""The servers' jars, fetched by Maven from one small pom each and kept until the pom changes."""
+"""Jars that Maven fetches from one small pom each, and the program that it builds; kept until their sources change."""
 
 import hashlib
 import shutil
@@ -6,41 +6,61 @@ import subprocess
 from pathlib import Path
 
 from stack import needs
-from stack.places import JARS, POMS, log_of, shown
+from stack.places import JARS, POMS, ROOT, log_of, shown
 from stack.problem import Problem
 from stack.process import last_lines
 from stack.report import Ticker, say
 
-_POMS = {"kafka": "kafka", "hbase": "hbase", "spark": "spark-connector"}
+_POMS = {
+    "kafka": POMS / "kafka.xml",
+    "hbase": POMS / "hbase.xml",
+    "spark": POMS / "spark-connector.xml",
+    "dstream": ROOT / "jobs" / "dstream" / "pom.xml",
+}
 NAMES = tuple(_POMS)
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
 def jars(name: str = "spark") -> list[Path]:
-    """The jars of ``kafka``, ``hbase`` or ``spark`` (what Spark's Kafka connector needs beside a pip pyspark)."""
+    """The jars of ``kafka``, ``hbase``, ``spark`` (what Spark's Kafka connector needs beside a pip pyspark) or
+    ``dstream`` (a whole Spark 3.5 with what the job needs; the job's own jar is ``stack.dstream.JAR``)."""
     return sorted((JARS / name).glob("*.jar"))
 
 
 def fetch(name: str) -> Path:
-    """Give the folder with the jars of ``name``, after fetching them if they are not there for this very pom."""
-    pom = POMS / f"{_POMS[name]}.xml"
-    target, stamp = JARS / name, hashlib.sha256(pom.read_bytes()).hexdigest()
-    done = target / "pom.sha256"
-    if not (done.exists() and done.read_text(encoding="ascii") == stamp):
+    """Give the folder with the jars of ``name``, after making it if it is not there for these very sources."""
+    target = JARS / name
+    if not is_current(name):
         draft = JARS / f"{name}.partial"
         shutil.rmtree(draft, ignore_errors=True)
-        _copy(name, pom, draft)
-        (draft / done.name).write_text(stamp, encoding="ascii")
+        _copy(name, _POMS[name], draft)
+        (draft / _STAMP).write_text(_digest(name), encoding="ascii")
         shutil.rmtree(target, ignore_errors=True)
         draft.replace(target)
     return target
+
+
+def is_current(name: str) -> bool:
+    """Whether the jars are there, made from the pom, and the program beside it, as they are now."""
+    done = JARS / name / _STAMP
+    return done.exists() and done.read_text(encoding="ascii") == _digest(name)
+
+
+_STAMP = "pom.sha256"
+
+
+def _digest(name: str) -> str:
+    pom = _POMS[name]
+    files = [pom, *sorted((pom.parent / "src").rglob("*.java"))]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _copy(name: str, pom: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     log = log_of(f"jars-{name}")
     log.parent.mkdir(parents=True, exist_ok=True)
-    argv = [needs.maven(), "-q", "-B", "-f", str(pom), _COPY, f"-DoutputDirectory={folder}", "-DincludeScope=runtime"]
+    into = [f"-DoutputDirectory={folder}", f"-Dout={folder / 'build'}"]
+    argv = [needs.maven(), "-q", "-B", "-f", str(pom), "package", _COPY, *into]
     with Ticker(name, lambda: f"Maven fetches jars: {len(list(folder.glob('*.jar')))} there") as ticker:
         with log.open("wb") as out:
             ended = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)

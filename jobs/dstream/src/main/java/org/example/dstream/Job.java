@@ -1,0 +1,129 @@
+package org.example.dstream;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.util.ShutdownHookManager;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.spark.SparkConf;
+import org.apache.spark.api.java.JavaRDD;
+import org.apache.spark.streaming.Durations;
+import org.apache.spark.streaming.Time;
+import org.apache.spark.streaming.api.java.JavaInputDStream;
+import org.apache.spark.streaming.api.java.JavaStreamingContext;
+import org.apache.spark.streaming.kafka010.CanCommitOffsets;
+import org.apache.spark.streaming.kafka010.HasOffsetRanges;
+import org.apache.spark.streaming.kafka010.KafkaUtils;
+import org.apache.spark.streaming.kafka010.LocationStrategies;
+import org.apache.spark.streaming.kafka010.OffsetRange;
+
+/**
+ * Reads Kafka's direct stream, and writes a line for each record: topic, partition, offset and batch time.
+ *
+ * <p>The order is the promise: the output of a batch, then its offsets. A job that dies in between reads the batch
+ * again; none is left out.
+ */
+public final class Job {
+    private final String output;
+    private final List<OffsetStore> stores;
+    private IllegalStateException failure;
+
+    private Job(String output, List<OffsetStore> stores) {
+        this.output = output;
+        this.stores = stores;
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        Options options = Options.parse(arguments);
+        SparkConf conf = new SparkConf()
+                .setIfMissing("spark.streaming.stopGracefullyOnShutdown", "true")
+                .setIfMissing("spark.streaming.kafka.maxRatePerPartition", "10000");
+        List<OffsetStore> stores = new ArrayList<>();
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", options.bootstrapServers()));
+                var context = new JavaStreamingContext(conf, Durations.milliseconds(options.batchMs()))) {
+            for (String name : options.stores()) {
+                stores.add(open(name, options, admin));
+            }
+            Start start = Start.of(options, admin, stores.get(0));
+            JavaInputDStream<ConsumerRecord<byte[], byte[]>> stream = KafkaUtils.createDirectStream(
+                    context, LocationStrategies.PreferConsistent(), start.strategy(options, consumer(options)));
+            stores.forEach(store -> store.attach((CanCommitOffsets) stream.inputDStream()));
+            stream.foreachRDD(new Job(options.output(), stores)::process);
+            stopOnShutdown(context, conf.getBoolean("spark.streaming.stopGracefullyOnShutdown", true));
+            context.start();
+            context.awaitTermination();
+        } finally {
+            for (OffsetStore store : stores) {
+                store.close();
+            }
+        }
+    }
+
+    /**
+     * Spark's own hook for this waits for tasks which, with a local master, another of its hooks has made impossible
+     * (seen in 3.5.1), and Hadoop cuts it off after 30 s. So this one is run before all of Spark's, with its own time.
+     */
+    private static void stopOnShutdown(JavaStreamingContext context, boolean gracefully) {
+        int beforeSpark = FileSystem.SHUTDOWN_HOOK_PRIORITY + 40;
+        ShutdownHookManager.get().addShutdownHook(() -> context.stop(true, gracefully), beforeSpark, 1, TimeUnit.HOURS);
+    }
+
+    /**
+     * After a batch that failed none is run: it would store offsets beyond the records that were not written. Spark
+     * itself goes on with the batches that are waiting, and after an Error with all that come.
+     */
+    private void process(JavaRDD<ConsumerRecord<byte[], byte[]>> records, Time time) {
+        if (failure != null) {
+            throw failure;
+        }
+        try {
+            OffsetRange[] ranges = ((HasOffsetRanges) records.rdd()).offsetRanges();
+            write(records, ranges, time.milliseconds());
+            for (OffsetStore store : stores) {
+                store.save(ranges, time.milliseconds());
+            }
+        } catch (Exception | Error problem) {
+            failure = new IllegalStateException("batch " + time.milliseconds() + " failed, and none after it is run", problem);
+            throw failure;
+        }
+    }
+
+    /** One folder a batch. Hadoop writes it under a temporary name and puts _SUCCESS into it when it is whole. */
+    private void write(JavaRDD<ConsumerRecord<byte[], byte[]>> records, OffsetRange[] ranges, long batchTimeMs) {
+        long count = 0;
+        for (OffsetRange range : ranges) {
+            count += range.count();
+        }
+        if (count > 0) {
+            records.map(record -> String.join(
+                            "\t",
+                            record.topic(),
+                            Integer.toString(record.partition()),
+                            Long.toString(record.offset()),
+                            Long.toString(batchTimeMs)))
+                    .saveAsTextFile(output + "/" + batchTimeMs);
+        }
+    }
+
+    private static OffsetStore open(String name, Options options, Admin admin) throws Exception {
+        return switch (name) {
+            case "hbase" -> new HBaseOffsets(options.zookeeper(), options.hbaseTable(), options.group());
+            case "zookeeper" -> new ZooKeeperOffsets(options.zookeeper(), options.group());
+            default -> new KafkaOffsets(admin, options.group());
+        };
+    }
+
+    private static Map<String, Object> consumer(Options options) {
+        return Map.of(
+                "bootstrap.servers", options.bootstrapServers(),
+                "group.id", options.group(),
+                "key.deserializer", ByteArrayDeserializer.class,
+                "value.deserializer", ByteArrayDeserializer.class,
+                "auto.offset.reset", "earliest",
+                "enable.auto.commit", false);
+    }
+}
