@@ -29,7 +29,7 @@ def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     """Give a function that makes a lab on a SQLite store, or on the store of ``store_url``; all are closed after."""
     labs: list[Lab] = []
 
-    def make(*, partitions: int = 3, store_url: str | None = None, **settings: Any) -> Lab:
+    def make(*, kind: type[Lab] = Lab, partitions: int = 3, store_url: str | None = None, **settings: Any) -> Lab:
         bootstrap = endpoint("kafka", "bootstrap_servers")
         url = store_url or f"sqlite:///{tmp_path}/offsets.db"
         if url.startswith("sqlite"):
@@ -39,7 +39,7 @@ def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         for name, value in connections(bootstrap, url).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        lab = Lab(tmp_path, bootstrap, url, **settings)
+        lab = kind(tmp_path, bootstrap, url, **settings)
         lab.create_topic(partitions)
         labs.append(lab)
         return lab

@@ -34,7 +34,6 @@ from airflow_provider_offsets.jobs.marker import place_marker
 from airflow_provider_offsets.operations import starting, stopping, submitting, watching
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
-from airflow_provider_offsets.stores import swap
 from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, LogEntry, last_entry, read_state
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.memory import MemoryStore
@@ -141,7 +140,7 @@ class Driver:
         if end == state.committed and state.planned is None:
             self._idle(state.committed)
             return
-        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + batch_id, "conf": {}}, end)
+        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + batch_id, "conf": {}}, (end,))
         checkpoint.create(f"offsets/{batch_id}", entry.to_text())
         ranges = ranges_between(state.committed, end)
         self.control.begin(self.epoch, BegunBatch(batch_id, state.query_id, 1000 + batch_id, ranges))
@@ -169,7 +168,7 @@ class Driver:
         if state.committed == live:
             return
         number = state.committed_batch_id + 1
-        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + number, "conf": {}}, state.planned or live)
+        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + number, "conf": {}}, (state.planned or live,))
         checkpoint.create(f"offsets/{number}", entry.to_text())
         if self.lab.stalls:
             return
@@ -361,8 +360,8 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
         monkeypatch.setattr(module, "time", lab.clock)
     monkeypatch.setattr(submitting, "launch", lambda *a, **k: lab.fuse.write(lambda: lab.launch(*a, **k)))
     monkeypatch.setattr(LocalCheckpoint, "create", lambda *a: lab.fuse.write(lambda: create(*a)))
-    move = swap._move
-    monkeypatch.setattr(swap, "_move", lambda *a: lab.fuse.write(lambda: move(*a)))
+    move = LocalCheckpoint.move_to
+    monkeypatch.setattr(LocalCheckpoint, "move_to", lambda *a: lab.fuse.write(lambda: move(*a)))
     monkeypatch.setattr(stopping, "place_marker", lambda *a: lab.fuse.write(lambda: place_marker(*a)))
     monkeypatch.setattr(starting, "is_alive", lab.is_alive)
     monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))

@@ -1,0 +1,44 @@
+"""Archives the records of a topic as JSON files: an ordinary Structured Streaming program with a native file sink.
+
+It runs until its stop file appears. Nothing here knows of any offsets but Spark's own, in the checkpoint.
+"""
+
+import argparse
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+
+def main() -> None:
+    """Run until the stop file is there."""
+    options = argparse.ArgumentParser(description=__doc__)
+    for name in ("--bootstrap-servers", "--topic", "--output", "--checkpoint", "--stop-file"):
+        options.add_argument(name, required=True)
+    options.add_argument("--max-offsets-per-trigger", default="20000")
+    chosen = options.parse_args()
+
+    spark = SparkSession.builder.getOrCreate()
+    records = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", chosen.bootstrap_servers)
+        .option("subscribe", chosen.topic)
+        .option("startingOffsets", "earliest")
+        .option("maxOffsetsPerTrigger", chosen.max_offsets_per_trigger)
+        .load()
+    )
+    query = (
+        records.selectExpr("topic", "partition", "offset", "CAST(value AS STRING) AS value")
+        .writeStream.format("json")
+        .option("path", chosen.output)
+        .option("checkpointLocation", chosen.checkpoint)
+        .trigger(processingTime="500 milliseconds")
+        .start()
+    )
+    while not query.awaitTermination(1):
+        if Path(chosen.stop_file).exists():
+            query.stop()
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A job that nobody rewrote goes through the same maintenance: nothing is lost, and what is read twice is counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_offsets.core.pipeline import StopLadder
+from tests.e2e.lab import Lab, wait_for
+from tests.e2e.untouched_lab import UntouchedLab
+
+
+@pytest.fixture
+def archive(make_lab: Callable[..., Lab], tmp_path: Path) -> UntouchedLab:
+    ladder = StopLadder(graceful_timeout_s=60, signal_timeout_s=30, marker=str(tmp_path / "stop"))
+    lab = make_lab(kind=UntouchedLab, ladder=ladder)
+    assert isinstance(lab, UntouchedLab)
+    return lab
+
+
+def test_growth_and_a_rewind_lose_nothing_and_replay_what_was_announced(archive: UntouchedLab) -> None:
+    archive.produce(100, 0, 1, 2)
+    first = archive.maintain()
+    archive.wait_until_read()
+    archive.produce(50, 0, 1, 2)
+    archive.wait_until_read()
+    grown = archive.maintain(at_rest=lambda: (archive.grow(5), archive.produce(40, 3, 4)))
+    archive.wait_until_read()
+    archive.wait_until_idle()
+    rewound = archive.maintain("shift:-30")
+    archive.produce(10, 0, 1, 2, 3, 4)
+    archive.wait_until_read()
+    wait_for(lambda: archive.read_again >= rewound["plan"]["replay"], "the announced replay to happen")
+
+    assert [run["plan"]["form"] for run in (first, grown, rewound)] == ["fresh", "resume", "reposition"]
+    assert grown["stopped"]["how"] == "stopped"
+    assert rewound["plan"]["replay"] == 5 * 30
+    assert archive.lost == set()
+    assert archive.read_again == 5 * 30, "a sink that knows batches by their ids took the replay for new batches"
+    audit = archive.audit()
+    assert (audit["lost"], audit["unexplained"], audit["replayed"]) == (0, 0, 5 * 30)
+
+
+def test_what_a_kill_in_mid_batch_replays_is_counted_before_and_after(archive: UntouchedLab) -> None:
+    archive.max_offsets_per_trigger = 300
+    archive.produce(100, 0, 1, 2)
+    archive.maintain()
+    archive.wait_until_read()
+    archive.produce(20_000, 0, 1, 2)
+    holder = archive.epoch.holder
+    wait_for(lambda: (state := archive.observe().checkpoint) and state.planned is not None, "a batch that is planned")
+    os.killpg(os.getpgid(holder.pid), signal.SIGKILL)
+    archive.wait_until_gone()
+    archive.max_offsets_per_trigger = 20_000
+
+    restarted = archive.maintain()
+    archive.wait_until_read()
+
+    assert restarted["stopped"]["how"] == "already died"
+    at_most = restarted["plan"]["replay_at_most"]
+    assert archive.lost == set()
+    assert archive.read_again == 0, "the file sink commits a batch as a whole"
+    audit = archive.audit()
+    assert (audit["lost"], audit["unexplained"]) == (0, 0)
+    assert audit["replayed_at_most"] == at_most

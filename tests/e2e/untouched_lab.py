@@ -1,0 +1,80 @@
+"""The lab of jobs that know nothing of this provider: Spark's file sink, stopped by a marker file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
+from tests.e2e.lab import Lab, wait_for
+
+ARCHIVE = Path(__file__).parents[2] / "jobs" / "archive_flights.py"
+
+
+@dataclass
+class UntouchedLab(Lab):
+    """``jobs/archive_flights.py`` with its checkpoint."""
+
+    application: str = str(ARCHIVE)
+    offsets_in: tuple[str, ...] = ("checkpoint",)
+    max_offsets_per_trigger: int = 20_000
+
+    @property
+    def pipeline(self) -> StreamingPipeline:
+        """The pipeline as the operators get it."""
+        tracked = super().pipeline
+        arguments = {
+            "--bootstrap-servers": self.bootstrap,
+            "--topic": self.topic,
+            "--output": str(self.output),
+            "--checkpoint": tracked.job.checkpoint,
+            "--stop-file": str(self.home / "stop"),
+            "--max-offsets-per-trigger": str(self.max_offsets_per_trigger),
+        }
+        job = SparkJob(
+            application=self.application,
+            checkpoint=tracked.job.checkpoint,
+            arguments=tuple(each for pair in arguments.items() for each in pair),
+            jars=self.jars,
+            conf=tracked.job.conf,
+        )
+        return StreamingPipeline(
+            name=self.topic,
+            topics=(self.topic,),
+            job=job,
+            tracked=False,
+            offsets_in=self.offsets_in,
+            store_conn_id="offsets_default",
+            stop=self.ladder,
+            start_timeout_s=90,
+            policy=self.policy,
+        )
+
+    @property
+    def output(self) -> Path:
+        """The folder of the file sink."""
+        return self.home / "output"
+
+    def evidence(self) -> Counter[tuple[int, int]]:
+        """Give how often each (partition, offset) is in the files that the sink's own log names: Spark reads these."""
+        found: Counter[tuple[int, int]] = Counter()
+        for file in self._committed_files():
+            for line in file.read_text().splitlines():
+                record = json.loads(line)
+                found[record["partition"], record["offset"]] += 1
+        return found
+
+    def _committed_files(self) -> set[Path]:
+        log = self.output / "_spark_metadata"
+        named: set[Path] = set()
+        for batch in log.glob("[0-9]*"):
+            entries = [json.loads(line) for line in batch.read_text().splitlines()[1:]]
+            named |= {Path(entry["path"].removeprefix("file://")) for entry in entries if entry["action"] == "add"}
+        return named
+
+    def wait_until_idle(self) -> None:
+        """Wait until the checkpoint stands at the end of the topic."""
+        end = self.observe().live.end
+        wait_for(lambda: self.observe().stored == end, "the checkpoint to stand at the end")

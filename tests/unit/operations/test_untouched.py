@@ -1,0 +1,278 @@
+"""A job that nobody rewrote: it is stopped by a marker or a signal, moved where it keeps its offsets, and audited by
+its epochs and snapshots."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.audit import AuditReport, DiscontinuityKind
+from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.pipeline import StopLadder
+from airflow_provider_offsets.core.plan import ProblemKind, RestartForm
+from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.errors import CheckpointError, DriverSilent, StopTimedOut, WorldChanged
+from airflow_provider_offsets.operations import applying
+from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.stopping import StopResult
+from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, read_state
+from tests.unit.operations.lab import Lab, install
+from tests.unit.operations.steps import apply, plan, start, stop, submit
+
+KINDS = [pytest.param(("checkpoint",), id="in its checkpoint"), pytest.param(("elsewhere",), id="elsewhere")]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda offsets_in, **more: install(Lab(tmp_path, offsets_in=offsets_in, **more), monkeypatch)
+
+
+@pytest.fixture(params=KINDS)
+def lab(request: pytest.FixtureRequest, make: Any) -> Lab:
+    made: Lab = make(request.param)
+    return made
+
+
+def rest(lab: Lab, operation: str = "second") -> StopResult:
+    """Stop, and take the snapshot that the DAG takes then."""
+    stopped = stop(lab, operation)
+    lab.world(operation).take_snapshot(AT_REST, reason="", taken_at="2026-01-01T00:00:00Z")
+    return stopped
+
+
+def read(lab: Lab) -> None:
+    for _ in range(3):
+        lab.tick()
+
+
+def audited(lab: Lab) -> AuditReport:
+    return audit_history(lab.world("audit"))
+
+
+def test_the_first_start_begins_where_the_topic_begins(lab: Lab) -> None:
+    lab.kafka.delete_records_before("flights", 0, 40)
+
+    started = start(lab)
+
+    assert started.start == lab.at(40, 0)
+    read(lab)
+    assert lab.world().observe().stored == lab.at(100, 100)
+    assert lab.driver.settings.claim.tracked is False
+
+
+def test_it_goes_on_where_it_stood_and_new_partitions_begin_at_0(lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+    lab.kafka.add_partitions("flights", 3)
+    lab.feed(7, 2)
+
+    started = submit(lab, apply(lab, operation="second"), "second")
+
+    assert started.start == lab.at(100, 100, 0)
+    read(lab)
+    assert lab.world().observe().stored == lab.at(100, 100, 7)
+    report = audited(lab)
+    assert (report.lost, report.replayed, report.unexplained) == (0, 0, ())
+
+
+def test_a_rewind_is_announced_and_explained(lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+
+    submit(lab, apply(lab, "shift:-30", "second"), "second")
+
+    read(lab)
+    report = audited(lab)
+    assert (report.lost, report.replayed, report.unexplained) == (0, 60, ())
+
+
+def test_a_marker_ends_it_and_is_gone_before_the_next_start(lab: Lab) -> None:
+    start(lab)
+    marker = Path(lab.pipeline.stop.marker)
+
+    stopped = stop(lab, "second")
+
+    assert (stopped.how, lab.alive) == (EndedHow.STOPPED.value, set())
+    assert marker.read_text() == "stop: second upgrade"
+    assert lab.signalled == []
+    submit(lab, apply(lab, operation="second"), "second")
+    assert not marker.exists()
+    read(lab)
+    assert lab.driver.is_alive
+
+
+def test_without_a_marker_the_first_rung_is_sigterm(make: Any) -> None:
+    lab = make(("checkpoint",), stop=StopLadder(graceful_timeout_s=1000, signal_timeout_s=5))
+    lab.stop = StopLadder(graceful_timeout_s=1000, signal_timeout_s=5)
+    start(lab)
+    before_s = lab.clock.now
+
+    with pytest.raises(StopTimedOut):
+        stop(lab, "second")
+
+    assert lab.signalled == [signal.SIGTERM]
+    assert lab.clock.now - before_s < 10, "nobody waits for an acknowledgement that cannot come"
+
+
+def test_a_job_that_dies_by_itself_is_not_said_to_have_stopped(lab: Lab) -> None:
+    start(lab)
+    lab.driver.die()
+
+    assert stop(lab, "second").how == f"already {EndedHow.DIED.value}"
+
+
+def test_what_a_stop_cut_off_is_counted_before_and_after(make: Any) -> None:
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    lab.feed(50)
+    lab.stalls = True
+    read(lab)
+    rest(lab)
+    lab.stalls = False
+
+    planned = plan(lab, operation="second")
+    submit(lab, apply(lab, operation="second"), "second")
+    read(lab)
+
+    assert planned.replay_at_most == 100
+    assert planned.replay == 0
+    [cut_off] = {each.explanation for each in audited(lab).discontinuities}
+    assert cut_off == "epoch 1 ended in batch 3"
+    assert audited(lab).replayed_at_most == 100
+    assert audited(lab).unexplained == ()
+
+
+def test_a_rewound_job_that_was_never_started_still_stands_where_it_stood(lab: Lab) -> None:
+    """Otherwise the next plan would rewind from the rewound position, and announce half of what is read twice."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    apply(lab, "shift:-30", "second")
+
+    again = apply(lab, "shift:-30", "third")
+
+    assert again.plan.start == lab.at(70, 70)
+    assert again.plan.replay == 60
+    submit(lab, again, "third")
+    read(lab)
+    report = audited(lab)
+    assert (report.lost, report.replayed, report.unexplained) == (0, 60, ())
+
+
+def test_a_job_that_was_run_by_hand_stands_where_it_got(lab: Lab) -> None:
+    """A move that was noted is believed only while the store says what the move wrote."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    apply(lab, "shift:-30", "second")
+    lab.feed(11)
+    lab.alive.add(lab.driver.process)
+    Path(lab.pipeline.stop.marker).unlink()
+    lab.driver.tick()
+
+    assert lab.world().observe().stored == lab.at(111, 111)
+
+
+def test_a_position_that_was_moved_by_hand_is_unexplained(lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+    if lab.offsets_in == ("checkpoint",):
+        root = Path(lab.pipeline.job.checkpoint)
+        for entry in (root / "offsets").iterdir():
+            entry.write_text(entry.read_text().replace("100", "90"))
+    else:
+        lab.kept.offsets = lab.at(90, 90)
+
+    submit(lab, apply(lab, operation="second"), "second")
+    read(lab)
+
+    [kind] = {each.kind for each in audited(lab).unexplained}
+    assert kind is DiscontinuityKind.REPLAY
+    assert audited(lab).unexplained_count == 20
+
+
+def test_a_plan_is_applied_to_the_world_that_it_saw(lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+    planned = plan(lab, "shift:-30", "second")
+    lab.feed(5)
+    lab.alive.add(lab.driver.process)
+    Path(lab.pipeline.stop.marker).unlink()
+    lab.driver.tick()
+
+    with pytest.raises(WorldChanged, match="stored was"):
+        applying.apply_plan(lab.world("second"), planned)
+
+
+def test_a_stored_position_that_is_gone_is_no_first_start(make: Any) -> None:
+    lab = make(("elsewhere",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    lab.kept.offsets = None
+
+    [problem] = plan(lab, operation="second").problems
+
+    assert problem.kind is ProblemKind.POSITION_GONE
+    assert plan(lab, "earliest", "third").problems == ()
+
+
+def test_another_operation_does_not_start_afresh_in_the_middle_of_a_swap(make: Any) -> None:
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    applied = apply(lab, "shift:-30", "second")
+    shutil.move(applied.checkpoint, f"{applied.checkpoint}-seeded-{applied.plan.fingerprint}")
+
+    with pytest.raises(CheckpointError, match="operation .second. was moving"):
+        plan(lab, operation="third")
+
+    assert applying.apply_plan(lab.world("second"), applied.plan) == applied
+    state = read_state(LocalCheckpoint(applied.checkpoint))
+    assert state is not None
+    assert state.committed == lab.at(70, 70)
+
+
+def test_the_old_checkpoint_stays_beside_the_seeded_one(make: Any) -> None:
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+
+    applied = apply(lab, "shift:-30", "second")
+
+    assert applied.plan.form is RestartForm.REPOSITION
+    old = read_state(LocalCheckpoint(f"{applied.checkpoint}-before-{applied.plan.fingerprint}"))
+    assert old is not None
+    assert old.committed == lab.at(100, 100)
+    new = read_state(LocalCheckpoint(applied.checkpoint))
+    assert new is not None
+    assert new.query_id == old.query_id
+    assert new.committed_batch_id > old.committed_batch_id, "a sink that knows batches by their ids sees new ones"
+
+
+def test_a_job_with_nothing_to_read_is_started_once_it_has_lived_for_a_while(lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+
+    started = submit(lab, apply(lab, operation="second"), "second")
+
+    assert started.how == "runs for 15 s, with nothing to read"
+
+
+def test_a_job_that_has_records_to_read_and_reads_none_is_not_started(make: Any) -> None:
+    lab = make(("checkpoint",), stalls=True)
+
+    with pytest.raises(DriverSilent):
+        start(lab)
