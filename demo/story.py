@@ -14,6 +14,7 @@ from typing import Any
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 import stack
+from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from demo import DAG_ID, PARTITIONS_AFTER, PARTITIONS_BEFORE, TOPIC, check, deck, fresh
 from demo.airflow_api import UNFINISHED, Airflow
@@ -175,7 +176,8 @@ class Story:
 
     def _ends(self) -> dict[int, int]:
         """The end of each partition. A new one has no leader for a moment; the reader waits for it."""
-        return KafkaReader(self._admin).live_topics((TOPIC,)).end.of_topic(TOPIC)
+        with open_clients({"bootstrap.servers": self._bootstrap, "log_level": 4}) as clients:
+            return KafkaReader(clients).live_topics((TOPIC,)).end.of_topic(TOPIC)
 
     def _readings(self) -> int:
         """How many readings the evidence has. Its rows are only ever added."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from airflow.sdk import BaseHook
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.kafka.java_options import spark_kafka_options
 from airflow_provider_offsets.operations.world import World
@@ -16,19 +17,13 @@ from airflow_provider_offsets.runtime.settings import Secrets
 
 @contextmanager
 def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-    """Give the world of one operation on a pipeline, and close its store in the end.
-
-    The Kafka provider's own admin hook makes the client, so a connection's callbacks and cloud logins work as there.
-    """
-    from airflow.providers.apache.kafka.hooks.client import KafkaAdminClientHook
-
+    """Give the world of one operation on a pipeline, and close its store and its client of Kafka in the end."""
     from airflow_provider_offsets.kafka.reader import KafkaReader
 
     store = OffsetsHook(pipeline.store_conn_id).get_conn()
     try:
-        admin = KafkaAdminClientHook(kafka_config_id=pipeline.kafka_conn_id).get_conn
-        servers = BaseHook.get_connection(pipeline.kafka_conn_id).extra_dejson.get("bootstrap.servers", "")
-        yield World(pipeline, operation, store, KafkaReader(admin, bootstrap_servers=servers))
+        with open_kafka(pipeline.kafka_conn_id) as clients:
+            yield World(pipeline, operation, store, KafkaReader(clients))
     finally:
         store.close()
 

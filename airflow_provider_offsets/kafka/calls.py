@@ -1,31 +1,44 @@
-"""Calls of confluent_kafka's AdminClient, with their answers awaited and their errors in this package's words.
+"""The clients of one cluster, and calls of them, with answers awaited and errors in this package's words.
 
-An admin call gives one future per topic, partition or group, and the interpreter may crash when it ends while some are
-pending: so all of them are waited for before the first error is raised.
+Four things of confluent_kafka shape the code:
+
+- An admin call gives one future per topic, partition or group, and the interpreter may crash when it ends while some
+  are pending: so all of them are waited for before the first error is raised.
+- An admin client that is collected in its own thread aborts the process (confluent-kafka-python, pull request 2131): so
+  who opens the clients closes them, in the thread that uses them.
+- ``AdminClient.list_consumer_group_offsets`` **kills the process** (SIGSEGV) where a broker answers that it is not the
+  group's coordinator, as brokers do after a restart, and while the first group of a cluster is made (librdkafka, issue
+  5040: ``rd_kafka_handle_OffsetFetch`` turns to the consumer group of a client that has none). So commits are read by a
+  consumer that subscribes to nothing: it never joins the group.
+- A consumer asks again for a coordinator that is not known, and says nowhere but in its queue why it is not.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import KafkaError as Code
+from confluent_kafka import TopicPartition as Asked
+from confluent_kafka.admin import AdminClient
 
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.errors import KafkaError, KafkaUnreachable
-
-if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 GRACE_S = 2.0
 """How much later than the client's own time limit its answer may come in before it is not waited for any more."""
+PAUSE_S = 0.1
+"""Between two tries of what is not settled just now: elections take from milliseconds to seconds."""
+ROUND_S = 1.0
+"""How long a consumer looks for a coordinator before its queue is looked into."""
 
 SILENCE = {
     Code._ALL_BROKERS_DOWN,
@@ -40,6 +53,7 @@ SILENCE = {
     Code.COORDINATOR_LOAD_IN_PROGRESS,
     Code.COORDINATOR_NOT_AVAILABLE,
     Code.NETWORK_EXCEPTION,
+    Code.NOT_COORDINATOR,
     Code.REQUEST_TIMED_OUT,
 }
 
@@ -54,16 +68,43 @@ class Commit(NamedTuple):
     """The committer's own words."""
 
 
+class Clients(NamedTuple):
+    """What one cluster is asked with."""
+
+    admin: AdminClient
+    consumer: Callable[[str], Consumer]
+    """Makes a client of the group of that id. Who makes one closes it."""
+    bootstrap_servers: str = ""
+    """For messages only; the clients do not tell their own."""
+
+
+@contextmanager
+def open_clients(settings: Mapping[str, Any]) -> Iterator[Clients]:
+    """Give the clients of the cluster that these settings of librdkafka lead to, and close the admin client at the end.
+
+    Nothing may be asked afterwards. The settings may hold callbacks.
+    """
+
+    def consumer(group_id: str) -> Consumer:
+        # "read_committed" would wait for the end of transactions that are open, and give no other offsets.
+        reading = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        return Consumer({**settings, **reading})
+
+    with AdminClient(dict(settings)) as admin:
+        yield Clients(admin, consumer, str(settings.get("bootstrap.servers", "")))
+
+
 class AdminCalls:
     """Asks one cluster.
 
     :param timeout_s: for messages: how long the caller gives a method of its own as a whole.
     """
 
-    def __init__(self, admin: AdminClient, timeout_s: float, bootstrap_servers: str) -> None:
-        self.admin = admin
+    def __init__(self, clients: Clients, timeout_s: float) -> None:
+        self.admin = clients.admin
         self.timeout_s = timeout_s
-        self.where = bootstrap_servers
+        self.where = clients.bootstrap_servers
+        self._consumer = clients.consumer
 
     def deadline(self) -> float:
         """Give the moment, by the monotonic clock, at which a method that begins now has used up its time."""
@@ -88,18 +129,30 @@ class AdminCalls:
                 raise self.unreachable(answer.args[0].str()) from answer
         return answers
 
-    def commits(self, group_id: str, deadline: float) -> dict[TopicPartition, Commit]:
-        """Give all that the group has committed; not only in today's partitions: a commit of one that is gone is worth
-        knowing. A partition without a commit is left out."""
-        answer = self.ask(
-            lambda timeout: self.admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group_id)], request_timeout=timeout
-            ),
-            deadline,
-        )[group_id]
-        if isinstance(answer, KafkaException):
-            raise self.refusal(answer, f"consumer group {group_id!r}")
-        found = answer.topic_partitions or ()
+    def commits(
+        self, group_id: str, partitions: Sequence[TopicPartition], deadline: float
+    ) -> dict[TopicPartition, Commit]:
+        """Give what the group has committed in these partitions; one without a commit is left out.
+
+        Its coordinator is asked, and asked again while there is none, until the deadline.
+        """
+        seen = "no time was left to ask the coordinator of the group"
+        with closing(self._consumer(group_id)) as consumer:
+            while (left_s := deadline - time.monotonic()) > 0:
+                try:
+                    found = consumer.committed([Asked(*each) for each in partitions], timeout=min(left_s, ROUND_S))
+                except KafkaException as error:
+                    refused = _met(consumer, error)
+                else:
+                    return self._committed(found)
+                if code_of(refused) not in SILENCE:
+                    raise self.refusal(refused, f"consumer group {group_id!r}")
+                seen = refused.args[0].str()
+                if code_of(refused) != Code._TIMED_OUT:
+                    time.sleep(PAUSE_S)
+        raise self.unreachable(seen)
+
+    def _committed(self, found: Sequence[Asked]) -> dict[TopicPartition, Commit]:
         if refused := [each for each in found if each.error is not None]:
             raise self.refusal(KafkaException(refused[0].error), f"{refused[0].topic}[{refused[0].partition}]")
         return {
@@ -140,3 +193,10 @@ class AdminCalls:
 def code_of(error: KafkaException) -> int:
     """Give the number of the error in Kafka's protocol, or librdkafka's own below 0."""
     return int(error.args[0].code())
+
+
+def _met(consumer: Consumer, error: KafkaException) -> KafkaException:
+    """Give the error, or in place of *timed out* what the consumer met while it looked for the coordinator."""
+    event = consumer.poll(0) if code_of(error) == Code._TIMED_OUT else None
+    met = event.error() if event is not None else None
+    return error if met is None else KafkaException(met)

@@ -1,4 +1,4 @@
-"""Reads a real cluster through confluent_kafka's AdminClient.
+"""Reads a real cluster through the clients of confluent_kafka.
 
 A broker that has just been given a partition answers *not leader* for some milliseconds: so such an answer is asked
 again until the deadline.
@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 
 # The package re-exports them without saying so in the form that mypy asks for.
-from confluent_kafka.admin import AdminClient, OffsetSpec, TopicDescription  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec, TopicDescription  # type: ignore[attr-defined]
 
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
 from airflow_provider_offsets.core.position import Position, TopicPartition
@@ -24,7 +24,7 @@ from airflow_provider_offsets.errors import (
     KafkaUnreachable,
     PartitionUnavailable,
 )
-from airflow_provider_offsets.kafka.calls import AdminCalls, code_of
+from airflow_provider_offsets.kafka.calls import PAUSE_S, AdminCalls, Clients, code_of
 from airflow_provider_offsets.kafka.view import checked_time, distinct_topics, topics_missing
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-PAUSE_S = 0.1
-"""Between two tries of a partition that has no leader just now: elections take from milliseconds to seconds."""
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # no annotation there
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # no annotation there
 
@@ -53,22 +51,6 @@ UNSETTLED = {
 }
 
 
-@contextmanager
-def open_reader(settings: Mapping[str, Any], timeout_s: float = 30.0) -> Iterator[KafkaReader]:
-    """Give the reader of the cluster that these settings of librdkafka lead to, and close its client in the end.
-
-    :param timeout_s: for each method as a whole.
-    """
-
-    def consumer(group_id: str) -> Consumer:
-        # Neither isolation changes what is read, but the stricter one waits for transactions that are open.
-        reading = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
-        return Consumer({**settings, **reading})
-
-    with AdminClient(dict(settings)) as admin:
-        yield KafkaReader(admin, consumer, timeout_s, bootstrap_servers=str(settings.get("bootstrap.servers", "")))
-
-
 class KafkaReader:
     """Reads topics, offsets and commits of one cluster; see ``KafkaView`` for what each method gives.
 
@@ -76,15 +58,12 @@ class KafkaReader:
     ``committed`` 2 (a call for offsets is one request to each broker that leads some of them), after its consumer has
     connected.
 
-    ``open_reader`` makes one. The client is not closed here: who made it owns it.
-
-    :param consumer: gives a client of the group of that id, to read its commits with; it is closed here.
+    :param clients: such as ``open_clients`` gives. Who opened them closes them.
     :param timeout_s: for each method as a whole, tries for a partition without leader included.
-    :param bootstrap_servers: for messages only; the client does not tell its own.
     """
 
-    def __init__(self, admin: AdminClient, timeout_s: float = 30.0, *, bootstrap_servers: str = "") -> None:
-        self._calls = AdminCalls(admin, timeout_s, bootstrap_servers)
+    def __init__(self, clients: Clients, timeout_s: float = 30.0) -> None:
+        self._calls = AdminCalls(clients, timeout_s)
 
     def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
         names = distinct_topics(topics)
@@ -106,29 +85,8 @@ class KafkaReader:
         deadline = self._calls.deadline()
         # A mistyped topic would read as "nothing committed", so the topics are looked at first.
         partitions = [key for topic in self._describe(names, deadline) for key in _keys(topic)]
-        commits = self._commits(group_id, partitions, deadline)
-        if refused := [each for each in commits if each.error is not None]:
-            raise self._refusal(KafkaException(refused[0].error), f"{refused[0].topic}[{refused[0].partition}]")
-        return Position(
-            {TopicPartition(each.topic, each.partition): each.offset for each in commits if each.offset >= 0}
-        )
-
-    def _commits(self, group_id: str, partitions: Sequence[TopicPartition], deadline: float) -> list[Asked]:
-        """Ask the group's coordinator, and ask again while there is none, until the deadline."""
-        asked = [Asked(*partition) for partition in partitions]
-        seen = "no time was left to ask for the group's coordinator"
-        with closing(self._consumer(group_id)) as consumer:
-            while (left_s := deadline - time.monotonic()) > 0:
-                try:
-                    return consumer.committed(asked, timeout=min(left_s, ROUND_S))
-                except KafkaException as error:
-                    refused = _found_instead(consumer, error)
-                if _code(refused) not in SILENCE:
-                    raise self._refusal(refused, f"consumer group {group_id!r}")
-                seen = refused.args[0].str()
-                if _code(refused) != Code._TIMED_OUT:
-                    time.sleep(PAUSE_S)
-        raise self._unreachable(seen)
+        commits = self._calls.commits(group_id, partitions, deadline)
+        return Position({partition: commit.offset for partition, commit in commits.items()})
 
     def _live_topics(self, names: tuple[str, ...], read_committed: bool, deadline: float) -> LiveTopics:
         cluster_id = self._cluster_id(deadline)
@@ -229,13 +187,6 @@ def _partitions(topics: Sequence[TopicDescription]) -> list[TopicPartition]:
 
 def _keys(topic: TopicDescription) -> list[TopicPartition]:
     return [TopicPartition(topic.name, number) for number in range(len(topic.partitions))]
-
-
-def _found_instead(consumer: Consumer, error: KafkaException) -> KafkaException:
-    """Give the error, or what the consumer met while it looked for the coordinator in vain: its queue alone tells it."""
-    event = consumer.poll(0) if _code(error) == Code._TIMED_OUT else None
-    met = event.error() if event is not None else None
-    return KafkaException(met) if met is not None else error
 
 
 def _unavailable(partitions: Sequence[str], detail: str) -> PartitionUnavailable:

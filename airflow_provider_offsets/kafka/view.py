@@ -38,8 +38,8 @@ class KafkaView(Protocol):
     def committed(self, group_id: str, topics: Sequence[str]) -> Position:
         """Give what the group has committed in these topics.
 
-        A partition without a commit is left out: it is neither offset 0 nor the latest. A partition that has a commit
-        and is not in the topic any more is given, for the plan to object to.
+        A partition without a commit is left out: it is neither offset 0 nor the latest. The partitions that the topics
+        have now are asked for, no others: a commit that outlived its partition is not seen.
         """
         ...
 

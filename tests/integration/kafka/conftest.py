@@ -6,6 +6,8 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -13,17 +15,31 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
+    Message,
     Producer,
     TopicCollection,
 )
 from confluent_kafka import TopicPartition as Asked
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import NewPartitions, NewTopic
 
 from airflow_provider_offsets.core.position import TopicPartition
+from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from stack import endpoints
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
+"""Only a test that fails waits so long: a busy machine is no failure."""
+PAUSE_S = 0.02
+
+NOT_YET = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+"""What a broker answers for a moment about a topic, a partition or a group that has just been made."""
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
@@ -31,32 +47,36 @@ def until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not so after {DEADLINE_S:g} s"
+        time.sleep(PAUSE_S)
+
+
+def done(future: Future[Any]) -> bool:
+    """Wait for the answer; False if the broker is not ready to do it yet."""
+    try:
+        future.result()
+    except KafkaException as error:
+        if error.args[0].code() in NOT_YET:
+            return False
+        raise
+    return True
 
 
 class RealCluster:
-    """A broker with the knobs of ``FakeKafka``. Topics and groups that it made are deleted by ``clean``."""
+    """A broker with the knobs of ``FakeKafka``. ``clean`` deletes the topics and groups that it made, and closes it."""
 
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
-        self.admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._open = ExitStack()
+        self.clients = self._open.enter_context(open_clients({"bootstrap.servers": bootstrap_servers}))
+        self.admin = self.clients.admin
         self._transactions: dict[TopicPartition, Producer] = {}
         self._topics: set[str] = set()
         self._groups: set[str] = set()
 
     def create_topic(self, name: str, partitions: int, **config: str) -> None:
         self._topics.add(name)
-        until(lambda: self._created(name, partitions, config), f"{name} created")
+        self.admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result()
         until(lambda: self._exists(name), f"{name} known to the broker")
-
-    def _created(self, name: str, partitions: int, config: dict[str, str]) -> bool:
-        try:
-            self.admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result()
-        except KafkaException as error:
-            # Deleted a moment ago, and its name is not free yet.
-            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                return False
-            raise
-        return True
 
     def delete_topic(self, name: str) -> None:
         self.admin.delete_topics([name])[name].result()
@@ -83,14 +103,21 @@ class RealCluster:
         return len(self.admin.describe_topics(TopicCollection([topic]))[topic].result().partitions)
 
     def append(self, topic: str, partition: int, count: int, *, timestamp_ms: int = 0) -> None:
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                lost.append(error)
+
+        lost: list[KafkaError] = []
         # A new producer each time: an old one would not know of partitions that were added since.
         producer = self._transactions.get(TopicPartition(topic, partition)) or Producer(
             {"bootstrap.servers": self.bootstrap_servers, "linger.ms": 0}
         )
         for number in range(count):
             # A time of 0 would be "now" to the client.
-            producer.produce(topic, str(number).encode(), partition=partition, timestamp=timestamp_ms or 1)
-        assert producer.flush(DEADLINE_S) == 0
+            producer.produce(
+                topic, str(number).encode(), partition=partition, timestamp=timestamp_ms or 1, on_delivery=delivered
+            )
+        assert (producer.flush(DEADLINE_S), lost) == (0, [])
 
     def begin_transaction(self, topic: str, partition: int) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap_servers, "transactional.id": f"tx-{uuid.uuid4()}"})
@@ -106,28 +133,48 @@ class RealCluster:
         until(lambda: self._end(topic, partition, read_committed=True) == before + 1, "the marker written")
 
     def _end(self, topic: str, partition: int, *, read_committed: bool) -> int:
-        live = KafkaReader(self.admin).live_topics([topic], read_committed=read_committed)
+        live = KafkaReader(self.clients, DEADLINE_S).live_topics([topic], read_committed=read_committed)
         return live.end[TopicPartition(topic, partition)]
 
     def delete_records_before(self, topic: str, partition: int, offset: int) -> None:
-        for future in self.admin.delete_records([Asked(topic, partition, offset)]).values():
-            future.result()
+        before = Asked(topic, partition, offset)
+        until(lambda: all(map(done, self.admin.delete_records([before]).values())), f"records before {before} deleted")
 
     def commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         self._groups.add(group)
         request = ConsumerGroupTopicPartitions(group, [Asked(*key, offset) for key, offset in offsets.items()])
-        self.admin.alter_consumer_group_offsets([request])[group].result()
+        until(lambda: self._committed(request), f"{group} committed")
+
+    def _committed(self, request: ConsumerGroupTopicPartitions) -> bool:
+        """A refusal stands with each partition: the answer as a whole is good, whatever was refused."""
+        future = self.admin.alter_consumer_group_offsets([request])[request.group_id]
+        if not done(future):
+            return False
+        errors = [each.error for each in future.result().topic_partitions if each.error is not None]
+        if hopeless := [error for error in errors if error.code() not in NOT_YET]:
+            raise KafkaException(hopeless[0])
+        return not errors
 
     def groups(self) -> set[str]:
-        return {each.group_id for each in self.admin.list_consumer_groups().result().valid}
+        """Errors stand beside what was found: a broker whose groups are being loaded has none to tell."""
+        found: set[str] = set()
+
+        def listed() -> bool:
+            answer = self.admin.list_consumer_groups().result()
+            found.update(each.group_id for each in answer.valid)
+            return not answer.errors
+
+        until(listed, "the groups listed")
+        return found
 
     def clean(self) -> None:
-        for producer in self._transactions.values():
-            producer.abort_transaction(DEADLINE_S)
-        for future in self.admin.delete_consumer_groups(sorted(self._groups)).values() if self._groups else ():
-            future.exception()
-        for future in self.admin.delete_topics(sorted(self._topics)).values() if self._topics else ():
-            future.exception()
+        with self._open:
+            for producer in self._transactions.values():
+                producer.abort_transaction(DEADLINE_S)
+            for future in self.admin.delete_consumer_groups(sorted(self._groups)).values() if self._groups else ():
+                future.exception()
+            for future in self.admin.delete_topics(sorted(self._topics)).values() if self._topics else ():
+                future.exception()
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +198,7 @@ def cluster(bootstrap_servers: str) -> Iterator[RealCluster]:
 
 @pytest.fixture
 def view(cluster: RealCluster) -> Any:
-    return KafkaReader(cluster.admin, timeout_s=DEADLINE_S, bootstrap_servers=cluster.bootstrap_servers)
+    return KafkaReader(cluster.clients, timeout_s=DEADLINE_S)
 
 
 @pytest.fixture

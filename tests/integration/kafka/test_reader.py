@@ -12,9 +12,10 @@ from confluent_kafka.admin import AdminClient
 
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import KafkaUnreachable, TopicMissing
+from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from tests.contract.kafka_view import KafkaViewContract, position
-from tests.integration.kafka.conftest import RealCluster, until
+from tests.integration.kafka.conftest import DEADLINE_S, RealCluster, until
 
 
 class TestKafkaReader(KafkaViewContract):
@@ -38,15 +39,17 @@ class CountingAdmin:
         return counted
 
 
-def test_500_partitions_cost_as_many_calls_as_one(cluster: RealCluster, topic: str, group: str) -> None:
+def test_500_partitions_cost_as_many_calls_as_one(
+    cluster: RealCluster, view: KafkaReader, topic: str, group: str
+) -> None:
     wide = f"{topic}-wide"
     cluster.create_topic(topic, 1)
     cluster.create_topic(wide, 500)
     cluster.append(wide, 499, 3)
     # A broker that has just been given partitions may ask for patience, which would be counted as well.
-    KafkaReader(cluster.admin).live_topics([topic, wide])
+    view.live_topics([topic, wide])
     counting = CountingAdmin(cluster.admin)
-    reader = KafkaReader(counting)  # type: ignore[arg-type]  # it has all methods of an AdminClient
+    reader = KafkaReader(cluster.clients._replace(admin=counting), DEADLINE_S)  # type: ignore[arg-type]  # all methods
 
     def calls(name: str) -> list[Counter[str]]:
         counts = []
@@ -65,12 +68,12 @@ def test_500_partitions_cost_as_many_calls_as_one(cluster: RealCluster, topic: s
     assert reader.live_topics([wide]).end[TopicPartition(wide, 499)] == 3
 
 
-def test_500_partitions_cost_as_many_requests_on_the_wire(cluster: RealCluster, topic: str) -> None:
+def test_500_partitions_cost_as_many_requests_on_the_wire(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
     """The client's own statistics count what it sent to the broker."""
     wide = f"{topic}-wide"
     cluster.create_topic(topic, 1)
     cluster.create_topic(wide, 500)
-    KafkaReader(cluster.admin).live_topics([topic, wide])
+    view.live_topics([topic, wide])
 
     assert _sent(cluster, wide) == _sent(cluster, topic) == 2
 
@@ -78,22 +81,24 @@ def test_500_partitions_cost_as_many_requests_on_the_wire(cluster: RealCluster, 
 def _sent(cluster: RealCluster, topic: str) -> int:
     """Give how many ListOffsets requests one look at the topic sends."""
     reports: list[str] = []
-    admin = AdminClient(
-        {
-            "bootstrap.servers": cluster.bootstrap_servers,
-            "statistics.interval.ms": 20,
-            "stats_cb": reports.append,
-        }
-    )
-    KafkaReader(admin).live_topics([topic])
+    settings = {
+        "bootstrap.servers": cluster.bootstrap_servers,
+        "statistics.interval.ms": 20,
+        "stats_cb": reports.append,
+    }
 
-    def next_report() -> str:
+    def next_report(admin: AdminClient) -> str:
         reports.clear()
         until(lambda: admin.poll(0.05) >= 0 and bool(reports), "statistics reported")
         return reports[-1]
 
-    next_report()  # It may have been made before the last request.
-    return sum(broker["req"].get("ListOffsets", 0) for broker in json.loads(next_report())["brokers"].values())
+    with open_clients(settings) as clients:
+        KafkaReader(clients, DEADLINE_S).live_topics([topic])
+        # The first may be older than the last request; the second may have been begun before the first was here.
+        next_report(clients.admin)
+        next_report(clients.admin)
+        report = json.loads(next_report(clients.admin))
+    return sum(broker["req"].get("ListOffsets", 0) for broker in report["brokers"].values())
 
 
 def test_ids_are_written_as_kafka_writes_them(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
@@ -140,7 +145,7 @@ def test_a_missing_topic_is_not_created_by_asking(cluster: RealCluster, view: Ka
     with pytest.raises(TopicMissing, match=topic):
         view.live_topics([topic])
 
-    assert topic not in cluster.admin.list_topics(timeout=10).topics
+    assert topic not in cluster.admin.list_topics(timeout=DEADLINE_S).topics
 
 
 def test_a_topic_is_readable_at_once_after_its_creation(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
@@ -155,23 +160,22 @@ def test_no_broker_at_the_port(topic: str) -> None:
         taken.bind(("127.0.0.1", 0))  # Bound and not listening: whoever connects is refused.
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         secret = "hunter2-is-not-in-the-message"
-        admin = AdminClient(
-            {
-                "bootstrap.servers": address,
-                "security.protocol": "SASL_PLAINTEXT",
-                "sasl.mechanism": "PLAIN",
-                "sasl.username": "somebody",
-                "sasl.password": secret,
-                "log_level": 0,
-            }
-        )
-        reader = KafkaReader(admin, timeout_s=0.5, bootstrap_servers=address)
-        for ask in (
-            lambda: reader.live_topics([topic]),
-            lambda: reader.offsets_at([topic], 0),
-            lambda: reader.committed("group", [topic]),
-        ):
-            with pytest.raises(KafkaUnreachable, match=address) as caught:
-                ask()
-            assert "within 0.5 s" in str(caught.value)
-            assert secret not in str(caught.value) + repr(caught.value.__cause__)
+        settings = {
+            "bootstrap.servers": address,
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "somebody",
+            "sasl.password": secret,
+            "log_level": 0,
+        }
+        with open_clients(settings) as clients:
+            reader = KafkaReader(clients, timeout_s=0.5)
+            for ask in (
+                lambda: reader.live_topics([topic]),
+                lambda: reader.offsets_at([topic], 0),
+                lambda: reader.committed("group", [topic]),
+            ):
+                with pytest.raises(KafkaUnreachable, match=address) as caught:
+                    ask()
+                assert "within 0.5 s" in str(caught.value)
+                assert secret not in str(caught.value) + repr(caught.value.__cause__)

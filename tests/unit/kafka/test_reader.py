@@ -14,10 +14,11 @@ from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.errors import KafkaError, KafkaUnreachable, PartitionUnavailable, TopicMissing
 from airflow_provider_offsets.kafka import calls
 from airflow_provider_offsets.kafka import reader as module
-from airflow_provider_offsets.kafka.calls import SILENCE
+from airflow_provider_offsets.kafka.calls import SILENCE, Clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 
 HERE = object()
+NO_WORDS = {"leader_epoch": None, "metadata": None}
 
 
 def answered(value: Any) -> Future[Any]:
@@ -42,7 +43,6 @@ class ScriptedAdmin:
         self.cluster: Exception | Any = SimpleNamespace(cluster_id="cluster")
         self.offsets: list[Exception | None] = []
         """One for each call of list_offsets, until they are used up; None is a good answer."""
-        self.group: Exception | Any = None
         self.calls = 0
 
     def describe_cluster(self, **_: Any) -> Future[Any]:
@@ -58,8 +58,32 @@ class ScriptedAdmin:
         refused = self.offsets.pop(0) if self.offsets else None
         return {key: answered(refused or SimpleNamespace(offset=5, leader_epoch=None)) for key in asked}
 
-    def list_consumer_group_offsets(self, asked: Any, **_: Any) -> dict[str, Future[Any]]:
-        return {"billing": answered(self.group)}
+
+class ScriptedConsumer:
+    """Answers as told, for any group."""
+
+    def __init__(self) -> None:
+        self.commits: list[Any] = []
+        self.refusals: list[Exception] = []
+        """One for each call of committed, until they are used up."""
+        self.events: list[int] = []
+        """What its queue holds: errors that it met on the way."""
+        self.asked: list[Any] = []
+        self.closed = False
+
+    def committed(self, asked: list[Any], timeout: float) -> list[Any]:
+        self.asked = asked
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return self.commits
+
+    def poll(self, timeout: float) -> Any:
+        assert timeout == 0
+        code = self.events.pop(0) if self.events else None
+        return None if code is None else SimpleNamespace(error=lambda: Code(code))
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture
@@ -68,8 +92,21 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> ScriptedAdmin:
     return ScriptedAdmin()
 
 
+@pytest.fixture
+def consumer() -> ScriptedConsumer:
+    return ScriptedConsumer()
+
+
+def read_group(admin: ScriptedAdmin, consumer: ScriptedConsumer, timeout_s: float = 30) -> dict[TopicPartition, int]:
+    clients = Clients(admin, lambda group_id: consumer, "broker:9092")  # type: ignore[arg-type,return-value]
+    try:
+        return dict(KafkaReader(clients, timeout_s).committed("billing", ["orders"]))
+    finally:
+        assert consumer.closed
+
+
 def read(admin: ScriptedAdmin, timeout_s: float = 0.05) -> KafkaReader:
-    return KafkaReader(admin, timeout_s=timeout_s, bootstrap_servers="broker:9092")  # type: ignore[arg-type]
+    return KafkaReader(Clients(admin, pytest.fail, "broker:9092"), timeout_s)  # type: ignore[arg-type]
 
 
 def test_a_partition_without_leader_is_named(admin: ScriptedAdmin) -> None:
@@ -79,12 +116,39 @@ def test_a_partition_without_leader_is_named(admin: ScriptedAdmin) -> None:
     assert admin.calls == 0
 
 
-def test_commits_need_no_leader(admin: ScriptedAdmin) -> None:
+def test_commits_need_no_leader(admin: ScriptedAdmin, consumer: ScriptedConsumer) -> None:
     admin.leaders = [None, None]
-    commit = SimpleNamespace(topic="orders", partition=1, offset=9, error=None, leader_epoch=None, metadata=None)
-    admin.group = SimpleNamespace(topic_partitions=[commit])
+    consumer.commits = [SimpleNamespace(topic="orders", partition=1, offset=9, error=None, **NO_WORDS)]
 
-    assert dict(read(admin).committed("billing", ["orders"])) == {TopicPartition("orders", 1): 9}
+    assert read_group(admin, consumer) == {TopicPartition("orders", 1): 9}
+    assert [(each.topic, each.partition) for each in consumer.asked] == [("orders", 0), ("orders", 1)]
+
+
+@pytest.mark.parametrize("code", sorted(SILENCE))
+def test_a_group_without_coordinator_is_asked_again(
+    admin: ScriptedAdmin, consumer: ScriptedConsumer, code: int
+) -> None:
+    consumer.refusals = [refusal(code), refusal(code)]
+    consumer.commits = [SimpleNamespace(topic="orders", partition=1, offset=9, error=None, **NO_WORDS)]
+
+    assert read_group(admin, consumer) == {TopicPartition("orders", 1): 9}
+
+
+def test_a_group_without_coordinator_is_given_up_at_the_deadline(
+    admin: ScriptedAdmin, consumer: ScriptedConsumer
+) -> None:
+    consumer.refusals = [refusal(Code.NOT_COORDINATOR)] * 1000
+    with pytest.raises(KafkaUnreachable, match=r"within 0.05 s \(Broker: Not coordinator\)"):
+        read_group(admin, consumer, timeout_s=0.05)
+
+
+def test_what_kept_the_consumer_from_its_coordinator_is_told(admin: ScriptedAdmin, consumer: ScriptedConsumer) -> None:
+    """It answers *timed out* whatever it met: why stands in its queue, after what is only noise."""
+    consumer.refusals = [refusal(Code._TIMED_OUT)] * 3
+    consumer.events = [Code._ALL_BROKERS_DOWN, Code.GROUP_AUTHORIZATION_FAILED]
+    with pytest.raises(KafkaError, match=r"consumer group 'billing': GROUP_AUTHORIZATION_FAILED") as caught:
+        read_group(admin, consumer)
+    assert not caught.value.retriable
 
 
 @pytest.mark.parametrize("code", sorted(module.UNSETTLED))
@@ -121,18 +185,21 @@ def test_a_refusal_is_not_retriable_and_says_what_to_grant(admin: ScriptedAdmin)
     assert not caught.value.retriable
 
 
-def test_a_commit_that_cannot_be_told_is_an_error_and_not_left_out(admin: ScriptedAdmin) -> None:
-    broken = SimpleNamespace(topic="orders", partition=0, offset=-1001, error=Code(Code.GROUP_AUTHORIZATION_FAILED))
-    admin.group = SimpleNamespace(topic_partitions=[broken])
-    with pytest.raises(KafkaError, match="GROUP_AUTHORIZATION_FAILED"):
-        read(admin).committed("billing", ["orders"])
+def test_a_commit_that_cannot_be_told_is_an_error_and_not_left_out(
+    admin: ScriptedAdmin, consumer: ScriptedConsumer
+) -> None:
+    refused = Code(Code.TOPIC_AUTHORIZATION_FAILED)
+    consumer.commits = [SimpleNamespace(topic="orders", partition=0, offset=-1001, error=refused)]
+    with pytest.raises(KafkaError, match=r"orders\[0\]: TOPIC_AUTHORIZATION_FAILED"):
+        read_group(admin, consumer)
 
 
-def test_a_partition_that_was_asked_for_and_never_committed_is_left_out(admin: ScriptedAdmin) -> None:
-    none = SimpleNamespace(topic="orders", partition=0, offset=-1001, error=None)
-    admin.group = SimpleNamespace(topic_partitions=[none])
+def test_a_partition_that_was_asked_for_and_never_committed_is_left_out(
+    admin: ScriptedAdmin, consumer: ScriptedConsumer
+) -> None:
+    consumer.commits = [SimpleNamespace(topic="orders", partition=0, offset=-1001, error=None)]
 
-    assert len(read(admin).committed("billing", ["orders"])) == 0
+    assert read_group(admin, consumer) == {}
 
 
 @pytest.mark.parametrize("code", sorted(SILENCE))
