@@ -17,7 +17,7 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [{"integration-name": "Offsets", "external-doc-url": "", "tags": ["software"]}],
         "operators": [_modules("operators", ("snapshot", "plan", "stop", "apply", "submit", "audit"))],
         "sensors": [_modules("sensors", ("streaming_job", "offsets_reached"))],
-        "hooks": [_modules("hooks", ("offsets", "spark", "world"))],
+        "hooks": [_modules("hooks", ("kafka", "offsets", "positions", "spark", "world"))],
         "triggers": [_modules("triggers", ("streaming_job",))],
         "cli": ["airflow_provider_offsets.cli.commands.offsets_commands"],
         "connection-types": [_offsets_connection()],
@@ -37,14 +37,18 @@ def _offsets_connection() -> dict[str, Any]:
         "hook-class-name": "airflow_provider_offsets.hooks.offsets.OffsetsHook",
         "hook-name": "Offset store",
         "ui-field-behaviour": {
-            "hidden-fields": ["host", "schema", "login", "port", "extra"],
-            "relabeling": {"password": "Password of the database"},
-            "placeholders": {"password": "only for postgresql://"},
+            "hidden-fields": ["host", "schema", "port", "extra"],
+            "relabeling": {"login": "User of the store", "password": "Password of the store"},
+            "placeholders": {
+                "login": "for zookeeper:// (digest), and for postgresql:// without a user in the URL",
+                "password": "only for postgresql:// and zookeeper://",
+            },
         },
         "conn-fields": {
             "url": {
                 "label": "Store URL",
-                "description": "hbase://host:9090/table, sqlite:////absolute/file.db or postgresql://user@host/database",
+                "description": "hbase://host:9090/table, sqlite:////absolute/file.db, postgresql://user@host/database;"
+                " of positions only: zookeeper://host:2181,host2:2181/chroot",
                 "schema": {"type": "string", "minLength": 1},
             }
         },

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from airflow.sdk import BaseHook
 
+from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.errors import InputRefused, OffsetsError
-from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores import open_positions, open_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -22,8 +24,8 @@ class OffsetsHook(BaseHook):
     """Opens the offset store of a connection.
 
     The connection's extra has ``url``: ``hbase://host:9090/table``, ``sqlite:////absolute/file.db`` or
-    ``postgresql://user@host:5432/database``. A password goes into the connection's password field, where Airflow
-    masks it.
+    ``postgresql://user@host:5432/database``; of a store that keeps positions only, ``zookeeper://host:2181/chroot``. A
+    password goes into the connection's password field, where Airflow masks it.
 
     :param conn_id: an ``offsets`` connection; empty for a SQLite file in Airflow's own folder, which is made when it
         is first opened: there an untouched job without a store of its own has its control cells.
@@ -56,15 +58,14 @@ class OffsetsHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Open the store and look for its tables; the button *Test* of the connection form."""
         try:
-            store = self.get_conn()
+            if self.url.startswith("zookeeper:"):
+                with closing(open_positions(self.url)) as positions:
+                    positions.position(Stream("connection-test", ("connection-test",)))
+                return True, "ZooKeeper answers and the chroot is there."
+            with closing(self.get_conn()) as store:
+                next(iter(store.scan("connection-test", "")), None)
         except OffsetsError as error:
             return False, str(error)
-        try:
-            next(iter(store.scan("connection-test", "")), None)
-        except OffsetsError as error:
-            return False, str(error)
-        finally:
-            store.close()
         return True, "The store answers and its tables are there."
 
 
@@ -75,7 +76,7 @@ def embedded_url() -> str:
 
 
 def store_url(connection: Connection) -> str:
-    """Give the store's URL of an ``offsets`` connection, the password of the connection put in.
+    """Give the store's URL of an ``offsets`` connection, its login and password put in where the URL has none.
 
     :raises InputRefused: the connection has no URL.
     """
@@ -83,12 +84,14 @@ def store_url(connection: Connection) -> str:
     if not isinstance(url, str) or not url:
         raise InputRefused(
             seen=f"connection {connection.conn_id!r} has no 'url' in its extra",
-            expected="hbase://host:9090/table, sqlite:////absolute/file.db or postgresql://user@host:5432/database",
+            expected="hbase://host:9090/table, sqlite:////absolute/file.db, postgresql://user@host:5432/database or"
+            " zookeeper://host:2181/chroot",
             do="fill in 'Store URL' in the connection form",
         )
     parts = urlsplit(url)
     if not connection.password or parts.password:
         return url
     user, _, host = parts.netloc.rpartition("@")
+    user = user or quote(connection.login or "", safe="")
     netloc = f"{user}:{quote(connection.password, safe='')}@{host}"
     return urlunsplit(parts._replace(netloc=netloc))

@@ -25,7 +25,7 @@ _Stored = dict[TopicPartition, Znode]
 
 
 class ZooKeeperStore:
-    """Positions in ZooKeeper. Not to be shared between threads.
+    """Positions in ZooKeeper. Safe to share between threads.
 
     :param address: ``zookeeper_layout.parse_url`` gives it from a URL.
     :param timeout_s: how long one request may take, the first connection included.

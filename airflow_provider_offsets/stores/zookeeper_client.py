@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -67,7 +68,7 @@ class Change(NamedTuple):
 class ZooKeeperClient:
     """Gives the few calls that the store uses. The session begins with the first one, and anew after one that failed.
 
-    Not to be shared between threads.
+    Safe to share between threads; where one of them loses the connection, all do.
 
     :param timeout_s: how long one call may take.
     """
@@ -75,11 +76,13 @@ class ZooKeeperClient:
     def __init__(self, address: Address, timeout_s: float) -> None:
         self._address = address
         self._timeout_s = timeout_s
+        self._lock = threading.Lock()
         self._client: Any = None
 
     def close(self) -> None:
         """End the session. Safe to repeat; the next call begins another one."""
-        client, self._client = self._client, None
+        with self._lock:
+            client, self._client = self._client, None
         if client is not None:
             # It waits for its threads, and says so if one does not end; there is nothing to do about that.
             with contextlib.suppress(zk.WriterNotClosedException, OSError):
@@ -171,17 +174,18 @@ class ZooKeeperClient:
             raise self._problem(path, error) from error
 
     def _connected(self) -> Any:
-        if self._client is None:
-            login = f"{self._address.user}:{self._address.password}"
-            client = KazooClient(
-                self._address.hosts,
-                timeout=min(10.0, self._timeout_s),
-                auth_data=[("digest", login)] if self._address.user else None,
-                logger=_LOG,
-            )
-            client.start(self._timeout_s)
-            self._client = client
-        return self._client
+        with self._lock:
+            if self._client is None:
+                login = f"{self._address.user}:{self._address.password}"
+                client = KazooClient(
+                    self._address.hosts,
+                    timeout=min(10.0, self._timeout_s),
+                    auth_data=[("digest", login)] if self._address.user else None,
+                    logger=_LOG,
+                )
+                client.start(self._timeout_s)
+                self._client = client
+            return self._client
 
     def _problem(self, path: str, error: zk.KazooException) -> StoreError:
         if isinstance(error, (zk.NoAuthError, zk.AuthFailedError, zk.SessionClosedRequireSaslError)):

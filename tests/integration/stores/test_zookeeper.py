@@ -14,7 +14,7 @@ from kazoo.client import KazooClient
 from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
 from airflow_provider_offsets.stores.zookeeper_layout import Address, is_znode_name
 from stack import endpoints
-from tests.contract.position_contract import GROUPS, PositionContract
+from tests.contract.position_contract import GROUPS, AtomicPositionContract
 
 TIMEOUT_S = 20.0
 
@@ -57,5 +57,5 @@ def store(hosts: str, chroot: str) -> Iterator[ZooKeeperStore]:
     made.close()
 
 
-class TestZooKeeper(PositionContract):
+class TestZooKeeper(AtomicPositionContract):
     GROUPS: st.SearchStrategy[str] = GROUPS.filter(lambda group: is_znode_name(f"x{group}"))

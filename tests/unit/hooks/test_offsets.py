@@ -11,6 +11,8 @@ from airflow_provider_offsets.errors import InputRefused, StoreUnreachable
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.stores.memory import MemoryStore
+from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
+from airflow_provider_offsets.stores.zookeeper_layout import parse_url
 from tests.unit.conftest import Connect
 from tests.unit.operations.lab import Lab
 
@@ -37,6 +39,16 @@ PASSWORD = "p@ss/w:rd #1"
             "options of the URL stay",
             {"extra": {"url": "postgresql://me@db/offsets?sslmode=require"}, "password": "x-secret"},
             "postgresql://me:x-secret@db/offsets?sslmode=require",
+        ),
+        (
+            "the login is the user where the URL names none",
+            {"extra": {"url": "zookeeper://h1:2181,h2:2182/kafka"}, "login": "j@ne", "password": PASSWORD},
+            "zookeeper://j%40ne:p%40ss%2Fw%3Ard%20%231@h1:2181,h2:2182/kafka",
+        ),
+        (
+            "the user of the URL stays",
+            {"extra": {"url": "zookeeper://me@h1/kafka"}, "login": "jane", "password": "x-secret"},
+            "zookeeper://me:x-secret@h1/kafka",
         ),
         (
             "an IPv6 address stays",
@@ -93,6 +105,21 @@ class TestTheButton:
         assert works is False
         assert "do this: correct the URL" in words
         assert "hunter2" not in words
+
+    def test_a_zookeeper_that_does_not_answer(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect(
+            "offsets_default", "offsets", extra={"url": "zookeeper://127.0.0.1:1/kafka"}, login="me", password=PASSWORD
+        )
+        monkeypatch.setattr(
+            "airflow_provider_offsets.hooks.offsets.open_positions",
+            lambda url: ZooKeeperStore(parse_url(url), timeout_s=0.2),
+        )
+
+        works, words = OffsetsHook().test_connection()
+
+        assert works is False
+        assert "zookeeper://127.0.0.1:1/kafka does not answer" in words
+        assert PASSWORD not in words
 
     def test_a_file_that_is_not_there_is_not_made(self, connect: Connect, tmp_path: Path) -> None:
         connect("offsets_default", "offsets", extra={"url": f"sqlite:///{tmp_path}/none.db"})

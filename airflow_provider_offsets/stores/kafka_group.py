@@ -1,0 +1,266 @@
+"""The committed offsets of a consumer group, read and set through confluent_kafka's AdminClient.
+
+Jobs on Kafka's own consumer, and DStreams with ``commitAsync``, keep their position here. Kafka keeps one position and
+no history, deletes it some days after the group's last member left, and cannot compare and set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import KafkaError as Code
+from confluent_kafka import TopicPartition as Asked
+
+# The package re-exports it without saying so in the form that mypy asks for.
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.live import LivePartition
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import (
+    InputRefused,
+    KafkaError,
+    KafkaUnreachable,
+    StoreDenied,
+    StoreInUse,
+    WorldChanged,
+)
+from airflow_provider_offsets.kafka.calls import AdminCalls, Clients, Commit, code_of
+from airflow_provider_offsets.kafka.reader import KafkaReader
+from airflow_provider_offsets.stores import rules
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import ConsumerGroupDescription  # type: ignore[attr-defined]
+
+_Live = Mapping[TopicPartition, LivePartition]
+
+_AT_REST = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
+"""The broker calls a group dead that it does not have."""
+_DENIED = {Code.CLUSTER_AUTHORIZATION_FAILED, Code.GROUP_AUTHORIZATION_FAILED, Code.TOPIC_AUTHORIZATION_FAILED}
+_HAS_MEMBERS = {
+    Code.FENCED_INSTANCE_ID,
+    Code.FENCED_MEMBER_EPOCH,
+    Code.ILLEGAL_GENERATION,
+    Code.NON_EMPTY_GROUP,
+    Code.REBALANCE_IN_PROGRESS,
+    Code.STALE_MEMBER_EPOCH,
+    Code.UNKNOWN_MEMBER_ID,
+}
+_RETENTION = "offsets.retention.minutes"
+_MINUTES_A_DAY = 24 * 60
+
+
+class KafkaGroupStore:
+    """Positions in consumer groups. Reading joins no group and commits nothing.
+
+    Errors of the cluster are those of ``KafkaReader``: ``KafkaUnreachable`` (retriable), ``TopicMissing``,
+    ``PartitionUnavailable``.
+
+    :param clients: such as ``open_clients`` gives. Who opened them closes them.
+    :param timeout_s: how long each question may take.
+    """
+
+    kind = "kafka"
+
+    def __init__(self, clients: Clients, timeout_s: float = 30.0) -> None:
+        self._calls = AdminCalls(clients, timeout_s)
+        self._reader = KafkaReader(clients, timeout_s)
+
+    def __repr__(self) -> str:
+        return f"KafkaGroupStore({self._calls.where!r})"
+
+    def position(self, stream: Stream) -> Position | None:
+        """Give what the group has committed in the stream's topics; None if that is nothing.
+
+        A partition without a commit is left out: a consumer has not come to it yet, or its commit is gone. A commit of
+        a partition that the topic does not have is not seen.
+
+        :raises TopicMissing: a mistyped topic would read as nothing stored.
+        :raises StoreDenied: this user may not describe the group.
+        """
+        stream = rules.check_stream(stream)
+        with _denials(stream):
+            return self._reader.committed(stream.group_id, stream.topics) or None
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Set the group's offsets while nobody is in it, in one request, and read them back.
+
+        Kafka has no compare-and-set. What stands in its place: the group has to be empty, the broker itself refuses the
+        request if somebody joined meanwhile, and what is read back has to be what was written. A second writer of the
+        same moment, who is no member, may still be overwritten.
+
+        The leader epoch and the committer's words stay with a partition that does not move. One that is set to the end
+        of its log gets the epoch of the end; of any other offset nobody knows the epoch.
+
+        :raises InputRefused: also an offset outside of what the partition holds now (the broker would take it, and the
+            next consumer go by its ``auto.offset.reset``), and a partition that is not in the topic.
+        :raises StoreInUse: the group has members, or its state is not known.
+        :raises KafkaUnreachable: also where the answer was lost and the new offsets are not there.
+        """
+        stream = rules.check_stream(stream)
+        rules.check_position(stream, position)
+        with _denials(stream):
+            live = self._reader.live_topics(stream.topics).partitions
+            commits = self._calls.commits(stream.group_id, list(live), self._calls.deadline())
+            stored = _position(commits)
+            if stored == position:
+                return
+            self._require_empty(stream.group_id)
+            rules.is_to_be_written(stored, position, expected)
+            _require_within(live, position)
+            request = [_asked(each, end, commits.get(each), live) for each, end in position.items()]
+            try:
+                self._alter(stream.group_id, request)
+            except KafkaUnreachable:
+                # Nobody knows whether it was done.
+                if self.position(stream) != position:
+                    raise
+            self._require_written(stream, position)
+
+    def perishes(self, stream: Stream) -> str:
+        """Say when the group's offsets are deleted, by ``offsets.retention.minutes`` of a broker (Kafka's KIP-211)."""
+        rules.check_stream(stream)
+        minutes = self._retention_minutes()
+        kept = (
+            f"{_duration(minutes)} ({_RETENTION}={minutes})"
+            if minutes is not None
+            else f"{_RETENTION} of the brokers (7 days by default; this user may not see it)"
+        )
+        return (
+            f"Kafka deletes the offsets of group {stream.group_id!r} {kept} after its last member left;"
+            " of a group that never had members, that long after each commit"
+        )
+
+    def _retention_minutes(self) -> int | None:
+        """None where this user may not see it: many clusters do not grant that."""
+        deadline = self._calls.deadline()
+        [cluster] = self._calls.ask(
+            lambda timeout: {"": self._calls.admin.describe_cluster(request_timeout=timeout)}, deadline
+        ).values()
+        if isinstance(cluster, KafkaException):
+            raise self._calls.refusal(cluster, "the cluster")
+        broker = ConfigResource(ConfigResource.Type.BROKER, str(cluster.nodes[0].id))
+        [settings] = self._calls.ask(
+            lambda timeout: self._calls.admin.describe_configs([broker], request_timeout=timeout), deadline
+        ).values()
+        if isinstance(settings, KafkaException):
+            if code_of(settings) in _DENIED:
+                return None
+            raise self._calls.refusal(settings, f"the settings of broker {broker.name}")
+        return int(settings[_RETENTION].value) if _RETENTION in settings else None
+
+    def _require_empty(self, group_id: str) -> None:
+        group: KafkaException | ConsumerGroupDescription = self._calls.ask(
+            lambda timeout: self._calls.admin.describe_consumer_groups([group_id], request_timeout=timeout),
+            self._calls.deadline(),
+        )[group_id]
+        if isinstance(group, KafkaException):
+            if code_of(group) == Code.GROUP_ID_NOT_FOUND:
+                return
+            raise self._calls.refusal(group, f"consumer group {group_id!r}")
+        if group.state not in _AT_REST:
+            members = ", ".join(f"{each.client_id} at {each.host}" for each in group.members[:5]) or "none named"
+            raise _in_use(group_id, f"is in state {group.state.name} (members: {members})")
+
+    def _alter(self, group_id: str, request: list[Asked]) -> None:
+        answer = self._calls.ask(
+            lambda timeout: self._calls.admin.alter_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group_id, request)], request_timeout=timeout
+            ),
+            self._calls.deadline(),
+        )[group_id]
+        # A refusal of the whole is rare: of an active group the broker answers partition by partition.
+        refused = (
+            [answer]
+            if isinstance(answer, KafkaException)
+            else [KafkaException(each.error) for each in answer.topic_partitions if each.error is not None]
+        )
+        if not refused:
+            return
+        if any(code_of(each) in _HAS_MEMBERS for each in refused):
+            raise _in_use(group_id, f"got a member before the write ({refused[0].args[0].name()})")
+        if denied := [each for each in refused if code_of(each) in _DENIED]:
+            raise self._calls.refusal(denied[0], f"consumer group {group_id!r}")
+        if isinstance(answer, KafkaException):
+            raise self._calls.refusal(answer, f"consumer group {group_id!r}")
+        named = [
+            f"{each.topic}[{each.partition}]: {each.error.name()}" for each in answer.topic_partitions if each.error
+        ]
+        raise KafkaError(
+            seen=f"Kafka refused {len(named)} of {len(request)} partitions of group {group_id!r}: "
+            + ", ".join(named[:10]),
+            expected="all of them to be written; the others may be",
+            do="read the group's offsets, mend what is named, and plan again",
+        ) from refused[0]
+
+    def _require_written(self, stream: Stream, position: Position) -> None:
+        found = self.position(stream)
+        if found != position:
+            raise WorldChanged(
+                seen=f"group {stream.group_id!r} has {rules.said(found)} right after the write",
+                expected=rules.said(position),
+                do="find who else commits to this group, stop that, and plan again",
+            )
+
+
+@contextmanager
+def _denials(stream: Stream) -> Iterator[None]:
+    """Tell what this user may not do from other refusals."""
+    try:
+        yield
+    except KafkaError as error:
+        cause = error.__cause__
+        if isinstance(cause, KafkaException) and code_of(cause) in _DENIED:
+            raise StoreDenied(
+                seen=f"Kafka denies the offsets of group {stream.group_id!r} to this user: {cause.args[0].name()}",
+                expected="DESCRIBE on the group and its topics; to write, also READ on both",
+                do="grant these to the user of the Kafka connection",
+            ) from cause
+        raise
+
+
+def _position(commits: Mapping[TopicPartition, Commit]) -> Position | None:
+    return Position({each: commit.offset for each, commit in commits.items()}) if commits else None
+
+
+def _require_within(live: _Live, position: Position) -> None:
+    """Refuse what the broker would take without a word, and no consumer could go on from."""
+    for each, offset in position.items():
+        held = live.get(each)
+        if held is None:
+            raise _outside(f"{each}, which the topic does not have", "partitions of the topic as it is now")
+        if not held.begin <= offset <= held.end:
+            raise _outside(f"{each} -> {offset}", f"{held.begin} to {held.end}, what Kafka holds of it now")
+
+
+def _outside(seen: str, expected: str) -> InputRefused:
+    return InputRefused(
+        seen=seen,
+        expected=f"{expected}: a consumer that finds another offset goes by its auto.offset.reset",
+        do="plan again, and write a position that the plan allows; nothing was written",
+    )
+
+
+def _asked(partition: TopicPartition, offset: int, commit: Commit | None, live: _Live) -> Asked:
+    known: dict[str, Any] = {}
+    if commit is not None and commit.offset == offset:
+        known = {"leader_epoch": commit.leader_epoch, "metadata": commit.metadata}
+    elif offset == live[partition].end:
+        known = {"leader_epoch": live[partition].leader_epoch}
+    return Asked(*partition, offset, **{name: value for name, value in known.items() if value is not None})
+
+
+def _in_use(group_id: str, state: str) -> StoreInUse:
+    return StoreInUse(
+        seen=f"consumer group {group_id!r} {state}",
+        expected="a group without members: Kafka sets the offsets of no other",
+        do="stop the job; a killed one is a member until its session.timeout.ms is over; then try again",
+    )
+
+
+def _duration(minutes: int) -> str:
+    days, rest = divmod(minutes, _MINUTES_A_DAY)
+    return f"{minutes} minutes" if rest else f"{days} day{'s' if days != 1 else ''}"
