@@ -13,6 +13,7 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     │   ├── StoreUnreachable          retriable
     │   ├── StoreLayoutError          the table, family or file is not ours, or not there
     │   ├── StoreDataError            a row holds what no writer of ours writes
+    │   ├── PositionExpired           the store has deleted what it knew: no first start
     │   ├── StoreClientMissing        this Python lacks the store's client library
     │   ├── StoreDenied               the store does not let this user read or write there
     │   ├── StoreInUse                a running job holds what would be written
@@ -98,6 +99,10 @@ class StoreLayoutError(StoreError):
 
 class StoreDataError(StoreError):
     """A row holds what no writer of this layout writes, such as an offset that is not a number."""
+
+
+class PositionExpired(StoreError):
+    """The store held a position, and deleted it after its time. Not a first start: nothing was begun."""
 
 
 class StoreClientMissing(StoreError):

@@ -28,7 +28,8 @@ def open_store(url: str) -> OffsetStore:
     """Give the store that the URL names. Nothing is created, and no connection is made before the first call.
 
     ``sqlite:////absolute/path.db``, ``postgresql://user:password@host:5432/database`` or
-    ``hbase://thrift-host:9090/table``.
+    ``hbase://thrift-host:9090/table``, with ``?transport=framed``, ``protocol=compact``, ``tls=true`` and
+    ``ca=/path/of/authority.pem`` where the Thrift server is set up so.
 
     :raises InputRefused: none of these.
     :raises StoreClientMissing: this Python lacks the store's client library.
@@ -74,16 +75,17 @@ def _hbase(url: str) -> OffsetStore:
         port = parts.port or 9090
     except ValueError:
         port = 0
-    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    plain = not (parts.username or parts.password or parts.fragment)
     if not (parts.hostname and port and table and plain):
         raise InputRefused(
             seen=f"an HBase store URL with host {parts.hostname!r}, port {port or 'unreadable'} and table {table!r}",
-            expected="hbase://thrift-host:9090/table, without user, password or options",
+            expected="hbase://thrift-host:9090/table, without user, password or fragment",
             do="correct the URL; the port is that of HBase's Thrift server",
         )
     from airflow_provider_offsets.stores.hbase import HBaseStore
+    from airflow_provider_offsets.stores.hbase_transport import parse_options
 
-    return HBaseStore(parts.hostname, port, table)
+    return HBaseStore(parts.hostname, port, table, parse_options(parts.query))
 
 
 def _zookeeper(url: str) -> ZooKeeperStore:

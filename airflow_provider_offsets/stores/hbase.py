@@ -4,27 +4,33 @@
 offset, all as text. Jobs that follow the deck take the *number of cells* of the newest row as the number of
 partitions, so nothing else ever stands in such a row. What more is known of a batch stands in ``<table>_batches``
 under the same key, as JSON in the one cell ``batch:json`` (its *facts*). ``<table>_control`` has one cell
-``control:value`` per text, which is only ever written by compare and set: a plain put beside it could hide one.
+``control:value`` per text, which is only ever written by compare and set: a plain put beside it could hide one; and
+one such cell for each group whose position was written from outside, under a key that no pipeline can have.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.batch import Batch, Stream, next_row_time_ms
+from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.errors import InputRefused, WorldChanged
 from airflow_provider_offsets.stores import hbase_layout as layout
-from airflow_provider_offsets.stores import rules
+from airflow_provider_offsets.stores import history, rules
 from airflow_provider_offsets.stores.hbase_client import HBaseClient
-from airflow_provider_offsets.stores.paging import FIRST_PAGE, LARGEST_PAGE, next_page
+from airflow_provider_offsets.stores.hbase_expiry import HBaseExpiry
+from airflow_provider_offsets.stores.hbase_rows import HBaseRows
+from airflow_provider_offsets.stores.hbase_transport import PLAIN, Transport
+from airflow_provider_offsets.stores.paging import LARGEST_PAGE
 
 _TABLE = re.compile(r"([A-Za-z0-9_]+:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FACTS = b"batch:json"
 _VALUE = b"control:value"
+_CLAIM = re.compile(rb"[0-9]{13} (begun|written)")
 # HBase compares an empty value as if there were none, so the empty text is stored as the one that nobody may store.
 _EMPTY = b"\0"
 
@@ -46,23 +52,28 @@ class HBaseStore:
     batch that readers skip and that recording it again completes.
 
     :param table: the deck's table, such as ``stream_kafka_offsets``; ``namespace:table`` is fine.
-    :param timeout_s: how long one call may take.
+    :param transport: the settings of the Thrift server.
+    :param timeout_s: how long the server may be silent in one call. A connection that breaks is made anew once.
     """
 
     kind = "hbase"
 
-    def __init__(self, host: str, port: int, table: str, *, timeout_s: float = 30) -> None:
-        self._deck = _check_table(table)
-        self._facts = f"{table}_batches"
-        self._control = f"{table}_control"
-        self._url = f"hbase://{host}:{port}/{table}"
+    def __init__(
+        self, host: str, port: int, table: str, transport: Transport = PLAIN, *, timeout_s: float = 30
+    ) -> None:
+        deck, facts, self._control = _check_table(table), f"{table}_batches", f"{table}_control"
+        self._url = f"hbase://{host}:{port}/{table}{transport.query}"
         self._client = HBaseClient(
             host,
             port,
-            families={self._deck: "offsets", self._facts: "batch", self._control: "control"},
-            create_command=f"python -m airflow_provider_offsets.stores create {self._url}",
+            transport,
+            families={deck: "offsets", facts: "batch", self._control: "control"},
+            create_command=f"python -m airflow_provider_offsets.stores create {shlex.quote(self._url)}",
             timeout_s=timeout_s,
         )
+        self._deck = HBaseRows(self._client, deck)
+        self._facts = HBaseRows(self._client, facts)
+        self._expiry = HBaseExpiry(self._client, self._deck, self._facts)
 
     def __repr__(self) -> str:
         return f"HBaseStore({self._url!r})"
@@ -77,17 +88,45 @@ class HBaseStore:
         self._client.close()
 
     def position(self, stream: Stream) -> Position | None:
-        """Give the end of the newest batch. A topic that it does not name (jobs of the deck's kind record topics one
-        by one) stands where its own newest row says."""
-        newest = next(self.newest_first(stream), None)
-        if newest is None:
-            return None
-        position = newest.end
-        for topic in sorted(set(stream.topics) - set(position.topics)):
-            older = next(self.newest_first(Stream(stream.group_id, (topic,))), None)
-            if older is not None:
-                position = position.updated({each: end for each, end in older.end.items() if each.topic == topic})
-        return position
+        """Give where each topic of the stream ends in the newest row that names it.
+
+        :raises PositionExpired: as ``newest_first``.
+        """
+        return history.position_in(stream, lambda each: next(self.newest_first(each), None))
+
+    def perishes(self, stream: Stream) -> str:
+        """Say when HBase deletes the newest rows of the stream, if the deck's table has a time to live."""
+        return self._expiry.perishes(rules.check_stream(stream))
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Add a row of the deck's form, and nothing else, for each topic of ``position``; all of one time.
+
+        Of several writers that expect the same, one has its way. Each claims its row's time in a cell of the group,
+        by compare and set, and changes its claim into a receipt when its rows are written. If another's claim stands
+        there by then, it was overtaken, by rows that are later than its own. The job itself takes no part in this: it
+        has to be at rest. HBase changes one row at a time: a crash between two topics leaves one of them moved and the
+        other not, until the write is repeated.
+        """
+        stream = rules.check_stream(stream)
+        rules.check_position(stream, position)
+        key = f":written:{stream.group_id}".encode()
+        while True:
+            before = self._client.row(self._control, key).get(_VALUE)
+            stored = history.position_in(stream, self._newest)
+            if not rules.is_to_be_written(stored, position, _or_cut_off(stored, position, expected)):
+                return
+            row = history.written_row(position, self._last_taken(stream, key, before))
+            claim, done = (b"%013d %s" % (history.row_time_of(row), word) for word in (b"begun", b"written"))
+            if not self._client.check_and_put(self._control, key, _VALUE, before, claim):
+                continue
+            self._put(stream, row)
+            if not self._client.check_and_put(self._control, key, _VALUE, claim, done):
+                raise WorldChanged(
+                    seen=f"another write to group {stream.group_id!r} overtook this one",
+                    expected="one writer at a time",
+                    do="the other's position stands; see what it is, and plan again",
+                )
+            return
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
         """Record a batch: facts of every topic first, then the deck's rows in the order of topics.
@@ -101,9 +140,9 @@ class HBaseStore:
             recorded = rules.recorded_once(begun, batch)
             if self._is_complete(stream, recorded) or self._write(stream, recorded):
                 return recorded
-        newest = self._newest_time(stream)
+        newest = self._deck.newest_time(stream)
         while True:
-            placed = batch.at_row(next_row_time_ms(batch.batch_time_ms, newest))
+            placed = history.place(batch, newest)
             if self._write(stream, placed):
                 return placed
             newest = placed.row_time_ms
@@ -118,9 +157,16 @@ class HBaseStore:
         return None
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches from the newest backwards, a page at a time; no scanner is open between two of them."""
+        """Give batches from the newest backwards, a page at a time; no scanner is open between two of them.
+
+        :raises PositionExpired: there is no row, and there was one before the table's time to live.
+        """
         until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
-        return self._batches(stream, 0, until, backwards=True)
+        newest = None
+        for newest in self._batches(stream, 0, until, backwards=True):
+            yield newest
+        if newest is None and until_ms is None:
+            self._expiry.check_never_stored(stream)
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
         """Give batches in the order of recording, a page at a time; no scanner is open between two of them."""
@@ -166,18 +212,20 @@ class HBaseStore:
     def _write(self, stream: Stream, placed: Batch) -> bool:
         """Write the facts and then the deck's rows at the batch's row time; False if that time is another's."""
         cell = codec.dumps(placed).encode()
-        keys = {topic: self._key(topic, stream, placed) for topic in placed.end.topics}
-        if not all(self._claim(key, cell) for key in keys.values()):
+        if not all(self._claim(self._key(topic, stream, placed), cell) for topic in placed.end.topics):
             return False
-        for topic, key in keys.items():
-            self._client.put(self._deck, key, layout.cells_of(placed.end, topic))
+        self._put(stream, placed)
         return True
+
+    def _put(self, stream: Stream, placed: Batch) -> None:
+        for topic in placed.end.topics:
+            self._client.put(self._deck.table, self._key(topic, stream, placed), layout.cells_of(placed.end, topic))
 
     def _claim(self, key: bytes, cell: bytes) -> bool:
         """Write a facts cell where none is; one that holds the same already is as good."""
-        if self._client.check_and_put(self._facts, key, _FACTS, None, cell):
+        if self._client.check_and_put(self._facts.table, key, _FACTS, None, cell):
             return True
-        return self._client.row(self._facts, key).get(_FACTS) == cell
+        return self._client.row(self._facts.table, key).get(_FACTS) == cell
 
     def _same_batch(self, stream: Stream, batch: Batch) -> list[Batch]:
         """Give what was begun of this batch. More than one only if writers raced for a row time and a crash followed;
@@ -192,18 +240,22 @@ class HBaseStore:
         ]
         return begun if len(begun) < 2 else sorted(begun, key=lambda each: not self._is_complete(stream, each))
 
-    def _newest_time(self, stream: Stream) -> int | None:
-        times = (
-            next(self._keys(self._deck, topic, stream.group_id, 0, rules.LAST_ROW_TIME_MS), None)
-            for topic in stream.topics
-        )
-        return max((time for time in times if time is not None), default=None)
+    def _last_taken(self, stream: Stream, key: bytes, claim: bytes | None) -> int | None:
+        """Give the last time that is in use: by a row, by facts that wait for theirs, or by a write that was begun."""
+        times = [self._deck.newest_time(stream), self._facts.newest_time(stream)]
+        if claim is not None:
+            if not _CLAIM.fullmatch(claim):
+                raise layout.bad_cell(self._control, key, _VALUE, claim, "13 digits, and 'begun' or 'written'")
+            times.append(int(claim.split()[0]))
+        return max((each for each in times if each is not None), default=None)
 
     def _key(self, topic: str, stream: Stream, batch: Batch) -> bytes:
-        assert batch.row_time_ms is not None  # placed by append, or read from a key
-        return layout.key(layout.prefix(topic, stream.group_id), batch.row_time_ms)
+        return layout.key(layout.prefix(topic, stream.group_id), history.row_time_of(batch))
 
     # How batches are read
+
+    def _newest(self, stream: Stream) -> Batch | None:
+        return next(self._batches(stream, 0, rules.LAST_ROW_TIME_MS, backwards=True), None)
 
     def _batches(self, stream: Stream, since_ms: int, until_ms: int, *, backwards: bool) -> Iterator[Batch]:
         stream = rules.check_stream(stream)
@@ -237,28 +289,26 @@ class HBaseStore:
             if rows and topic in rows:
                 end = rows[topic].end
             else:
-                end = layout.position_of(self._deck, topic, key, self._client.row(self._deck, key))
+                end = layout.position_of(self._deck.table, topic, key, self._client.row(self._deck.table, key))
             if not end:
                 return False
             if end.of_topic(topic) != facts.end.of_topic(topic):
-                raise layout.bad_cell(
-                    self._deck, key, b"offsets", end.to_json().encode(), f"the offsets of {self._facts!r}: {facts.end}"
-                )
+                told = f"the offsets of {self._facts.table!r}: {facts.end}"
+                raise layout.bad_cell(self._deck.table, key, b"offsets", end.to_json().encode(), told)
         return True
 
     def _deck_rows(
         self, topic: str, group_id: str, since_ms: int, until_ms: int, *, backwards: bool
     ) -> Iterator[_DeckRow]:
-        for page in self._pages(self._deck, topic, group_id, since_ms, until_ms, backwards=backwards):
-            facts = self._client.rows(self._facts, [key for key, _, _ in page])
+        for page in self._deck.pages(topic, group_id, since_ms, until_ms, backwards=backwards):
+            facts = self._client.rows(self._facts.table, [key for key, _, _ in page])
             for key, time_ms, cells in page:
-                end = layout.position_of(self._deck, topic, key, cells)
+                end = layout.position_of(self._deck.table, topic, key, cells)
                 yield _DeckRow(topic, time_ms, end, self._facts_of(key, time_ms, facts.get(key, {})))
 
     def _facts_since(self, topic: str, group_id: str, since_ms: int) -> Iterator[Batch]:
         """Give the facts of a topic in the order of row times, complete or not."""
-        pages = self._pages(self._facts, topic, group_id, since_ms, rules.LAST_ROW_TIME_MS, backwards=False)
-        for page in pages:
+        for page in self._facts.pages(topic, group_id, since_ms, rules.LAST_ROW_TIME_MS, backwards=False):
             for key, time_ms, cells in page:
                 facts = self._facts_of(key, time_ms, cells)
                 if facts is not None:
@@ -271,49 +321,7 @@ class HBaseStore:
         try:
             return codec.loads(Batch, cell.decode()).at_row(time_ms)
         except ValueError as error:
-            raise layout.bad_cell(self._facts, key, _FACTS, cell, f"a batch as JSON ({error})") from error
-
-    def _keys(self, table: str, topic: str, group_id: str, since_ms: int, until_ms: int) -> Iterator[int]:
-        """Give the times of rows backwards, without their cells."""
-        for page in self._pages(table, topic, group_id, since_ms, until_ms, backwards=True, keys_only=True):
-            for _, time_ms, _ in page:
-                yield time_ms
-
-    def _pages(
-        self,
-        table: str,
-        topic: str,
-        group_id: str,
-        since_ms: int,
-        until_ms: int,
-        *,
-        backwards: bool,
-        keys_only: bool = False,
-    ) -> Iterator[list[tuple[bytes, int, layout.Cells]]]:
-        """Give the rows of one topic and group in pages that grow, each by a scan of its own.
-
-        A neighbour's row ends a page: the next scan begins behind all rows of that neighbour.
-        """
-        prefix = layout.prefix(topic, group_id)
-        size = FIRST_PAGE
-        since_ms, until_ms = max(0, since_ms), min(until_ms, rules.LAST_ROW_TIME_MS)
-        while since_ms <= until_ms:
-            first, last = layout.key(prefix, since_ms), layout.key(prefix, until_ms)
-            # The far end of a scan is not in it. Backwards is always as far as there are rows.
-            ends = (last, prefix) if backwards else (first, last + b"\0")
-            found = self._client.page(table, *ends, size, backwards=backwards, keys_only=keys_only)
-            page, neighbour = _own_rows(prefix, found)
-            if page:
-                yield page
-            if neighbour is None and len(found) < size:
-                return
-            if neighbour is not None:
-                before = layout.time_before(prefix, neighbour)
-                since_ms, until_ms = (since_ms, before) if backwards else (before + 1, until_ms)
-            else:
-                reached = page[-1][1]
-                since_ms, until_ms = (since_ms, reached - 1) if backwards else (reached + 1, until_ms)
-                size = next_page(size, len(page[-1][2]))
+            raise layout.bad_cell(self._facts.table, key, _FACTS, cell, f"a batch as JSON ({error})") from error
 
     def _text(self, key: bytes, cells: layout.Cells) -> str | None:
         value = cells.get(_VALUE)
@@ -323,19 +331,6 @@ class HBaseStore:
             return value.decode()
         except UnicodeDecodeError as error:
             raise layout.bad_cell(self._control, key, _VALUE, value, "UTF-8 text") from error
-
-
-def _own_rows(
-    prefix: bytes, found: list[tuple[bytes, dict[bytes, bytes]]]
-) -> tuple[list[tuple[bytes, int, layout.Cells]], bytes | None]:
-    """Give the rows up to the first one of a neighbour, and that one's key if there is one."""
-    page: list[tuple[bytes, int, layout.Cells]] = []
-    for key, cells in found:
-        time_ms = layout.time_of(prefix, key)
-        if time_ms is None:
-            return page, key
-        page.append((key, time_ms, cells))
-    return page, None
 
 
 def _together(
@@ -351,6 +346,18 @@ def _together(
             return
         time_ms = choose(row.time_ms for row in heads.values())
         yield time_ms, {topic: heads.pop(topic) for topic, row in list(heads.items()) if row.time_ms == time_ms}
+
+
+def _or_cut_off(stored: Position | None, position: Position, expected: Position | None) -> Position | None:
+    """Give ``expected``, or what is stored if a write of ``position`` over ``expected``, cut off between two topics,
+    looks like that: each topic stands where one of the two says."""
+    if stored is None:
+        return expected
+    topics = {*stored.topics, *position.topics}
+    began = (position, expected or Position())
+    if all(any(stored.of_topic(topic) == each.of_topic(topic) for each in began) for topic in topics):
+        return stored
+    return expected
 
 
 def _control_key(pipeline: str, name: str) -> bytes:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from airflow_provider_offsets.errors import StoreError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores.clients import client_missing
+from airflow_provider_offsets.stores.hbase_transport import Transport
 
 T = TypeVar("T")
 Row = tuple[bytes, dict[bytes, bytes]]
+_FOR_EVER_S = 2**31 - 1
 
 
 class HBaseClient:
@@ -23,13 +25,21 @@ class HBaseClient:
 
     :param families: the tables and the column family that each has to have.
     :param create_command: what a person types to create them.
+    :param timeout_s: how long the server may be silent.
     """
 
     def __init__(
-        self, host: str, port: int, *, families: Mapping[str, str], create_command: str, timeout_s: float
+        self,
+        host: str,
+        port: int,
+        transport: Transport,
+        *,
+        families: Mapping[str, str],
+        create_command: str,
+        timeout_s: float,
     ) -> None:
         try:
-            import happybase
+            import happybase  # noqa: F401  # its import makes the module of Thrift's types below
         except ModuleNotFoundError as error:
             raise client_missing("happybase>=1.3,<2", "HBase") from error
         from thriftpy2.protocol.exc import TProtocolException
@@ -42,10 +52,9 @@ class HBaseClient:
         self._exists = thrift.AlreadyExists
         self._refused = (thrift.IOError, TApplicationException)
         self._broken = (TTransportException, TProtocolException, OSError, EOFError)
-        self._connect: Callable[[], Any] = functools.partial(
-            happybase.Connection, host, port, timeout=int(timeout_s * 1000)
-        )
+        self._connect: Callable[[], Any] = functools.partial(transport.connect, host, port, timeout_s=timeout_s)
         self._where = f"HBase by Thrift at {host}:{port}"
+        self._transport = transport
         self._families = families
         self._create_command = create_command
         self._lock = threading.RLock()
@@ -74,6 +83,17 @@ class HBaseClient:
         cut = "FirstKeyOnlyFilter()" if keys_only else None
         options = {"limit": size, "batch_size": size, "reverse": backwards, "filter": cut}
         return self._on_table(table, lambda rows: list(rows.scan(first, stop, **options)))
+
+    def written_ms(self, table: str, key: bytes) -> int | None:
+        """Give the server's time of the oldest cell of one row: the family's time to live counts from there."""
+        cells = self._on_table(table, lambda rows: dict(rows.row(key, include_timestamp=True)))
+        return min((written_ms for _, written_ms in cells.values()), default=None)
+
+    def time_to_live_s(self, table: str) -> int | None:
+        """Give the seconds after which HBase deletes a cell of the table's family; None if it keeps them for ever."""
+        families = self._on_table(table, lambda rows: dict(rows.families()))
+        seconds = int(families[self._families[table].encode()]["time_to_live"])
+        return None if seconds == _FOR_EVER_S else seconds
 
     def put(self, table: str, key: bytes, cells: Mapping[bytes, bytes]) -> None:
         """Write cells of one row, all or none."""
@@ -167,8 +187,8 @@ class HBaseClient:
     def _unreachable(self, error: BaseException) -> StoreUnreachable:
         return StoreUnreachable(
             seen=f"{self._where} does not answer: {_first_line(error)}",
-            expected="HBase's Thrift server (thrift 1, buffered transport, binary protocol)",
-            do="see that it is up and that host and port are right, then try again",
+            expected=f"HBase's Thrift server ({self._transport})",
+            do="see that it is up, and that host, port and these settings are the server's, then try again",
         )
 
 
@@ -183,4 +203,7 @@ def _families(table: str, connection: Any) -> set[str]:
 def _first_line(error: Any) -> str:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     text = message.decode(errors="backslashreplace") if isinstance(message, bytes) else str(message)
-    return text.strip().splitlines()[0][:300]
+    # thriftpy2 tells that it could not connect, and not why: a certificate that is not trusted, for one.
+    cause = error.__context__ if isinstance(error, BaseException) else None
+    why = f" ({cause})" if isinstance(cause, OSError) else ""
+    return text.strip().splitlines()[0][:300] + why

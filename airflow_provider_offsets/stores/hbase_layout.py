@@ -12,10 +12,14 @@ from collections.abc import Mapping
 
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import StoreDataError
+from airflow_provider_offsets.stores.rules import LAST_OFFSET
+
+LAST_PARTITION = 2**31 - 1
+"""The greatest number of a partition that Kafka can have."""
 
 _DIGITS = 13
-_NUMBER = re.compile(rb"0|[1-9][0-9]*")
-_COLUMN = re.compile(rb"offsets:(0|[1-9][0-9]*)")
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
+_COLUMN = re.compile(rb"offsets:(0|[1-9][0-9]{0,9})")
 Cells = Mapping[bytes, bytes]
 
 
@@ -33,6 +37,19 @@ def time_of(row_prefix: bytes, row_key: bytes) -> int | None:
     """Give the time of a row, or None if the key is a neighbour's."""
     tail = row_key[len(row_prefix) :]
     return int(tail) if len(tail) == _DIGITS and tail.isdigit() and row_key.startswith(row_prefix) else None
+
+
+def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
+    """Say nothing if a key under the prefix that has no time of ours can be a neighbour's.
+
+    :raises StoreDataError: its last part is no time, and it is no other group's either: no writer of the layout's.
+    """
+    if b":" not in row_key[len(row_prefix) :]:
+        raise StoreDataError(
+            seen=f"table {table!r}, row {_text(row_key)!r}",
+            expected=f"a key that ends in ':' and {_DIGITS} digits of milliseconds",
+            do="find out who wrote the row; move or delete it in the HBase shell",
+        )
 
 
 def time_before(row_prefix: bytes, neighbour: bytes) -> int:
@@ -66,14 +83,14 @@ def position_of(table: str, topic: str, row_key: bytes, cells: Cells) -> Positio
 
 def _partition(table: str, row_key: bytes, column: bytes) -> int:
     found = _COLUMN.fullmatch(column)
-    if found is None:
+    if found is None or int(found[1]) > LAST_PARTITION:
         raise bad_cell(table, row_key, column, None, "only cells 'offsets:<partition number>': readers count them")
     return int(found[1])
 
 
 def _offset(table: str, row_key: bytes, column: bytes, value: bytes) -> int:
-    if not _NUMBER.fullmatch(value):
-        raise bad_cell(table, row_key, column, value, "an offset as decimal text, from 0 up")
+    if not _NUMBER.fullmatch(value) or int(value) > LAST_OFFSET:
+        raise bad_cell(table, row_key, column, value, f"an offset as decimal text, from 0 to {LAST_OFFSET}")
     return int(value)
 
 

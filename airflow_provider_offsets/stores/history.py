@@ -26,6 +26,12 @@ def place(batch: Batch, newest_row_time_ms: int | None) -> Batch:
     return batch.at_row(placed_ms)
 
 
+def row_time_of(batch: Batch) -> int:
+    """Give the place of a batch that has one."""
+    assert batch.row_time_ms is not None
+    return batch.row_time_ms
+
+
 def written_row(position: Position, newest_row_time_ms: int | None) -> Batch:
     """Give the row that a write of ``position`` adds to a history: of now, and of no batch.
 

@@ -27,7 +27,7 @@ from airflow_provider_offsets.errors import (
 from airflow_provider_offsets.stores import history, rules
 from airflow_provider_offsets.stores.clients import client_missing
 from airflow_provider_offsets.stores.paging import FIRST_PAGE, LARGEST_PAGE, next_page
-from airflow_provider_offsets.stores.sql_layout import BATCHES, CONTROL, METADATA, batch_of, row_of, row_time
+from airflow_provider_offsets.stores.sql_layout import BATCHES, CONTROL, METADATA, batch_of, row_of
 
 _LOCK_WAIT_S = 30
 _Read = Callable[[sa.Select[Any]], list[Batch]]
@@ -118,7 +118,7 @@ class SqlStore:
             yield from (batch for batch in page if rules.is_of(stream, batch))
             if len(page) < size:
                 return
-            since_ms = row_time(page[-1]) + 1
+            since_ms = history.row_time_of(page[-1]) + 1
             size = next_page(size, len(page[-1].end))
 
     def get(self, pipeline: str, name: str) -> str | None:
@@ -326,7 +326,7 @@ def _newest_first(stream: Stream, until_ms: int | None, read: _Read) -> Iterator
         yield from (batch for batch in page if rules.is_of(stream, batch))
         if len(page) < size:
             return
-        bound = row_time(page[-1]) - 1
+        bound = history.row_time_of(page[-1]) - 1
         size = next_page(size, len(page[-1].end))
 
 

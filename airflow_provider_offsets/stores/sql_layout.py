@@ -37,12 +37,6 @@ CONTROL = sa.Table(
 )
 
 
-def row_time(batch: Batch) -> int:
-    """Give the time of a batch that has its place."""
-    assert batch.row_time_ms is not None
-    return batch.row_time_ms
-
-
 def row_of(stream: Stream, batch: Batch) -> dict[str, Any]:
     """Give the row of a batch that has its place."""
     return {

@@ -17,6 +17,7 @@ from airflow_provider_offsets.errors import BatchConflict, StoreDataError, Store
 from airflow_provider_offsets.stores import hbase as module
 from airflow_provider_offsets.stores import hbase_layout as layout
 from airflow_provider_offsets.stores.hbase import HBaseStore
+from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, ids, position
 from tests.integration.stores.conftest import Proxy
 
@@ -58,6 +59,10 @@ class TestHBase(StoreContract):
     @pytest.fixture
     def fill(self, raw: Any, created: str) -> Callable[[Stream, list[Batch]], None]:
         return lambda stream, batches: put_many(raw, created, stream, batches)
+
+
+class TestHBasePositions(AtomicPositionContract):
+    pass
 
 
 # The deck's layout

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import certifi
 import pytest
 from sqlalchemy import exc
 
@@ -44,7 +45,6 @@ def test_the_url_names_the_store(tmp_path: Path) -> None:
         "hbase://h:9090/",
         "hbase://h:secret/t",
         "hbase://me:secret@h:9090/t",
-        "hbase://h:9090/t?secret=1",
         "hbase://h:9090/a/b",
         "hbase:///t",
     ],
@@ -55,6 +55,48 @@ def test_urls_that_name_no_store(url: str) -> None:
     assert "me:secret" not in str(refused.value)
     assert "://" in refused.value.expected or "namespace" in refused.value.expected
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("", ""),
+        ("?transport=framed", "?transport=framed"),
+        ("?protocol=compact&transport=framed&tls=true", "?transport=framed&protocol=compact&tls=true"),
+        ("?transport=buffered&protocol=binary&tls=false", ""),
+        ("?tls=true&ca={ca}", "?tls=true&ca={ca}"),
+    ],
+)
+def test_options_of_the_thrift_server(query: str, kept: str) -> None:
+    store = open_store(f"hbase://h:9090/t{query.format(ca=certifi.where())}")
+    assert repr(store) == f"HBaseStore('hbase://h:9090/t{kept.format(ca=certifi.where())}')"
+
+
+@pytest.mark.parametrize(
+    ("query", "seen", "do"),
+    [
+        ("secret=1", "option 'secret'", "correct its name"),
+        ("transport=framed&secret=hunter2", "option 'secret'", "correct its name"),
+        ("Transport=framed", "option 'Transport'", "correct its name"),
+        ("transport=sasl", "transport='sasl'", "correct its value"),
+        ("transport=", "transport=''", "correct its value"),
+        ("protocol=json", "protocol='json'", "correct its value"),
+        ("tls=yes", "tls='yes'", "correct its value"),
+        ("tls", "tls=''", "correct its value"),
+        ("tls=true&tls=false", "option 'tls' 2 times", "give it once"),
+        ("ca=/etc/ca.pem", "ca='/etc/ca.pem' without tls=true", "add tls=true"),
+        ("tls=true&ca=", "ca=''", "correct its value"),
+        ("tls=true&ca=/nowhere/ca.pem", "No such file", "PEM file"),
+        (f"tls=true&ca={__file__}", f"ca={__file__!r}", "PEM file"),
+    ],
+)
+def test_options_that_no_thrift_server_has(query: str, seen: str, do: str) -> None:
+    with pytest.raises(InputRefused) as refused:
+        open_store(f"hbase://h:9090/t?{query}")
+    assert seen in refused.value.seen
+    assert do in refused.value.do
+    assert "transport=buffered|framed" in refused.value.expected
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_password_is_in_no_error() -> None:

@@ -1,0 +1,67 @@
+"""What a time to live of the deck's table does to positions. The deck's own table had one of 30 days."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.errors import PositionExpired
+from airflow_provider_offsets.stores import hbase_layout as layout
+from airflow_provider_offsets.stores.hbase_client import HBaseClient
+from airflow_provider_offsets.stores.hbase_rows import HBaseRows
+
+
+class HBaseExpiry:
+    """Tells when rows perish, and whether some have.
+
+    :param deck: rows that perish if their table has a time to live.
+    :param facts: what is known of the batches of tracked jobs, under the same keys. It does not perish.
+    """
+
+    def __init__(self, client: HBaseClient, deck: HBaseRows, facts: HBaseRows) -> None:
+        self._client = client
+        self._deck = deck
+        self._facts = facts
+
+    def perishes(self, stream: Stream) -> str:
+        """Say in one sentence when HBase deletes the newest rows of a stream; empty if it does not."""
+        seconds = self._client.time_to_live_s(self._deck.table)
+        if seconds is None:
+            return ""
+        rule = f"HBase deletes each row of {self._deck.table!r} {seconds} s after it was written"
+        written = (self._newest_written_ms(topic, stream.group_id) for topic in stream.topics)
+        first = min((each for each in written if each is not None), default=None)
+        if first is None:
+            return rule
+        return f"{rule}, the newest of group {stream.group_id!r} at {_moment(first + 1000 * seconds)}"
+
+    def check_never_stored(self, stream: Stream) -> None:
+        """Say nothing of a stream without rows, if it may never have had one.
+
+        Facts without their row are of a batch that was not finished, unless they are older than the table's time to
+        live: then the row was there.
+
+        :raises PositionExpired: it was.
+        """
+        known_ms = self._facts.newest_time(stream)
+        seconds = None if known_ms is None else self._client.time_to_live_s(self._deck.table)
+        if known_ms is None or seconds is None or known_ms + 1000 * seconds > time.time_ns() // 1_000_000:
+            return
+        raise PositionExpired(
+            seen=f"no row of group {stream.group_id!r} in table {self._deck.table!r}, where each lives {seconds} s; its"
+            f" last batch was recorded at {_moment(known_ms)}",
+            expected="its newest row: this is no first start",
+            do="write the position that it had (of a snapshot, for one) into the store; or, to begin anew, delete its"
+            f" rows in {self._facts.table!r}",
+        )
+
+    def _newest_written_ms(self, topic: str, group_id: str) -> int | None:
+        time_ms = self._deck.newest_time(Stream(group_id, (topic,)))
+        if time_ms is None:
+            return None
+        return self._client.written_ms(self._deck.table, layout.key(layout.prefix(topic, group_id), time_ms))
+
+
+def _moment(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")

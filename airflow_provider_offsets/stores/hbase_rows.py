@@ -1,0 +1,76 @@
+"""The rows of one topic and group in a table whose keys are the deck's, in the order of their times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.stores import hbase_layout as layout
+from airflow_provider_offsets.stores import rules
+from airflow_provider_offsets.stores.hbase_client import HBaseClient, Row
+from airflow_provider_offsets.stores.paging import FIRST_PAGE, next_page
+
+Page = list[tuple[bytes, int, layout.Cells]]
+
+
+class HBaseRows:
+    """Reads rows under keys ``<TOPIC>:<GROUP>:<13 digits>``, never one of another group.
+
+    :param table: a table with such keys and no others.
+    """
+
+    def __init__(self, client: HBaseClient, table: str) -> None:
+        self._client = client
+        self.table = table
+
+    def newest_time(self, stream: Stream) -> int | None:
+        """Give the time of the newest row of any topic of the stream, or None; reads no cells but one of each."""
+        newest = (self._newest_time(topic, stream.group_id) for topic in stream.topics)
+        return max((each for each in newest if each is not None), default=None)
+
+    def pages(
+        self, topic: str, group_id: str, since_ms: int, until_ms: int, *, backwards: bool, keys_only: bool = False
+    ) -> Iterator[Page]:
+        """Give rows with their keys and times in pages that grow, each by a scan of its own: no scanner is open
+        between two of them, so a Thrift server that was started anew meanwhile is no matter.
+
+        A neighbour's row ends a page: the next scan begins behind all rows of that neighbour.
+
+        :raises StoreDataError: a row that is neither the group's nor a neighbour's.
+        """
+        prefix = layout.prefix(topic, group_id)
+        size = FIRST_PAGE
+        since_ms, until_ms = max(0, since_ms), min(until_ms, rules.LAST_ROW_TIME_MS)
+        while since_ms <= until_ms:
+            first, last = layout.key(prefix, since_ms), layout.key(prefix, until_ms)
+            # The far end of a scan is not in it. Backwards is always as far as there are rows.
+            ends = (last, prefix) if backwards else (first, last + b"\0")
+            found = self._client.page(self.table, *ends, size, backwards=backwards, keys_only=keys_only)
+            page, neighbour = self._own_rows(prefix, found)
+            if page:
+                yield page
+            if neighbour is None and len(found) < size:
+                return
+            if neighbour is not None:
+                before = layout.time_before(prefix, neighbour)
+                since_ms, until_ms = (since_ms, before) if backwards else (before + 1, until_ms)
+            else:
+                reached = page[-1][1]
+                since_ms, until_ms = (since_ms, reached - 1) if backwards else (reached + 1, until_ms)
+                size = next_page(size, len(page[-1][2]))
+
+    def _newest_time(self, topic: str, group_id: str) -> int | None:
+        pages = self.pages(topic, group_id, 0, rules.LAST_ROW_TIME_MS, backwards=True, keys_only=True)
+        page = next(pages, None)
+        return None if page is None else page[0][1]
+
+    def _own_rows(self, prefix: bytes, found: list[Row]) -> tuple[Page, bytes | None]:
+        """Give the rows up to the first one of a neighbour, and that one's key if there is one."""
+        page: Page = []
+        for key, cells in found:
+            time_ms = layout.time_of(prefix, key)
+            if time_ms is None:
+                layout.check_neighbour(self.table, prefix, key)
+                return page, key
+            page.append((key, time_ms, cells))
+        return page, None

@@ -1,0 +1,109 @@
+"""How a connection to HBase's Thrift server is made: transport, protocol, TLS. Each is a setting of that server."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.parse
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_offsets.errors import InputRefused
+
+_CHOICES = {"transport": ("buffered", "framed"), "protocol": ("binary", "compact"), "tls": ("false", "true")}
+_EXPECTED = "transport=buffered|framed, protocol=binary|compact, tls=true|false, and with TLS ca=/path/of/authority.pem"
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What a client has to know of the server's settings; as they are where nobody changed them."""
+
+    transport: str = "buffered"
+    """``framed`` where ``hbase.regionserver.thrift.framed`` is true, or the server is not of the thread pool kind."""
+    protocol: str = "binary"
+    """``compact`` where ``hbase.regionserver.thrift.compact`` is true."""
+    tls: bool = False
+    """Where ``hbase.thrift.ssl.enabled`` is true. The server's certificate and its name are checked, always."""
+    ca: str = ""
+    """A PEM file of the authorities to trust; empty for those that the system trusts."""
+
+    def __str__(self) -> str:
+        return f"thrift 1, {self.transport} transport, {self.protocol} protocol, {'with' if self.tls else 'no'} TLS"
+
+    @property
+    def query(self) -> str:
+        """The options of a URL that say the same, ``?`` before them; empty where nothing is special."""
+        told = {"transport": self.transport, "protocol": self.protocol, "tls": str(self.tls).lower(), "ca": self.ca}
+        special = {name: value for name, value in told.items() if value != _CHOICES.get(name, ("",))[0]}
+        return f"?{urllib.parse.urlencode(special, safe='/')}" if special else ""
+
+    def connect(self, host: str, port: int, *, timeout_s: float) -> Any:
+        """Give an open happybase connection.
+
+        happybase knows no TLS, so its socket is changed for thriftpy2's. Not with that one's own TLS settings: they
+        leave the name in the certificate unchecked.
+
+        :raises OSError: the authorities' file cannot be read.
+        """
+        import happybase
+        from thriftpy2.thrift import TClient
+        from thriftpy2.transport import TSSLSocket
+
+        timeout_ms = int(timeout_s * 1000)
+        connection = happybase.Connection(
+            host, port, timeout=timeout_ms, autoconnect=False, transport=self.transport, protocol=self.protocol
+        )
+        if self.tls:
+            trusted = ssl.create_default_context(cafile=self.ca or None)
+            socket = TSSLSocket(  # type: ignore[no-untyped-call]
+                host, port, socket_timeout=timeout_ms, ssl_context=trusted
+            )
+            wrapped = happybase.connection.THRIFT_TRANSPORTS[self.transport](socket)
+            protocol = happybase.connection.THRIFT_PROTOCOLS[self.protocol](wrapped, decode_response=False)
+            connection.transport, connection.client = wrapped, TClient(happybase.connection.Hbase, protocol)
+        connection.open()
+        return connection
+
+
+PLAIN = Transport()
+"""What a Thrift server takes that nobody has configured."""
+
+
+def parse_options(query: str) -> Transport:
+    """Give what the options of a URL say.
+
+    :raises InputRefused: an option or a value that is not known, one that is there twice, ``ca`` without TLS, or a
+        file of authorities that cannot be read.
+    """
+    given = urllib.parse.parse_qsl(query, keep_blank_values=True)
+    names = [name for name, _ in given]
+    for name, value in given:
+        # Values are shown only of options that we know: another's may be a password.
+        if name not in (*_CHOICES, "ca"):
+            raise _refused(f"the option {name!r} in an HBase store URL", "correct its name, or leave it out")
+        if names.count(name) > 1:
+            raise _refused(f"the option {name!r} {names.count(name)} times in an HBase store URL", "give it once")
+        if value not in _CHOICES.get(name, (value or None,)):
+            raise _refused(f"the option {name}={value!r} in an HBase store URL", "correct its value")
+    options = dict(given)
+    found = Transport(
+        options.get("transport", "buffered"),
+        options.get("protocol", "binary"),
+        options.get("tls") == "true",
+        options.get("ca", ""),
+    )
+    if found.ca:
+        _check_authorities(found)
+    return found
+
+
+def _check_authorities(found: Transport) -> None:
+    if not found.tls:
+        raise _refused(f"ca={found.ca!r} without tls=true in an HBase store URL", "add tls=true, or leave out ca")
+    try:
+        ssl.create_default_context(cafile=found.ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise _refused(f"ca={found.ca!r} in an HBase store URL: {error}", "name a PEM file that is here") from error
+
+
+def _refused(seen: str, do: str) -> InputRefused:
+    return InputRefused(seen=seen, expected=_EXPECTED, do=do)
