@@ -2,67 +2,126 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import CheckpointError
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, last_entry, read_state, seed
+from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
+from airflow_provider_offsets.errors import CheckpointError, WorldChanged
+from airflow_provider_offsets.stores.checkpoint import (
+    CheckpointFolder,
+    batch_ids,
+    close,
+    next_batch_id,
+    open_checkpoint,
+    read_entry,
+    read_state,
+    seed,
+)
 
 
 def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start: Position) -> int:
     """Put a checkpoint that goes on at ``start`` at ``location``, and give the id of its next batch.
 
-    It is written whole as ``<location>-seeded-<tag>``; then what is there is moved to ``<location>-before-<tag>``,
-    where it stays; then the seeded one takes its place. A swap that was cut off is finished by the same call, between
-    the two moves too, when there is nothing at ``location``.
+    It is written whole as ``<location>-seeded-<tag>``. Then what is at ``location`` is closed, and moved to
+    ``<location>-before-<tag>``, where it stays. Then the seeded one takes its place.
 
-    A driver that still runs on the old one dies before its next batch: the ids of the seeded entries come after every
-    id that was ever named, beginning with the one that it would write next (``CONCURRENT_STREAM_LOG_UPDATE``).
+    A swap that was cut off is finished by the same call. What it leaves, step by step: a part of the seeded folder,
+    that nothing reads; the old checkpoint, closed, in its place; nothing at ``location``, between the two moves
+    (``cut_off_swap`` finds that out); the seeded one in its place.
 
-    :raises CheckpointError: the old one holds state, or cannot be moved.
+    A driver that still runs on the old one dies with ``CONCURRENT_STREAM_LOG_UPDATE``, wherever it is: what it writes
+    next, ``commits/<last>`` or ``offsets/<last + 1>``, is in the closed folder or in the seeded one already; and in
+    between there is no folder to write to. Not so one that tracks its progress asynchronously: its ids have gaps.
+
+    :param last_batch_id: the greatest batch id that the old checkpoint names.
+    :raises CheckpointError: the old one holds state, or is on a file system that cannot move a folder in one step.
+    :raises WorldChanged: a batch was planned since ``last_batch_id`` was read, or something appeared at ``location``
+        between the two moves; what is there is left as it is.
     """
-    place, before, seeded = (Path(location + ending) for ending in ("", f"-before-{tag}", f"-seeded-{tag}"))
-    next_batch_id = max(last_batch_id, 0) + 2
-    if _goes_on_at(place, query_id, next_batch_id, start):
-        return next_batch_id
-    old = LocalCheckpoint(str(before if before.exists() else place))
-    if old.names("state"):
-        raise CheckpointError(
-            seen=f"{location} holds state that belongs to its offsets",
-            expected="a stateless query",
-            do="start from 'committed' with its partitions as they are",
-        )
+    place, seeded, before = _three(location, tag)
+    following = next_batch_id(last_batch_id)
+    if before.exists():
+        if seeded.exists():
+            seeded.move_to(location)
+        return following
+    _require_whole(location, except_for=tag)
+    old = read_state(place)
+    if old is not None and _goes_on_at(old, query_id, following, start):
+        return following
+    _require_movable(place, old)
+    at_rest = None if old is None else read_entry(place, old.committed_batch_id)
     seed(
-        LocalCheckpoint(str(seeded)),
+        seeded,
         query_id=query_id,
         last_batch_id=last_batch_id,
         start=start,
-        like=last_entry(old),
+        like=at_rest,
+        sources_in=place,
     )
-    if place.exists() and not any(place.iterdir()):
-        place.rmdir()
     if place.exists():
-        _move(place, before)
-    _move(seeded, place)
-    return next_batch_id
+        _close_after(place, last_batch_id, tag)
+        place.move_to(before.location)
+    seeded.move_to(location)
+    return following
 
 
-def _goes_on_at(place: Path, query_id: str, next_batch_id: int, start: Position) -> bool:
-    state = read_state(LocalCheckpoint(str(place)))
-    return state is not None and (state.query_id, state.committed_batch_id + 1, state.committed) == (
-        query_id,
-        next_batch_id,
-        start,
-    )
+def cut_off_swap(location: str) -> str | None:
+    """Give the tag of a swap that was cut off between its two moves, or None.
+
+    Then there is nothing at ``location``, which would read as a first start.
+    """
+    place = open_checkpoint(location)
+    if not place.moves or place.exists():
+        return None
+    base = location.rstrip("/")
+    above, _, name = base.rpartition("/")
+    for each in open_checkpoint(above or "/").names(""):
+        tag = each.removeprefix(f"{name}-before-")
+        if tag != each and open_checkpoint(f"{base}-seeded-{tag}").exists():
+            return tag
+    return None
 
 
-def _move(source: Path, target: Path) -> None:
-    try:
-        os.rename(source, target)
-    except OSError as error:
+def _three(location: str, tag: str) -> tuple[CheckpointFolder, CheckpointFolder, CheckpointFolder]:
+    base = location.rstrip("/")
+    place = open_checkpoint(location)
+    if not place.moves:
         raise CheckpointError(
-            seen=f"{source} cannot be moved to {target}: {error}",
-            expected="a folder that this user may rename",
-            do="grant write access to the folder above the checkpoint, and run the task again",
-        ) from error
+            seen=f"the checkpoint {location} is to be exchanged for a seeded one",
+            expected="a file system that moves a folder in one step: a local disk or HDFS",
+            do="copy the position to a new checkpoint beside it, and let the program name that one",
+        )
+    return place, open_checkpoint(f"{base}-seeded-{tag}"), open_checkpoint(f"{base}-before-{tag}")
+
+
+def _require_whole(location: str, *, except_for: str) -> None:
+    tag = cut_off_swap(location)
+    if tag is not None and tag != except_for:
+        raise WorldChanged(
+            seen=f"nothing at {location}: the swap {tag!r} was cut off between its two moves",
+            expected="one swap at a time",
+            do=f"finish it by moving {location.rstrip('/')}-seeded-{tag} there, and plan again",
+        )
+
+
+def _goes_on_at(state: CheckpointState, query_id: str, following: int, start: Position) -> bool:
+    is_there = (state.query_id, state.committed_batch_id + 1, state.committed) == (query_id, following, start)
+    return is_there and state.planned is None and state.closed_by is None
+
+
+def _require_movable(place: CheckpointFolder, old: CheckpointState | None) -> None:
+    if old is not None and old.stateful:
+        raise CheckpointError(
+            seen=f"{place.location} holds state that belongs to its offsets",
+            expected="a stateless query",
+            do="start from 'committed' with its partitions as they are",
+        )
+
+
+def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
+    planted_id = close(place, tag)
+    newest = max((each for each in batch_ids(place, "offsets") if each != planted_id), default=UNSTARTED)
+    if newest not in (UNSTARTED, last_batch_id):
+        raise WorldChanged(
+            seen=f"{place.location} has batch {newest}, and batch {last_batch_id} was its last one",
+            expected="no driver on it",
+            do="stop the job, and plan again",
+        )

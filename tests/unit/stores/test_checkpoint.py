@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED
-from airflow_provider_offsets.errors import CheckpointError, WorldChanged
+from airflow_provider_offsets.errors import CheckpointError, StoreUnreachable, WorldChanged
 from airflow_provider_offsets.stores.checkpoint import (
     CLOSED_BY,
+    SEEDED,
     LocalCheckpoint,
     LogEntry,
     close,
     last_entry,
+    log_entries,
     parse_entry,
     read_entry,
     read_initial,
-    read_query_id,
+    read_only_source,
     read_state,
     seed,
 )
@@ -52,7 +54,7 @@ def write(folder: Path, files: dict[str, str]) -> LocalCheckpoint:
 
 
 def entry(*ends: int, **more: Any) -> str:
-    return LogEntry({**METADATA, **more}, at(*ends)).to_text()
+    return LogEntry({**METADATA, **more}, (at(*ends),)).to_text()
 
 
 def log(folder: Path, planned: dict[int, str], committed: tuple[int, ...], **more: str) -> LocalCheckpoint:
@@ -81,16 +83,25 @@ class TestEntry:
         ("why", "text", "seen"),
         [
             ("a later version", ENTRY.replace("v1", "v2", 1), "begins with 'v2'"),
-            ("cut off before anything was written", "", "begins with ''"),
-            ("two Kafka sources", f"{ENTRY}\n{ENDS}", "the offsets of 2 sources"),
-            ("cut off after the version", "v1", "the offsets of 0 sources"),
-            ("no source", f"v1\n{META}", "the offsets of 0 sources"),
-            ("a source that has nothing yet, as Spark writes it", f"v1\n{META}\n-", "cannot be read"),
-            ("one source of two that has nothing yet", f"{ENTRY}\n-", "the offsets of 2 sources"),
-            ("a rate source", f"v1\n{META}\n17", "cannot be read"),
-            ("a file source", f'v1\n{META}\n{{"logOffset":3}}', "cannot be read"),
+            ("an empty file, as a machine that lost its power leaves it", "", "is empty"),
+            (
+                "two Kafka sources that read one partition",
+                f"{ENTRY}\n{ENDS}",
+                r"two Kafka sources .* read flights\[0\]",
+            ),
+            ("cut off after the version", "v1", "cannot be read"),
+            ("cut off in the metadata", f"v1\n{META[:9]}", "cannot be read"),
+            ("cut off before the sources", f"v1\n{META}", "the offsets of 0 sources"),
+            ("continuous processing, which has epochs", f"v1\n\n{ENDS}", "as continuous processing writes it"),
+            ("a source that has nothing yet, as Spark writes it", f"v1\n{META}\n-", "1 sources, and none .* Kafka's"),
+            ("a rate source", f"v1\n{META}\n17", "none of them is Kafka's"),
+            ("a file source", f'v1\n{META}\n{{"logOffset":3}}', "none of them is Kafka's"),
             ("metadata that is not JSON", f"v1\nnope\n{ENDS}", "cannot be read"),
+            ("metadata that is no object", f"v1\n[]\n{ENDS}", "no batch metadata"),
             ("cut off in the middle", ENTRY[:-5], "cannot be read"),
+            ("a second source that is cut off", f'{ENTRY}\n{{"log', "cannot be read"),
+            ("an offset that no 64 bits hold", f'v1\n{META}\n{{"flights":{{"0":{2**63}}}}}', "Kafka counts to"),
+            ("a partition below 0", f'v1\n{META}\n{{"flights":{{"-1":1}}}}', "cannot be read"),
             ("an offset that is a wish", f'v1\n{META}\n{{"flights":{{"0":-1}}}}', "cannot be read"),
             ("an offset that is text", f'v1\n{META}\n{{"flights":{{"0":"7"}}}}', "cannot be read"),
         ],
@@ -98,6 +109,38 @@ class TestEntry:
     def test_what_was_not_tried_is_refused(self, why: str, text: str, seen: str) -> None:
         with pytest.raises(CheckpointError, match=f"file:/here/offsets/3.*{seen}"):
             parse_entry(text, "file:/here/offsets/3")
+
+
+class TestSources:
+    OTHERS = (at(40, 60), '{"logOffset":3}', "-", "17", at(7, topic="other"))
+
+    def test_kafkas_are_told_by_their_shape(self) -> None:
+        text = LogEntry(METADATA, self.OTHERS).to_text()
+
+        found = parse_entry(text, "here")
+
+        assert found.sources == self.OTHERS
+        assert found.kafka == {0: at(40, 60), 4: at(7, topic="other")}
+        assert found.end == at(40, 60).updated(at(7, topic="other"))
+        assert found.to_text() == text, "the others' lines are carried along as they are"
+
+    def test_all_that_kafka_sources_began_with(self, folder: Path) -> None:
+        files = {
+            "sources/0/0": f"\0v1\n{at(1, 2).to_json()}",
+            "sources/1/0": "v1\n1795477965848",
+            "sources/2/0": 'v1\n{"path":"file:///in/1.txt","timestamp":1,"batchId":0}',
+            "sources/3/9.compact": "garbage",
+            "sources/4/0": f"\0v1\n{at(3, topic='other').to_json()}",
+        }
+        assert read_initial(write(folder, files)) == at(1, 2).updated(at(3, topic="other"))
+
+    def test_a_tracked_job_reads_one(self, folder: Path) -> None:
+        checkpoint = log(folder, {0: entry(1, 1), 1: LogEntry(METADATA, self.OTHERS).to_text()}, ())
+
+        assert read_only_source(checkpoint, 0) == read_entry(checkpoint, 0)
+        assert read_only_source(checkpoint, 2) is None
+        with pytest.raises(CheckpointError, match=r"offsets/1 holds the offsets of 5 sources"):
+            read_only_source(checkpoint, 1)
 
 
 class TestState:
@@ -109,7 +152,9 @@ class TestState:
             ("planned, and nothing done yet", {0: entry(10, 10)}, (), UNSTARTED, at(0, 0), 0),
             ("begun, and nothing planned yet", {}, (), UNSTARTED, at(0, 0), None),
             ("older entries are purged by Spark", {7: entry(10, 10), 8: entry(40, 60)}, (7, 8), 8, at(40, 60), None),
-            ("a gap in the plans is no trouble", {0: entry(1, 1), 2: entry(40, 60)}, (0, 2), 2, at(40, 60), None),
+            ("progress written now and then", {0: entry(1, 1), 4: entry(40, 60)}, (0, 4), 4, at(40, 60), None),
+            ("and now and then a batch of all since", {0: entry(1, 1), 7: entry(40, 60)}, (0,), 0, at(1, 1), 7),
+            ("commits of which the plans are purged", {3: entry(40, 60)}, (1, 2, 3), 3, at(40, 60), None),
             ("a commit whose plan is gone does not count", {0: entry(10, 10)}, (0, 1), 0, at(10, 10), None),
             (
                 "past 9, names are not sorted as text",
@@ -142,7 +187,7 @@ class TestState:
 
     @pytest.mark.parametrize(
         "name",
-        [".1.crc", ".1.7a1b.tmp", "1.crc", ".1.7a1b.tmp.crc", "1.tmp", "x", "-1"],
+        [".1.crc", ".1.7a1b.tmp", "1.crc", ".1.7a1b.tmp.crc", "1.tmp", "9.compact", "x", "-1", "+1", "01", "\u0661"],
     )
     def test_what_is_not_a_number_is_not_a_batch(self, name: str, folder: Path) -> None:
         more = {f"offsets/{name}": "garbage", f"commits/{name}": "garbage"}
@@ -156,7 +201,6 @@ class TestState:
         [
             ("no folder", {}),
             ("an empty log", {"metadata": '{"id":"query-1"}'}),
-            ("offsets of nobody's query", {"offsets/0": ENTRY, "commits/0": COMMIT}),
         ],
     )
     def test_what_does_not_say_where_to_go_on_is_none(self, why: str, files: dict[str, str], folder: Path) -> None:
@@ -167,7 +211,42 @@ class TestState:
         [
             ("metadata that is not JSON", {"metadata": "nope"}, "/metadata cannot be read"),
             ("metadata without an id", {"metadata": "{}"}, "/metadata cannot be read"),
+            ("offsets of nobody's query", {"offsets/0": ENTRY, "commits/0": COMMIT}, "no metadata file"),
             ("initial offsets of a later version", {"metadata": '{"id":"q"}', "sources/0/0": "\0v3\n{}"}, "'v3'"),
+            ("initial offsets that are empty", {"metadata": '{"id":"q"}', "sources/0/0": "\0"}, "sources/0/0 is empty"),
+            ("a batch without a beginning", {"metadata": '{"id":"q"}', "offsets/0": ENTRY}, "planned batch 0, and its"),
+            (
+                "an empty entry after it",
+                {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": COMMIT, "offsets/1": ""},
+                "offsets/1 is empty",
+            ),
+            ("an empty commit", {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": ""}, "commits/0 is empty"),
+            (
+                "a commit of a later version",
+                {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": 'v2\n{"stateUniqueIds":{}}'},
+                "commits/0 begins with 'v2'",
+            ),
+            (
+                "two batches in flight: Spark would skip the first one",
+                {
+                    "metadata": '{"id":"q"}',
+                    "offsets/0": ENTRY,
+                    "commits/0": COMMIT,
+                    "offsets/1": ENTRY,
+                    "offsets/2": ENTRY,
+                },
+                "offsets/1, offsets/2, and none of them is committed",
+            ),
+            (
+                "commits that somebody removed",
+                {"metadata": '{"id":"q"}', "offsets/7": ENTRY, "sources/0/0": f"\0v1\n{ENDS}"},
+                "offsets/7, and no entry that is committed",
+            ),
+            (
+                "an entry that lacks a source",
+                {"metadata": '{"id":"q"}', "offsets/0": f"{ENTRY}\n17", "commits/0": COMMIT, "offsets/1": ENTRY},
+                "names 1 sources, the batch before it 2",
+            ),
             ("initial offsets that are none", {"metadata": '{"id":"q"}', "sources/0/0": "\0v1\nnope"}, "sources/0/0"),
             (
                 "the batch that it stands at",
@@ -197,15 +276,44 @@ class TestState:
         """Spark's own reader takes both."""
         assert read_initial(write(folder, {"sources/0/0": f"v1\n{ENDS}"})) == at(40, 60)
 
-    @pytest.mark.parametrize("location", ["hdfs://namenode/checkpoint", "s3a://bucket/checkpoint"])
-    def test_a_file_system_that_was_not_tried_is_refused(self, location: str) -> None:
-        with pytest.raises(CheckpointError, match="a local path"):
-            LocalCheckpoint(location)
+    def test_what_cannot_be_read_is_left_as_it_is(self, folder: Path) -> None:
+        checkpoint = log(folder, {0: entry(10, 10), 1: ""}, (0,))
+        before = content(folder)
 
-    def test_a_file_url_is_a_local_path(self, folder: Path) -> None:
-        log(folder, {0: entry(10, 10)}, (0,))
+        for act in (read_state, lambda files: close(files, "op"), lambda files: list(log_entries(files))):
+            with pytest.raises(CheckpointError, match="offsets/1 is empty"):
+                act(checkpoint)
 
-        assert read_query_id(LocalCheckpoint(f"file://{folder}")) == "query-1"
+        assert content(folder) == before
+
+    def test_all_that_is_still_there_in_order(self, folder: Path) -> None:
+        """Entries 9 and 12 are apart, as asynchronous progress writes them."""
+        checkpoint = log(folder, {9: entry(1, 1), 12: entry(2, 2), 13: entry(3, 3)}, (8, 9, 12))
+        close(checkpoint, "op")
+
+        found = list(log_entries(checkpoint))
+
+        assert [(batch_id, each.end, done) for batch_id, each, done in found] == [
+            (9, at(1, 1), True),
+            (12, at(2, 2), True),
+            (13, at(3, 3), False),
+            (14, at(3, 3), False),
+        ]
+        assert [each.closed_by for _, each, _ in found] == [None, None, None, "op"]
+
+    def test_an_entry_is_read_when_it_is_asked_for(self, folder: Path) -> None:
+        entries = log_entries(log(folder, {0: entry(1, 1), 1: "", 2: entry(2, 2)}, (0,)))
+
+        assert next(entries)[0] == 0
+        with pytest.raises(CheckpointError, match="offsets/1 is empty"):
+            next(entries)
+
+    def test_one_that_spark_removes_meanwhile_is_passed_over(self, folder: Path) -> None:
+        entries = log_entries(log(folder, {0: entry(1, 1), 1: entry(2, 2), 2: entry(3, 3)}, (0, 1, 2)))
+        next(entries)
+        (folder / "offsets/1").unlink()
+
+        assert [batch_id for batch_id, _, _ in entries] == [2]
 
     def test_last_entry_is_what_spark_wrote(self, folder: Path) -> None:
         checkpoint = log(folder, {0: entry(10, 10), 1: entry(40, 60)}, (0, 1))
@@ -236,7 +344,8 @@ class TestSeed:
         """As Spark's own writers do it: the zero byte, the version line, and no newline at the end."""
         seed(LocalCheckpoint(str(folder)), query_id="query-1", last_batch_id=4, start=at(5, 7), like=None)
 
-        offsets = b'v1\n{"batchWatermarkMs":0,"batchTimestampMs":0,"conf":{}}\n{"flights":{"0":5,"1":7}}'
+        metadata = b'{"batchWatermarkMs":0,"batchTimestampMs":0,"conf":{"spark.offsets.seeded":"true"}}'
+        offsets = b"v1\n" + metadata + b'\n{"flights":{"0":5,"1":7}}'
         commit = b'v1\n{"nextBatchWatermarkMs":0}'
         assert content(folder) == {
             "metadata": b'{"id": "query-1"}',
@@ -252,11 +361,110 @@ class TestSeed:
         target = LocalCheckpoint(str(folder))
         seed(target, query_id="q", last_batch_id=0, start=at(5), like=parse_entry(ENTRY, "old"))
 
-        assert read_entry(target, 1).metadata == METADATA  # type: ignore[union-attr]
+        seeded = read_entry(target, 1)
+        assert seeded is not None
+        assert seeded.metadata == {**METADATA, "conf": {**METADATA["conf"], SEEDED: "true"}}  # type: ignore[dict-item]
+        assert seeded.is_seeded
+        assert not parse_entry(ENTRY, "old").is_seeded
+
+    def test_marks_of_an_earlier_life_are_not_carried_over(self, folder: Path) -> None:
+        target = LocalCheckpoint(str(folder))
+        seed(target, query_id="q", last_batch_id=0, start=at(5), like=None)
+        close(target, "op")
+
+        plant = read_entry(target, 2)
+        assert plant is not None
+        assert (plant.closed_by, plant.is_seeded) == ("op", False)
+
+    def test_nothing_of_it_counts_until_all_is_there(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Spark refuses offsets without metadata, and so do we: it is the last file."""
+        target = LocalCheckpoint(str(folder))
+        paths: list[str] = []
+        create = target.create
+        monkeypatch.setattr(target, "create", lambda path, text: paths.append(path) or create(path, text))
+
+        seed(target, query_id="q", last_batch_id=0, start=at(5), like=None)
+
+        assert paths[-1] == "metadata"
+
+    @pytest.mark.parametrize("path", ["offsets/7", "commits/7"])
+    def test_it_never_writes_among_the_files_of_another(self, path: str, folder: Path) -> None:
+        target = write(folder, {path: ENTRY})
+        before = content(folder)
+
+        with pytest.raises(WorldChanged, match=f"{path} is there with other content"):
+            seed(target, query_id="query-1", last_batch_id=0, start=at(5, 7), like=None)
+
+        assert content(folder) == before
+
+
+class TestSeedOfSeveralSources:
+    LIKE = LogEntry(METADATA, (at(40, 60), '{"logOffset":3}', at(None, 8, topic="other"), "-"))
+
+    @pytest.fixture
+    def old(self, tmp_path: Path) -> LocalCheckpoint:
+        files = {"sources/1/0": 'v1\n{"path":"a"}', "sources/1/9.compact": "v1\nall", "sources/1/.0.crc": "\x01"}
+        return write(tmp_path / "old", files)
+
+    def test_each_kafka_source_gets_its_own_and_the_others_stay(self, folder: Path, old: LocalCheckpoint) -> None:
+        target = LocalCheckpoint(str(folder))
+        start = at(5, 7, 0).updated(at(1, 2, topic="other"))
+
+        seed(target, query_id="q", last_batch_id=4, start=start, like=self.LIKE, sources_in=old)
+
+        for batch_id in (4, 5):
+            found = read_entry(target, batch_id)
+            assert found is not None
+            assert found.sources == (at(5, 7, 0), '{"logOffset":3}', at(1, 2, topic="other"), "-")
+        state = read_state(target)
+        assert state is not None
+        assert state.committed == start
+        assert sorted(name for name in content(folder) if name.startswith("sources")) == [
+            "sources/0/0",
+            "sources/1/0",
+            "sources/1/9.compact",
+            "sources/2/0",
+        ]
+        assert target.text("sources/1/9.compact") == "v1\nall"
+
+    @pytest.mark.parametrize(
+        ("why", "like", "topic", "seen"),
+        [
+            ("a topic that none reads", LIKE, "new", "0 of the query's 2 Kafka sources read topic 'new'"),
+            (
+                "a new partition of a topic that two share by partitions",
+                LogEntry(METADATA, (at(1), at(None, 1))),
+                "flights",
+                "2 of the query's 2 Kafka sources",
+            ),
+        ],
+    )
+    def test_what_belongs_to_no_source_is_refused(
+        self, why: str, like: LogEntry, topic: str, seen: str, folder: Path, old: LocalCheckpoint
+    ) -> None:
+        with pytest.raises(CheckpointError, match=seen):
+            seed(
+                LocalCheckpoint(str(folder)),
+                query_id="q",
+                last_batch_id=4,
+                start=at(None, None, 3, topic=topic),
+                like=like,
+                sources_in=old,
+            )
+        assert not folder.exists()
+
+    def test_without_the_old_checkpoint_the_others_cannot_be_carried_over(self, folder: Path) -> None:
+        with pytest.raises(CheckpointError, match="source 1 of the query is not Kafka's"):
+            seed(LocalCheckpoint(str(folder)), query_id="q", last_batch_id=4, start=at(5, 7), like=self.LIKE)
+        assert not folder.exists()
+
+
+class TestSeedAgain:
+    ARGUMENTS: ClassVar[dict[str, Any]] = {"query_id": "query-1", "last_batch_id": 4, "start": at(5, 7), "like": None}
 
     def test_seeded_again_nothing_changes(self, folder: Path) -> None:
         for _ in range(2):
-            seed(LocalCheckpoint(str(folder)), query_id="query-1", last_batch_id=4, start=at(5, 7), like=None)
+            seed(LocalCheckpoint(str(folder)), **self.ARGUMENTS)
             first = content(folder)
 
         assert content(folder) == first
@@ -265,12 +473,11 @@ class TestSeed:
     @pytest.mark.parametrize("missing", ["metadata", "sources/0/0", "offsets/5", "commits/4", "commits/5"])
     def test_one_that_was_cut_off_is_finished(self, missing: str, folder: Path) -> None:
         target = LocalCheckpoint(str(folder))
-        arguments: dict[str, Any] = {"query_id": "query-1", "last_batch_id": 4, "start": at(5, 7), "like": None}
-        seed(target, **arguments)
+        seed(target, **self.ARGUMENTS)
         whole = content(folder)
         (folder / missing).unlink()
 
-        seed(target, **arguments)
+        seed(target, **self.ARGUMENTS)
 
         assert content(folder) == whole
 
@@ -283,12 +490,11 @@ class TestSeed:
         ],
     )
     def test_it_never_writes_over_other_content(self, why: str, change: dict[str, Any], folder: Path) -> None:
-        arguments: dict[str, Any] = {"query_id": "query-1", "last_batch_id": 4, "start": at(5, 7), "like": None}
-        seed(LocalCheckpoint(str(folder)), **arguments)
+        seed(LocalCheckpoint(str(folder)), **self.ARGUMENTS)
         before = content(folder)
 
         with pytest.raises(WorldChanged, match="is there with other content"):
-            seed(LocalCheckpoint(str(folder)), **{**arguments, **change})
+            seed(LocalCheckpoint(str(folder)), **{**self.ARGUMENTS, **change})
 
         assert content(folder) == before
 
@@ -354,7 +560,7 @@ class TestCreate:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("os.fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StoreUnreachable, match="No space left"):
             checkpoint.create("offsets/0", ENTRY)
 
         assert content(folder) == {}

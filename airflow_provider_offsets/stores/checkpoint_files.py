@@ -1,0 +1,319 @@
+"""Checkpoint folders, wherever they are: on this machine, or on what ``fsspec`` opens.
+
+Two kinds of file systems make a file appear whole or not at all, and never over another one:
+
+- Local disks and HDFS move a file in one step, and refuse where one is there. A whole folder is moved the same way.
+- Object stores put an object in one step, on the condition that none is there. They have no folders to move.
+
+Others (FTP, SMB, a cache before another file system) are read and not written.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from airflow_provider_offsets.errors import (
+    CheckpointError,
+    OffsetsError,
+    StoreClientMissing,
+    StoreDenied,
+    StoreUnreachable,
+    WorldChanged,
+)
+from airflow_provider_offsets.stores.checkpoint_log import CheckpointFiles
+
+MOVING = frozenset({"hdfs", "webhdfs"})
+PUTTING = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
+EXTRAS = {"hdfs": "hdfs", "webhdfs": "hdfs", "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""The extra of this provider that brings the driver's library."""
+
+
+class CheckpointFolder(CheckpointFiles, Protocol):
+    """Reads one checkpoint folder, and writes to it."""
+
+    moves: bool
+    """Whether a folder of this file system can be moved in one step."""
+
+    def create(self, path: str, text: str) -> bool:
+        """Write a file that is not there yet, whole or not at all; say whether it was written."""
+        ...
+
+    def exists(self) -> bool:
+        """Say whether there is anything at the location."""
+        ...
+
+    def move_to(self, location: str) -> None:
+        """Move the folder in one step to where nothing is.
+
+        :raises WorldChanged: something is there.
+        """
+        ...
+
+
+def open_checkpoint(location: str) -> CheckpointFolder:
+    """Give the checkpoint folder at a path or a URL (``hdfs:``, ``webhdfs:``, ``s3:``, ``s3a:``, ``gs:``, …).
+
+    It need not be there.
+
+    Credentials are taken from where the file system's own library looks for them: its environment variables and files,
+    or the configuration of fsspec. None may stand in the location, which is written to logs and records.
+
+    :raises CheckpointError: a file system that nothing here knows, or a password in the location.
+    :raises StoreClientMissing: the library of that file system is not installed.
+    :raises StoreUnreachable: it does not answer.
+    """
+    if _is_local(location):
+        return LocalCheckpoint(location)
+    parts = urlsplit(location)
+    if parts.password is not None or "::" in location:
+        raise CheckpointError(
+            seen=f"checkpoint {parts.scheme}://… with {'a password' if parts.password else 'chained file systems'}",
+            expected="the plain URL of a folder",
+            do="let the library of the file system find the credentials in its environment",
+        )
+    return RemoteCheckpoint(location, *_opened(location, parts.scheme))
+
+
+class LocalCheckpoint:
+    """A checkpoint folder on this machine, or on a mount that all machines share. ``open_checkpoint`` gives it."""
+
+    moves = True
+
+    def __init__(self, location: str) -> None:
+        if not _is_local(location):
+            raise CheckpointError(
+                seen=f"checkpoint {location!r}", expected="a local path", do="open it with open_checkpoint"
+            )
+        self.location = location
+        self._root = Path(urlsplit(location).path if location.startswith("file:") else location)
+
+    def names(self, folder: str) -> list[str]:
+        """Give the names in a folder; an empty list if it is not there."""
+        with _told(f"{self.location}/{folder}"), suppress(FileNotFoundError):
+            return os.listdir(self._root / folder)
+        return []
+
+    def text(self, path: str) -> str | None:
+        """Give a file's text, or None if it is not there."""
+        where = f"{self.location}/{path}"
+        with _told(where), suppress(FileNotFoundError):
+            return _decoded((self._root / path).read_bytes(), where)
+        return None
+
+    def create(self, path: str, text: str) -> bool:
+        """Write a file that is not there yet, whole or not at all; say whether it was written."""
+        target = self._root / path
+        with _told(f"{self.location}/{path}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(temporary, 0o644)  # the driver may run as another user
+                os.link(temporary, target)
+                _sync_folder(target.parent)
+                return True
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(temporary)
+
+    def exists(self) -> bool:
+        """Say whether there is anything at the location."""
+        with _told(self.location):
+            return self._root.exists()
+
+    def move_to(self, location: str) -> None:
+        """Move the folder in one step to where nothing is, or an empty folder."""
+        target = LocalCheckpoint(location)
+        with _told(f"{self.location} to {location}"):
+            try:
+                os.rename(self._root, target._root)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise _in_the_way(self.location, location) from error
+            except OSError as error:
+                if target.names(""):
+                    raise _in_the_way(self.location, location) from error
+                raise
+            _sync_folder(self._root.parent)
+
+
+class RemoteCheckpoint:
+    """A checkpoint folder on a file system that fsspec opens. ``open_checkpoint`` gives it."""
+
+    def __init__(self, location: str, file_system: Any, root: str) -> None:
+        self.location = location
+        self.moves = urlsplit(location).scheme in MOVING
+        self._scheme = urlsplit(location).scheme
+        self._files = file_system
+        self._root = root.rstrip("/")
+
+    def names(self, folder: str) -> list[str]:
+        """Give the names in a folder; an empty list if it is not there."""
+        path = self._path(folder)
+        with _told(f"{self.location}/{folder}"), suppress(FileNotFoundError):
+            self._files.invalidate_cache()
+            listed = [self._plain(each) for each in self._files.ls(path, detail=False)]
+            return [each.rpartition("/")[2] for each in listed if each != self._plain(path)]
+        return []
+
+    def text(self, path: str) -> str | None:
+        """Give a file's text, or None if it is not there."""
+        where = f"{self.location}/{path}"
+        with _told(where), suppress(FileNotFoundError):
+            return _decoded(self._files.cat_file(self._path(path)), where)
+        return None
+
+    def create(self, path: str, text: str) -> bool:
+        """Write a file that is not there yet, whole or not at all; say whether it was written."""
+        with _told(f"{self.location}/{path}"):
+            if self.moves:
+                return self._create_by_moving(self._path(path), text.encode())
+            if self._scheme not in PUTTING:
+                raise CheckpointError(
+                    seen=f"{self.location} is to be written",
+                    expected="a local path, hdfs, webhdfs, s3 or gs: another file system may show half a file",
+                    do="seed the checkpoint on one of these, and copy it",
+                )
+            try:
+                self._files.pipe_file(self._path(path), text.encode(), mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def exists(self) -> bool:
+        """Say whether there is anything at the location."""
+        with _told(self.location):
+            self._files.invalidate_cache()
+            return bool(self._files.exists(self._root))
+
+    def move_to(self, location: str) -> None:
+        """Move the folder in one step to where nothing is.
+
+        HDFS moves a folder *into* one that is there and says nothing: so the target is looked at before and after.
+        """
+        target = RemoteCheckpoint(location, self._files, self._files._strip_protocol(location))
+        if target.exists():
+            raise _in_the_way(self.location, location)
+        with _told(f"{self.location} to {location}"):
+            self._files.mv(self._root, target._root)
+        if self._root.rpartition("/")[2] in target.names("") or self.exists():
+            raise _in_the_way(self.location, location)
+
+    def _create_by_moving(self, target: str, content: bytes) -> bool:
+        folder, _, name = target.rpartition("/")
+        temporary = f"{folder}/.{name}.{uuid.uuid4()}.tmp"
+        self._files.makedirs(folder, exist_ok=True)
+        try:
+            self._files.pipe_file(temporary, content)
+            with suppress(FileExistsError):
+                self._files.mv(temporary, target)
+            # WebHDFS answers "false" where the target is there, and fsspec does not pass that on: nothing has moved.
+            return not self._files.exists(temporary)
+        finally:
+            with suppress(FileNotFoundError):
+                if self._files.exists(temporary):
+                    self._files.rm_file(temporary)
+
+    def _plain(self, path: str) -> str:
+        return str(self._files._strip_protocol(path)).rstrip("/")
+
+    def _path(self, relative: str) -> str:
+        return f"{self._root}/{relative}".rstrip("/")
+
+
+def _is_local(location: str) -> bool:
+    return urlsplit(location).scheme in ("", "file")
+
+
+def _opened(location: str, scheme: str) -> tuple[Any, str]:
+    with _told(location):
+        try:
+            import fsspec  # late: drivers import this module, and have none
+
+            file_system, root = fsspec.core.url_to_fs(location, use_listings_cache=False)
+        except ImportError as error:
+            raise _client_missing(scheme, error) from error
+        except ValueError as error:
+            raise CheckpointError(
+                seen=f"checkpoint {location!r}: {error}",
+                expected="a local path, or a URL of a file system that fsspec knows",
+                do="correct job.checkpoint",
+            ) from error
+    return file_system, str(root)
+
+
+def _client_missing(scheme: str, error: Exception) -> StoreClientMissing:
+    extra = EXTRAS.get(scheme)
+    return StoreClientMissing(
+        seen=f"a {scheme} checkpoint, and its library cannot be loaded: {str(error).partition(chr(10))[0]}",
+        expected="what fsspec needs for that file system",
+        do=f"pip install 'airflow-provider-offsets[{extra}]'" if extra else "install what fsspec names",
+    )
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Turn what a file system raises into errors of ours."""
+    try:
+        yield
+    except OffsetsError:
+        raise
+    except PermissionError as error:
+        raise StoreDenied(
+            seen=f"{where}: {error}",
+            expected="a folder that this user may read, and write where it is to be seeded",
+            do="grant it to the user that runs Airflow's tasks",
+        ) from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise CheckpointError(
+            seen=f"{where}: {error}", expected="the files of a checkpoint", do="name the folder of a checkpoint"
+        ) from error
+    except Exception as error:  # each library has its own, botocore's and the HTTP clients' among them
+        if "libhdfs" in str(error) or "libjvm" in str(error):
+            raise StoreClientMissing(
+                seen=f"{where}: {str(error).partition(chr(10))[0]}",
+                expected="Hadoop's native client: JAVA_HOME, HADOOP_HOME with libhdfs, and its jars on CLASSPATH",
+                do="install it where Airflow's tasks run, or name the folder as webhdfs://<namenode>:9870/…",
+            ) from error
+        raise StoreUnreachable(
+            seen=f"{where}: {type(error).__name__}: {error}",
+            expected="an answer of the file system",
+            do="bring it back, and run the task again",
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _in_the_way(source: str, target: str) -> WorldChanged:
+    return WorldChanged(
+        seen=f"something is at {target}, where {source} was to be moved",
+        expected="nothing there",
+        do="find the job that made it and stop it, move it away, and run the task again",
+    )
+
+
+def _decoded(content: bytes, where: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            seen=f"{where} cannot be read: {error}",
+            expected="the text that Spark writes there",
+            do="name the checkpoint of a query that reads Kafka, or restore the file",
+        ) from error

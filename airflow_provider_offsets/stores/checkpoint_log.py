@@ -1,0 +1,367 @@
+"""What the log of a Structured Streaming checkpoint says.
+
+Layout (Spark's ``OffsetSeqLog``, ``CommitLog``, ``KafkaSourceInitialOffsetWriter``; tried with 4.2.0)::
+
+    metadata          {"id":"<query id>"}
+    offsets/N         v1 / batch metadata as JSON / one line per source: the end offsets that batch N is to reach
+    commits/N         v1 / {"nextBatchWatermarkMs":0}          batch N is done
+    sources/<i>/0     of a Kafka source: a zero byte, v1, the offsets that the query began with
+    state/            present if the query is stateful
+
+``offsets/N`` is a plan; only with ``commits/N`` is it a fact. Ids have gaps where progress is tracked asynchronously:
+then an entry covers all batches since the one before it. ``.N.crc``, ``.N.<uuid>.tmp`` and other leftovers are no
+batches; Spark heeds whole numbers only, and so do we.
+
+**What cannot be seen here**: a query in real-time mode writes the same files with the same content (tried with 4.2.0),
+only later: ``offsets/N`` when batch N is over. Until then its output is out and nothing tells of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
+from airflow_provider_offsets.errors import CheckpointError
+from airflow_provider_offsets.stores.rules import LAST_OFFSET
+
+T = TypeVar("T")
+
+CLOSED_BY = "spark.offsets.closed.by"
+"""A key in the confs of a planted entry. Spark heeds no conf there that it does not know, and writes none on."""
+
+SEEDED = "spark.offsets.seeded"
+"""A key in the confs of a seeded entry: no batch of that id ever ran."""
+
+VOID = "-"
+"""The line of a source that has no offsets yet (Spark's ``SERIALIZED_VOID_OFFSET``)."""
+
+BATCH_ID = re.compile(r"0|[1-9][0-9]*")
+
+
+class CheckpointFiles(Protocol):
+    """Reads the files of one checkpoint folder. Paths are relative to it."""
+
+    location: str
+
+    def names(self, folder: str) -> list[str]:
+        """Give the names in a folder; an empty list if it is not there."""
+        ...
+
+    def text(self, path: str) -> str | None:
+        """Give a file's text, or None if it is not there."""
+        ...
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One ``offsets/N``."""
+
+    metadata: dict[str, Any]
+    sources: tuple[Position | str, ...]
+    """Where each source of the query is to get to, in the query's own order: a position for a Kafka source; the line
+    as it stands for any other, which is ``-`` for one that has no offsets yet."""
+
+    @cached_property
+    def end(self) -> Position:
+        """The end offsets of all Kafka sources together."""
+        return Position({each: offset for source in self.kafka.values() for each, offset in source.items()})
+
+    @property
+    def kafka(self) -> dict[int, Position]:
+        """The Kafka sources, by their place among the sources."""
+        return {place: source for place, source in enumerate(self.sources) if isinstance(source, Position)}
+
+    @property
+    def batch_time_ms(self) -> int:
+        """When the batch was planned, by the driver's clock; the same when it is run again."""
+        return int(self.metadata["batchTimestampMs"])
+
+    @property
+    def closed_by(self) -> str | None:
+        """The operation that planted this entry, or None if Spark wrote it."""
+        found = self._confs.get(CLOSED_BY)
+        return None if found is None else str(found)
+
+    @property
+    def is_seeded(self) -> bool:
+        """Say whether the entry was seeded: no batch of that id ever ran."""
+        return SEEDED in self._confs and self.closed_by is None
+
+    @property
+    def _confs(self) -> dict[str, Any]:
+        return dict(self.metadata.get("conf", {}))
+
+    def with_conf(self, key: str, value: str) -> LogEntry:
+        """Give this entry with one more conf, and without the marks that it has."""
+        confs = {name: set_to for name, set_to in self._confs.items() if name not in (CLOSED_BY, SEEDED)}
+        return LogEntry({**self.metadata, "conf": {**confs, key: value}}, self.sources)
+
+    def to_text(self) -> str:
+        """Give the file's text."""
+        lines = [each if isinstance(each, str) else each.to_json() for each in self.sources]
+        return "\n".join(["v1", json.dumps(self.metadata, separators=(",", ":")), *lines])
+
+
+def parse_entry(text: str, where: str) -> LogEntry:
+    """Give the entry that an ``offsets/N`` file holds; ``where`` names it in errors.
+
+    A source is Kafka's if its line has the shape ``{"<topic>":{"<partition>":<offset>}}``.
+
+    :raises CheckpointError: empty, of another version, of continuous processing, cut off, without a Kafka source, two
+        Kafka sources that read one partition, or an offset below 0 or above 2^63-1.
+    """
+    version, *lines = text.removesuffix("\n").split("\n")
+    _require_v1(version, where)
+    if lines and not lines[0].strip():
+        raise CheckpointError(
+            seen=f"{where} has no batch metadata, as continuous processing writes it",
+            expected="the log of a query that runs in micro-batches",
+            do="run the query with a processingTime or availableNow trigger",
+        )
+    metadata = _parsed(where, lambda: _mapping(json.loads("".join(lines[:1]))))
+    sources = tuple(_parsed(where, lambda line=line: _source(line)) for line in lines[1:])  # type: ignore[misc]
+    if not any(isinstance(each, Position) for each in sources):
+        raise CheckpointError(
+            seen=f"{where} holds the offsets of {len(sources)} sources, and none of them is Kafka's",
+            expected="at least one Kafka source that has begun",
+            do="name the checkpoint of a query that reads Kafka",
+        )
+    _require_apart([each for each in sources if isinstance(each, Position)], where)
+    return LogEntry(metadata, sources)
+
+
+def read_entry(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
+    """Give ``offsets/<batch_id>``, or None if it is not there."""
+    text = files.text(f"offsets/{batch_id}")
+    return None if text is None else parse_entry(text, f"{files.location}/offsets/{batch_id}")
+
+
+def read_only_source(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
+    """Give ``offsets/<batch_id>`` of a query that reads one Kafka source and nothing else, or None if it is not there.
+
+    :raises CheckpointError: it reads several sources.
+    """
+    entry = read_entry(files, batch_id)
+    if entry is not None and len(entry.sources) != 1:
+        raise CheckpointError(
+            seen=f"{files.location}/offsets/{batch_id} holds the offsets of {len(entry.sources)} sources",
+            expected="one Kafka source",
+            do="track queries that read several sources by a query each",
+        )
+    return entry
+
+
+def log_entries(files: CheckpointFiles) -> Iterator[tuple[int, LogEntry, bool]]:
+    """Give ``(batch id, entry, is committed)`` in order, reading one at a time, for what is still there.
+
+    Spark keeps about the last hundred (``spark.sql.streaming.minBatchesToRetain``). A planted entry is among them:
+    its ``closed_by`` tells.
+    """
+    planned_ids = batch_ids(files, "offsets")
+    committed_ids = set(batch_ids(files, "commits"))
+    for batch_id in planned_ids:
+        entry = read_entry(files, batch_id)
+        if entry is not None:  # else Spark has just removed it
+            yield batch_id, entry, batch_id in committed_ids
+
+
+def last_entry(files: CheckpointFiles) -> LogEntry | None:
+    """Give the newest entry that Spark itself wrote, or None."""
+    for batch_id in reversed(batch_ids(files, "offsets")):
+        entry = read_entry(files, batch_id)
+        if entry is not None and entry.closed_by is None:
+            return entry
+    return None
+
+
+def read_initial(files: CheckpointFiles) -> Position | None:
+    """Give the offsets that the query began with, of all its Kafka sources; None if it never got so far."""
+    found = [initial for place in batch_ids(files, "sources") if (initial := _initial_of(files, place)) is not None]
+    if not found:
+        return None
+    _require_apart(found, f"{files.location}/sources")
+    return Position({each: offset for source in found for each, offset in source.items()})
+
+
+def read_query_id(files: CheckpointFiles) -> str | None:
+    """Give the query id, or None if the folder holds no checkpoint."""
+    text = files.text("metadata")
+    return None if text is None else _parsed(f"{files.location}/metadata", lambda: str(json.loads(text)["id"]))
+
+
+def read_state(files: CheckpointFiles) -> CheckpointState | None:
+    """Give what the checkpoint says, or None if it does not say where to go on (absent, or begun and empty).
+
+    :raises CheckpointError: it cannot be read, is of a version or kind that was not tried, has more than one batch in
+        flight, or parts of it are missing.
+    """
+    planned_ids = batch_ids(files, "offsets")  # before the commits: what is planned meanwhile is not seen as in flight
+    committed_id = max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)
+    query_id = _query_id_of(files, planned_ids)
+    committed_entry = None if committed_id == UNSTARTED else _committed(files, committed_id)
+    newer = {each: read_entry(files, each) for each in planned_ids if each > committed_id}
+    entries = {batch_id: entry for batch_id, entry in newer.items() if entry is not None}
+    in_flight = {batch_id: entry for batch_id, entry in entries.items() if entry.closed_by is None}
+    _require_one_in_flight(files, committed_id, in_flight)
+    planned_id, planned = next(iter(in_flight.items()), (None, None))
+    _require_same_sources(files, committed_entry, planned)
+    committed = read_initial(files) if committed_entry is None else committed_entry.end
+    if query_id is None or (committed is None and not planned_ids):
+        return None
+    if committed is None:
+        raise CheckpointError(
+            seen=f"{files.location} has planned batch {planned_ids[0]}, and its sources folder does not say from where",
+            expected="sources/<number>/0, which Spark writes before the first batch",
+            do="restore the file, or start with a new checkpoint",
+        )
+    return CheckpointState(
+        location=files.location,
+        query_id=query_id,
+        committed_batch_id=committed_id,
+        committed=committed,
+        planned_batch_id=planned_id,
+        planned=None if planned is None else planned.end,
+        closed_by=next((entry.closed_by for entry in entries.values() if entry.closed_by is not None), None),
+        stateful=bool(files.names("state")),
+    )
+
+
+def batch_ids(files: CheckpointFiles, folder: str) -> list[int]:
+    """Give the batch ids in a log folder, sorted (or the numbers of the sources); other names are passed over."""
+    return sorted(int(name) for name in files.names(folder) if BATCH_ID.fullmatch(name))
+
+
+def _query_id_of(files: CheckpointFiles, planned_ids: Sequence[int]) -> str | None:
+    query_id = read_query_id(files)
+    if query_id is None and planned_ids:
+        raise CheckpointError(
+            seen=f"{files.location} has offsets, and no metadata file with the id of its query",
+            expected="a whole checkpoint",
+            do="restore the file; if the folder was being seeded, do that again: it finishes what was cut off",
+        )
+    return query_id
+
+
+def _committed(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
+    commit = files.text(f"commits/{batch_id}")
+    if commit is not None:
+        _require_v1(commit.partition("\n")[0].strip(), f"{files.location}/commits/{batch_id}")
+    return read_entry(files, batch_id)
+
+
+def _require_one_in_flight(files: CheckpointFiles, committed_id: int, in_flight: dict[int, LogEntry]) -> None:
+    """Spark goes on at the newest entry and starts it where the one before it ends: what lies before is skipped."""
+    names = ", ".join(f"offsets/{each}" for each in in_flight)
+    if len(in_flight) > 1:
+        raise CheckpointError(
+            seen=f"{files.location} has {names}, and none of them is committed",
+            expected="at most one batch in flight; Spark would run the last one and skip those before it",
+            do="find who removed files there; remove all of these but the first, and Spark plans the others again",
+        )
+    if committed_id == UNSTARTED and in_flight and min(in_flight) > 0:
+        raise CheckpointError(
+            seen=f"{files.location} has {names}, and no entry that is committed",
+            expected="commits/<number> for the batch before it",
+            do="restore the commits folder, or start with a new checkpoint at a chosen position",
+        )
+
+
+def _require_same_sources(files: CheckpointFiles, committed: LogEntry | None, planned: LogEntry | None) -> None:
+    if committed is not None and planned is not None and len(committed.sources) != len(planned.sources):
+        raise CheckpointError(
+            seen=f"the planned batch of {files.location} names {len(planned.sources)} sources,"
+            f" the batch before it {len(committed.sources)}",
+            expected="the same sources in all entries",
+            do="restore the entry that was cut off, or remove it if its batch has not run: Spark plans it again",
+        )
+
+
+def _initial_of(files: CheckpointFiles, place: int) -> Position | None:
+    """What a Kafka source began with; None for a source of another kind."""
+    text = files.text(f"sources/{place}/0")
+    if text is None:
+        return None
+    where = f"{files.location}/sources/{place}/0"
+    version, _, offsets = text.removeprefix("\0").partition("\n")
+    if text.startswith("\0"):
+        _require_v1(version, where)
+        return _parsed(where, lambda: _position(json.loads(offsets)))
+    try:
+        data = json.loads(offsets)
+    except ValueError:
+        return None
+    return _parsed(where, lambda: _position(data)) if _is_kafka(data) and version == "v1" else None
+
+
+def _require_v1(version: str, where: str) -> None:
+    if not version:
+        raise CheckpointError(
+            seen=f"{where} is empty, as a machine that lost its power leaves it",
+            expected="what Spark writes there; it refuses to go on from an empty file too",
+            do="restore the file. An empty file of a batch that is in offsets/ and not in commits/ may be removed:"
+            " Spark plans that batch again, and may end it elsewhere",
+        )
+    if version != "v1":
+        raise CheckpointError(
+            seen=f"{where} begins with {version!r}",
+            expected="'v1', the one log version that this release was tried with",
+            do="leave spark.sql.streaming.offsetLog.formatVersion and"
+            " spark.sql.streaming.stateStore.checkpointFormatVersion at 1, and source evolution off",
+        )
+
+
+def _mapping(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError(f"{data!r} is no batch metadata")
+    return data
+
+
+def _source(line: str) -> Position | str:
+    if line == VOID:
+        return line
+    data = json.loads(line)
+    return _position(data) if _is_kafka(data) else line
+
+
+def _is_kafka(data: Any) -> bool:
+    return isinstance(data, dict) and all(
+        isinstance(partitions, dict) and all(number.lstrip("-").isdecimal() for number in partitions)
+        for partitions in data.values()
+    )
+
+
+def _position(data: Any) -> Position:
+    position = Position.from_plain(data)
+    beyond = next((each for each, offset in position.items() if offset > LAST_OFFSET), None)
+    if beyond is not None:
+        raise ValueError(f"{beyond} holds {position[beyond]}, and Kafka counts to {LAST_OFFSET}")
+    return position
+
+
+def _require_apart(positions: Sequence[Position], where: str) -> None:
+    seen: set[TopicPartition] = set()
+    for position in positions:
+        if twice := sorted(seen & set(position)):
+            raise CheckpointError(
+                seen=f"{where}: two Kafka sources of the query read {twice[0]}",
+                expected="one source for each partition: two offsets are no position",
+                do="read the topic once and use it twice, or give each source a query of its own",
+            )
+        seen |= set(position)
+
+
+def _parsed(where: str, parse: Callable[[], T]) -> T:
+    try:
+        return parse()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            seen=f"{where} cannot be read: {error}",
+            expected="what Spark writes for a Kafka source",
+            do="name the checkpoint of a query that reads Kafka, or restore the file",
+        ) from error
