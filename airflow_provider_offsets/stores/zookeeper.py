@@ -28,7 +28,7 @@ class ZooKeeperStore:
     """Positions in ZooKeeper. Safe to share between threads.
 
     :param address: ``zookeeper_layout.parse_url`` gives it from a URL.
-    :param timeout_s: how long one request may take, the first connection included.
+    :param timeout_s: how long the server may be silent: before the session begins, and between two answers.
     """
 
     kind = "zookeeper"
@@ -64,8 +64,8 @@ class ZooKeeperStore:
         off then: a topic without partitions reads as nothing stored. An answer that was lost is looked for by reading
         back; where the write is not found, the error says that it may be repeated.
 
-        :raises InputRefused: also where the transaction is longer than a ZooKeeper server takes (1 MiB by default:
-            about ten thousand partitions with short names).
+        :raises InputRefused: also where the transaction is longer than a ZooKeeper server takes (jute.maxbuffer,
+            1 MiB by default: some 9,000 new partitions, or 13,000 that are there, with short names).
         :raises StoreUnreachable: also where the answer was lost and the new offsets are not there.
         """
         stream = rules.check_stream(stream)

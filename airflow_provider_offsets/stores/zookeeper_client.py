@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -70,7 +69,7 @@ class ZooKeeperClient:
 
     Safe to share between threads; where one of them loses the connection, all do.
 
-    :param timeout_s: how long one call may take.
+    :param timeout_s: how long the server may be silent: before the session begins, and between two answers.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:
@@ -154,17 +153,16 @@ class ZooKeeperClient:
 
     def _ask(self, paths: Sequence[str], call_of: Callable[[Any], Callable[[str], Any]]) -> list[Any]:
         """Give the answer for each path: a value, or ``NoNodeError`` and its like in its place."""
-        deadline = time.monotonic() + self._timeout_s
         try:
             call = call_of(self._connected())
             pending = [call(path) for path in paths]
         except KazooTimeoutError as error:
             raise self._unreachable(error) from error
-        return [self._answer(path, each, deadline) for path, each in zip(paths, pending, strict=True)]
+        return [self._answer(path, each) for path, each in zip(paths, pending, strict=True)]
 
-    def _answer(self, path: str, pending: Any, deadline: float) -> Any:
+    def _answer(self, path: str, pending: Any) -> Any:
         try:
-            return pending.get(timeout=max(0.0, deadline - time.monotonic()))
+            return pending.get(timeout=self._timeout_s)
         except _OVERTAKEN as error:
             return error
         except _SILENT as error:
@@ -202,7 +200,7 @@ class ZooKeeperClient:
 
     def _unreachable(self, error: Exception) -> StoreUnreachable:
         return StoreUnreachable(
-            seen=f"{self._address} does not answer within {self._timeout_s:g} s: {type(error).__name__}",
+            seen=f"{self._address} does not answer ({type(error).__name__}, {self._timeout_s:g} s are allowed)",
             expected="a ZooKeeper server that serves requests",
             do="see that it is up, and that hosts and ports of the URL are right, then try again",
         )
