@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from airflow.utils.cli import suppress_logs_and_warning
+
 from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
 from airflow_provider_offsets.core import codec
@@ -23,6 +25,7 @@ from airflow_provider_offsets.reports import comparison_report, transfer_report
 CONFLICT = "stores contradict each other"
 
 
+@suppress_logs_and_warning
 def compare_offsets(args: Namespace) -> None:
     """``airflow offsets compare``."""
     with command():
@@ -38,6 +41,7 @@ def compare_offsets(args: Namespace) -> None:
             end(REFUSED, CONFLICT)
 
 
+@suppress_logs_and_warning
 def copy_offsets(args: Namespace) -> None:
     """``airflow offsets copy``."""
     with command():
@@ -49,6 +53,7 @@ def copy_offsets(args: Namespace) -> None:
         _bring(args, [brought], accepted)
 
 
+@suppress_logs_and_warning
 def import_offsets(args: Namespace) -> None:
     """``airflow offsets import``."""
     with command():
@@ -57,6 +62,7 @@ def import_offsets(args: Namespace) -> None:
         _bring(args, read_positions(given, group_id=group), naming.counts(args.accept_skipped))
 
 
+@suppress_logs_and_warning
 def export_offsets(args: Namespace) -> None:
     """``airflow offsets export``."""
     with command():

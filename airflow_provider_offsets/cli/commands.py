@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
+from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
 
 _STORES = """\
 A store is named by
@@ -86,5 +86,5 @@ def _command(name: str, help_: str, description: str, arguments: tuple[Arg, ...]
         help=help_,
         description=description,
         func=lazy_load_command(f"airflow_provider_offsets.cli.acts.{name}_offsets"),
-        args=arguments,
+        args=(*arguments, ARG_VERBOSE),
     )

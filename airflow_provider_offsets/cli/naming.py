@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.operations.transferring import require_rest as require_rest_of
 from airflow_provider_offsets.stores.control import Control
@@ -68,12 +69,11 @@ def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
     conn_id = args.kafka_conn_id or (pipeline(args).kafka_conn_id if args.pipeline else "")
     if not conn_id:
         return None
-    from airflow.providers.apache.kafka.hooks.client import KafkaAdminClientHook
-
     from airflow_provider_offsets.kafka.reader import KafkaReader
 
     _connection(conn_id)
-    return KafkaReader(KafkaAdminClientHook(kafka_config_id=conn_id).get_conn).live_topics(topics)
+    with open_kafka(conn_id) as clients:
+        return KafkaReader(clients).live_topics(topics)
 
 
 def require_rest(args: Namespace) -> None:
@@ -95,37 +95,46 @@ def opened(name: str) -> Iterator[PositionStore]:
     :raises InputRefused: it names no store, or holds a password, which the shell's history and every user of the
         machine would see.
     """
-    store = _store(name)
-    try:
-        yield store
-    finally:
-        close = getattr(store, "close", None)
-        if close is not None:
-            close()
-
-
-def _store(name: str) -> PositionStore:
     word, colon, rest = name.partition(":")
-    if rest.startswith("//"):
-        return _at_url(_without_password(name))
-    if colon and word == "checkpoint":
-        return _checkpoint(rest)
-    connection = _connection(rest if colon and word == "kafka" else name)
-    if connection.conn_type == "kafka":
-        return _group(connection)
-    if connection.conn_type == "offsets" and word != "kafka":
-        return _at_url(OffsetsHook(connection.conn_id).url)
-    raise InputRefused(
-        seen=f"connection {connection.conn_id!r} of type {connection.conn_type!r}",
-        expected="a connection of type offsets or kafka",
-        do="name another one; 'airflow connections list' shows them",
-    )
+    with contextlib.ExitStack() as stack:
+        if rest.startswith("//"):
+            yield _at(stack, _without_password(name))
+        elif colon and word == "checkpoint":
+            yield _checkpoint(rest)
+        elif colon and word == "kafka":
+            yield _group(stack, _connection(rest))
+        else:
+            yield _of(stack, _connection(name))
 
 
-def _at_url(url: str) -> PositionStore:
+def _of(stack: contextlib.ExitStack, connection: Connection) -> PositionStore:
+    if connection.conn_type == "offsets":
+        return _at(stack, OffsetsHook(connection.conn_id).url)
+    return _group(stack, connection)
+
+
+def _at(stack: contextlib.ExitStack, url: str) -> PositionStore:
     from airflow_provider_offsets.stores import open_positions
 
-    return open_positions(url)
+    return stack.enter_context(contextlib.closing(open_positions(url)))
+
+
+def _group(stack: contextlib.ExitStack, connection: Connection) -> PositionStore:
+    if connection.conn_type != "kafka":
+        raise InputRefused(
+            seen=f"connection {connection.conn_id!r} of type {connection.conn_type!r}",
+            expected="a connection of type offsets or kafka",
+            do="name another one; 'airflow connections list' shows them",
+        )
+    from airflow_provider_offsets.stores.kafka_group import KafkaGroupStore
+
+    return KafkaGroupStore(stack.enter_context(open_kafka(connection.conn_id)))
+
+
+def _checkpoint(location: str) -> PositionStore:
+    from airflow_provider_offsets.stores.checkpoint_positions import CheckpointPositions
+
+    return CheckpointPositions(location)
 
 
 def _without_password(url: str) -> str:
@@ -151,16 +160,3 @@ def _connection(conn_id: str) -> Connection:
             expected="a connection of type offsets or kafka, kafka:<conn id>, checkpoint:<folder> or a URL",
             do="correct the name; 'airflow connections list' shows what there is",
         ) from error
-
-
-def _group(connection: Connection) -> PositionStore:
-    from airflow.providers.apache.kafka.hooks.client import KafkaAdminClientHook
-
-    from airflow_provider_offsets.stores.kafka_group import KafkaGroupStore
-
-    servers = connection.extra_dejson.get("bootstrap.servers", "")
-    return KafkaGroupStore(KafkaAdminClientHook(connection.conn_id).get_conn, bootstrap_servers=servers)
-
-
-def _checkpoint(location: str) -> PositionStore:
-    raise NotImplementedError(location)

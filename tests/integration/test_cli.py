@@ -1,0 +1,345 @@
+"""``airflow offsets …`` as a person runs it, and Kafka's own tool on the other side of the files.
+
+A start of ``airflow`` takes seconds, so few commands are run as processes; the others are called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import happybase
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer
+from confluent_kafka import TopicPartition as Asked
+from confluent_kafka.admin import AdminClient, NewTopic
+
+import stack
+from airflow_provider_offsets.cli import acts
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.stores import open_positions, open_store
+
+DEADLINE_S = 60
+RECORDS = 4
+"""In each partition: the greatest offset that a group of these tests may be given."""
+
+
+def endpoint(server: str, key: str) -> str:
+    """Give an endpoint of the local stack; without it the test fails in CI and is skipped elsewhere."""
+    found = stack.endpoints().get(server)
+    if found is None:
+        words = f"{server} is not up: python3 -m stack up {server}"
+        pytest.fail(words, pytrace=False) if os.environ.get("CI") else pytest.skip(words)
+    return str(found[key])
+
+
+@pytest.fixture(scope="module")
+def servers() -> str:
+    return endpoint("kafka", "bootstrap_servers")
+
+
+@pytest.fixture
+def make_topic(servers: str) -> Iterator[Callable[[int], str]]:
+    """Give a function that makes a topic with some records in each partition. Its groups go with it."""
+    admin, made = AdminClient({"bootstrap.servers": servers}), []
+
+    def make(partitions: int) -> str:
+        name = f"cli-{uuid.uuid4().hex[:10]}"
+        admin.create_topics([NewTopic(name, partitions, 1)])[name].result(DEADLINE_S)
+        made.append(name)
+        producer = Producer({"bootstrap.servers": servers, "linger.ms": 20})
+        for partition in range(partitions):
+            for _ in range(RECORDS):
+                producer.produce(name, b"x", partition=partition)
+            producer.poll(0)
+        assert producer.flush(DEADLINE_S) == 0
+        return name
+
+    yield make
+    for future in admin.delete_topics(made).values() if made else ():
+        future.result(DEADLINE_S)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: str) -> Path:
+    """Give a folder that is Airflow's home, with connections to Kafka and to a SQLite store in it."""
+    url = f"sqlite:///{tmp_path}/offsets.db"
+    store = open_store(url)
+    store.create()
+    store.close()
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": servers}}
+    monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(kafka))
+    monkeypatch.setenv("AIRFLOW_CONN_OFFSETS_DEFAULT", json.dumps({"conn_type": "offsets", "extra": {"url": url}}))
+    return tmp_path
+
+
+@pytest.fixture
+def hbase_table() -> Iterator[str]:
+    """Give the URL of a store in HBase that is dropped in the end."""
+    thrift, name = endpoint("hbase", "thrift"), f"cli_{uuid.uuid4().hex[:10]}"
+    url = f"hbase://{thrift}/{name}"
+    store = open_store(url)
+    store.create()
+    store.close()
+    yield url
+    host, _, port = thrift.partition(":")
+    connection = happybase.Connection(host, int(port))
+    for table in connection.tables():
+        if table.decode().startswith(name):
+            connection.delete_table(table, disable=True)
+    connection.close()
+
+
+def airflow(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run Airflow's own command."""
+    command = [str(Path(sys.executable).with_name("airflow")), "offsets", *words]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+def kafka_consumer_groups(servers: str, *words: str) -> str:
+    """Run Kafka's own tool, and give what it prints."""
+    jars = f"{stack.jars('kafka')[0].parent}/*"
+    main = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+    command = ["java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", jars, main]
+    done = subprocess.run(
+        [*command, "--bootstrap-server", servers, *words],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def call(act: Callable[[Namespace], None], capsys: pytest.CaptureFixture[str], **given: Any) -> tuple[int, str, str]:
+    """Call a command with these arguments; give its exit code and what it printed."""
+    names = ("pipeline", "file", "group", "groups", "to_group", "topics", "kafka_conn_id", "accept_skipped")
+    args = Namespace(**{**dict.fromkeys(names), "apply": False, "output": "json", "verbose": False, **given})
+    capsys.readouterr()
+    code = 0
+    try:
+        act(args)
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def commit(servers: str, group: str, position: Position) -> None:
+    request = ConsumerGroupTopicPartitions(group, [Asked(*key, offset) for key, offset in position.items()])
+    # Named: a client that is collected while its call is under way never answers.
+    admin = AdminClient({"bootstrap.servers": servers})
+    answer = admin.alter_consumer_group_offsets([request])[group].result(DEADLINE_S)
+    assert [each for each in answer.topic_partitions if each.error is not None] == []
+
+
+def committed(servers: str, group: str, topic: str) -> str:
+    """What Kafka's own tool says, as CSV."""
+    words = ("--reset-offsets", "--to-current", "--dry-run", "--export", "--group", group, "--topic", topic)
+    return kafka_consumer_groups(servers, *words)
+
+
+def numbered(topic: str, *offsets: int) -> Position:
+    return Position({TopicPartition(topic, number): offset for number, offset in enumerate(offsets)})
+
+
+def rows_of(printed: str) -> set[str]:
+    return {line.replace('"', "") for line in printed.splitlines() if line}
+
+
+def test_a_copy_is_shown_then_made_and_checked_by_kafka_s_own_tool(
+    home: Path, servers: str, make_topic: Callable[[int], str]
+) -> None:
+    """As a person does it, each step a process of its own."""
+    topic = make_topic(3)
+    commit(servers, "old", numbered(topic, 3, 0, 1))
+    words = ("copy", "--from", "kafka_default", "--to", "offsets_default", "--group", "old", "--topics", topic)
+
+    shown = airflow(*words)
+    made = airflow(*words, "--apply", "-o", "json")
+    exported = airflow("export", "--from", "offsets_default", "--group", "old", "--topics", topic)
+    stdin = airflow("import", "-", "--to", "kafka:kafka_default", "--group", "new", "--apply", stdin=exported.stdout)
+
+    assert (shown.returncode, made.returncode, exported.returncode, stdin.returncode) == (0, 0, 0, 0), shown.stderr
+    assert "Nothing was written: this is a dry run." in shown.stdout
+    [written] = json.loads(made.stdout)
+    assert (written["written"], written["changed"], len(written["rows"])) == (True, 3, 3)
+    assert exported.stdout == f"{topic},0,3\n{topic},1,0\n{topic},2,1\n"
+    assert rows_of(committed(servers, "new", topic)) == rows_of(exported.stdout)
+
+
+def test_the_help_and_a_wrong_call(home: Path) -> None:
+    help_, wrong = airflow("--help"), airflow("copy", "--from", "nowhere", "--to", "offsets_default", "-g", "g")
+
+    assert help_.returncode == 0
+    assert all(name in help_.stdout for name in ("compare", "copy", "export", "import"))
+    assert wrong.returncode == 2
+    assert "expected: --pipeline, or --group and --topics" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+PIPELINE = """\
+pipelines:
+  demo:
+    tracked: false
+    topics: [{topic}]
+    group_id: {group}
+    offsets_in: [zookeeper_default, kafka_default]
+    job: {{application: job.jar, main_class: Job, log_dir: logs}}
+    stop: {{signal_timeout_s: 10}}
+"""
+
+
+def test_stores_that_disagree_are_told_from_those_that_agree(
+    home: Path,
+    servers: str,
+    make_topic: Callable[[int], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    topic, group = make_topic(2), f"compare:{uuid.uuid4().hex[:8]}"
+    url = f"zookeeper://{endpoint('hbase', 'zookeeper')}"
+    monkeypatch.setenv("AIRFLOW_CONN_ZOOKEEPER_DEFAULT", json.dumps({"conn_type": "offsets", "extra": {"url": url}}))
+    (home / "pipelines.yaml").write_text(PIPELINE.format(topic=topic, group=group))
+    put(url, group, numbered(topic, 3, 1))
+    commit(servers, group, numbered(topic, 3, 1))
+
+    agreed = call(acts.compare_offsets, capsys, pipeline="demo")
+    commit(servers, group, numbered(topic, 4, 1))
+    conflict = airflow("compare", "--pipeline", "demo")
+
+    assert agreed[0] == 0, agreed
+    found = json.loads(agreed[1])
+    assert (found["ruling"], {row["verdict"] for row in found["rows"]}) == ("zookeeper_default", {"agree"})
+    assert found["rows"][0]["offsets"] == {"zookeeper_default": 3, "kafka_default": 3}
+    assert conflict.returncode == 1, conflict.stderr
+    assert "kafka_default is 1 ahead" in conflict.stdout
+    assert "stores contradict each other" in conflict.stderr
+
+
+def put(url: str, group: str, position: Position) -> None:
+    store = open_positions(url)
+    store.write(Stream(group, position.topics), position, expected=None)
+    store.close()
+
+
+@pytest.mark.parametrize("partitions", [3, 1_000])
+def test_through_every_store_and_back(
+    partitions: int,
+    home: Path,
+    servers: str,
+    hbase_table: str,
+    make_topic: Callable[[int], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    topic, group = make_topic(partitions), f"round:trip:{uuid.uuid4().hex[:8]}"
+    position = numbered(topic, *(number % (RECORDS + 1) for number in range(partitions)))
+    zookeeper = f"zookeeper://{endpoint('hbase', 'zookeeper')}"
+    put(zookeeper, group, position)
+    stops = [zookeeper, hbase_table, "kafka_default", f"checkpoint:{home}/checkpoint", "offsets_default"]
+
+    for source, target in pairwise(stops):
+        words = {"source": source, "target": target, "group": group, "topics": topic}
+        assert call(acts.copy_offsets, capsys, **words)[0] == 0
+        assert open_and_look(target, group, topic) is None, "a dry run writes nothing"
+        assert call(acts.copy_offsets, capsys, **words, apply=True)[0] == 0
+        assert open_and_look(target, group, topic) == position
+        code, printed, _ = call(acts.copy_offsets, capsys, **words, apply=True)
+        assert (code, json.loads(printed)[0]["changed"]) == (0, 0), "done again, it changes nothing"
+
+    last = {"source": stops[-1], "target": zookeeper, "group": group, "topics": topic, "to_group": f"{group}:new"}
+    assert call(acts.copy_offsets, capsys, **last, apply=True, kafka_conn_id="kafka_default")[0] == 0
+    assert open_and_look(zookeeper, f"{group}:new", topic) == position
+
+
+def open_and_look(name: str, group: str, topic: str) -> Position | None:
+    from airflow_provider_offsets.cli.naming import opened
+
+    with opened(name) as store:
+        return store.position(Stream(group, (topic,)))
+
+
+def test_going_forward_is_refused_unless_accepted_by_count(
+    home: Path, servers: str, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = make_topic(2)
+    commit(servers, "ahead", numbered(topic, 4, 4))
+    commit(servers, "behind", numbered(topic, 1, 4))
+    words: dict[str, Any] = {
+        "source": "kafka_default", "target": "kafka_default", "group": "ahead", "to_group": "behind", "topics": topic,
+    }  # fmt: skip
+
+    refused = call(acts.copy_offsets, capsys, **words, apply=True)
+    after_refusal = open_and_look("kafka_default", "behind", topic)
+    accepted = call(acts.copy_offsets, capsys, **words, apply=True, accept_skipped=[f"{topic}=3"])
+
+    assert (refused[0], accepted[0]) == (1, 0)
+    assert f"'--accept-skipped {topic}=3' accepts them" in refused[2]
+    assert json.loads(refused[1])[0]["written"] is False
+    assert after_refusal == numbered(topic, 1, 4)
+    assert open_and_look("kafka_default", "behind", topic) == numbered(topic, 4, 4)
+
+
+def test_files_of_kafka_s_own_tool_are_read_and_ours_are_read_by_it(
+    home: Path, servers: str, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The many-groups form, with group ids that CSV has to quote. The one-group form is in the first test."""
+    topic = make_topic(2)
+    odd, plain = f'a,"b" {uuid.uuid4().hex[:6]}', f"a-group-id-that-is-longer-than-24-{uuid.uuid4().hex[:6]}"
+    commit(servers, odd, numbered(topic, 3, 0))
+    commit(servers, plain, numbered(topic, 1, 2))
+    both: Sequence[str] = ("--group", odd, "--group", plain, "--topic", topic)
+
+    theirs = home / "theirs.csv"
+    current = ("--reset-offsets", "--to-current", "--dry-run", "--export")
+    theirs.write_text(kafka_consumer_groups(servers, *current, *both))
+    code, ours, _ = call(
+        acts.export_offsets, capsys, source="kafka_default", groups=[odd, plain], topics=topic, output="csv"
+    )
+    assert code == 0
+    into = call(acts.import_offsets, capsys, input=str(theirs), target="offsets_default", apply=True)
+    assert into[0] == 0, into
+    assert open_and_look("offsets_default", odd, topic) == numbered(topic, 3, 0)
+    assert open_and_look("offsets_default", plain, topic) == numbered(topic, 1, 2)
+
+    (home / "ours.csv").write_text(ours)
+    commit(servers, odd, numbered(topic, 0, 0))
+    from_file = ("--reset-offsets", "--from-file", str(home / "ours.csv"), "--execute")
+    kafka_consumer_groups(servers, *from_file, *both)
+
+    assert open_and_look("kafka_default", odd, topic) == numbered(topic, 3, 0)
+
+
+def test_json_says_of_which_topics_the_offsets_are(
+    home: Path, servers: str, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = make_topic(1)
+    commit(servers, "j", numbered(topic, 2))
+    code, printed, _ = call(
+        acts.export_offsets, capsys, source="kafka_default", groups=["j"], topics=topic, kafka_conn_id="kafka_default"
+    )
+    assert code == 0
+    other = printed.replace(json.loads(printed)["groups"][0]["identity"]["cluster_id"], "another-cluster")
+    (home / "good.json").write_text(printed)
+    (home / "other.json").write_text(other)
+    words = {"target": "offsets_default", "apply": True, "kafka_conn_id": "kafka_default"}
+
+    refused = call(acts.import_offsets, capsys, input=str(home / "other.json"), **words)
+    taken = call(acts.import_offsets, capsys, input=str(home / "good.json"), **words)
+
+    assert (refused[0], taken[0]) == (1, 0)
+    assert "wrong cluster" in refused[2]
+    assert open_and_look("offsets_default", "j", topic) == numbered(topic, 2)
