@@ -1,0 +1,187 @@
+"""The commands as Airflow's parser gets them, and calls that are wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.cli.cli_config import GroupCommand
+
+from airflow_provider_offsets.cli import acts
+from airflow_provider_offsets.cli.commands import offsets_commands
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import StoreInUse
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.sql import SqlStore
+
+PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
+SECRET = "hunter-two"
+
+
+def parser() -> argparse.ArgumentParser:
+    """A parser with our commands alone, made as Airflow makes it."""
+    made = argparse.ArgumentParser(prog="airflow", exit_on_error=False)
+    [group] = offsets_commands()
+    assert isinstance(group, GroupCommand)
+    commands = made.add_subparsers(required=True).add_parser(group.name).add_subparsers(required=True)
+    for each in group.subcommands:
+        one = commands.add_parser(each.name, help=each.help, description=each.description)
+        for argument in each.args:
+            argument.add_to_parser(one)
+        one.set_defaults(func=each.func)
+    return made
+
+
+def run(*words: str) -> int:
+    """Run a command line; give its exit code."""
+    args = parser().parse_args(["offsets", *words])
+    try:
+        args.func(args)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def examples() -> list[str]:
+    return re.findall(r"^\$ airflow (offsets .*?)(?: > \S+)?$", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", examples())
+def test_every_command_that_is_shown_is_understood(line: str) -> None:
+    args: Namespace = parser().parse_args(line.split())
+
+    assert callable(args.func)
+
+
+def test_every_command_and_option_is_on_the_page() -> None:
+    [group] = offsets_commands()
+    page = PAGE.read_text()
+    assert isinstance(group, GroupCommand)
+
+    for each in group.subcommands:
+        assert f"## {each.name}\n" in page
+        assert hasattr(acts, f"{each.name}_offsets")
+        for argument in each.args:
+            assert not argument.flags[-1].startswith("--") or any(flag in page for flag in argument.flags)
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    made = f"sqlite:///{tmp_path}/offsets.db"
+    store = open_store(made)
+    store.create()
+    store.close()
+    monkeypatch.setenv("AIRFLOW_CONN_SPARK_DEFAULT", json.dumps({"conn_type": "spark"}))
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps({"conn_type": "offsets", "extra": {"url": made}}))
+    return made
+
+
+def stored(url: str, group: str) -> Position | None:
+    store = open_store(url)
+    try:
+        return store.position(Stream(group, ("t",)))
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("copy", "--from", "store", "--to", "store"), "no group to go by"),
+        (("copy", "--from", "store", "--to", "store", "-g", "g"), "no topics to go by"),
+        (("export", "--from", "store", "-t", "t"), "no group to go by"),
+        (("export", "--from", "spark_default", "-g", "g", "-t", "t"), "connection 'spark_default' of type 'spark'"),
+        (("export", "--from", "nowhere", "-g", "g", "-t", "t"), "no connection 'nowhere'"),
+        (("export", "--from", "kafka:nowhere", "-g", "g", "-t", "t"), "no connection 'nowhere'"),
+        (("export", "--from", "kafka:store", "-g", "g", "-t", "t"), "connection 'store' of type 'offsets'"),
+        (("export", "--from", "redis://h:1/0", "-g", "g", "-t", "t"), "a store URL that begins with 'redis'"),
+        (
+            ("export", "--from", f"postgresql://u:{SECRET}@h/d", "-g", "g", "-t", "t"),
+            "a URL of a postgresql store with a password in it",
+        ),
+        (("export", "--from", "store", "-g", "g", "-t", "t"), "group 'g' has nothing stored"),
+        (("import", "/no/such/file", "--to", "store"), "/no/such/file: "),
+        (("compare", "--pipeline", "p", "--file", "/no/pipelines.yaml"), "/no/pipelines.yaml is not there"),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "--accept-skipped", "t"),
+            "--accept-skipped 't'",
+        ),
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_a_sentence(
+    words: tuple[str, ...], says: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert "do this:" in printed.err
+    assert SECRET not in printed.err + printed.out
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    (tmp_path / "two.csv").write_text("a,t,0,5\nb,t,0,6\n")
+    return str(tmp_path / "two.csv")
+
+
+def test_several_groups_are_all_looked_at_before_the_first_is_written(
+    url: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(url)
+    assert isinstance(store, SqlStore)
+    store.write(Stream("b", ("t",)), Position({TopicPartition("t", 0): 1}), expected=None)
+    store.close()
+
+    assert run("import", file, "--to", "store", "--apply") == 1
+    assert stored(url, "a") is None
+    printed = capsys.readouterr()
+    assert "5 offsets of 't' would be skipped" in printed.out
+    assert "Written: nothing." in printed.out
+
+    assert run("import", file, "--to", "store", "--apply", "--accept-skipped", "t=5") == 0
+    assert stored(url, "a") == Position({TopicPartition("t", 0): 5})
+    assert stored(url, "b") == Position({TopicPartition("t", 0): 6})
+
+
+def test_what_was_written_before_a_store_refused_is_said(
+    url: str, file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _refuse_second_write(monkeypatch, StoreInUse(seen="a member in the group", expected="none", do="stop the job"))
+
+    assert run("import", file, "--to", "store", "--apply", "-o", "json") == 1
+
+    printed = capsys.readouterr()
+    assert [each["written"] for each in json.loads(printed.out)] == [True, False]
+    assert "StoreInUse: a member in the group" in printed.err
+
+
+def test_an_interrupt_ends_with_130_and_says_what_was_written(
+    url: str, file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _refuse_second_write(monkeypatch, KeyboardInterrupt())
+
+    assert run("import", file, "--to", "store", "--apply") == 130
+
+    printed = capsys.readouterr()
+    assert "Written: a." in printed.out
+    assert "interrupted" in printed.err
+    assert stored(url, "b") is None
+
+
+def _refuse_second_write(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    write: Callable[..., None] = SqlStore.write
+
+    def refusing(self: SqlStore, stream: Stream, *arguments: Any, **more: Any) -> None:
+        if stream.group_id == "b":
+            raise error
+        write(self, stream, *arguments, **more)
+
+    monkeypatch.setattr(SqlStore, "write", refusing)
