@@ -1,5 +1,9 @@
 package org.example.dstream;
 
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -28,11 +32,11 @@ import org.apache.spark.streaming.kafka010.OffsetRange;
  * again; none is left out.
  */
 public final class Job {
-    private final String output;
+    private final Path output;
     private final List<OffsetStore> stores;
     private IllegalStateException failure;
 
-    private Job(String output, List<OffsetStore> stores) {
+    private Job(Path output, List<OffsetStore> stores) {
         this.output = output;
         this.stores = stores;
     }
@@ -52,7 +56,7 @@ public final class Job {
             JavaInputDStream<ConsumerRecord<byte[], byte[]>> stream = KafkaUtils.createDirectStream(
                     context, LocationStrategies.PreferConsistent(), start.strategy(options, consumer(options)));
             stores.forEach(store -> store.attach((CanCommitOffsets) stream.inputDStream()));
-            stream.foreachRDD(new Job(options.output(), stores)::process);
+            stream.foreachRDD(new Job(Files.createDirectories(Path.of(options.output())), stores)::process);
             stopOnShutdown(context, conf.getBoolean("spark.streaming.stopGracefullyOnShutdown", true));
             context.start();
             context.awaitTermination();
@@ -82,7 +86,7 @@ public final class Job {
         }
         try {
             OffsetRange[] ranges = ((HasOffsetRanges) records.rdd()).offsetRanges();
-            write(records, ranges, time.milliseconds());
+            write(records, time.milliseconds());
             for (OffsetStore store : stores) {
                 store.save(ranges, time.milliseconds());
             }
@@ -92,20 +96,18 @@ public final class Job {
         }
     }
 
-    /** One folder a batch. Hadoop writes it under a temporary name and puts _SUCCESS into it when it is whole. */
-    private void write(JavaRDD<ConsumerRecord<byte[], byte[]>> records, OffsetRange[] ranges, long batchTimeMs) {
-        long count = 0;
-        for (OffsetRange range : ranges) {
-            count += range.count();
-        }
-        if (count > 0) {
-            records.map(record -> String.join(
-                            "\t",
-                            record.topic(),
-                            Integer.toString(record.partition()),
-                            Long.toString(record.offset()),
-                            Long.toString(batchTimeMs)))
-                    .saveAsTextFile(output + "/" + batchTimeMs);
+    /** One file a batch, which has its name once it is whole. */
+    private void write(JavaRDD<ConsumerRecord<byte[], byte[]>> records, long batchTimeMs) throws IOException {
+        List<String> lines = records.map(record -> String.join(
+                        "\t",
+                        record.topic(),
+                        Integer.toString(record.partition()),
+                        Long.toString(record.offset()),
+                        Long.toString(batchTimeMs)))
+                .collect();
+        if (!lines.isEmpty()) {
+            Path draft = Files.write(output.resolve(batchTimeMs + ".partial"), lines);
+            Files.move(draft, output.resolve(batchTimeMs + ".tsv"), StandardCopyOption.ATOMIC_MOVE);
         }
     }
 

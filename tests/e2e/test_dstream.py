@@ -1,0 +1,134 @@
+"""A job of the deck's own kind keeps what ``docs/dstream.md`` says of it, with no product near it.
+
+The three cases of a start, the stop by SIGTERM in the middle of a backlog, and a batch that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import happybase
+import pytest
+
+from airflow_provider_offsets.core.pipeline import StopLadder
+from stack import maven
+from tests.e2e.conftest import endpoint
+from tests.e2e.dstream_lab import TABLE, DStreamLab
+from tests.e2e.lab import Lab
+
+BY_SIGNAL = StopLadder(signal_timeout_s=60)
+ENDED_BY_SIGTERM = 128 + 15  # of a JVM that has run its shutdown hooks
+
+
+@pytest.fixture
+def make_dstream(make_lab: Callable[..., Lab]) -> Callable[..., DStreamLab]:
+    """Give a function that makes a lab of the job, with a topic of two partitions."""
+    if not maven.is_current("dstream"):
+        words = "jobs/dstream is not built as it is now: python3 -m stack jars dstream"
+        pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
+    servers = {"thrift": endpoint("hbase", "thrift"), "zookeeper": endpoint("hbase", "zookeeper")}
+    host, _, port = servers["thrift"].partition(":")
+    with closing(happybase.Connection(host, int(port))) as connection:
+        if TABLE.encode() not in connection.tables():
+            connection.create_table(TABLE, {"offsets": {}})
+
+    def make(**settings: Any) -> DStreamLab:
+        lab = make_lab(kind=DStreamLab, partitions=2, ladder=BY_SIGNAL, **servers, **settings)
+        assert isinstance(lab, DStreamLab)
+        return lab
+
+    return make
+
+
+def stop_in_a_backlog(lab: DStreamLab) -> None:
+    """The first start: nothing is stored, so it begins at the earliest record. SIGTERM comes in the middle."""
+    lab.records_per_s = 40
+    lab.produce(1_000, 0, 1)
+    lab.start()
+    lab.wait_for_batches(3)
+
+    assert lab.stop() == ENDED_BY_SIGTERM
+
+    read = set(lab.evidence())
+    assert read == {(partition, offset) for partition, end in lab.ends.items() for offset in range(end)}
+    assert lab.lost, "it stopped before the end of the backlog, or there was nothing to see"
+    assert lab.read_again == 0
+
+
+def grow_and_start_again(lab: DStreamLab) -> None:
+    """The third case: a new partition with records in it, and new records in the old ones."""
+    lab.records_per_s = 10_000
+    lab.grow(3)
+    lab.produce(50, 0, 1, 2)
+    lab.start()
+    lab.wait_until_read()
+
+
+def test_hbase_loses_and_repeats_nothing_over_a_stop_and_growth(make_dstream: Callable[..., DStreamLab]) -> None:
+    lab = make_dstream(keeps="hbase", strategy="subscribe")
+    for neighbour in (lab.topic, f"{lab.group}:0", f"{lab.group}:1790", f"{lab.group}2"):
+        lab.put_row(neighbour, 1_999_999_999_999, 700)
+
+    stop_in_a_backlog(lab)
+    at_rest = lab.stored_in_hbase()
+    assert at_rest[-1] == lab.ends
+    assert at_rest == sorted(at_rest, key=lambda row: row[0]), "each row is a batch further"
+    grow_and_start_again(lab)
+    assert lab.stop() == ENDED_BY_SIGTERM
+
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.stored_in_hbase()[-1] == {0: 1_050, 1: 1_050, 2: 50}
+
+
+def test_zookeeper_loses_and_repeats_nothing_over_a_stop_and_growth(make_dstream: Callable[..., DStreamLab]) -> None:
+    lab = make_dstream(keeps="zookeeper", strategy="assign")
+
+    stop_in_a_backlog(lab)
+    assert lab.stored_in_zookeeper() == lab.ends
+    grow_and_start_again(lab)
+    assert lab.stop() == ENDED_BY_SIGTERM
+
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.stored_in_zookeeper() == {0: 1_050, 1: 1_050, 2: 50}
+
+
+def test_kafka_repeats_the_batches_that_were_not_committed(make_dstream: Callable[..., DStreamLab]) -> None:
+    lab = make_dstream(keeps="kafka,hbase", strategy="subscribe-pattern")
+
+    stop_in_a_backlog(lab)
+    batches, committed = lab.stored_in_hbase(), lab.stored_in_kafka()
+    assert batches[-1] == lab.ends, "HBase beside it has the truth"
+    assert committed in batches[:-1], "the end of an earlier batch: the commit of the last one was never sent"
+    behind = sum(lab.ends[partition] - committed[partition] for partition in lab.ends)
+    grow_and_start_again(lab)
+    assert lab.stop() == ENDED_BY_SIGTERM
+
+    assert lab.lost == set()
+    assert lab.read_again == behind
+
+
+def test_no_batch_is_run_after_one_that_failed(make_dstream: Callable[..., DStreamLab]) -> None:
+    lab = make_dstream(keeps="hbase,zookeeper", records_per_s=40)
+    lab.produce(1_000, 0, 1)
+    lab.start()
+    lab.wait_for_batches(1)
+    # A folder where the file of a batch to come is to be: that batch fails, and no other.
+    fails_ms = (time.time_ns() // 1_000_000 // lab.batch_ms + 4) * lab.batch_ms
+    (lab.home / f"{fails_ms}.tsv").mkdir()
+
+    assert lab.exit_code() == 1
+    assert f"batch {fails_ms} failed" in (lab.home / "driver.log").read_text()
+    assert lab.stored_in_hbase()[-1] == lab.stored_in_zookeeper() == lab.ends
+
+    (lab.home / f"{fails_ms}.tsv").rmdir()
+    lab.records_per_s = 10_000
+    lab.start()
+    lab.wait_until_read()
+    assert lab.lost == set()
+    assert lab.read_again == 0
