@@ -1,0 +1,295 @@
+"""A seeded checkpoint takes the place of another one: whole or not at all, whatever cuts it off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.snapshot import UNSTARTED
+from airflow_provider_offsets.errors import CheckpointError, WorldChanged
+from airflow_provider_offsets.stores import checkpoint_files
+from airflow_provider_offsets.stores.checkpoint import (
+    LocalCheckpoint,
+    LogEntry,
+    close,
+    log_entries,
+    open_checkpoint,
+    read_state,
+)
+from airflow_provider_offsets.stores.swap import cut_off_swap, swap_in
+from tests.unit.core.worlds import at
+
+COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
+SWAP: dict[str, Any] = {"tag": "t1", "query_id": "query-1", "last_batch_id": 5, "start": at(30, 60)}
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as a test can have it."""
+
+
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is read back by this very process."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A checkpoint that has committed batch 4 and planned batch 5, of a Kafka and a file source."""
+    folder = tmp_path / "checkpoint"
+    files = {"metadata": '{"id":"query-1"}', "sources/0/0": f"\0v1\n{at(0, 0).to_json()}", "sources/1/0": "v1\nfiles"}
+    for number, ends in ((3, at(10, 10)), (4, at(40, 60)), (5, at(50, 70))):
+        entry = LogEntry({"batchTimestampMs": number, "conf": {"a": "b"}}, (ends, f'{{"logOffset":{number}}}'))
+        files[f"offsets/{number}"] = entry.to_text()
+    files |= {f"commits/{number}": COMMIT for number in (3, 4)}
+    write(folder, files)
+    return folder
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def beside(place: Path) -> list[str]:
+    return sorted(each.name for each in place.parent.iterdir())
+
+
+def test_it_goes_on_at_the_start_with_later_ids(place: Path) -> None:
+    assert swap_in(str(place), **SWAP) == 7
+
+    state = read_state(LocalCheckpoint(str(place)))
+    assert state is not None
+    assert (state.query_id, state.committed_batch_id, state.committed) == ("query-1", 6, at(30, 60))
+    assert (state.planned, state.closed_by) == (None, None)
+
+
+def test_the_old_one_stays_beside_it_and_is_closed(place: Path) -> None:
+    before = tree(place)
+
+    swap_in(str(place), **SWAP)
+
+    assert beside(place) == ["checkpoint", "checkpoint-before-t1"]
+    after = tree(place.with_name("checkpoint-before-t1"))
+    assert {name: text for name, text in after.items() if name in before} == before
+    assert set(after) - set(before) == {"offsets/6"}
+    [*_, (_, plant, _)] = log_entries(LocalCheckpoint(f"{place}-before-t1"))
+    assert plant.closed_by == "t1"
+
+
+def test_another_source_goes_on_where_the_query_stands_not_where_it_was_in_flight(place: Path) -> None:
+    swap_in(str(place), **SWAP)
+
+    [(_, seeded, _), _] = log_entries(LocalCheckpoint(str(place)))
+    assert seeded.sources == (at(30, 60), '{"logOffset":4}')
+    assert (place / "sources/1/0").read_text() == "v1\nfiles"
+
+
+@pytest.mark.parametrize("what_it_writes_next", ["commits/5", "offsets/6"])
+def test_a_driver_on_the_old_one_finds_its_next_file_written(place: Path, what_it_writes_next: str) -> None:
+    """Spark dies of that (``CONCURRENT_STREAM_LOG_UPDATE``): of the batch that it runs, or of its next one."""
+    swap_in(str(place), **SWAP)
+
+    assert LocalCheckpoint(str(place)).create(what_it_writes_next, "") is False
+
+
+def test_where_nothing_is_the_seeded_one_is_put(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoint"
+
+    for _ in range(2):
+        assert swap_in(str(place), **{**SWAP, "last_batch_id": UNSTARTED}) == 2
+        assert beside(place) == ["checkpoint"]
+
+    state = read_state(LocalCheckpoint(str(place)))
+    assert state is not None
+    assert state.committed == at(30, 60)
+
+
+def test_a_folder_that_is_empty_or_begun_is_moved_aside(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoint"
+    write(place, {"metadata": '{"id":"query-1"}'})
+
+    swap_in(str(place), **{**SWAP, "last_batch_id": UNSTARTED})
+
+    assert beside(place) == ["checkpoint", "checkpoint-before-t1"]
+
+
+def test_done_again_it_changes_nothing(place: Path) -> None:
+    swap_in(str(place), **SWAP)
+    first = tree(place.parent)
+
+    assert swap_in(str(place), **SWAP) == 7
+
+    assert tree(place.parent) == first
+
+
+@pytest.mark.parametrize("writes", range(12))
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_cut_off_at_any_write_it_is_finished_by_the_same_call(
+    place: Path, writes: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven files, the one that closes, two moves; the last rows show that the test reaches the end."""
+    expected = _swapped_elsewhere(place)
+    left = [writes]
+    finished = _run(place, left, when, monkeypatch)
+    assert finished is (left[0] >= 0)
+    monkeypatch.undo()
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+    if not place.exists():
+        assert cut_off_swap(str(place)) == "t1"
+    else:
+        assert cut_off_swap(str(place)) is None
+        state = read_state(LocalCheckpoint(str(place)))
+        assert state is not None
+        assert state.committed in (at(40, 60), at(30, 60)), "the old one, or the seeded one: never a half"
+    assert swap_in(str(place), **SWAP) == 7
+
+    assert tree(place.parent) == expected
+    assert cut_off_swap(str(place)) is None
+
+
+def _swapped_elsewhere(place: Path) -> dict[str, bytes]:
+    whole = place.parent / "whole"
+    write(whole / "checkpoint", {name: text.decode() for name, text in tree(place).items()})
+    swap_in(str(whole / "checkpoint"), **SWAP)
+    found = tree(whole)
+    for each in sorted(whole.rglob("*"), reverse=True):
+        each.unlink() if each.is_file() else each.rmdir()
+    whole.rmdir()
+    return found
+
+
+def _run(place: Path, left: list[int], when: str, monkeypatch: pytest.MonkeyPatch) -> bool:
+    def fused(act: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0 and when == "before":
+                raise Killed
+            given = act(*arguments)
+            if left[0] < 0:
+                raise Killed
+            return given
+
+        return run
+
+    monkeypatch.setattr(LocalCheckpoint, "create", fused(LocalCheckpoint.create))
+    monkeypatch.setattr(LocalCheckpoint, "move_to", fused(LocalCheckpoint.move_to))
+    try:
+        swap_in(str(place), **SWAP)
+    except Killed:
+        return False
+    return True
+
+
+def test_a_batch_that_was_planned_meanwhile_is_not_moved_aside(place: Path) -> None:
+    write(place, {"offsets/6": (place / "offsets/5").read_text(), "commits/5": COMMIT})
+
+    with pytest.raises(WorldChanged, match="has batch 6, and batch 5 was its last one"):
+        swap_in(str(place), **SWAP)
+
+    state = read_state(LocalCheckpoint(str(place)))
+    assert state is not None
+    assert (state.committed_batch_id, state.planned_batch_id) == (5, 6)
+
+
+def test_a_batch_that_is_planned_while_it_is_closed_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = LocalCheckpoint.create
+
+    def late(files: LocalCheckpoint, path: str, text: str) -> bool:
+        if files.location == str(place):
+            write(place, {path: (place / "offsets/5").read_text()})
+        return create(files, path, text)
+
+    monkeypatch.setattr(LocalCheckpoint, "create", late)
+
+    with pytest.raises(WorldChanged, match="offsets/6 appeared while the checkpoint was closed"):
+        swap_in(str(place), **SWAP)
+    assert "checkpoint-before-t1" not in beside(place)
+
+
+def test_one_that_was_closed_before_is_moved(place: Path) -> None:
+    close(LocalCheckpoint(str(place)), "another operation, that got no further")
+
+    assert swap_in(str(place), **SWAP) == 7
+
+
+def test_state_is_not_left_behind(place: Path) -> None:
+    write(place, {"state/0/0/1.delta": "x"})
+    before = tree(place.parent)
+
+    with pytest.raises(CheckpointError, match="holds state that belongs to its offsets"):
+        swap_in(str(place), **SWAP)
+
+    assert tree(place.parent) == before
+
+
+def test_what_somebody_put_there_between_the_moves_is_not_moved_over(place: Path) -> None:
+    swap_in(str(place), **SWAP)
+    place.rename(f"{place}-seeded-t1")
+    write(place, {"metadata": '{"id":"somebody"}'})
+    before = tree(place.parent)
+
+    with pytest.raises(WorldChanged, match="something is at"):
+        swap_in(str(place), **SWAP)
+
+    assert tree(place.parent) == before
+
+
+def test_another_swap_does_not_begin_in_the_middle_of_one(place: Path) -> None:
+    swap_in(str(place), **SWAP)
+    place.rename(f"{place}-seeded-t1")
+    before = tree(place.parent)
+
+    with pytest.raises(WorldChanged, match="the swap 't1' was cut off"):
+        swap_in(str(place), **{**SWAP, "tag": "t2"})
+
+    assert tree(place.parent) == before
+
+
+@pytest.mark.parametrize("neighbour", ["checkpoint2-before-t1", "checkpoint-before", "other-checkpoint-before-t1"])
+def test_a_neighbours_swap_is_not_taken_for_its_own(tmp_path: Path, neighbour: str) -> None:
+    for name in (neighbour, neighbour.replace("before", "seeded")):
+        (tmp_path / name).mkdir()
+
+    assert cut_off_swap(str(tmp_path / "checkpoint")) is None
+
+
+def test_an_object_store_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="a file system that moves a folder in one step"):
+        swap_in("memory://nowhere/checkpoint", **SWAP)
+    assert not open_checkpoint("memory://nowhere/checkpoint-seeded-t1").exists()
+
+
+def test_a_slash_at_the_end_changes_nothing(place: Path) -> None:
+    swap_in(f"{place}/", **SWAP)
+
+    assert beside(place) == ["checkpoint", "checkpoint-before-t1"]
+
+
+def test_hdfs_moves_a_folder_into_one_that_is_there_and_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its ``rename`` does where the target is a folder; here between our look and the move."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    monkeypatch.setattr(checkpoint_files, "MOVING", {"memory"})
+    memory.pipe_file("/hdfs/seeded/metadata", b"{}")
+    seeded = open_checkpoint("memory://hdfs/seeded")
+
+    def into(_: Any, source: str, target: str) -> None:
+        memory.pipe_file(f"{target}/seeded/metadata", b"{}")
+        memory.rm(source, recursive=True)
+
+    monkeypatch.setattr(type(memory), "mv", into)
+
+    with pytest.raises(WorldChanged, match="something is at memory://hdfs/checkpoint"):
+        seeded.move_to("memory://hdfs/checkpoint")
+    memory.rm("/hdfs", recursive=True)
