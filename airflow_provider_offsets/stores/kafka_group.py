@@ -1,4 +1,4 @@
-"""The committed offsets of a consumer group, read and set through confluent_kafka's AdminClient.
+"""The committed offsets of a consumer group, read and set through confluent_kafka's clients.
 
 Jobs on Kafka's own consumer, and DStreams with ``commitAsync``, keep their position here. Kafka keeps one position and
 no history, deletes it some days after the group's last member left, and cannot compare and set.
@@ -28,7 +28,7 @@ from airflow_provider_offsets.errors import (
     StoreInUse,
     WorldChanged,
 )
-from airflow_provider_offsets.kafka.calls import AdminCalls, Clients, Commit, code_of
+from airflow_provider_offsets.kafka.calls import SILENCE, AdminCalls, Clients, Commit, code_of
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.stores import rules
 
@@ -182,8 +182,8 @@ class KafkaGroupStore:
             return
         if any(code_of(each) in _HAS_MEMBERS for each in refused):
             raise _in_use(group_id, f"got a member before the write ({refused[0].args[0].name()})")
-        if denied := [each for each in refused if code_of(each) in _DENIED]:
-            raise self._calls.refusal(denied[0], f"consumer group {group_id!r}")
+        if told := [each for each in refused if code_of(each) in _DENIED | SILENCE]:
+            raise self._calls.refusal(told[0], f"consumer group {group_id!r}")
         if isinstance(answer, KafkaException):
             raise self._calls.refusal(answer, f"consumer group {group_id!r}")
         named = [

@@ -55,9 +55,9 @@ def parse_url(url: str) -> Address:
         raise _refused("a ZooKeeper URL whose hosts cannot be read")
     if "?" in rest or "#" in rest or bool(user) != bool(password):
         raise _refused("a ZooKeeper URL with options, or with a user or a password alone")
-    for name in chroot.split("/") if chroot else ():
-        if not is_znode_name(name):
-            raise _refused(f"a ZooKeeper URL whose chroot has the part {name!r}")
+    # A password that was not quoted ends up behind the hosts.
+    if "@" in path or not all(is_znode_name(name) for name in (chroot.split("/") if chroot else ())):
+        raise _refused("a ZooKeeper URL whose chroot cannot be the path of a znode")
     return Address(
         ",".join(f"{each[1]}{each[2] or ':2181'}" for each in named if each),
         f"/{chroot}" if chroot else "",
@@ -122,7 +122,4 @@ def offset_of(path: str, value: bytes) -> int:
 
 
 def _refused(seen: str) -> InputRefused:
-    # What the URL holds is not shown but for harmless parts: a part of a password may stand anywhere in a wrong one.
-    return InputRefused(
-        seen=seen, expected=f"{FORM}; the user and the password in the connection", do="correct the URL"
-    )
+    return InputRefused(seen=seen, expected=f"{FORM}; login and password in the connection", do="correct the URL")
