@@ -133,7 +133,7 @@ def test_nothing_asks_the_admin_client_for_commits() -> None:
 
 
 def test_the_admin_client_still_crashes(tmp_path: Path) -> None:
-    """Once this fails, librdkafka is mended, and its admin client may be asked again. A core file may be left behind."""
+    """Once this fails, librdkafka is mended, and its admin client may be asked again."""
     asking = (
         "from tests.unit.kafka.test_coordinator import *\n"
         "cluster = MockCluster()\n"
