@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 from stack import maven, needs, server, state
@@ -61,24 +62,30 @@ def start() -> None:
     """Start the master (with region server and ZooKeeper in it), then Thrift, and wait until a call works."""
     zookeeper = free(2181)
     thrift = free(9090, besides=[zookeeper])
-    CONF.mkdir(parents=True, exist_ok=True)
-    (CONF / "hbase-site.xml").write_text(_site(_settings(zookeeper=zookeeper, thrift=thrift)), encoding="utf-8")
-    classpath = f"{CONF}:{maven.fetch(NAME)}/*"
-    java = [
-        needs.java(),
-        *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENS),
-        *_LOGGING,
-        "-cp",
-        classpath,
-    ]
+    configure(CONF, _settings(zookeeper=zookeeper, thrift=thrift))
     entry: state.Entry = {"thrift": f"{HOST}:{thrift}", "zookeeper": f"{HOST}:{zookeeper}"}
 
-    master = [*java, "-Xmx1g", "org.apache.hadoop.hbase.master.HMaster", "start"]
+    master = [*_java(CONF), "-Xmx1g", "org.apache.hadoop.hbase.master.HMaster", "start"]
     server.launch(NAME, master, entry, cwd=HOME)
     server.wait(NAME, entry, lambda: _zookeeper_answers(zookeeper), part="ZooKeeper", limit=60)
-    gateway = [*java, "-Xmx512m", "org.apache.hadoop.hbase.thrift.ThriftServer", "start"]
-    server.launch(NAME, gateway, entry, name="hbase-thrift", cwd=HOME)
+    server.launch(NAME, thrift_server(CONF), entry, name="hbase-thrift", cwd=HOME)
     server.wait(NAME, entry, lambda: answers(entry), name="hbase-thrift", part="Thrift", limit=90)
+
+
+def configure(conf: Path, settings: dict[str, str | int]) -> None:
+    """Write the settings of an HBase process into its folder."""
+    conf.mkdir(parents=True, exist_ok=True)
+    (conf / "hbase-site.xml").write_text(_site(settings), encoding="utf-8")
+
+
+def thrift_server(conf: Path) -> list[str]:
+    """The command line of a Thrift server with the settings in that folder."""
+    return [*_java(conf), "-Xmx512m", "org.apache.hadoop.hbase.thrift.ThriftServer", "start"]
+
+
+def _java(conf: Path) -> list[str]:
+    opens = (f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENS)
+    return [needs.java(), *opens, *_LOGGING, "-cp", f"{conf}:{maven.fetch(NAME)}/*"]
 
 
 def _settings(*, zookeeper: int, thrift: int) -> dict[str, str | int]:

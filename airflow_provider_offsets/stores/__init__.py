@@ -28,7 +28,7 @@ def open_store(url: str) -> OffsetStore:
     """Give the store that the URL names. Nothing is created, and no connection is made before the first call.
 
     ``sqlite:////absolute/path.db``, ``postgresql://user:password@host:5432/database`` or
-    ``hbase://thrift-host:9090/table``, with ``?transport=framed``, ``protocol=compact``, ``tls=true`` and
+    ``hbase://thrift-host:9090/table``, with ``?transport=framed`` (or ``http``), ``protocol=compact``, ``tls=true`` and
     ``ca=/path/of/authority.pem`` where the Thrift server is set up so.
 
     :raises InputRefused: none of these.

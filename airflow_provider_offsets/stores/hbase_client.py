@@ -42,16 +42,16 @@ class HBaseClient:
             import happybase  # noqa: F401  # its import makes the module of Thrift's types below
         except ModuleNotFoundError as error:
             raise client_missing("happybase>=1.3,<2", "HBase") from error
-        from thriftpy2.protocol.exc import TProtocolException
-        from thriftpy2.thrift import TApplicationException
-        from thriftpy2.transport import TTransportException
+        from thriftpy2.protocol.cybin import ProtocolError  # type: ignore[attr-defined]
+        from thriftpy2.thrift import TApplicationException, TException
 
         # A module that happybase makes from its Hbase.thrift when it is imported: no file of that name exists.
         thrift = importlib.import_module("Hbase_thrift")
         self._mutation = thrift.Mutation
         self._exists = thrift.AlreadyExists
-        self._refused = (thrift.IOError, TApplicationException)
-        self._broken = (TTransportException, TProtocolException, OSError, EOFError)
+        self._refused = (thrift.IOError, thrift.IllegalArgument, TApplicationException)
+        # ProtocolError is no TException: bytes that are no Thrift message, as from a server of another kind.
+        self._broken = (TException, ProtocolError, OSError, EOFError)
         self._connect: Callable[[], Any] = functools.partial(transport.connect, host, port, timeout_s=timeout_s)
         self._where = f"HBase by Thrift at {host}:{port}"
         self._transport = transport

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.stores.hbase_http import HttpTransport
 
-_CHOICES = {"transport": ("buffered", "framed"), "protocol": ("binary", "compact"), "tls": ("false", "true")}
-_EXPECTED = "transport=buffered|framed, protocol=binary|compact, tls=true|false, and with TLS ca=/path/of/authority.pem"
+_CHOICES = {"transport": ("buffered", "framed", "http"), "protocol": ("binary", "compact"), "tls": ("false", "true")}
+_EXPECTED = (
+    "transport=buffered|framed|http, protocol=binary|compact, tls=true|false, and with TLS ca=/path/of/authority.pem"
+)
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,13 @@ class Transport:
     """What a client has to know of the server's settings; as they are where nobody changed them."""
 
     transport: str = "buffered"
-    """``framed`` where ``hbase.regionserver.thrift.framed`` is true, or the server is not of the thread pool kind."""
+    """``framed`` where ``hbase.regionserver.thrift.framed`` is true, or the server is not of the thread pool kind;
+    ``http`` where ``hbase.regionserver.thrift.http`` is true."""
     protocol: str = "binary"
     """``compact`` where ``hbase.regionserver.thrift.compact`` is true."""
     tls: bool = False
-    """Where ``hbase.thrift.ssl.enabled`` is true. The server's certificate and its name are checked, always."""
+    """Over HTTP where ``hbase.thrift.ssl.enabled`` is true. HBase's server has no TLS without HTTP (seen in 2.6.1):
+    then it is that of a proxy before the server. The certificate and the name in it are checked, always."""
     ca: str = ""
     """A PEM file of the authorities to trust; empty for those that the system trusts."""
 
@@ -39,29 +44,36 @@ class Transport:
     def connect(self, host: str, port: int, *, timeout_s: float) -> Any:
         """Give an open happybase connection.
 
-        happybase knows no TLS, so its socket is changed for thriftpy2's. Not with that one's own TLS settings: they
-        leave the name in the certificate unchecked.
+        happybase knows neither TLS nor HTTP: then the socket below it is changed for another.
 
         :raises OSError: the authorities' file cannot be read.
         """
         import happybase
+        from happybase.connection import THRIFT_PROTOCOLS, THRIFT_TRANSPORTS, Hbase
         from thriftpy2.thrift import TClient
-        from thriftpy2.transport import TSSLSocket
 
+        transport = "buffered" if self.transport == "http" else self.transport
         timeout_ms = int(timeout_s * 1000)
         connection = happybase.Connection(
-            host, port, timeout=timeout_ms, autoconnect=False, transport=self.transport, protocol=self.protocol
+            host, port, timeout=timeout_ms, autoconnect=False, transport=transport, protocol=self.protocol
         )
-        if self.tls:
-            trusted = ssl.create_default_context(cafile=self.ca or None)
-            socket = TSSLSocket(  # type: ignore[no-untyped-call]
-                host, port, socket_timeout=timeout_ms, ssl_context=trusted
-            )
-            wrapped = happybase.connection.THRIFT_TRANSPORTS[self.transport](socket)
-            protocol = happybase.connection.THRIFT_PROTOCOLS[self.protocol](wrapped, decode_response=False)
-            connection.transport, connection.client = wrapped, TClient(happybase.connection.Hbase, protocol)
+        if self.tls or self.transport == "http":
+            connection.transport = THRIFT_TRANSPORTS[transport](self._socket(host, port, timeout_s))
+            protocol = THRIFT_PROTOCOLS[self.protocol](connection.transport, decode_response=False)
+            connection.client = TClient(Hbase, protocol)
         connection.open()
         return connection
+
+    def _socket(self, host: str, port: int, timeout_s: float) -> Any:
+        # Not thriftpy2's own TLS settings: they leave the name in the certificate unchecked.
+        trusted = ssl.create_default_context(cafile=self.ca or None) if self.tls else None
+        if self.transport == "http":
+            return HttpTransport(host, port, timeout_s=timeout_s, trusted=trusted)
+        from thriftpy2.transport import TSSLSocket
+
+        return TSSLSocket(  # type: ignore[no-untyped-call]
+            host, port, socket_timeout=int(timeout_s * 1000), ssl_context=trusted
+        )
 
 
 PLAIN = Transport()
@@ -71,8 +83,8 @@ PLAIN = Transport()
 def parse_options(query: str) -> Transport:
     """Give what the options of a URL say.
 
-    :raises InputRefused: an option or a value that is not known, one that is there twice, ``ca`` without TLS, or a
-        file of authorities that cannot be read.
+    :raises InputRefused: an option or a value that is not known, one that is there twice, two that exclude each other,
+        or a file of authorities that cannot be read.
     """
     given = urllib.parse.parse_qsl(query, keep_blank_values=True)
     names = [name for name, _ in given]
@@ -91,6 +103,8 @@ def parse_options(query: str) -> Transport:
         options.get("tls") == "true",
         options.get("ca", ""),
     )
+    if (found.transport, found.protocol) == ("http", "compact"):
+        raise _refused("transport=http with protocol=compact", "leave out the protocol: over HTTP it is always binary")
     if found.ca:
         _check_authorities(found)
     return found

@@ -64,7 +64,7 @@ def test_urls_that_name_no_store(url: str) -> None:
         ("?transport=framed", "?transport=framed"),
         ("?protocol=compact&transport=framed&tls=true", "?transport=framed&protocol=compact&tls=true"),
         ("?transport=buffered&protocol=binary&tls=false", ""),
-        ("?tls=true&ca={ca}", "?tls=true&ca={ca}"),
+        ("?transport=http&tls=true&ca={ca}", "?transport=http&tls=true&ca={ca}"),
     ],
 )
 def test_options_of_the_thrift_server(query: str, kept: str) -> None:
@@ -85,6 +85,7 @@ def test_options_of_the_thrift_server(query: str, kept: str) -> None:
         ("tls", "tls=''", "correct its value"),
         ("tls=true&tls=false", "option 'tls' 2 times", "give it once"),
         ("ca=/etc/ca.pem", "ca='/etc/ca.pem' without tls=true", "add tls=true"),
+        ("transport=http&protocol=compact", "transport=http with protocol=compact", "leave out the protocol"),
         ("tls=true&ca=", "ca=''", "correct its value"),
         ("tls=true&ca=/nowhere/ca.pem", "No such file", "PEM file"),
         (f"tls=true&ca={__file__}", f"ca={__file__!r}", "PEM file"),
@@ -95,7 +96,7 @@ def test_options_that_no_thrift_server_has(query: str, seen: str, do: str) -> No
         open_store(f"hbase://h:9090/t?{query}")
     assert seen in refused.value.seen
     assert do in refused.value.do
-    assert "transport=buffered|framed" in refused.value.expected
+    assert "transport=buffered|framed|http" in refused.value.expected
     assert "hunter2" not in str(refused.value)
 
 

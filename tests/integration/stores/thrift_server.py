@@ -1,0 +1,124 @@
+"""Thrift servers of the tests' own, with settings of their own, before the HBase that is up."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from stack import endpoints, hbase
+from stack.ports import HOST, free
+
+DEADLINE_S = 60
+PASSWORD = "changeit"
+
+
+class ThriftServer:
+    """One Thrift server; its files are in ``folder``."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        zookeeper, _, zookeeper_port = str(endpoints()["hbase"]["zookeeper"]).partition(":")
+        self.address = HOST, free(9190)
+        self._folder = folder
+        self._running: subprocess.Popen[bytes] | None = None
+        own: dict[str, str | int] = {
+            "hbase.zookeeper.quorum": zookeeper,
+            "hbase.zookeeper.property.clientPort": zookeeper_port,
+            "hbase.thrift.info.port": -1,
+            "hbase.thrift.ipaddress": HOST,
+            "hbase.regionserver.thrift.ipaddress": HOST,
+            "hbase.regionserver.thrift.port": self.address[1],
+        }
+        hbase.configure(folder / "conf", own | settings)
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        log = self._folder / "log"
+        with log.open("ab") as out:
+            command = hbase.thrift_server(self._folder / "conf")
+            self._running = subprocess.Popen(command, stdout=out, stderr=out, cwd=self._folder)
+        deadline = time.monotonic() + DEADLINE_S
+        while not self._answers():
+            told = log.read_text(errors="replace")[-2000:]
+            assert self._running.poll() is None, told
+            assert time.monotonic() < deadline, told
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it, and whatever connections it has."""
+        if self._running is not None:
+            self._running.kill()
+            self._running.wait(DEADLINE_S)
+            self._running = None
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=1):
+            return True
+        return False
+
+
+def make_keys(folder: Path) -> tuple[Path, Path]:
+    """Make a key store for a server at 127.0.0.1, and the PEM file of the authority that its clients are to trust."""
+    keys, authority = folder / "server.p12", folder / "ca.pem"
+    store = ["-alias", "thrift", "-keystore", str(keys), "-storepass", PASSWORD]
+    _run("keytool", "-genkeypair", *store, "-keyalg", "EC", "-dname", "CN=thrift", "-ext", "san=ip:127.0.0.1")
+    _run("keytool", "-exportcert", "-rfc", *store, "-file", str(authority))
+    return keys, authority
+
+
+def make_pem(keys: Path) -> Path:
+    """Give the certificate and its key as Python reads them."""
+    pem = keys.with_suffix(".pem")
+    _run("openssl", "pkcs12", "-in", str(keys), "-passin", f"pass:{PASSWORD}", "-nodes", "-out", str(pem))
+    return pem
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+class TlsProxy:
+    """A proxy that ends TLS before a server that has none."""
+
+    def __init__(self, target: tuple[str, int], pem: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        self._context = context
+        self._target = target
+        self._listener = socket.create_server((HOST, 0))
+        self.address: tuple[str, int] = self._listener.getsockname()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self) -> None:
+        """Take no new connection."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                plain, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            self._context.wrap_socket(plain, server_side=True) as near,
+            socket.create_connection(self._target) as far,
+        ):
+            answers = threading.Thread(target=_copy, args=(far.recv, near.sendall), daemon=True)
+            answers.start()
+            _copy(near.recv, far.sendall)
+            far.shutdown(socket.SHUT_RDWR)
+            answers.join()
+
+
+def _copy(take: Callable[[int], bytes], give: Callable[[bytes], object]) -> None:
+    with contextlib.suppress(OSError):
+        while part := take(65536):
+            give(part)
