@@ -21,6 +21,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka import TopicPartition as Asked
 from confluent_kafka.admin import AdminClient, NewTopic
+from kazoo.client import KazooClient
 
 import stack
 from airflow_provider_offsets.cli import acts
@@ -100,6 +101,19 @@ def hbase_table() -> Iterator[str]:
         if table.decode().startswith(name):
             connection.delete_table(table, disable=True)
     connection.close()
+
+
+@pytest.fixture
+def zookeeper() -> Iterator[str]:
+    """Give the URL of a chroot in ZooKeeper that is removed in the end."""
+    servers, name = endpoint("hbase", "zookeeper"), f"cli_{uuid.uuid4().hex[:10]}"
+    client = KazooClient(servers)
+    client.start(DEADLINE_S)
+    client.create(f"/{name}")
+    yield f"zookeeper://{servers}/{name}"
+    client.delete(f"/{name}", recursive=True)
+    client.stop()
+    client.close()
 
 
 def airflow(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -206,15 +220,16 @@ pipelines:
 def test_stores_that_disagree_are_told_from_those_that_agree(
     home: Path,
     servers: str,
+    zookeeper: str,
     make_topic: Callable[[int], str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     topic, group = make_topic(2), f"compare:{uuid.uuid4().hex[:8]}"
-    url = f"zookeeper://{endpoint('hbase', 'zookeeper')}"
-    monkeypatch.setenv("AIRFLOW_CONN_ZOOKEEPER_DEFAULT", json.dumps({"conn_type": "offsets", "extra": {"url": url}}))
+    connection = {"conn_type": "offsets", "extra": {"url": zookeeper}}
+    monkeypatch.setenv("AIRFLOW_CONN_ZOOKEEPER_DEFAULT", json.dumps(connection))
     (home / "pipelines.yaml").write_text(PIPELINE.format(topic=topic, group=group))
-    put(url, group, numbered(topic, 3, 1))
+    put(zookeeper, group, numbered(topic, 3, 1))
     commit(servers, group, numbered(topic, 3, 1))
 
     agreed = call(acts.compare_offsets, capsys, pipeline="demo")
@@ -242,12 +257,12 @@ def test_through_every_store_and_back(
     home: Path,
     servers: str,
     hbase_table: str,
+    zookeeper: str,
     make_topic: Callable[[int], str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     topic, group = make_topic(partitions), f"round:trip:{uuid.uuid4().hex[:8]}"
     position = numbered(topic, *(number % (RECORDS + 1) for number in range(partitions)))
-    zookeeper = f"zookeeper://{endpoint('hbase', 'zookeeper')}"
     put(zookeeper, group, position)
     stops = [zookeeper, hbase_table, "kafka_default", f"checkpoint:{home}/checkpoint", "offsets_default"]
 
