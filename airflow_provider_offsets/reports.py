@@ -14,6 +14,11 @@ from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"
 PLAN_HEADERS = ("topic", "partition", "begin", "end", "stored", "start", "replay", "skip", "lost", "reason")
+UNTOUCHED = (
+    "An untouched job, managed from what {ruling} says. Holds: it starts exactly here, new partitions at 0; one launch"
+    " at a time through this provider; nothing is lost. Lacks: no fence against a copy that is started by hand; a stop"
+    " may cut off a batch, which is read again; no history, so the audit goes by epochs."
+)
 AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "explanation")
 
 
@@ -41,6 +46,7 @@ def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
     lines = [
         f"Plan {plan.fingerprint} of {plan.pipeline}: start {plan.selector or 'as given'}, {plan.form.value}"
         f" ({plan.form_reason}).",
+        *([UNTOUCHED.format(ruling=plan.ruling)] if plan.ruling else []),
         _table(PLAN_HEADERS, rows, style),
         "; ".join(
             [f"In all: {plan.replay:,} to replay, {plan.skipped:,} to skip, {plan.lost:,} lost", *filter(None, also)]
@@ -74,6 +80,18 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
         f" unexplained={report.unexplained_count} replayed_at_most={report.replayed_at_most}",
     ]
     return "\n\n".join(lines)
+
+
+def stores_report(comparison: Comparison) -> str:
+    """Give the comparison where stores differ, and one line where they agree: for logs of something else."""
+    if comparison.count(Verdict.AGREE) < len(comparison.rows):
+        return comparison_report(comparison)
+    return "\n".join(
+        [
+            f"{len(comparison.rows):,} partitions agree in {', '.join(comparison.stores)}; {comparison.ruling} rules.",
+            *comparison.perishing,
+        ]
+    )
 
 
 def comparison_report(comparison: Comparison, style: str = TEXT) -> str:

@@ -110,7 +110,8 @@ class BegunBatch:
     @classmethod
     def of(cls, batch: Batch) -> BegunBatch:
         """Give the note of a batch that is planned."""
-        assert batch.batch_id is not None and batch.query_id is not None
+        assert batch.batch_id is not None
+        assert batch.query_id is not None
         return cls(batch.batch_id, batch.query_id, batch.batch_time_ms, batch.ranges)
 
     @property

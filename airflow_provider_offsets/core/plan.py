@@ -172,6 +172,8 @@ class RestartPlan:
     rows: tuple[PartitionPlan, ...]
     problems: tuple[Problem, ...]
     seen: Preconditions
+    ruling: str = ""
+    """The store that an untouched job is managed from; empty for a tracked one."""
     kept: Position | None = None
     """What the ruling store of an untouched job says itself: what a write expects to find there."""
     last_batch_id: int = UNSTARTED
@@ -248,6 +250,7 @@ def plan_restart(
         rows=rows,
         problems=problems,
         seen=Preconditions.of(seen),
+        ruling="" if seen.is_tracked else seen.kept[0].store,
         kept=None if seen.is_tracked else seen.kept[0].position,
         last_batch_id=_last_batch_id(seen),
         query_id=_query_id(seen),

@@ -10,6 +10,7 @@ from airflow.sdk import BaseHook
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.hooks.positions import open_kept
 from airflow_provider_offsets.kafka.java_options import spark_kafka_options
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import Secrets
@@ -17,13 +18,13 @@ from airflow_provider_offsets.runtime.settings import Secrets
 
 @contextmanager
 def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-    """Give the world of one operation on a pipeline, and close its store and its client of Kafka in the end."""
+    """Give the world of one operation on a pipeline, and close its stores and its client of Kafka in the end."""
     from airflow_provider_offsets.kafka.reader import KafkaReader
 
     store = OffsetsHook(pipeline.store_conn_id).get_conn()
     try:
-        with open_kafka(pipeline.kafka_conn_id) as clients:
-            yield World(pipeline, operation, store, KafkaReader(clients))
+        with open_kafka(pipeline.kafka_conn_id) as clients, open_kept(pipeline) as kept_in:
+            yield World(pipeline, operation, store, KafkaReader(clients), kept_in)
     finally:
         store.close()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
-from airflow_provider_offsets.core.selector import parse_selector
+from dataclasses import replace
+
+from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
+from airflow_provider_offsets.core.plan import Problem, RestartPlan, RestartPolicy, plan_restart
+from airflow_provider_offsets.core.selector import Committed, Shift, parse_selector
 from airflow_provider_offsets.operations.world import World
 
 PLAN = "plan"
+COMPARISON = "comparison"
 
 
 def make_plan(world: World, start: str, policy: RestartPolicy) -> RestartPlan:
@@ -23,8 +27,14 @@ def make_plan(world: World, start: str, policy: RestartPolicy) -> RestartPlan:
         if planned is not None:
             return planned
     seen = world.observe()
-    wanted = parse_selector(start, world.control.snapshot).choose(seen)
+    selector = parse_selector(start, world.control.snapshot)
+    wanted, conflicts = selector.choose(seen), tuple[Problem, ...]()
+    if isinstance(selector, Committed | Shift):  # left to the stores: what if they contradict each other?
+        settled, conflicts = settle(seen, policy.on_conflict)
+        wanted = settled if isinstance(selector, Committed) else wanted
     plan = plan_restart(wanted, seen, policy, selector=start)
+    plan = replace(plan, problems=(*conflicts, *plan.problems))
+    world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
     world.control.record_step(world.operation, PLAN, plan)
     return plan
 
@@ -32,3 +42,8 @@ def make_plan(world: World, start: str, policy: RestartPolicy) -> RestartPlan:
 def recorded_plan(world: World) -> RestartPlan | None:
     """Give the newest plan of the operation, or None."""
     return world.control.step(world.operation, PLAN, RestartPlan)
+
+
+def recorded_comparison(world: World) -> Comparison | None:
+    """Give what the newest plan of the operation saw in the pipeline's stores, or None."""
+    return world.control.step(world.operation, COMPARISON, Comparison)

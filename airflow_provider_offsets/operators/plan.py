@@ -10,10 +10,10 @@ from airflow_provider_offsets.core.plan import RestartPlan
 from airflow_provider_offsets.errors import PlanRefused
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
-from airflow_provider_offsets.operations.planning import make_plan
+from airflow_provider_offsets.operations.planning import make_plan, recorded_comparison
 from airflow_provider_offsets.operations.shipping import runtime_zip
 from airflow_provider_offsets.operators.base import PipelineOperator
-from airflow_provider_offsets.reports import MARKDOWN, plan_report
+from airflow_provider_offsets.reports import MARKDOWN, plan_report, stores_report
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -43,6 +43,9 @@ class PlanRestartOperator(PipelineOperator):
         if self.pipeline.tracked:
             runtime_zip(Path(self.pipeline.job.folder_for_logs))
         plan = make_plan(world, self.start, self.pipeline.policy)
+        comparison = recorded_comparison(world)
+        if comparison is not None:
+            self.log.info("\n%s", stores_report(comparison))
         self.log.info("\n%s", plan_report(plan))
         if plan.problems:
             raise PlanRefused(plan.problems)

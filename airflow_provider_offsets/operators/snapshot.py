@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.compare import Verdict, compare_stores
 from airflow_provider_offsets.operators.base import PipelineOperator
+from airflow_provider_offsets.reports import stores_report
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,11 +30,13 @@ class SnapshotOffsetsOperator(PipelineOperator):
         self.moment = moment
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``id``, ``position``, ``epoch`` and what was in flight."""
+        """Give ``id``, ``position``, ``epoch``, what was in flight, and of how many partitions the stores agree."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         snapshot = world.take_snapshot(self.moment, reason=self.reason or "", taken_at=now)
         seen = snapshot.seen
         self.log.info("Snapshot %s, taken at %s: %s", snapshot.id, snapshot.taken_at, snapshot.position.to_json())
+        comparison = compare_stores(seen)
+        self.log.info("\n%s", stores_report(comparison))
         return {
             "id": snapshot.id,
             "position": snapshot.position.to_plain(),
@@ -40,4 +44,5 @@ class SnapshotOffsetsOperator(PipelineOperator):
             "committed_batch_id": None if seen.checkpoint is None else seen.checkpoint.committed_batch_id,
             "in_flight": codec.plain(seen.in_flight),
             "cluster_id": seen.live.cluster_id,
+            "stores": {verdict.value: comparison.count(verdict) for verdict in Verdict},
         }
