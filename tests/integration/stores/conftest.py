@@ -7,7 +7,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import happybase
@@ -39,13 +39,15 @@ def raw(thrift: tuple[str, int]) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def table(raw: Any) -> Iterator[str]:
+def table(thrift: tuple[str, int]) -> Iterator[str]:
     """A name for the deck's table that no other module has. What begins with it is dropped afterwards."""
     name = f"stores_{uuid.uuid4().hex[:10]}"
     yield name
-    for made in raw.tables():
-        if made.decode().startswith(name):
-            raw.delete_table(made, disable=True)
+    # A connection of its own: the server closes one that was idle for a minute.
+    with closing(happybase.Connection(*thrift, timeout=60_000)) as connection:
+        for made in connection.tables():
+            if made.decode().startswith(name):
+                connection.delete_table(made, disable=True)
 
 
 @pytest.fixture(scope="module")
