@@ -14,6 +14,7 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.hooks.positions import open_kept_at
 from airflow_provider_offsets.operations.transferring import require_rest as require_rest_of
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import PositionStore
@@ -96,45 +97,30 @@ def opened(name: str) -> Iterator[PositionStore]:
         machine would see.
     """
     word, colon, rest = name.partition(":")
-    with contextlib.ExitStack() as stack:
-        if rest.startswith("//"):
-            yield _at(stack, _without_password(name))
-        elif colon and word == "checkpoint":
-            yield _checkpoint(rest)
-        elif colon and word == "kafka":
-            yield _group(stack, _connection(rest))
-        else:
-            yield _of(stack, _connection(name))
+    if rest.startswith("//"):
+        from airflow_provider_offsets.stores import open_positions
+
+        with contextlib.closing(open_positions(_without_password(name))) as store:
+            yield store
+    elif colon and word == "checkpoint":
+        from airflow_provider_offsets.stores.checkpoint_positions import CheckpointPositions
+
+        yield CheckpointPositions(rest)
+    else:
+        with open_kept_at(_known(name, only_kafka=bool(colon) and word == "kafka")) as kept:
+            yield kept
 
 
-def _of(stack: contextlib.ExitStack, connection: Connection) -> PositionStore:
-    if connection.conn_type == "offsets":
-        return _at(stack, OffsetsHook(connection.conn_id).url)
-    return _group(stack, connection)
-
-
-def _at(stack: contextlib.ExitStack, url: str) -> PositionStore:
-    from airflow_provider_offsets.stores import open_positions
-
-    return stack.enter_context(contextlib.closing(open_positions(url)))
-
-
-def _group(stack: contextlib.ExitStack, connection: Connection) -> PositionStore:
-    if connection.conn_type != "kafka":
+def _known(name: str, *, only_kafka: bool) -> str:
+    """The id of the connection, which is there and leads to a store."""
+    connection = _connection(name.partition(":")[2] if only_kafka else name)
+    if connection.conn_type not in (("kafka",) if only_kafka else ("offsets", "kafka")):
         raise InputRefused(
             seen=f"connection {connection.conn_id!r} of type {connection.conn_type!r}",
-            expected="a connection of type offsets or kafka",
+            expected="one of type kafka" if only_kafka else "one of type offsets or kafka",
             do="name another one; 'airflow connections list' shows them",
         )
-    from airflow_provider_offsets.stores.kafka_group import KafkaGroupStore
-
-    return KafkaGroupStore(stack.enter_context(open_kafka(connection.conn_id)))
-
-
-def _checkpoint(location: str) -> PositionStore:
-    from airflow_provider_offsets.stores.checkpoint_positions import CheckpointPositions
-
-    return CheckpointPositions(location)
+    return connection.conn_id
 
 
 def _without_password(url: str) -> str:
