@@ -135,12 +135,13 @@ def _is_for_the_plan(row: PartitionComparison, seen: Observation) -> bool:
 
 def _standing(seen: Observation) -> tuple[KeptPosition, ...]:
     """What the stores say, the ruling one put right for a tracked job: the newest row of its history may be of an epoch
-    that ended elsewhere than where the job stands now. So for an untouched job whose store was moved and that was not
-    started yet."""
+    that ended elsewhere than where the job stands now."""
     if not seen.kept:
         return (KeptPosition(HISTORY, HISTORY, seen.stored),)
+    if not seen.is_tracked:
+        return seen.kept
     ruling = replace(seen.kept[0], position=seen.stored)
-    if seen.is_tracked and seen.epoch is not None:
+    if seen.epoch is not None:
         has_run = seen.processed is not None and seen.processed.epoch == seen.epoch.number
         start = seen.processed.start if seen.processed is not None and has_run else None
         ruling = replace(ruling, before=None if start is None else seen.epoch.claim.start.updated(start))

@@ -8,7 +8,7 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Announced, Claim, Epoch, ProcessIdentity
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.snapshot import CheckpointState, Observation
+from airflow_provider_offsets.core.snapshot import CheckpointState, KeptPosition, Observation
 
 TOPIC = "flights"
 QUERY = "query-1"
@@ -50,3 +50,14 @@ def running(there: LiveTopics, stood: Position, **more: Any) -> Observation:
     """A pipeline that has processed and committed batch 4 up to ``stood`` in epoch 1."""
     facts = {"checkpoint": checkpoint(stood), "processed": processed(stood), "epoch": epoch(at(0, 0))}
     return seen(there, **{**facts, **more})
+
+
+def untouched(
+    there: LiveTopics, kept: Position | None, *, store: str = "checkpoint", perishes: str = "", **more: Any
+) -> Observation:
+    """A pipeline that is managed from what ``store`` says; the checkpoint says the same unless told otherwise."""
+    if store == "checkpoint" and kept is not None:
+        more.setdefault("checkpoint", checkpoint(kept))
+    if "ended" in more:
+        more.setdefault("epoch", epoch(at(0, 0)))
+    return seen(there, kept=(KeptPosition(store, store.partition("_")[0], kept, perishes=perishes),), **more)
