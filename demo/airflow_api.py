@@ -1,15 +1,21 @@
 """Airflow's REST API, as far as the demo and its check need it."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
 UNFINISHED = ("queued", "running")
+PATIENCE_S = 300.0
+"""How long a busy Airflow is asked again."""
+PAUSE_S = 0.5
 
 
 class Airflow:
     """One DAG of an Airflow whose simple auth manager lets everybody in (the stack's, on the loopback interface).
+
+    A request that gets no answer, or one of a server in trouble, is sent again: each of them may be sent twice.
 
     :param url: such as ``http://127.0.0.1:8080``.
     """
@@ -17,7 +23,7 @@ class Airflow:
     def __init__(self, url: str, dag_id: str) -> None:
         self.url, self.dag_id = url, dag_id
         # trust_env: a proxy of the environment does not lead to this machine.
-        self._client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
         token = self._json("GET", "/auth/token")["access_token"]
         self._client.headers["Authorization"] = f"Bearer {token}"
 
@@ -32,7 +38,7 @@ class Airflow:
 
     def is_known(self) -> bool:
         """Say whether Airflow has read the DAG."""
-        reply = self._client.get(f"/api/v2/dags/{self.dag_id}")
+        reply = self._sent("GET", f"/api/v2/dags/{self.dag_id}")
         return reply.status_code == httpx.codes.OK and not reply.json()["is_stale"]
 
     def import_errors(self) -> list[str]:
@@ -45,8 +51,9 @@ class Airflow:
         self._json("PATCH", f"/api/v2/dags/{self.dag_id}", {"is_paused": False})
 
     def trigger(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Begin a run."""
-        self._json("POST", self._runs, {"dag_run_id": run_id, "logical_date": None, "conf": dict(params)})
+        """Begin a run; one of that id that is there already is this one."""
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(params)}
+        _require_done(self._sent("POST", self._runs, body))
 
     def unfinished_runs(self) -> list[str]:
         """Give the ids of runs that are queued or run."""
@@ -56,6 +63,10 @@ class Airflow:
     def end_run(self, run_id: str) -> None:
         """Mark a run as failed, which ends its running tasks."""
         self._json("PATCH", f"{self._runs}/{run_id}", {"state": "failed"})
+
+    def end_task(self, run_id: str, task_id: str) -> None:
+        """Mark a task as done, whatever it waits for."""
+        _require_done(self._sent("PATCH", f"{self._runs}/{run_id}/taskInstances/{task_id}", {"new_state": "success"}))
 
     def state(self, run_id: str) -> str:
         """Give the state of a run."""
@@ -68,8 +79,10 @@ class Airflow:
 
     def result(self, run_id: str, task_id: str) -> Any:
         """Give what a task returned, or None if it returned nothing."""
-        reply = self._client.get(f"{self._runs}/{run_id}/taskInstances/{task_id}/xcomEntries/return_value")
-        return reply.json()["value"] if reply.status_code == httpx.codes.OK else None
+        reply = self._sent("GET", f"{self._runs}/{run_id}/taskInstances/{task_id}/xcomEntries/return_value")
+        if reply.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return _require_good(reply).json()["value"]
 
     def log_tail(self, run_id: str, task_id: str, lines: int = 25) -> str:
         """Give the last lines of what a task's newest try has logged."""
@@ -84,12 +97,35 @@ class Airflow:
         return f"/api/v2/dags/{self.dag_id}/dagRuns"
 
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        reply = self._client.request(method, path, json=body, headers={"Accept": "application/json"})
-        if reply.is_error:
-            raise httpx.HTTPStatusError(
-                f"{method} {path}: {reply.status_code} {reply.text[:500]}", request=reply.request, response=reply
-            )
-        return reply.json()
+        return _require_good(self._sent(method, path, body)).json()
+
+    def _sent(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                reply = self._client.request(method, path, json=body, headers={"Accept": "application/json"})
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if not reply.is_server_error or time.monotonic() > deadline:
+                    return reply
+            time.sleep(PAUSE_S)
+
+
+def _require_good(reply: httpx.Response) -> httpx.Response:
+    if reply.is_error:
+        asked = f"{reply.request.method} {reply.request.url.path}"
+        raise httpx.HTTPStatusError(
+            f"{asked}: {reply.status_code} {reply.text[:500]}", request=reply.request, response=reply
+        )
+    return reply
+
+
+def _require_done(reply: httpx.Response) -> None:
+    """A conflict is what a request meets that was carried out before, and its answer lost."""
+    if reply.status_code != httpx.codes.CONFLICT:
+        _require_good(reply)
 
 
 def _said(entry: Any) -> list[str]:

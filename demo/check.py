@@ -162,7 +162,7 @@ def problems(
     return said
 
 
-def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 120) -> dict[Place, set[int]]:
+def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> dict[Place, set[int]]:
     """Give every offset of the topic, by partition, read by a consumer that joins no group and commits nothing."""
     with closing(
         Consumer(
@@ -174,8 +174,8 @@ def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 120) -> d
             }
         )
     ) as consumer:
-        partitions = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
-        bounds = {each: consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=30) for each in partitions}
+        partitions = sorted(consumer.list_topics(topic, timeout=120).topics[topic].partitions)
+        bounds = {each: consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=120) for each in partitions}
         consumer.assign([TopicPartition(topic, each, begin) for each, (begin, _) in bounds.items()])
         return _read_until(consumer, topic, bounds, deadline=time.monotonic() + limit_s)
 

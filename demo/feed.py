@@ -111,8 +111,8 @@ class Feed:
         try:
             for flight in self._paced():
                 self._write(flight)
-            if self._producer.flush(60):
-                self._failures.append("the broker did not acknowledge the last ones within 60 s")
+            if self._producer.flush(300):
+                self._failures.append("the broker did not acknowledge the last ones within 300 s")
         except Exception as error:  # a thread has nobody to raise to: check() raises it
             self._failures.append(f"{type(error).__name__}: {error}")
 

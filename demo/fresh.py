@@ -34,7 +34,7 @@ def end_earlier_runs(airflow: Airflow, progress: Progress) -> None:
         wait_for(
             f"the tasks of run {run_id} to end",
             lambda run_id=run_id: all(task["state"] in _ENDED for task in airflow.tasks(run_id).values()),
-            limit_s=60,
+            limit_s=300,
         )
         progress.say(f"ended run {run_id} of an earlier demo")
 
@@ -52,7 +52,7 @@ def stop_earlier_jobs(progress: Progress) -> None:
             return
         time.sleep(0.2)
     _signalled(signal.SIGKILL, progress)
-    wait_for("the job of an earlier demo to end", lambda: not list(_drivers()), limit_s=15)
+    wait_for("the job of an earlier demo to end", lambda: not list(_drivers()), limit_s=60)
 
 
 def _signalled(number: signal.Signals, progress: Progress) -> bool:
@@ -81,15 +81,15 @@ def _drivers() -> Iterator[int]:
 
 def remake_topic(admin: AdminClient) -> None:
     """Delete the topic if it is there, and create it empty with three partitions that keep their records for ever."""
-    if TOPIC in admin.list_topics(timeout=30).topics:
-        admin.delete_topics([TOPIC])[TOPIC].result(timeout=30)
-        wait_for(f"topic {TOPIC} to go", lambda: TOPIC not in admin.list_topics(timeout=30).topics, limit_s=30)
+    if TOPIC in admin.list_topics(timeout=120).topics:
+        admin.delete_topics([TOPIC])[TOPIC].result(timeout=120)
+        wait_for(f"topic {TOPIC} to go", lambda: TOPIC not in admin.list_topics(timeout=120).topics, limit_s=120)
     # The timestamps are of all of 2013. Without retention.ms=-1 Kafka would delete every record within minutes, and
     # without segment.ms it would begin a new segment for every week of them.
     config = {"retention.ms": "-1", "segment.ms": str(20 * 365 * 24 * 3600 * 1000)}
     new = NewTopic(TOPIC, num_partitions=PARTITIONS_BEFORE, replication_factor=1, config=config)
-    admin.create_topics([new])[TOPIC].result(timeout=30)
-    wait_for(f"topic {TOPIC} to come", lambda: TOPIC in admin.list_topics(timeout=30).topics, limit_s=30)
+    admin.create_topics([new])[TOPIC].result(timeout=120)
+    wait_for(f"topic {TOPIC} to come", lambda: TOPIC in admin.list_topics(timeout=120).topics, limit_s=120)
 
 
 def clear_files() -> None:

@@ -23,8 +23,9 @@ from demo.progress import DemoFailed, Progress, wait_for
 
 PACE_S = 150
 """How fast the feed is while the job goes through its maintenances; the rest follows as fast as Kafka takes it."""
-WINDOW_S = 8
-"""How long the first maintenance keeps the job stopped: long enough for the new partitions to get records."""
+WINDOW_S = 600
+"""How long the first maintenance may keep the job stopped. It is ended once the new partitions have records."""
+WINDOW = "wait_out_window"
 SHIFT = -1_000
 OUTPUT = fresh.FOLDER / "output.db"
 
@@ -67,9 +68,9 @@ class Story:
         self._begin_afresh()
         self._feed_with(flights.result())
         self._maintain("first start", {})
-        self._wait("the first 10,000 records to be processed", lambda: self._readings() >= 10_000, limit_s=60)
+        self._wait("the first 10,000 records to be processed", lambda: self._readings() >= 10_000, limit_s=300)
         self._maintain("maintenance 1", {"window_s": WINDOW_S}, at_rest=self._grow_topic)
-        self._wait("1,000 records of every partition to be processed", self._can_shift, limit_s=60)
+        self._wait("1,000 records of every partition to be processed", self._can_shift, limit_s=300)
         self._maintain("maintenance 2", {"start": f"shift:{SHIFT}"})
         self._finish_feeding()
         return self._check()
@@ -98,7 +99,7 @@ class Story:
 
     def _begin_afresh(self) -> None:
         try:
-            wait_for(f"DAG {DAG_ID} in Airflow", self._airflow.is_known, limit_s=60)
+            wait_for(f"DAG {DAG_ID} in Airflow", self._airflow.is_known, limit_s=300)
         except DemoFailed as error:
             raise DemoFailed("\n".join([str(error), *self._airflow.import_errors()])) from error
         fresh.end_earlier_runs(self._airflow, self._progress)
@@ -131,7 +132,7 @@ class Story:
                     at_rest(run_id)
             return None if state in UNFINISHED else state
 
-        if self._wait(f"{name} to end", follow, limit_s=300) != "success":
+        if self._wait(f"{name} to end", follow, limit_s=900) != "success":
             raise DemoFailed(self._failure(run_id))
 
     def _newly_done(self, run_id: str, done: set[str]) -> list[str]:
@@ -156,7 +157,7 @@ class Story:
 
     def _grow_topic(self, run_id: str) -> None:
         """Grow the topic while the job is stopped, and see records in every new partition before the resubmit."""
-        self._admin.create_partitions([NewPartitions(TOPIC, PARTITIONS_AFTER)])[TOPIC].result(timeout=30)
+        self._admin.create_partitions([NewPartitions(TOPIC, PARTITIONS_AFTER)])[TOPIC].result(timeout=120)
         self._require_not_begun(run_id, "replan", "the topic had grown")
         self._say(f"the topic grew from {PARTITIONS_BEFORE} to {PARTITIONS_AFTER} partitions, with the job stopped")
 
@@ -166,9 +167,15 @@ class Story:
             new = {partition: ends.get(partition, 0) for partition in range(PARTITIONS_BEFORE, PARTITIONS_AFTER)}
             return new if all(new.values()) else None
 
-        new = self._wait("records in the new partitions", filled, limit_s=60)
+        new = self._wait("records in the new partitions", filled, limit_s=300)
         counts = ", ".join(f"{count:,} in partition {partition}" for partition, count in new.items())
         self._say(f"the new partitions have records before the resubmit: {counts}")
+        self._wait("the maintenance window to be open", lambda: self._window(run_id) == "deferred", limit_s=300)
+        self._airflow.end_task(run_id, WINDOW)
+        self._say("ended the maintenance window")
+
+    def _window(self, run_id: str) -> str:
+        return str(self._airflow.tasks(run_id)[WINDOW]["state"])
 
     def _require_not_begun(self, run_id: str, task_id: str, event: str) -> None:
         if self._airflow.tasks(run_id)[task_id]["start_date"] is not None:
@@ -204,7 +211,7 @@ class Story:
         assert self._feed is not None
         self._say(f"feeding the rest: {self._feed.acknowledged:,} of {self._feed.total:,} so far")
         self._feed.hurry()
-        self._wait("Kafka to acknowledge every flight", self._feed.is_done, limit_s=90)
+        self._wait("Kafka to acknowledge every flight", self._feed.is_done, limit_s=600)
         total = self._feed.total
         self._say(f"Kafka has acknowledged all {total:,}")
         said = self._progress.seconds
@@ -217,7 +224,7 @@ class Story:
                 self._say(f"processed {count:,} of {total:,}")
             return count == total
 
-        self._wait("the job to process every record", processed, limit_s=180)
+        self._wait("the job to process every record", processed, limit_s=900)
 
     def _wait(self, what: str, look: Callable[[], Any], *, limit_s: float, every_s: float = 0.5) -> Any:
         assert self._feed is not None
@@ -259,7 +266,7 @@ class Story:
             return rows if ours and not deck.foreign(ours) and deck.offsets(ours[-1]) == ends else []
 
         try:
-            rows = self._wait("the newest row of HBase to name the topic's ends", newest_is_last, limit_s=15)
+            rows = self._wait("the newest row of HBase to name the topic's ends", newest_is_last, limit_s=120)
         except DemoFailed as error:
             return [str(error), *deck.foreign(deck.read_rows(self._url))[:5]]
         ours = deck.of_demo(rows)

@@ -1,5 +1,6 @@
 """Airflow: ``airflow standalone`` with this checkout's DAGs and connections to the other servers."""
 
+import http.client
 import json
 import os
 import shlex
@@ -30,9 +31,9 @@ def prepare() -> None:
 def answers(entry: state.Entry) -> str:
     """Ask for Airflow's health; gives what is not healthy, or the empty string."""
     try:
-        with urllib.request.urlopen(f"{entry['url']}/api/v2/monitor/health", timeout=5) as reply:
+        with urllib.request.urlopen(f"{entry['url']}/api/v2/monitor/health", timeout=30) as reply:
             health = json.load(reply)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"no answer at {entry['url']} ({getattr(error, 'reason', error)})"
     ill = [part for part in _PARTS if (health.get(part) or {}).get("status") != "healthy"]
     return f"not healthy yet: {', '.join(ill)}" if ill else ""
@@ -57,12 +58,12 @@ def start(*, store: str) -> None:
     entry: state.Entry = {"url": url, "home": str(HOME), "store": store, "env": env}
     argv = [str(VENV / "bin" / "airflow"), "standalone"]
     server.launch(NAME, argv, entry, env=_inherited() | env, cwd=ROOT)
-    server.wait(NAME, entry, lambda: answers(entry), limit=180)
+    server.wait(NAME, entry, lambda: answers(entry), limit=server.LIMIT)
     say(NAME, f"its command line: . {(HOME / 'env').relative_to(ROOT)} && airflow dags list")
 
 
 def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dict[str, str]:
-    """What differs from Airflow's defaults: one machine with two cores, and no waiting for slow timers."""
+    """What differs from Airflow's defaults: one machine with two cores, which may be busy, and no slow timers."""
     options = {
         "core.dags_folder": ROOT / "dags",
         "core.load_examples": False,
@@ -76,6 +77,15 @@ def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dic
         "dag_processor.refresh_interval": 5,
         "dag_processor.min_file_process_interval": 5,
         "dag_processor.parsing_processes": 1,
+        # A busy machine may take longer than Airflow waits by default: for a DAG file, a beat, an answer to a task.
+        "core.dagbag_import_timeout": 300,
+        "dag_processor.dag_file_processor_timeout": 300,
+        "dag_processor.stale_dag_threshold": 600,
+        "dag_processor.health_check_threshold": 120,
+        "scheduler.scheduler_health_check_threshold": 120,
+        "triggerer.triggerer_health_check_threshold": 120,
+        "triggerer.runner_health_check_threshold": 120,
+        "workers.execution_api_timeout": 60,
         "scheduler.scheduler_heartbeat_sec": 1,
         "scheduler.scheduler_idle_sleep_time": 0.2,
         "logging.worker_log_server_port": worker_logs,

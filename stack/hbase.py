@@ -67,9 +67,9 @@ def start() -> None:
 
     master = [*_java(CONF), "-Xmx1g", "org.apache.hadoop.hbase.master.HMaster", "start"]
     server.launch(NAME, master, entry, cwd=HOME)
-    server.wait(NAME, entry, lambda: _zookeeper_answers(zookeeper), part="ZooKeeper", limit=60)
+    server.wait(NAME, entry, lambda: _zookeeper_answers(zookeeper), part="ZooKeeper", limit=server.LIMIT)
     server.launch(NAME, thrift_server(CONF), entry, name="hbase-thrift", cwd=HOME)
-    server.wait(NAME, entry, lambda: answers(entry), name="hbase-thrift", part="Thrift", limit=90)
+    server.wait(NAME, entry, lambda: answers(entry), name="hbase-thrift", part="Thrift", limit=server.LIMIT)
 
 
 def configure(conf: Path, settings: dict[str, str | int]) -> None:

@@ -60,10 +60,9 @@ def answers(entry: state.Entry) -> str:
             connection.sendall(_METADATA_REQUEST)
             reply = connection.makefile("rb")
             (size,) = struct.unpack(">i", reply.read(4))
-            body = reply.read(size)
+            _correlation, _throttled, brokers = struct.unpack_from(">iii", reply.read(size))
     except (OSError, struct.error) as error:
         return f"no answer at {host}:{port} ({error})"
-    _correlation, _throttled, brokers = struct.unpack_from(">iii", body)
     return "" if brokers else "the broker is not registered yet"
 
 
@@ -92,7 +91,7 @@ def start() -> None:
         _format(java, properties)
     entry: state.Entry = {"bootstrap_servers": f"{HOST}:{broker}"}
     server.launch(NAME, [*java, "kafka.Kafka", str(properties)], entry, cwd=HOME)
-    server.wait(NAME, entry, lambda: answers(entry), limit=60)
+    server.wait(NAME, entry, lambda: answers(entry), limit=server.LIMIT)
 
 
 _LOGGING = [

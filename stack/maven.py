@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from stack import needs
@@ -18,6 +19,8 @@ _POMS = {
     "dstream": ROOT / "jobs" / "dstream" / "pom.xml",
 }
 NAMES = tuple(_POMS)
+_TRIES, _PAUSE_S = 3, 10
+"""A repository within reach does not answer every time."""
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
@@ -62,13 +65,20 @@ def _copy(name: str, pom: Path, folder: Path) -> None:
     into = [f"-DoutputDirectory={folder}", f"-Dout={folder / 'build'}"]
     argv = [needs.maven(), "-q", "-B", "-f", str(pom), "package", _COPY, *into]
     with Ticker(name, lambda: f"Maven fetches jars: {len(list(folder.glob('*.jar')))} there") as ticker:
-        with log.open("wb") as out:
-            ended = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)
-        if ended.returncode != 0:
-            raise Problem(
-                f"mvn ended with {ended.returncode}",
-                expected=f"the jars of {shown(pom)}",
-                do=f"read {shown(log)}; is Maven Central, or the mirror in your settings.xml, within reach?",
-                detail=last_lines(log),
-            )
+        for tries_left in reversed(range(_TRIES)):
+            with log.open("wb") as out:
+                ended = subprocess.run(
+                    argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
+                )
+            if ended.returncode == 0:
+                break
+            if not tries_left:
+                raise Problem(
+                    f"mvn ended with {ended.returncode}, {_TRIES} times",
+                    expected=f"the jars of {shown(pom)}",
+                    do=f"read {shown(log)}; is Maven Central, or the mirror in your settings.xml, within reach?",
+                    detail=last_lines(log),
+                )
+            say(name, f"mvn ended with {ended.returncode}; trying again in {_PAUSE_S} s")
+            time.sleep(_PAUSE_S)
         say(name, f"{len(list(folder.glob('*.jar')))} jars fetched in {ticker.seconds:.0f} s")

@@ -1,14 +1,24 @@
 """Free ports of the loopback interface."""
 
+import random
 import socket
+import threading
 from collections.abc import Collection
 
 HOST = "127.0.0.1"
+_PICKED_FROM = range(10_000, 32_768)
+"""Below those that Linux gives to connections: one of these could take the port before its server listens."""
+_given: set[int] = set()
+_giving = threading.Lock()
 
 
 def free(preferred: int, *, besides: Collection[int] = ()) -> int:
-    """The preferred port if nobody has it, otherwise one that the system picks."""
-    return preferred if preferred not in besides and _is_free(preferred) else _picked()
+    """The preferred port if nobody has it, otherwise one at random; never one that this process was given before."""
+    with _giving:
+        tried = (preferred, *random.sample(_PICKED_FROM, 200))
+        port = next(each for each in tried if each not in besides and each not in _given and _is_free(each))
+        _given.add(port)
+        return port
 
 
 def _is_free(port: int) -> bool:
@@ -19,9 +29,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _picked() -> int:
-    with socket.socket() as candidate:
-        candidate.bind((HOST, 0))
-        return int(candidate.getsockname()[1])

@@ -9,6 +9,8 @@ from stack.places import log_of, shown
 from stack.problem import Problem
 from stack.report import Ticker, say
 
+LIMIT = 300.0
+"""Seconds that a server may take until it answers. A quiet machine needs a tenth; a busy one is no failure."""
 PATIENCE = 30.0
 """Seconds that a server may take to end by itself before it is killed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def endpoint(server: str, key: str) -> str:
 @pytest.fixture
 def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
     """Give a function that makes a lab on a SQLite store, or on the store of ``store_url``; all are closed after."""
-    labs: list[Lab] = []
+    closing = ExitStack()
 
     def make(*, kind: type[Lab] = Lab, partitions: int = 3, store_url: str | None = None, **settings: Any) -> Lab:
         bootstrap = endpoint("kafka", "bootstrap_servers")
@@ -41,12 +42,11 @@ def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         lab = kind(tmp_path, bootstrap, url, **settings)
         lab.create_topic(partitions)
-        labs.append(lab)
+        closing.callback(lab.close)
         return lab
 
-    yield make
-    for lab in labs:
-        lab.close()
+    with closing:
+        yield make
 
 
 @pytest.fixture

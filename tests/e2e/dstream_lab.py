@@ -65,7 +65,7 @@ class DStreamLab(Lab):
             tracked=False,
             offsets_in=self.conn_ids or ("offsets_of_the_job",),
             stop=self.ladder,
-            start_timeout_s=90,
+            start_timeout_s=DEADLINE_S,
             policy=self.policy,
             job=SparkJob(
                 application=self.application,

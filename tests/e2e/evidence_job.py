@@ -2,7 +2,8 @@
 
 The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill"}]``. *At*: ``before`` or ``after`` the
 rows are written, ``recorded`` once the batch is, or ``start`` (before the first batch, which makes it batch 0). The
-batches that are processed count from 1 in each epoch. *Do*: ``kill``, ``fail``, or ``wait`` for the file ``go``.
+batches that are processed count from 1 in each epoch; ``null`` is whichever comes there. *Do*: ``kill``, ``fail``, or
+``wait`` for the file ``go``.
 """
 
 import json
@@ -19,7 +20,7 @@ from airflow_provider_offsets.runtime import TrackedStream
 from airflow_provider_offsets.stores import protocols  # noqa: F401  # the shipped zip holds the stores too
 
 HOME = Path(sys.argv[1])
-DEADLINE_S = 120
+DEADLINE_S = 600
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
         def fault(at: str) -> None:
             faults = json.loads((HOME / "faults.json").read_text())
             for each in faults:
-                if (each["epoch"], each["batch"], each["at"]) == (stream.epoch, count, at):
+                if (each["epoch"], each["at"]) == (stream.epoch, at) and each["batch"] in (None, count):
                     happen(each["do"])
 
         def process(batch, batch_id):
@@ -39,7 +40,7 @@ def main() -> None:
             count += 1
             fault("before")
             rows = [(*row, stream.epoch, batch_id) for row in batch.select("topic", "partition", "offset").collect()]
-            database = sqlite3.connect(HOME / "evidence.db", timeout=30)
+            database = sqlite3.connect(HOME / "evidence.db", timeout=DEADLINE_S)
             with database:
                 database.execute("CREATE TABLE IF NOT EXISTS evidence (topic, partition, offset, epoch, batch_id)")
                 database.executemany("INSERT INTO evidence VALUES (?, ?, ?, ?, ?)", rows)

@@ -16,14 +16,17 @@ class Proxy:
     def __init__(self, server: str) -> None:
         host, _, port = server.rpartition(":")
         self._server = (host, int(port))
-        self.port = 0
+        # Bound and never listening: while the way is cut nobody else gets the port, and who connects is refused.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port: int = self._held.getsockname()[1]
         self.open()
 
     def open(self) -> None:
         """Listen, at the same port as before."""
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
@@ -32,6 +35,11 @@ class Proxy:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+
+    def close(self) -> None:
+        """Cut the way for good."""
+        self.cut()
+        self._held.close()
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -26,9 +26,10 @@ from demo.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = "delay_alerts"
-DEMO_DEADLINE_S = 900
-RUN_DEADLINE_S = 400
-RUNS_TO_KILL_ALL = 4
+DEMO_DEADLINE_S = 3_600
+RUN_DEADLINE_S = 900
+KILLING_DEADLINE_S = 3_600
+"""Only tests that fail wait so long: a busy machine is no failure."""
 ACTS = ("snapshot_before", "plan", "stop", "snapshot_at_rest", "replan", "apply", "submit", "audit")
 
 
@@ -102,14 +103,12 @@ def test_demo_loses_nothing_with_its_offsets_in_hbase() -> None:
 
 
 def test_runs_whose_every_task_is_killed_once_end_the_same(airflow: Airflow) -> None:
-    """A task that was over before it could be seen running is killed in the next run."""
+    """A task that was over before it could be seen running is killed in a later run."""
     killed: set[str] = set()
-    for _ in range(RUNS_TO_KILL_ALL):
+    deadline = time.monotonic() + KILLING_DEADLINE_S
+    while killed != set(ACTS):
+        assert time.monotonic() < deadline, f"never seen running: {set(ACTS) - killed}"
         killed |= _run_killing(airflow, set(ACTS) - killed)
-        if killed == set(ACTS):
-            break
-
-    assert killed == set(ACTS)
 
 
 def _run_killing(airflow: Airflow, victims: set[str]) -> set[str]:
@@ -129,11 +128,11 @@ def _run_killing(airflow: Airflow, victims: set[str]) -> set[str]:
     audit = airflow.result(run_id, "audit")
     assert (audit["lost"], audit["unexplained"]) == (0, 0)
     assert airflow.result(run_id, "replan")["replay"] == 50
-    return {name for name in hit if airflow.tasks(run_id)[name]["try_number"] == 2}
+    tasks = airflow.tasks(run_id)
+    return {name for name in hit if tasks[name]["try_number"] > 1}
 
 
 def test_a_submit_that_is_killed_after_its_launch_makes_no_twin(airflow: Airflow) -> None:
-    before = epochs()[-1].number
     killed: list[int] = []
 
     def kill_after_launch(run_id: str) -> None:
@@ -141,10 +140,13 @@ def test_a_submit_that_is_killed_after_its_launch_makes_no_twin(airflow: Airflow
         if not killed and task["state"] == "running" and task["pid"] and _has_launched(run_id) and _kill(task["pid"]):
             killed.append(task["pid"])
 
-    run_id = run_to_end(airflow, {}, kill_after_launch)
+    deadline = time.monotonic() + KILLING_DEADLINE_S
+    while not killed:
+        assert time.monotonic() < deadline, "never seen between its launch and its end"
+        before = epochs()[-1].number
+        run_id = run_to_end(airflow, {}, kill_after_launch)
 
     assert airflow.state(run_id) == "success", airflow.log_tail(run_id, "submit")
-    assert len(killed) == 1
     assert [epoch.number for epoch in living()] == [before + 1]
     audit = airflow.result(run_id, "audit")
     assert (audit["lost"], audit["unexplained"]) == (0, 0)

@@ -14,7 +14,7 @@ import yaml
 
 import stack
 from airflow_provider_offsets.core.epoch import EndedHow
-from tests.e2e.lab import Lab
+from tests.e2e.lab import DEADLINE_S, Lab
 
 DAG = """
 import json
@@ -25,10 +25,10 @@ from airflow_provider_offsets.sensors import OffsetsReachedSensor, StreamingJobS
 
 [pipeline] = load_pipelines({pipelines!r}).values()
 with DAG("watch_and_stop", schedule=None) as dag:
-    runs = StreamingJobSensor(task_id="runs", pipeline=pipeline, state="running", deferrable=True, timeout=60)
-    read = OffsetsReachedSensor(task_id="read", pipeline=pipeline, deferrable=True, timeout=60)
+    runs = StreamingJobSensor(task_id="runs", pipeline=pipeline, state="running", deferrable=True, timeout={deadline_s})
+    read = OffsetsReachedSensor(task_id="read", pipeline=pipeline, deferrable=True, timeout={deadline_s})
     stop = StopStreamingJobOperator(task_id="stop", pipeline=pipeline, deferrable=True)
-    ended = StreamingJobSensor(task_id="ended", pipeline=pipeline, state="ended", deferrable=True, timeout=60)
+    ended = StreamingJobSensor(task_id="ended", pipeline=pipeline, state="ended", deferrable=True, timeout={deadline_s})
     runs >> read >> stop >> ended
 
 if __name__ == "__main__":
@@ -49,7 +49,9 @@ def airflow_environment(home: Path) -> dict[str, str]:
 
 def run(arguments: list[str], environment: dict[str, str]) -> str:
     """Run a command to its end, and give what it printed."""
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        arguments, env=environment, capture_output=True, text=True, timeout=3 * DEADLINE_S, check=False
+    )
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
     return done.stdout
 
@@ -62,7 +64,7 @@ def test_sensors_and_stop_wait_in_the_triggerer(make_lab: Callable[..., Lab], tm
     pipelines = tmp_path / "pipelines.yaml"
     pipelines.write_text(yaml.safe_dump({"pipelines": {lab.topic: _entry(lab)}}))
     file = tmp_path / "airflow" / "dags" / "watch.py"
-    file.write_text(DAG.format(pipelines=str(pipelines)))
+    file.write_text(DAG.format(pipelines=str(pipelines), deadline_s=DEADLINE_S))
     environment = airflow_environment(tmp_path / "airflow")
     run([str(Path(sys.executable).with_name("airflow")), "db", "migrate"], environment)
 

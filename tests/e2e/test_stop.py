@@ -13,7 +13,7 @@ from airflow_provider_offsets.core.snapshot import Observation
 from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.runtime.settings import Settings
-from tests.e2e.lab import Lab, wait_for
+from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 
 def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     assert lab.observe().stored == stored
 
     # The running batch finishes and is recorded; the next one never begins.
-    lab.ladder = StopLadder(graceful_timeout_s=60)
+    lab.ladder = StopLadder(graceful_timeout_s=DEADLINE_S)
     with ThreadPoolExecutor() as pool:
         stopping = pool.submit(lab.stop, lab.operation())
         lab.go()
@@ -92,7 +92,7 @@ def test_signal_cuts_a_batch_off_and_that_is_counted(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
     cut_off = sum(each.count for each in lab.begun.ranges)
-    lab.ladder = StopLadder(graceful_timeout_s=1, signal_timeout_s=60)
+    lab.ladder = StopLadder(graceful_timeout_s=1, signal_timeout_s=DEADLINE_S)
 
     restarted = lab.maintain()
 

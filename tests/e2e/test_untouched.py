@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_offsets.core.pipeline import StopLadder
-from tests.e2e.lab import Lab, wait_for
+from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 from tests.e2e.untouched_lab import UntouchedLab
 
 
 @pytest.fixture
 def archive(make_lab: Callable[..., Lab], tmp_path: Path) -> UntouchedLab:
-    ladder = StopLadder(graceful_timeout_s=60, signal_timeout_s=30, marker=str(tmp_path / "stop"))
+    ladder = StopLadder(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
     lab = make_lab(kind=UntouchedLab, ladder=ladder)
     assert isinstance(lab, UntouchedLab)
     return lab

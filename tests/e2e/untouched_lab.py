@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
-from tests.e2e.lab import Lab, wait_for
+from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 ARCHIVE = Path(__file__).parents[2] / "jobs" / "archive_flights.py"
 
@@ -48,7 +48,7 @@ class UntouchedLab(Lab):
             offsets_in=self.offsets_in,
             store_conn_id="offsets_default",
             stop=self.ladder,
-            start_timeout_s=90,
+            start_timeout_s=DEADLINE_S,
             policy=self.policy,
         )
 
