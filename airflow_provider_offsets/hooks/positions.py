@@ -46,7 +46,7 @@ def open_kept_at(conn_id: str) -> Iterator[PositionStore]:
         with closing(open_positions(store_url(connection))) as store:
             yield store
     elif connection.conn_type == "kafka":
-        from airflow_provider_offsets.stores.kafka_group import KafkaGroupStore
+        from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
 
         with open_kafka(conn_id) as clients:
             yield KafkaGroupStore(clients)

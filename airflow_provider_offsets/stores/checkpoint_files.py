@@ -193,8 +193,7 @@ class RemoteCheckpoint:
     def exists(self) -> bool:
         """Say whether there is anything at the location."""
         with _told(self.location):
-            self._files.invalidate_cache()
-            return bool(self._files.exists(self._root))
+            return self._is_there(self._root)
 
     def move_to(self, location: str) -> None:
         """Move the folder in one step to where nothing is.
@@ -218,11 +217,19 @@ class RemoteCheckpoint:
             with suppress(FileExistsError):
                 self._files.mv(temporary, target)
             # WebHDFS answers "false" where the target is there, and fsspec does not pass that on: nothing has moved.
-            return not self._files.exists(temporary)
+            return not self._is_there(temporary)
         finally:
-            with suppress(FileNotFoundError):
-                if self._files.exists(temporary):
-                    self._files.rm_file(temporary)
+            if self._is_there(temporary):
+                self._files.rm_file(temporary)
+
+    def _is_there(self, path: str) -> bool:
+        """Fsspec's own ``exists`` takes every error for a no."""
+        self._files.invalidate_cache()
+        try:
+            self._files.info(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _plain(self, path: str) -> str:
         return str(self._files._strip_protocol(path)).rstrip("/")

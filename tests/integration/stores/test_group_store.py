@@ -16,7 +16,7 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, KafkaUnreachable, StoreInUse, TopicMissing, WorldChanged
 from airflow_provider_offsets.kafka.calls import AdminCalls, Clients, open_clients
-from airflow_provider_offsets.stores.kafka_group import KafkaGroupStore
+from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
 from airflow_provider_offsets.stores.protocols import PerishablePositions
 from stack import endpoints
 from tests.contract.position_contract import PositionContract, numbered

@@ -16,7 +16,7 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import KafkaError, KafkaUnreachable, OffsetsError, StoreDenied, StoreInUse
 from airflow_provider_offsets.kafka.calls import Clients
-from airflow_provider_offsets.stores.kafka_group import KafkaGroupStore
+from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
 from tests.contract.position_contract import numbered
 
 STREAM = Stream("billing", ("orders",))
