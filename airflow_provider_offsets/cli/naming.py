@@ -125,7 +125,7 @@ def _known(name: str, *, only_kafka: bool) -> str:
 
 def _without_password(url: str) -> str:
     user, at, _ = url.partition("//")[2].rpartition("@")
-    if at and ":" in user:
+    if (at and ":" in user) or "password" in url.partition("?")[2].lower():
         raise InputRefused(
             seen=f"a URL of a {url.partition(':')[0]} store with a password in it",
             expected="no secret on the command line, where others see it",

@@ -106,6 +106,10 @@ def stored(url: str, group: str) -> Position | None:
             ("export", "--from", f"postgresql://u:{SECRET}@h/d", "-g", "g", "-t", "t"),
             "a URL of a postgresql store with a password in it",
         ),
+        (
+            ("export", "--from", f"postgresql://h/d?sslPassword={SECRET}", "-g", "g", "-t", "t"),
+            "a URL of a postgresql store with a password in it",
+        ),
         (("export", "--from", "store", "-g", "g", "-t", "t"), "group 'g' has nothing stored"),
         (("import", "/no/such/file", "--to", "store"), "/no/such/file: "),
         (("compare", "--pipeline", "p", "--file", "/no/pipelines.yaml"), "/no/pipelines.yaml is not there"),
