@@ -67,5 +67,10 @@ def behind(control: Control, history: HistoryStore, stream: Stream, target: Posi
     reached = Position() if epoch is None else epoch.claim.start
     if newest is not None and (epoch is None or newest.epoch == epoch.number):
         reached = reached.updated(newest.end)
+    return short_of(reached, target)
+
+
+def short_of(reached: Position, target: Position) -> dict[TopicPartition, int]:
+    """Give, for each partition of ``target`` that ``reached`` has not come to, the offsets in between."""
     missing = {partition: offset - reached.get(partition, 0) for partition, offset in target.items()}
     return {partition: count for partition, count in missing.items() if count > 0}

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import SelectorError
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import NoHistory, SelectorError
 from airflow_provider_offsets.hooks.world import open_world
-from airflow_provider_offsets.operations.watching import behind
+from airflow_provider_offsets.operations.watching import behind, short_of
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.sensors.base import PipelineSensor
 from airflow_provider_offsets.stores.control import Control
@@ -23,6 +23,9 @@ END = "end"
 
 class OffsetsReachedSensor(PipelineSensor):
     """Waits until the pipeline has processed every offset below a position.
+
+    An untouched pipeline keeps no history: there the sensor looks where the job keeps its offsets, and cannot be
+    deferred.
 
     :param offsets: the position as JSON, ``{"flights":{"0":123}}``; or ``end``: the ends of the topics at the moment
         when the task starts, fixed then, so that a busy topic does not move the goal.
@@ -38,6 +41,7 @@ class OffsetsReachedSensor(PipelineSensor):
     def execute(self, context: Context) -> Any:
         """Fix the goal, then wait here or in the triggerer."""
         with fail_at_once():
+            self._require_history()
             self._target = self._goal()
         if not self.deferrable:
             return super().execute(context)
@@ -56,10 +60,24 @@ class OffsetsReachedSensor(PipelineSensor):
 
     def poke(self, context: Context) -> bool:
         """Look once."""
-        with self.store() as store:
-            missing = behind(Control(store, self.pipeline.name), store, self.pipeline.stream, self._target)
+        missing = self._missing()
         self.log.info("%d offsets to go in %d partitions", sum(missing.values()), len(missing))
         return not missing
+
+    def _missing(self) -> dict[TopicPartition, int]:
+        if not self.pipeline.tracked:
+            with open_world(self.pipeline, "") as world:
+                return short_of(world.observe().stored or Position(), self._target)
+        with self.store() as store:
+            return behind(Control(store, self.pipeline.name), store, self.pipeline.stream, self._target)
+
+    def _require_history(self) -> None:
+        if self.deferrable and not self.pipeline.tracked:
+            raise NoHistory(
+                seen=f"a deferrable sensor on {self.pipeline.name!r}, which keeps no history: the triggerer reads that",
+                expected="a tracked pipeline, or deferrable=False: the worker reads where the job keeps its offsets",
+                do="set deferrable=False and mode='reschedule'",
+            )
 
     def _goal(self) -> Position:
         if self.offsets == END:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airflow_provider_offsets.sensors import OffsetsReachedSensor, StreamingJobS
 from airflow_provider_offsets.triggers.streaming_job import JobStateTrigger, OffsetsReachedTrigger
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
-from tests.unit.operations.lab import Lab
+from tests.unit.operations.lab import Lab, install
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def airflow(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None
 
     @contextmanager
     def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-        yield World(pipeline, operation, lab.store, lab.kafka)
+        yield lab.world(operation)
 
     monkeypatch.setattr(offsets_reached, "open_world", open_world)
 
@@ -132,3 +133,24 @@ def test_what_the_triggerer_says_fails_the_task_in_its_words(
 @pytest.mark.parametrize("make", [job, offsets])
 def test_it_takes_up_again_once_it_is_reached(make: Any, lab: Lab) -> None:
     assert make(lab).execute_complete({}, {"status": "reached"}) == {"status": "reached"}
+
+
+class TestUntouched:
+    """A pipeline without a history."""
+
+    @pytest.fixture
+    def lab(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+        return install(Lab(tmp_path, offsets_in=("checkpoint",)), monkeypatch)
+
+    def test_it_is_looked_at_where_the_job_keeps_its_offsets(self, lab: Lab) -> None:
+        sensor = offsets(lab, offsets=lab.at(100, 100).to_json(), deferrable=False)
+        sensor._target = lab.at(100, 100)
+
+        assert not sensor.poke({})
+        steps.start(lab)
+        lab.tick()
+        assert sensor.poke({})
+
+    def test_the_triggerer_could_not_see_that(self, lab: Lab) -> None:
+        with pytest.raises(AirflowFailException, match=r"NoHistory: .*deferrable=False"):
+            offsets(lab, deferrable=True).execute({})
