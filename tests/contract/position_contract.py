@@ -17,12 +17,7 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, WorldChanged
 from airflow_provider_offsets.stores.protocols import WritablePositionStore
 from airflow_provider_offsets.stores.rules import LAST_OFFSET
-from tests.contract.store_contract import EXAMPLES, GROUPS_BESIDE_G, in_threads
-
-GROUPS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
-"""What a group may be called: Kafka has no rule; nothing of ours holds control characters."""
-TOPICS = st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True).filter(lambda name: name not in (".", ".."))
-"""Kafka's own rule; it refuses the names ``.`` and ``..`` too."""
+from tests.contract.store_contract import EXAMPLES, GROUPS, GROUPS_BESIDE_G, TOPICS, in_threads
 
 
 def numbered(topic: str, *offsets: int) -> Position:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.errors import BatchConflict, InputRefused
+from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError
 from airflow_provider_offsets.stores.protocols import ControlStore, HistoryStore, OffsetStore
+from airflow_provider_offsets.stores.rules import LAST_ROW_TIME_MS
 
 NOW_MS = 1_760_000_000_000
 """A time of 13 digits that begins as those of our days do: neighbours such as ``g:17`` sort right behind its rows."""
@@ -37,11 +38,25 @@ GROUPS_BESIDE_G = [
     pytest.param("g:", id="ends with a colon"),
     pytest.param("g: ", id="a space sorts before all digits"),
     pytest.param("gé", id="not ASCII"),
+    pytest.param("g;", id="sorts right behind all that begins with the group and a colon"),
+    pytest.param("g::", id="nothing between two colons"),
+    pytest.param("g::1760000000000", id="nothing between two colons, and a time"),
+    pytest.param("g:0000000000000", id="the tail begins with the least time"),
+    pytest.param("g:1760000000000:1760000000000", id="the tail begins with two times"),
+    pytest.param("g:1760000000000:", id="the tail begins with a time and a colon"),
+    pytest.param("G", id="another case"),
+    pytest.param("t:g", id="begins with the topic"),
 ]
 
 # One test over several stores is the point, and the examples use names of their own within one store.
 _MEANT = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=_MEANT)
+GROUPS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
+"""What a group may be called: Kafka has no rule; nothing of ours holds control characters."""
+TOPICS = st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True).filter(lambda name: name not in (".", ".."))
+"""Kafka's own rule; it refuses the names ``.`` and ``..`` too."""
+NEIGHBOURS = st.from_regex(r"g(:[0-9]{1,14}|:[0-9]{0,13}[x-]|[:;2 ])?(:[0-9]{13})?", fullmatch=True)
+"""Groups that sort among each other's rows."""
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=200)
 
 
@@ -280,6 +295,8 @@ class StoreContract:
             (Batch(position({0: 1}), -1), "before 1970"),
             (Batch(position({0: 1}), 10**13), "14 digits"),
             (Batch(position({0: 1}), NOW_MS, 1, "q\0"), "NUL in the query id"),
+            (Batch(position({0: 2**63}), NOW_MS), "ends where Kafka cannot count to"),
+            (Batch(position({0: 1}), NOW_MS, start=position({0: 2**63})), "begins where Kafka cannot count to"),
         ],
     )
     def test_batches_that_fit_no_row(self, store: OffsetStore, stream: Stream, refused: Batch, reason: str) -> None:
@@ -311,6 +328,54 @@ class StoreContract:
         assert [store.append(stream, each) for each in batches] == recorded
         times = [each.row_time_ms for each in recorded]
         assert times == sorted(set(times), key=lambda each: each or 0)
+
+    @EXAMPLES
+    @given(data=st.data())
+    def test_no_lookup_ever_gives_another_groups_batch(self, store: OffsetStore, data: st.DataObject) -> None:
+        own = uuid.uuid4().hex
+        names = data.draw(st.lists(NEIGHBOURS | GROUPS, min_size=2, max_size=4, unique=True), "groups")
+        topics = tuple(data.draw(st.lists(TOPICS, min_size=1, max_size=2, unique=True), "topics"))
+        streams = [Stream(f"{own}{name}", topics) for name in names]
+        recorded: dict[Stream, list[Batch]] = {stream: [] for stream in streams}
+        turns = data.draw(st.lists(st.sampled_from(streams), max_size=6), "turns")
+        for number, stream in enumerate(turns):
+            end = Position({TopicPartition(topic, 0): number for topic in topics})
+            recorded[stream].append(store.append(stream, Batch(end, NOW_MS, number, "q", 1)))
+        for stream, batches in recorded.items():
+            assert list(store.oldest_first(stream)) == batches
+            assert list(store.newest_first(stream)) == batches[::-1]
+            assert store.position(stream) == (batches[-1].end if batches else None)
+            until_ms = NOW_MS + data.draw(st.integers(-1, 3), "until")
+            as_of = [each for each in batches if each.row_time_ms and each.row_time_ms <= until_ms]
+            assert list(store.newest_first(stream, until_ms=until_ms)) == as_of[::-1]
+            for number, owner in enumerate(turns):
+                assert (store.find(stream, "q", number, NOW_MS) is not None) == (owner == stream)
+
+    @EXAMPLES
+    @given(times_ms=st.lists(st.integers(-400_000, 400_000).map(NOW_MS.__add__), min_size=1, max_size=5))
+    def test_a_clock_that_goes_back_changes_no_answer(self, store: OffsetStore, times_ms: list[int]) -> None:
+        stream = Stream(f"h-{uuid.uuid4().hex}", ("t",))
+        recorded = [store.append(stream, batch(number, time_ms=at_ms)) for number, at_ms in enumerate(times_ms)]
+        assert ids(store.oldest_first(stream)) == list(range(len(times_ms)))
+        assert list(store.newest_first(stream)) == recorded[::-1]
+        assert store.position(stream) == recorded[-1].end
+        for each in recorded:
+            assert store.append(stream, each) == each
+            assert store.find(stream, "q", each.batch_id or 0, each.batch_time_ms) == each
+            assert next(store.newest_first(stream, until_ms=each.row_time_ms)) == each
+
+    def test_a_row_of_the_last_time_leaves_no_room(self, store: OffsetStore, stream: Stream) -> None:
+        last = store.append(stream, Batch(position({0: 5}), LAST_ROW_TIME_MS))
+        with pytest.raises(StoreDataError, match="9999999999999"):
+            store.append(stream, batch(1))
+        assert list(store.oldest_first(stream)) == [last]
+
+    def test_topics_that_were_recorded_one_by_one_are_one_position(self, store: OffsetStore, stream: Stream) -> None:
+        both = Stream(stream.group_id, ("t", "u"))
+        store.append(both, batch(1, topics="tu"))
+        store.append(both, batch(2, topics="t"))
+        assert store.position(both) == Position({TopicPartition("t", 0): 30, TopicPartition("u", 0): 20})
+        assert store.position(Stream(stream.group_id, ("u",))) == position({0: 20}, "u"), "its own topics, no others"
 
     def test_appenders_at_the_same_time_each_get_a_place(self, store: OffsetStore, stream: Stream) -> None:
         in_threads(lambda number: store.append(stream, batch(number, time_ms=NOW_MS)), 8)
