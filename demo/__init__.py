@@ -6,6 +6,8 @@
 
 TOPIC = "flights"
 PIPELINE = "delay_alerts"
+PIPELINES = (PIPELINE, "archive_flights")
+"""All of ``dags/pipelines.yaml``; the second one is not started by the demo, and reads the same topic."""
 DAG_ID = f"maintenance__{PIPELINE}"
 PARTITIONS_BEFORE = 3
 PARTITIONS_AFTER = 5

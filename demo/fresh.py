@@ -16,13 +16,16 @@ from urllib.parse import urlsplit
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from demo import PARTITIONS_BEFORE, PIPELINE, TOPIC
+from demo import PARTITIONS_BEFORE, PIPELINE, PIPELINES, TOPIC
 from demo.airflow_api import Airflow
 from demo.progress import DemoFailed, Progress, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".stack" / "demo"
 """Checkpoints and output of the job; ``dags/pipelines.yaml`` and ``jobs/delay_alerts.py`` name the same."""
+
+EMBEDDED = ROOT / ".stack" / "airflow" / "offsets.db"
+"""Where pipelines have their control cells that name no store: in the folder of the stack's Airflow."""
 
 _ENDED = ("success", "failed", "upstream_failed", "skipped", "removed", None)
 
@@ -66,14 +69,14 @@ def _signalled(number: signal.Signals, progress: Progress) -> bool:
 
 
 def _drivers() -> Iterator[int]:
-    """The pids of spark-submits of this checkout's demo job. Each leads a process group of its own."""
-    wanted = {str(ROOT / "jobs" / "delay_alerts.py"), f"spark.offsets.pipeline={PIPELINE}"}
+    """The pids of spark-submits of this checkout's jobs. Each leads a process group of its own."""
+    wanted = [{str(ROOT / "jobs" / f"{name}.py"), f"spark.offsets.pipeline={name}"} for name in PIPELINES]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             arguments = set((entry / "cmdline").read_bytes().decode(errors="replace").split("\0"))
-            if wanted <= arguments and os.getpgid(int(entry.name)) == int(entry.name):
+            if any(each <= arguments for each in wanted) and os.getpgid(int(entry.name)) == int(entry.name):
                 yield int(entry.name)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
@@ -110,7 +113,10 @@ def create_store(url: str) -> None:
 
 
 def clear_store(url: str) -> None:
-    """Remove the rows of the demo's pipeline from the store. Those of other pipelines stay."""
+    """Remove the rows of the demo's pipelines from the store, and from the one of those that name none. Those of
+    other pipelines stay."""
+    if EMBEDDED.exists():
+        _clear_sqlite(EMBEDDED)
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         _clear_sqlite(Path(url.removeprefix("sqlite:///")))
@@ -120,8 +126,9 @@ def clear_store(url: str) -> None:
 
 def _clear_sqlite(file: Path) -> None:
     with closing(sqlite3.connect(file, timeout=30)) as database, database:
-        database.execute("DELETE FROM offsets_batches WHERE group_id = ?", [PIPELINE])
-        database.execute("DELETE FROM offsets_control WHERE pipeline = ?", [PIPELINE])
+        for name in PIPELINES:
+            database.execute("DELETE FROM offsets_batches WHERE group_id = ?", [name])
+            database.execute("DELETE FROM offsets_control WHERE pipeline = ?", [name])
 
 
 def _clear_hbase(host: str, port: int, table: str) -> None:

@@ -4,6 +4,7 @@ It runs until its stop file appears. Nothing here knows of any offsets but Spark
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -12,8 +13,9 @@ from pyspark.sql import SparkSession
 def main() -> None:
     """Run until the stop file is there."""
     options = argparse.ArgumentParser(description=__doc__)
-    for name in ("--bootstrap-servers", "--topic", "--output", "--checkpoint", "--stop-file"):
-        options.add_argument(name, required=True)
+    options.add_argument("--bootstrap-servers", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
+    options.add_argument("--topic", default="flights")
+    options.add_argument("--folder", type=Path, required=True, help="where output, checkpoint and stop file are")
     options.add_argument("--max-offsets-per-trigger", default="20000")
     chosen = options.parse_args()
 
@@ -29,13 +31,13 @@ def main() -> None:
     query = (
         records.selectExpr("topic", "partition", "offset", "CAST(value AS STRING) AS value")
         .writeStream.format("json")
-        .option("path", chosen.output)
-        .option("checkpointLocation", chosen.checkpoint)
+        .option("path", str(chosen.folder / "output"))
+        .option("checkpointLocation", str(chosen.folder / "checkpoint"))
         .trigger(processingTime="500 milliseconds")
         .start()
     )
     while not query.awaitTermination(1):
-        if Path(chosen.stop_file).exists():
+        if (chosen.folder / "stop").exists():
             query.stop()
     spark.stop()
 

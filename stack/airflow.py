@@ -52,7 +52,7 @@ def start(*, store: str) -> None:
     trigger_logs = free(8794, besides=[api, worker_logs])
     url = f"http://{HOST}:{api}"
     settings = _settings(url=url, api=api, worker_logs=worker_logs, trigger_logs=trigger_logs)
-    env = settings | _connections(store=store)
+    env = settings | _connections(store=store) | {"KAFKA_BOOTSTRAP_SERVERS": _bootstrap(state.endpoints())}
     HOME.mkdir(parents=True, exist_ok=True)
     _write_env(env)
     entry: state.Entry = {"url": url, "home": str(HOME), "store": store, "env": env}
@@ -100,14 +100,17 @@ def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dic
 def _connections(*, store: str) -> dict[str, str]:
     """The connections as environment variables; one that the caller's environment has already is left to it."""
     up = state.endpoints()
-    bootstrap = up["kafka"]["bootstrap_servers"] if "kafka" in up else f"{HOST}:9092"
     ours = {
-        "KAFKA_DEFAULT": {"conn_type": "kafka", "extra": {"bootstrap.servers": bootstrap}},
+        "KAFKA_DEFAULT": {"conn_type": "kafka", "extra": {"bootstrap.servers": _bootstrap(up)}},
         "SPARK_DEFAULT": {"conn_type": "spark", "host": "local[2]"},
         "OFFSETS_DEFAULT": _offsets_connection(_store_url(store, up)),
     }
     named = {f"{_CONNECTION}{name}": json.dumps(value) for name, value in ours.items()}
     return {name: value for name, value in named.items() if name not in os.environ}
+
+
+def _bootstrap(up: Mapping[str, state.Entry]) -> str:
+    return str(up["kafka"]["bootstrap_servers"]) if "kafka" in up else f"{HOST}:9092"
 
 
 def _offsets_connection(url: str) -> dict[str, object]:

@@ -447,7 +447,7 @@ def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> It
         for partition, offset in checkpoint.committed.items()
         if partition in stored and offset > stored[partition] == wanted.get(partition)
     ]
-    if ahead:
+    if ahead and seen.is_tracked:
         yield Problem(
             ProblemKind.STORES_DISAGREE,
             f"Spark committed further than the history has recorded ({', '.join(ahead)}): rows of the history are"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from airflow_provider_offsets.stores.control import Control
 from demo import fresh
 from demo.airflow_api import UNFINISHED, Airflow
 from demo.progress import Progress
+from tests.e2e.lab import wait_for
+from tests.e2e.untouched_lab import committed_records
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = "delay_alerts"
@@ -150,6 +153,37 @@ def test_a_submit_that_is_killed_after_its_launch_makes_no_twin(airflow: Airflow
     assert [epoch.number for epoch in living()] == [before + 1]
     audit = airflow.result(run_id, "audit")
     assert (audit["lost"], audit["unexplained"]) == (0, 0)
+
+
+def test_an_untouched_job_goes_through_the_same_dag(airflow: Airflow) -> None:
+    """The archive of the same topic: started, and then rewound by a hundred records a partition."""
+    archive = Airflow(airflow.url, "maintenance__archive_flights")
+    archive.unpause()
+
+    first = run_to_end(archive, {})
+    assert archive.state(first) == "success", archive.log_tail(first, "submit")
+    wait_for(lambda: len(archived()) == 336_776, "every record of the topic to be archived", deadline_s=180)
+    rewound = run_to_end(archive, {"start": "shift:-100"})
+
+    assert archive.state(rewound) == "success", archive.log_tail(rewound, "submit")
+    plan, audit = archive.result(rewound, "replan"), archive.result(rewound, "audit")
+    assert (plan["form"], plan["replay"]) == ("reposition", 500)
+    assert (audit["lost"], audit["replayed"], audit["unexplained"]) == (0, 500, 0)
+    wait_for(lambda: sum(archived().values()) >= 336_776 + 500, "the announced replay to be archived")
+    assert Counter(archived().values()) == {1: 336_776 - 500, 2: 500}
+    run_to_end(archive, {"window_s": 400, "dry_run": False}, lambda run_id: end_once_stopped(archive, run_id))
+    archive.close()
+
+
+def archived() -> Counter[tuple[int, int]]:
+    """Give how often each record is in the archive."""
+    return committed_records(ROOT / ".stack" / "demo" / "archive" / "output")
+
+
+def end_once_stopped(archive: Airflow, run_id: str) -> None:
+    """Leave the job stopped: what it costs is for other tests."""
+    if archive.tasks(run_id)["snapshot_at_rest"]["state"] == "success":
+        archive.end_run(run_id)
 
 
 def test_a_dry_run_touches_nothing(airflow: Airflow) -> None:

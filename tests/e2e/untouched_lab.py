@@ -28,9 +28,7 @@ class UntouchedLab(Lab):
         arguments = {
             "--bootstrap-servers": self.bootstrap,
             "--topic": self.topic,
-            "--output": str(self.output),
-            "--checkpoint": tracked.job.checkpoint,
-            "--stop-file": str(self.home / "stop"),
+            "--folder": str(self.home),
             "--max-offsets-per-trigger": str(self.max_offsets_per_trigger),
         }
         job = SparkJob(
@@ -58,23 +56,24 @@ class UntouchedLab(Lab):
         return self.home / "output"
 
     def evidence(self) -> Counter[tuple[int, int]]:
-        """Give how often each (partition, offset) is in the files that the sink's own log names: Spark reads these."""
-        found: Counter[tuple[int, int]] = Counter()
-        for file in self._committed_files():
-            for line in file.read_text().splitlines():
-                record = json.loads(line)
-                found[record["partition"], record["offset"]] += 1
-        return found
-
-    def _committed_files(self) -> set[Path]:
-        log = self.output / "_spark_metadata"
-        named: set[Path] = set()
-        for batch in log.glob("[0-9]*"):
-            entries = [json.loads(line) for line in batch.read_text().splitlines()[1:]]
-            named |= {Path(entry["path"].removeprefix("file://")) for entry in entries if entry["action"] == "add"}
-        return named
+        """Give how often each (partition, offset) is in the sink's output."""
+        return committed_records(self.output)
 
     def wait_until_idle(self) -> None:
         """Wait until the checkpoint stands at the end of the topic."""
         end = self.observe().live.end
         wait_for(lambda: self.observe().stored == end, "the checkpoint to stand at the end")
+
+
+def committed_records(output: Path) -> Counter[tuple[int, int]]:
+    """Give how often each (partition, offset) is in the files that a file sink's own log names: Spark reads these."""
+    found: Counter[tuple[int, int]] = Counter()
+    named: set[str] = set()
+    for batch in (output / "_spark_metadata").glob("[0-9]*"):
+        entries = [json.loads(line) for line in batch.read_text().splitlines()[1:]]
+        named |= {entry["path"].removeprefix("file://") for entry in entries if entry["action"] == "add"}
+    for file in named:
+        for line in Path(file).read_text().splitlines():
+            record = json.loads(line)
+            found[record["partition"], record["offset"]] += 1
+    return found
