@@ -15,6 +15,7 @@ from stack.report import Ticker, say
 _POMS = {
     "kafka": POMS / "kafka.xml",
     "hbase": POMS / "hbase.xml",
+    "hdfs": POMS / "hdfs.xml",
     "spark": POMS / "spark-connector.xml",
     "dstream": ROOT / "jobs" / "dstream" / "pom.xml",
 }
@@ -25,8 +26,8 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencie
 
 
 def jars(name: str = "spark") -> list[Path]:
-    """The jars of ``kafka``, ``hbase``, ``spark`` (what Spark's Kafka connector needs beside a pip pyspark) or
-    ``dstream`` (a whole Spark 3.5 with what the job needs; the job's own jar is ``stack.dstream.JAR``)."""
+    """The jars of ``kafka``, ``hbase``, ``hdfs``, ``spark`` (what Spark's Kafka connector needs beside a pip pyspark)
+    or ``dstream`` (a whole Spark 3.5 with what the job needs; the job's own jar is ``stack.dstream.JAR``)."""
     return sorted((JARS / name).glob("*.jar"))
 
 
