@@ -276,11 +276,7 @@ def _told(where: str) -> Iterator[None]:
     except OffsetsError:
         raise
     except PermissionError as error:
-        raise StoreDenied(
-            seen=f"{where}: {error}",
-            expected="a folder that this user may read, and write where it is to be seeded",
-            do="grant it to the user that runs Airflow's tasks",
-        ) from error
+        raise _denied(where, error) from error
     except (IsADirectoryError, NotADirectoryError) as error:
         raise CheckpointError(
             seen=f"{where}: {error}", expected="the files of a checkpoint", do="name the folder of a checkpoint"
@@ -292,11 +288,21 @@ def _told(where: str) -> Iterator[None]:
                 expected="Hadoop's native client: JAVA_HOME, HADOOP_HOME with libhdfs, and its jars on CLASSPATH",
                 do="install it where Airflow's tasks run, or name the folder as webhdfs://<namenode>:9870/…",
             ) from error
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):  # an HDFS data node's
+            raise _denied(where, error) from error
         raise StoreUnreachable(
             seen=f"{where}: {type(error).__name__}: {error}",
             expected="an answer of the file system",
             do="bring it back, and run the task again",
         ) from error
+
+
+def _denied(where: str, error: Exception) -> StoreDenied:
+    return StoreDenied(
+        seen=f"{where}: {error}",
+        expected="a folder that this user may read, and write where it is to be seeded",
+        do="grant it to the user that runs Airflow's tasks",
+    )
 
 
 def _sync_folder(folder: Path) -> None:

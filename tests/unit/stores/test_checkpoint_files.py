@@ -199,7 +199,7 @@ class TestErrors:
             raise raised
 
         folder = open_checkpoint("memory://broken/checkpoint")
-        for call in ("ls", "cat_file", "pipe_file", "exists"):
+        for call in ("ls", "cat_file", "pipe_file", "info"):
             monkeypatch.setattr(MemoryFileSystem, call, fail)
 
         for act in (
