@@ -16,6 +16,9 @@ class Proxy:
     def __init__(self, server: str) -> None:
         host, _, port = server.rpartition(":")
         self._server = (host, int(port))
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] | None = None
+        """None while the way is cut."""
         # Bound and never listening: while the way is cut nobody else gets the port, and who connects is refused.
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -25,30 +28,44 @@ class Proxy:
 
     def open(self) -> None:
         """Listen, at the same port as before."""
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        listener = socket.create_server(("127.0.0.1", self.port))
+        self._open = {listener}
+        self._accepting = threading.Thread(target=self._accept, args=(listener, self._open), daemon=True)
+        self._accepting.start()
 
     def cut(self) -> None:
         """Close every connection, and refuse new ones."""
-        for each in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        with self._lock:
+            cut, self._open = self._open or set(), None
+            for each in cut:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        # The thread closes what it listened on: only then are new connections refused.
+        self._accepting.join()
 
     def close(self) -> None:
         """Cut the way for good."""
         self.cut()
         self._held.close()
 
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+    def _accept(self, listener: socket.socket, ours: set[socket.socket]) -> None:
+        with listener, contextlib.suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection(self._server)
-                self._open += (near, far)
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=_pass_on, args=(source, target), daemon=True).start()
+                threading.Thread(target=self._serve, args=(near, ours), daemon=True).start()
+
+    def _serve(self, near: socket.socket, ours: set[socket.socket]) -> None:
+        with near, contextlib.suppress(OSError), socket.create_connection(self._server) as far:
+            with self._lock:
+                if self._open is not ours:
+                    return
+                ours |= {near, far}
+            answers = threading.Thread(target=_pass_on, args=(far, near), daemon=True)
+            answers.start()
+            _pass_on(near, far)
+            answers.join()
+            with self._lock:
+                ours -= {near, far}
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:

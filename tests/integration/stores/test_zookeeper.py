@@ -483,8 +483,10 @@ def test_cut_at_each_request_of_a_read_is_never_nothing_stored(
 
 
 def test_a_server_that_went_away_and_came_back(hosts: str, chroot: str, store: ZooKeeperStore, stream: Stream) -> None:
-    way = ReopenedProxy(hosts)
-    with closing(ZooKeeperStore(Address(f"127.0.0.1:{way.port}", chroot), timeout_s=2)) as behind:
+    with (
+        closing(ReopenedProxy(hosts)) as way,
+        closing(ZooKeeperStore(Address(f"127.0.0.1:{way.port}", chroot), timeout_s=2)) as behind,
+    ):
         behind.write(stream, flights(1), expected=None)
         way.cut()
         with pytest.raises(StoreUnreachable, match=r"does not answer \(.*2 s are allowed\)") as away:
@@ -494,7 +496,6 @@ def test_a_server_that_went_away_and_came_back(hosts: str, chroot: str, store: Z
             behind.write(stream, flights(2), expected=flights(1))
         way.open()
         assert behind.position(stream) == flights(1)
-    way.cut()
 
 
 def test_nobody_listens_there(chroot: str, stream: Stream) -> None:
