@@ -41,7 +41,6 @@ def server() -> Iterator[str]:
         missing = "no PostgreSQL server here: Debian's package is 'postgresql'"
         pytest.fail(missing, pytrace=False) if os.environ.get("CI") else pytest.skip(missing)
     user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
-    port = free(5432)
     with tempfile.TemporaryDirectory(prefix="offsets-pg-") as folder:
         data, words = Path(folder, "data"), Path(folder, "password")
         words.write_text(PASSWORD)
@@ -56,6 +55,7 @@ def server() -> Iterator[str]:
             )
 
         run(initdb, "-D", data, "-U", "offsets", "-A", "scram-sha-256", f"--pwfile={words}", "-N", "-E", "UTF8")
+        port = free(5432)
         settings = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
         run(pg_ctl, "-D", data, "-l", Path(folder, "log"), "-w", "-o", settings, "start")
         try:

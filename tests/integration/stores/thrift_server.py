@@ -14,7 +14,7 @@ from pathlib import Path
 from stack import endpoints, hbase
 from stack.ports import HOST, free
 
-DEADLINE_S = 60
+DEADLINE_S = 300
 PASSWORD = "changeit"
 
 

@@ -115,7 +115,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster() -> Cluster:
+def cluster(clock: object) -> Cluster:
     return Cluster()
 
 

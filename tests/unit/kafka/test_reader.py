@@ -86,25 +86,8 @@ class ScriptedConsumer:
         self.closed = True
 
 
-class Clock:
-    """Stands still but for who sleeps: a busy machine uses up no time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
-def admin(monkeypatch: pytest.MonkeyPatch) -> ScriptedAdmin:
-    clock = Clock()
-    for each in (module, calls):
-        monkeypatch.setattr(each, "time", clock)
-        monkeypatch.setattr(each, "PAUSE_S", 0.001)
+def admin(clock: object) -> ScriptedAdmin:
     return ScriptedAdmin()
 
 
