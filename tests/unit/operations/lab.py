@@ -168,7 +168,9 @@ class Driver:
         if state.committed == live:
             return
         number = state.committed_batch_id + 1
-        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + number, "conf": {}}, (state.planned or live,))
+        entry = LogEntry(
+            {"batchWatermarkMs": 0, "batchTimestampMs": 1000 + number, "conf": {}}, (state.planned or live,)
+        )
         checkpoint.create(f"offsets/{number}", entry.to_text())
         if self.lab.stalls:
             return
