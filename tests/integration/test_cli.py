@@ -29,7 +29,7 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.stores import open_positions, open_store
 
-DEADLINE_S = 60
+DEADLINE_S = 300
 RECORDS = 4
 """In each partition: the greatest offset that a group of these tests may be given."""
 
