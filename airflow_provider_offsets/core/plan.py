@@ -177,7 +177,8 @@ class RestartPlan:
     kept: Position | None = None
     """What the ruling store of an untouched job says itself: what a write expects to find there."""
     last_batch_id: int = UNSTARTED
-    """The greatest batch id that the pipeline ever named: the next one follows it, in a seeded checkpoint too."""
+    """The greatest id of a batch whose output is finished. A seeded checkpoint gives the next one, which may be there
+    in part, to a batch without records, and goes on after it."""
     query_id: str | None = None
     replay_at_most: int = 0
     """Offsets of a batch that was cut off in its middle: its output may be partly there, and it is run again."""
@@ -351,11 +352,12 @@ def _resume_position(checkpoint: CheckpointState, processed: Batch | None) -> Po
 def _last_batch_id(seen: Observation) -> int:
     ids = [UNSTARTED]
     if seen.checkpoint is not None:
-        ids.append(seen.checkpoint.last_batch_id)
+        # An untouched job's planned batch counts; a tracked one's is followed by what is known of its output.
+        ids.append(seen.checkpoint.committed_batch_id if seen.is_tracked else seen.checkpoint.last_batch_id)
     if seen.processed is not None and seen.processed.batch_id is not None:
         ids.append(seen.processed.batch_id)
     if seen.begun is not None:
-        ids.append(seen.begun.batch_id)
+        ids.append(seen.begun.batch_id - 1)
     return max(ids)
 
 

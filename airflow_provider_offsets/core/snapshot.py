@@ -106,11 +106,15 @@ class Observation:
 
         An epoch that was rewound and stopped before its first batch stands where it was rewound to, not where the
         epoch before it ended. Without an epoch, the history rules, and after it the checkpoint.
+
+        A batch that Spark committed under a native sink is processed, recorded or not: see ``BegunBatch.is_ahead``.
         """
         if not self.is_tracked:
             is_moved = self.moved is not None and self.moved.explains(self.kept[0].position)
             return self.moved.stood if self.moved is not None and is_moved else self.kept[0].position
         if self.epoch is not None:
+            if (committed := self._committed_unrecorded) is not None:
+                return self.epoch.claim.start.updated(committed)
             if self.processed is not None and self.processed.epoch == self.epoch.number:
                 return self.epoch.claim.start.updated(self.processed.end)
             return self.epoch.claim.start
@@ -129,10 +133,32 @@ class Observation:
             return self._in_flight_untouched()
         if self.begun is None:
             return ()
+        if self.begun.is_ahead:
+            return self._in_flight_ahead(self.begun)
         recorded = self.processed is not None and (
             (self.processed.query_id, self.processed.batch_id) == (self.begun.query_id, self.begun.batch_id)
         )
         return () if recorded else self.begun.ranges
+
+    @property
+    def _committed_unrecorded(self) -> Position | None:
+        """Where the checkpoint stands, if it has committed the batch that was noted ahead and nobody recorded it yet.
+        The next driver does, before its claim."""
+        checkpoint, processed = self.checkpoint, self.processed
+        if self.begun is None or not self.begun.is_ahead or checkpoint is None:
+            return None
+        is_recorded = (
+            processed is not None
+            and processed.query_id == checkpoint.query_id
+            and (processed.batch_id or 0) >= checkpoint.committed_batch_id
+        )
+        return None if is_recorded or checkpoint.committed_batch_id < self.begun.batch_id else checkpoint.committed
+
+    def _in_flight_ahead(self, begun: BegunBatch) -> tuple[OffsetRange, ...]:
+        checkpoint = self.checkpoint
+        if checkpoint is None or checkpoint.planned is None or checkpoint.planned_batch_id != begun.batch_id:
+            return ()
+        return tuple(each for each in ranges_between(checkpoint.committed, checkpoint.planned) if each.count)
 
     def _in_flight_untouched(self) -> tuple[OffsetRange, ...]:
         stands = self.stored

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import CheckpointError, WorldChanged
 from airflow_provider_offsets.stores.checkpoint_files import CheckpointFolder, LocalCheckpoint, open_checkpoint
 from airflow_provider_offsets.stores.checkpoint_log import (
@@ -48,10 +49,14 @@ __all__ = [
     "seed",
 ]
 
+SHUFFLE_PARTITIONS = {"spark.sql.shuffle.partitions": "200"}
+"""Spark's default, for a seed without an older entry to take it from. 4.2.0 dies (``None.get``) when it starts on a
+planned entry if that one, or the one before it, lacks this."""
+
 
 def next_batch_id(last_batch_id: int) -> int:
-    """Give the id of the first batch of a checkpoint that is seeded after ``last_batch_id``."""
-    return max(last_batch_id, 0) + 2
+    """Give the id of the first batch that can have records in a checkpoint that is seeded after ``last_batch_id``."""
+    return last_batch_id + 2
 
 
 def seed(
@@ -63,13 +68,17 @@ def seed(
     like: LogEntry | None,
     sources_in: CheckpointFiles | None = None,
 ) -> int:
-    """Write a checkpoint from which Spark goes on at ``start``, and give the id of its next batch.
+    """Write a checkpoint from which Spark goes on at ``start``, and give the id of the first batch with records.
 
-    Two consecutive entries end at ``start``: Spark asks for the last one and the one before. Their ids come after
-    every id that the pipeline ever named, so a sink that knows a batch by its id never takes new data for old.
+    Two consecutive entries end at ``start``: that of ``last_batch_id``, committed, and the next one, only planned.
+    Spark runs that one first, without records. So a sink that knows a batch by its id never takes new data for old, and
+    one that wants the ids without a gap has them: Spark's file sink can be neither read nor written any more once an
+    id is missing in its ``_spark_metadata`` (``BATCH_METADATA_NOT_FOUND``, tried with 4.2.0).
+
     Repeating it with the same arguments changes nothing, and finishes one that was cut off: its ``metadata`` comes
     last, and Spark does not begin on offsets without it (tried with 4.2.0).
 
+    :param last_batch_id: the greatest id of which the output is finished; ``UNSTARTED`` before the first one.
     :param like: an entry of the old checkpoint. Its batch metadata (watermark, confs) is carried over; and the sources
         that are not Kafka's go on where this entry has them, so it is the one that the query stands at.
     :param sources_in: the checkpoint that ``like`` is of. Sources that are not Kafka's keep files of their own, which
@@ -80,11 +89,12 @@ def seed(
     """
     following = next_batch_id(last_batch_id)
     entry = _seeded_entry(start, like).with_conf(SEEDED, "true")
-    offsets, ids = entry.to_text(), (following - 2, following - 1)
+    offsets = entry.to_text()
     files = {f"sources/{place}/0": f"\0v1\n{source.to_json()}" for place, source in entry.kafka.items()}
     files |= _files_of_other_sources(entry, sources_in)
-    files |= {f"offsets/{batch_id}": offsets for batch_id in ids}
-    files |= {f"commits/{batch_id}": 'v1\n{"nextBatchWatermarkMs":0}' for batch_id in ids}
+    if last_batch_id != UNSTARTED:
+        files |= {f"offsets/{last_batch_id}": offsets, f"commits/{last_batch_id}": 'v1\n{"nextBatchWatermarkMs":0}'}
+    files[f"offsets/{last_batch_id + 1}"] = offsets
     files["metadata"] = json.dumps({"id": query_id})
     _require_nothing_else(target, files)
     for path, text in files.items():
@@ -121,7 +131,7 @@ def close(checkpoint: CheckpointFolder, operation: str) -> int | None:
 
 def _seeded_entry(start: Position, like: LogEntry | None) -> LogEntry:
     if like is None:
-        return LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 0, "conf": {}}, (start,))
+        return LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 0, "conf": SHUFFLE_PARTITIONS}, (start,))
     if len(like.sources) == 1:
         return LogEntry(like.metadata, (start,))
     shares: dict[int, dict[TopicPartition, int]] = {place: {} for place in like.kafka}

@@ -18,7 +18,7 @@ from airflow_provider_offsets.stores.checkpoint import (
 
 
 def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start: Position) -> int:
-    """Put a checkpoint that goes on at ``start`` at ``location``, and give the id of its next batch.
+    """Put a checkpoint that goes on at ``start`` at ``location``; give what ``seed`` gives.
 
     It is written whole as ``<location>-seeded-<tag>``. Then what is at ``location`` is closed, and moved to
     ``<location>-before-<tag>``, where it stays. Then the seeded one takes its place.
@@ -103,8 +103,8 @@ def _require_whole(location: str, *, except_for: str) -> None:
 
 
 def _goes_on_at(state: CheckpointState, query_id: str, following: int, start: Position) -> bool:
-    is_there = (state.query_id, state.committed_batch_id + 1, state.committed) == (query_id, following, start)
-    return is_there and state.planned is None and state.closed_by is None
+    is_there = (state.query_id, state.committed_batch_id + 2, state.committed) == (query_id, following, start)
+    return is_there and state.planned == start and state.closed_by is None
 
 
 def _require_movable(place: CheckpointFolder, old: CheckpointState | None) -> None:

@@ -90,6 +90,8 @@ class Lab:
     topic: str = field(default_factory=lambda: f"e2e-{uuid.uuid4().hex[:8]}")
     subscription: Subscription = Subscription.SUBSCRIBE
     application: str = str(JOB)
+    arguments: tuple[str, ...] = ()
+    """Of the application, after ``home``."""
     jars: str = field(default_factory=lambda: ",".join(map(str, stack.jars("spark"))))
     ladder: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=DEADLINE_S))
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -115,7 +117,7 @@ class Lab:
             job=SparkJob(
                 application=self.application,
                 checkpoint=str(self.home / "checkpoint"),
-                arguments=(str(self.home),),
+                arguments=(str(self.home), *self.arguments),
                 jars=self.jars,
                 conf={
                     "spark.ui.enabled": "false",

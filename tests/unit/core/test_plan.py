@@ -409,7 +409,7 @@ CASES = [
         running(TWO, at(40, 60), checkpoint=checkpoint(at(40, 60), planned_batch_id=5, closed_by="operation-0")),
         at(40, 60),
         REPOSITION,
-        last_batch_id=5,
+        last_batch_id=4,
     ),
     Case(
         "the checkpoint is gone and the history has batch ids: seeded, so that they go on",
@@ -434,7 +434,7 @@ CASES = [
         running(TWO, at(40, 60), checkpoint=checkpoint(at(40, 60), planned_batch_id=5, planned=at(50, 70))),
         at(40, 60),
         RESUME,
-        last_batch_id=5,
+        last_batch_id=4,
     ),
     Case(
         "a planned batch that was cut off: run again, and its output may be there in part",
@@ -447,7 +447,34 @@ CASES = [
         at(40, 60),
         RESUME,
         replay_at_most=20,
+        last_batch_id=4,
+    ),
+    Case(
+        "a native sink's batch that is committed and not recorded: finished, so nothing is read twice",
+        running(
+            TWO,
+            at(20, 30),
+            checkpoint=checkpoint(at(40, 60), 5),
+            begun=BegunBatch(5, "query-1", 2_000, ()),
+        ),
+        at(40, 60),
+        RESUME,
         last_batch_id=5,
+    ),
+    Case(
+        "a native sink's batch that was cut off: run again, and a seeded checkpoint would pass over its id",
+        running(
+            TWO,
+            at(40, 60),
+            checkpoint=checkpoint(at(40, 60), planned_batch_id=5, planned=at(50, 70)),
+            begun=BegunBatch(5, "query-1", 2_000, ()),
+        ),
+        at(30, 60),
+        REPOSITION,
+        wanted=at(30, 60),
+        replay=10,
+        replay_at_most=20,
+        last_batch_id=4,
     ),
     Case(
         "the batch that began last is recorded: nothing was cut off",

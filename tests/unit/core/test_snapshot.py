@@ -38,6 +38,41 @@ CASES = [
     ),
     Case("a batch that names fewer partitions than its epoch", running(TWO, at(5), epoch=epoch(at(0, 2))), at(5, 2)),
 ]
+AHEAD = BegunBatch(5, QUERY, 2_000, ())
+FIFTH = checkpoint(at(9, 9), 5)
+CASES += [
+    Case(
+        "a native sink's batch that Spark committed and nobody recorded",
+        running(TWO, at(5, 6), checkpoint=FIFTH, begun=AHEAD),
+        at(9, 9),
+    ),
+    Case(
+        "the first one of all, noted before its query had an id",
+        running(TWO, at(0, 0), checkpoint=checkpoint(at(9, 9), 0), processed=None, begun=BegunBatch(0, "", 2_000, ())),
+        at(9, 9),
+    ),
+    Case(
+        "one that is recorded too",
+        running(TWO, at(9, 9), checkpoint=FIFTH, processed=processed(at(9, 9), 5), begun=AHEAD),
+        at(9, 9),
+    ),
+    Case("one that is planned and not committed", running(TWO, at(5, 6), begun=AHEAD), at(5, 6)),
+    Case(
+        "a running job whose history was read later than its checkpoint",
+        running(TWO, at(5, 6), checkpoint=FIFTH, processed=processed(at(10, 10), 6), begun=AHEAD),
+        at(10, 10),
+    ),
+    Case(
+        "a function's batch that Spark committed and nobody recorded: nobody knows of its output",
+        running(TWO, at(5, 6), checkpoint=FIFTH, begun=BegunBatch(5, QUERY, 2_000, (OffsetRange(TOPIC, 0, 5, 9),))),
+        at(5, 6),
+    ),
+    Case(
+        "a new epoch that was rewound and has only run the batch without records",
+        running(TWO, at(5, 6), epoch=epoch(at(2, 2), 2), checkpoint=checkpoint(at(2, 2), 5), begun=AHEAD),
+        at(2, 2),
+    ),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
@@ -52,6 +87,14 @@ def test_what_was_begun_and_not_recorded_is_in_flight() -> None:
     assert running(TWO, at(5, 6), begun=BegunBatch(4, QUERY, 2_000, ranges)).in_flight == ()
     assert running(TWO, at(5, 6), begun=BegunBatch(4, "query-2", 2_000, ranges)).in_flight == ranges
     assert running(TWO, at(5, 6)).in_flight == ()
+
+
+def test_a_batch_that_was_noted_ahead_is_in_flight_once_it_is_planned() -> None:
+    planned = checkpoint(at(5, 6), planned_batch_id=5, planned=at(9, 6))
+
+    assert running(TWO, at(5, 6), checkpoint=planned, begun=AHEAD).in_flight == (OffsetRange(TOPIC, 0, 5, 9),)
+    assert running(TWO, at(5, 6), begun=AHEAD).in_flight == ()
+    assert running(TWO, at(5, 6), checkpoint=FIFTH, begun=AHEAD).in_flight == ()
 
 
 SNAPSHOT = Snapshot(

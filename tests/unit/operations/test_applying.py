@@ -151,7 +151,7 @@ class TestForms:
         assert new is not None
         assert old.closed_by == "op"
         assert (new.committed, new.closed_by, new.query_id) == (lab.at(70, 70), None, old.query_id)
-        assert new.committed_batch_id > old.committed_batch_id
+        assert (new.committed_batch_id, new.planned_batch_id) == (old.committed_batch_id, old.committed_batch_id + 1)
 
     def test_fresh_leaves_the_folder_to_spark(self, lab: Lab) -> None:
         applied = steps.apply(lab)

@@ -144,7 +144,7 @@ def test_what_a_stop_cut_off_is_counted_before_and_after(make: Any) -> None:
     assert planned.replay_at_most == 100
     assert planned.replay == 0
     [cut_off] = {each.explanation for each in audited(lab).discontinuities}
-    assert cut_off == "epoch 1 ended in batch 3"
+    assert cut_off == "epoch 1 ended in batch 2"
     assert audited(lab).replayed_at_most == 100
     assert audited(lab).unexplained == ()
 
@@ -175,7 +175,8 @@ def test_a_job_that_was_run_by_hand_stands_where_it_got(lab: Lab) -> None:
     lab.feed(11)
     lab.alive.add(lab.driver.process)
     Path(lab.pipeline.stop.marker).unlink()
-    lab.driver.tick()
+    for _ in range(2):  # the batch without records that a seeded checkpoint has planned, and the next one
+        lab.driver.tick()
 
     assert lab.world().observe().stored == lab.at(111, 111)
 
@@ -258,7 +259,7 @@ def test_the_old_checkpoint_stays_beside_the_seeded_one(make: Any) -> None:
     new = read_state(LocalCheckpoint(applied.checkpoint))
     assert new is not None
     assert new.query_id == old.query_id
-    assert new.committed_batch_id > old.committed_batch_id, "a sink that knows batches by their ids sees new ones"
+    assert new.last_batch_id > old.last_batch_id, "a sink that knows batches by their ids sees new ones"
 
 
 def test_a_job_with_nothing_to_read_is_started_once_it_has_lived_for_a_while(lab: Lab) -> None:

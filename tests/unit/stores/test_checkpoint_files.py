@@ -102,7 +102,7 @@ class TestFolder:
 
         state = read_state(folder)
         assert state is not None
-        assert (state.committed_batch_id, state.committed, state.query_id) == (9, at(5, 7), "q")
+        assert (state.committed_batch_id, state.committed, state.query_id) == (8, at(5, 7), "q")
 
     @pytest.mark.parametrize("location", ["local", "moving"], indirect=True)
     def test_it_moves_to_where_nothing_is(self, folder: CheckpointFolder, location: str) -> None:

@@ -107,7 +107,7 @@ def test_a_written_one_takes_the_place_and_keeps_what_was_not_asked_for(place: P
     state = read_state(LocalCheckpoint(str(place)))
     assert state is not None
     assert state.committed == at(30, 60, 0).updated(at(4, topic="other"))
-    assert (state.query_id, state.committed_batch_id, state.planned) == ("query-1", 6, None)
+    assert (state.query_id, state.committed_batch_id, state.planned) == ("query-1", 5, state.committed)
     [old] = place.parent.glob("checkpoint-before-*")
     kept = read_state(LocalCheckpoint(str(old)))
     assert kept is not None
@@ -129,15 +129,15 @@ def test_a_new_one_has_a_query_id_of_its_own(tmp_path: Path) -> None:
 def test_a_new_one_that_was_cut_off_is_finished(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     location = str(tmp_path / "new") if location == "local" else location
     kind = type(open_checkpoint(location))
-    create, left = kind.create, [4]
+    create, left = kind.create, [2]
 
-    def create_four(files: LocalCheckpoint, path: str, text: str) -> bool:
+    def create_two(files: LocalCheckpoint, path: str, text: str) -> bool:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
         return create(files, path, text)
 
-    monkeypatch.setattr(kind, "create", create_four)
+    monkeypatch.setattr(kind, "create", create_two)
     with pytest.raises(KeyboardInterrupt):
         CheckpointPositions(location).write(STREAM, at(3), expected=None)
     monkeypatch.setattr(kind, "create", create)
@@ -237,7 +237,7 @@ def test_seeded_and_read_is_identity(tmp_path: Path, offsets: dict[TopicPartitio
     state = read_state(target)
     shutil.rmtree(tmp_path / "checkpoint")
     assert state is not None
-    assert (state.committed, state.committed_batch_id) == (Position(offsets), following - 1)
+    assert (state.committed, state.committed_batch_id) == (Position(offsets), following - 2)
     assert following > last_batch_id + 1
 
 

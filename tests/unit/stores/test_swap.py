@@ -68,8 +68,8 @@ def test_it_goes_on_at_the_start_with_later_ids(place: Path) -> None:
 
     state = read_state(LocalCheckpoint(str(place)))
     assert state is not None
-    assert (state.query_id, state.committed_batch_id, state.committed) == ("query-1", 6, at(30, 60))
-    assert (state.planned, state.closed_by) == (None, None)
+    assert (state.query_id, state.committed_batch_id, state.committed) == ("query-1", 5, at(30, 60))
+    assert (state.planned_batch_id, state.planned, state.closed_by) == (6, at(30, 60), None)
 
 
 def test_the_old_one_stays_beside_it_and_is_closed(place: Path) -> None:
@@ -105,7 +105,7 @@ def test_where_nothing_is_the_seeded_one_is_put(tmp_path: Path) -> None:
     place = tmp_path / "checkpoint"
 
     for _ in range(2):
-        assert swap_in(str(place), **{**SWAP, "last_batch_id": UNSTARTED}) == 2
+        assert swap_in(str(place), **{**SWAP, "last_batch_id": UNSTARTED}) == 1
         assert beside(place) == ["checkpoint"]
 
     state = read_state(LocalCheckpoint(str(place)))

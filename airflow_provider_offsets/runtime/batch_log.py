@@ -1,0 +1,69 @@
+"""Batches as the checkpoint's own log has them: never from the data, which may be empty or compacted."""
+
+from __future__ import annotations
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.stores.checkpoint import (
+    CheckpointFiles,
+    read_entry,
+    read_initial,
+    read_only_source,
+    read_query_id,
+)
+
+
+class BatchLog:
+    """The log of the checkpoint that one epoch runs on.
+
+    :param start: where the epoch begins, for the first batch of a checkpoint that does not say so itself.
+    """
+
+    def __init__(self, files: CheckpointFiles, start: Position) -> None:
+        self.files = files
+        self._start = start
+        self._query_id = ""
+
+    @property
+    def query_id(self) -> str:
+        """The id of the query; empty until Spark has given it one."""
+        self._query_id = self._query_id or read_query_id(self.files) or ""
+        return self._query_id
+
+    def batch(self, batch_id: int, *, epoch: int, after: Batch | None = None) -> Batch | None:
+        """Give a batch that Spark has planned, or None. An entry that was planted to close the log is none.
+
+        :param after: the batch that ran last; it saves a look at the entry before.
+        """
+        entry = read_only_source(self.files, batch_id)
+        if entry is None or entry.closed_by is not None:
+            return None
+        return Batch(
+            start=self._end_before(batch_id, after),
+            end=entry.end,
+            batch_time_ms=entry.batch_time_ms,
+            batch_id=batch_id,
+            query_id=self.query_id,
+            epoch=epoch,
+        )
+
+    def is_filler(self, batch: Batch) -> bool:
+        """Say whether a seed planned this batch: it has no records, and no place in the history."""
+        entry = None if batch.record_count or batch.batch_id is None else read_entry(self.files, batch.batch_id)
+        return entry is not None and entry.is_seeded
+
+    def closed_by(self, batch_id: int) -> str | None:
+        """Give the operation that closed the log by planting this entry, or None."""
+        entry = read_entry(self.files, batch_id)
+        return None if entry is None else entry.closed_by
+
+    def is_committed(self, batch_id: int) -> bool:
+        """Say whether Spark has committed a batch: then its output is finished."""
+        return self.files.text(f"commits/{batch_id}") is not None
+
+    def _end_before(self, batch_id: int, after: Batch | None) -> Position:
+        if after is not None and after.batch_id == batch_id - 1:
+            return after.end
+        previous = read_entry(self.files, batch_id - 1) if batch_id > 0 else None
+        found = read_initial(self.files) if previous is None else previous.end
+        return found if found is not None else self._start

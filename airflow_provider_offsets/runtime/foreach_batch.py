@@ -1,0 +1,134 @@
+"""A query whose batches go through the user's function: each is fenced, noted and recorded in Spark's own callback.
+
+- Returning from ``foreachBatch`` commits the batch, so a stop *before* a batch is an exception out of the callback:
+  ``offsets/N+1`` stays planned, and is what the next epoch runs first (tried on Spark 4.2.0).
+- ``query.stop()`` cuts a running batch, so it is called on an idle query only.
+- A batch that the history has already is not run again: its output was finished before it was recorded. Spark asks
+  for it when the driver died between the record and Spark's own commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import BegunBatch, EndedHow
+from airflow_provider_offsets.errors import CheckpointError, Fenced
+from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
+
+log = logging.getLogger(__name__)
+
+WAITING = {"Waiting for data to arrive", "Waiting for next trigger"}
+"""What Spark says of a query that does nothing. With a trigger interval it is mostly the second one."""
+
+ProcessBatch = Callable[[Any, int], None]
+
+
+class _EndQuery(Exception):
+    """Raised out of the callback to end the query before a batch. Never seen by a user."""
+
+
+class ForeachBatchQuery:
+    """One query that runs until it is asked to stop, is fenced, or fails."""
+
+    def __init__(self, epoch: HeldEpoch, process: ProcessBatch) -> None:
+        self._epoch = epoch
+        self._process = process
+        # The callback thread and the watching one agree under this lock: a user's function never begins once the
+        # query is being ended, and the query is never stopped while one runs.
+        self._between = threading.Condition()
+        self._busy = False
+        self._failure: BaseException | None = None
+
+    def run(self, writer: Any) -> None:
+        """Start the query of ``writer`` and stay with it until it is over."""
+        query = writer.foreachBatch(self._run_batch).start()
+        try:
+            self._watch(query)
+        except BaseException as error:
+            how = EndedHow.FENCED if isinstance(error, Fenced) else EndedHow.FAILED
+            self._end_between_batches(query, how)
+            raise
+
+    def _run_batch(self, frame: Any, batch_id: int) -> None:
+        """Spark's callback: one batch, on Spark's own thread."""
+        try:
+            self._enter_batch()
+            try:
+                batch = self._planned(batch_id)
+                if self._epoch.last is None and self._epoch.log.is_filler(batch):
+                    log.info("Batch %d has no records; it stands between the old checkpoint and this one", batch_id)
+                elif self._epoch.is_recorded(batch):
+                    log.info("Batch %d is recorded already; it is not run again", batch_id)
+                else:
+                    self._epoch.begin(BegunBatch.of(batch))
+                    self._process(frame, batch_id)
+                    self._epoch.record(batch)
+                self._epoch.last = batch
+            finally:
+                with self._between:
+                    self._busy = False
+                    self._between.notify_all()
+        except _EndQuery:
+            raise
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _enter_batch(self) -> None:
+        ending = self._epoch.asked_to_end()
+        with self._between:
+            self._epoch.ending = self._epoch.ending or ending
+            if self._epoch.ending is not None:
+                raise _EndQuery(self._epoch.ending.value)
+            self._busy = True
+
+    def _planned(self, batch_id: int) -> Batch:
+        batch = self._epoch.log.batch(batch_id, epoch=self._epoch.number, after=self._epoch.last)
+        if batch is not None:
+            return batch
+        raise CheckpointError(
+            seen=f"{self._epoch.log.files.location}/offsets/{batch_id} is not there while batch {batch_id} runs",
+            expected="the offset log that Spark writes before each batch",
+            do="turn off real-time mode and asynchronous progress tracking for tracked jobs",
+        )
+
+    def _watch(self, query: Any) -> None:
+        """Beat, and stop an idle query that is asked to end, until the query is over."""
+        next_beat = 0.0
+        while not self._is_over(query):
+            if time.monotonic() >= next_beat:
+                self._epoch.beat(self._epoch.position() if self._is_idle(query) else None)
+                next_beat = time.monotonic() + self._epoch.settings.heartbeat_interval_s
+            ending = self._epoch.asked_to_end()
+            if ending is not None and not self._busy:
+                self._end_between_batches(query, ending)
+                return
+
+    def _is_over(self, query: Any) -> bool:
+        try:
+            return bool(query.awaitTermination(self._epoch.settings.poll_interval_s))
+        except Exception:
+            if self._epoch.ending is not None:
+                return True
+            if self._failure is None:
+                raise
+            # Spark wraps what our callback raised in its own exception and keeps only the text of it.
+            raise self._failure from None
+
+    def _end_between_batches(self, query: Any, how: EndedHow) -> None:
+        """End the query from outside its callback: let no further batch begin, let the running one finish, stop."""
+        with self._between:
+            self._epoch.ending = self._epoch.ending or how
+            self._between.wait_for(lambda: not self._busy)
+        query.stop()
+
+    def _is_idle(self, query: Any) -> bool:
+        status = query.status
+        with self._between:
+            waits = not status["isDataAvailable"] and status["message"] in WAITING
+            return waits and not self._busy

@@ -1,0 +1,71 @@
+"""A tracked job with a sink of Spark's own, for the tests: ``sink_job.py <home> <json|kafka> <bootstrap or ->``.
+
+While the file ``hold`` is there, every tenth record of partition 0 waits: then a batch is in its middle, with the other
+partitions written.
+The faults file is that of ``evidence_job.py`` with one place, ``committed``: between Spark's commit and the record.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
+
+from airflow_provider_offsets.runtime import TrackedStream
+
+HOME, KIND, BOOTSTRAP = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+DEADLINE_S = 120
+
+
+def hold(partition, offset):
+    """Give the offset; wait while the test holds the batch."""
+    deadline = time.monotonic() + DEADLINE_S
+    while (partition, offset % 10) == (0, 0) and (HOME / "hold").exists() and time.monotonic() < deadline:
+        (HOME / "hold.happened").touch()
+        time.sleep(0.05)
+    return offset
+
+
+def to_files(writer):
+    """Write JSON files, into one folder a partition."""
+    return writer.format("json").option("path", str(HOME / "output")).partitionBy("partition")
+
+
+def to_kafka(writer):
+    """Write to the topic that is named like the input, with an ending."""
+    return writer.format("kafka").option("kafka.bootstrap.servers", BOOTSTRAP)
+
+
+def main() -> None:
+    """Run until asked to stop, or until a fault says otherwise."""
+    spark = SparkSession.builder.getOrCreate()
+    # An id that is missing in the sink's own log shows at the next compaction.
+    spark.conf.set("spark.sql.streaming.fileSink.log.compactInterval", "2")
+    with TrackedStream(spark) as stream:
+        count = 0
+        record = stream._store.append
+
+        def append(*arguments):
+            nonlocal count
+            count += 1
+            for each in json.loads((HOME / "faults.json").read_text()):
+                if (each["epoch"], each["batch"], each["at"]) == (stream.epoch, count, "committed"):
+                    os.killpg(os.getpgid(0), signal.SIGKILL)
+            return record(*arguments)
+
+        stream._store.append = append
+        records = stream.read_kafka(maxOffsetsPerTrigger="30")
+        held = records.select("topic", "partition", f.udf(hold, "long")("partition", "offset").alias("offset"))
+        if KIND == "json":
+            stream.run(held, sink=to_files, processingTime="200 milliseconds")
+        else:
+            value = f.to_json(f.struct("partition", "offset")).alias("value")
+            stream.run(held.select(f.concat("topic", f.lit("-output")).alias("topic"), value), sink=to_kafka)
+    spark.stop()
+
+
+main()
