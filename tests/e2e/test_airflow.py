@@ -23,8 +23,7 @@ from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
 from demo import fresh
 from demo.airflow_api import UNFINISHED, Airflow
-from demo.progress import Progress
-from tests.e2e.lab import wait_for
+from demo.progress import Progress, wait_for
 from tests.e2e.untouched_lab import committed_records
 
 ROOT = Path(__file__).parents[2]
@@ -162,17 +161,22 @@ def test_an_untouched_job_goes_through_the_same_dag(airflow: Airflow) -> None:
 
     first = run_to_end(archive, {})
     assert archive.state(first) == "success", archive.log_tail(first, "submit")
-    wait_for(lambda: len(archived()) == 336_776, "every record of the topic to be archived", deadline_s=180)
+    wait_until_archived(336_776)
     rewound = run_to_end(archive, {"start": "shift:-100"})
 
     assert archive.state(rewound) == "success", archive.log_tail(rewound, "submit")
     plan, audit = archive.result(rewound, "replan"), archive.result(rewound, "audit")
     assert (plan["form"], plan["replay"]) == ("reposition", 500)
     assert (audit["lost"], audit["replayed"], audit["unexplained"]) == (0, 500, 0)
-    wait_for(lambda: sum(archived().values()) >= 336_776 + 500, "the announced replay to be archived")
+    wait_until_archived(336_776 + 500)
     assert Counter(archived().values()) == {1: 336_776 - 500, 2: 500}
     run_to_end(archive, {"window_s": 400, "dry_run": False}, lambda run_id: end_once_stopped(archive, run_id))
     archive.close()
+
+
+def wait_until_archived(readings: int) -> None:
+    """Wait for so many readings in the archive; a look takes a second of a processor."""
+    wait_for("the archive", lambda: archived().total() >= readings, limit_s=RUN_DEADLINE_S, every_s=5)
 
 
 def archived() -> Counter[tuple[int, int]]:
