@@ -352,8 +352,7 @@ def _resume_position(checkpoint: CheckpointState, processed: Batch | None) -> Po
 def _last_batch_id(seen: Observation) -> int:
     ids = [UNSTARTED]
     if seen.checkpoint is not None:
-        # An untouched job's planned batch counts; a tracked one's is followed by what is known of its output.
-        ids.append(seen.checkpoint.committed_batch_id if seen.is_tracked else seen.checkpoint.last_batch_id)
+        ids.append(seen.checkpoint.committed_batch_id)
     if seen.processed is not None and seen.processed.batch_id is not None:
         ids.append(seen.processed.batch_id)
     if seen.begun is not None:

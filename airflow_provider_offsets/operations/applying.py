@@ -110,8 +110,7 @@ def _move(world: World, plan: RestartPlan) -> Applied:
         return Applied(plan, "")
     location = pipeline.job.checkpoint
     if plan.form is RestartForm.RESUME:
-        has_planned = plan.seen.planned_batch_id is not None  # Spark runs that one first
-        return Applied(plan, location, plan.last_batch_id + (0 if has_planned else 1))
+        return Applied(plan, location, plan.last_batch_id + 1)
     next_batch_id = swap_in(
         location,
         tag=plan.fingerprint,

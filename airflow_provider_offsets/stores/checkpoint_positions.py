@@ -68,12 +68,12 @@ class CheckpointPositions:
                 do="start the query once, or remove the folder",
             )
         start = state.committed.updated(position)
-        asked = f"{state.query_id} {state.last_batch_id} {start.to_json()}"
+        asked = f"{state.query_id} {state.committed_batch_id} {start.to_json()}"
         swap_in(
             self.location,
             tag=hashlib.sha256(asked.encode()).hexdigest()[:12],
             query_id=state.query_id,
-            last_batch_id=state.last_batch_id,
+            last_batch_id=state.committed_batch_id,
             start=start,
         )
 

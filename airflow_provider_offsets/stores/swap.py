@@ -31,7 +31,8 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
     next, ``commits/<last>`` or ``offsets/<last + 1>``, is in the closed folder or in the seeded one already; and in
     between there is no folder to write to. Not so one that tracks its progress asynchronously: its ids have gaps.
 
-    :param last_batch_id: the greatest batch id that the old checkpoint names.
+    :param last_batch_id: the greatest batch id that the old checkpoint has committed. One that is planned after it is
+        given to a batch without records: a file sink may have taken it, or not.
     :raises CheckpointError: the old one holds state, or is on a file system that cannot move a folder in one step.
     :raises WorldChanged: a batch was planned since ``last_batch_id`` was read, or something appeared at ``location``
         between the two moves; what is there is left as it is.
@@ -119,7 +120,7 @@ def _require_movable(place: CheckpointFolder, old: CheckpointState | None) -> No
 def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
     planted_id = close(place, tag)
     newest = max((each for each in batch_ids(place, "offsets") if each != planted_id), default=UNSTARTED)
-    if newest not in (UNSTARTED, last_batch_id):
+    if newest > last_batch_id + 1 or max(batch_ids(place, "commits"), default=UNSTARTED) > last_batch_id:
         raise WorldChanged(
             seen=f"{place.location} has batch {newest}, and batch {last_batch_id} was its last one",
             expected="no driver on it",

@@ -515,7 +515,7 @@ CASES = [
         at(40, 60),
         RESUME,
         replay_at_most=20,
-        last_batch_id=5,
+        last_batch_id=4,
     ),
     Case(
         "untouched, running: nobody can say how far its batch goes, so all that it could read counts",

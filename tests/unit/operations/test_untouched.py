@@ -235,7 +235,7 @@ def test_another_operation_does_not_start_afresh_in_the_middle_of_a_swap(make: A
     applied = apply(lab, "shift:-30", "second")
     shutil.move(applied.checkpoint, f"{applied.checkpoint}-seeded-{applied.plan.fingerprint}")
 
-    with pytest.raises(CheckpointError, match="operation .second. was moving"):
+    with pytest.raises(CheckpointError, match=r"operation .second. was moving"):
         plan(lab, operation="third")
 
     assert applying.apply_plan(lab.world("second"), applied.plan) == applied

@@ -107,7 +107,7 @@ def test_a_written_one_takes_the_place_and_keeps_what_was_not_asked_for(place: P
     state = read_state(LocalCheckpoint(str(place)))
     assert state is not None
     assert state.committed == at(30, 60, 0).updated(at(4, topic="other"))
-    assert (state.query_id, state.committed_batch_id, state.planned) == ("query-1", 5, state.committed)
+    assert (state.query_id, state.committed_batch_id, state.planned) == ("query-1", 4, state.committed)
     [old] = place.parent.glob("checkpoint-before-*")
     kept = read_state(LocalCheckpoint(str(old)))
     assert kept is not None
