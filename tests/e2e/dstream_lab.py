@@ -6,6 +6,7 @@ What the job stored is read with each server's plain client: nothing of the prod
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -119,6 +120,10 @@ class DStreamLab(Lab):
     def batches(self) -> list[Path]:
         """Give the files of the batches whose output is whole, oldest first."""
         return sorted(file for file in self.home.glob("*.tsv") if file.is_file())
+
+    def planned(self) -> list[str]:
+        """Give the times of the batches that Spark planned, as its log has them."""
+        return re.findall(r"JobScheduler: Added jobs for time (\d{13}) ms", (self.home / "driver.log").read_text())
 
     def evidence(self) -> Counter[tuple[int, int]]:
         """Give how often each (partition, offset) was read."""

@@ -18,7 +18,7 @@ from airflow_provider_offsets.core.pipeline import StopLadder
 from stack import maven
 from tests.e2e.conftest import endpoint
 from tests.e2e.dstream_lab import TABLE, DStreamLab
-from tests.e2e.lab import Lab
+from tests.e2e.lab import DEADLINE_S, Lab
 
 BY_SIGNAL = StopLadder(signal_timeout_s=60)
 ENDED_BY_SIGTERM = 128 + 15  # of a JVM that has run its shutdown hooks
@@ -56,6 +56,7 @@ def stop_in_a_backlog(lab: DStreamLab) -> None:
     read = set(lab.evidence())
     assert read == {(partition, offset) for partition, end in lab.ends.items() for offset in range(end)}
     assert lab.lost, "it stopped before the end of the backlog, or there was nothing to see"
+    assert lab.batches()[-1].stem == lab.planned()[-1], "each batch that was planned is finished"
     assert lab.read_again == 0
 
 
@@ -114,19 +115,22 @@ def test_kafka_repeats_the_batches_that_were_not_committed(make_dstream: Callabl
 
 
 def test_no_batch_is_run_after_one_that_failed(make_dstream: Callable[..., DStreamLab]) -> None:
-    lab = make_dstream(keeps="hbase,zookeeper", records_per_s=40)
+    lab = make_dstream(keeps="hbase", batch_ms=100, records_per_s=100)
     lab.produce(1_000, 0, 1)
+    # A folder where its file is to be fails a batch: here every fifth. While the first batches are slow, others wait
+    # behind the one that fails, and could be written.
+    now_ms = time.time_ns() // 1_000_000
+    in_the_way = [lab.home / f"{at_ms}.tsv" for at_ms in range(now_ms - now_ms % 500, now_ms + DEADLINE_S * 1_000, 500)]
+    for folder in in_the_way:
+        folder.mkdir()
     lab.start()
-    lab.wait_for_batches(1)
-    # A folder where the file of a batch to come is to be: that batch fails, and no other.
-    fails_ms = (time.time_ns() // 1_000_000 // lab.batch_ms + 4) * lab.batch_ms
-    (lab.home / f"{fails_ms}.tsv").mkdir()
 
     assert lab.exit_code() == 1
-    assert f"batch {fails_ms} failed" in (lab.home / "driver.log").read_text()
-    assert lab.stored_in_hbase()[-1] == lab.stored_in_zookeeper() == lab.ends
+    stored = lab.stored_in_hbase()
+    assert (stored[-1] if stored else {}) == lab.ends
 
-    (lab.home / f"{fails_ms}.tsv").rmdir()
+    for folder in in_the_way:
+        folder.rmdir()
     lab.records_per_s = 10_000
     lab.start()
     lab.wait_until_read()
