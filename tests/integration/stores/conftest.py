@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
 
@@ -128,3 +128,34 @@ def proxy(thrift: tuple[str, int]) -> Iterator[Proxy]:
     made = Proxy(thrift)
     yield made
     made.stop()
+
+
+class Crash(BaseException):
+    """Kill -9, as near as a test comes."""
+
+
+@pytest.fixture
+def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[HBaseStore, int], None]:
+    """Give a function that lets a store do so many writes and then crashes it."""
+
+    def arrange(store: HBaseStore, writes: int) -> None:
+        left = iter([True] * writes)
+        for name in ("put", "check_and_put"):
+            write = getattr(store._client, name)
+
+            def once(*args: Any, write: Any = write, **kwargs: Any) -> Any:
+                if not next(left, False):
+                    raise Crash
+                return write(*args, **kwargs)
+
+            monkeypatch.setattr(store._client, name, once)
+
+    return arrange
+
+
+@pytest.fixture
+def other(thrift: tuple[str, int], created: str) -> Iterator[HBaseStore]:
+    """The next driver's store, on the same tables."""
+    made = HBaseStore(*thrift, created)
+    yield made
+    made.close()

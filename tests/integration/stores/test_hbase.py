@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,9 +17,8 @@ from airflow_provider_offsets.errors import BatchConflict, StoreDataError, Store
 from airflow_provider_offsets.stores import hbase as module
 from airflow_provider_offsets.stores import hbase_layout as layout
 from airflow_provider_offsets.stores.hbase import HBaseStore
-from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, ids, position
-from tests.integration.stores.conftest import Proxy
+from tests.integration.stores.conftest import Crash, Proxy
 
 
 @pytest.fixture
@@ -59,10 +58,6 @@ class TestHBase(StoreContract):
     @pytest.fixture
     def fill(self, raw: Any, created: str) -> Callable[[Stream, list[Batch]], None]:
         return lambda stream, batches: put_many(raw, created, stream, batches)
-
-
-class TestHBasePositions(AtomicPositionContract):
-    pass
 
 
 # The deck's layout
@@ -183,37 +178,6 @@ def test_a_neighbour_of_a_thousand_rows_is_jumped_over(
 
 
 # Batches that a crash left half-written
-
-
-class Crash(BaseException):
-    """Kill -9, as near as a test comes."""
-
-
-@pytest.fixture
-def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[HBaseStore, int], None]:
-    """Give a function that lets a store do so many writes and then crashes it."""
-
-    def arrange(store: HBaseStore, writes: int) -> None:
-        left = iter([True] * writes)
-        for name in ("put", "check_and_put"):
-            write = getattr(store._client, name)
-
-            def once(*args: Any, write: Any = write, **kwargs: Any) -> Any:
-                if not next(left, False):
-                    raise Crash
-                return write(*args, **kwargs)
-
-            monkeypatch.setattr(store._client, name, once)
-
-    return arrange
-
-
-@pytest.fixture
-def other(thrift: tuple[str, int], created: str) -> Iterator[HBaseStore]:
-    """The next driver's store, on the same tables."""
-    made = HBaseStore(*thrift, created)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("writes", range(4))
