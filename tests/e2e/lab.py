@@ -98,7 +98,8 @@ class Lab:
     operations: int = 0
 
     def __post_init__(self) -> None:
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        self._open = contextlib.ExitStack()
+        self.admin = self._open.enter_context(AdminClient({"bootstrap.servers": self.bootstrap}))
         self.producer = Producer({"bootstrap.servers": self.bootstrap, "topic.metadata.refresh.interval.ms": 500})
         self.produced: Counter[int] = Counter()
         self.store = open_store(self.store_url)
@@ -350,8 +351,9 @@ class Lab:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not self.processes("java") + self.processes("python"), "the drivers to be gone")
-        self.delete_topic()
-        self.store.close()
+        with self._open:
+            self.delete_topic()
+            self.store.close()
 
     def delete_topic(self) -> None:
         """Delete the topic, and wait until the cluster has forgotten it."""

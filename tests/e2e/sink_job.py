@@ -18,7 +18,7 @@ from pyspark.sql import functions as f
 from airflow_provider_offsets.runtime import TrackedStream
 
 HOME, KIND, BOOTSTRAP = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-DEADLINE_S = 120
+DEADLINE_S = 600
 
 
 def hold(partition, offset):

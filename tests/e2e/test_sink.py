@@ -17,7 +17,7 @@ from confluent_kafka.admin import NewTopic
 
 from airflow_provider_offsets.core.snapshot import Observation
 from airflow_provider_offsets.jobs.process import signal_group
-from tests.e2e.lab import Lab, wait_for
+from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 JOB = Path(__file__).with_name("sink_job.py")
 
@@ -109,11 +109,11 @@ def records_of(bootstrap: str, topic: str) -> Counter[tuple[int, int]]:
     settings = {"bootstrap.servers": bootstrap, "group.id": "reads-only", "enable.auto.commit": False}
     found: Counter[tuple[int, int]] = Counter()
     with closing(Consumer(settings)) as consumer:
-        begin, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)
+        begin, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=DEADLINE_S)
         consumer.assign([TopicPartition(topic, 0, begin)])
         position = begin
         while position < end:
-            message = consumer.poll(10)
+            message = consumer.poll(DEADLINE_S)
             assert message is not None
             assert message.error() is None
             value = json.loads(message.value())
