@@ -4,9 +4,9 @@ A query without ``foreachBatch`` has no place between two batches where it could
 run is one batch: started, waited for, stopped, and only then recorded from the checkpoint's log.
 
 What bounds a run is a trigger whose next time never comes: Spark runs the first trigger at once, with the limits of
-the source, and then waits. The other two bounded triggers were measured too (Spark 4.2.0; an empty-handed run takes
-0.05 to 0.08 s with each of the three, a batch the same time): ``availableNow`` runs *all* batches up to the ends
-that it saw, unfenced and unrecorded, and ``once`` runs one but ignores ``maxOffsetsPerTrigger``.
+the source, and then waits. The other two bounded triggers were measured too (Spark 4.2.0; they take the same time):
+``availableNow`` runs *all* batches up to the ends that it saw, unfenced and unrecorded, and ``once`` runs one but
+ignores ``maxOffsetsPerTrigger``.
 """
 
 from __future__ import annotations

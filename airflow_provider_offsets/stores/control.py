@@ -8,7 +8,7 @@ once and never changed: whoever creates one has decided. The others have one wri
 | ``epoch/<n>`` | the driver that claims n, once | the epoch, its plan and its holder |
 | ``ended/<n>`` | that driver, or who saw it gone, once | how epoch n ended; a driver that finds it ends |
 | ``stop/<n>`` | an operation, once | please end between two batches |
-| ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last |
+| ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last (the next driver adds its ranges) |
 | ``moved/<n>`` | an operation | before epoch n, the position of an untouched job was moved in its own store |
 | ``operation/<id>`` | the tasks of one operation | its steps and their results |
 | ``snapshot/<id>`` | a task, once | a named observation |
@@ -136,7 +136,8 @@ class Control:
         return self._get(BegunBatch, _numbered("begun", number))
 
     def begin(self, number: int, batch: BegunBatch) -> None:
-        """Record that a batch begins, before the user's function. Only the epoch's driver calls this."""
+        """Record that a batch begins, before it may reach its output. Only the epoch's driver calls this, and the next
+        one, once the epoch is over, with what the log says of that batch."""
         self._put(_numbered("begun", number), batch)
 
     def moved(self, number: int) -> Moved | None:

@@ -61,7 +61,7 @@ class TestRuns:
         epoch = lab.hold()
         epoch.claim()
         stop(lab)()
-        writer = Writer(then=lambda: None)
+        writer = Writer(then=stop(lab))
 
         NativeSinkQuery(epoch).run(writer)
 
@@ -122,7 +122,7 @@ class TestEnds:
         close(lab.checkpoint(), "op-2")
         epoch = lab.hold()
         epoch.claim()
-        writer = Writer(then=lambda: None)
+        writer = Writer(then=stop(lab))
 
         with pytest.raises(Fenced, match="was closed by 'op-2'"):
             NativeSinkQuery(epoch).run(writer)
@@ -200,14 +200,17 @@ class DataStreamWriter:
 
 
 class Frame:
-    writeStream = DataStreamWriter()  # Spark's name
+    def __init__(self) -> None:
+        self.writeStream = DataStreamWriter()
 
 
 class TestSink:
     def test_what_it_calls_reaches_spark(self) -> None:
-        made = writer_of(lambda writer: writer.format("json").option("path", "/out").partitionBy("day"), Frame())
+        frame = Frame()
 
-        assert made is Frame.writeStream
+        made = writer_of(lambda writer: writer.format("json").option("path", "/out").partitionBy("day"), frame)
+
+        assert made is frame.writeStream
         assert [name for name, *_ in made.calls] == ["format", "option", "partitionBy"]
         assert SinkWriter(made).public == "field"
 
