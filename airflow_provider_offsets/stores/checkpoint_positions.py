@@ -44,7 +44,7 @@ class CheckpointPositions:
         Where there is one, a seeded one takes its place, with the same query id, later batch ids, and its other topics
         and sources where they are; what was there is kept as ``<location>-before-<tag>``.
 
-        The job has to be at rest. If it is not, it dies (``swap_in``), and nothing of it is lost.
+        The job has to be at rest, and nothing here sees whether it is: ``swap_in`` says what a driver then does.
 
         :raises CheckpointError: there is one already, and it holds state or is in an object store; or a write that was
             cut off there was of something else.
