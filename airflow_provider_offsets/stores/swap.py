@@ -28,9 +28,9 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
     (``cut_off_swap`` finds that out); the seeded one in its place.
 
     A driver that still waits on the old one dies with ``CONCURRENT_STREAM_LOG_UPDATE``: what it writes next,
-    ``offsets/<last + 1>``, is in the closed folder and in the seeded one; and in between there is no folder to write to.
-    Two are not fenced, so the job has to be seen gone: one in the middle of batch ``last + 1`` may commit it into the
-    seeded folder and go on there; one that tracks its progress asynchronously has ids with gaps.
+    ``offsets/<last + 1>``, is in the closed folder and in the seeded one; and in between there is no folder to write
+    to. Two are not fenced, so the job has to be seen gone: one in the middle of batch ``last + 1`` may commit it into
+    the seeded folder and go on there; one that tracks its progress asynchronously has ids with gaps.
 
     :param last_batch_id: the greatest batch id that the old checkpoint has committed. One that is planned after it is
         given to a batch without records: a file sink may have taken it, or not.
