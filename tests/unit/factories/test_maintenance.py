@@ -160,7 +160,7 @@ class TestInAirflow:
         bag = DagBag(dag_folder=str(DAGS))
 
         assert bag.import_errors == {}
-        assert set(bag.dags) == {"maintenance__delay_alerts"}
+        assert set(bag.dags) == {"maintenance__archive_flights", "maintenance__delay_alerts"}
 
     def test_a_bad_file_is_an_import_error_that_names_line_key_and_fix(self, tmp_path: Path) -> None:
         shutil.copy(DAGS / "offsets.py", tmp_path)

@@ -110,6 +110,8 @@ def test_a_maintenance_from_end_to_end(lab: Lab, caplog: pytest.LogCaptureFixtur
         for kind in OPERATORS:
             more = {"start": "shift:-30"} if kind is PlanRestartOperator else {}
             given[kind.__name__] = run(kind, lab, **more)
+            if kind is SubmitStreamingJobOperator:
+                lab.tick()  # the first batch of a seeded checkpoint has no records
 
     given_twice = json.loads(json.dumps(given))
     assert given_twice == given, "an XCom comes back as it was"
