@@ -64,6 +64,7 @@ class DStreamLab(Lab):
             topics=(self.topic,),
             group_id=self.group,
             tracked=False,
+            store_conn_id="offsets_default",
             offsets_in=self.conn_ids or ("offsets_of_the_job",),
             stop=self.ladder,
             start_timeout_s=DEADLINE_S,

@@ -1,0 +1,84 @@
+"""A job of the deck's own kind goes through the steps of the maintenance DAG, on each of its stores."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from airflow_provider_offsets.stores import open_store
+from stack import dstream
+from tests.e2e.dstream_lab import SPARK_CONN, TABLE, DStreamLab
+from tests.e2e.lab import wait_for
+from tests.e2e.test_dstream import make_dstream  # noqa: F401  # a fixture
+
+
+@pytest.fixture
+def make_managed(
+    make_dstream: Callable[..., DStreamLab],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], DStreamLab]:
+    """Give a function that makes the lab of a job which Airflow manages from one of its stores."""
+
+    def make(keeps: str) -> DStreamLab:
+        conn_ids = {"hbase": "hbase_job", "zookeeper": "zookeeper_job", "kafka": "kafka_default"}
+        lab = make_dstream(keeps=keeps, conn_ids=tuple(conn_ids[store] for store in keeps.split(",")))
+        made = {
+            "SPARK_DSTREAM": SPARK_CONN,
+            "HBASE_JOB": {"conn_type": "offsets", "extra": {"url": f"hbase://{lab.thrift}/{TABLE}"}},
+            "ZOOKEEPER_JOB": {"conn_type": "offsets", "extra": {"url": f"zookeeper://{lab.zookeeper}"}},
+        }
+        for name, value in made.items():
+            monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(value))
+        with closing(open_store(f"hbase://{lab.thrift}/{TABLE}")) as store:
+            store.create()  # as a person does once, beside the table that the job has already
+        monkeypatch.setenv("PATH", f"{dstream.BIN}{os.pathsep}{os.environ['PATH']}")
+        return lab
+
+    return make
+
+
+@pytest.mark.parametrize("keeps", ["hbase", "zookeeper", "kafka"])
+def test_growth_and_a_rewind_lose_nothing(make_managed: Callable[[str], DStreamLab], keeps: str) -> None:
+    lab = make_managed(keeps)
+    lab.produce(100, 0, 1)
+    first = lab.maintain("earliest")
+    lab.wait_until_read()
+    lab.produce(20, 0, 1)
+    lab.wait_until_read()
+    grown = lab.maintain(at_rest=lambda: (lab.grow(3), lab.produce(50, 2)))
+    lab.wait_until_read()
+    again = lab.read_again
+    if keeps != "kafka":
+        wait_for(lambda: lab.observe().stored == lab.observe().live.end, "the stored position to be at the end")
+        rewound = lab.maintain("shift:-10")
+        assert rewound["plan"]["replay"] == 3 * 10
+        wait_for(lambda: lab.read_again >= again + 3 * 10, "the announced replay")
+    lab.stop(lab.operation())
+
+    assert (first["plan"]["form"], grown["plan"]["form"]) == ("write", "write")
+    assert lab.lost == set()
+    if keeps == "kafka":
+        assert again <= grown["plan"]["replay_at_most"], "the commit of the last batches is not sent at a stop"
+    else:
+        assert again == 0, "a graceful stop stores what it has finished"
+        assert lab.read_again == 3 * 10
+    audit = lab.audit()
+    assert (audit["lost"], audit["unexplained"]) == (0, 0)
+
+
+def test_a_commit_that_is_one_batch_late_is_an_expected_lag(make_managed: Callable[[str], DStreamLab]) -> None:
+    lab = make_managed("hbase,kafka")
+    lab.produce(100, 0, 1)
+    lab.maintain("earliest")
+    lab.wait_until_read()
+
+    operation = lab.operation()
+    lab.stop(operation)
+    seen = lab.snapshot(operation, "at-rest")
+
+    assert seen["stores"]["conflict"] == 0
+    assert seen["stores"]["agree"] + seen["stores"]["expected lag"] == 2
