@@ -28,6 +28,7 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── WorldChanged                  what the plan saw is not what is there now
     ├── Fenced                        a newer epoch of the pipeline has the word
     ├── StopTimedOut
+    ├── RecoveryGivenUp               a job died again and again; a person has to look
     ├── DriverFailed
     │   ├── DriverDied                ``log_tail`` holds its own last lines
     │   └── DriverSilent              it lives, but neither processed a batch nor said that it is idle
@@ -175,6 +176,10 @@ class Fenced(OffsetsError):
 
 class StopTimedOut(OffsetsError):
     """The job was asked to stop and did not acknowledge in time. It may still run."""
+
+
+class RecoveryGivenUp(OffsetsError):
+    """A job died as often as its recovery may start it. It is left as it is."""
 
 
 class DriverFailed(OffsetsError):

@@ -15,8 +15,10 @@ def get_provider_info() -> dict[str, Any]:
         "name": "Offsets",
         "description": "Leakproof Kafka to Spark streaming: snapshot, stop, plan, resubmit, audit.",
         "integrations": [{"integration-name": "Offsets", "external-doc-url": "", "tags": ["software"]}],
-        "operators": [_modules("operators", ("snapshot", "plan", "stop", "apply", "submit", "audit"))],
-        "sensors": [_modules("sensors", ("streaming_job", "offsets_reached"))],
+        "operators": [
+            _modules("operators", ("snapshot", "plan", "approve", "stop", "apply", "submit", "recover", "audit"))
+        ],
+        "sensors": [_modules("sensors", ("streaming_job", "job_died", "offsets_reached"))],
         "hooks": [_modules("hooks", ("kafka", "offsets", "positions", "spark", "world"))],
         "triggers": [_modules("triggers", ("streaming_job",))],
         "cli": ["airflow_provider_offsets.cli.commands.offsets_commands"],

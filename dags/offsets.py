@@ -1,9 +1,16 @@
-"""One maintenance DAG for each pipeline of ``pipelines.yaml``."""
+"""The DAGs of each pipeline of ``pipelines.yaml``."""
 
 from pathlib import Path
 
-from airflow_provider_offsets.factories import load_pipelines, maintenance_dag
+from airflow_provider_offsets.factories import (
+    load_pipelines,
+    maintenance_dag,
+    recovery_dag,
+    rehearsal_dag,
+    reprocess_dag,
+)
 
 for pipeline in load_pipelines(Path(__file__).with_name("pipelines.yaml")).values():
-    dag = maintenance_dag(pipeline)
-    globals()[dag.dag_id] = dag
+    for make in (maintenance_dag, reprocess_dag, recovery_dag, rehearsal_dag):
+        dag = make(pipeline)
+        globals()[dag.dag_id] = dag

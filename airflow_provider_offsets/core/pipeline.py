@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
 from airflow_provider_offsets.errors import InputRefused
 
@@ -65,6 +67,16 @@ class StopLadder:
 
 
 @dataclass(frozen=True)
+class Schedules:
+    """When the DAGs of a pipeline run by themselves: cron expressions or Airflow's presets. None: only by hand."""
+
+    recovery: str | None = None
+    """``@continuous`` watches all the time."""
+    rehearsal: str | None = None
+    snapshots: str | None = None
+
+
+@dataclass(frozen=True)
 class StreamingPipeline:
     """One Kafka to Spark streaming job, and all that is needed to stop and start it without losing records.
 
@@ -91,6 +103,10 @@ class StreamingPipeline:
     start_timeout_s: int = 180
     """Until the first batch of a new epoch is processed, or its driver says that it stands idle."""
     policy: RestartPolicy = field(default_factory=RestartPolicy)
+    approve: bool = False
+    """Whether a person has to approve each plan before anything is stopped; a run may say otherwise."""
+    recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
+    schedules: Schedules = field(default_factory=Schedules)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -134,6 +150,24 @@ class StreamingPipeline:
                 expected=f"{HISTORY!r} first for a tracked job, and another store first for an untouched one",
                 do="correct 'offsets_in' or 'tracked'",
             )
+
+    def with_application(self, application: str) -> StreamingPipeline:
+        """Give this pipeline with another version of its program.
+
+        :param application: a path in the folder of ``job.application``, or relative to it; empty changes nothing.
+        :raises InputRefused: it is somewhere else. Whoever may trigger a run could have any file executed otherwise.
+        """
+        if not application:
+            return self
+        folder = posixpath.dirname(self.job.application)
+        path = posixpath.normpath(posixpath.join(folder, application))
+        if "://" in application or posixpath.commonpath([folder or ".", path]) != (folder or "."):
+            raise InputRefused(
+                seen=f"application {application!r} for pipeline {self.name!r}",
+                expected=f"a file in {folder!r}, where job.application is",
+                do="put the version there, or change job.application in pipelines.yaml",
+            )
+        return replace(self, job=replace(self.job, application=path))
 
     @property
     def ruling(self) -> str:

@@ -2,5 +2,8 @@
 
 from airflow_provider_offsets.factories.maintenance import maintenance_dag
 from airflow_provider_offsets.factories.pipelines import load_pipelines
+from airflow_provider_offsets.factories.recovery import recovery_dag
+from airflow_provider_offsets.factories.rehearsal import rehearsal_dag
+from airflow_provider_offsets.factories.reprocess import reprocess_dag
 
-__all__ = ["load_pipelines", "maintenance_dag"]
+__all__ = ["load_pipelines", "maintenance_dag", "recovery_dag", "rehearsal_dag", "reprocess_dag"]

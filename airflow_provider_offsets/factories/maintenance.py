@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import DAG, Param, TaskGroup, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.snapshot import AT_REST
-from airflow_provider_offsets.operators import (
-    ApplyOffsetsOperator,
-    AuditOffsetsOperator,
-    PlanRestartOperator,
-    SnapshotOffsetsOperator,
-    StopStreamingJobOperator,
-    SubmitStreamingJobOperator,
+from airflow_provider_offsets.factories.restart import (
+    DRY_RUN,
+    REASON,
+    START_FORMS,
+    approve_param,
+    new_dag,
+    planned_and_stopped,
+    restarted,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ Stops the job between two batches, keeps it stopped for the maintenance window, 
 elsewhere, if **start** says so. Nothing is stopped before the plan is sound: a plan that would lose or skip records
 fails. The first run of a pipeline starts its job: there is nothing to stop then.
 
-`snapshot_before → plan → stop → snapshot_at_rest → maintenance_window → replan → apply → submit → audit`
+`snapshot_before → plan → approve → stop → snapshot_at_rest → maintenance_window → replan → apply → submit → audit`
 
 The plan and the audit are tables in the logs of their tasks, and Markdown in their XComs.
 """
@@ -51,31 +49,11 @@ def maintenance_dag(
     :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
     :param dag: passed on to ``DAG``.
     """
-    with DAG(
-        **{
-            "dag_id": f"maintenance__{pipeline.name}",
-            "schedule": None,
-            "catchup": False,
-            "max_active_runs": 1,
-            "params": _params(),
-            "doc_md": DOC.format(name=pipeline.name),
-            "tags": ["offsets", "maintenance", pipeline.name],
-            "default_args": {"retries": retries, "retry_delay": timedelta(seconds=5)},
-            **dag,
-        }
-    ) as made:
-        snapshot_before = SnapshotOffsetsOperator(task_id="snapshot_before", pipeline=pipeline, moment="before")
-        plan = PlanRestartOperator(task_id="plan", pipeline=pipeline, start="{{ params.start }}")
-        unless_dry_run = ShortCircuitOperator(task_id="continue_unless_dry_run", python_callable=is_no_dry_run)
-        stop = StopStreamingJobOperator(task_id="stop", pipeline=pipeline)
-        at_rest = SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment=AT_REST)
+    with new_dag("maintenance", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:
+        stopped = planned_and_stopped(pipeline, start="{{ params.start }}")
         with TaskGroup("maintenance_window", prefix_group_id=False) as maintenance_window:
             (window or wait_out_window)()
-        replan = PlanRestartOperator(task_id="replan", pipeline=pipeline, start="{{ params.start }}")
-        apply = ApplyOffsetsOperator(task_id="apply", pipeline=pipeline)
-        submit = SubmitStreamingJobOperator(task_id="submit", pipeline=pipeline)
-        audit = AuditOffsetsOperator(task_id="audit", pipeline=pipeline)
-        chain(snapshot_before, plan, unless_dry_run, stop, at_rest, maintenance_window, replan, apply, submit, audit)
+        chain(*stopped, maintenance_window, *restarted(pipeline, start="{{ params.start }}"))
     return made
 
 
@@ -93,16 +71,9 @@ class WindowSensor(DateTimeSensorAsync):
             super().execute(context)
 
 
-def is_no_dry_run(**context: Any) -> bool:
-    """Say whether the run is meant to go on after the plan."""
-    return not context["params"]["dry_run"]
-
-
-def _params() -> dict[str, Param]:
+def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
     return {
-        "reason": Param(
-            None, type=["null", "string"], title="Reason", description="Why; kept with every act of this run."
-        ),
+        "reason": REASON,
         "window_s": Param(
             0,
             type="integer",
@@ -110,14 +81,7 @@ def _params() -> dict[str, Param]:
             title="Maintenance window (seconds)",
             description="How long the job stays stopped before it is planned anew and submitted.",
         ),
-        "start": Param(
-            "committed",
-            type="string",
-            minLength=1,
-            title="Start",
-            description='committed, earliest, offsets:{"topic":{"0":123}}, shift:-1000 or snapshot:<id>',
-        ),
-        "dry_run": Param(
-            False, type="boolean", title="Dry run", description="End after the plan; stop and change nothing."
-        ),
+        "start": Param("committed", type="string", minLength=1, title="Start", description=START_FORMS),
+        "approve": approve_param(pipeline),
+        "dry_run": DRY_RUN,
     }

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import jsonschema
 import yaml
 
-from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StopLadder, StreamingPipeline, Subscription
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import InputRefused, PipelineFileError, UnknownPipeline
 
 SCHEMA = Path(__file__).with_name("pipelines.schema.json")
@@ -173,7 +174,7 @@ def _placed(path: Path, root: yaml.Node, name: str, entry: dict[str, Any]) -> St
 
 
 def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeline:
-    plain = ("tracked", "group_id", "kafka_conn_id", "store_conn_id", "start_timeout_s")
+    plain = ("tracked", "group_id", "kafka_conn_id", "store_conn_id", "start_timeout_s", "approve")
     return StreamingPipeline(
         name=name,
         topics=tuple(entry["topics"]),
@@ -186,6 +187,8 @@ def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeli
             entry.get("accept_skipped", {}),
             OnConflict(entry.get("on_conflict", OnConflict.REFUSE)),
         ),
+        recovery=RecoveryPolicy(**entry.get("recovery", {})),
+        schedules=Schedules(**entry.get("schedules", {})),
         **{key: entry[key] for key in plain if key in entry},
     )
 

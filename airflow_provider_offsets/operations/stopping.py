@@ -45,9 +45,11 @@ def ask_to_stop(world: World, *, reason: str, at_ms: int) -> StopResult | Epoch:
         return StopResult(0, "never started")
     if epoch.claim.operation == world.operation:
         return StopResult(epoch.number, "restarted by this operation")
-    if (over := end_if_over(world.control, epoch, at_ms=at_ms)) is not None:
-        return result_of(epoch, over, already=True)
+    over = end_if_over(world.control, epoch, at_ms=at_ms)
+    # Of one that is dead already too: it is meant to stay so, and is no longer for its recovery to start.
     world.control.request_stop(epoch.number, StopRequest(world.operation, reason, at_ms))
+    if over is not None:
+        return result_of(epoch, over, already=True)
     marker = world.pipeline.stop.marker
     if marker and not epoch.claim.tracked:
         place_marker(marker, f"stop: {world.operation} {reason}".rstrip())

@@ -1,15 +1,19 @@
 """One operator for each act of an operation: observe, plan, apply, record."""
 
 from airflow_provider_offsets.operators.apply import ApplyOffsetsOperator
+from airflow_provider_offsets.operators.approve import ApproveRestartOperator
 from airflow_provider_offsets.operators.audit import AuditOffsetsOperator
 from airflow_provider_offsets.operators.plan import PlanRestartOperator
+from airflow_provider_offsets.operators.recover import BeginRecoveryOperator
 from airflow_provider_offsets.operators.snapshot import SnapshotOffsetsOperator
 from airflow_provider_offsets.operators.stop import StopStreamingJobOperator
 from airflow_provider_offsets.operators.submit import SubmitStreamingJobOperator
 
 __all__ = [
     "ApplyOffsetsOperator",
+    "ApproveRestartOperator",
     "AuditOffsetsOperator",
+    "BeginRecoveryOperator",
     "PlanRestartOperator",
     "SnapshotOffsetsOperator",
     "StopStreamingJobOperator",

@@ -41,9 +41,11 @@ class PipelineOperator(BaseOperator):
     :param operation: id of the operation; the DAG run by default. Every act is recorded under it in the offset store,
         and is safe to repeat under the same id.
     :param reason: why, for the records; the DAG run's ``reason`` param by default.
+    :param application: another version of the pipeline's program for this act, in the folder of ``job.application``;
+        for what checks or starts the job.
     """
 
-    template_fields: Sequence[str] = ("operation", "reason")
+    template_fields: Sequence[str] = ("operation", "reason", "application")
 
     def __init__(
         self,
@@ -51,12 +53,14 @@ class PipelineOperator(BaseOperator):
         pipeline: StreamingPipeline,
         operation: str = OPERATION,
         reason: str = "{{ params.get('reason') or '' }}",
+        application: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.operation = operation
         self.reason = reason
+        self.application = application
 
     def act(self, world: World, context: Context) -> Any:
         """Do the one thing that this operator is for, and give what goes to XCom."""
@@ -64,7 +68,7 @@ class PipelineOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Open the world, act, close. An error that no retry can mend fails the task at once."""
-        with fail_at_once(), open_world(self.pipeline, self.operation) as world:
+        with fail_at_once(), open_world(self.pipeline.with_application(self.application), self.operation) as world:
             kind = context["dag"].dag_id if "dag" in context else self.task_id
             world.control.open_operation(Operation(self.operation, kind, self.reason))
             return self.act(world, context)

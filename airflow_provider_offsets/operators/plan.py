@@ -38,11 +38,11 @@ class PlanRestartOperator(PipelineOperator):
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give the plan's summary, its rows, and ``markdown``."""
-        spark = SparkJobHook(self.pipeline)
-        spark.check(driver_secrets(self.pipeline).store_url)
-        if self.pipeline.tracked:
-            runtime_zip(Path(self.pipeline.job.folder_for_logs))
-        plan = make_plan(world, self.start, self.pipeline.policy)
+        spark = SparkJobHook(world.pipeline)
+        spark.check(driver_secrets(world.pipeline).store_url)
+        if world.pipeline.tracked:
+            runtime_zip(Path(world.pipeline.job.folder_for_logs))
+        plan = make_plan(world, self.start, world.pipeline.policy)
         comparison = recorded_comparison(world)
         if comparison is not None:
             self.log.info("\n%s", stores_report(comparison))

@@ -36,9 +36,9 @@ class SubmitStreamingJobOperator(PipelineOperator):
                 expected="an ApplyOffsetsOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        spark, secrets = SparkJobHook(self.pipeline), driver_secrets(self.pipeline)
+        spark, secrets = SparkJobHook(world.pipeline), driver_secrets(world.pipeline)
         spark.check(secrets.store_url)
-        folder = Path(self.pipeline.job.folder_for_logs)
+        folder = Path(world.pipeline.job.folder_for_logs)
 
         def command(conf: Mapping[str, str]) -> list[str]:
             return spark.command(conf, log_dir=folder)

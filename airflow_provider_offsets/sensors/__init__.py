@@ -1,6 +1,7 @@
 """Wait for a job, or for offsets."""
 
+from airflow_provider_offsets.sensors.job_died import JobDiedSensor
 from airflow_provider_offsets.sensors.offsets_reached import OffsetsReachedSensor
 from airflow_provider_offsets.sensors.streaming_job import StreamingJobSensor
 
-__all__ = ["OffsetsReachedSensor", "StreamingJobSensor"]
+__all__ = ["JobDiedSensor", "OffsetsReachedSensor", "StreamingJobSensor"]

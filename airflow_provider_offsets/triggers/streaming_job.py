@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -15,6 +16,7 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.hooks.offsets import embedded_url, store_url
+from airflow_provider_offsets.operations.recovering import DeathWatch
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
 from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, look
 from airflow_provider_offsets.runtime.insist import insist
@@ -127,6 +129,27 @@ class JobStateTrigger(StoreTrigger):
         if self._before.state is JobState(self.state):
             return {"status": "reached", "epoch": self._before.epoch, "detail": self._before.detail}
         return None
+
+
+class JobDiedTrigger(StoreTrigger):
+    """Fires when a job was seen dead for ``confirm_s``.
+
+    :param confirm_s: so long the same epoch has to be seen dead, by this machine's own clock.
+    """
+
+    def __init__(self, *, confirm_s: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.confirm_s = confirm_s
+        self._seen = DeathWatch(confirm_s)
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments as JSON values."""
+        return {**super().arguments(), "confirm_s": self.confirm_s}
+
+    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+        """Give the epoch that is dead, and how it died."""
+        death = self._seen.look(Control(store, self.pipeline))
+        return None if death is None else {"status": "reached", **asdict(death)}
 
 
 class OffsetsReachedTrigger(StoreTrigger):

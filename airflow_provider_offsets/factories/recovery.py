@@ -1,0 +1,47 @@
+"""The recovery DAG: a job that died is started again where it stands, and a person is called if that does not help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, chain
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.factories.restart import new_dag, restarted
+from airflow_provider_offsets.operators import BeginRecoveryOperator, SnapshotOffsetsOperator
+from airflow_provider_offsets.sensors import JobDiedSensor
+
+DOC = """### Recovery of `{name}`
+
+Waits in the triggerer until the job is dead – its driver said so, or its process was seen to be gone; unknown is not
+dead – and starts it again where it stands. A job that somebody asked to stop is left alone.
+
+`await_death → begin_recovery → snapshot_at_rest → replan → apply → submit → audit`
+
+After `recovery.tries` within `recovery.within_s` it gives up, and the run fails: that is the alert. Nothing is tried
+again until a person has started the job with `maintenance__{name}`. With `schedules.recovery: "@continuous"` the next
+watch begins when one has ended.
+"""
+
+EPOCH = "{{ ti.xcom_pull(task_ids='await_death')['epoch'] }}"
+OPERATION = "recovery/{{ '%08d' | format(ti.xcom_pull(task_ids='await_death')['epoch']) }}"
+"""The operation is that of the epoch that died, not of the DAG run: two runs recover from one death once."""
+
+
+def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
+    """Give the DAG ``recovery__<pipeline>``.
+
+    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
+    :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is called when the recovery gives up.
+    """
+    schedule = {"schedule": pipeline.schedules.recovery}
+    with new_dag("recovery", pipeline, DOC, retries=retries, **{**schedule, **dag}) as made:
+        await_death = JobDiedSensor(task_id="await_death", pipeline=pipeline, deferrable=True)
+        begin = BeginRecoveryOperator(task_id="begin_recovery", pipeline=pipeline, epoch=EPOCH)
+        at_rest = SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment=AT_REST)
+        steps = [begin, at_rest, *restarted(pipeline, start="committed")]
+        for step in steps:
+            step.operation = OPERATION
+        chain(await_death, *steps)
+    return made

@@ -1,0 +1,31 @@
+"""The rehearsal DAG: what a restart would do now, planned against the live topics, with nothing touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Param
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.factories.restart import REASON, START_FORMS, new_dag
+from airflow_provider_offsets.operators import PlanRestartOperator
+
+DOC = """### Rehearsal of `{name}`
+
+Plans a restart of the job as it runs: topics, offsets, stores, files and modes, all that a maintenance would look at.
+Nothing is stopped or moved. The run fails if a restart would lose or skip records, or could not be made: better
+known on a schedule (`schedules.rehearsal`) than in the night when the job is down.
+"""
+
+
+def rehearsal_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
+    """Give the DAG ``rehearsal__<pipeline>``.
+
+    :param retries: of the plan; one that has problems fails at once.
+    :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is the alert.
+    """
+    start = Param("committed", type="string", minLength=1, title="Start", description=START_FORMS)
+    own = {"schedule": pipeline.schedules.rehearsal, "params": {"reason": REASON, "start": start}}
+    with new_dag("rehearsal", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
+        PlanRestartOperator(task_id="plan", pipeline=pipeline, start="{{ params.start }}")
+    return made

@@ -1,0 +1,60 @@
+"""The reprocess DAG: known data once more, by the job that runs live, with a mended program if need be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, chain
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.factories.restart import (
+    DRY_RUN,
+    REASON,
+    START_FORMS,
+    approve_param,
+    new_dag,
+    planned_and_stopped,
+    restarted,
+)
+
+DOC = """### Reprocess of `{name}`
+
+Stops the job between two batches, rewinds it to **start**, and starts it there, with another version of its program if
+**application** names one. What it reads again is counted in the plan before anything is stopped, and in the audit
+afterwards.
+
+`snapshot_before → plan → approve → stop → snapshot_at_rest → replan → apply → submit → audit`
+
+The version that is named here is for this run: the next maintenance starts what `job.application` says. Records that
+were read before are given to the sink again: it has to take them for the same, by `(topic, partition, offset)`.
+"""
+
+
+def reprocess_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
+    """Give the DAG ``reprocess__<pipeline>``.
+
+    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
+    :param dag: passed on to ``DAG``.
+    """
+    start, application = "{{ params.start }}", "{{ params.application or '' }}"
+    with new_dag("reprocess", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:
+        chain(
+            *planned_and_stopped(pipeline, start=start, application=application),
+            *restarted(pipeline, start=start, application=application),
+        )
+    return made
+
+
+def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
+    return {
+        "reason": REASON,
+        "start": Param(type="string", minLength=1, title="Start", description=START_FORMS),
+        "application": Param(
+            None,
+            type=["null", "string"],
+            title="Application",
+            description="Another version of the program, in the folder of job.application.",
+        ),
+        "approve": approve_param(pipeline),
+        "dry_run": DRY_RUN,
+    }

@@ -1,0 +1,86 @@
+"""What the DAGs of a pipeline have in common: their frame, the fields of their forms, and how a restart ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.python import ShortCircuitOperator
+from airflow.sdk import DAG, BaseOperator, Param
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.operators import (
+    ApplyOffsetsOperator,
+    ApproveRestartOperator,
+    AuditOffsetsOperator,
+    PlanRestartOperator,
+    SnapshotOffsetsOperator,
+    StopStreamingJobOperator,
+    SubmitStreamingJobOperator,
+)
+
+START_FORMS = 'committed, earliest, offsets:{"topic":{"0":123}}, shift:-1000 or snapshot:<id>'
+
+REASON = Param(None, type=["null", "string"], title="Reason", description="Why; kept with every act of this run.")
+DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after the plan; stop and change nothing.")
+
+
+def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, **dag: Any) -> DAG:
+    """Give an empty DAG ``<kind>__<pipeline>``: one run at a time, by hand unless ``dag`` has a schedule."""
+    return DAG(
+        **{
+            "dag_id": f"{kind}__{pipeline.name}",
+            "schedule": None,
+            "catchup": False,
+            "max_active_runs": 1,
+            "doc_md": doc.format(name=pipeline.name),
+            "tags": ["offsets", kind, pipeline.name],
+            "default_args": {"retries": retries, "retry_delay": timedelta(seconds=5)},
+            **dag,
+        }
+    )
+
+
+def approve_param(pipeline: StreamingPipeline) -> Param:
+    """Give the field that asks for an approval."""
+    return Param(
+        pipeline.approve,
+        type="boolean",
+        title="Approve the plan",
+        description="Wait for a person to approve the plan before anything is stopped.",
+    )
+
+
+def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOperator]:
+    """Give the tasks that plan a restart while the job runs, and then stop it.
+
+    :param plan: arguments of ``PlanRestartOperator``.
+    """
+    return [
+        SnapshotOffsetsOperator(task_id="snapshot_before", pipeline=pipeline, moment="before"),
+        PlanRestartOperator(task_id="plan", pipeline=pipeline, **plan),
+        ShortCircuitOperator(task_id="continue_unless_dry_run", python_callable=is_no_dry_run),
+        ApproveRestartOperator(task_id="approve"),
+        StopStreamingJobOperator(task_id="stop", pipeline=pipeline),
+        SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment=AT_REST),
+    ]
+
+
+def restarted(pipeline: StreamingPipeline, *, application: str = "", **plan: Any) -> list[BaseOperator]:
+    """Give the tasks that start a job that is at rest, and audit it.
+
+    :param application: as for ``SubmitStreamingJobOperator``.
+    :param plan: arguments of ``PlanRestartOperator``.
+    """
+    return [
+        PlanRestartOperator(task_id="replan", pipeline=pipeline, application=application, **plan),
+        ApplyOffsetsOperator(task_id="apply", pipeline=pipeline),
+        SubmitStreamingJobOperator(task_id="submit", pipeline=pipeline, application=application),
+        AuditOffsetsOperator(task_id="audit", pipeline=pipeline),
+    ]
+
+
+def is_no_dry_run(**context: Any) -> bool:
+    """Say whether the run is meant to go on after the plan."""
+    return not context["params"]["dry_run"]

@@ -1,0 +1,119 @@
+"""Notice that a job is dead, and decide whether it may be started again by itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
+from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.control import Control
+
+RECOVERY = "recovery/"
+TRIES, GIVEN_UP = "tries", "given up"
+DEATHS = (EndedHow.DIED, EndedHow.FAILED)
+
+
+def recovery_of(epoch: int) -> str:
+    """Give the id of the operation that recovers from the death of an epoch: whoever runs it, there is one."""
+    return f"{RECOVERY}{epoch:08d}"
+
+
+@dataclass(frozen=True)
+class Death:
+    """An epoch that ended and was not meant to."""
+
+    epoch: int
+    how: str
+    message: str
+
+
+def find_death(control: Control, *, at_ms: int) -> Death | None:
+    """Give the death of the newest epoch, or None if it lives, was stopped, or nobody can tell.
+
+    Dead is what said so itself, or whose process was seen to be gone; that epoch is closed here, which fences it. One
+    that somebody asked to stop, before or after its death, is in the hands of that operation; one that was given up is
+    in the hands of a person.
+    """
+    epoch = control.newest_epoch()
+    if epoch is None:
+        return None
+    ended = end_if_over(control, epoch, at_ms=at_ms)
+    if ended is None or ended.how not in DEATHS or control.stop_request(epoch.number) is not None:
+        return None
+    if control.step(recovery_of(epoch.number), GIVEN_UP, str) is not None:
+        return None
+    return Death(epoch.number, ended.how.value, ended.message)
+
+
+class DeathWatch:
+    """Looks again and again, until the same epoch was seen dead for so long.
+
+    :param confirm_s: by this machine's own clock, from the first look that saw it.
+    """
+
+    def __init__(self, confirm_s: float) -> None:
+        self._confirm_s = confirm_s
+        self._first: tuple[Death, float] | None = None
+
+    def look(self, control: Control) -> Death | None:
+        """Look once; give the death once it is confirmed."""
+        death = find_death(control, at_ms=now_ms())
+        if death is None:
+            self._first = None
+            return None
+        if self._first is None or self._first[0].epoch != death.epoch:
+            self._first = (death, time.monotonic())
+        return death if time.monotonic() >= self._first[1] + self._confirm_s else None
+
+
+@dataclass(frozen=True)
+class Tries:
+    """When a recovery was tried, in milliseconds since 1970, by the run that tried."""
+
+    at_ms: dict[str, int]
+
+
+def begin_recovery(world: World, epoch: int, run: str, policy: RecoveryPolicy, *, at_ms: int) -> int:
+    """Record a try to recover from the death of ``epoch``, and give how many this operation has made with it.
+
+    The same run counts once, however often its task is tried.
+
+    :raises RecoveryGivenUp: as many tries as the policy allows were made. It is recorded: nobody tries again, until
+        a person has started the job.
+    :raises WorldChanged: somebody else has started the job since.
+    """
+    newest = world.control.newest_epoch()
+    if newest is None or (newest.number != epoch and newest.claim.operation != world.operation):
+        raise WorldChanged(
+            seen=f"epoch {newest.number if newest else 0} of {world.pipeline.name!r}, claimed since epoch {epoch} died",
+            expected=f"epoch {epoch} to be the newest one",
+            do="nothing: somebody has started the job",
+        )
+    mine = world.control.step(world.operation, TRIES, Tries) or Tries({})
+    if run not in mine.at_ms:
+        made = [at for each in _recoveries(world.control) for at in each.at_ms.values()]
+        if not policy.allows(made, at_ms):
+            raise _given_up(world, epoch, policy)
+        mine = replace(mine, at_ms={**mine.at_ms, run: at_ms})
+        world.control.record_step(world.operation, TRIES, mine)
+    return len(mine.at_ms)
+
+
+def _given_up(world: World, epoch: int, policy: RecoveryPolicy) -> RecoveryGivenUp:
+    ended = world.control.ended(epoch)
+    said = "" if ended is None else f"; epoch {epoch} {ended.how.value}: {ended.message}"
+    world.control.record_step(world.operation, GIVEN_UP, f"after {policy.tries} tries within {policy.within_s} s")
+    return RecoveryGivenUp(
+        seen=f"{world.pipeline.name!r} was started again {policy.tries} times within {policy.within_s} s{said}",
+        expected="a job that lives",
+        do=f"mend the job, and start it with maintenance__{world.pipeline.name}; recovery watches it again from then on",
+    )
+
+
+def _recoveries(control: Control) -> list[Tries]:
+    ids = [operation.id for operation in control.operations() if operation.id.startswith(RECOVERY)]
+    return [tries for each in ids if (tries := control.step(each, TRIES, Tries)) is not None]
