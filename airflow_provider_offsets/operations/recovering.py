@@ -110,7 +110,7 @@ def _given_up(world: World, epoch: int, policy: RecoveryPolicy) -> RecoveryGiven
     return RecoveryGivenUp(
         seen=f"{world.pipeline.name!r} was started again {policy.tries} times within {policy.within_s} s{said}",
         expected="a job that lives",
-        do=f"mend the job, and start it with maintenance__{world.pipeline.name}; recovery watches it again from then on",
+        do=f"mend the job, and start it with maintenance__{world.pipeline.name}; from then on it is watched again",
     )
 
 

@@ -117,6 +117,16 @@ def test_the_dag_files_that_are_shown_make_a_dag(page: str, tmp_path: Path) -> N
     assert made.dag_id == "maintenance__orders"
 
 
+def test_the_file_with_all_dags_makes_them(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(pipelines_of("README.md")[0])
+    [shown] = examples("docs/dags.md", "python")
+    names: dict[str, object] = {}
+
+    exec(shown.replace("/opt/airflow/dags", str(tmp_path)), names)  # noqa: S102  # our own page
+
+    assert {"maintenance__orders", "reprocess__orders", "recovery__orders", "rehearsal__orders"} <= names.keys()
+
+
 def test_the_job_that_is_shown_calls_what_there_is() -> None:
     [shown] = [block for block in examples("README.md", "python") if "TrackedStream" in block]
 

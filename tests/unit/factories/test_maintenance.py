@@ -16,13 +16,16 @@ from airflow.sdk.exceptions import ParamValidationError, TaskDeferred
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.factories import maintenance_dag
-from airflow_provider_offsets.factories.maintenance import WINDOW_END, is_no_dry_run
+from airflow_provider_offsets.factories.maintenance import WINDOW_END
+from airflow_provider_offsets.factories.restart import is_no_dry_run
 
 DAGS = Path(__file__).parents[3] / "dags"
+KINDS = ("maintenance", "reprocess", "recovery", "rehearsal")
 STEPS = [
     "snapshot_before",
     "plan",
     "continue_unless_dry_run",
+    "approve",
     "stop",
     "snapshot_at_rest",
     "wait_out_window",
@@ -89,7 +92,13 @@ class TestForm:
     def test_its_fields(self, made: DAG) -> None:
         defaults = {name: made.params[name] for name in made.params}
 
-        assert defaults == {"reason": None, "window_s": 0, "start": "committed", "dry_run": False}
+        assert defaults == {
+            "reason": None,
+            "window_s": 0,
+            "start": "committed",
+            "approve": False,
+            "dry_run": False,
+        }
         assert made.params.get_param("reason").schema["type"] == ["null", "string"], "the form takes an empty one too"
         for name in defaults:
             shown = made.params.get_param(name)
@@ -160,7 +169,7 @@ class TestInAirflow:
         bag = DagBag(dag_folder=str(DAGS))
 
         assert bag.import_errors == {}
-        assert set(bag.dags) == {"maintenance__archive_flights", "maintenance__delay_alerts"}
+        assert set(bag.dags) == {f"{kind}__{name}" for kind in KINDS for name in ("archive_flights", "delay_alerts")}
 
     def test_a_bad_file_is_an_import_error_that_names_line_key_and_fix(self, tmp_path: Path) -> None:
         shutil.copy(DAGS / "offsets.py", tmp_path)
@@ -177,7 +186,7 @@ class TestInAirflow:
         assert "do this: remove 'checkpiont' or correct its spelling" in last
         assert bag.dags == {}
 
-    def test_each_pipeline_has_a_dag(self, tmp_path: Path) -> None:
+    def test_each_pipeline_has_its_dags(self, tmp_path: Path) -> None:
         shutil.copy(DAGS / "offsets.py", tmp_path)
         one = "  {name}:\n    topics: [flights]\n    job: {{application: a.py, checkpoint: {name}}}\n"
         (tmp_path / "pipelines.yaml").write_text("pipelines:\n" + one.format(name="a") + one.format(name="b.c"))
@@ -185,7 +194,7 @@ class TestInAirflow:
         bag = DagBag(dag_folder=str(tmp_path))
 
         assert bag.import_errors == {}
-        assert set(bag.dags) == {"maintenance__a", "maintenance__b.c"}
+        assert set(bag.dags) == {f"{kind}__{name}" for kind in KINDS for name in ("a", "b.c")}
 
 
 def test_the_steps_can_stand_in_a_dag_of_one_s_own(pipeline: StreamingPipeline) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StopLadder, StreamingPipeline, Subscription
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
 
@@ -47,6 +48,15 @@ pipelines:
       kill_timeout_s: 10
     accept_lost: {flights: 3}
     accept_skipped: {flights: 4}
+    approve: true
+    recovery:
+      tries: 5
+      within_s: 600
+      confirm_s: 20
+    schedules:
+      recovery: '@continuous'
+      rehearsal: 0 6 * * *
+      snapshots: '@hourly'
 """
 
 SMALL = """\
@@ -90,6 +100,9 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         ),
         stop=StopLadder(60, 30, 10, str(tmp_path / "stop/alerts")),
         policy=RestartPolicy({"flights": 3}, {"flights": 4}, OnConflict.SMALLEST),
+        approve=True,
+        recovery=RecoveryPolicy(5, 600, 20),
+        schedules=Schedules("@continuous", "0 6 * * *", "@hourly"),
     )
 
 
@@ -99,6 +112,8 @@ def test_the_whole_one_has_every_key_of_the_schema() -> None:
 
     for key in (*pipeline, *pipeline["job"]["properties"], *pipeline["stop"]["properties"]):
         assert f"{key}:" in WHOLE
+    for key in (*pipeline["recovery"]["properties"], *pipeline["schedules"]["properties"]):
+        assert f"      {key}:" in WHOLE
 
 
 def test_most_keys_may_be_left_out(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def test_a_job_that_is_at_rest_is_no_error(how: EndedHow, lab: Lab) -> None:
     lab.driver.end(how, "words")
 
     assert steps.stop(lab) == StopResult(1, f"already {how.value}", 0, "words")
-    assert lab.control.stop_request(1) is None, "there is nobody to ask"
+    request = lab.control.stop_request(1)
+    assert request is not None, "it is meant to stay at rest: its recovery leaves it alone"
+    assert request.operation == "op"
 
 
 def test_a_task_that_is_run_again_after_the_submit_does_not_stop_the_new_job(lab: Lab) -> None:

@@ -292,7 +292,7 @@ class TestDeferrable:
 
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_what_a_run_can_say_is_a_template(kind: type[Any], lab: Lab) -> None:
-    expected = {"operation", "reason"} | ({"start"} if kind is PlanRestartOperator else set())
+    expected = {"operation", "reason", "application"} | ({"start"} if kind is PlanRestartOperator else set())
 
     assert set(kind.template_fields) == expected
     operator = kind(task_id="task", pipeline=lab.pipeline)

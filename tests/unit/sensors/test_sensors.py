@@ -11,10 +11,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import KafkaUnreachable
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.sensors import OffsetsReachedSensor, StreamingJobSensor, offsets_reached
-from airflow_provider_offsets.triggers.streaming_job import JobStateTrigger, OffsetsReachedTrigger
+from airflow_provider_offsets.sensors import JobDiedSensor, OffsetsReachedSensor, StreamingJobSensor, offsets_reached
+from airflow_provider_offsets.triggers.streaming_job import JobDiedTrigger, JobStateTrigger, OffsetsReachedTrigger
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
 from tests.unit.operations.lab import Lab, install
@@ -69,6 +70,28 @@ class TestStreamingJob:
         assert isinstance(deferred.value.trigger, JobStateTrigger)
         assert deferred.value.trigger.serialize()[1]["state"] == "ended"
         assert deferred.value.method_name == "execute_complete"
+
+
+class TestJobDied:
+    def test_it_waits_in_the_triggerer_for_a_year(self, lab: Lab) -> None:
+        lab.more["recovery"] = RecoveryPolicy(confirm_s=7)
+        with pytest.raises(TaskDeferred) as deferred:
+            JobDiedSensor(task_id="wait", pipeline=lab.pipeline, deferrable=True).execute({})
+
+        trigger = deferred.value.trigger
+        assert isinstance(trigger, JobDiedTrigger)
+        assert (trigger.confirm_s, trigger.timeout_s) == (7, 365 * 24 * 3600)
+
+    def test_it_gives_what_died(self, lab: Lab) -> None:
+        lab.more["recovery"] = RecoveryPolicy(confirm_s=0)
+        steps.start(lab)
+        sensor = JobDiedSensor(task_id="wait", pipeline=lab.pipeline, poke_interval=1)
+        assert sensor.poke({}).is_done is False
+        lab.driver.die()
+
+        found = sensor.execute({})
+
+        assert (found["epoch"], found["how"]) == (1, "died")
 
 
 class TestOffsetsReached:

@@ -11,10 +11,12 @@ import pytest
 
 from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat
 from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
+from airflow_provider_offsets.operations import recovering
 from airflow_provider_offsets.runtime import insist
 from airflow_provider_offsets.triggers import streaming_job
 from airflow_provider_offsets.triggers.streaming_job import (
     EpochEndedTrigger,
+    JobDiedTrigger,
     JobStateTrigger,
     OffsetsReachedTrigger,
     StoreTrigger,
@@ -35,6 +37,7 @@ TRIGGERS: list[StoreTrigger] = [
     EpochEndedTrigger(**WHERE, epoch=3, timeout_s=10),
     JobStateTrigger(**WHERE, state="running", timeout_s=0.5),
     JobStateTrigger(**WHERE, state="dead"),
+    JobDiedTrigger(**WHERE, confirm_s=30),
     reached(100, 100, timeout_s=10),
 ]
 
@@ -132,6 +135,34 @@ class TestJobState:
         steps.rest(lab)
 
         assert fire(JobStateTrigger(**WHERE, state="ended"))["status"] == "reached"
+
+
+class TestJobDied:
+    @pytest.fixture(autouse=True)
+    def clock(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(recovering, "time", lab.clock)
+
+    def test_once_it_was_dead_for_a_while(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+
+        event = fire(JobDiedTrigger(**WHERE, confirm_s=30, timeout_s=60))
+
+        assert (event["status"], event["epoch"], event["how"]) == ("reached", 1, "died")
+
+    def test_not_one_that_somebody_starts_again_meanwhile(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+        looks = iter(range(1_000))
+
+        def somebody_tries_again() -> None:
+            if next(looks) == 10:
+                lab.clock.on_tick = lab.tick
+                steps.start(lab, operation="retried")
+
+        lab.clock.on_tick = somebody_tries_again
+
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, timeout_s=100))["status"] == "timeout"
 
 
 class TestOffsetsReached:

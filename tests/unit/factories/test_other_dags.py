@@ -1,0 +1,128 @@
+"""The DAGs beside the maintenance: their steps, when they run, and what their forms take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import ParamValidationError
+
+from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StreamingPipeline
+from airflow_provider_offsets.factories import maintenance_dag, recovery_dag, rehearsal_dag, reprocess_dag
+from airflow_provider_offsets.operators import PlanRestartOperator
+from tests.unit.factories.test_maintenance import in_order
+
+PIPELINE = StreamingPipeline(
+    "alerts",
+    ("flights",),
+    SparkJob("/jobs/alerts.py", "/checkpoint"),
+    schedules=Schedules(recovery="@continuous", rehearsal="0 6 * * *"),
+)
+ACTS = ["replan", "apply", "submit", "audit"]
+BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop", "snapshot_at_rest"]
+
+
+@pytest.mark.parametrize(
+    ("made", "steps"),
+    [
+        (reprocess_dag(PIPELINE), [*BEFORE, *ACTS]),
+        (recovery_dag(PIPELINE), ["await_death", "begin_recovery", "snapshot_at_rest", *ACTS]),
+        (rehearsal_dag(PIPELINE), ["plan"]),
+    ],
+    ids=lambda each: each.dag_id if isinstance(each, DAG) else "",
+)
+def test_their_steps(made: DAG, steps: list[str]) -> None:
+    assert in_order(made) == steps
+    assert sorted(made.task_ids) == sorted(steps)
+    assert made.max_active_runs == 1
+    assert "`alerts`" in str(made.doc_md)
+
+
+@pytest.mark.parametrize(
+    ("make", "schedule"),
+    [(maintenance_dag, None), (reprocess_dag, None), (recovery_dag, "@continuous"), (rehearsal_dag, "0 6 * * *")],
+)
+def test_when_they_run(make: Any, schedule: str | None) -> None:
+    assert make(PIPELINE).schedule == schedule
+
+
+def test_what_is_passed_on_wins() -> None:
+    assert rehearsal_dag(PIPELINE, schedule="@weekly", dag_id="mine").schedule == "@weekly"
+    assert recovery_dag(PIPELINE, retries=7).get_task("submit").retries == 7
+
+
+class TestReprocess:
+    made = reprocess_dag(PIPELINE)
+
+    def test_a_person_has_to_say_where_to_start(self) -> None:
+        start = self.made.params.get_param("start")
+
+        with pytest.raises(ParamValidationError):
+            start.resolve()
+        assert start.resolve("shift:-100") == "shift:-100"
+
+    def test_another_version_is_checked_before_the_stop_and_is_what_is_submitted(self) -> None:
+        context = {"params": {"application": "alerts_2.py", "start": "earliest", "reason": ""}}
+        for name in ("plan", "replan", "submit"):
+            task: Any = reprocess_dag(PIPELINE).get_task(name)
+            task.render_template_fields({**context, "dag": self.made, "run_id": "r"})
+            assert task.application == "alerts_2.py", name
+
+    def test_none_is_the_version_of_the_pipeline(self) -> None:
+        task: Any = reprocess_dag(PIPELINE).get_task("submit")
+        task.render_template_fields({"params": {"application": None, "reason": ""}, "dag": self.made, "run_id": "r"})
+        assert task.application == ""
+
+
+class TestRecovery:
+    made = recovery_dag(PIPELINE)
+
+    def test_its_operation_is_that_of_the_epoch_that_died(self) -> None:
+        """Two runs, and every retry, recover from one death once."""
+        context = {
+            "params": {},
+            "dag": self.made,
+            "run_id": "r",
+            "ti": type("Ti", (), {"xcom_pull": lambda self, task_ids: {"await_death": {"epoch": 7}}[task_ids]})(),
+        }
+        for name in ("begin_recovery", "snapshot_at_rest", *ACTS):
+            task: Any = recovery_dag(PIPELINE).get_task(name)
+            task.render_template_fields(context)
+            assert task.operation == "recovery/00000007", name
+
+    def test_it_waits_without_a_worker_and_goes_on_where_the_job_stands(self) -> None:
+        sensor: Any = self.made.get_task("await_death")
+        plan = self.made.get_task("replan")
+
+        assert sensor.deferrable
+        assert isinstance(plan, PlanRestartOperator)
+        assert plan.start == "committed"
+
+
+class TestApproval:
+    @pytest.mark.parametrize(("of_pipeline", "default"), [(True, True), (False, False)])
+    def test_the_pipeline_says_and_a_run_may_say_otherwise(self, of_pipeline: bool, default: bool) -> None:
+        pipeline = StreamingPipeline("a", ("t",), SparkJob("/a.py", "/c"), approve=of_pipeline)
+
+        for make in (maintenance_dag, reprocess_dag):
+            assert make(pipeline).params["approve"] is default
+
+    def test_the_plan_is_what_a_person_sees(self) -> None:
+        ti = type("Ti", (), {"xcom_pull": lambda self, task_ids: {"plan": {"markdown": "| topic |"}}[task_ids]})()
+        task: Any = maintenance_dag(PIPELINE).get_task("approve")
+        task.render_template_fields({"params": {"reason": "upgrade"}, "ti": ti, "dag": self.made})
+
+        assert "upgrade" in task.body
+        assert "| topic |" in task.body
+        assert task.subject.startswith("maintenance__alerts")
+
+    made = maintenance_dag(PIPELINE)
+
+    def test_nobody_is_asked_unless_the_run_says_so(self) -> None:
+        task: Any = maintenance_dag(PIPELINE).get_task("approve")
+
+        assert task.execute({"params": {"approve": False}}) is None
+
+    def test_it_comes_before_anything_is_stopped(self) -> None:
+        assert self.made.get_task("stop").upstream_task_ids == {"approve"}

@@ -1,0 +1,179 @@
+"""A job that died is noticed, started again so many times, and then left to a person."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_offsets.core.epoch import Ended, EndedHow
+from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
+from airflow_provider_offsets.operations import recovering
+from airflow_provider_offsets.operations.recovering import DeathWatch, begin_recovery, find_death, recovery_of
+from tests.unit.operations import steps
+from tests.unit.operations.lab import ELSEWHERE, Lab
+
+POLICY = RecoveryPolicy(tries=2, within_s=60)
+NOW_MS = 1_000_000
+
+
+def recover(lab: Lab, epoch: int, run: str, at_ms: int = NOW_MS) -> int:
+    return begin_recovery(lab.world(recovery_of(epoch)), epoch, run, POLICY, at_ms=at_ms)
+
+
+class TestDeath:
+    def test_a_job_that_lives_or_never_ran_is_not_dead(self, lab: Lab) -> None:
+        assert find_death(lab.control, at_ms=1) is None
+        steps.start(lab)
+        assert find_death(lab.control, at_ms=1) is None
+
+    def test_one_whose_process_is_gone_is_dead_and_fenced_at_once(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+
+        death = find_death(lab.control, at_ms=1)
+
+        assert death is not None
+        assert (death.epoch, death.how) == (1, "died")
+        assert lab.control.ended(1) is not None, "if that was a mistake, the driver ends before its next batch"
+
+    @pytest.mark.parametrize(
+        ("how", "is_dead", "reason"),
+        [
+            (EndedHow.FAILED, True, "the query failed and the driver said so"),
+            (EndedHow.STOPPED, False, "somebody stopped it"),
+            (EndedHow.KILLED, False, "somebody stopped it the hard way"),
+            (EndedHow.FENCED, False, "another epoch has the word"),
+            (EndedHow.FINISHED, False, "a bounded query has nothing more to do"),
+        ],
+    )
+    def test_what_an_end_means(self, how: EndedHow, is_dead: bool, reason: str, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.end(how, "words")
+
+        assert (find_death(lab.control, at_ms=1) is not None) is is_dead, reason
+
+    def test_a_driver_elsewhere_that_is_silent_is_unknown(self, lab: Lab) -> None:
+        steps.start(lab)
+        epoch = lab.control.epoch(1)
+        assert epoch is not None
+        lab.driver.process = replace(epoch.holder, host=ELSEWHERE)
+        text = lab.store.get(lab.pipeline.name, "epoch/00000001") or ""
+        lab.store.check_and_put(lab.pipeline.name, "epoch/00000001", text, text.replace(epoch.holder.host, ELSEWHERE))
+        lab.alive.clear()
+
+        assert find_death(lab.control, at_ms=1) is None
+
+    def test_a_dead_job_that_a_maintenance_has_taken_over_is_left_alone(self, lab: Lab) -> None:
+        """Started in the middle of the maintenance's window it would read what nobody may read yet."""
+        steps.start(lab)
+        lab.driver.die()
+        steps.stop(lab, operation="maintenance")
+
+        assert find_death(lab.control, at_ms=1) is None
+
+    def test_a_death_has_to_last(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = SimpleNamespace(now=0.0)
+        monkeypatch.setattr(recovering, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        watch = DeathWatch(30)
+        steps.start(lab, operation="first")
+        lab.driver.die()
+        assert watch.look(lab.control) is None
+        clock.now = 29
+        assert watch.look(lab.control) is None
+        steps.start(lab, operation="retried")
+        lab.driver.die()
+        clock.now = 31
+        assert watch.look(lab.control) is None, "another epoch died, just now"
+        clock.now = 61
+        found = watch.look(lab.control)
+        assert found is not None
+        assert found.epoch == 2
+
+
+class TestTries:
+    def test_a_recovery_goes_on_where_the_job_stands(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.feed(10)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+
+        assert recover(lab, 1, "run-1") == 1
+        started = steps.start(lab, operation=recovery_of(1))
+
+        assert started.epoch == 2
+        assert find_death(lab.control, at_ms=1) is None
+
+    def test_a_task_that_is_tried_again_counts_once(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.end(EndedHow.FAILED)
+
+        assert [recover(lab, 1, "run-1") for _ in range(5)] == [1] * 5
+
+    def test_after_so_many_tries_it_gives_up_and_stays_so(self, lab: Lab) -> None:
+        """Each try starts an epoch that dies at once: the tries are counted over all of them."""
+        steps.start(lab)
+        for epoch in (1, 2):
+            lab.driver.die()
+            assert find_death(lab.control, at_ms=1) is not None
+            recover(lab, epoch, f"run-{epoch}")
+            steps.start(lab, operation=recovery_of(epoch))
+        lab.driver.end(EndedHow.FAILED, "ValueError: no such column")
+
+        with pytest.raises(RecoveryGivenUp, match=r"2 times within 60 s; epoch 3 failed: ValueError: no such column"):
+            recover(lab, 3, "run-3")
+        assert find_death(lab.control, at_ms=1) is None, "nobody tries again by itself"
+
+        steps.start(lab, operation="maintenance")
+        lab.driver.die()
+        death = find_death(lab.control, at_ms=1)
+        assert death is not None, "a person has started it: it is watched again"
+        assert death.epoch == 4
+
+    def test_a_job_that_never_gets_as_far_as_an_epoch_is_given_up_too(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        recover(lab, 1, "run-1")
+        recover(lab, 1, "run-2")
+
+        with pytest.raises(RecoveryGivenUp):
+            recover(lab, 1, "run-3")
+
+    def test_old_tries_are_forgotten(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+
+        assert [recover(lab, 1, f"run-{each}", at_ms=NOW_MS + each * 61_000) for each in range(4)] == [1, 2, 3, 4]
+
+    def test_somebody_else_was_faster(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        steps.start(lab, operation="maintenance")
+
+        with pytest.raises(WorldChanged, match="epoch 2 of 'delay_alerts', claimed since epoch 1 died"):
+            recover(lab, 1, "run-1")
+
+    def test_a_recovery_that_has_started_its_epoch_may_be_run_again(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        recover(lab, 1, "run-1")
+        steps.start(lab, operation=recovery_of(1))
+
+        assert recover(lab, 1, "run-1") == 1
+
+
+def test_the_end_that_stands_is_told(lab: Lab) -> None:
+    steps.start(lab)
+    lab.control.end(1, Ended(EndedHow.FAILED, 1, message="OutOfMemoryError"))
+    lab.driver.die()
+
+    death = find_death(lab.control, at_ms=2)
+
+    assert death is not None
+    assert (death.how, death.message) == ("failed", "OutOfMemoryError")
