@@ -32,6 +32,9 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── DriverFailed
     │   ├── DriverDied                ``log_tail`` holds its own last lines
     │   └── DriverSilent              it lives, but neither processed a batch nor said that it is idle
+    ├── JobUnhealthy                  a job that was started runs badly, or not any more
+    ├── RollbackRefused               the version or the position of before cannot be brought back
+    ├── RolledBack                    the operation was undone: the version of before runs again
     └── AuditFailed                   records are lost, or read twice with nothing to explain it
 
 ``retriable`` says whether the same call may succeed later with nothing changed by a person.
@@ -196,6 +199,18 @@ class DriverDied(DriverFailed):
 
 class DriverSilent(DriverFailed):
     """The driver lives, but within the time it neither processed a batch nor said that it stands idle."""
+
+
+class JobUnhealthy(OffsetsError):
+    """A job that was started has died, stands still, or went back. It is left as it is."""
+
+
+class RollbackRefused(OffsetsError):
+    """The version or the position of before cannot be brought back. The message says what was touched."""
+
+
+class RolledBack(OffsetsError):
+    """The version of before runs again, from the position of before. The operation itself has failed."""
 
 
 class AuditFailed(OffsetsError):

@@ -53,6 +53,8 @@ class Claim:
     identity: TopicIdentity
     announced: tuple[Announced, ...] = ()
     application_digest: str = ""
+    version: str = ""
+    """What is kept of the program and its command, for a rollback; empty in epochs that an earlier release started."""
     tracked: bool = True
     """False: the program knows nothing of epochs. What launches it claims, and then becomes it (``exec``)."""
     stood: Position | None = None

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.health import HealthPolicy
 from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
@@ -77,6 +78,15 @@ class Schedules:
 
 
 @dataclass(frozen=True)
+class RollbackPolicy(HealthPolicy):
+    """How long a new start is watched, and what follows if it is unhealthy."""
+
+    automatic: bool = False
+    """Whether the version and the position of before are brought back at once. A rollback reads again what the bad
+    version has read, so it is somebody's decision: without it the run fails, and the job is left as it is."""
+
+
+@dataclass(frozen=True)
 class StreamingPipeline:
     """One Kafka to Spark streaming job, and all that is needed to stop and start it without losing records.
 
@@ -107,6 +117,7 @@ class StreamingPipeline:
     """Whether a person has to approve each plan before anything is stopped; a run may say otherwise."""
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     schedules: Schedules = field(default_factory=Schedules)
+    rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 import jsonschema
 import yaml
 
-from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.pipeline import (
+    RollbackPolicy,
+    Schedules,
+    SparkJob,
+    StopLadder,
+    StreamingPipeline,
+    Subscription,
+)
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import InputRefused, PipelineFileError, UnknownPipeline
@@ -187,6 +194,7 @@ def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeli
             entry.get("accept_skipped", {}),
             OnConflict(entry.get("on_conflict", OnConflict.REFUSE)),
         ),
+        rollback=RollbackPolicy(**entry.get("rollback", {})),
         recovery=RecoveryPolicy(**entry.get("recovery", {})),
         schedules=Schedules(**entry.get("schedules", {})),
         **{key: entry[key] for key in plain if key in entry},

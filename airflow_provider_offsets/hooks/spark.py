@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from airflow.sdk.configuration import conf as airflow_conf
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
+from airflow_provider_offsets.operations.keeping import local_jars
 from airflow_provider_offsets.operations.shipping import runtime_zip
 
 
@@ -54,7 +54,7 @@ class SparkJobHook:
             conf={**job.conf, **conf},
             conn_id=job.spark_conn_id,
             py_files=",".join(each for each in (shipped, job.py_files) if each),
-            jars=",".join(_jars(job.jars)) or None,
+            jars=",".join(local_jars(job.jars)) or None,
             packages=job.packages or None,
             java_class=job.main_class or None,
             name=self.pipeline.name,
@@ -71,7 +71,7 @@ class SparkJobHook:
                 expected="the Spark program, on this machine",
                 do="correct job.application",
             )
-        _jars(job.jars)
+        local_jars(job.jars)
         if shutil.which(binary) is None:
             raise InputRefused(
                 seen=f"no {binary!r} on the PATH of Airflow's worker ({sys.prefix})",
@@ -109,21 +109,3 @@ def _check_executor(executor: str) -> None:
             expected="one whose worker's machine stays: a driver in client mode lives beside the task that started it",
             do="run this DAG with LocalExecutor; a worker pod or a worker that scales in would take the driver away",
         )
-
-
-def _jars(patterns: str) -> list[str]:
-    """The jars that a comma-separated list with wildcards names.
-
-    :raises InputRefused: a pattern that names no file.
-    """
-    found: list[str] = []
-    for pattern in filter(None, patterns.split(",")):
-        matches = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]
-        if not matches:
-            raise InputRefused(
-                seen=f"jar {pattern!r} is not there",
-                expected="each entry of job.jars to name at least one file on this machine",
-                do="correct job.jars, or fetch the jar",
-            )
-        found.extend(matches)
-    return found

@@ -17,6 +17,7 @@ from airflow_provider_offsets.errors import DriverDied, DriverSilent, Fenced, Wo
 from airflow_provider_offsets.jobs.detached import Launch, launch
 from airflow_provider_offsets.jobs.marker import remove_marker
 from airflow_provider_offsets.operations.applying import Applied
+from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.starting import first_sign, stands_idle
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
 from airflow_provider_offsets.operations.world import World
@@ -97,6 +98,7 @@ def _launch(world: World, applied: Applied, build_command: BuildCommand, secrets
             expected=f"{applied.plan.seen.identity}, as planned",
             do="plan again",
         )
+    kept = keep_version(world.pipeline.job)
     launch_id = f"{world.operation}@{uuid.uuid4().hex[:8]}"
     claim = Claim(
         number=_next_epoch(world, applied),
@@ -106,7 +108,8 @@ def _launch(world: World, applied: Applied, build_command: BuildCommand, secrets
         start=reconcile(applied.plan.start, live),
         identity=live.identity,
         announced=applied.plan.announced,
-        application_digest=_digest(world.pipeline.job.application),
+        application_digest=kept.application.digest,
+        version=kept.digest,
         tracked=world.pipeline.tracked,
         stood=applied.plan.seen.stored,
     )
@@ -160,11 +163,6 @@ def _next_epoch(world: World, applied: Applied) -> int:
 def _environment() -> dict[str, str]:
     """This process's environment without Airflow's own settings: they hold connections and the metadata database."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW", "__AIRFLOW"))}
-
-
-def _digest(application: str) -> str:
-    path = Path(application)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _await_start(world: World, applied: Applied, launched: Launch, say: Callable[[str], None]) -> Started:

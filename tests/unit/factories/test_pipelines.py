@@ -9,7 +9,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.pipeline import (
+    RollbackPolicy,
+    Schedules,
+    SparkJob,
+    StopLadder,
+    StreamingPipeline,
+    Subscription,
+)
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
@@ -46,6 +53,7 @@ pipelines:
       marker: stop/alerts
       signal_timeout_s: 30
       kill_timeout_s: 10
+    rollback: {watch_s: 30, stall_s: 90, automatic: true}
     accept_lost: {flights: 3}
     accept_skipped: {flights: 4}
     approve: true
@@ -99,6 +107,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
             log_dir=str(tmp_path.parent / "logs"),
         ),
         stop=StopLadder(60, 30, 10, str(tmp_path / "stop/alerts")),
+        rollback=RollbackPolicy(30, 90, automatic=True),
         policy=RestartPolicy({"flights": 3}, {"flights": 4}, OnConflict.SMALLEST),
         approve=True,
         recovery=RecoveryPolicy(5, 600, 20),

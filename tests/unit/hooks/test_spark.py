@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
-from airflow_provider_offsets.hooks import spark
 from airflow_provider_offsets.hooks.spark import SparkJobHook
+from airflow_provider_offsets.operations.keeping import local_jars
 from tests.unit.conftest import Connect
 from tests.unit.operations.lab import Lab
 
@@ -175,7 +175,7 @@ class TestCommand:
         assert "hunter2" not in json.dumps(self.command(pipeline, tmp_path))
 
     def test_a_jar_by_url_is_left_to_spark(self) -> None:
-        assert spark._jars("https://repo.example/a.jar,hdfs://b/*.jar") == [
+        assert local_jars("https://repo.example/a.jar,hdfs://b/*.jar") == [
             "https://repo.example/a.jar",
             "hdfs://b/*.jar",
         ]

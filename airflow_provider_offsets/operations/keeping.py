@@ -1,0 +1,174 @@
+"""Keep what a job is submitted with, so that a rollback has something to go back to.
+
+``<logs>/applications/<digest>/<file name>`` has the bytes of each local file, under the digest of its content, and
+``<logs>/applications/<version>.json`` says which of them, and which command, one version is. Both are written before
+the launch and never changed; the epoch's claim names the version. What the program finds beside itself on the disk, and
+what its Spark connection says, is no part of it.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import shutil
+import uuid
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.pipeline import SparkJob
+from airflow_provider_offsets.errors import InputRefused, RollbackRefused
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """One file of a command."""
+
+    name: str
+    """Its file name; of what is no file on this machine, the whole URL or path."""
+    digest: str = ""
+    """SHA-256 of its content; empty for what is named and not kept."""
+
+
+@dataclass(frozen=True)
+class KeptVersion:
+    """A program and the command that submits it."""
+
+    application: KeptFile
+    main_class: str = ""
+    arguments: tuple[str, ...] = ()
+    conf: dict[str, str] = field(default_factory=dict)
+    jars: tuple[KeptFile, ...] = ()
+    packages: str = ""
+    py_files: tuple[KeptFile, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Name this version: equal programs with equal commands have one name."""
+        return hashlib.sha256(codec.dumps(self).encode()).hexdigest()
+
+
+def keep_version(job: SparkJob) -> KeptVersion:
+    """Keep the version that ``job`` is now, and give it. Safe to repeat, and to be killed in."""
+    folder = _folder(job)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    version = KeptVersion(
+        application=_keep(folder, job.application),
+        main_class=job.main_class,
+        arguments=job.arguments,
+        conf=job.conf,
+        jars=tuple(_keep(folder, each) for each in local_jars(job.jars)),
+        packages=job.packages,
+        py_files=tuple(_keep(folder, each) for each in filter(None, job.py_files.split(","))),
+    )
+    draft = _draft(folder)
+    draft.write_text(codec.dumps(version))
+    draft.chmod(0o600)
+    draft.replace(folder / f"{version.digest}.json")
+    return version
+
+
+def restored_job(job: SparkJob, version: str) -> SparkJob:
+    """Give ``job`` with the program and the command of a kept version, which are looked at first.
+
+    :raises RollbackRefused: a copy is gone, or is not what was kept; all of them are named.
+    """
+    folder = _folder(job)
+    kept = _read(folder, version)
+    files = [kept.application, *kept.jars, *kept.py_files]
+    wrong = [_wrong(folder, each) for each in files if each.digest]
+    if not kept.application.digest:
+        wrong.append(f"{kept.application.name} was no file on the machine of the submit, and was not kept")
+    if any(wrong):
+        raise _refused(version, "; ".join(filter(None, wrong)), folder)
+    return replace(
+        job,
+        application=_place(folder, kept.application),
+        main_class=kept.main_class,
+        arguments=kept.arguments,
+        conf=kept.conf,
+        jars=",".join(_place(folder, each) for each in kept.jars),
+        packages=kept.packages,
+        py_files=",".join(_place(folder, each) for each in kept.py_files),
+    )
+
+
+def local_jars(patterns: str) -> list[str]:
+    """Give the jars that a comma-separated list with wildcards names; a URL stands for itself.
+
+    :raises InputRefused: a pattern that names no file.
+    """
+    found: list[str] = []
+    for pattern in filter(None, patterns.split(",")):
+        matches = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]
+        if not matches:
+            raise InputRefused(
+                seen=f"jar {pattern!r} is not there",
+                expected="each entry of job.jars to name at least one file on this machine",
+                do="correct job.jars, or fetch the jar",
+            )
+        found.extend(matches)
+    return found
+
+
+def _folder(job: SparkJob) -> Path:
+    return Path(job.folder_for_logs) / "applications"
+
+
+def _draft(folder: Path) -> Path:
+    return folder / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _keep(folder: Path, path: str) -> KeptFile:
+    source = Path(path)
+    if "://" in path or not source.is_file():
+        return KeptFile(path)
+    kept = KeptFile(source.name, _digest(source))
+    if _wrong(folder, kept):
+        # The digest is of the copy: what is deployed in its middle is kept as what it is.
+        draft = _draft(folder)
+        shutil.copyfile(source, draft)
+        kept = KeptFile(source.name, _digest(draft))
+        target = Path(_place(folder, kept))
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        draft.replace(target)
+    return kept
+
+
+def _place(folder: Path, file: KeptFile) -> str:
+    return str(folder / file.digest / file.name) if file.digest else file.name
+
+
+def _wrong(folder: Path, file: KeptFile) -> str:
+    """What is wrong with a copy; empty if nothing is."""
+    path = Path(_place(folder, file))
+    if not path.is_file():
+        return f"{path} is gone"
+    return "" if _digest(path) == file.digest else f"{path} is not what was kept"
+
+
+def _read(folder: Path, version: str) -> KeptVersion:
+    file = folder / f"{version}.json"
+    try:
+        kept = codec.loads(KeptVersion, file.read_text())
+    except FileNotFoundError as error:
+        raise _refused(version, f"{file} is gone", folder) from error
+    except ValueError as error:
+        raise _refused(version, f"{file} cannot be read: {error}", folder) from error
+    if kept.digest != version:
+        raise _refused(version, f"{file} is not what was kept", folder)
+    return kept
+
+
+def _refused(version: str, seen: str, folder: Path) -> RollbackRefused:
+    return RollbackRefused(
+        seen=f"of version {version[:12]}: {seen}",
+        expected=f"the copies that its submit kept in {folder}",
+        do="put the program of before in its place, and run a maintenance with the start that you need",
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
