@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.audit import AuditReport
 from airflow_provider_offsets.core.compare import Comparison, Verdict
 from airflow_provider_offsets.core.plan import RestartPlan
@@ -14,6 +15,13 @@ from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"
 PLAN_HEADERS = ("topic", "partition", "begin", "end", "stored", "start", "replay", "skip", "lost", "reason")
+WANTED = "wanted"
+"""One column more, where a start is not what was asked for."""
+TRUNCATION = {
+    "seen": "Truncation: seen, as the problems say.",
+    "unknown": "Truncation: unknown. No offset lies past an end and no leader epoch went back; a log that was cut and"
+    " has grown again since would look the same.",
+}
 UNTOUCHED = (
     "An untouched job, managed from what {ruling} says. Holds: it starts exactly here, new partitions at 0; one launch"
     " at a time through this provider; nothing is lost. Lacks: no fence against a copy that is started by hand; a stop"
@@ -24,36 +32,97 @@ AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "
 
 def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
     """Give the plan, partition by partition, with its totals and its problems."""
-    rows = [
-        (
-            row.topic,
-            row.partition,
-            row.begin,
-            row.end,
-            "–" if row.stored is None else row.stored,
-            row.start,
-            row.replay,
-            row.skipped,
-            row.lost,
-            row.reason.value,
-        )
-        for row in plan.rows
-    ]
     also = [
         f"{plan.replay_at_most:,} more at most, of a batch that was cut off" if plan.replay_at_most else "",
         f"{plan.unreplayable:,} wanted once more and deleted" if plan.unreplayable else "",
+        f"upper bounds for {', '.join(plan.upper_bounds)}" if plan.upper_bounds else "",
     ]
     lines = [
         f"Plan {plan.fingerprint} of {plan.pipeline}: start {plan.selector or 'as given'}, {plan.form.value}"
         f" ({plan.form_reason}).",
         *([UNTOUCHED.format(ruling=plan.ruling)] if plan.ruling else []),
-        _table(PLAN_HEADERS, rows, style),
+        _plan_table(plan, style),
         "; ".join(
             [f"In all: {plan.replay:,} to replay, {plan.skipped:,} to skip, {plan.lost:,} lost", *filter(None, also)]
         ),
+        *([f"Runway: {plan.runway.summary}."] if plan.runway is not None else []),
+        TRUNCATION[plan.truncation],
+        *(f"- {note}" for note in plan.notes),
         *(f"- PROBLEM – {problem}" for problem in plan.problems),
     ]
     return "\n\n".join(lines)
+
+
+def plan_json(plan: RestartPlan) -> dict[str, Any]:
+    """Give all that the tables of the plan show, and what they leave out, as JSON values; see docs/plan.md."""
+    ways = {} if plan.runway is None else {(each.topic, each.partition): each for each in plan.runway.partitions}
+    rows = []
+    for row in plan.rows:
+        way = ways.get((row.topic, row.partition))
+        rows.append(
+            {
+                **codec.plain(row),
+                "new": row.is_new,
+                "upper_bounds": row.topic in plan.upper_bounds,
+                "runway_s": None if way is None else way.seconds,
+                "runway_kind": None if way is None else way.kind.value,
+            }
+        )
+    runway = None if plan.runway is None else {**codec.plain(plan.runway), "summary": plan.runway.summary}
+    return {
+        "pipeline": plan.pipeline,
+        "selector": plan.selector,
+        "fingerprint": plan.fingerprint,
+        "form": plan.form.value,
+        "form_reason": plan.form_reason,
+        "ruling": plan.ruling,
+        "start": plan.start.to_plain(),
+        "replay": plan.replay,
+        "replay_at_most": plan.replay_at_most,
+        "skipped": plan.skipped,
+        "lost": plan.lost,
+        "unreplayable": plan.unreplayable,
+        "upper_bounds": list(plan.upper_bounds),
+        "truncation": plan.truncation,
+        "rows": rows,
+        "gone": plan.gone.to_plain(),
+        "announced": codec.plain(plan.announced),
+        "runway": runway,
+        "notes": list(plan.notes),
+        "problems": codec.plain(plan.problems),
+        "seen": codec.plain(plan.seen),
+        "last_batch_id": plan.last_batch_id,
+        "query_id": plan.query_id,
+    }
+
+
+def _plan_table(plan: RestartPlan, style: str) -> str:
+    """A partition that was never read has *new* where it would stand; one that is no more has *gone* as its start."""
+    rows: list[tuple[Any, ...]] = [
+        (
+            row.topic,
+            row.partition,
+            row.begin,
+            row.end,
+            "new" if row.is_new else row.stored,
+            _or_dash(row.wanted),
+            row.start,
+            row.replay,
+            row.skipped,
+            row.lost,
+            f"{row.reason.value}; topic recreated" if row.recreated else row.reason.value,
+        )
+        for row in plan.rows
+    ]
+    rows += [
+        (each.topic, each.partition, "–", "–", offset, "–", "gone", "–", "–", "–", "the topic does not have it")
+        for each, offset in plan.gone.items()
+    ]
+    at = PLAN_HEADERS.index("start")
+    headers = (*PLAN_HEADERS[:at], WANTED, *PLAN_HEADERS[at:])
+    if all(row.wanted in (None, row.start) for row in plan.rows):
+        headers, rows = PLAN_HEADERS, [(*row[:at], *row[at + 1 :]) for row in rows]
+    return _table(headers, rows, style)
 
 
 def audit_report(report: AuditReport, style: str = TEXT) -> str:

@@ -59,6 +59,9 @@ class Claim:
     """False: the program knows nothing of epochs. What launches it claims, and then becomes it (``exec``)."""
     stood: Position | None = None
     """Where the pipeline stood when this epoch was planned: the end of the epoch before it."""
+    leader_epochs: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    """Of each partition, by topic, at the submit. One that is lower later tells of a log that was brought back from
+    before (KIP-320)."""
 
 
 @dataclass(frozen=True)

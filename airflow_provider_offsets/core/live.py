@@ -53,9 +53,39 @@ class LiveTopics:
         return Position({partition: live.end for partition, live in self.partitions.items()})
 
     @property
+    def leader_epochs(self) -> dict[str, tuple[int | None, ...]]:
+        """The leader epoch of each partition, by topic; None where the cluster does not tell it."""
+        return {topic.name: tuple(each.leader_epoch for each in topic.partitions) for topic in self.topics}
+
+    @property
     def identity(self) -> TopicIdentity:
         """Which cluster and which topics these are, whatever their names."""
         return TopicIdentity(self.cluster_id, {topic.name: topic.topic_id for topic in self.topics})
+
+
+@dataclass(frozen=True)
+class TopicSettings:
+    """How long Kafka keeps the records of a topic."""
+
+    cleanup_policy: str = "delete"
+    """``delete``, ``compact``, or both with a comma; empty (Kafka 4) for neither."""
+    retention_ms: int = 7 * 24 * 3_600_000
+    """Below 0: time alone deletes nothing."""
+    retention_bytes: int = -1
+    """Of each partition. Below 0: size alone deletes nothing."""
+    timestamp_type: str = "CreateTime"
+    """Whose clock gives the time that retention goes by: ``CreateTime`` the producer's, ``LogAppendTime`` the
+    broker's."""
+
+    @property
+    def is_compacted(self) -> bool:
+        """Say whether records go when a later one has their key: offsets stay, without a record."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def deletes(self) -> bool:
+        """Say whether records go with their age or number."""
+        return "delete" in self.cleanup_policy and (self.retention_ms >= 0 or self.retention_bytes >= 0)
 
 
 @dataclass(frozen=True)

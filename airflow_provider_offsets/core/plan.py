@@ -10,13 +10,14 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Announced
-from airflow_provider_offsets.core.live import LivePartition, LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.live import LivePartition, LiveTopics, TopicIdentity, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.runway import Runway, duration
 from airflow_provider_offsets.core.selector import missing_partitions
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, UNSTARTED, CheckpointState, KeptPosition, Observation
 from airflow_provider_offsets.errors import WorldChanged
@@ -52,6 +53,7 @@ class ProblemKind(enum.Enum):
     LOSS = "loss"
     SKIP = "skip"
     OFFSET_PAST_END = "offset past the end"
+    LEADER_EPOCH_BACK = "leader epoch gone back"
     TOPIC_RECREATED = "topic recreated"
     WRONG_CLUSTER = "wrong cluster"
     PARTITIONS_GONE = "partitions gone"
@@ -60,6 +62,12 @@ class ProblemKind(enum.Enum):
     POSITION_GONE = "stored position gone"
     STORES_DISAGREE = "checkpoint is ahead of the history"
     STORES_CONFLICT = "stores contradict each other"
+    WINDOW_TOO_LONG = "window longer than the runway"
+
+
+TRUNCATION = (ProblemKind.OFFSET_PAST_END, ProblemKind.LEADER_EPOCH_BACK)
+"""The only two signs of a truncated log that can be seen from outside. Without them it is *unknown*, never *ok*: a log
+that was cut and has grown past the stored offset since, under a newer leader, looks like any other."""
 
 
 AS_A_NEW_ONE = "describe the job as a new pipeline, with another name, group_id and checkpoint"
@@ -117,6 +125,13 @@ class PartitionPlan:
     """Not read yet, and deleted by retention."""
     unreplayable: int = 0
     """Wanted once more, and deleted by retention."""
+    recreated: bool = False
+    """The topic has another id than the one that ``stored`` is of."""
+
+    @property
+    def is_new(self) -> bool:
+        """Say whether the pipeline never read it."""
+        return self.stored is None
 
     @property
     def missing(self) -> int:
@@ -182,6 +197,14 @@ class RestartPlan:
     query_id: str | None = None
     replay_at_most: int = 0
     """Offsets of a batch that was cut off in its middle: its output may be partly there, and it is run again."""
+    gone: Position = field(default_factory=Position)
+    """What is stored or chosen of partitions that the topics do not have: not read, and no row."""
+    upper_bounds: tuple[str, ...] = ()
+    """The topics whose counts are upper bounds: they have offsets without a record."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the plan should know, and what does not speak against it."""
+    runway: Runway | None = None
+    """How long Kafka keeps what comes at and after the start; None if nobody asked."""
 
     @property
     def start(self) -> Position:
@@ -209,6 +232,11 @@ class RestartPlan:
         return sum(row.unreplayable for row in self.rows)
 
     @property
+    def truncation(self) -> str:
+        """Say what is known of truncated logs: ``seen``, or ``unknown``."""
+        return "seen" if any(problem.kind in TRUNCATION for problem in self.problems) else "unknown"
+
+    @property
     def announced(self) -> tuple[Announced, ...]:
         """The partitions that do not simply go on, for the audit."""
         return tuple(
@@ -225,13 +253,19 @@ class RestartPlan:
 
 
 def plan_restart(
-    wanted: Position, seen: Observation, policy: RestartPolicy | None = None, *, selector: str = ""
+    wanted: Position,
+    seen: Observation,
+    policy: RestartPolicy | None = None,
+    *,
+    selector: str = "",
+    known_leader_epochs: Mapping[TopicPartition, int] | None = None,
 ) -> RestartPlan:
     """Give the plan of a restart from ``wanted``, in the world as ``seen``.
 
     :param wanted: what the selector chose. Partitions that it does not name and the pipeline never read are new.
     :param policy: what loss and skipping is accepted; None accepts none.
     :param selector: the selector's text, for people.
+    :param known_leader_epochs: the greatest leader epoch of each partition that was seen since the job started.
     """
     rows = tuple(_row(partition, live, wanted, seen) for partition, live in seen.live.partitions.items())
     start = Position({row.key: row.start for row in rows})
@@ -239,6 +273,7 @@ def plan_restart(
     problems = (
         *_identity_problems(seen),
         *_shape_problems(wanted, seen),
+        *_leader_problems(wanted, seen, known_leader_epochs or {}),
         *_count_problems(rows, policy or RestartPolicy()),
         *_form_problems(form, wanted, seen),
         *_untouched_problems(wanted, seen),
@@ -256,6 +291,46 @@ def plan_restart(
         last_batch_id=_last_batch_id(seen),
         query_id=_query_id(seen),
         replay_at_most=sum(each.count for each in seen.in_flight),
+        gone=_gone(wanted, seen),
+        notes=tuple(_dropped_topics(seen)),
+    )
+
+
+def with_runway(
+    plan: RestartPlan,
+    runway: Runway,
+    settings: Mapping[str, TopicSettings | None],
+    policy: RestartPolicy | None = None,
+    *,
+    read_committed: bool = False,
+) -> RestartPlan:
+    """Give the plan with what the settings of its topics mean for it: counts that are upper bounds, how long Kafka
+    keeps what comes after the start, and a problem if that is shorter than the window.
+
+    :param policy: what may be lost. The count of a topic accepts a window that puts no more offsets at risk.
+    :param read_committed: the job reads committed records only.
+    """
+    topics = sorted({row.topic for row in plan.rows})
+    compacted = [topic for topic in topics if (found := settings.get(topic)) is not None and found.is_compacted]
+    notes = [*plan.notes]
+    if compacted:
+        notes.append(f"{', '.join(compacted)}: compacted, so some offsets have no record; counts are upper bounds")
+    if read_committed:
+        notes.append(
+            "ends are last stable offsets (isolation.level=read_committed); markers and aborted records have offsets"
+            " too, so counts are upper bounds"
+        )
+    if hidden := [topic for topic in topics if settings.get(topic) is None]:
+        notes.append(
+            f"{', '.join(hidden)}: this user may not see the settings (DESCRIBE_CONFIGS); whether it is compacted"
+            " and how long it keeps its records is unknown"
+        )
+    return replace(
+        plan,
+        upper_bounds=tuple(topics if read_committed else compacted),
+        notes=tuple(notes),
+        runway=runway,
+        problems=(*plan.problems, *_window_problems(runway, policy or RestartPolicy())),
     )
 
 
@@ -304,6 +379,7 @@ def _row(partition: TopicPartition, live: LivePartition, wanted: Position, seen:
         skipped=max(0, start - unread) - lost,
         lost=lost,
         unreplayable=0 if want is None else max(0, min(unread, live.begin) - want),
+        recreated=partition.topic in _recreated(seen),
     )
 
 
@@ -377,25 +453,44 @@ def _identity_problems(seen: Observation) -> Iterator[Problem]:
             " correct the Kafka connection",
         )
         return
-    for topic, topic_id in live.topic_ids.items():
-        if known.topic_ids.get(topic, topic_id) != topic_id:
-            yield Problem(
-                ProblemKind.TOPIC_RECREATED,
-                f"topic {topic!r} had id {known.topic_ids[topic]} and has {topic_id}: it was deleted and made again,"
-                f" and stored offsets mean nothing in it; {AS_A_NEW_ONE}",
-            )
+    for topic in _recreated(seen):
+        yield Problem(
+            ProblemKind.TOPIC_RECREATED,
+            f"topic {topic!r} had id {known.topic_ids[topic]} and has {live.topic_ids[topic]}: it was deleted and made"
+            f" again, and stored offsets mean nothing in it; {AS_A_NEW_ONE}",
+        )
+
+
+def _recreated(seen: Observation) -> tuple[str, ...]:
+    """The topics of the same cluster that have another id than at the newest start."""
+    known, live = None if seen.epoch is None else seen.epoch.claim.identity, seen.live.identity
+    if known is None or known.cluster_id != live.cluster_id:
+        return ()
+    return tuple(name for name, topic_id in live.topic_ids.items() if known.topic_ids.get(name, topic_id) != topic_id)
+
+
+def _gone(wanted: Position, seen: Observation) -> Position:
+    """What is stored or chosen of partitions that a topic of the pipeline does not have."""
+    live, topics = seen.live.partitions, {topic.name for topic in seen.live.topics}
+    named = (seen.stored or Position()).updated(wanted)
+    return Position({each: offset for each, offset in named.items() if each not in live and each.topic in topics})
+
+
+def _dropped_topics(seen: Observation) -> Iterator[str]:
+    topics = {topic.name for topic in seen.live.topics}
+    for topic in (seen.stored or Position()).topics:
+        if topic not in topics:
+            yield f"{topic}: has stored offsets, is no topic of the pipeline any more, and is not read"
 
 
 def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
     live = seen.live.partitions
     named = (seen.stored or Position()).updated(wanted)
-    known_topics = {topic.name for topic in seen.live.topics}
-    gone = [str(partition) for partition in named if partition not in live and partition.topic in known_topics]
-    if gone:
+    if gone := _gone(wanted, seen):
         yield Problem(
             ProblemKind.PARTITIONS_GONE,
-            f"{', '.join(gone)} are stored and the topic does not have them; Kafka never removes partitions, so the"
-            f" topic was made again; {AS_A_NEW_ONE}",
+            f"{', '.join(map(str, gone))} are stored and the topic does not have them; Kafka never removes partitions,"
+            f" so the topic was made again; {AS_A_NEW_ONE}",
         )
     for topic in seen.live.topics:
         for hole in missing_partitions(named, topic.name, len(topic.partitions)):
@@ -411,6 +506,46 @@ def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
                 f"{partition} is to start at {offset} and ends at {live[partition].end}: the log was truncated, or"
                 " the offsets are of another topic; name a start with 'offsets:'",
             )
+
+
+def _leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPartition, int]) -> Iterator[Problem]:
+    """A leader epoch only ever grows. One that went back tells of a cluster that was restored from before: what stands
+    at the stored offset may be another record than the one that was read. A topic that was made again begins anew."""
+    stored, live, recreated = seen.stored or Position(), seen.live.partitions, _recreated(seen)
+    if seen.epoch is not None and seen.epoch.claim.identity.cluster_id != seen.live.cluster_id:
+        return
+    for partition, offset in wanted.items():
+        now = live[partition].leader_epoch if partition in live else None
+        before = known.get(partition)
+        # A start before the stored offset was chosen by somebody, and reads again what may have been replaced.
+        if now is None or before is None or now >= before or partition.topic in recreated:
+            continue
+        if offset >= stored.get(partition, 0):
+            yield Problem(
+                ProblemKind.LEADER_EPOCH_BACK,
+                f"the leader epoch of {partition} was {before} and is {now}: its log was brought back from before, and"
+                " records at and before the stored offset may be others than those that were read; find out how far it"
+                " was cut, and start before that with 'shift:' or 'offsets:'",
+            )
+
+
+def _window_problems(runway: Runway, policy: RestartPolicy) -> Iterator[Problem]:
+    if not runway.window_s:
+        return
+    for topic in sorted({each.topic for each in runway.partitions}):
+        risky = [each for each in runway.partitions if each.topic == topic and each.at_risk != 0]
+        counts = [each.at_risk for each in risky if each.at_risk is not None]
+        if not risky or (len(counts) == len(risky) and sum(counts) <= policy.accept_lost.get(topic, 0)):
+            continue
+        least = min(risky, key=lambda each: each.seconds or 0)
+        ways = ["shorten the window", f"raise the retention of {topic!r}"]
+        if len(counts) == len(risky):
+            ways.append(f"accept_lost={topic}:{sum(counts)} accepts what is at risk now")
+        yield Problem(
+            ProblemKind.WINDOW_TOO_LONG,
+            f"the job is to stay stopped for {duration(runway.window_s)}, and the first unread record is kept {least};"
+            f" {', or '.join(ways)}",
+        )
 
 
 def _count_problems(rows: tuple[PartitionPlan, ...], policy: RestartPolicy) -> Iterator[Problem]:

@@ -85,6 +85,18 @@ class KafkaGroupStore:
         with _denials(stream):
             return self._reader.committed(stream.group_id, stream.topics) or None
 
+    def leader_epochs(self, stream: Stream) -> dict[TopicPartition, int]:
+        """Give the leader epochs that were committed with the group's offsets; a consumer commits those that it knows.
+
+        :raises TopicMissing: as ``position`` does.
+        """
+        stream = rules.check_stream(stream)
+        with _denials(stream):
+            live = self._reader.live_topics(stream.topics).partitions
+            commits = self._calls.commits(stream.group_id, list(live), self._calls.deadline())
+        epochs = {partition: commit.leader_epoch for partition, commit in commits.items()}
+        return {partition: epoch for partition, epoch in epochs.items() if epoch is not None and epoch >= 0}
+
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
         """Set the group's offsets while nobody is in it, in one request, and read them back.
 

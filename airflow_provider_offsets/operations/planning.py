@@ -6,8 +6,11 @@ from dataclasses import replace
 
 from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
 from airflow_provider_offsets.core.plan import Problem, RestartPlan, RestartPolicy, plan_restart
+from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.core.selector import Committed, Shift, parse_selector
+from airflow_provider_offsets.core.snapshot import Observation
 from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.protocols import LeaderEpochs
 
 PLAN = "plan"
 COMPARISON = "comparison"
@@ -32,11 +35,34 @@ def make_plan(world: World, start: str, policy: RestartPolicy) -> RestartPlan:
     if isinstance(selector, Committed | Shift):  # left to the stores: what if they contradict each other?
         settled, conflicts = settle(seen, policy.on_conflict)
         wanted = settled if isinstance(selector, Committed) else wanted
-    plan = plan_restart(wanted, seen, policy, selector=start)
+    known = known_leader_epochs(world, seen)
+    plan = plan_restart(wanted, seen, policy, selector=start, known_leader_epochs=known)
     plan = replace(plan, problems=(*conflicts, *plan.problems))
     world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
     world.control.record_step(world.operation, PLAN, plan)
     return plan
+
+
+def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition, int]:
+    """Give the greatest leader epoch of each partition that anybody noted since the newest epoch began: at its submit,
+    in a snapshot, or in a store that keeps them with its offsets. What was noted before that, the start has settled."""
+    noted = [] if seen.epoch is None else [seen.epoch.claim.leader_epochs]
+    noted += [
+        snapshot.seen.live.leader_epochs
+        for snapshot in world.control.snapshots()
+        if snapshot.seen.epoch_number == seen.epoch_number
+    ]
+    found = [
+        (TopicPartition(topic, number), epoch)
+        for epochs in noted
+        for topic, of_topic in epochs.items()
+        for number, epoch in enumerate(of_topic)
+        if epoch is not None
+    ]
+    for store in world.kept_in.values():
+        if isinstance(store, LeaderEpochs):
+            found += store.leader_epochs(world.pipeline.stream).items()
+    return dict(sorted(found))  # of one partition the greatest comes last, and stays
 
 
 def recorded_plan(world: World) -> RestartPlan | None:

@@ -112,6 +112,7 @@ def _launch(world: World, applied: Applied, build_command: BuildCommand, secrets
         version=kept.digest,
         tracked=world.pipeline.tracked,
         stood=applied.plan.seen.stored,
+        leader_epochs=live.leader_epochs,
     )
     pipeline, log = world.pipeline, _log(world, claim.number, launch_id)
     settings = Settings(pipeline.name, pipeline.stream, pipeline.subscription, claim, secrets)

@@ -13,7 +13,7 @@ from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.planning import make_plan, recorded_comparison
 from airflow_provider_offsets.operations.shipping import runtime_zip
 from airflow_provider_offsets.operators.base import PipelineOperator
-from airflow_provider_offsets.reports import MARKDOWN, plan_report, stores_report
+from airflow_provider_offsets.reports import MARKDOWN, plan_json, plan_report, stores_report
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -53,19 +53,5 @@ class PlanRestartOperator(PipelineOperator):
 
 
 def plan_summary(plan: RestartPlan) -> dict[str, Any]:
-    """Give what XCom and people need of a plan."""
-    return {
-        "fingerprint": plan.fingerprint,
-        "form": plan.form.value,
-        "form_reason": plan.form_reason,
-        "start": plan.start.to_plain(),
-        "replay": plan.replay,
-        "replay_at_most": plan.replay_at_most,
-        "skipped": plan.skipped,
-        "lost": plan.lost,
-        "announced": [
-            {"topic": each.topic, "partition": each.partition, "start": each.start, "replay": each.replay}
-            for each in plan.announced
-        ],
-        "markdown": plan_report(plan, MARKDOWN),
-    }
+    """Give the whole plan as JSON values, and as ``markdown``."""
+    return {**plan_json(plan), "markdown": plan_report(plan, MARKDOWN)}

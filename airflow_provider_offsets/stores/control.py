@@ -204,6 +204,11 @@ class Control:
             )
         return found
 
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Give all snapshots that are whole, sorted by id."""
+        cells = self._store.scan(self.pipeline, "snapshot/")
+        return (found for found in (self._load(Snapshot, name, text) for name, text in cells) if found.is_whole)
+
     def _get(self, kind: type[T], name: str) -> T | None:
         text = self._store.get(self.pipeline, name)
         return None if text is None else self._load(kind, name, text)

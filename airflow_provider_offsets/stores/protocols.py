@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.position import Position, TopicPartition
 
 
 @runtime_checkable
@@ -49,6 +49,15 @@ class PerishablePositions(PositionStore, Protocol):
 
     def perishes(self, stream: Stream) -> str:
         """Say in one sentence what deletes the stored position, and when; empty if nothing does."""
+        ...
+
+
+@runtime_checkable
+class LeaderEpochs(PositionStore, Protocol):
+    """Keeps with a position the leader epoch of the last record before it (KIP-320)."""
+
+    def leader_epochs(self, stream: Stream) -> dict[TopicPartition, int]:
+        """Give the epochs that are stored; a partition without one is left out."""
         ...
 
 

@@ -32,6 +32,7 @@ class _Partition:
     end: int = 0
     open_since: int | None = None
     """Where the open transaction began."""
+    leader_epoch: int = 0
     runs: list[_Run] = field(default_factory=list)
 
     @property
@@ -68,7 +69,8 @@ class FakeKafka:
 
     def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
         def live(partition: _Partition) -> LivePartition:
-            return LivePartition(partition.begin, partition.stable_end if read_committed else partition.end, 0)
+            end = partition.stable_end if read_committed else partition.end
+            return LivePartition(partition.begin, end, partition.leader_epoch)
 
         asked = self._asked(topics)
         return LiveTopics(
@@ -146,6 +148,11 @@ class FakeKafka:
         if offset > found.end:
             raise ValueError(f"{topic}[{partition}] ends at {found.end}, so nothing is deleted up to {offset}")
         found.begin = max(found.begin, offset)
+
+    def set_leader_epoch(self, topic: str, partition: int, leader_epoch: int) -> None:
+        """Let the partition have this leader epoch: each election adds one, and it goes back only in a cluster that was
+        restored from before."""
+        self._topics[topic].partitions[partition].leader_epoch = leader_epoch
 
     def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets for a group; those of other partitions stay."""

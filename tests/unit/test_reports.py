@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+
 import pytest
 
 from airflow_provider_offsets.core.compare import compare_stores
-from airflow_provider_offsets.core.plan import plan_restart
+from airflow_provider_offsets.core.plan import PartitionPlan, RestartPlan, plan_restart
 from airflow_provider_offsets.core.snapshot import KeptPosition
 from airflow_provider_offsets.core.transfer import plan_transfer
 from airflow_provider_offsets.operations.auditing import audit_history
@@ -14,6 +17,7 @@ from airflow_provider_offsets.reports import (
     TEXT,
     audit_report,
     comparison_report,
+    plan_json,
     plan_report,
     transfer_report,
 )
@@ -37,10 +41,47 @@ def test_a_plan_shows_each_partition_the_totals_and_the_problems(style: str) -> 
     assert ("|---" in shown) is (style == MARKDOWN)
 
 
-def test_a_partition_that_was_never_read_has_a_dash() -> None:
-    there = running(live((0, 100), (0, 100), (0, 5)), at(40, 60))
+@pytest.mark.parametrize("style", [TEXT, MARKDOWN])
+def test_new_and_gone_partitions_are_told_apart(style: str) -> None:
+    new = plan_report(plan_restart(at(40, 60), running(live((0, 100), (0, 100), (0, 5)), at(40, 60))), style)
+    gone = plan_report(plan_restart(at(40, 60), running(live((0, 100)), at(40, 60))), style)
 
-    assert "–" in plan_report(plan_restart(at(40, 60), there))
+    def has(text: str, word: str) -> bool:
+        return any(word in line.replace("|", " ").split()[4:6] for line in text.splitlines() if "flights" in line)
+
+    assert (has(new, "new"), has(new, "gone")) == (True, False)
+    assert (has(gone, "new"), has(gone, "gone")) == (False, True)
+
+
+def test_what_was_wanted_has_a_column_where_it_is_not_what_comes() -> None:
+    eaten = running(live((30, 100), (0, 100)), at(40, 60))
+
+    assert "wanted" not in plan_report(plan_restart(at(40, 60), eaten)).splitlines()[2]
+    [row] = [line for line in plan_report(plan_restart(at(11, 60), eaten)).splitlines() if " 11 " in line]
+    assert row.split()[:7] == ["flights", "0", "30", "100", "40", "11", "30"]
+
+
+def test_a_plan_never_calls_a_log_whole() -> None:
+    """What shows no sign of a cut is unknown."""
+    shown = plan_report(plan_restart(at(40, 60), running(live((0, 100), (0, 100)), at(40, 60))))
+
+    assert "Truncation: unknown." in shown
+
+
+def test_the_json_of_a_plan_holds_all_that_its_fields_hold() -> None:
+    there = running(live((0, 12_000), (50, 100), topic_id="id-9"), at(10_000, 40, 7))
+    plan = plan_restart(at(9_000, 40), there, selector="offsets:…")
+
+    given = plan_json(plan)
+
+    assert json.loads(json.dumps(given)) == given
+    left_out = {field.name for field in fields(RestartPlan)} - set(given)
+    assert left_out == {"kept"}, "what a write expects to find is no business of a reader"
+    assert set(given["rows"][0]) >= {field.name for field in fields(PartitionPlan)}
+    assert [row["wanted"] for row in given["rows"]] == [9_000, 40]
+    assert all(row["recreated"] for row in given["rows"])
+    assert given["gone"] == {"flights": {"2": 7}}
+    assert [problem["kind"] for problem in given["problems"]] == ["topic recreated", "partitions gone", "loss"]
 
 
 @pytest.mark.parametrize("style", [TEXT, MARKDOWN])

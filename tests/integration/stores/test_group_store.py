@@ -222,6 +222,7 @@ def test_the_leader_epoch_is_kept_where_it_is_known(
     assert kept[0] == (3, 0, "job-7"), "it did not move"
     assert kept[1][:2] == (5, None), "nobody knows the epoch of a record in the middle"
     assert kept[2][:2] == (RECORDS, 0), "the end has the epoch of the end"
+    assert store.leader_epochs(stream) == {TopicPartition(TOPIC, 0): 0, TopicPartition(TOPIC, 2): 0}
 
 
 # What deletes it

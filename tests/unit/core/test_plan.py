@@ -18,7 +18,7 @@ from airflow_provider_offsets.core.plan import (
     plan_restart,
     reconcile,
 )
-from airflow_provider_offsets.core.position import OffsetRange, Position
+from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import UNSTARTED, Observation
 from airflow_provider_offsets.errors import WorldChanged
 from tests.unit.core.worlds import TOPIC, at, checkpoint, epoch, live, processed, running, seen, untouched
@@ -33,6 +33,8 @@ FIRST, STORED, NEW, CHOSEN, RETENTION = (
     StartReason.RETENTION,
 )
 LOSS, SKIP, PAST_END = ProblemKind.LOSS, ProblemKind.SKIP, ProblemKind.OFFSET_PAST_END
+EPOCH_BACK = ProblemKind.LEADER_EPOCH_BACK
+FIRST_OF_TWO = {TopicPartition(TOPIC, 0): 5}
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ class Case:
     unreplayable: int = 0
     problems: tuple[ProblemKind, ...] = ()
     policy: RestartPolicy = field(default_factory=RestartPolicy)
+    known_leader_epochs: dict[TopicPartition, int] = field(default_factory=dict)
+    gone: Position = field(default_factory=Position)
     replay_at_most: int = 0
     last_batch_id: int | None = None
 
     @property
     def plan(self) -> RestartPlan:
         wanted = self.seen.stored or Position() if self.wanted is None else self.wanted
-        return plan_restart(wanted, self.seen, self.policy)
+        return plan_restart(wanted, self.seen, self.policy, known_leader_epochs=self.known_leader_epochs)
 
 
 TWO = live((0, 100), (0, 100))
@@ -348,7 +352,104 @@ CASES = [
         running(live((0, 100)), at(40, 60)),
         at(40),
         REPOSITION,
+        gone=Position({TopicPartition(TOPIC, 1): 60}),
         problems=(ProblemKind.PARTITIONS_GONE,),
+    ),
+    # Truncated logs, as far as they can be seen.
+    Case(
+        "the leader epoch went back: the log was brought back from before, and other records may stand there now",
+        running(live((0, 100), (0, 100), leader_epoch=4), at(40, 60)),
+        at(40, 60),
+        RESUME,
+        known_leader_epochs=FIRST_OF_TWO,
+        problems=(EPOCH_BACK,),
+    ),
+    Case(
+        "the leader epoch went back, and somebody starts further back: what may have been replaced is read again",
+        running(live((0, 100), (0, 100), leader_epoch=4), at(40, 60)),
+        at(10, 60),
+        REPOSITION,
+        wanted=at(10, 60),
+        known_leader_epochs=FIRST_OF_TWO,
+        replay=30,
+    ),
+    Case(
+        "the leader epoch is the one that is known: nothing is claimed, and nothing is called in order",
+        running(live((0, 100), (0, 100), leader_epoch=5), at(40, 60)),
+        at(40, 60),
+        RESUME,
+        known_leader_epochs=FIRST_OF_TWO,
+    ),
+    Case(
+        "leaders were elected since: an epoch that grew says nothing",
+        running(live((0, 100), (0, 100), leader_epoch=9), at(40, 60)),
+        at(40, 60),
+        RESUME,
+        known_leader_epochs=FIRST_OF_TWO,
+    ),
+    Case(
+        "the cluster does not tell its leader epochs: unknown, so not claimed",
+        running(TWO, at(40, 60)),
+        at(40, 60),
+        RESUME,
+        known_leader_epochs=FIRST_OF_TWO,
+    ),
+    Case(
+        "a topic that was made again begins its leader epochs anew: said once",
+        running(live((0, 100), (0, 100), topic_id="id-9", leader_epoch=0), at(40, 60)),
+        at(40, 60),
+        RESUME,
+        known_leader_epochs=FIRST_OF_TWO,
+        problems=(ProblemKind.TOPIC_RECREATED,),
+    ),
+    Case(
+        "another cluster has leader epochs of its own: said once",
+        running(live((0, 100), (0, 100), cluster_id="cluster-9", leader_epoch=0), at(40, 60)),
+        at(40, 60),
+        RESUME,
+        known_leader_epochs=FIRST_OF_TWO,
+        problems=(ProblemKind.WRONG_CLUSTER,),
+    ),
+    # Places where nothing is.
+    Case(
+        "empty partitions that stand at their only place: nothing to read, nothing to tell",
+        running(live((0, 0), (7, 7)), at(0, 7)),
+        at(0, 7),
+        RESUME,
+        reasons=(STORED, STORED),
+    ),
+    Case(
+        "a partition that retention has emptied behind the stored offset: what was unread is lost",
+        running(live((0, 100), (70, 70)), at(40, 60)),
+        at(40, 70),
+        REPOSITION,
+        lost=10,
+        reasons=(STORED, RETENTION),
+        problems=(LOSS,),
+    ),
+    Case(
+        "a time before the first record: the first offset that is left, and what is read again is counted",
+        running(live((30, 100), (0, 100)), at(40, 60)),
+        at(30, 0),
+        REPOSITION,
+        wanted=at(30, 0),
+        replay=10 + 60,
+    ),
+    Case(
+        "a time after the last record: the ends, which leaves out what was not read, and is refused",
+        running(TWO, at(40, 60)),
+        at(100, 100),
+        REPOSITION,
+        wanted=at(100, 100),
+        skipped=60 + 40,
+        problems=(SKIP,),
+    ),
+    Case(
+        "a partition was added before the stop and another one during it: the first goes on, the second begins at 0",
+        running(live((0, 100), (0, 100), (0, 7), (0, 3)), at(40, 60), epoch=epoch(at(0, 0, 0))),
+        at(40, 60, 0, 0),
+        RESUME,
+        reasons=(STORED, STORED, STORED, NEW),
     ),
     Case(
         "a topic was dropped from the pipeline: nothing is wrong, but its checkpoint still reads it",
@@ -586,6 +687,8 @@ def test_plan(case: Case) -> None:
     assert (plan.replay, plan.skipped, plan.lost) == (case.replay, case.skipped, case.lost)
     assert plan.unreplayable == case.unreplayable
     assert plan.replay_at_most == case.replay_at_most
+    assert plan.gone == case.gone
+    assert plan.truncation == ("seen" if set(case.problems) & {PAST_END, EPOCH_BACK} else "unknown")
     if case.reasons is not None:
         assert tuple(row.reason for row in plan.rows) == case.reasons
     if case.last_batch_id is not None:
@@ -593,7 +696,8 @@ def test_plan(case: Case) -> None:
 
 
 def test_every_kind_of_problem_is_in_the_table() -> None:
-    elsewhere = {ProblemKind.STORES_CONFLICT}  # core/compare.py finds it, before there is a plan
+    # core/compare.py finds the one before there is a plan, and test_runway.py has a table of its own for the other.
+    elsewhere = {ProblemKind.STORES_CONFLICT, ProblemKind.WINDOW_TOO_LONG}
     assert {kind for case in CASES for kind in case.problems} == set(ProblemKind) - elsewhere
 
 

@@ -6,10 +6,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.live import LiveTopics
-from airflow_provider_offsets.core.plan import RestartForm, plan_restart
+from airflow_provider_offsets.core.plan import RestartForm, RestartPolicy, plan_restart
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import Observation
-from tests.unit.core.worlds import at, checkpoint, epoch, live, processed, seen
+from tests.unit.core.worlds import TOPIC, at, checkpoint, epoch, live, processed, seen
 
 offsets = st.integers(0, 30)
 positions = st.lists(st.none() | offsets, max_size=5).map(lambda given: at(*given))
@@ -44,6 +44,17 @@ def test_without_problems_nothing_is_lost_or_skipped(wanted: Position, world: Ob
     assume(not plan.problems)
 
     assert (plan.lost, plan.skipped) == (0, 0)
+
+
+@given(positions, worlds(), offsets, offsets)
+def test_no_more_is_lost_or_skipped_than_is_accepted(
+    wanted: Position, world: Observation, accept_lost: int, accept_skipped: int
+) -> None:
+    plan = plan_restart(wanted, world, RestartPolicy({TOPIC: accept_lost}, {TOPIC: accept_skipped}))
+    assume(not plan.problems)
+
+    assert plan.lost + plan.unreplayable <= accept_lost
+    assert plan.skipped <= accept_skipped
 
 
 @given(positions, worlds())
@@ -110,6 +121,19 @@ def test_a_plan_that_starts_where_it_ended_reads_nothing_twice(world: Observatio
 
     assert (second.start, second.form, second.problems) == (first.start, RestartForm.RESUME, ())
     assert second.replay == 0
+
+
+@given(positions, worlds())
+def test_a_plan_right_after_its_own_apply_replays_nothing(wanted: Position, world: Observation) -> None:
+    """Whatever was chosen, accepted and counted: it is so once."""
+    first = plan_restart(wanted, world, RestartPolicy({TOPIC: 1_000}, {TOPIC: 1_000}))
+    assume(not first.problems)
+    applied = seen(world.live, checkpoint=checkpoint(first.start), epoch=epoch(first.start, world.epoch_number + 1))
+
+    second = plan_restart(applied.stored or Position(), applied)
+
+    assert (second.start, second.form, second.problems) == (first.start, RestartForm.RESUME, ())
+    assert (second.replay, second.skipped, second.lost, second.unreplayable) == (0, 0, 0, 0)
 
 
 def _with_live(world: Observation, there: LiveTopics) -> Observation:

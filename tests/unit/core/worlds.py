@@ -23,8 +23,10 @@ def at(*offsets: int | None, topic: str = TOPIC) -> Position:
     return Position({partition: offset for partition, offset in named if offset is not None})
 
 
-def live(*ranges: tuple[int, int], cluster_id: str = "cluster-1", topic_id: str = "id-1") -> LiveTopics:
-    partitions = tuple(LivePartition(begin, end) for begin, end in ranges)
+def live(
+    *ranges: tuple[int, int], cluster_id: str = "cluster-1", topic_id: str = "id-1", leader_epoch: int | None = None
+) -> LiveTopics:
+    partitions = tuple(LivePartition(begin, end, leader_epoch) for begin, end in ranges)
     return LiveTopics(cluster_id, (LiveTopic(TOPIC, topic_id, partitions),))
 
 
