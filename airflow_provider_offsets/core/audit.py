@@ -213,7 +213,8 @@ def audit(
             walk.read(each, batch.epoch)
         known_topics.update(batch.end.topics)
     for number, begun in sorted((cut_off or {}).items()):
-        explanation = f"epoch {number} ended in batch {begun.batch_id}"
+        named = f"ended in batch {begun.batch_id}" if begun.batch_id >= 0 else "may have ended in a batch: no log tells"
+        explanation = f"epoch {number} {named}"
         walk.found.extend(
             Discontinuity(DiscontinuityKind.CUT_OFF, each, number, explanation) for each in begun.ranges if each.count
         )

@@ -134,11 +134,23 @@ class StopRequest:
     requested_at_ms: int
 
 
+@dataclass(frozen=True)
+class StopRung:
+    """The rung of the stop ladder that was taken last. Noted before it is: nobody is forced without a note of it."""
+
+    name: str
+    """``SIGTERM``, ``SIGKILL`` or ``YARN``."""
+    is_request: bool
+    """It is how this program is asked to stop, and not what comes after it did not."""
+    at_ms: int
+
+
 class EndedHow(enum.Enum):
     """How an epoch ended."""
 
     STOPPED = "stopped"
-    """On request, between two batches."""
+    """On request: a tracked job between two batches. An untouched one went by itself, on its marker or on SIGTERM where
+    that is its way to stop; whether in the middle of a batch, only its store can tell."""
     FENCED = "fenced"
     """It met a newer epoch, or its own was closed."""
     FAILED = "failed"

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 from airflow_provider_offsets.core.epoch import ProcessIdentity
 
 
-def identify(pid: int) -> ProcessIdentity | None:
-    """Give the identity of a process on this machine; None if there is none, or only its zombie is left."""
+class _Stat(NamedTuple):
+    session: int
+    start_ticks: int
+
+
+def _stat(pid: int) -> _Stat | None:
     try:
         # The name in field 2 may hold spaces and brackets, so count from its closing bracket.
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if state in "ZX":
-        return None
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ProcessIdentity(socket.gethostname(), boot_id, pid, int(fields[18]))
+    state, *fields = text.rpartition(")")[2].split()
+    return None if state in "ZX" else _Stat(int(fields[2]), int(fields[18]))
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """Give the identity of a process on this machine; None if there is none, or only its zombie is left."""
+    found = _stat(pid)
+    return None if found is None else ProcessIdentity(socket.gethostname(), _boot_id(), pid, found.start_ticks)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def this_process() -> ProcessIdentity:
@@ -53,3 +67,56 @@ def signal_group(process: ProcessIdentity, number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def is_session_alive(leader: ProcessIdentity) -> bool | None:
+    """Say whether a process, or any other of the session that it leads, lives; None if that cannot be seen from here.
+
+    A JVM that ends leaves the Python program that it runs for a moment, which may still write.
+    """
+    return bool(_session(leader)) if leader.host == socket.gethostname() else None
+
+
+def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:
+    """Send a signal to the leader of a session alone, or to all that it left there; say whether anybody got it.
+
+    A JVM has helpers of a moment (Hadoop runs ``chmod`` and ``readlink``): one that gets the signal too fails the batch
+    that the JVM would have finished.
+    """
+    members = _session(leader)
+    return _signal({leader.pid: leader.start_ticks} if leader.pid in members else members, number)
+
+
+def signal_session(leader: ProcessIdentity, number: signal.Signals) -> bool:
+    """Send a signal to all processes of a session, in whichever group they are, and say whether anybody got it."""
+    return _signal(_session(leader), number)
+
+
+def _session(leader: ProcessIdentity) -> dict[int, int]:
+    """The processes of a session, as pid and start; none if its number is another's by now."""
+    found = _stat(leader.pid)
+    given_away = found is not None and found.start_ticks != leader.start_ticks
+    if leader.host != socket.gethostname() or leader.boot_id != _boot_id() or given_away:
+        return {}
+    seen = {int(each): _stat(int(each)) for each in os.listdir("/proc") if each.isdigit()}
+    return {
+        pid: stat.start_ticks
+        for pid, stat in seen.items()
+        if stat is not None and stat.session == leader.pid and stat.start_ticks >= leader.start_ticks
+    }
+
+
+def _signal(processes: dict[int, int], number: signal.Signals) -> bool:
+    was_sent = False
+    for pid, start_ticks in processes.items():
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            try:
+                # Read after the handle is open: from here on the pid cannot be another's.
+                found = _stat(pid)
+                if found is not None and found.start_ticks == start_ticks:
+                    signal.pidfd_send_signal(handle, number)
+                    was_sent = True
+            finally:
+                os.close(handle)
+    return was_sent

@@ -7,11 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, StopRequest
+from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, StopRequest, StopRung
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.errors import StopTimedOut
 from airflow_provider_offsets.jobs.marker import place_marker
-from airflow_provider_offsets.jobs.process import is_alive, signal_group
+from airflow_provider_offsets.jobs.process import (
+    is_alive,
+    is_session_alive,
+    signal_group,
+    signal_leader,
+    signal_session,
+)
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
 
@@ -56,23 +62,48 @@ def ask_to_stop(world: World, *, reason: str, at_ms: int) -> StopResult | Epoch:
     return epoch
 
 
-def end_if_over(control: Control, epoch: Epoch, *, at_ms: int, signalled: signal.Signals | None = None) -> Ended | None:
+def end_if_over(control: Control, epoch: Epoch, *, at_ms: int) -> Ended | None:
     """Give how an epoch ended; None while it runs, or while nobody can tell.
 
-    A driver that is gone without a word is closed here, but only if its process can be seen from this machine to be
-    gone: unknown is not dead. An untouched program never says a word: if it was asked to stop, it stopped.
-
-    :param signalled: what was sent to it; then it did not die by itself.
+    A driver that is gone without a word is closed here, but only if it can be seen from this machine to be gone:
+    unknown is not dead. An untouched program never says a word: if it was asked to stop and went, it stopped.
     """
-    if is_alive(epoch.holder) is not False:
+    if is_running(epoch) is not False:
         return control.ended(epoch.number)
     how, after = EndedHow.DIED, ""
     if not epoch.claim.tracked and control.stop_request(epoch.number) is not None:
         how, after = EndedHow.STOPPED, " after it was asked to stop"
-    if signalled is not None:
-        how, after = EndedHow.KILLED, f" after {signalled.name}"
+    if (rung := control.stop_rung(epoch.number)) is not None:
+        how, after = EndedHow.STOPPED if rung.is_request else EndedHow.KILLED, f" after {rung.name}"
     gone = f"pid {epoch.holder.pid} on {epoch.holder.host} is gone{after}"
     return control.end(epoch.number, Ended(how, at_ms, message=gone))
+
+
+def is_running(epoch: Epoch) -> bool | None:
+    """Say whether the job of an epoch lives; None if nobody can tell from here.
+
+    What holds the epoch of an untouched job is spark-submit: its program may outlive it for a moment.
+    """
+    return is_alive(epoch.holder) if epoch.claim.tracked else is_session_alive(epoch.holder)
+
+
+@dataclass(frozen=True)
+class _Rung:
+    awaited: str
+    timeout_s: int | None
+    signal: signal.Signals | None = None
+    is_request: bool = False
+
+
+def _rungs(epoch: Epoch, ladder: StopLadder) -> list[_Rung]:
+    tracked, marker = epoch.claim.tracked, ladder.marker
+    graceful = "its acknowledgement" if tracked else f"it to end on its marker {marker}"
+    rungs = [
+        _Rung(graceful, ladder.graceful_timeout_s if tracked or marker else None),
+        _Rung("it to end on SIGTERM", ladder.signal_timeout_s, signal.SIGTERM, not tracked and not marker),
+        _Rung("it to end on SIGKILL", ladder.kill_timeout_s, signal.SIGKILL),
+    ]
+    return [rung for rung in rungs if rung.timeout_s is not None]
 
 
 def await_stop(
@@ -83,20 +114,13 @@ def await_stop(
     :param say: told what is being waited for, every ten seconds.
     :raises StopTimedOut: it did not come to rest. The request stands: a job that wakes up later still stops.
     """
-    tracked, marker = epoch.claim.tracked, ladder.marker
-    graceful = "its acknowledgement" if tracked else f"it to end on its marker {marker}"
-    rungs: list[tuple[str, int | None, signal.Signals | None]] = [
-        (graceful, ladder.graceful_timeout_s if tracked or marker else None, None),
-        ("it to end on SIGTERM", ladder.signal_timeout_s, signal.SIGTERM),
-        ("it to end on SIGKILL", ladder.kill_timeout_s, signal.SIGKILL),
-    ]
-    for awaited, timeout_s, number in rungs:
-        if timeout_s is None:
-            continue
-        if number is not None and not signal_group(epoch.holder, number):
+    for rung in _rungs(epoch, ladder):
+        if rung.signal is not None and not is_running(epoch):
             say(f"pid {epoch.holder.pid} on {epoch.holder.host} cannot be signalled from here")
-            continue
-        ended = _wait(world.control, epoch, timeout_s, awaited, number, say)
+        else:
+            _take(world.control, epoch, rung)
+            _wait(world.control, epoch, rung, say)
+        ended = end_if_over(world.control, epoch, at_ms=now_ms())
         if ended is not None:
             return result_of(epoch, ended)
     heartbeat = world.control.heartbeat(epoch.number)
@@ -107,28 +131,39 @@ def await_stop(
     )
 
 
+def _take(control: Control, epoch: Epoch, rung: _Rung) -> None:
+    """Send a job what the rung is made of. The note of it comes first, and a request takes no place of a force."""
+    if rung.signal is None:
+        return
+    noted = control.stop_rung(epoch.number)
+    was_forced = noted is not None and not noted.is_request
+    if not (rung.is_request and was_forced):
+        control.note_stop_rung(epoch.number, StopRung(rung.signal.name, rung.is_request, now_ms()))
+    if epoch.claim.tracked:
+        signal_group(epoch.holder, rung.signal)
+    elif rung.signal is signal.SIGTERM:
+        signal_leader(epoch.holder, rung.signal)
+    else:
+        signal_session(epoch.holder, rung.signal)
+
+
 def result_of(epoch: Epoch, ended: Ended, *, already: bool = False) -> StopResult:
     """Give the result of an epoch that is over; ``already``: it was over before anybody asked."""
     how = f"already {ended.how.value}" if already else ended.how.value
     return StopResult(epoch.number, how, ended.last_batch_id, ended.message)
 
 
-def _wait(
-    control: Control,
-    epoch: Epoch,
-    timeout_s: int,
-    awaited: str,
-    signalled: signal.Signals | None,
-    say: Callable[[str], None],
-) -> Ended | None:
+def _wait(control: Control, epoch: Epoch, rung: _Rung, say: Callable[[str], None]) -> None:
     began = time.monotonic()
     said_s = 0
-    while (waited_s := time.monotonic() - began) < timeout_s:
-        ended = end_if_over(control, epoch, at_ms=now_ms(), signalled=signalled)
-        if ended is not None:
-            return ended
+    left_something = False
+    while (waited_s := time.monotonic() - began) < (rung.timeout_s or 0):
+        if end_if_over(control, epoch, at_ms=now_ms()) is not None:
+            return
+        if rung.signal is not None and not left_something and is_alive(epoch.holder) is False:
+            left_something = True
+            signal_leader(epoch.holder, rung.signal)
         if waited_s >= said_s + 10:
             said_s = int(waited_s)
-            say(f"waited {said_s} s of {timeout_s} s for {awaited}")
+            say(f"waited {said_s} s of {rung.timeout_s} s for {rung.awaited}")
         time.sleep(POLL_S)
-    return None

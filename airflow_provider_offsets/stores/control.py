@@ -8,6 +8,7 @@ once and never changed: whoever creates one has decided. The others have one wri
 | ``epoch/<n>`` | the driver that claims n, once | the epoch, its plan and its holder |
 | ``ended/<n>`` | that driver, or who saw it gone, once | how epoch n ended; a driver that finds it ends |
 | ``stop/<n>`` | an operation, once | please end between two batches |
+| ``rung/<n>`` | an operation that stops | the rung of the ladder that is taken next, or was taken last |
 | ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last (the next driver adds its ranges) |
 | ``moved/<n>`` | an operation | before epoch n, the position of an untouched job was moved in its own store |
 | ``operation/<id>`` | the tasks of one operation | its steps and their results |
@@ -32,6 +33,7 @@ from airflow_provider_offsets.core.epoch import (
     Operation,
     ProcessIdentity,
     StopRequest,
+    StopRung,
 )
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import Fenced, SnapshotNotFound, StoreDataError
@@ -122,6 +124,14 @@ class Control:
         """Ask an epoch to stop and give the request that stands: a second one joins the first."""
         name = _numbered("stop", number)
         return request if self._create(name, request) else self._require(StopRequest, name)
+
+    def stop_rung(self, number: int) -> StopRung | None:
+        """Give the last rung of the stop ladder that an epoch's job was sent, or None."""
+        return self._get(StopRung, _numbered("rung", number))
+
+    def note_stop_rung(self, number: int, rung: StopRung) -> None:
+        """Record that a rung is taken, before it is."""
+        self._put(_numbered("rung", number), rung)
 
     def heartbeat(self, number: int) -> Heartbeat | None:
         """Give the last sign of life of an epoch's driver, or None."""

@@ -60,6 +60,7 @@ def test_growth_and_a_rewind_lose_nothing(make_managed: Callable[[str], DStreamL
     lab.stop(lab.operation())
 
     assert (first["plan"]["form"], grown["plan"]["form"]) == ("write", "write")
+    assert grown["stopped"]["how"] == "stopped", "it was asked by SIGTERM, its way to stop, and went by itself"
     assert lab.lost == set()
     if keeps == "kafka":
         assert again <= grown["plan"]["replay_at_most"], "the commit of the last batches is not sent at a stop"

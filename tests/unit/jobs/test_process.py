@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.core.epoch import ProcessIdentity
 from airflow_provider_offsets.jobs.detached import Launch, launch
-from airflow_provider_offsets.jobs.process import identify, is_alive, signal_group, this_process
+from airflow_provider_offsets.jobs.process import (
+    identify,
+    is_alive,
+    is_session_alive,
+    signal_group,
+    signal_leader,
+    signal_session,
+    this_process,
+)
 
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()"
 
@@ -92,6 +103,92 @@ class TestSignals:
 
         assert signal_group(replace(known, **change), signal.SIGKILL) is False  # type: ignore[arg-type]
         assert child.poll() is None
+
+
+LEADS = """
+import subprocess, sys
+helper = subprocess.Popen(["sleep", "600"], process_group=0)
+print(helper.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+class TestSession:
+    """What becomes of spark-submit: a JVM that leads a session, with helpers, some of them in groups of their own."""
+
+    @pytest.fixture
+    def leader(self) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen(
+            [sys.executable, "-c", LEADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        ) as process:
+            yield process
+            process.kill()
+
+    @pytest.fixture
+    def helper(self, leader: subprocess.Popen[bytes]) -> Iterator[ProcessIdentity]:
+        assert leader.stdout is not None
+        found = identify(int(leader.stdout.readline()))
+        assert found is not None
+        handle = os.pidfd_open(found.pid)
+        yield found
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.close(handle)
+
+    def known(self, leader: subprocess.Popen[bytes]) -> ProcessIdentity:
+        found = identify(leader.pid)
+        assert found is not None
+        return found
+
+    def ends(self, process: ProcessIdentity) -> None:
+        while is_alive(process):
+            time.sleep(0.01)
+
+    def test_the_leader_alone_gets_it_and_what_it_left_is_alive(
+        self, leader: subprocess.Popen[bytes], helper: ProcessIdentity
+    ) -> None:
+        known = self.known(leader)
+
+        assert signal_leader(known, signal.SIGTERM) is True
+        assert leader.wait() == -signal.SIGTERM
+        assert is_alive(helper) is True
+        assert is_session_alive(known) is True
+
+        assert signal_leader(known, signal.SIGKILL) is True, "it is gone: what it left gets it"
+        self.ends(helper)
+        assert is_session_alive(known) is False
+        assert signal_leader(known, signal.SIGKILL) is False
+
+    def test_the_whole_session_gets_it(self, leader: subprocess.Popen[bytes], helper: ProcessIdentity) -> None:
+        known = self.known(leader)
+
+        assert signal_session(known, signal.SIGKILL) is True
+        assert leader.wait() == -signal.SIGKILL
+        self.ends(helper)
+        assert is_session_alive(known) is False
+
+    @pytest.mark.parametrize(
+        ("why", "change", "alive"),
+        [
+            ("the pid was given away", {"start_ticks": 1}, False),
+            ("the machine was started anew", {"boot_id": "another"}, False),
+            ("it is on another machine: nobody can tell", {"host": "elsewhere.example"}, None),
+        ],
+    )
+    def test_a_stranger_under_that_pid_is_left_alone(
+        self,
+        why: str,
+        change: dict[str, object],
+        alive: bool | None,
+        leader: subprocess.Popen[bytes],
+        helper: ProcessIdentity,
+    ) -> None:
+        stranger = replace(self.known(leader), **change)  # type: ignore[arg-type]
+
+        assert is_session_alive(stranger) is alive
+        assert signal_leader(stranger, signal.SIGKILL) is False
+        assert signal_session(stranger, signal.SIGKILL) is False
+        assert leader.poll() is None
 
 
 class TestLaunch:

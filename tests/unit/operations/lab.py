@@ -357,7 +357,9 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     create, write = LocalCheckpoint.create, Settings.write
     for module in (detached, stopping, watching):
         monkeypatch.setattr(module, "is_alive", lab.is_alive)
-    monkeypatch.setattr(stopping, "signal_group", lab.signal_group)
+    monkeypatch.setattr(stopping, "is_session_alive", lab.is_alive)
+    for name in ("signal_group", "signal_leader", "signal_session"):
+        monkeypatch.setattr(stopping, name, lab.signal_group)
     for module in (stopping, submitting):
         monkeypatch.setattr(module, "time", lab.clock)
     monkeypatch.setattr(submitting, "launch", lambda *a, **k: lab.fuse.write(lambda: lab.launch(*a, **k)))

@@ -16,7 +16,7 @@ from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.plan import ProblemKind, RestartForm
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import CheckpointError, DriverSilent, StopTimedOut, WorldChanged
-from airflow_provider_offsets.operations import applying
+from airflow_provider_offsets.operations import applying, stopping
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.stopping import StopResult
 from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, read_state
@@ -118,6 +118,96 @@ def test_without_a_marker_the_first_rung_is_sigterm(make: Any) -> None:
 
     assert lab.signalled == [signal.SIGTERM]
     assert lab.clock.now - before_s < 10, "nobody waits for an acknowledgement that cannot come"
+
+
+def leave_on(lab: Lab, number: signal.Signals) -> None:
+    """Let the job go when it gets this signal."""
+    lab.clock.on_tick = lambda: lab.driver.die() if number in lab.signalled else None
+
+
+@pytest.mark.parametrize(
+    ("why", "marker", "goes_on", "how", "after"),
+    [
+        ("SIGTERM is its way to stop", False, signal.SIGTERM, EndedHow.STOPPED, "SIGTERM"),
+        ("it was to go on its marker, and did not", True, signal.SIGTERM, EndedHow.KILLED, "SIGTERM"),
+        ("it did not go on SIGTERM", False, signal.SIGKILL, EndedHow.KILLED, "SIGKILL"),
+    ],
+)
+def test_what_went_by_itself_was_not_killed(
+    why: str, marker: bool, goes_on: signal.Signals, how: EndedHow, after: str, make: Any
+) -> None:
+    lab = make(("elsewhere",))
+    lab.stop = StopLadder(5, 5, 5, marker=lab.stop.marker if marker else "")
+    start(lab)
+    lab.stalls = True
+    leave_on(lab, goes_on)
+
+    stopped = stop(lab, "second")
+
+    assert (stopped.how, stopped.message) == (how.value, f"pid 100 on worker-1 is gone after {after}")
+
+
+def test_what_its_jvm_leaves_gets_the_signal_once_the_jvm_is_gone(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = make(("elsewhere",))
+    lab.stop = StopLadder(signal_timeout_s=5)
+    start(lab)
+    leave_on(lab, signal.SIGTERM)
+    left: list[int] = []
+
+    def signal_leader(leader: Any, number: signal.Signals) -> bool:
+        (lab.signalled if lab.is_alive(leader) else left).append(number)
+        return True
+
+    monkeypatch.setattr(stopping, "signal_leader", signal_leader)
+    monkeypatch.setattr(stopping, "is_session_alive", lambda leader: not left)
+
+    assert stop(lab, "second").how == EndedHow.STOPPED.value
+    assert (lab.signalled, left) == ([signal.SIGTERM], [signal.SIGTERM])
+
+
+def test_a_task_that_is_run_again_knows_what_the_one_before_it_sent(make: Any) -> None:
+    """The one before it forced the job, and was killed before it saw it go."""
+    lab = make(("elsewhere",))
+    lab.stop = StopLadder(5, 5, 5)
+    start(lab)
+    with pytest.raises(StopTimedOut):
+        stop(lab, "second")
+    lab.driver.die()
+
+    assert stop(lab, "second").how == "already killed"
+
+
+def test_a_request_does_not_take_the_place_of_a_force(make: Any) -> None:
+    lab = make(("elsewhere",))
+    lab.stop = StopLadder(5, 5, 5)
+    start(lab)
+    with pytest.raises(StopTimedOut):
+        stop(lab, "second")
+    lab.signalled.clear()
+    leave_on(lab, signal.SIGTERM)
+
+    assert stop(lab, "second").how == EndedHow.KILLED.value, "SIGKILL was sent to it before, and may have come late"
+
+
+def test_what_no_log_tells_is_not_said_of_a_batch(make: Any) -> None:
+    lab = make(("elsewhere",))
+    lab.stop = StopLadder(signal_timeout_s=5)
+    start(lab)
+    read(lab)
+    lab.feed(50)
+    leave_on(lab, signal.SIGTERM)
+    lab.stalls = True
+    rest(lab)
+    lab.stalls = False
+    lab.clock.on_tick = lab.tick
+
+    submit(lab, apply(lab, operation="second"), "second")
+    read(lab)
+
+    report = audited(lab)
+    found = [each for each in report.discontinuities if each.kind is DiscontinuityKind.CUT_OFF]
+    assert {each.explanation for each in found} == {"epoch 1 may have ended in a batch: no log tells"}
+    assert report.replayed_at_most == 100
 
 
 def test_a_job_that_dies_by_itself_is_not_said_to_have_stopped(lab: Lab) -> None:
