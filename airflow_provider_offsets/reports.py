@@ -110,7 +110,7 @@ def _plan_table(plan: RestartPlan, style: str) -> str:
             row.replay,
             row.skipped,
             row.lost,
-            f"{row.reason.value}; topic recreated" if row.recreated else row.reason.value,
+            row.why,
         )
         for row in plan.rows
     ]

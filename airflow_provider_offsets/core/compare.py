@@ -7,7 +7,7 @@ explains is a conflict. The rules are small functions of one pair of stores and 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -96,7 +96,9 @@ def compare_stores(seen: Observation, earlier: Observation | None = None) -> Com
     )
 
 
-def settle(seen: Observation, on_conflict: OnConflict) -> tuple[Position, tuple[Problem, ...]]:
+def settle(
+    seen: Observation, on_conflict: OnConflict, elsewhere: Collection[TopicPartition] = ()
+) -> tuple[Position, tuple[Problem, ...]]:
     """Give where a start that is left to the stores (``committed``) begins, and what speaks against it.
 
     Where stores agree, or lag as expected, that is where the pipeline stands. Where they contradict each other:
@@ -104,9 +106,12 @@ def settle(seen: Observation, on_conflict: OnConflict) -> tuple[Position, tuple[
     any store has of such a partition, so it replays and never skips; a store that does not name it is not asked.
 
     That the checkpoint of a tracked job is ahead of its history is left to ``plan_restart``, which counts it itself.
+
+    :param elsewhere: partitions whose start is not left to the stores: what these say of them speaks against nothing.
     """
     stands = seen.stored or Position()
     conflicts = [row for row in compare_stores(seen).conflicts if not _is_for_the_plan(row, seen)]
+    conflicts = [row for row in conflicts if row.key not in elsewhere]
     if on_conflict is OnConflict.SMALLEST:
         return stands.updated({row.key: min(each for each in row.offsets if each is not None) for row in conflicts}), ()
     if not conflicts or on_conflict is OnConflict.RULING_STORE:

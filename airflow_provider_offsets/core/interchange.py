@@ -11,7 +11,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.live import TopicIdentity
@@ -24,6 +24,10 @@ LAST_OFFSET, LAST_PARTITION = 2**63 - 1, 2**31 - 1
 
 _JSON = re.compile(r"\s*\{\s*\"")
 """How JSON begins, and no CSV: a field with a quote in it is quoted itself."""
+
+
+_UNNAMED = "\n"
+"""Stands for a group that nobody named; no group has such an id."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,29 @@ def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...
     :param group_id: whose the one-group form is; of the other forms only this group is given, if it is named.
     :raises InputRefused: the text is of neither form, names a partition twice, or has no group where one is needed.
     """
-    groups = _from_json(text) if _JSON.match(text) else _from_csv(text, group_id)
+    return _only(_from_json(text) if _JSON.match(text) else _from_csv(text, group_id), group_id)
+
+
+def read_position(text: str, *, group_id: str = "") -> GroupPosition:
+    """Give the one position that a text of either form holds, or that of ``group_id``.
+
+    A text of the one-group form does not say whose it is: it is taken for whoever is named, and given without a group
+    if nobody is.
+
+    :raises InputRefused: the text is of neither form, or has several groups and none was named.
+    """
+    groups = _from_json(text) if _JSON.match(text) else _from_csv(text, group_id or _UNNAMED)
+    if group_id:
+        groups = _only(groups, group_id)
+    if len(groups) != 1:
+        raise _refused(
+            f"{len(groups) or 'no'} groups{': ' if groups else ''}{', '.join(repr(each.group_id) for each in groups)}",
+            "one group, or the name of one of them",
+        )
+    return replace(groups[0], group_id="") if groups[0].group_id == _UNNAMED else groups[0]
+
+
+def _only(groups: tuple[GroupPosition, ...], group_id: str) -> tuple[GroupPosition, ...]:
     chosen = tuple(each for each in groups if not group_id or each.group_id == group_id)
     if not chosen:
         raise _refused(

@@ -11,6 +11,7 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.health import HealthPolicy
 from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.core.selector_text import COMMITTED, parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
 from airflow_provider_offsets.errors import InputRefused
 
@@ -90,7 +91,7 @@ class RollbackPolicy(HealthPolicy):
 class StreamingPipeline:
     """One Kafka to Spark streaming job, and all that is needed to stop and start it without losing records.
 
-    :raises InputRefused: a name that could not stand in a row key, or no topic.
+    :raises InputRefused: a name that could not stand in a row key, no topic, or a start that cannot be read.
     """
 
     name: str
@@ -118,6 +119,8 @@ class StreamingPipeline:
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     schedules: Schedules = field(default_factory=Schedules)
     rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
+    start: str = COMMITTED
+    """Where it starts unless a run says otherwise: selectors as text."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -132,6 +135,7 @@ class StreamingPipeline:
                 expected="at least one name of 1 to 249 letters, digits, '.', '_' or '-' (Kafka's own rule)",
                 do="correct 'topics'",
             )
+        parse_start(self.start)
         if not self.group_id:
             object.__setattr__(self, "group_id", self.name)
         if not self.offsets_in:

@@ -63,6 +63,7 @@ class ProblemKind(enum.Enum):
     STORES_DISAGREE = "checkpoint is ahead of the history"
     STORES_CONFLICT = "stores contradict each other"
     WINDOW_TOO_LONG = "window longer than the runway"
+    NO_START = "no start named"
 
 
 TRUNCATION = (ProblemKind.OFFSET_PAST_END, ProblemKind.LEADER_EPOCH_BACK)
@@ -127,11 +128,20 @@ class PartitionPlan:
     """Wanted once more, and deleted by retention."""
     recreated: bool = False
     """The topic has another id than the one that ``stored`` is of."""
+    chosen_by: str = ""
+    """The selector that named this start, and what it has to say of it; empty if it goes without saying."""
 
     @property
     def is_new(self) -> bool:
         """Say whether the pipeline never read it."""
         return self.stored is None
+
+    @property
+    def why(self) -> str:
+        """The reason, in words."""
+        chosen = f"chosen by {self.chosen_by}" if self.chosen_by else ""
+        reason = "" if chosen and self.reason is StartReason.CHOSEN else self.reason.value
+        return "; ".join(filter(None, (reason, chosen, "topic recreated" if self.recreated else "")))
 
     @property
     def missing(self) -> int:
@@ -259,6 +269,7 @@ def plan_restart(
     *,
     selector: str = "",
     known_leader_epochs: Mapping[TopicPartition, int] | None = None,
+    chosen_by: Mapping[TopicPartition, str] | None = None,
 ) -> RestartPlan:
     """Give the plan of a restart from ``wanted``, in the world as ``seen``.
 
@@ -266,8 +277,13 @@ def plan_restart(
     :param policy: what loss and skipping is accepted; None accepts none.
     :param selector: the selector's text, for people.
     :param known_leader_epochs: the greatest leader epoch of each partition that was seen since the job started.
+    :param chosen_by: which part of it named the start of a partition, for people.
     """
-    rows = tuple(_row(partition, live, wanted, seen) for partition, live in seen.live.partitions.items())
+    named_by = chosen_by or {}
+    rows = tuple(
+        replace(_row(partition, live, wanted, seen), chosen_by=named_by.get(partition, ""))
+        for partition, live in seen.live.partitions.items()
+    )
     start = Position({row.key: row.start for row in rows})
     form, form_reason = _form(start, seen)
     problems = (
@@ -359,7 +375,9 @@ def _row(partition: TopicPartition, live: LivePartition, wanted: Position, seen:
     elif want is None:
         start, reason = 0, StartReason.NEW_PARTITION
     else:
-        start, reason = want, StartReason.STORED if want == stored else StartReason.CHOSEN
+        is_new = stored is None and topic_is_known and want == 0
+        start, reason = want, StartReason.NEW_PARTITION if is_new else StartReason.CHOSEN
+        reason = StartReason.STORED if want == stored else reason
     # What nobody has read yet begins at the stored offset, and at 0 in a new partition of a known topic. For a topic
     # that is read for the first time there is nothing to lose or to skip before the place that was chosen.
     unread = stored if stored is not None else 0 if topic_is_known else max(start, live.begin)

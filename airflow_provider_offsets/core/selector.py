@@ -1,151 +1,366 @@
-"""Ways to name a starting point: small objects with one method, read from text.
+"""Ways to name a starting point: small objects with one method.
 
 | text | start |
 |---|---|
 | ``committed`` | where the pipeline stands: after the last processed batch |
 | ``earliest`` | the first offset that retention has left |
-| ``offsets:{"flights":{"0":123}}`` | exactly there; partitions not named stay where they stand |
-| ``shift:-1000`` | that many offsets before (or after) where the pipeline stands |
+| ``latest`` | after the last record: what was not read yet is skipped, so it is counted and has to be accepted |
 | ``snapshot:<id>`` | the position of a stored snapshot; partitions made after it are read from 0 |
+| ``as-of:<time>`` | after the last batch that was processed at or before that time, by the history |
+| ``timestamp:<time>`` | the first record of that time or later, by Kafka's record time |
+| ``duration:<ISO 8601>`` | the same, so long before the first plan of the operation |
+| ``shift:-1000`` | that many offsets before (or after) where the pipeline stands |
+| ``offsets:{"flights":{"0":123}}`` | exactly there |
+| ``file:<path>`` | the offsets of a file; ``file:<path>#<group>`` if it has several groups |
+| ``group:<id>`` | what that consumer group has committed |
+
+A selector answers for the partitions that it can say something of, and leaves the others out: it never guesses. Several
+of them are asked from left to right (``as-of:2026-11-01T00:00Z | earliest``), and each partition starts where the first
+one that answers for it says.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from airflow_provider_offsets.core.interchange import read_position
+from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.moments import length_text, moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
-from airflow_provider_offsets.errors import SelectorError
+from airflow_provider_offsets.errors import InputRefused, SelectorError
+
+
+@dataclass(frozen=True)
+class PastPosition:
+    """Where a pipeline stood at some time."""
+
+    position: Position
+    source: str
+    """What says so, in words."""
+    identity: TopicIdentity | None = None
+    """Which cluster and topics the offsets are of; None if nobody noted it."""
+
+
+class Sources(Protocol):
+    """What a selector may ask for beside what was observed. Nothing is changed by it, and no group is joined."""
+
+    @property
+    def stands(self) -> Position:
+        """Where a start begins that is left to the pipeline's own stores; empty before the first start."""
+        ...
+
+    @property
+    def asked_at_ms(self) -> int:
+        """When the operation made its first plan: what is relative to now stays the same when it plans again."""
+        ...
+
+    def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:
+        """Give of each partition the first offset with that record time or a later one; None if there is none."""
+        ...
+
+    def commits_of(self, group_id: str) -> Position:
+        """Give what a group has committed in the pipeline's topics."""
+        ...
+
+    def as_of(self, time_ms: int) -> PastPosition | None:
+        """Give where the pipeline stood after the last batch at or before that time; None before the first one.
+
+        :raises NoHistory: the pipeline keeps nothing that could tell.
+        """
+        ...
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """Give a stored snapshot.
+
+        :raises SnapshotNotFound: there is none of that id.
+        """
+        ...
+
+    def text_of(self, path: str) -> str:
+        """Give the text of a file on the machine that plans.
+
+        :raises SelectorError: it cannot be read.
+        """
+        ...
+
+
+class Chosen(NamedTuple):
+    """Where one partition is to start."""
+
+    offset: int
+    by: StartSelector
+    note: str = ""
+    """What a person would not expect, in words."""
 
 
 class StartSelector(Protocol):
-    """Names a starting point."""
+    """Names a starting point. Its ``str`` is the text that it is read from."""
 
-    def choose(self, seen: Observation) -> Position:
-        """Give the wanted offset of each partition; one that is left out is new, and starts at 0 or is refused."""
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Give the wanted offset of each partition that it can answer for."""
         ...
 
 
 @dataclass(frozen=True)
-class Committed:
-    """Where the pipeline stands. Before the first start that is nowhere: every partition begins at its first offset."""
+class Start:
+    """Selectors from left to right: each partition starts where the first one that answers for it says."""
 
-    def choose(self, seen: Observation) -> Position:
-        return seen.stored or Position()
+    parts: tuple[StartSelector, ...]
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.parts))
+
+    @property
+    def is_left_to_the_stores(self) -> bool:
+        """Say whether it depends on where the pipeline stands; before the first start that is a first start."""
+        return any(isinstance(part, Committed | Shift) for part in self.parts)
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        # Also those that have nothing left to answer for: a wrong one is refused while the job runs, and not when a
+        # partition that was added in the maintenance window asks for it.
+        answers = [part.choose(seen, sources) for part in self.parts]
+        return {partition: chosen for answer in reversed(answers) for partition, chosen in answer.items()}
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Where the pipeline stands. Before the first start that is nowhere."""
+
+    def __str__(self) -> str:
+        return "committed"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        return _with_new(sources.stands, seen.live, self)
 
 
 @dataclass(frozen=True)
 class Earliest:
     """The first offset that retention has left, of each partition."""
 
-    def choose(self, seen: Observation) -> Position:
-        return seen.live.begin
+    def __str__(self) -> str:
+        return "earliest"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        return _all_of(seen.live.begin, self)
+
+
+@dataclass(frozen=True)
+class Latest:
+    """After the last record of each partition, new ones too."""
+
+    def __str__(self) -> str:
+        return "latest"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        return _all_of(seen.live.end, self)
 
 
 @dataclass(frozen=True)
 class Offsets:
-    """These offsets. A partition that they do not name stays where it stands."""
+    """These offsets."""
 
     offsets: Position
 
-    def choose(self, seen: Observation) -> Position:
-        strangers = [partition for partition in self.offsets if partition not in seen.live.partitions]
-        if strangers:
-            raise SelectorError(
-                seen=f"'offsets:' names {', '.join(map(str, strangers))}, which the cluster does not have",
-                expected=f"partitions of {', '.join(topic.name for topic in seen.live.topics)}",
-                do="leave them out, or correct the topic and partition",
-            )
-        return (seen.stored or Position()).updated(self.offsets)
+    def __str__(self) -> str:
+        return f"offsets:{self.offsets.to_json()}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        _require_known("'offsets:'", self.offsets, seen.live)
+        return _all_of(self.offsets, self)
 
 
 @dataclass(frozen=True)
 class Shift:
-    """So many offsets before (negative) or after where the pipeline stands, never before offset 0."""
+    """So many offsets before (negative) or after where the pipeline stands.
+
+    What lies before the first offset that is left, or after the end, is for the plan to count and to refuse. Before
+    offset 0 there never was anything.
+    """
 
     by: int
 
-    def choose(self, seen: Observation) -> Position:
-        stored = seen.stored or Position()
-        return Position({partition: max(0, offset + self.by) for partition, offset in stored.items()})
+    def __str__(self) -> str:
+        return f"shift:{self.by:+d}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        shifted = {partition: self._shifted(offset) for partition, offset in sources.stands.items()}
+        return {**_with_new(sources.stands, seen.live, self), **shifted}
+
+    def _shifted(self, offset: int) -> Chosen:
+        wanted = offset + self.by
+        if wanted >= 0:
+            return Chosen(wanted, self)
+        return Chosen(0, self, f"it has only {offset} offsets before where it stands")
 
 
 @dataclass(frozen=True)
 class FromSnapshot:
     """The position of a stored snapshot."""
 
-    snapshot: Snapshot
+    snapshot_id: str
 
-    def choose(self, seen: Observation) -> Position:
-        then, now = self.snapshot.seen.live.identity, seen.live.identity
-        moved = [topic for topic, topic_id in then.topic_ids.items() if now.topic_ids.get(topic, topic_id) != topic_id]
-        if then.cluster_id != now.cluster_id or moved:
-            raise SelectorError(
-                seen=f"snapshot {self.snapshot.id!r} is of cluster {then.cluster_id!r}, and {moved or 'no'} topics"
-                " of it were made again since",
-                expected=f"a snapshot of cluster {now.cluster_id!r} and of the topics as they are now",
-                do="choose a later snapshot, or start from 'earliest'",
-            )
-        return self.snapshot.position
+    def __str__(self) -> str:
+        return f"snapshot:{self.snapshot_id}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        snapshot = sources.snapshot(self.snapshot_id)
+        _require_same(f"snapshot {self.snapshot_id!r}", snapshot.seen.live.identity, seen)
+        return _with_new(snapshot.position, seen.live, self, "made after the snapshot")
 
 
-def parse_selector(text: str, snapshot: Callable[[str], Snapshot]) -> StartSelector:
-    """Give the selector that ``text`` names.
+@dataclass(frozen=True)
+class AsOf:
+    """Where the pipeline stood after the last batch that was processed at or before a time.
 
-    :param text: as in the table of this module.
-    :param snapshot: gives the stored snapshot of an id; called for ``snapshot:`` only.
-    :raises SelectorError: quotes the part that cannot be read.
-    :raises SnapshotNotFound: from ``snapshot``.
+    A batch has the time at which Spark planned it. Order is that of the history: where a driver's clock was behind,
+    its batches count as just after the ones before them.
     """
-    word, colon, rest = text.strip().partition(":")
-    if not colon and word == "committed":
-        return Committed()
-    if not colon and word == "earliest":
-        return Earliest()
-    if word == "offsets":
-        return Offsets(_offsets(rest))
-    if word == "shift":
-        return Shift(_shift(rest))
-    if word == "snapshot" and rest:
-        return FromSnapshot(snapshot(rest))
-    raise SelectorError(
-        seen=f"start selector {text!r}",
-        expected="committed, earliest, offsets:<json>, shift:<±n> or snapshot:<id>",
-        do="""write one of these, such as 'committed' or 'offsets:{"flights":{"0":123}}'""",
-    )
+
+    time_ms: int
+
+    def __str__(self) -> str:
+        return f"as-of:{moment_text(self.time_ms)}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        past = sources.as_of(self.time_ms)
+        if past is None:
+            return {}
+        if past.identity is not None:
+            _require_same(f"what was recorded by {moment_text(self.time_ms)} ({past.source})", past.identity, seen)
+        return {
+            partition: chosen._replace(note="; ".join(filter(None, (past.source, chosen.note))))
+            for partition, chosen in _with_new(past.position, seen.live, self, "not read by then").items()
+        }
 
 
-def _offsets(text: str) -> Position:
-    try:
-        position = Position.from_json(text)
-    except ValueError as error:
-        detail = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+@dataclass(frozen=True)
+class AtTimestamp:
+    """The first record of a time or later, by Kafka's record time, which producers may set.
+
+    A partition without such a record starts at its end, which skips what was not read yet.
+    """
+
+    time_ms: int
+
+    def __str__(self) -> str:
+        return f"timestamp:{moment_text(self.time_ms)}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        return _at_time(self.time_ms, self, seen, sources)
+
+
+@dataclass(frozen=True)
+class Before:
+    """The first record of the time so long before the first plan of the operation."""
+
+    length_ms: int
+
+    def __str__(self) -> str:
+        return f"duration:{length_text(self.length_ms)}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        time_ms = sources.asked_at_ms - self.length_ms
+        if time_ms < 0:
+            raise SelectorError(
+                seen=f"'{self}' reaches back before 1970",
+                expected="a time that a record can have",
+                do="correct the duration; to start from the first offset, use 'earliest'",
+            )
+        return _at_time(time_ms, self, seen, sources)
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """The offsets of a file: the CSV of ``kafka-consumer-groups --export``, or our own JSON."""
+
+    path: str
+    group_id: str = ""
+    """Whose offsets, if the file has several groups."""
+
+    def __str__(self) -> str:
+        # A path with '#' in it is told from its group by the last one.
+        return f"file:{self.path}{'#' if self.group_id or '#' in self.path else ''}{self.group_id}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        try:
+            found = read_position(sources.text_of(self.path), group_id=self.group_id)
+        except SelectorError:
+            raise
+        except InputRefused as error:
+            raise SelectorError(
+                seen=f"'{self}': {error.seen}",
+                expected=error.expected,
+                do="correct the file; of several groups name one, as in 'file:/path#group'",
+            ) from error
+        if found.identity is not None:
+            _require_same(f"'{self}'", found.identity, seen)
+        _require_known(f"'{self}'", found.position, seen.live)
+        return _all_of(found.position, self)
+
+
+@dataclass(frozen=True)
+class FromGroup:
+    """What a consumer group has committed. A partition without a commit is left out: it is not the latest."""
+
+    group_id: str
+
+    def __str__(self) -> str:
+        return f"group:{self.group_id}"
+
+    def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        return _all_of(sources.commits_of(self.group_id), self)
+
+
+def _all_of(offsets: Mapping[TopicPartition, int], by: StartSelector) -> dict[TopicPartition, Chosen]:
+    return {partition: Chosen(offset, by) for partition, offset in offsets.items()}
+
+
+def _with_new(position: Position, live: LiveTopics, by: StartSelector, note: str = "") -> dict[TopicPartition, Chosen]:
+    """The offsets of a position, and 0 for the partitions that its topics were given after it. A hole is not new."""
+    greatest = {topic: max(position.of_topic(topic)) for topic in position.topics}
+    new = (each for each in live.partitions if each.partition > greatest.get(each.topic, each.partition))
+    return {**_all_of(position, by), **{partition: Chosen(0, by, note) for partition in new}}
+
+
+def _at_time(time_ms: int, by: StartSelector, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+    found = sources.offsets_at(time_ms)
+    chosen = {}
+    for partition, live in seen.live.partitions.items():
+        offset = found.get(partition)
+        if offset is None:
+            note = f"no record at or after {moment_text(time_ms)}: its end" if live.end else ""
+            chosen[partition] = Chosen(live.end, by, note)
+        elif 0 < offset == live.begin:
+            chosen[partition] = Chosen(offset, by, "the first that is left: of what was before nobody knows the time")
+        else:
+            chosen[partition] = Chosen(offset, by)
+    return chosen
+
+
+def _require_same(what: str, then: TopicIdentity, seen: Observation) -> None:
+    now = seen.live.identity
+    moved = [topic for topic, topic_id in then.topic_ids.items() if now.topic_ids.get(topic, topic_id) != topic_id]
+    if then.cluster_id != now.cluster_id or moved:
         raise SelectorError(
-            seen=f"'offsets:' is followed by {text!r}: {detail}",
-            expected="""{"topic":{"partition":offset}} with whole numbers from 0 up""",
-            do="""write it as in 'offsets:{"flights":{"0":123}}'""",
-        ) from error
-    if not position:
-        raise SelectorError(
-            seen=f"'offsets:' is followed by {text!r}, which names no partition",
-            expected="at least one partition",
-            do="name one, or write 'committed'",
+            seen=f"{what} is of cluster {then.cluster_id!r}, and {moved or 'no'} topics of it were made again since",
+            expected=f"offsets of cluster {now.cluster_id!r} and of the topics as they are now",
+            do="choose a later one, or start from 'earliest'",
         )
-    return position
 
 
-def _shift(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
+def _require_known(what: str, position: Position, live: LiveTopics) -> None:
+    strangers = [partition for partition in position if partition not in live.partitions]
+    if strangers:
+        more = f" and {len(strangers) - 10} more" if len(strangers) > 10 else ""
         raise SelectorError(
-            seen=f"'shift:' is followed by {text!r}",
-            expected="a whole number, negative to go back",
-            do="write it as in 'shift:-1000'",
-        ) from error
+            seen=f"{what} names {', '.join(map(str, strangers[:10]))}{more}, which the pipeline does not read or the"
+            " cluster does not have",
+            expected=f"partitions of {', '.join(topic.name for topic in live.topics)}",
+            do="leave them out, or correct the topic and partition",
+        )
 
 
 def missing_partitions(position: Position, topic: str, live_count: int) -> tuple[TopicPartition, ...]:

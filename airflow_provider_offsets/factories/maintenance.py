@@ -81,7 +81,7 @@ def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
             title="Maintenance window (seconds)",
             description="How long the job stays stopped before it is planned anew and submitted.",
         ),
-        "start": Param("committed", type="string", minLength=1, title="Start", description=START_FORMS),
+        "start": Param(pipeline.start, type="string", minLength=1, title="Start", description=START_FORMS),
         "approve": approve_param(pipeline),
         "dry_run": DRY_RUN,
     }

@@ -21,7 +21,8 @@ from airflow_provider_offsets.core.pipeline import (
 )
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
-from airflow_provider_offsets.errors import InputRefused, PipelineFileError, UnknownPipeline
+from airflow_provider_offsets.core.selector_text import COMMITTED, start_text
+from airflow_provider_offsets.errors import InputRefused, PipelineFileError, SelectorError, UnknownPipeline
 
 SCHEMA = Path(__file__).with_name("pipelines.schema.json")
 
@@ -174,9 +175,11 @@ def _placed(path: Path, root: yaml.Node, name: str, entry: dict[str, Any]) -> St
     try:
         return _pipeline(name, entry, path.parent)
     except InputRefused as error:
-        line = _line(root, ["pipelines", name])
+        keys = ["pipelines", name, *(["start"] if isinstance(error, SelectorError) else [])]
         raise PipelineFileError(
-            seen=f"{path.name}, line {line}, key pipelines.{name}: {error.seen}", expected=error.expected, do=error.do
+            seen=f"{path.name}, line {_line(root, keys)}, key {'.'.join(keys)}: {error.seen}",
+            expected=error.expected,
+            do=error.do,
         ) from error
 
 
@@ -197,6 +200,7 @@ def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeli
         rollback=RollbackPolicy(**entry.get("rollback", {})),
         recovery=RecoveryPolicy(**entry.get("recovery", {})),
         schedules=Schedules(**entry.get("schedules", {})),
+        start=start_text(entry.get("start", COMMITTED)),
         **{key: entry[key] for key in plain if key in entry},
     )
 

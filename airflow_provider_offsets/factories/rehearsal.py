@@ -24,7 +24,7 @@ def rehearsal_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) 
     :param retries: of the plan; one that has problems fails at once.
     :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is the alert.
     """
-    start = Param("committed", type="string", minLength=1, title="Start", description=START_FORMS)
+    start = Param(pipeline.start, type="string", minLength=1, title="Start", description=START_FORMS)
     own = {"schedule": pipeline.schedules.rehearsal, "params": {"reason": REASON, "start": start}}
     with new_dag("rehearsal", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
         PlanRestartOperator(task_id="plan", pipeline=pipeline, start="{{ params.start }}")

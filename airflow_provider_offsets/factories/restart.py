@@ -9,6 +9,7 @@ from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, Param
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.selector_text import FALLBACK, FORMS
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
@@ -20,7 +21,7 @@ from airflow_provider_offsets.operators import (
     SubmitStreamingJobOperator,
 )
 
-START_FORMS = 'committed, earliest, offsets:{"topic":{"0":123}}, shift:-1000 or snapshot:<id>'
+START_FORMS = f"{FORMS}. Several, with '{FALLBACK}' between them, are asked from left to right."
 
 REASON = Param(None, type=["null", "string"], title="Reason", description="Why; kept with every act of this run.")
 DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after the plan; stop and change nothing.")

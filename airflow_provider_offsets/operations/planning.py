@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
-from airflow_provider_offsets.core.plan import Problem, RestartPlan, RestartPolicy, plan_restart
+from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
 from airflow_provider_offsets.core.position import TopicPartition
-from airflow_provider_offsets.core.selector import Committed, Shift, parse_selector
+from airflow_provider_offsets.core.selector_text import parse_start
 from airflow_provider_offsets.core.snapshot import Observation
+from airflow_provider_offsets.operations.sources import WorldSources
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.protocols import LeaderEpochs
 
@@ -22,22 +24,27 @@ def make_plan(world: World, start: str, policy: RestartPolicy) -> RestartPlan:
     An operation that has started its epoch already gives the plan that it was started by: planning again would
     describe the job that runs now.
 
-    :param start: a selector, such as ``committed`` or ``snapshot:<id>``.
-    :raises SelectorError: ``start`` cannot be read.
+    :param start: selectors, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``.
+    :raises SelectorError: ``start`` cannot be read, or names what is not there.
     """
     if world.started_epoch() is not None:
         planned = recorded_plan(world)
         if planned is not None:
             return planned
+    asked = parse_start(start)
     seen = world.observe()
-    selector = parse_selector(start, world.control.snapshot)
-    wanted, conflicts = selector.choose(seen), tuple[Problem, ...]()
-    if isinstance(selector, Committed | Shift):  # left to the stores: what if they contradict each other?
-        settled, conflicts = settle(seen, policy.on_conflict)
-        wanted = settled if isinstance(selector, Committed) else wanted
+    sources = WorldSources(world, stands=settle(seen, policy.on_conflict)[0])
+    chosen = asked.choose(seen, sources)
+    ends = seen.live.end
+    if any(each.offset > ends.get(partition, each.offset) for partition, each in chosen.items()):
+        # Kafka was asked after that look, so what it answered may lie beyond the ends that were seen.
+        seen = replace(seen, live=world.kafka.live_topics(world.pipeline.topics))
+    choice = weigh(asked, chosen, seen, policy.on_conflict)
     known = known_leader_epochs(world, seen)
-    plan = plan_restart(wanted, seen, policy, selector=start, known_leader_epochs=known)
-    plan = replace(plan, problems=(*conflicts, *plan.problems))
+    plan = plan_restart(
+        choice.wanted, seen, policy, selector=start, chosen_by=choice.chosen_by, known_leader_epochs=known
+    )
+    plan = replace(plan, problems=(*choice.problems, *plan.problems))
     world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
     world.control.record_step(world.operation, PLAN, plan)
     return plan

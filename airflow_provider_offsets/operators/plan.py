@@ -27,14 +27,15 @@ class PlanRestartOperator(PipelineOperator):
     Topics, stored offsets and the job are only looked at. What the submit will need is made ready or refused here,
     while the job still runs.
 
-    :param start: where to start: ``committed``, ``earliest``, ``offsets:<json>``, ``shift:<±n>``, ``snapshot:<id>``.
+    :param start: where to start, as in ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``; the pipeline's own
+        start by default. All forms are in ``core/selector.py``.
     """
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "start")
 
-    def __init__(self, *, start: str = "committed", **kwargs: Any) -> None:
+    def __init__(self, *, start: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.start = start
+        self.start = self.pipeline.start if start is None else start
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give the plan's summary, its rows, and ``markdown``."""

@@ -30,6 +30,7 @@ pipelines:
     tracked: false
     offsets_in: [zookeeper_old, kafka_prod, checkpoint]
     on_conflict: smallest
+    start: [{as-of: 2026-11-01T00:00:00Z}, earliest]
     group_id: alerts:1
     kafka_conn_id: kafka_prod
     store_conn_id: offsets_prod
@@ -94,6 +95,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         kafka_conn_id="kafka_prod",
         store_conn_id="offsets_prod",
         start_timeout_s=90,
+        start="as-of:2026-11-01T00:00:00Z | earliest",
         job=SparkJob(
             application=str(tmp_path / "jobs/alerts.py"),
             main_class="org.example.Alerts",

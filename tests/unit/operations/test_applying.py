@@ -200,7 +200,7 @@ class TestPlanning:
 
         assert steps.plan(lab, "earliest") == started_by
 
-    @pytest.mark.parametrize("start", ["", "comitted", "offsets:", "shift:x", "latest"])
+    @pytest.mark.parametrize("start", ["", "comitted", "offsets:", "shift:x", "newest", "earliest | newest"])
     def test_a_selector_that_cannot_be_read_leaves_no_plan(self, start: str, lab: Lab) -> None:
         with pytest.raises(SelectorError):
             steps.plan(lab, start)

@@ -1,0 +1,73 @@
+"""Moments and lengths of time as people write them (ISO 8601), in whole milliseconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+LAST_MOMENT_MS = 9_999_999_999_999
+"""The year 2286: the last time that a row key of a history can hold."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+_DAY_MS, _HOUR_MS, _MINUTE_MS, _SECOND_MS = 86_400_000, 3_600_000, 60_000, 1_000
+_LENGTH = re.compile(
+    r"P(?=[\dT])(?:(?P<weeks>\d{1,5})W|(?:(?P<days>\d{1,6})D)?(?:T(?=\d)(?:(?P<hours>\d{1,8})H)?(?:(?P<minutes>\d{1,9})M)?"
+    r"(?:(?P<seconds>\d{1,12})(?:[.,](?P<fraction>\d{1,3}))?S)?)?)",
+    re.ASCII,
+)
+
+
+def read_moment(text: str) -> int:
+    """Give the milliseconds since 1970 of a date and time with its zone, such as ``2026-11-01T00:00Z``.
+
+    :raises ValueError: another form, no zone, finer than a millisecond, or not between 1970 and 2286.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise ValueError("it is no date and time of ISO 8601") from error
+    if moment.utcoffset() is None:
+        raise ValueError("it has no zone")
+    since = moment - _EPOCH
+    if since % _MS:
+        raise ValueError("it is finer than a millisecond")
+    moment_ms = since // _MS
+    if not 0 <= moment_ms <= LAST_MOMENT_MS:
+        raise ValueError("it is not between 1970 and 2286")
+    return moment_ms
+
+
+def moment_text(moment_ms: int) -> str:
+    """Give a moment in UTC, such as ``2026-11-01T00:00:00Z``."""
+    moment = _EPOCH + moment_ms * _MS
+    spec = "milliseconds" if moment_ms % _SECOND_MS else "seconds"
+    return moment.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+def read_length(text: str) -> int:
+    """Give the milliseconds of a duration, such as ``PT1H30M``, ``P7D`` or ``P2W``. A day has 24 hours.
+
+    :raises ValueError: another form; or years or months, of which nobody can say how long they are.
+    """
+    text = text.strip()
+    if re.match(r"P[^T]*\d[YM]", text):
+        raise ValueError("years and months are not always equally long")
+    found = _LENGTH.fullmatch(text)
+    if found is None:
+        raise ValueError("it is no duration of ISO 8601")
+    of = {name: int(digits) for name, digits in found.groupdict("0").items() if name != "fraction"}
+    whole_ms = (of["weeks"] * 7 + of["days"]) * _DAY_MS + of["hours"] * _HOUR_MS + of["minutes"] * _MINUTE_MS
+    return whole_ms + of["seconds"] * _SECOND_MS + int((found["fraction"] or "").ljust(3, "0"))
+
+
+def length_text(length_ms: int) -> str:
+    """Give a duration in days, hours, minutes and seconds, such as ``P1DT2H``."""
+    days, rest = divmod(length_ms, _DAY_MS)
+    hours, rest = divmod(rest, _HOUR_MS)
+    minutes, rest = divmod(rest, _MINUTE_MS)
+    seconds, ms = divmod(rest, _SECOND_MS)
+    exact = f"{seconds}.{ms:03}".rstrip("0") if ms else str(seconds)
+    of_day = "".join(f"{count}{unit}" for count, unit in ((hours, "H"), (minutes, "M")) if count)
+    of_day += f"{exact}S" if seconds or ms or not (days or of_day) else ""
+    return f"P{f'{days}D' if days else ''}{f'T{of_day}' if of_day else ''}"

@@ -1,0 +1,125 @@
+"""What selectors may ask for, answered from the world of an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.moments import moment_text, read_moment
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.selector import PastPosition
+from airflow_provider_offsets.core.snapshot import Snapshot
+from airflow_provider_offsets.errors import NoHistory, SelectorError
+from airflow_provider_offsets.operations.stopping import now_ms
+from airflow_provider_offsets.operations.world import World, is_zombie
+from airflow_provider_offsets.stores.history import position_in
+from airflow_provider_offsets.stores.protocols import HistoryStore
+
+ASKED_AT = "asked_at_ms"
+LARGEST_FILE = 64 * 1024 * 1024
+"""In bytes: more than two million partitions."""
+
+
+@dataclass(frozen=True)
+class WorldSources:
+    """The ``Sources`` of one operation. Only the moment of its first plan is written, if a selector asks for it."""
+
+    world: World
+    stands: Position
+
+    @cached_property
+    def asked_at_ms(self) -> int:
+        control, operation = self.world.control, self.world.operation
+        recorded = control.step(operation, ASKED_AT, int)
+        if recorded is None:
+            recorded = now_ms()
+            control.record_step(operation, ASKED_AT, recorded)
+        return recorded
+
+    def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:
+        return self.world.kafka.offsets_at(self.world.pipeline.topics, time_ms)
+
+    def commits_of(self, group_id: str) -> Position:
+        return self.world.kafka.committed(group_id, self.world.pipeline.topics)
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        return self.world.control.snapshot(snapshot_id)
+
+    def text_of(self, path: str) -> str:
+        file = Path(path)
+        try:
+            # A device or a pipe would be read for ever.
+            if file.exists() and not file.is_file():
+                raise OSError("it is no ordinary file")
+            with file.open("rb") as opened:
+                read = opened.read(LARGEST_FILE + 1)
+            if len(read) > LARGEST_FILE:
+                raise OSError(f"it has more than {LARGEST_FILE} bytes")
+            return read.decode()
+        except (OSError, UnicodeDecodeError) as error:
+            detail = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+            raise SelectorError(
+                seen=f"'file:{path}': {detail}",
+                expected="a readable file in UTF-8, on the machine where this task runs",
+                do="correct its path, or put it there",
+            ) from error
+
+    def as_of(self, time_ms: int) -> PastPosition | None:
+        """By the history of a tracked job; of an untouched one by the first of its stores that keeps a history, or else
+        by its snapshots."""
+        if self.world.pipeline.tracked:
+            return _by_rows(self.world.store, self.world.pipeline.stream, time_ms, tuple(self.world.control.epochs()))
+        for name in self.world.pipeline.offsets_in:
+            store = self.world.kept_in.get(name)
+            if isinstance(store, HistoryStore):
+                return _by_rows(store, self.world.pipeline.stream, time_ms, (), f"in {name}")
+        return _by_snapshots(self.world, time_ms)
+
+
+def _by_rows(
+    history: HistoryStore, stream: Stream, time_ms: int, epochs: Sequence[Epoch], where: str = ""
+) -> PastPosition | None:
+    """By the newest row at or before a time, or the newest of each topic where rows are written topic by topic."""
+
+    def newest(of: Stream) -> Batch | None:
+        rows = history.newest_first(of, until_ms=time_ms)
+        return next((row for row in rows if not _is_of_a_zombie(row, epochs)), None)
+
+    last, position = newest(stream), position_in(stream, newest)
+    if last is None or position is None:
+        return None
+    name = "a row" if last.batch_id is None else f"batch {last.batch_id}"
+    when = "" if last.row_time_ms is None else f" of {moment_text(last.row_time_ms)}"
+    identity = next((epoch.claim.identity for epoch in epochs if epoch.number == last.epoch), None)
+    return PastPosition(position, " ".join(filter(None, (f"after {name}{when}", where))), identity)
+
+
+def _is_of_a_zombie(row: Batch, epochs: Sequence[Epoch]) -> bool:
+    """Say whether a row was recorded after another epoch than its own had been claimed."""
+    return any(is_zombie(row, epoch) for epoch in epochs if epoch.number > (row.epoch or 0))
+
+
+def _by_snapshots(world: World, time_ms: int) -> PastPosition | None:
+    taken = [(_taken_ms(each), each.id, each) for each in world.control.snapshots() if each.position and each.taken_at]
+    if not taken:
+        raise NoHistory(
+            seen=f"'as-of:' for {world.pipeline.name!r}, which keeps no history, and of which there is no snapshot",
+            expected="a tracked job, a store with a history in offsets_in, or snapshots",
+            do="name the start by 'timestamp:', 'offsets:' or 'file:'",
+        )
+    earlier = [each for each in taken if each[0] <= time_ms]
+    if not earlier:
+        return None
+    at_ms, snapshot_id, snapshot = max(earlier, key=lambda each: each[:2])
+    return PastPosition(
+        snapshot.position, f"by snapshot {snapshot_id} of {moment_text(at_ms)}", snapshot.seen.live.identity
+    )
+
+
+def _taken_ms(snapshot: Snapshot) -> int:
+    return read_moment(datetime.fromisoformat(snapshot.taken_at).isoformat(timespec="milliseconds"))
