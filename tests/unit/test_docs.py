@@ -10,10 +10,12 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import yaml
 from airflow.sdk import DAG
 
 from airflow_provider_offsets import errors
 from airflow_provider_offsets.core import selector
+from airflow_provider_offsets.core.selector_text import parse_start, start_text
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
 from airflow_provider_offsets.runtime import TrackedStream
 
@@ -91,6 +93,21 @@ def test_dotted_names_lead_somewhere(page: Path) -> None:
 def examples(page: str, language: str) -> list[str]:
     """The code blocks of one language, in the order of the page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_starts_that_are_shown_are_read() -> None:
+    [texts], [block] = examples("docs/selectors.md", "start"), examples("docs/selectors.md", "yaml")
+
+    assert len([parse_start(line) for line in texts.splitlines()]) > 5
+    assert start_text(yaml.safe_load(block)["start"]) == (
+        'as-of:2026-11-01T00:00:00Z | offsets:{"orders":{"0":123,"1":456}} | earliest'
+    )
+
+
+def test_each_selector_has_its_row() -> None:
+    rows = re.findall(r"^\| `([a-z-]+:?)", (ROOT / "docs/selectors.md").read_text(), re.MULTILINE)
+
+    assert sorted(rows) == sorted(selectors())
 
 
 def pipelines_of(page: str) -> list[str]:
