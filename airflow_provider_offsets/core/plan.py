@@ -103,6 +103,14 @@ class RestartPolicy:
     accept_skipped: dict[str, int] = field(default_factory=dict)
     on_conflict: OnConflict = OnConflict.REFUSE
 
+    def accepting(self, lost: Mapping[str, int], skipped: Mapping[str, int]) -> RestartPolicy:
+        """Give this policy with the counts of one run in the place of its own, for the topics that the run names."""
+        return replace(
+            self,
+            accept_lost={**self.accept_lost, **lost},
+            accept_skipped={**self.accept_skipped, **skipped},
+        )
+
 
 @dataclass(frozen=True)
 class PartitionPlan:

@@ -22,7 +22,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 from confluent_kafka.admin import AdminClient
@@ -37,8 +37,23 @@ GRACE_S = 2.0
 """How much later than the client's own time limit its answer may come in before it is not waited for any more."""
 PAUSE_S = 0.1
 """Between two tries of what is not settled just now: elections take from milliseconds to seconds."""
+LOOKING = "airflow-provider-offsets"
+"""A client that only looks at records has to name a group, which it neither joins nor makes."""
 ROUND_S = 1.0
 """How long a consumer looks for a coordinator before its queue is looked into."""
+
+READING = {
+    "enable.auto.commit": False,
+    # "read_committed" would wait for the end of transactions that are open, and give no other offsets.
+    "isolation.level": "read_uncommitted",
+    # Of records that are read, one of each partition is looked at: where there is none, that is said, and no more than
+    # that is asked for.
+    "auto.offset.reset": "earliest",
+    "enable.partition.eof": True,
+    "fetch.message.max.bytes": 16_384,
+    "queued.min.messages": 1,
+}
+"""How a consumer reads that leaves no trace."""
 
 SILENCE = {
     Code._ALL_BROKERS_DOWN,
@@ -86,9 +101,7 @@ def open_clients(settings: Mapping[str, Any]) -> Iterator[Clients]:
     """
 
     def consumer(group_id: str) -> Consumer:
-        # "read_committed" would wait for the end of transactions that are open, and give no other offsets.
-        reading = {"group.id": group_id, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
-        return Consumer({**settings, **reading})
+        return Consumer({**settings, **READING, "group.id": group_id})
 
     with AdminClient(dict(settings)) as admin:
         yield Clients(admin, consumer, str(settings.get("bootstrap.servers", "")))
@@ -151,6 +164,32 @@ class AdminCalls:
                 if code_of(refused) != Code._TIMED_OUT:
                     time.sleep(PAUSE_S)
         raise self.unreachable(seen)
+
+    def first_records(
+        self, position: Mapping[TopicPartition, int], deadline: float
+    ) -> dict[TopicPartition, Message | None]:
+        """Give the first record at or after each offset; None where the partition has none.
+
+        The consumer is assigned its partitions, so it joins no group. What this user may not read, or did not come
+        before the deadline, is left out.
+        """
+        found: dict[TopicPartition, Message | None] = {}
+        refused: set[TopicPartition] = set()
+        with closing(self._consumer(LOOKING)) as consumer:
+            consumer.assign([Asked(*each, offset) for each, offset in position.items()])
+            while len(found) + len(refused) < len(position) and (left_s := deadline - time.monotonic()) > 0:
+                for message in consumer.consume(len(position), timeout=min(left_s, ROUND_S)):
+                    error = message.error()
+                    code = None if error is None else error.code()
+                    key = TopicPartition(message.topic() or "", message.partition() or 0)
+                    if key not in position or key in found:
+                        continue  # what hinders the search for a group's coordinator hinders no reading
+                    if code is None or code == Code._PARTITION_EOF:
+                        found[key] = message if code is None else None
+                        consumer.pause([Asked(*key)])
+                    elif code == Code.TOPIC_AUTHORIZATION_FAILED:
+                        refused |= {each for each in position if each.topic == key.topic}
+        return found
 
     def _committed(self, found: Sequence[Asked]) -> dict[TopicPartition, Commit]:
         if refused := [each for each in found if each.error is not None]:

@@ -7,17 +7,17 @@ again until the deadline.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicCollection
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, IsolationLevel, KafkaException, TopicCollection
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 
 # The package re-exports them without saying so in the form that mypy asks for.
-from confluent_kafka.admin import OffsetSpec, TopicDescription  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource, OffsetSpec, TopicDescription  # type: ignore[attr-defined]
 
-from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
+from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import (
     InputRefused,
@@ -29,12 +29,14 @@ from airflow_provider_offsets.kafka.view import checked_time, distinct_topics, t
 
 if TYPE_CHECKING:
     from confluent_kafka import Node
-    from confluent_kafka.admin import ListOffsetsResultInfo  # type: ignore[attr-defined]
+    from confluent_kafka.admin import ConfigEntry, ListOffsetsResultInfo  # type: ignore[attr-defined]
 
 Value = TypeVar("Value")
 
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # no annotation there
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # no annotation there
+
+DENIED = {Code.CLUSTER_AUTHORIZATION_FAILED, Code.TOPIC_AUTHORIZATION_FAILED}
 
 UNSETTLED = {
     Code._UNKNOWN_PARTITION,
@@ -56,7 +58,7 @@ class KafkaReader:
 
     The number of requests does not grow with the partitions: ``live_topics`` makes 4 calls, ``offsets_at`` and
     ``committed`` 2 (a call for offsets is one request to each broker that leads some of them), after its consumer has
-    connected.
+    connected, ``settings`` 1. ``record_times`` reads a record of each partition, some kilobytes at a time.
 
     :param clients: such as ``open_clients`` gives. Who opened them closes them.
     :param timeout_s: for each method as a whole, tries for a partition without leader included.
@@ -77,6 +79,32 @@ class KafkaReader:
             return {key: None if each.offset < 0 else each.offset for key, each in sorted(found.items())}
 
         return self._settled(look)
+
+    def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
+        if not position:
+            return {}
+        found = self._calls.first_records(position, self._calls.deadline())
+        times = {key: None if record is None else record.timestamp() for key, record in found.items()}
+        return {
+            key: None if time is None else time[1]
+            for key, time in sorted(times.items())
+            if time is None or time[0] != TIMESTAMP_NOT_AVAILABLE
+        }
+
+    def settings(self, topics: Sequence[str]) -> dict[str, TopicSettings | None]:
+        names, deadline = distinct_topics(topics), self._calls.deadline()
+        asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+        answers: dict[Any, Any] = self._calls.ask(
+            lambda timeout: self._calls.admin.describe_configs(asked, request_timeout=timeout), deadline
+        )
+        refused = {key.name: answer for key, answer in answers.items() if isinstance(answer, KafkaException)}
+        missing = [name for name, answer in refused.items() if code_of(answer) == Code.UNKNOWN_TOPIC_OR_PART]
+        if missing:
+            raise topics_missing(missing, self._calls.where)
+        for name, answer in refused.items():
+            if code_of(answer) not in DENIED:
+                raise self._calls.refusal(answer, f"the settings of topic {name!r}")
+        return {key.name: None if key.name in refused else _settings(answer) for key, answer in answers.items()}
 
     def committed(self, group_id: str, topics: Sequence[str]) -> Position:
         names = distinct_topics(topics)
@@ -163,6 +191,15 @@ class KafkaReader:
             if time.monotonic() + PAUSE_S >= deadline:
                 raise unsettled
             time.sleep(PAUSE_S)
+
+
+def _settings(found: Mapping[str, ConfigEntry]) -> TopicSettings:
+    return TopicSettings(
+        cleanup_policy=str(found["cleanup.policy"].value or ""),
+        retention_ms=int(str(found["retention.ms"].value)),
+        retention_bytes=int(str(found["retention.bytes"].value)),
+        timestamp_type=str(found["message.timestamp.type"].value),
+    )
 
 
 def _topic_id(topic: TopicDescription) -> str:

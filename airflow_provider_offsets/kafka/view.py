@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.live import LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, TopicMissing
 
@@ -33,6 +33,18 @@ class KafkaView(Protocol):
 
         Kafka goes by the time in the record, which the producer may set: later offsets may be of earlier times.
         """
+        ...
+
+    def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
+        """Give the time of the first record at or after each offset, in milliseconds since 1970; None if there is none.
+
+        Where retention has deleted that record, the first one that is left counts. A partition that could not be read
+        (this user may not, or it took too long) is left out.
+        """
+        ...
+
+    def settings(self, topics: Sequence[str]) -> dict[str, TopicSettings | None]:
+        """Give how long the records of each topic are kept; None for one whose settings this user may not see."""
         ...
 
     def committed(self, group_id: str, topics: Sequence[str]) -> Position:

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
-from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
+from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart, with_runway
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.core.selector_text import parse_start
 from airflow_provider_offsets.core.snapshot import Observation
+from airflow_provider_offsets.operations.retention import measure_runway
 from airflow_provider_offsets.operations.sources import WorldSources
+from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.protocols import LeaderEpochs
 
@@ -18,13 +20,14 @@ PLAN = "plan"
 COMPARISON = "comparison"
 
 
-def make_plan(world: World, start: str, policy: RestartPolicy) -> RestartPlan:
+def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int = 0) -> RestartPlan:
     """Give the plan of a restart, and record it as the newest one of the operation. Nothing else is changed.
 
     An operation that has started its epoch already gives the plan that it was started by: planning again would
     describe the job that runs now.
 
     :param start: selectors, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``.
+    :param window_s: how long the job is to stay stopped; longer than Kafka keeps what is unread is a problem.
     :raises SelectorError: ``start`` cannot be read, or names what is not there.
     """
     if world.started_epoch() is not None:
@@ -45,6 +48,9 @@ def make_plan(world: World, start: str, policy: RestartPolicy) -> RestartPlan:
         choice.wanted, seen, policy, selector=start, chosen_by=choice.chosen_by, known_leader_epochs=known
     )
     plan = replace(plan, problems=(*choice.problems, *plan.problems))
+    settings = world.kafka.settings(world.pipeline.topics)
+    runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=now_ms(), window_s=window_s)
+    plan = with_runway(plan, runway, settings, policy)
     world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
     world.control.record_step(world.operation, PLAN, plan)
     return plan

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets.core.accepted import read_counts, read_seconds
 from airflow_provider_offsets.core.plan import RestartPlan
 from airflow_provider_offsets.errors import PlanRefused
 from airflow_provider_offsets.hooks.spark import SparkJobHook
@@ -29,21 +30,47 @@ class PlanRestartOperator(PipelineOperator):
 
     :param start: where to start, as in ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``; the pipeline's own
         start by default. All forms are in ``core/selector.py``.
+    :param window_s: how long the job is to stay stopped, in seconds. Longer than Kafka keeps what is unread is refused.
+        0 where it is stopped already, or not to stay stopped.
+    :param accept_lost: the greatest count of lost offsets that is accepted, by topic: ``{"flights": 3}``, or as text
+        ``flights:3, orders:10`` or JSON. Takes the place of the pipeline's own count for the topics that it names.
+    :param accept_skipped: the same for offsets that are left out by choice.
     """
 
-    template_fields: Sequence[str] = (*PipelineOperator.template_fields, "start")
+    template_fields: Sequence[str] = (
+        *PipelineOperator.template_fields,
+        "start",
+        "window_s",
+        "accept_lost",
+        "accept_skipped",
+    )
 
-    def __init__(self, *, start: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        start: str | None = None,
+        window_s: int | str = 0,
+        accept_lost: Mapping[str, int] | str = "",
+        accept_skipped: Mapping[str, int] | str = "",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.start = self.pipeline.start if start is None else start
+        self.window_s = window_s
+        self.accept_lost = accept_lost
+        self.accept_skipped = accept_skipped
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give the plan's summary, its rows, and ``markdown``."""
+        window_s = read_seconds(self.window_s, "window_s")
+        policy = world.pipeline.policy.accepting(
+            read_counts(self.accept_lost, "accept_lost"), read_counts(self.accept_skipped, "accept_skipped")
+        )
         spark = SparkJobHook(world.pipeline)
         spark.check(driver_secrets(world.pipeline).store_url)
         if world.pipeline.tracked:
             runtime_zip(Path(world.pipeline.job.folder_for_logs))
-        plan = make_plan(world, self.start, world.pipeline.policy)
+        plan = make_plan(world, self.start, policy, window_s=window_s)
         comparison = recorded_comparison(world)
         if comparison is not None:
             self.log.info("\n%s", stores_report(comparison))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
+from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.kafka.view import checked_time, distinct_topics, topics_missing
@@ -47,11 +47,16 @@ class _Partition:
         late = (run for run in self.runs if run.timestamp_ms >= timestamp_ms and run.end > max(run.start, self.begin))
         return next((max(run.start, self.begin) for run in late), None)
 
+    def time_at(self, offset: int) -> int | None:
+        offset = max(offset, self.begin)
+        return next((run.timestamp_ms for run in self.runs if run.end > offset), None)
+
 
 @dataclass
 class _Topic:
     topic_id: str
     partitions: list[_Partition]
+    config: dict[str, str]
 
 
 class FakeKafka:
@@ -86,6 +91,21 @@ class FakeKafka:
             for number, partition in enumerate(topic.partitions)
         }
 
+    def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
+        asked = self._asked(position.topics) if position else {}
+        return {each: asked[each.topic].partitions[each.partition].time_at(at) for each, at in position.items()}
+
+    def settings(self, topics: Sequence[str]) -> dict[str, TopicSettings | None]:
+        return {
+            name: TopicSettings(
+                cleanup_policy=topic.config.get("cleanup.policy", "delete"),
+                retention_ms=int(topic.config.get("retention.ms", TopicSettings.retention_ms)),
+                retention_bytes=int(topic.config.get("retention.bytes", TopicSettings.retention_bytes)),
+                timestamp_type=topic.config.get("message.timestamp.type", TopicSettings.timestamp_type),
+            )
+            for name, topic in self._asked(topics).items()
+        }
+
     def committed(self, group_id: str, topics: Sequence[str]) -> Position:
         asked = self._asked(topics)
         if not group_id:
@@ -93,15 +113,15 @@ class FakeKafka:
         stored = self._commits.get(group_id, Position())
         return Position({partition: offset for partition, offset in stored.items() if partition.topic in asked})
 
-    def create_topic(self, name: str, partitions: int) -> None:
-        """Create an empty topic.
+    def create_topic(self, name: str, partitions: int, **config: str) -> None:
+        """Create an empty topic, with settings such as ``**{"retention.ms": "3600000"}``; they delete nothing here.
 
         :raises ValueError: there is one of that name.
         """
         if name in self._topics:
             raise ValueError(f"topic {name!r} is there already; recreate_topic makes it anew")
         self._created += 1
-        self._topics[name] = _Topic(f"fake-topic-id-{self._created}", [_Partition() for _ in range(partitions)])
+        self._topics[name] = _Topic(f"fake-topic-id-{self._created}", [_Partition() for _ in range(partitions)], config)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic, and what groups have committed in it, as a broker does."""
@@ -148,6 +168,10 @@ class FakeKafka:
         if offset > found.end:
             raise ValueError(f"{topic}[{partition}] ends at {found.end}, so nothing is deleted up to {offset}")
         found.begin = max(found.begin, offset)
+
+    def set_config(self, topic: str, **config: str) -> None:
+        """Change settings of a topic; the others stay."""
+        self._topics[topic].config.update(config)
 
     def set_leader_epoch(self, topic: str, partition: int, leader_epoch: int) -> None:
         """Let the partition have this leader epoch: each election adds one, and it goes back only in a cluster that was

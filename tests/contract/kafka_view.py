@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.live import LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, TopicMissing
+
+FOR_EVER = {"retention.ms": "-1"}
+"""So that a broker does not delete what is told to be of 1970."""
 
 
 def position(topic: str, *offsets: int) -> Position:
@@ -121,6 +124,49 @@ class KafkaViewContract:
         with pytest.raises(InputRefused, match="timestamp -1"):
             view.offsets_at([topic], -1)
 
+    def test_the_time_of_the_first_record_at_an_offset(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 3, **FOR_EVER)
+        cluster.append(topic, 0, 4, timestamp_ms=1_000)
+        cluster.append(topic, 0, 3, timestamp_ms=2_000)
+        cluster.append(topic, 1, 2, timestamp_ms=3_000)
+        first, second, empty = (TopicPartition(topic, number) for number in range(3))
+
+        def times(*offsets: int) -> dict[TopicPartition, int | None]:
+            return dict(view.record_times(position(topic, *offsets)))
+
+        assert times(0, 0, 0) == {first: 1_000, second: 3_000, empty: None}
+        assert times(3, 1, 0) == {first: 1_000, second: 3_000, empty: None}
+        assert times(4, 2, 0) == {first: 2_000, second: None, empty: None}
+        assert view.record_times(Position()) == {}
+
+    def test_the_time_of_the_first_record_that_retention_left(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 1, **FOR_EVER)
+        cluster.append(topic, 0, 4, timestamp_ms=1_000)
+        cluster.append(topic, 0, 4, timestamp_ms=2_000)
+        cluster.delete_records_before(topic, 0, 6)
+
+        assert view.record_times(position(topic, 2)) == {TopicPartition(topic, 0): 2_000}
+
+    def test_a_marker_at_the_end_is_no_record(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 1, **FOR_EVER)
+        cluster.begin_transaction(topic, 0)
+        cluster.append(topic, 0, 2, timestamp_ms=1_000)
+        cluster.end_transaction(topic, 0)
+
+        assert view.record_times(position(topic, 1)) == {TopicPartition(topic, 0): 1_000}
+        assert view.record_times(position(topic, 2)) == {TopicPartition(topic, 0): None}
+
+    def test_how_long_records_are_kept(self, cluster: Any, view: Any, topic: str) -> None:
+        other = f"{topic}-other"
+        cluster.create_topic(topic, 1)
+        config = {"retention.ms": "60000", "retention.bytes": "1000", "cleanup.policy": "compact"}
+        cluster.create_topic(other, 1, **config, **{"message.timestamp.type": "LogAppendTime"})
+
+        assert view.settings([topic, other]) == {
+            topic: TopicSettings("delete", 7 * 24 * 3_600_000, -1, "CreateTime"),
+            other: TopicSettings("compact", 60_000, 1_000, "LogAppendTime"),
+        }
+
     def test_a_missing_commit_is_left_out(self, cluster: Any, view: Any, topic: str, group: str) -> None:
         cluster.create_topic(topic, 3)
         cluster.append(topic, 0, 9)
@@ -152,6 +198,7 @@ class KafkaViewContract:
             lambda: view.live_topics(asked),
             lambda: view.offsets_at(asked, 0),
             lambda: view.committed(group, asked),
+            lambda: view.settings(asked),
         )
         for question in questions:
             with pytest.raises(TopicMissing, match=f"'{topic}-a', '{topic}-b'") as caught:

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import KafkaUnreachable, TopicMissing
-from airflow_provider_offsets.kafka.calls import open_clients
+from airflow_provider_offsets.kafka.calls import LOOKING, open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from tests.contract.kafka_view import KafkaViewContract, position
 from tests.integration.kafka.conftest import DEADLINE_S, RealCluster, until
@@ -57,6 +57,7 @@ def test_500_partitions_cost_as_many_calls_as_one(
             lambda: reader.live_topics([name]),
             lambda: reader.offsets_at([name], 0),
             lambda: reader.committed(group, [name]),
+            lambda: reader.settings([name]),
         ):
             counting.calls.clear()
             ask()
@@ -66,6 +67,16 @@ def test_500_partitions_cost_as_many_calls_as_one(
     assert calls(wide) == calls(topic)
     assert calls(wide)[0] == {"describe_cluster": 1, "describe_topics": 1, "list_offsets": 2}
     assert reader.live_topics([wide]).end[TopicPartition(wide, 499)] == 3
+
+
+def test_the_first_records_of_500_partitions(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
+    cluster.create_topic(topic, 500, **{"retention.ms": "-1"})
+    cluster.append(topic, 499, 30_000, timestamp_ms=5_000)
+
+    times = view.record_times(position(topic, *[0] * 499, 17))
+
+    assert len(times) == 500
+    assert {key.partition for key, time in times.items() if time is not None} == {499}
 
 
 def test_500_partitions_cost_as_many_requests_on_the_wire(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
@@ -134,8 +145,10 @@ def test_reading_leaves_no_trace(cluster: RealCluster, view: KafkaReader, topic:
         view.live_topics([topic], read_committed=True)
         view.offsets_at([topic], 0)
         view.committed(stranger, [topic])
+        view.record_times(position(topic, 0, 0))
         assert view.committed(group, [topic]) == Position({TopicPartition(topic, 0): 2})
 
+    assert LOOKING not in cluster.groups()
     # Other tests may have groups of their own at the same time; what matters is that none came of ours.
     assert {each for each in cluster.groups() if each.startswith(group)} == {group}
     assert view.live_topics([topic]).end == position(topic, 5, 0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_offsets.core.plan import ProblemKind
+from airflow_provider_offsets.core.plan import ProblemKind, RestartPolicy
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.errors import PartitionUnavailable
-from airflow_provider_offsets.operations.planning import known_leader_epochs
+from airflow_provider_offsets.operations.planning import known_leader_epochs, make_plan, recorded_plan
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
 
@@ -49,6 +49,82 @@ class TestLeaderEpochs:
         assert kinds(lab) == []
         seen = lab.world("look").observe()
         assert known_leader_epochs(lab.world("look"), seen) == {FIRST: 8, TopicPartition(TOPIC, 1): 0}
+
+
+class TestRetention:
+    def test_the_runway_is_in_the_plan(self, lab: Lab) -> None:
+        """The lab's clock stands at 1,000 s; its records are of 1970."""
+        lab.kafka.set_config(TOPIC, **{"retention.ms": "4600000"})
+
+        runway = steps.plan(lab).runway
+
+        assert runway is not None
+        assert {each.seconds for each in runway.partitions} == {3_600}
+        assert runway.summary == "at least 1 h (flights[0]: retention.ms=4600000, CreateTime)"
+
+    def test_after_a_rewind_it_is_that_of_what_is_read_again(self, lab: Lab) -> None:
+        steps.rest(lab)
+        lab.kafka.set_config(TOPIC, **{"retention.ms": "4600000"})
+
+        def least(start: str) -> int | None:
+            runway = steps.plan(lab, start).runway
+            assert runway is not None
+            assert runway.least is not None
+            return runway.least.seconds
+
+        assert least("committed") == 4_600, "nothing is unread; what comes is kept that long"
+        assert 3_500 < (least("shift:-1") or 0) <= 3_600, "and that of the records is an hour"
+
+    @pytest.mark.parametrize(
+        ("why", "retention_ms", "window_s", "accept_lost", "problems"),
+        [
+            ("no window, no problem", "1001000", 0, 0, []),
+            ("all records are kept beyond it", "4600000", 3_600, 0, []),
+            ("by a second they are not", "4600000", 3_601, 0, [ProblemKind.WINDOW_TOO_LONG]),
+            ("one of 200 at risk is not accepted", "4600000", 3_601, 199, [ProblemKind.WINDOW_TOO_LONG]),
+            ("as many as are at risk are accepted", "4600000", 3_601, 200, []),
+            ("what is still to come cannot be counted", "4600000", 4_601, 10**6, [ProblemKind.WINDOW_TOO_LONG]),
+            ("nothing is deleted by time", "-1", 10**6, 0, []),
+        ],
+    )
+    def test_a_window(
+        self, why: str, retention_ms: str, window_s: int, accept_lost: int, problems: list[ProblemKind], lab: Lab
+    ) -> None:
+        lab.kafka.set_config(TOPIC, **{"retention.ms": retention_ms})
+        policy = RestartPolicy(accept_lost={TOPIC: accept_lost})
+
+        plan = make_plan(lab.world(), "committed", policy, window_s=window_s)
+
+        assert [problem.kind for problem in plan.problems] == problems
+
+    def test_only_the_records_that_do_not_outlive_the_window_are_at_risk(self, lab: Lab) -> None:
+        lab.kafka.append(TOPIC, 0, 50, timestamp_ms=900_000)
+        lab.kafka.set_config(TOPIC, **{"retention.ms": "2000000"})
+
+        plan = make_plan(lab.world(), "committed", RestartPolicy(), window_s=1_500)
+
+        assert plan.runway is not None
+        assert [each.at_risk for each in plan.runway.partitions] == [100, 100]
+        [problem] = plan.problems
+        assert "is to stay stopped for 25 min, and the first unread record is kept at least 16 min" in problem.message
+        assert problem.message.endswith("or accept_lost=flights:200 accepts what is at risk now")
+
+    def test_a_plan_that_was_recorded_is_the_same_read_back(self, lab: Lab) -> None:
+        plan = make_plan(lab.world(), "committed", RestartPolicy(), window_s=10)
+
+        assert recorded_plan(lab.world()) == plan
+
+
+def test_a_compacted_topic_has_counts_that_are_upper_bounds(lab: Lab) -> None:
+    assert steps.plan(lab).upper_bounds == ()
+    lab.kafka.set_config(TOPIC, **{"cleanup.policy": "compact"})
+
+    plan = steps.plan(lab)
+
+    assert plan.upper_bounds == (TOPIC,)
+    assert "flights: compacted, so some offsets have no record; counts are upper bounds" in plan.notes
+    assert plan.runway is not None
+    assert "compaction leaves the last record of each key" in plan.runway.summary
 
 
 def test_a_partition_without_leader_is_no_plan_but_an_error_that_passes(lab: Lab) -> None:

@@ -41,7 +41,7 @@ from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
-from tests.unit.operations.lab import Lab
+from tests.unit.operations.lab import TOPIC, Lab
 
 PASSWORDS = ("db-hunter2", "sasl-hunter2")
 OPERATORS = (
@@ -199,6 +199,39 @@ class TestRefusals:
         assert lab.drivers == []
         assert not Path(lab.pipeline.job.checkpoint).exists()
 
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            ({"window_s": "tomorrow"}, "InputRefused: window_s 'tomorrow'"),
+            ({"accept_lost": "flights"}, "InputRefused: accept_lost has 'flights'"),
+            ({"accept_skipped": {"flights": "many"}}, "InputRefused: accept_skipped has 'flights': 'many'"),
+        ],
+    )
+    def test_a_run_that_cannot_be_read(self, more: dict[str, Any], words: str, lab: Lab) -> None:
+        with pytest.raises(AirflowFailException) as failed:
+            run(PlanRestartOperator, lab, **more)
+
+        assert str(failed.value).startswith(words)
+
+    @pytest.mark.parametrize(("accepted", "refused"), [("flights:29", True), ("flights:30", False)])
+    def test_a_run_accepts_by_count(self, accepted: str, refused: bool, lab: Lab) -> None:
+        """And not one offset more."""
+        steps.rest(lab)
+        lab.feed(60)
+        chosen = {"start": f"offsets:{lab.at(130, 100).to_json()}", "accept_skipped": accepted}
+        if not refused:
+            assert run(PlanRestartOperator, lab, **chosen)["skipped"] == 30
+            return
+        with pytest.raises(AirflowFailException, match=r"30 offsets of 'flights' would be skipped .* 29 are accepted"):
+            run(PlanRestartOperator, lab, **chosen)
+
+    def test_a_window_that_outlasts_retention(self, lab: Lab) -> None:
+        lab.kafka.set_config(TOPIC, **{"retention.ms": "600000"})
+
+        assert run(PlanRestartOperator, lab, window_s="0")["problems"] == []
+        with pytest.raises(AirflowFailException, match=r"PlanRefused: .*window longer than the runway"):
+            run(PlanRestartOperator, lab, window_s="900")
+
     def test_a_refused_plan_is_shown_all_the_same(self, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO), pytest.raises(AirflowFailException):
             run(PlanRestartOperator, lab, start='offsets:{"flights":{"0":900}}')
@@ -292,7 +325,9 @@ class TestDeferrable:
 
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_what_a_run_can_say_is_a_template(kind: type[Any], lab: Lab) -> None:
-    expected = {"operation", "reason", "application"} | ({"start"} if kind is PlanRestartOperator else set())
+    expected = {"operation", "reason", "application"} | (
+        {"start", "window_s", "accept_lost", "accept_skipped"} if kind is PlanRestartOperator else set()
+    )
 
     assert set(kind.template_fields) == expected
     operator = kind(task_id="task", pipeline=lab.pipeline)

@@ -1,0 +1,70 @@
+"""What a person writes to accept something by number: counts by topic, and lengths of time."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_offsets.errors import InputRefused
+
+COUNT = re.compile(r"(?P<topic>[A-Za-z0-9._-]{1,249})\s*:\s*(?P<count>[0-9]{1,18})", re.ASCII)
+
+
+def read_counts(given: Any, name: str) -> dict[str, int]:
+    """Give the greatest count of offsets that is accepted, by topic.
+
+    :param given: ``{"flights": 3}``, the same as JSON text, or ``flights:3, orders:10``; empty accepts none.
+    :param name: what it is called where it was written.
+    :raises InputRefused: quotes the part that cannot be read.
+    """
+    if not given:
+        return {}
+    if isinstance(given, str):
+        text = given.strip()
+        given = _object(text, name) if text.startswith("{") else _pairs(text, name)
+    if not isinstance(given, Mapping):
+        raise _refused(name, f"{given!r}")
+    for topic, count in given.items():
+        if not isinstance(topic, str) or type(count) is not int or count < 0:
+            raise _refused(name, f"{topic!r}: {count!r}")
+    return dict(given)
+
+
+def read_seconds(given: Any, name: str) -> int:
+    """Give a whole number of seconds from 0 up; 0 for nothing.
+
+    :raises InputRefused: quotes what was given.
+    """
+    text = str(given if given is not None else "").strip()
+    if isinstance(given, bool) or not re.fullmatch(r"[0-9]{0,12}", text, re.ASCII):
+        raise InputRefused(
+            seen=f"{name} {given!r}", expected="a whole number of seconds, from 0 up", do="write it as in 1800"
+        )
+    return int(text or 0)
+
+
+def _object(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _refused(name, f"{text!r} ({error})") from error
+
+
+def _pairs(text: str, name: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        found = COUNT.fullmatch(part)
+        if found is None or found["topic"] in counts:
+            raise _refused(name, f"{part!r}{' a second time' if found else ''} in {text!r}")
+        counts[found["topic"]] = int(found["count"])
+    return counts
+
+
+def _refused(name: str, seen: str) -> InputRefused:
+    return InputRefused(
+        seen=f"{name} has {seen}",
+        expected="each topic once, with the greatest count of offsets that is accepted",
+        do='write it as in flights:3, orders:10, or {"flights": 3, "orders": 10}',
+    )

@@ -1,0 +1,60 @@
+"""Ask Kafka how long it keeps what a job has not read."""
+
+from __future__ import annotations
+
+from airflow_provider_offsets.core.live import LiveTopics, TopicSettings
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.runway import RATE_S, RetentionLook, Runway, outliving_ms, runway_of
+from airflow_provider_offsets.kafka.view import KafkaView
+
+
+def measure_runway(
+    kafka: KafkaView,
+    start: Position,
+    live: LiveTopics,
+    settings: dict[str, TopicSettings | None],
+    *,
+    at_ms: int,
+    window_s: int = 0,
+) -> Runway:
+    """Give how long the first record at or after ``start`` is kept, partition by partition. No trace is left.
+
+    :param settings: those of the topics of ``live``, as Kafka has them now.
+    :param at_ms: what the time is.
+    :param window_s: how long the job is to stay stopped: what that puts at risk is counted.
+    """
+    timed = {name for name, each in settings.items() if each is not None and each.deletes and each.retention_ms >= 0}
+    sized = [name for name, each in settings.items() if each is not None and each.deletes and each.retention_bytes >= 0]
+    unread = {
+        partition: start.get(partition, there.begin)
+        for partition, there in live.partitions.items()
+        if partition.topic in timed and start.get(partition, there.begin) < there.end
+    }
+    return runway_of(
+        start,
+        live,
+        RetentionLook(
+            at_ms=at_ms,
+            settings=settings,
+            record_times=kafka.record_times(Position(unread)),
+            hour_ago=kafka.offsets_at(sized, max(0, at_ms - RATE_S * 1000)) if sized else {},
+            outliving=_outliving(kafka, settings, timed, at_ms, window_s),
+            window_s=window_s,
+        ),
+    )
+
+
+def _outliving(
+    kafka: KafkaView, settings: dict[str, TopicSettings | None], timed: set[str], at_ms: int, window_s: int
+) -> dict[TopicPartition, int | None]:
+    """One question for each length of retention; none where even what is still to come does not outlive the window."""
+    topics_by_time: dict[int, list[str]] = {}
+    for name, each in settings.items():
+        if window_s and each is not None and name in timed:
+            topics_by_time.setdefault(max(0, outliving_ms(each, at_ms, window_s)), []).append(name)
+    return {
+        partition: offset
+        for time_ms, topics in topics_by_time.items()
+        if time_ms <= at_ms
+        for partition, offset in kafka.offsets_at(topics, time_ms).items()
+    }
