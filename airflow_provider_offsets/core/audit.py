@@ -136,7 +136,9 @@ class _Walk:
             self._note(DiscontinuityKind.REPLAY, each, each.start, min(cursor.furthest, each.end), epoch, announced)
         elif each.start > cursor.end:
             cursor.replay = None
-            self._gap(each, cursor.end, epoch, announced)
+            # A plan that goes forward again to where a rewind had begun leaves out what was read before the rewind.
+            read = min(cursor.furthest, each.start) if announced else cursor.end
+            self._gap(each, read, epoch, announced)
         elif cursor.replay is not None:
             self._replay_on(cursor.replay, min(cursor.furthest, each.end))
         cursor.end = each.end

@@ -120,6 +120,22 @@ def test_a_gap_that_nobody_announced_is_loss() -> None:
     assert shown(found) == [("loss", "flights[0] 30..60", "")]
 
 
+def test_a_rewind_that_is_broken_off_skips_nothing() -> None:
+    """A rollback goes back to where the rewind began: what lies in between was read before it."""
+    rewound = batches(at(20, 15), start=at(10, 15), epoch=2, first_id=3)
+    back = batches(at(40, 15), start=at(30, 15), epoch=3, first_id=4)
+    epochs = [
+        epoch(at(10, 15), 2, (Announced(TOPIC, 0, 10, replay=20),)),
+        epoch(at(30, 15), 3, (Announced(TOPIC, 0, 30, skipped=10),)),
+    ]
+
+    found = report([*TILED, *rewound, *back], *epochs)
+    unannounced = report([*TILED, *rewound, *back], epochs[0], epoch(at(30, 15), 3))
+
+    assert shown(found) == [("replay", "flights[0] 10..20", "announced by operation-2")]
+    assert (unannounced.lost, unannounced.unexplained_count) == (10, 10), "a hole in what was to be read again"
+
+
 def test_rows_of_the_deck_are_taken_as_they_are() -> None:
     deck = [Batch(at(10, 5), 1_000), Batch(at(8, 5), 1_001), Batch(at(30, 5), 1_002)]
     ours = batches(at(35, 6), start=at(30, 5), first_id=0)

@@ -1,0 +1,273 @@
+"""Undo an operation: the version of before, from the position of before.
+
+A rollback is an operation of its own, ``<operation>#rollback``, made of the same acts as any other: stop, plan, apply,
+submit. So each is recorded, safe to repeat, and refused where it would lose a record; and what is read again is
+announced to the audit. What the bad version wrote is not undone: its ranges are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from airflow_provider_offsets.core.epoch import Epoch, Operation
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
+from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
+from airflow_provider_offsets.core.snapshot import AT_REST, Observation
+from airflow_provider_offsets.errors import Fenced, RollbackRefused, WorldChanged
+from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
+from airflow_provider_offsets.operations.keeping import restored_job
+from airflow_provider_offsets.operations.planning import PLAN, known_leader_epochs, recorded_plan
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop, now_ms
+from airflow_provider_offsets.operations.submitting import BuildCommand, Started, submit_job
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.runtime.settings import Secrets
+from airflow_provider_offsets.stores.control import Control
+
+OUTPUT = "output"
+ROLLED_BACK = "rolled back"
+UNTOUCHED = "Nothing was touched: the job is as it was."
+STOPPED = "The job is stopped."
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a rollback goes back to."""
+
+    epoch: int
+    """Whose version it is: the last one before the operation."""
+    version: str
+    position: Position
+    """Where the pipeline stood before the operation started anything."""
+    undone: tuple[Epoch, ...] = ()
+    """The epochs that the operation started; none if no driver came as far as its claim."""
+
+    def choose(self, seen: Observation) -> Position:
+        """Give the position of before in the world as ``seen``; a partition that was made since begins at 0."""
+        topics = self.position.topics
+        new = {each: 0 for each in seen.live.partitions if each.topic in topics and each not in self.position}
+        return self.position.updated(new)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the epochs that are undone have read. Their output is in the sink, and stays there."""
+
+    finished: tuple[OffsetRange, ...] = ()
+    in_part: tuple[OffsetRange, ...] = ()
+    """Of a batch that was cut off: it may be there in part."""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """An operation that was undone."""
+
+    epoch: int
+    """What runs now."""
+    target: int
+    """The epoch whose version it is."""
+    version: str
+    undone: tuple[int, ...]
+    start: Position
+    replay: int
+    output: Output
+    log: str
+
+
+def roll_back(
+    world: World,
+    command_of: Callable[[StreamingPipeline], BuildCommand],
+    secrets: Secrets,
+    *,
+    reason: str,
+    say: Callable[[str], None] = lambda line: None,
+) -> Rollback:
+    """Undo the operation of ``world``, and give what runs then.
+
+    Safe to repeat, and to kill anywhere: what is done is recorded under the rollback's own operation. Whether it can be
+    done is found out before anything is stopped.
+
+    :param command_of: gives what builds the command line of a pipeline, or refuses it.
+    :raises RollbackRefused: the version or the position of before cannot be brought back, or the operation started
+        nothing that could be undone. The message says whether the job is stopped.
+    :raises Fenced: another operation has the word.
+    :raises StopTimedOut: the bad version did not stop in time; the request stands.
+    :raises DriverFailed: the version of before does not start either.
+    """
+    back = replace(world, operation=rollback_id(world.control, world.operation))
+    back.control.open_operation(Operation(back.operation, "rollback", reason))
+    done = back.control.step(back.operation, ROLLED_BACK, Rollback)
+    if done is not None:
+        return done
+    for is_last_try in (False, True):
+        target = find_target(world, back.operation)
+        old = _with_version(back, target)
+        build_command = command_of(old.pipeline)
+        plan = None if is_last_try else _begun_plan(old)
+        try:
+            plan = plan or _stop_and_plan(old, target, reason, say)
+            applied = apply_plan(old, plan)
+            started = submit_job(old, applied, build_command, secrets, say=say)
+            return _record(old, target, plan, started)
+        except (Fenced, WorldChanged) as changed:
+            # A driver that the operation had launched may come to its claim late: then it is that one's turn to stop.
+            if is_last_try:
+                raise
+            say(f"looking again, because the world has changed: {changed.seen}")
+    raise AssertionError("the last try returns or raises")
+
+
+def rollback_id(control: Control, operation: str) -> str:
+    """Give the id of the rollback of an operation: of the next one, if it was rolled back and then run once more."""
+    number, name = 1, f"{operation}#rollback"
+    while (done := control.step(name, ROLLED_BACK, Rollback)) is not None:
+        asked = control.stop_request(done.epoch)
+        if asked is None or asked.operation != operation:
+            break
+        number += 1
+        name = f"{operation}#rollback-{number}"
+    return name
+
+
+def find_target(world: World, rollback: str) -> Target:
+    """Give what the rollback ``rollback`` of this world's operation goes back to.
+
+    :raises RollbackRefused: the operation has started nothing, or there is nothing to go back to.
+    :raises Fenced: somebody else has started or stopped the job since.
+    """
+    applied = recorded_application(world)
+    if applied is None:
+        raise _refused(world, "it has applied no plan, so there is nothing of it to undo", UNTOUCHED)
+    epochs = list(world.control.epochs())
+    while epochs and epochs[-1].claim.operation == rollback:
+        epochs.pop()
+    undone: list[Epoch] = []
+    while epochs and epochs[-1].claim.operation == world.operation:
+        undone.insert(0, epochs.pop())
+    before = epochs[-1] if epochs else None
+    if before is None:
+        raise _refused(world, "it is the first start of the pipeline: there is no version of before", UNTOUCHED)
+    if not undone and before.number != applied.plan.seen.epoch:
+        raise _fenced(world, f"epoch {before.number} was claimed by {before.claim.operation!r}")
+    asked = world.control.stop_request(undone[-1].number) if undone else None
+    if asked is not None and asked.operation != rollback:
+        raise _fenced(world, f"its epoch {undone[-1].number} was stopped by {asked.operation!r}")
+    stood = undone[0].claim.stood if undone else applied.plan.seen.stored
+    if not before.claim.version or stood is None:
+        raise _refused(world, f"epoch {before.number} was started by an earlier release, which kept no copy", UNTOUCHED)
+    return Target(before.number, before.claim.version, stood, tuple(undone))
+
+
+def why_no_way_back(world: World) -> str:
+    """Say why the version that runs before this operation could not be brought back; empty if it could."""
+    epochs = [epoch for epoch in world.control.epochs() if epoch.claim.operation != world.operation]
+    if not epochs:
+        return "there is no version of before"
+    if not epochs[-1].claim.version:
+        return f"epoch {epochs[-1].number} was started by an earlier release, which kept no copy"
+    try:
+        restored_job(world.pipeline.job, epochs[-1].claim.version)
+    except RollbackRefused as refused:
+        return refused.seen
+    return ""
+
+
+def _with_version(back: World, target: Target) -> World:
+    job = restored_job(back.pipeline.job, target.version)
+    return replace(back, pipeline=replace(back.pipeline, job=job))
+
+
+def _begun_plan(back: World) -> RestartPlan | None:
+    """The plan of a try that was killed: a restart that was begun is finished, and not planned anew in its middle."""
+    newest, plan = back.control.newest_epoch(), recorded_plan(back)
+    if newest is None or plan is None or plan.problems:
+        return None
+    return plan if newest.claim.operation == back.operation or newest.number == plan.seen.epoch else None
+
+
+def _stop_and_plan(back: World, target: Target, reason: str, say: Callable[[str], None]) -> RestartPlan:
+    _require_possible(back, target, UNTOUCHED)
+    asked = ask_to_stop(back, reason=reason, at_ms=now_ms())
+    if not isinstance(asked, StopResult):
+        say(f"asked epoch {asked.number} to stop")
+        asked = await_stop(back, asked, back.pipeline.stop, say=say)
+    say(f"epoch {asked.epoch}: {asked.how}")
+    at = datetime.fromtimestamp(now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
+    back.take_snapshot(AT_REST, reason=reason, taken_at=at)
+    _require_possible(back, target, STOPPED)
+    back.control.record_step(back.operation, OUTPUT, _output(back, target))
+    plan = _draft(back, target, _policy(back, target))
+    back.control.record_step(back.operation, PLAN, plan)
+    return plan
+
+
+def _record(back: World, target: Target, plan: RestartPlan, started: Started) -> Rollback:
+    done = Rollback(
+        epoch=started.epoch,
+        target=target.epoch,
+        version=target.version,
+        undone=tuple(epoch.number for epoch in target.undone),
+        start=started.start,
+        replay=plan.replay,
+        output=back.control.step(back.operation, OUTPUT, Output) or Output(),
+        log=started.log,
+    )
+    back.control.record_step(back.operation, ROLLED_BACK, done)
+    return done
+
+
+def _require_possible(back: World, target: Target, state: str) -> None:
+    """Refuse a position of before that cannot be read any more."""
+    plan = _draft(back, target, _policy(back, target))
+    if plan.problems:
+        raise _refused(back, "; ".join(map(str, plan.problems)), state)
+
+
+def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
+    """The plan of the way back in the world as it is now; nothing is recorded."""
+    seen = back.observe()
+    return plan_restart(
+        target.choose(seen),
+        seen,
+        policy,
+        selector=f"as after epoch {target.epoch}",
+        known_leader_epochs=known_leader_epochs(back, seen),
+    )
+
+
+def _policy(back: World, target: Target) -> RestartPolicy:
+    """What the pipeline accepts, and what looks like skipping and is none: where the operation had rewound the job, the
+    version of before has read what lies up to its own position."""
+    policy = back.pipeline.policy
+    rows = _draft(back, target, policy).rows
+    read = {topic: sum(row.skipped for row in rows if row.topic == topic) for topic in {row.topic for row in rows}}
+    return replace(policy, accept_skipped=read)
+
+
+def _output(back: World, target: Target) -> Output:
+    seen = back.observe()
+    if not target.undone or seen.stored is None:
+        return Output()
+    start = target.undone[0].claim.start
+    ends = {each: max(offset, start.get(each, 0)) for each, offset in seen.stored.items()}
+    finished = tuple(each for each in ranges_between(start, Position(ends)) if each.count)
+    has_begun = not seen.is_tracked or any(back.control.begun(epoch.number) for epoch in target.undone)
+    return Output(finished, seen.in_flight if has_begun else ())
+
+
+def _refused(world: World, seen: str, state: str) -> RollbackRefused:
+    return RollbackRefused(
+        seen=f"operation {world.operation!r} cannot be rolled back: {seen}. {state}",
+        expected="a version and a position of before",
+        do="mend the job, and run a maintenance with the start that you need",
+    )
+
+
+def _fenced(world: World, seen: str) -> Fenced:
+    return Fenced(
+        seen=f"operation {world.operation!r} does not have the word any more: {seen}",
+        expected="its own epoch to be the newest one, and nobody else to have stopped it",
+        do="nothing: the job is in the hands of that operation",
+    )

@@ -1,0 +1,425 @@
+"""An operation that is undone: the version and the position of before, and what the bad version wrote by name."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.audit import DiscontinuityKind
+from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.position import OffsetRange
+from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut
+from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.rolling_back import Output, Rollback, roll_back, why_no_way_back
+from airflow_provider_offsets.operations.submitting import BuildCommand
+from tests.unit.operations import steps
+from tests.unit.operations.lab import SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install
+from tests.unit.operations.test_crash import anonymous, checkpoints
+
+KINDS = {"tracked": (), "in its checkpoint": ("checkpoint",), "elsewhere": ("elsewhere",)}
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lab]:
+    def lab(offsets_in: tuple[str, ...] = ()) -> Lab:
+        folder = tmp_path / "lab"
+        made = Lab(folder, offsets_in=offsets_in)
+        made.wipe()
+        deploy(made, "version 1")
+        return install(made, monkeypatch)
+
+    return lab
+
+
+@pytest.fixture
+def lab(make: Callable[..., Lab]) -> Lab:
+    return make()
+
+
+def deploy(lab: Lab, text: str) -> None:
+    Path(lab.pipeline.job.application).write_text(text)
+
+
+def settle(lab: Lab) -> None:
+    for _ in range(4):
+        lab.tick()
+
+
+def run_well(lab: Lab) -> None:
+    """The version of before: it has read 100 records of each partition."""
+    steps.start(lab, operation="first")
+    settle(lab)
+    lab.feed(50)
+
+
+def upgrade(lab: Lab, start: str = "committed", *, at_rest: Callable[[], None] = lambda: None) -> None:
+    """The maintenance ``op``: it stops the job, and starts another version of it."""
+    steps.stop(lab)
+    lab.world().take_snapshot(AT_REST, reason="", taken_at="2026-01-01T00:00:00Z")
+    at_rest()
+    deploy(lab, "version 2")
+    steps.submit(lab, steps.apply(lab, start))
+
+
+def fail(lab: Lab) -> None:
+    """The bad version reads 50 more records of each partition, and then it is gone."""
+    settle(lab)
+    lab.driver.end(EndedHow.FAILED, "ValueError: third batch") if lab.pipeline.tracked else lab.driver.die()
+
+
+def undo(lab: Lab, operation: str = "op") -> Rollback:
+    def command_of(pipeline: StreamingPipeline) -> BuildCommand:
+        return lambda conf: [Path(pipeline.job.application).read_text(), *lab.command(conf)]
+
+    return roll_back(lab.world(operation), command_of, SECRETS, reason="unhealthy")
+
+
+def ran(lab: Lab) -> str:
+    """What the program was that was launched last."""
+    return next(word for word in lab.commands[-1] if word.startswith("version"))
+
+
+@pytest.mark.parametrize("offsets_in", KINDS.values(), ids=KINDS)
+def test_version_and_position_of_before_run_again(offsets_in: tuple[str, ...], make: Callable[..., Lab]) -> None:
+    lab = make(offsets_in)
+    run_well(lab)
+    upgrade(lab)
+    fail(lab)
+
+    done = undo(lab)
+
+    assert ran(lab) == "version 1"
+    assert done.start == lab.at(100, 100)
+    assert (done.epoch, done.target, done.undone, done.replay) == (3, 1, (2,), 100)
+    assert done.output == Output((OffsetRange(TOPIC, 0, 100, 150), OffsetRange(TOPIC, 1, 100, 150)))
+    settle(lab)
+    assert lab.world().observe().stored == lab.at(150, 150)
+    report = audit_history(lab.world("audit"))
+    assert (report.lost, report.skipped, report.unexplained) == (0, 0, ())
+    assert report.replayed == 100
+    replays = [each for each in report.discontinuities if each.kind is DiscontinuityKind.REPLAY]
+    assert {each.explanation for each in replays} == {"announced by op#rollback"}
+    assert undo(lab) == done, "done again it changes nothing"
+    assert len(lab.drivers) == 3
+
+
+def test_a_bad_version_that_still_runs_is_stopped_first(lab: Lab) -> None:
+    run_well(lab)
+    upgrade(lab)
+    bad = lab.driver
+
+    undo(lab)
+
+    assert not bad.is_alive
+    ended, request = lab.control.ended(2), lab.control.stop_request(2)
+    assert ended is not None
+    assert request is not None
+    assert (ended.how, request.operation) == (EndedHow.STOPPED, "op#rollback")
+
+
+def test_one_that_does_not_stop_is_not_replaced_until_it_does(lab: Lab) -> None:
+    run_well(lab)
+    upgrade(lab)
+    bad = lab.driver
+    bad.obeys = False
+
+    with pytest.raises(StopTimedOut):
+        undo(lab)
+    bad.obeys = True
+
+    assert undo(lab).epoch == 3
+
+
+@pytest.mark.parametrize("offsets_in", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("start", ["committed", "shift:-30"])
+def test_a_version_that_never_came_to_its_claim(
+    start: str, offsets_in: tuple[str, ...], make: Callable[..., Lab]
+) -> None:
+    """The submit died: the checkpoint is seeded and the old one closed, or the store is moved; nothing has run."""
+    lab = make(offsets_in)
+    run_well(lab)
+    settle(lab)
+    stood = lab.world().observe().stored
+    lab.on_launch = lambda driver: driver.die("SyntaxError")
+    with pytest.raises(DriverDied):
+        upgrade(lab, start)
+    lab.on_launch = lambda driver: None
+
+    done = undo(lab)
+
+    assert ran(lab) == "version 1"
+    assert (done.epoch, done.target, done.undone, done.start) == (2, 1, (), stood)
+    assert (done.replay, done.output) == (0, Output())
+    lab.feed(10)
+    settle(lab)
+    report = audit_history(lab.world("audit"))
+    assert (report.lost, report.skipped, report.replayed, report.unexplained) == (0, 0, 0, ())
+
+
+def test_a_driver_of_the_bad_version_that_claims_late_is_stopped_too(lab: Lab) -> None:
+    """The task died after the launch: nobody knows of the driver until it has the epoch."""
+    run_well(lab)
+
+    def launched(driver: Driver) -> None:
+        if len(lab.drivers) == 2:
+            raise Crash
+
+    lab.on_launch = launched
+    with pytest.raises(Crash):
+        upgrade(lab)
+    orphan = lab.driver
+
+    done = undo(lab)
+
+    assert (done.epoch, done.undone) == (3, (2,))
+    assert not orphan.is_alive
+    assert ran(lab) == "version 1"
+    settle(lab)
+    assert audit_history(lab.world("audit")).unexplained == ()
+
+
+def test_what_a_rewind_had_not_read_again_is_no_skip(lab: Lab) -> None:
+    """Reprocessing from an earlier point dies at once: the version of before has read all that, and goes on."""
+    run_well(lab)
+
+    def claims_and_fails(driver: Driver) -> None:
+        driver._claim()
+        driver.end(EndedHow.FAILED, "ValueError")
+
+    lab.on_launch = claims_and_fails
+    with pytest.raises(DriverDied):
+        upgrade(lab, "shift:-80")
+    lab.on_launch = lambda driver: None
+
+    done = undo(lab)
+
+    assert (done.start, done.undone) == (lab.at(100, 100), (2,)), "what was fed since is read by the version of before"
+    settle(lab)
+    report = audit_history(lab.world("audit"))
+    assert (report.lost, report.skipped, report.unexplained, report.replayed) == (0, 0, (), 0)
+
+
+def test_a_partition_that_was_made_since_begins_at_0(lab: Lab) -> None:
+    def grow() -> None:
+        lab.kafka.add_partitions(TOPIC, 3)
+        lab.feed(7, 2)
+
+    run_well(lab)
+    upgrade(lab, at_rest=grow)
+    fail(lab)
+
+    done = undo(lab)
+
+    assert done.start == lab.at(100, 100, 0)
+    assert done.replay == 107
+    settle(lab)
+    assert audit_history(lab.world("audit")).unexplained == ()
+
+
+def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> None:
+    """Somebody clears the run; the second version fails once more."""
+    run_well(lab)
+    upgrade(lab)
+    fail(lab)
+    first = undo(lab)
+    settle(lab)
+    lab.feed(20)
+    upgrade(lab)
+    fail(lab)
+
+    second = undo(lab)
+
+    assert (first.epoch, second.epoch, second.target, second.undone) == (3, 5, 3, (4,))
+    assert second.start == lab.at(150, 150)
+    assert ran(lab) == "version 1"
+    settle(lab)
+    report = audit_history(lab.world("audit"))
+    assert (report.lost, report.unexplained) == (0, ())
+
+
+class TestRefused:
+    def refuse(self, lab: Lab, kind: type[Exception] = RollbackRefused) -> str:
+        """The words of a refusal that touched nothing."""
+        cells = dict(lab.store.scan(lab.pipeline.name, ""))
+        drivers, files = len(lab.drivers), checkpoints(lab.folder)
+        with pytest.raises(kind) as refused:
+            undo(lab)
+        after = {name: text for name, text in lab.store.scan(lab.pipeline.name, "") if name != "operation/op#rollback"}
+        assert (after, len(lab.drivers), checkpoints(lab.folder)) == (cells, drivers, files)
+        return str(refused.value)
+
+    def test_nothing_was_begun(self, lab: Lab) -> None:
+        """Its plan was refused, say: the job runs as it did."""
+        run_well(lab)
+        steps.plan(lab)
+
+        assert "it has applied no plan" in self.refuse(lab)
+        assert lab.driver.is_alive
+
+    def test_the_first_start(self, lab: Lab) -> None:
+        upgrade(lab)
+        fail(lab)
+
+        assert "there is no version of before" in self.refuse(lab)
+
+    def test_an_older_release_kept_nothing(self, lab: Lab) -> None:
+        run_well(lab)
+        [epoch] = lab.control.epochs()
+        forgotten = replace(epoch, claim=replace(epoch.claim, version=""))
+        lab.control._put("epoch/00000001", forgotten)
+        upgrade(lab)
+
+        assert "kept no copy" in self.refuse(lab)
+        assert lab.driver.is_alive, "unhealthy is better than nothing"
+
+    def test_the_bytes_are_gone(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        for copy in (lab.folder / "logs").rglob("applications/*/job.py"):
+            copy.unlink()
+
+        assert "job.py is gone" in self.refuse(lab)
+        assert lab.driver.is_alive
+
+    def test_retention_has_deleted_what_would_be_read_again(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        settle(lab)
+        lab.kafka.delete_records_before(TOPIC, 0, 120)
+
+        words = self.refuse(lab)
+
+        assert "loss: 20 offsets" in words
+        assert "Nothing was touched" in words
+        assert lab.driver.is_alive
+
+    def test_retention_during_the_stop(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        settle(lab)
+        tick = lab.clock.on_tick
+
+        def stop_and_delete() -> None:
+            tick()
+            lab.kafka.delete_records_before(TOPIC, 0, 120)
+
+        lab.clock.on_tick = stop_and_delete
+        with pytest.raises(RollbackRefused, match=r"loss: 20 offsets.*The job is stopped"):
+            undo(lab)
+
+        assert lab.alive == set()
+
+    def test_the_topic_was_made_again(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        lab.kafka.delete_topic(TOPIC)
+        lab.kafka.create_topic(TOPIC, partitions=2)
+        lab.feed(200)
+
+        assert "topic recreated" in self.refuse(lab)
+
+    def test_somebody_else_has_started_the_job_since(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        steps.start(lab, operation="recovery")
+
+        assert "claimed by 'recovery'" in self.refuse(lab, Fenced)
+        assert lab.driver.is_alive
+
+    def test_somebody_else_has_stopped_the_job_since(self, lab: Lab) -> None:
+        """It is not started behind the back of whoever works on it."""
+        run_well(lab)
+        upgrade(lab)
+        steps.stop(lab, "by hand")
+
+        assert "was stopped by 'by hand'" in self.refuse(lab, Fenced)
+
+
+def test_whether_there_is_a_way_back_is_known_beforehand(lab: Lab) -> None:
+    assert why_no_way_back(lab.world()) == "there is no version of before"
+    run_well(lab)
+    assert why_no_way_back(lab.world()) == ""
+    for copy in (lab.folder / "logs").rglob("applications/*/job.py"):
+        copy.write_text("somebody's")
+    assert "is not what was kept" in why_no_way_back(lab.world())
+
+
+def end_state(lab: Lab) -> dict[str, Any]:
+    done = lab.control.step("op#rollback", "rolled back", Rollback)
+    operation = lab.control.operation("op#rollback")
+    assert operation is not None
+    return {
+        "epochs": [anonymous(epoch) for epoch in lab.control.epochs()],
+        "ended": [ended and ended.how for ended in map(lab.control.ended, range(1, 5))],
+        "batches": list(lab.store.oldest_first(lab.pipeline.stream)),
+        "checkpoints": checkpoints(lab.folder),
+        "kept elsewhere": lab.kept.offsets,
+        "done": done and replace(done, log=""),
+        "steps": sorted(operation.steps),
+        "drivers that live": len(lab.alive),
+        "audit": audit_history(lab.world("audit")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("after", "newest_first"),
+    [
+        pytest.param(False, False, id="before the write"),
+        pytest.param(True, False, id="after the write, and an orphan claims before its twin"),
+        pytest.param(True, True, id="after the write, and an orphan claims after its twin"),
+    ],
+)
+@pytest.mark.parametrize("offsets_in", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("bad", ["runs", "failed", "never claimed"])
+def test_killed_at_any_write_and_run_again_it_ends_the_same(
+    bad: str,
+    offsets_in: tuple[str, ...],
+    after: bool,
+    newest_first: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def attempt(k: int) -> tuple[dict[str, Any], Fuse]:
+        with monkeypatch.context() as patch:
+            lab = Lab(tmp_path / "lab", offsets_in=offsets_in, newest_first=newest_first)
+            lab.wipe()
+            deploy(lab, "version 1")
+            install(lab, patch)
+            run_well(lab)
+            if bad == "never claimed":
+                lab.on_launch = lambda driver: driver.die("SyntaxError")
+                with pytest.raises(DriverDied):
+                    upgrade(lab)
+                lab.on_launch = lambda driver: None
+            else:
+                upgrade(lab)
+                fail(lab) if bad == "failed" else settle(lab)
+            fuse = lab.fuse = Fuse(k, after)
+            try:
+                with fuse.lit():
+                    undo(lab)
+            except Crash:
+                undo(lab)
+            settle(lab)
+            return end_state(lab), fuse
+
+    expected, _ = attempt(0)
+    assert expected["drivers that live"] == 1
+    assert expected["done"] is not None
+    kills = 0
+    for k in itertools.count(1):
+        state, fuse = attempt(k)
+        if not fuse.is_blown:
+            break
+        kills += 1
+        assert state == expected, f"killed {'after' if after else 'before'} write {k}"
+    assert kills >= 8, "opening, stop, snapshot, output, plan, apply, launch, the record of each"
