@@ -106,6 +106,9 @@ class StreamingPipeline:
     group_id: str = ""
     """Stands in the history's row keys; the pipeline's name if empty. May hold ``:``."""
     subscription: Subscription = Subscription.SUBSCRIBE
+    read_committed: bool = False
+    """Whether the job reads with ``kafka.isolation.level=read_committed``: then the topics end for it where the oldest
+    open transaction begins. A tracked job is given that option; the program of an untouched one has it itself."""
     kafka_conn_id: str = "kafka_default"
     store_conn_id: str = ""
     """An ``offsets`` connection, for history and control; ``offsets_default`` if empty. An untouched job that names

@@ -64,6 +64,7 @@ def load_pipelines(file: str | Path) -> Pipelines:
     path = Path(file).resolve()
     root, data = _read(path)
     _require_each_key_once(path, root)
+    _refuse_patterns(path, root, data)
     _check(path, root, data)
     pipelines = [_placed(path, root, name, entry) for name, entry in data["pipelines"].items()]
     _require_own_group(path, root, pipelines)
@@ -111,6 +112,20 @@ def _require_each_key_once(path: Path, node: yaml.Node, where: tuple[str, ...] =
             )
         seen.add(here[-1])
         _require_each_key_once(path, value, here)
+
+
+def _refuse_patterns(path: Path, root: yaml.Node, data: Any) -> None:
+    pipelines = data.get("pipelines") if isinstance(data, dict) else None
+    for name, entry in pipelines.items() if isinstance(pipelines, dict) else ():
+        if not isinstance(entry, dict) or not ("subscribe_pattern" in entry or entry.get("subscription") == "pattern"):
+            continue
+        key = "subscribe_pattern" if "subscribe_pattern" in entry else "subscription"
+        raise PipelineFileError(
+            seen=f"{path.name}, line {_line(root, ['pipelines', name, key])}, key pipelines.{name}.{key}: a pattern",
+            expected="topics by name: a history belongs to topics that are known, so one that a pattern gains or loses"
+            " would be read without a plan, or missed without a word",
+            do="list them under 'topics'; a topic that is added there begins at its first offset, and the plan says so",
+        )
 
 
 def _check(path: Path, root: yaml.Node, data: Any) -> None:
@@ -184,7 +199,7 @@ def _placed(path: Path, root: yaml.Node, name: str, entry: dict[str, Any]) -> St
 
 
 def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeline:
-    plain = ("tracked", "group_id", "kafka_conn_id", "store_conn_id", "start_timeout_s", "approve")
+    plain = ("tracked", "group_id", "kafka_conn_id", "store_conn_id", "start_timeout_s", "approve", "read_committed")
     return StreamingPipeline(
         name=name,
         topics=tuple(entry["topics"]),

@@ -32,4 +32,7 @@ def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
 def driver_secrets(pipeline: StreamingPipeline) -> Secrets:
     """Give what the driver of a pipeline needs of its connections."""
     kafka = BaseHook.get_connection(pipeline.kafka_conn_id)
-    return Secrets(OffsetsHook(pipeline.store_conn_id).url, spark_kafka_options(kafka.extra_dejson))
+    options = spark_kafka_options(kafka.extra_dejson)
+    if pipeline.read_committed:
+        options["kafka.isolation.level"] = "read_committed"
+    return Secrets(OffsetsHook(pipeline.store_conn_id).url, options)

@@ -41,7 +41,7 @@ def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int 
     ends = seen.live.end
     if any(each.offset > ends.get(partition, each.offset) for partition, each in chosen.items()):
         # Kafka was asked after that look, so what it answered may lie beyond the ends that were seen.
-        seen = replace(seen, live=world.kafka.live_topics(world.pipeline.topics))
+        seen = replace(seen, live=world.live_topics())
     choice = weigh(asked, chosen, seen, policy.on_conflict)
     known = known_leader_epochs(world, seen)
     plan = plan_restart(
@@ -50,7 +50,7 @@ def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int 
     plan = replace(plan, problems=(*choice.problems, *plan.problems))
     settings = world.kafka.settings(world.pipeline.topics)
     runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=now_ms(), window_s=window_s)
-    plan = with_runway(plan, runway, settings, policy)
+    plan = with_runway(plan, runway, settings, policy, read_committed=world.pipeline.read_committed)
     world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
     world.control.record_step(world.operation, PLAN, plan)
     return plan

@@ -57,7 +57,7 @@ def stands_idle(world: World, epoch: Epoch) -> FirstSign | None:
         return FirstSign("idle", heartbeat.last_batch_id) if _within(heartbeat.position, start) else None
     if not is_alive(epoch.holder) or now_ms() < epoch.claimed_at_ms + SETTLE_S * 1000:
         return None
-    end = world.kafka.live_topics(world.pipeline.topics).end
+    end = world.live_topics().end
     return FirstSign(f"runs for {SETTLE_S} s, with nothing to read") if _within(end, start) else None
 
 

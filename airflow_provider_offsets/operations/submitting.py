@@ -91,7 +91,7 @@ def _running(world: World, applied: Applied) -> Launch | None:
 
 
 def _launch(world: World, applied: Applied, build_command: BuildCommand, secrets: Secrets) -> Launch:
-    live = world.kafka.live_topics(world.pipeline.topics)
+    live = world.live_topics()
     if live.identity != applied.plan.seen.identity:
         raise WorldChanged(
             seen=f"topics are {live.identity}",
@@ -238,4 +238,4 @@ def _died(launched: Launch, seen: str, ended: Ended | None = None) -> DriverDied
 def _partitions_came(world: World, applied: Applied, launched: Launch) -> bool:
     if "startingOffsets" not in launched.log_tail(lines=200):
         return False
-    return bool(set(world.kafka.live_topics(world.pipeline.topics).partitions) - set(applied.plan.start))
+    return bool(set(world.live_topics().partitions) - set(applied.plan.start))

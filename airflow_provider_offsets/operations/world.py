@@ -8,6 +8,7 @@ from itertools import islice
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import BegunBatch, Epoch, Moved
+from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import (
@@ -59,7 +60,7 @@ class World:
         moved = None if self.pipeline.tracked else self._moved(epoch, checkpoint)
         return Observation(
             pipeline=self.pipeline.name,
-            live=self.kafka.live_topics(self.pipeline.topics),
+            live=self.live_topics(),
             checkpoint=checkpoint,
             processed=processed,
             epoch=epoch,
@@ -68,6 +69,10 @@ class World:
             kept=self._kept(checkpoint, processed, elsewhere),
             moved=moved,
         )
+
+    def live_topics(self) -> LiveTopics:
+        """Give the pipeline's topics as its job sees them: of committed records only, if it reads no others."""
+        return self.kafka.live_topics(self.pipeline.topics, read_committed=self.pipeline.read_committed)
 
     def started_epoch(self) -> Epoch | None:
         """Give the epoch that this operation has started already, or None."""

@@ -20,7 +20,7 @@ from airflow_provider_offsets.runtime.native_sink import NativeSinkQuery, SinkOf
 from airflow_provider_offsets.runtime.settings import Settings, read_settings
 from airflow_provider_offsets.stores import open_store
 
-OURS = {"assign", "subscribe", "subscribepattern", "kafka.group.id"}
+OURS = {"assign", "subscribe", "subscribepattern", "kafka.group.id", "kafka.isolation.level"}
 """Options of the Kafka source that the plan decides, beside those that begin with ``starting``. Spark ignores case."""
 
 
@@ -96,7 +96,8 @@ class TrackedStream:
             raise InputRefused(
                 seen=f"read_kafka was given {', '.join(refused)}",
                 expected="options that neither choose what is read nor hide what is lost",
-                do="say topics and start in the pipeline and the DAG run; accept loss by name in the plan",
+                do="say topics and read_committed in the pipeline, and the start in the DAG run; accept loss by name in the"
+                " plan",
             )
         claim = self._settings.claim
         reader = self._spark.readStream.format("kafka").options(**self._settings.secrets.kafka_options, **options)

@@ -82,7 +82,7 @@ class OffsetsReachedSensor(PipelineSensor):
     def _goal(self) -> Position:
         if self.offsets == END:
             with open_world(self.pipeline, "") as world:
-                return world.kafka.live_topics(self.pipeline.topics).end
+                return world.live_topics().end
         try:
             return Position.from_json(self.offsets)
         except ValueError as error:

@@ -32,6 +32,7 @@ pipelines:
     on_conflict: smallest
     start: [{as-of: 2026-11-01T00:00:00Z}, earliest]
     group_id: alerts:1
+    read_committed: true
     kafka_conn_id: kafka_prod
     store_conn_id: offsets_prod
     start_timeout_s: 90
@@ -92,6 +93,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         tracked=False,
         offsets_in=("zookeeper_old", "kafka_prod", "checkpoint"),
         group_id="alerts:1",
+        read_committed=True,
         kafka_conn_id="kafka_prod",
         store_conn_id="offsets_prod",
         start_timeout_s=90,
@@ -167,6 +169,18 @@ def changed(old: str, new: str) -> str:
             changed("    topics", "    topic: [flights]\n    topics"),
             "line 3, key pipelines.alerts.topic",
             "do this: remove 'topic' or correct its spelling",
+        ),
+        (
+            "a pattern of topics",
+            changed("    topics", "    subscribe_pattern: flights.*\n    topics"),
+            "line 3, key pipelines.alerts.subscribe_pattern: a pattern",
+            "expected: topics by name",
+        ),
+        (
+            "a pattern by the name of the way",
+            changed("    topics", "    subscription: pattern\n    topics"),
+            "line 3, key pipelines.alerts.subscription: a pattern",
+            "do this: list them under 'topics'",
         ),
         (
             "a mistyped key of a job",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,5 @@ def test_the_driver_gets_both_secrets(lab: Lab, connect: Connect) -> None:
         "kafka.ssl.keystore.password": "key-secret",
     }
     assert "secret" not in repr(secrets)
+    committed = driver_secrets(replace(lab.pipeline, read_committed=True))
+    assert committed.kafka_options == {**secrets.kafka_options, "kafka.isolation.level": "read_committed"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_offsets.core.plan import ProblemKind, RestartPolicy
-from airflow_provider_offsets.core.position import TopicPartition
+from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import PartitionUnavailable
 from airflow_provider_offsets.operations.planning import known_leader_epochs, make_plan, recorded_plan
 from tests.unit.operations import steps
@@ -125,6 +125,23 @@ def test_a_compacted_topic_has_counts_that_are_upper_bounds(lab: Lab) -> None:
     assert "flights: compacted, so some offsets have no record; counts are upper bounds" in plan.notes
     assert plan.runway is not None
     assert "compaction leaves the last record of each key" in plan.runway.summary
+
+
+def test_committed_records_only(lab: Lab) -> None:
+    """The job cannot see the end of the log while a transaction is open: neither may its plan."""
+    lab.kafka.begin_transaction(TOPIC, 0)
+    lab.feed(7, 0)
+
+    def ends_and_bounds() -> tuple[Position, tuple[str, ...]]:
+        plan = steps.plan(lab)
+        return Position({row.key: row.end for row in plan.rows}), plan.upper_bounds
+
+    assert ends_and_bounds() == (lab.at(107, 100), ())
+    lab.more["read_committed"] = True
+    assert ends_and_bounds() == (lab.at(100, 100), (TOPIC,))
+    assert "last stable offsets" in " ".join(steps.plan(lab).notes)
+    lab.kafka.end_transaction(TOPIC, 0)
+    assert ends_and_bounds() == (lab.at(108, 100), (TOPIC,))
 
 
 def test_a_partition_without_leader_is_no_plan_but_an_error_that_passes(lab: Lab) -> None:
