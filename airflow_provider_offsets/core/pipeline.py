@@ -34,8 +34,9 @@ class SparkJob:
 
     application: str
     checkpoint: str = ""
-    """The folder of the checkpoint. Of a tracked job it is the first one: seeded ones are written beside it, with a
-    suffix. An untouched job finds a seeded one here; the old one is moved aside. Empty for a job that keeps none."""
+    """The folder of the checkpoint: a path, or a URL that fsspec opens. Of a tracked job it is the first one: seeded
+    ones are written beside it, with a suffix. An untouched job finds a seeded one here; the old one is moved aside.
+    Empty for a job that keeps none."""
     main_class: str = ""
     """The class to run, if the application is a jar."""
     spark_conn_id: str = "spark_default"
@@ -46,7 +47,7 @@ class SparkJob:
     packages: str = ""
     py_files: str = ""
     log_dir: str = ""
-    """Where the drivers' logs go; beside the checkpoint if empty."""
+    """Where the drivers' logs go, on this machine; beside the checkpoint if empty."""
 
     @property
     def folder_for_logs(self) -> str:
@@ -155,6 +156,12 @@ class StreamingPipeline:
                 expected="the folder of its checkpoint; for a job that has none: offsets_in without 'checkpoint',"
                 " and a log_dir",
                 do="add job.checkpoint, or both of these",
+            )
+        if "://" in self.job.folder_for_logs:
+            raise InputRefused(
+                seen=f"pipeline {self.name!r} has its checkpoint at {self.job.checkpoint!r}, and no log_dir",
+                expected="a folder on this machine for the logs of its drivers",
+                do="add job.log_dir",
             )
         if not self.tracked and not (self.stop.marker or self.stop.signal_timeout_s):
             raise InputRefused(

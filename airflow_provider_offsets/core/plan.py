@@ -62,6 +62,7 @@ class ProblemKind(enum.Enum):
     POSITION_GONE = "stored position gone"
     STORES_DISAGREE = "checkpoint is ahead of the history"
     STORES_CONFLICT = "stores contradict each other"
+    CHECKPOINT_STAYS = "checkpoint cannot be exchanged"
     WINDOW_TOO_LONG = "window longer than the runway"
     NO_START = "no start named"
 

@@ -11,7 +11,7 @@ from airflow_provider_offsets.core.plan import Preconditions, RestartForm, Resta
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, WorldChanged
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, close, last_entry, read_state, seed
+from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state, seed
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 from airflow_provider_offsets.stores.swap import swap_in
 
@@ -137,18 +137,19 @@ def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
     if plan.form is RestartForm.RESUME:
         assert plan.seen.checkpoint is not None
         return plan.seen.checkpoint
-    if plan.form is RestartForm.FRESH and read_state(LocalCheckpoint(base)) is None:
+    if plan.form is RestartForm.FRESH and read_state(open_checkpoint(base)) is None:
         return base
     beside = f"{base.rstrip('/')}-{plan.fingerprint}"
     if plan.form is RestartForm.REPOSITION:
-        old = LocalCheckpoint(plan.seen.checkpoint or base)
+        old = open_checkpoint(plan.seen.checkpoint or base)
         assert plan.query_id is not None
         seed(
-            LocalCheckpoint(beside),
+            open_checkpoint(beside),
             query_id=plan.query_id,
             last_batch_id=plan.last_batch_id,
             start=plan.start,
-            like=last_entry(old),
+            like=committed_entry(old),
+            sources_in=old,
         )
         close(old, world.operation)
     return beside

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
-from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart, with_runway
+from airflow_provider_offsets.core.plan import (
+    Problem,
+    ProblemKind,
+    RestartForm,
+    RestartPlan,
+    RestartPolicy,
+    plan_restart,
+    with_runway,
+)
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.core.selector_text import parse_start
-from airflow_provider_offsets.core.snapshot import Observation
+from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.operations.retention import measure_runway
 from airflow_provider_offsets.operations.sources import WorldSources
 from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.protocols import LeaderEpochs
+from airflow_provider_offsets.stores.swap import can_be_seeded
 
 PLAN = "plan"
 COMPARISON = "comparison"
@@ -47,7 +57,7 @@ def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int 
     plan = plan_restart(
         choice.wanted, seen, policy, selector=start, chosen_by=choice.chosen_by, known_leader_epochs=known
     )
-    plan = replace(plan, problems=(*choice.problems, *plan.problems))
+    plan = replace(plan, problems=(*choice.problems, *plan.problems, *_place_problems(world, plan)))
     settings = world.kafka.settings(world.pipeline.topics)
     runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=now_ms(), window_s=window_s)
     plan = with_runway(plan, runway, settings, policy, read_committed=world.pipeline.read_committed)
@@ -76,6 +86,18 @@ def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition,
         if isinstance(store, LeaderEpochs):
             found += store.leader_epochs(world.pipeline.stream).items()
     return dict(sorted(found))  # of one partition the greatest comes last, and stays
+
+
+def _place_problems(world: World, plan: RestartPlan) -> Iterator[Problem]:
+    """Whether an untouched job's checkpoint can be exchanged where it is: told while the job still runs."""
+    location = world.pipeline.job.checkpoint
+    if plan.ruling == CHECKPOINT and plan.form is not RestartForm.RESUME and not can_be_seeded(location):
+        yield Problem(
+            ProblemKind.CHECKPOINT_STAYS,
+            f"{plan.form_reason}, and {location} is where no folder can be moved in one step; start from 'committed'"
+            " with its partitions as they are, keep the checkpoint on HDFS, or let the program name a new one and"
+            " describe it as a new pipeline",
+        )
 
 
 def recorded_plan(world: World) -> RestartPlan | None:

@@ -11,7 +11,7 @@ from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.operations.applying import Applied
 from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operations.world import World, newest_batch
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, read_state
+from airflow_provider_offsets.stores.swap import read_in_place
 
 SETTLE_S = 15
 """How long an untouched job that has nothing to read must have lived: it has no way to say that it stands idle."""
@@ -37,7 +37,7 @@ def first_sign(world: World, epoch: Epoch, applied: Applied) -> FirstSign | None
             return None
         return FirstSign(f"processed batch {newest.batch_id}", newest.batch_id)
     if world.pipeline.ruling == CHECKPOINT:
-        state = read_state(LocalCheckpoint(applied.checkpoint))
+        state = read_in_place(applied.checkpoint)
         if state is None or applied.next_batch_id is None or state.committed_batch_id < applied.next_batch_id:
             return None
         return FirstSign(f"committed batch {state.committed_batch_id}", state.committed_batch_id)

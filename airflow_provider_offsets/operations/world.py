@@ -22,9 +22,10 @@ from airflow_provider_offsets.core.snapshot import (
 )
 from airflow_provider_offsets.errors import CheckpointError
 from airflow_provider_offsets.kafka.view import KafkaView
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, read_state
+from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import HistoryStore, OffsetStore, PerishablePositions, PositionStore
+from airflow_provider_offsets.stores.swap import read_in_place
 
 LOOKS = 5
 """How often a running job is looked at until its checkpoint and its history are of the same moment."""
@@ -56,8 +57,8 @@ class World:
         ended = None if epoch is None else self.control.ended(epoch.number)
         begun = self._newest_begun(epoch)
         elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
-        checkpoint, processed = self._checkpoint_and_history(epoch)
-        moved = None if self.pipeline.tracked else self._moved(epoch, checkpoint)
+        moved = None if self.pipeline.tracked else self.control.moved(1 if epoch is None else epoch.number + 1)
+        checkpoint, processed = self._checkpoint_and_history(epoch, moved)
         return Observation(
             pipeline=self.pipeline.name,
             live=self.live_topics(),
@@ -91,17 +92,6 @@ class World:
         )
         return self.control.keep_snapshot(snapshot.sealed())
 
-    def _moved(self, epoch: Epoch | None, checkpoint: CheckpointState | None) -> Moved | None:
-        moved = self.control.moved(1 if epoch is None else epoch.number + 1)
-        cut_off = moved is not None and moved.kept is not None and checkpoint is None
-        if moved is not None and cut_off and self.pipeline.ruling == CHECKPOINT:
-            raise CheckpointError(
-                seen=f"nothing at {self.pipeline.job.checkpoint}, which operation {moved.operation!r} was moving",
-                expected="the old checkpoint, or the seeded one in its place",
-                do="run the apply task of that operation again: it finishes what was cut off",
-            )
-        return moved
-
     def _kept(
         self, checkpoint: CheckpointState | None, processed: Batch | None, elsewhere: Mapping[str, KeptPosition]
     ) -> tuple[KeptPosition, ...]:
@@ -131,18 +121,34 @@ class World:
         numbers = range(0 if epoch is None else epoch.number, 0, -1)
         return next((begun for number in numbers if (begun := self.control.begun(number)) is not None), None)
 
-    def _checkpoint_and_history(self, epoch: Epoch | None) -> tuple[CheckpointState | None, Batch | None]:
-        location = self.pipeline.job.checkpoint if epoch is None else epoch.claim.checkpoint
+    def _checkpoint_and_history(
+        self, epoch: Epoch | None, moved: Moved | None
+    ) -> tuple[CheckpointState | None, Batch | None]:
+        location = (epoch.claim.checkpoint if epoch is not None else "") or self.pipeline.job.checkpoint
         if not self.pipeline.tracked:
-            return (read_state(LocalCheckpoint(location)) if CHECKPOINT in self.pipeline.offsets_in else None), None
+            return self._checkpoint_of_untouched(location, moved), None
         for _ in range(LOOKS):
-            checkpoint = read_state(LocalCheckpoint(location))
+            checkpoint = read_state(open_checkpoint(location))
             processed = self._newest_batch(epoch)
             if checkpoint is None or processed is None or processed.query_id != checkpoint.query_id:
                 break
             if processed.batch_id in (checkpoint.committed_batch_id, checkpoint.planned_batch_id):
                 break
         return checkpoint, processed
+
+    def _checkpoint_of_untouched(self, location: str, moved: Moved | None) -> CheckpointState | None:
+        """An empty place is a first start only if nobody was moving a checkpoint there: the folders beside it tell,
+        and so does the cell that notes a move."""
+        if CHECKPOINT not in self.pipeline.offsets_in:
+            return None
+        found = read_in_place(location)
+        if found is None and moved is not None and moved.kept is not None and self.pipeline.ruling == CHECKPOINT:
+            raise CheckpointError(
+                seen=f"nothing at {location}, which operation {moved.operation!r} was moving",
+                expected="the old checkpoint, or the seeded one in its place",
+                do="restore it, and run the apply task of that operation again",
+            )
+        return found
 
     def _newest_batch(self, epoch: Epoch | None) -> Batch | None:
         newest = newest_batch(self.store, self.pipeline.stream, epoch)

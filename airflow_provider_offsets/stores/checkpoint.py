@@ -10,14 +10,14 @@ import json
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import CheckpointError, WorldChanged
-from airflow_provider_offsets.stores.checkpoint_files import CheckpointFolder, LocalCheckpoint, open_checkpoint
+from airflow_provider_offsets.stores.checkpoint_files import CheckpointFolder, open_checkpoint
 from airflow_provider_offsets.stores.checkpoint_log import (
     CLOSED_BY,
     SEEDED,
     CheckpointFiles,
     LogEntry,
     batch_ids,
-    last_entry,
+    committed_entry,
     log_entries,
     parse_entry,
     read_entry,
@@ -32,11 +32,10 @@ __all__ = [
     "SEEDED",
     "CheckpointFiles",
     "CheckpointFolder",
-    "LocalCheckpoint",
     "LogEntry",
     "batch_ids",
     "close",
-    "last_entry",
+    "committed_entry",
     "log_entries",
     "next_batch_id",
     "open_checkpoint",
@@ -46,12 +45,21 @@ __all__ = [
     "read_only_source",
     "read_query_id",
     "read_state",
+    "require_micro_batches",
     "seed",
 ]
 
 SHUFFLE_PARTITIONS = {"spark.sql.shuffle.partitions": "200"}
 """Spark's default, for a seed without an older entry to take it from. 4.2.0 dies (``None.get``) when it starts on a
 planned entry if that one, or the one before it, lacks this."""
+
+
+LOOKED_AT = 5
+"""So many of the newest entries are asked for their times: some may be seeded."""
+
+LATE_MS = 4000
+"""An ordinary batch is written down some 10 ms after its time was taken. In real-time mode that is when it is over:
+after 5 s at least, if nobody lowered ``spark.sql.streaming.realTimeMode.minBatchDuration``."""
 
 
 def next_batch_id(last_batch_id: int) -> int:
@@ -127,6 +135,47 @@ def close(checkpoint: CheckpointFolder, operation: str) -> int | None:
             do="stop the job, and plan again",
         )
     return planned_ids[-1] + 1
+
+
+def require_micro_batches(checkpoint: CheckpointFolder) -> None:
+    """Refuse a query in real-time mode: what it has in flight is in no log, so no stop can count what it cuts off.
+
+    Its files have the names and the content of any other query's (tried with 4.2.0). What tells is when they were
+    written: see ``LATE_MS``. Judged are the newest two batches, because one may be late for other reasons. Nothing is
+    said of a query whose first batch is not over, nor of a checkpoint whose files are copies.
+
+    :raises CheckpointError: both were late.
+    """
+    committed_ids = batch_ids(checkpoint, "commits")
+    late_ms: list[int] = []
+    for batch_id in reversed(batch_ids(checkpoint, "offsets")[-LOOKED_AT:]):
+        after_ms = _written_after_ms(checkpoint, batch_id, committed_ids)
+        if after_ms is not None:
+            late_ms.append(after_ms)
+            if after_ms < LATE_MS or len(late_ms) == 2:
+                break
+    if late_ms and min(late_ms) >= LATE_MS:
+        raise CheckpointError(
+            seen=f"{checkpoint.location} is of a query in real-time mode: its newest batches were written down"
+            f" {min(late_ms)} ms after they began",
+            expected="a query in micro-batches, which writes down what it is about to read",
+            do="run it with a processingTime or availableNow trigger; if it has one, set the clocks of the driver and"
+            " of the file system right",
+        )
+
+
+def _written_after_ms(checkpoint: CheckpointFolder, batch_id: int, committed_ids: list[int]) -> int | None:
+    """How long after its beginning a batch was written down; None for one that Spark did not write here itself."""
+    entry = read_entry(checkpoint, batch_id)
+    written_ms = checkpoint.written_ms(f"offsets/{batch_id}")
+    if entry is None or written_ms is None or entry.closed_by is not None or entry.is_seeded:
+        return None
+    before_id = max((each for each in committed_ids if each < batch_id), default=None)
+    before = "metadata" if batch_id == 0 else f"commits/{before_id}"
+    before_ms = checkpoint.written_ms(before)
+    if before_ms is None or entry.batch_time_ms < before_ms - LATE_MS:
+        return None
+    return written_ms - entry.batch_time_ms
 
 
 def _seeded_entry(start: Position, like: LogEntry | None) -> LogEntry:

@@ -49,6 +49,10 @@ class CheckpointFolder(CheckpointFiles, Protocol):
         """Say whether there is anything at the location."""
         ...
 
+    def written_ms(self, path: str) -> int | None:
+        """Give when a file was written, by the clock of the file system; None if it is not there."""
+        ...
+
     def move_to(self, location: str) -> None:
         """Move the folder in one step to where nothing is.
 
@@ -87,10 +91,6 @@ class LocalCheckpoint:
     moves = True
 
     def __init__(self, location: str) -> None:
-        if not _is_local(location):
-            raise CheckpointError(
-                seen=f"checkpoint {location!r}", expected="a local path", do="open it with open_checkpoint"
-            )
         self.location = location
         self._root = Path(urlsplit(location).path if location.startswith("file:") else location)
 
@@ -131,6 +131,12 @@ class LocalCheckpoint:
         """Say whether there is anything at the location."""
         with _told(self.location):
             return self._root.exists()
+
+    def written_ms(self, path: str) -> int | None:
+        """Give when a file was written, or copied here; None if it is not there."""
+        with _told(f"{self.location}/{path}"), suppress(FileNotFoundError):
+            return (self._root / path).stat().st_mtime_ns // 1_000_000
+        return None
 
     def move_to(self, location: str) -> None:
         """Move the folder in one step to where nothing is, or an empty folder."""
@@ -194,6 +200,13 @@ class RemoteCheckpoint:
         """Say whether there is anything at the location."""
         with _told(self.location):
             return self._is_there(self._root)
+
+    def written_ms(self, path: str) -> int | None:
+        """Give when a file was written, by the clock of the file system; None if it is not there."""
+        with _told(f"{self.location}/{path}"), suppress(FileNotFoundError):
+            self._files.invalidate_cache()
+            return int(self._files.modified(self._path(path)).timestamp() * 1000)
+        return None
 
     def move_to(self, location: str) -> None:
         """Move the folder in one step to where nothing is.

@@ -171,13 +171,10 @@ def log_entries(files: CheckpointFiles) -> Iterator[tuple[int, LogEntry, bool]]:
             yield batch_id, entry, batch_id in committed_ids
 
 
-def last_entry(files: CheckpointFiles) -> LogEntry | None:
-    """Give the newest entry that Spark itself wrote, or None."""
-    for batch_id in reversed(batch_ids(files, "offsets")):
-        entry = read_entry(files, batch_id)
-        if entry is not None and entry.closed_by is None:
-            return entry
-    return None
+def committed_entry(files: CheckpointFiles) -> LogEntry | None:
+    """Give the entry that the query stands at, the greatest that is in both logs, or None."""
+    committed_ids = set(batch_ids(files, "offsets")) & set(batch_ids(files, "commits"))
+    return read_entry(files, max(committed_ids)) if committed_ids else None
 
 
 def read_initial(files: CheckpointFiles) -> Position | None:

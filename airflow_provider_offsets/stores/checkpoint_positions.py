@@ -10,8 +10,8 @@ from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import CheckpointState
 from airflow_provider_offsets.errors import CheckpointError
 from airflow_provider_offsets.stores import rules
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_query_id, read_state, seed
-from airflow_provider_offsets.stores.swap import cut_off_swap, swap_in
+from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_query_id, seed
+from airflow_provider_offsets.stores.swap import cut_off_swap, read_in_place, swap_in
 
 
 class CheckpointPositions:
@@ -34,8 +34,7 @@ class CheckpointPositions:
         :raises CheckpointError: it cannot be read, or its exchange for another one was cut off.
         """
         stream = rules.check_stream(stream)
-        self._require_whole()
-        return _within(read_state(self._folder), stream)
+        return _within(read_in_place(self.location), stream)
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
         """Seed a checkpoint that goes on at ``position``.
@@ -58,7 +57,7 @@ class CheckpointPositions:
             if rules.is_to_be_written(None, position, expected):
                 seed(self._folder, query_id=str(uuid.uuid4()), last_batch_id=-1, start=position, like=None)
             return
-        state = read_state(self._folder)
+        state = read_in_place(self.location)
         if not rules.is_to_be_written(_within(state, stream), position, expected):
             return
         if state is None:
@@ -76,15 +75,6 @@ class CheckpointPositions:
             last_batch_id=state.committed_batch_id,
             start=start,
         )
-
-    def _require_whole(self) -> None:
-        tag = cut_off_swap(self.location)
-        if tag is not None:
-            raise CheckpointError(
-                seen=f"nothing at {self.location}: its exchange for the checkpoint {tag!r} was cut off",
-                expected="the old checkpoint, or the seeded one in its place",
-                do="write again, or run the apply task again: that finishes it",
-            )
 
 
 def _within(state: CheckpointState | None, stream: Stream) -> Position | None:

@@ -9,10 +9,12 @@ from airflow_provider_offsets.stores.checkpoint import (
     CheckpointFolder,
     batch_ids,
     close,
+    committed_entry,
     next_batch_id,
     open_checkpoint,
-    read_entry,
+    read_query_id,
     read_state,
+    require_micro_batches,
     seed,
 )
 
@@ -34,12 +36,17 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
 
     :param last_batch_id: the greatest batch id that the old checkpoint has committed. One that is planned after it is
         given to a batch without records: a file sink may have taken it, or not.
-    :raises CheckpointError: the old one holds state, or is on a file system that cannot move a folder in one step.
+    Object stores have no folders to move. There the seeded one is written at ``location`` itself, if nothing is there.
+
+    :raises CheckpointError: the old one holds state, or is in an object store.
     :raises WorldChanged: a batch was planned since ``last_batch_id`` was read, or something appeared at ``location``
         between the two moves; what is there is left as it is.
     """
-    place, seeded, before = _three(location, tag)
+    place = open_checkpoint(location)
     following = next_batch_id(last_batch_id)
+    if not place.moves:
+        return _put_where_nothing_is(place, query_id, last_batch_id, start)
+    seeded, before = (open_checkpoint(f"{location.rstrip('/')}-{kind}-{tag}") for kind in ("seeded", "before"))
     if before.exists():
         if seeded.exists():
             seeded.move_to(location)
@@ -49,13 +56,12 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
     if old is not None and _goes_on_at(old, query_id, following, start):
         return following
     _require_movable(place, old)
-    at_rest = None if old is None else read_entry(place, old.committed_batch_id)
     seed(
         seeded,
         query_id=query_id,
         last_batch_id=last_batch_id,
         start=start,
-        like=at_rest,
+        like=committed_entry(place),
         sources_in=place,
     )
     if place.exists():
@@ -82,16 +88,47 @@ def cut_off_swap(location: str) -> str | None:
     return None
 
 
-def _three(location: str, tag: str) -> tuple[CheckpointFolder, CheckpointFolder, CheckpointFolder]:
-    base = location.rstrip("/")
+def read_in_place(location: str) -> CheckpointState | None:
+    """Give what the checkpoint at ``location`` says, or None if no query has begun there.
+
+    :raises CheckpointError: it cannot be read; it is of a query in real-time mode; or nothing is there because a swap
+        was cut off between its two moves.
+    """
     place = open_checkpoint(location)
-    if not place.moves:
+    state = read_state(place)
+    if state is not None:
+        require_micro_batches(place)
+        return state
+    tag = cut_off_swap(location)
+    if tag is not None:
         raise CheckpointError(
-            seen=f"the checkpoint {location} is to be exchanged for a seeded one",
+            seen=f"nothing at {location}: its exchange for the checkpoint {tag!r} was cut off",
+            expected="the old checkpoint, or the seeded one in its place",
+            do="run the apply task, or the copy, that did it once more: that finishes it",
+        )
+    return read_state(place)  # of a swap that was finished since the first look
+
+
+def can_be_seeded(location: str) -> bool:
+    """Say whether a seeded checkpoint can be put at ``location``: not in an object store, where there is one."""
+    place = open_checkpoint(location)
+    return place.moves or not place.exists()
+
+
+def _put_where_nothing_is(place: CheckpointFolder, query_id: str, last_batch_id: int, start: Position) -> int:
+    """Seed a checkpoint where it is to be. One that was cut off has no ``metadata`` yet, and is finished."""
+    following = next_batch_id(last_batch_id)
+    there_id = read_query_id(place)
+    if there_id is not None:
+        state = read_state(place)
+        if there_id == query_id and state is not None and _goes_on_at(state, query_id, following, start):
+            return following
+        raise CheckpointError(
+            seen=f"the checkpoint {place.location} is to be exchanged for a seeded one",
             expected="a file system that moves a folder in one step: a local disk or HDFS",
             do="copy the position to a new checkpoint beside it, and let the program name that one",
         )
-    return place, open_checkpoint(f"{base}-seeded-{tag}"), open_checkpoint(f"{base}-before-{tag}")
+    return seed(place, query_id=query_id, last_batch_id=last_batch_id, start=start, like=None)
 
 
 def _require_whole(location: str, *, except_for: str) -> None:

@@ -8,7 +8,7 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.jobs.process import is_alive, this_process
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, close
+from airflow_provider_offsets.stores.checkpoint import close, open_checkpoint
 from tests.e2e.lab import Lab, wait_for
 
 
@@ -18,7 +18,7 @@ def test_drivers_that_lost_the_word(lab: Lab) -> None:
     lab.wait_until_idle()
 
     # The checkpoint is closed under the running driver: it dies before its next batch.
-    close(LocalCheckpoint(lab.epoch.claim.checkpoint), "by-hand")
+    close(open_checkpoint(lab.epoch.claim.checkpoint), "by-hand")
     lab.produce(20, 0, 1, 2)
     lab.wait_until_gone()
     ended = lab.control.ended(1)

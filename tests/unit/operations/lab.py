@@ -34,7 +34,8 @@ from airflow_provider_offsets.jobs.marker import place_marker
 from airflow_provider_offsets.operations import starting, stopping, submitting, watching
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, LogEntry, last_entry, read_state
+from airflow_provider_offsets.stores.checkpoint import LogEntry, committed_entry, open_checkpoint, read_state
+from airflow_provider_offsets.stores.checkpoint_files import LocalCheckpoint
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
@@ -124,7 +125,7 @@ class Driver:
             self.die(f"Fenced: {error}")
 
     def _batch_or_idle(self) -> None:
-        checkpoint = LocalCheckpoint(self.settings.claim.checkpoint)
+        checkpoint = open_checkpoint(self.settings.claim.checkpoint)
         state = read_state(checkpoint)
         if state is None:
             checkpoint.create("metadata", f'{{"id":"{self.query_id}"}}')
@@ -161,7 +162,7 @@ class Driver:
             self.lab.kept.offsets = live.begin.updated(stored).updated(live.end)
 
     def _batch_of_checkpoint(self) -> None:
-        checkpoint = LocalCheckpoint(self.settings.claim.checkpoint)
+        checkpoint = open_checkpoint(self.settings.claim.checkpoint)
         state = read_state(checkpoint)
         live = self.lab.kafka.live_topics([TOPIC]).end
         assert state is not None
@@ -178,7 +179,7 @@ class Driver:
 
     def _idle(self, position: Position) -> None:
         before = self.control.heartbeat(self.epoch)
-        entry = last_entry(LocalCheckpoint(self.settings.claim.checkpoint))
+        entry = committed_entry(open_checkpoint(self.settings.claim.checkpoint))
         beat = 1 if before is None else before.beat + 1
         self.control.beat(
             self.epoch, Heartbeat(beat, DriverState.IDLE, 1, None, position if entry is None else entry.end)
@@ -272,6 +273,8 @@ class Lab:
     """Of an untouched job: ``checkpoint``, or ``elsewhere``. Empty for a tracked one."""
     stalls: bool = False
     """Whether an untouched driver hangs in its batch."""
+    checkpoint: str = ""
+    """Where it is, if not in the folder."""
 
     def __post_init__(self) -> None:
         if self.offsets_in:
@@ -292,7 +295,8 @@ class Lab:
 
     @property
     def pipeline(self) -> StreamingPipeline:
-        job = SparkJob(str(self.folder / "job.py"), str(self.folder / "checkpoint"), log_dir=str(self.folder / "logs"))
+        checkpoint = self.checkpoint or str(self.folder / "checkpoint")
+        job = SparkJob(str(self.folder / "job.py"), checkpoint, log_dir=str(self.folder / "logs"))
         return StreamingPipeline(NAME, (TOPIC,), job, stop=self.stop, start_timeout_s=20, **self.more)
 
     def world(self, operation: str = "op", store: Any = None) -> World:

@@ -13,7 +13,7 @@ from airflow_provider_offsets.core.plan import RestartForm, RestartPlan
 from airflow_provider_offsets.errors import PlanRefused, SelectorError, WorldChanged
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.planning import recorded_plan
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, close, last_entry, read_state
+from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state
 from tests.unit.operations import steps
 from tests.unit.operations.lab import HERE, TOPIC, Lab
 from tests.unit.operations.test_crash import checkpoints
@@ -40,19 +40,19 @@ def another_topic(lab: Lab) -> None:
 
 
 def another_planned_batch(lab: Lab) -> None:
-    checkpoint = LocalCheckpoint(lab.pipeline.job.checkpoint)
-    entry = last_entry(checkpoint)
+    checkpoint = open_checkpoint(lab.pipeline.job.checkpoint)
+    entry = committed_entry(checkpoint)
     assert entry is not None
     checkpoint.create("offsets/1", entry.to_text())
 
 
 def another_commit(lab: Lab) -> None:
     another_planned_batch(lab)
-    LocalCheckpoint(lab.pipeline.job.checkpoint).create("commits/1", "v1\n{}")
+    open_checkpoint(lab.pipeline.job.checkpoint).create("commits/1", "v1\n{}")
 
 
 def closed_by_another(lab: Lab) -> None:
-    close(LocalCheckpoint(lab.pipeline.job.checkpoint), "other")
+    close(open_checkpoint(lab.pipeline.job.checkpoint), "other")
 
 
 def gone(lab: Lab) -> None:
@@ -146,7 +146,7 @@ class TestForms:
         applied = steps.apply(lab, "shift:-30")
 
         assert applied.checkpoint == f"{lab.pipeline.job.checkpoint}-{applied.plan.fingerprint}"
-        old, new = (read_state(LocalCheckpoint(each)) for each in (lab.pipeline.job.checkpoint, applied.checkpoint))
+        old, new = (read_state(open_checkpoint(each)) for each in (lab.pipeline.job.checkpoint, applied.checkpoint))
         assert old is not None
         assert new is not None
         assert old.closed_by == "op"

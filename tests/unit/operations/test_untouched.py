@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import shutil
 import signal
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from airflow_provider_offsets.core.audit import AuditReport, DiscontinuityKind
@@ -15,11 +18,11 @@ from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.plan import ProblemKind, RestartForm
 from airflow_provider_offsets.core.snapshot import AT_REST
-from airflow_provider_offsets.errors import CheckpointError, DriverSilent, StopTimedOut, WorldChanged
+from airflow_provider_offsets.errors import CheckpointError, DriverSilent, PlanRefused, StopTimedOut, WorldChanged
 from airflow_provider_offsets.operations import applying, stopping
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.stopping import StopResult
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, read_state
+from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from tests.unit.operations.lab import Lab, install
 from tests.unit.operations.steps import apply, plan, start, stop, submit
 
@@ -325,13 +328,66 @@ def test_another_operation_does_not_start_afresh_in_the_middle_of_a_swap(make: A
     applied = apply(lab, "shift:-30", "second")
     shutil.move(applied.checkpoint, f"{applied.checkpoint}-seeded-{applied.plan.fingerprint}")
 
-    with pytest.raises(CheckpointError, match=r"operation .second. was moving"):
+    with pytest.raises(CheckpointError, match=rf"exchange for the checkpoint '{applied.plan.fingerprint}' was cut off"):
         plan(lab, operation="third")
 
     assert applying.apply_plan(lab.world("second"), applied.plan) == applied
-    state = read_state(LocalCheckpoint(applied.checkpoint))
+    state = read_state(open_checkpoint(applied.checkpoint))
     assert state is not None
     assert state.committed == lab.at(70, 70)
+
+
+def test_what_somebody_removed_in_the_middle_of_a_swap_is_no_first_start(make: Any) -> None:
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    applied = apply(lab, "shift:-30", "second")
+    for left in (applied.checkpoint, f"{applied.checkpoint}-before-{applied.plan.fingerprint}"):
+        shutil.rmtree(left)
+
+    with pytest.raises(CheckpointError, match=r"operation .second. was moving"):
+        plan(lab, "earliest", "third")
+
+
+@pytest.fixture
+def in_object_store(make: Any) -> Iterator[Lab]:
+    place = f"/{uuid.uuid4().hex}"
+    yield make(("checkpoint",), checkpoint=f"memory:/{place}/checkpoint")
+    fsspec.filesystem("memory").rm(place, recursive=True)
+
+
+def test_in_an_object_store_it_is_started_and_goes_on(in_object_store: Lab) -> None:
+    lab = in_object_store
+    lab.kafka.delete_records_before("flights", 0, 40)
+
+    started = start(lab)
+    read(lab)
+    rest(lab)
+    lab.feed(10)
+    resumed = apply(lab, operation="second")
+    submit(lab, resumed, "second")
+    read(lab)
+
+    assert started.start == lab.at(40, 0)
+    assert resumed.plan.form is RestartForm.RESUME
+    assert lab.world().observe().stored == lab.at(110, 110)
+    report = audited(lab)
+    assert (report.lost, report.replayed, report.unexplained) == (0, 0, ())
+
+
+def test_in_an_object_store_it_is_not_moved_and_the_plan_says_so_while_it_runs(in_object_store: Lab) -> None:
+    lab = in_object_store
+    start(lab)
+    read(lab)
+
+    [problem] = plan(lab, "shift:-30", "second").problems
+
+    assert problem.kind is ProblemKind.CHECKPOINT_STAYS
+    assert lab.driver.is_alive
+    with pytest.raises(PlanRefused):
+        apply(lab, "shift:-30", "second")
+    assert lab.world().observe().stored == lab.at(100, 100)
 
 
 def test_the_old_checkpoint_stays_beside_the_seeded_one(make: Any) -> None:
@@ -343,10 +399,10 @@ def test_the_old_checkpoint_stays_beside_the_seeded_one(make: Any) -> None:
     applied = apply(lab, "shift:-30", "second")
 
     assert applied.plan.form is RestartForm.REPOSITION
-    old = read_state(LocalCheckpoint(f"{applied.checkpoint}-before-{applied.plan.fingerprint}"))
+    old = read_state(open_checkpoint(f"{applied.checkpoint}-before-{applied.plan.fingerprint}"))
     assert old is not None
     assert old.committed == lab.at(100, 100)
-    new = read_state(LocalCheckpoint(applied.checkpoint))
+    new = read_state(open_checkpoint(applied.checkpoint))
     assert new is not None
     assert new.query_id == old.query_id
     assert new.last_batch_id > old.last_batch_id, "a sink that knows batches by their ids sees new ones"

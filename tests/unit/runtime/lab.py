@@ -15,7 +15,7 @@ from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
-from airflow_provider_offsets.stores.checkpoint import LocalCheckpoint, LogEntry
+from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, LogEntry, open_checkpoint
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.testing import MemoryStore
 from tests.unit.core.worlds import IDENTITY, at
@@ -40,8 +40,8 @@ class Lab:
         """Batch id, epoch and end of all that the history has."""
         return [(each.batch_id, each.epoch, each.end) for each in self.store.oldest_first(STREAM)]
 
-    def checkpoint(self, name: str = "checkpoint") -> LocalCheckpoint:
-        return LocalCheckpoint(str(self.home / name))
+    def checkpoint(self, name: str = "checkpoint") -> CheckpointFolder:
+        return open_checkpoint(str(self.home / name))
 
     def log(self, name: str = "checkpoint") -> BatchLog:
         return BatchLog(self.checkpoint(name), at(0, 0))
@@ -51,7 +51,7 @@ class Lab:
         claim = Claim(number, f"op-{number}", f"op-{number}@1", self.checkpoint(name).location, at(0, 0), IDENTITY)
         quick = {"poll_interval_s": 0.001, "heartbeat_interval_s": 0.0, "store_patience_s": 0.0, **settings}
         made = Settings("alerts", STREAM, Subscription.SUBSCRIBE, claim, Secrets("memory://"), **quick)
-        return HeldEpoch(made, self.store, lambda each: BatchLog(LocalCheckpoint(each.checkpoint), each.start))
+        return HeldEpoch(made, self.store, lambda each: BatchLog(open_checkpoint(each.checkpoint), each.start))
 
     def plan(self, batch_id: int, *ends: int, commit: bool = False) -> None:
         """Do what Spark does before a batch, and after it."""

@@ -14,11 +14,12 @@ from airflow_provider_offsets.errors import CheckpointError, StoreUnreachable, W
 from airflow_provider_offsets.stores.checkpoint import (
     CLOSED_BY,
     SEEDED,
-    LocalCheckpoint,
+    CheckpointFolder,
     LogEntry,
     close,
-    last_entry,
+    committed_entry,
     log_entries,
+    open_checkpoint,
     parse_entry,
     read_entry,
     read_initial,
@@ -46,18 +47,18 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
-def write(folder: Path, files: dict[str, str]) -> LocalCheckpoint:
+def write(folder: Path, files: dict[str, str]) -> CheckpointFolder:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    return LocalCheckpoint(str(folder))
+    return open_checkpoint(str(folder))
 
 
 def entry(*ends: int, **more: Any) -> str:
     return LogEntry({**METADATA, **more}, (at(*ends),)).to_text()
 
 
-def log(folder: Path, planned: dict[int, str], committed: tuple[int, ...], **more: str) -> LocalCheckpoint:
+def log(folder: Path, planned: dict[int, str], committed: tuple[int, ...], **more: str) -> CheckpointFolder:
     files = {"metadata": '{"id":"query-1"}', "sources/0/0": f"\0v1\n{at(0, 0).to_json()}"}
     files |= {f"offsets/{number}": text for number, text in planned.items()}
     files |= {f"commits/{number}": COMMIT for number in committed}
@@ -315,18 +316,18 @@ class TestState:
 
         assert [batch_id for batch_id, _, _ in entries] == [2]
 
-    def test_last_entry_is_what_spark_wrote(self, folder: Path) -> None:
+    def test_committed_entry_is_what_spark_wrote(self, folder: Path) -> None:
         checkpoint = log(folder, {0: entry(10, 10), 1: entry(40, 60)}, (0, 1))
         close(checkpoint, "op")
 
-        assert last_entry(checkpoint) == read_entry(checkpoint, 1)
-        assert last_entry(LocalCheckpoint(str(folder / "nowhere"))) is None
+        assert committed_entry(checkpoint) == read_entry(checkpoint, 1)
+        assert committed_entry(open_checkpoint(str(folder / "nowhere"))) is None
 
 
 class TestSeed:
     @pytest.mark.parametrize("last", [UNSTARTED, 0, 1, 4, 99])
     def test_it_stands_at_the_start_and_ids_go_on(self, last: int, folder: Path) -> None:
-        target = LocalCheckpoint(str(folder))
+        target = open_checkpoint(str(folder))
 
         following = seed(target, query_id="query-1", last_batch_id=last, start=at(5, 7), like=None)
 
@@ -340,7 +341,7 @@ class TestSeed:
 
     def test_byte_for_byte(self, folder: Path) -> None:
         """As Spark's own writers do it: the zero byte, the version line, and no newline at the end."""
-        seed(LocalCheckpoint(str(folder)), query_id="query-1", last_batch_id=4, start=at(5, 7), like=None)
+        seed(open_checkpoint(str(folder)), query_id="query-1", last_batch_id=4, start=at(5, 7), like=None)
 
         confs = b'{"spark.sql.shuffle.partitions":"200","spark.offsets.seeded":"true"}'
         metadata = b'{"batchWatermarkMs":0,"batchTimestampMs":0,"conf":' + confs + b"}"
@@ -356,7 +357,7 @@ class TestSeed:
 
     def test_confs_of_the_old_query_are_carried_over(self, folder: Path) -> None:
         """Spark takes the number of shuffle partitions from here, and state depends on it."""
-        target = LocalCheckpoint(str(folder))
+        target = open_checkpoint(str(folder))
         seed(target, query_id="q", last_batch_id=0, start=at(5), like=parse_entry(ENTRY, "old"))
 
         seeded = read_entry(target, 1)
@@ -366,7 +367,7 @@ class TestSeed:
         assert not parse_entry(ENTRY, "old").is_seeded
 
     def test_marks_of_an_earlier_life_are_not_carried_over(self, folder: Path) -> None:
-        target = LocalCheckpoint(str(folder))
+        target = open_checkpoint(str(folder))
         seed(target, query_id="q", last_batch_id=0, start=at(5), like=None)
         close(target, "op")
 
@@ -376,7 +377,7 @@ class TestSeed:
 
     def test_nothing_of_it_counts_until_all_is_there(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Spark refuses offsets without metadata, and so do we: it is the last file."""
-        target = LocalCheckpoint(str(folder))
+        target = open_checkpoint(str(folder))
         paths: list[str] = []
         create = target.create
         monkeypatch.setattr(target, "create", lambda path, text: paths.append(path) or create(path, text))
@@ -400,12 +401,12 @@ class TestSeedOfSeveralSources:
     LIKE = LogEntry(METADATA, (at(40, 60), '{"logOffset":3}', at(None, 8, topic="other"), "-"))
 
     @pytest.fixture
-    def old(self, tmp_path: Path) -> LocalCheckpoint:
+    def old(self, tmp_path: Path) -> CheckpointFolder:
         files = {"sources/1/0": 'v1\n{"path":"a"}', "sources/1/9.compact": "v1\nall", "sources/1/.0.crc": "\x01"}
         return write(tmp_path / "old", files)
 
-    def test_each_kafka_source_gets_its_own_and_the_others_stay(self, folder: Path, old: LocalCheckpoint) -> None:
-        target = LocalCheckpoint(str(folder))
+    def test_each_kafka_source_gets_its_own_and_the_others_stay(self, folder: Path, old: CheckpointFolder) -> None:
+        target = open_checkpoint(str(folder))
         start = at(5, 7, 0).updated(at(1, 2, topic="other"))
 
         seed(target, query_id="q", last_batch_id=4, start=start, like=self.LIKE, sources_in=old)
@@ -438,11 +439,11 @@ class TestSeedOfSeveralSources:
         ],
     )
     def test_what_belongs_to_no_source_is_refused(
-        self, why: str, like: LogEntry, topic: str, seen: str, folder: Path, old: LocalCheckpoint
+        self, why: str, like: LogEntry, topic: str, seen: str, folder: Path, old: CheckpointFolder
     ) -> None:
         with pytest.raises(CheckpointError, match=seen):
             seed(
-                LocalCheckpoint(str(folder)),
+                open_checkpoint(str(folder)),
                 query_id="q",
                 last_batch_id=4,
                 start=at(None, None, 3, topic=topic),
@@ -453,7 +454,7 @@ class TestSeedOfSeveralSources:
 
     def test_without_the_old_checkpoint_the_others_cannot_be_carried_over(self, folder: Path) -> None:
         with pytest.raises(CheckpointError, match="source 1 of the query is not Kafka's"):
-            seed(LocalCheckpoint(str(folder)), query_id="q", last_batch_id=4, start=at(5, 7), like=self.LIKE)
+            seed(open_checkpoint(str(folder)), query_id="q", last_batch_id=4, start=at(5, 7), like=self.LIKE)
         assert not folder.exists()
 
 
@@ -462,7 +463,7 @@ class TestSeedAgain:
 
     def test_seeded_again_nothing_changes(self, folder: Path) -> None:
         for _ in range(2):
-            seed(LocalCheckpoint(str(folder)), **self.ARGUMENTS)
+            seed(open_checkpoint(str(folder)), **self.ARGUMENTS)
             first = content(folder)
 
         assert content(folder) == first
@@ -470,7 +471,7 @@ class TestSeedAgain:
 
     @pytest.mark.parametrize("missing", ["metadata", "sources/0/0", "offsets/4", "offsets/5", "commits/4"])
     def test_one_that_was_cut_off_is_finished(self, missing: str, folder: Path) -> None:
-        target = LocalCheckpoint(str(folder))
+        target = open_checkpoint(str(folder))
         seed(target, **self.ARGUMENTS)
         whole = content(folder)
         (folder / missing).unlink()
@@ -488,11 +489,11 @@ class TestSeedAgain:
         ],
     )
     def test_it_never_writes_over_other_content(self, why: str, change: dict[str, Any], folder: Path) -> None:
-        seed(LocalCheckpoint(str(folder)), **self.ARGUMENTS)
+        seed(open_checkpoint(str(folder)), **self.ARGUMENTS)
         before = content(folder)
 
         with pytest.raises(WorldChanged, match="is there with other content"):
-            seed(LocalCheckpoint(str(folder)), **{**self.ARGUMENTS, **change})
+            seed(open_checkpoint(str(folder)), **{**self.ARGUMENTS, **change})
 
         assert content(folder) == before
 
@@ -530,7 +531,7 @@ class TestClose:
         assert content(folder) == first
 
     def test_an_empty_one_has_nothing_to_close(self, folder: Path) -> None:
-        assert close(LocalCheckpoint(str(folder)), "op") is None
+        assert close(open_checkpoint(str(folder)), "op") is None
         assert not folder.exists()
 
     def test_a_driver_that_plans_its_next_batch_meanwhile_wins(
@@ -552,7 +553,7 @@ class TestClose:
 
 class TestCreate:
     def test_it_is_whole_or_not_there(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        checkpoint = LocalCheckpoint(str(folder))
+        checkpoint = open_checkpoint(str(folder))
 
         def full(handle: int) -> None:
             raise OSError(28, "No space left on device")
@@ -564,7 +565,7 @@ class TestCreate:
         assert content(folder) == {}
 
     def test_it_says_whether_it_was_there(self, folder: Path) -> None:
-        checkpoint = LocalCheckpoint(str(folder))
+        checkpoint = open_checkpoint(str(folder))
 
         assert checkpoint.create("offsets/0", "one") is True
         assert checkpoint.create("offsets/0", "two") is False

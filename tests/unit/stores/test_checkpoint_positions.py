@@ -14,7 +14,7 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import CheckpointError, InputRefused, StoreDenied, WorldChanged
 from airflow_provider_offsets.stores.checkpoint import (
-    LocalCheckpoint,
+    CheckpointFolder,
     LogEntry,
     open_checkpoint,
     read_query_id,
@@ -104,12 +104,12 @@ def test_reading_leaves_no_trace(place: Path) -> None:
 def test_a_written_one_takes_the_place_and_keeps_what_was_not_asked_for(place: Path) -> None:
     CheckpointPositions(str(place)).write(STREAM, at(30, 60, 0), expected=at(40, 60))
 
-    state = read_state(LocalCheckpoint(str(place)))
+    state = read_state(open_checkpoint(str(place)))
     assert state is not None
     assert state.committed == at(30, 60, 0).updated(at(4, topic="other"))
     assert (state.query_id, state.committed_batch_id, state.planned) == ("query-1", 4, state.committed)
     [old] = place.parent.glob("checkpoint-before-*")
-    kept = read_state(LocalCheckpoint(str(old)))
+    kept = read_state(open_checkpoint(str(old)))
     assert kept is not None
     assert (kept.committed_batch_id, kept.planned_batch_id) == (4, 5)
 
@@ -119,7 +119,7 @@ def test_a_new_one_has_a_query_id_of_its_own(tmp_path: Path) -> None:
     ids = set()
     for _ in range(2):
         CheckpointPositions(str(tmp_path / "c")).write(STREAM, at(1), expected=None)
-        ids.add(read_query_id(LocalCheckpoint(str(tmp_path / "c"))))
+        ids.add(read_query_id(open_checkpoint(str(tmp_path / "c"))))
         shutil.rmtree(tmp_path / "c")
 
     assert len(ids) == 2
@@ -131,7 +131,7 @@ def test_a_new_one_that_was_cut_off_is_finished(location: str, tmp_path: Path, m
     kind = type(open_checkpoint(location))
     create, left = kind.create, [2]
 
-    def create_two(files: LocalCheckpoint, path: str, text: str) -> bool:
+    def create_two(files: CheckpointFolder, path: str, text: str) -> bool:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
@@ -209,7 +209,7 @@ def test_one_that_this_user_may_not_read_is_no_first_start(place: Path) -> None:
 
 
 def test_a_query_that_has_not_begun_is_left_alone(tmp_path: Path) -> None:
-    LocalCheckpoint(str(tmp_path)).create("metadata", '{"id":"query-1"}')
+    open_checkpoint(str(tmp_path)).create("metadata", '{"id":"query-1"}')
 
     with pytest.raises(CheckpointError, match="a query that has not begun"):
         CheckpointPositions(str(tmp_path)).write(STREAM, at(30, 60), expected=None)
@@ -230,7 +230,7 @@ OFFSETS = st.dictionaries(
 @given(offsets=OFFSETS, last_batch_id=st.integers(-1, 10**12))
 @EXAMPLES
 def test_seeded_and_read_is_identity(tmp_path: Path, offsets: dict[TopicPartition, int], last_batch_id: int) -> None:
-    target = LocalCheckpoint(str(tmp_path / "checkpoint"))
+    target = open_checkpoint(str(tmp_path / "checkpoint"))
 
     following = seed(target, query_id="q", last_batch_id=last_batch_id, start=Position(offsets), like=None)
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import CheckpointError, WorldChanged
-from airflow_provider_offsets.stores import checkpoint_files
+from airflow_provider_offsets.stores import checkpoint_files, swap
 from airflow_provider_offsets.stores.checkpoint import (
-    LocalCheckpoint,
+    CheckpointFolder,
     LogEntry,
     close,
     log_entries,
     open_checkpoint,
+    read_query_id,
     read_state,
 )
-from airflow_provider_offsets.stores.swap import cut_off_swap, swap_in
+from airflow_provider_offsets.stores.checkpoint_files import LocalCheckpoint
+from airflow_provider_offsets.stores.swap import can_be_seeded, cut_off_swap, read_in_place, swap_in
 from tests.unit.core.worlds import at
 
 COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
@@ -66,7 +72,7 @@ def beside(place: Path) -> list[str]:
 def test_it_goes_on_at_the_start_with_later_ids(place: Path) -> None:
     assert swap_in(str(place), **SWAP) == 7
 
-    state = read_state(LocalCheckpoint(str(place)))
+    state = read_state(open_checkpoint(str(place)))
     assert state is not None
     assert (state.query_id, state.committed_batch_id, state.committed) == ("query-1", 5, at(30, 60))
     assert (state.planned_batch_id, state.planned, state.closed_by) == (6, at(30, 60), None)
@@ -81,14 +87,14 @@ def test_the_old_one_stays_beside_it_and_is_closed(place: Path) -> None:
     after = tree(place.with_name("checkpoint-before-t1"))
     assert {name: text for name, text in after.items() if name in before} == before
     assert set(after) - set(before) == {"offsets/6"}
-    [*_, (_, plant, _)] = log_entries(LocalCheckpoint(f"{place}-before-t1"))
+    [*_, (_, plant, _)] = log_entries(open_checkpoint(f"{place}-before-t1"))
     assert plant.closed_by == "t1"
 
 
 def test_another_source_goes_on_where_the_query_stands_not_where_it_was_in_flight(place: Path) -> None:
     swap_in(str(place), **SWAP)
 
-    [(_, seeded, _), _] = log_entries(LocalCheckpoint(str(place)))
+    [(_, seeded, _), _] = log_entries(open_checkpoint(str(place)))
     assert seeded.sources == (at(30, 60), '{"logOffset":4}')
     assert (place / "sources/1/0").read_text() == "v1\nfiles"
 
@@ -98,7 +104,7 @@ def test_a_driver_on_the_old_one_finds_its_next_file_written(place: Path, what_i
     """Spark dies of that (``CONCURRENT_STREAM_LOG_UPDATE``): of the batch that it runs, or of its next one."""
     swap_in(str(place), **SWAP)
 
-    assert LocalCheckpoint(str(place)).create(what_it_writes_next, "") is False
+    assert open_checkpoint(str(place)).create(what_it_writes_next, "") is False
 
 
 def test_where_nothing_is_the_seeded_one_is_put(tmp_path: Path) -> None:
@@ -108,7 +114,7 @@ def test_where_nothing_is_the_seeded_one_is_put(tmp_path: Path) -> None:
         assert swap_in(str(place), **{**SWAP, "last_batch_id": UNSTARTED}) == 1
         assert beside(place) == ["checkpoint"]
 
-    state = read_state(LocalCheckpoint(str(place)))
+    state = read_state(open_checkpoint(str(place)))
     assert state is not None
     assert state.committed == at(30, 60)
 
@@ -148,7 +154,7 @@ def test_cut_off_at_any_write_it_is_finished_by_the_same_call(
         assert cut_off_swap(str(place)) == "t1"
     else:
         assert cut_off_swap(str(place)) is None
-        state = read_state(LocalCheckpoint(str(place)))
+        state = read_state(open_checkpoint(str(place)))
         assert state is not None
         assert state.committed in (at(40, 60), at(30, 60)), "the old one, or the seeded one: never a half"
     assert swap_in(str(place), **SWAP) == 7
@@ -202,7 +208,7 @@ def test_a_batch_that_was_run_meanwhile_is_not_moved_aside(place: Path) -> None:
 def test_a_batch_that_is_planned_while_it_is_closed_wins(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create = LocalCheckpoint.create
 
-    def late(files: LocalCheckpoint, path: str, text: str) -> bool:
+    def late(files: CheckpointFolder, path: str, text: str) -> bool:
         if files.location == str(place):
             write(place, {path: (place / "offsets/5").read_text()})
         return create(files, path, text)
@@ -215,7 +221,7 @@ def test_a_batch_that_is_planned_while_it_is_closed_wins(place: Path, monkeypatc
 
 
 def test_one_that_was_closed_before_is_moved(place: Path) -> None:
-    close(LocalCheckpoint(str(place)), "another operation, that got no further")
+    close(open_checkpoint(str(place)), "another operation, that got no further")
 
     assert swap_in(str(place), **SWAP) == 7
 
@@ -261,10 +267,82 @@ def test_a_neighbours_swap_is_not_taken_for_its_own(tmp_path: Path, neighbour: s
     assert cut_off_swap(str(tmp_path / "checkpoint")) is None
 
 
-def test_an_object_store_is_refused() -> None:
+@pytest.fixture
+def in_object_store() -> Iterator[str]:
+    root = f"/{uuid.uuid4().hex}"
+    yield f"memory:/{root}/checkpoint"
+    fsspec.filesystem("memory").rm(root, recursive=True)
+
+
+def objects(location: str) -> dict[str, bytes]:
+    memory = fsspec.filesystem("memory")
+    return {name: memory.cat_file(name) for name in memory.find(location.rpartition("/")[0])}
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_in_an_object_store_it_is_put_where_nothing_is(
+    in_object_store: str, writes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four files; the last row shows that the test reaches the end."""
+    first = {**SWAP, "last_batch_id": UNSTARTED}
+    left = [writes]
+    pipe_file = MemoryFileSystem.pipe_file
+
+    def dying(*arguments: Any, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        pipe_file(*arguments, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", dying)
+    assert can_be_seeded(in_object_store)
+    with suppress(Killed):
+        swap_in(in_object_store, **first)
+    monkeypatch.undo()
+    is_there = read_query_id(open_checkpoint(in_object_store)) is not None
+    assert is_there is (left[0] >= 0), "Spark does not begin before the last file is there"
+
+    for _ in range(2):
+        assert swap_in(in_object_store, **first) == 1
+
+    state = read_in_place(in_object_store)
+    assert state is not None
+    assert (state.query_id, state.committed, state.planned_batch_id) == ("query-1", at(30, 60), 0)
+
+
+def test_in_an_object_store_the_one_that_is_there_stays(in_object_store: str) -> None:
+    swap_in(in_object_store, **SWAP)
+    before = objects(in_object_store)
+
+    assert not can_be_seeded(in_object_store)
     with pytest.raises(CheckpointError, match="a file system that moves a folder in one step"):
-        swap_in("memory://nowhere/checkpoint", **SWAP)
-    assert not open_checkpoint("memory://nowhere/checkpoint-seeded-t1").exists()
+        swap_in(in_object_store, **{**SWAP, "start": at(31, 60), "tag": "t2"})
+
+    assert objects(in_object_store) == before
+
+
+def test_a_place_that_is_empty_in_the_middle_of_a_swap_is_no_first_start(place: Path) -> None:
+    swap_in(str(place), **SWAP)
+    place.rename(f"{place}-seeded-t1")
+
+    with pytest.raises(CheckpointError, match="its exchange for the checkpoint 't1' was cut off"):
+        read_in_place(str(place))
+
+
+def test_a_swap_that_is_finished_between_two_looks_is_no_first_start(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap_in(str(place), **SWAP)
+    place.rename(f"{place}-seeded-t1")
+
+    def finished_meanwhile(location: str) -> None:
+        Path(f"{place}-seeded-t1").rename(place)
+
+    monkeypatch.setattr(swap, "cut_off_swap", finished_meanwhile)
+
+    state = read_in_place(str(place))
+    assert state is not None
+    assert state.committed == at(30, 60)
 
 
 def test_a_slash_at_the_end_changes_nothing(place: Path) -> None:
