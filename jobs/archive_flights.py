@@ -16,6 +16,7 @@ def main() -> None:
     options.add_argument("--bootstrap-servers", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
     options.add_argument("--topic", default="flights")
     options.add_argument("--folder", type=Path, required=True, help="where output, checkpoint and stop file are")
+    options.add_argument("--checkpoint", help="where the checkpoint is, if not there: any URL that Spark can write to")
     options.add_argument("--max-offsets-per-trigger", default="20000")
     chosen = options.parse_args()
 
@@ -32,7 +33,7 @@ def main() -> None:
         records.selectExpr("topic", "partition", "offset", "CAST(value AS STRING) AS value")
         .writeStream.format("json")
         .option("path", str(chosen.folder / "output"))
-        .option("checkpointLocation", str(chosen.folder / "checkpoint"))
+        .option("checkpointLocation", chosen.checkpoint or str(chosen.folder / "checkpoint"))
         .trigger(processingTime="500 milliseconds")
         .start()
     )

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -11,3 +18,27 @@ pytest.register_assert_rewrite("tests.contract")
 # Laws are judged by what comes out, never by how long it took on a busy machine.
 settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("laws")
+
+
+@pytest.fixture(scope="session")
+def hdfs_endpoint() -> dict[str, str]:
+    """Where the stack's HDFS answers: ``webhdfs`` and ``hdfs``. Nobody else needs it, so it is brought up here."""
+    from stack import endpoints
+
+    if "hdfs" not in endpoints():
+        subprocess.run([sys.executable, "-m", "stack", "up", "hdfs"], cwd=Path(__file__).parents[1], check=True)
+    return endpoints()["hdfs"]
+
+
+@pytest.fixture
+def hdfs(hdfs_endpoint: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Give a folder on HDFS that no other test has, as ``host:port/path`` of WebHDFS; it is removed afterwards.
+
+    Its user is named as a person would: in the configuration of fsspec.
+    """
+    monkeypatch.setitem(fsspec.config.conf, "webhdfs", {"user": getpass.getuser()})
+    folder = f"{hdfs_endpoint['webhdfs']}{tmp_path}"
+    yield folder
+    files, path = fsspec.core.url_to_fs(f"webhdfs://{folder}")
+    if files.exists(path):
+        files.rm(path, recursive=True)

@@ -96,6 +96,8 @@ class Lab:
     ladder: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=DEADLINE_S))
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     operations: int = 0
+    checkpoint: str = ""
+    """Where it is, if not in ``home``."""
 
     def __post_init__(self) -> None:
         self._open = contextlib.ExitStack()
@@ -117,7 +119,8 @@ class Lab:
             policy=self.policy,
             job=SparkJob(
                 application=self.application,
-                checkpoint=str(self.home / "checkpoint"),
+                checkpoint=self.checkpoint or str(self.home / "checkpoint"),
+                log_dir=str(self.home / "checkpoint.logs"),
                 arguments=(str(self.home), *self.arguments),
                 jars=self.jars,
                 conf={

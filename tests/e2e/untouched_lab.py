@@ -20,6 +20,8 @@ class UntouchedLab(Lab):
     application: str = str(ARCHIVE)
     offsets_in: tuple[str, ...] = ("checkpoint",)
     max_offsets_per_trigger: int = 20_000
+    checkpoint_of_job: str = ""
+    """What its program calls the checkpoint, if that is not in ``home``."""
 
     @property
     def pipeline(self) -> StreamingPipeline:
@@ -31,9 +33,12 @@ class UntouchedLab(Lab):
             "--folder": str(self.home),
             "--max-offsets-per-trigger": str(self.max_offsets_per_trigger),
         }
+        if self.checkpoint_of_job:
+            arguments["--checkpoint"] = self.checkpoint_of_job
         job = SparkJob(
             application=self.application,
             checkpoint=tracked.job.checkpoint,
+            log_dir=tracked.job.log_dir,
             arguments=tuple(each for pair in arguments.items() for each in pair),
             jars=self.jars,
             conf=tracked.job.conf,

@@ -44,7 +44,7 @@ class CheckpointOfEachGroup:
 
     kind = "checkpoint"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str) -> None:
         self._root = root
 
     def position(self, stream: Stream) -> Position | None:
@@ -55,13 +55,13 @@ class CheckpointOfEachGroup:
 
     def _of(self, stream: Stream) -> CheckpointPositions:
         check_stream(stream)
-        return CheckpointPositions(str(self._root / hashlib.sha256(stream.group_id.encode()).hexdigest()[:20]))
+        return CheckpointPositions(f"{self._root}/{hashlib.sha256(stream.group_id.encode()).hexdigest()[:20]}")
 
 
 class TestContract(PositionContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> CheckpointOfEachGroup:
-        return CheckpointOfEachGroup(tmp_path)
+        return CheckpointOfEachGroup(str(tmp_path))
 
 
 @pytest.fixture
