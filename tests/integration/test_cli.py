@@ -28,6 +28,7 @@ from airflow_provider_offsets.cli import acts
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.stores import open_positions, open_store
+from tests.integration.kafka_tool import kafka_consumer_groups
 
 DEADLINE_S = 300
 RECORDS = 4
@@ -120,22 +121,6 @@ def airflow(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run Airflow's own command."""
     command = [str(Path(sys.executable).with_name("airflow")), "offsets", *words]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-
-
-def kafka_consumer_groups(servers: str, *words: str) -> str:
-    """Run Kafka's own tool, and give what it prints."""
-    jars = f"{stack.jars('kafka')[0].parent}/*"
-    main = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
-    command = ["java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", jars, main]
-    done = subprocess.run(
-        [*command, "--bootstrap-server", servers, *words],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def call(act: Callable[[Namespace], None], capsys: pytest.CaptureFixture[str], **given: Any) -> tuple[int, str, str]:
