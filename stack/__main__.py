@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stack import airflow, dstream, hbase, hdfs, kafka, maven, needs, server, state, venv
+from stack import airflow, dstream, hbase, hdfs, kafka, maven, needs, server, state, venv, yarn
 from stack.places import log_of, shown
 from stack.problem import Problem
 from stack.report import say
 
-SERVERS = {"kafka": kafka, "hbase": hbase, "hdfs": hdfs, "airflow": airflow}
+SERVERS = {"kafka": kafka, "hbase": hbase, "hdfs": hdfs, "yarn": yarn, "airflow": airflow}
 """In the order of their start; Airflow is last because its connections name the others."""
 
 _EPILOG = """\
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     up = commands.add_parser("up", help="start servers, and wait until each answers")
-    up.add_argument("servers", nargs="+", choices=SERVERS, metavar="server", help="kafka, hbase, hdfs, airflow")
+    up.add_argument("servers", nargs="+", choices=SERVERS, metavar="server", help="kafka, hbase, hdfs, yarn, airflow")
     up.add_argument(
         "--store", choices=airflow.STORES, default="sqlite", help="what Airflow's offsets_default is (default: sqlite)"
     )
@@ -159,7 +159,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _where(entry: state.Entry) -> str:
-    shown_keys = ("bootstrap_servers", "thrift", "zookeeper", "webhdfs", "url", "store")
+    shown_keys = ("bootstrap_servers", "thrift", "zookeeper", "webhdfs", "web", "url", "store")
     return ", ".join(f"{key} {entry[key]}" for key in shown_keys if key in entry)
 
 

@@ -16,6 +16,7 @@ _POMS = {
     "kafka": POMS / "kafka.xml",
     "hbase": POMS / "hbase.xml",
     "hdfs": POMS / "hdfs.xml",
+    "yarn": POMS / "yarn.xml",
     "spark": POMS / "spark-connector.xml",
     "dstream": ROOT / "jobs" / "dstream" / "pom.xml",
 }

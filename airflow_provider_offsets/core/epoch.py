@@ -36,6 +36,16 @@ class Announced:
 
 
 @dataclass(frozen=True)
+class YarnApplication:
+    """How the application of an epoch is found on YARN."""
+
+    resource_manager: str
+    """Its web address, as it was at the submit: ``http://host:8088``."""
+    tag: str
+    """Of this launch alone. In small letters: YARN turns others into them."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a submit asks its driver to claim, and the epoch's record afterwards.
 
@@ -62,6 +72,8 @@ class Claim:
     leader_epochs: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     """Of each partition, by topic, at the submit. One that is lower later tells of a log that was brought back from
     before (KIP-320)."""
+    yarn: YarnApplication | None = None
+    """None if the job runs elsewhere, or nobody said where the ResourceManager answers."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +151,7 @@ class StopRung:
     """The rung of the stop ladder that was taken last. Noted before it is: nobody is forced without a note of it."""
 
     name: str
-    """``SIGTERM``, ``SIGKILL`` or ``YARN``."""
+    """``SIGTERM``, ``SIGKILL``, or ``a kill on YARN``."""
     is_request: bool
     """It is how this program is asked to stop, and not what comes after it did not."""
     at_ms: int

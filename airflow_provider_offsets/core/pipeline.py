@@ -67,6 +67,8 @@ class StopLadder:
     """SIGKILL, and this long."""
     marker: str = ""
     """For untouched jobs: a file that the job looks for. It is created to stop the job, and removed before a start."""
+    cluster_timeout_s: int | None = None
+    """YARN is told to kill the application, and this long until its containers are gone. It comes before SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,12 @@ class StreamingPipeline:
                 expected="a folder on this machine for the logs of its drivers",
                 do="add job.log_dir",
             )
-        if not self.tracked and not (self.stop.marker or self.stop.signal_timeout_s):
+        if not self.tracked and not (self.stop.marker or self.stop.signal_timeout_s or self.stop.cluster_timeout_s):
             raise InputRefused(
-                seen=f"untouched pipeline {self.name!r} has neither stop.marker nor stop.signal_timeout_s",
+                seen=f"untouched pipeline {self.name!r} has no stop.marker, stop.signal_timeout_s or"
+                " stop.cluster_timeout_s",
                 expected="a way to stop a job that knows nothing of this provider",
-                do="name the file that the job looks for, or allow a SIGTERM by giving it its time",
+                do="name the file that the job looks for, or allow a SIGTERM or YARN's kill by giving it its time",
             )
         if self.tracked != (self.ruling == HISTORY):
             raise InputRefused(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.sdk import BaseHook
@@ -15,6 +17,9 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 from airflow_provider_offsets.operations.keeping import local_jars
 from airflow_provider_offsets.operations.shipping import runtime_zip
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 
 class SparkJobHook:
@@ -30,18 +35,44 @@ class SparkJobHook:
     def check(self, store_url: str) -> None:
         """Refuse modes and files that would fail later, before anything is stopped or written.
 
-        :raises ModeUnsupported: Spark Connect, cluster mode, SQLite with a remote master, an Airflow executor that
-            takes the driver away with the task.
-        :raises InputRefused: the application, a jar or spark-submit is not there.
+        :raises ModeUnsupported: Spark Connect, cluster mode other than of an untouched job on YARN, SQLite with a
+            remote master, an Airflow executor that takes the driver away with the task.
+        :raises InputRefused: the application, a jar or spark-submit is not there; YARN is to stop the job, and nobody
+            said where it answers.
         """
-        connection = BaseHook.get_connection(self.pipeline.job.spark_conn_id)
-        master = connection.host or ""
-        deploy_mode = connection.extra_dejson.get("deploy-mode") or "client"
         # The store of an untouched job is used by what launches it, on this machine, and never by the job.
         used_by_driver = store_url if self.pipeline.tracked else ""
-        _check_mode(self.pipeline.name, master or str(connection.conn_type), deploy_mode, used_by_driver)
+        _check_mode(self.pipeline.name, self._master, used_by_driver)
+        self._check_cluster()
         _check_executor(airflow_conf.get("core", "executor", fallback="LocalExecutor"))
-        self._check_files(connection.extra_dejson.get("spark-binary", "spark-submit"))
+        self._check_files(self._extra.get("spark-binary", "spark-submit"))
+
+    @property
+    def resource_manager(self) -> str:
+        """The web address of YARN's ResourceManager; empty if the job runs elsewhere, or nobody says it.
+
+        It is the extra that the Spark provider has for it.
+        """
+        address = str(self._extra.get("yarn_resourcemanager_webapp_address") or "").strip().rstrip("/")
+        if not address or not self._master.startswith("yarn"):
+            return ""
+        return address if "://" in address else f"http://{address}"
+
+    @cached_property
+    def _connection(self) -> Connection:
+        return BaseHook.get_connection(self.pipeline.job.spark_conn_id)
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return dict(self._connection.extra_dejson)
+
+    @property
+    def _master(self) -> str:
+        return self._connection.host or str(self._connection.conn_type)
+
+    @property
+    def _is_cluster_mode(self) -> bool:
+        return (self._extra.get("deploy-mode") or "client") != "client"
 
     def command(self, conf: Mapping[str, str], *, log_dir: Path) -> list[str]:
         """Give the argument vector that starts the job with ``conf`` beside its own.
@@ -50,8 +81,10 @@ class SparkJobHook:
         """
         job = self.pipeline.job
         shipped = str(runtime_zip(log_dir)) if self.pipeline.tracked else ""
+        # YARN would start a driver again which ended in the middle of its epoch.
+        once = {"spark.yarn.maxAppAttempts": "1"} if self._is_cluster_mode else {}
         hook = SparkSubmitHook(
-            conf={**job.conf, **conf},
+            conf={**job.conf, **once, **conf},
             conn_id=job.spark_conn_id,
             py_files=",".join(each for each in (shipped, job.py_files) if each),
             jars=",".join(local_jars(job.jars)) or None,
@@ -62,6 +95,30 @@ class SparkJobHook:
         )
         # The one private method of that hook which is used here: it has no public one that only builds the command.
         return list(hook._build_spark_submit_command(job.application))
+
+    def _check_cluster(self) -> None:
+        name, stop = self.pipeline.name, self.pipeline.stop
+        if stop.cluster_timeout_s and not self.resource_manager:
+            raise InputRefused(
+                seen=f"stop.cluster_timeout_s of pipeline {name!r}, with master {self._master!r}",
+                expected="master yarn, and the web address of its ResourceManager in the Spark connection",
+                do="add the extra yarn_resourcemanager_webapp_address (http://host:8088), or remove the rung",
+            )
+        if not self._is_cluster_mode:
+            return
+        if self.pipeline.tracked or not self.resource_manager:
+            raise ModeUnsupported(
+                seen=f"deploy mode {self._extra['deploy-mode']!r} of pipeline {name!r}",
+                expected="client; or cluster for an untouched job on YARN whose ResourceManager's web address is in the"
+                " Spark connection (extra yarn_resourcemanager_webapp_address)",
+                do="set deploy-mode to client in the Spark connection, or add that address",
+            )
+        if stop.signal_timeout_s or stop.kill_timeout_s:
+            raise ModeUnsupported(
+                seen=f"stop.signal_timeout_s or stop.kill_timeout_s of pipeline {name!r} in cluster mode",
+                expected="stop.marker or stop.cluster_timeout_s: a signal reaches spark-submit, and not the driver",
+                do="stop it by stop.cluster_timeout_s",
+            )
 
     def _check_files(self, binary: str) -> None:
         job = self.pipeline.job
@@ -80,18 +137,12 @@ class SparkJobHook:
             )
 
 
-def _check_mode(pipeline: str, master: str, deploy_mode: str, store_url: str) -> None:
+def _check_mode(pipeline: str, master: str, store_url: str) -> None:
     if master == "sc" or master.startswith("sc:"):
         raise ModeUnsupported(
             seen=f"master {master!r} of pipeline {pipeline!r} is Spark Connect",
             expected="a classic session: the stop between batches needs the driver's own process",
             do="give the Spark connection a local[n], spark:// or yarn master",
-        )
-    if deploy_mode != "client":
-        raise ModeUnsupported(
-            seen=f"deploy mode {deploy_mode!r} of pipeline {pipeline!r}",
-            expected="client: the one mode that this release was tried with",
-            do="set deploy-mode to client in the Spark connection",
         )
     if store_url.startswith("sqlite:") and not master.startswith("local"):
         raise ModeUnsupported(

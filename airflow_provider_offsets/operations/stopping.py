@@ -18,6 +18,7 @@ from airflow_provider_offsets.jobs.process import (
     signal_leader,
     signal_session,
 )
+from airflow_provider_offsets.jobs.yarn import kill_on_yarn, left_on_yarn
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
 
@@ -82,8 +83,16 @@ def end_if_over(control: Control, epoch: Epoch, *, at_ms: int) -> Ended | None:
 def is_running(epoch: Epoch) -> bool | None:
     """Say whether the job of an epoch lives; None if nobody can tell from here.
 
-    What holds the epoch of an untouched job is spark-submit: its program may outlive it for a moment.
+    What holds the epoch of an untouched job is spark-submit: its program may outlive it for a moment. What runs on
+    YARN outlives the driver; it is asked for last, and what does not answer counts as alive.
     """
+    has_process, yarn = _has_process(epoch), epoch.claim.yarn
+    if has_process is not False or yarn is None:
+        return has_process
+    return bool(left_on_yarn(yarn))
+
+
+def _has_process(epoch: Epoch) -> bool | None:
     return is_alive(epoch.holder) if epoch.claim.tracked else is_session_alive(epoch.holder)
 
 
@@ -91,7 +100,10 @@ def is_running(epoch: Epoch) -> bool | None:
 class _Rung:
     awaited: str
     timeout_s: int | None
+    name: str = ""
+    """Empty for the first rung, which sends nothing."""
     signal: signal.Signals | None = None
+    """None for the kill on YARN."""
     is_request: bool = False
 
 
@@ -100,8 +112,9 @@ def _rungs(epoch: Epoch, ladder: StopLadder) -> list[_Rung]:
     graceful = "its acknowledgement" if tracked else f"it to end on its marker {marker}"
     rungs = [
         _Rung(graceful, ladder.graceful_timeout_s if tracked or marker else None),
-        _Rung("it to end on SIGTERM", ladder.signal_timeout_s, signal.SIGTERM, not tracked and not marker),
-        _Rung("it to end on SIGKILL", ladder.kill_timeout_s, signal.SIGKILL),
+        _Rung("it to end on SIGTERM", ladder.signal_timeout_s, "SIGTERM", signal.SIGTERM, not tracked and not marker),
+        _Rung("its containers to be gone", ladder.cluster_timeout_s, "a kill on YARN"),
+        _Rung("it to end on SIGKILL", ladder.kill_timeout_s, "SIGKILL", signal.SIGKILL),
     ]
     return [rung for rung in rungs if rung.timeout_s is not None]
 
@@ -115,36 +128,30 @@ def await_stop(
     :raises StopTimedOut: it did not come to rest. The request stands: a job that wakes up later still stops.
     """
     for rung in _rungs(epoch, ladder):
-        if rung.signal is not None and not is_running(epoch):
-            say(f"pid {epoch.holder.pid} on {epoch.holder.host} cannot be signalled from here")
+        if hindrance := _hindrance(epoch, rung):
+            say(hindrance)
         else:
-            _take(world.control, epoch, rung)
-            _wait(world.control, epoch, rung, say)
+            _take(world.control, epoch, rung, say)
         ended = end_if_over(world.control, epoch, at_ms=now_ms())
         if ended is not None:
             return result_of(epoch, ended)
-    heartbeat = world.control.heartbeat(epoch.number)
+    yarn = epoch.claim.yarn
+    left = left_on_yarn(yarn) if yarn is not None and _has_process(epoch) is False else ""
+    life = left or f"last sign of life: {world.control.heartbeat(epoch.number)}"
     raise StopTimedOut(
-        seen=f"epoch {epoch.number} of {world.pipeline.name!r} did not come to rest; last sign of life: {heartbeat}",
+        seen=f"epoch {epoch.number} of {world.pipeline.name!r} did not come to rest; {life}",
         expected=f"an acknowledgement within {ladder.graceful_timeout_s} s, or a later rung of the ladder to help",
         do="raise stop.graceful_timeout_s above the longest batch, or allow stop.signal_timeout_s (replays its batch)",
     )
 
 
-def _take(control: Control, epoch: Epoch, rung: _Rung) -> None:
-    """Send a job what the rung is made of. The note of it comes first, and a request takes no place of a force."""
-    if rung.signal is None:
-        return
-    noted = control.stop_rung(epoch.number)
-    was_forced = noted is not None and not noted.is_request
-    if not (rung.is_request and was_forced):
-        control.note_stop_rung(epoch.number, StopRung(rung.signal.name, rung.is_request, now_ms()))
-    if epoch.claim.tracked:
-        signal_group(epoch.holder, rung.signal)
-    elif rung.signal is signal.SIGTERM:
-        signal_leader(epoch.holder, rung.signal)
-    else:
-        signal_session(epoch.holder, rung.signal)
+def _hindrance(epoch: Epoch, rung: _Rung) -> str:
+    """Why a rung cannot be taken, for people; empty if it can."""
+    if rung.signal is not None and not _has_process(epoch):
+        return f"pid {epoch.holder.pid} on {epoch.holder.host} cannot be signalled from here"
+    if rung.name and rung.signal is None and epoch.claim.yarn is None:
+        return f"epoch {epoch.number} was started without a tag for YARN: its application is not known"
+    return ""
 
 
 def result_of(epoch: Epoch, ended: Ended, *, already: bool = False) -> StopResult:
@@ -153,17 +160,42 @@ def result_of(epoch: Epoch, ended: Ended, *, already: bool = False) -> StopResul
     return StopResult(epoch.number, how, ended.last_batch_id, ended.message)
 
 
-def _wait(control: Control, epoch: Epoch, rung: _Rung, say: Callable[[str], None]) -> None:
+def _take(control: Control, epoch: Epoch, rung: _Rung, say: Callable[[str], None]) -> None:
+    """Take a rung, and wait until the job is at rest or the time is over. What went wrong is tried again."""
+    _note(control, epoch, rung)
+    _send(epoch, rung)
     began = time.monotonic()
     said_s = 0
-    left_something = False
+    jvm_is_gone = False
     while (waited_s := time.monotonic() - began) < (rung.timeout_s or 0):
         if end_if_over(control, epoch, at_ms=now_ms()) is not None:
             return
-        if rung.signal is not None and not left_something and is_alive(epoch.holder) is False:
-            left_something = True
+        if rung.signal is not None and not jvm_is_gone and is_alive(epoch.holder) is False:
+            jvm_is_gone = True
             signal_leader(epoch.holder, rung.signal)
         if waited_s >= said_s + 10:
             said_s = int(waited_s)
-            say(f"waited {said_s} s of {rung.timeout_s} s for {rung.awaited}")
+            trouble = _send(epoch, rung) if rung.signal is None else ""
+            say(f"waited {said_s} s of {rung.timeout_s} s for {rung.awaited}{trouble and f'; {trouble}'}")
         time.sleep(POLL_S)
+
+
+def _note(control: Control, epoch: Epoch, rung: _Rung) -> None:
+    """Note that a rung is taken. A request takes no place of a force."""
+    noted = control.stop_rung(epoch.number)
+    was_forced = noted is not None and not noted.is_request
+    if rung.name and not (rung.is_request and was_forced):
+        control.note_stop_rung(epoch.number, StopRung(rung.name, rung.is_request, now_ms()))
+
+
+def _send(epoch: Epoch, rung: _Rung) -> str:
+    """Send a job what a rung is made of, and give what went wrong, if anybody can say."""
+    if rung.signal is None:
+        return kill_on_yarn(epoch.claim.yarn) if rung.name and epoch.claim.yarn is not None else ""
+    if epoch.claim.tracked:
+        signal_group(epoch.holder, rung.signal)
+    elif rung.signal is signal.SIGTERM:
+        signal_leader(epoch.holder, rung.signal)
+    else:
+        signal_session(epoch.holder, rung.signal)
+    return ""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch
+from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch, YarnApplication
 from airflow_provider_offsets.core.plan import reconcile
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import DriverDied, DriverSilent, Fenced, WorldChanged
@@ -49,6 +49,7 @@ def submit_job(
     build_command: BuildCommand,
     secrets: Secrets,
     *,
+    resource_manager: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> Started:
     """Start the job and give how it started: after its first batch, or once it says that there is nothing to read.
@@ -56,12 +57,13 @@ def submit_job(
     Safe to repeat and to kill: the driver claims its epoch itself, by compare-and-set. A driver that a killed task
     left behind is adopted if it has the epoch of this operation, and loses the race if it comes later.
 
+    :param resource_manager: the web address of YARN's, for a job that runs there: its application gets its own tag.
     :raises DriverDied: with the driver's own last lines, as soon as it is gone.
     :raises DriverSilent: within ``start_timeout_s`` it neither processed a batch nor said that it is idle.
     :raises Fenced: another operation claimed the epoch.
     """
     for is_last_try in (False, True):
-        launched = _running(world, applied) or _launch(world, applied, build_command, secrets)
+        launched = _running(world, applied) or _launch(world, applied, build_command, secrets, resource_manager)
         say(f"driver log: {launched.log}")
         try:
             return _await_start(world, applied, launched, say)
@@ -90,7 +92,9 @@ def _running(world: World, applied: Applied) -> Launch | None:
     return None
 
 
-def _launch(world: World, applied: Applied, build_command: BuildCommand, secrets: Secrets) -> Launch:
+def _launch(
+    world: World, applied: Applied, build_command: BuildCommand, secrets: Secrets, resource_manager: str
+) -> Launch:
     live = world.live_topics()
     if live.identity != applied.plan.seen.identity:
         raise WorldChanged(
@@ -113,11 +117,12 @@ def _launch(world: World, applied: Applied, build_command: BuildCommand, secrets
         tracked=world.pipeline.tracked,
         stood=applied.plan.seen.stored,
         leader_epochs=live.leader_epochs,
+        yarn=YarnApplication(resource_manager, _yarn_tag(world, launch_id)) if resource_manager else None,
     )
     pipeline, log = world.pipeline, _log(world, claim.number, launch_id)
     settings = Settings(pipeline.name, pipeline.stream, pipeline.subscription, claim, secrets)
     settings_file = _settings_file(log)
-    command = build_command(settings.conf(settings_file))
+    command = build_command({**settings.conf(settings_file), **_yarn_conf(world, claim)})
     if not pipeline.tracked:
         command = claiming_command(settings_file, command)
         if pipeline.stop.marker:
@@ -141,6 +146,18 @@ def _log(world: World, epoch: int, launch_id: str) -> Path:
 def _tag(world: World) -> str:
     """What the files of one operation have in common: its id may hold what a file name may not."""
     return hashlib.sha256(world.operation.encode()).hexdigest()[:8]
+
+
+def _yarn_tag(world: World, launch_id: str) -> str:
+    """A tag that no other launch has, whatever pipelines share the cluster."""
+    return f"offsets-{hashlib.sha256(f'{world.pipeline.name}#{launch_id}'.encode()).hexdigest()[:40]}"
+
+
+def _yarn_conf(world: World, claim: Claim) -> dict[str, str]:
+    if claim.yarn is None:
+        return {}
+    own = world.pipeline.job.conf.get("spark.yarn.tags", "")
+    return {"spark.yarn.tags": f"{own},{claim.yarn.tag}" if own else claim.yarn.tag}
 
 
 def _settings_file(log: Path) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.operations.stopping import is_running
 from airflow_provider_offsets.operations.world import newest_batch
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import HistoryStore
@@ -46,7 +46,7 @@ def look(control: Control, before: JobLook | None = None) -> JobLook:
     epoch = control.newest_epoch()
     if epoch is None:
         return JobLook(JobState.NEVER_STARTED, 0)
-    alive = is_alive(epoch.holder)
+    alive = is_running(epoch)
     ended = control.ended(epoch.number)
     if ended is not None:
         return JobLook(JobState.ENDED, epoch.number, detail=f"{ended.how.value} {ended.message}".strip())

@@ -43,7 +43,9 @@ class SubmitStreamingJobOperator(PipelineOperator):
         def command(conf: Mapping[str, str]) -> list[str]:
             return spark.command(conf, log_dir=folder)
 
-        started = submit_job(world, applied, command, secrets, say=self.log.info)
+        started = submit_job(
+            world, applied, command, secrets, resource_manager=spark.resource_manager, say=self.log.info
+        )
         self.log.info("Epoch %d runs: %s; log %s", started.epoch, started.how, started.log)
         return {
             "epoch": started.epoch,

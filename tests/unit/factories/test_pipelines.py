@@ -54,6 +54,7 @@ pipelines:
       graceful_timeout_s: 60
       marker: stop/alerts
       signal_timeout_s: 30
+      cluster_timeout_s: 20
       kill_timeout_s: 10
     rollback: {watch_s: 30, stall_s: 90, automatic: true}
     accept_lost: {flights: 3}
@@ -110,7 +111,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
             py_files=str(tmp_path / "more.py"),
             log_dir=str(tmp_path.parent / "logs"),
         ),
-        stop=StopLadder(60, 30, 10, str(tmp_path / "stop/alerts")),
+        stop=StopLadder(60, 30, 10, str(tmp_path / "stop/alerts"), 20),
         rollback=RollbackPolicy(30, 90, automatic=True),
         policy=RestartPolicy({"flights": 3}, {"flights": 4}, OnConflict.SMALLEST),
         approve=True,

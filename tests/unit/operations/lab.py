@@ -31,7 +31,7 @@ from airflow_provider_offsets.errors import Fenced
 from airflow_provider_offsets.jobs import detached
 from airflow_provider_offsets.jobs.detached import Launch
 from airflow_provider_offsets.jobs.marker import place_marker
-from airflow_provider_offsets.operations import starting, stopping, submitting, watching
+from airflow_provider_offsets.operations import stopping, submitting
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
 from airflow_provider_offsets.stores.checkpoint import LogEntry, committed_entry, open_checkpoint, read_state
@@ -359,7 +359,7 @@ class Lab:
 def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Let the operations see this machine instead of the real one."""
     create, write = LocalCheckpoint.create, Settings.write
-    for module in (detached, stopping, watching):
+    for module in (detached, stopping):
         monkeypatch.setattr(module, "is_alive", lab.is_alive)
     monkeypatch.setattr(stopping, "is_session_alive", lab.is_alive)
     for name in ("signal_group", "signal_leader", "signal_session"):
@@ -371,7 +371,6 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     move = LocalCheckpoint.move_to
     monkeypatch.setattr(LocalCheckpoint, "move_to", lambda *a: lab.fuse.write(lambda: move(*a)))
     monkeypatch.setattr(stopping, "place_marker", lambda *a: lab.fuse.write(lambda: place_marker(*a)))
-    monkeypatch.setattr(starting, "is_alive", lab.is_alive)
     monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))
     # What is written is read back by this very process: it need not reach the disk.
     monkeypatch.setattr("os.fsync", lambda handle: None)

@@ -117,7 +117,7 @@ class TestJobState:
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps.start(lab)
-        monkeypatch.setattr("airflow_provider_offsets.operations.watching.is_alive", lambda process: None)
+        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
         beats = iter(range(1, 100))
         lab.clock.on_tick = lambda: lab.control.beat(1, Heartbeat(next(beats), DriverState.PROCESSING, 1))
 
@@ -126,7 +126,7 @@ class TestJobState:
 
     def test_a_silent_driver_elsewhere_is_never_dead(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.start(lab)
-        monkeypatch.setattr("airflow_provider_offsets.operations.watching.is_alive", lambda process: None)
+        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
         lab.clock.on_tick = lambda: None
 
         assert fire(JobStateTrigger(**WHERE, state="dead", timeout_s=100))["status"] == "timeout"
