@@ -42,6 +42,8 @@ class CheckpointState:
     """The operation that closed this checkpoint by planting its next entry: nothing may go on from here."""
     stateful: bool = False
     """It has a ``state/`` folder: its offsets cannot be moved without its state."""
+    asynchronous: bool = False
+    """Its ids have gaps: Spark writes it now and then, behind the query's back, which may have got further."""
 
     @property
     def last_batch_id(self) -> int:
@@ -126,8 +128,8 @@ class Observation:
     def in_flight(self) -> tuple[OffsetRange, ...]:
         """What may be partly in the output: the ranges of a batch that was begun and never recorded.
 
-        Of an untouched job: of the batch that its checkpoint has planned; and where nobody can say, because it runs or
-        keeps its offsets elsewhere, all that it could have read.
+        Of an untouched job: of the batch that its checkpoint has planned; and where nobody can say, because it runs,
+        tracks its progress asynchronously, or keeps its offsets elsewhere, all that it could have read.
         """
         if not self.is_tracked:
             return self._in_flight_untouched()
@@ -164,7 +166,8 @@ class Observation:
         stands = self.stored
         if stands is None or self.moved is not None:
             return ()
-        if self.kept[0].store == CHECKPOINT and not self.is_running:
+        tells = self.checkpoint is None or not self.checkpoint.asynchronous
+        if self.kept[0].store == CHECKPOINT and not self.is_running and tells:
             until = None if self.checkpoint is None else self.checkpoint.planned
         else:
             until = self.live.end

@@ -226,6 +226,7 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
         planned=None if planned is None else planned.end,
         closed_by=next((entry.closed_by for entry in entries.values() if entry.closed_by is not None), None),
         stateful=bool(files.names("state")),
+        asynchronous=bool(planned_ids) and len(planned_ids) <= planned_ids[-1] - planned_ids[0],
     )
 
 

@@ -242,6 +242,25 @@ def test_what_a_stop_cut_off_is_counted_before_and_after(make: Any) -> None:
     assert audited(lab).unexplained == ()
 
 
+def test_all_that_a_job_with_asynchronous_progress_could_have_read_is_counted(make: Any) -> None:
+    """Its log says where it stood when it was last written, and its output may be further."""
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    root = Path(lab.pipeline.job.checkpoint)
+    for name in ("offsets/2", "commits/2"):  # Spark writes every third entry, say
+        (root / name.replace("2", "4")).write_text((root / name.replace("2", "1")).read_text())
+    lab.feed(50)
+    rest(lab)
+
+    planned = plan(lab, operation="second")
+    submit(lab, apply(lab, operation="second"), "second")
+    read(lab)
+
+    assert planned.replay_at_most == 100
+    assert (audited(lab).lost, audited(lab).unexplained, audited(lab).replayed_at_most) == (0, (), 100)
+
+
 def test_a_rewound_job_that_was_never_started_still_stands_where_it_stood(lab: Lab) -> None:
     """Otherwise the next plan would rewind from the rewound position, and announce half of what is read twice."""
     start(lab)
