@@ -159,6 +159,12 @@ class StreamingPipeline:
                 " and a log_dir",
                 do="add job.checkpoint, or both of these",
             )
+        if self.tracked and self.job.checkpoint.startswith("webhdfs:"):
+            raise InputRefused(
+                seen=f"tracked pipeline {self.name!r} has its checkpoint at {self.job.checkpoint!r}",
+                expected="hdfs://: its driver opens it too, and Spark's own WebHDFS client does not start (4.2.0)",
+                do="name it hdfs://, and install Hadoop's native client where Airflow's tasks run",
+            )
         if "://" in self.job.folder_for_logs:
             raise InputRefused(
                 seen=f"pipeline {self.name!r} has its checkpoint at {self.job.checkpoint!r}, and no log_dir",

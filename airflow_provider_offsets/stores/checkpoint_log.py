@@ -12,8 +12,9 @@ Layout (Spark's ``OffsetSeqLog``, ``CommitLog``, ``KafkaSourceInitialOffsetWrite
 then an entry covers all batches since the one before it. ``.N.crc``, ``.N.<uuid>.tmp`` and other leftovers are no
 batches; Spark heeds whole numbers only, and so do we.
 
-**What cannot be seen here**: a query in real-time mode writes the same files with the same content (tried with 4.2.0),
-only later: ``offsets/N`` when batch N is over. Until then its output is out and nothing tells of it.
+**What cannot be read here**: a query in real-time mode writes the same files with the same content (tried with 4.2.0),
+only later: ``offsets/N`` when batch N is over. Until then its output is out and nothing tells of it. Only the times of
+its files tell: ``checkpoint.require_micro_batches``.
 """
 
 from __future__ import annotations

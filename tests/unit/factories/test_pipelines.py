@@ -150,6 +150,15 @@ def test_relative_paths_begin_at_the_file_and_not_at_airflow_s_folder(
     assert (job.application, job.checkpoint) == (str(tmp_path / "a.py"), str(tmp_path.parent / "c"))
 
 
+@pytest.mark.parametrize("url", ["hdfs://namenode:8020/c", "s3a://bucket/c", "gs://bucket/c"])
+def test_a_checkpoint_that_is_a_url_stays_as_it_is(url: str, tmp_path: Path) -> None:
+    text = changed("      checkpoint: c", f"      checkpoint: {url}\n      log_dir: logs")
+
+    job = load(tmp_path, text)["alerts"].job
+
+    assert (job.checkpoint, job.folder_for_logs) == (url, str(tmp_path / "logs"))
+
+
 def changed(old: str, new: str) -> str:
     assert old in SMALL
     return SMALL.replace(old, new)
@@ -194,6 +203,18 @@ def changed(old: str, new: str) -> str:
             changed("      checkpoint: c", "      checkpoint: c\n      graceful_timeout_s: 5"),
             "line 7, key pipelines.alerts.job.graceful_timeout_s",
             "remove 'graceful_timeout_s'",
+        ),
+        (
+            "a checkpoint elsewhere, and no place here for logs",
+            changed("      checkpoint: c", "      checkpoint: hdfs://namenode:8020/c"),
+            "line 2, key pipelines.alerts: pipeline 'alerts' has its checkpoint at 'hdfs://namenode:8020/c'",
+            "do this: add job.log_dir",
+        ),
+        (
+            "a name that only Airflow can open, and the driver cannot",
+            changed("      checkpoint: c", "      checkpoint: webhdfs://namenode:9870/c\n      log_dir: logs"),
+            "line 2, key pipelines.alerts: tracked pipeline 'alerts' has its checkpoint at 'webhdfs:",
+            "do this: name it hdfs://",
         ),
         (
             "no topics",
