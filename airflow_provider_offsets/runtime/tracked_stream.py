@@ -96,8 +96,8 @@ class TrackedStream:
             raise InputRefused(
                 seen=f"read_kafka was given {', '.join(refused)}",
                 expected="options that neither choose what is read nor hide what is lost",
-                do="say topics and read_committed in the pipeline, and the start in the DAG run; accept loss by name in the"
-                " plan",
+                do="say topics and read_committed in the pipeline, and the start in the DAG run; accept loss by name in"
+                " the plan",
             )
         claim = self._settings.claim
         reader = self._spark.readStream.format("kafka").options(**self._settings.secrets.kafka_options, **options)
