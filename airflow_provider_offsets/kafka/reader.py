@@ -71,11 +71,14 @@ class KafkaReader:
         names = distinct_topics(topics)
         return self._settled(lambda deadline: self._live_topics(names, read_committed, deadline))
 
-    def offsets_at(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int | None]:
+    def offsets_at(
+        self, topics: Sequence[str], timestamp_ms: int, *, read_committed: bool = False
+    ) -> dict[TopicPartition, int | None]:
         names, spec = distinct_topics(topics), OffsetSpec.for_timestamp(checked_time(timestamp_ms))
 
         def look(deadline: float) -> dict[TopicPartition, int | None]:
-            found = self._list_offsets(_partitions(self._describe(names, deadline)), spec, deadline)
+            partitions = _partitions(self._describe(names, deadline))
+            found = self._list_offsets(partitions, spec, deadline, read_committed=read_committed)
             return {key: None if each.offset < 0 else each.offset for key, each in sorted(found.items())}
 
         return self._settled(look)

@@ -28,10 +28,14 @@ class KafkaView(Protocol):
         """
         ...
 
-    def offsets_at(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int | None]:
+    def offsets_at(
+        self, topics: Sequence[str], timestamp_ms: int, *, read_committed: bool = False
+    ) -> dict[TopicPartition, int | None]:
         """Give the first offset of each partition whose record is of that time or later; None if there is none.
 
         Kafka goes by the time in the record, which the producer may set: later offsets may be of earlier times.
+
+        :param read_committed: look no further than the last stable offset.
         """
         ...
 

@@ -42,7 +42,8 @@ class WorldSources:
         return recorded
 
     def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:
-        return self.world.kafka.offsets_at(self.world.pipeline.topics, time_ms)
+        pipeline = self.world.pipeline
+        return self.world.kafka.offsets_at(pipeline.topics, time_ms, read_committed=pipeline.read_committed)
 
     def commits_of(self, group_id: str) -> Position:
         return self.world.kafka.committed(group_id, self.world.pipeline.topics)

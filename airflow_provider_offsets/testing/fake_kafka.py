@@ -83,10 +83,17 @@ class FakeKafka:
             tuple(LiveTopic(name, each.topic_id, tuple(map(live, each.partitions))) for name, each in asked.items()),
         )
 
-    def offsets_at(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int | None]:
+    def offsets_at(
+        self, topics: Sequence[str], timestamp_ms: int, *, read_committed: bool = False
+    ) -> dict[TopicPartition, int | None]:
         checked_time(timestamp_ms)
+
+        def at(partition: _Partition) -> int | None:
+            found = partition.at(timestamp_ms)
+            return None if read_committed and found is not None and found >= partition.stable_end else found
+
         return {
-            TopicPartition(name, number): partition.at(timestamp_ms)
+            TopicPartition(name, number): at(partition)
             for name, topic in sorted(self._asked(topics).items())
             for number, partition in enumerate(topic.partitions)
         }

@@ -99,7 +99,7 @@ class KafkaViewContract:
         assert live.end == position(topic, 0).updated(position(other, 0, 3))
 
     def test_offsets_at_a_time(self, cluster: Any, view: Any, topic: str) -> None:
-        cluster.create_topic(topic, 2)
+        cluster.create_topic(topic, 2, **FOR_EVER)
         cluster.append(topic, 0, 4, timestamp_ms=1_000)
         cluster.append(topic, 0, 3, timestamp_ms=2_000)
         first, empty = TopicPartition(topic, 0), TopicPartition(topic, 1)
@@ -110,8 +110,24 @@ class KafkaViewContract:
         assert view.offsets_at([topic], 2_000) == {first: 4, empty: None}
         assert view.offsets_at([topic], 2_001) == {first: None, empty: None}
 
+    def test_offsets_at_a_time_within_an_open_transaction(self, cluster: Any, view: Any, topic: str) -> None:
+        """A reader of committed records cannot start there yet."""
+        cluster.create_topic(topic, 1, **FOR_EVER)
+        cluster.append(topic, 0, 3, timestamp_ms=1_000)
+        cluster.begin_transaction(topic, 0)
+        cluster.append(topic, 0, 2, timestamp_ms=2_000)
+        key = TopicPartition(topic, 0)
+
+        def found() -> tuple[int | None, int | None]:
+            return tuple(view.offsets_at([topic], 1_500, read_committed=each)[key] for each in (False, True))
+
+        assert view.offsets_at([topic], 1_000, read_committed=True) == {key: 0}
+        assert found() == (3, None)
+        cluster.end_transaction(topic, 0)
+        assert found() == (3, 3)
+
     def test_offsets_at_a_time_before_what_retention_left(self, cluster: Any, view: Any, topic: str) -> None:
-        cluster.create_topic(topic, 1)
+        cluster.create_topic(topic, 1, **FOR_EVER)
         cluster.append(topic, 0, 4, timestamp_ms=1_000)
         cluster.append(topic, 0, 4, timestamp_ms=2_000)
         cluster.delete_records_before(topic, 0, 6)

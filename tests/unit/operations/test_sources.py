@@ -242,6 +242,17 @@ class TestWhatKafkaSays:
         assert "no record at or after 1970-01-01T00:00:05Z: its end" in plan.rows[0].why
         assert [problem.kind for problem in plan.problems] == [ProblemKind.SKIP]
 
+    def test_a_reader_of_committed_records_starts_before_what_is_still_open(self, lab: Lab) -> None:
+        steps.rest(lab)
+        lab.kafka.begin_transaction(TOPIC, 0)
+        lab.kafka.append(TOPIC, 0, 5, timestamp_ms=5000)
+        lab.more["read_committed"] = True
+
+        plan = steps.plan(lab, f"timestamp:{moment_text(5000)}")
+
+        assert [(row.start, row.end) for row in plan.rows] == [(100, 100), (100, 100)]
+        assert plan.problems == ()
+
 
 class TestShift:
     def test_it_shifts_from_where_the_stores_are_settled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
