@@ -5,9 +5,11 @@ from airflow_provider_offsets.operators.approve import ApproveRestartOperator
 from airflow_provider_offsets.operators.audit import AuditOffsetsOperator
 from airflow_provider_offsets.operators.plan import PlanRestartOperator
 from airflow_provider_offsets.operators.recover import BeginRecoveryOperator
+from airflow_provider_offsets.operators.roll_back import RollBackOperator
 from airflow_provider_offsets.operators.snapshot import SnapshotOffsetsOperator
 from airflow_provider_offsets.operators.stop import StopStreamingJobOperator
 from airflow_provider_offsets.operators.submit import SubmitStreamingJobOperator
+from airflow_provider_offsets.operators.watch import WatchStreamingJobOperator
 
 __all__ = [
     "ApplyOffsetsOperator",
@@ -15,7 +17,9 @@ __all__ = [
     "AuditOffsetsOperator",
     "BeginRecoveryOperator",
     "PlanRestartOperator",
+    "RollBackOperator",
     "SnapshotOffsetsOperator",
     "StopStreamingJobOperator",
     "SubmitStreamingJobOperator",
+    "WatchStreamingJobOperator",
 ]

@@ -12,6 +12,7 @@ from airflow_provider_offsets.errors import PlanRefused
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.planning import make_plan, recorded_comparison
+from airflow_provider_offsets.operations.rolling_back import why_no_way_back
 from airflow_provider_offsets.operations.shipping import runtime_zip
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.reports import MARKDOWN, plan_json, plan_report, stores_report
@@ -75,6 +76,7 @@ class PlanRestartOperator(PipelineOperator):
         if comparison is not None:
             self.log.info("\n%s", stores_report(comparison))
         self.log.info("\n%s", plan_report(plan))
+        self.log.info("Way back from this restart: %s", why_no_way_back(world) or "to the version that runs now")
         if plan.problems:
             raise PlanRefused(plan.problems)
         return plan_summary(plan)

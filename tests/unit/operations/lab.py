@@ -31,7 +31,7 @@ from airflow_provider_offsets.errors import Fenced
 from airflow_provider_offsets.jobs import detached
 from airflow_provider_offsets.jobs.detached import Launch
 from airflow_provider_offsets.jobs.marker import place_marker
-from airflow_provider_offsets.operations import stopping, submitting
+from airflow_provider_offsets.operations import judging, stopping, submitting
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
 from airflow_provider_offsets.stores.checkpoint import LogEntry, committed_entry, open_checkpoint, read_state
@@ -364,7 +364,7 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(stopping, "is_session_alive", lab.is_alive)
     for name in ("signal_group", "signal_leader", "signal_session"):
         monkeypatch.setattr(stopping, name, lab.signal_group)
-    for module in (stopping, submitting):
+    for module in (judging, stopping, submitting):
         monkeypatch.setattr(module, "time", lab.clock)
     monkeypatch.setattr(submitting, "launch", lambda *a, **k: lab.fuse.write(lambda: lab.launch(*a, **k)))
     monkeypatch.setattr(LocalCheckpoint, "create", lambda *a: lab.fuse.write(lambda: create(*a)))

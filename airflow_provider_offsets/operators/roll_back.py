@@ -1,0 +1,77 @@
+"""Undo an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.errors import RolledBack
+from airflow_provider_offsets.hooks.spark import SparkJobHook
+from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.operations.judging import why_unhealthy
+from airflow_provider_offsets.operations.rolling_back import Rollback, roll_back
+from airflow_provider_offsets.operations.submitting import BuildCommand
+from airflow_provider_offsets.operators.base import PipelineOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+
+class RollBackOperator(PipelineOperator):
+    """Brings back the version and the position from before the operation, and then fails: the operation did.
+
+    For a task that runs if the submit or the watch failed. Nothing is stopped before it is known that there is a way
+    back. Safe to retry and to clear: what is done is recorded under an operation of its own, ``<operation>#rollback``.
+
+    :param fails: whether the task fails once the version of before runs. False where a rollback is what the run is for.
+    """
+
+    def __init__(self, *, fails: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fails = fails
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give what runs now, or fail with it."""
+        why = why_unhealthy(world)
+        self.log.info("Rolling back operation %r: %s", self.operation, why)
+        secrets = driver_secrets(self.pipeline)
+
+        def command_of(pipeline: StreamingPipeline) -> BuildCommand:
+            spark = SparkJobHook(pipeline)
+            spark.check(secrets.store_url)
+            return lambda conf: _command(spark, conf, pipeline)
+
+        done = roll_back(world, command_of, secrets, reason=why, say=self.log.info)
+        self.log.info("%s\n%s", _what_runs(done), _not_undone(done))
+        if self.fails:
+            raise RolledBack(
+                seen=f"operation {self.operation!r} was undone, {why}. {_what_runs(done)}",
+                expected="a healthy job",
+                do=f"mend the new version (its epochs: {list(done.undone) or 'none'}). {_not_undone(done)}",
+            )
+        return {"why": why, **codec.plain(done)}
+
+
+def _command(spark: SparkJobHook, conf: Mapping[str, str], pipeline: StreamingPipeline) -> list[str]:
+    return spark.command(conf, log_dir=Path(pipeline.job.folder_for_logs))
+
+
+def _what_runs(done: Rollback) -> str:
+    return (
+        f"The version of epoch {done.target} ({done.version[:12]}) runs again, as epoch {done.epoch}, from"
+        f" {done.start.to_json()}; {done.replay:,} offsets are read again"
+    )
+
+
+def _not_undone(done: Rollback) -> str:
+    if not done.output.finished and not done.output.in_part:
+        return "It had finished nothing, so there is no output to undo"
+    finished, in_part = (", ".join(map(str, each)) for each in (done.output.finished, done.output.in_part))
+    return "Its outputs are not undone: " + "; ".join(
+        [*([finished] if finished else []), *([f"in part, at most, {in_part}"] if in_part else [])]
+    )

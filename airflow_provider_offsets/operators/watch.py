@@ -1,0 +1,83 @@
+"""Watch a streaming job after its submit."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import conf
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.health import Health, judge
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.judging import Window, look_at_health, pause, record_verdict, watched_epoch
+from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
+from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+LOOKS = 4
+"""How often the job is looked at within ``watch_s``; the history tells what came in between."""
+
+
+class WatchStreamingJobOperator(PipelineOperator):
+    """Watches the job that the operation has started, for as long as the pipeline's ``rollback`` says, and fails if it
+    is unhealthy: dead, standing still while records wait, or going back.
+
+    The job is only looked at. A try that is killed or cleared watches anew. A job that somebody stops in the meantime
+    is not judged.
+
+    :param deferrable: wait in the triggerer from look to look, where the end of the driver is seen at once.
+    """
+
+    def __init__(
+        self, *, deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give ``epoch``, ``health``, ``rule``, ``reason`` and ``warnings``."""
+        return self._watch(world, Window(watched_epoch(world).number, ()))
+
+    def execute_complete(self, context: Context, event: dict[str, Any], window: str) -> dict[str, Any]:
+        """Look again after the triggerer, whatever it says."""
+        with fail_at_once(), open_world(self.pipeline, self.operation) as world:
+            return self._watch(world, codec.loads(Window, window))
+
+    def _watch(self, world: World, window: Window) -> dict[str, Any]:
+        epoch = world.control.epoch(window.epoch)
+        assert epoch is not None
+        policy = self.pipeline.rollback
+        while True:
+            window = window.seen_again(look_at_health(world, epoch, at_s=time.time()))
+            verdict = judge(window.looks, policy)
+            self.log.info("Epoch %d: %s, %s", epoch.number, verdict.health.value, verdict.reason)
+            if verdict.health is not Health.TOO_EARLY:
+                break
+            self._wait(world, epoch, window, min(policy.watch_s, policy.stall_s) / LOOKS)
+        for warning in verdict.warnings:
+            self.log.warning("%s", warning)
+        record_verdict(world, epoch, verdict)
+        return {"epoch": epoch.number, **codec.plain(verdict)}
+
+    def _wait(self, world: World, epoch: Epoch, window: Window, seconds: float) -> None:
+        if not self.deferrable:
+            pause(world, epoch, seconds)
+            return
+        self.defer(
+            trigger=EpochEndedTrigger(
+                store_conn_id=self.pipeline.store_conn_id,
+                pipeline=self.pipeline.name,
+                epoch=epoch.number,
+                timeout_s=seconds,
+            ),
+            method_name="execute_complete",
+            kwargs={"window": codec.dumps(window)},
+            timeout=timedelta(seconds=seconds + 60),
+        )

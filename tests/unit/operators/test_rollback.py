@@ -1,0 +1,230 @@
+"""A job is watched after its submit, and brought back if it does badly: the two operators, as the DAG runs them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.health import Verdict
+from airflow_provider_offsets.core.pipeline import RollbackPolicy, StreamingPipeline
+from airflow_provider_offsets.operations import judging, rolling_back
+from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operators import RollBackOperator, WatchStreamingJobOperator, base, watch
+from airflow_provider_offsets.operators.base import PipelineOperator
+from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
+from tests.unit.conftest import Connect
+from tests.unit.operations import steps
+from tests.unit.operations.lab import Lab
+
+POLICY = RollbackPolicy(watch_s=60, stall_s=120, automatic=True)
+
+
+@pytest.fixture(autouse=True)
+def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect("offsets_default", "offsets", extra={"url": "postgresql://offsets@db.example/offsets"})
+    connect("kafka_default", "kafka", extra={"bootstrap.servers": "broker.example:9092"})
+    connect("spark_default", "spark", host="local[2]")
+    lab.more["rollback"] = POLICY
+    deploy(lab, "version 1")
+
+    @contextmanager
+    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
+        yield World(pipeline, operation, lab.store, lab.kafka)
+
+    for module in (base, watch):
+        monkeypatch.setattr(module, "open_world", open_world)
+    for speaker in (PipelineOperator, SparkSubmitHook):
+        monkeypatch.setattr(speaker, "log", logging.getLogger("airflow.task"))
+    monkeypatch.setattr(watch, "time", Seconds(lab))
+    monkeypatch.setattr(rolling_back, "submit_job", with_the_lab_s_reader)
+
+
+class Seconds:
+    """The lab's clock, for whoever asks for the time of day."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def time(self) -> float:
+        return self._lab.clock.now
+
+
+def with_the_lab_s_reader(world: World, applied: Any, build: Any, secrets: Any, **more: Any) -> Any:
+    return submit_job(world, applied, lambda conf: [*build(conf), conf["spark.offsets.settings.file"]], secrets, **more)
+
+
+def deploy(lab: Lab, text: str) -> None:
+    Path(lab.pipeline.job.application).write_text(text)
+
+
+def upgraded(lab: Lab) -> None:
+    """A maintenance that has started another version, which has read all there is."""
+    steps.start(lab, operation="first")
+    lab.feed(50)
+    steps.stop(lab)
+    deploy(lab, "version 2")
+    steps.submit(lab, steps.apply(lab))
+    lab.tick()
+
+
+def make(kind: type[Any], lab: Lab, **more: Any) -> Any:
+    return kind(task_id="task", pipeline=lab.pipeline, operation="op", reason="upgrade", **more)
+
+
+def stand_still(lab: Lab) -> None:
+    """The driver lives, its heart beats, and it finishes nothing."""
+    lab.clock.on_tick = lambda: lab.driver._idle(lab.at(0, 0))
+
+
+class TestWatch:
+    def test_a_job_that_stands_idle_with_nothing_to_read_is_healthy(self, lab: Lab) -> None:
+        upgraded(lab)
+        began_s = lab.clock.now
+
+        given = make(WatchStreamingJobOperator, lab).execute({})
+
+        assert (given["epoch"], given["health"], given["rule"], given["warnings"]) == (2, "healthy", "ok", [])
+        assert 60 <= lab.clock.now - began_s < 80
+        assert json.loads(json.dumps(given)) == given
+
+    def test_one_that_reads_on_is_healthy(self, lab: Lab) -> None:
+        upgraded(lab)
+        tick = lab.clock.on_tick
+
+        def feed_and_tick() -> None:
+            lab.feed(1)
+            tick()
+
+        lab.clock.on_tick = feed_and_tick
+
+        assert "offsets read" in make(WatchStreamingJobOperator, lab).execute({})["reason"]
+
+    def test_one_that_fails_is_told_at_once_and_left_as_it_is(self, lab: Lab) -> None:
+        upgraded(lab)
+        began_s = lab.clock.now
+
+        def fail() -> None:
+            if lab.driver.is_alive and lab.clock.now > began_s + 5:
+                lab.driver.end(EndedHow.FAILED, "ValueError: third batch")
+
+        lab.clock.on_tick = fail
+        with pytest.raises(AirflowFailException, match=r"JobUnhealthy: epoch 2.*dead.*ValueError: third batch"):
+            make(WatchStreamingJobOperator, lab).execute({})
+
+        assert lab.clock.now - began_s < 10, "the end of a driver is not waited for until the next look"
+        assert lab.control.newest_epoch().number == 2  # type: ignore[union-attr]
+
+    def test_one_that_stands_still_is_told_after_its_time(self, lab: Lab) -> None:
+        upgraded(lab)
+        began_s = lab.clock.now
+        stand_still(lab)
+        lab.feed(10)
+
+        with pytest.raises(AirflowFailException, match=r"stop, no batch for 120 s while records wait"):
+            make(WatchStreamingJobOperator, lab).execute({})
+
+        assert 120 <= lab.clock.now - began_s < 140
+        verdict = lab.control.step("op", "health", Verdict)
+        assert verdict is not None
+        assert verdict.rule.value == "stop"
+
+    def test_one_that_somebody_stops_is_not_judged(self, lab: Lab) -> None:
+        upgraded(lab)
+        tick = lab.clock.on_tick
+        lab.clock.on_tick = lambda: (lab.control.stop_request(2) or steps.stop(lab, "by hand"), tick())[1]
+
+        given = make(WatchStreamingJobOperator, lab).execute({})
+
+        assert (given["health"], given["reason"]) == (
+            "over",
+            "operation 'by hand' stopped the job, or started a newer epoch",
+        )
+
+    def test_one_that_went_back_unannounced(self, lab: Lab) -> None:
+        upgraded(lab)
+        newest = next(lab.store.newest_first(lab.pipeline.stream))
+        back = replace(newest, batch_id=77, start=lab.at(120, 150), end=lab.at(160, 160), batch_time_ms=9000)
+        lab.store.append(lab.pipeline.stream, back)
+
+        with pytest.raises(AirflowFailException, match=r"rewind, went back.*flights\[0\] 120\.\.150"):
+            make(WatchStreamingJobOperator, lab).execute({})
+
+    def test_an_operation_that_started_nothing(self, lab: Lab) -> None:
+        with pytest.raises(AirflowFailException, match="WorldChanged: operation 'op' has started no epoch"):
+            make(WatchStreamingJobOperator, lab).execute({})
+
+    def test_the_time_is_spent_in_the_triggerer(self, lab: Lab) -> None:
+        """Each time the task is made anew, with what it kept."""
+        upgraded(lab)
+        resume: Callable[[Any], Any] = lambda operator: operator.execute({})  # noqa: E731
+        given, triggers = None, []
+
+        while given is None:
+            try:
+                given = resume(make(WatchStreamingJobOperator, lab, deferrable=True))
+            except TaskDeferred as deferred:
+                triggers.append(deferred.trigger)
+                lab.clock.now += deferred.trigger.serialize()[1]["timeout_s"]
+                lab.tick()
+                resume = functools.partial(_resumed, kept=json.loads(json.dumps(deferred.kwargs)))
+
+        assert given["health"] == "healthy"
+        assert len(triggers) == 4
+        assert {type(each) for each in triggers} == {EpochEndedTrigger}
+        assert {each.serialize()[1]["epoch"] for each in triggers} == {2}
+
+
+def _resumed(operator: WatchStreamingJobOperator, kept: dict[str, str]) -> dict[str, Any]:
+    return operator.execute_complete({}, {"status": "timeout"}, **kept)
+
+
+class TestRollBack:
+    def test_it_brings_back_what_ran_and_fails_with_the_reason(self, lab: Lab) -> None:
+        upgraded(lab)
+        lab.driver.end(EndedHow.FAILED, "ValueError: third batch")
+        with pytest.raises(AirflowFailException):
+            make(WatchStreamingJobOperator, lab).execute({})
+
+        with pytest.raises(AirflowFailException) as failed:
+            make(RollBackOperator, lab).execute({})
+
+        words = str(failed.value)
+        assert words.startswith("RolledBack: operation 'op' was undone, dead, the driver is failed: ValueError: third")
+        assert "The version of epoch 1 (" in words
+        assert 'runs again, as epoch 3, from {"flights":{"0":100,"1":100}}; 100 offsets are read again' in words
+        assert "Its outputs are not undone: flights[0] 100..150, flights[1] 100..150" in words
+        [program] = [word for word in lab.commands[-1] if word.endswith("job.py")]
+        assert Path(program).read_text() == "version 1"
+
+        with pytest.raises(AirflowFailException) as again:
+            make(RollBackOperator, lab).execute({})
+        assert str(again.value) == words
+        assert len(lab.drivers) == 3
+
+    def test_where_that_is_what_the_run_is_for_it_succeeds(self, lab: Lab) -> None:
+        upgraded(lab)
+
+        given = make(RollBackOperator, lab, fails=False).execute({})
+
+        assert json.loads(json.dumps(given)) == given
+        assert (given["why"], given["epoch"], given["replay"]) == ("epoch 2 is bad", 3, 100)
+
+    def test_a_first_start_is_refused(self, lab: Lab) -> None:
+        steps.submit(lab, steps.apply(lab))
+
+        with pytest.raises(AirflowFailException, match=r"RollbackRefused.*there is no version of before"):
+            make(RollBackOperator, lab).execute({})
+
+        assert judging.why_unhealthy(lab.world()) == "epoch 1 is bad"
