@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 import stack
 from airflow_provider_offsets.core.epoch import BegunBatch, DriverState, Epoch
-from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.pipeline import RollbackPolicy, SparkJob, StopLadder, StreamingPipeline, Subscription
 from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.snapshot import Observation
 from airflow_provider_offsets.hooks.world import open_world
@@ -95,6 +95,7 @@ class Lab:
     jars: str = field(default_factory=lambda: ",".join(map(str, stack.jars("spark"))))
     ladder: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=DEADLINE_S))
     policy: RestartPolicy = field(default_factory=RestartPolicy)
+    rollback: RollbackPolicy = field(default_factory=lambda: RollbackPolicy(watch_s=2, stall_s=DEADLINE_S))
     operations: int = 0
     checkpoint: str = ""
     """Where it is, if not in ``home``."""
@@ -117,6 +118,7 @@ class Lab:
             stop=self.ladder,
             start_timeout_s=DEADLINE_S,
             policy=self.policy,
+            rollback=self.rollback,
             job=SparkJob(
                 application=self.application,
                 checkpoint=self.checkpoint or str(self.home / "checkpoint"),
@@ -287,12 +289,12 @@ class Lab:
         return operation
 
     def processes(self, program: str) -> list[int]:
-        """Give the processes of this lab's job that run a program: ``python`` is the drivers."""
-        found = []
+        """Give the processes of this lab's job, or of a kept copy, that run a program: ``python`` is the drivers."""
+        found, name = [], Path(self.application).name
         for file in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 argv = file.read_bytes().decode().split("\0")
-                if program in Path(argv[0]).name and self.application in argv and str(self.home) in argv:
+                if program in Path(argv[0]).name and name in map(os.path.basename, argv) and str(self.home) in argv:
                     found.append(int(file.parent.name))
         return found
 
