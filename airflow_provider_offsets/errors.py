@@ -22,6 +22,7 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── KafkaError
     │   ├── KafkaUnreachable          retriable
     │   ├── TopicMissing
+    │   ├── RunwayUnknown             retriable: nobody can say how long Kafka keeps what is unread
     │   └── PartitionUnavailable      retriable: a partition has no leader just now
     ├── CheckpointError               a checkpoint that cannot be read, or is not one that we know
     ├── PlanRefused                   the plan has problems; ``problems`` holds them all
@@ -141,6 +142,12 @@ class KafkaUnreachable(KafkaError):
 
 class TopicMissing(KafkaError):
     """A topic of the pipeline does not exist in this cluster."""
+
+
+class RunwayUnknown(KafkaError):
+    """Nobody can say how long Kafka keeps what a job has not read."""
+
+    retriable = True
 
 
 class PartitionUnavailable(KafkaError):

@@ -18,9 +18,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             _modules("operators", ("snapshot", "plan", "approve", "stop", "apply", "submit", "recover", "audit"))
         ],
-        "sensors": [_modules("sensors", ("streaming_job", "job_died", "offsets_reached"))],
+        "sensors": [_modules("sensors", ("streaming_job", "job_died", "offsets_reached", "retention_runway"))],
         "hooks": [_modules("hooks", ("kafka", "offsets", "positions", "spark", "world"))],
-        "triggers": [_modules("triggers", ("streaming_job",))],
+        "triggers": [_modules("triggers", ("streaming_job", "retention_runway"))],
         "cli": ["airflow_provider_offsets.cli.commands.offsets_commands"],
         "connection-types": [_offsets_connection()],
     }

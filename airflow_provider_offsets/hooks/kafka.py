@@ -7,14 +7,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
     from airflow_provider_offsets.kafka.calls import Clients
 
 
 @contextmanager
-def open_kafka(kafka_conn_id: str) -> Iterator[Clients]:
+def open_kafka(kafka_conn_id: str, connection: Connection | None = None) -> Iterator[Clients]:
     """Give the clients of a connection, and close them in the end.
 
     The Kafka provider's own hook reads the connection, so its callbacks and cloud logins work as there.
+
+    :param connection: that connection, where it was asked for already: a triggerer may do so in its own thread only.
     """
     from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
 
@@ -22,6 +26,10 @@ def open_kafka(kafka_conn_id: str) -> Iterator[Clients]:
 
     class SettingsHook(KafkaBaseHook):
         """Gives the settings themselves: the provider's hooks make one client of them, which nobody closes."""
+
+        @classmethod
+        def get_connection(cls, conn_id: str) -> Connection:
+            return super().get_connection(conn_id) if connection is None else connection
 
         def _get_client(self, config: dict[str, Any]) -> dict[str, Any]:
             return config

@@ -2,10 +2,78 @@
 
 from __future__ import annotations
 
+import enum
+from dataclasses import dataclass
+from typing import Any
+
 from airflow_provider_offsets.core.live import LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.runway import RATE_S, RetentionLook, Runway, outliving_ms, runway_of
+from airflow_provider_offsets.errors import RunwayUnknown
 from airflow_provider_offsets.kafka.view import KafkaView
+from airflow_provider_offsets.stores.control import Control
+
+
+class WatchState(enum.Enum):
+    """What a look at a stopped job's runway shows."""
+
+    LONG = "long"
+    SHORT = "short"
+    """Shorter than asked for."""
+    OVER = "over"
+    """There is nothing to watch: the job runs again, or nothing is ever deleted."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One look."""
+
+    state: WatchState
+    summary: str
+    runway_s: int | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a task gives of it."""
+        return {"runway_s": self.runway_s, "summary": self.summary}
+
+
+@dataclass(frozen=True)
+class RunwayWatch:
+    """What is watched of a job that is stopped: all that a process without its checkpoint needs to know."""
+
+    start: Position
+    """Where the job stands."""
+    topics: tuple[str, ...]
+    read_committed: bool
+    epoch: int
+    """The newest one when the watch began: a newer one is a job that runs again."""
+    at_least_s: int
+
+    def look(self, control: Control, kafka: KafkaView, *, at_ms: int) -> Watched:
+        """Look once.
+
+        :raises RunwayUnknown: of a partition nobody can say how long it is kept.
+        """
+        newest = control.newest_epoch()
+        if newest is not None and newest.number > self.epoch:
+            return Watched(WatchState.OVER, f"the job runs again: epoch {newest.number}")
+        settings = kafka.settings(self.topics)
+        live = kafka.live_topics(self.topics, read_committed=self.read_committed)
+        runway = measure_runway(kafka, self.start, live, settings, at_ms=at_ms)
+        least = runway.least
+        if least is not None and least.seconds is not None and least.seconds < self.at_least_s:
+            return Watched(WatchState.SHORT, runway.summary, least.seconds)
+        if runway.unknown:
+            raise RunwayUnknown(
+                seen=f"the runway of pipeline {control.pipeline!r}: {runway.summary}",
+                expected="a length of time for every partition, so that it can be watched",
+                do="let the user of the Kafka connection see the topics' settings and records (DESCRIBE_CONFIGS, READ);"
+                " where retention.bytes is the reason, watch the job by other means",
+            )
+        if least is None:
+            return Watched(WatchState.OVER, runway.summary)
+        return Watched(WatchState.LONG, runway.summary, least.seconds)
 
 
 def measure_runway(

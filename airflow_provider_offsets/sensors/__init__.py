@@ -2,6 +2,7 @@
 
 from airflow_provider_offsets.sensors.job_died import JobDiedSensor
 from airflow_provider_offsets.sensors.offsets_reached import OffsetsReachedSensor
+from airflow_provider_offsets.sensors.retention_runway import RetentionRunwaySensor
 from airflow_provider_offsets.sensors.streaming_job import StreamingJobSensor
 
-__all__ = ["JobDiedSensor", "OffsetsReachedSensor", "StreamingJobSensor"]
+__all__ = ["JobDiedSensor", "OffsetsReachedSensor", "RetentionRunwaySensor", "StreamingJobSensor"]

@@ -45,6 +45,9 @@ class StoreTrigger(BaseTrigger):
         self.pipeline = pipeline
         self.timeout_s = timeout_s
 
+    poll_s = POLL_S
+    """Between two looks."""
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the class path and arguments from which another triggerer makes this trigger again."""
         kind = type(self)
@@ -54,6 +57,9 @@ class StoreTrigger(BaseTrigger):
         """Give the constructor's arguments as JSON values."""
         return {"store_conn_id": self.store_conn_id, "pipeline": self.pipeline, "timeout_s": self.timeout_s}
 
+    async def prepare(self) -> None:
+        """Get what ``look`` needs besides the store."""
+
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
         """Look once, in a thread; give the event's payload, or None to look again."""
         raise NotImplementedError
@@ -61,6 +67,7 @@ class StoreTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until there is an event. Errors become one, so that the task fails with their words."""
         try:
+            await self.prepare()
             url = await self._url()
             store = await asyncio.to_thread(insist, lambda: open_store(url), patience_s=PATIENCE_S)
             try:
@@ -82,7 +89,7 @@ class StoreTrigger(BaseTrigger):
             payload = await asyncio.to_thread(insist, lambda: self.look(store), patience_s=PATIENCE_S)
             if payload is not None:
                 return payload
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self.poll_s)
         return {"status": "timeout", "message": f"nothing within {self.timeout_s} s"}
 
 

@@ -21,7 +21,7 @@ import json
 from airflow.sdk import DAG
 from airflow_provider_offsets.factories import load_pipelines
 from airflow_provider_offsets.operators import StopStreamingJobOperator
-from airflow_provider_offsets.sensors import OffsetsReachedSensor, StreamingJobSensor
+from airflow_provider_offsets.sensors import OffsetsReachedSensor, RetentionRunwaySensor, StreamingJobSensor
 
 [pipeline] = load_pipelines({pipelines!r}).values()
 with DAG("watch_and_stop", schedule=None) as dag:
@@ -29,7 +29,8 @@ with DAG("watch_and_stop", schedule=None) as dag:
     read = OffsetsReachedSensor(task_id="read", pipeline=pipeline, deferrable=True, timeout={deadline_s})
     stop = StopStreamingJobOperator(task_id="stop", pipeline=pipeline, deferrable=True)
     ended = StreamingJobSensor(task_id="ended", pipeline=pipeline, state="ended", deferrable=True, timeout={deadline_s})
-    runs >> read >> stop >> ended
+    short = RetentionRunwaySensor(task_id="short", pipeline=pipeline, at_least_s=10**9, deferrable=True)
+    runs >> read >> stop >> ended >> short
 
 if __name__ == "__main__":
     run = dag.test()

@@ -8,17 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
-from airflow_provider_offsets.errors import KafkaUnreachable
+from airflow_provider_offsets.errors import KafkaUnreachable, RunwayUnknown
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.sensors import JobDiedSensor, OffsetsReachedSensor, StreamingJobSensor, offsets_reached
+from airflow_provider_offsets.sensors import (
+    JobDiedSensor,
+    OffsetsReachedSensor,
+    RetentionRunwaySensor,
+    StreamingJobSensor,
+    offsets_reached,
+    retention_runway,
+)
+from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
 from airflow_provider_offsets.triggers.streaming_job import JobDiedTrigger, JobStateTrigger, OffsetsReachedTrigger
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
-from tests.unit.operations.lab import Lab, install
+from tests.unit.operations.lab import TOPIC, Lab, install
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +38,8 @@ def airflow(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None
     def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
         yield lab.world(operation)
 
-    monkeypatch.setattr(offsets_reached, "open_world", open_world)
+    for module in (offsets_reached, retention_runway):
+        monkeypatch.setattr(module, "open_world", open_world)
 
 
 def job(lab: Lab, **more: Any) -> StreamingJobSensor:
@@ -39,6 +48,10 @@ def job(lab: Lab, **more: Any) -> StreamingJobSensor:
 
 def offsets(lab: Lab, **more: Any) -> OffsetsReachedSensor:
     return OffsetsReachedSensor(task_id="wait", pipeline=lab.pipeline, poke_interval=1, timeout=60, **more)
+
+
+def runway(lab: Lab, **more: Any) -> RetentionRunwaySensor:
+    return RetentionRunwaySensor(task_id="wait", pipeline=lab.pipeline, **more)
 
 
 class TestStreamingJob:
@@ -134,6 +147,83 @@ class TestOffsetsReached:
 
     def test_the_goal_is_a_template(self) -> None:
         assert set(OffsetsReachedSensor.template_fields) == {"offsets"}
+
+
+class TestRetentionRunway:
+    """The lab's clock stands at 1,000 s and later; its records are of 1970."""
+
+    @pytest.fixture(autouse=True)
+    def kept(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        lab.kafka.set_config(TOPIC, **{"retention.ms": "2000000"})
+
+    def test_it_succeeds_once_less_than_that_is_left(self, lab: Lab) -> None:
+        steps.rest(lab)
+        lab.feed(10)
+        sensor = runway(lab, at_least_s=600)
+        sensor._watch = sensor._stands()
+
+        assert not sensor.poke({}).is_done
+        lab.clock.sleep(400)
+        found = sensor.poke({})
+
+        assert found.is_done
+        assert 0 < found.xcom_value["runway_s"] < 600
+        assert "flights[0]" in found.xcom_value["summary"]
+
+    def test_it_is_skipped_while_the_job_runs(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        with pytest.raises(AirflowSkipException, match="the job runs: epoch 1, pid 100 on worker-1"):
+            runway(lab, at_least_s=600).execute({})
+
+    def test_it_is_skipped_once_the_job_runs_again(self, lab: Lab) -> None:
+        steps.rest(lab)
+        sensor = runway(lab, at_least_s=600)
+        sensor._watch = sensor._stands()
+        steps.submit(lab, steps.apply(lab))
+
+        with pytest.raises(AirflowSkipException, match="the job runs again: epoch 2"):
+            sensor.poke({})
+
+    def test_it_is_skipped_where_nothing_is_deleted(self, lab: Lab) -> None:
+        lab.kafka.set_config(TOPIC, **{"retention.ms": "-1"})
+
+        with pytest.raises(AirflowSkipException, match=r"unlimited \(cleanup.policy=delete: nothing is deleted\)"):
+            runway(lab, at_least_s=600).execute({})
+
+    def test_what_nobody_knows_is_retried(self, lab: Lab) -> None:
+        lab.kafka.set_config(TOPIC, **{"retention.bytes": "1000"})
+
+        with pytest.raises(RunwayUnknown, match=r"retention.bytes=1000 .* · do this: let the user"):
+            runway(lab, at_least_s=600).execute({})
+        with pytest.raises(AirflowException, match="nobody knows") as caught:
+            runway(lab, at_least_s=600).execute_complete(
+                {}, {"status": "error", "error_type": "RunwayUnknown", "message": "nobody knows"}
+            )
+        assert not isinstance(caught.value, AirflowFailException)
+
+    def test_it_waits_in_the_triggerer_from_where_the_job_stands(self, lab: Lab) -> None:
+        steps.rest(lab)
+        lab.feed(10)
+        with pytest.raises(TaskDeferred) as deferred:
+            runway(lab, at_least_s=600, deferrable=True).execute({})
+
+        trigger = deferred.value.trigger
+        assert isinstance(trigger, RetentionRunwayTrigger)
+        assert trigger.watch == {
+            "start": {"flights": {"0": 100, "1": 100}},
+            "topics": ["flights"],
+            "read_committed": False,
+            "epoch": 1,
+            "at_least_s": 600,
+        }
+
+    def test_it_takes_up_again(self, lab: Lab) -> None:
+        told = {"runway_s": 570, "summary": "at least 9 min 30 s"}
+
+        assert runway(lab, at_least_s=600).execute_complete({}, {"status": "reached", **told}) == told
+        with pytest.raises(AirflowSkipException, match="the job runs again"):
+            runway(lab, at_least_s=600).execute_complete({}, {"status": "over", "summary": "the job runs again"})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat
 from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
 from airflow_provider_offsets.operations import recovering
 from airflow_provider_offsets.runtime import insist
-from airflow_provider_offsets.triggers import streaming_job
+from airflow_provider_offsets.triggers import retention_runway, streaming_job
+from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
 from airflow_provider_offsets.triggers.streaming_job import (
     EpochEndedTrigger,
     JobDiedTrigger,
@@ -33,12 +36,19 @@ def reached(*ends: int, **more: Any) -> OffsetsReachedTrigger:
     return OffsetsReachedTrigger(**WHERE, group_id=NAME, topics=[TOPIC], target=target, **more)
 
 
+def runway(at_least_s: int, **more: Any) -> RetentionRunwayTrigger:
+    start = {TOPIC: {"0": 0, "1": 0}}
+    watch = {"start": start, "topics": [TOPIC], "read_committed": False, "epoch": 0, "at_least_s": at_least_s}
+    return RetentionRunwayTrigger(**WHERE, kafka_conn_id="kafka_default", watch=watch, **more)
+
+
 TRIGGERS: list[StoreTrigger] = [
     EpochEndedTrigger(**WHERE, epoch=3, timeout_s=10),
     JobStateTrigger(**WHERE, state="running", timeout_s=0.5),
     JobStateTrigger(**WHERE, state="dead"),
     JobDiedTrigger(**WHERE, confirm_s=30),
     reached(100, 100, timeout_s=10),
+    runway(60, timeout_s=10),
 ]
 
 
@@ -74,6 +84,43 @@ def fire(trigger: StoreTrigger) -> dict[str, Any]:
 
     [payload] = asyncio.run(events())
     return dict(json.loads(json.dumps(payload)))
+
+
+class TestRetentionRunway:
+    """The lab's clock stands at 1,000 s; its records are of 1970, and kept for 2,000 s."""
+
+    @pytest.fixture(autouse=True)
+    def kafka(self, lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect("kafka_default", "kafka", extra={"bootstrap.servers": "broker.example:9092"})
+        lab.kafka.set_config(TOPIC, **{"retention.ms": "2000000"})
+
+        @contextmanager
+        def open_kafka(conn_id: str, connection: Any) -> Iterator[Any]:
+            assert (conn_id, connection.extra_dejson["bootstrap.servers"]) == ("kafka_default", "broker.example:9092")
+            yield lab.kafka
+
+        monkeypatch.setattr(retention_runway, "open_kafka", open_kafka)
+        monkeypatch.setattr("airflow_provider_offsets.kafka.reader.KafkaReader", lambda clients: clients)
+
+    def test_it_fires_once_less_than_that_is_left(self, lab: Lab) -> None:
+        event = fire(runway(600))
+
+        assert (event["status"], event["runway_s"]) == ("reached", 580)
+        assert event["summary"].startswith("at least 9 min 40 s (flights[0]")
+        assert lab.clock.now == 1_420
+
+    def test_it_ends_when_the_job_runs_again(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        assert fire(runway(600)) == {"status": "over", "runway_s": None, "summary": "the job runs again: epoch 1"}
+
+    def test_what_nobody_knows_is_an_error(self, lab: Lab) -> None:
+        lab.kafka.set_config(TOPIC, **{"retention.bytes": "1000"})
+
+        event = fire(runway(600))
+
+        assert (event["status"], event["error_type"]) == ("error", "RunwayUnknown")
+        assert "retention.bytes=1000 has deleted nothing yet" in event["message"]
 
 
 class TestEpochEnded:

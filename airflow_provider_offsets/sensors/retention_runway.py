@@ -1,0 +1,94 @@
+"""Wait until what a stopped job has not read is about to be deleted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import PokeReturnValue
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.errors import RunwayUnknown
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
+from airflow_provider_offsets.operations.stopping import now_ms
+from airflow_provider_offsets.operations.watching import JobState, look
+from airflow_provider_offsets.operators.base import fail_at_once
+from airflow_provider_offsets.sensors.base import PipelineSensor
+from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+YEAR_S = 365 * 24 * 3600
+
+
+class RetentionRunwaySensor(PipelineSensor):
+    """Watches a job that is stopped, and succeeds once Kafka will delete what it has not read in less than
+    ``at_least_s``: so what comes after it is the alert, or the start of the job.
+
+    It is *skipped*, and with it what comes after it, as soon as the job runs again, or if nothing is ever deleted. It
+    fails, and is retried, where nobody can say how long something is kept: unknown is not enough. It gives
+    ``runway_s``, and ``summary`` in words. Unless told otherwise it waits for a year, and looks twice a minute.
+
+    :param at_least_s: as many seconds as somebody needs to bring the job back.
+    """
+
+    def __init__(self, *, at_least_s: int, timeout: float = YEAR_S, poke_interval: float = 30, **kwargs: Any) -> None:
+        super().__init__(timeout=timeout, poke_interval=poke_interval, **kwargs)
+        self.at_least_s = at_least_s
+        self._watch: RunwayWatch | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Look where the job stands, then wait here or in the triggerer."""
+        with fail_at_once():
+            self._watch = self._stands()
+        if not self.deferrable:
+            return super().execute(context)
+        self.defer(
+            trigger=RetentionRunwayTrigger(
+                store_conn_id=self.pipeline.store_conn_id,
+                pipeline=self.pipeline.name,
+                kafka_conn_id=self.pipeline.kafka_conn_id,
+                watch=codec.plain(self._watch),
+                timeout_s=self.timeout,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout + 60),
+        )
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        assert self._watch is not None
+        with open_world(self.pipeline, "") as world:
+            found = self._watch.look(world.control, world.kafka, at_ms=now_ms())
+        self.log.info("Runway: %s", found.summary)
+        if found.state is WatchState.OVER:
+            raise AirflowSkipException(found.summary)
+        is_short = found.state is WatchState.SHORT
+        return PokeReturnValue(is_done=is_short, xcom_value=found.told if is_short else None)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take up again after the triggerer."""
+        if event["status"] == WatchState.OVER.value:
+            raise AirflowSkipException(event["summary"])
+        if event.get("error_type") == RunwayUnknown.__name__:
+            raise AirflowException(event["message"])
+        given = super().execute_complete(context, event)
+        return {key: value for key, value in given.items() if key != "status"}
+
+    def _stands(self) -> RunwayWatch:
+        """Where the job stands: it moves no more while the job is stopped."""
+        with open_world(self.pipeline, "") as world:
+            state = look(world.control)
+            if state.state is JobState.RUNNING:
+                raise AirflowSkipException(f"the job runs: epoch {state.epoch}, {state.detail}")
+            seen = world.observe()
+        return RunwayWatch(
+            start=seen.stored or seen.live.begin,
+            topics=self.pipeline.topics,
+            read_committed=self.pipeline.read_committed,
+            epoch=seen.epoch_number,
+            at_least_s=self.at_least_s,
+        )

@@ -1,0 +1,54 @@
+"""Wait in the triggerer until what a stopped job has not read is about to be deleted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.hooks.kafka import open_kafka
+from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
+from airflow_provider_offsets.operations.stopping import now_ms
+from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.triggers.streaming_job import StoreTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_offsets.stores.protocols import OffsetStore
+
+
+class RetentionRunwayTrigger(StoreTrigger):
+    """Fires when the runway of a stopped job is short, or when there is nothing to watch any more.
+
+    :param kafka_conn_id: a ``kafka`` connection; resolved in the triggerer.
+    :param watch: what to look for, as ``codec.plain`` gives a ``RunwayWatch``.
+    """
+
+    poll_s = 30.0
+
+    def __init__(self, *, kafka_conn_id: str, watch: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kafka_conn_id = kafka_conn_id
+        self.watch = watch
+        self._connection: Connection | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Give the constructor's arguments as JSON values."""
+        return {**super().arguments(), "kafka_conn_id": self.kafka_conn_id, "watch": self.watch}
+
+    async def prepare(self) -> None:
+        """Get the connection while this is the triggerer's own thread."""
+        self._connection = await BaseHook.aget_connection(self.kafka_conn_id)
+
+    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+        """Look once. The clients live no longer than that: they have to be closed by the thread that made them."""
+        from airflow_provider_offsets.kafka.reader import KafkaReader
+
+        with open_kafka(self.kafka_conn_id, self._connection) as clients:
+            watch = codec.build(RunwayWatch, self.watch, "watch")
+            found = watch.look(Control(store, self.pipeline), KafkaReader(clients), at_ms=now_ms())
+        if found.state is WatchState.LONG:
+            return None
+        return {"status": "reached" if found.state is WatchState.SHORT else found.state.value, **found.told}
