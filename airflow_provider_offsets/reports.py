@@ -15,6 +15,7 @@ from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"
 PLAN_HEADERS = ("topic", "partition", "begin", "end", "stored", "start", "replay", "skip", "lost", "reason")
+NUMBERS = {"begin", "end", "stored", "wanted", "start", "replay", "skip", "lost"}
 WANTED = "wanted"
 """One column more, where a start is not what was asked for."""
 TRUNCATION = {
@@ -104,8 +105,8 @@ def _plan_table(plan: RestartPlan, style: str) -> str:
             row.partition,
             row.begin,
             row.end,
-            "new" if row.is_new else row.stored,
-            _or_dash(row.wanted),
+            "new" if row.stored is None else f"{row.stored:,}",
+            "–" if row.wanted is None else f"{row.wanted:,}",
             row.start,
             row.replay,
             row.skipped,
@@ -115,14 +116,16 @@ def _plan_table(plan: RestartPlan, style: str) -> str:
         for row in plan.rows
     ]
     rows += [
-        (each.topic, each.partition, "–", "–", offset, "–", "gone", "–", "–", "–", "the topic does not have it")
+        (each.topic, each.partition, "–", "–", f"{offset:,}", "–", "gone", "–", "–", "–", "the topic does not have it")
         for each, offset in plan.gone.items()
     ]
     at = PLAN_HEADERS.index("start")
     headers = (*PLAN_HEADERS[:at], WANTED, *PLAN_HEADERS[at:])
     if all(row.wanted in (None, row.start) for row in plan.rows):
         headers, rows = PLAN_HEADERS, [(*row[:at], *row[at + 1 :]) for row in rows]
-    return _table(headers, rows, style)
+    # Words among numbers would put a whole column to the left.
+    sides = ["right" if header in NUMBERS else "global" for header in headers]
+    return str(tabulate(rows, headers, tablefmt=style, intfmt=",", colalign=sides))
 
 
 def audit_report(report: AuditReport, style: str = TEXT) -> str:

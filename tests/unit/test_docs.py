@@ -15,9 +15,13 @@ from airflow.sdk import DAG
 
 from airflow_provider_offsets import errors
 from airflow_provider_offsets.core import selector
+from airflow_provider_offsets.core.plan import ProblemKind, plan_restart
 from airflow_provider_offsets.core.selector_text import parse_start, start_text
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
+from airflow_provider_offsets.operators import PlanRestartOperator
+from airflow_provider_offsets.reports import plan_json
 from airflow_provider_offsets.runtime import TrackedStream
+from tests.unit.core.worlds import at, live, running
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,6 +69,7 @@ def exceptions() -> list[str]:
         ("selectors", selectors(), "shift:"),
         ("make targets", make_targets(), "make demo"),
         ("exceptions", exceptions(), "WorldChanged"),
+        ("templated arguments", list(PlanRestartOperator.template_fields), "window_s"),
     ],
 )
 def test_it_is_in_the_docs(kind: str, names: list[str], some: str) -> None:
@@ -74,6 +79,23 @@ def test_it_is_in_the_docs(kind: str, names: list[str], some: str) -> None:
     missing = [name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)]
 
     assert not missing, f"{kind} that no page mentions: {', '.join(missing)}"
+
+
+def test_every_problem_of_a_plan_has_its_row_and_its_way_out() -> None:
+    page = (ROOT / "docs" / "plan.md").read_text()
+    table = page.partition("## Problems")[2].partition("\n\n**")[0]
+    rows = {row[0]: row for line in table.splitlines() if len(row := re.split(r" *(?<!\\)\| *", line.strip("| "))) == 3}
+
+    assert set(rows) - {"problem", "---"} == {kind.value for kind in ProblemKind}
+    assert all(len(cell) > 1 for row in rows.values() for cell in row)
+
+
+def test_every_key_of_the_plan_s_json_is_told() -> None:
+    plan = plan_restart(at(40, 60), running(live((0, 100), (0, 100)), at(40, 60)))
+    table = (ROOT / "docs" / "plan.md").read_text().partition("## As JSON")[2]
+    given = plan_json(plan)
+
+    assert set(re.findall(r"`(\w+)`", table)) >= {*given, *given["rows"][0], "markdown"}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES], ids=lambda page: page.name)
