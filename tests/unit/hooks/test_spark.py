@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.pipeline import StopLadder, StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.operations.keeping import local_jars
@@ -95,6 +95,91 @@ class TestModes:
         else:
             with pytest.raises(ModeUnsupported, match=r"Airflow's executor.*run this DAG with LocalExecutor"):
                 SparkJobHook(pipeline).check(SQLITE)
+
+
+RM = "yarn_resourcemanager_webapp_address"
+
+
+def untouched(pipeline: StreamingPipeline, ladder: StopLadder) -> StreamingPipeline:
+    return replace(pipeline, tracked=False, offsets_in=("checkpoint",), store_conn_id="", stop=ladder)
+
+
+class TestYarn:
+    @pytest.mark.parametrize(
+        ("why", "host", "extra", "address"),
+        [
+            ("as Hadoop's own setting has it", "yarn", {RM: "rm.example:8088"}, "http://rm.example:8088"),
+            ("as a URL", "yarn", {RM: " https://rm.example:8090/ "}, "https://rm.example:8090"),
+            ("nobody says it", "yarn", {}, ""),
+            ("it runs elsewhere", "local[2]", {RM: "rm.example:8088"}, ""),
+        ],
+    )
+    def test_where_the_resource_manager_answers(
+        self, why: str, host: str, extra: dict[str, str], address: str, pipeline: StreamingPipeline, connect: Connect
+    ) -> None:
+        connect("spark_default", "spark", host=host, extra=extra)
+
+        assert SparkJobHook(pipeline).resource_manager == address
+
+    def test_cluster_mode_is_taken_of_an_untouched_job_that_yarn_stops(
+        self, pipeline: StreamingPipeline, connect: Connect, tmp_path: Path
+    ) -> None:
+        connect("spark_default", "spark", host="yarn", extra={RM: "rm.example:8088", "deploy-mode": "cluster"})
+        spark = SparkJobHook(untouched(pipeline, StopLadder(cluster_timeout_s=60)))
+
+        spark.check(SQLITE)
+
+        argv = spark.command({}, log_dir=tmp_path)
+        assert argv[argv.index("--deploy-mode") + 1] == "cluster"
+        assert "spark.yarn.maxAppAttempts=1" in argv, "a second try would start in the middle of the epoch"
+
+    @pytest.mark.parametrize(
+        ("why", "extra", "ladder", "error", "words"),
+        [
+            (
+                "nobody knows whom to ask",
+                {},
+                StopLadder(cluster_timeout_s=60),
+                InputRefused,
+                "stop.cluster_timeout_s .* with master 'yarn'.*add the extra yarn_resourcemanager_webapp_address",
+            ),
+            (
+                "nobody could see what outlives spark-submit",
+                {"deploy-mode": "cluster"},
+                StopLadder(marker="/stop"),
+                ModeUnsupported,
+                "deploy mode 'cluster'",
+            ),
+            (
+                "SIGTERM reaches spark-submit, and not the driver",
+                {RM: "rm.example:8088", "deploy-mode": "cluster"},
+                StopLadder(signal_timeout_s=60, cluster_timeout_s=60),
+                ModeUnsupported,
+                "a signal reaches spark-submit, and not the driver",
+            ),
+            (
+                "SIGKILL neither",
+                {RM: "rm.example:8088", "deploy-mode": "cluster"},
+                StopLadder(kill_timeout_s=60, cluster_timeout_s=60),
+                ModeUnsupported,
+                "a signal reaches spark-submit, and not the driver",
+            ),
+        ],
+    )
+    def test_a_ladder_that_could_not_stop_it_is_refused(
+        self,
+        why: str,
+        extra: dict[str, str],
+        ladder: StopLadder,
+        error: type[InputRefused],
+        words: str,
+        pipeline: StreamingPipeline,
+        connect: Connect,
+    ) -> None:
+        connect("spark_default", "spark", host="yarn", extra=extra)
+
+        with pytest.raises(error, match=words):
+            SparkJobHook(untouched(pipeline, ladder)).check(SQLITE)
 
 
 class TestFiles:
