@@ -240,7 +240,8 @@ class AsOf:
 class AtTimestamp:
     """The first record of a time or later, by Kafka's record time, which producers may set.
 
-    A partition without such a record starts at its end, which skips what was not read yet.
+    A partition without such a record starts at its end, which skips what was not read yet. One that the pipeline never
+    read, of a topic that it reads, starts at 0.
     """
 
     time_ms: int
@@ -327,10 +328,14 @@ def _with_new(position: Position, live: LiveTopics, by: StartSelector, note: str
 
 def _at_time(time_ms: int, by: StartSelector, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
     found = sources.offsets_at(time_ms)
+    # Nobody knows when a partition was made, and its records may have earlier times: one that was never read is new.
+    new = set(_with_new(sources.stands, seen.live, by)) - set(sources.stands)
     chosen = {}
     for partition, live in seen.live.partitions.items():
         offset = found.get(partition)
-        if offset is None:
+        if partition in new:
+            chosen[partition] = Chosen(0, by)
+        elif offset is None:
             note = f"no record at or after {moment_text(time_ms)}: its end" if live.end else ""
             chosen[partition] = Chosen(live.end, by, note)
         elif 0 < offset == live.begin:

@@ -6,6 +6,7 @@ go wrong, or the first proves nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.pipeline import Subscription
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from tests.e2e.lab import Lab, wait_for
@@ -64,6 +66,33 @@ def test_reposition_over_growth_with_eyes_shut_replays_unannounced(lab: Lab, bli
     except AirflowFailException:
         return  # refused: stored partitions that are not to be seen
     assert lab.read_again > plan["replay"]
+
+
+def test_going_back_in_time_over_growth_reads_what_was_made_since_from_0(lab: Lab) -> None:
+    """By our history and by Kafka's record times. The fallback would skip what is new, and is not asked for it."""
+    lab.produce(100, 0, 1, 2)
+    lab.maintain()
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    then_ms = time.time_ns() // 1_000_000
+    wait_for(lambda: time.time_ns() // 1_000_000 > then_ms, "the next millisecond")
+    lab.grow(4)
+    lab.produce(50, 0, 1, 2, 3)
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    then = moment_text(then_ms)
+    at_rest = {"0": 100, "1": 100, "2": 100, "3": 0}
+
+    by_records = lab.plan(lab.operation(), f"timestamp:{then}")
+    back = lab.maintain(f"as-of:{then} | latest")
+    lab.produce(10, 0, 1, 2, 3)
+    lab.wait_until_read()
+
+    assert by_records["start"] == back["plan"]["start"] == {lab.topic: at_rest}
+    assert by_records["replay"] == back["plan"]["replay"] == 4 * 50
+    assert lab.lost == set()
+    assert lab.read_again == back["plan"]["replay"]
+    assert lab.audit()["unexplained"] == 0
 
 
 def old_job_and_growth(make_lab: Callable[..., Lab], hbase_url: str) -> Lab:
