@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from pathlib import Path
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import SparkJob
 from airflow_provider_offsets.errors import InputRefused, RollbackRefused
+
+VERSION = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,8 @@ def _wrong(folder: Path, file: KeptFile) -> str:
 
 def _read(folder: Path, version: str) -> KeptVersion:
     file = folder / f"{version}.json"
+    if not VERSION.fullmatch(version):
+        raise _refused(version, f"{version!r} is no digest", folder)
     try:
         kept = codec.loads(KeptVersion, file.read_text())
     except FileNotFoundError as error:

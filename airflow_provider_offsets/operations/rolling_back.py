@@ -33,6 +33,14 @@ STOPPED = "The job is stopped."
 
 
 @dataclass(frozen=True)
+class Launcher:
+    """How the job of a pipeline is launched: two of ``submit_job``'s arguments."""
+
+    build_command: BuildCommand
+    resource_manager: str = ""
+
+
+@dataclass(frozen=True)
 class Target:
     """What a rollback goes back to."""
 
@@ -78,7 +86,7 @@ class Rollback:
 
 def roll_back(
     world: World,
-    command_of: Callable[[StreamingPipeline], BuildCommand],
+    launcher_of: Callable[[StreamingPipeline], Launcher],
     secrets: Secrets,
     *,
     reason: str,
@@ -89,7 +97,7 @@ def roll_back(
     Safe to repeat, and to kill anywhere: what is done is recorded under the rollback's own operation. Whether it can be
     done is found out before anything is stopped.
 
-    :param command_of: gives what builds the command line of a pipeline, or refuses it.
+    :param launcher_of: gives how a pipeline's job is launched, or refuses it.
     :raises RollbackRefused: the version or the position of before cannot be brought back, or the operation started
         nothing that could be undone. The message says whether the job is stopped.
     :raises Fenced: another operation has the word.
@@ -104,12 +112,14 @@ def roll_back(
     for is_last_try in (False, True):
         target = find_target(world, back.operation)
         old = _with_version(back, target)
-        build_command = command_of(old.pipeline)
+        launcher = launcher_of(old.pipeline)
         plan = None if is_last_try else _begun_plan(old)
         try:
             plan = plan or _stop_and_plan(old, target, reason, say)
             applied = apply_plan(old, plan)
-            started = submit_job(old, applied, build_command, secrets, say=say)
+            started = submit_job(
+                old, applied, launcher.build_command, secrets, resource_manager=launcher.resource_manager, say=say
+            )
             return _record(old, target, plan, started)
         except (Fenced, WorldChanged) as changed:
             # A driver that the operation had launched may come to its claim late: then it is that one's turn to stop.

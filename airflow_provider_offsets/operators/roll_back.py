@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ from airflow_provider_offsets.errors import RolledBack
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.judging import why_unhealthy
-from airflow_provider_offsets.operations.rolling_back import Rollback, roll_back
-from airflow_provider_offsets.operations.submitting import BuildCommand
+from airflow_provider_offsets.operations.rolling_back import Launcher, Rollback, roll_back
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -41,12 +39,13 @@ class RollBackOperator(PipelineOperator):
         self.log.info("Rolling back operation %r: %s", self.operation, why)
         secrets = driver_secrets(self.pipeline)
 
-        def command_of(pipeline: StreamingPipeline) -> BuildCommand:
+        def launcher_of(pipeline: StreamingPipeline) -> Launcher:
             spark = SparkJobHook(pipeline)
             spark.check(secrets.store_url)
-            return lambda conf: _command(spark, conf, pipeline)
+            folder = Path(pipeline.job.folder_for_logs)
+            return Launcher(lambda conf: spark.command(conf, log_dir=folder), spark.resource_manager)
 
-        done = roll_back(world, command_of, secrets, reason=why, say=self.log.info)
+        done = roll_back(world, launcher_of, secrets, reason=why, say=self.log.info)
         self.log.info("%s\n%s", _what_runs(done), _not_undone(done))
         if self.fails:
             raise RolledBack(
@@ -55,10 +54,6 @@ class RollBackOperator(PipelineOperator):
                 do=f"mend the new version (its epochs: {list(done.undone) or 'none'}). {_not_undone(done)}",
             )
         return {"why": why, **codec.plain(done)}
-
-
-def _command(spark: SparkJobHook, conf: Mapping[str, str], pipeline: StreamingPipeline) -> list[str]:
-    return spark.command(conf, log_dir=Path(pipeline.job.folder_for_logs))
 
 
 def _what_runs(done: Rollback) -> str:

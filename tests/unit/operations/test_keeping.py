@@ -129,3 +129,12 @@ def test_a_program_that_is_elsewhere_is_named_and_not_kept(job: SparkJob) -> Non
 def test_a_pattern_without_a_jar_is_refused(job: SparkJob, tmp_path: Path) -> None:
     with pytest.raises(InputRefused, match="is not there"):
         keep_version(replace(job, jars=f"{tmp_path}/none-*.jar"))
+
+
+def test_a_version_is_a_digest_and_never_a_path(job: SparkJob, tmp_path: Path) -> None:
+    version = keep_version(job).digest
+    record = tmp_path / "checkpoint.logs" / "applications" / f"{version}.json"
+    record.rename(tmp_path / "elsewhere.json")
+
+    with pytest.raises(RollbackRefused, match="is no digest"):
+        restored_job(job, "../../elsewhere")

@@ -17,8 +17,7 @@ from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.rolling_back import Output, Rollback, roll_back, why_no_way_back
-from airflow_provider_offsets.operations.submitting import BuildCommand
+from airflow_provider_offsets.operations.rolling_back import Launcher, Output, Rollback, roll_back, why_no_way_back
 from tests.unit.operations import steps
 from tests.unit.operations.lab import SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install
 from tests.unit.operations.test_crash import anonymous, checkpoints
@@ -75,10 +74,10 @@ def fail(lab: Lab) -> None:
 
 
 def undo(lab: Lab, operation: str = "op") -> Rollback:
-    def command_of(pipeline: StreamingPipeline) -> BuildCommand:
-        return lambda conf: [Path(pipeline.job.application).read_text(), *lab.command(conf)]
+    def launcher_of(pipeline: StreamingPipeline) -> Launcher:
+        return Launcher(lambda conf: [Path(pipeline.job.application).read_text(), *lab.command(conf)])
 
-    return roll_back(lab.world(operation), command_of, SECRETS, reason="unhealthy")
+    return roll_back(lab.world(operation), launcher_of, SECRETS, reason="unhealthy")
 
 
 def ran(lab: Lab) -> str:
