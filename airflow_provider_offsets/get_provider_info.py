@@ -7,6 +7,8 @@ from typing import Any
 NAME = "airflow-provider-offsets"
 """Must equal the distribution's name: Airflow raises for all providers if it does not."""
 
+OPERATORS = ("snapshot", "plan", "approve", "stop", "apply", "submit", "watch", "roll_back", "recover", "audit")
+
 
 def get_provider_info() -> dict[str, Any]:
     """Give the provider's description, its modules and its connection type with the form as data."""
@@ -15,9 +17,7 @@ def get_provider_info() -> dict[str, Any]:
         "name": "Offsets",
         "description": "Leakproof Kafka to Spark streaming: snapshot, stop, plan, resubmit, audit.",
         "integrations": [{"integration-name": "Offsets", "external-doc-url": "", "tags": ["software"]}],
-        "operators": [
-            _modules("operators", ("snapshot", "plan", "approve", "stop", "apply", "submit", "recover", "audit"))
-        ],
+        "operators": [_modules("operators", OPERATORS)],
         "sensors": [_modules("sensors", ("streaming_job", "job_died", "offsets_reached", "retention_runway"))],
         "hooks": [_modules("hooks", ("kafka", "offsets", "positions", "spark", "world"))],
         "triggers": [_modules("triggers", ("streaming_job", "retention_runway"))],
