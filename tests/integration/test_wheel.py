@@ -127,5 +127,9 @@ def test_the_dags_of_this_repository_import(environment: Path, airflow: dict[str
     found = json.loads(said.splitlines()[-1])
 
     assert found["errors"] == {}
-    assert found["dags"] == ["maintenance__archive_flights", "maintenance__delay_alerts"]
+    assert found["dags"] == [
+        f"{kind}__{pipeline}"
+        for kind in ("maintenance", "recovery", "rehearsal", "reprocess")
+        for pipeline in ("archive_flights", "delay_alerts")
+    ]
     assert found["file"].startswith(str(environment)), "the test of the test: it is the wheel that was imported"
