@@ -16,6 +16,7 @@ from airflow_provider_offsets.core.epoch import BegunBatch, Claim, Ended, Epoch,
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.plan import RestartForm, RestartPlan
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
+from airflow_provider_offsets.core.replay import Replayed, ReplayPlan, Shard
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 
 counts = st.integers(0, 2**53)
@@ -39,7 +40,10 @@ STORED = [
     Observation,
     Operation,
     Position,
+    ReplayPlan,
+    Replayed,
     RestartPlan,
+    Shard,
     Snapshot,
     StopRequest,
 ]

@@ -1,0 +1,122 @@
+"""A bounded replay of one data interval: what is read, in which shards, and what the drivers say they have read.
+
+Counts are of offsets. On plain topics that is records; where a topic has offsets without a record (compacted, or with
+transactions) it is an upper bound, and the plan says of which topics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_provider_offsets.core.plan import Problem
+from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one Spark job of a replay reads: at most one range of each partition, none of them empty."""
+
+    number: int
+    """From 0, in the order of the ranges."""
+    ranges: tuple[OffsetRange, ...]
+
+    @property
+    def record_count(self) -> int:
+        """How many offsets its ranges hold."""
+        return sum(each.count for each in self.ranges)
+
+
+@dataclass(frozen=True)
+class OpenBoundary:
+    """A partition with no record at or after the end of the interval when that boundary was frozen: it was closed at
+    the end of the log, and what is written there later belongs to the next interval, whatever its time."""
+
+    topic: str
+    partition: int
+    closed_at: int
+
+
+@dataclass(frozen=True)
+class ReplayPlan:
+    """What a replay of one data interval reads. Pure data; recorded under its operation before anything is read."""
+
+    pipeline: str
+    operation: str
+    run_id: str
+    """What sinks are given: another one for each attempt at the interval, the same for all tries of an attempt."""
+    interval_start_ms: int
+    interval_end_ms: int
+    begin: Position
+    """The frozen boundary at the start of the interval."""
+    end: Position
+    """The frozen boundary at its end."""
+    shards: tuple[Shard, ...]
+    application: str
+    """The program that replays: the pipeline's own, or another version in its folder."""
+    application_version: str
+    """The digest of that program and its command."""
+    open_boundaries: tuple[OpenBoundary, ...] = ()
+    upper_bounds: tuple[str, ...] = ()
+    """The topics whose counts are upper bounds: they have offsets without a record."""
+    deleted: tuple[OffsetRange, ...] = ()
+    """Of the interval, and deleted by retention before it was read: accepted by name, or a problem."""
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader of the plan should know, and what does not speak against it."""
+
+    @property
+    def records_expected(self) -> int:
+        """How many records the shards read; at most, if not :attr:`is_exact`."""
+        return sum(shard.record_count for shard in self.shards)
+
+    @property
+    def is_exact(self) -> bool:
+        """Say whether the counts are of records, and no upper bounds."""
+        return not self.upper_bounds
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What the driver of one shard has read, recorded once its output is finished."""
+
+    run_id: str
+    shard: int
+    ranges: tuple[OffsetRange, ...]
+    """What it has finished: all ranges of its shard."""
+    records_read: int
+    records_expected: int
+    application_version: str = ""
+    log: str = ""
+    """The path of the driver's log."""
+    elapsed_ms: int = 0
+    """How long the program ran, Spark's start left out."""
+
+
+def replay_run_id(operation: str, application_version: str, attempt: int) -> str:
+    """Give the run id of one attempt: it names the operation, the program and the attempt, for people
+    and sinks alike."""
+    return f"{operation}#{application_version[:12]}#{attempt}"
+
+
+def cut_shards(begin: Position, end: Position, *, records_per_shard: int, max_shards: int) -> tuple[Shard, ...]:
+    """Give shards of equal size, to one record, that tile ``[begin, end)``.
+
+    One pass over the partitions, and at most one range more for each shard: a partition is cut where a shard is full.
+    Shards grow beyond ``records_per_shard`` rather than in number beyond ``max_shards``.
+    """
+    ranges = [each for each in ranges_between(begin, end) if each.count]
+    total = sum(each.count for each in ranges)
+    count = min(max_shards, -(-total // records_per_shard))
+    shards: list[list[OffsetRange]] = [[] for _ in range(count)]
+    number, room = -1, 0
+    for each in ranges:
+        at = each.start
+        while at < each.end:
+            if not room:
+                number += 1
+                room = total // count + (number < total % count)
+            until = min(each.end, at + room)
+            shards[number].append(OffsetRange(each.topic, each.partition, at, until))
+            room -= until - at
+            at = until
+    return tuple(Shard(number, tuple(of_shard)) for number, of_shard in enumerate(shards))
