@@ -14,8 +14,8 @@ from airflow_provider_offsets.sensors import JobDiedSensor
 
 DOC = """### Recovery of `{name}`
 
-Waits in the triggerer until the job is dead – its driver said so, or its process was seen to be gone; unknown is not
-dead – and starts it again where it stands. A job that somebody asked to stop is left alone.
+Waits in the triggerer until the job is dead – its driver said so, or its process was seen to be gone, from here or from
+the worker; unknown is not dead – and starts it again where it stands. A job that somebody asked to stop is left alone.
 
 `await_death → begin_recovery → snapshot_at_rest → replan → apply → submit → audit`
 

@@ -47,7 +47,9 @@ def this_process() -> ProcessIdentity:
 def is_alive(process: ProcessIdentity) -> bool | None:
     """Say whether a process lives; None if it is on another machine and cannot be seen from here.
 
-    A reboot ends every process of the boot before it.
+    A reboot ends every process of the boot before it, and the restart of a container every process of the one before:
+    pids count from 1 again there, but no process has the start of an earlier one. A container has to keep its host name
+    over restarts, and no second one may have it at the same time.
     """
     if process.host != socket.gethostname():
         return None
@@ -93,10 +95,15 @@ def signal_session(leader: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def _session(leader: ProcessIdentity) -> dict[int, int]:
-    """The processes of a session, as pid and start; none if its number is another's by now."""
-    found = _stat(leader.pid)
+    """The processes of a session, as pid and start; none if its number is another's by now.
+
+    Linux gives no pid away whose session still has members, but a container that is started again counts from 1: what
+    started before its first process was of the one before, and ended with that.
+    """
+    found, first = _stat(leader.pid), _stat(1)
     given_away = found is not None and found.start_ticks != leader.start_ticks
-    if leader.host != socket.gethostname() or leader.boot_id != _boot_id() or given_away:
+    of_earlier_container = first is not None and leader.start_ticks < first.start_ticks
+    if leader.host != socket.gethostname() or leader.boot_id != _boot_id() or given_away or of_earlier_container:
         return {}
     seen = {int(each): _stat(int(each)) for each in os.listdir("/proc") if each.isdigit()}
     return {

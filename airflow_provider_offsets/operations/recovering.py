@@ -9,12 +9,15 @@ from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.watching import JobLook, JobState, look
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
 
 RECOVERY = "recovery/"
 TRIES, GIVEN_UP = "tries", "given up"
 DEATHS = (EndedHow.DIED, EndedHow.FAILED)
+SILENT_S = 10.0
+"""Silence of this length at least: several heartbeats."""
 
 
 def recovery_of(epoch: int) -> str:
@@ -42,11 +45,16 @@ def find_death(control: Control, *, at_ms: int) -> Death | None:
     if epoch is None:
         return None
     ended = end_if_over(control, epoch, at_ms=at_ms)
-    if ended is None or ended.how not in DEATHS or control.stop_request(epoch.number) is not None:
-        return None
-    if control.step(recovery_of(epoch.number), GIVEN_UP, str) is not None:
+    if ended is None or ended.how not in DEATHS or _is_in_other_hands(control, epoch.number):
         return None
     return Death(epoch.number, ended.how.value, ended.message)
+
+
+def _is_in_other_hands(control: Control, epoch: int) -> bool:
+    """Of whoever asked it to stop, or of a person after it was given up."""
+    if control.stop_request(epoch) is not None:
+        return True
+    return control.step(recovery_of(epoch), GIVEN_UP, str) is not None
 
 
 class DeathWatch:
@@ -68,6 +76,28 @@ class DeathWatch:
         if self._first is None or self._first[0].epoch != death.epoch:
             self._first = (death, time.monotonic())
         return death if time.monotonic() >= self._first[1] + self._confirm_s else None
+
+
+class SilenceWatch:
+    """Looks again and again, until a job whose process cannot be seen from here gave no sign of life for so long.
+
+    Silence is no death: it asks for a look from the machine of the driver, whose process is seen there.
+    """
+
+    def __init__(self, silent_s: float) -> None:
+        self._silent_s = max(silent_s, SILENT_S)
+        self._seen: JobLook | None = None
+        self._since: float | None = None
+
+    def look(self, control: Control) -> bool:
+        """Look once; say whether it has been silent for so long."""
+        self._seen = look(control, self._seen)
+        if self._seen.state is not JobState.UNKNOWN or _is_in_other_hands(control, self._seen.epoch):
+            self._since = None
+            return False
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        return now >= self._since + self._silent_s
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.hooks.offsets import embedded_url, store_url
-from airflow_provider_offsets.operations.recovering import DeathWatch
+from airflow_provider_offsets.operations.recovering import DeathWatch, SilenceWatch
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
 from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, look
 from airflow_provider_offsets.runtime.insist import insist
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_offsets.stores.protocols import OffsetStore
 
 POLL_S = 0.5
+SILENT = "silent"
+"""The event of a job that this triggerer cannot see, and that gives no sign of life."""
 PATIENCE_S = 60.0
 """How long a store that does not answer is asked again."""
 
@@ -139,7 +141,7 @@ class JobStateTrigger(StoreTrigger):
 
 
 class JobDiedTrigger(StoreTrigger):
-    """Fires when a job was seen dead for ``confirm_s``.
+    """Fires when a job was seen dead for ``confirm_s``, or was silent for as long where it cannot be seen from here.
 
     :param confirm_s: so long the same epoch has to be seen dead, by this machine's own clock.
     """
@@ -147,16 +149,19 @@ class JobDiedTrigger(StoreTrigger):
     def __init__(self, *, confirm_s: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.confirm_s = confirm_s
-        self._seen = DeathWatch(confirm_s)
+        self._seen, self._silence = DeathWatch(confirm_s), SilenceWatch(confirm_s)
 
     def arguments(self) -> dict[str, Any]:
         """Give the constructor's arguments as JSON values."""
         return {**super().arguments(), "confirm_s": self.confirm_s}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Give the epoch that is dead, and how it died."""
-        death = self._seen.look(Control(store, self.pipeline))
-        return None if death is None else {"status": "reached", **asdict(death)}
+        """Give the epoch that is dead, and how it died; or that somebody has to look from elsewhere."""
+        control = Control(store, self.pipeline)
+        death = self._seen.look(control)
+        if death is not None:
+            return {"status": "reached", **asdict(death)}
+        return {"status": SILENT} if self._silence.look(control) else None
 
 
 class OffsetsReachedTrigger(StoreTrigger):

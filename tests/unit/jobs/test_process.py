@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_offsets.core.epoch import ProcessIdentity
+from airflow_provider_offsets.jobs import process
 from airflow_provider_offsets.jobs.detached import Launch, launch
 from airflow_provider_offsets.jobs.process import (
     identify,
@@ -189,6 +190,24 @@ class TestSession:
         assert signal_leader(stranger, signal.SIGKILL) is False
         assert signal_session(stranger, signal.SIGKILL) is False
         assert leader.poll() is None
+
+    def test_a_session_of_the_same_number_in_a_container_that_was_started_again_is_left_alone(
+        self, leader: subprocess.Popen[bytes], helper: ProcessIdentity, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Pids count from 1 again there, so the number comes back, and its leader may have left something too."""
+        known = self.known(leader)
+        before = replace(known, start_ticks=known.start_ticks - 1)
+        leader.kill()
+        leader.wait()
+        assert is_session_alive(before) is True, "the test of the test: without a restart this is what it left"
+        stat = process._stat
+        first = process._Stat(session=1, start_ticks=known.start_ticks)
+        monkeypatch.setattr(process, "_stat", lambda pid: first if pid == 1 else stat(pid))
+
+        assert is_session_alive(before) is False
+        assert signal_session(before, signal.SIGKILL) is False
+        assert is_session_alive(known) is True
+        assert is_alive(helper) is True
 
 
 class TestLaunch:

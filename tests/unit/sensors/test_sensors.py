@@ -106,6 +106,23 @@ class TestJobDied:
 
         assert (found["epoch"], found["how"]) == (1, "died")
 
+    def test_of_a_silent_job_that_the_triggerer_cannot_see_the_task_sees_the_death(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+
+        found = JobDiedSensor(task_id="wait", pipeline=lab.pipeline).execute_complete({}, {"status": "silent"})
+
+        assert (found["epoch"], found["how"]) == (1, "died")
+
+    def test_silence_alone_is_no_death(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        with pytest.raises(TaskDeferred) as deferred:
+            JobDiedSensor(task_id="wait", pipeline=lab.pipeline).execute_complete({}, {"status": "silent"})
+
+        assert isinstance(deferred.value.trigger, JobDiedTrigger)
+        assert lab.control.ended(1) is None
+
 
 class TestOffsetsReached:
     def test_it_sees_when_the_goal_is_reached(self, lab: Lab) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat
+from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat, StopRequest
 from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
 from airflow_provider_offsets.operations import recovering
 from airflow_provider_offsets.runtime import insist
@@ -208,6 +208,30 @@ class TestJobDied:
                 steps.start(lab, operation="retried")
 
         lab.clock.on_tick = somebody_tries_again
+
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, timeout_s=100))["status"] == "timeout"
+
+    def test_a_job_that_cannot_be_seen_from_here_is_silent_after_a_while(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps.start(lab)
+        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
+        beats = iter(range(2, 1_000))
+
+        def beats_for_a_while() -> None:
+            if lab.clock.now < 1_050:
+                lab.control.beat(1, Heartbeat(next(beats), DriverState.PROCESSING, 1))
+
+        lab.clock.on_tick = beats_for_a_while
+
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, timeout_s=100)) == {"status": "silent"}
+        assert lab.clock.now >= 1_080, "30 s after the last beat"
+        assert lab.control.ended(1) is None, "silence is no death"
+
+    def test_one_that_somebody_asked_to_stop_wakes_nobody(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps.start(lab)
+        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
+        lab.control.request_stop(1, StopRequest("maintenance", "upgrade", 1))
 
         assert fire(JobDiedTrigger(**WHERE, confirm_s=30, timeout_s=100))["status"] == "timeout"
 
