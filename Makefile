@@ -19,8 +19,8 @@ help:  ## show this help
 venv:  ## make .venv, or bring it up to date
 	@$(PYTHON3) -m stack venv
 
-jars:  ## fetch the jars of Spark's Kafka connector, and build jobs/dstream with its own Spark
-	@$(PYTHON3) -m stack jars spark dstream
+jars:  ## fetch Spark's Kafka connector and PostgreSQL, and build jobs/dstream with its own Spark
+	@$(PYTHON3) -m stack jars spark postgres dstream
 
 up:  ## start SERVERS and wait until they answer
 	@$(PYTHON3) -m stack up $(SERVERS) --store $(STORE)

@@ -17,6 +17,7 @@ _POMS = {
     "hbase": POMS / "hbase.xml",
     "hdfs": POMS / "hdfs.xml",
     "yarn": POMS / "yarn.xml",
+    "postgres": POMS / "postgres.xml",
     "spark": POMS / "spark-connector.xml",
     "dstream": ROOT / "jobs" / "dstream" / "pom.xml",
 }
@@ -27,8 +28,9 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencie
 
 
 def jars(name: str = "spark") -> list[Path]:
-    """The jars of ``kafka``, ``hbase``, ``hdfs``, ``spark`` (what Spark's Kafka connector needs beside a pip pyspark)
-    or ``dstream`` (a whole Spark 3.5 with what the job needs; the job's own jar is ``stack.dstream.JAR``)."""
+    """The jars of ``kafka``, ``hbase``, ``hdfs``, ``spark`` (what Spark's Kafka connector needs beside a pip pyspark),
+    ``dstream`` (a whole Spark 3.5 with what the job needs; the job's own jar is ``stack.dstream.JAR``) or ``postgres``
+    (one, which holds an archive of PostgreSQL's programs)."""
     return sorted((JARS / name).glob("*.jar"))
 
 
