@@ -145,6 +145,14 @@ def test_the_pipelines_that_are_shown_are_read(page: str, tmp_path: Path) -> Non
     assert load_pipelines(tmp_path / "pipelines.yaml")["orders"].job.checkpoint == "/data/checkpoints/orders"
 
 
+@pytest.mark.parametrize("page", ["docs/untouched.md", "docs/dstream.md", "docs/dstream-0-8.md"])
+def test_the_untouched_pipelines_that_are_shown_are_read(page: str, tmp_path: Path) -> None:
+    [shown] = pipelines_of(page)
+    (tmp_path / "pipelines.yaml").write_text(shown)
+
+    assert [each.tracked for each in load_pipelines(tmp_path / "pipelines.yaml").values()][:1] == [False]
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md"])
 def test_the_dag_files_that_are_shown_make_a_dag(page: str, tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(pipelines_of("README.md")[0])
