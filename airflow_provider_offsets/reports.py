@@ -28,6 +28,10 @@ UNTOUCHED = (
     " at a time through this provider; nothing is lost. Lacks: no fence against a copy that is started by hand; a stop"
     " may cut off a batch, which is read again; no history, so the audit goes by epochs."
 )
+BY_EPOCHS = (
+    "By epochs and the snapshots at rest: an untouched job keeps no history, so its single batches, and the interval of"
+    " a backfill, cannot be audited."
+)
 AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "explanation")
 
 
@@ -144,8 +148,10 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
         )
         for each in report.discontinuities
     ]
+    counted = f"{report.batches:,} {'epochs' if report.by_epochs else 'batches'}"
     lines = [
-        f"Audit of {report.pipeline}: {report.batches:,} batches, {report.records:,} records read.",
+        f"Audit of {report.pipeline}: {counted}, {report.records:,} records read.",
+        *([BY_EPOCHS] if report.by_epochs else []),
         _table(("topic", "partition", "from", "to", "batches"), partitions, style),
         _table(AUDIT_HEADERS, found, style) if found else "Every range begins where the one before it ends.",
         f"lost={report.lost} replayed={report.replayed} skipped={report.skipped}"

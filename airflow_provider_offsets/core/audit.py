@@ -68,6 +68,8 @@ class AuditReport:
     """Offsets read, counted as often as they were read."""
     deck_rows: int = 0
     """Rows that tell no start (written by a job without this provider): taken as they are."""
+    by_epochs: bool = False
+    """Whether it goes by epochs, each as one batch: an untouched job keeps no history that could tell its batches."""
 
     @property
     def lost(self) -> int:

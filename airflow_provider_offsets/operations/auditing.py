@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from airflow_provider_offsets.core.audit import AuditReport, audit
@@ -56,7 +57,7 @@ def audit_epochs(world: World, epochs: list[Epoch]) -> AuditReport:
         if (rest := _snapshot_at_rest(world, later)) is not None
         and (again := read_again(rest.seen.in_flight, later.claim.start, end))
     }
-    return audit(world.pipeline.name, batches, epochs, cut_off=cut_off)
+    return replace(audit(world.pipeline.name, batches, epochs, cut_off=cut_off), by_epochs=True)
 
 
 def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:

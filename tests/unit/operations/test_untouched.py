@@ -22,6 +22,7 @@ from airflow_provider_offsets.errors import CheckpointError, DriverSilent, PlanR
 from airflow_provider_offsets.operations import applying, stopping
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.stopping import StopResult
+from airflow_provider_offsets.reports import audit_report
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from tests.unit.operations.lab import Lab, install
 from tests.unit.operations.steps import apply, plan, start, stop, submit
@@ -93,6 +94,18 @@ def test_a_rewind_is_announced_and_explained(lab: Lab) -> None:
     read(lab)
     report = audited(lab)
     assert (report.lost, report.replayed, report.unexplained) == (0, 60, ())
+
+
+def test_an_audit_without_a_history_says_what_it_goes_by(lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+    submit(lab, apply(lab, operation="second"), "second")
+
+    shown = audit_report(audited(lab))
+
+    assert shown.startswith("Audit of delay_alerts: 2 epochs, 200 records read.")
+    assert "keeps no history, so its single batches, and the interval of a backfill, cannot be audited" in shown
 
 
 def test_a_marker_ends_it_and_is_gone_before_the_next_start(lab: Lab) -> None:
