@@ -86,12 +86,25 @@ def start() -> None:
     properties.write_text(
         PROPERTIES.format(host=HOST, broker=broker, controller=controller, data=DATA), encoding="utf-8"
     )
-    java = [needs.java(), "-Xmx1g", "-cp", f"{maven.fetch(NAME)}/*", *_LOGGING]
     if not (DATA / "meta.properties").exists():
-        _format(java, properties)
+        _format(properties)
     entry: state.Entry = {"bootstrap_servers": f"{HOST}:{broker}"}
-    server.launch(NAME, [*java, "kafka.Kafka", str(properties)], entry, cwd=HOME)
+    server.launch(NAME, broker_command(properties), entry, cwd=HOME)
     server.wait(NAME, entry, lambda: answers(entry), limit=server.LIMIT)
+
+
+def broker_command(properties: Path) -> list[str]:
+    """The command that runs a broker."""
+    return [*_java(), "kafka.Kafka", str(properties)]
+
+
+def format_command(properties: Path) -> list[str]:
+    """The command that makes the folder of a broker, with a new cluster id."""
+    return [*_java(), "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)]
+
+
+def _java() -> list[str]:
+    return [needs.java(), "-Xmx1g", "-cp", f"{maven.fetch(NAME)}/*", *_LOGGING]
 
 
 _LOGGING = [
@@ -100,12 +113,12 @@ _LOGGING = [
 ]
 
 
-def _format(java: list[str], properties: Path) -> None:
+def _format(properties: Path) -> None:
     shutil.rmtree(DATA, ignore_errors=True)
     log = log_of("kafka-format")
     log.parent.mkdir(parents=True, exist_ok=True)
-    argv = [*java, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)]
     with log.open("wb") as out:
+        argv = format_command(properties)
         ended = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)
     if ended.returncode != 0:
         raise Problem(f"formatting {shown(DATA)} failed", do=f"read {shown(log)}", detail=last_lines(log))

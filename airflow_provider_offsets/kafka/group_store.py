@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, TopicCollection
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 
-# The package re-exports it without saying so in the form that mypy asks for.
-from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
+# The package re-exports them without saying so in the form that mypy asks for.
+from confluent_kafka.admin import AclOperation, ConfigResource  # type: ignore[attr-defined]
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.live import LivePartition
@@ -123,6 +123,7 @@ class KafkaGroupStore:
             self._require_empty(stream.group_id)
             rules.is_to_be_written(stored, position, expected)
             _require_within(live, position)
+            self._require_leave(stream)
             request = [_asked(each, end, commits.get(each), live) for each, end in position.items()]
             try:
                 self._alter(stream.group_id, request)
@@ -177,6 +178,23 @@ class KafkaGroupStore:
             members = ", ".join(f"{each.client_id} at {each.host}" for each in group.members[:5]) or "none named"
             raise _in_use(group_id, f"is in state {group.state.name} (members: {members})")
 
+    def _require_leave(self, stream: Stream) -> None:
+        """Of topics of which this user may not write one, the broker would write the others: half a position."""
+        if len(stream.topics) < 2:
+            return
+        asked = TopicCollection(list(stream.topics))
+        answers = self._calls.ask(
+            lambda timeout: self._calls.admin.describe_topics(
+                asked, include_authorized_operations=True, request_timeout=timeout
+            ),
+            self._calls.deadline(),
+        )
+        for name, topic in answers.items():
+            if isinstance(topic, KafkaException):
+                raise self._calls.refusal(topic, f"topic {name!r}")
+            if topic.authorized_operations is not None and AclOperation.READ not in topic.authorized_operations:
+                raise _denied(stream, f"there is no READ on topic {name!r}; nothing was written")
+
     def _alter(self, group_id: str, request: list[Asked]) -> None:
         answer = self._calls.ask(
             lambda timeout: self._calls.admin.alter_consumer_group_offsets(
@@ -226,12 +244,16 @@ def _denials(stream: Stream) -> Iterator[None]:
     except KafkaError as error:
         cause = error.__cause__
         if isinstance(cause, KafkaException) and code_of(cause) in _DENIED:
-            raise StoreDenied(
-                seen=f"Kafka denies the offsets of group {stream.group_id!r} to this user: {cause.args[0].name()}",
-                expected="DESCRIBE on the group and its topics; to write, also READ on both",
-                do="grant these to the user of the Kafka connection",
-            ) from cause
+            raise _denied(stream, cause.args[0].name()) from cause
         raise
+
+
+def _denied(stream: Stream, why: str) -> StoreDenied:
+    return StoreDenied(
+        seen=f"Kafka denies the offsets of group {stream.group_id!r} to this user: {why}",
+        expected="DESCRIBE on the group and its topics; to write, also READ on both",
+        do="grant these to the user of the Kafka connection",
+    )
 
 
 def _position(commits: Mapping[TopicPartition, Commit]) -> Position | None:

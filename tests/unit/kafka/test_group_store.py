@@ -59,7 +59,7 @@ class Cluster:
 
     def describe_topics(self, asked: Any, **_: Any) -> dict[str, Future[Any]]:
         parts = [SimpleNamespace(id=number, leader=object()) for number in range(2)]
-        topic = SimpleNamespace(name="orders", topic_id="id", partitions=parts)
+        topic = SimpleNamespace(name="orders", topic_id="id", partitions=parts, authorized_operations=None)
         return {"orders": self._answer("describe_topics", topic)}
 
     def list_offsets(self, asked: dict[Any, Any], **_: Any) -> dict[Any, Future[Any]]:

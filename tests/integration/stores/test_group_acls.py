@@ -1,0 +1,148 @@
+"""Consumer groups of a broker with ACLs: what its user may not do is denied, told, and leaves all as it was."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka.admin import AclOperation, ResourceType
+
+from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import KafkaUnreachable, StoreDenied
+from airflow_provider_offsets.kafka.calls import open_clients
+from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
+from tests.contract.position_contract import numbered
+from tests.integration.kafka.conftest import DEADLINE_S, RealCluster, until
+from tests.integration.kafka.secured import PASSWORD, SecuredBroker
+
+DESCRIBE, READ = AclOperation.DESCRIBE, AclOperation.READ
+RECORDS = 9
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
+    made = SecuredBroker(tmp_path_factory.mktemp("secured"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(broker: SecuredBroker) -> Iterator[RealCluster]:
+    made = RealCluster(broker.administrator)
+    yield made
+    made.clean()
+
+
+@pytest.fixture
+def both(cluster: RealCluster) -> Stream:
+    """A group that stands at 3 in each of two topics."""
+    own = uuid.uuid4().hex[:8]
+    stream = Stream(f"group-{own}", (f"orders-{own}", f"refunds-{own}"))
+    for topic in stream.topics:
+        cluster.create_topic(topic, 1, **{"retention.ms": "-1"})
+        cluster.append(topic, 0, RECORDS)
+    cluster.commit(stream.group_id, {TopicPartition(topic, 0): 3 for topic in stream.topics})
+    return stream
+
+
+def at(stream: Stream, *offsets: int) -> Position:
+    [first, second] = (numbered(topic, offset) for topic, offset in zip(stream.topics, offsets, strict=True))
+    return first.updated(second)
+
+
+@contextmanager
+def hers(broker: SecuredBroker, password: str = PASSWORD, timeout_s: float = DEADLINE_S) -> Iterator[KafkaGroupStore]:
+    with open_clients(broker.settings(password)) as clients:
+        yield KafkaGroupStore(clients, timeout_s)
+
+
+def standing(cluster: RealCluster, stream: Stream) -> object:
+    return KafkaGroupStore(cluster.clients, DEADLINE_S).position(stream)
+
+
+def grant(
+    broker: SecuredBroker, stream: Stream, group: tuple[AclOperation, ...], *topics: tuple[AclOperation, ...]
+) -> None:
+    broker.grant(ResourceType.GROUP, stream.group_id, *group)
+    for topic, operations in zip(stream.topics, topics, strict=True):
+        broker.grant(ResourceType.TOPIC, topic, *operations)
+
+
+@pytest.mark.parametrize(
+    ("group", "first", "second", "reason"),
+    [
+        ((), (), (), "a user without any right"),
+        ((DESCRIBE,), (), (), "none on the topics: they are not said to be missing"),
+        ((DESCRIBE,), (DESCRIBE,), (), "none on one of the topics"),
+        ((), (DESCRIBE,), (DESCRIBE,), "none on the group: it is not said to have stored nothing"),
+    ],
+)
+def test_who_may_not_look(
+    broker: SecuredBroker,
+    cluster: RealCluster,
+    both: Stream,
+    group: tuple[AclOperation, ...],
+    first: tuple[AclOperation, ...],
+    second: tuple[AclOperation, ...],
+    reason: str,
+) -> None:
+    grant(broker, both, group, first, second)
+    with hers(broker) as store:
+        for call in (lambda: store.position(both), lambda: store.write(both, at(both, 5, 5), expected=at(both, 3, 3))):
+            with pytest.raises(StoreDenied, match=rf"'{both.group_id}' to this user: \w+_AUTHORIZATION_FAILED"):
+                call()
+    assert standing(cluster, both) == at(both, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("group", "first", "second", "told", "reason"),
+    [
+        ((DESCRIBE,), (DESCRIBE,), (DESCRIBE,), "no READ on topic 'orders", "who may look may not write"),
+        ((DESCRIBE,), (READ,), (READ,), "GROUP_AUTHORIZATION_FAILED", "all rights on the topics are not enough"),
+        ((READ,), (READ,), (DESCRIBE,), "no READ on topic 'refunds", "the broker would write the other topic's half"),
+    ],
+)
+def test_who_may_only_look_writes_nothing(
+    broker: SecuredBroker,
+    cluster: RealCluster,
+    both: Stream,
+    group: tuple[AclOperation, ...],
+    first: tuple[AclOperation, ...],
+    second: tuple[AclOperation, ...],
+    told: str,
+    reason: str,
+) -> None:
+    grant(broker, both, group, first, second)
+    with hers(broker) as store:
+        until(lambda: store.position(both) == at(both, 3, 3), "the rights are known to the broker")
+        with pytest.raises(StoreDenied, match=told):
+            store.write(both, at(both, 5, 5), expected=at(both, 3, 3))
+    assert standing(cluster, both) == at(both, 3, 3)
+
+
+def test_who_has_the_rights_that_are_documented_may_write(
+    broker: SecuredBroker, cluster: RealCluster, both: Stream
+) -> None:
+    grant(broker, both, (READ,), (READ,), (READ,))
+    with hers(broker) as store:
+        until(lambda: store.position(both) == at(both, 3, 3), "the rights are known to the broker")
+        store.write(both, at(both, 5, 2), expected=at(both, 3, 3))
+        assert "7 days by default; this user may not see it" in store.perishes(both)
+    assert standing(cluster, both) == at(both, 5, 2)
+
+
+def test_the_brokers_own_retention_is_told(broker: SecuredBroker, cluster: RealCluster, both: Stream) -> None:
+    told = KafkaGroupStore(cluster.clients, DEADLINE_S).perishes(both)
+    assert "90 minutes (offsets.retention.minutes=90) after its last member left" in told
+
+
+def test_a_wrong_password_is_told_and_is_in_no_error(broker: SecuredBroker, both: Stream) -> None:
+    with hers(broker, "wrong-secret", timeout_s=3) as store:
+        for call in (lambda: store.position(both), lambda: store.write(both, at(both, 5, 5), expected=None)):
+            with pytest.raises(KafkaUnreachable) as refused:
+                call()
+            assert "wrong-secret" not in f"{refused.value} {refused.value.__cause__}"
