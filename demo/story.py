@@ -37,6 +37,7 @@ DETAILS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f" {plan['replay']:,} to replay, {plan['lost']} lost"
     ),
     "submit": lambda job: f"epoch {job['epoch']}, {job['how']}",
+    "watch": lambda watched: f"{watched['health']}, {watched['reason']}",
     "audit": lambda audit: (
         f"{audit['records']:,} records, lost {audit['lost']}, replayed {audit['replayed']:,},"
         f" unexplained {audit['unexplained']}"

@@ -58,7 +58,8 @@ def write(batch: DataFrame, batch_id: int, *, epoch: int, output: Path) -> None:
 def main() -> None:
     """Run until asked to stop."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--output", type=Path, default=Path(__file__).parents[1] / ".stack/demo/output.db")
+    # Not a place found from this file: a rollback runs a copy of it, which is elsewhere.
+    options.add_argument("--output", type=Path, required=True)
     options.add_argument("--max-offsets-per-trigger", default="20000")
     chosen = options.parse_args()
     chosen.output.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,11 @@ Stops the job between two batches, keeps it stopped for the maintenance window, 
 elsewhere, if **start** says so. Nothing is stopped before the plan is sound: a plan that would lose or skip records
 fails. The first run of a pipeline starts its job: there is nothing to stop then.
 
-`snapshot_before → plan → approve → stop → snapshot_at_rest → maintenance_window → replan → apply → submit → audit`
+`snapshot_before → plan → approve → stop → snapshot_at_rest → maintenance_window → replan → apply → submit → watch →
+audit`
+
+If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the
+position of before, `audit_rollback` counts what is read again, and the run fails with the reason.
 
 The plan and the audit are tables in the logs of their tasks, and Markdown in their XComs.
 """

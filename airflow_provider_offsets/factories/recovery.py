@@ -17,7 +17,7 @@ DOC = """### Recovery of `{name}`
 Waits in the triggerer until the job is dead – its driver said so, or its process was seen to be gone, from here or from
 the worker; unknown is not dead – and starts it again where it stands. A job that somebody asked to stop is left alone.
 
-`await_death → begin_recovery → snapshot_at_rest → replan → apply → submit → audit`
+`await_death → begin_recovery → snapshot_at_rest → replan → apply → submit → watch → audit`
 
 After `recovery.tries` within `recovery.within_s` it gives up, and the run fails: that is the alert. Nothing is tried
 again until a person has started the job with `maintenance__{name}`. With `schedules.recovery: "@continuous"` the next
@@ -40,7 +40,7 @@ def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -
         await_death = JobDiedSensor(task_id="await_death", pipeline=pipeline, deferrable=True)
         begin = BeginRecoveryOperator(task_id="begin_recovery", pipeline=pipeline, epoch=EPOCH)
         at_rest = SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment=AT_REST)
-        steps = [begin, at_rest, *restarted(pipeline, start="committed")]
+        steps = [begin, at_rest, *restarted(pipeline, rolls_back=False, start="committed")]
         for step in steps:
             step.operation = OPERATION
         chain(await_death, *steps)

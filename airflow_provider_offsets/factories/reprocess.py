@@ -23,7 +23,10 @@ Stops the job between two batches, rewinds it to **start**, and starts it there,
 **application** names one. What it reads again is counted in the plan before anything is stopped, and in the audit
 afterwards.
 
-`snapshot_before → plan → approve → stop → snapshot_at_rest → replan → apply → submit → audit`
+`snapshot_before → plan → approve → stop → snapshot_at_rest → replan → apply → submit → watch → audit`
+
+If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the
+position of before, `audit_rollback` counts what is read again, and the run fails with the reason.
 
 The version that is named here is for this run: the next maintenance starts what `job.application` says. Records that
 were read before are given to the sink again: it has to take them for the same, by `(topic, partition, offset)`.

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.python import ShortCircuitOperator
-from airflow.sdk import DAG, BaseOperator, Param
+from airflow.sdk import DAG, BaseOperator, Param, TriggerRule, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.selector_text import FALLBACK, FORMS
@@ -16,9 +16,11 @@ from airflow_provider_offsets.operators import (
     ApproveRestartOperator,
     AuditOffsetsOperator,
     PlanRestartOperator,
+    RollBackOperator,
     SnapshotOffsetsOperator,
     StopStreamingJobOperator,
     SubmitStreamingJobOperator,
+    WatchStreamingJobOperator,
 )
 
 START_FORMS = f"{FORMS}. Several, with '{FALLBACK}' between them, are asked from left to right."
@@ -68,16 +70,33 @@ def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOp
     ]
 
 
-def restarted(pipeline: StreamingPipeline, *, application: str = "", **plan: Any) -> list[BaseOperator]:
-    """Give the tasks that start a job that is at rest, and audit it.
+def restarted(
+    pipeline: StreamingPipeline, *, application: str = "", rolls_back: bool = True, **plan: Any
+) -> list[BaseOperator]:
+    """Give the tasks that start a job that is at rest, watch it for a while, and audit it.
+
+    Beside this line stand ``roll_back``, which undoes what was begun if the submit or the watch fails, and
+    ``audit_rollback`` after it. The ``audit`` of the line does not run then: so the DAG run fails whatever they do.
 
     :param application: as for ``SubmitStreamingJobOperator``.
+    :param rolls_back: False where the job that is started is the one that ran before.
     :param plan: arguments of ``PlanRestartOperator``.
     """
+    submit = SubmitStreamingJobOperator(task_id="submit", pipeline=pipeline, application=application)
+    watch = WatchStreamingJobOperator(task_id="watch", pipeline=pipeline, deferrable=True)
+    if rolls_back:
+        chain(
+            [submit, watch],
+            RollBackOperator(
+                task_id="roll_back", pipeline=pipeline, automatic=True, trigger_rule=TriggerRule.ONE_FAILED
+            ),
+            AuditOffsetsOperator(task_id="audit_rollback", pipeline=pipeline, trigger_rule=TriggerRule.ALL_FAILED),
+        )
     return [
         PlanRestartOperator(task_id="replan", pipeline=pipeline, application=application, **plan),
         ApplyOffsetsOperator(task_id="apply", pipeline=pipeline),
-        SubmitStreamingJobOperator(task_id="submit", pipeline=pipeline, application=application),
+        submit,
+        watch,
         AuditOffsetsOperator(task_id="audit", pipeline=pipeline),
     ]
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.epoch import EndedHow, Epoch
 from airflow_provider_offsets.core.health import Health, Look, Verdict, went_back
 from airflow_provider_offsets.core.position import OffsetRange, Position
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.errors import JobUnhealthy, WorldChanged
+from airflow_provider_offsets.operations.applying import recorded_application
+from airflow_provider_offsets.operations.starting import first_sign, stands_idle
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.submitting import STARTED, Started
 from airflow_provider_offsets.operations.world import World
 
-HEALTH = "health"
 BATCHES = 100
 """How many batches of the history one look goes back."""
 POLL_S = 0.5
@@ -73,7 +75,7 @@ def record_verdict(world: World, epoch: Epoch, verdict: Verdict) -> None:
 
     :raises JobUnhealthy: it does badly.
     """
-    world.control.record_step(world.operation, HEALTH, verdict)
+    world.control.record_step(world.operation, _health_of(epoch), verdict)
     if verdict.health is Health.UNHEALTHY:
         raise JobUnhealthy(
             seen=f"epoch {epoch.number} of {world.pipeline.name!r}: {verdict.rule.value}, {verdict.reason}",
@@ -83,16 +85,34 @@ def record_verdict(world: World, epoch: Epoch, verdict: Verdict) -> None:
 
 
 def why_unhealthy(world: World) -> str:
-    """Say why the operation is to be undone, as far as its tasks and its driver have said."""
-    verdict = world.control.step(world.operation, HEALTH, Verdict)
+    """Say why the job that the operation was to start is known to do badly; empty if nothing says so.
+
+    What says so is the verdict of a watch, a driver that died, or a start that came to nothing. A watch that could not
+    look says nothing: unknown is not unhealthy.
+    """
+    applied = recorded_application(world)
+    if applied is None:
+        return ""
+    mine = [epoch for epoch in world.control.epochs() if epoch.claim.operation == world.operation]
+    if not mine:
+        return "its driver did not come as far as its claim"
+    epoch = mine[-1]
+    verdict = world.control.step(world.operation, _health_of(epoch), Verdict)
     if verdict is not None and verdict.health is Health.UNHEALTHY:
         return f"{verdict.rule.value}, {verdict.reason}"
-    try:
-        epoch = watched_epoch(world)
-    except WorldChanged:
-        return "its driver did not come as far as its claim"
-    ended = world.control.ended(epoch.number)
-    return f"epoch {epoch.number} {ended.how.value}: {ended.message}" if ended else f"epoch {epoch.number} is bad"
+    ended = end_if_over(world.control, epoch, at_ms=now_ms())
+    if ended is not None:
+        is_bad = ended.how in (EndedHow.DIED, EndedHow.FAILED)
+        return f"epoch {epoch.number} {ended.how.value}: {ended.message}" if is_bad else ""
+    started = world.control.step(world.operation, STARTED, Started)
+    has_started = started is not None and started.epoch == epoch.number
+    if has_started or first_sign(world, epoch, applied) or stands_idle(world, epoch):
+        return ""
+    return f"epoch {epoch.number} has neither processed a batch nor said that it is idle"
+
+
+def _health_of(epoch: Epoch) -> str:
+    return f"health of epoch {epoch.number}"
 
 
 def pause(world: World, epoch: Epoch, seconds: float) -> None:

@@ -24,7 +24,7 @@ from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.claiming import claiming_command
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
 
-LAUNCHED = "launched"
+LAUNCHED, STARTED = "launched", "started"
 POLL_S = 0.2
 
 BuildCommand = Callable[[Mapping[str, str]], Sequence[str]]
@@ -66,7 +66,9 @@ def submit_job(
         launched = _running(world, applied) or _launch(world, applied, build_command, secrets, resource_manager)
         say(f"driver log: {launched.log}")
         try:
-            return _await_start(world, applied, launched, say)
+            started = _await_start(world, applied, launched, say)
+            world.control.record_step(world.operation, STARTED, started)
+            return started
         except DriverDied:
             # Spark dies unless startingOffsets names exactly the partitions there are: one may have come in between.
             if is_last_try or not _partitions_came(world, applied, launched):

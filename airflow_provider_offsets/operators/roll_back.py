@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowSkipException
+
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import RolledBack
@@ -23,19 +25,26 @@ if TYPE_CHECKING:
 class RollBackOperator(PipelineOperator):
     """Brings back the version and the position from before the operation, and then fails: the operation did.
 
-    For a task that runs if the submit or the watch failed. Nothing is stopped before it is known that there is a way
-    back. Safe to retry and to clear: what is done is recorded under an operation of its own, ``<operation>#rollback``.
+    Nothing is stopped before it is known that there is a way back. Safe to retry and to clear: what is done is recorded
+    under an operation of its own, ``<operation>#rollback``.
 
+    :param automatic: for a task that runs if the submit or the watch failed: skipped unless the pipeline's
+        ``rollback.automatic`` is on and the records say that the job does badly. Airflow runs such a task too if the
+        submit never came, because a task before it failed; and a watch fails too if it could not look.
     :param fails: whether the task fails once the version of before runs. False where a rollback is what the run is for.
     """
 
-    def __init__(self, *, fails: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *, automatic: bool = False, fails: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.automatic = automatic
         self.fails = fails
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give what runs now, or fail with it."""
         why = why_unhealthy(world)
+        if self.automatic:
+            self._skip_unless_due(why)
+        why = why or self.reason or "on request"
         self.log.info("Rolling back operation %r: %s", self.operation, why)
         secrets = driver_secrets(self.pipeline)
 
@@ -54,6 +63,12 @@ class RollBackOperator(PipelineOperator):
                 do=f"mend the new version (its epochs: {list(done.undone) or 'none'}). {_not_undone(done)}",
             )
         return {"why": why, **codec.plain(done)}
+
+    def _skip_unless_due(self, why: str) -> None:
+        if not why:
+            raise AirflowSkipException("nothing says that a job of this operation does badly: it is left as it is")
+        if not self.pipeline.rollback.automatic:
+            raise AirflowSkipException(f"{why}; the job is left as it is, because rollback.automatic is off")
 
 
 def _what_runs(done: Rollback) -> str:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LOOKS = 4
 """How often the job is looked at within ``watch_s``; the history tells what came in between."""
 
+SHORT_S = 10
+"""A shorter pause is not worth a round through the triggerer, which takes seconds."""
+
 
 class WatchStreamingJobOperator(PipelineOperator):
     """Watches the job that the operation has started, for as long as the pipeline's ``rollback`` says, and fails if it
@@ -32,7 +35,8 @@ class WatchStreamingJobOperator(PipelineOperator):
     The job is only looked at. A try that is killed or cleared watches anew. A job that somebody stops in the meantime
     is not judged.
 
-    :param deferrable: wait in the triggerer from look to look, where the end of the driver is seen at once.
+    :param deferrable: wait in the triggerer from look to look, where the end of the driver is seen at once; but not if
+        the looks are less than 10 s apart.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class WatchStreamingJobOperator(PipelineOperator):
         return {"epoch": epoch.number, **codec.plain(verdict)}
 
     def _wait(self, world: World, epoch: Epoch, window: Window, seconds: float) -> None:
-        if not self.deferrable:
+        if not self.deferrable or seconds < SHORT_S:
             pause(world, epoch, seconds)
             return
         self.defer(

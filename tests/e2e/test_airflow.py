@@ -15,15 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 import stack
+from airflow_provider_offsets.core.audit import AuditReport
 from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.factories import load_pipelines
 from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.kafka.calls import open_clients
+from airflow_provider_offsets.kafka.reader import KafkaReader
+from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
-from demo import fresh
+from airflow_provider_offsets.testing import FakeKafka
+from demo import TOPIC, check, fresh
 from demo.airflow_api import UNFINISHED, Airflow
 from demo.progress import Progress, wait_for
+from demo.story import OUTPUT
 from tests.e2e.untouched_lab import committed_records
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +41,8 @@ DEMO_DEADLINE_S = 3_600
 RUN_DEADLINE_S = 900
 KILLING_DEADLINE_S = 3_600
 """Only tests that fail wait so long: a busy machine is no failure."""
-ACTS = ("snapshot_before", "plan", "stop", "snapshot_at_rest", "replan", "apply", "submit", "audit")
+ACTS = ("snapshot_before", "plan", "stop", "snapshot_at_rest", "replan", "apply", "submit", "watch", "audit")
+UNDO = ("roll_back", "audit_rollback")
 
 
 def run_demo(store: str) -> str:
@@ -198,7 +208,7 @@ def test_a_dry_run_touches_nothing(airflow: Airflow) -> None:
     assert airflow.state(run_id) == "success"
     states = {name: task["state"] for name, task in airflow.tasks(run_id).items()}
     assert states["plan"] == "success"
-    assert {states[name] for name in ACTS[2:]} == {"skipped"}
+    assert {states[name] for name in (*ACTS[2:], *UNDO)} == {"skipped"}
     assert living() == before
 
 
@@ -210,7 +220,111 @@ def test_a_plan_that_would_skip_leaves_the_job_running(airflow: Airflow) -> None
     assert airflow.state(run_id) == "failed"
     assert airflow.tasks(run_id)["plan"]["try_number"] == 1, "no retry can mend a refused plan"
     assert "skip" in airflow.log_tail(run_id, "plan", 200)
+    assert airflow.tasks(run_id)["roll_back"]["state"] == "skipped", "nothing was begun that could be undone"
     assert living() == before
+
+
+def test_a_version_that_fails_on_its_third_batch_is_rolled_back(airflow: Airflow) -> None:
+    """It is deployed by a run of the reprocess DAG, and the records that it reads came while the job was stopped."""
+    job = ROOT / "jobs" / f"{PIPELINE}.py"
+    bad = job.with_name(f"{PIPELINE}_fails.py")
+    reprocess = Airflow(airflow.url, f"reprocess__{PIPELINE}")
+    reprocess.unpause()
+    ends, before = ends_of_topic(), audited()
+    good, fed = living(), list[int]()
+
+    def feed_once_stopped(run_id: str) -> None:
+        if not fed and reprocess.tasks(run_id)["stop"]["state"] == "success":
+            fed.append(feed(200))
+
+    bad.write_text(failing_on_its_third_batch(job.read_text()))
+    try:
+        run_id = run_to_end(reprocess, {"start": "committed", "application": bad.name}, feed_once_stopped)
+    finally:
+        bad.unlink()
+
+    assert reprocess.state(run_id) == "failed"
+    states = {name: task["state"] for name, task in reprocess.tasks(run_id).items()}
+    assert (states["submit"], states["watch"], states["audit"]) == ("success", "failed", "upstream_failed")
+    assert (states["roll_back"], states["audit_rollback"]) == ("failed", "success")
+    words = reprocess.log_tail(run_id, "roll_back")
+    assert "RolledBack: " in words
+    assert "the third batch" in words, "the reason is the job's own"
+    assert "Its outputs are not undone" in words
+    assert reprocess.tasks(run_id)["roll_back"]["try_number"] == 1
+
+    *_, undone, back = epochs()
+    assert [epoch.number for epoch in living()] == [back.number]
+    assert back.claim.version == good[0].claim.version != undone.claim.version
+    assert back.claim.operation == f"reprocess__{PIPELINE}/{run_id}#rollback"
+    said = reprocess.result(run_id, "audit_rollback")
+    assert (said["lost"], said["unexplained"], said["skipped"]) == (0, 0, 0)
+
+    # Two batches of 40 in each of the five partitions are read again, and of the third one nobody can say.
+    wait_for("the records to be read", lambda: len(readings_since(ends)) == 5 * 200, limit_s=RUN_DEADLINE_S)
+    wait_for("the batch that read them to be recorded", lambda: audited().records == before.records + 1400, limit_s=60)
+    after = audited()
+    assert after.unexplained == ()
+    assert (after.lost, after.skipped) == (before.lost, before.skipped) == (0, 0)
+    assert after.replayed - before.replayed == 400
+    assert after.replayed_at_most - before.replayed_at_most == 200
+    again = Counter(tuple(numbers) for numbers in readings_since(ends).values())
+    assert again == {(undone.number, back.number): 600, (back.number,): 400}
+    reprocess.close()
+
+
+def failing_on_its_third_batch(program: str) -> str:
+    """Give a version of the demo's program that reads 200 records a batch, and fails after it has written the third."""
+    called = "write(batch, batch_id, epoch=stream.epoch, output=chosen.output)"
+    assert program.count(called) == 1
+    made = program.replace('default="20000"', 'default="200"').replace(called, f"fail_third({called})")
+    fail = """
+CALLS = []
+
+
+def fail_third(written):
+    CALLS.append(written)
+    if len(CALLS) == 3:
+        raise ValueError("the third batch")
+
+
+def main()"""
+    return made.replace("\ndef main()", fail)
+
+
+def feed(count: int) -> int:
+    """Write so many records to each partition of the topic, and give how many."""
+    producer = Producer({"bootstrap.servers": stack.endpoints()["kafka"]["bootstrap_servers"]})
+    for partition in ends_of_topic():
+        for number in range(count):
+            producer.produce(TOPIC, json.dumps({"carrier": "UA", "flight": number}), partition=partition)
+        producer.poll(0)
+    assert producer.flush(RUN_DEADLINE_S) == 0
+    return count
+
+
+def ends_of_topic() -> dict[int, int]:
+    """Give the end of each partition of the demo's topic."""
+    with open_clients({"bootstrap.servers": stack.endpoints()["kafka"]["bootstrap_servers"]}) as clients:
+        return KafkaReader(clients).live_topics((TOPIC,)).end.of_topic(TOPIC)
+
+
+def readings_since(ends: dict[int, int]) -> dict[tuple[int, int], list[int]]:
+    """Give the epochs that read each record after ``ends``, by the evidence that the job keeps."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for (_, partition), readings in check.read_evidence(OUTPUT).items():
+        found |= {(partition, offset): by for offset, by in readings.items() if offset >= ends[partition]}
+    return found
+
+
+def audited() -> AuditReport:
+    """Give the audit of the demo's job. It asks nothing of Kafka."""
+    store = open_store(store_url())
+    try:
+        pipeline = load_pipelines(ROOT / "dags" / "pipelines.yaml")[PIPELINE]
+        return audit_history(World(pipeline, "test", store, FakeKafka()))
+    finally:
+        store.close()
 
 
 def _has_launched(run_id: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.standard.sensors.date_time import DateTimeSensor
-from airflow.sdk import DAG, dag, task
+from airflow.sdk import DAG, TriggerRule, dag, task
 from airflow.sdk.exceptions import ParamValidationError, TaskDeferred
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
@@ -32,8 +32,11 @@ STEPS = [
     "replan",
     "apply",
     "submit",
+    "watch",
     "audit",
 ]
+UNDO = ["roll_back", "audit_rollback"]
+"""What stands beside the line, for a job that does badly."""
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +50,11 @@ def made(pipeline: StreamingPipeline) -> DAG:
 
 
 def in_order(made: DAG) -> list[str]:
-    """The tasks of a DAG that is one line."""
+    """The tasks of a DAG that is one line, but for what undoes it."""
     [here] = made.roots
     found = [here.task_id]
-    while here.downstream_task_ids:
-        [following] = here.downstream_task_ids
+    while following_ids := here.downstream_task_ids - {*UNDO}:
+        [following] = following_ids
         here = made.get_task(following)
         found.append(following)
     return found
@@ -60,7 +63,7 @@ def in_order(made: DAG) -> list[str]:
 class TestShape:
     def test_its_steps(self, made: DAG) -> None:
         assert in_order(made) == STEPS
-        assert sorted(made.task_ids) == sorted(STEPS), "nothing stands beside the line"
+        assert sorted(made.task_ids) == sorted([*STEPS, *UNDO])
 
     def test_it_is_started_by_hand_and_one_at_a_time(self, made: DAG) -> None:
         assert (made.dag_id, made.schedule, made.max_active_runs, made.catchup) == (
@@ -71,12 +74,12 @@ class TestShape:
         )
 
     def test_every_step_is_retried(self, made: DAG) -> None:
-        assert {made.get_task(name).retries for name in STEPS} == {2}
+        assert {task.retries for task in made.tasks} == {2}
 
     def test_all_steps_of_a_run_are_one_operation(self, made: DAG) -> None:
-        ours = [step for step in map(made.get_task, STEPS) if hasattr(step, "operation")]
+        ours = [step for step in made.tasks if hasattr(step, "operation")]
 
-        assert len(ours) == 8
+        assert len(ours) == 11
         assert {step.operation for step in ours} == {"{{ dag.dag_id }}/{{ run_id }}"}
 
     def test_what_is_passed_on_wins(self, pipeline: StreamingPipeline) -> None:
@@ -86,6 +89,37 @@ class TestShape:
 
     def test_its_words_name_the_pipeline(self, made: DAG) -> None:
         assert "Maintenance of `alerts`" in str(made.doc_md)
+
+
+class TestUndo:
+    """Which tasks run when. What Airflow does with these rules is shown in ``tests/e2e/test_airflow.py``."""
+
+    def test_it_begins_once_the_submit_or_the_watch_has_failed(self, made: DAG) -> None:
+        roll_back: Any = made.get_task("roll_back")
+
+        assert roll_back.upstream_task_ids == {"submit", "watch"}
+        assert roll_back.trigger_rule == TriggerRule.ONE_FAILED
+        assert roll_back.automatic, "and it looks itself whether it is meant"
+        assert roll_back.fails
+
+    def test_the_audit_of_a_rollback_comes_after_one_that_has_failed_the_run(self, made: DAG) -> None:
+        audit = made.get_task("audit_rollback")
+
+        assert audit.upstream_task_ids == {"roll_back"}
+        assert audit.trigger_rule == TriggerRule.ALL_FAILED
+
+    def test_a_run_fails_with_its_watch_whatever_the_undoing_does(self, made: DAG) -> None:
+        """The state of a run is that of its last tasks, and this one does not run without a good watch."""
+        audit = made.get_task("audit")
+
+        assert audit in made.leaves
+        assert audit.upstream_task_ids == {"watch"}
+        assert audit.trigger_rule == TriggerRule.ALL_SUCCESS
+
+    def test_the_watch_holds_no_worker(self, made: DAG) -> None:
+        watch: Any = made.get_task("watch")
+
+        assert watch.deferrable
 
 
 class TestForm:

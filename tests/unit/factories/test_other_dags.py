@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StreamingPipeline
 from airflow_provider_offsets.factories import maintenance_dag, recovery_dag, rehearsal_dag, reprocess_dag
 from airflow_provider_offsets.operators import PlanRestartOperator
-from tests.unit.factories.test_maintenance import in_order
+from tests.unit.factories.test_maintenance import UNDO, in_order
 
 PIPELINE = StreamingPipeline(
     "alerts",
@@ -19,22 +19,23 @@ PIPELINE = StreamingPipeline(
     SparkJob("/jobs/alerts.py", "/checkpoint"),
     schedules=Schedules(recovery="@continuous", rehearsal="0 6 * * *"),
 )
-ACTS = ["replan", "apply", "submit", "audit"]
+ACTS = ["replan", "apply", "submit", "watch", "audit"]
 BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop", "snapshot_at_rest"]
 
 
 @pytest.mark.parametrize(
-    ("made", "steps"),
+    ("made", "steps", "beside"),
     [
-        (reprocess_dag(PIPELINE), [*BEFORE, *ACTS]),
-        (recovery_dag(PIPELINE), ["await_death", "begin_recovery", "snapshot_at_rest", *ACTS]),
-        (rehearsal_dag(PIPELINE), ["plan"]),
+        (reprocess_dag(PIPELINE), [*BEFORE, *ACTS], UNDO),
+        (recovery_dag(PIPELINE), ["await_death", "begin_recovery", "snapshot_at_rest", *ACTS], []),
+        (rehearsal_dag(PIPELINE), ["plan"], []),
     ],
     ids=lambda each: each.dag_id if isinstance(each, DAG) else "",
 )
-def test_their_steps(made: DAG, steps: list[str]) -> None:
+def test_their_steps(made: DAG, steps: list[str], beside: list[str]) -> None:
+    """A recovery has nothing to go back to: what it starts is what ran before."""
     assert in_order(made) == steps
-    assert sorted(made.task_ids) == sorted(steps)
+    assert sorted(made.task_ids) == sorted([*steps, *beside])
     assert made.max_active_runs == 1
     assert "`alerts`" in str(made.doc_md)
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.health import Verdict
 from airflow_provider_offsets.core.pipeline import RollbackPolicy, StreamingPipeline
+from airflow_provider_offsets.errors import DriverSilent
 from airflow_provider_offsets.operations import judging, rolling_back
 from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operations.world import World
@@ -26,7 +27,7 @@ from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
-from tests.unit.operations.lab import Lab
+from tests.unit.operations.lab import Driver, Lab
 
 POLICY = RollbackPolicy(watch_s=60, stall_s=120, automatic=True)
 
@@ -136,7 +137,7 @@ class TestWatch:
             make(WatchStreamingJobOperator, lab).execute({})
 
         assert 120 <= lab.clock.now - began_s < 140
-        verdict = lab.control.step("op", "health", Verdict)
+        verdict = lab.control.step("op", "health of epoch 2", Verdict)
         assert verdict is not None
         assert verdict.rule.value == "stop"
 
@@ -219,7 +220,52 @@ class TestRollBack:
         given = make(RollBackOperator, lab, fails=False).execute({})
 
         assert json.loads(json.dumps(given)) == given
-        assert (given["why"], given["epoch"], given["replay"]) == ("epoch 2 is bad", 3, 100)
+        assert (given["why"], given["epoch"], given["replay"]) == ("upgrade", 3, 100)
+
+    def test_as_a_task_of_a_run_it_does_what_the_pipeline_allows(self, lab: Lab) -> None:
+        upgraded(lab)
+        lab.driver.end(EndedHow.FAILED, "ValueError: third batch")
+        lab.more["rollback"] = replace(POLICY, automatic=False)
+
+        with pytest.raises(AirflowSkipException, match=r"third batch; .* because rollback.automatic is off"):
+            make(RollBackOperator, lab, automatic=True).execute({})
+        assert len(lab.drivers) == 2
+
+        lab.more["rollback"] = POLICY
+        with pytest.raises(AirflowFailException, match=r"RolledBack: .*epoch 2 failed: ValueError: third batch"):
+            make(RollBackOperator, lab, automatic=True).execute({})
+        assert len(lab.drivers) == 3
+
+    @pytest.mark.parametrize("before", ["nothing was submitted", "the job does well", "somebody stopped it"])
+    def test_as_a_task_of_a_run_it_leaves_alone_what_nothing_speaks_against(self, before: str, lab: Lab) -> None:
+        """Airflow runs it too if a task before the submit has failed, or if the watch could not look."""
+        if before == "nothing was submitted":
+            steps.start(lab, operation="first")
+        else:
+            upgraded(lab)
+        if before == "somebody stopped it":
+            steps.stop(lab, "by hand")
+        drivers = len(lab.drivers)
+
+        with pytest.raises(AirflowSkipException, match="nothing says that a job of this operation does badly"):
+            make(RollBackOperator, lab, automatic=True).execute({})
+
+        assert len(lab.drivers) == drivers
+        assert lab.driver.is_alive == (before != "somebody stopped it")
+
+    def test_a_start_that_came_to_nothing_is_bad_until_its_driver_says_something(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps.start(lab, operation="first")
+        steps.stop(lab)
+        with monkeypatch.context() as deaf:
+            deaf.setattr(Driver, "_batch_or_idle", lambda driver: None)
+            with pytest.raises(DriverSilent):
+                steps.submit(lab, steps.apply(lab))
+
+        assert judging.why_unhealthy(lab.world()) == "epoch 2 has neither processed a batch nor said that it is idle"
+        lab.tick()
+        assert judging.why_unhealthy(lab.world()) == ""
 
     def test_a_first_start_is_refused(self, lab: Lab) -> None:
         steps.submit(lab, steps.apply(lab))
@@ -227,4 +273,4 @@ class TestRollBack:
         with pytest.raises(AirflowFailException, match=r"RollbackRefused.*there is no version of before"):
             make(RollBackOperator, lab).execute({})
 
-        assert judging.why_unhealthy(lab.world()) == "epoch 1 is bad"
+        assert judging.why_unhealthy(lab.world()) == ""
