@@ -7,7 +7,19 @@ from typing import Any
 NAME = "airflow-provider-offsets"
 """Must equal the distribution's name: Airflow raises for all providers if it does not."""
 
-OPERATORS = ("snapshot", "plan", "approve", "stop", "apply", "submit", "watch", "roll_back", "recover", "audit")
+OPERATORS = (
+    "snapshot",
+    "plan",
+    "approve",
+    "stop",
+    "apply",
+    "submit",
+    "watch",
+    "roll_back",
+    "recover",
+    "audit",
+    "prune",
+)
 
 
 def get_provider_info() -> dict[str, Any]:

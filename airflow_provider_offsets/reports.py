@@ -11,6 +11,8 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.audit import AuditReport
 from airflow_provider_offsets.core.compare import Comparison, Verdict
 from airflow_provider_offsets.core.plan import RestartPlan
+from airflow_provider_offsets.core.pruning import Superfluous
+from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"
@@ -200,6 +202,43 @@ def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
         *(f"- PROBLEM – {problem}" for problem in transfer.problems),
     ]
     return "\n\n".join(lines)
+
+
+def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
+    """Give the snapshots of a pipeline, one in a row."""
+    rows = [
+        (
+            each.taken_at,
+            each.label or "–",
+            each.seen.epoch_number,
+            len(each.position),
+            sum(each.position.values()),
+            each.reason or "–",
+            each.id,
+        )
+        for each in snapshots
+    ]
+    headers = ("taken at", "label", "epoch", "partitions", "offsets", "reason", "id")
+    return _table(headers, rows, style) if rows else "There is no snapshot."
+
+
+def superfluous_report(found: Superfluous, gone: Superfluous | None) -> str:
+    """Give what the policy does not keep, one thing a line, and whether it is gone.
+
+    :param gone: what was removed; None if nothing was meant to be.
+    """
+    lines = []
+    for kind in ("snapshots", "checkpoints", "versions"):
+        removed = getattr(gone or Superfluous(), kind)
+        for each in getattr(found, kind):
+            word = "would be removed" if gone is None else "removed" if each in removed else "NOT removed"
+            lines.append(f"{kind.removesuffix('s')} {each}: {word}")
+    lines += [f"stays: {each}" for each in (gone or found).spared]
+    if not lines:
+        lines = ["Nothing to remove: all that there is is to be kept."]
+    if gone is None:
+        lines.append("Nothing was removed: this is a dry run. --apply removes it.")
+    return "\n".join(lines)
 
 
 def _or_dash(offset: int | None) -> int | str:

@@ -8,9 +8,10 @@ from airflow_provider_offsets.factories import (
     recovery_dag,
     rehearsal_dag,
     reprocess_dag,
+    snapshots_dag,
 )
 
 for pipeline in load_pipelines(Path(__file__).with_name("pipelines.yaml")).values():
-    for make in (maintenance_dag, reprocess_dag, recovery_dag, rehearsal_dag):
+    for make in (maintenance_dag, reprocess_dag, recovery_dag, rehearsal_dag, snapshots_dag):
         dag = make(pipeline)
         globals()[dag.dag_id] = dag

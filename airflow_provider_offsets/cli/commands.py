@@ -36,6 +36,16 @@ _ACCEPT = Arg(
 )
 _SHAPE = Arg(("-o", "--output"), choices=("table", "plain", "json", "yaml"), default="table", help="default: table")
 _TEXT = Arg(("-o", "--output"), choices=("csv", "json"), default="csv", help="default: csv, as Kafka's own tool has it")
+_LABEL = Arg(("-l", "--label"), help="a name for it, as in 'snapshot:<label>'; it stays until somebody removes it")
+_REASON = Arg(("-r", "--reason"), help="why; kept with it")
+_SNAPSHOTS = Arg(
+    ("--snapshot",),
+    dest="snapshots",
+    metavar="ID",
+    action="append",
+    help="remove this one too, by its id or label, whatever keeps it; repeat it for several",
+)
+_REMOVE = Arg(("--apply",), action="store_true", help="remove; without it nothing is changed")
 _INPUT = Arg(
     ("input",), metavar="FILE", help="a file that 'export' or 'kafka-consumer-groups --export' wrote; - is stdin"
 )
@@ -75,16 +85,47 @@ def offsets_commands() -> list[CLICommand]:
                     f"Reads what 'export' and Kafka's own tool write. {_DRY}\n{_EXIT}\n\n{_STORES}",
                     (_INPUT, _TO, _OF_PIPELINE, _FILE, _GROUP, _KAFKA, _ACCEPT, _APPLY, _SHAPE),
                 ),
+                _snapshots_commands(),
             ),
         )
     ]
 
 
-def _command(name: str, help_: str, description: str, arguments: tuple[Arg, ...]) -> ActionCommand:
+def _snapshots_commands() -> GroupCommand:
+    return GroupCommand(
+        name="snapshots",
+        help="Name, see and remove the places that a job can be started from again",
+        subcommands=(
+            _command(
+                "list",
+                "Show the snapshots of a pipeline, the oldest first",
+                f"'snapshot:<id>' or 'snapshot:<label>' starts a job from one. {_EXIT}",
+                (_PIPELINE, _FILE, _SHAPE),
+                "snapshots.list_snapshots",
+            ),
+            _command(
+                "take",
+                "Note where a pipeline stands now",
+                f"Nothing is stopped or moved, and no consumer group is joined. {_EXIT}",
+                (_PIPELINE, _FILE, _LABEL, _REASON, _SHAPE),
+                "snapshots.take_snapshot",
+            ),
+            _command(
+                "prune",
+                "Remove snapshots, old checkpoints and old versions that 'keep' of the pipeline does not keep",
+                f"Shows what would be removed, and removes it only with --apply. {_EXIT}",
+                (_PIPELINE, _FILE, _SNAPSHOTS, _REMOVE, _SHAPE),
+                "snapshots.prune_snapshots",
+            ),
+        ),
+    )
+
+
+def _command(name: str, help_: str, description: str, arguments: tuple[Arg, ...], act: str = "") -> ActionCommand:
     return ActionCommand(
         name=name,
         help=help_,
         description=description,
-        func=lazy_load_command(f"airflow_provider_offsets.cli.acts.{name}_offsets"),
+        func=lazy_load_command(f"airflow_provider_offsets.cli.{act or f'acts.{name}_offsets'}"),
         args=(*arguments, ARG_VERBOSE),
     )

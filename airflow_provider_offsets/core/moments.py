@@ -18,6 +18,14 @@ _LENGTH = re.compile(
 )
 
 
+def whole_moment_ms(text: str) -> int:
+    """Give the milliseconds since 1970 of a date and time that a program wrote, cut to whole ones.
+
+    :raises ValueError: as ``read_moment``.
+    """
+    return read_moment(datetime.fromisoformat(text).isoformat(timespec="milliseconds"))
+
+
 def read_moment(text: str) -> int:
     """Give the milliseconds since 1970 of a date and time with its zone, such as ``2026-11-01T00:00Z``.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.health import HealthPolicy
 from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.core.selector_text import COMMITTED, parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
@@ -125,6 +126,8 @@ class StreamingPipeline:
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     schedules: Schedules = field(default_factory=Schedules)
     rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
+    keep: KeepPolicy = field(default_factory=KeepPolicy)
+    """How much is kept of snapshots, old checkpoints and old versions of the program."""
     start: str = COMMITTED
     """Where it starts unless a run says otherwise: selectors as text."""
 

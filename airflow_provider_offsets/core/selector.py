@@ -5,7 +5,7 @@
 | ``committed`` | where the pipeline stands: after the last processed batch |
 | ``earliest`` | the first offset that retention has left |
 | ``latest`` | after the last record: what was not read yet is skipped, so it is counted and has to be accepted |
-| ``snapshot:<id>`` | the position of a stored snapshot; partitions made after it are read from 0 |
+| ``snapshot:<id>`` | the position of a stored snapshot, by id or label; partitions made after it are read from 0 |
 | ``as-of:<time>`` | after the last batch that was processed at or before that time, by the history |
 | ``timestamp:<time>`` | the first record of that time or later, by Kafka's record time |
 | ``duration:<ISO 8601>`` | the same, so long before the first plan of the operation |

@@ -27,8 +27,8 @@ from airflow_provider_offsets.core.selector import (
 from airflow_provider_offsets.errors import SelectorError
 
 FORMS = (
-    "committed, earliest, latest, snapshot:<id>, as-of:<time>, timestamp:<time>, duration:<ISO 8601>, shift:<±n>,"
-    " offsets:<json>, file:<path> or group:<id>"
+    "committed, earliest, latest, snapshot:<id or label>, as-of:<time>, timestamp:<time>, duration:<ISO 8601>,"
+    " shift:<±n>, offsets:<json>, file:<path> or group:<id>"
 )
 """What a person may write, for messages and forms."""
 
@@ -169,7 +169,7 @@ def _offsets(text: str) -> StartSelector:
 
 
 def _snapshot(text: str) -> StartSelector:
-    return FromSnapshot(_name("snapshot:", text, "the id of a snapshot", "snapshot:op#at-rest"))
+    return FromSnapshot(_name("snapshot:", text, "the id or the label of a snapshot", "snapshot:op#at-rest"))
 
 
 def _group(text: str) -> StartSelector:

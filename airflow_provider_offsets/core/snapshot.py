@@ -9,6 +9,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import BegunBatch, Ended, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.moments import whole_moment_ms
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 
 HISTORY, CHECKPOINT = "history", "checkpoint"
@@ -196,7 +197,14 @@ class Snapshot:
     taken_at: str
     """ISO 8601 with zone, for people."""
     seen: Observation
+    label: str = ""
+    """The name that a person gave it."""
     checksum: str = ""
+
+    @property
+    def taken_ms(self) -> int:
+        """When it was taken, in milliseconds since 1970."""
+        return whole_moment_ms(self.taken_at)
 
     @property
     def position(self) -> Position:

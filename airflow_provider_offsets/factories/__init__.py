@@ -5,5 +5,6 @@ from airflow_provider_offsets.factories.pipelines import load_pipelines
 from airflow_provider_offsets.factories.recovery import recovery_dag
 from airflow_provider_offsets.factories.rehearsal import rehearsal_dag
 from airflow_provider_offsets.factories.reprocess import reprocess_dag
+from airflow_provider_offsets.factories.snapshots import snapshots_dag
 
-__all__ = ["load_pipelines", "maintenance_dag", "recovery_dag", "rehearsal_dag", "reprocess_dag"]
+__all__ = ["load_pipelines", "maintenance_dag", "recovery_dag", "rehearsal_dag", "reprocess_dag", "snapshots_dag"]

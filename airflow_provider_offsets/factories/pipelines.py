@@ -20,6 +20,7 @@ from airflow_provider_offsets.core.pipeline import (
     Subscription,
 )
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.core.selector_text import COMMITTED, start_text
 from airflow_provider_offsets.errors import InputRefused, PipelineFileError, SelectorError, UnknownPipeline
@@ -213,6 +214,7 @@ def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeli
             OnConflict(entry.get("on_conflict", OnConflict.REFUSE)),
         ),
         rollback=RollbackPolicy(**entry.get("rollback", {})),
+        keep=KeepPolicy(**entry.get("keep", {})),
         recovery=RecoveryPolicy(**entry.get("recovery", {})),
         schedules=Schedules(**entry.get("schedules", {})),
         start=start_text(entry.get("start", COMMITTED)),

@@ -79,8 +79,7 @@ def restored_job(job: SparkJob, version: str) -> SparkJob:
     """
     folder = _folder(job)
     kept = _read(folder, version)
-    files = [kept.application, *kept.jars, *kept.py_files]
-    wrong = [_wrong(folder, each) for each in files if each.digest]
+    wrong = [_wrong(folder, each) for each in _files(kept) if each.digest]
     if not kept.application.digest:
         wrong.append(f"{kept.application.name} was no file on the machine of the submit, and was not kept")
     if any(wrong):
@@ -95,6 +94,31 @@ def restored_job(job: SparkJob, version: str) -> SparkJob:
         packages=kept.packages,
         py_files=",".join(_place(folder, each) for each in kept.py_files),
     )
+
+
+def is_kept(job: SparkJob, version: str) -> bool:
+    """Say whether there is a record of a version."""
+    return VERSION.fullmatch(version) is not None and (_folder(job) / f"{version}.json").is_file()
+
+
+def kept_since_ms(job: SparkJob, version: str) -> int:
+    """Give when a version was kept last, in milliseconds since 1970: at each submit of it."""
+    return (_folder(job) / f"{version}.json").stat().st_mtime_ns // 1_000_000
+
+
+def forget_version(job: SparkJob, version: str) -> None:
+    """Remove the copies that no other kept version has, and after them the record of a version.
+
+    Safe to repeat: one that was cut off has its record still, and a rollback to it is refused already.
+
+    :raises RollbackRefused: a record in the folder cannot be read, so nobody knows whose the copies are.
+    """
+    folder = _folder(job)
+    others = {each.stem for each in folder.glob("*.json")} - {version}
+    needed = {file.digest for other in others for file in _files(_read(folder, other))}
+    for digest in {file.digest for file in _files(_read(folder, version))} - needed - {""}:
+        shutil.rmtree(folder / digest, ignore_errors=True)
+    (folder / f"{version}.json").unlink(missing_ok=True)
 
 
 def local_jars(patterns: str) -> list[str]:
@@ -113,6 +137,10 @@ def local_jars(patterns: str) -> list[str]:
             )
         found.extend(matches)
     return found
+
+
+def _files(kept: KeptVersion) -> list[KeptFile]:
+    return [kept.application, *kept.jars, *kept.py_files]
 
 
 def _folder(job: SparkJob) -> Path:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.core.moments import moment_text, read_moment
+from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.selector import PastPosition
 from airflow_provider_offsets.core.snapshot import Snapshot
@@ -49,7 +48,7 @@ class WorldSources:
         return self.world.kafka.committed(group_id, self.world.pipeline.topics)
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
-        return self.world.control.snapshot(snapshot_id)
+        return self.world.control.named_snapshot(snapshot_id)
 
     def text_of(self, path: str) -> str:
         file = Path(path)
@@ -106,7 +105,7 @@ def _is_of_a_zombie(row: Batch, epochs: Sequence[Epoch]) -> bool:
 
 
 def _by_snapshots(world: World, time_ms: int) -> PastPosition | None:
-    taken = [(_taken_ms(each), each.id, each) for each in world.control.snapshots() if each.position and each.taken_at]
+    taken = [(each.taken_ms, each.id, each) for each in world.control.snapshots() if each.position and each.taken_at]
     if not taken:
         raise NoHistory(
             seen=f"'as-of:' for {world.pipeline.name!r}, which keeps no history, and of which there is no snapshot",
@@ -120,7 +119,3 @@ def _by_snapshots(world: World, time_ms: int) -> PastPosition | None:
     return PastPosition(
         snapshot.position, f"by snapshot {snapshot_id} of {moment_text(at_ms)}", snapshot.seen.live.identity
     )
-
-
-def _taken_ms(snapshot: Snapshot) -> int:
-    return read_moment(datetime.fromisoformat(snapshot.taken_at).isoformat(timespec="milliseconds"))

@@ -9,7 +9,7 @@ from itertools import islice
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import BegunBatch, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics
-from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import (
     CHECKPOINT,
@@ -20,7 +20,7 @@ from airflow_provider_offsets.core.snapshot import (
     Snapshot,
     snapshot_id,
 )
-from airflow_provider_offsets.errors import CheckpointError
+from airflow_provider_offsets.errors import CheckpointError, InputRefused
 from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from airflow_provider_offsets.stores.control import Control
@@ -80,8 +80,13 @@ class World:
         newest = self.control.newest_epoch()
         return newest if newest is not None and newest.claim.operation == self.operation else None
 
-    def take_snapshot(self, moment: str, *, reason: str, taken_at: str) -> Snapshot:
-        """Store what is seen now under this operation and ``moment``, or give the snapshot that is stored there."""
+    def take_snapshot(self, moment: str, *, reason: str, taken_at: str, label: str = "") -> Snapshot:
+        """Store what is seen now under this operation and ``moment``, or give the snapshot that is stored there.
+
+        :param label: a name for people; no other snapshot of the pipeline may have it.
+        :raises InputRefused: the label is taken, or is no name.
+        """
+        self._require_free(label, snapshot_id(self.operation, moment))
         snapshot = Snapshot(
             id=snapshot_id(self.operation, moment),
             operation=self.operation,
@@ -89,8 +94,24 @@ class World:
             reason=reason,
             taken_at=taken_at,
             seen=self.observe(),
+            label=label,
         )
         return self.control.keep_snapshot(snapshot.sealed())
+
+    def _require_free(self, label: str, id_: str) -> None:
+        if label and not NAME.fullmatch(label):
+            raise InputRefused(
+                seen=f"label {label!r}",
+                expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",
+                do="choose another label",
+            )
+        taken = [each.id for each in self.control.labelled(label) if each.id != id_] if label else []
+        if taken:
+            raise InputRefused(
+                seen=f"label {label!r} is that of snapshot {taken[0]!r}",
+                expected="a label of its own for each snapshot of a pipeline",
+                do="choose another label, or remove that snapshot",
+            )
 
     def _kept(
         self, checkpoint: CheckpointState | None, processed: Batch | None, elsewhere: Mapping[str, KeptPosition]

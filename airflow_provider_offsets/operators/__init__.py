@@ -4,6 +4,7 @@ from airflow_provider_offsets.operators.apply import ApplyOffsetsOperator
 from airflow_provider_offsets.operators.approve import ApproveRestartOperator
 from airflow_provider_offsets.operators.audit import AuditOffsetsOperator
 from airflow_provider_offsets.operators.plan import PlanRestartOperator
+from airflow_provider_offsets.operators.prune import PruneOffsetsOperator
 from airflow_provider_offsets.operators.recover import BeginRecoveryOperator
 from airflow_provider_offsets.operators.roll_back import RollBackOperator
 from airflow_provider_offsets.operators.snapshot import SnapshotOffsetsOperator
@@ -17,6 +18,7 @@ __all__ = [
     "AuditOffsetsOperator",
     "BeginRecoveryOperator",
     "PlanRestartOperator",
+    "PruneOffsetsOperator",
     "RollBackOperator",
     "SnapshotOffsetsOperator",
     "StopStreamingJobOperator",

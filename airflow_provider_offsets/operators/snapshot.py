@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,22 +24,28 @@ class SnapshotOffsetsOperator(PipelineOperator):
 
     :param moment: tells the snapshots of one operation apart, such as ``before``. The one of ``at-rest``
         is what the audit of an untouched job goes by.
+    :param snapshot_label: a name for people, as in ``snapshot:<label>``; no other snapshot of the pipeline may have it.
     """
 
-    def __init__(self, *, moment: str = "snapshot", **kwargs: Any) -> None:
+    template_fields: Sequence[str] = (*PipelineOperator.template_fields, "snapshot_label")
+
+    def __init__(self, *, moment: str = "snapshot", snapshot_label: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.moment = moment
+        self.snapshot_label = snapshot_label
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``id``, ``position``, ``epoch``, what was in flight, and of how many partitions the stores agree."""
+        """Give ``id``, ``label``, ``position``, ``epoch``, what was in flight, and how many partitions the stores agree
+        on."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        snapshot = world.take_snapshot(self.moment, reason=self.reason or "", taken_at=now)
+        snapshot = world.take_snapshot(self.moment, reason=self.reason or "", taken_at=now, label=self.snapshot_label)
         seen = snapshot.seen
         self.log.info("Snapshot %s, taken at %s: %s", snapshot.id, snapshot.taken_at, snapshot.position.to_json())
         comparison = compare_stores(seen)
         self.log.info("\n%s", stores_report(comparison))
         return {
             "id": snapshot.id,
+            "label": snapshot.label,
             "position": snapshot.position.to_plain(),
             "epoch": seen.epoch_number,
             "committed_batch_id": None if seen.checkpoint is None else seen.checkpoint.committed_batch_id,

@@ -11,6 +11,7 @@ Others (FTP, SMB, a cache before another file system) are read and not written.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ from airflow_provider_offsets.stores.checkpoint_log import CheckpointFiles
 
 MOVING = frozenset({"hdfs", "webhdfs"})
 PUTTING = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
+REMOVED = ".removed"
+"""What the name of a folder ends with that is being removed."""
+
 EXTRAS = {"hdfs": "hdfs", "webhdfs": "hdfs", "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 """The extra of this provider that brings the driver's library."""
 
@@ -57,6 +61,14 @@ class CheckpointFolder(CheckpointFiles, Protocol):
         """Move the folder in one step to where nothing is.
 
         :raises WorldChanged: something is there.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it, where folders can be moved.
+
+        It is moved aside first, so nobody ever reads half a checkpoint; one that was cut off is finished by the same
+        call.
         """
         ...
 
@@ -152,6 +164,14 @@ class LocalCheckpoint:
                 raise
             _sync_folder(self._root.parent)
 
+    def remove(self) -> None:
+        """Remove the folder with all that is in it; it is moved aside first."""
+        aside = LocalCheckpoint(f"{self.location.rstrip('/')}{REMOVED}")
+        if self.exists():
+            self.move_to(aside.location)
+        with _told(aside.location), suppress(FileNotFoundError):
+            shutil.rmtree(aside._root)
+
 
 class RemoteCheckpoint:
     """A checkpoint folder on a file system that fsspec opens. ``open_checkpoint`` gives it."""
@@ -220,6 +240,15 @@ class RemoteCheckpoint:
             self._files.mv(self._root, target._root)
         if self._root.rpartition("/")[2] in target.names("") or self.exists():
             raise _in_the_way(self.location, location)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it; it is moved aside first."""
+        aside = RemoteCheckpoint(f"{self.location.rstrip('/')}{REMOVED}", self._files, f"{self._root}{REMOVED}")
+        if self.exists():
+            self.move_to(aside.location)
+        if aside.exists():
+            with _told(aside.location):
+                self._files.rm(aside._root, recursive=True)
 
     def _create_by_moving(self, target: str, content: bytes) -> bool:
         folder, _, name = target.rpartition("/")

@@ -1,7 +1,7 @@
 """What a pipeline's processes agree on, over any ``ControlStore``: epochs, stops, ends, heartbeats, operations.
 
 Each fact is one cell. Cells that decide something (``epoch/…``, ``ended/…``, ``stop/…``, ``snapshot/…``) are created
-once and never changed: whoever creates one has decided. The others have one writer each.
+once and never changed: whoever creates one has decided; a snapshot may be removed. The others have one writer each.
 
 | cell | written by | means |
 |---|---|---|
@@ -12,7 +12,7 @@ once and never changed: whoever creates one has decided. The others have one wri
 | ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last (the next driver adds its ranges) |
 | ``moved/<n>`` | an operation | before epoch n, the position of an untouched job was moved in its own store |
 | ``operation/<id>`` | the tasks of one operation | its steps and their results |
-| ``snapshot/<id>`` | a task, once | a named observation |
+| ``snapshot/<id>`` | a task, once | a named observation, or that it was removed |
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from airflow_provider_offsets.errors import Fenced, SnapshotNotFound, StoreDataE
 from airflow_provider_offsets.stores.protocols import ControlStore
 
 T = TypeVar("T")
+
+REMOVED = '"removed"'
+"""What stands in the cell of a snapshot that was removed."""
 
 
 class Control:
@@ -189,8 +192,11 @@ class Control:
 
     def keep_snapshot(self, snapshot: Snapshot) -> Snapshot:
         """Store a sealed snapshot and give the one that stands under its id: the first one does."""
-        name = f"snapshot/{snapshot.id}"
-        return snapshot if self._create(name, snapshot) else self.snapshot(snapshot.id)
+        name, text = f"snapshot/{snapshot.id}", codec.dumps(snapshot)
+        for nothing in (None, REMOVED):
+            if self._store.check_and_put(self.pipeline, name, nothing, text):
+                return snapshot
+        return self.snapshot(snapshot.id)
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """Give a stored snapshot.
@@ -198,13 +204,15 @@ class Control:
         :raises SnapshotNotFound: none of that id; the message names the newest ones.
         :raises StoreDataError: its content is not what its checksum was made of.
         """
-        found = self._get(Snapshot, f"snapshot/{snapshot_id}")
+        name = f"snapshot/{snapshot_id}"
+        text = self._store.get(self.pipeline, name)
+        found = None if text in (None, REMOVED) else self._load(Snapshot, name, text or "")
         if found is None:
-            names = [name.removeprefix("snapshot/") for name, _ in self._store.scan(self.pipeline, "snapshot/")]
+            names = [each.label or each.id for each in self.snapshots()]
             raise SnapshotNotFound(
                 seen=f"no snapshot {snapshot_id!r} of pipeline {self.pipeline!r}",
                 expected=f"one of {names[-3:] or 'none at all'}",
-                do="write the id as SnapshotOffsetsOperator gave it",
+                do="write the id as SnapshotOffsetsOperator gave it, or a label",
             )
         if not found.is_whole:
             raise StoreDataError(
@@ -214,10 +222,36 @@ class Control:
             )
         return found
 
+    def named_snapshot(self, name: str) -> Snapshot:
+        """Give the snapshot of that label, or of that id: an id has a ``#``, and a label has none.
+
+        :raises SnapshotNotFound: there is none.
+        :raises StoreDataError: as ``snapshot``; or two people gave the same label at the same time.
+        """
+        labelled = [] if "#" in name else self.labelled(name)
+        if len(labelled) > 1:
+            raise StoreDataError(
+                seen=f"label {name!r} is that of {', '.join(each.id for each in labelled)}",
+                expected="one snapshot of that label",
+                do="name one of them by its id",
+            )
+        return labelled[0] if labelled else self.snapshot(name)
+
+    def labelled(self, label: str) -> list[Snapshot]:
+        """Give the snapshots that have this label."""
+        return [each for each in self.snapshots() if each.label == label]
+
     def snapshots(self) -> Iterator[Snapshot]:
         """Give all snapshots that are whole, sorted by id."""
         cells = self._store.scan(self.pipeline, "snapshot/")
-        return (found for found in (self._load(Snapshot, name, text) for name, text in cells) if found.is_whole)
+        there = (self._load(Snapshot, name, text) for name, text in cells if text != REMOVED)
+        return (found for found in there if found.is_whole)
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot. Its cell stays and says so: no store has to delete what somebody may be comparing with."""
+        name = f"snapshot/{snapshot_id}"
+        while (text := self._store.get(self.pipeline, name)) not in (None, REMOVED):
+            self._store.check_and_put(self.pipeline, name, text, REMOVED)
 
     def _get(self, kind: type[T], name: str) -> T | None:
         text = self._store.get(self.pipeline, name)

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.cli.cli_config import GroupCommand
+from airflow.cli.cli_config import ActionCommand, GroupCommand
 
 from airflow_provider_offsets.cli import acts
 from airflow_provider_offsets.cli.commands import offsets_commands
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 from airflow_provider_offsets.errors import StoreInUse
 from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.sql import SqlStore
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
@@ -30,13 +33,20 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="airflow", exit_on_error=False)
     [group] = offsets_commands()
     assert isinstance(group, GroupCommand)
-    commands = made.add_subparsers(required=True).add_parser(group.name).add_subparsers(required=True)
-    for each in group.subcommands:
-        one = commands.add_parser(each.name, help=each.help, description=each.description)
-        for argument in each.args:
-            argument.add_to_parser(one)
-        one.set_defaults(func=each.func)
+    _add(made.add_subparsers(required=True), group)
     return made
+
+
+def _add(parsers: Any, command: ActionCommand | GroupCommand) -> None:
+    one = parsers.add_parser(command.name, help=command.help, description=command.description)
+    if isinstance(command, GroupCommand):
+        below = one.add_subparsers(required=True)
+        for each in command.subcommands:
+            _add(below, each)
+        return
+    for argument in command.args:
+        argument.add_to_parser(one)
+    one.set_defaults(func=command.func)
 
 
 def run(*words: str) -> int:
@@ -67,7 +77,11 @@ def test_every_command_and_option_is_on_the_page() -> None:
 
     for each in group.subcommands:
         assert f"## {each.name}\n" in page
-        assert hasattr(acts, f"{each.name}_offsets")
+        assert isinstance(each, GroupCommand) or hasattr(acts, f"{each.name}_offsets")
+    below = [one for each in group.subcommands if isinstance(each, GroupCommand) for one in each.subcommands]
+    for each in below:
+        assert callable(each.func)
+    for each in (*below, *(one for one in group.subcommands if not isinstance(one, GroupCommand))):
         for argument in each.args:
             assert not argument.flags[-1].startswith("--") or any(flag in page for flag in argument.flags)
 
@@ -189,3 +203,64 @@ def _refuse_second_write(monkeypatch: pytest.MonkeyPatch, error: BaseException) 
         write(self, stream, *arguments, **more)
 
     monkeypatch.setattr(SqlStore, "write", refusing)
+
+
+@pytest.fixture
+def pipelines(url: str, tmp_path: Path) -> Callable[[str], str]:
+    """Give a function that writes a pipelines.yaml with this ``keep``; its pipeline has three snapshots."""
+    store = open_store(url)
+    for number in range(3):
+        seen = Observation("orders", LiveTopics("cluster", (LiveTopic("t", "id", (LivePartition(0, 9),)),)))
+        at = f"2026-01-0{number + 1}T00:00:00+00:00"
+        label = "good" if number == 1 else ""
+        taken = Snapshot(f"op-{number}#snapshot", f"op-{number}", "snapshot", "", at, seen, label)
+        Control(store, "orders").keep_snapshot(taken.sealed())
+    store.close()
+
+    def write(keep: str) -> str:
+        file = tmp_path / "pipelines.yaml"
+        job = f"{{application: a.py, checkpoint: {tmp_path}/checkpoint}}"
+        file.write_text(
+            f"pipelines:\n  orders:\n    topics: [t]\n    store_conn_id: store\n    keep: {keep}\n    job: {job}\n"
+        )
+        return str(file)
+
+    return write
+
+
+def test_snapshots_are_listed_the_oldest_first(
+    pipelines: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = pipelines("{}")
+
+    assert run("snapshots", "list", "-p", "orders", "-f", file, "-o", "json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(each["id"], each["label"]) for each in told] == [
+        ("op-0#snapshot", ""),
+        ("op-1#snapshot", "good"),
+        ("op-2#snapshot", ""),
+    ]
+    assert run("snapshots", "list", "-p", "orders", "-f", file) == 0
+    assert "op-1#snapshot" in capsys.readouterr().out
+
+
+def test_a_prune_is_a_dry_run_unless_it_is_applied(
+    pipelines: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = pipelines("{snapshots: 1}")
+    words = ("snapshots", "prune", "-p", "orders", "-f", file)
+
+    assert run(*words) == 0
+    printed = capsys.readouterr().out
+    assert "snapshot op-0#snapshot: would be removed" in printed
+    assert "op-1#snapshot" not in printed, "it has a label"
+    assert "this is a dry run" in printed
+    assert run(*words, "-o", "json", "--apply") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["removed"]["snapshots"] == told["found"]["snapshots"] == ["op-0#snapshot"]
+    assert run(*words, "--apply") == 0
+    assert "Nothing to remove" in capsys.readouterr().out
+    assert run(*words, "--apply", "--snapshot", "good") == 0
+    assert "snapshot op-1#snapshot: removed" in capsys.readouterr().out
+    assert run(*words, "--snapshot", "good") == 1
+    assert "SnapshotNotFound" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from airflow_provider_offsets.factories.maintenance import WINDOW_END
 from airflow_provider_offsets.factories.restart import is_no_dry_run
 
 DAGS = Path(__file__).parents[3] / "dags"
-KINDS = ("maintenance", "reprocess", "recovery", "rehearsal")
+KINDS = ("maintenance", "reprocess", "recovery", "rehearsal", "snapshots")
 STEPS = [
     "snapshot_before",
     "plan",

@@ -9,7 +9,13 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
 
 from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StreamingPipeline
-from airflow_provider_offsets.factories import maintenance_dag, recovery_dag, rehearsal_dag, reprocess_dag
+from airflow_provider_offsets.factories import (
+    maintenance_dag,
+    recovery_dag,
+    rehearsal_dag,
+    reprocess_dag,
+    snapshots_dag,
+)
 from airflow_provider_offsets.operators import PlanRestartOperator
 from tests.unit.factories.test_maintenance import UNDO, in_order
 
@@ -17,7 +23,7 @@ PIPELINE = StreamingPipeline(
     "alerts",
     ("flights",),
     SparkJob("/jobs/alerts.py", "/checkpoint"),
-    schedules=Schedules(recovery="@continuous", rehearsal="0 6 * * *"),
+    schedules=Schedules(recovery="@continuous", rehearsal="0 6 * * *", snapshots="@hourly"),
 )
 ACTS = ["replan", "apply", "submit", "watch", "audit"]
 BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop", "snapshot_at_rest"]
@@ -29,6 +35,7 @@ BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop
         (reprocess_dag(PIPELINE), [*BEFORE, *ACTS], UNDO),
         (recovery_dag(PIPELINE), ["await_death", "begin_recovery", "snapshot_at_rest", *ACTS], []),
         (rehearsal_dag(PIPELINE), ["plan"], []),
+        (snapshots_dag(PIPELINE), ["snapshot", "prune"], []),
     ],
     ids=lambda each: each.dag_id if isinstance(each, DAG) else "",
 )
@@ -42,7 +49,13 @@ def test_their_steps(made: DAG, steps: list[str], beside: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("make", "schedule"),
-    [(maintenance_dag, None), (reprocess_dag, None), (recovery_dag, "@continuous"), (rehearsal_dag, "0 6 * * *")],
+    [
+        (maintenance_dag, None),
+        (reprocess_dag, None),
+        (recovery_dag, "@continuous"),
+        (rehearsal_dag, "0 6 * * *"),
+        (snapshots_dag, "@hourly"),
+    ],
 )
 def test_when_they_run(make: Any, schedule: str | None) -> None:
     assert make(PIPELINE).schedule == schedule
@@ -99,6 +112,25 @@ class TestRecovery:
         assert sensor.deferrable
         assert isinstance(plan, PlanRestartOperator)
         assert plan.start == "committed"
+
+
+class TestSnapshots:
+    @pytest.mark.parametrize(("given", "label"), [("before-2.1", "before-2.1"), (None, "")])
+    def test_a_run_may_give_it_a_label(self, given: str | None, label: str) -> None:
+        made = snapshots_dag(PIPELINE)
+        assert made.params.get_param("label").resolve(given) == given
+        task: Any = made.get_task("snapshot")
+
+        task.render_template_fields({"params": {"label": given, "reason": ""}, "dag": made, "run_id": "r"})
+
+        assert task.snapshot_label == label
+
+    def test_what_is_no_name_is_refused(self) -> None:
+        with pytest.raises(ParamValidationError):
+            snapshots_dag(PIPELINE).params.get_param("label").resolve("a b")
+
+    def test_one_that_fails_leaves_everything_where_it_is(self) -> None:
+        assert snapshots_dag(PIPELINE).get_task("prune").trigger_rule == "all_success"
 
 
 class TestApproval:

@@ -18,6 +18,7 @@ from airflow_provider_offsets.core.pipeline import (
     Subscription,
 )
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
@@ -57,6 +58,7 @@ pipelines:
       cluster_timeout_s: 20
       kill_timeout_s: 10
     rollback: {watch_s: 30, stall_s: 90, automatic: true}
+    keep: {snapshots: 50, days: 30, checkpoints: 3, versions: 4}
     accept_lost: {flights: 3}
     accept_skipped: {flights: 4}
     approve: true
@@ -115,6 +117,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         rollback=RollbackPolicy(30, 90, automatic=True),
         policy=RestartPolicy({"flights": 3}, {"flights": 4}, OnConflict.SMALLEST),
         approve=True,
+        keep=KeepPolicy(50, 30, 3, 4),
         recovery=RecoveryPolicy(5, 600, 20),
         schedules=Schedules("@continuous", "0 6 * * *", "@hourly"),
     )
@@ -126,6 +129,8 @@ def test_the_whole_one_has_every_key_of_the_schema() -> None:
 
     for key in (*pipeline, *pipeline["job"]["properties"], *pipeline["stop"]["properties"]):
         assert f"{key}:" in WHOLE
+    for key in pipeline["keep"]["properties"]:
+        assert f"{key}: " in WHOLE
     for key in (*pipeline["recovery"]["properties"], *pipeline["schedules"]["properties"]):
         assert f"      {key}:" in WHOLE
 

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, EndedHow
 from airflow_provider_offsets.core.pipeline import StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.errors import (
     CheckpointError,
     Fenced,
@@ -31,6 +32,7 @@ from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     AuditOffsetsOperator,
     PlanRestartOperator,
+    PruneOffsetsOperator,
     SnapshotOffsetsOperator,
     StopStreamingJobOperator,
     SubmitStreamingJobOperator,
@@ -261,6 +263,37 @@ class TestRefusals:
             run(StopStreamingJobOperator, lab)
 
 
+class TestPrune:
+    def test_what_is_removed_is_in_the_log_and_in_the_result(self, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+        steps.start(lab)
+        for number in range(3):
+            lab.clock.now += 86_400
+            run(SnapshotOffsetsOperator, lab, f"hourly-{number}")
+        run(SnapshotOffsetsOperator, lab, "named", snapshot_label="before-2.1")
+        lab.more["keep"] = KeepPolicy(snapshots=1)
+
+        with caplog.at_level(logging.INFO):
+            given = run(PruneOffsetsOperator, lab, "prune")
+
+        assert json.loads(json.dumps(given)) == given
+        gone = [f"hourly-{number}#snapshot" for number in range(3)]
+        assert given == {"snapshots": gone, "checkpoints": [], "versions": [], "spared": []}
+        assert all(f"removed snapshot {each}" in caplog.text for each in gone)
+        assert run(PruneOffsetsOperator, lab, "prune")["snapshots"] == []
+        assert lab.control.named_snapshot("before-2.1").label == "before-2.1"
+
+    def test_without_a_policy_nothing_is(self, lab: Lab) -> None:
+        steps.start(lab)
+        run(SnapshotOffsetsOperator, lab)
+
+        assert run(PruneOffsetsOperator, lab, "prune") == {
+            "snapshots": [],
+            "checkpoints": [],
+            "versions": [],
+            "spared": [],
+        }
+
+
 class TestDeferrable:
     def deferred(self, lab: Lab) -> TaskDeferred:
         with pytest.raises(TaskDeferred) as deferred:
@@ -325,9 +358,11 @@ class TestDeferrable:
 
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_what_a_run_can_say_is_a_template(kind: type[Any], lab: Lab) -> None:
-    expected = {"operation", "reason", "application"} | (
-        {"start", "window_s", "accept_lost", "accept_skipped"} if kind is PlanRestartOperator else set()
-    )
+    own = {
+        PlanRestartOperator: {"start", "window_s", "accept_lost", "accept_skipped"},
+        SnapshotOffsetsOperator: {"snapshot_label"},
+    }
+    expected = {"operation", "reason", "application"} | own.get(kind, set())
 
     assert set(kind.template_fields) == expected
     operator = kind(task_id="task", pipeline=lab.pipeline)

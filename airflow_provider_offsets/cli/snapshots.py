@@ -1,0 +1,80 @@
+"""What the commands of ``airflow offsets snapshots`` do."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.utils.cli import suppress_logs_and_warning
+
+from airflow_provider_offsets.cli import naming
+from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.pruning import Superfluous
+from airflow_provider_offsets.core.snapshot import Snapshot
+from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.pruning import find_superfluous, remove
+from airflow_provider_offsets.operations.stopping import now_ms
+from airflow_provider_offsets.reports import snapshots_report, superfluous_report
+from airflow_provider_offsets.stores.control import Control
+
+
+@suppress_logs_and_warning
+def list_snapshots(args: Namespace) -> None:
+    """``airflow offsets snapshots list``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with _control(pipeline) as control:
+            found = sorted(control.snapshots(), key=lambda each: (each.taken_ms, each.id))
+        show(args.output, [_told(each) for each in found], snapshots_report(found, style_of(args.output)))
+
+
+@suppress_logs_and_warning
+def take_snapshot(args: Namespace) -> None:
+    """``airflow offsets snapshots take``."""
+    with command():
+        pipeline, now = naming.pipeline(args), datetime.now(UTC).isoformat(timespec="milliseconds")
+        with open_world(pipeline, f"airflow offsets snapshots take/{now}") as world:
+            taken = world.take_snapshot("by-hand", reason=args.reason or "", taken_at=now, label=args.label or "")
+        show(args.output, _told(taken), snapshots_report([taken], style_of(args.output)))
+
+
+@suppress_logs_and_warning
+def prune_snapshots(args: Namespace) -> None:
+    """``airflow offsets snapshots prune``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with _control(pipeline) as control:
+            named = [control.named_snapshot(each).id for each in args.snapshots or ()]
+            found = find_superfluous(control, pipeline, at_ms=now_ms(), named=named)
+            gone = remove(control, pipeline, found) if args.apply else Superfluous(spared=found.spared)
+        told = {"found": codec.plain(found), "removed": codec.plain(gone), "applied": args.apply}
+        show(args.output, told, superfluous_report(found, gone if args.apply else None))
+        if args.apply and len(gone.spared) > len(found.spared):
+            end(REFUSED, f"{len(gone.spared) - len(found.spared)} could not be removed")
+
+
+def _told(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "id": snapshot.id,
+        "label": snapshot.label,
+        "taken_at": snapshot.taken_at,
+        "operation": snapshot.operation,
+        "moment": snapshot.moment,
+        "reason": snapshot.reason,
+        "epoch": snapshot.seen.epoch_number,
+        "position": snapshot.position.to_plain(),
+        "cluster_id": snapshot.seen.live.cluster_id,
+    }
+
+
+@contextmanager
+def _control(pipeline: StreamingPipeline) -> Iterator[Control]:
+    with contextlib.closing(OffsetsHook(pipeline.store_conn_id).get_conn()) as store:
+        yield Control(store, pipeline.name)

@@ -1,0 +1,43 @@
+"""The snapshots DAG: on a schedule it notes where the pipeline stands, and removes what is not to be kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Param
+
+from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
+from airflow_provider_offsets.factories.restart import REASON, new_dag
+from airflow_provider_offsets.operators import PruneOffsetsOperator, SnapshotOffsetsOperator
+
+DOC = """### Snapshots of `{name}`
+
+Stores where the job stands, whether it runs or not; nothing is stopped or moved. Then removes the snapshots, old
+checkpoints and old versions of the program that `keep` of the pipeline does not keep, each by name in the log.
+
+`snapshot → prune`
+
+A **label** makes a snapshot easy to find (`snapshot:<label>` as a start) and lets it stay until a person removes it.
+"""
+
+
+def snapshots_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
+    """Give the DAG ``snapshots__<pipeline>``.
+
+    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
+    :param dag: passed on to ``DAG``.
+    """
+    label = Param(
+        None,
+        type=["null", "string"],
+        pattern=f"^{NAME.pattern}$",
+        title="Label",
+        description="A name for this snapshot that no other one has; it is kept until somebody removes it.",
+    )
+    own = {"schedule": pipeline.schedules.snapshots, "params": {"reason": REASON, "label": label}}
+    with new_dag("snapshots", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
+        snapshot = SnapshotOffsetsOperator(
+            task_id="snapshot", pipeline=pipeline, snapshot_label="{{ params.get('label') or '' }}"
+        )
+        snapshot >> PruneOffsetsOperator(task_id="prune", pipeline=pipeline)
+    return made

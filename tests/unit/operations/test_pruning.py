@@ -1,0 +1,248 @@
+"""What is removed of snapshots, checkpoints and versions; one that was killed is finished by the next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_offsets.core.pruning import KeepPolicy, Superfluous
+from airflow_provider_offsets.errors import InputRefused, RollbackRefused, SnapshotNotFound, StoreDataError
+from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.keeping import keep_version, restored_job
+from airflow_provider_offsets.operations.pruning import find_superfluous, remove
+from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
+from airflow_provider_offsets.stores.control import Control
+from tests.unit.operations import steps
+from tests.unit.operations.lab import Crash, Fuse, Lab, install
+
+KEEP = KeepPolicy(snapshots=2, checkpoints=2, versions=2)
+NOW_MS = 4_000_000_000_000
+
+
+@pytest.fixture(params=[(), ("checkpoint",)], ids=["tracked", "untouched"])
+def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
+    """A job that was started, and then rewound four times, by another version each time."""
+    lab = install(Lab(tmp_path / "old", offsets_in=request.param, more={"keep": KEEP}), monkeypatch)
+    lab.wipe()
+    for number in range(5):
+        rewind(lab, number)
+    return lab
+
+
+def rewind(lab: Lab, number: int) -> None:
+    operation = f"op-{number}"
+    Path(lab.pipeline.job.application).write_text(f"version {number}")
+    steps.stop(lab, operation)
+    steps.start(lab, "shift:-10" if number else "committed", operation)
+    for _ in range(4):
+        lab.tick()
+    lab.world(operation).take_snapshot("snapshot", reason="", taken_at=f"2026-01-0{number + 1}T00:00:00Z")
+    for each in applications(lab).glob("*.json"):
+        os.utime(each, (0, 0))  # the lab's clock is long before this file's
+
+
+def applications(lab: Lab) -> Path:
+    return Path(lab.pipeline.job.log_dir) / "applications"
+
+
+def find(lab: Lab) -> Superfluous:
+    return find_superfluous(lab.control, lab.pipeline, at_ms=NOW_MS)
+
+
+def checkpoints(lab: Lab) -> list[str]:
+    return sorted(str(each) for each in lab.folder.glob("checkpoint*"))
+
+
+def left_behind(lab: Lab) -> list[str]:
+    """The checkpoints before the one that is in use, the oldest first, but for the first one of a tracked job."""
+    base = lab.pipeline.job.checkpoint
+    if lab.pipeline.tracked:
+        return [epoch.claim.checkpoint for epoch in lab.control.epochs()][1:-1]
+    moves = [lab.control.moved(number) for number in range(2, 6)]
+    return [f"{base}-before-{moved.fingerprint}" for moved in moves if moved is not None]
+
+
+def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
+    versions = [epoch.claim.version for epoch in old.control.epochs()]
+    there, said = set(checkpoints(old)), list[str]()
+    audit = audit_history(old.world("audit"))
+
+    found = find(old)
+
+    assert found == Superfluous(
+        snapshots=tuple(f"op-{number}#snapshot" for number in range(3)),
+        checkpoints=tuple(left_behind(old)[:-1]),
+        versions=tuple(versions[:3]),
+    )
+    assert set(checkpoints(old)) == there, "found is not removed"
+    assert remove(old.control, old.pipeline, found, say=said.append) == found
+    assert len(said) == len(found.snapshots) + len(found.checkpoints) + len(found.versions)
+    assert set(checkpoints(old)) == there - set(found.checkpoints)
+    assert [each.id for each in old.control.snapshots()] == ["op-3#snapshot", "op-4#snapshot"]
+    with pytest.raises(RollbackRefused, match="is gone"):
+        restored_job(old.pipeline.job, versions[2])
+    assert Path(restored_job(old.pipeline.job, versions[3]).application).read_text() == "version 3"
+    assert find(old) == Superfluous()
+    assert audit_history(old.world("audit")) == audit, "the record is as it was"
+
+    rewind(old, 5)
+    settled = audit_history(old.world("audit"))
+    assert (settled.lost, settled.unexplained) == (0, ())
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+def test_killed_at_any_write_it_is_finished_by_the_next_run(
+    after: bool, old: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = set(checkpoints(old))
+    found = find(old)
+    rmtree, unlink = shutil.rmtree, Path.unlink
+    monkeypatch.setattr("shutil.rmtree", lambda *a, **k: old.fuse.write(lambda: rmtree(*a, **k)))
+    monkeypatch.setattr(Path, "unlink", lambda *a, **k: old.fuse.write(lambda: unlink(*a, **k)))
+
+    kills = 0
+    while (left := find(old)) != Superfluous():
+        old.fuse = Fuse(1 + kills, after)
+        try:
+            with old.fuse.lit():
+                remove(old.world("prune").control, old.pipeline, left)
+        except Crash:
+            kills += 1
+
+    assert kills >= 5
+    assert set(checkpoints(old)) == there - set(found.checkpoints)
+    assert len(list(applications(old).glob("*.json"))) == 2
+    assert len([each for each in applications(old).iterdir() if each.is_dir()]) == 2
+    assert [each.id for each in old.control.snapshots()] == ["op-3#snapshot", "op-4#snapshot"]
+
+
+def test_what_is_not_ours_by_its_content_stays_and_is_named(old: Lab) -> None:
+    oldest = left_behind(old)[0]
+    [planted] = [each for each in Path(oldest, "offsets").iterdir() if "closed.by" in each.read_text()]
+    planted.unlink()
+
+    found = find(old)
+
+    assert oldest not in found.checkpoints
+    assert found.spared == (f"{oldest}: it was not closed by a restart",)
+
+
+def test_what_is_not_ours_by_its_name_is_not_looked_at(old: Lab) -> None:
+    base = Path(old.pipeline.job.checkpoint)
+    shutil.copytree(left_behind(old)[0], f"{base}-mine")
+    shutil.copytree(left_behind(old)[0], f"{base}-0123456789abcdef")
+
+    found = find(old)
+
+    assert set(found.checkpoints) == set(left_behind(old)[:-1])
+    assert found.spared == ()
+
+
+def test_what_a_plan_has_seeded_and_nobody_started_yet_stays(old: Lab) -> None:
+    """An apply that waits for its submit: neither what it has made nor what it was made of goes."""
+    steps.stop(old, "next")
+    applied = steps.apply(old, "shift:-10", "next")
+
+    remove(old.control, old.pipeline, find(old))
+
+    assert read_state(open_checkpoint(applied.checkpoint)) is not None
+    assert steps.submit(old, applied, "next").epoch == 6
+
+
+def test_one_that_nobody_has_seen_end_stays(monkeypatch: pytest.MonkeyPatch, old: Lab) -> None:
+    if not old.pipeline.tracked:
+        return  # it is moved aside only if its job was seen gone
+    ended = Control.ended
+    monkeypatch.setattr(Control, "ended", lambda self, number: None if number == 2 else ended(self, number))
+
+    found = find(old)
+
+    assert found.spared == (f"{left_behind(old)[0]}: epoch 2 ran on it, and nobody has seen its end",)
+
+
+def test_a_version_that_is_being_submitted_stays(old: Lab) -> None:
+    """It is kept before its launch, and no epoch names it yet: when it was kept last tells."""
+    oldest = next(iter(old.control.epochs())).claim.version
+    os.utime(applications(old) / f"{oldest}.json")
+
+    assert oldest not in find(old).versions
+
+
+def test_a_copy_that_another_version_has_too_stays(old: Lab) -> None:
+    epochs = list(old.control.epochs())
+    job = replace(old.pipeline.job, arguments=("--twin",))
+    Path(job.application).write_text("version 0")
+    twin = keep_version(job)
+
+    remove(old.control, old.pipeline, find(old))
+
+    assert not (applications(old) / f"{epochs[0].claim.version}.json").exists()
+    assert Path(restored_job(job, twin.digest).application).read_text() == "version 0"
+
+
+def test_without_a_policy_nothing_goes(old: Lab) -> None:
+    old.more["keep"] = KeepPolicy()
+
+    assert find(old) == Superfluous()
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_from_going(old: Lab) -> None:
+    found = find(old)
+    Path(f"{found.checkpoints[0]}.removed").write_text("in the way")
+
+    done = remove(old.control, old.pipeline, found)
+
+    assert done.checkpoints == found.checkpoints[1:]
+    assert done.versions == found.versions
+    [spared] = done.spared
+    assert spared.startswith(f"{found.checkpoints[0]}: ")
+
+
+class TestLabels:
+    def take(self, lab: Lab, label: str, operation: str = "op") -> None:
+        lab.world(operation).take_snapshot("by-hand", reason="", taken_at="2026-01-01T00:00:00Z", label=label)
+
+    def test_a_start_is_named_by_it(self, lab: Lab) -> None:
+        steps.start(lab)
+        self.take(lab, "before-2.1")
+        lab.feed(10)
+        lab.tick()
+        steps.stop(lab)
+
+        assert steps.plan(lab, "snapshot:before-2.1").start == lab.at(100, 100)
+
+    def test_no_two_snapshots_have_one(self, lab: Lab) -> None:
+        self.take(lab, "good")
+        self.take(lab, "good")
+
+        with pytest.raises(InputRefused, match=r"label 'good' is that of snapshot 'op#by-hand'"):
+            self.take(lab, "good", "other")
+
+    @pytest.mark.parametrize("label", ["a#b", "a b", "a|b", "-a", "a/b"])
+    def test_what_is_no_name_is_refused(self, label: str, lab: Lab) -> None:
+        with pytest.raises(InputRefused, match="label"):
+            self.take(lab, label)
+
+    def test_two_people_at_the_same_time(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as both:
+            both.setattr(Control, "labelled", lambda self, label: [])
+            self.take(lab, "good")
+            self.take(lab, "good", "other")
+
+        with pytest.raises(StoreDataError, match=r"label 'good' is that of op#by-hand, other#by-hand"):
+            lab.control.named_snapshot("good")
+        assert lab.control.named_snapshot("other#by-hand").operation == "other"
+
+    def test_one_that_was_removed_is_not_found_and_may_be_taken_again(self, lab: Lab) -> None:
+        self.take(lab, "good")
+        lab.control.remove_snapshot("op#by-hand")
+        lab.control.remove_snapshot("op#by-hand")
+
+        with pytest.raises(SnapshotNotFound, match="none at all"):
+            lab.control.named_snapshot("good")
+        self.take(lab, "good")
+        assert lab.control.named_snapshot("good").id == "op#by-hand"
