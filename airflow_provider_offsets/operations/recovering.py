@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
+from airflow_provider_offsets.operations.keeping import keep_version, restored_job
+from airflow_provider_offsets.operations.rolling_back import ROLLBACK
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
 from airflow_provider_offsets.operations.watching import JobLook, JobState, look
 from airflow_provider_offsets.operations.world import World
@@ -131,6 +133,26 @@ def begin_recovery(world: World, epoch: int, run: str, policy: RecoveryPolicy, *
         mine = replace(mine, at_ms={**mine.at_ms, run: at_ms})
         world.control.record_step(world.operation, TRIES, mine)
     return len(mine.at_ms)
+
+
+def as_it_ran(world: World) -> World:
+    """Give the world of a recovery with the program that died, if that was brought back by a rollback and the version
+    that was undone is deployed still. Any other world is given as it is: a recovery starts what is deployed.
+
+    :raises RollbackRefused: its copy is gone.
+    """
+    before = [epoch for epoch in world.control.epochs() if epoch.claim.operation != world.operation]
+    by_hand = [epoch for epoch in before if not epoch.claim.operation.startswith(RECOVERY)]
+    if not world.operation.startswith(RECOVERY) or not by_hand:
+        return world
+    undone_operation, rolled_back, _ = by_hand[-1].claim.operation.partition(ROLLBACK)
+    if not rolled_back:
+        return world
+    undone = {epoch.claim.version for epoch in by_hand if epoch.claim.operation == undone_operation}
+    job = world.pipeline.job
+    if undone and keep_version(job).digest not in undone:
+        return world
+    return replace(world, pipeline=replace(world.pipeline, job=restored_job(job, before[-1].claim.version)))
 
 
 def _given_up(world: World, epoch: int, policy: RecoveryPolicy) -> RecoveryGivenUp:

@@ -26,6 +26,9 @@ from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import Secrets
 from airflow_provider_offsets.stores.control import Control
 
+ROLLBACK = "#rollback"
+"""What the id of an operation's rollback has after that of the operation."""
+
 OUTPUT = "output"
 ROLLED_BACK = "rolled back"
 UNTOUCHED = "Nothing was touched: the job is as it was."
@@ -131,13 +134,13 @@ def roll_back(
 
 def rollback_id(control: Control, operation: str) -> str:
     """Give the id of the rollback of an operation: of the next one, if it was rolled back and then run once more."""
-    number, name = 1, f"{operation}#rollback"
+    number, name = 1, f"{operation}{ROLLBACK}"
     while (done := control.step(name, ROLLED_BACK, Rollback)) is not None:
         asked = control.stop_request(done.epoch)
         if asked is None or asked.operation != operation:
             break
         number += 1
-        name = f"{operation}#rollback-{number}"
+        name = f"{operation}{ROLLBACK}-{number}"
     return name
 
 

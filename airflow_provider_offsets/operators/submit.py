@@ -10,6 +10,7 @@ from airflow_provider_offsets.errors import WorldChanged
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.applying import recorded_application
+from airflow_provider_offsets.operations.recovering import as_it_ran
 from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operators.base import PipelineOperator
 
@@ -29,7 +30,7 @@ class SubmitStreamingJobOperator(PipelineOperator):
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give ``epoch``, ``how`` it started, its first batch, its start and the path of its log."""
-        applied = recorded_application(world)
+        world, applied = as_it_ran(world), recorded_application(world)
         if applied is None:
             raise WorldChanged(
                 seen=f"operation {self.operation!r} has applied no plan",

@@ -224,6 +224,23 @@ def test_a_plan_that_would_skip_leaves_the_job_running(airflow: Airflow) -> None
     assert living() == before
 
 
+def test_a_snapshot_that_a_person_has_named_is_where_a_restart_begins(airflow: Airflow) -> None:
+    """The DAG takes and prunes it beside the running job, and a dry run plans from it."""
+    snapshots = Airflow(airflow.url, f"snapshots__{PIPELINE}")
+    snapshots.unpause()
+    before, label = living(), f"label-{uuid.uuid4().hex[:8]}"
+
+    taken = run_to_end(snapshots, {"label": label})
+    planned = run_to_end(airflow, {"start": f"snapshot:{label}", "dry_run": True})
+
+    assert snapshots.state(taken) == "success", snapshots.log_tail(taken, "snapshot")
+    assert snapshots.result(taken, "prune") == {"snapshots": [], "checkpoints": [], "versions": [], "spared": []}
+    plan = airflow.result(planned, "plan")
+    assert (plan["start"], plan["replay"]) == (snapshots.result(taken, "snapshot")["position"], 0)
+    assert living() == before
+    snapshots.close()
+
+
 def test_a_version_that_fails_on_its_third_batch_is_rolled_back(airflow: Airflow) -> None:
     """It is deployed by a run of the reprocess DAG, and the records that it reads came while the job was stopped."""
     job = ROOT / "jobs" / f"{PIPELINE}.py"

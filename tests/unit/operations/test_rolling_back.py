@@ -17,7 +17,9 @@ from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut
 from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.recovering import as_it_ran, find_death, recovery_of
 from airflow_provider_offsets.operations.rolling_back import Launcher, Output, Rollback, roll_back, why_no_way_back
+from airflow_provider_offsets.operations.submitting import submit_job
 from tests.unit.operations import steps
 from tests.unit.operations.lab import SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install
 from tests.unit.operations.test_crash import anonymous, checkpoints
@@ -241,6 +243,66 @@ def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> N
     settle(lab)
     report = audit_history(lab.world("audit"))
     assert (report.lost, report.unexplained) == (0, ())
+
+
+class TestRecovery:
+    """What a rollback has brought back dies later, and its recovery starts it again by itself."""
+
+    def recover(self, lab: Lab, dead: int) -> str:
+        operation = recovery_of(dead)
+        applied = steps.apply(lab, operation=operation)
+        world = as_it_ran(lab.world(operation))
+        application = Path(world.pipeline.job.application)
+        submit_job(world, applied, lambda conf: [application.read_text(), *lab.command(conf)], SECRETS)
+        return ran(lab)
+
+    @pytest.mark.parametrize("bad", ["ran", "never claimed"])
+    def test_it_does_not_start_what_was_undone(self, bad: str, lab: Lab) -> None:
+        run_well(lab)
+        if bad == "ran":
+            upgrade(lab)
+            fail(lab)
+        else:
+            lab.on_launch = lambda driver: driver.die("SyntaxError")
+            with pytest.raises(DriverDied):
+                upgrade(lab)
+            lab.on_launch = lambda driver: None
+        back = undo(lab)
+        settle(lab)
+        lab.driver.die()
+        see_it_dead(lab)
+
+        assert self.recover(lab, back.epoch) == "version 1"
+
+        lab.driver.die()
+        see_it_dead(lab)
+        assert self.recover(lab, back.epoch + 1) == "version 1", "nor does the recovery of the recovery"
+
+    def test_what_was_deployed_since_is_started(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        back = undo(lab)
+        settle(lab)
+        lab.driver.die()
+        see_it_dead(lab)
+        deploy(lab, "version 3")
+
+        assert self.recover(lab, back.epoch) == "version 3"
+
+    def test_any_other_operation_starts_what_is_deployed(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        undo(lab)
+
+        world = lab.world("next")
+        assert as_it_ran(world) is world
+
+
+def see_it_dead(lab: Lab) -> None:
+    """Let somebody see that the newest epoch is over."""
+    assert find_death(lab.control, at_ms=1) is not None
 
 
 class TestRefused:
