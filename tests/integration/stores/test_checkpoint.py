@@ -249,6 +249,21 @@ class TestExchange:
 
         assert tree(place) == before
 
+    @pytest.mark.parametrize("location", MOVING, indirect=True)
+    @pytest.mark.parametrize("moved_aside", [False, True], ids=["whole", "cut off after it was moved aside"])
+    def test_one_that_is_removed_leaves_nothing_and_its_neighbours_stay(self, place: str, moved_aside: bool) -> None:
+        made = open_checkpoint(f"{place}-2")
+        made.create("metadata", "ours")
+        neighbour = {name: text for name, text in tree(place).items() if name.startswith("checkpoint-2/")}
+        if moved_aside:
+            open_checkpoint(place).move_to(f"{place}.removed")
+
+        for _ in range(2):
+            open_checkpoint(place).remove()
+
+        assert tree(place) == neighbour
+        assert not open_checkpoint(f"{place}.removed").exists()
+
     @pytest.mark.parametrize("location", ["s3"], indirect=True)
     def test_in_an_object_store_what_is_there_stays(self, place: str) -> None:
         before = tree(place)

@@ -57,6 +57,36 @@ def folder(location: str) -> CheckpointFolder:
 
 
 class TestFolder:
+    @pytest.mark.parametrize("location", ["local", "moving"], indirect=True)
+    def test_one_that_is_removed(self, location: str, folder: CheckpointFolder) -> None:
+        folder.create("metadata", "{}")
+        folder.create("offsets/0", "v1")
+
+        for _ in range(2):
+            folder.remove()
+
+        assert not folder.exists()
+        assert not open_checkpoint(f"{location}.removed").exists()
+
+    @pytest.mark.parametrize("location", ["local"], indirect=True)
+    def test_one_whose_removal_was_cut_off_is_not_half_there(
+        self, location: str, folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder.create("offsets/0", "v1")
+
+        def die(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as cut_off:
+            cut_off.setattr("shutil.rmtree", die)
+            with pytest.raises(KeyboardInterrupt):
+                folder.remove()
+
+        assert not folder.exists()
+        assert open_checkpoint(f"{location}.removed").text("offsets/0") == "v1"
+        folder.remove()
+        assert not open_checkpoint(f"{location}.removed").exists()
+
     def test_one_that_is_not_there(self, folder: CheckpointFolder) -> None:
         assert folder.exists() is False
         assert folder.names("offsets") == []
