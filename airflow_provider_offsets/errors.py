@@ -32,7 +32,8 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── RecoveryGivenUp               a job died again and again; a person has to look
     ├── DriverFailed
     │   ├── DriverDied                ``log_tail`` holds its own last lines
-    │   └── DriverSilent              it lives, but neither processed a batch nor said that it is idle
+    │   ├── DriverSilent              it lives, but neither processed a batch nor said that it is idle
+    │   └── ShardFailed               retriable: the driver of a replay ended before its shard was finished
     ├── JobUnhealthy                  a job that was started runs badly, or not any more
     ├── RollbackRefused               the version or the position of before cannot be brought back
     ├── RolledBack                    the operation was undone: the version of before runs again
@@ -193,7 +194,7 @@ class RecoveryGivenUp(OffsetsError):
 
 
 class DriverFailed(OffsetsError):
-    """Base: the driver did not get as far as its first batch."""
+    """Base: the driver did not get as far as its first batch, or the end of its shard."""
 
 
 class DriverDied(DriverFailed):
@@ -206,6 +207,12 @@ class DriverDied(DriverFailed):
 
 class DriverSilent(DriverFailed):
     """The driver lives, but within the time it neither processed a batch nor said that it stands idle."""
+
+
+class ShardFailed(DriverFailed):
+    """The driver of a replay ended before the output of its shard was finished. The next try has the same run id."""
+
+    retriable = True
 
 
 class JobUnhealthy(OffsetsError):

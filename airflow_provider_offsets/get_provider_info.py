@@ -19,6 +19,7 @@ OPERATORS = (
     "recover",
     "audit",
     "prune",
+    "replay",
 )
 
 

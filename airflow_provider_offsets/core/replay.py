@@ -90,6 +90,9 @@ class Replayed:
     """The path of the driver's log."""
     elapsed_ms: int = 0
     """How long the program ran, Spark's start left out."""
+    counted_apart: bool = False
+    """The program's own actions read fewer (its sink knew the batch already, it has offsets without a record, or it
+    reads without SQL), so the driver has read the ranges once more, to count."""
 
 
 def replay_run_id(operation: str, application_version: str, attempt: int) -> str:

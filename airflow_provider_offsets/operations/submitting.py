@@ -132,7 +132,7 @@ def _launch(
     _remove_settings_of_earlier_tries(world)
     settings.write(settings_file)
     try:
-        launched = launch(launch_id, command, log=str(log), env=_environment())
+        launched = launch(launch_id, command, log=str(log), env=driver_environment())
     except OSError:
         settings_file.unlink()
         raise
@@ -180,7 +180,7 @@ def _next_epoch(world: World, applied: Applied) -> int:
     return (applied.plan.seen.epoch if mine is None else mine.number) + 1
 
 
-def _environment() -> dict[str, str]:
+def driver_environment() -> dict[str, str]:
     """This process's environment without Airflow's own settings: they hold connections and the metadata database."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW", "__AIRFLOW"))}
 

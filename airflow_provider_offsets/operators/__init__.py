@@ -6,6 +6,7 @@ from airflow_provider_offsets.operators.audit import AuditOffsetsOperator
 from airflow_provider_offsets.operators.plan import PlanRestartOperator
 from airflow_provider_offsets.operators.prune import PruneOffsetsOperator
 from airflow_provider_offsets.operators.recover import BeginRecoveryOperator
+from airflow_provider_offsets.operators.replay import ReplayOffsetsOperator
 from airflow_provider_offsets.operators.roll_back import RollBackOperator
 from airflow_provider_offsets.operators.snapshot import SnapshotOffsetsOperator
 from airflow_provider_offsets.operators.stop import StopStreamingJobOperator
@@ -19,6 +20,7 @@ __all__ = [
     "BeginRecoveryOperator",
     "PlanRestartOperator",
     "PruneOffsetsOperator",
+    "ReplayOffsetsOperator",
     "RollBackOperator",
     "SnapshotOffsetsOperator",
     "StopStreamingJobOperator",

@@ -18,7 +18,7 @@ from pathlib import Path
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.jobs.process import this_process
 from airflow_provider_offsets.runtime.insist import insist
-from airflow_provider_offsets.runtime.settings import take_settings
+from airflow_provider_offsets.runtime.settings import Settings, take_settings
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
 
@@ -30,7 +30,7 @@ def claiming_command(settings_file: Path, command: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> str:
     """Claim and become the program; give what went wrong, if it did."""
-    settings = take_settings(Path(arguments[0]))
+    settings = take_settings(Path(arguments[0]), Settings)
     try:
         store = open_store(settings.secrets.store_url)
         control = Control(store, settings.pipeline)

@@ -11,16 +11,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import Claim
 from airflow_provider_offsets.core.pipeline import Subscription
+from airflow_provider_offsets.core.replaying import ShardClaim
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 
 PREFIX = "spark.offsets."
 FILE_KEY = f"{PREFIX}settings.file"
+RUN_ID_KEY = f"{PREFIX}run_id"
+"""Only in the conf of a replay."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,46 @@ class Settings:
 
     def write(self, file: Path) -> None:
         """Write these settings to a new file that only this user can read."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as opened:
-            opened.write(codec.dumps(self))
+        _write(file, self)
 
 
-def read_settings(spark: Any) -> Settings:
+@dataclass(frozen=True)
+class ReplaySettings:
+    """What a driver needs to know to replay one shard."""
+
+    pipeline: str
+    claim: ShardClaim
+    secrets: Secrets
+    heartbeat_interval_s: float = 2.0
+    """How often it says how far it is, and looks whether it still has the word."""
+    store_patience_s: float = 30.0
+
+    def conf(self, file: Path) -> dict[str, str]:
+        """Give the Spark conf that leads to these settings in ``file``; nothing in it is secret."""
+        return {
+            FILE_KEY: str(file),
+            f"{PREFIX}pipeline": self.pipeline,
+            f"{PREFIX}operation": self.claim.operation,
+            RUN_ID_KEY: self.claim.run_id,
+            f"{PREFIX}shard": str(self.claim.shard.number),
+        }
+
+    def write(self, file: Path) -> None:
+        """Write these settings to a new file that only this user can read."""
+        _write(file, self)
+
+
+S = TypeVar("S", Settings, ReplaySettings)
+
+
+def _write(file: Path, settings: Settings | ReplaySettings) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as opened:
+        opened.write(codec.dumps(settings))
+
+
+def read_settings(spark: Any) -> Settings | ReplaySettings:
     """Give the settings that the conf of a classic Spark session leads to, and remove their file.
 
     :raises ModeUnsupported: the session is a Spark Connect client.
@@ -79,17 +115,20 @@ def read_settings(spark: Any) -> Settings:
             expected="a classic session: the stop between batches and the offset log need the driver's own process",
             do="submit the program with spark-submit (no 'sc://' master, spark.api.mode=classic)",
         )
-    file = spark.sparkContext.getConf().get(FILE_KEY)
+    conf = spark.sparkContext.getConf()
+    file = conf.get(FILE_KEY)
     if file is None:
         raise InputRefused(
             seen=f"no {FILE_KEY} in the Spark conf",
             expected="the settings that a submit passes, with the epoch to claim",
             do="start the job with SubmitStreamingJobOperator; a tracked job started by hand could run twice",
         )
-    return take_settings(Path(file))
+    if conf.get(RUN_ID_KEY) is None:
+        return take_settings(Path(file), Settings)
+    return take_settings(Path(file), ReplaySettings)
 
 
-def take_settings(file: Path) -> Settings:
+def take_settings(file: Path, kind: type[S]) -> S:
     """Give the settings of a file, and remove it.
 
     :raises InputRefused: it is not there.
@@ -103,4 +142,4 @@ def take_settings(file: Path) -> Settings:
             do="submit the job again; one submit starts one driver",
         ) from error
     file.unlink()
-    return codec.loads(Settings, text)
+    return codec.loads(kind, text)

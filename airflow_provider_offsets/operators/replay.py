@@ -1,0 +1,80 @@
+"""Replay one shard of a data interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.replay import Shard
+from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.hooks.spark import SparkJobHook
+from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.operations.replaying import ShardReplaying
+from airflow_provider_offsets.operators.base import PipelineOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+
+class ReplayOffsetsOperator(PipelineOperator):
+    """Replays one shard with the pipeline's own program, as a bounded Spark job beside the live one.
+
+    It succeeds once the output of the shard is finished. A driver that a killed task left running is adopted by the
+    next try; where it is dead, the next try launches another with the same run id. A shard that is finished is not run
+    again under its run id. Where the task is ended (marked failed, cleared, timed out), its driver is ended too.
+
+    :param shard: ``{"number": 0, "ranges": [{"topic": …, "partition": …, "start": …, "end": …}]}``; mapped.
+    :param run_id: what sinks are given, from the operation's replay plan.
+    """
+
+    template_fields: Sequence[str] = (*PipelineOperator.template_fields, "run_id", "shard")
+
+    def __init__(self, *, shard: Mapping[str, Any], run_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shard = shard
+        self.run_id = run_id
+        self._replaying: ShardReplaying | None = None
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give ``records_read`` and ``records_expected``, the ranges, the time that it took, and the driver's log."""
+        spark, secrets = SparkJobHook(world.pipeline), driver_secrets(world.pipeline)
+        spark.check(secrets.store_url)
+        folder = Path(world.pipeline.job.folder_for_logs)
+
+        def command(conf: Mapping[str, str]) -> list[str]:
+            return spark.command(conf, log_dir=folder)
+
+        self._replaying = ShardReplaying(world, self._read_shard(), self.run_id, command, secrets, self.log.info)
+        try:
+            replayed = self._replaying.run()
+        except (KeyboardInterrupt, SystemExit):
+            self._replaying.end_driver()
+            raise
+        self.log.info(
+            "Shard %d: %s records read of %s expected, in %.1f s",
+            replayed.shard,
+            f"{replayed.records_read:,}",
+            f"{replayed.records_expected:,}",
+            replayed.elapsed_ms / 1000,
+        )
+        return dict(codec.plain(replayed))
+
+    def on_kill(self) -> None:
+        """End the driver with the task."""
+        if self._replaying is not None:
+            self._replaying.end_driver()
+
+    def _read_shard(self) -> Shard:
+        try:
+            found: Shard = codec.build(Shard, self.shard, "shard")
+        except ValueError as error:
+            raise InputRefused(
+                seen=str(error),
+                expected='{"number": 0, "ranges": [{"topic": "t", "partition": 0, "start": 0, "end": 9}]}',
+                do="map this operator over what the task that plans gives",
+            ) from error
+        return found

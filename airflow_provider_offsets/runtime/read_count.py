@@ -1,0 +1,151 @@
+"""Counts what the actions of a user's function really read of a frame, whatever they do with it.
+
+Spark's own ``Observation`` is filled by the first action that ends, and an ``isEmpty()`` before the real work would
+leave it at 1. So the frame is marked with an observed count, and a listener keeps the largest one of any action.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Any, Self
+
+from airflow_provider_offsets.errors import InputRefused
+
+log = logging.getLogger(__name__)
+
+MARK = "spark_offsets_replayed"
+STATEFUL = {
+    "Aggregate",
+    "Deduplicate",
+    "DeduplicateWithinWatermark",
+    "Distinct",
+    "FlatMapGroupsInPandasWithState",
+    "FlatMapGroupsWithState",
+    "GlobalLimit",
+    "TransformWithState",
+    "TransformWithStateInPySpark",
+}
+"""Nodes of a logical plan for which a streaming query keeps state. A join is one if it reads the source twice."""
+
+
+def marked(frame: Any) -> Any:
+    """Give a frame whose readings are counted."""
+    from pyspark.sql import functions as f
+
+    return frame.observe(MARK, f.count(f.lit(1)))
+
+
+def refuse_stateful(frame: Any) -> None:
+    """Return if a live query of the transforms of ``frame``, which was marked, would keep no state.
+
+    :raises InputRefused: it would; the message names the transforms.
+    """
+    found: set[str] = set()
+    if not _walk(frame._jdf.queryExecution().analyzed(), found):
+        raise InputRefused(
+            seen="run() was given a frame that does not come of stream.read_kafka()",
+            expected="the records of this shard, transformed",
+            do="read with stream.read_kafka() in a replay as live",
+        )
+    if found:
+        raise InputRefused(
+            seen=f"{', '.join(sorted(found))} between read_kafka() and run()",
+            expected="transforms that keep no state: a shard is a part of the records, without what came before it",
+            do="replay such a job from where its state began, as a live run: the DAG reprocess__<pipeline>",
+        )
+
+
+def _walk(plan: Any, found: set[str]) -> bool:
+    """Say whether ``plan`` reads the source, and collect what keeps state over it."""
+    children = plan.children()
+    reading = [_walk(children.apply(index), found) for index in range(children.size())]
+    name = plan.getClass().getSimpleName()
+    if (name in STATEFUL and any(reading)) or (name == "Join" and sum(reading) > 1):
+        found.add(name)
+    return any(reading) or (name == "CollectMetrics" and plan.name() == MARK)
+
+
+class ReadCount:
+    """While it is open, remembers the largest count of the mark that one action has seen.
+
+    It hears of what goes through SQL. What reads by ``frame.rdd``, in another session, or does not read at all, leaves
+    it at 0.
+    """
+
+    def __init__(self, spark: Any) -> None:
+        self._spark = spark
+        self._most = 0
+
+    def __enter__(self) -> Self:
+        from pyspark.java_gateway import ensure_callback_server_started
+
+        ensure_callback_server_started(self._spark.sparkContext._gateway)
+        self._listeners.register(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._listeners.unregister(self)
+
+    def most(self) -> int:
+        """Give the largest count, once Spark has told of every action that is over."""
+        from py4j.protocol import Py4JError
+
+        try:
+            self._spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+        except Py4JError as error:
+            log.warning("Spark does not say whether it has told of all actions: %s", error)
+        return self._most
+
+    def so_far(self) -> int:
+        """Give about how many records the action that runs has read, as its executors report it; for people."""
+        from py4j.protocol import Py4JError
+
+        try:
+            return max(self._most, self._reported())
+        except Py4JError as error:  # what Spark's pages show is no public interface
+            log.debug("no progress: %s", error)
+            return self._most
+
+    def onSuccess(self, action: str, execution: Any, duration_ns: int) -> None:  # Java's names
+        """Take the count of an action that ended."""
+        found = execution.observedMetrics().get(MARK)
+        if found.isDefined():
+            self._most = max(self._most, found.get().getLong(0))
+
+    def onFailure(self, action: str, execution: Any, error: Any) -> None:
+        """Take nothing of one that failed."""
+
+    class Java:
+        """What py4j looks for."""
+
+        implements = ("org.apache.spark.sql.util.QueryExecutionListener",)
+
+    @property
+    def _listeners(self) -> Any:
+        return self._spark._jsparkSession.listenerManager()
+
+    def _reported(self) -> int:
+        store = self._spark._jsparkSession.sharedState().statusStore()
+        executions = store.executionsList()
+        most = 0
+        for at in range(executions.size()):
+            execution = executions.apply(at)
+            if execution.completionTime().isDefined():
+                continue
+            values = store.executionMetrics(execution.executionId())
+            nodes = store.planGraph(execution.executionId()).allNodes()
+            for node in (nodes.apply(index) for index in range(nodes.size())):
+                if "kafka" in node.name().lower():
+                    most = max(most, _rows(node.metrics(), values))
+        return most
+
+
+def _rows(metrics: Any, values: Any) -> int:
+    for metric in (metrics.apply(index) for index in range(metrics.size())):
+        if metric.name() == "number of output rows":
+            text = values.get(metric.accumulatorId())
+            return int(text.get().replace(",", "")) if text.isDefined() else 0
+    return 0
