@@ -20,6 +20,7 @@ OPERATORS = (
     "audit",
     "prune",
     "replay",
+    "backfill",
 )
 
 

@@ -13,6 +13,8 @@ from airflow_provider_offsets.core.compare import Comparison, Verdict
 from airflow_provider_offsets.core.plan import RestartPlan
 from airflow_provider_offsets.core.pruning import Superfluous
 from airflow_provider_offsets.core.snapshot import Snapshot
+from airflow_provider_offsets.core.replay import ReplayPlan
+from airflow_provider_offsets.core.replay_audit import ReplayAudit
 from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"
@@ -239,6 +241,52 @@ def superfluous_report(found: Superfluous, gone: Superfluous | None) -> str:
     if gone is None:
         lines.append("Nothing was removed: this is a dry run. --apply removes it.")
     return "\n".join(lines)
+
+
+def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
+    """Give what a replay reads: partition by partition, in how many shards, and what speaks against it."""
+    rows = [
+        (*key, plan.begin[key], end, end - plan.begin[key]) for key, end in plan.end.items() if end > plan.begin[key]
+    ]
+    counted = "records" if plan.is_exact else f"records at most (upper bounds for {', '.join(plan.upper_bounds)})"
+    lines = [
+        f"Replay of {plan.pipeline}, {plan.interval}, attempt {plan.attempt}: run id {plan.run_id}.",
+        f"Program: {plan.application}, version {plan.application_version[:12]}.",
+        _table(("topic", "partition", "from", "to", "count"), rows, style) if rows else "Nothing in any partition.",
+        f"In all: {plan.records_expected:,} {counted}, in {len(plan.shards):,} shards",
+        *(f"- {note}" for note in plan.notes),
+        *(f"- PROBLEM – {problem}" for problem in plan.problems),
+    ]
+    return "\n\n".join(lines)
+
+
+def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
+    """Give what was replayed of an interval, and what speaks against it."""
+    rows = [(each.topic, each.partition, each.closed_at) for each in audit.open_boundaries]
+    bound = f" at most (upper bounds for {', '.join(audit.upper_bounds)})" if audit.upper_bounds else ""
+    lines = [
+        f"Replay {audit.run_id} of {audit.interval}: {audit.records_read:,} records read, {audit.records_expected:,}"
+        f" expected{bound}; {audit.shards_done:,} of {audit.shards:,} shards.",
+        *(
+            [
+                "Closed at the end of the log: what is written there later is of the next interval.",
+                _open_table(rows, style),
+            ]
+            if rows
+            else []
+        ),
+        *(
+            [f"Counted in a pass of their own, where the program read fewer by itself: shards {audit.counted_apart}."]
+            if audit.counted_apart
+            else []
+        ),
+        *(f"- {finding}" for finding in audit.findings),
+    ]
+    return "\n\n".join(lines)
+
+
+def _open_table(rows: Sequence[Sequence[Any]], style: str) -> str:
+    return _table(("topic", "partition", "closed at"), rows, style)
 
 
 def _or_dash(offset: int | None) -> int | str:

@@ -12,6 +12,7 @@ from airflow_provider_offsets.core.health import HealthPolicy
 from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.core.replay import BackfillPolicy
 from airflow_provider_offsets.core.selector_text import COMMITTED, parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
 from airflow_provider_offsets.errors import InputRefused
@@ -128,6 +129,7 @@ class StreamingPipeline:
     rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
     keep: KeepPolicy = field(default_factory=KeepPolicy)
     """How much is kept of snapshots, old checkpoints and old versions of the program."""
+    backfill: BackfillPolicy = field(default_factory=BackfillPolicy)
     start: str = COMMITTED
     """Where it starts unless a run says otherwise: selectors as text."""
 

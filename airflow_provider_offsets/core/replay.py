@@ -8,8 +8,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
+from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.plan import Problem
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
+
+
+@dataclass(frozen=True)
+class BackfillPolicy:
+    """How the intervals of a pipeline are cut and replayed."""
+
+    interval: str = "@daily"
+    """The data intervals: a cron expression, one of Airflow's presets, or a length such as ``PT6H``."""
+    automatic: bool = False
+    """Whether each interval is replayed by itself once it is over. If not, only by hand and by Airflow's backfills."""
+    since: str = ""
+    """The first instant of automatic runs: those between it and now are caught up. Empty: only what comes."""
+    by: BoundaryBy = BoundaryBy.RECORD_TIME
+    late_s: int = 0
+    """How late a record may be and still be counted to its interval: topics are cut so much later."""
+    on_open: OnOpen = OnOpen.CLOSE
+    records_per_shard: int = 1_000_000
+    max_shards: int = 100
+    parallel_shards: int = 2
+    """Of one run; a pool bounds those of all runs."""
+    pool: str = ""
+    """Airflow's pool that the shards take their slots of; its default one if empty."""
+    mind_live: bool = True
+    """Whether no further shard is begun while the live job falls behind."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A data interval: the records of ``[start, end)``, by the time that the pipeline goes by."""
+
+    start_ms: int
+    end_ms: int
+
+    def __str__(self) -> str:
+        return f"{moment_text(self.start_ms)} to {moment_text(self.end_ms)}"
 
 
 @dataclass(frozen=True)
@@ -44,8 +81,11 @@ class ReplayPlan:
     operation: str
     run_id: str
     """What sinks are given: another one for each attempt at the interval, the same for all tries of an attempt."""
-    interval_start_ms: int
-    interval_end_ms: int
+    attempt: int
+    """From 1: reprocessed or cleared is another one, tried again by itself is not."""
+    attempt_key: str
+    """By which tries of one attempt know each other."""
+    interval: Interval
     begin: Position
     """The frozen boundary at the start of the interval."""
     end: Position
@@ -59,7 +99,9 @@ class ReplayPlan:
     upper_bounds: tuple[str, ...] = ()
     """The topics whose counts are upper bounds: they have offsets without a record."""
     deleted: tuple[OffsetRange, ...] = ()
-    """Of the interval, and deleted by retention before it was read: accepted by name, or a problem."""
+    """Of the interval, and deleted by retention: accepted by name, or a problem."""
+    deleted_before: tuple[OffsetRange, ...] = ()
+    """Deleted by retention before the interval's start was frozen: nobody knows how much of it is of the interval."""
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     """What a reader of the plan should know, and what does not speak against it."""

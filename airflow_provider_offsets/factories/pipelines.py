@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import jsonschema
 import yaml
 
+from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.pipeline import (
     RollbackPolicy,
     Schedules,
@@ -22,6 +23,7 @@ from airflow_provider_offsets.core.pipeline import (
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.core.replay import BackfillPolicy
 from airflow_provider_offsets.core.selector_text import COMMITTED, start_text
 from airflow_provider_offsets.errors import InputRefused, PipelineFileError, SelectorError, UnknownPipeline
 
@@ -215,10 +217,19 @@ def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeli
         ),
         rollback=RollbackPolicy(**entry.get("rollback", {})),
         keep=KeepPolicy(**entry.get("keep", {})),
+        backfill=_backfill(entry.get("backfill", {})),
         recovery=RecoveryPolicy(**entry.get("recovery", {})),
         schedules=Schedules(**entry.get("schedules", {})),
         start=start_text(entry.get("start", COMMITTED)),
         **{key: entry[key] for key in plain if key in entry},
+    )
+
+
+def _backfill(entry: dict[str, Any]) -> BackfillPolicy:
+    return BackfillPolicy(
+        **{key: value for key, value in entry.items() if key not in ("by", "on_open")},
+        by=BoundaryBy(entry.get("by", BackfillPolicy.by)),
+        on_open=OnOpen(entry.get("on_open", BackfillPolicy.on_open)),
     )
 
 

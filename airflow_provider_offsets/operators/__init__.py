@@ -3,6 +3,7 @@
 from airflow_provider_offsets.operators.apply import ApplyOffsetsOperator
 from airflow_provider_offsets.operators.approve import ApproveRestartOperator
 from airflow_provider_offsets.operators.audit import AuditOffsetsOperator
+from airflow_provider_offsets.operators.backfill import AuditBackfillOperator, PlanBackfillOperator
 from airflow_provider_offsets.operators.plan import PlanRestartOperator
 from airflow_provider_offsets.operators.prune import PruneOffsetsOperator
 from airflow_provider_offsets.operators.recover import BeginRecoveryOperator
@@ -16,8 +17,10 @@ from airflow_provider_offsets.operators.watch import WatchStreamingJobOperator
 __all__ = [
     "ApplyOffsetsOperator",
     "ApproveRestartOperator",
+    "AuditBackfillOperator",
     "AuditOffsetsOperator",
     "BeginRecoveryOperator",
+    "PlanBackfillOperator",
     "PlanRestartOperator",
     "PruneOffsetsOperator",
     "ReplayOffsetsOperator",

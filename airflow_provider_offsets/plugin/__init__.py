@@ -2,8 +2,11 @@
 
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_provider_offsets.timetables import AskedCronTimetable, AskedDeltaTimetable
+
 
 class OffsetsPlugin(AirflowPlugin):
-    """The place of the provider's pages and links; this release has none yet."""
+    """The timetables of the backfill DAGs, which Airflow's scheduler reads from a DAG's stored form."""
 
     name = "offsets"
+    timetables = [AskedCronTimetable, AskedDeltaTimetable]  # noqa: RUF012  # a list, as Airflow declares it

@@ -174,9 +174,10 @@ class Control:
         """Give one operation, or None."""
         return self._get(Operation, f"operation/{operation_id}")
 
-    def operations(self) -> Iterator[Operation]:
-        """Give all operations, sorted by id."""
-        return (self._load(Operation, name, text) for name, text in self._store.scan(self.pipeline, "operation/"))
+    def operations(self, prefix: str = "") -> Iterator[Operation]:
+        """Give all operations whose id begins with ``prefix``, sorted by id."""
+        cells = self._store.scan(self.pipeline, f"operation/{prefix}")
+        return (self._load(Operation, name, text) for name, text in cells)
 
     def open_operation(self, operation: Operation) -> Operation:
         """Record a new operation, or give the one of that id as it stands."""

@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_offsets"
 HEAVY = {"pyspark", "confluent_kafka", "happybase", "kazoo", "sqlalchemy"}
-SHELLS = ("operators", "sensors", "hooks", "factories", "triggers", "plugin", "cli", "get_provider_info")
+SHELLS = ("operators", "sensors", "hooks", "factories", "triggers", "plugin", "timetables", "cli", "get_provider_info")
 WITHOUT_AIRFLOW = ("core", "runtime", "stores", "kafka", "errors", "testing")
 
 FROM_THE_BOTTOM = (
@@ -31,7 +31,7 @@ FROM_THE_BOTTOM = (
     ("runtime",),
     ("operations", "reports"),
     ("hooks",),
-    ("operators", "sensors", "triggers", "links", "plugin", "get_provider_info"),
+    ("operators", "sensors", "triggers", "links", "plugin", "timetables", "get_provider_info"),
     ("factories",),
     ("cli",),
 )

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.pipeline import (
     RollbackPolicy,
     Schedules,
@@ -20,6 +21,7 @@ from airflow_provider_offsets.core.pipeline import (
 from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.core.replay import BackfillPolicy
 from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
 
@@ -70,6 +72,18 @@ pipelines:
       recovery: '@continuous'
       rehearsal: 0 6 * * *
       snapshots: '@hourly'
+    backfill:
+      interval: PT6H
+      automatic: true
+      since: 2026-11-01T00:00Z
+      by: batch-time
+      late_s: 60
+      on_open: wait
+      records_per_shard: 500
+      max_shards: 7
+      parallel_shards: 3
+      pool: spark
+      mind_live: false
 """
 
 SMALL = """\
@@ -120,6 +134,19 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         keep=KeepPolicy(50, 30, 3, 4),
         recovery=RecoveryPolicy(5, 600, 20),
         schedules=Schedules("@continuous", "0 6 * * *", "@hourly"),
+        backfill=BackfillPolicy(
+            "PT6H",
+            automatic=True,
+            since="2026-11-01T00:00Z",
+            by=BoundaryBy.BATCH_TIME,
+            late_s=60,
+            on_open=OnOpen.WAIT,
+            records_per_shard=500,
+            max_shards=7,
+            parallel_shards=3,
+            pool="spark",
+            mind_live=False,
+        ),
     )
 
 
@@ -131,7 +158,11 @@ def test_the_whole_one_has_every_key_of_the_schema() -> None:
         assert f"{key}:" in WHOLE
     for key in pipeline["keep"]["properties"]:
         assert f"{key}: " in WHOLE
-    for key in (*pipeline["recovery"]["properties"], *pipeline["schedules"]["properties"]):
+    for key in (
+        *pipeline["recovery"]["properties"],
+        *pipeline["schedules"]["properties"],
+        *pipeline["backfill"]["properties"],
+    ):
         assert f"      {key}:" in WHOLE
 
 

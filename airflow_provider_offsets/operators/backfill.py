@@ -1,0 +1,200 @@
+"""Plan the replay of a data interval, and audit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.accepted import read_counts
+from airflow_provider_offsets.core.boundary import OnOpen
+from airflow_provider_offsets.core.moments import read_moment
+from airflow_provider_offsets.core.replay import Interval, ReplayPlan
+from airflow_provider_offsets.core.replay_audit import total_of
+from airflow_provider_offsets.errors import AuditFailed, InputRefused, PlanRefused, WorldChanged
+from airflow_provider_offsets.hooks.spark import SparkJobHook
+from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.operations.backfilling import (
+    REPLAY_AUDIT,
+    Waiting,
+    audit_recorded_replay,
+    make_replay_plan,
+    recorded_replay_plan,
+    replay_audits,
+)
+from airflow_provider_offsets.operations.stopping import now_ms
+from airflow_provider_offsets.operators.base import PipelineOperator
+from airflow_provider_offsets.reports import MARKDOWN, replay_audit_report, replay_plan_report
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_offsets.operations.world import World
+
+WAIT_S = 30
+"""How long until the end of an open interval is looked at again."""
+
+
+class PlanBackfillOperator(PipelineOperator):
+    """Freezes the boundaries of a data interval and cuts it into shards, which it gives as a list to map over.
+
+    A retry gives the plan that is recorded; a clear makes a new attempt, with a run id of its own, between the same
+    boundaries. Beside the list, XCom has ``run_id`` and ``plan``.
+
+    :param begin: the start of the interval, with its zone; that of the DAG run if both are empty.
+    :param end: its end.
+    :param accept_lost: how many offsets of the interval may be deleted by retention, by topic, as for a restart.
+    :param on_open: ``close`` or ``wait``; the pipeline's own if empty.
+    :param records_per_shard: the pipeline's own if empty.
+    """
+
+    template_fields: Sequence[str] = (
+        *PipelineOperator.template_fields,
+        "begin",
+        "end",
+        "accept_lost",
+        "on_open",
+        "records_per_shard",
+    )
+
+    def __init__(
+        self,
+        *,
+        begin: str = "",
+        end: str = "",
+        accept_lost: Mapping[str, int] | str = "",
+        on_open: str = "",
+        records_per_shard: str | int = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.begin = begin
+        self.end = end
+        self.accept_lost = accept_lost
+        self.on_open = on_open
+        self.records_per_shard = records_per_shard
+
+    def act(self, world: World, context: Context) -> list[dict[str, Any]]:
+        """Give the shards: ``number`` and ``ranges``."""
+        policy = self.pipeline.backfill
+        policy = replace(
+            policy,
+            on_open=OnOpen(self.on_open or policy.on_open.value),
+            records_per_shard=int(self.records_per_shard or policy.records_per_shard),
+        )
+        SparkJobHook(world.pipeline).check(driver_secrets(world.pipeline).store_url)
+        made = make_replay_plan(
+            world,
+            _interval(self.begin, self.end, context),
+            policy,
+            attempt_key=_attempt_key(context),
+            accept_lost=read_counts(self.accept_lost, "accept_lost"),
+            now_ms=now_ms(),
+        )
+        if isinstance(made, Waiting):
+            self.log.info("Waiting: %s", made.reason)
+            self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=WAIT_S)), method_name="execute_complete")
+        assert isinstance(made, ReplayPlan)
+        self.log.info("\n%s", replay_plan_report(made))
+        if made.problems:
+            raise PlanRefused(made.problems)
+        context["ti"].xcom_push("run_id", made.run_id)
+        context["ti"].xcom_push("plan", _summary(made))
+        return [codec.plain(shard) for shard in made.shards]
+
+    def execute_complete(self, context: Context, event: Any) -> Any:
+        """Look again after the triggerer."""
+        return self.execute(context)
+
+
+class AuditBackfillOperator(PipelineOperator):
+    """Proves that a data interval was replayed in full: its shards tile it, and each has read what was expected.
+
+    Fails otherwise. It names the partitions that were closed at the end of the log, and says how far all intervals of
+    the pipeline are.
+    """
+
+    def act(self, world: World, context: Context) -> dict[str, Any]:
+        """Give the counts, ``total`` over all intervals, and ``markdown``."""
+        plan = recorded_replay_plan(world)
+        if plan is None:
+            raise WorldChanged(
+                seen=f"operation {self.operation!r} has planned no replay",
+                expected="a PlanBackfillOperator before this task, with the same operation",
+                do="add it to the DAG, or run its task",
+            )
+        audit = audit_recorded_replay(world, plan)
+        world.control.record_step(self.operation, REPLAY_AUDIT, audit)
+        total = total_of(replay_audits(world, f"{self.operation.partition('/')[0]}/"))
+        self.log.info("\n%s", replay_audit_report(audit))
+        self.log.info("All intervals: %s", total)
+        if not audit.is_clean:
+            raise AuditFailed(
+                seen=f"{len(audit.findings)} finding(s) in a replay:\n{replay_audit_report(audit)}\n",
+                expected="shards that tile the interval, each with all of its records",
+                do="run the shards that are missing; where a topic has transactions, set read_committed: true, which"
+                " makes its counts upper bounds",
+            )
+        return {**codec.plain(audit), "total": codec.plain(total), "markdown": replay_audit_report(audit, MARKDOWN)}
+
+
+def _summary(plan: ReplayPlan) -> dict[str, Any]:
+    return {
+        "run_id": plan.run_id,
+        "attempt": plan.attempt,
+        "interval": codec.plain(plan.interval),
+        "begin": plan.begin.to_plain(),
+        "end": plan.end.to_plain(),
+        "shards": len(plan.shards),
+        "records": plan.records_expected,
+        "is_exact": plan.is_exact,
+        "application_version": plan.application_version,
+        "open_boundaries": codec.plain(plan.open_boundaries),
+        "notes": list(plan.notes),
+        "markdown": replay_plan_report(plan, MARKDOWN),
+    }
+
+
+def _attempt_key(context: Context) -> str:
+    """What all tries of one attempt have in common: a clear changes ``max_tries``, and a run begins once more when it
+    had ended."""
+    return f"{context['ti'].max_tries}@{context['dag_run'].start_date}"
+
+
+def _interval(begin: str, end: str, context: Context) -> Interval:
+    if bool(begin) != bool(end):
+        raise InputRefused(
+            seen=f"{'from' if begin else 'to'} {begin or end!r} alone",
+            expected="both ends of the interval, or none",
+            do="fill in 'from' and 'to'",
+        )
+    if begin:
+        return Interval(_moment(begin, "from"), _moment(end, "to"))
+    run = context["dag_run"]
+    start, until = run.data_interval_start, run.data_interval_end
+    if start is None or until is None or start == until:
+        raise InputRefused(
+            seen=f"run {run.run_id!r} has no data interval",
+            expected="an interval",
+            do="fill in 'from' and 'to', or use Airflow's backfill, which gives each run its interval",
+        )
+    return Interval(_ms(start), _ms(until))
+
+
+def _moment(text: str, name: str) -> int:
+    try:
+        return read_moment(text)
+    except ValueError as error:
+        raise InputRefused(
+            seen=f"'{name}' {text!r}: {error}",
+            expected="a date and time with its zone",
+            do="write it as in 2026-11-01T00:00Z",
+        ) from error
+
+
+def _ms(moment: datetime) -> int:
+    return read_moment(moment.isoformat(timespec="milliseconds"))

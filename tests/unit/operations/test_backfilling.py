@@ -1,0 +1,407 @@
+"""From a data interval to what is read of it: boundaries that stay, and what is refused with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
+from airflow_provider_offsets.core.plan import ProblemKind
+from airflow_provider_offsets.core.position import OffsetRange
+from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, OpenBoundary, Replayed, ReplayPlan
+from airflow_provider_offsets.core.replay_audit import total_of
+from airflow_provider_offsets.errors import InputRefused, NoHistory
+from airflow_provider_offsets.operations.backfilling import (
+    REPLAY_AUDIT,
+    Waiting,
+    audit_recorded_replay,
+    make_replay_plan,
+    replay_audits,
+)
+from airflow_provider_offsets.testing.fake_kafka import FakeKafka
+from tests.unit.operations.lab import TOPIC, Lab
+
+NOW_MS = 1_000
+POLICY = BackfillPolicy(records_per_shard=10)
+
+
+@pytest.fixture
+def days(lab: Lab) -> Lab:
+    """Give a lab with five days of 100 ms, from 100 on: ten records a day in partition 0, five in partition 1."""
+    lab.kafka = FakeKafka()
+    lab.kafka.create_topic(TOPIC, partitions=2)
+    for day in range(100, 600, 100):
+        lab.kafka.append(TOPIC, 0, 10, timestamp_ms=day + 50)
+        lab.kafka.append(TOPIC, 1, 5, timestamp_ms=day + 50)
+    return lab
+
+
+def plan(
+    lab: Lab,
+    start_ms: int,
+    end_ms: int,
+    policy: BackfillPolicy = POLICY,
+    *,
+    operation: str = "backfill__p/one",
+    key: str = "2@monday",
+    now_ms: int = NOW_MS,
+    **more: Any,
+) -> ReplayPlan:
+    made = make_replay_plan(
+        lab.world(operation), Interval(start_ms, end_ms), policy, attempt_key=key, now_ms=now_ms, **more
+    )
+    assert isinstance(made, ReplayPlan)
+    return made
+
+
+def read(made: ReplayPlan) -> list[OffsetRange]:
+    return sorted(each for shard in made.shards for each in shard.ranges)
+
+
+def test_an_interval_is_read_by_record_time(days: Lab) -> None:
+    made = plan(days, 200, 300)
+
+    assert (made.begin, made.end) == (days.at(10, 5), days.at(20, 10))
+    assert [shard.record_count for shard in made.shards] == [8, 7]
+    assert made.records_expected == 15
+    assert made.is_exact
+    assert not made.problems
+
+
+def test_neighbours_meet_though_the_log_has_moved_on(days: Lab) -> None:
+    """A late record, and retention, between the two runs: the boundary at 300 is where the first one froze it."""
+    later = plan(days, 300, 400, operation="backfill__p/later")
+    days.kafka.append(TOPIC, 0, 3, timestamp_ms=250)
+    days.kafka.delete_records_before(TOPIC, 0, 12)
+    days.kafka.delete_records_before(TOPIC, 1, 12)
+
+    earlier = plan(days, 200, 300, accept_lost={TOPIC: 24})
+
+    assert earlier.end == later.begin == days.at(20, 10)
+
+
+def test_a_retry_is_given_the_plan_and_a_clear_another_run_id(days: Lab) -> None:
+    first = plan(days, 200, 300)
+
+    assert plan(days, 200, 300) == first
+    cleared = plan(days, 200, 300, key="5@monday")
+    assert (first.attempt, cleared.attempt) == (1, 2)
+    assert first.run_id != cleared.run_id
+    assert cleared.shards == first.shards
+
+
+def test_another_version_of_the_program_is_kept_apart(days: Lab) -> None:
+    (days.folder / "job.py").write_text("one")
+    first = plan(days, 200, 300, operation="backfill__p/a")
+    (days.folder / "job.py").write_text("two")
+    second = plan(days, 200, 300, operation="backfill__p/b")
+
+    assert first.application_version != second.application_version
+    assert first.run_id.partition("#")[2] != second.run_id.partition("#")[2]
+
+
+def test_another_interval_under_the_same_run_is_another_attempt(days: Lab) -> None:
+    first = plan(days, 200, 300)
+    assert plan(days, 200, 400).attempt == first.attempt + 1
+
+
+def test_a_boundary_past_the_last_record_is_closed_at_the_end_of_the_log_and_named(days: Lab) -> None:
+    days.kafka.append(TOPIC, 1, 1, timestamp_ms=650)
+
+    made = plan(days, 500, 600)
+
+    assert made.open_boundaries == (OpenBoundary(TOPIC, 0, 50),)
+    assert made.end == days.at(50, 25)
+    assert "flights[0]: no record yet at or after the end of the interval" in made.notes[0]
+    days.kafka.append(TOPIC, 0, 4, timestamp_ms=550)
+    assert plan(days, 600, 700, operation="backfill__p/next").begin == made.end, "late ones are of the next interval"
+
+
+def test_or_the_run_waits_until_every_partition_has_one(days: Lab) -> None:
+    policy = replace(POLICY, on_open=OnOpen.WAIT)
+
+    def look() -> ReplayPlan | Waiting:
+        return make_replay_plan(days.world(), Interval(500, 600), policy, attempt_key="k", now_ms=NOW_MS)
+
+    waiting = look()
+    assert isinstance(waiting, Waiting)
+    assert (
+        waiting.reason
+        == "nothing at or after 1970-01-01T00:00:00.600Z yet in 2 of 2 partitions: flights[0], flights[1]"
+    )
+    days.kafka.append(TOPIC, 0, 1, timestamp_ms=600)
+    assert isinstance(look(), Waiting)
+    days.kafka.append(TOPIC, 1, 1, timestamp_ms=601)
+    made = look()
+    assert isinstance(made, ReplayPlan)
+    assert (made.end, made.open_boundaries) == (days.at(50, 25), ())
+
+
+def test_a_run_that_waits_has_frozen_nothing_that_binds_its_neighbour(days: Lab) -> None:
+    policy = replace(POLICY, on_open=OnOpen.WAIT)
+    make_replay_plan(days.world(), Interval(500, 600), policy, attempt_key="k", now_ms=NOW_MS)
+    days.kafka.append(TOPIC, 0, 1, timestamp_ms=550)
+
+    assert plan(days, 500, 600).end == days.at(51, 25)
+
+
+def test_in_the_future_all_is_open_whatever_the_clocks_of_producers_say(days: Lab) -> None:
+    policy = replace(POLICY, on_open=OnOpen.WAIT)
+    waiting = make_replay_plan(days.world(), Interval(200, 300), policy, attempt_key="k", now_ms=250)
+    assert isinstance(waiting, Waiting)
+
+
+def test_late_records_are_counted_to_their_interval(days: Lab) -> None:
+    days.kafka.append(TOPIC, 0, 3, timestamp_ms=1_500)
+    days.kafka.append(TOPIC, 0, 2, timestamp_ms=590)
+    days.kafka.append(TOPIC, 0, 1, timestamp_ms=2_700)
+
+    assert plan(days, 500, 600, replace(POLICY, late_s=2), now_ms=9_999).end.of_topic(TOPIC)[0] == 55
+
+
+def test_a_partition_that_did_not_exist_yet_is_not_expected(days: Lab) -> None:
+    plan(days, 200, 300, operation="backfill__p/before")
+    days.kafka.add_partitions(TOPIC, 3)
+    days.kafka.append(TOPIC, 2, 7, timestamp_ms=250)
+
+    again = plan(days, 200, 300, key="cleared", operation="backfill__p/before")
+    after = plan(days, 300, 1_000, operation="backfill__p/after", now_ms=2_000)
+
+    assert again.records_expected == 15
+    assert again.notes == ("flights[2]: not there yet when the end of the interval was frozen; none expected",)
+    assert OffsetRange(TOPIC, 2, 0, 7) in read(after), "its records are after that instant, whatever their time"
+
+
+class TestDeletedByRetention:
+    def test_what_was_of_the_interval_is_refused_with_its_count(self, days: Lab) -> None:
+        plan(days, 200, 300, operation="backfill__p/before")
+        days.kafka.delete_records_before(TOPIC, 0, 13)
+
+        made = plan(days, 200, 300)
+
+        assert made.deleted == (OffsetRange(TOPIC, 0, 10, 13),)
+        [problem] = made.problems
+        assert problem.kind is ProblemKind.LOSS
+        assert "3 offsets of 'flights'" in problem.message
+        assert "accept_lost=flights:3" in problem.message
+
+    def test_or_accepted_and_the_rest_is_read(self, days: Lab) -> None:
+        plan(days, 200, 300, operation="backfill__p/before")
+        days.kafka.delete_records_before(TOPIC, 0, 13)
+
+        made = plan(days, 200, 300, accept_lost={TOPIC: 3})
+
+        assert not made.problems
+        assert read(made)[0].start == 13
+        assert made.records_expected == 12
+        findings = audit_recorded_replay(days.world(), made).findings
+        assert [each.partition(":")[0] for each in findings] == ["shard 0", "shard 1"], "and what is gone is no gap"
+
+    def test_an_interval_wider_than_retention_is_not_taken_for_an_empty_one(self, days: Lab) -> None:
+        """Nobody knows the times of what is gone: each of it may be of the interval."""
+        days.kafka.delete_records_before(TOPIC, 0, 30)
+        days.kafka.delete_records_before(TOPIC, 1, 15)
+
+        made = plan(days, 200, 300)
+
+        assert made.records_expected == 0
+        assert made.deleted_before == (OffsetRange(TOPIC, 0, 0, 30), OffsetRange(TOPIC, 1, 0, 15))
+        assert "accept_lost=flights:45" in made.problems[0].message
+
+    def test_it_is_said_again_by_every_run_and_by_the_neighbours(self, days: Lab) -> None:
+        days.kafka.delete_records_before(TOPIC, 0, 30)
+        plan(days, 100, 200, operation="backfill__p/before")
+
+        assert plan(days, 200, 300).problems
+        assert plan(days, 200, 300, key="cleared").problems
+
+    def test_what_lies_before_an_older_record_that_is_left_is_no_loss(self, days: Lab) -> None:
+        days.kafka.delete_records_before(TOPIC, 0, 9)
+
+        assert not plan(days, 200, 300).problems
+
+    def test_a_plan_with_problems_is_made_anew(self, days: Lab) -> None:
+        plan(days, 200, 300, operation="backfill__p/before")
+        days.kafka.delete_records_before(TOPIC, 0, 13)
+        assert plan(days, 200, 300).problems
+
+        assert not plan(days, 200, 300, accept_lost={TOPIC: 3}).problems
+
+
+class TestNothingToRead:
+    def test_an_empty_interval_says_zero(self, days: Lab) -> None:
+        made = plan(days, 210, 240)
+
+        assert (made.shards, made.records_expected, made.problems) == ((), 0, ())
+        assert made.notes[-1] == "no record in the interval: nothing to read"
+        assert audit_recorded_replay(days.world(), made).is_clean
+
+    def test_a_topic_whose_records_are_all_older_says_of_when_they_are(self, days: Lab) -> None:
+        made = plan(days, 700, 800)
+
+        assert made.records_expected == 0
+        assert made.notes[0] == "flights: its newest record is of 1970-01-01T00:00:00.550Z, before the interval"
+
+    def test_a_topic_whose_records_have_no_time_is_refused(self, days: Lab) -> None:
+        days.kafka = FakeKafka()
+        days.kafka.create_topic(TOPIC, partitions=1)
+        days.kafka.append(TOPIC, 0, 5, timestamp_ms=-1)
+
+        with pytest.raises(InputRefused, match=r"have no time.*batch-time"):
+            plan(days, 200, 300)
+
+    def test_an_empty_topic_says_zero(self, days: Lab) -> None:
+        days.kafka = FakeKafka()
+        days.kafka.create_topic(TOPIC, partitions=1)
+
+        assert plan(days, 200, 300).records_expected == 0
+
+
+@pytest.mark.parametrize(
+    ("start_ms", "end_ms", "words"),
+    [
+        pytest.param(300, 200, "an end after its start", id="to before from"),
+        pytest.param(300, 300, "an end after its start", id="no length"),
+        pytest.param(1_000, 1_100, "an interval that has begun", id="in the future"),
+    ],
+)
+def test_an_interval_that_makes_no_sense_is_refused(days: Lab, start_ms: int, end_ms: int, words: str) -> None:
+    with pytest.raises(InputRefused, match=words):
+        plan(days, start_ms, end_ms)
+
+
+def test_an_untouched_job_is_refused(days: Lab) -> None:
+    days.more |= {"tracked": False, "offsets_in": ("checkpoint",)}
+    days.stop = replace(days.stop, marker="/stop")
+
+    with pytest.raises(InputRefused, match="is not tracked"):
+        plan(days, 200, 300)
+
+
+def test_compacted_topics_have_upper_bounds(days: Lab) -> None:
+    days.kafka.set_config(TOPIC, **{"cleanup.policy": "compact"})
+
+    made = plan(days, 200, 300)
+
+    assert made.upper_bounds == (TOPIC,)
+    assert not made.is_exact
+
+
+class TestByBatchTime:
+    policy = replace(POLICY, by=BoundaryBy.BATCH_TIME)
+
+    def ran(self, lab: Lab, *rows: tuple[int, tuple[int, int]]) -> None:
+        start = lab.at(3, 0)
+        for number, (time_ms, ends) in enumerate(rows):
+            lab.store.append(lab.pipeline.stream, Batch(lab.at(*ends), time_ms, number, "query-1", 1, start))
+            start = lab.at(*ends)
+
+    def test_an_interval_is_what_the_job_read_in_it(self, days: Lab) -> None:
+        self.ran(days, (100, (10, 5)), (200, (20, 10)), (250, (25, 11)), (300, (40, 12)))
+
+        made = plan(days, 200, 300, self.policy)
+
+        assert (made.begin, made.end) == (days.at(10, 5), days.at(25, 11))
+
+    def test_before_the_history_nothing_was_read(self, days: Lab) -> None:
+        self.ran(days, (100, (10, 5)), (200, (20, 10)))
+
+        assert plan(days, 50, 150, self.policy).begin == days.at(3, 0)
+
+    def test_after_it_all_is_open(self, days: Lab) -> None:
+        self.ran(days, (100, (10, 5)))
+
+        made = plan(days, 50, 150, self.policy)
+
+        assert made.end == days.at(10, 5)
+        assert len(made.open_boundaries) == 2
+
+    def test_without_a_history_it_is_refused(self, days: Lab) -> None:
+        with pytest.raises(NoHistory):
+            plan(days, 50, 150, self.policy)
+
+    def test_what_is_frozen_by_record_time_stays_so_and_is_named(self, days: Lab) -> None:
+        self.ran(days, (100, (10, 5)), (400, (20, 10)))
+        by_record = plan(days, 200, 300, operation="backfill__p/before")
+
+        made = plan(days, 200, 300, self.policy)
+
+        assert (made.begin, made.end) == (by_record.begin, by_record.end)
+        assert "was frozen by record-time" in made.notes[0]
+
+
+class TestAudit:
+    def done(self, lab: Lab, made: ReplayPlan, *numbers: int, less: int = 0) -> None:
+        for number in numbers:
+            shard = made.shards[number]
+            count = shard.record_count
+            lab.control.record_replayed(Replayed(made.run_id, number, shard.ranges, count - less, count))
+
+    def test_all_that_was_expected_was_read(self, days: Lab) -> None:
+        made = plan(days, 200, 300)
+        self.done(days, made, 0, 1)
+
+        audit = audit_recorded_replay(days.world(), made)
+
+        assert audit.is_clean
+        assert (audit.records_read, audit.records_expected, audit.shards_done) == (15, 15, 2)
+
+    def test_a_shard_that_is_missing(self, days: Lab) -> None:
+        made = plan(days, 200, 300)
+        self.done(days, made, 1)
+
+        assert audit_recorded_replay(days.world(), made).findings == (
+            "shard 0: no driver has recorded that it is finished (8 offsets)",
+        )
+
+    def test_one_record_too_few(self, days: Lab) -> None:
+        made = plan(days, 200, 300)
+        self.done(days, made, 0)
+        self.done(days, made, 1, less=1)
+
+        assert audit_recorded_replay(days.world(), made).findings == ("shard 1: read 6 records, expected 7",)
+
+    def test_fewer_are_no_finding_where_counts_are_upper_bounds(self, days: Lab) -> None:
+        days.kafka.set_config(TOPIC, **{"cleanup.policy": "compact"})
+        made = plan(days, 200, 300)
+        self.done(days, made, 0, 1, less=2)
+
+        audit = audit_recorded_replay(days.world(), made)
+
+        assert audit.is_clean
+        assert audit.upper_bounds == (TOPIC,)
+
+    def test_shards_that_leave_a_gap(self, days: Lab) -> None:
+        made = plan(days, 200, 300)
+        self.done(days, made, 0, 1)
+        first, second = made.shards
+        cut = replace(first, ranges=(replace(first.ranges[0], start=first.ranges[0].start + 1),))
+
+        findings = audit_recorded_replay(days.world(), replace(made, shards=(cut, second))).findings
+
+        assert "flights[0]: the shards go on at 11 where 10 is due" in findings
+
+    def test_what_another_attempt_has_read_does_not_count(self, days: Lab) -> None:
+        self.done(days, plan(days, 200, 300), 0, 1)
+
+        cleared = plan(days, 200, 300, key="cleared")
+
+        assert audit_recorded_replay(days.world(), cleared).shards_done == 0
+
+    def test_a_long_backfill_has_one_total(self, days: Lab) -> None:
+        for number, start_ms in enumerate((100, 200, 300)):
+            made = plan(days, start_ms, start_ms + 100, operation=f"backfill__p/{number}")
+            self.done(days, made, *range(2 - number))
+        world = days.world("backfill__p/0")
+        audits = replay_audits(world, "backfill__p/")
+        world.control.record_step("backfill__p/0", REPLAY_AUDIT, audits["backfill__p/0"])
+        days.world("backfill__p_2/0")
+
+        total = total_of(replay_audits(world, "backfill__p/"))
+
+        assert str(total) == "1 of 3 intervals, 3 of 6 shards, 23 of 45 records"
+        plan(days, 100, 200, operation="backfill__p/0", key="cleared")
+        assert total_of(replay_audits(world, "backfill__p/")).intervals_done == 0
