@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -14,7 +14,7 @@ from airflow_provider_offsets.core.plan import RestartPlan
 from airflow_provider_offsets.core.pruning import Superfluous
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.replay import ReplayPlan
-from airflow_provider_offsets.core.replay_audit import ReplayAudit
+from airflow_provider_offsets.core.replay_audit import BackfillTotal, ReplayAudit
 from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"
@@ -283,6 +283,24 @@ def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
         *(f"- {finding}" for finding in audit.findings),
     ]
     return "\n\n".join(lines)
+
+
+def backfill_report(audits: Mapping[str, ReplayAudit], total: BackfillTotal, style: str = TEXT) -> str:
+    """Give how far the replays of a pipeline are, run by run."""
+    rows = [
+        (
+            str(each.interval),
+            run,
+            each.run_id.rpartition("#")[2],
+            f"{each.shards_done:,} of {each.shards:,}",
+            each.records_read,
+            each.records_expected,
+            "done" if each.is_clean else "not all of it yet",
+        )
+        for run, each in sorted(audits.items(), key=lambda item: (item[1].interval.start_ms, item[0]))
+    ]
+    headers = ("interval", "run", "attempt", "shards", "read", "expected", "state")
+    return f"{_table(headers, rows, style)}\n\nIn all: {total}" if rows else "Nothing was ever to be replayed."
 
 
 def _open_table(rows: Sequence[Sequence[Any]], style: str) -> str:

@@ -74,8 +74,11 @@ class Airflow:
 
     def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
         """Give the tasks of a run by id, as the API has them: state, start_date, duration, try_number."""
-        found = self._json("GET", f"{self._runs}/{run_id}/taskInstances")["task_instances"]
-        return {each["task_id"]: each for each in found}
+        return {each["task_id"]: each for each in self.all_tasks(run_id)}
+
+    def all_tasks(self, run_id: str) -> list[dict[str, Any]]:
+        """Give the tasks of a run, mapped ones each by itself."""
+        return list(self._json("GET", f"{self._runs}/{run_id}/taskInstances")["task_instances"])
 
     def result(self, run_id: str, task_id: str) -> Any:
         """Give what a task returned, or None if it returned nothing."""

@@ -16,13 +16,28 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.compare import Comparison, compare_stores
 from airflow_provider_offsets.core.interchange import GroupPosition, read_positions, to_csv, to_json
+from airflow_provider_offsets.core.replay_audit import total_of
 from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
 from airflow_provider_offsets.errors import InputRefused, PlanRefused
 from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.backfilling import replay_audits
 from airflow_provider_offsets.operations.transferring import carry_out, read_position, writable
-from airflow_provider_offsets.reports import comparison_report, transfer_report
+from airflow_provider_offsets.reports import backfill_report, comparison_report, transfer_report
+from airflow_provider_offsets.stores.control import Control
 
 CONFLICT = "stores contradict each other"
+
+
+@suppress_logs_and_warning
+def backfill_offsets(args: Namespace) -> None:
+    """``airflow offsets backfill``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with naming.store_of(pipeline) as store:
+            audits = replay_audits(Control(store, pipeline.name))
+        total = total_of(audits.values())
+        data = {"runs": {run: codec.plain(each) for run, each in audits.items()}, "total": codec.plain(total)}
+        show(args.output, data, backfill_report(audits, total, style_of(args.output)))
 
 
 @suppress_logs_and_warning

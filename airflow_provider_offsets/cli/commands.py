@@ -60,6 +60,13 @@ def offsets_commands() -> list[CLICommand]:
             description="Reading joins no consumer group and commits nothing.",
             subcommands=(
                 _command(
+                    "backfill",
+                    "Show how far the replays of a pipeline are, interval by interval",
+                    "Per run of a backfill DAG: its interval, its newest attempt, shards and records, and what speaks"
+                    f" against it. {_EXIT}",
+                    (_PIPELINE, _FILE, _SHAPE),
+                ),
+                _command(
                     "compare",
                     "Show what each store of a pipeline says, and whether they agree",
                     f"Per partition: the offset in each store, and agree, expected lag (and why) or conflict. {_EXIT}",

@@ -17,7 +17,7 @@ from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.hooks.positions import open_kept_at
 from airflow_provider_offsets.operations.transferring import require_rest as require_rest_of
 from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.protocols import PositionStore
+from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -85,8 +85,15 @@ def require_rest(args: Namespace) -> None:
     if not args.pipeline:
         return
     known = pipeline(args)
-    with contextlib.closing(OffsetsHook(known.store_conn_id).get_conn()) as store:
+    with store_of(known) as store:
         require_rest_of(Control(store, known.name))
+
+
+@contextmanager
+def store_of(known: StreamingPipeline) -> Iterator[OffsetStore]:
+    """Give the store of a pipeline, and close it in the end."""
+    with contextlib.closing(OffsetsHook(known.store_conn_id).get_conn()) as store:
+        yield store
 
 
 @contextmanager

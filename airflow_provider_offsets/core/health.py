@@ -19,6 +19,8 @@ from airflow_provider_offsets.core.position import OffsetRange, Position, TopicP
 
 NAMED = 3
 """How many partitions a reason names."""
+HELD_BY = 3
+"""How many looks tell whether a job falls behind."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,29 @@ def judge(looks: Sequence[Look], policy: HealthPolicy) -> Verdict:
         reason = "; ".join(doubts) or "nothing speaks against it so far"
         return Verdict(Health.TOO_EARLY, Rule.OK, f"watched for {watched_s:.0f} s: {reason}")
     return Verdict(Health.HEALTHY, Rule.OK, _progress(looks), tuple(_growing_lag(looks)))
+
+
+def why_hold_back(looks: Sequence[Look]) -> str | None:
+    """Say why no more load is to be put beside a running job: it falls behind, or stands still. Empty if it does not;
+    None if more looks are needed to know.
+
+    Burrow's ``checkIfLagNotDecreasing``, over the newest looks: where there was no lag at any time, or less of it than
+    before, there is nothing to say.
+
+    :param looks: the oldest first.
+    """
+    newest = looks[-HELD_BY:]
+    if newest[-1].ended is not None or newest[-1].superseded_by:
+        return ""
+    waiting = [sum(look.lag(partition) for partition in look.end) for look in newest]
+    if 0 in waiting:
+        return ""
+    if len(newest) < HELD_BY:
+        return None
+    seconds = newest[-1].at_s - newest[0].at_s
+    if any(one > other for one, other in pairwise(waiting)):
+        return ""
+    return f"{waiting[-1]:,} offsets wait for the live job, {waiting[0]:,} did {seconds:.0f} s ago"
 
 
 def went_back(start: Position, batches: Iterable[Batch]) -> tuple[OffsetRange, ...]:

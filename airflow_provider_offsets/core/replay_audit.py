@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.position import OffsetRange, TopicPartition
@@ -101,9 +101,9 @@ class BackfillTotal:
         )
 
 
-def total_of(audits: Mapping[str, ReplayAudit]) -> BackfillTotal:
+def total_of(audits: Iterable[ReplayAudit]) -> BackfillTotal:
     """Give the total of the audits of many runs, as they stand now."""
-    found = list(audits.values())
+    found = list(audits)
     return BackfillTotal(
         intervals=len(found),
         intervals_done=sum(each.is_clean for each in found),

@@ -18,6 +18,7 @@ from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.sources import WorldSources
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.boundaries import FrozenBoundaries
+from airflow_provider_offsets.stores.control import Control
 
 REPLAY_PLAN = "replay_plan"
 REPLAY_AUDIT = "replay_audit"
@@ -98,24 +99,24 @@ def recorded_replay_plan(world: World) -> ReplayPlan | None:
     return world.control.step(world.operation, REPLAY_PLAN, ReplayPlan)
 
 
-def audit_recorded_replay(world: World, plan: ReplayPlan) -> ReplayAudit:
+def audit_recorded_replay(control: Control, plan: ReplayPlan) -> ReplayAudit:
     """Give the audit of what the drivers of a replay have recorded."""
-    return audit_replay(plan, world.control.all_replayed(plan.run_id))
+    return audit_replay(plan, control.all_replayed(plan.run_id))
 
 
-def replay_audits(world: World, prefix: str) -> dict[str, ReplayAudit]:
+def replay_audits(control: Control, prefix: str = "") -> dict[str, ReplayAudit]:
     """Give the audit of the newest attempt of each operation whose id begins with ``prefix``, as it stands now.
 
     What was found clean is not looked at again: a long backfill has many intervals.
     """
     found = {}
-    for operation in world.control.operations(prefix):
+    for operation in control.operations(prefix):
         planned, audited = operation.steps.get(REPLAY_PLAN), operation.steps.get(REPLAY_AUDIT)
         if planned is None:
             continue
         audit = None if audited is None else codec.loads(ReplayAudit, audited)
         if audit is None or not audit.is_clean or codec.dumps(audit.run_id) not in planned:
-            audit = audit_recorded_replay(world, codec.loads(ReplayPlan, planned))
+            audit = audit_recorded_replay(control, codec.loads(ReplayPlan, planned))
         found[operation.id] = audit
     return found
 

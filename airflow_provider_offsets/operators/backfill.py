@@ -127,9 +127,9 @@ class AuditBackfillOperator(PipelineOperator):
                 expected="a PlanBackfillOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        audit = audit_recorded_replay(world, plan)
+        audit = audit_recorded_replay(world.control, plan)
         world.control.record_step(self.operation, REPLAY_AUDIT, audit)
-        total = total_of(replay_audits(world, f"{self.operation.partition('/')[0]}/"))
+        total = total_of(replay_audits(world.control, f"{self.operation.partition('/')[0]}/").values())
         self.log.info("\n%s", replay_audit_report(audit))
         self.log.info("All intervals: %s", total)
         if not audit.is_clean:

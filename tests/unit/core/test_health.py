@@ -9,7 +9,16 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, EndedHow
-from airflow_provider_offsets.core.health import Health, HealthPolicy, Look, Rule, Verdict, judge, went_back
+from airflow_provider_offsets.core.health import (
+    Health,
+    HealthPolicy,
+    Look,
+    Rule,
+    Verdict,
+    judge,
+    went_back,
+    why_hold_back,
+)
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 
 POLICY = HealthPolicy(watch_s=60, stall_s=120)
@@ -249,3 +258,34 @@ def test_what_batches_read_again() -> None:
     assert went_back(at(5), tiled) == ()
     assert went_back(at(5), [*tiled, batch(at(15, 7), at(30, 9))]) == (OffsetRange("t", 0, 15, 20),)
     assert went_back(at(6), tiled) == (OffsetRange("t", 0, 5, 6),), "it began before the start that was planned"
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        pytest.param([look(0, 100, 100)], "", id="no lag: at once"),
+        pytest.param([look(0, 10, 100)], None, id="one look with lag does not tell"),
+        pytest.param([look(0, 10, 100), look(10, 10, 100)], None, id="nor do two"),
+        pytest.param([look(0, 10, 100), look(10, 50, 130), look(20, 50, 150)], "", id="it caught up for a while"),
+        pytest.param([look(0, 10, 100), look(10, 130, 130), look(20, 130, 150)], "", id="there was no lag at one time"),
+        pytest.param(
+            [look(0, 10, 100), look(10, 20, 200), look(20, 30, 300)],
+            "270 offsets wait for the live job, 90 did 20 s ago",
+            id="it reads, and falls behind",
+        ),
+        pytest.param(
+            [look(0, 10, 100), look(10, 10, 100), look(20, 10, 100)],
+            "90 offsets wait for the live job, 90 did 20 s ago",
+            id="it stands still",
+        ),
+        pytest.param(
+            [look(0, 90, 100), look(10, 10, 100), look(20, 10, 100), look(30, 10, 110)],
+            "100 offsets wait for the live job, 90 did 20 s ago",
+            id="the newest three count",
+        ),
+        pytest.param([ended(EndedHow.DIED)], "", id="a job that is over is not slowed down"),
+        pytest.param([replace(look(0, 10, 100), superseded_by="op")], "", id="nor is one that was stopped"),
+    ],
+)
+def test_no_load_is_put_beside_a_job_that_falls_behind(looks: list[Look], words: str | None) -> None:
+    assert why_hold_back(looks) == words

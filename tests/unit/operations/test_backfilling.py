@@ -197,7 +197,7 @@ class TestDeletedByRetention:
         assert not made.problems
         assert read(made)[0].start == 13
         assert made.records_expected == 12
-        findings = audit_recorded_replay(days.world(), made).findings
+        findings = audit_recorded_replay(days.control, made).findings
         assert [each.partition(":")[0] for each in findings] == ["shard 0", "shard 1"], "and what is gone is no gap"
 
     def test_an_interval_wider_than_retention_is_not_taken_for_an_empty_one(self, days: Lab) -> None:
@@ -237,7 +237,7 @@ class TestNothingToRead:
 
         assert (made.shards, made.records_expected, made.problems) == ((), 0, ())
         assert made.notes[-1] == "no record in the interval: nothing to read"
-        assert audit_recorded_replay(days.world(), made).is_clean
+        assert audit_recorded_replay(days.control, made).is_clean
 
     def test_a_topic_whose_records_are_all_older_says_of_when_they_are(self, days: Lab) -> None:
         made = plan(days, 700, 800)
@@ -344,7 +344,7 @@ class TestAudit:
         made = plan(days, 200, 300)
         self.done(days, made, 0, 1)
 
-        audit = audit_recorded_replay(days.world(), made)
+        audit = audit_recorded_replay(days.control, made)
 
         assert audit.is_clean
         assert (audit.records_read, audit.records_expected, audit.shards_done) == (15, 15, 2)
@@ -353,7 +353,7 @@ class TestAudit:
         made = plan(days, 200, 300)
         self.done(days, made, 1)
 
-        assert audit_recorded_replay(days.world(), made).findings == (
+        assert audit_recorded_replay(days.control, made).findings == (
             "shard 0: no driver has recorded that it is finished (8 offsets)",
         )
 
@@ -362,14 +362,14 @@ class TestAudit:
         self.done(days, made, 0)
         self.done(days, made, 1, less=1)
 
-        assert audit_recorded_replay(days.world(), made).findings == ("shard 1: read 6 records, expected 7",)
+        assert audit_recorded_replay(days.control, made).findings == ("shard 1: read 6 records, expected 7",)
 
     def test_fewer_are_no_finding_where_counts_are_upper_bounds(self, days: Lab) -> None:
         days.kafka.set_config(TOPIC, **{"cleanup.policy": "compact"})
         made = plan(days, 200, 300)
         self.done(days, made, 0, 1, less=2)
 
-        audit = audit_recorded_replay(days.world(), made)
+        audit = audit_recorded_replay(days.control, made)
 
         assert audit.is_clean
         assert audit.upper_bounds == (TOPIC,)
@@ -380,7 +380,7 @@ class TestAudit:
         first, second = made.shards
         cut = replace(first, ranges=(replace(first.ranges[0], start=first.ranges[0].start + 1),))
 
-        findings = audit_recorded_replay(days.world(), replace(made, shards=(cut, second))).findings
+        findings = audit_recorded_replay(days.control, replace(made, shards=(cut, second))).findings
 
         assert "flights[0]: the shards go on at 11 where 10 is due" in findings
 
@@ -389,19 +389,19 @@ class TestAudit:
 
         cleared = plan(days, 200, 300, key="cleared")
 
-        assert audit_recorded_replay(days.world(), cleared).shards_done == 0
+        assert audit_recorded_replay(days.control, cleared).shards_done == 0
 
     def test_a_long_backfill_has_one_total(self, days: Lab) -> None:
         for number, start_ms in enumerate((100, 200, 300)):
             made = plan(days, start_ms, start_ms + 100, operation=f"backfill__p/{number}")
             self.done(days, made, *range(2 - number))
         world = days.world("backfill__p/0")
-        audits = replay_audits(world, "backfill__p/")
+        audits = replay_audits(world.control, "backfill__p/")
         world.control.record_step("backfill__p/0", REPLAY_AUDIT, audits["backfill__p/0"])
         days.world("backfill__p_2/0")
 
-        total = total_of(replay_audits(world, "backfill__p/"))
+        total = total_of(replay_audits(world.control).values())
 
         assert str(total) == "1 of 3 intervals, 3 of 6 shards, 23 of 45 records"
         plan(days, 100, 200, operation="backfill__p/0", key="cleared")
-        assert total_of(replay_audits(world, "backfill__p/")).intervals_done == 0
+        assert total_of(replay_audits(world.control).values()).intervals_done == 0

@@ -1,0 +1,231 @@
+"""The operators of a backfill: where the interval comes from, what a retry and a clear are, and what XCom has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.position import OffsetRange
+from airflow_provider_offsets.core.replay import Replayed, Shard
+from airflow_provider_offsets.operations.backfilling import recorded_replay_plan
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, base
+from airflow_provider_offsets.testing.fake_kafka import FakeKafka
+from tests.unit.conftest import Connect
+from tests.unit.operations.lab import TOPIC, Lab
+
+DAY_MS = 86_400_000
+START = datetime(2026, 11, 3, tzinfo=UTC)
+START_MS = int(START.timestamp()) * 1000
+OPERATION = "backfill__p/run-1"
+
+
+@pytest.fixture(autouse=True)
+def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's connections, and a world behind them: five records a day, from the day before the third on."""
+    Path(lab.pipeline.job.application).write_text("")
+    (lab.folder / "job_2.py").write_text("mended")
+    connect("offsets_default", "offsets", extra={"url": "postgresql://offsets@db.example/offsets"})
+    connect("kafka_default", "kafka", extra={"bootstrap.servers": "broker.example:9092"})
+    connect("spark_default", "spark", host="local[2]")
+    lab.kafka = FakeKafka()
+    lab.kafka.create_topic(TOPIC, partitions=1)
+    for day in (-1, 0, 1, 2):
+        lab.kafka.append(TOPIC, 0, 5, timestamp_ms=START_MS + day * DAY_MS + 1)
+
+    @contextmanager
+    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
+        yield World(pipeline, operation, lab.store, lab.kafka)
+
+    monkeypatch.setattr(base, "open_world", open_world)
+    monkeypatch.setattr("airflow_provider_offsets.operators.backfill.now_ms", lambda: START_MS + 10 * DAY_MS)
+
+
+class Run:
+    """What Airflow gives to a task of one DAG run."""
+
+    def __init__(self, days: tuple[int, int] | None = (0, 1)) -> None:
+        at = (
+            [None, None]
+            if days is None
+            else [datetime.fromtimestamp((START_MS + d * DAY_MS) / 1000, UTC) for d in days]
+        )
+        self.dag_run = SimpleNamespace(
+            run_id="run-1", data_interval_start=at[0], data_interval_end=at[1], start_date=START
+        )
+        self.pushed: dict[str, Any] = {}
+        self.max_tries = 2
+
+    @property
+    def context(self) -> dict[str, Any]:
+        ti = SimpleNamespace(max_tries=self.max_tries, xcom_push=self.pushed.__setitem__)
+        return {"ti": ti, "dag_run": self.dag_run, "params": {}}
+
+    def cleared(self) -> Run:
+        """As Airflow has it after a clear."""
+        self.max_tries += 1
+        return self
+
+
+def plan(lab: Lab, run: Run, **more: Any) -> list[dict[str, Any]]:
+    task = PlanBackfillOperator(task_id="task", pipeline=lab.pipeline, operation=OPERATION, reason="", **more)
+    given: list[dict[str, Any]] = task.execute(run.context)  # type: ignore[arg-type]  # what Airflow's has is not asked
+    return given
+
+
+def test_it_gives_the_shards_of_the_run_s_interval(lab: Lab) -> None:
+    run = Run()
+
+    shards = plan(lab, run, records_per_shard=3)
+
+    assert [codec.build(Shard, each, "shard") for each in shards] == [
+        Shard(0, (OffsetRange(TOPIC, 0, 5, 8),)),
+        Shard(1, (OffsetRange(TOPIC, 0, 8, 10),)),
+    ]
+    assert run.pushed["run_id"].startswith(f"{OPERATION}#")
+    told = run.pushed["plan"]
+    assert (told["records"], told["shards"], told["attempt"], told["is_exact"]) == (5, 2, 1, True)
+    assert told["markdown"].count("|") > 5
+
+
+def test_from_and_to_win_over_it(lab: Lab) -> None:
+    [shard] = plan(lab, Run(None), begin="2026-11-04T00:00Z", end="2026-11-06T01:00+01:00")
+
+    assert shard["ranges"][0] == {"topic": TOPIC, "partition": 0, "start": 10, "end": 20}
+
+
+@pytest.mark.parametrize(
+    ("days", "more", "words"),
+    [
+        pytest.param(None, {}, "has no data interval", id="by hand, and nothing filled in"),
+        pytest.param((0, 0), {}, "has no data interval", id="a run of a DAG without intervals"),
+        pytest.param(None, {"begin": "2026-11-04T00:00Z"}, "alone", id="one end"),
+        pytest.param(
+            None, {"begin": "2026-11-04T00:00", "end": "2026-11-05T00:00Z"}, "'from'.*it has no zone", id="naive"
+        ),
+        pytest.param(None, {"begin": "2026-11-04T00:00Z", "end": "tomorrow"}, "'to'.*no date", id="no time at all"),
+        pytest.param(
+            None, {"begin": "2026-11-05T00:00Z", "end": "2026-11-04T00:00Z"}, "end after its start", id="backwards"
+        ),
+        pytest.param(None, {"begin": "2027-01-01T00:00Z", "end": "2027-01-02T00:00Z"}, "has begun", id="the future"),
+        pytest.param((0, 1), {"accept_lost": "flights"}, "accept_lost", id="a count that is none"),
+        pytest.param((0, 1), {"application": "../job.py"}, "where job.application is", id="a program from elsewhere"),
+    ],
+)
+def test_what_a_person_wrote_wrong_fails_at_once(
+    lab: Lab, days: tuple[int, int] | None, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=words):
+        plan(lab, Run(days), **more)
+
+
+def test_a_retry_has_the_run_id_of_before_and_a_clear_another_one(lab: Lab) -> None:
+    run = Run()
+    plan(lab, run)
+    first = run.pushed["run_id"]
+
+    plan(lab, run)
+    assert run.pushed["run_id"] == first
+    plan(lab, run.cleared())
+    assert run.pushed["run_id"] != first
+    assert run.pushed["plan"]["attempt"] == 2
+
+
+def test_a_run_that_began_once_more_under_the_same_id_is_another_attempt(lab: Lab) -> None:
+    """Airflow's own records of the first one are gone, and its counters with them."""
+    run, again = Run(), Run()
+    plan(lab, run)
+    again.dag_run.start_date = datetime(2026, 12, 1, tzinfo=UTC)
+
+    plan(lab, again)
+
+    assert again.pushed["plan"]["attempt"] == 2
+
+
+def test_another_version_of_the_program_has_another_run_id(lab: Lab) -> None:
+    run = Run()
+    plan(lab, run)
+    first = run.pushed["run_id"]
+
+    plan(lab, run.cleared(), application="job_2.py")
+
+    assert first.split("#")[1] != run.pushed["run_id"].split("#")[1]
+
+
+def test_it_waits_in_the_triggerer_where_that_is_wanted(lab: Lab) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        plan(lab, Run((2, 3)), on_open="wait")
+
+    assert deferred.value.method_name == "execute_complete"
+    lab.kafka.append(TOPIC, 0, 1, timestamp_ms=START_MS + 3 * DAY_MS)
+    [shard] = plan(lab, Run((2, 3)), on_open="wait")
+    assert shard["ranges"][0]["end"] == 20
+
+
+def test_what_retention_has_deleted_fails_at_once_with_its_count(lab: Lab) -> None:
+    plan(lab, Run((0, 1)))
+    lab.kafka.delete_records_before(TOPIC, 0, 7)
+
+    with pytest.raises(AirflowFailException, match="accept_lost=flights:2"):
+        plan(lab, Run((0, 1)).cleared())
+    [shard] = plan(lab, Run((0, 1)).cleared(), accept_lost="flights:2")
+    assert shard["ranges"][0]["start"] == 7
+
+
+class TestAudit:
+    def audit(self, lab: Lab) -> dict[str, Any]:
+        task = AuditBackfillOperator(task_id="task", pipeline=lab.pipeline, operation=OPERATION, reason="")
+        given: dict[str, Any] = task.execute({})  # type: ignore[typeddict-item]  # what Airflow's has is not asked
+        return given
+
+    def replayed(self, lab: Lab, read: int) -> None:
+        made = recorded_replay_plan(World(lab.pipeline, OPERATION, lab.store, lab.kafka))
+        assert made is not None
+        for shard in made.shards:
+            lab.control.record_replayed(Replayed(made.run_id, shard.number, shard.ranges, read, shard.record_count))
+
+    def test_all_was_read(self, lab: Lab) -> None:
+        plan(lab, Run())
+        self.replayed(lab, 5)
+
+        told = self.audit(lab)
+
+        assert (told["records_read"], told["records_expected"], told["findings"]) == (5, 5, [])
+        assert told["total"]["intervals_done"] == 1
+        assert told["markdown"].startswith(f"Replay {told['run_id']} of 2026-11-03")
+
+    def test_one_record_is_missing(self, lab: Lab) -> None:
+        plan(lab, Run())
+        self.replayed(lab, 4)
+
+        with pytest.raises(AirflowFailException, match="shard 0: read 4 records, expected 5"):
+            self.audit(lab)
+
+    def test_zero_records_are_no_failure(self, lab: Lab) -> None:
+        assert plan(lab, Run(None), begin="2026-11-03T01:00Z", end="2026-11-03T02:00Z") == []
+
+        told = self.audit(lab)
+
+        assert (told["records_read"], told["shards"]) == (0, 0)
+
+    def test_partitions_that_were_closed_at_the_end_of_the_log_are_named(self, lab: Lab) -> None:
+        plan(lab, Run((2, 3)))
+        self.replayed(lab, 5)
+
+        told = self.audit(lab)
+
+        assert told["open_boundaries"] == [{"topic": TOPIC, "partition": 0, "closed_at": 20}]
+        assert "Closed at the end of the log" in told["markdown"]
+
+    def test_nothing_was_planned(self, lab: Lab) -> None:
+        with pytest.raises(AirflowFailException, match="has planned no replay"):
+            self.audit(lab)
