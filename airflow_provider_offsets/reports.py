@@ -12,9 +12,9 @@ from airflow_provider_offsets.core.audit import AuditReport
 from airflow_provider_offsets.core.compare import Comparison, Verdict
 from airflow_provider_offsets.core.plan import RestartPlan
 from airflow_provider_offsets.core.pruning import Superfluous
-from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.replay import ReplayPlan
 from airflow_provider_offsets.core.replay_audit import BackfillTotal, ReplayAudit
+from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.transfer import Transfer
 
 TEXT, MARKDOWN = "simple", "github"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from airflow_provider_offsets.factories import (
+    backfill_dag,
     load_pipelines,
     maintenance_dag,
     recovery_dag,
@@ -14,4 +15,7 @@ from airflow_provider_offsets.factories import (
 for pipeline in load_pipelines(Path(__file__).with_name("pipelines.yaml")).values():
     for make in (maintenance_dag, reprocess_dag, recovery_dag, rehearsal_dag, snapshots_dag):
         dag = make(pipeline)
+        globals()[dag.dag_id] = dag
+    if pipeline.tracked:
+        dag = backfill_dag(pipeline)
         globals()[dag.dag_id] = dag

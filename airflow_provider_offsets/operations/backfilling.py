@@ -18,9 +18,8 @@ from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.sources import WorldSources
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.boundaries import FrozenBoundaries
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.control import REPLAY_PLAN, Control
 
-REPLAY_PLAN = "replay_plan"
 REPLAY_AUDIT = "replay_audit"
 
 
@@ -96,7 +95,7 @@ def make_replay_plan(
 
 def recorded_replay_plan(world: World) -> ReplayPlan | None:
     """Give the newest plan of a replay of the operation, or None."""
-    return world.control.step(world.operation, REPLAY_PLAN, ReplayPlan)
+    return world.control.replay_plan(world.operation)
 
 
 def audit_recorded_replay(control: Control, plan: ReplayPlan) -> ReplayAudit:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.health import HELD_BY, Look, why_hold_back
 from airflow_provider_offsets.core.replay import Shard
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.operations.judging import Window, look_at_health
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operators.base import PipelineOperator
 
@@ -18,6 +24,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_offsets.operations.world import World
+
+
+LOOK_EVERY_S = 10
+"""How long until the live job is looked at again, before a shard is begun."""
 
 
 class ReplayOffsetsOperator(PipelineOperator):
@@ -38,17 +48,21 @@ class ReplayOffsetsOperator(PipelineOperator):
         self.shard = shard
         self.run_id = run_id
         self._replaying: ShardReplaying | None = None
+        self._looks: tuple[Look, ...] = ()
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give ``records_read`` and ``records_expected``, the ranges, the time that it took, and the driver's log."""
         spark, secrets = SparkJobHook(world.pipeline), driver_secrets(world.pipeline)
         spark.check(secrets.store_url)
+        shard = self._read_shard()
+        if self.pipeline.backfill.mind_live and world.control.newest_try(self.run_id, shard.number) is None:
+            self._hold_back(world)
         folder = Path(world.pipeline.job.folder_for_logs)
 
         def command(conf: Mapping[str, str]) -> list[str]:
             return spark.command(conf, log_dir=folder)
 
-        self._replaying = ShardReplaying(world, self._read_shard(), self.run_id, command, secrets, self.log.info)
+        self._replaying = ShardReplaying(world, shard, self.run_id, command, secrets, self.log.info)
         try:
             replayed = self._replaying.run()
         except (KeyboardInterrupt, SystemExit):
@@ -62,6 +76,27 @@ class ReplayOffsetsOperator(PipelineOperator):
             replayed.elapsed_ms / 1000,
         )
         return dict(codec.plain(replayed))
+
+    def execute_complete(self, context: Context, event: Any, window: str) -> Any:
+        """Look at the live job again after the triggerer."""
+        self._looks = codec.loads(Window, window).looks
+        return self.execute(context)
+
+    def _hold_back(self, world: World) -> None:
+        """Wait in the triggerer while the live job falls behind; go on at once if it does not, or does not run."""
+        epoch = world.control.newest_epoch()
+        if epoch is None or world.control.ended(epoch.number) is not None:
+            return
+        self._looks = (*self._looks, look_at_health(world, epoch, at_s=time.time()))[-HELD_BY:]
+        why = why_hold_back(self._looks)
+        if why == "":
+            return
+        self.log.info("Holding back: %s", why or "records wait for the live job; looking whether it catches up")
+        self.defer(
+            trigger=TimeDeltaTrigger(timedelta(seconds=LOOK_EVERY_S)),
+            method_name="execute_complete",
+            kwargs={"window": codec.dumps(Window(epoch.number, self._looks))},
+        )
 
     def on_kill(self) -> None:
         """End the driver with the task."""

@@ -128,8 +128,11 @@ def test_the_dags_of_this_repository_import(environment: Path, airflow: dict[str
 
     assert found["errors"] == {}
     assert found["dags"] == [
-        f"{kind}__{pipeline}"
-        for kind in ("maintenance", "recovery", "rehearsal", "reprocess", "snapshots")
-        for pipeline in ("archive_flights", "delay_alerts")
+        "backfill__delay_alerts",  # a job that nobody rewrote cannot be given a range
+        *(
+            f"{kind}__{pipeline}"
+            for kind in ("maintenance", "recovery", "rehearsal", "reprocess", "snapshots")
+            for pipeline in ("archive_flights", "delay_alerts")
+        ),
     ]
     assert found["file"].startswith(str(environment)), "the test of the test: it is the wheel that was imported"

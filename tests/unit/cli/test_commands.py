@@ -16,12 +16,14 @@ from airflow.cli.cli_config import ActionCommand, GroupCommand
 from airflow_provider_offsets.cli import acts
 from airflow_provider_offsets.cli.commands import offsets_commands
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.replay import Interval, Replayed, ReplayPlan, cut_shards
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 from airflow_provider_offsets.errors import StoreInUse
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.control import REPLAY_PLAN, Control
 from airflow_provider_offsets.stores.sql import SqlStore
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
@@ -264,3 +266,36 @@ def test_a_prune_is_a_dry_run_unless_it_is_applied(
     assert "snapshot op-1#snapshot: removed" in capsys.readouterr().out
     assert run(*words, "--snapshot", "good") == 1
     assert "SnapshotNotFound" in capsys.readouterr().err
+
+
+def test_how_far_replays_are(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs: of one, one of two shards is finished; the other one had nothing to read."""
+    job = "{application: a.py, checkpoint: c}"
+    (tmp_path / "pipelines.yaml").write_text(
+        f"pipelines: {{p: {{topics: [t], store_conn_id: store, job: {job}}}, idle: {{topics: [u], job: {job},"
+        " store_conn_id: store}}"
+    )
+    store = open_store(url)
+    begin, end = Position({TopicPartition("t", 0): 5}), Position({TopicPartition("t", 0): 25})
+    shards = cut_shards(begin, end, records_per_shard=10, max_shards=9)
+    control = Control(store, "p")
+    for number, (to, cut) in enumerate([(end, shards), (begin, ())]):
+        operation, interval = f"backfill__p/{number}", Interval(86_400_000 * number, 86_400_000 * (number + 1))
+        run_id = f"{operation}#version#1"
+        control.open_operation(Operation(operation, "backfill__p", ""))
+        plan = ReplayPlan("p", operation, run_id, 1, "key", interval, begin, to, cut, "a.py", "version")
+        control.record_step(operation, REPLAY_PLAN, plan)
+    control.record_replayed(Replayed("backfill__p/0#version#1", 0, shards[0].ranges, 10, 10))
+    store.close()
+    words = ("backfill", "--file", str(tmp_path / "pipelines.yaml"), "--pipeline")
+
+    assert run(*words, "p") == 0
+    printed = capsys.readouterr().out
+    assert "1970-01-01T00:00:00Z to 1970-01-02T00:00:00Z  backfill__p/0" in printed
+    assert "1 of 2" in printed
+    assert "not all of it yet" in printed
+    assert "In all: 1 of 2 intervals, 1 of 2 shards, 10 of 20 records" in printed
+    assert run(*words, "p", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["total"]["records_read"] == 10
+    assert run(*words, "idle") == 0
+    assert "Nothing was ever to be replayed." in capsys.readouterr().out

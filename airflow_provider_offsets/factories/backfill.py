@@ -1,0 +1,152 @@
+"""The backfill DAG: data intervals replayed beside the live job, by the same program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import DAG, CronDataIntervalTimetable, DeltaDataIntervalTimetable, Param, chain
+
+from airflow_provider_offsets.core.moments import read_length, read_moment
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.replay import BackfillPolicy
+from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.factories.restart import REASON, new_dag
+from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator
+from airflow_provider_offsets.timetables import AskedCronTimetable, AskedDeltaTimetable
+
+Timetable = CronDataIntervalTimetable | DeltaDataIntervalTimetable | AskedCronTimetable | AskedDeltaTimetable
+
+DOC = """### Backfill of `{name}`
+
+Replays data intervals in full, by the program that runs live or by another version of it, while the live job goes on.
+Airflow's backfill gives each run its interval (`airflow backfill create`, the UI, the REST API); by hand, fill in
+**from** and **to**.
+
+`plan_backfill → replay (one Spark job for each shard) → audit_backfill`
+
+The ends of an interval are frozen where they were first looked at: neighbours share no record and leave no gap, in
+whatever order they run. Records are given to the sink again, under a run id: it has to take a record that it knows for
+the same one, by `(topic, partition, offset)`, or keep runs apart. A run that is cleared or reprocessed gets a new run
+id and replays the same records; a shard that dies is tried again alone, under the same one.
+"""
+
+
+def backfill_dag(
+    pipeline: StreamingPipeline,
+    *,
+    after_audit: Callable[[str], Any] | None = None,
+    retries: int = 2,
+    **dag: Any,
+) -> DAG:
+    """Give the DAG ``backfill__<pipeline>``.
+
+    :param after_audit: called with the run id in a task of its own once the audit has passed: for a sink that swaps in
+        what the replay has written.
+    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
+    :param dag: passed on to ``DAG``; ``max_active_runs`` bounds the intervals at a time (3, if no backfill says so).
+    :raises InputRefused: ``backfill.interval`` or ``backfill.since`` cannot be read.
+    """
+    policy = pipeline.backfill
+    own = {"schedule": _timetable(policy), "params": _params(), "max_active_runs": 3, **_since(policy)}
+    application = "{{ params.application or '' }}"
+    with new_dag("backfill", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
+        plan = PlanBackfillOperator(
+            task_id="plan_backfill",
+            pipeline=pipeline,
+            application=application,
+            begin="{{ params['from'] or '' }}",
+            end="{{ params['to'] or '' }}",
+            accept_lost="{{ params.accept_lost or '' }}",
+            on_open="{{ params.on_open or '' }}",
+            records_per_shard="{{ params.records_per_shard or '' }}",
+        )
+        pool = {"pool": policy.pool} if policy.pool else {}
+        replay = ReplayOffsetsOperator.partial(
+            task_id="replay",
+            pipeline=pipeline,
+            application=application,
+            run_id="{{ ti.xcom_pull(task_ids='plan_backfill', key='run_id') }}",
+            max_active_tis_per_dagrun=policy.parallel_shards,
+            **pool,
+        ).expand(shard=plan.output)
+        # An interval without records has no shard: what is mapped is skipped then, and the audit says zero.
+        audit = AuditBackfillOperator(task_id="audit_backfill", pipeline=pipeline, trigger_rule="none_failed")
+        chain(plan, replay, audit)
+        if after_audit is not None:
+            audit >> PythonOperator(
+                task_id="after_audit",
+                python_callable=after_audit,
+                op_args=["{{ ti.xcom_pull(task_ids='audit_backfill')['run_id'] }}"],
+            )
+    return made
+
+
+def _timetable(policy: BackfillPolicy) -> Timetable:
+    if policy.interval.startswith("P"):
+        try:
+            length = timedelta(milliseconds=read_length(policy.interval))
+        except ValueError as error:
+            raise _refused("interval", policy.interval, error, "PT6H, P1D, @daily, or a cron expression") from error
+        return DeltaDataIntervalTimetable(length) if policy.automatic else AskedDeltaTimetable(length)
+    cron = CronDataIntervalTimetable if policy.automatic else AskedCronTimetable
+    return cron(policy.interval, timezone="UTC")
+
+
+def _since(policy: BackfillPolicy) -> dict[str, Any]:
+    if not policy.since:
+        return {}
+    try:
+        read_moment(policy.since)
+    except ValueError as error:
+        raise _refused(
+            "since", policy.since, error, "a date and time with its zone, as in 2026-11-01T00:00Z"
+        ) from error
+    if not policy.automatic:
+        raise _refused("since", policy.since, "automatic is off", "automatic: true beside it")
+    return {"start_date": datetime.fromisoformat(policy.since), "catchup": True}
+
+
+def _refused(key: str, value: str, why: object, expected: str) -> InputRefused:
+    return InputRefused(seen=f"backfill.{key} {value!r}: {why}", expected=expected, do=f"correct backfill.{key}")
+
+
+def _params() -> dict[str, Param]:
+    return {
+        "reason": REASON,
+        "from": Param(
+            None,
+            type=["null", "string"],
+            title="From",
+            description="The start of the interval, with its zone: 2026-11-01T00:00Z. Empty: the run's own interval.",
+        ),
+        "to": Param(None, type=["null", "string"], title="To", description="Its end."),
+        "application": Param(
+            None,
+            type=["null", "string"],
+            title="Application",
+            description="Another version of the program, in the folder of job.application.",
+        ),
+        "accept_lost": Param(
+            None,
+            type=["null", "string"],
+            title="Accepted as lost",
+            description="How many offsets of the interval may be deleted by retention: flights:3, orders:10.",
+        ),
+        "on_open": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, "close", "wait"],
+            title="Where nothing is yet at its end",
+            description="close: at the end of the log, and the audit says so. wait: for a record.",
+        ),
+        "records_per_shard": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Records per shard",
+            description="How many records one Spark job reads, about; the pipeline's if empty.",
+        ),
+    }
