@@ -9,9 +9,10 @@ STORE ?= sqlite
 PYTEST_ARGS ?=
 
 .PHONY: help venv jars up down status clean demo unit integration e2e test check wheel
+.PHONY: compose-base compose-password compose-test
 
 help:  ## show this help
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  SERVERS="kafka hbase airflow"   which servers `make up` starts (all by default)'
 	@echo '  STORE=sqlite|hbase              what offsets_default is for `make up` and `make demo`'
@@ -61,3 +62,12 @@ check: venv  ## format, lint and types
 
 wheel: venv  ## build the wheel and the source archive into dist
 	$(PY) -m build
+
+compose-base:  ## make debian:bookworm-slim by debootstrap, as root, where it cannot be pulled
+	@$(PYTHON3) -m containers base
+
+compose-password:  ## write .env for docker compose, and print the admin's password once
+	@$(PYTHON3) -m containers password
+
+compose-test: venv  ## bring the containers up from nothing, kill each once, check, remove all of it
+	@$(PY) -m containers test

@@ -14,7 +14,7 @@ from airflow_provider_offsets.factories import (
 
 for pipeline in load_pipelines(Path(__file__).with_name("pipelines.yaml")).values():
     for make in (maintenance_dag, reprocess_dag, recovery_dag, rehearsal_dag, snapshots_dag):
-        dag = make(pipeline)
+        dag = make(pipeline, retries=5)  # two to three minutes: a Kafka, HBase or Spark that restarts is back by then
         globals()[dag.dag_id] = dag
     if pipeline.tracked:
         dag = backfill_dag(pipeline)

@@ -13,18 +13,22 @@ PAUSE_S = 0.5
 
 
 class Airflow:
-    """One DAG of an Airflow whose simple auth manager lets everybody in (the stack's, on the loopback interface).
+    """One DAG of an Airflow with the simple auth manager.
 
     A request that gets no answer, or one of a server in trouble, is sent again: each of them may be sent twice.
 
     :param url: such as ``http://127.0.0.1:8080``.
+    :param password: of the user ``admin``; empty if everybody is let in (the stack's, on the loopback interface).
     """
 
-    def __init__(self, url: str, dag_id: str) -> None:
+    def __init__(self, url: str, dag_id: str, password: str = "") -> None:
         self.url, self.dag_id = url, dag_id
         # trust_env: a proxy of the environment does not lead to this machine.
         self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
-        token = self._json("GET", "/auth/token")["access_token"]
+        login = (
+            ("POST", "/auth/token", {"username": "admin", "password": password}) if password else ("GET", "/auth/token")
+        )
+        token = self._json(*login)["access_token"]
         self._client.headers["Authorization"] = f"Bearer {token}"
 
     def close(self) -> None:
@@ -59,6 +63,10 @@ class Airflow:
         """Give the ids of runs that are queued or run."""
         query = "&".join(f"state={state}" for state in UNFINISHED)
         return [run["dag_run_id"] for run in self._json("GET", f"{self._runs}?{query}")["dag_runs"]]
+
+    def finished_runs(self) -> list[str]:
+        """Give the ids of runs that succeeded."""
+        return [run["dag_run_id"] for run in self._json("GET", f"{self._runs}?state=success&limit=100")["dag_runs"]]
 
     def end_run(self, run_id: str) -> None:
         """Mark a run as failed, which ends its running tasks."""

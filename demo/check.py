@@ -46,6 +46,21 @@ class Announcement:
         return self.start <= offset < self.start + self.count
 
 
+@dataclass(frozen=True)
+class CutOff:
+    """The range ``[start, end)`` of a batch that ``epoch`` began and never finished, as the audit names it: each of its
+    offsets may have been read by that epoch, and was read again by a later one."""
+
+    place: Place
+    start: int
+    end: int
+    epoch: int
+
+    def excuses(self, offset: int, epochs: Sequence[int]) -> bool:
+        """Say whether one reading of the offset more is explained by it."""
+        return self.start <= offset < self.end and self.epoch in epochs and epochs[-1] > self.epoch
+
+
 @dataclass
 class Finding:
     """What became of the records of one partition, or of all together."""
@@ -59,6 +74,8 @@ class Finding:
     duplicated: int = 0
     unexplained: int = 0
     """Evidence of offsets that the topic does not have, and announced replays that did not happen."""
+    cut_off: int = 0
+    """Read again because a batch was cut off in its middle, as the audit names it."""
     replayed: Counter[int] = field(default_factory=Counter)
     """Announced replays that happened, by the epoch that announced them."""
 
@@ -87,24 +104,38 @@ class Maintenance:
         return (self.first_after_ms - self.last_before_ms) / 1000
 
 
-def judge(there: Mapping[Place, Set[int]], read: Readings, announced: Iterable[Announcement]) -> dict[Place, Finding]:
+def judge(
+    there: Mapping[Place, Set[int]],
+    read: Readings,
+    announced: Iterable[Announcement],
+    cut_off: Iterable[CutOff] = (),
+) -> dict[Place, Finding]:
     """Give what became of the records, partition by partition.
 
     :param there: the offsets that the topic has.
     :param read: the evidence.
     :param announced: what the plans said in advance.
+    :param cut_off: what the audit says of crashes.
     """
-    announced = tuple(announced)
+    announced, cut_off = tuple(announced), tuple(cut_off)
     places = sorted({*there, *read, *(each.place for each in announced)})
     return {
         place: _judge_partition(
-            there.get(place, frozenset()), read.get(place, {}), [each for each in announced if each.place == place]
+            there.get(place, frozenset()),
+            read.get(place, {}),
+            [each for each in announced if each.place == place],
+            [each for each in cut_off if each.place == place],
         )
         for place in places
     }
 
 
-def _judge_partition(there: Set[int], read: Mapping[int, Sequence[int]], announced: Sequence[Announcement]) -> Finding:
+def _judge_partition(
+    there: Set[int],
+    read: Mapping[int, Sequence[int]],
+    announced: Sequence[Announcement],
+    cut_off: Sequence[CutOff],
+) -> Finding:
     found = Finding(records=len(there), announced=sum(each.count for each in announced))
     promised = (range(each.start, each.start + each.count) for each in announced)
     for offset in {*there, *read, *itertools.chain.from_iterable(promised)}:
@@ -117,7 +148,10 @@ def _judge_partition(there: Set[int], read: Mapping[int, Sequence[int]], announc
         found.lost += not epochs
         found.read_once += len(epochs) == 1
         found.read_again += len(epochs) > 1
-        found.duplicated += max(0, len(epochs) - 1) - len(kept)
+        beyond = max(0, len(epochs) - 1) - len(kept)
+        excused = min(beyond, sum(each.excuses(offset, epochs) for each in cut_off))
+        found.cut_off += excused
+        found.duplicated += beyond - excused
         found.unexplained += len(owed) - len(kept)
         found.replayed.update(kept)
     return found

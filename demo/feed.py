@@ -1,6 +1,11 @@
-"""The feed: all flights that left New York City in 2013, into a Kafka topic, at a chosen pace."""
+"""The feed: all flights that left New York City in 2013, into a Kafka topic, at a chosen pace.
+
+``python -m demo.feed`` is the feed of docker-compose.yml. It writes all of them and ends.
+"""
 
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -8,12 +13,14 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from demo.progress import DemoFailed
+from demo import TOPIC
+from demo.progress import DemoFailed, Progress
 
 FIELDS = ["flight", "carrier", "origin", "dest", "tailnum", "dep_delay"]
 """What ``jobs/delay_alerts.py`` reads."""
 
 TICK_S = 0.05
+SAID_EVERY_S = 10
 CHUNK = 10_000
 """How many records are written before the thread looks whether it should stop."""
 
@@ -145,3 +152,27 @@ class Feed:
             self.acknowledged += 1
         else:
             self._failures.append(str(error))
+
+
+def main() -> int:
+    """Write all flights to the topic, at the pace that ``FEED_PACE_S`` says; gives the exit code."""
+    progress = Progress()
+    pace_s = float(os.environ.get("FEED_PACE_S", "150"))
+    feed = Feed(os.environ["KAFKA_BOOTSTRAP_SERVERS"], TOPIC, read_flights(), pace_s=pace_s)
+    feed.start()
+    said_s = 0.0
+    try:
+        while not feed.is_done():
+            if progress.seconds >= said_s + SAID_EVERY_S:
+                said_s = progress.seconds
+                progress.say(f"Kafka has acknowledged {feed.acknowledged:,} of {feed.total:,} flights")
+            time.sleep(TICK_S)
+    except DemoFailed as error:
+        progress.say(f"the feed failed: {error}")
+        return 1
+    progress.say(f"Kafka has acknowledged all {feed.total:,} flights")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

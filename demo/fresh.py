@@ -83,10 +83,15 @@ def _drivers() -> Iterator[int]:
 
 
 def remake_topic(admin: AdminClient) -> None:
-    """Delete the topic if it is there, and create it empty with three partitions that keep their records for ever."""
+    """Delete the topic if it is there, and create it."""
     if TOPIC in admin.list_topics(timeout=120).topics:
         admin.delete_topics([TOPIC])[TOPIC].result(timeout=120)
         wait_for(f"topic {TOPIC} to go", lambda: TOPIC not in admin.list_topics(timeout=120).topics, limit_s=120)
+    make_topic(admin)
+
+
+def make_topic(admin: AdminClient) -> None:
+    """Create the topic, empty, with three partitions that keep their records for ever."""
     # The timestamps are of all of 2013. Without retention.ms=-1 Kafka would delete every record within minutes, and
     # without segment.ms it would begin a new segment for every week of them.
     config = {"retention.ms": "-1", "segment.ms": str(20 * 365 * 24 * 3600 * 1000)}

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -17,9 +16,10 @@ import stack
 from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from demo import DAG_ID, PARTITIONS_AFTER, PARTITIONS_BEFORE, TOPIC, check, deck, fresh
-from demo.airflow_api import UNFINISHED, Airflow
+from demo.airflow_api import Airflow
 from demo.feed import Feed, Flight, read_flights
 from demo.progress import DemoFailed, Progress, wait_for
+from demo.runs import Runs, Tasks
 
 PACE_S = 150
 """How fast the feed is while the job goes through its maintenances; the rest follows as fast as Kafka takes it."""
@@ -28,22 +28,6 @@ WINDOW_S = 600
 WINDOW = "wait_out_window"
 SHIFT = -1_000
 OUTPUT = fresh.FOLDER / "output.db"
-
-DETAILS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "plan": lambda plan: f"{plan['form']}, {plan['replay']:,} to replay, {plan['lost']} lost",
-    "stop": lambda stop: f"{stop['how']}, last batch {stop['last_batch_id']}",
-    "replan": lambda plan: (
-        f"{plan['form']} ({plan['form_reason']}), {len(plan['start'][TOPIC])} partitions,"
-        f" {plan['replay']:,} to replay, {plan['lost']} lost"
-    ),
-    "submit": lambda job: f"epoch {job['epoch']}, {job['how']}",
-    "watch": lambda watched: f"{watched['health']}, {watched['reason']}",
-    "audit": lambda audit: (
-        f"{audit['records']:,} records, lost {audit['lost']}, replayed {audit['replayed']:,},"
-        f" unexplained {audit['unexplained']}"
-    ),
-}
-"""What is worth saying of a task's result."""
 
 
 class Story:
@@ -55,8 +39,6 @@ class Story:
     def __init__(self, store: str, progress: Progress) -> None:
         self._store, self._progress = store, progress
         self._say = progress.say
-        self._stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        self._runs: dict[str, str] = {}
         self._feed: Feed | None = None
 
     def tell(self) -> bool:
@@ -115,46 +97,18 @@ class Story:
     def _feed_with(self, flights: list[Flight]) -> None:
         self._feed = Feed(self._bootstrap, TOPIC, flights, pace_s=PACE_S)
         self._feed.start()
+        self._runs = Runs(self._airflow, self._progress, self._feed.check)
         self._say(f"feeding {self._feed.total:,} flights of 2013, {self._feed.total // PACE_S:,} a second at first")
 
     def _maintain(self, name: str, params: dict[str, Any], *, at_rest: Callable[[str], None] | None = None) -> None:
         """Trigger one run of the DAG and follow it to its end; ``at_rest`` is called once its stop has succeeded."""
-        run_id = f"demo-{self._stamp}-{name.replace(' ', '-')}"
-        self._runs[name] = run_id
-        self._airflow.trigger(run_id, {"reason": name, **params})
-        self._say(f"{name}: triggered, run {run_id} {json.dumps(params) if params else ''}".rstrip())
-        done: set[str] = set()
+        left = [at_rest] if at_rest is not None else []
 
-        def follow() -> str | None:
-            state = self._airflow.state(run_id)  # before the tasks: a run that is over has no task left to tell of
-            for task_id in self._newly_done(run_id, done):
-                self._say(f"{name}: {task_id} {self._detail(run_id, task_id)}".rstrip())
-                if task_id == "stop" and at_rest is not None:
-                    at_rest(run_id)
-            return None if state in UNFINISHED else state
+        def watch(run_id: str, tasks: Tasks) -> None:
+            if left and tasks["stop"]["state"] == "success":
+                left.pop()(run_id)
 
-        if self._wait(f"{name} to end", follow, limit_s=900) != "success":
-            raise DemoFailed(self._failure(run_id))
-
-    def _newly_done(self, run_id: str, done: set[str]) -> list[str]:
-        tasks = sorted(self._airflow.tasks(run_id).values(), key=lambda task: task["end_date"] or "")
-        new = [task["task_id"] for task in tasks if task["state"] == "success" and task["task_id"] not in done]
-        done.update(new)
-        return new
-
-    def _detail(self, run_id: str, task_id: str) -> str:
-        describe = DETAILS.get(task_id)
-        result = self._airflow.result(run_id, task_id) if describe else None
-        return f"· {describe(result)}" if describe and result is not None else ""
-
-    def _failure(self, run_id: str) -> str:
-        tasks = self._airflow.tasks(run_id)
-        failed = [task_id for task_id, task in tasks.items() if task["state"] == "failed"]
-        logs = [
-            f"task {task_id} of {run_id} failed; its log ends:\n{self._airflow.log_tail(run_id, task_id)}"
-            for task_id in failed
-        ]
-        return "\n".join(logs) or f"run {run_id} ended as {self._airflow.state(run_id)}"
+        self._runs.trigger(name, params, limit_s=900, watch=watch)
 
     def _grow_topic(self, run_id: str) -> None:
         """Grow the topic while the job is stopped, and see records in every new partition before the resubmit."""
@@ -235,7 +189,7 @@ class Story:
         assert self._feed is not None
         self._say("the check: every record of the topic against the job's evidence")
         there = check.read_topic(self._bootstrap, TOPIC)
-        first_start, *maintenances = check.read_maintenances(self._airflow, self._runs, OUTPUT)
+        first_start, *maintenances = check.read_maintenances(self._airflow, self._runs.ids, OUTPUT)
         announced = [each for run in (first_start, *maintenances) for each in run.announced]
         found = check.judge(there, check.read_evidence(OUTPUT), announced)
         against = [*check.problems(found, check.read_alerts(OUTPUT), there), *self._shape_problems(there)]

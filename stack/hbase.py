@@ -13,15 +13,19 @@ NAME = "hbase"
 MEMORY = 1.5
 HOME = STATE / NAME
 CONF = HOME / "conf"
-_OPENS = (
-    "jdk.internal.misc",
-    "java.nio",
-    "sun.nio.ch",
-    "java.lang",
-    "jdk.internal.ref",
-    "java.util",
-    "java.util.concurrent",
+OPENS = tuple(
+    f"--add-opens=java.base/{name}=ALL-UNNAMED"
+    for name in (
+        "jdk.internal.misc",
+        "java.nio",
+        "sun.nio.ch",
+        "java.lang",
+        "jdk.internal.ref",
+        "java.util",
+        "java.util.concurrent",
+    )
 )
+"""What HBase reaches into, of Java 17."""
 _LOGGING = [
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
@@ -84,8 +88,7 @@ def thrift_server(conf: Path) -> list[str]:
 
 
 def _java(conf: Path) -> list[str]:
-    opens = (f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENS)
-    return [needs.java(), *opens, *_LOGGING, "-cp", f"{conf}:{maven.fetch(NAME)}/*"]
+    return [needs.java(), *OPENS, *_LOGGING, "-cp", f"{conf}:{maven.fetch(NAME)}/*"]
 
 
 def _settings(*, zookeeper: int, thrift: int) -> dict[str, str | int]:

@@ -100,7 +100,7 @@ def broker_command(properties: Path) -> list[str]:
 
 def format_command(properties: Path) -> list[str]:
     """The command that makes the folder of a broker, with a new cluster id."""
-    return [*_java(), "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)]
+    return [*_java(), "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(properties)]
 
 
 def _java() -> list[str]:
@@ -124,8 +124,8 @@ def _format(properties: Path) -> None:
         raise Problem(f"formatting {shown(DATA)} failed", do=f"read {shown(log)}", detail=last_lines(log))
 
 
-def _cluster_id() -> str:
-    """A new id in Kafka's form; one that begins with a dash would be read as an option."""
+def cluster_id() -> str:
+    """Give a new id in Kafka's form; one that begins with a dash would be read as an option."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")).startswith("-"):
         pass
     return text

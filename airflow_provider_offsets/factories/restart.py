@@ -39,7 +39,8 @@ def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, *
             "max_active_runs": 1,
             "doc_md": doc.format(name=pipeline.name),
             "tags": ["offsets", kind, pipeline.name],
-            "default_args": {"retries": retries, "retry_delay": timedelta(seconds=5)},
+            # 5 s, 10 s, 20 s, …: what was started again needs its time.
+            "default_args": {"retries": retries, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2},
             **dag,
         }
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.errors import AuditFailed
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operators.base import PipelineOperator
@@ -22,7 +23,7 @@ class AuditOffsetsOperator(PipelineOperator):
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give the counts and ``markdown``."""
+        """Give the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
         report = audit_history(world)
         self.log.info("\n%s", audit_report(report))
         if report.unexplained:
@@ -40,5 +41,6 @@ class AuditOffsetsOperator(PipelineOperator):
             "replayed_at_most": report.replayed_at_most,
             "skipped": report.skipped,
             "unexplained": report.unexplained_count,
+            "discontinuities": codec.plain(report.discontinuities),
             "markdown": audit_report(report, MARKDOWN),
         }

@@ -2,7 +2,18 @@
 
 import pytest
 
-from demo.check import Announcement, CheckImpossible, Finding, announcements, judge, problems, table, total, verdict
+from demo.check import (
+    Announcement,
+    CheckImpossible,
+    CutOff,
+    Finding,
+    announcements,
+    judge,
+    problems,
+    table,
+    total,
+    verdict,
+)
 from demo.check import Maintenance as Run
 
 P0, P1 = ("flights", 0), ("flights", 1)
@@ -65,6 +76,24 @@ REPLAYED = {0: [1], 1: [1], 2: [1, 2], 3: [1, 2]}
 )
 def test_counts_what_became_of_each_record(read, announced, expected):
     assert counts(judged(read, announced)) == expected
+
+
+@pytest.mark.parametrize(
+    ("read", "cut_off", "expected"),
+    [
+        pytest.param(
+            {**ONCE, 2: [1, 2]}, [CutOff(P0, 2, 4, epoch=1)], (0, 0, 1), id="read again after its batch was cut"
+        ),
+        pytest.param(ONCE, [CutOff(P0, 2, 4, epoch=1)], (0, 0, 0), id="at most: it was cut before it wrote"),
+        pytest.param({**ONCE, 1: [1, 2]}, [CutOff(P0, 2, 4, epoch=1)], (0, 1, 0), id="one behind the batch"),
+        pytest.param({**ONCE, 2: [1, 1]}, [CutOff(P0, 2, 4, epoch=1)], (0, 1, 0), id="twice by the epoch that was cut"),
+        pytest.param({**ONCE, 2: [1, 2, 3]}, [CutOff(P0, 2, 4, epoch=1)], (0, 1, 1), id="cut once, read again twice"),
+        pytest.param({0: [1], 1: [1], 3: [1]}, [CutOff(P0, 2, 4, epoch=1)], (1, 0, 0), id="it excuses no loss"),
+    ],
+)
+def test_a_batch_that_was_cut_off_excuses_one_reading_more(read, cut_off, expected):
+    found = judge({P0: set(range(4))}, {P0: read}, [], cut_off)[P0]
+    assert (found.lost, found.duplicated, found.cut_off) == expected
 
 
 def test_tells_read_once_from_read_again():

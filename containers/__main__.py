@@ -1,0 +1,80 @@
+"""The command line: ``python3 -m containers password``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from containers import base, checks, settings
+from stack.problem import Problem
+from stack.report import say
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except Problem as problem:
+        say("compose", str(problem))
+        if problem.detail:
+            print(problem.detail, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        say("compose", "interrupted")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m containers",
+        description="What docker-compose.yml needs, and the test of it; see docs/compose.md.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    making = commands.add_parser("base", help=f"make {base.IMAGE} by debootstrap, as root, unless it is there")
+    making.set_defaults(run=_base)
+    password = commands.add_parser(
+        "password", help="write .env with secrets of its own, and print the admin's password"
+    )
+    password.set_defaults(run=_password)
+    test = commands.add_parser("test", help="bring all up from nothing, try it, and remove it (.venv/bin/python)")
+    test.add_argument("--keep-images", action="store_true", help="leave the images, for another time")
+    test.set_defaults(run=_test)
+    return parser
+
+
+def _base(arguments: argparse.Namespace) -> int:
+    if base.is_there():
+        say("compose", f"{base.IMAGE} is there")
+    else:
+        base.make()
+    return 0
+
+
+def _password(arguments: argparse.Namespace) -> int:
+    password = settings.write()
+    say("compose", f"wrote {settings.ENV.name}; Airflow's user is admin, its password: {password}")
+    checks.require_ports(settings.read())
+    return 0
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    # Kafka's and Airflow's clients, which the other commands do without.
+    import httpx
+
+    from containers.trial import Trial
+    from demo.check import CheckImpossible
+    from demo.progress import DemoFailed, Progress
+
+    progress = Progress()
+    trial = Trial(progress)
+    try:
+        return 0 if trial.run() else 1
+    except (DemoFailed, CheckImpossible, httpx.HTTPError) as error:
+        progress.say(f"the test failed: {error}")
+        return 1
+    finally:
+        trial.remove(keep_images=arguments.keep_images)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,354 @@
+"""``make compose-test``: the containers from nothing, two maintenances with everything killed once, and the check.
+
+It has a project, settings, ports and volumes of its own, so that it touches no installation, and removes all of it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient, NewPartitions
+from tabulate import tabulate
+
+from containers import base, checks, settings
+from containers.compose import Project, docker, images, unwell
+from demo import DAG_ID, PARTITIONS_AFTER, PARTITIONS_BEFORE, PIPELINE, TOPIC, check
+from demo.airflow_api import Airflow
+from demo.progress import DemoFailed, Progress, wait_for
+from demo.runs import Runs, Tasks
+from stack.places import STATE
+from stack.ports import free
+
+NAME = "offsets-trial"
+FOLDER = STATE / "compose-test"
+SERVICES = (
+    "kafka",
+    "hbase",
+    "postgres",
+    "spark-master",
+    "spark-worker",
+    "init",
+    "api-server",
+    "scheduler",
+    "dag-processor",
+    "triggerer",
+)
+IMAGES = ("kafka", "hbase", "postgres", "spark", "airflow")
+MEMORY_GIB = 6.0
+"""What is used at most; the limits allow a little more."""
+RECOVERY = f"recovery__{PIPELINE}"
+OUTPUT = "/opt/offsets/.stack/demo/output.db"
+WINDOW, WINDOW_S = "wait_out_window", 900
+LIMIT_S = 900
+FIRST_RECORDS = 10_000
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What is killed, and started again, once a task of the second maintenance is as far as that."""
+
+    task: str
+    states: tuple[str, ...]
+    services: tuple[str, ...]
+
+
+BEGUN = ("running", "deferred", "success", "up_for_retry")
+BLOWS = (
+    Blow("plan", BEGUN, ("spark-worker", "spark-master")),
+    Blow("stop", BEGUN, ("hbase",)),
+    Blow(WINDOW, ("deferred",), ("triggerer", "kafka", "dag-processor", "postgres", "api-server")),
+    Blow("submit", ("running",), ("scheduler",)),
+)
+"""Each container once, where it hurts: Spark while batches run, HBase while the driver is asked to stop, the scheduler,
+and with it the driver, while the job starts."""
+
+
+@dataclass
+class Result:
+    """The table that is shown in the end, row by row."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, what: str, result: object) -> None:
+        """Add a row."""
+        self.rows.append((what, str(result)))
+
+    def __str__(self) -> str:
+        return str(tabulate(self.rows, ("step", "result"), tablefmt="github"))
+
+
+class Trial:
+    """One run of it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._say = progress, progress.say
+        self._result = Result()
+        self._before: set[str] = set()
+        self._project: Project | None = None
+
+    def run(self) -> bool:
+        """Do all of it, and say whether nothing speaks against it.
+
+        :raises Problem: something that a person must change.
+        :raises DemoFailed: it could not be brought to its end.
+        """
+        self._prepare()
+        self._build()
+        self._bring_up()
+        self._connect()
+        self._runs.trigger("first start", {}, limit_s=LIMIT_S)
+        self._wait_for_records(FIRST_RECORDS)
+        self._runs.trigger(
+            "maintenance 1", {"window_s": WINDOW_S}, limit_s=LIMIT_S, watch=self._when("stop", self._grow)
+        )
+        self._wait_for_records(self._processed() + FIRST_RECORDS)
+        self._second_maintenance()
+        self._kill_driver()
+        return self._check()
+
+    def remove(self, *, keep_images: bool) -> None:
+        """Take down what was brought up, and remove what was made: containers, volumes, network, images, settings."""
+        if self._project is None:
+            return
+        self._project.run("--profile", "feed", "down", "--volumes", "--timeout", "5", log="compose-down", doing="down")
+        (FOLDER / "env").unlink(missing_ok=True)
+        if not keep_images:
+            made = sorted(images() - self._before - {"<none>:<none>"})
+            ours = [name for name in made if name.partition(":")[0] in {f"offsets-{one}" for one in IMAGES}]
+            ours += [base.IMAGE] if base.IMAGE in made else []
+            if ours:
+                docker("rmi", *ours)
+        self._say("took all down, and removed what this test made")
+
+    def _prepare(self) -> None:
+        checks.require_available(Path("/proc/meminfo").read_text(encoding="ascii"), MEMORY_GIB)
+        self._before = images()
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        env = FOLDER / "env"
+        env.unlink(missing_ok=True)
+        self._password = settings.write(env=env)
+        text = env.read_text(encoding="utf-8")
+        for name in checks.PORTS:
+            text = settings.changed(text, name, str(free(int(settings.parse(text)[name]))))
+        text = settings.changed(text, "FEED_PACE_S", "400")
+        env.write_text(text, encoding="utf-8")
+        self._settings = settings.read(env)
+        checks.require_ports(self._settings)
+        self._project = Project(NAME, env)
+        if self._project.health():
+            self._say("an earlier test was not taken down: removing what it left")
+            self._project.run("--profile", "feed", "down", "--volumes", log="compose-down", doing="down")
+
+    def _build(self) -> None:
+        begin = time.monotonic()
+        if base.is_there():
+            how = "was there"
+        elif base.pull():
+            how = "pulled"
+        else:
+            base.make()
+            how = "made by debootstrap"
+        self._result.add(f"base image {base.IMAGE}", f"{how}, {time.monotonic() - begin:.0f} s")
+        build_s = self._here.run(
+            "build", log="compose-build", doing="building the images; see .stack/logs/compose-build.log"
+        )
+        self._say(f"built the images in {build_s:.0f} s")
+        self._result.add("build of five images", f"{build_s:.0f} s")
+
+    def _bring_up(self) -> None:
+        begin = time.monotonic()
+        self._here.run("up", "-d", log="compose-up", doing="up")
+        self._wait_until_healthy()
+        self._say(f"all healthy {time.monotonic() - begin:.0f} s after up")
+        self._result.add("one `up` until all is healthy", f"{time.monotonic() - begin:.0f} s")
+        for service in SERVICES:
+            if service != "init" and (who := self._here.exec(service, "id", "-un").strip()) == "root":
+                raise DemoFailed(f"{service} runs as {who}")
+
+    def _wait_until_healthy(self) -> None:
+        def healthy() -> bool:
+            self._unwell = unwell(self._here.health(), SERVICES)
+            return not self._unwell
+
+        try:
+            wait_for("all containers to be healthy", healthy, limit_s=LIMIT_S, every_s=2)
+        except DemoFailed as error:
+            raise DemoFailed(f"{error}: {', '.join(self._unwell)}") from error
+
+    def _connect(self) -> None:
+        url = f"http://{checks.HOST}:{self._settings['AIRFLOW_PORT']}"
+        self._bootstrap = f"{checks.HOST}:{self._settings['KAFKA_PORT']}"
+        self._admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 2})
+        self._airflow = Airflow(url, DAG_ID, self._password)
+        self._recovery = Airflow(url, RECOVERY, self._password)
+        for dag in (self._airflow, self._recovery):
+            wait_for(f"DAG {dag.dag_id} in Airflow", dag.is_known, limit_s=LIMIT_S)
+            dag.unpause()
+        self._here.run("--profile", "feed", "up", "-d", "--no-deps", "feed", log="compose-up", doing="up feed")
+        self._say("feeding; maintenance and recovery are unpaused")
+        self._runs = Runs(self._airflow, self._progress, lambda: None)
+
+    @property
+    def _here(self) -> Project:
+        assert self._project is not None
+        return self._project
+
+    def _when(self, task: str, act: Callable[[str], None]) -> Callable[[str, Tasks], None]:
+        """Give a watch that acts once, when a task has succeeded."""
+        left = [act]
+
+        def watch(run_id: str, tasks: Tasks) -> None:
+            if left and tasks[task]["state"] == "success":
+                left.pop()(run_id)
+
+        return watch
+
+    def _grow(self, run_id: str) -> None:
+        """Grow the topic while the job is stopped, see records in the new partitions, and end the window."""
+        self._admin.create_partitions([NewPartitions(TOPIC, PARTITIONS_AFTER)])[TOPIC].result(timeout=120)
+        new = range(PARTITIONS_BEFORE, PARTITIONS_AFTER)
+        wait_for("records in the new partitions", lambda: all(self._has_records(each) for each in new), limit_s=300)
+        self._end_window(self._airflow, run_id)
+        self._say(f"the topic grew from {PARTITIONS_BEFORE} to {PARTITIONS_AFTER} partitions, with the job stopped")
+
+    def _has_records(self, partition: int) -> bool:
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+        consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "trial", "log_level": 2})
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=20)
+            return bool(high > low)
+        except KafkaException:
+            return False
+        finally:
+            consumer.close()
+
+    def _end_window(self, airflow: Airflow, run_id: str) -> None:
+        wait_for("the window to be open", lambda: airflow.tasks(run_id)[WINDOW]["state"] == "deferred", limit_s=LIMIT_S)
+        airflow.end_task(run_id, WINDOW)
+
+    def _second_maintenance(self) -> None:
+        """A maintenance in which every container is killed once."""
+        left = list(BLOWS)
+
+        def watch(run_id: str, tasks: Tasks) -> None:
+            if left and tasks[left[0].task]["state"] in left[0].states:
+                blow = left.pop(0)
+                for service in blow.services:
+                    self._here.kill_and_start(service)
+                    self._say(f"killed and started {service} while {blow.task} was {tasks[blow.task]['state']}")
+                if blow.task == WINDOW:
+                    self._wait_until_healthy()
+                    self._end_window(self._airflow, run_id)
+                    self._say("all healthy again; ended the window")
+
+        self._runs.trigger("maintenance 2", {"window_s": WINDOW_S}, limit_s=2 * LIMIT_S, watch=watch)
+        if left:
+            raise DemoFailed(f"the maintenance ended before {left[0].services} could be killed in {left[0].task}")
+        killed = [service for blow in BLOWS for service in blow.services]
+        self._result.add(f"killed during maintenance 2: {', '.join(killed)}", "the maintenance succeeded")
+
+    def _kill_driver(self) -> None:
+        """Kill the driver, and see the recovery DAG start it again."""
+        self._wait_for_records(self._processed() + 1)
+        before = self._epoch()
+        self._here.exec("scheduler", "pkill", "-KILL", "-f", "org.apache.spark.deploy.SparkSubmit")
+        begin = time.monotonic()
+        self._say("killed the driver")
+        wait_for("the recovery DAG to start the job again", lambda: self._epoch() > before, limit_s=LIMIT_S, every_s=2)
+        seconds = time.monotonic() - begin
+        self._say(f"the recovery DAG started it again after {seconds:.0f} s")
+        self._result.add("driver killed", f"recovered by {RECOVERY}, first batch after {seconds:.0f} s")
+
+    def _epoch(self) -> int:
+        return self._ask("SELECT coalesce(max(epoch), 0) FROM batches")
+
+    def _processed(self) -> int:
+        return self._ask("SELECT count(*) FROM alerts")
+
+    def _ask(self, query: str) -> int:
+        """Ask the job's output, where it is; 0 while it cannot be asked."""
+        program = (
+            "import sqlite3, sys\n"
+            "try: print(sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True, timeout=30)"
+            ".execute(sys.argv[2]).fetchone()[0])\n"
+            "except sqlite3.OperationalError: print(0)"
+        )
+        return int(self._here.exec("scheduler", "python3", "-c", program, OUTPUT, query))
+
+    def _wait_for_records(self, count: int) -> None:
+        wait_for(f"{count:,} records to be processed", lambda: self._processed() >= count, limit_s=LIMIT_S, every_s=2)
+        self._say(f"{self._processed():,} records processed")
+
+    def _check(self) -> bool:
+        """Wait until all is fed and read, and compare every record of the topic with the evidence."""
+        self._say("waiting for the feed and the job to come to their ends")
+        wait_for("the feed to end", lambda: self._feed_state() == "exited", limit_s=2 * LIMIT_S, every_s=5)
+        there = check.read_topic(self._bootstrap, TOPIC)
+        total = sum(map(len, there.values()))
+        wait_for("every record to be processed", lambda: self._processed() >= total, limit_s=LIMIT_S, every_s=5)
+        final = Runs(self._airflow, self._progress, lambda: None)
+        final.trigger("maintenance 3", {}, limit_s=LIMIT_S)
+        ids = [(self._airflow, run_id) for run_id in (*self._runs.ids.values(), *final.ids.values())]
+        ids += [(self._recovery, run_id) for run_id in self._recovery.finished_runs()]
+        announced = list(_announced(ids))
+        audit = self._airflow.result(final.ids["maintenance 3"], "audit")
+        output = FOLDER / "output.db"
+        self._copy_output(output)
+        found = check.judge(there, check.read_evidence(output), announced, _cut_off(audit["discontinuities"]))
+        whole = check.total(found.values())
+        alerts = check.read_alerts(output)
+        wrong = sum(len(alerts.get(place, set()) ^ there.get(place, set())) for place in {*alerts, *there})
+        print(f"\n{check.table(found, [])}\n")
+        self._result.add("records of the topic, in partitions", f"{total:,} in {len(there)}")
+        self._result.add("lost", whole.lost)
+        self._result.add("unexplained", whole.unexplained + whole.duplicated)
+        self._result.add("read twice: replays that plans announced", f"{whole.replayed.total():,}")
+        self._result.add("read twice: batches that were cut off, as the audit names them", f"{whole.cut_off:,}")
+        self._result.add("all of it", f"{self._progress.seconds / 60:.0f} min")
+        print(f"{self._result}\n")
+        good = not (whole.lost or whole.unexplained or whole.duplicated or wrong) and len(there) == PARTITIONS_AFTER
+        print(
+            f"verdict: lost={whole.lost} unexplained={whole.unexplained + whole.duplicated}"
+            f" replayed={whole.replayed.total() + whole.cut_off} records={total}",
+            flush=True,
+        )
+        return good
+
+    def _feed_state(self) -> str:
+        return str(json.loads(docker("inspect", self._here.container("feed")))[0]["State"]["Status"])
+
+    def _copy_output(self, target: Path) -> None:
+        program = (
+            "import sqlite3, sys\n"
+            "with sqlite3.connect(sys.argv[2]) as copy: sqlite3.connect(sys.argv[1], timeout=60).backup(copy)"
+        )
+        self._here.exec("scheduler", "python3", "-c", program, OUTPUT, "/tmp/output.db")  # noqa: S108 - in there
+        with suppress(FileNotFoundError):
+            target.unlink()
+        docker("cp", f"{self._here.container('scheduler')}:/tmp/output.db", str(target))
+
+
+def _announced(runs: Iterable[tuple[Airflow, str]]) -> Iterable[check.Announcement]:
+    """Give what the plans of runs announced, for those that started a job."""
+    for airflow, run_id in runs:
+        plan, submitted = (airflow.result(run_id, task) for task in ("replan", "submit"))
+        if plan is not None and submitted is not None:
+            yield from check.announcements(plan, int(submitted["epoch"]))
+
+
+def _cut_off(discontinuities: Sequence[dict[str, object]]) -> list[check.CutOff]:
+    """Give the batches that an audit names as cut off."""
+    return [
+        check.CutOff(
+            (each["range"]["topic"], each["range"]["partition"]),
+            each["range"]["start"],
+            each["range"]["end"],
+            each["epoch"],
+        )  # type: ignore[index,arg-type]
+        for each in discontinuities
+        if each["kind"] == "cut off"
+    ]
