@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.replay import Replayed
 from airflow_provider_offsets.core.replaying import ShardEnded, ShardProgress, replay_batch_id
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError
@@ -50,6 +50,11 @@ class ShardReplay:
     def run_id(self) -> str:
         """The run that this shard belongs to."""
         return self._claim.run_id
+
+    @property
+    def ranges(self) -> tuple[OffsetRange, ...]:
+        """What it reads."""
+        return self._claim.shard.ranges
 
     def claim(self) -> None:
         """Claim this try.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
+from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.runtime.foreach_batch import ProcessBatch
 from airflow_provider_offsets.runtime.live_query import LiveQuery
@@ -93,6 +94,12 @@ class TrackedStream:
         """The run that a replay belongs to: another one for each attempt at an interval, the same for all shards and
         automatic retries of an attempt. Empty in a live job."""
         return "" if self._replay is None else self._replay.run_id
+
+    @property
+    def ranges(self) -> tuple[OffsetRange, ...]:
+        """What a replay reads: the ranges of its shard, for sinks that put them in the place of what was there. Empty
+        in a live job, whose every batch has others."""
+        return () if self._replay is None else self._replay.ranges
 
     def read_kafka(self, **options: str) -> Any:
         """Give the stream of the pipeline's topics, as a DataFrame of Spark's Kafka source; in a replay the records of
