@@ -1,0 +1,280 @@
+"""A replay in a driver without Spark: what it asks Spark to read, and what it records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.epoch import EndedHow, Operation
+from airflow_provider_offsets.core.position import OffsetRange
+from airflow_provider_offsets.core.replay import Shard
+from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, replay_batch_id
+from airflow_provider_offsets.errors import Fenced, InputRefused
+from airflow_provider_offsets.jobs.process import this_process
+from airflow_provider_offsets.runtime import TrackedStream, read_count, shard_replay
+from airflow_provider_offsets.runtime.settings import FILE_KEY, ReplaySettings, Secrets, read_settings
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
+from tests.unit.runtime.test_settings import ClassicSession
+
+RUN = "backfill/day#abc#1"
+SHARD = Shard(3, (OffsetRange("flights", 0, 5, 25), OffsetRange("flights", 2, 0, 10), OffsetRange("trains", 1, 7, 8)))
+
+
+class Seq(list):
+    """As much of Scala's as is asked for."""
+
+    def size(self) -> int:
+        return len(self)
+
+    def apply(self, index: int) -> Any:
+        return self[index]
+
+
+class Node:
+    """A node of a logical plan."""
+
+    def __init__(self, kind: str, *children: Node, mark: str = "") -> None:
+        self._kind, self._children, self._mark = kind, children, mark
+
+    def children(self) -> Seq:
+        return Seq(self._children)
+
+    def getClass(self) -> Any:  # Java's name
+        return type("Class", (), {"getSimpleName": lambda _: self._kind})()
+
+    def name(self) -> str:
+        return self._mark
+
+
+SOURCE = Node("CollectMetrics", Node("LogicalRelation"), mark=read_count.MARK)
+
+
+@dataclass
+class Frame:
+    plan: Node = SOURCE
+    there: int = 31
+    """What a pass of its own counts."""
+
+    @property
+    def _jdf(self) -> Any:
+        execution = type("Execution", (), {"analyzed": lambda _: self.plan})()
+        return type("Frame", (), {"queryExecution": lambda _: execution})()
+
+    def count(self) -> int:
+        return self.there
+
+
+@dataclass
+class Spark:
+    """Takes the options of a read, and gives a frame."""
+
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def read(self) -> Any:
+        outer = self
+
+        class Reader:
+            def format(self, name: str) -> Reader:
+                assert name == "kafka"
+                return self
+
+            def options(self, **options: str) -> Reader:
+                outer.options |= options
+                return self
+
+            def load(self) -> Frame:
+                return Frame()
+
+        return Reader()
+
+
+@dataclass
+class Counted:
+    """Stands in for the listener: what the program's actions read."""
+
+    most_read: int
+
+    def __call__(self, spark: Any) -> Counted:
+        return self
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def most(self) -> int:
+        return self.most_read
+
+    def so_far(self) -> int:
+        return self.most_read
+
+
+@dataclass
+class Driver:
+    """One driver of the shard, its store and its Spark."""
+
+    url: str
+    spark: Spark = field(default_factory=Spark)
+    calls: list[tuple[Any, int]] = field(default_factory=list)
+
+    def stream(self, number: int = 1) -> TrackedStream:
+        claim = ShardClaim(RUN, SHARD, number, "backfill/day", f"launch-{number}", "/logs/1.log", "digest")
+        secrets = Secrets(self.url, {"kafka.bootstrap.servers": "broker:9092"})
+        return TrackedStream(self.spark, ReplaySettings("alerts", claim, secrets, store_patience_s=0.0))
+
+    def write(self, frame: Any, batch_id: int) -> None:
+        self.calls.append((frame, batch_id))
+
+    def see(self, look: Callable[[Control], Any]) -> Any:
+        with closing(open_store(self.url)) as store:
+            return look(Control(store, "alerts"))
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    monkeypatch.setattr(shard_replay, "marked", lambda frame: frame)
+    monkeypatch.setattr(shard_replay, "ReadCount", Counted(31))
+    driver = Driver(f"sqlite:///{tmp_path}/offsets.db")
+    with closing(open_store(driver.url)) as store:
+        store.create()
+        Control(store, "alerts").open_operation(Operation("backfill/day", "backfill", ""))
+    return driver
+
+
+def test_what_spark_is_asked_to_read_is_the_shard_and_no_more(driver: Driver) -> None:
+    with driver.stream() as stream:
+        stream.read_kafka(maxOffsetsPerTrigger="10", minPartitions="8")
+
+    asked = driver.spark.options
+    assert json.loads(asked["assign"]) == {"flights": [0, 2], "trains": [1]}
+    assert json.loads(asked["startingOffsets"]) == {"flights": {"0": 5, "2": 0}, "trains": {"1": 7}}
+    assert json.loads(asked["endingOffsets"]) == {"flights": {"0": 25, "2": 10}, "trains": {"1": 8}}
+    assert asked["failOnDataLoss"] == "true"
+    assert asked["kafka.bootstrap.servers"] == "broker:9092"
+    assert asked["minPartitions"] == "8"
+    assert "maxOffsetsPerTrigger" not in asked
+
+
+def test_the_program_sees_a_replay_and_is_called_once(driver: Driver) -> None:
+    with driver.stream() as stream:
+        assert (stream.is_replay, stream.run_id, stream.epoch, stream.ranges) == (True, RUN, 0, SHARD.ranges)
+        frame = stream.read_kafka()
+        stream.run(frame, process=driver.write, processingTime="1 second")
+
+    assert driver.calls == [(frame, replay_batch_id(RUN, 3))]
+    replayed = driver.see(lambda control: control.replayed(RUN, 3))
+    assert (replayed.records_read, replayed.records_expected, replayed.ranges) == (31, 31, SHARD.ranges)
+    assert (replayed.counted_apart, replayed.application_version) == (False, "digest")
+    assert driver.see(lambda control: control.newest_epoch()) is None, "no epoch is claimed"
+    assert driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim)).how is EndedHow.FINISHED
+
+
+def test_what_the_program_did_not_read_is_counted(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_replay, "ReadCount", Counted(4))
+    with driver.stream() as stream:
+        stream.run(stream.read_kafka(), process=driver.write)
+
+    replayed = driver.see(lambda control: control.replayed(RUN, 3))
+    assert (replayed.records_read, replayed.counted_apart) == (31, True)
+
+
+def test_a_sink_of_sparks_own_needs_a_way_to_write_replays(driver: Driver) -> None:
+    with pytest.raises(InputRefused, match="no replay_sink="), driver.stream() as stream:
+        stream.run(stream.read_kafka(), sink=lambda writer: writer)
+    ended = driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim))
+    assert (ended.how, ended.retriable) == (EndedHow.FAILED, False)
+
+    with driver.stream(2) as stream:
+        stream.run(stream.read_kafka(), sink=lambda writer: writer, replay_sink=driver.write)
+    assert len(driver.calls) == 1
+
+
+def test_a_program_that_fails_records_nothing_and_says_why(driver: Driver) -> None:
+    def fails(frame: Any, batch_id: int) -> None:
+        raise ValueError("the sink is down")
+
+    with pytest.raises(ValueError, match="the sink is down"), driver.stream() as stream:
+        stream.run(stream.read_kafka(), process=fails)
+
+    assert driver.see(lambda control: control.replayed(RUN, 3)) is None
+    ended = driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim))
+    assert (ended.how, ended.retriable) == (EndedHow.FAILED, True)
+    assert "the sink is down" in ended.message
+
+
+def test_a_driver_that_was_ended_in_its_work_records_nothing(driver: Driver) -> None:
+    def is_ended(frame: Any, batch_id: int) -> None:
+        ended = ShardEnded(EndedHow.KILLED, 1, "superseded")
+        driver.see(lambda control: control.end_shard(control.newest_try(RUN, 3).claim, ended))
+
+    with pytest.raises(Fenced, match="superseded"), driver.stream() as stream:
+        stream.run(stream.read_kafka(), process=is_ended)
+
+    assert driver.see(lambda control: control.replayed(RUN, 3)) is None
+
+
+def test_one_driver_has_a_try(driver: Driver) -> None:
+    with driver.stream() as stream:
+        other = replace(stream._replay._claim, launch="another launch")
+        with pytest.raises(Fenced, match="is held by pid"):
+            driver.see(lambda control: control.claim_shard(other, this_process(), at_ms=1))
+        stream.run(stream.read_kafka(), process=driver.write)
+
+    with pytest.raises(Fenced, match="is replayed already"):
+        driver.stream(2).__enter__()
+
+
+def node(kind: str, *children: Node) -> Node:
+    return Node(kind, *children)
+
+
+@pytest.mark.parametrize(
+    ("plan", "refused"),
+    [
+        (node("Project", SOURCE), ""),
+        (node("Project", node("Aggregate", SOURCE)), "Aggregate"),
+        (node("Deduplicate", node("Filter", SOURCE)), "Deduplicate"),
+        (node("Join", SOURCE, node("Aggregate", node("LogicalRelation"))), ""),
+        (node("Join", SOURCE, node("Project", SOURCE)), "Join"),
+        (node("Union", SOURCE, SOURCE), ""),
+        (node("GlobalLimit", SOURCE), "GlobalLimit"),
+        (node("Project", node("LogicalRelation")), "does not come of"),
+    ],
+    ids=[
+        "a projection",
+        "an aggregate keeps state",
+        "so does a deduplication",
+        "a join with a table that is aggregated does not",
+        "a join of the stream with itself does",
+        "a union of it with itself does not",
+        "a limit counts",
+        "another frame",
+    ],
+)
+def test_transforms_that_keep_state_are_refused(plan: Node, refused: str) -> None:
+    if not refused:
+        read_count.refuse_stateful(Frame(plan))
+        return
+    with pytest.raises(InputRefused, match=refused):
+        read_count.refuse_stateful(Frame(plan))
+
+
+def test_the_driver_of_a_replay_reads_what_its_task_wrote(driver: Driver, tmp_path: Path) -> None:
+    claim = ShardClaim(RUN, SHARD, 1, "backfill/day", "launch-1", "/logs/1.log")
+    settings = ReplaySettings("alerts", claim, Secrets("postgresql://me:hunter2@db/offsets"))
+    file = tmp_path / "logs" / "1.settings.json"
+    settings.write(file)
+
+    conf = settings.conf(file)
+    assert "hunter2" not in json.dumps(conf)
+    assert read_settings(ClassicSession(conf)) == settings
+    assert not Path(conf[FILE_KEY]).exists()
