@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stack import endpoints, hbase
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
+
+from stack import endpoints, hbase, needs
 from stack.ports import HOST, free
 
 DEADLINE_S = 300
@@ -66,15 +68,21 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
     """Make a key store for a server at 127.0.0.1, and the PEM file of the authority that its clients are to trust."""
     keys, authority = folder / "server.p12", folder / "ca.pem"
     store = ["-alias", "thrift", "-keystore", str(keys), "-storepass", PASSWORD]
-    _run("keytool", "-genkeypair", *store, "-keyalg", "EC", "-dname", "CN=thrift", "-ext", "san=ip:127.0.0.1")
-    _run("keytool", "-exportcert", "-rfc", *store, "-file", str(authority))
+    keytool = str(Path(needs.java()).resolve().with_name("keytool"))
+    _run(keytool, "-genkeypair", *store, "-keyalg", "EC", "-dname", "CN=thrift", "-ext", "san=ip:127.0.0.1")
+    _run(keytool, "-exportcert", "-rfc", *store, "-file", str(authority))
     return keys, authority
 
 
 def make_pem(keys: Path) -> Path:
     """Give the certificate and its key as Python reads them."""
+    key, certificate, _ = pkcs12.load_key_and_certificates(keys.read_bytes(), PASSWORD.encode())
+    assert key is not None
+    assert certificate is not None
     pem = keys.with_suffix(".pem")
-    _run("openssl", "pkcs12", "-in", str(keys), "-passin", f"pass:{PASSWORD}", "-nodes", "-out", str(pem))
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    )
     return pem
 
 
