@@ -13,6 +13,7 @@ import pytest
 
 import stack
 from airflow_provider_offsets.stores import open_store
+from tests.e2e.dag_runs import airflow_environment, run
 from tests.e2e.lab import Lab, connections
 
 
@@ -47,6 +48,14 @@ def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     with closing:
         yield make
+
+
+@pytest.fixture(scope="session")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the home of an Airflow of the tests' own: a database, and no servers."""
+    home = tmp_path_factory.mktemp("airflow")
+    run([str(Path(sys.executable).with_name("airflow")), "db", "migrate"], airflow_environment(home, home / "dags"))
+    return home
 
 
 @pytest.fixture

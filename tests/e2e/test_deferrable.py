@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import yaml
 
 import stack
 from airflow_provider_offsets.core.epoch import EndedHow
+from tests.e2e.dag_runs import airflow_environment, run
 from tests.e2e.lab import DEADLINE_S, Lab
 
 DAG = """
@@ -38,38 +37,19 @@ if __name__ == "__main__":
 """
 
 
-def airflow_environment(home: Path) -> dict[str, str]:
-    """Give the environment of an Airflow of this test's own, with an empty database."""
-    return {
-        **os.environ,
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-
-
-def run(arguments: list[str], environment: dict[str, str]) -> str:
-    """Run a command to its end, and give what it printed."""
-    done = subprocess.run(
-        arguments, env=environment, capture_output=True, text=True, timeout=3 * DEADLINE_S, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-    return done.stdout
-
-
-def test_sensors_and_stop_wait_in_the_triggerer(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+def test_sensors_and_stop_wait_in_the_triggerer(
+    make_lab: Callable[..., Lab], airflow_home: Path, tmp_path: Path
+) -> None:
     lab = make_lab()
     lab.produce(50, 0, 1, 2)
     lab.maintain()
-    (tmp_path / "airflow" / "dags").mkdir(parents=True)
     pipelines = tmp_path / "pipelines.yaml"
     pipelines.write_text(yaml.safe_dump({"pipelines": {lab.topic: _entry(lab)}}))
-    file = tmp_path / "airflow" / "dags" / "watch.py"
+    file = tmp_path / "dags" / "watch.py"
+    file.parent.mkdir()
     file.write_text(DAG.format(pipelines=str(pipelines), deadline_s=DEADLINE_S))
-    environment = airflow_environment(tmp_path / "airflow")
-    run([str(Path(sys.executable).with_name("airflow")), "db", "migrate"], environment)
 
-    printed = run([sys.executable, str(file)], environment)
+    printed = run([sys.executable, str(file)], airflow_environment(airflow_home, file.parent))
 
     states = json.loads(printed.strip().splitlines()[-1])
     assert set(states.values()) == {"success"}, states

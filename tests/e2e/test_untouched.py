@@ -1,4 +1,4 @@
-"""A job that nobody rewrote goes through the same maintenance: nothing is lost, and what is read twice is counted."""
+"""A job that nobody rewrote goes through the maintenance DAG: nothing is lost, and what is read twice is counted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_offsets.core.pipeline import StopLadder
+from tests.e2e.dag_runs import MaintenanceDag
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 from tests.e2e.untouched_lab import UntouchedLab
 
@@ -22,23 +23,26 @@ def archive(make_lab: Callable[..., Lab], tmp_path: Path) -> UntouchedLab:
     return lab
 
 
-def test_growth_and_a_rewind_lose_nothing_and_replay_what_was_announced(archive: UntouchedLab) -> None:
+def test_growth_and_a_rewind_lose_nothing_and_replay_what_was_announced(
+    archive: UntouchedLab, airflow_home: Path
+) -> None:
+    dag = MaintenanceDag(archive, airflow_home)
     archive.produce(100, 0, 1, 2)
-    first = archive.maintain()
+    first = dag.run()
     archive.wait_until_read()
     archive.produce(50, 0, 1, 2)
     archive.wait_until_read()
-    grown = archive.maintain(at_rest=lambda: (archive.grow(5), archive.produce(40, 3, 4)))
+    grown = dag.run(at_rest=lambda: (archive.grow(5), archive.produce(40, 3, 4)))
     archive.wait_until_read()
     archive.wait_until_idle()
-    rewound = archive.maintain("shift:-30")
+    rewound = dag.run("shift:-30")
     archive.produce(10, 0, 1, 2, 3, 4)
     archive.wait_until_read()
-    wait_for(lambda: archive.read_again >= rewound["plan"]["replay"], "the announced replay to happen")
+    wait_for(lambda: archive.read_again >= rewound["replan"]["replay"], "the announced replay to happen")
 
-    assert [run["plan"]["form"] for run in (first, grown, rewound)] == ["fresh", "resume", "reposition"]
-    assert grown["stopped"]["how"] == "stopped"
-    assert rewound["plan"]["replay"] == 5 * 30
+    assert [run["replan"]["form"] for run in (first, grown, rewound)] == ["fresh", "resume", "reposition"]
+    assert grown["stop"]["how"] == "stopped"
+    assert rewound["replan"]["replay"] == 5 * 30
     assert archive.lost == set()
     assert archive.read_again == 5 * 30, "a sink that knows batches by their ids took the replay for new batches"
     audit = archive.audit()

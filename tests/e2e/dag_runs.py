@@ -1,0 +1,128 @@
+"""The maintenance DAG of a lab's pipeline, run by Airflow itself (``dag.test``): an Airflow of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.factories import load_pipelines
+from tests.e2e.lab import DEADLINE_S, Lab, wait_for
+
+RUN_S = 3 * DEADLINE_S
+"""Only a run that fails takes so long: each of its tasks has a deadline of its own."""
+
+DAG = """
+import json
+import sys
+import time
+from pathlib import Path
+
+from airflow.sdk import task
+from airflow_provider_offsets.factories import load_pipelines, maintenance_dag
+
+home = Path(__file__).parent
+[pipeline] = load_pipelines(home / "pipelines.yaml").values()
+
+
+@task
+def work_at_rest():
+    (home / "at-rest").touch()
+    while not (home / "done").exists():
+        time.sleep(0.1)
+
+
+dag = maintenance_dag(pipeline, window=work_at_rest)
+
+if __name__ == "__main__":
+    run = dag.test(run_conf=json.loads(sys.argv[1]))
+    tasks = run.get_task_instances()
+    states = {each.task_id: each.state for each in tasks}
+    given = {each.task_id: each.xcom_pull(task_ids=each.task_id) for each in tasks}
+    (home / "run.json").write_text(json.dumps({"state": run.state, "tasks": states, "given": given}))
+"""
+
+
+def airflow_environment(home: Path, dags: Path) -> dict[str, str]:
+    """Give the environment of the Airflow of that home, with its DAG files in another folder."""
+    return {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+
+def run(arguments: list[str], environment: dict[str, str]) -> str:
+    """Run a command to its end, and give what it printed."""
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+class MaintenanceDag:
+    """The DAG ``maintenance__<pipeline>`` of a lab, from a ``pipelines.yaml`` as a person would write it."""
+
+    def __init__(self, lab: Lab, airflow_home: Path) -> None:
+        self._dags = lab.home / "dags"
+        self._dags.mkdir()
+        self._environment = airflow_environment(airflow_home, self._dags)
+        (self._dags / "maintenance.py").write_text(DAG)
+        file = self._dags / "pipelines.yaml"
+        file.write_text(yaml.safe_dump({"pipelines": {lab.topic: entry_of(lab.pipeline)}}))
+        assert load_pipelines(file)[lab.topic] == lab.pipeline, "the lab looks at what the DAG works on"
+
+    def run(self, start: str = "committed", *, at_rest: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+        """Run it, do ``at_rest`` in its maintenance window, and give what its tasks gave, and their ``log``."""
+        for name in ("at-rest", "done", "run.json"):
+            (self._dags / name).unlink(missing_ok=True)
+        command = [sys.executable, str(self._dags / "maintenance.py"), json.dumps({"reason": "test", "start": start})]
+        log = self._dags / "run.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(command, env=self._environment, stdout=out, stderr=out)
+        try:
+            wait_for(lambda: (self._dags / "at-rest").exists() or process.poll() is not None, "the window", RUN_S)
+            assert process.poll() is None, log.read_text()[-6000:]
+            at_rest()
+            (self._dags / "done").touch()
+            process.wait(RUN_S)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == 0, log.read_text()[-6000:]
+        ended = json.loads((self._dags / "run.json").read_text())
+        assert set(ended["tasks"].values()) == {"success"}, f"{ended['tasks']}\n{log.read_text()[-6000:]}"
+        return {**ended["given"], "log": log.read_text()}
+
+
+def entry_of(pipeline: StreamingPipeline) -> dict[str, Any]:
+    """Give what ``pipelines.yaml`` says of an untouched pipeline."""
+    job, stop = pipeline.job, pipeline.stop
+    entry = {
+        "topics": list(pipeline.topics),
+        "tracked": False,
+        "group_id": pipeline.group_id,
+        "store_conn_id": pipeline.store_conn_id,
+        "offsets_in": list(pipeline.offsets_in),
+        "start_timeout_s": pipeline.start_timeout_s,
+        "stop": {key: value for key, value in vars(stop).items() if value},
+        "job": {
+            "application": job.application,
+            "main_class": job.main_class,
+            "checkpoint": job.checkpoint,
+            "spark_conn_id": job.spark_conn_id,
+            "arguments": list(job.arguments),
+            "conf": job.conf,
+            "jars": [jar for jar in job.jars.split(",") if jar],
+            "log_dir": job.log_dir,
+        },
+    }
+    entry["job"] = {key: value for key, value in entry["job"].items() if value}
+    return entry
