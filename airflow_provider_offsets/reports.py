@@ -148,7 +148,7 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
             each.range.end,
             each.range.count,
             each.epoch,
-            each.explanation or "UNEXPLAINED",
+            each.explanation or ": ".join(filter(None, ("UNEXPLAINED", each.clue))),
         )
         for each in report.discontinuities
     ]
@@ -158,10 +158,24 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
         *([BY_EPOCHS] if report.by_epochs else []),
         _table(("topic", "partition", "from", "to", "batches"), partitions, style),
         _table(AUDIT_HEADERS, found, style) if found else "Every range begins where the one before it ends.",
+        *([f"{report.unlisted:,} more places are counted and not listed."] if report.unlisted else []),
         f"lost={report.lost} replayed={report.replayed} skipped={report.skipped}"
         f" unexplained={report.unexplained_count} replayed_at_most={report.replayed_at_most}",
     ]
     return "\n\n".join(lines)
+
+
+def audit_json(report: AuditReport) -> dict[str, Any]:
+    """Give all that the tables of the audit show, as JSON values; see docs/cli.md."""
+    return {
+        **{key: value for key, value in codec.plain(report).items() if not key.startswith("unexplained")},
+        "unexplained": report.unexplained_count,
+        "unexplained_places": report.unexplained_places,
+        "discontinuities": [
+            {**codec.plain(each), "count": each.range.count, "explained": each.is_explained}
+            for each in report.discontinuities
+        ],
+    }
 
 
 def stores_report(comparison: Comparison) -> str:

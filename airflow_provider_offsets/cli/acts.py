@@ -13,6 +13,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.accepted import read_seconds
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.compare import Comparison, compare_stores
 from airflow_provider_offsets.core.interchange import GroupPosition, read_positions, to_csv, to_json
@@ -20,9 +21,19 @@ from airflow_provider_offsets.core.replay_audit import total_of
 from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
 from airflow_provider_offsets.errors import InputRefused, PlanRefused
 from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
+from airflow_provider_offsets.operations.planning import draft_plan
 from airflow_provider_offsets.operations.transferring import carry_out, read_position, writable
-from airflow_provider_offsets.reports import backfill_report, comparison_report, transfer_report
+from airflow_provider_offsets.reports import (
+    audit_json,
+    audit_report,
+    backfill_report,
+    comparison_report,
+    plan_json,
+    plan_report,
+    transfer_report,
+)
 from airflow_provider_offsets.stores.control import Control
 
 CONFLICT = "stores contradict each other"
@@ -54,6 +65,35 @@ def compare_offsets(args: Namespace) -> None:
         show(args.output, _comparison(comparison), comparison_report(comparison, style_of(args.output)))
         if comparison.conflicts:
             end(REFUSED, CONFLICT)
+
+
+@suppress_logs_and_warning
+def plan_offsets(args: Namespace) -> None:
+    """``airflow offsets plan``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        window_s = read_seconds(args.window_s, "--window-s")
+        lost = naming.counts(args.accept_lost, "--accept-lost")
+        policy = pipeline.policy.accepting(lost, naming.counts(args.accept_skipped))
+        start = pipeline.start if args.start is None else args.start
+        with open_world(pipeline, "airflow offsets plan") as world:
+            plan, _ = draft_plan(world, start, policy, window_s=window_s)
+        show(args.output, plan_json(plan), plan_report(plan, style_of(args.output)))
+        if plan.problems:
+            end(REFUSED, f"{len(plan.problems)} problem(s)")
+
+
+@suppress_logs_and_warning
+def audit_offsets(args: Namespace) -> None:
+    """``airflow offsets audit``."""
+    with command():
+        pipeline, window = naming.pipeline(args), naming.window(args)
+        with open_world(pipeline, "airflow offsets audit") as world:
+            report = audit_history(world, window)
+        show(args.output, audit_json(report), audit_report(report, style_of(args.output)))
+        if report.unexplained_places:
+            places = f"{report.unexplained_places:,} place(s)"
+            end(REFUSED, f"{report.unexplained_count:,} offsets in {places} with no explanation")
 
 
 @suppress_logs_and_warning

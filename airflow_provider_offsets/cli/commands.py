@@ -34,6 +34,21 @@ _ACCEPT = Arg(
     action="append",
     help="let the target go forward by so many offsets of this topic; repeat it for several",
 )
+_START = Arg(("-s", "--start"), help="where to start, as in 'committed' or 'shift:-1000' (default: the pipeline's own)")
+_WINDOW = Arg(
+    ("--window-s",),
+    metavar="SECONDS",
+    help="how long the job is to stay stopped; longer than Kafka keeps what is unread is a problem",
+)
+_LOSE = Arg(
+    ("--accept-lost",), metavar="TOPIC=COUNT", action="append", help="so many offsets of this topic may be lost"
+)
+_SKIP = Arg(
+    ("--accept-skipped",), metavar="TOPIC=COUNT", action="append", help="so many offsets of this topic may be skipped"
+)
+_BOUND = "a time with its zone (2026-11-01T00:00Z), batch:<id> or epoch:<number>"
+_SINCE = Arg(("--since",), metavar="WHEN", help=f"the first that is told of: {_BOUND}")
+_UNTIL = Arg(("--until",), metavar="WHEN", help=f"the last that is told of: {_BOUND}")
 _SHAPE = Arg(("-o", "--output"), choices=("table", "plain", "json", "yaml"), default="table", help="default: table")
 _TEXT = Arg(("-o", "--output"), choices=("csv", "json"), default="csv", help="default: csv, as Kafka's own tool has it")
 _LABEL = Arg(("-l", "--label"), help="a name for it, as in 'snapshot:<label>'; it stays until somebody removes it")
@@ -56,7 +71,7 @@ def offsets_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="offsets",
-            help="See where streaming jobs stand, and bring offsets from one store to another",
+            help="See where streaming jobs stand and what a restart would do, and bring offsets from store to store",
             description="Reading joins no consumer group and commits nothing.",
             subcommands=(
                 _command(
@@ -71,6 +86,21 @@ def offsets_commands() -> list[CLICommand]:
                     "Show what each store of a pipeline says, and whether they agree",
                     f"Per partition: the offset in each store, and agree, expected lag (and why) or conflict. {_EXIT}",
                     (_PIPELINE, _FILE, _SHAPE),
+                ),
+                _command(
+                    "plan",
+                    "Show what a restart would do, partition by partition",
+                    "Nothing is stopped, written or recorded. Ends with 0 if the plan is sound, 1 if it has a problem"
+                    " or something was refused, 2 if the call is wrong.",
+                    (_PIPELINE, _FILE, _START, _WINDOW, _LOSE, _SKIP, _SHAPE),
+                ),
+                _command(
+                    "audit",
+                    "Prove from the history that nothing was lost, and what was read twice",
+                    "Per partition what was read, and every place where ranges do not tile, with the operation that"
+                    " announced it. Ends with 0 if all is explained, 1 if not or if something was refused, 2 if the"
+                    " call is wrong.",
+                    (_PIPELINE, _FILE, _SINCE, _UNTIL, _SHAPE),
                 ),
                 _command(
                     "copy",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_offsets.core.audit import Bound, Window
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused
@@ -52,7 +53,7 @@ def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
     return Stream(group, topics)
 
 
-def counts(accepted: Sequence[str] | None) -> dict[str, int]:
+def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> dict[str, int]:
     """Give ``{topic: count}`` of the ``TOPIC=COUNT`` texts.
 
     :raises InputRefused: one is not of that form.
@@ -60,9 +61,30 @@ def counts(accepted: Sequence[str] | None) -> dict[str, int]:
     pairs = [each.rpartition("=") for each in accepted or ()]
     if wrong := [each for each in pairs if not each[0] or not each[2].isdecimal()]:
         raise InputRefused(
-            seen=f"--accept-skipped {''.join(wrong[0])!r}", expected="TOPIC=COUNT", do="write it as in orders=120"
+            seen=f"{option} {''.join(wrong[0])!r}", expected="TOPIC=COUNT", do="write it as in orders=120"
         )
     return {topic: int(count) for topic, _, count in pairs}
+
+
+def window(args: Namespace) -> Window:
+    """Give the part of a history that ``--since`` and ``--until`` name.
+
+    :raises InputRefused: one cannot be read.
+    """
+    return Window(_bound(args.since, "--since"), _bound(args.until, "--until"))
+
+
+def _bound(text: str | None, option: str) -> Bound | None:
+    if text is None:
+        return None
+    try:
+        return Bound.read(text)
+    except ValueError as error:
+        raise InputRefused(
+            seen=f"{option} {text!r}: {error}",
+            expected="a time with its zone, or the number of a batch or of an epoch",
+            do="write it as in 2026-11-01T00:00Z, batch:12 or epoch:3",
+        ) from error
 
 
 def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:

@@ -226,3 +226,10 @@ class Operation:
     kind: str
     reason: str
     steps: dict[str, str] = field(default_factory=dict)
+
+
+def is_zombie(batch: Batch, epoch: Epoch | None) -> bool:
+    """Say whether another writer recorded ``batch`` after ``epoch`` was claimed: readers ignore such a row."""
+    if epoch is None or batch.epoch == epoch.number or batch.row_time_ms is None:
+        return False
+    return epoch.after_row_time_ms is None or batch.row_time_ms > epoch.after_row_time_ms

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 
-from airflow_provider_offsets.core.audit import AuditReport, audit
+from airflow_provider_offsets.core.audit import AuditReport, Measure, Note, Window, audit
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import BegunBatch, Epoch
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Snapshot, snapshot_id
-from airflow_provider_offsets.errors import SnapshotNotFound
-from airflow_provider_offsets.operations.world import World, is_zombie
+from airflow_provider_offsets.errors import InputRefused, SnapshotNotFound
+from airflow_provider_offsets.operations.world import World
 
 
-def audit_history(world: World) -> AuditReport:
-    """Give the audit of all that the pipeline's history holds; of an untouched job: of its epochs."""
-    epochs = list(world.control.epochs())
+def audit_history(world: World, window: Window | None = None) -> AuditReport:
+    """Give the audit of all that the pipeline's history holds; of an untouched job: of its epochs.
+
+    Nothing is kept but where each partition stands, so it may be of any length.
+
+    :param window: the part that is told of; None: all.
+    :raises InputRefused: the window of an untouched job is not in epochs.
+    """
     if not world.pipeline.tracked:
-        return audit_epochs(world, epochs)
+        return audit_epochs(world, window)
+    first = next(world.control.epochs(), None)
     return audit(
         world.pipeline.name,
-        _batches(world, epochs),
-        epochs,
-        cut_off=_cut_off(world, epochs),
-        since=epochs[0].claim.start if epochs and epochs[0].after_row_time_ms is None else None,
+        world.store.oldest_first(world.pipeline.stream),
+        world.control.epochs(),
+        notes=_notes(world),
+        since=first.claim.start if first is not None and first.after_row_time_ms is None else None,
+        window=window,
     )
 
 
-def _batches(world: World, epochs: list[Epoch]) -> Iterator[Batch]:
-    """The batches in order, without the rows that an epoch wrote after a later one was claimed."""
-    following = {epoch.number: after for epoch, after in pairwise(epochs)}
-    for batch in world.store.oldest_first(world.pipeline.stream):
-        later = following.get(batch.epoch) if batch.epoch is not None else None
-        if not is_zombie(batch, later):
-            yield batch
-
-
-def audit_epochs(world: World, epochs: list[Epoch]) -> AuditReport:
+def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
     """Give the audit of an untouched job: each epoch is one range a partition, from where it was started to where it
     came to rest.
 
@@ -46,18 +43,42 @@ def audit_epochs(world: World, epochs: list[Epoch]) -> AuditReport:
     operation agrees with it, or the difference is a discontinuity that nothing explains. What was in flight at rest
     and was read by the next epoch again counts as a batch that was cut off.
     """
-    ends = [_came_to_rest(world, epoch, later) for epoch, later in zip(epochs, [*epochs[1:], None], strict=True)]
-    batches = [
-        Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
-        for epoch, end in zip(epochs, ends, strict=True)
-    ]
-    cut_off = {
-        epoch.number: BegunBatch(_planned_id(rest), "", 0, again)
-        for epoch, later, end in zip(epochs, epochs[1:], ends[1:], strict=False)
-        if (rest := _snapshot_at_rest(world, later)) is not None
-        and (again := read_again(rest.seen.in_flight, later.claim.start, end))
-    }
-    return replace(audit(world.pipeline.name, batches, epochs, cut_off=cut_off), by_epochs=True)
+    bounds = (window.since, window.until) if window is not None else ()
+    if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):
+        raise InputRefused(
+            seen=f"a window of {world.pipeline.name!r}, which keeps no history of its batches",
+            expected="'epoch:3', or nothing",
+            do="name epochs",
+        )
+    batches = (
+        Batch(end=_came_to_rest(world, epoch, later), batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
+        for epoch, later in _with_later(world)
+    )
+    found = audit(world.pipeline.name, batches, world.control.epochs(), notes=_in_flight(world), window=window)
+    return replace(found, by_epochs=True)
+
+
+def _with_later(world: World) -> Iterator[tuple[Epoch, Epoch | None]]:
+    """Each epoch with the one after it."""
+    before: Epoch | None = None
+    for epoch in world.control.epochs():
+        if before is not None:
+            yield before, epoch
+        before = epoch
+    if before is not None:
+        yield before, None
+
+
+def _in_flight(world: World) -> Iterator[Note]:
+    """What each epoch had in flight when it came to rest, and the next one has read again."""
+    before: Epoch | None = None
+    for epoch, later in _with_later(world):
+        rest = None if before is None else _snapshot_at_rest(world, epoch)
+        if before is not None and rest is not None:
+            end = _came_to_rest(world, epoch, later)
+            if again := read_again(rest.seen.in_flight, epoch.claim.start, end):
+                yield Note(before.number, BegunBatch(_planned_id(rest), "", 0, again), None, is_over=True)
+        before = epoch
 
 
 def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:
@@ -96,14 +117,11 @@ def _planned_id(rest: Snapshot) -> int:
     return UNSTARTED if checkpoint is None or checkpoint.planned_batch_id is None else checkpoint.planned_batch_id
 
 
-def _cut_off(world: World, epochs: list[Epoch]) -> dict[int, BegunBatch]:
-    """By epoch, the batch that it began last and that nobody recorded while it had the word."""
-    found = {}
-    for epoch in epochs:
+def _notes(world: World) -> Iterator[Note]:
+    """The batch that each epoch began last, and what the history has of it."""
+    for epoch in world.control.epochs():
         begun = world.control.begun(epoch.number)
-        if begun is None or world.control.ended(epoch.number) is None:
-            continue
-        recorded = world.store.find(world.pipeline.stream, begun.query_id, begun.batch_id, begun.batch_time_ms)
-        if recorded is None or recorded.epoch != epoch.number:
-            found[epoch.number] = begun
-    return found
+        if begun is not None:
+            is_over = world.control.ended(epoch.number) is not None
+            recorded = world.store.find(world.pipeline.stream, begun.query_id, begun.batch_id, begun.batch_time_ms)
+            yield Note(epoch.number, begun, recorded, is_over)

@@ -44,6 +44,19 @@ def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int 
         planned = recorded_plan(world)
         if planned is not None:
             return planned
+    plan, seen = draft_plan(world, start, policy, window_s=window_s)
+    world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
+    world.control.record_step(world.operation, PLAN, plan)
+    return plan
+
+
+def draft_plan(
+    world: World, start: str, policy: RestartPolicy, *, window_s: int = 0
+) -> tuple[RestartPlan, Observation]:
+    """Give the plan of a restart, and what it was made from. Nothing is changed, and nothing recorded of it.
+
+    :raises SelectorError: ``start`` cannot be read, or names what is not there.
+    """
     asked = parse_start(start)
     seen = world.observe()
     sources = WorldSources(world, stands=settle(seen, policy.on_conflict)[0])
@@ -60,10 +73,7 @@ def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int 
     plan = replace(plan, problems=(*choice.problems, *plan.problems, *_place_problems(world, plan)))
     settings = world.kafka.settings(world.pipeline.topics)
     runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=now_ms(), window_s=window_s)
-    plan = with_runway(plan, runway, settings, policy, read_committed=world.pipeline.read_committed)
-    world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
-    world.control.record_step(world.operation, PLAN, plan)
-    return plan
+    return with_runway(plan, runway, settings, policy, read_committed=world.pipeline.read_committed), seen
 
 
 def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition, int]:

@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.epoch import Epoch, is_zombie
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.selector import PastPosition
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import NoHistory, SelectorError
 from airflow_provider_offsets.operations.stopping import now_ms
-from airflow_provider_offsets.operations.world import World, is_zombie
+from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.history import position_in
 from airflow_provider_offsets.stores.protocols import HistoryStore
 
@@ -37,7 +37,8 @@ class WorldSources:
         recorded = control.step(operation, ASKED_AT, int)
         if recorded is None:
             recorded = now_ms()
-            control.record_step(operation, ASKED_AT, recorded)
+            if control.operation(operation) is not None:  # a look is no operation
+                control.record_step(operation, ASKED_AT, recorded)
         return recorded
 
     def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:

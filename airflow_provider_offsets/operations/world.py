@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import BegunBatch, Epoch, Moved
+from airflow_provider_offsets.core.epoch import BegunBatch, Epoch, Moved, is_zombie
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.core.position import Position
@@ -182,13 +182,6 @@ class World:
 def newest_batch(history: HistoryStore, stream: Stream, epoch: Epoch | None) -> Batch | None:
     """Give the newest batch of a history, without what older epochs wrote after ``epoch`` was claimed."""
     return next((batch for batch in history.newest_first(stream) if not is_zombie(batch, epoch)), None)
-
-
-def is_zombie(batch: Batch, epoch: Epoch | None) -> bool:
-    """Say whether another writer recorded ``batch`` after ``epoch`` was claimed: readers ignore such a row."""
-    if epoch is None or batch.epoch == epoch.number or batch.row_time_ms is None:
-        return False
-    return epoch.after_row_time_ms is None or batch.row_time_ms > epoch.after_row_time_ms
 
 
 def _one_row_before(history: HistoryStore, stream: Stream) -> Position | None:

@@ -26,9 +26,9 @@ class AuditOffsetsOperator(PipelineOperator):
         """Give the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
         report = audit_history(world)
         self.log.info("\n%s", audit_report(report))
-        if report.unexplained:
+        if report.unexplained_places:
             raise AuditFailed(
-                seen=f"{report.unexplained_count} offsets in {len(report.unexplained)} places with no explanation,"
+                seen=f"{report.unexplained_count} offsets in {report.unexplained_places} places with no explanation,"
                 f" {report.lost} of them lost:\n{audit_report(report)}\n",
                 expected="ranges that tile, or jumps that an operation announced",
                 do="compare the output with these ranges; reprocess what is lost with start 'offsets:<json>'",

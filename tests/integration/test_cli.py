@@ -12,6 +12,7 @@ import sys
 import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from kazoo.client import KazooClient
 
 import stack
 from airflow_provider_offsets.cli import acts
-from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.stores import open_positions, open_store
 from tests.integration.kafka_tool import kafka_consumer_groups
@@ -125,7 +126,21 @@ def airflow(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 def call(act: Callable[[Namespace], None], capsys: pytest.CaptureFixture[str], **given: Any) -> tuple[int, str, str]:
     """Call a command with these arguments; give its exit code and what it printed."""
-    names = ("pipeline", "file", "group", "groups", "to_group", "topics", "kafka_conn_id", "accept_skipped")
+    names = (
+        "since",
+        "until",
+        "start",
+        "window_s",
+        "accept_lost",
+        "pipeline",
+        "file",
+        "group",
+        "groups",
+        "to_group",
+        "topics",
+        "kafka_conn_id",
+        "accept_skipped",
+    )
     args = Namespace(**{**dict.fromkeys(names), "apply": False, "output": "json", "verbose": False, **given})
     capsys.readouterr()
     code = 0
@@ -184,7 +199,7 @@ def test_the_help_and_a_wrong_call(home: Path) -> None:
     help_, wrong = airflow("--help"), airflow("copy", "--from", "nowhere", "--to", "offsets_default", "-g", "g")
 
     assert help_.returncode == 0
-    assert all(name in help_.stdout for name in ("compare", "copy", "export", "import"))
+    assert all(name in help_.stdout for name in ("compare", "plan", "audit", "copy", "export", "import"))
     assert wrong.returncode == 2
     assert "expected: --pipeline, or --group and --topics" in wrong.stderr
     assert "Traceback" not in wrong.stderr
@@ -343,3 +358,41 @@ def test_json_says_of_which_topics_the_offsets_are(
     assert (refused[0], taken[0]) == (1, 0)
     assert "wrong cluster" in refused[2]
     assert open_and_look("offsets_default", "j", topic) == numbered(topic, 2)
+
+
+TRACKED = """\
+pipelines:
+  tracked:
+    topics: [{topic}]
+    job: {{application: job.py, checkpoint: checkpoint}}
+"""
+
+
+def test_a_plan_and_an_audit_look_and_leave_everything_as_it_is(
+    home: Path, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = make_topic(2)
+    (home / "pipelines.yaml").write_text(TRACKED.format(topic=topic))
+    stream = Stream("tracked", (topic,))
+    with closing(open_store(f"sqlite:///{home}/offsets.db")) as store:
+        store.append(stream, Batch(numbered(topic, 3, 1), 1_000, 0, "query", 1, numbered(topic, 0, 0)))
+
+        sound = call(acts.plan_offsets, capsys, pipeline="tracked", start="duration:P1D | earliest")
+        refused = call(acts.plan_offsets, capsys, pipeline="tracked", start="latest")
+        skip = {"pipeline": "tracked", "start": "latest", "accept_skipped": [f"{topic}=4"]}
+        accepted = call(acts.plan_offsets, capsys, **skip)
+        audited = airflow("audit", "--pipeline", "tracked", "-o", "json")
+
+        assert list(store.scan("tracked", "")) == []
+        assert len(list(store.newest_first(stream))) == 1
+    assert (sound[0], json.loads(sound[1])["start"], json.loads(sound[1])["replay"]) == (
+        0,
+        numbered(topic, 0, 0).to_plain(),
+        4,
+    )
+    assert (refused[0], [each["kind"] for each in json.loads(refused[1])["problems"]]) == (1, ["skip"])
+    assert "1 problem(s)" in refused[2]
+    assert (accepted[0], json.loads(accepted[1])["skipped"]) == (0, 1 + 3)
+    assert audited.returncode == 0, audited.stderr
+    found = json.loads(audited.stdout)
+    assert (found["batches"], found["records"], found["lost"], found["unexplained"]) == (1, 4, 0, 0)

@@ -7,6 +7,8 @@ from dataclasses import fields
 
 import pytest
 
+from airflow_provider_offsets.core.audit import audit
+from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.compare import compare_stores
 from airflow_provider_offsets.core.plan import PartitionPlan, RestartPlan, plan_restart
 from airflow_provider_offsets.core.snapshot import KeptPosition
@@ -15,6 +17,7 @@ from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.reports import (
     MARKDOWN,
     TEXT,
+    audit_json,
     audit_report,
     comparison_report,
     plan_json,
@@ -96,6 +99,19 @@ def test_an_audit_shows_what_was_read_and_every_jump(style: str, lab: Lab) -> No
     assert "announced by op" in shown
     assert shown.endswith("lost=0 replayed=60 skipped=0 unexplained=0 replayed_at_most=0")
     assert ("|---" in shown) is (style == MARKDOWN)
+
+
+def test_an_audit_says_how_much_of_it_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_offsets.core.audit.LISTED", 1)
+    holes = [Batch(at(number * 10 + 9), number, number, "query", 1, at(number * 10)) for number in range(4)]
+
+    found = audit("flights", holes, [])
+
+    assert "2 more places are counted and not listed." in audit_report(found)
+    given = audit_json(found)
+    assert json.loads(json.dumps(given)) == given
+    assert (given["lost"], given["unexplained"], given["unexplained_places"], given["unlisted"]) == (3, 3, 3, 2)
+    assert len(given["discontinuities"]) == 1
 
 
 def test_a_whole_history_says_so(lab: Lab) -> None:

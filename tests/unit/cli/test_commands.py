@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ def examples() -> list[str]:
 
 @pytest.mark.parametrize("line", examples())
 def test_every_command_that_is_shown_is_understood(line: str) -> None:
-    args: Namespace = parser().parse_args(line.split())
+    args: Namespace = parser().parse_args(shlex.split(line))
 
     assert callable(args.func)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from airflow_provider_offsets.core.epoch import BegunBatch, Ended, EndedHow, Moved
-from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity, TopicSettings
 from airflow_provider_offsets.core.plan import (
     Preconditions,
     ProblemKind,
@@ -17,8 +17,10 @@ from airflow_provider_offsets.core.plan import (
     StartReason,
     plan_restart,
     reconcile,
+    with_runway,
 )
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
+from airflow_provider_offsets.core.runway import Runway
 from airflow_provider_offsets.core.snapshot import UNSTARTED, Observation
 from airflow_provider_offsets.errors import WorldChanged
 from tests.unit.core.worlds import TOPIC, at, checkpoint, epoch, live, processed, running, seen, untouched
@@ -693,6 +695,37 @@ def test_plan(case: Case) -> None:
         assert tuple(row.reason for row in plan.rows) == case.reasons
     if case.last_batch_id is not None:
         assert plan.last_batch_id == case.last_batch_id
+
+
+@pytest.mark.parametrize(
+    ("why", "settings", "read_committed", "bounds", "notes"),
+    [
+        ("a plain topic: its offsets are its records", TopicSettings(), False, (), []),
+        ("compacted: offsets without a record", TopicSettings("compact"), False, (TOPIC,), ["compacted"]),
+        ("compacted and deleted: the same", TopicSettings("compact,delete"), False, (TOPIC,), ["compacted"]),
+        (
+            "read_committed: markers and aborted records have offsets, and the end is the last stable one",
+            TopicSettings(),
+            True,
+            (TOPIC,),
+            ["ends are last stable offsets"],
+        ),
+        ("both", TopicSettings("compact"), True, (TOPIC,), ["compacted", "ends are last stable offsets"]),
+        ("settings that this user may not see: unknown, so not claimed", None, False, (), ["DESCRIBE_CONFIGS"]),
+    ],
+)
+def test_what_the_settings_of_a_topic_mean(
+    why: str, settings: TopicSettings | None, read_committed: bool, bounds: tuple[str, ...], notes: list[str]
+) -> None:
+    """The starts are the same: what is counted in offsets is an upper bound of records."""
+    bare = plan_restart(at(10, 60), running(TWO, at(40, 60)))
+
+    plan = with_runway(bare, Runway(0, 0, ()), {TOPIC: settings}, read_committed=read_committed)
+
+    assert (plan.start, plan.replay, plan.problems) == (bare.start, 30, ())
+    assert plan.upper_bounds == bounds
+    assert len(plan.notes) == len(notes)
+    assert all(word in note for word, note in zip(notes, plan.notes, strict=True))
 
 
 def test_every_kind_of_problem_is_in_the_table() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.core.audit import Bound, DiscontinuityKind, Window
 from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import is_zombie
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import KafkaUnreachable, StoreUnreachable, TopicMissing
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.world import is_zombie, newest_batch
+from airflow_provider_offsets.operations.world import newest_batch
 from tests.unit.core.worlds import at, epoch
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
@@ -61,12 +64,17 @@ class TestZombies:
         assert (newest.epoch, newest.end) == (2, lab.at(150, 150))
         assert lab.world("look").observe().stored == lab.at(150, 150)
 
-    def test_the_audit_ignores_them(self, lab: Lab) -> None:
+    def test_the_audit_names_them_and_goes_by_the_others(self, lab: Lab) -> None:
         before = audit_history(lab.world("look"))
         zombie_writes(lab)
 
-        assert audit_history(lab.world("look")) == before
-        assert (before.batches, before.lost, before.replayed, before.unexplained_count) == (2, 0, 0, 0)
+        found = audit_history(lab.world("look"))
+
+        assert (found.partitions, found.batches, found.lost) == (before.partitions, 2, 0)
+        assert (before.unexplained_count, found.unexplained_count) == (0, 1600)
+        assert {(each.kind, each.epoch, each.clue) for each in found.unexplained} == {
+            (DiscontinuityKind.OVERLAP, 1, "batch 77 was recorded after epoch 2 had been claimed")
+        }
 
     def test_they_do_not_hide_what_comes_after_them(self, lab: Lab) -> None:
         zombie_writes(lab)
@@ -198,3 +206,75 @@ class TestAudit:
 
         assert started.how == "processed batch 1"
         assert (report.replayed_at_most, report.lost, report.unexplained_count) == (40, 0, 0)
+
+
+class TestWhatTheAuditDetects:
+    """With the rows of a job that ran, of which some are taken out, changed, or added behind its back."""
+
+    @pytest.fixture(autouse=True)
+    def three_batches(self, lab: Lab) -> None:
+        steps.start(lab)
+        for _ in range(2):
+            lab.feed(50)
+            lab.tick()
+
+    def rows(self, lab: Lab) -> list[Batch]:
+        return lab.store._histories[lab.pipeline.stream.group_id]
+
+    def test_a_missing_batch(self, lab: Lab) -> None:
+        del self.rows(lab)[1]
+
+        found = audit_history(lab.world("look"))
+
+        assert (found.lost, {each.clue for each in found.unexplained}) == (100, {"batch 1 is missing"})
+
+    def test_a_changed_row(self, lab: Lab) -> None:
+        rows = self.rows(lab)
+        rows[1] = replace(rows[1], end=lab.at(150, 149))
+
+        [found] = audit_history(lab.world("look")).unexplained
+
+        assert (str(found.range), found.clue) == ("flights[1] 149..150", "batch 1 or 2 is a changed row")
+
+    def test_a_changed_row_that_the_next_plan_would_go_by(self, lab: Lab) -> None:
+        rows = self.rows(lab)
+        there = rows[-1].batch_id, rows[-1].query_id
+        rows[-1] = lab.store._by_identity[lab.pipeline.stream.group_id, there[1], there[0] or 0] = replace(
+            rows[-1], end=lab.at(200, 230)
+        )
+
+        [found] = audit_history(lab.world("look")).unexplained
+
+        assert (found.kind, str(found.range)) == (DiscontinuityKind.CHANGED, "flights[1] 200..230")
+
+    def test_a_position_written_into_the_history_by_hand(self, lab: Lab) -> None:
+        steps.stop(lab)
+        lab.store.write(lab.pipeline.stream, lab.at(180, 200), expected=lab.at(200, 200))
+
+        [found] = audit_history(lab.world("look")).unexplained
+
+        assert lab.world("look").observe().stored == lab.at(200, 200), "nobody goes by it"
+        assert (found.kind, str(found.range)) == (DiscontinuityKind.MOVED, "flights[0] 180..200")
+
+    def test_a_checkpoint_moved_by_hand(self, lab: Lab) -> None:
+        """The job is started where its checkpoint says, and that is not where the plan said that it would be."""
+        steps.stop(lab)
+        applied = steps.apply(lab)
+        entry = Path(applied.checkpoint) / "offsets" / "2"
+        entry.write_text(entry.read_text().replace('"0":200', '"0":170'))
+        lab.feed(10)
+        steps.submit(lab, applied)
+
+        [found] = audit_history(lab.world("look")).unexplained
+
+        assert (found.kind, str(found.range)) == (DiscontinuityKind.REPLAY, "flights[0] 170..200")
+        assert "a position was moved by hand" in found.clue
+
+    def test_within_a_window(self, lab: Lab) -> None:
+        del self.rows(lab)[1]
+
+        first = audit_history(lab.world("look"), Window(until=Bound.read("batch:0")))
+        second = audit_history(lab.world("look"), Window(since=Bound.read("batch:1")))
+
+        assert (first.batches, first.lost) == (1, 0)
+        assert (second.batches, second.lost) == (1, 100)

@@ -1,0 +1,232 @@
+"""Mistakes that would leak, each planted in a copy of the package: the test that is named beside it has to go red.
+
+A mistake that can no longer be planted, or whose test is gone, fails as well. ``docs/guarantees.md`` has the list.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "airflow_provider_offsets"
+PAGE = ROOT / "docs" / "guarantees.md"
+DEADLINE_S = 300
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One change of the source, and the test that catches it."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+    caught_by: str
+    """A file below ``tests/unit``, and a test in it."""
+
+
+MISTAKES = [
+    Mistake(
+        "clamping: a start before what retention left is moved there, and nothing is counted",
+        "core/plan.py",
+        "unreplayable=0 if want is None else max(0, min(unread, live.begin) - want),",
+        "unreplayable=0,",
+        "core/test_plan.py::test_plan[a rewind further than retention left: what is there is replayed,"
+        " the rest is counted and refused]",
+    ),
+    Mistake(
+        "clock-based scan: a row stands where the driver's clock says, not behind the rows before it",
+        "core/batch.py",
+        "return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)",
+        "return batch_time_ms",
+        "stores/test_sqlite.py::TestSqlite::test_a_clock_that_goes_back_changes_no_answer",
+    ),
+    Mistake(
+        "recording before output: a batch is in the history before its function has finished",
+        "runtime/foreach_batch.py",
+        "                    self._process(frame, batch_id)\n                    self._epoch.record(batch)\n",
+        "                    self._epoch.record(batch)\n                    self._process(frame, batch_id)\n",
+        "runtime/test_foreach_batch.py::test_what_the_function_did_not_finish_is_neither_recorded_nor_committed",
+    ),
+    Mistake(
+        "no note: nobody knows that a batch had begun when its driver died",
+        "runtime/foreach_batch.py",
+        "                    self._epoch.begin(BegunBatch.of(batch))\n",
+        "",
+        "runtime/test_foreach_batch.py::test_each_batch_is_noted_before_it_runs_and_recorded_after_it",
+    ),
+    Mistake(
+        "running again: a batch that the history has goes through the function once more",
+        "runtime/foreach_batch.py",
+        "elif self._epoch.is_recorded(batch):",
+        "elif False:",
+        "runtime/test_foreach_batch.py::test_a_batch_that_the_history_has_is_not_run_again",
+    ),
+    Mistake(
+        "no fence: a driver whose epoch is over records its batch",
+        "runtime/held_epoch.py",
+        "        self.check_fence()\n        self.insist(lambda: self._store.append",
+        "        self.insist(lambda: self._store.append",
+        "runtime/test_foreach_batch.py::test_a_driver_that_loses_the_word_in_its_batch_records_nothing",
+    ),
+    Mistake(
+        "two writers: an epoch is taken from the driver that has it",
+        "stores/control.py",
+        'if self._create(_numbered("epoch", claim.number), mine):',
+        'if self._put(_numbered("epoch", claim.number), mine) is None:',
+        "stores/test_control.py::TestEpochs::test_of_many_who_race_one_wins",
+    ),
+    Mistake(
+        "zombies: rows that an older epoch wrote after the claim count",
+        "core/epoch.py",
+        "return epoch.after_row_time_ms is None or batch.row_time_ms > epoch.after_row_time_ms",
+        "return False",
+        "operations/test_world.py::TestZombies::test_the_newest_batch_is_not_theirs",
+    ),
+    Mistake(
+        "off by one at the new partition: its first record is left out",
+        "core/plan.py",
+        "start, reason = 0, StartReason.NEW_PARTITION",
+        "start, reason = 1, StartReason.NEW_PARTITION",
+        "core/test_plan.py::test_plan[more partitions: the new ones are read from 0, whatever was written before"
+        " anybody looked]",
+    ),
+    Mistake(
+        "a partition that appears after the plan begins at its end",
+        "core/plan.py",
+        "new = {partition: there.begin for",
+        "new = {partition: there.end for",
+        "operations/test_submitting.py::TestPartitions::test_those_that_came_since_the_plan_start_at_0",
+    ),
+    Mistake(
+        "stale plan applied: the world has changed since",
+        "operations/applying.py",
+        "if changes := plan.seen.changes(now):",
+        "if (changes := plan.seen.changes(now)) and False:",
+        "operations/test_applying.py::test_what_changed_since_the_plan_is_named_and_nothing_is_written",
+    ),
+    Mistake(
+        "recreated topic: its old offsets are taken for its own",
+        "core/plan.py",
+        "known.topic_ids.get(name, topic_id) != topic_id)",
+        "False)",
+        "core/test_plan.py::test_plan[the topic was deleted and made again: offsets of the old one mean nothing]",
+    ),
+    Mistake(
+        "accepted by topic and not by count: one more is skipped than was accepted",
+        "core/plan.py",
+        "if sum(skipped.values()) > policy.accept_skipped.get(topic, 0):",
+        "if skipped and topic not in policy.accept_skipped:",
+        "core/test_plan.py::test_plan[skipping one more than is accepted is refused]",
+    ),
+    Mistake(
+        "planned taken for done: a job stands where a batch was to end that never ran",
+        "stores/checkpoint_log.py",
+        'max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)',
+        "max(planned_ids, default=UNSTARTED)",
+        "stores/test_checkpoint.py::TestState::test_it_stands_at_the_greatest_batch_that_both_logs_have",
+    ),
+    Mistake(
+        "batch ids start again: a sink that knows batches by them drops new ones",
+        "core/plan.py",
+        "        last_batch_id=_last_batch_id(seen),\n",
+        "",
+        "core/test_plan.py::test_plan[the checkpoint is gone and the history has batch ids: seeded,"
+        " so that they go on]",
+    ),
+    Mistake(
+        "blind audit: a gap between two batches is not seen",
+        "core/audit.py",
+        "elif each.start > cursor.end:",
+        "elif False:",
+        "core/test_audit.py::TestWhatItDetects::test_a_missing_batch",
+    ),
+]
+
+
+RUNNER = """
+import json, os, sys
+import fsspec, hypothesis.strategies, pytest, sqlalchemy
+for number, (test, file, text) in enumerate(json.load(sys.stdin)):
+    with open(file) as source:
+        right = source.read()
+    with open(file, "w") as source:
+        source.write(text)
+    child = os.fork()
+    if not child:
+        shown = os.open(f"{number}.txt", os.O_CREAT | os.O_WRONLY)
+        os.dup2(shown, 1)
+        os.dup2(shown, 2)
+        # Hypothesis is imported already: its own assertions are not rewritten, which is no matter.
+        known = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
+        code = pytest.main([f"tests/unit/{test}", "-x", "-q", "-p", "no:cacheprovider", "-W", known])
+        sys.stdout.flush()
+        os._exit(code)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with open(file, "w") as source:
+        source.write(right)
+    print(ended)
+"""
+"""Gives the exit code of pytest for each test with its mistake. A process of its own, which forks once all has imported
+what it needs of others; of the package and its tests nothing is there, so each child reads the source as it stands."""
+
+
+def planted(mistake: Mistake) -> str:
+    """Give the source with the mistake."""
+    source = (ROOT / PACKAGE / mistake.file).read_text()
+    assert source.count(mistake.right) == 1, f"{mistake.what!r} can no longer be planted: write it anew"
+    return source.replace(mistake.right, mistake.wrong)
+
+
+def test_each_is_caught_by_the_test_that_is_named(tmp_path: Path) -> None:
+    leave_out = shutil.ignore_patterns("__pycache__", "e2e", "integration")
+    for name in (PACKAGE, "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=leave_out)
+    for name in ("setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    work = [(mistake.caught_by, f"{PACKAGE}/{mistake.file}", planted(mistake)) for mistake in MISTAKES]
+    work.append((MISTAKES[0].caught_by, f"{PACKAGE}/core/plan.py", (ROOT / PACKAGE / "core/plan.py").read_text()))
+
+    ended = subprocess.run(
+        [sys.executable, "-B", "-c", RUNNER],
+        cwd=tmp_path,
+        input=json.dumps(work),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+
+    codes = list(map(int, ended.stdout.split()))
+    shown = [(tmp_path / f"{number}.txt").read_text() for number in range(len(codes))]
+    code, text = codes.pop(), shown.pop()
+    assert code == 0, f"the test of the test: nothing is planted, and it is red\n{text}"
+    # 1 is a test that failed. One that is not there, or cannot import the package, gives another code and other words.
+    unseen = [
+        f"{mistake.what} ({code}):\n{text[-1500:]}"
+        for mistake, code, text in zip(MISTAKES, codes, shown, strict=True)
+        if code != 1 or f"FAILED tests/unit/{mistake.caught_by.partition('[')[0]}" not in text
+    ]
+    assert unseen == [], "\n\n".join(unseen)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.what.partition(":")[0])
+def test_it_is_on_the_page_with_its_test(mistake: Mistake) -> None:
+    what, test = mistake.what, mistake.caught_by.partition("[")[0]
+
+    assert f"| {what} | `{test}` |" in PAGE.read_text()
+
+
+@pytest.mark.parametrize("story", re.findall(r"`(test_\w+\.py)::(test_\w+)`", PAGE.read_text()), ids="::".join)
+def test_every_story_that_the_page_names_is_there(story: tuple[str, str]) -> None:
+    module, test = story
+
+    assert f"\ndef {test}(" in (ROOT / "tests" / "e2e" / module).read_text()
