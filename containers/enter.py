@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if role == "healthy":
             return _healthy(rest[0])
         require_memory(Path("/proc/meminfo").read_text(encoding="ascii"))
+        if "AIRFLOW_HOME" in os.environ:
+            hold_name(AIRFLOW_HOME)
         if role in ROLES:
             ROLES[role]()
         become([role, *rest])
@@ -259,8 +261,6 @@ def _spark_worker() -> None:
 def _airflow(part: str) -> Callable[[], None]:
     def run() -> None:
         _write_passwords()
-        if part == "scheduler":
-            hold_name(AIRFLOW_HOME)
         become(["airflow", part])
 
     return run
@@ -283,7 +283,7 @@ ROLES: dict[str, Callable[[], None]] = {
     "spark-worker": _spark_worker,
     **{part: _airflow(part) for part in ("api-server", "scheduler", "dag-processor", "triggerer")},
 }
-"""The servers. Any other word is a program: ``docker compose run --rm init airflow version``."""
+"""The servers. Any other word is a program, such as that of ``init``."""
 
 
 def _healthy(role: str) -> int:

@@ -134,15 +134,32 @@ class TestHostName:
     def test_one_container_has_it_at_a_time(self, tmp_path: Path) -> None:
         """A second one would take the drivers of the first for dead: it does not see their processes."""
         holding = [sys.executable, "-c", f"{self.HOLDS}; print('up', flush=True); sys.stdin.read()", str(tmp_path)]
+        name = socket.gethostname()
         with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
             assert holder.stdout is not None
             holder.stdout.readline()
 
-            with pytest.raises(Problem, match=f"another container has the host name {socket.gethostname()}"):
+            with pytest.raises(Problem, match=f"another container has the host name {name} .* exec {name} airflow"):
                 enter.hold_name(tmp_path)
             holder.kill()
 
         enter.hold_name(tmp_path)
+
+    @pytest.mark.parametrize("command", [["scheduler"], ["airflow", "offsets", "compare"]])
+    def test_whatever_is_run_in_the_second_one_is_refused(
+        self, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+        monkeypatch.setattr(enter, "AIRFLOW_HOME", tmp_path)
+        monkeypatch.setattr(enter, "require_memory", lambda meminfo: None)
+        monkeypatch.setattr(enter, "become", lambda argv: pytest.fail(f"became {argv}"))
+        with (tmp_path / f"{socket.gethostname()}.lock").open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+
+            assert enter.main(command) == 1
+
+        [line] = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"{command[0]}: another container has the host name")
 
     def test_it_is_held_over_the_exec(self, tmp_path: Path) -> None:
         sleeps = f"{self.HOLDS}; enter.become(['sleep', '600'])"
