@@ -4,6 +4,7 @@ from pathlib import Path
 
 from airflow_provider_offsets.factories import (
     backfill_dag,
+    backfill_then_live_dag,
     load_pipelines,
     maintenance_dag,
     recovery_dag,
@@ -16,6 +17,6 @@ for pipeline in load_pipelines(Path(__file__).with_name("pipelines.yaml")).value
     for make in (maintenance_dag, reprocess_dag, recovery_dag, rehearsal_dag, snapshots_dag):
         dag = make(pipeline, retries=5)  # two to three minutes: a Kafka, HBase or Spark that restarts is back by then
         globals()[dag.dag_id] = dag
-    if pipeline.tracked:
-        dag = backfill_dag(pipeline)
+    for make in (backfill_dag, backfill_then_live_dag) if pipeline.tracked else ():
+        dag = make(pipeline)
         globals()[dag.dag_id] = dag

@@ -7,14 +7,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, CronDataIntervalTimetable, DeltaDataIntervalTimetable, Param, chain
+from airflow.sdk import DAG, CronDataIntervalTimetable, DeltaDataIntervalTimetable, Param, TriggerRule, chain
 
+from airflow_provider_offsets.core.boundary import OnOpen
 from airflow_provider_offsets.core.moments import read_length, read_moment
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.replay import BackfillPolicy
 from airflow_provider_offsets.errors import InputRefused
-from airflow_provider_offsets.factories.restart import REASON, new_dag
+from airflow_provider_offsets.factories.restart import (
+    REASON,
+    approve_param,
+    new_dag,
+    planned_and_stopped,
+    restarted,
+)
 from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator
+from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.timetables import AskedCronTimetable, AskedDeltaTimetable
 
 Timetable = CronDataIntervalTimetable | DeltaDataIntervalTimetable | AskedCronTimetable | AskedDeltaTimetable
@@ -34,6 +42,26 @@ id and replays the same records; a shard that dies is tried again alone, under t
 """
 
 
+THEN_LIVE = """### Everything from a time on, and then live: `{name}`
+
+Replays what was written since **from**, by the program or by **application**, while the live job goes on; then stops
+that one, and starts the program exactly where the replay ended: no gap, and nothing twice by the new version.
+
+`plan_backfill → replay (one Spark job for each shard) → audit_backfill → snapshot_before → plan → approve → stop →
+snapshot_at_rest → replan → apply → submit → watch → audit`
+
+What the live job has read beyond the end of the replay is read again by the new one: the plan counts it, the audit
+names the run that announced it. The version that is named here is for this run: the next maintenance starts what
+`job.application` says.
+"""
+
+RUN_ID = "{{ ti.xcom_pull(task_ids='plan_backfill', key='run_id') }}"
+APPLICATION = "{{ params.application or '' }}"
+BEGUN_AT = "{{ dag_run.start_date.isoformat(timespec='milliseconds') }}"
+REPLAYED_TO = "offsets:{{ ti.xcom_pull(task_ids='plan_backfill', key='plan')['end'] | tojson }} | earliest"
+"""A partition that was made since the boundary was frozen was not replayed: it is read from its beginning."""
+
+
 def backfill_dag(
     pipeline: StreamingPipeline,
     *,
@@ -51,30 +79,10 @@ def backfill_dag(
     """
     policy = pipeline.backfill
     own = {"schedule": _timetable(policy), "params": _params(), "max_active_runs": 3, **_since(policy)}
-    application = "{{ params.application or '' }}"
     with new_dag("backfill", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
-        plan = PlanBackfillOperator(
-            task_id="plan_backfill",
-            pipeline=pipeline,
-            application=application,
-            begin="{{ params['from'] or '' }}",
-            end="{{ params['to'] or '' }}",
-            accept_lost="{{ params.accept_lost or '' }}",
-            on_open="{{ params.on_open or '' }}",
-            records_per_shard="{{ params.records_per_shard or '' }}",
-        )
-        pool = {"pool": policy.pool} if policy.pool else {}
-        replay = ReplayOffsetsOperator.partial(
-            task_id="replay",
-            pipeline=pipeline,
-            application=application,
-            run_id="{{ ti.xcom_pull(task_ids='plan_backfill', key='run_id') }}",
-            max_active_tis_per_dagrun=policy.parallel_shards,
-            **pool,
-        ).expand(shard=plan.output)
-        # An interval without records has no shard: what is mapped is skipped then, and the audit says zero.
-        audit = AuditBackfillOperator(task_id="audit_backfill", pipeline=pipeline, trigger_rule="none_failed")
-        chain(plan, replay, audit)
+        interval = {"begin": "{{ params['from'] or '' }}", "end": "{{ params['to'] or '' }}"}
+        *_, audit = line = _replayed(pipeline, **interval, on_open="{{ params.on_open or '' }}")
+        chain(*line)
         if after_audit is not None:
             audit >> PythonOperator(
                 task_id="after_audit",
@@ -82,6 +90,53 @@ def backfill_dag(
                 op_args=["{{ ti.xcom_pull(task_ids='audit_backfill')['run_id'] }}"],
             )
     return made
+
+
+def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
+    """Give the DAG ``backfill_then_live__<pipeline>``: all records from a time on by a new version, and then live.
+
+    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
+    :param dag: passed on to ``DAG``.
+    """
+    with new_dag(
+        "backfill_then_live", pipeline, THEN_LIVE, retries=retries, **{"params": _params_then_live(pipeline), **dag}
+    ) as made:
+        replayed = _replayed(pipeline, begin="{{ params['from'] }}", end=BEGUN_AT, on_open=OnOpen.CLOSE.value)
+        skipped = "{{ params.accept_skipped or '' }}"
+        chain(
+            *replayed,
+            *planned_and_stopped(pipeline, application=APPLICATION, start=REPLAYED_TO, accept_skipped=skipped),
+            *restarted(pipeline, application=APPLICATION, start=REPLAYED_TO, accept_skipped=skipped),
+        )
+        for task in made.tasks:
+            # A run that is cleared is another attempt, and starts the live job where that one ends.
+            if isinstance(task, PipelineOperator) and not task.task_id.endswith("_backfill"):
+                task.operation = RUN_ID
+    return made
+
+
+def _replayed(pipeline: StreamingPipeline, **interval: str) -> list[Any]:
+    """Give the tasks that plan a replay, replay each shard, and audit it."""
+    policy = pipeline.backfill
+    plan = PlanBackfillOperator(
+        task_id="plan_backfill",
+        pipeline=pipeline,
+        application=APPLICATION,
+        accept_lost="{{ params.accept_lost or '' }}",
+        records_per_shard="{{ params.records_per_shard or '' }}",
+        **interval,
+    )
+    replay = ReplayOffsetsOperator.partial(
+        task_id="replay",
+        pipeline=pipeline,
+        application=APPLICATION,
+        run_id=RUN_ID,
+        max_active_tis_per_dagrun=policy.parallel_shards,
+        **({"pool": policy.pool} if policy.pool else {}),
+    ).expand(shard=plan.output)
+    # An interval without records has no shard: what is mapped is skipped then, and the audit says zero.
+    audit = AuditBackfillOperator(task_id="audit_backfill", pipeline=pipeline, trigger_rule=TriggerRule.NONE_FAILED)
+    return [plan, replay, audit]
 
 
 def _timetable(policy: BackfillPolicy) -> Timetable:
@@ -111,6 +166,28 @@ def _since(policy: BackfillPolicy) -> dict[str, Any]:
 
 def _refused(key: str, value: str, why: object, expected: str) -> InputRefused:
     return InputRefused(seen=f"backfill.{key} {value!r}: {why}", expected=expected, do=f"correct backfill.{key}")
+
+
+def _params_then_live(pipeline: StreamingPipeline) -> dict[str, Param]:
+    shared = _params()
+    return {
+        "reason": REASON,
+        "from": Param(
+            type="string",
+            minLength=1,
+            title="From",
+            description="Replay what was written since then; with its zone, such as 2026-11-01T00:00Z.",
+        ),
+        **{key: shared[key] for key in ("application", "accept_lost", "records_per_shard")},
+        "accept_skipped": Param(
+            None,
+            type=["null", "string"],
+            title="Accepted as skipped",
+            description="Where the live job stands before the end of the replay, which has read it: orders:10.",
+        ),
+        "approve": approve_param(pipeline),
+        "dry_run": Param(False, type="boolean", title="Dry run", description="Replay, and end after the plan."),
+    }
 
 
 def _params() -> dict[str, Param]:

@@ -172,7 +172,7 @@ def test_the_file_with_all_dags_makes_them(tmp_path: Path) -> None:
 
     exec(shown.replace("/opt/airflow/dags", str(tmp_path)), names)  # noqa: S102  # our own page
 
-    kinds = ("maintenance", "reprocess", "recovery", "rehearsal", "snapshots", "backfill")
+    kinds = ("maintenance", "reprocess", "recovery", "rehearsal", "snapshots", "backfill", "backfill_then_live")
     assert {f"{kind}__orders" for kind in kinds} <= names.keys()
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 
+from airflow_provider_offsets.core.moments import read_moment
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.replay import BackfillPolicy
+from airflow_provider_offsets.core.selector_text import parse_start
 from airflow_provider_offsets.errors import InputRefused
-from airflow_provider_offsets.factories import backfill_dag
+from airflow_provider_offsets.factories import backfill_dag, backfill_then_live_dag
 from airflow_provider_offsets.operators import PlanBackfillOperator
+from tests.unit.factories.test_other_dags import BEFORE
 
 PIPELINE = StreamingPipeline("alerts", ("flights",), SparkJob("/jobs/alerts.py", "/checkpoint"))
 FIRST = datetime(2013, 1, 1, tzinfo=UTC)
@@ -117,3 +122,53 @@ def test_its_form_is_what_is_planned(params: dict[str, Any], expected: tuple[str
 
     assert (task.begin, task.end, task.on_open, task.records_per_shard) == expected
     assert task.operation == "backfill__alerts/r"
+
+
+class TestThenLive:
+    made = backfill_then_live_dag(PIPELINE)
+
+    def rendered(self, name: str) -> Any:
+        plan = {"end": {"flights": {"0": 7, "1": 9}}}
+
+        class Task:
+            @staticmethod
+            def xcom_pull(*, task_ids: str, key: str) -> Any:
+                assert task_ids == "plan_backfill"
+                return {"plan": plan, "run_id": "backfill_then_live__alerts/r#version#1"}[key]
+
+        task: Any = backfill_then_live_dag(PIPELINE).get_task(name)
+        run = SimpleNamespace(start_date=datetime(2026, 11, 3, 4, 5, 6, 789_123, UTC))
+        params = {**{key: None for key in self.made.params}, "from": "2026-11-01T00:00Z"}
+        task.render_template_fields({"ti": Task(), "dag_run": run, "dag": self.made, "run_id": "r", "params": params})
+        return task
+
+    def test_its_steps(self) -> None:
+        line = [each.task_id for each in self.made.topological_sort() if "roll" not in each.task_id]
+
+        assert line[:3] == ["plan_backfill", "replay", "audit_backfill"]
+        assert line[3:] == [*BEFORE, "replan", "apply", "submit", "watch", "audit"]
+
+    def test_it_replays_up_to_when_the_run_began(self) -> None:
+        task = self.rendered("plan_backfill")
+
+        assert (task.begin, task.end, task.on_open) == ("2026-11-01T00:00Z", "2026-11-03T04:05:06.789+00:00", "close")
+        assert read_moment(task.end)
+
+    @pytest.mark.parametrize("name", ["plan", "replan"])
+    def test_the_live_job_starts_where_the_replay_ended(self, name: str) -> None:
+        task = self.rendered(name)
+
+        ends, rest = parse_start(task.start).parts
+        assert str(ends) == 'offsets:{"flights":{"0":7,"1":9}}'
+        assert str(rest) == "earliest"
+
+    def test_a_run_that_is_cleared_starts_the_live_job_again(self) -> None:
+        """Each attempt is an operation of its own, as far as the live job goes: one that has started does so once."""
+        for name in ("plan", "stop", "replan", "apply", "submit", "roll_back"):
+            assert self.rendered(name).operation == "backfill_then_live__alerts/r#version#1", name
+        for name in ("plan_backfill", "audit_backfill"):
+            assert self.rendered(name).operation == "backfill_then_live__alerts/r"
+
+    def test_a_person_has_to_say_from_when(self) -> None:
+        with pytest.raises(ParamValidationError):
+            self.made.params.get_param("from").resolve()

@@ -21,6 +21,7 @@ from airflow_provider_offsets.factories.restart import is_no_dry_run
 
 DAGS = Path(__file__).parents[3] / "dags"
 KINDS = ("maintenance", "reprocess", "recovery", "rehearsal", "snapshots")
+REPLAYS = ("backfill", "backfill_then_live")
 STEPS = [
     "snapshot_before",
     "plan",
@@ -204,7 +205,9 @@ class TestInAirflow:
 
         assert bag.import_errors == {}
         every = {f"{kind}__{name}" for kind in KINDS for name in ("archive_flights", "delay_alerts")}
-        assert set(bag.dags) == {*every, "backfill__delay_alerts"}, "an untouched job cannot be given a range"
+        assert set(bag.dags) == {*every, *(f"{kind}__delay_alerts" for kind in REPLAYS)}, (
+            "an untouched job cannot be given a range"
+        )
 
     def test_a_bad_file_is_an_import_error_that_names_line_key_and_fix(self, tmp_path: Path) -> None:
         shutil.copy(DAGS / "offsets.py", tmp_path)
@@ -229,7 +232,7 @@ class TestInAirflow:
         bag = DagBag(dag_folder=str(tmp_path))
 
         assert bag.import_errors == {}
-        assert set(bag.dags) == {f"{kind}__{name}" for kind in (*KINDS, "backfill") for name in ("a", "b.c")}
+        assert set(bag.dags) == {f"{kind}__{name}" for kind in (*KINDS, *REPLAYS) for name in ("a", "b.c")}
 
 
 def test_the_steps_can_stand_in_a_dag_of_one_s_own(pipeline: StreamingPipeline) -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
-from airflow_provider_offsets.core.plan import ProblemKind
+from airflow_provider_offsets.core.plan import ProblemKind, RestartPlan
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, OpenBoundary, Replayed, ReplayPlan
 from airflow_provider_offsets.core.replay_audit import total_of
-from airflow_provider_offsets.errors import InputRefused, NoHistory
+from airflow_provider_offsets.errors import InputRefused, NoHistory, PlanRefused
+from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import (
     REPLAY_AUDIT,
     Waiting,
@@ -22,6 +23,7 @@ from airflow_provider_offsets.operations.backfilling import (
     replay_audits,
 )
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
+from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
 
 NOW_MS = 1_000
@@ -405,3 +407,52 @@ class TestAudit:
         assert str(total) == "1 of 3 intervals, 3 of 6 shards, 23 of 45 records"
         plan(days, 100, 200, operation="backfill__p/0", key="cleared")
         assert total_of(replay_audits(world.control).values()).intervals_done == 0
+
+
+class TestThenLive:
+    """A live job reads on while all since a time is replayed, and is started anew where the replay ended."""
+
+    def restart(self, lab: Lab, replayed: ReplayPlan, operation: str = "restart") -> RestartPlan:
+        start = f"offsets:{replayed.end.to_json()} | earliest"
+        steps.stop(lab, operation)
+        applied = steps.apply(lab, start, operation)
+        steps.submit(lab, applied, operation)
+        return applied.plan
+
+    def test_no_gap_and_nothing_twice_by_the_new_version(self, lab: Lab) -> None:
+        steps.start(lab)
+        replayed = plan(lab, 0, 500)
+        lab.feed(30)
+        lab.tick()
+        lab.feed(5)
+
+        made = self.restart(lab, replayed)
+
+        assert (replayed.begin, replayed.end) == (lab.at(0, 0), lab.at(100, 100))
+        assert lab.driver.settings.claim.start == replayed.end
+        assert made.replay == 60, "what the old version read meanwhile, and the new one has to read"
+        lab.tick()
+        audit = audit_history(lab.world())
+        assert (audit.lost, audit.skipped, audit.replayed, audit.unexplained_count) == (0, 0, 60, 0)
+
+    def test_a_partition_that_was_made_meanwhile_is_read_from_its_beginning(self, lab: Lab) -> None:
+        steps.start(lab)
+        replayed = plan(lab, 0, 500)
+        lab.kafka.add_partitions(TOPIC, 3)
+        lab.feed(10, 2)
+        lab.tick()
+
+        self.restart(lab, replayed)
+
+        assert lab.driver.settings.claim.start == lab.at(100, 100, 0)
+
+    def test_a_job_that_stands_before_the_end_of_the_replay_is_not_led_over_what_it_has_not_read(
+        self, lab: Lab
+    ) -> None:
+        steps.start(lab)
+        steps.stop(lab, "yesterday")
+        lab.feed(30)
+        replayed = plan(lab, 0, 500)
+
+        with pytest.raises(PlanRefused, match="accept_skipped=flights:60"):
+            self.restart(lab, replayed)
