@@ -77,7 +77,8 @@ def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dic
         "dag_processor.refresh_interval": 5,
         "dag_processor.min_file_process_interval": 5,
         "dag_processor.parsing_processes": 1,
-        # A busy machine may take longer than Airflow waits by default: for a DAG file, a beat, an answer to a task.
+        # A busy machine may take longer than Airflow waits by default: for SQLite, a DAG file, a beat, a task's answer.
+        "database.sql_alchemy_conn": f"sqlite:///{HOME / 'airflow.db'}?timeout=60",
         "core.dagbag_import_timeout": 300,
         "dag_processor.dag_file_processor_timeout": 300,
         "dag_processor.stale_dag_threshold": 600,

@@ -15,12 +15,13 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import Replayed, Shard
+from airflow_provider_offsets.core.replay import BackfillPolicy, Replayed, Shard
 from airflow_provider_offsets.operations.backfilling import recorded_replay_plan
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, base
+from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator, base
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 from tests.unit.conftest import Connect
+from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
 
 DAY_MS = 86_400_000
@@ -229,3 +230,77 @@ class TestAudit:
     def test_nothing_was_planned(self, lab: Lab) -> None:
         with pytest.raises(AirflowFailException, match="has planned no replay"):
             self.audit(lab)
+
+
+class TestMindTheLiveJob:
+    """A shard is begun only while the live job keeps up."""
+
+    @pytest.fixture
+    def begun(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Give the numbers of the shards that were begun."""
+        found: list[int] = []
+
+        class Replaying:
+            def __init__(self, world: World, shard: Shard, *_: Any) -> None:
+                self.shard = shard
+
+            def run(self) -> Replayed:
+                found.append(self.shard.number)
+                return Replayed("run", self.shard.number, self.shard.ranges, 1, 1)
+
+        monkeypatch.setattr("airflow_provider_offsets.operators.replay.ShardReplaying", Replaying)
+        return found
+
+    def task(self, lab: Lab) -> ReplayOffsetsOperator:
+        shard = codec.plain(Shard(3, (OffsetRange(TOPIC, 0, 0, 1),)))
+        return ReplayOffsetsOperator(
+            task_id="task", pipeline=lab.pipeline, operation=OPERATION, reason="", run_id="run", shard=shard
+        )
+
+    def looked(self, lab: Lab, times: int) -> str:
+        """Look so many times, each time in a process of its own, as Airflow does; give what the task waits with."""
+        window = ""
+        for _ in range(times):
+            lab.kafka.append(TOPIC, 0, 5)
+            with pytest.raises(TaskDeferred) as deferred:
+                self.go_on(lab, window)
+            window = deferred.value.kwargs["window"]  # type: ignore[index]  # it is given
+        return window
+
+    def go_on(self, lab: Lab, window: str = "") -> None:
+        context: Any = {}
+        if window:
+            self.task(lab).execute_complete(context, None, window)
+        else:
+            self.task(lab).execute(context)
+
+    def test_without_a_live_job_it_begins(self, lab: Lab, begun: list[int]) -> None:
+        self.go_on(lab)
+
+        assert begun == [3]
+
+    def test_where_the_live_job_has_read_all_it_begins(self, lab: Lab, begun: list[int]) -> None:
+        steps.start(lab)
+
+        self.go_on(lab)
+
+        assert begun == [3]
+
+    def test_while_it_falls_behind_nothing_is_begun(self, lab: Lab, begun: list[int]) -> None:
+        steps.start(lab)
+
+        window = self.looked(lab, 5)
+
+        assert begun == []
+        lab.tick()
+        self.go_on(lab, window)
+        assert begun == [3], "it has caught up"
+
+    def test_unless_the_pipeline_says_so(self, lab: Lab, begun: list[int]) -> None:
+        steps.start(lab)
+        lab.kafka.append(TOPIC, 0, 5)
+        lab.more["backfill"] = BackfillPolicy(mind_live=False)
+
+        self.go_on(lab)
+
+        assert begun == [3]
