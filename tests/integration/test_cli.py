@@ -245,6 +245,31 @@ def test_stores_that_disagree_are_told_from_those_that_agree(
     assert "stores contradict each other" in conflict.stderr
 
 
+def test_snapshots_are_taken_listed_and_pruned(
+    home: Path, make_topic: Callable[[int], str], hbase_table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the cells in HBase, where nothing is deleted: a snapshot that was removed says so."""
+    topic = make_topic(2)
+    store = {"conn_type": "offsets", "extra": {"url": hbase_table}}
+    monkeypatch.setenv("AIRFLOW_CONN_OFFSETS_DEFAULT", json.dumps(store))
+    job = f"{{application: a.py, checkpoint: {home}/checkpoint}}"
+    (home / "pipelines.yaml").write_text(
+        f"pipelines:\n  demo:\n    topics: [{topic}]\n    keep: {{snapshots: 1}}\n    job: {job}\n"
+    )
+    of = ("--pipeline", "demo", "-o", "json")
+
+    taken = [json.loads(airflow("snapshots", "take", *of).stdout) for _ in range(2)]
+    named = json.loads(airflow("snapshots", "take", *of, "--label", "good", "--reason", "upgrade").stdout)
+    again = airflow("snapshots", "take", *of, "--label", "good")
+    pruned = json.loads(airflow("snapshots", "prune", *of, "--apply").stdout)
+    left = json.loads(airflow("snapshots", "list", *of).stdout)
+
+    assert again.returncode == 2
+    assert f"label 'good' is that of snapshot {named['id']!r}" in again.stderr
+    assert pruned["removed"]["snapshots"] == [each["id"] for each in taken]
+    assert [(each["id"], each["label"], each["reason"]) for each in left] == [(named["id"], "good", "upgrade")]
+
+
 def put(url: str, group: str, position: Position) -> None:
     store = open_positions(url)
     store.write(Stream(group, position.topics), position, expected=None)

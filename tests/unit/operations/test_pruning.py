@@ -142,6 +142,20 @@ def test_what_is_not_ours_by_its_name_is_not_looked_at(old: Lab) -> None:
     assert found.spared == ()
 
 
+def test_a_checkpoint_that_a_person_has_named_stays_though_it_begins_like_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline's first checkpoint was ``alerts-old``, and is ``alerts`` now."""
+    place = tmp_path / "old"
+    lab = install(Lab(place, checkpoint=str(place / "alerts-old"), more={"keep": KEEP}), monkeypatch)
+    lab.wipe()
+    for number in range(5):
+        rewind(lab, number)
+    lab.checkpoint = str(place / "alerts")
+
+    assert find(lab).checkpoints == ()
+
+
 def test_what_a_plan_has_seeded_and_nobody_started_yet_stays(old: Lab) -> None:
     """An apply that waits for its submit: neither what it has made nor what it was made of goes."""
     steps.stop(old, "next")

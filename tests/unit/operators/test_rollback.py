@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.epoch import DriverState, EndedHow
 from airflow_provider_offsets.core.health import Verdict
 from airflow_provider_offsets.core.pipeline import RollbackPolicy, StreamingPipeline
 from airflow_provider_offsets.errors import DriverSilent
@@ -265,6 +265,17 @@ class TestRollBack:
 
         assert judging.why_unhealthy(lab.world()) == "epoch 2 has neither processed a batch nor said that it is idle"
         lab.tick()
+        assert judging.why_unhealthy(lab.world()) == ""
+
+    def test_one_that_stood_idle_and_is_in_its_first_batch_now_is_not_bad(self, lab: Lab) -> None:
+        """The watch could not look; the batch takes long."""
+        steps.start(lab, operation="first")
+        steps.stop(lab)
+        assert steps.submit(lab, steps.apply(lab)).how == "idle"
+        beat = lab.control.heartbeat(2)
+        assert beat is not None
+        lab.control.beat(2, replace(beat, state=DriverState.PROCESSING))
+
         assert judging.why_unhealthy(lab.world()) == ""
 
     def test_a_first_start_is_refused(self, lab: Lab) -> None:
