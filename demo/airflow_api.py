@@ -69,8 +69,8 @@ class Airflow:
         return [run["dag_run_id"] for run in self._json("GET", f"{self._runs}?state=success&limit=100")["dag_runs"]]
 
     def runs(self) -> list[dict[str, Any]]:
-        """Give the runs of the DAG, as the API has them: dag_run_id, logical_date, state."""
-        return list(self._json("GET", self._runs)["dag_runs"])
+        """Give the newest hundred runs, as the API has them: dag_run_id, run_type, state, queued_at."""
+        return list(self._json("GET", f"{self._runs}?limit=100&order_by=-run_after")["dag_runs"])
 
     def end_run(self, run_id: str) -> None:
         """Mark a run as failed, which ends its running tasks."""

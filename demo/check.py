@@ -10,14 +10,14 @@ import itertools
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from tabulate import tabulate
 
 from demo.airflow_api import Airflow
@@ -197,7 +197,24 @@ def problems(
 
 
 def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> dict[Place, set[int]]:
-    """Give every offset of the topic, by partition, read by a consumer that joins no group and commits nothing."""
+    """Give every offset of the topic, by partition."""
+    with _reading(bootstrap_servers, topic) as (consumer, bounds):
+        found: dict[Place, set[int]] = {(topic, partition): set() for partition in bounds}
+        for message in _read_until(consumer, topic, bounds, deadline=time.monotonic() + limit_s):
+            found[topic, message.partition()].add(message.offset())
+    return found
+
+
+def read_values(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> Iterator[tuple[int, int, bytes]]:
+    """Give partition, offset and value of every record of the topic."""
+    with _reading(bootstrap_servers, topic) as (consumer, bounds):
+        for message in _read_until(consumer, topic, bounds, deadline=time.monotonic() + limit_s):
+            yield message.partition(), message.offset(), message.value()
+
+
+@contextmanager
+def _reading(bootstrap_servers: str, topic: str) -> Iterator[tuple[Consumer, dict[int, tuple[int, int]]]]:
+    """A consumer that joins no group and commits nothing, at the begin of each partition, and their begins and ends."""
     with closing(
         Consumer(
             {
@@ -211,13 +228,12 @@ def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> d
         partitions = sorted(consumer.list_topics(topic, timeout=120).topics[topic].partitions)
         bounds = {each: consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=120) for each in partitions}
         consumer.assign([TopicPartition(topic, each, begin) for each, (begin, _) in bounds.items()])
-        return _read_until(consumer, topic, bounds, deadline=time.monotonic() + limit_s)
+        yield consumer, bounds
 
 
 def _read_until(
     consumer: Consumer, topic: str, bounds: Mapping[int, tuple[int, int]], *, deadline: float
-) -> dict[Place, set[int]]:
-    found: dict[Place, set[int]] = {(topic, partition): set() for partition in bounds}
+) -> Iterator[Message]:
     open_ends = {partition: end for partition, (begin, end) in bounds.items() if end > begin}
     while open_ends:
         if time.monotonic() > deadline:
@@ -227,11 +243,10 @@ def _read_until(
                 if error.code() != KafkaError._PARTITION_EOF:
                     raise CheckImpossible(f"reading {topic}: {error}")
                 continue
+            yield message
             partition, offset = message.partition(), message.offset()
-            found[topic, partition].add(offset)
             if offset + 1 >= open_ends.get(partition, offset + 2):
                 del open_ends[partition]
-    return found
 
 
 def read_evidence(output: Path) -> dict[Place, dict[int, list[int]]]:

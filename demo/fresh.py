@@ -69,14 +69,17 @@ def _signalled(number: signal.Signals, progress: Progress) -> bool:
 
 
 def _drivers() -> Iterator[int]:
-    """The pids of spark-submits of this checkout's jobs. Each leads a process group of its own."""
-    wanted = [{str(ROOT / "jobs" / f"{name}.py"), f"spark.offsets.pipeline={name}"} for name in PIPELINES]
+    """The pids of spark-submits of this checkout's jobs, whichever version of a program. Each leads a process group of
+    its own."""
+    wanted = {f"spark.offsets.pipeline={name}" for name in PIPELINES}
+    folder = f"{ROOT / 'jobs'}{os.sep}"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             arguments = set((entry / "cmdline").read_bytes().decode(errors="replace").split("\0"))
-            if any(each <= arguments for each in wanted) and os.getpgid(int(entry.name)) == int(entry.name):
+            is_ours = wanted & arguments and any(each.startswith(folder) for each in arguments)
+            if is_ours and os.getpgid(int(entry.name)) == int(entry.name):
                 yield int(entry.name)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -64,19 +64,10 @@ class Story:
             self._feed.stop()
 
     def _bring_up(self) -> None:
-        servers = ["kafka", *(["hbase"] if self._store == "hbase" else []), "airflow"]
-        argv = [sys.executable, "-m", "stack", "up", *servers, "--store", self._store]
-        with subprocess.Popen(
-            argv, cwd=fresh.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as starting:
-            assert starting.stdout is not None
-            for line in starting.stdout:
-                self._say(line.rstrip())
-        if starting.returncode != 0:
-            raise DemoFailed("the servers did not come up")
+        bring_up(["kafka", *(["hbase"] if self._store == "hbase" else []), "airflow"], self._store, self._say)
         endpoints = stack.endpoints()
         self._bootstrap = endpoints["kafka"]["bootstrap_servers"]
-        self._url = _store_url(endpoints["airflow"]["env"])
+        self._url = store_url(endpoints["airflow"]["env"])
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 4})
         self._airflow = Airflow(endpoints["airflow"]["url"], DAG_ID)
 
@@ -256,7 +247,23 @@ class _Reading:
         return self._flights
 
 
-def _store_url(env: Mapping[str, str]) -> str:
+def bring_up(servers: Sequence[str], store: str, say: Callable[[str], None]) -> None:
+    """Start what is not up of the servers, and wait until they answer.
+
+    :raises DemoFailed: they did not come up.
+    """
+    argv = [sys.executable, "-m", "stack", "up", *servers, "--store", store]
+    with subprocess.Popen(
+        argv, cwd=fresh.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as starting:
+        assert starting.stdout is not None
+        for line in starting.stdout:
+            say(line.rstrip())
+    if starting.returncode != 0:
+        raise DemoFailed("the servers did not come up")
+
+
+def store_url(env: Mapping[str, str]) -> str:
     """The store's URL, from the connection that the stack gave to Airflow."""
     name = "AIRFLOW_CONN_OFFSETS_DEFAULT"
     if name not in env:

@@ -176,6 +176,16 @@ def test_the_file_with_all_dags_makes_them(tmp_path: Path) -> None:
     assert {f"{kind}__orders" for kind in kinds} <= names.keys()
 
 
+def test_the_dag_that_swaps_a_shadow_table_in_has_its_task(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(pipelines_of("README.md")[0])
+    [shown] = examples("docs/backfill-howto.md", "python")
+    names: dict[str, object] = {}
+
+    exec(shown.replace("/opt/airflow/dags", str(tmp_path)), names)  # noqa: S102  # our own page
+
+    assert names["backfill__orders"].get_task("after_audit").upstream_task_ids == {"audit_backfill"}
+
+
 def test_the_job_that_is_shown_calls_what_there_is() -> None:
     [shown] = [block for block in examples("README.md", "python") if "TrackedStream" in block]
 
