@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import DAG, chain
@@ -35,7 +36,8 @@ def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -
     :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
     :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is called when the recovery gives up.
     """
-    schedule = {"schedule": pipeline.schedules.recovery}
+    # Without a start date Airflow's @continuous gives the second run the logical date of the first, and never makes it.
+    schedule = {"schedule": pipeline.schedules.recovery, "start_date": datetime(2020, 1, 1, tzinfo=UTC)}
     with new_dag("recovery", pipeline, DOC, retries=retries, **{**schedule, **dag}) as made:
         await_death = JobDiedSensor(task_id="await_death", pipeline=pipeline, deferrable=True)
         begin = BeginRecoveryOperator(task_id="begin_recovery", pipeline=pipeline, epoch=EPOCH)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
+from airflow.timetables.base import TimeRestriction
+from airflow.timetables.simple import ContinuousTimetable
 
 from airflow_provider_offsets.core.pipeline import Schedules, SparkJob, StreamingPipeline
 from airflow_provider_offsets.factories import (
@@ -59,6 +61,18 @@ def test_their_steps(made: DAG, steps: list[str], beside: list[str]) -> None:
 )
 def test_when_they_run(make: Any, schedule: str | None) -> None:
     assert make(PIPELINE).schedule == schedule
+
+
+def test_a_second_watch_follows_the_first() -> None:
+    """Airflow makes no run whose logical date another has."""
+    restriction = TimeRestriction(recovery_dag(PIPELINE).start_date, None, catchup=False)  # type: ignore[arg-type]
+    timetable = ContinuousTimetable()
+    first = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+    assert first is not None
+    second = timetable.next_dagrun_info(last_automated_data_interval=first.data_interval, restriction=restriction)
+    assert second is not None
+
+    assert second.logical_date > first.logical_date
 
 
 def test_what_is_passed_on_wins() -> None:
