@@ -69,16 +69,16 @@ def _signalled(number: signal.Signals, progress: Progress) -> bool:
 
 
 def _drivers() -> Iterator[int]:
-    """The pids of spark-submits of this checkout's jobs, whichever version of a program. Each leads a process group of
-    its own."""
+    """The pids of spark-submits of this checkout's jobs, whichever version of a program, and the copies of them that a
+    rollback runs. Each leads a process group of its own."""
     wanted = {f"spark.offsets.pipeline={name}" for name in PIPELINES}
-    folder = f"{ROOT / 'jobs'}{os.sep}"
+    folders = (f"{ROOT / 'jobs'}{os.sep}", f"{ROOT / '.stack' / 'logs' / 'drivers' / 'applications'}{os.sep}")
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             arguments = set((entry / "cmdline").read_bytes().decode(errors="replace").split("\0"))
-            is_ours = wanted & arguments and any(each.startswith(folder) for each in arguments)
+            is_ours = wanted & arguments and any(each.startswith(folders) for each in arguments)
             if is_ours and os.getpgid(int(entry.name)) == int(entry.name):
                 yield int(entry.name)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
