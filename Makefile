@@ -8,7 +8,7 @@ SERVERS ?= kafka hbase airflow
 STORE ?= sqlite
 PYTEST_ARGS ?=
 
-.PHONY: help venv jars up down status clean demo demo-backfill unit integration e2e test check wheel
+.PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
 .PHONY: compose-base compose-password compose-test
 
 help:  ## show this help
@@ -41,6 +41,9 @@ demo: venv  ## show the whole thing on real servers, with STORE
 
 demo-backfill: venv  ## show a month that a program with a bug has processed being replayed by the fixed one
 	$(PY) -m demo.backfill
+
+bench: venv  ## measure how long the plan of 10,000 partitions takes
+	$(PY) -m bench
 
 unit: venv  ## tests that need nothing but Python
 	$(PY) -m pytest tests/unit -n auto $(PYTEST_ARGS)

@@ -1,0 +1,1 @@
+"""Measurements, as whole acts of this package: ``make bench``. They judge nothing."""
