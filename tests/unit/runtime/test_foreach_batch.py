@@ -22,6 +22,19 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
 
 
+class Frame:
+    """A batch's frame, with the session that it comes from."""
+
+    def __init__(self) -> None:
+        self.sparkSession = self.conf = self
+        self.has_jvm = True
+
+    def get(self, key: str, default: str) -> str:
+        if not self.has_jvm:
+            raise ConnectionRefusedError("the JVM is gone")
+        return default
+
+
 class Spark:
     """Writer and query in one: at each look one batch is planned, called back, and committed if that returns."""
 
@@ -47,7 +60,7 @@ class Spark:
             return False
         batch_id = self._batches.pop(0)
         self._lab.plan(batch_id, 10 * batch_id + 10, 10 * batch_id + 10)
-        self._callback("frame", batch_id)
+        self._callback(Frame(), batch_id)
         self._lab.checkpoint().create(f"commits/{batch_id}", "v1\n{}")
         return False
 
@@ -67,6 +80,21 @@ def committed_id(lab: Lab) -> int:
     state = read_state(lab.checkpoint())
     assert state is not None
     return state.committed_batch_id
+
+
+def test_a_batch_whose_jvm_was_killed_under_it_is_not_recorded(lab: Lab) -> None:
+    """``collect()`` gives the rows that came until then, as if they were all: the next epoch has to run it again."""
+
+    def process(frame: Any, batch_id: int) -> None:
+        frame.has_jvm = batch_id < 1
+
+    with pytest.raises(ConnectionRefusedError):
+        run(lab, process, 0, 1)
+
+    assert len(lab.recorded) == 1
+    begun = lab.control.begun(1)
+    assert begun is not None
+    assert begun.batch_id == 1, "the audit names it as cut off"
 
 
 def test_each_batch_is_noted_before_it_runs_and_recorded_after_it(lab: Lab) -> None:
