@@ -3,8 +3,7 @@
 - Returning from ``foreachBatch`` commits the batch, so a stop *before* a batch is an exception out of the callback:
   ``offsets/N+1`` stays planned, and is what the next epoch runs first (tried on Spark 4.2.0).
 - ``query.stop()`` cuts a running batch, so it is called on an idle query only.
-- ``collect()`` and its like give what came until the JVM was killed, and raise nothing (seen on PySpark 4.2.0): a batch
-  is recorded only if the JVM still answers after the user's function.
+- A batch is recorded only if the JVM still answers after the user's function (see ``jvm``).
 - A batch that the history has already is not run again: its output was finished before it was recorded. Spark asks
   for it when the driver died between the record and Spark's own commit.
 """
@@ -21,6 +20,7 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import BegunBatch, EndedHow
 from airflow_provider_offsets.errors import CheckpointError, Fenced
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
+from airflow_provider_offsets.runtime.jvm import require_jvm
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class ForeachBatchQuery:
                 else:
                     self._epoch.begin(BegunBatch.of(batch))
                     self._process(frame, batch_id)
-                    _require_jvm(frame)
+                    require_jvm(frame.sparkSession)
                     self._epoch.record(batch)
                 self._epoch.last = batch
             finally:
@@ -135,9 +135,3 @@ class ForeachBatchQuery:
         with self._between:
             waits = not status["isDataAvailable"] and status["message"] in WAITING
             return waits and not self._busy
-
-
-def _require_jvm(frame: Any) -> None:
-    """Ask Spark's JVM for something. What py4j raises if it is gone ends the query, and the batch is run again: its
-    function may have seen a part of it and taken that for the whole."""
-    frame.sparkSession.conf.get("spark.app.id", "")

@@ -22,6 +22,7 @@ from airflow_provider_offsets.jobs.process import identify, this_process
 from airflow_provider_offsets.runtime.foreach_batch import ProcessBatch
 from airflow_provider_offsets.runtime.held_epoch import now_ms
 from airflow_provider_offsets.runtime.insist import insist
+from airflow_provider_offsets.runtime.jvm import require_jvm
 from airflow_provider_offsets.runtime.read_count import ReadCount, marked, refuse_stateful
 from airflow_provider_offsets.runtime.settings import ReplaySettings
 from airflow_provider_offsets.stores.control import Control
@@ -99,6 +100,7 @@ class ShardReplay:
                     raise self._fenced from None
                 raise
             read = count.most()
+        require_jvm(self._spark)
         elapsed_ms = round((time.monotonic() - began) * 1000)
         counted_apart = read < shard.record_count
         if counted_apart:

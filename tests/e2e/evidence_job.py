@@ -2,10 +2,11 @@
 
 The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill"}]``. *At*: ``before`` or ``after`` the
 rows are written, ``recorded`` once the batch is, or ``start`` (before the first batch, which makes it batch 0). The
-batches that are processed count from 1 in each epoch; ``null`` is whichever comes there. *Do*: ``kill``, ``fail``, or
-``wait`` for the file ``go``.
+batches that are processed count from 1 in each epoch; ``null`` is whichever comes there. *Do*: ``kill``, ``fail``,
+``wait`` for the file ``go``, or ``cut``: kill the JVM while the rows of the batch are collected.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -15,12 +16,15 @@ import time
 from pathlib import Path
 
 from pyspark.sql import SparkSession
+from pyspark.sql.classic import dataframe
 
 from airflow_provider_offsets.runtime import TrackedStream
 from airflow_provider_offsets.stores import protocols  # noqa: F401  # the shipped zip holds the stores too
 
 HOME = Path(sys.argv[1])
 DEADLINE_S = 600
+WIDE = "repeat('x', 10000) AS padding"
+"""More than the buffers of a socket hold, in a thousand rows."""
 
 
 def main() -> None:
@@ -33,13 +37,14 @@ def main() -> None:
             faults = json.loads((HOME / "faults.json").read_text())
             for each in faults:
                 if (each["epoch"], each["at"]) == (stream.epoch, at) and each["batch"] in (None, count):
-                    happen(each["do"])
+                    happen(each["do"], spark)
 
         def process(batch, batch_id):
             nonlocal count
             count += 1
             fault("before")
-            rows = [(*row, stream.epoch, batch_id) for row in batch.select("topic", "partition", "offset").collect()]
+            columns = ["topic", "partition", "offset", *([WIDE] if (HOME / "cut.happened").exists() else [])]
+            rows = [(*row[:3], stream.epoch, batch_id) for row in batch.selectExpr(*columns).collect()]
             database = sqlite3.connect(HOME / "evidence.db", timeout=DEADLINE_S)
             with database:
                 database.execute("CREATE TABLE IF NOT EXISTS evidence (topic, partition, offset, epoch, batch_id)")
@@ -60,9 +65,12 @@ def main() -> None:
     spark.stop()
 
 
-def happen(what: str) -> None:
-    """Die without a word, fail, or wait for the test."""
+def happen(what: str, spark: SparkSession) -> None:
+    """Die without a word, fail, lose the JVM, or wait for the test."""
     (HOME / f"{what}.happened").touch()
+    if what == "cut":
+        kill_jvm_in_collect(spark)
+        return
     if what == "kill":
         os.killpg(os.getpgid(0), signal.SIGKILL)
     if what == "fail":
@@ -72,6 +80,18 @@ def happen(what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("nobody said go")
         time.sleep(0.05)
+
+
+def kill_jvm_in_collect(spark: SparkSession) -> None:
+    """Let the next ``collect()`` lose its JVM once it has the first row."""
+    jvm, load = spark._jvm.java.lang.ProcessHandle.current().pid(), dataframe._load_from_socket
+
+    @contextlib.contextmanager
+    def load_and_kill(*arguments):
+        with load(*arguments) as stream:
+            yield (row for number, row in enumerate(stream) if number or not os.kill(jvm, signal.SIGKILL))
+
+    dataframe._load_from_socket = load_and_kill
 
 
 main()

@@ -54,6 +54,28 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
     assert audit["replayed"] == audit["unexplained"] == 0
 
 
+def test_a_function_whose_jvm_is_killed_is_given_a_part_of_its_rows_and_all_of_them_by_the_next_epoch(lab: Lab) -> None:
+    """PySpark's ``collect()`` ends early, and raises nothing."""
+    lab.maintain()
+    lab.stop(lab.operation())
+    lab.produce(3_000, 0)
+    lab.faults({"epoch": 2, "batch": 1, "at": "before", "do": "cut"})
+    with pytest.raises(AirflowFailException, match="DriverDied"):
+        lab.maintain()
+    cut_off = len(lab.evidence())
+    assert 0 < cut_off < 3_000, "the test of the test: the function took a part for the whole"
+
+    restarted = lab.maintain()
+    lab.wait_until_read()
+    lab.wait_until_idle()
+
+    assert restarted["plan"]["replay_at_most"] == 3_000
+    assert lab.lost == set()
+    assert lab.read_again == cut_off
+    audit = lab.audit()
+    assert (audit["lost"], audit["replayed_at_most"], audit["unexplained"]) == (0, 3_000, 0)
+
+
 def test_killed_while_idle(lab: Lab) -> None:
     def states() -> set[str]:
         sensors = {

@@ -76,6 +76,16 @@ class Spark:
     """Takes the options of a read, and gives a frame."""
 
     options: dict[str, str] = field(default_factory=dict)
+    has_jvm: bool = True
+
+    @property
+    def conf(self) -> Spark:
+        return self
+
+    def get(self, key: str, default: str) -> str:
+        if not self.has_jvm:
+            raise ConnectionRefusedError("the JVM is gone")
+        return default
 
     @property
     def read(self) -> Any:
@@ -185,6 +195,20 @@ def test_what_the_program_did_not_read_is_counted(driver: Driver, monkeypatch: p
 
     replayed = driver.see(lambda control: control.replayed(RUN, 3))
     assert (replayed.records_read, replayed.counted_apart) == (31, True)
+
+
+def test_a_shard_whose_jvm_was_killed_under_it_is_not_recorded(driver: Driver) -> None:
+    """Spark may have told of the whole action before; the function was given a part of its rows all the same."""
+
+    def process(frame: Any, batch_id: int) -> None:
+        driver.spark.has_jvm = False
+
+    with pytest.raises(ConnectionRefusedError), driver.stream() as stream:
+        stream.run(stream.read_kafka(), process=process)
+
+    assert driver.see(lambda control: control.replayed(RUN, 3)) is None
+    ended = driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim))
+    assert (ended.how, ended.retriable) == (EndedHow.FAILED, True)
 
 
 def test_a_sink_of_sparks_own_needs_a_way_to_write_replays(driver: Driver) -> None:
