@@ -69,6 +69,7 @@ class DStreamLab(Lab):
             stop=self.ladder,
             start_timeout_s=DEADLINE_S,
             policy=self.policy,
+            rollback=self.rollback,
             job=SparkJob(
                 application=self.application,
                 main_class="org.example.dstream.Job",

@@ -53,6 +53,7 @@ class UntouchedLab(Lab):
             stop=self.ladder,
             start_timeout_s=DEADLINE_S,
             policy=self.policy,
+            rollback=self.rollback,
         )
 
     @property
