@@ -1,9 +1,13 @@
 """A tracked job for the tests: one row of evidence for each record and batch, and faults on request.
 
-The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill"}]``. *At*: ``before`` or ``after`` the
-rows are written, ``recorded`` once the batch is, or ``start`` (before the first batch, which makes it batch 0). The
-batches that are processed count from 1 in each epoch; ``null`` is whichever comes there. *Do*: ``kill``, ``fail``,
-``wait`` for the file ``go``, or ``cut``: kill the JVM while the rows of the batch are collected.
+``evidence_job.py <home> [stateful] [batch-ids]``. *Stateful*: the query keeps state. *Batch-ids*: the sink takes a
+batch only if its id is greater than all that it has, as tables that are idempotent by batch id do.
+
+The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill"}]``. *At*: ``planned``, before the
+batch is noted; ``before`` or ``after`` the rows are written; ``recorded`` once the batch is; or ``start`` (before the
+first batch, which makes it batch 0). The batches that are processed count from 1 in each epoch, and one that is planned
+does not count yet; ``null`` is whichever comes there. *Do*: ``kill``, ``fail``, ``wait`` for the file ``go``,
+or ``cut``: kill the JVM while the rows of the batch are collected.
 """
 
 import contextlib
@@ -19,9 +23,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql.classic import dataframe
 
 from airflow_provider_offsets.runtime import TrackedStream
+from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.stores import protocols  # noqa: F401  # the shipped zip holds the stores too
 
-HOME = Path(sys.argv[1])
+HOME, KINDS = Path(sys.argv[1]), sys.argv[2:]
 DEADLINE_S = 600
 WIDE = "repeat('x', 10000) AS padding"
 """More than the buffers of a socket hold, in a thousand rows."""
@@ -44,12 +49,7 @@ def main() -> None:
             count += 1
             fault("before")
             columns = ["topic", "partition", "offset", *([WIDE] if (HOME / "cut.happened").exists() else [])]
-            rows = [(*row[:3], stream.epoch, batch_id) for row in batch.selectExpr(*columns).collect()]
-            database = sqlite3.connect(HOME / "evidence.db", timeout=DEADLINE_S)
-            with database:
-                database.execute("CREATE TABLE IF NOT EXISTS evidence (topic, partition, offset, epoch, batch_id)")
-                database.executemany("INSERT INTO evidence VALUES (?, ?, ?, ?, ?)", rows)
-            database.close()
+            write([(*row[:3], stream.epoch, batch_id) for row in batch.selectExpr(*columns).collect()])
             fault("after")
 
         record = stream._store.append
@@ -59,10 +59,30 @@ def main() -> None:
             fault("recorded")
             return recorded
 
-        stream._store.append = append
+        begin = HeldEpoch.begin
+
+        def note(epoch, batch):
+            fault("planned")
+            begin(epoch, batch)
+
+        stream._store.append, HeldEpoch.begin = append, note
         fault("start")
-        stream.run(stream.read_kafka(maxOffsetsPerTrigger="5000"), process=process, processingTime="200 milliseconds")
+        records = stream.read_kafka(maxOffsetsPerTrigger="5000")
+        if "stateful" in KINDS:
+            records = records.dropDuplicates(["topic", "partition", "offset"])
+        stream.run(records, process=process, processingTime="200 milliseconds")
     spark.stop()
+
+
+def write(rows):
+    """Add the rows of one batch to the evidence."""
+    database = sqlite3.connect(HOME / "evidence.db", timeout=DEADLINE_S)
+    with database:
+        database.execute("CREATE TABLE IF NOT EXISTS evidence (topic, partition, offset, epoch, batch_id)")
+        [newest] = database.execute("SELECT max(batch_id) FROM evidence").fetchone()
+        if "batch-ids" not in KINDS or newest is None or not rows or newest < rows[0][-1]:
+            database.executemany("INSERT INTO evidence VALUES (?, ?, ?, ?, ?)", rows)
+    database.close()
 
 
 def happen(what: str, spark: SparkSession) -> None:

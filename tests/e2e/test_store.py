@@ -5,15 +5,21 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.jobs.process import is_alive, this_process
 from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.runtime.settings import Settings
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
 from tests.e2e.conftest import endpoint
 from tests.e2e.lab import Lab, wait_for
 from tests.e2e.proxy import Proxy
@@ -98,3 +104,35 @@ def test_store_goes_away_under_a_driver(
     assert lab.lost == set()
     assert lab.read_again == cut_off
     assert lab.audit()["replayed_at_most"] == cut_off
+
+    # Gone while a newer epoch is claimed by somebody who still reaches it: the zombie wakes up, and records nothing.
+    zombie = lab.epoch
+    lab.fault("wait", "after")
+    lab.produce(20, 0, 1, 2)
+    lab.happened("wait")
+    in_flight = lab.begun
+    log = Path(restarted["log"])
+    newest = next(lab.store.newest_first(lab.pipeline.stream))
+    nobody = replace(this_process(), start_ticks=0)
+    claim = replace(zombie.claim, number=3, operation="other", launch="other", start=newest.end, announced=())
+    proxy.cut()
+    lab.go()
+    wait_for(lambda: "Trying again" in log.read_text(), "the zombie to notice")
+    with closing(open_store(hbase_url)) as direct:
+        Control(direct, lab.topic).claim_epoch(claim, nobody, at_ms=0, after_row_time_ms=newest.row_time_ms)
+    proxy.open()
+    wait_for(lambda: not is_alive(zombie.holder), "the zombie to end")
+    fenced = lab.control.ended(2)
+    assert fenced is not None
+    assert fenced.how is EndedHow.FENCED
+    assert lab.control.begun(2) == in_flight
+    assert next(lab.store.newest_first(lab.pipeline.stream)) == newest
+
+    again = lab.maintain()
+    assert lab.epoch.number == 4
+    assert again["plan"]["replay_at_most"] == sum(each.count for each in in_flight.ranges)
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    assert lab.lost == set()
+    assert lab.read_again == cut_off + again["plan"]["replay_at_most"]
+    assert lab.audit()["unexplained"] == 0
