@@ -54,6 +54,16 @@ class Airflow:
         """Let runs of the DAG begin."""
         self._json("PATCH", f"/api/v2/dags/{self.dag_id}", {"is_paused": False})
 
+    def pause(self) -> None:
+        """Let no further run of the DAG begin."""
+        self._json("PATCH", f"/api/v2/dags/{self.dag_id}", {"is_paused": True})
+
+    def cancel_backfills(self) -> None:
+        """Cancel the backfills of the DAG that are not done: their queued runs fail."""
+        for backfill in self._json("GET", f"/api/v2/backfills?dag_id={self.dag_id}")["backfills"]:
+            if backfill["completed_at"] is None:
+                self._sent("PUT", f"/api/v2/backfills/{backfill['id']}/cancel")
+
     def trigger(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Begin a run; one of that id that is there already is this one."""
         body = {"dag_run_id": run_id, "logical_date": None, "conf": dict(params)}

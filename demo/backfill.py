@@ -6,9 +6,7 @@ the topic, the table, and the evidence of what was read.
 """
 
 import json
-import os
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
@@ -21,6 +19,7 @@ from tabulate import tabulate
 import stack
 from demo import PIPELINE, TOPIC, check, fresh
 from demo.airflow_api import UNFINISHED, Airflow
+from demo.backfill_command import create_backfill
 from demo.feed import Feed, read_flights
 from demo.progress import DemoFailed, Progress, wait_for
 from demo.story import OUTPUT, bring_up, store_url
@@ -116,15 +115,8 @@ class BackfillStory:
     def _backfill(self) -> None:
         """Backfill as a person would, with Airflow's command line, and follow all runs to their end."""
         airflow = self._dags["backfill"]
-        argv = ["airflow", "backfill", "create", "--dag-id", airflow.dag_id, "--from-date", FROM, "--to-date", TO]
-        argv += ["--max-active-runs", "2", "--reprocess-behavior", "completed"]
-        self._say(" ".join(argv))
         began = datetime.now(UTC)
-        ended = subprocess.run(
-            argv, cwd=fresh.ROOT, env={**os.environ, **self._env}, capture_output=True, text=True, check=False
-        )
-        if ended.returncode != 0:
-            raise DemoFailed(f"airflow backfill create: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+        self._say(" ".join(create_backfill(airflow, self._env, FROM, TO)))
         told: set[str] = set()
 
         def runs() -> list[str] | None:

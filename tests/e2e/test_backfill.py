@@ -36,6 +36,7 @@ from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
 from demo import fresh
 from demo.airflow_api import UNFINISHED, Airflow
+from demo.backfill_command import create_backfill
 from demo.feed import Flight, read_flights
 from demo.progress import Progress, wait_for
 
@@ -183,18 +184,6 @@ class Place:
         with closing(open_store(self.store_url)) as store:
             yield Control(store, self.name)
 
-    def create_backfill(self, first: str, last: str, *more: str) -> None:
-        """Do what a person types."""
-        argv = ["airflow", "backfill", "create", "--dag-id", f"backfill__{self.name}", "--from-date", first]
-        done = subprocess.run(
-            [*argv, "--to-date", last, "--max-active-runs", "2", *more],
-            env={**os.environ, **self.env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-
     def close(self) -> None:
         """End the live job, and take the DAGs away."""
         self._open.close()
@@ -269,7 +258,7 @@ def backfill_six_days(place: Place, by_day: dict[str, list[Flight]]) -> None:
     # Shards wait for this file, so that one is surely running when it is killed.
     hold = place.home / "hold"
     hold.touch()
-    place.create_backfill(DAYS[0], DAYS[-1])
+    create_backfill(backfill, place.env, DAYS[0], DAYS[-1])
     runs = {run["logical_date"][:10]: run["dag_run_id"] for run in backfill.runs()}
     assert sorted(runs) == DAYS
     wait_for("a shard of each of two runs", lambda: len(place.living_shards(runs.values())) == 2, limit_s=LIMIT_S)
@@ -293,7 +282,7 @@ def backfill_six_days(place: Place, by_day: dict[str, list[Flight]]) -> None:
 
     version = place.change_program()
     conf = json.dumps({"application": version})
-    place.create_backfill(MENDED, MENDED, "--reprocess-behavior", "completed", "--dag-run-conf", conf)
+    create_backfill(backfill, place.env, MENDED, MENDED, "--dag-run-conf", conf)
     wait_for(
         "the day to begin again",
         lambda: backfill.tasks(runs[MENDED])["plan_backfill"]["try_number"] == 2,
