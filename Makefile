@@ -42,7 +42,8 @@ demo: venv  ## show the whole thing on real servers, with STORE
 demo-backfill: venv  ## show a month that a program with a bug has processed being replayed by the fixed one
 	$(PY) -m demo.backfill
 
-bench: venv  ## measure how long the plan of 10,000 partitions takes
+bench: venv jars  ## measure replays beside a hand-written spark.read, and the planning of 10,000 partitions
+	@$(PYTHON3) -m stack up kafka
 	$(PY) -m bench
 
 unit: venv  ## tests that need nothing but Python

@@ -1,1 +1,1 @@
-"""Measurements, as whole acts of this package: ``make bench``. They judge nothing."""
+"""Measurements beside a hand-written program, in the same run: ``make bench``. They judge nothing."""
