@@ -52,9 +52,16 @@ MISTAKES = [
     Mistake(
         "recording before output: a batch is in the history before its function has finished",
         "runtime/foreach_batch.py",
-        "                    self._process(frame, batch_id)\n                    self._epoch.record(batch)\n",
+        "                    self._process(frame, batch_id)\n",
         "                    self._epoch.record(batch)\n                    self._process(frame, batch_id)\n",
         "runtime/test_foreach_batch.py::test_what_the_function_did_not_finish_is_neither_recorded_nor_committed",
+    ),
+    Mistake(
+        "believing `collect()`: a batch is recorded of which the killed JVM gave the function a part",
+        "runtime/foreach_batch.py",
+        "                    require_jvm(frame.sparkSession)\n",
+        "",
+        "runtime/test_foreach_batch.py::test_a_batch_whose_jvm_was_killed_under_it_is_not_recorded",
     ),
     Mistake(
         "no note: nobody knows that a batch had begun when its driver died",
