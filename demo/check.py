@@ -336,9 +336,12 @@ def table(found: Mapping[Place, Finding], maintenances: Sequence[Maintenance]) -
         for each in maintenances
     ]
     run_headers = ("maintenance", "at rest", "last batch", "first batch", "downtime s", "announced", "replayed")
+    partitions = tabulate(rows, headers, intfmt=",")
+    if not runs:
+        return partitions
     return "\n\n".join(
         [
-            tabulate(rows, headers, intfmt=","),
+            partitions,
             tabulate(runs, run_headers, intfmt=",", disable_numparse=[4], colalign=("left",) * 4 + ("right",) * 3),
             "Times are UTC. Downtime: from the end of the last batch before the stop to the end of the first batch\n"
             "after it, with the maintenance window in it; the verdict has that of the first maintenance.",

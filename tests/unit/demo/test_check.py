@@ -166,6 +166,10 @@ def test_downtime_is_from_the_last_batch_before_to_the_first_after():
     assert "flights-0" in shown
 
 
+def test_shows_partitions_alone_where_no_maintenance_is_named():
+    assert table({P0: judged(REPLAYED, [BACK_TO_2])}, []).splitlines()[-1].startswith("flights-0")
+
+
 def test_knows_no_downtime_without_a_batch_on_both_sides():
     with pytest.raises(CheckImpossible, match="maintenance 1"):
         _ = Run("maintenance 1", 2, (), "10:00:00.000", last_before_ms=None, first_after_ms=1).downtime_s
