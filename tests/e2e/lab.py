@@ -119,18 +119,23 @@ class Lab:
             start_timeout_s=DEADLINE_S,
             policy=self.policy,
             rollback=self.rollback,
-            job=SparkJob(
-                application=self.application,
-                checkpoint=self.checkpoint or str(self.home / "checkpoint"),
-                log_dir=str(self.home / "checkpoint.logs"),
-                arguments=(str(self.home), *self.arguments),
-                jars=self.jars,
-                conf={
-                    "spark.ui.enabled": "false",
-                    "spark.sql.shuffle.partitions": "2",
-                    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-                },
-            ),
+            job=self.job,
+        )
+
+    @property
+    def job(self) -> SparkJob:
+        """Its program, and how it is submitted."""
+        return SparkJob(
+            application=self.application,
+            checkpoint=self.checkpoint or str(self.home / "checkpoint"),
+            log_dir=str(self.home / "checkpoint.logs"),
+            arguments=(str(self.home), *self.arguments),
+            jars=self.jars,
+            conf={
+                "spark.ui.enabled": "false",
+                "spark.sql.shuffle.partitions": "2",
+                "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            },
         )
 
     @property

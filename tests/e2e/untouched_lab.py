@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
@@ -24,9 +24,8 @@ class UntouchedLab(Lab):
     """What its program calls the checkpoint, if that is not in ``home``."""
 
     @property
-    def pipeline(self) -> StreamingPipeline:
-        """The pipeline as the operators get it."""
-        tracked = super().pipeline
+    def job(self) -> SparkJob:
+        """Its program, which names its own checkpoint."""
         arguments = {
             "--bootstrap-servers": self.bootstrap,
             "--topic": self.topic,
@@ -35,18 +34,15 @@ class UntouchedLab(Lab):
         }
         if self.checkpoint_of_job:
             arguments["--checkpoint"] = self.checkpoint_of_job
-        job = SparkJob(
-            application=self.application,
-            checkpoint=tracked.job.checkpoint,
-            log_dir=tracked.job.log_dir,
-            arguments=tuple(each for pair in arguments.items() for each in pair),
-            jars=self.jars,
-            conf=tracked.job.conf,
-        )
+        return replace(super().job, arguments=tuple(each for pair in arguments.items() for each in pair))
+
+    @property
+    def pipeline(self) -> StreamingPipeline:
+        """The pipeline as the operators get it."""
         return StreamingPipeline(
             name=self.topic,
             topics=(self.topic,),
-            job=job,
+            job=self.job,
             tracked=False,
             offsets_in=self.offsets_in,
             store_conn_id="offsets_default",
