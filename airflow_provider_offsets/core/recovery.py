@@ -1,9 +1,21 @@
-"""How often a job that died is started again by itself, and when a person has to look."""
+"""Which operation starts a job that died again by itself, how often, and when a person has to look."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+RECOVERY = "recovery/"
+
+
+def recovery_of(epoch: int) -> str:
+    """Give the id of the operation that recovers from the death of an epoch: whoever runs it, there is one."""
+    return f"{RECOVERY}{epoch:08d}"
+
+
+def is_recovery(operation: str) -> bool:
+    """Say whether an operation is that of a recovery."""
+    return operation.startswith(RECOVERY)
 
 
 @dataclass(frozen=True)
@@ -16,7 +28,7 @@ class RecoveryPolicy:
     tries: int = 3
     within_s: int = 3600
     confirm_s: int = 30
-    """How long a job has to be seen dead before it is started: whoever just submits it may be about to try again."""
+    """How long a job has to be seen dead before it is started."""
 
     def allows(self, tries_ms: Iterable[int], now_ms: int) -> bool:
         """Say whether one more try may be made.

@@ -5,26 +5,21 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.core.epoch import EndedHow, Epoch
+from airflow_provider_offsets.core.recovery import RECOVERY, RecoveryPolicy, is_recovery, recovery_of
 from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
 from airflow_provider_offsets.operations.keeping import keep_version, restored_job
 from airflow_provider_offsets.operations.rolling_back import ROLLBACK
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.submitting import STARTED, Started
 from airflow_provider_offsets.operations.watching import JobLook, JobState, look
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
 
-RECOVERY = "recovery/"
 TRIES, GIVEN_UP = "tries", "given up"
 DEATHS = (EndedHow.DIED, EndedHow.FAILED)
 SILENT_S = 10.0
 """Silence of this length at least: several heartbeats."""
-
-
-def recovery_of(epoch: int) -> str:
-    """Give the id of the operation that recovers from the death of an epoch: whoever runs it, there is one."""
-    return f"{RECOVERY}{epoch:08d}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,9 @@ class Death:
     epoch: int
     how: str
     message: str
+    at_start: bool
+    """The operation that started it has not seen it run. Its submit may be tried again: by Airflow, once that notices
+    that the task was killed too."""
 
 
 def find_death(control: Control, *, at_ms: int) -> Death | None:
@@ -49,7 +47,13 @@ def find_death(control: Control, *, at_ms: int) -> Death | None:
     ended = end_if_over(control, epoch, at_ms=at_ms)
     if ended is None or ended.how not in DEATHS or _is_in_other_hands(control, epoch.number):
         return None
-    return Death(epoch.number, ended.how.value, ended.message)
+    return Death(epoch.number, ended.how.value, ended.message, at_start=not _has_started(control, epoch))
+
+
+def _has_started(control: Control, epoch: Epoch) -> bool:
+    """A recovery is not tried again once its submit has failed: the next one has its turn."""
+    started = control.step(epoch.claim.operation, STARTED, Started)
+    return is_recovery(epoch.claim.operation) or (started is not None and started.epoch == epoch.number)
 
 
 def _is_in_other_hands(control: Control, epoch: int) -> bool:
@@ -63,10 +67,12 @@ class DeathWatch:
     """Looks again and again, until the same epoch was seen dead for so long.
 
     :param confirm_s: by this machine's own clock, from the first look that saw it.
+    :param start_timeout_s: as long, at least, for one that died before its operation has seen it run.
     """
 
-    def __init__(self, confirm_s: float) -> None:
+    def __init__(self, confirm_s: float, start_timeout_s: float) -> None:
         self._confirm_s = confirm_s
+        self._confirm_at_start_s = max(confirm_s, start_timeout_s)
         self._first: tuple[Death, float] | None = None
 
     def look(self, control: Control) -> Death | None:
@@ -77,7 +83,8 @@ class DeathWatch:
             return None
         if self._first is None or self._first[0].epoch != death.epoch:
             self._first = (death, time.monotonic())
-        return death if time.monotonic() >= self._first[1] + self._confirm_s else None
+        confirm_s = self._confirm_at_start_s if death.at_start else self._confirm_s
+        return death if time.monotonic() >= self._first[1] + confirm_s else None
 
 
 class SilenceWatch:
@@ -116,7 +123,7 @@ def begin_recovery(world: World, epoch: int, run: str, policy: RecoveryPolicy, *
 
     :raises RecoveryGivenUp: as many tries as the policy allows were made. It is recorded: nobody tries again, until
         a person has started the job.
-    :raises WorldChanged: somebody else has started the job since.
+    :raises WorldChanged: somebody else has started the job since, or asked it to stop.
     """
     newest = world.control.newest_epoch()
     if newest is None or (newest.number != epoch and newest.claim.operation != world.operation):
@@ -124,6 +131,13 @@ def begin_recovery(world: World, epoch: int, run: str, policy: RecoveryPolicy, *
             seen=f"epoch {newest.number if newest else 0} of {world.pipeline.name!r}, claimed since epoch {epoch} died",
             expected=f"epoch {epoch} to be the newest one",
             do="nothing: somebody has started the job",
+        )
+    asked = world.control.stop_request(epoch) if newest.number == epoch else None
+    if asked is not None:
+        raise WorldChanged(
+            seen=f"{asked.operation!r} has asked epoch {epoch} of {world.pipeline.name!r} to stop since it died",
+            expected="a job that nobody wants to be stopped",
+            do="nothing: it is in the hands of that operation",
         )
     mine = world.control.step(world.operation, TRIES, Tries) or Tries({})
     if run not in mine.at_ms:
@@ -142,8 +156,8 @@ def as_it_ran(world: World) -> World:
     :raises RollbackRefused: its copy is gone.
     """
     before = [epoch for epoch in world.control.epochs() if epoch.claim.operation != world.operation]
-    by_hand = [epoch for epoch in before if not epoch.claim.operation.startswith(RECOVERY)]
-    if not world.operation.startswith(RECOVERY) or not by_hand:
+    by_hand = [epoch for epoch in before if not is_recovery(epoch.claim.operation)]
+    if not is_recovery(world.operation) or not by_hand:
         return world
     undone_operation, rolled_back, _ = by_hand[-1].claim.operation.partition(ROLLBACK)
     if not rolled_back:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from airflow_provider_offsets.core.epoch import StopRequest
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.jobs.process import this_process
 from airflow_provider_offsets.runtime.insist import insist
@@ -35,13 +36,17 @@ def main(arguments: Sequence[str]) -> str:
         store = open_store(settings.secrets.store_url)
         control = Control(store, settings.pipeline)
         at_ms = time.time_ns() // 1_000_000
-        insist(
-            lambda: control.claim_epoch(settings.claim, this_process(), at_ms=at_ms),
-            patience_s=settings.store_patience_s,
-        )
+
+        def claim() -> StopRequest | None:
+            control.claim_epoch(settings.claim, this_process(), at_ms=at_ms)
+            return control.hand_on_stop(settings.claim)
+
+        asked = insist(claim, patience_s=settings.store_patience_s)
         store.close()
     except OffsetsError as error:
         return f"{type(error).__name__}: {error}"
+    if asked is not None:
+        return f"{asked.operation!r} has asked the job to stop since its recovery began"
     os.execvp(arguments[1], list(arguments[1:]))  # noqa: S606  # no shell is meant
 
 

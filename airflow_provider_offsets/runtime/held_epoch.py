@@ -147,6 +147,7 @@ class HeldEpoch:
             at_ms=now_ms(),
             after_row_time_ms=None if newest is None else newest.row_time_ms,
         )
+        self._control.hand_on_stop(self.settings.claim)
 
     def _asked_to_end(self) -> EndedHow | None:
         try:

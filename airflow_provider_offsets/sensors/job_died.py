@@ -27,17 +27,19 @@ class JobDiedSensor(PipelineSensor):
 
     Dead means that its driver said that it failed, or that its process was seen to be gone from this machine. A driver
     on another machine that is silent is not dead; nor is a job that somebody asked to stop, and one whose recovery was
-    given up is no longer looked at until a person has started it.
+    given up is no longer looked at until a person has started it. One that died before its operation has seen it run
+    is left to that operation for the ``start_timeout_s`` of the pipeline: its submit may be tried again.
 
     A triggerer that does not run on the driver's machine watches the heartbeat, and wakes this task when that is
     silent: the task looks from where it runs, and waits on in the triggerer unless it sees a death.
 
-    It gives ``epoch``, ``how`` it died and its ``message``. Unless told otherwise it waits for a year.
+    It gives ``epoch``, ``how`` it died, its ``message``, and whether it died ``at_start``. Unless told otherwise it
+    waits for a year.
     """
 
     def __init__(self, *, timeout: float = YEAR_S, **kwargs: Any) -> None:
         super().__init__(timeout=timeout, **kwargs)
-        self._watch = DeathWatch(self.pipeline.recovery.confirm_s)
+        self._watch = DeathWatch(self.pipeline.recovery.confirm_s, self.pipeline.start_timeout_s)
 
     def execute(self, context: Context) -> Any:
         """Wait here, or in the triggerer."""
@@ -55,6 +57,9 @@ class JobDiedSensor(PipelineSensor):
         if death is None:
             self.log.info("No sign of life, but no death to be seen from here either: waiting on")
             self._wait_in_triggerer()
+        if death.at_start:
+            self.log.info("Epoch %d died at its start: waiting for whoever starts it to try again", death.epoch)
+            self._wait_in_triggerer()
         return {"status": "reached", **asdict(death)}
 
     def _wait_in_triggerer(self) -> NoReturn:
@@ -63,6 +68,7 @@ class JobDiedSensor(PipelineSensor):
                 store_conn_id=self.pipeline.store_conn_id,
                 pipeline=self.pipeline.name,
                 confirm_s=self.pipeline.recovery.confirm_s,
+                start_timeout_s=self.pipeline.start_timeout_s,
                 timeout_s=self.timeout,
             ),
             method_name="execute_complete",

@@ -7,7 +7,7 @@ once and never changed: whoever creates one has decided; a snapshot may be remov
 |---|---|---|
 | ``epoch/<n>`` | the driver that claims n, once | the epoch, its plan and its holder |
 | ``ended/<n>`` | that driver, or who saw it gone, once | how epoch n ended; a driver that finds it ends |
-| ``stop/<n>`` | an operation, once | please end between two batches |
+| ``stop/<n>`` | an operation, once (a driver hands it on to its own epoch) | please end between two batches |
 | ``rung/<n>`` | an operation that stops | the rung of the ladder that is taken next, or was taken last |
 | ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last (the next driver adds its ranges) |
 | ``moved/<n>`` | an operation | before epoch n, the position of an untouched job was moved in its own store |
@@ -39,6 +39,7 @@ from airflow_provider_offsets.core.epoch import (
     StopRequest,
     StopRung,
 )
+from airflow_provider_offsets.core.recovery import is_recovery
 from airflow_provider_offsets.core.replay import Replayed, ReplayPlan
 from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, ShardProgress, ShardTry
 from airflow_provider_offsets.core.snapshot import Snapshot
@@ -136,6 +137,15 @@ class Control:
         """Ask an epoch to stop and give the request that stands: a second one joins the first."""
         name = _numbered("stop", number)
         return request if self._create(name, request) else self._require(StopRequest, name)
+
+    def hand_on_stop(self, claim: Claim) -> StopRequest | None:
+        """Ask a recovered epoch, once it is claimed, to stop if the one that died was asked to; give that request.
+
+        The recovery had begun before somebody asked. Whoever asks looks for a newer epoch afterwards, so one of the
+        two sees the other.
+        """
+        request = self.stop_request(claim.number - 1) if is_recovery(claim.operation) else None
+        return None if request is None else self.request_stop(claim.number, request)
 
     def stop_rung(self, number: int) -> StopRung | None:
         """Give the last rung of the stop ladder that an epoch's job was sent, or None."""

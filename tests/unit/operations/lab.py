@@ -121,6 +121,7 @@ class Driver:
             self.epoch = self.control.claim_epoch(
                 self.settings.claim, self.process, at_ms=5, after_row_time_ms=after
             ).number
+            self.control.hand_on_stop(self.settings.claim)
         except Fenced as error:
             self.die(f"Fenced: {error}")
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import Ended, EndedHow
-from airflow_provider_offsets.core.recovery import RecoveryPolicy
-from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
+from airflow_provider_offsets.core.epoch import Ended, EndedHow, StopRequest
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
+from airflow_provider_offsets.errors import DriverDied, RecoveryGivenUp, WorldChanged
 from airflow_provider_offsets.operations import recovering
-from airflow_provider_offsets.operations.recovering import DeathWatch, begin_recovery, find_death, recovery_of
+from airflow_provider_offsets.operations.recovering import DeathWatch, begin_recovery, find_death
+from airflow_provider_offsets.stores.control import Control
 from tests.unit.operations import steps
 from tests.unit.operations.lab import ELSEWHERE, Lab
 
@@ -77,7 +78,7 @@ class TestDeath:
     def test_a_death_has_to_last(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = SimpleNamespace(now=0.0)
         monkeypatch.setattr(recovering, "time", SimpleNamespace(monotonic=lambda: clock.now))
-        watch = DeathWatch(30)
+        watch = DeathWatch(30, 0)
         steps.start(lab, operation="first")
         lab.driver.die()
         assert watch.look(lab.control) is None
@@ -91,6 +92,101 @@ class TestDeath:
         found = watch.look(lab.control)
         assert found is not None
         assert found.epoch == 2
+
+    def test_one_that_died_at_its_start_is_left_for_a_while_to_who_starts_it(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A container took driver and task with it: Airflow tries the task again once it has missed its heartbeats."""
+        monkeypatch.setattr(recovering, "time", lab.clock)
+        watch = DeathWatch(30, 180)
+        die_at_start(lab, "maintenance")
+        since = lab.clock.now
+
+        assert watch.look(lab.control) is None
+        lab.clock.now = since + 179
+        assert watch.look(lab.control) is None, "the submit may be tried again"
+        lab.clock.now = since + 180
+        found = watch.look(lab.control)
+        assert found is not None
+        assert found.at_start
+
+    def test_a_recovery_whose_job_died_at_its_start_has_had_its_tries(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(recovering, "time", lab.clock)
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        die_at_start(lab, recovery_of(1))
+
+        death = DeathWatch(0, 180).look(lab.control)
+
+        assert death is not None
+        assert (death.epoch, death.at_start) == (2, False)
+
+
+def die_at_start(lab: Lab, operation: str) -> None:
+    """Let a driver claim its epoch and be gone before its first batch."""
+    applied = steps.apply(lab, operation=operation)
+
+    def claim_and_die() -> None:
+        lab.driver.tick()
+        lab.driver.die()
+
+    lab.clock.on_tick = claim_and_die
+    with pytest.raises(DriverDied):
+        steps.submit(lab, applied, operation)
+
+
+class TestStopInTheMiddle:
+    """A person stops a job that died, while its recovery is under way."""
+
+    def test_before_it_has_begun(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        steps.stop(lab, operation="maintenance")
+
+        with pytest.raises(WorldChanged, match="'maintenance' has asked epoch 1 of 'delay_alerts' to stop"):
+            recover(lab, 1, "run-1")
+
+    def test_before_its_driver_has_claimed(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.feed(10)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        recover(lab, 1, "run-1")
+        applied = steps.apply(lab, operation=recovery_of(1))
+        assert steps.stop(lab, operation="maintenance").how == "already died"
+
+        with pytest.raises(DriverDied, match="epoch 2 stopped"):
+            steps.submit(lab, applied, recovery_of(1))
+
+        request = lab.control.stop_request(2)
+        assert request is not None
+        assert request.operation == "maintenance"
+        started = steps.start(lab, operation="maintenance")
+        assert (started.epoch, started.start) == (3, lab.at(100, 100))
+
+    def test_after_its_driver_has_claimed(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The claim came after the look for the newest epoch, and before the request."""
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        recover(lab, 1, "run-1")
+        applied = steps.apply(lab, operation=recovery_of(1))
+        request_stop = Control.request_stop
+
+        def request_late(control: Control, number: int, request: StopRequest) -> StopRequest:
+            monkeypatch.setattr(Control, "request_stop", request_stop)
+            steps.submit(lab, applied, recovery_of(1))
+            return request_stop(control, number, request)
+
+        monkeypatch.setattr(Control, "request_stop", request_late)
+
+        stopped = steps.stop(lab, operation="maintenance")
+
+        assert (stopped.epoch, stopped.how) == (2, "stopped")
 
 
 class TestTries:

@@ -14,10 +14,11 @@ from airflow_provider_offsets.core.audit import DiscontinuityKind
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
+from airflow_provider_offsets.core.recovery import recovery_of
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.recovering import as_it_ran, find_death, recovery_of
+from airflow_provider_offsets.operations.recovering import as_it_ran, find_death
 from airflow_provider_offsets.operations.rolling_back import Launcher, Output, Rollback, roll_back, why_no_way_back
 from airflow_provider_offsets.operations.submitting import submit_job
 from tests.unit.operations import steps

@@ -46,9 +46,9 @@ class Lab:
     def log(self, name: str = "checkpoint") -> BatchLog:
         return BatchLog(self.checkpoint(name), at(0, 0))
 
-    def hold(self, number: int = 1, name: str = "checkpoint", **settings: Any) -> HeldEpoch:
+    def hold(self, number: int = 1, name: str = "checkpoint", operation: str = "op", **settings: Any) -> HeldEpoch:
         """Give a driver's hold on an epoch that it is to claim."""
-        claim = Claim(number, f"op-{number}", f"op-{number}@1", self.checkpoint(name).location, at(0, 0), IDENTITY)
+        claim = Claim(number, operation, f"op-{number}@1", self.checkpoint(name).location, at(0, 0), IDENTITY)
         quick = {"poll_interval_s": 0.001, "heartbeat_interval_s": 0.0, "store_patience_s": 0.0, **settings}
         made = Settings("alerts", STREAM, Subscription.SUBSCRIBE, claim, Secrets("memory://"), **quick)
         return HeldEpoch(made, self.store, lambda each: BatchLog(open_checkpoint(each.checkpoint), each.start))

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import BegunBatch, Ended, EndedHow, StopRequest
+from airflow_provider_offsets.core.recovery import recovery_of
 from airflow_provider_offsets.errors import BatchConflict, Fenced
 from airflow_provider_offsets.runtime.foreach_batch import ForeachBatchQuery, ProcessBatch
 from airflow_provider_offsets.stores.checkpoint import read_state, seed
@@ -143,6 +144,19 @@ def test_no_batch_begins_once_the_word_is_lost(lab: Lab) -> None:
     ForeachBatchQuery(epoch, lambda frame, batch_id: ran.append(batch_id)).run(Spark(lab, 0))
 
     assert (ran, lab.recorded, epoch.ending) == ([], [], EndedHow.FENCED)
+
+
+@pytest.mark.parametrize(("operation", "runs"), [(recovery_of(1), False), ("maintenance", True)])
+def test_a_recovered_job_runs_no_batch_if_somebody_has_stopped_it_since(operation: str, runs: bool, lab: Lab) -> None:
+    """A maintenance that comes while the recovery is under way wants the job at rest; its own start does not."""
+    lab.hold().claim()
+    lab.control.request_stop(1, StopRequest("maintenance", "upgrade", 0))
+    lab.control.end(1, Ended(EndedHow.DIED, 0))
+    epoch = lab.hold(2, operation=operation)
+
+    epoch.claim()
+
+    assert (epoch.asked_to_end() is None) is runs
 
 
 def test_a_batch_that_the_history_has_is_not_run_again(lab: Lab) -> None:

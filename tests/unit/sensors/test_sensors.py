@@ -27,6 +27,7 @@ from airflow_provider_offsets.triggers.streaming_job import JobDiedTrigger, JobS
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab, install
+from tests.unit.operations.test_recovering import die_at_start
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ class TestJobDied:
 
         trigger = deferred.value.trigger
         assert isinstance(trigger, JobDiedTrigger)
-        assert (trigger.confirm_s, trigger.timeout_s) == (7, 365 * 24 * 3600)
+        assert (trigger.confirm_s, trigger.start_timeout_s, trigger.timeout_s) == (7, 20, 365 * 24 * 3600)
 
     def test_it_gives_what_died(self, lab: Lab) -> None:
         lab.more["recovery"] = RecoveryPolicy(confirm_s=0)
@@ -113,6 +114,12 @@ class TestJobDied:
         found = JobDiedSensor(task_id="wait", pipeline=lab.pipeline).execute_complete({}, {"status": "silent"})
 
         assert (found["epoch"], found["how"]) == (1, "died")
+
+    def test_one_that_died_at_its_start_is_left_to_who_starts_it(self, lab: Lab) -> None:
+        die_at_start(lab, "maintenance")
+
+        with pytest.raises(TaskDeferred):
+            JobDiedSensor(task_id="wait", pipeline=lab.pipeline).execute_complete({}, {"status": "silent"})
 
     def test_silence_alone_is_no_death(self, lab: Lab) -> None:
         steps.start(lab)
