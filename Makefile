@@ -9,7 +9,7 @@ STORE ?= sqlite
 PYTEST_ARGS ?=
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
-.PHONY: compose-base compose-password compose-test
+.PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ wheel: venv  ## build the wheel and the source archive into dist
 
 compose-base:  ## make debian:bookworm-slim by debootstrap, as root, where it cannot be pulled
 	@$(PYTHON3) -m containers base
+
+compose-up:  ## look whether the ports of .env are free, and run docker compose up -d
+	@$(PYTHON3) -m containers up
 
 compose-password:  ## write .env for docker compose, and print the admin's password once
 	@$(PYTHON3) -m containers password

@@ -1,10 +1,12 @@
 """The command line: ``python3 -m containers password``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from containers import base, checks, settings
+from containers import base, checks, compose, settings
 from stack.problem import Problem
 from stack.report import say
 
@@ -36,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
         "password", help="write .env with secrets of its own, and print the admin's password"
     )
     password.set_defaults(run=_password)
+    up = commands.add_parser("up", help="look whether the ports of .env are free, and run docker compose up -d")
+    up.set_defaults(run=_up)
     test = commands.add_parser("test", help="bring all up from nothing, try it, and remove it (.venv/bin/python)")
     test.add_argument("--keep-images", action="store_true", help="leave the images, for another time")
     test.set_defaults(run=_test)
@@ -55,6 +59,13 @@ def _password(arguments: argparse.Namespace) -> int:
     say("compose", f"wrote {settings.ENV.name}; Airflow's user is admin, its password: {password}")
     checks.require_ports(settings.read())
     return 0
+
+
+def _up(arguments: argparse.Namespace) -> NoReturn:
+    argv = [*compose.program(), "-f", str(compose.FILE), "up", "-d"]
+    if not compose.is_up():
+        checks.require_ports(settings.read())
+    os.execvp(argv[0], argv)  # noqa: S606 - what it says is for whoever typed this
 
 
 def _test(arguments: argparse.Namespace) -> int:

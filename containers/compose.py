@@ -13,6 +13,7 @@ from stack.problem import Problem
 from stack.process import last_lines
 from stack.report import Ticker
 
+FILE = ROOT / "docker-compose.yml"
 KEEP_OUT = ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME")
 
 
@@ -40,7 +41,7 @@ class Project:
 
     def __init__(self, name: str, env: Path) -> None:
         self.name = name
-        self._argv = [*program(), "-p", name, "--env-file", str(env), "-f", str(ROOT / "docker-compose.yml")]
+        self._argv = [*program(), "-p", name, "--env-file", str(env), "-f", str(FILE)]
         named = {*parse(env.read_text(encoding="utf-8")), *KEEP_OUT}
         self._env = {key: value for key, value in os.environ.items() if key not in named}
 
@@ -122,6 +123,11 @@ def docker(*arguments: str) -> str:
             f"docker {arguments[0]} ended with {ended.returncode}", do="read this", detail=ended.stderr.strip()
         )
     return ended.stdout
+
+
+def is_up() -> bool:
+    """Say whether containers of this checkout run: then they have its ports."""
+    return bool(docker("ps", "-q", "--filter", f"label=com.docker.compose.project.working_dir={ROOT}").strip())
 
 
 def images() -> set[str]:

@@ -1,4 +1,4 @@
-"""``make compose-test``: the containers from nothing, two maintenances with everything killed once, and the check.
+"""``make compose-test``: the containers from nothing, maintenances with everything killed once, and the check.
 
 It has a project, settings, ports and volumes of its own, so that it touches no installation, and removes all of it.
 """
@@ -64,6 +64,19 @@ BLOWS = (
 DEADLY = ("kafka", "hbase", "scheduler")
 """Killed once more after that, while the job runs: it may die of it, or with it, and then has to be recovered."""
 
+NEWEST_OPERATION = """
+import os, sys, time
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
+pipeline, wanted = sys.argv[1:]
+control = Control(open_store(os.environ["OFFSETS_STORE_URL"]), pipeline)
+deadline = time.monotonic() + 120
+while (newest := control.newest_epoch().claim.operation) != wanted and wanted and time.monotonic() < deadline:
+    time.sleep(0.05)
+print(newest)
+"""
+"""Prints the operation that has claimed the newest epoch. The one that is wanted, if any, is waited for."""
+
 
 @dataclass
 class Result:
@@ -105,6 +118,8 @@ class Trial:
         )
         self._wait_for_records(self._processed() + FIRST_RECORDS)
         self._second_maintenance()
+        self._kill_driver_in_submit("maintenance 3")
+        self._kill_scheduler_in_submit("maintenance 4")
         self._kill_under_the_job("driver", self._kill_driver)
         for service in DEADLY:
             self._kill_under_the_job(service, lambda service=service: self._here.kill_and_start(service))
@@ -252,6 +267,48 @@ class Trial:
         killed = [service for blow in BLOWS for service in blow.services]
         self._result.add(f"killed once in maintenance 2: {', '.join(killed)}", "it succeeded")
 
+    def _kill_driver_in_submit(self, name: str) -> None:
+        """The driver alone. A job that dies at its start is rolled back, as its pipeline says, and the run fails."""
+        with suppress(DemoFailed):
+            self._kill_in_submit(name, self._kill_driver)
+        newest, state = self._newest_operation(), self._airflow.state(self._runs.ids[name])
+        if state != "failed" or newest != f"{self._operation(name)}#rollback":
+            raise DemoFailed(f"{name} is {state}, and the job was started by {newest}: expected a rollback")
+        self._say(f"{name}: it failed, and its rollback has started the job")
+        self._result.add(f"killed driver in `submit` of {name}", "it was rolled back, and has failed")
+
+    def _kill_scheduler_in_submit(self, name: str) -> None:
+        """The scheduler's container, and with it the new driver and the task that waits for it."""
+        begin = time.monotonic()
+        self._kill_in_submit(name, lambda: self._here.kill_and_start("scheduler"))
+        if (newest := self._newest_operation()) != self._operation(name):
+            raise DemoFailed(f"the job was started by {newest}: expected {name} to be tried again by Airflow")
+        self._result.add(
+            f"killed scheduler, and the driver with it, in `submit` of {name}",
+            f"tried again by Airflow, it succeeded after {time.monotonic() - begin:.0f} s",
+        )
+
+    def _kill_in_submit(self, name: str, kill: Callable[[], None]) -> None:
+        """Run a maintenance, and kill something once its driver has claimed an epoch, before its first batch."""
+        self._wait_for_records(self._processed() + 1)
+        left = [kill]
+
+        def watch(run_id: str, tasks: Tasks) -> None:
+            if left and tasks["submit"]["state"] == "running":
+                self._newest_operation(self._operation(name))
+                left.pop()()
+                self._say("killed it right after the claim")
+
+        self._runs.trigger(name, {}, limit_s=LIMIT_S, watch=watch)
+        if left:
+            raise DemoFailed(f"{name} ended before anything could be killed in submit")
+
+    def _operation(self, name: str) -> str:
+        return f"{DAG_ID}/{self._runs.ids[name]}"
+
+    def _newest_operation(self, wanted: str = "") -> str:
+        return self._here.exec("scheduler", "python", "-c", NEWEST_OPERATION, PIPELINE, wanted).strip()
+
     def _kill_driver(self) -> None:
         self._here.exec("scheduler", "pkill", "-KILL", "-f", "org.apache.spark.deploy.SparkSubmit")
 
@@ -305,11 +362,11 @@ class Trial:
         total = sum(map(len, there.values()))
         wait_for("every record to be processed", lambda: self._processed() >= total, limit_s=LIMIT_S, every_s=5)
         final = Runs(self._airflow, self._progress, lambda: None)
-        final.trigger("maintenance 3", {}, limit_s=LIMIT_S)
+        final.trigger("the last maintenance", {}, limit_s=LIMIT_S)
         ids = [(self._airflow, run_id) for run_id in (*self._runs.ids.values(), *final.ids.values())]
         ids += [(self._recovery, run_id) for run_id in self._recovery.finished_runs()]
         announced = list(_announced(ids))
-        audit = self._airflow.result(final.ids["maintenance 3"], "audit")
+        audit = self._airflow.result(final.ids["the last maintenance"], "audit")
         output = FOLDER / "output.db"
         self._copy_output(output)
         found = check.judge(there, check.read_evidence(output), announced, _cut_off(audit["discontinuities"]))

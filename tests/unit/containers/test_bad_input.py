@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from containers import checks, enter, settings
+from containers import checks, compose, enter, settings
+from containers.__main__ import main
 from stack.problem import Problem
 
+PORTS_BUT_ONE = "AIRFLOW_PORT=28997\nHBASE_THRIFT_PORT=28998\nSPARK_UI_PORT=28999\n"
 WHOLE = {name: "x" for name in settings.MADE_UP}
 
 
@@ -80,6 +82,31 @@ class TestPorts:
                 checks.require_ports({"KAFKA_PORT": str(number)}, ["KAFKA_PORT"])
 
         checks.require_ports({"KAFKA_PORT": str(number)}, ["KAFKA_PORT"])
+
+    @pytest.mark.parametrize("is_up", [False, True])
+    def test_it_is_told_before_anything_is_brought_up(
+        self, is_up: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Containers that run hold their ports themselves, and are brought up to date."""
+        ran: list[list[str]] = []
+        monkeypatch.setattr(compose, "program", lambda: ["docker-compose"])
+        monkeypatch.setattr(compose, "is_up", lambda: is_up)
+        monkeypatch.setattr(os, "execvp", lambda program, argv: ran.append(argv) or sys.exit(0))
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            number = taken.getsockname()[1]
+            monkeypatch.setattr(settings, "read", lambda: settings.parse(f"{PORTS_BUT_ONE}KAFKA_PORT={number}\n"))
+
+            if is_up:
+                with pytest.raises(SystemExit):
+                    main(["up"])
+            else:
+                assert main(["up"]) == 1
+
+        told = f"compose  port {number} of 127.0.0.1 is taken · set KAFKA_PORT in .env to another one"
+        assert (told in capsys.readouterr().out) is not is_up
+        assert ran == ([["docker-compose", "-f", str(compose.FILE), "up", "-d"]] if is_up else [])
 
     def test_one_for_two(self) -> None:
         same = {"KAFKA_PORT": "28999", "AIRFLOW_PORT": "28999"}
