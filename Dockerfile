@@ -3,6 +3,7 @@
 # No syntax of BuildKit is used: Debian's docker.io with docker-compose 1.29 builds this too.
 
 FROM debian:bookworm-slim AS base
+LABEL project=airflow-provider-offsets
 ARG DEBIAN_FRONTEND=noninteractive
 # The folder is missing in the slim image, and Java's package wants to write into it.
 RUN mkdir -p /usr/share/man/man1 \

@@ -131,8 +131,10 @@ def is_up() -> bool:
 
 
 def images() -> set[str]:
-    """Give the names of all images with their tags."""
-    return set(docker("images", "--format", "{{.Repository}}:{{.Tag}}").split())
+    """Give the names of all images with their tags, and the ids of those that a build of ours has left without one."""
+    stages = docker("images", "-q", "--filter", "dangling=true", "--filter", "label=project=airflow-provider-offsets")
+    named = docker("images", "--filter", "dangling=false", "--format", "{{.Repository}}:{{.Tag}}")
+    return {*named.split(), *stages.split()}
 
 
 def unwell(health: Mapping[str, str], services: Sequence[str]) -> list[str]:

@@ -36,6 +36,7 @@ SERVICES = (
     "triggerer",
 )
 IMAGES = ("kafka", "hbase", "postgres", "spark", "airflow")
+OURS = (base.IMAGE, *(f"offsets-{one}:latest" for one in IMAGES))
 MEMORY_GIB = 6.0
 """What is used at most; the limits allow a little more."""
 RECOVERY = f"recovery__{PIPELINE}"
@@ -132,9 +133,8 @@ class Trial:
         self._project.run("--profile", "feed", "down", "--volumes", "--timeout", "5", log="compose-down", doing="down")
         (FOLDER / "env").unlink(missing_ok=True)
         if not keep_images:
-            made = sorted(images() - self._before - {"<none>:<none>"})
-            ours = [name for name in made if name.partition(":")[0] in {f"offsets-{one}" for one in IMAGES}]
-            ours += [base.IMAGE] if base.IMAGE in made else []
+            made = images() - self._before
+            ours = [each for each in sorted(made) if each in OURS or ":" not in each]
             if ours:
                 docker("rmi", *ours)
         self._say("took all down, and removed what this test made")

@@ -89,7 +89,7 @@ def make_replay_plan(
         read_committed=world.pipeline.read_committed,
         notes=tuple(_times_of_topics(world, interval, policy, start, live)),
     )
-    world.control.record_step(world.operation, REPLAY_PLAN, plan)
+    world.control.record_replay_plan(world.operation, plan)
     return plan
 
 

@@ -13,6 +13,7 @@ once and never changed: whoever creates one has decided; a snapshot may be remov
 | ``moved/<n>`` | an operation | before epoch n, the position of an untouched job was moved in its own store |
 | ``operation/<id>`` | the tasks of one operation | its steps and their results |
 | ``snapshot/<id>`` | a task, once | a named observation, or that it was removed |
+| ``replay-run/<operation>`` | the task that plans a replay | the run id of its newest plan |
 | ``replaying/<run>/<shard>/<try>`` | the driver that claims that try, once | who replays a shard |
 | ``replay-ended/<run>/<shard>/<try>`` | that driver, or who ended it or saw it gone, once | how the try ended |
 | ``replay-progress/<run>/<shard>/<try>`` | that driver | alive, and how far |
@@ -277,6 +278,11 @@ class Control:
         """Give what an operation is to replay, in its newest attempt; None if it planned nothing."""
         return self.step(operation_id, REPLAY_PLAN, ReplayPlan)
 
+    def record_replay_plan(self, operation_id: str, plan: ReplayPlan) -> None:
+        """Record what an open operation is to replay. Drivers of an earlier plan have no word from here on."""
+        self._put(f"replay-run/{operation_id}", plan.run_id)
+        self.record_step(operation_id, REPLAY_PLAN, plan)
+
     def claim_shard(self, claim: ShardClaim, holder: ProcessIdentity, *, at_ms: int) -> ShardTry:
         """Claim a try of a shard for ``holder`` and give its record. Claiming again gives the same.
 
@@ -313,7 +319,7 @@ class Control:
             operation was planned anew under another run id.
         """
         run_id, shard, number = claim.run_id, claim.shard.number, claim.number
-        plan = self.replay_plan(claim.operation)
+        planned = self._get(str, f"replay-run/{claim.operation}")
         by = ""
         if (ended := self.shard_ended(claim)) is not None:
             by = f"it was ended: {ended}"
@@ -321,8 +327,8 @@ class Control:
             by = f"try {number + 1} was claimed"
         elif self.replayed(run_id, shard) is not None:
             by = "the shard is replayed already"
-        elif plan is not None and plan.run_id != run_id:
-            by = f"the operation was planned anew, as {plan.run_id!r}"
+        elif planned not in (None, run_id):
+            by = f"the operation was planned anew, as {planned!r}"
         if by:
             raise Fenced(
                 seen=f"try {number} of shard {shard} of {run_id!r} no longer has the word: {by}",

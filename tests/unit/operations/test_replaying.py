@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import EndedHow, Operation, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
-from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import Replayed, Shard
+from airflow_provider_offsets.core.position import OffsetRange, Position
+from airflow_provider_offsets.core.replay import Interval, Replayed, ReplayPlan, Shard
 from airflow_provider_offsets.core.replaying import ShardEnded, progress_text, replay_batch_id
 from airflow_provider_offsets.errors import Fenced, InputRefused, ShardFailed
 from airflow_provider_offsets.jobs.detached import Launch
@@ -216,6 +216,22 @@ def test_a_new_attempt_ends_the_drivers_of_the_one_before(lab: Lab) -> None:
     with pytest.raises(Fenced, match="superseded by"):
         old.record()
     assert lab.control.replayed(RUN_1, 0) is None
+
+
+def test_a_driver_records_nothing_once_its_operation_was_planned_anew(lab: Lab) -> None:
+    def plan_anew(driver: Driver) -> None:
+        nowhere, day = Position(), Interval(0, 86_400_000)
+        plan = ReplayPlan("alerts", OPERATION, RUN_2, 2, "key", day, nowhere, nowhere, (), "job.py", "version")
+        lab.control.record_replay_plan(OPERATION, plan)
+
+    lab.next_steps = lambda: [Driver.claim, Driver.write, plan_anew, Driver.record]
+
+    with pytest.raises(ShardFailed):
+        lab.task(RUN_1).run()
+
+    assert lab.control.replayed(RUN_1, 0) is None
+    with pytest.raises(Fenced, match="planned anew"):
+        lab.task(RUN_1).run()
 
 
 def test_a_driver_on_another_host_is_not_taken_for_dead(lab: Lab) -> None:
