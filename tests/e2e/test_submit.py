@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_offsets.core.recovery import recovery_of
 from airflow_provider_offsets.jobs.detached import Launch
+from airflow_provider_offsets.jobs.process import signal_group
+from airflow_provider_offsets.operations.recovering import find_death
 from airflow_provider_offsets.operations.submitting import LAUNCHED
 from airflow_provider_offsets.operators import StopStreamingJobOperator, SubmitStreamingJobOperator
 from tests.e2e.lab import Lab, wait_for
@@ -64,6 +71,37 @@ def test_killed_tasks_leave_no_twin(lab: Lab) -> None:
     lab.wait_until_idle()
     assert len(lab.processes("python")) == 1
     assert len(list(lab.control.epochs())) == 2
+    assert lab.lost == set()
+    assert lab.read_again == 0
+    assert lab.audit()["unexplained"] == 0
+
+
+def test_a_maintenance_that_comes_in_the_middle_of_a_recovery_has_the_word(lab: Lab) -> None:
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+    lab.wait_until_read()
+    signal_group(lab.epoch.holder, signal.SIGKILL)
+    lab.wait_until_gone()
+    assert find_death(lab.control, at_ms=1) is not None
+    lab.produce(20, 0, 1, 2)
+    recovery, maintenance = recovery_of(1), lab.operation()
+    lab.plan(recovery)
+    lab.apply(recovery)
+
+    with ThreadPoolExecutor() as pool:
+        submit = pool.submit(lab.submit, recovery)
+        wait_for(lambda: lab.processes("java"), "the recovered driver to start")
+        lab.plan(maintenance)
+        assert lab.stop(maintenance)["how"] == "already died", "its epoch is not claimed yet"
+        with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 stopped"):
+            submit.result()
+
+    assert lab.evidence_of(2) == set(), "it ended before its first batch"
+    lab.plan(maintenance)
+    lab.apply(maintenance)
+    assert lab.submit(maintenance)["epoch"] == 3
+    lab.wait_until_read()
+    lab.wait_until_idle()
     assert lab.lost == set()
     assert lab.read_again == 0
     assert lab.audit()["unexplained"] == 0
