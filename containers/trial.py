@@ -3,8 +3,9 @@
 It has a project, settings, ports and volumes of its own, so that it touches no installation, and removes all of it.
 """
 
+import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,15 @@ print(newest)
 """
 """Prints the operation that has claimed the newest epoch. The one that is wanted, if any, is waited for."""
 
+ANNOUNCED = """
+import json, os, sys
+from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
+epochs = Control(open_store(os.environ["OFFSETS_STORE_URL"]), sys.argv[1]).epochs()
+print(json.dumps([[a.topic, a.partition, a.start, a.replay, e.number] for e in epochs for a in e.claim.announced]))
+"""
+"""Prints what the plan of each epoch has announced, whoever made it: a maintenance, a recovery, a rollback."""
+
 
 @dataclass
 class Result:
@@ -119,8 +129,9 @@ class Trial:
         )
         self._wait_for_records(self._processed() + FIRST_RECORDS)
         self._second_maintenance()
-        self._kill_driver_in_submit("maintenance 3")
-        self._kill_scheduler_in_submit("maintenance 4")
+        self._kill_driver_in("submit", "maintenance 3")
+        self._kill_driver_in("watch", "maintenance 4")
+        self._kill_scheduler_in_submit("maintenance 5")
         self._kill_under_the_job("driver", self._kill_driver)
         for service in DEADLY:
             self._kill_under_the_job(service, lambda service=service: self._here.kill_and_start(service))
@@ -199,8 +210,7 @@ class Trial:
         self._bootstrap = f"{checks.HOST}:{self._settings['KAFKA_PORT']}"
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 2})
         self._airflow = Airflow(url, DAG_ID, self._password)
-        self._recovery = Airflow(url, RECOVERY, self._password)
-        for dag in (self._airflow, self._recovery):
+        for dag in (self._airflow, Airflow(url, RECOVERY, self._password)):
             wait_for(f"DAG {dag.dag_id} in Airflow", dag.is_known, limit_s=LIMIT_S)
             dag.unpause()
         self._here.run("--profile", "feed", "up", "-d", "--no-deps", "feed", log="compose-up", doing="up feed")
@@ -267,20 +277,20 @@ class Trial:
         killed = [service for blow in BLOWS for service in blow.services]
         self._result.add(f"killed once in maintenance 2: {', '.join(killed)}", "it succeeded")
 
-    def _kill_driver_in_submit(self, name: str) -> None:
-        """The driver alone. A job that dies at its start is rolled back, as its pipeline says, and the run fails."""
+    def _kill_driver_in(self, task: str, name: str) -> None:
+        """The driver alone. A job that dies so early is rolled back, as its pipeline says, and the run fails."""
         with suppress(DemoFailed):
-            self._kill_in_submit(name, self._kill_driver)
+            self._kill_in(task, name, self._kill_driver)
         newest, state = self._newest_operation(), self._airflow.state(self._runs.ids[name])
         if state != "failed" or newest != f"{self._operation(name)}#rollback":
             raise DemoFailed(f"{name} is {state}, and the job was started by {newest}: expected a rollback")
         self._say(f"{name}: it failed, and its rollback has started the job")
-        self._result.add(f"killed driver in `submit` of {name}", "it was rolled back, and has failed")
+        self._result.add(f"killed driver in `{task}` of {name}", "it was rolled back, and has failed")
 
     def _kill_scheduler_in_submit(self, name: str) -> None:
         """The scheduler's container, and with it the new driver and the task that waits for it."""
         begin = time.monotonic()
-        self._kill_in_submit(name, lambda: self._here.kill_and_start("scheduler"))
+        self._kill_in("submit", name, lambda: self._here.kill_and_start("scheduler"))
         if (newest := self._newest_operation()) != self._operation(name):
             raise DemoFailed(f"the job was started by {newest}: expected {name} to be tried again by Airflow")
         self._result.add(
@@ -288,26 +298,30 @@ class Trial:
             f"tried again by Airflow, it succeeded after {time.monotonic() - begin:.0f} s",
         )
 
-    def _kill_in_submit(self, name: str, kill: Callable[[], None]) -> None:
-        """Run a maintenance, and kill something once its driver has claimed an epoch, before its first batch."""
+    def _kill_in(self, task: str, name: str, kill: Callable[[], None]) -> None:
+        """Run a maintenance, and kill something once a task runs and the new driver has claimed its epoch."""
         self._wait_for_records(self._processed() + 1)
         left = [kill]
 
         def watch(run_id: str, tasks: Tasks) -> None:
-            if left and tasks["submit"]["state"] == "running":
+            if left and tasks[task]["state"] == "running":
                 self._newest_operation(self._operation(name))
                 left.pop()()
-                self._say("killed it right after the claim")
+                self._say(f"killed it in {task}")
 
         self._runs.trigger(name, {}, limit_s=LIMIT_S, watch=watch)
         if left:
-            raise DemoFailed(f"{name} ended before anything could be killed in submit")
+            raise DemoFailed(f"{name} ended before anything could be killed in {task}")
 
     def _operation(self, name: str) -> str:
         return f"{DAG_ID}/{self._runs.ids[name]}"
 
     def _newest_operation(self, wanted: str = "") -> str:
-        return self._here.exec("scheduler", "python", "-c", NEWEST_OPERATION, PIPELINE, wanted).strip()
+        return self._look(NEWEST_OPERATION, wanted)
+
+    def _look(self, program: str, *arguments: str) -> str:
+        """Look into the store, from where the job runs."""
+        return self._here.exec("scheduler", "python", "-c", program, PIPELINE, *arguments).strip()
 
     def _kill_driver(self) -> None:
         self._here.exec("scheduler", "pkill", "-KILL", "-f", "org.apache.spark.deploy.SparkSubmit")
@@ -363,9 +377,11 @@ class Trial:
         wait_for("every record to be processed", lambda: self._processed() >= total, limit_s=LIMIT_S, every_s=5)
         final = Runs(self._airflow, self._progress, lambda: None)
         final.trigger("the last maintenance", {}, limit_s=LIMIT_S)
-        ids = [(self._airflow, run_id) for run_id in (*self._runs.ids.values(), *final.ids.values())]
-        ids += [(self._recovery, run_id) for run_id in self._recovery.finished_runs()]
-        announced = list(_announced(ids))
+        announced = [
+            check.Announcement((topic, partition), start, replay, epoch)
+            for topic, partition, start, replay, epoch in json.loads(self._look(ANNOUNCED))
+            if replay
+        ]
         audit = self._airflow.result(final.ids["the last maintenance"], "audit")
         output = FOLDER / "output.db"
         self._copy_output(output)
@@ -398,14 +414,6 @@ class Trial:
         with suppress(FileNotFoundError):
             target.unlink()
         docker("cp", f"{self._here.container('scheduler')}:/tmp/output.db", str(target))
-
-
-def _announced(runs: Iterable[tuple[Airflow, str]]) -> Iterable[check.Announcement]:
-    """Give what the plans of runs announced, for those that started a job."""
-    for airflow, run_id in runs:
-        plan, submitted = (airflow.result(run_id, task) for task in ("replan", "submit"))
-        if plan is not None and submitted is not None:
-            yield from check.announcements(plan, int(submitted["epoch"]))
 
 
 def _cut_off(discontinuities: Sequence[dict[str, object]]) -> list[check.CutOff]:

@@ -74,10 +74,6 @@ class Airflow:
         query = "&".join(f"state={state}" for state in UNFINISHED)
         return [run["dag_run_id"] for run in self._json("GET", f"{self._runs}?{query}")["dag_runs"]]
 
-    def finished_runs(self) -> list[str]:
-        """Give the ids of runs that succeeded."""
-        return [run["dag_run_id"] for run in self._json("GET", f"{self._runs}?state=success&limit=100")["dag_runs"]]
-
     def runs(self) -> list[dict[str, Any]]:
         """Give the newest hundred runs, as the API has them: dag_run_id, run_type, state, queued_at."""
         return list(self._json("GET", f"{self._runs}?limit=100&order_by=-run_after")["dag_runs"])
