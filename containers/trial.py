@@ -299,13 +299,14 @@ class Trial:
         )
 
     def _kill_in(self, task: str, name: str, kill: Callable[[], None]) -> None:
-        """Run a maintenance, and kill something once a task runs and the new driver has claimed its epoch."""
+        """Run a maintenance, and kill something once a task runs; in submit once the new driver has its epoch."""
         self._wait_for_records(self._processed() + 1)
         left = [kill]
 
         def watch(run_id: str, tasks: Tasks) -> None:
             if left and tasks[task]["state"] == "running":
-                self._newest_operation(self._operation(name))
+                if task == "submit":
+                    self._newest_operation(self._operation(name))
                 left.pop()()
                 self._say(f"killed it in {task}")
 
