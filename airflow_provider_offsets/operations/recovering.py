@@ -51,7 +51,7 @@ def find_death(control: Control, *, at_ms: int) -> Death | None:
 
 
 def _has_started(control: Control, epoch: Epoch) -> bool:
-    """A recovery is not tried again once its submit has failed: the next one has its turn."""
+    """Say whether who started an epoch has seen it run, or does not try again: after a recovery the next one does."""
     started = control.step(epoch.claim.operation, STARTED, Started)
     return is_recovery(epoch.claim.operation) or (started is not None and started.epoch == epoch.number)
 
