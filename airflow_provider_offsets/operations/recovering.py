@@ -11,7 +11,7 @@ from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
 from airflow_provider_offsets.operations.keeping import keep_version, restored_job
 from airflow_provider_offsets.operations.rolling_back import ROLLBACK
 from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
-from airflow_provider_offsets.operations.submitting import STARTED, Started
+from airflow_provider_offsets.operations.submitting import STARTED, SUBMIT_FAILED, Started
 from airflow_provider_offsets.operations.watching import JobLook, JobState, look
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
@@ -29,9 +29,8 @@ class Death:
     epoch: int
     how: str
     message: str
-    at_start: bool
-    """The operation that started it has not seen it run. Its submit may be tried again: by Airflow, once that notices
-    that the task was killed too."""
+    in_submit: bool
+    """Its submit has neither seen it run nor failed: that task was killed too, and Airflow is to try it again."""
 
 
 def find_death(control: Control, *, at_ms: int) -> Death | None:
@@ -47,13 +46,13 @@ def find_death(control: Control, *, at_ms: int) -> Death | None:
     ended = end_if_over(control, epoch, at_ms=at_ms)
     if ended is None or ended.how not in DEATHS or _is_in_other_hands(control, epoch.number):
         return None
-    return Death(epoch.number, ended.how.value, ended.message, at_start=not _has_started(control, epoch))
+    return Death(epoch.number, ended.how.value, ended.message, in_submit=_is_in_submit(control, epoch))
 
 
-def _has_started(control: Control, epoch: Epoch) -> bool:
-    """Say whether who started an epoch has seen it run, or does not try again: after a recovery the next one does."""
+def _is_in_submit(control: Control, epoch: Epoch) -> bool:
     started = control.step(epoch.claim.operation, STARTED, Started)
-    return is_recovery(epoch.claim.operation) or (started is not None and started.epoch == epoch.number)
+    failed = control.step(epoch.claim.operation, SUBMIT_FAILED, int)
+    return epoch.number not in (started and started.epoch, failed)
 
 
 def _is_in_other_hands(control: Control, epoch: int) -> bool:
@@ -67,12 +66,11 @@ class DeathWatch:
     """Looks again and again, until the same epoch was seen dead for so long.
 
     :param confirm_s: by this machine's own clock, from the first look that saw it.
-    :param start_timeout_s: as long, at least, for one that died before its operation has seen it run.
+    :param resubmit_s: the same for one that died in its submit.
     """
 
-    def __init__(self, confirm_s: float, start_timeout_s: float) -> None:
-        self._confirm_s = confirm_s
-        self._confirm_at_start_s = max(confirm_s, start_timeout_s)
+    def __init__(self, confirm_s: float, resubmit_s: float) -> None:
+        self._confirm_s, self._resubmit_s = confirm_s, resubmit_s
         self._first: tuple[Death, float] | None = None
 
     def look(self, control: Control) -> Death | None:
@@ -83,7 +81,7 @@ class DeathWatch:
             return None
         if self._first is None or self._first[0].epoch != death.epoch:
             self._first = (death, time.monotonic())
-        confirm_s = self._confirm_at_start_s if death.at_start else self._confirm_s
+        confirm_s = self._resubmit_s if death.in_submit else self._confirm_s
         return death if time.monotonic() >= self._first[1] + confirm_s else None
 
 

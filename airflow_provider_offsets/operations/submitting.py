@@ -13,7 +13,7 @@ from pathlib import Path
 from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch, YarnApplication
 from airflow_provider_offsets.core.plan import reconcile
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import DriverDied, DriverSilent, Fenced, WorldChanged
+from airflow_provider_offsets.errors import DriverDied, DriverSilent, Fenced, OffsetsError, WorldChanged
 from airflow_provider_offsets.jobs.detached import Launch, launch
 from airflow_provider_offsets.jobs.marker import remove_marker
 from airflow_provider_offsets.operations.applying import Applied
@@ -25,6 +25,8 @@ from airflow_provider_offsets.runtime.claiming import claiming_command
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
 
 LAUNCHED, STARTED = "launched", "started"
+SUBMIT_FAILED = "submit failed"
+"""The step of an operation whose submit was tried for the last time: the number of its newest epoch then, or 0."""
 POLL_S = 0.2
 
 BuildCommand = Callable[[Mapping[str, str]], Sequence[str]]
@@ -62,6 +64,23 @@ def submit_job(
     :raises DriverSilent: within ``start_timeout_s`` it neither processed a batch nor said that it is idle.
     :raises Fenced: another operation claimed the epoch.
     """
+    try:
+        return _submit(world, applied, build_command, secrets, resource_manager, say)
+    except OffsetsError as error:
+        if not error.retriable:
+            mine = world.started_epoch()
+            world.control.record_step(world.operation, SUBMIT_FAILED, 0 if mine is None else mine.number)
+        raise
+
+
+def _submit(
+    world: World,
+    applied: Applied,
+    build_command: BuildCommand,
+    secrets: Secrets,
+    resource_manager: str,
+    say: Callable[[str], None],
+) -> Started:
     for is_last_try in (False, True):
         launched = _running(world, applied) or _launch(world, applied, build_command, secrets, resource_manager)
         say(f"driver log: {launched.log}")

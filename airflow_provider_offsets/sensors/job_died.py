@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import PokeReturnValue
+from airflow.sdk import PokeReturnValue, conf
 
 from airflow_provider_offsets.operations.recovering import DeathWatch, find_death
 from airflow_provider_offsets.operations.stopping import now_ms
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 YEAR_S = 365 * 24 * 3600
+RETRY_S = 120
+"""Within this Airflow tries a task again, once it has missed its heartbeats for long enough."""
 
 
 class JobDiedSensor(PipelineSensor):
@@ -27,19 +29,23 @@ class JobDiedSensor(PipelineSensor):
 
     Dead means that its driver said that it failed, or that its process was seen to be gone from this machine. A driver
     on another machine that is silent is not dead; nor is a job that somebody asked to stop, and one whose recovery was
-    given up is no longer looked at until a person has started it. One that died before its operation has seen it run
-    is left to that operation for the ``start_timeout_s`` of the pipeline: its submit may be tried again.
+    given up is no longer looked at until a person has started it. One whose submit was killed with it is left to that
+    submit: Airflow tries it again once it has missed its heartbeats for ``task_instance_heartbeat_timeout``.
+    For this sensor it is dead two minutes later.
 
     A triggerer that does not run on the driver's machine watches the heartbeat, and wakes this task when that is
     silent: the task looks from where it runs, and waits on in the triggerer unless it sees a death.
 
-    It gives ``epoch``, ``how`` it died, its ``message``, and whether it died ``at_start``. Unless told otherwise it
+    It gives ``epoch``, ``how`` it died, its ``message``, and whether it died ``in_submit``. Unless told otherwise it
     waits for a year.
     """
 
     def __init__(self, *, timeout: float = YEAR_S, **kwargs: Any) -> None:
         super().__init__(timeout=timeout, **kwargs)
-        self._watch = DeathWatch(self.pipeline.recovery.confirm_s, self.pipeline.start_timeout_s)
+        heartbeat_timeout_s = conf.getint("scheduler", "task_instance_heartbeat_timeout")
+        self._confirm_s = self.pipeline.recovery.confirm_s
+        self._resubmit_s = max(self._confirm_s, heartbeat_timeout_s + RETRY_S)
+        self._watch = DeathWatch(self._confirm_s, self._resubmit_s)
 
     def execute(self, context: Context) -> Any:
         """Wait here, or in the triggerer."""
@@ -57,8 +63,8 @@ class JobDiedSensor(PipelineSensor):
         if death is None:
             self.log.info("No sign of life, but no death to be seen from here either: waiting on")
             self._wait_in_triggerer()
-        if death.at_start:
-            self.log.info("Epoch %d died at its start: waiting for whoever starts it to try again", death.epoch)
+        if death.in_submit:
+            self.log.info("Epoch %d died with its submit: waiting for Airflow to try that again", death.epoch)
             self._wait_in_triggerer()
         return {"status": "reached", **asdict(death)}
 
@@ -67,8 +73,8 @@ class JobDiedSensor(PipelineSensor):
             trigger=JobDiedTrigger(
                 store_conn_id=self.pipeline.store_conn_id,
                 pipeline=self.pipeline.name,
-                confirm_s=self.pipeline.recovery.confirm_s,
-                start_timeout_s=self.pipeline.start_timeout_s,
+                confirm_s=self._confirm_s,
+                resubmit_s=self._resubmit_s,
                 timeout_s=self.timeout,
             ),
             method_name="execute_complete",

@@ -144,17 +144,17 @@ class JobDiedTrigger(StoreTrigger):
     """Fires when a job was seen dead for ``confirm_s``, or was silent for as long where it cannot be seen from here.
 
     :param confirm_s: so long the same epoch has to be seen dead, by this machine's own clock.
-    :param start_timeout_s: as long, at least, if it died before its operation has seen it run.
+    :param resubmit_s: the same for one that died in its submit, which Airflow may be about to try again.
     """
 
-    def __init__(self, *, confirm_s: float, start_timeout_s: float, **kwargs: Any) -> None:
+    def __init__(self, *, confirm_s: float, resubmit_s: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.confirm_s, self.start_timeout_s = confirm_s, start_timeout_s
-        self._seen, self._silence = DeathWatch(confirm_s, start_timeout_s), SilenceWatch(confirm_s)
+        self.confirm_s, self.resubmit_s = confirm_s, resubmit_s
+        self._seen, self._silence = DeathWatch(confirm_s, resubmit_s), SilenceWatch(confirm_s)
 
     def arguments(self) -> dict[str, Any]:
         """Give the constructor's arguments as JSON values."""
-        return {**super().arguments(), "confirm_s": self.confirm_s, "start_timeout_s": self.start_timeout_s}
+        return {**super().arguments(), "confirm_s": self.confirm_s, "resubmit_s": self.resubmit_s}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
         """Give the epoch that is dead, and how it died; or that somebody has to look from elsewhere."""

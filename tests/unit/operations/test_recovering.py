@@ -14,7 +14,7 @@ from airflow_provider_offsets.operations import recovering
 from airflow_provider_offsets.operations.recovering import DeathWatch, begin_recovery, find_death
 from airflow_provider_offsets.stores.control import Control
 from tests.unit.operations import steps
-from tests.unit.operations.lab import ELSEWHERE, Lab
+from tests.unit.operations.lab import ELSEWHERE, Crash, Lab
 
 POLICY = RecoveryPolicy(tries=2, within_s=60)
 NOW_MS = 1_000_000
@@ -93,13 +93,13 @@ class TestDeath:
         assert found is not None
         assert found.epoch == 2
 
-    def test_one_that_died_at_its_start_is_left_for_a_while_to_who_starts_it(
+    def test_one_that_died_with_its_submit_is_left_to_that_for_a_while(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A container took driver and task with it: Airflow tries the task again once it has missed its heartbeats."""
         monkeypatch.setattr(recovering, "time", lab.clock)
         watch = DeathWatch(30, 180)
-        die_at_start(lab, "maintenance")
+        die_with_submit(lab, "maintenance")
         since = lab.clock.now
 
         assert watch.look(lab.control) is None
@@ -108,33 +108,49 @@ class TestDeath:
         lab.clock.now = since + 180
         found = watch.look(lab.control)
         assert found is not None
-        assert found.at_start
+        assert found.in_submit
 
-    def test_a_recovery_whose_job_died_at_its_start_has_had_its_tries(
-        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(recovering, "time", lab.clock)
-        steps.start(lab)
-        lab.driver.die()
-        find_death(lab.control, at_ms=1)
-        die_at_start(lab, recovery_of(1))
+    def test_a_submit_that_has_failed_is_not_waited_for(self, lab: Lab) -> None:
+        """No retry of Airflow's can help: the one thing that can is a recovery."""
+        applied = steps.apply(lab, operation="maintenance")
+        lab.clock.on_tick = lambda: claim_and_die(lab)
+        with pytest.raises(DriverDied):
+            steps.submit(lab, applied, "maintenance")
 
-        death = DeathWatch(0, 180).look(lab.control)
+        death = find_death(lab.control, at_ms=1)
 
         assert death is not None
-        assert (death.epoch, death.at_start) == (2, False)
+        assert not death.in_submit
+
+    def test_one_that_failed_is_another_than_the_one_that_is_tried_by_hand(self, lab: Lab) -> None:
+        applied = steps.apply(lab, operation="maintenance")
+        lab.clock.on_tick = lambda: claim_and_die(lab)
+        with pytest.raises(DriverDied):
+            steps.submit(lab, applied, "maintenance")
+        die_with_submit(lab, "maintenance")
+
+        death = find_death(lab.control, at_ms=1)
+
+        assert death is not None
+        assert (death.epoch, death.in_submit) == (2, True)
 
 
-def die_at_start(lab: Lab, operation: str) -> None:
+def claim_and_die(lab: Lab) -> None:
     """Let a driver claim its epoch and be gone before its first batch."""
+    lab.driver.tick()
+    lab.driver.die()
+
+
+def die_with_submit(lab: Lab, operation: str) -> None:
+    """Let a driver claim its epoch, and kill it together with the task that waits for it."""
     applied = steps.apply(lab, operation=operation)
 
-    def claim_and_die() -> None:
-        lab.driver.tick()
-        lab.driver.die()
+    def kill_both() -> None:
+        claim_and_die(lab)
+        raise Crash
 
-    lab.clock.on_tick = claim_and_die
-    with pytest.raises(DriverDied):
+    lab.clock.on_tick = kill_both
+    with pytest.raises(Crash):
         steps.submit(lab, applied, operation)
 
 

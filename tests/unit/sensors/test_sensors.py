@@ -27,7 +27,7 @@ from airflow_provider_offsets.triggers.streaming_job import JobDiedTrigger, JobS
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab, install
-from tests.unit.operations.test_recovering import die_at_start
+from tests.unit.operations.test_recovering import die_with_submit
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ class TestJobDied:
 
         trigger = deferred.value.trigger
         assert isinstance(trigger, JobDiedTrigger)
-        assert (trigger.confirm_s, trigger.start_timeout_s, trigger.timeout_s) == (7, 20, 365 * 24 * 3600)
+        assert (trigger.confirm_s, trigger.resubmit_s, trigger.timeout_s) == (7, 300 + 120, 365 * 24 * 3600)
 
     def test_it_gives_what_died(self, lab: Lab) -> None:
         lab.more["recovery"] = RecoveryPolicy(confirm_s=0)
@@ -115,8 +115,8 @@ class TestJobDied:
 
         assert (found["epoch"], found["how"]) == (1, "died")
 
-    def test_one_that_died_at_its_start_is_left_to_who_starts_it(self, lab: Lab) -> None:
-        die_at_start(lab, "maintenance")
+    def test_one_that_died_with_its_submit_is_left_to_airflow(self, lab: Lab) -> None:
+        die_with_submit(lab, "maintenance")
 
         with pytest.raises(TaskDeferred):
             JobDiedSensor(task_id="wait", pipeline=lab.pipeline).execute_complete({}, {"status": "silent"})

@@ -46,7 +46,7 @@ TRIGGERS: list[StoreTrigger] = [
     EpochEndedTrigger(**WHERE, epoch=3, timeout_s=10),
     JobStateTrigger(**WHERE, state="running", timeout_s=0.5),
     JobStateTrigger(**WHERE, state="dead"),
-    JobDiedTrigger(**WHERE, confirm_s=30, start_timeout_s=180),
+    JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420),
     reached(100, 100, timeout_s=10),
     runway(60, timeout_s=10),
 ]
@@ -193,7 +193,7 @@ class TestJobDied:
         steps.start(lab)
         lab.driver.die()
 
-        event = fire(JobDiedTrigger(**WHERE, confirm_s=30, start_timeout_s=20, timeout_s=60))
+        event = fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=60))
 
         assert (event["status"], event["epoch"], event["how"]) == ("reached", 1, "died")
 
@@ -209,7 +209,7 @@ class TestJobDied:
 
         lab.clock.on_tick = somebody_tries_again
 
-        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, start_timeout_s=20, timeout_s=100))["status"] == "timeout"
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=100))["status"] == "timeout"
 
     def test_a_job_that_cannot_be_seen_from_here_is_silent_after_a_while(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
@@ -224,7 +224,7 @@ class TestJobDied:
 
         lab.clock.on_tick = beats_for_a_while
 
-        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, start_timeout_s=20, timeout_s=100)) == {"status": "silent"}
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=100)) == {"status": "silent"}
         assert lab.clock.now >= 1_080, "30 s after the last beat"
         assert lab.control.ended(1) is None, "silence is no death"
 
@@ -233,7 +233,7 @@ class TestJobDied:
         monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
         lab.control.request_stop(1, StopRequest("maintenance", "upgrade", 1))
 
-        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, start_timeout_s=20, timeout_s=100))["status"] == "timeout"
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=100))["status"] == "timeout"
 
 
 class TestOffsetsReached:
