@@ -30,8 +30,8 @@ class JobDiedSensor(PipelineSensor):
     Dead means that its driver said that it failed, or that its process was seen to be gone from this machine. A driver
     on another machine that is silent is not dead; nor is a job that somebody asked to stop, and one whose recovery was
     given up is no longer looked at until a person has started it. One whose submit was killed with it is left to that
-    submit: Airflow tries it again once it has missed its heartbeats for ``task_instance_heartbeat_timeout``.
-    For this sensor it is dead two minutes later.
+    submit, which Airflow tries again once it has missed its heartbeats for ``task_instance_heartbeat_timeout``; two
+    minutes after that it counts as dead.
 
     A triggerer that does not run on the driver's machine watches the heartbeat, and wakes this task when that is
     silent: the task looks from where it runs, and waits on in the triggerer unless it sees a death.
