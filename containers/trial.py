@@ -305,8 +305,8 @@ class Trial:
 
         def watch(run_id: str, tasks: Tasks) -> None:
             if left and tasks[task]["state"] == "running":
-                if task == "submit":
-                    self._newest_operation(self._operation(name))
+                if task == "submit" and self._newest_operation(self._operation(name)) != self._operation(name):
+                    raise DemoFailed(f"the driver of {name} has not claimed its epoch")
                 left.pop()()
                 self._say(f"killed it in {task}")
 

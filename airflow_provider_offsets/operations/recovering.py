@@ -44,22 +44,23 @@ def find_death(control: Control, *, at_ms: int) -> Death | None:
     if epoch is None:
         return None
     ended = end_if_over(control, epoch, at_ms=at_ms)
-    if ended is None or ended.how not in DEATHS or _is_in_other_hands(control, epoch.number):
+    if ended is None or ended.how not in DEATHS or _is_in_other_hands(control, epoch):
         return None
     return Death(epoch.number, ended.how.value, ended.message, in_submit=_is_in_submit(control, epoch))
 
 
 def _is_in_submit(control: Control, epoch: Epoch) -> bool:
     started = control.step(epoch.claim.operation, STARTED, Started)
-    failed = control.step(epoch.claim.operation, SUBMIT_FAILED, int)
-    return epoch.number not in (started and started.epoch, failed)
+    if started is not None and started.epoch == epoch.number:
+        return False
+    return control.step(epoch.claim.operation, SUBMIT_FAILED, int) != epoch.number
 
 
-def _is_in_other_hands(control: Control, epoch: int) -> bool:
+def _is_in_other_hands(control: Control, epoch: Epoch) -> bool:
     """Of whoever asked it to stop, or of a person after it was given up."""
-    if control.stop_request(epoch) is not None:
+    if control.standing_stop(epoch.claim) is not None:
         return True
-    return control.step(recovery_of(epoch), GIVEN_UP, str) is not None
+    return control.step(recovery_of(epoch.number), GIVEN_UP, str) is not None
 
 
 class DeathWatch:
@@ -99,7 +100,8 @@ class SilenceWatch:
     def look(self, control: Control) -> bool:
         """Look once; say whether it has been silent for so long."""
         self._seen = look(control, self._seen)
-        if self._seen.state is not JobState.UNKNOWN or _is_in_other_hands(control, self._seen.epoch):
+        epoch = control.epoch(self._seen.epoch) if self._seen.state is JobState.UNKNOWN else None
+        if epoch is None or _is_in_other_hands(control, epoch):
             self._since = None
             return False
         now = time.monotonic()
@@ -130,7 +132,7 @@ def begin_recovery(world: World, epoch: int, run: str, policy: RecoveryPolicy, *
             expected=f"epoch {epoch} to be the newest one",
             do="nothing: somebody has started the job",
         )
-    asked = world.control.stop_request(epoch) if newest.number == epoch else None
+    asked = world.control.standing_stop(newest.claim) if newest.number == epoch else None
     if asked is not None:
         raise WorldChanged(
             seen=f"{asked.operation!r} has asked epoch {epoch} of {world.pipeline.name!r} to stop since it died",

@@ -55,7 +55,7 @@ def ask_to_stop(world: World, *, reason: str, at_ms: int) -> StopResult | Epoch:
     over = end_if_over(world.control, epoch, at_ms=at_ms)
     # Of one that is dead already too: it is meant to stay so, and is no longer for its recovery to start.
     world.control.request_stop(epoch.number, StopRequest(world.operation, reason, at_ms))
-    if world.control.epoch(epoch.number + 1) is not None:
+    if world.control.epoch(epoch.number + 1) is not None:  # claimed meanwhile, by a driver that saw no request yet
         return ask_to_stop(world, reason=reason, at_ms=at_ms)
     if over is not None:
         return result_of(epoch, over, already=True)

@@ -6,7 +6,8 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from airflow_provider_offsets.runtime.settings import Secrets, Settings
 
 LAUNCHED, STARTED = "launched", "started"
 SUBMIT_FAILED = "submit failed"
-"""The step of an operation whose submit was tried for the last time: the number of its newest epoch then, or 0."""
+"""The step of an operation whose submit no retry can help: the number of the epoch that it had started."""
 POLL_S = 0.2
 
 BuildCommand = Callable[[Mapping[str, str]], Sequence[str]]
@@ -64,36 +65,31 @@ def submit_job(
     :raises DriverSilent: within ``start_timeout_s`` it neither processed a batch nor said that it is idle.
     :raises Fenced: another operation claimed the epoch.
     """
-    try:
-        return _submit(world, applied, build_command, secrets, resource_manager, say)
-    except OffsetsError as error:
-        if not error.retriable:
-            mine = world.started_epoch()
-            world.control.record_step(world.operation, SUBMIT_FAILED, 0 if mine is None else mine.number)
-        raise
-
-
-def _submit(
-    world: World,
-    applied: Applied,
-    build_command: BuildCommand,
-    secrets: Secrets,
-    resource_manager: str,
-    say: Callable[[str], None],
-) -> Started:
-    for is_last_try in (False, True):
-        launched = _running(world, applied) or _launch(world, applied, build_command, secrets, resource_manager)
-        say(f"driver log: {launched.log}")
-        try:
-            started = _await_start(world, applied, launched, say)
-            world.control.record_step(world.operation, STARTED, started)
-            return started
-        except DriverDied:
-            # Spark dies unless startingOffsets names exactly the partitions there are: one may have come in between.
-            if is_last_try or not _partitions_came(world, applied, launched):
-                raise
-            say("partitions were added during the start; trying once more")
+    with _noting_failure(world):
+        for is_last_try in (False, True):
+            launched = _running(world, applied) or _launch(world, applied, build_command, secrets, resource_manager)
+            say(f"driver log: {launched.log}")
+            try:
+                started = _await_start(world, applied, launched, say)
+                world.control.record_step(world.operation, STARTED, started)
+                return started
+            except DriverDied:
+                # Spark dies unless startingOffsets names exactly the partitions there are: one may have come since.
+                if is_last_try or not _partitions_came(world, applied, launched):
+                    raise
+                say("partitions were added during the start; trying once more")
     raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def _noting_failure(world: World) -> Iterator[None]:
+    """Note what no retry can help, for the recovery: a submit that was killed is tried again, and waited for."""
+    try:
+        yield
+    except OffsetsError as error:
+        if not error.retriable and (mine := world.started_epoch()) is not None:
+            world.control.record_step(world.operation, SUBMIT_FAILED, mine.number)
+        raise
 
 
 def _running(world: World, applied: Applied) -> Launch | None:

@@ -42,10 +42,10 @@ class JobDiedSensor(PipelineSensor):
 
     def __init__(self, *, timeout: float = YEAR_S, **kwargs: Any) -> None:
         super().__init__(timeout=timeout, **kwargs)
-        heartbeat_timeout_s = conf.getint("scheduler", "task_instance_heartbeat_timeout")
-        self._confirm_s = self.pipeline.recovery.confirm_s
-        self._resubmit_s = max(self._confirm_s, heartbeat_timeout_s + RETRY_S)
-        self._watch = DeathWatch(self._confirm_s, self._resubmit_s)
+        confirm_s = self.pipeline.recovery.confirm_s
+        resubmit_s = conf.getint("scheduler", "task_instance_heartbeat_timeout") + RETRY_S
+        self._patience = {"confirm_s": confirm_s, "resubmit_s": max(confirm_s, resubmit_s)}
+        self._watch = DeathWatch(**self._patience)
 
     def execute(self, context: Context) -> Any:
         """Wait here, or in the triggerer."""
@@ -73,9 +73,8 @@ class JobDiedSensor(PipelineSensor):
             trigger=JobDiedTrigger(
                 store_conn_id=self.pipeline.store_conn_id,
                 pipeline=self.pipeline.name,
-                confirm_s=self._confirm_s,
-                resubmit_s=self._resubmit_s,
                 timeout_s=self.timeout,
+                **self._patience,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout + 60),

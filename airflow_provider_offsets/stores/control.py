@@ -139,13 +139,20 @@ class Control:
         name = _numbered("stop", number)
         return request if self._create(name, request) else self._require(StopRequest, name)
 
-    def hand_on_stop(self, claim: Claim) -> StopRequest | None:
-        """Ask a recovered epoch, once it is claimed, to stop if the one that died was asked to; give that request.
+    def standing_stop(self, claim: Claim) -> StopRequest | None:
+        """Give the request to stop that holds for an epoch: its own, or, if a recovery started it, that to the one
+        that died. That recovery had begun before somebody asked, and its driver may have died before it saw it."""
+        request = self.stop_request(claim.number)
+        if request is None and is_recovery(claim.operation):
+            return self.stop_request(claim.number - 1)
+        return request
 
-        The recovery had begun before somebody asked. Whoever asks looks for a newer epoch afterwards, so one of the
-        two sees the other.
+    def hand_on_stop(self, claim: Claim) -> StopRequest | None:
+        """Make the request that holds for an epoch that was just claimed its own, and give it.
+
+        Whoever asks looks for a newer epoch afterwards, so one of the two sees the other.
         """
-        request = self.stop_request(claim.number - 1) if is_recovery(claim.operation) else None
+        request = self.standing_stop(claim)
         return None if request is None else self.request_stop(claim.number, request)
 
     def stop_rung(self, number: int) -> StopRung | None:

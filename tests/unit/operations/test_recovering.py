@@ -184,6 +184,23 @@ class TestStopInTheMiddle:
         started = steps.start(lab, operation="maintenance")
         assert (started.epoch, started.start) == (3, lab.at(100, 100))
 
+    def test_between_its_claim_and_its_look_for_requests(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The driver dies there: what it has not handed on holds all the same."""
+        steps.start(lab)
+        lab.driver.die()
+        find_death(lab.control, at_ms=1)
+        recover(lab, 1, "run-1")
+        applied = steps.apply(lab, operation=recovery_of(1))
+        steps.stop(lab, operation="maintenance")
+        monkeypatch.setattr(Control, "hand_on_stop", lambda control, claim: lab.driver.die())
+        with pytest.raises(DriverDied):
+            steps.submit(lab, applied, recovery_of(1))
+
+        assert lab.control.stop_request(2) is None
+        assert find_death(lab.control, at_ms=1) is None
+        with pytest.raises(WorldChanged, match="'maintenance' has asked epoch 2"):
+            recover(lab, 2, "run-2")
+
     def test_after_its_driver_has_claimed(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         """The claim came after the look for the newest epoch, and before the request."""
         steps.start(lab)
