@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.utils.cli import suppress_logs_and_warning
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
 from airflow_provider_offsets.core import codec
@@ -20,7 +21,6 @@ from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.hooks.world import open_world
 from airflow_provider_offsets.operations.pruning import find_superfluous, remove
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.reports import snapshots_report, superfluous_report
 from airflow_provider_offsets.stores.control import Control
 
@@ -52,7 +52,7 @@ def prune_snapshots(args: Namespace) -> None:
         pipeline = naming.pipeline(args)
         with _control(pipeline) as control:
             named = [control.named_snapshot(each).id for each in args.snapshots or ()]
-            found = find_superfluous(control, pipeline, at_ms=now_ms(), named=named)
+            found = find_superfluous(control, pipeline, at_ms=clock.now_ms(), named=named)
             gone = remove(control, pipeline, found) if args.apply else Superfluous(spared=found.spared)
         told = {"found": codec.plain(found), "removed": codec.plain(gone), "applied": args.apply}
         show(args.output, told, superfluous_report(found, gone if args.apply else None))

@@ -6,14 +6,13 @@ of its own, with its own log file and no pipe to the task, goes on.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_offsets.core.epoch import ProcessIdentity
-from airflow_provider_offsets.jobs.process import identify, is_alive
+from airflow_provider_offsets.jobs.machine import machine
 
 TAIL_BYTES = 64 * 1024
 
@@ -31,7 +30,7 @@ class Launch:
     def is_alive(self) -> bool:
         """Say whether spark-submit still lives. False for one launched on another host: its driver is judged by its
         epoch and heartbeat."""
-        return self.process is not None and bool(is_alive(self.process))
+        return self.process is not None and bool(machine().is_alive(self.process))
 
     def log_tail(self, lines: int = 20) -> str:
         """Give the last lines of the driver's log; Spark's progress chatter of level INFO is left out."""
@@ -48,32 +47,8 @@ class Launch:
 def launch(launch_id: str, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Launch:
     """Start ``command`` in a session of its own, writing to ``log``, and give what is known of it.
 
-    It keeps nothing of the caller: no pipe, no open file, no controlling terminal.
-
     :param env: the whole environment of the driver.
     :raises FileNotFoundError: the program is not on the PATH.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    pid = os.posix_spawnp(
-        command[0],
-        list(command),
-        dict(env),
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-            *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited_files()),
-        ],
-        setsid=True,
-    )
-    return Launch(launch_id, identify(pid), log)
-
-
-def _inherited_files() -> list[int]:
-    """The open files that a child would get: a pipe of whoever started this process, kept open, hangs its reader."""
-    found = []
-    for number in map(int, os.listdir("/proc/self/fd")):
-        with contextlib.suppress(OSError):  # the listing's own is closed by now
-            if number > 2 and os.get_inheritable(number):
-                found.append(number)
-    return found
+    return Launch(launch_id, machine().spawn(command, log=log, env=env), log)

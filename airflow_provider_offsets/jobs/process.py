@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,44 @@ def this_process() -> ProcessIdentity:
     """Give the identity of the process that asks."""
     found = identify(os.getpid())
     assert found is not None
+    return found
+
+
+def session_leader() -> ProcessIdentity:
+    """Return the identity of the process that leads this session, or of this process if that one is gone."""
+    return identify(os.getsid(0)) or this_process()
+
+
+def spawn(command: Sequence[str], *, log: str, env: Mapping[str, str]) -> ProcessIdentity | None:
+    """Start ``command`` in a session of its own, writing to ``log``, and return its identity; None if it is gone.
+
+    It keeps nothing of the caller: no pipe, no open file, no controlling terminal.
+
+    :param env: the whole environment of the process.
+    :raises FileNotFoundError: the program is not on the PATH.
+    """
+    pid = os.posix_spawnp(
+        command[0],
+        list(command),
+        dict(env),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+            *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited_files()),
+        ],
+        setsid=True,
+    )
+    return identify(pid)
+
+
+def _inherited_files() -> list[int]:
+    """The open files that a child would get: a pipe of whoever started this process, kept open, hangs its reader."""
+    found = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
     return found
 
 

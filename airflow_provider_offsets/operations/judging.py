@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from itertools import islice, takewhile
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow, Epoch
 from airflow_provider_offsets.core.health import Health, Look, Verdict, went_back
@@ -14,7 +14,7 @@ from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.errors import JobUnhealthy, WorldChanged
 from airflow_provider_offsets.operations.applying import recorded_application
 from airflow_provider_offsets.operations.starting import first_sign, stands_idle
-from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.stopping import end_if_over
 from airflow_provider_offsets.operations.submitting import STARTED, Started
 from airflow_provider_offsets.operations.world import World
 
@@ -52,7 +52,7 @@ def watched_epoch(world: World) -> Epoch:
 
 def look_at_health(world: World, epoch: Epoch, *, at_s: float) -> Look:
     """Look at an epoch once. One whose driver is seen to be gone is closed, as everywhere."""
-    ended = end_if_over(world.control, epoch, at_ms=now_ms())
+    ended = end_if_over(world.control, epoch, at_ms=clock.now_ms())
     superseded_by = _superseded_by(world, epoch)
     if superseded_by or ended is not None:
         return Look(at_s, Position(), Position(), ended=ended, superseded_by=superseded_by)
@@ -100,7 +100,7 @@ def why_unhealthy(world: World) -> str:
     verdict = world.control.step(world.operation, _health_of(epoch), Verdict)
     if verdict is not None and verdict.health is Health.UNHEALTHY:
         return f"{verdict.rule.value}, {verdict.reason}"
-    ended = end_if_over(world.control, epoch, at_ms=now_ms())
+    ended = end_if_over(world.control, epoch, at_ms=clock.now_ms())
     if ended is not None:
         is_bad = ended.how in (EndedHow.DIED, EndedHow.FAILED)
         return f"epoch {epoch.number} {ended.how.value}: {ended.message}" if is_bad else ""
@@ -117,9 +117,9 @@ def _health_of(epoch: Epoch) -> str:
 
 def pause(world: World, epoch: Epoch, seconds: float) -> None:
     """Wait until the next look is due, or the epoch is over."""
-    due = time.monotonic() + seconds
-    while time.monotonic() < due and end_if_over(world.control, epoch, at_ms=now_ms()) is None:
-        time.sleep(POLL_S)
+    due = clock.monotonic_s() + seconds
+    while clock.monotonic_s() < due and end_if_over(world.control, epoch, at_ms=clock.now_ms()) is None:
+        clock.sleep(POLL_S)
 
 
 def _superseded_by(world: World, epoch: Epoch) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
 from airflow_provider_offsets.core.plan import (
@@ -21,7 +22,6 @@ from airflow_provider_offsets.core.selector_text import parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.operations.retention import measure_runway
 from airflow_provider_offsets.operations.sources import WorldSources
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.protocols import LeaderEpochs
 from airflow_provider_offsets.stores.swap import can_be_seeded
@@ -72,7 +72,7 @@ def draft_plan(
     )
     plan = replace(plan, problems=(*choice.problems, *plan.problems, *_place_problems(world, plan)))
     settings = world.kafka.settings(world.pipeline.topics)
-    runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=now_ms(), window_s=window_s)
+    runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=clock.now_ms(), window_s=window_s)
     return with_runway(plan, runway, settings, policy, read_committed=world.pipeline.read_committed), seen
 
 

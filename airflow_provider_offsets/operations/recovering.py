@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import EndedHow, Epoch
 from airflow_provider_offsets.core.recovery import RECOVERY, RecoveryPolicy, is_recovery, recovery_of
 from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
 from airflow_provider_offsets.operations.keeping import keep_version, restored_job
 from airflow_provider_offsets.operations.rolling_back import ROLLBACK
-from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.stopping import end_if_over
 from airflow_provider_offsets.operations.submitting import STARTED, SUBMIT_FAILED, Started
 from airflow_provider_offsets.operations.watching import JobLook, JobState, look
 from airflow_provider_offsets.operations.world import World
@@ -76,14 +76,14 @@ class DeathWatch:
 
     def look(self, control: Control) -> Death | None:
         """Look once; give the death once it is confirmed."""
-        death = find_death(control, at_ms=now_ms())
+        death = find_death(control, at_ms=clock.now_ms())
         if death is None:
             self._first = None
             return None
         if self._first is None or self._first[0].epoch != death.epoch:
-            self._first = (death, time.monotonic())
+            self._first = (death, clock.monotonic_s())
         confirm_s = self._resubmit_s if death.in_submit else self._confirm_s
-        return death if time.monotonic() >= self._first[1] + confirm_s else None
+        return death if clock.monotonic_s() >= self._first[1] + confirm_s else None
 
 
 class SilenceWatch:
@@ -104,7 +104,7 @@ class SilenceWatch:
         if epoch is None or _is_in_other_hands(control, epoch):
             self._since = None
             return False
-        now = time.monotonic()
+        now = clock.monotonic_s()
         self._since = now if self._since is None else self._since
         return now >= self._since + self._silent_s
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import signal
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.replay import Replayed, Shard
 from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, ShardTry, progress_text
 from airflow_provider_offsets.errors import Fenced, InputRefused, ShardFailed, WorldChanged
 from airflow_provider_offsets.jobs.detached import Launch, launch
-from airflow_provider_offsets.jobs.process import is_session_alive, signal_session
+from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.keeping import keep_version
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operations.submitting import BuildCommand, driver_environment
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import ReplaySettings, Secrets
@@ -162,7 +161,7 @@ class ShardReplaying:
 
     def _watch(self, adopted: ShardTry | None) -> Replayed:
         launched = self._launched
-        began, said = time.monotonic(), 0
+        began, said = clock.monotonic_s(), 0
         while True:
             # Liveness first, then the records: what a driver recorded just before it ended is not missed.
             alive = launched is not None and launched.is_alive
@@ -178,10 +177,10 @@ class ShardReplaying:
                 raise self._failed(newest.claim.log, f"try {newest.claim.number} {ended.how.value}", ended)
             if newest is None and launched is not None and not alive:
                 raise self._failed(launched.log, "the driver ended before it claimed its shard")
-            if (waited_s := int(time.monotonic() - began)) >= said + SAY_S:
+            if (waited_s := int(clock.monotonic_s() - began)) >= said + SAY_S:
                 said = waited_s
                 self._say(self._how_far(newest, waited_s))
-            time.sleep(POLL_S)
+            clock.sleep(POLL_S)
 
     def _claimed(self, launched: Launch | None) -> ShardTry | None:
         """The try that is watched: that of the driver that was launched, or of an orphan that was faster.
@@ -196,7 +195,7 @@ class ShardReplaying:
     def _over(self, each: ShardTry) -> ShardEnded | None:
         """Give how a try ended; one whose driver is gone without a word is closed, which fences it if that is wrong."""
         ended = self._control.shard_ended(each.claim)
-        if ended is None and is_session_alive(each.holder) is False:
+        if ended is None and machine().is_session_alive(each.holder) is False:
             ended = self._control.end_shard(each.claim, _ended(EndedHow.DIED, "its process is gone"))
         return ended
 
@@ -220,9 +219,9 @@ class ShardReplaying:
     def _settle(self) -> None:
         """Wait for a driver that has recorded its shard to be gone: it has only Spark's own end before it."""
         driver = self._driver
-        deadline = time.monotonic() + KILL_S
-        while driver is not None and is_session_alive(driver) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+        deadline = clock.monotonic_s() + KILL_S
+        while driver is not None and machine().is_session_alive(driver) and clock.monotonic_s() < deadline:
+            clock.sleep(POLL_S)
 
     def _failed(self, log: str, seen: str, ended: ShardEnded | None = None) -> ShardFailed | InputRefused:
         self._remove_settings()
@@ -257,13 +256,13 @@ class ShardReplaying:
 def end_session(leader: ProcessIdentity) -> bool:
     """End all processes of a driver's session, by SIGTERM and then SIGKILL; say whether they are gone."""
     for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
-        if not signal_session(leader, number):
+        if not machine().signal_session(leader, number):
             break
-        deadline = time.monotonic() + patience_s
-        while is_session_alive(leader) and time.monotonic() < deadline:
-            time.sleep(0.1)
-    return is_session_alive(leader) is False
+        deadline = clock.monotonic_s() + patience_s
+        while machine().is_session_alive(leader) and clock.monotonic_s() < deadline:
+            clock.sleep(0.1)
+    return machine().is_session_alive(leader) is False
 
 
 def _ended(how: EndedHow, message: str) -> ShardEnded:
-    return ShardEnded(how, now_ms(), message)
+    return ShardEnded(how, clock.now_ms(), message)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Epoch, Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
@@ -20,7 +21,7 @@ from airflow_provider_offsets.errors import Fenced, RollbackRefused, WorldChange
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.keeping import restored_job
 from airflow_provider_offsets.operations.planning import PLAN, known_leader_epochs, recorded_plan
-from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop, now_ms
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import BuildCommand, Started, submit_job
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import Secrets
@@ -202,12 +203,12 @@ def _begun_plan(back: World) -> RestartPlan | None:
 
 def _stop_and_plan(back: World, target: Target, reason: str, say: Callable[[str], None]) -> RestartPlan:
     _require_possible(back, target, UNTOUCHED)
-    asked = ask_to_stop(back, reason=reason, at_ms=now_ms())
+    asked = ask_to_stop(back, reason=reason, at_ms=clock.now_ms())
     if not isinstance(asked, StopResult):
         say(f"asked epoch {asked.number} to stop")
         asked = await_stop(back, asked, back.pipeline.stop, say=say)
     say(f"epoch {asked.epoch}: {asked.how}")
-    at = datetime.fromtimestamp(now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
+    at = datetime.fromtimestamp(clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
     back.take_snapshot(AT_REST, reason=reason, taken_at=at)
     _require_possible(back, target, STOPPED)
     back.control.record_step(back.operation, OUTPUT, _output(back, target))

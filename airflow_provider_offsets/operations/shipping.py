@@ -10,7 +10,7 @@ from pathlib import Path
 
 import airflow_provider_offsets
 
-PARTS = ("__init__.py", "errors.py", "core", "jobs", "runtime", "stores")
+PARTS = ("__init__.py", "clock.py", "errors.py", "core", "jobs", "runtime", "stores")
 
 
 def runtime_zip(folder: Path) -> Path:

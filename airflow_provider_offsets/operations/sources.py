@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Epoch, is_zombie
 from airflow_provider_offsets.core.moments import moment_text
@@ -14,7 +15,6 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.selector import PastPosition
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import NoHistory, SelectorError
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.history import position_in
 from airflow_provider_offsets.stores.protocols import HistoryStore
@@ -36,7 +36,7 @@ class WorldSources:
         control, operation = self.world.control, self.world.operation
         recorded = control.step(operation, ASKED_AT, int)
         if recorded is None:
-            recorded = now_ms()
+            recorded = clock.now_ms()
             if control.operation(operation) is not None:  # a look is no operation
                 control.record_step(operation, ASKED_AT, recorded)
         return recorded

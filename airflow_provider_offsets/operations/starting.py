@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import DriverState, Epoch
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.operations.applying import Applied
-from airflow_provider_offsets.operations.stopping import is_running, now_ms
+from airflow_provider_offsets.operations.stopping import is_running
 from airflow_provider_offsets.operations.world import World, newest_batch
 from airflow_provider_offsets.stores.swap import read_in_place
 
@@ -54,7 +55,7 @@ def stands_idle(world: World, epoch: Epoch) -> FirstSign | None:
         if heartbeat is None or heartbeat.state is not DriverState.IDLE or heartbeat.position is None:
             return None
         return FirstSign("idle", heartbeat.last_batch_id) if _within(heartbeat.position, start) else None
-    if not is_running(epoch) or now_ms() < epoch.claimed_at_ms + SETTLE_S * 1000:
+    if not is_running(epoch) or clock.now_ms() < epoch.claimed_at_ms + SETTLE_S * 1000:
         return None
     end = world.live_topics().end
     return FirstSign(f"runs for {SETTLE_S} s, with nothing to read") if _within(end, start) else None

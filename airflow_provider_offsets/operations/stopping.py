@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, StopRequest, StopRung
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.errors import StopTimedOut
-from airflow_provider_offsets.jobs.marker import place_marker
-from airflow_provider_offsets.jobs.process import (
-    is_alive,
-    is_session_alive,
-    signal_group,
-    signal_leader,
-    signal_session,
-)
-from airflow_provider_offsets.jobs.yarn import kill_on_yarn, left_on_yarn
+from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
 
 POLL_S = 0.25
-
-
-def now_ms() -> int:
-    """Give the time for the records, in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ def ask_to_stop(world: World, *, reason: str, at_ms: int) -> StopResult | Epoch:
         return result_of(epoch, over, already=True)
     marker = world.pipeline.stop.marker
     if marker and not epoch.claim.tracked:
-        place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
+        machine().place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
     return epoch
 
 
@@ -91,11 +78,11 @@ def is_running(epoch: Epoch) -> bool | None:
     has_process, yarn = _has_process(epoch), epoch.claim.yarn
     if has_process is not False or yarn is None:
         return has_process
-    return bool(left_on_yarn(yarn))
+    return bool(machine().left_on_yarn(yarn))
 
 
 def _has_process(epoch: Epoch) -> bool | None:
-    return is_alive(epoch.holder) if epoch.claim.tracked else is_session_alive(epoch.holder)
+    return machine().is_alive(epoch.holder) if epoch.claim.tracked else machine().is_session_alive(epoch.holder)
 
 
 @dataclass(frozen=True)
@@ -134,11 +121,11 @@ def await_stop(
             say(hindrance)
         else:
             _take(world.control, epoch, rung, say)
-        ended = end_if_over(world.control, epoch, at_ms=now_ms())
+        ended = end_if_over(world.control, epoch, at_ms=clock.now_ms())
         if ended is not None:
             return result_of(epoch, ended)
     yarn = epoch.claim.yarn
-    left = left_on_yarn(yarn) if yarn is not None and _has_process(epoch) is False else ""
+    left = machine().left_on_yarn(yarn) if yarn is not None and _has_process(epoch) is False else ""
     life = left or f"last sign of life: {world.control.heartbeat(epoch.number)}"
     raise StopTimedOut(
         seen=f"epoch {epoch.number} of {world.pipeline.name!r} did not come to rest; {life}",
@@ -166,20 +153,20 @@ def _take(control: Control, epoch: Epoch, rung: _Rung, say: Callable[[str], None
     """Take a rung, and wait until the job is at rest or the time is over. What went wrong is tried again."""
     _note(control, epoch, rung)
     _send(epoch, rung)
-    began = time.monotonic()
+    began = clock.monotonic_s()
     said_s = 0
     jvm_is_gone = False
-    while (waited_s := time.monotonic() - began) < (rung.timeout_s or 0):
-        if end_if_over(control, epoch, at_ms=now_ms()) is not None:
+    while (waited_s := clock.monotonic_s() - began) < (rung.timeout_s or 0):
+        if end_if_over(control, epoch, at_ms=clock.now_ms()) is not None:
             return
-        if rung.signal is not None and not jvm_is_gone and is_alive(epoch.holder) is False:
+        if rung.signal is not None and not jvm_is_gone and machine().is_alive(epoch.holder) is False:
             jvm_is_gone = True
-            signal_leader(epoch.holder, rung.signal)
+            machine().signal_leader(epoch.holder, rung.signal)
         if waited_s >= said_s + 10:
             said_s = int(waited_s)
             trouble = _send(epoch, rung) if rung.signal is None else ""
             say(f"waited {said_s} s of {rung.timeout_s} s for {rung.awaited}{trouble and f'; {trouble}'}")
-        time.sleep(POLL_S)
+        clock.sleep(POLL_S)
 
 
 def _note(control: Control, epoch: Epoch, rung: _Rung) -> None:
@@ -187,17 +174,17 @@ def _note(control: Control, epoch: Epoch, rung: _Rung) -> None:
     noted = control.stop_rung(epoch.number)
     was_forced = noted is not None and not noted.is_request
     if rung.name and not (rung.is_request and was_forced):
-        control.note_stop_rung(epoch.number, StopRung(rung.name, rung.is_request, now_ms()))
+        control.note_stop_rung(epoch.number, StopRung(rung.name, rung.is_request, clock.now_ms()))
 
 
 def _send(epoch: Epoch, rung: _Rung) -> str:
     """Send a job what a rung is made of, and give what went wrong, if anybody can say."""
     if rung.signal is None:
-        return kill_on_yarn(epoch.claim.yarn) if rung.name and epoch.claim.yarn is not None else ""
+        return machine().kill_on_yarn(epoch.claim.yarn) if rung.name and epoch.claim.yarn is not None else ""
     if epoch.claim.tracked:
-        signal_group(epoch.holder, rung.signal)
+        machine().signal_group(epoch.holder, rung.signal)
     elif rung.signal is signal.SIGTERM:
-        signal_leader(epoch.holder, rung.signal)
+        machine().signal_leader(epoch.holder, rung.signal)
     else:
-        signal_session(epoch.holder, rung.signal)
+        machine().signal_session(epoch.holder, rung.signal)
     return ""

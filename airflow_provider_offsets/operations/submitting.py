@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch, YarnApplication
 from airflow_provider_offsets.core.plan import reconcile
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import DriverDied, DriverSilent, Fenced, OffsetsError, WorldChanged
 from airflow_provider_offsets.jobs.detached import Launch, launch
-from airflow_provider_offsets.jobs.marker import remove_marker
+from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.applying import Applied
 from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.starting import first_sign, stands_idle
-from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.stopping import end_if_over
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.claiming import claiming_command
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
@@ -98,7 +98,7 @@ def _running(world: World, applied: Applied) -> Launch | None:
     epoch = world.started_epoch()
     if epoch is None:
         return recorded if recorded is not None and recorded.is_alive else None
-    if end_if_over(world.control, epoch, at_ms=now_ms()) is None:
+    if end_if_over(world.control, epoch, at_ms=clock.now_ms()) is None:
         return Launch(epoch.claim.launch, epoch.holder, str(_log(world, epoch.number, epoch.claim.launch)))
     if first_sign(world, epoch, applied) is not None:
         raise WorldChanged(
@@ -143,7 +143,7 @@ def _launch(
     if not pipeline.tracked:
         command = claiming_command(settings_file, command)
         if pipeline.stop.marker:
-            remove_marker(pipeline.stop.marker)
+            machine().remove_marker(pipeline.stop.marker)
     _remove_settings_of_earlier_tries(world)
     settings.write(settings_file)
     try:
@@ -201,16 +201,16 @@ def driver_environment() -> dict[str, str]:
 
 
 def _await_start(world: World, applied: Applied, launched: Launch, say: Callable[[str], None]) -> Started:
-    began = said_at = time.monotonic()
+    began = said_at = clock.monotonic_s()
     timeout_s = world.pipeline.start_timeout_s
     number = None
-    while time.monotonic() < began + timeout_s:
+    while clock.monotonic_s() < began + timeout_s:
         # Liveness first, then the records: what a driver recorded just before it ended is not missed.
         alive = launched.is_alive
         epoch = _claimed(world, applied, launched)
         if epoch is not None:
             number = epoch.number
-            ended = end_if_over(world.control, epoch, at_ms=now_ms())
+            ended = end_if_over(world.control, epoch, at_ms=clock.now_ms())
             if (started := _started(world, epoch, applied, launched)) is not None:
                 return started
             if ended is not None:
@@ -218,10 +218,10 @@ def _await_start(world: World, applied: Applied, launched: Launch, say: Callable
         elif not alive:
             _require_unclaimed(world, applied)
             raise _died(launched, f"the driver of {world.pipeline.name!r} ended before its first batch")
-        if time.monotonic() >= said_at + 5:
-            said_at = time.monotonic()
+        if clock.monotonic_s() >= said_at + 5:
+            said_at = clock.monotonic_s()
             say(f"{said_at - began:.0f} s: {'epoch ' + str(number) + ' claimed' if number else 'driver starting'}")
-        time.sleep(POLL_S)
+        clock.sleep(POLL_S)
     raise DriverSilent(
         seen=f"after {timeout_s} s the driver {f'has epoch {number}' if number else 'claimed no epoch'}, and neither"
         f" processed a batch nor said that it is idle; its log {launched.log!r} ends:\n{launched.log_tail()}",

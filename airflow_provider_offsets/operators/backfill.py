@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.accepted import read_counts
 from airflow_provider_offsets.core.boundary import OnOpen
@@ -26,7 +27,6 @@ from airflow_provider_offsets.operations.backfilling import (
     recorded_replay_plan,
     replay_audits,
 )
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.reports import MARKDOWN, replay_audit_report, replay_plan_report
 
@@ -93,7 +93,7 @@ class PlanBackfillOperator(PipelineOperator):
             policy,
             attempt_key=_attempt_key(context),
             accept_lost=read_counts(self.accept_lost, "accept_lost"),
-            now_ms=now_ms(),
+            now_ms=clock.now_ms(),
         )
         if isinstance(made, Waiting):
             self.log.info("Waiting: %s", made.reason)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.operations.pruning import find_superfluous, remove
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class PruneOffsetsOperator(PipelineOperator):
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give what was removed: ``snapshots``, ``checkpoints``, ``versions``; and what was ``spared``, and why."""
-        found = find_superfluous(world.control, self.pipeline, at_ms=now_ms())
+        found = find_superfluous(world.control, self.pipeline, at_ms=clock.now_ms())
         done = remove(world.control, self.pipeline, found, say=self.log.info)
         for each in done.spared:
             self.log.warning("not removed: %s", each)

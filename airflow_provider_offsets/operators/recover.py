@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.operations.recovering import begin_recovery
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -32,6 +32,6 @@ class BeginRecoveryOperator(PipelineOperator):
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give ``epoch`` and ``tries``: how many were made to recover from its death, with this one."""
         policy, run = self.pipeline.recovery, str(context["run_id"])
-        tries = begin_recovery(world, int(self.epoch), run, policy, at_ms=now_ms())
+        tries = begin_recovery(world, int(self.epoch), run, policy, at_ms=clock.now_ms())
         self.log.info("Try %d to recover from the death of epoch %s", tries, self.epoch)
         return {"epoch": int(self.epoch), "tries": tries}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.health import HELD_BY, Look, why_hold_back
 from airflow_provider_offsets.core.replay import Shard
@@ -87,7 +87,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         epoch = world.control.newest_epoch()
         if epoch is None or world.control.ended(epoch.number) is not None:
             return
-        self._looks = (*self._looks, look_at_health(world, epoch, at_s=time.time()))[-HELD_BY:]
+        self._looks = (*self._looks, look_at_health(world, epoch, at_s=clock.now_ms() / 1000))[-HELD_BY:]
         why = why_hold_back(self._looks)
         if why == "":
             return

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.hooks.world import open_world
-from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop, now_ms
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
 
@@ -37,7 +38,7 @@ class StopStreamingJobOperator(PipelineOperator):
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give ``epoch``, ``how`` it came to rest, ``last_batch_id`` and ``at_rest_since``."""
-        asked = ask_to_stop(world, reason=self.reason, at_ms=now_ms())
+        asked = ask_to_stop(world, reason=self.reason, at_ms=clock.now_ms())
         if isinstance(asked, StopResult):
             return self._result(asked)
         self.log.info("Asked epoch %d (pid %d on %s) to stop", asked.number, asked.holder.pid, asked.holder.host)
@@ -49,7 +50,7 @@ class StopStreamingJobOperator(PipelineOperator):
         """Take up again after the triggerer: the job ended, or the time for it is over and the ladder goes on."""
         self.log.info("The triggerer says: %s", event)
         with fail_at_once(), open_world(self.pipeline, self.operation) as world:
-            asked = ask_to_stop(world, reason=self.reason, at_ms=now_ms())
+            asked = ask_to_stop(world, reason=self.reason, at_ms=clock.now_ms())
             if isinstance(asked, StopResult):
                 return self._result(asked)
             return self._result(await_stop(world, asked, replace(self.pipeline.stop, graceful_timeout_s=1)))

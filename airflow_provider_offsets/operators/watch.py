@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.health import Health, judge
@@ -59,7 +59,7 @@ class WatchStreamingJobOperator(PipelineOperator):
         assert epoch is not None
         policy = self.pipeline.rollback
         while True:
-            window = window.seen_again(look_at_health(world, epoch, at_s=time.time()))
+            window = window.seen_again(look_at_health(world, epoch, at_s=clock.now_ms() / 1000))
             verdict = judge(window.looks, policy)
             self.log.info("Epoch %d: %s, %s", epoch.number, verdict.health.value, verdict.reason)
             if verdict.health is not Health.TOO_EARLY:

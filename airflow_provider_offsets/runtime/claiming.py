@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import StopRequest
 from airflow_provider_offsets.errors import OffsetsError
-from airflow_provider_offsets.jobs.process import this_process
+from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.runtime.settings import Settings, take_settings
 from airflow_provider_offsets.stores import open_store
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str]) -> str:
     try:
         store = open_store(settings.secrets.store_url)
         control = Control(store, settings.pipeline)
-        at_ms = time.time_ns() // 1_000_000
+        at_ms = clock.now_ms()
 
         def claim() -> StopRequest | None:
-            control.claim_epoch(settings.claim, this_process(), at_ms=at_ms)
+            control.claim_epoch(settings.claim, machine().this_process(), at_ms=at_ms)
             return control.hand_on_stop(settings.claim)
 
         asked = insist(claim, patience_s=settings.store_patience_s)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import BegunBatch, EndedHow
 from airflow_provider_offsets.errors import CheckpointError, Fenced
@@ -104,9 +104,9 @@ class ForeachBatchQuery:
         """Beat, and stop an idle query that is asked to end, until the query is over."""
         next_beat = 0.0
         while not self._is_over(query):
-            if time.monotonic() >= next_beat:
+            if clock.monotonic_s() >= next_beat:
                 self._epoch.beat(self._epoch.position() if self._is_idle(query) else None)
-                next_beat = time.monotonic() + self._epoch.settings.heartbeat_interval_s
+                next_beat = clock.monotonic_s() + self._epoch.settings.heartbeat_interval_s
             ending = self._epoch.asked_to_end()
             if ending is not None and not self._busy:
                 self._end_between_batches(query, ending)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import BegunBatch, Claim, DriverState, Ended, EndedHow, Heartbeat
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import BatchConflict, Fenced
-from airflow_provider_offsets.jobs.process import this_process
+from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.runtime.settings import Settings
@@ -104,7 +104,7 @@ class HeldEpoch:
         heartbeat = Heartbeat(
             beat=self._beats,
             state=DriverState.PROCESSING if position is None else DriverState.IDLE,
-            at_ms=now_ms(),
+            at_ms=clock.now_ms(),
             last_batch_id=None if self.last is None else self.last.batch_id,
             position=position,
         )
@@ -124,7 +124,7 @@ class HeldEpoch:
         how = self.ending or (EndedHow.FINISHED if error is None else EndedHow.FAILED)
         ended = Ended(
             how=how,
-            at_ms=now_ms(),
+            at_ms=clock.now_ms(),
             last_batch_id=UNSTARTED if self.last is None else self.last.batch_id,
             position=None if self.last is None else self.last.end,
             message="" if error is None else f"{type(error).__name__}: {error}"[:2000],
@@ -143,8 +143,8 @@ class HeldEpoch:
         newest = next(self._store.newest_first(self.settings.stream), None)
         self._control.claim_epoch(
             self.settings.claim,
-            this_process(),
-            at_ms=now_ms(),
+            machine().this_process(),
+            at_ms=clock.now_ms(),
             after_row_time_ms=None if newest is None else newest.row_time_ms,
         )
         self._control.hand_on_stop(self.settings.claim)
@@ -155,8 +155,3 @@ class HeldEpoch:
         except Fenced:
             return EndedHow.FENCED
         return None if self._control.stop_request(self.number) is None else EndedHow.STOPPED
-
-
-def now_ms() -> int:
-    """Give the time for the records, in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

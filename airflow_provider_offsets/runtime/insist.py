@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.errors import OffsetsError
 
 T = TypeVar("T")
@@ -22,13 +22,13 @@ def insist(call: Callable[[], T], *, patience_s: float) -> T:
     Our own ten lines, because the driver's Python has no retry library that we could count on. The call must be safe
     to repeat.
     """
-    deadline, wait_s = time.monotonic() + patience_s, FIRST_WAIT_S
+    deadline, wait_s = clock.monotonic_s() + patience_s, FIRST_WAIT_S
     while True:
         try:
             return call()
         except OffsetsError as error:
-            if not error.retriable or time.monotonic() + wait_s > deadline:
+            if not error.retriable or clock.monotonic_s() + wait_s > deadline:
                 raise
             log.warning("Trying again in %.1f s: %s", wait_s, error)
-            time.sleep(wait_s)
+            clock.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)

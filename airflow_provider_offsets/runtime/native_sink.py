@@ -11,15 +11,15 @@ ignores ``maxOffsetsPerTrigger``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import BegunBatch, EndedHow
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError
-from airflow_provider_offsets.runtime.held_epoch import HeldEpoch, now_ms
+from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.stores.checkpoint import read_state
 
 ONE_TRIGGER = "1000000 days"
@@ -131,12 +131,12 @@ class NativeSinkQuery:
         self._find_next()
         try:
             while not self._ends():
-                began = time.monotonic()
+                began = clock.monotonic_s()
                 self._note_next()
                 self._run_once(writer.trigger(processingTime=ONE_TRIGGER))
                 moved = self._record_committed()
                 self._idle_runs = 0 if moved else self._idle_runs + 1
-                self._rest(self._rest_s(time.monotonic() - began), None if moved else self._epoch.position())
+                self._rest(self._rest_s(clock.monotonic_s() - began), None if moved else self._epoch.position())
         except Fenced:
             self._epoch.ending = EndedHow.FENCED
             raise
@@ -177,7 +177,7 @@ class NativeSinkQuery:
             )
         if self._noted == (self._next_id, planned is not None) or self._is_filler():
             return
-        ahead = BegunBatch(self._next_id, self._epoch.log.query_id, now_ms(), ())
+        ahead = BegunBatch(self._next_id, self._epoch.log.query_id, clock.now_ms(), ())
         self._epoch.begin(ahead if planned is None else BegunBatch.of(planned))
         self._noted = self._next_id, planned is not None
 
@@ -221,17 +221,17 @@ class NativeSinkQuery:
     def _rest(self, rest_s: float, idle_at: Position | None) -> None:
         """Wait, looking for a request to end all the while."""
         self._beat(idle_at)
-        until = time.monotonic() + rest_s
-        while (left_s := until - time.monotonic()) > 0:
-            time.sleep(min(left_s, self._epoch.settings.poll_interval_s))
+        until = clock.monotonic_s() + rest_s
+        while (left_s := until - clock.monotonic_s()) > 0:
+            clock.sleep(min(left_s, self._epoch.settings.poll_interval_s))
             if self._epoch.asked_to_end() is not None:
                 return
             self._beat(idle_at)
 
     def _beat(self, position: Position | None) -> None:
         """Give a sign of life if one is due, and at once when the driver has come to stand idle somewhere."""
-        if position == self._told and time.monotonic() < self._next_beat:
+        if position == self._told and clock.monotonic_s() < self._next_beat:
             return
         self._epoch.beat(position)
         self._told = position
-        self._next_beat = time.monotonic() + self._epoch.settings.heartbeat_interval_s
+        self._next_beat = clock.monotonic_s() + self._epoch.settings.heartbeat_interval_s

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.replay import Replayed
 from airflow_provider_offsets.core.replaying import ShardEnded, ShardProgress, replay_batch_id
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError
-from airflow_provider_offsets.jobs.process import identify, this_process
+from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.runtime.foreach_batch import ProcessBatch
-from airflow_provider_offsets.runtime.held_epoch import now_ms
 from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.runtime.jvm import require_jvm
 from airflow_provider_offsets.runtime.read_count import ReadCount, marked, refuse_stateful
@@ -62,8 +60,8 @@ class ShardReplay:
 
         :raises Fenced: another driver has it, or the run was superseded.
         """
-        holder = identify(os.getsid(0)) or this_process()
-        self._insist(lambda: self._control.claim_shard(self._claim, holder, at_ms=now_ms()))
+        holder = machine().session_leader()
+        self._insist(lambda: self._control.claim_shard(self._claim, holder, at_ms=clock.now_ms()))
         self._check_fence()
         log.info("Claimed try %d of shard %d of %r", self._claim.number, self._claim.shard.number, self.run_id)
 
@@ -91,7 +89,7 @@ class ShardReplay:
         shard = self._claim.shard
         refuse_stateful(frame)
         self._check_fence()
-        began = time.monotonic()
+        began = clock.monotonic_s()
         with ReadCount(self._spark) as count, self._alive(count, began):
             try:
                 process(frame, replay_batch_id(self.run_id, shard.number))
@@ -101,7 +99,7 @@ class ShardReplay:
                 raise
             read = count.most()
         require_jvm(self._spark)
-        elapsed_ms = round((time.monotonic() - began) * 1000)
+        elapsed_ms = round((clock.monotonic_s() - began) * 1000)
         counted_apart = read < shard.record_count
         if counted_apart:
             log.info("The program's actions read %d of %d offsets; counting once", read, shard.record_count)
@@ -131,7 +129,7 @@ class ShardReplay:
             message = f"{type(error).__name__}: {error}"[:2000]
         ended = ShardEnded(
             how=how,
-            at_ms=now_ms(),
+            at_ms=clock.now_ms(),
             message="" if self._is_recorded and error is None else message,
             retriable=not isinstance(error, InputRefused),
         )
@@ -157,7 +155,7 @@ class ShardReplay:
         while not over.wait(self._settings.heartbeat_interval_s):
             beats += 1
             read = min(count.so_far(), self._claim.shard.record_count)
-            progress = ShardProgress(beats, read, round((time.monotonic() - began) * 1000))
+            progress = ShardProgress(beats, read, round((clock.monotonic_s() - began) * 1000))
             try:
                 self._control.check_shard_fence(self._claim)
                 self._control.note_progress(self._claim, progress)

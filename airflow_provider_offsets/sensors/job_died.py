@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import PokeReturnValue, conf
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.operations.recovering import DeathWatch, find_death
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.sensors.base import PipelineSensor
@@ -59,7 +59,7 @@ class JobDiedSensor(PipelineSensor):
             return super().execute_complete(context, event)
         with fail_at_once(), self.store() as store:
             control = Control(store, self.pipeline.name)
-            death = insist(lambda: find_death(control, at_ms=now_ms()), patience_s=PATIENCE_S)
+            death = insist(lambda: find_death(control, at_ms=clock.now_ms()), patience_s=PATIENCE_S)
         if death is None:
             self.log.info("No sign of life, but no death to be seen from here either: waiting on")
             self._wait_in_triggerer()

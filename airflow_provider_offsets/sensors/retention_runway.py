@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.errors import RunwayUnknown
 from airflow_provider_offsets.hooks.world import open_world
 from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.operations.watching import JobState, look
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.sensors.base import PipelineSensor
@@ -62,7 +62,7 @@ class RetentionRunwaySensor(PipelineSensor):
         """Look once."""
         assert self._watch is not None
         with open_world(self.pipeline, "") as world:
-            found = self._watch.look(world.control, world.kafka, at_ms=now_ms())
+            found = self._watch.look(world.control, world.kafka, at_ms=clock.now_ms())
         self.log.info("Runway: %s", found.summary)
         if found.state is WatchState.OVER:
             raise AirflowSkipException(found.summary)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.errors import PositionExpired
 from airflow_provider_offsets.stores import hbase_layout as layout
@@ -46,7 +46,7 @@ class HBaseExpiry:
         """
         known_ms = self._facts.newest_time(stream)
         seconds = None if known_ms is None else self._client.time_to_live_s(self._deck.table)
-        if known_ms is None or seconds is None or known_ms + 1000 * seconds > time.time_ns() // 1_000_000:
+        if known_ms is None or seconds is None or known_ms + 1000 * seconds > clock.now_ms():
             return
         raise PositionExpired(
             seen=f"no row of group {stream.group_id!r} in table {self._deck.table!r}, where each lives {seconds} s; its"

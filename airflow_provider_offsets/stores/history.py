@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch, Stream, next_row_time_ms
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import StoreDataError
@@ -37,7 +37,7 @@ def written_row(position: Position, newest_row_time_ms: int | None) -> Batch:
 
     :raises StoreDataError: nothing can stand behind the newest row.
     """
-    return place(Batch(end=position, batch_time_ms=time.time_ns() // 1_000_000), newest_row_time_ms)
+    return place(Batch(end=position, batch_time_ms=clock.now_ms()), newest_row_time_ms)
 
 
 def position_in(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Position | None:

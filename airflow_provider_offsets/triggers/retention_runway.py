@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
-from airflow_provider_offsets.operations.stopping import now_ms
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.triggers.streaming_job import StoreTrigger
 
@@ -48,7 +48,7 @@ class RetentionRunwayTrigger(StoreTrigger):
 
         with open_kafka(self.kafka_conn_id, self._connection) as clients:
             watch = codec.build(RunwayWatch, self.watch, "watch")
-            found = watch.look(Control(store, self.pipeline), KafkaReader(clients), at_ms=now_ms())
+            found = watch.look(Control(store, self.pipeline), KafkaReader(clients), at_ms=clock.now_ms())
         if found.state is WatchState.LONG:
             return None
         return {"status": "reached" if found.state is WatchState.SHORT else found.state.value, **found.told}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.hooks.offsets import embedded_url, store_url
 from airflow_provider_offsets.operations.recovering import DeathWatch, SilenceWatch
-from airflow_provider_offsets.operations.stopping import end_if_over, now_ms
+from airflow_provider_offsets.operations.stopping import end_if_over
 from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, look
 from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.stores import open_store
@@ -86,8 +86,8 @@ class StoreTrigger(BaseTrigger):
         return store_url(await BaseHook.aget_connection(self.store_conn_id))
 
     async def _await_payload(self, store: OffsetStore) -> dict[str, Any]:
-        deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
-        while time.monotonic() < deadline:
+        deadline = math.inf if self.timeout_s is None else clock.monotonic_s() + self.timeout_s
+        while clock.monotonic_s() < deadline:
             payload = await asyncio.to_thread(insist, lambda: self.look(store), patience_s=PATIENCE_S)
             if payload is not None:
                 return payload
@@ -113,7 +113,7 @@ class EpochEndedTrigger(StoreTrigger):
         """Give how the epoch ended, or None."""
         control = Control(store, self.pipeline)
         epoch = control.epoch(self.epoch)
-        ended = None if epoch is None else end_if_over(control, epoch, at_ms=now_ms())
+        ended = None if epoch is None else end_if_over(control, epoch, at_ms=clock.now_ms())
         return None if ended is None else {"status": "ended", "how": ended.how.value}
 
 

@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_offsets"
 HEAVY = {"pyspark", "confluent_kafka", "happybase", "kazoo", "sqlalchemy"}
 SHELLS = ("operators", "sensors", "hooks", "factories", "triggers", "plugin", "timetables", "cli", "get_provider_info")
-WITHOUT_AIRFLOW = ("core", "runtime", "stores", "kafka", "errors", "testing")
+WITHOUT_AIRFLOW = ("core", "runtime", "stores", "kafka", "errors", "clock", "testing")
 
 FROM_THE_BOTTOM = (
-    ("errors", "__version__"),
+    ("errors", "clock", "__version__"),
     ("core",),
     ("stores", "kafka"),
     ("jobs", "testing"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import (
@@ -28,10 +29,11 @@ from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, Streami
 from airflow_provider_offsets.core.position import Position, TopicPartition, ranges_between
 from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.errors import Fenced
-from airflow_provider_offsets.jobs import detached
+from airflow_provider_offsets.jobs import machine
 from airflow_provider_offsets.jobs.detached import Launch
+from airflow_provider_offsets.jobs.machine import LocalMachine
 from airflow_provider_offsets.jobs.marker import place_marker
-from airflow_provider_offsets.operations import judging, stopping, submitting
+from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
 from airflow_provider_offsets.stores.checkpoint import LogEntry, committed_entry, open_checkpoint, read_state
@@ -53,11 +55,11 @@ class Clock:
         self.now = 1000.0
         self.on_tick: Callable[[], None] = lambda: None
 
-    def monotonic(self) -> float:
+    def monotonic_s(self) -> float:
         return self.now
 
-    def time_ns(self) -> int:
-        return int(self.now * 1_000_000_000)
+    def now_ms(self) -> int:
+        return int(self.now * 1000)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -357,21 +359,27 @@ class Lab:
         self.folder.mkdir(parents=True)
 
 
+class LabMachine(LocalMachine):
+    """The lab as the machine that operations run on."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.is_alive = self.is_session_alive = lab.is_alive
+        self.signal_group = self.signal_leader = self.signal_session = lab.signal_group
+        self._lab = lab
+
+    def place_marker(self, location: str, text: str) -> None:
+        self._lab.fuse.write(lambda: place_marker(location, text))
+
+
 def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Let the operations see this machine instead of the real one."""
     create, write = LocalCheckpoint.create, Settings.write
-    for module in (detached, stopping):
-        monkeypatch.setattr(module, "is_alive", lab.is_alive)
-    monkeypatch.setattr(stopping, "is_session_alive", lab.is_alive)
-    for name in ("signal_group", "signal_leader", "signal_session"):
-        monkeypatch.setattr(stopping, name, lab.signal_group)
-    for module in (judging, stopping, submitting):
-        monkeypatch.setattr(module, "time", lab.clock)
+    monkeypatch.setattr(machine, "_machine", LabMachine(lab))
+    monkeypatch.setattr(clock, "_clock", lab.clock)
     monkeypatch.setattr(submitting, "launch", lambda *a, **k: lab.fuse.write(lambda: lab.launch(*a, **k)))
     monkeypatch.setattr(LocalCheckpoint, "create", lambda *a: lab.fuse.write(lambda: create(*a)))
     move = LocalCheckpoint.move_to
     monkeypatch.setattr(LocalCheckpoint, "move_to", lambda *a: lab.fuse.write(lambda: move(*a)))
-    monkeypatch.setattr(stopping, "place_marker", lambda *a: lab.fuse.write(lambda: place_marker(*a)))
     monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))
     # What is written is read back by this very process: it need not reach the disk.
     monkeypatch.setattr("os.fsync", lambda handle: None)

@@ -48,7 +48,6 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
         monkeypatch.setattr(module, "open_world", open_world)
     for speaker in (PipelineOperator, SparkSubmitHook):
         monkeypatch.setattr(speaker, "log", logging.getLogger("airflow.task"))
-    monkeypatch.setattr(watch, "time", Seconds(lab))
     monkeypatch.setattr(rolling_back, "submit_job", with_the_lab_s_reader)
 
 

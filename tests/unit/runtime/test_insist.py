@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from airflow_provider_offsets import clock as clock_module
 from airflow_provider_offsets.errors import OffsetsError, StoreDataError, StoreUnreachable
-from airflow_provider_offsets.runtime import insist as module
 from airflow_provider_offsets.runtime.insist import insist
 from tests.unit.operations.lab import Clock
 
@@ -19,7 +19,7 @@ WRONG = StoreDataError(seen="garbage", expected="JSON", do="look")
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(module, "time", made)
+    monkeypatch.setattr(clock_module, "_clock", made)
     return made
 
 

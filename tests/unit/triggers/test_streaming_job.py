@@ -14,7 +14,6 @@ import pytest
 from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat, StopRequest
 from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
 from airflow_provider_offsets.operations import recovering
-from airflow_provider_offsets.runtime import insist
 from airflow_provider_offsets.triggers import retention_runway, streaming_job
 from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
 from airflow_provider_offsets.triggers.streaming_job import (
@@ -67,13 +66,11 @@ def test_another_triggerer_makes_it_again(trigger: StoreTrigger) -> None:
 def airflow(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     connect("offsets_default", "offsets", password="hunter2-hunter2", extra={"url": "postgresql://me@db/offsets"})
     monkeypatch.setattr(streaming_job, "open_store", lambda url: lab.store)
-    monkeypatch.setattr(streaming_job, "time", lab.clock)
 
     async def sleep(seconds: float) -> None:
         lab.clock.sleep(seconds)
 
     monkeypatch.setattr(streaming_job.asyncio, "sleep", sleep)
-    monkeypatch.setattr(insist, "time", lab.clock)
 
 
 def fire(trigger: StoreTrigger) -> dict[str, Any]:
