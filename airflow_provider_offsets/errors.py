@@ -27,7 +27,12 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── CheckpointError               a checkpoint that cannot be read, or is not one that we know
     ├── PlanRefused                   the plan has problems; ``problems`` holds them all
     ├── WorldChanged                  what the plan saw is not what is there now
+    │   ├── NothingToRecover              the pipeline is not a recovery's to start
+    │   └── RecordRestored                the control store was restored, or removed
+    ├── LeaseHeld                     another operation is at work on the pipeline
+    ├── TakenOver                     another operation took the pipeline over
     ├── Fenced                        a newer epoch of the pipeline has the word
+    ├── StopRequested                 the driver was asked to stop: inside the driver only
     ├── StopTimedOut
     ├── RecoveryGivenUp               a job died again and again; a person has to look
     ├── DriverFailed
@@ -179,6 +184,26 @@ class PlanRefused(OffsetsError):
 
 class WorldChanged(OffsetsError):
     """The stored position, the topic, the checkpoint or the epoch is not what the plan saw."""
+
+
+class NothingToRecover(WorldChanged):
+    """The job was not found dead, or somebody wants it stopped, or another operation is at work on it."""
+
+
+class RecordRestored(WorldChanged):
+    """The pipeline's record is older than one that was seen: its control store was restored, or removed."""
+
+
+class LeaseHeld(OffsetsError):
+    """Another operation acted on the pipeline lately. Nothing was changed."""
+
+
+class TakenOver(OffsetsError):
+    """Another operation took the pipeline over. This one has changed nothing since."""
+
+
+class StopRequested(OffsetsError):
+    """The driver was asked to stop. Raised inside a driver only, which then ends its epoch."""
 
 
 class Fenced(OffsetsError):

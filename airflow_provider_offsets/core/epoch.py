@@ -1,11 +1,11 @@
-"""What a pipeline's processes agree on through the control store: frozen values, one JSON cell each."""
+"""Epochs of a pipeline and what belongs to them: frozen values. ``core.record`` has what decides."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
 
-from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import OffsetRange, Position
 
@@ -47,20 +47,23 @@ class YarnApplication:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a submit asks its driver to claim, and the epoch's record afterwards.
+    """A launch: what a submit tells its driver to claim, and the epoch's settings afterwards.
 
-    The driver claims epoch ``number`` by creating the cell of that number, which succeeds once. ``number`` is one
-    more than the epoch that the plan saw: whoever claims first has it, and the other ends before its first batch.
+    Immutable, in the cell ``launch/<number>/<tag>``, written before the record names it.
     """
 
     number: int
+    """Of the epoch. One more than the newest launch that the plan saw."""
     operation: str
-    launch: str
-    """One submit attempt; two drivers launched by a task that was killed and retried differ in it."""
+    tag: str
+    """Random: tells this launch from every other one, of this operation or another."""
     checkpoint: str
     start: Position
     """Where the epoch begins: what the plan chose. Of a first start too."""
     identity: TopicIdentity
+    stream: Stream
+    plan: str = ""
+    """Fingerprint of the restart plan."""
     announced: tuple[Announced, ...] = ()
     application_digest: str = ""
     version: str = ""
@@ -68,37 +71,87 @@ class Claim:
     tracked: bool = True
     """False: the program knows nothing of epochs. What launches it claims, and then becomes it (``exec``)."""
     stood: Position | None = None
-    """Where the pipeline stood when this epoch was planned: the end of the epoch before it."""
+    """The pipeline's position when this epoch was planned: the end of the epoch before it."""
     leader_epochs: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     """Of each partition, by topic, at the submit. One that is lower later tells of a log that was brought back from
     before (KIP-320)."""
     yarn: YarnApplication | None = None
     """None if the job runs elsewhere, or nobody said where the ResourceManager answers."""
+    last_planned_batch_id: int | None = None
+    """The greatest batch id that the checkpoint named when the plan was made; None for a checkpoint that is made by
+    this launch. A driver that finds another one ends: another job writes that checkpoint."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Where a pipeline stands: the official end of its history."""
+
+    epoch: int
+    tag: str
+    """Of the launch of that epoch."""
+    batch_id: int | None = None
+    """None: the epoch has recorded no batch, and the pipeline stands at the start of its launch."""
+    query_id: str = ""
+    row_time_ms: int | None = None
+    """The batch's row in the history. Its facts are written before the record names it, the row after it."""
+    digest: str = ""
+    """Of the batch's offsets."""
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A batch that began and was not recorded, as the record notes it."""
+
+    batch_id: int
+    query_id: str
+    row_time_ms: int | None
+    """Where its facts are kept; None if nobody knows what it was about to read."""
+    count: int = 1
+    """How many runs have begun it."""
+    why: str = ""
+    """Why its facts are an upper bound; empty if they are exact."""
+
+    def is_same(self, other: CutOff) -> bool:
+        """Return whether both are of one batch with one set of facts."""
+        return (self.batch_id, self.query_id, self.row_time_ms) == (other.batch_id, other.query_id, other.row_time_ms)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A batch that began and was not recorded: its output may be there, at most ``count`` times."""
+
+    batch_id: int
+    query_id: str
+    count: int
+    why: str
+    """Why the ranges are an upper bound; empty if they are what the batch was about to read."""
+    ranges: tuple[OffsetRange, ...]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A claimed epoch: the claim, and who holds it."""
+    """One launch with what became of it. The cell ``epoch/<number>`` keeps it once the next launch is made."""
 
     claim: Claim
-    holder: ProcessIdentity
-    claimed_at_ms: int
+    holder: ProcessIdentity | None = None
+    """The process that claimed it; None if none did."""
+    claimed_at_ms: int = 0
     """By the driver's clock: for people, never compared."""
-    after_row_time_ms: int | None = None
-    """The newest row of the history at the claim. A row after it that an older epoch wrote is a zombie's: ignored."""
+    ended: Ended | None = None
+    """None while it runs, or while nobody knows that it does not."""
+    cuts: tuple[Cut, ...] = ()
+    last_batch_id: int | None = None
+    """The last batch that it recorded; None if it recorded none."""
 
     @property
     def number(self) -> int:
-        """Its number: 1 for the first start."""
+        """Its number: 1 for the first launch."""
         return self.claim.number
 
-
-class DriverState(enum.Enum):
-    """What a driver says of itself in its heartbeat."""
-
-    PROCESSING = "processing"
-    IDLE = "idle"
-    """It stands at ``position`` and there is nothing to read."""
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled before a driver claimed it: its start and what it announced are void."""
+        return self.ended is not None and self.ended.how is EndedHow.CANCELLED
 
 
 @dataclass(frozen=True)
@@ -106,55 +159,30 @@ class Heartbeat:
     """A sign of life. Only that ``beat`` grew says something: clocks of two hosts are never compared."""
 
     beat: int
-    state: DriverState
     at_ms: int
     last_batch_id: int | None = None
-    position: Position | None = None
-    """Where an idle driver stands."""
 
 
 @dataclass(frozen=True)
-class BegunBatch:
-    """The batch that an epoch began last. If the history does not have it, its output may be partly there."""
-
-    batch_id: int
-    query_id: str
-    batch_time_ms: int
-    ranges: tuple[OffsetRange, ...]
-    """What it reads. Empty where it is noted before Spark has planned it, as under a native sink: then the checkpoint's
-    log tells them, and whether it is finished."""
-
-    @classmethod
-    def of(cls, batch: Batch) -> BegunBatch:
-        """Give the note of a batch that is planned."""
-        assert batch.batch_id is not None
-        assert batch.query_id is not None
-        return cls(batch.batch_id, batch.query_id, batch.batch_time_ms, batch.ranges)
-
-    @property
-    def is_ahead(self) -> bool:
-        """Say whether it was noted before it was planned."""
-        return not self.ranges
-
-
-@dataclass(frozen=True)
-class StopRequest:
-    """Somebody asked this epoch to end between two batches."""
-
-    operation: str
-    reason: str
-    requested_at_ms: int
-
-
-@dataclass(frozen=True)
-class StopRung:
-    """The rung of the stop ladder that was taken last. Noted before it is: nobody is forced without a note of it."""
+class StopStage:
+    """A stage of the stop policy. Noted before it is carried out: nobody is forced without a note of it."""
 
     name: str
     """``SIGTERM``, ``SIGKILL``, or ``a kill on YARN``."""
     is_request: bool
-    """It is how this program is asked to stop, and not what comes after it did not."""
+    """Whether this is how the program is asked to stop, and not what comes after it did not."""
     at_ms: int
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """An operation asked the newest epoch to end between two batches, or a job that is over to stay so."""
+
+    operation: str
+    reason: str
+    requested_at_ms: int
+    stage: StopStage | None = None
+    """The stage of the stop policy that was taken last; None for the request alone."""
 
 
 class EndedHow(enum.Enum):
@@ -172,18 +200,18 @@ class EndedHow(enum.Enum):
     DIED = "died"
     """The driver said nothing; somebody who could see that the process is gone closed the epoch."""
     KILLED = "killed"
-    """A stop with that rung allowed signalled or killed it, saw it gone, and closed the epoch."""
+    """A stop with that stage allowed signalled or killed it, saw it gone, and closed the epoch."""
+    CANCELLED = "cancelled"
+    """Nobody had claimed it, and nobody can any more."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of an epoch. Its cell is created once, by the driver or by whoever saw it gone; a driver that finds
-    it there ends."""
+    """How an epoch ended, by its driver's word or by that of whoever saw it gone."""
 
     how: EndedHow
     at_ms: int
     last_batch_id: int | None = None
-    position: Position | None = None
     message: str = ""
 
 
@@ -226,10 +254,3 @@ class Operation:
     kind: str
     reason: str
     steps: dict[str, str] = field(default_factory=dict)
-
-
-def is_zombie(batch: Batch, epoch: Epoch | None) -> bool:
-    """Say whether another writer recorded ``batch`` after ``epoch`` was claimed: readers ignore such a row."""
-    if epoch is None or batch.epoch == epoch.number or batch.row_time_ms is None:
-        return False
-    return epoch.after_row_time_ms is None or batch.row_time_ms > epoch.after_row_time_ms

@@ -1,23 +1,17 @@
-"""What a pipeline's processes agree on, over any ``ControlStore``: epochs, stops, ends, heartbeats, operations.
-
-Each fact is one cell. Cells that decide something (``epoch/…``, ``ended/…``, ``stop/…``, ``snapshot/…``) are created
-once and never changed: whoever creates one has decided; a snapshot may be removed. The others have one writer each.
+"""What a pipeline's processes agree on, over any ``ControlStore``: its record, epochs, heartbeats, operations.
 
 | cell | written by | means |
 |---|---|---|
-| ``epoch/<n>`` | the driver that claims n, once | the epoch, its plan and its holder |
-| ``ended/<n>`` | that driver, or who saw it gone, once | how epoch n ended; a driver that finds it ends |
-| ``stop/<n>`` | an operation, once (a driver hands it on to its own epoch) | please end between two batches |
-| ``rung/<n>`` | an operation that stops | the rung of the ladder that is taken next, or was taken last |
-| ``heartbeat/<n>``, ``begun/<n>`` | that driver | alive; the batch it began last (the next driver adds its ranges) |
-| ``moved/<n>`` | an operation | before epoch n, the position of an untouched job was moved in its own store |
+| ``pipeline`` | operations and drivers, by compare-and-set | the record, see ``core.record`` and ``stores.record_cell`` |
+| ``launch/<n>/<tag>`` | an operation, once, before the record names it | the ``Claim`` of a launch |
+| ``move/<plan>`` | an operation, once, before the record names it | a move of an untracked job in its own store |
+| ``epoch/<n>`` | an operation, once, before the next launch | what became of epoch n; follows from the record |
+| ``heartbeat/<n>`` | the driver of epoch n | a sign of life; nothing is decided by it alone |
+| ``attempt/<run>`` | the first task of a run | the number of the newest attempt of a run |
 | ``operation/<id>`` | the tasks of one operation | its steps and their results |
 | ``snapshot/<id>`` | a task, once | a named observation, or that it was removed |
-| ``replay-run/<operation>`` | the task that plans a replay | the run id of its newest plan |
-| ``replaying/<run>/<shard>/<try>`` | the driver that claims that try, once | who replays a shard |
-| ``replay-ended/<run>/<shard>/<try>`` | that driver, or who ended it or saw it gone, once | how the try ended |
-| ``replay-progress/<run>/<shard>/<try>`` | that driver | alive, and how far |
-| ``replayed/<run>/<shard>`` | that driver, once | the output of the shard is finished |
+
+Cells of replays are in ``stores.replay_control``.
 """
 
 from __future__ import annotations
@@ -29,23 +23,22 @@ from typing import Any, TypeVar
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import (
-    BegunBatch,
     Claim,
-    Ended,
+    Cut,
+    CutOff,
     Epoch,
     Heartbeat,
     Moved,
     Operation,
     ProcessIdentity,
-    StopRequest,
-    StopRung,
 )
-from airflow_provider_offsets.core.recovery import is_recovery
+from airflow_provider_offsets.core.record import PipelineRecord
 from airflow_provider_offsets.core.replay import Replayed, ReplayPlan
 from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, ShardProgress, ShardTry
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import Fenced, SnapshotNotFound, StoreDataError
-from airflow_provider_offsets.stores.protocols import ControlStore
+from airflow_provider_offsets.stores.protocols import OffsetStore
+from airflow_provider_offsets.stores.record_cell import RecordCell
 
 T = TypeVar("T")
 
@@ -59,109 +52,87 @@ REPLAY_PLAN = "replay_plan"
 class Control:
     """The control cells of one pipeline, typed."""
 
-    def __init__(self, store: ControlStore, pipeline: str) -> None:
+    def __init__(self, store: OffsetStore, pipeline: str) -> None:
         self._store = store
         self.pipeline = pipeline
 
-    def claim_epoch(
-        self, claim: Claim, holder: ProcessIdentity, *, at_ms: int, after_row_time_ms: int | None = None
-    ) -> Epoch:
-        """Claim epoch ``claim.number`` for ``holder`` and give its record.
+    @property
+    def cell(self) -> RecordCell:
+        """The pipeline's record."""
+        return RecordCell(self._store, self.pipeline)
 
-        Claiming again what this holder has already claimed gives the same epoch: an answer may have been lost on the
-        way.
+    def record(self) -> PipelineRecord | None:
+        """Return the record, or None if no operation has ever acted on the pipeline."""
+        return self.cell.read()
 
-        :raises Fenced: another holder has it, or its predecessor was never claimed.
-        """
-        if claim.number > 1 and self.epoch(claim.number - 1) is None:
-            raise Fenced(
-                seen=f"pipeline {self.pipeline!r} has no epoch {claim.number - 1}",
-                expected=f"it there before epoch {claim.number} is claimed",
-                do="submit the job through SubmitStreamingJobOperator, which reads the newest epoch",
-            )
-        mine = Epoch(claim, holder, at_ms, after_row_time_ms)
-        if self._create(_numbered("epoch", claim.number), mine):
-            return mine
-        there = self.epoch(claim.number)
-        assert there is not None
-        if (there.holder, there.claim.launch) == (holder, claim.launch):
-            return there
-        raise Fenced(
-            seen=f"epoch {claim.number} of pipeline {self.pipeline!r} is held by pid {there.holder.pid} on"
-            f" {there.holder.host!r}, launched by {there.claim.launch!r}",
-            expected=f"it free for {claim.launch!r}",
-            do="nothing: the other driver runs; stop it first if this one is to take over",
-        )
+    def claim(self, number: int, tag: str) -> Claim:
+        """Return the claim of a launch that the record names."""
+        return self._require(Claim, _launched(number, tag))
 
-    def epoch(self, number: int) -> Epoch | None:
-        """Give one epoch, or None if nobody has claimed it."""
+    def keep_claim(self, claim: Claim) -> None:
+        """Keep the claim of a launch, before the record names it. Keeping it again changes nothing."""
+        self._create(_launched(claim.number, claim.tag), claim)
+
+    def move(self, plan: str) -> Moved:
+        """Return the move that the record's intent names."""
+        return self._require(Moved, f"move/{plan}")
+
+    def keep_move(self, moved: Moved) -> None:
+        """Keep a move of an untracked job in its own store, before the record names it."""
+        self._create(f"move/{moved.fingerprint}", moved)
+
+    def keep_epoch(self, epoch: Epoch) -> None:
+        """Keep what became of an epoch. Its content follows from the record, so two actors keep the same."""
+        self._create(_numbered("epoch", epoch.number), epoch)
+
+    def kept_epoch(self, number: int) -> Epoch | None:
+        """Return what is kept of an epoch; None for one that has no successor yet."""
         return self._get(Epoch, _numbered("epoch", number))
 
     def epochs(self) -> Iterator[Epoch]:
-        """Give all epochs, the oldest first."""
-        return (self._load(Epoch, name, text) for name, text in self._store.scan(self.pipeline, "epoch/"))
+        """Yield all launches with what became of them, the oldest first: those of the past, then the newest one.
 
-    def newest_epoch(self) -> Epoch | None:
-        """Give the newest epoch, or None before the first start."""
-        last = deque(self._store.scan(self.pipeline, "epoch/"), maxlen=1)
-        return self._load(Epoch, *last[0]) if last else None
-
-    def ended(self, number: int) -> Ended | None:
-        """Give how an epoch ended, or None."""
-        return self._get(Ended, _numbered("ended", number))
-
-    def end(self, number: int, how: Ended) -> Ended:
-        """Record the end of an epoch and give the record that stands: the first one does."""
-        name = _numbered("ended", number)
-        return how if self._create(name, how) else self._require(Ended, name)
-
-    def check_fence(self, number: int) -> None:
-        """Return if epoch ``number`` has the word.
-
-        :raises Fenced: a newer epoch was claimed, or this one was closed by somebody else.
+        The record is read first, so an epoch that ends meanwhile is there once.
         """
-        newer, ended = self.epoch(number + 1), self.ended(number)
-        if newer is None and ended is None:
+        record = self.record()
+        if record is None:
             return
-        by = f"epoch {number + 1} was claimed by pid {newer.holder.pid}" if newer else f"it was closed: {ended}"
-        raise Fenced(
-            seen=f"epoch {number} of pipeline {self.pipeline!r} no longer has the word: {by}",
-            expected="the newest epoch, not closed",
-            do="nothing: this driver ends before its next batch",
+        for name, text in self._store.scan(self.pipeline, "epoch/"):
+            epoch = self._load(Epoch, name, text)
+            if epoch.number < record.epoch:
+                yield epoch
+        if record.launch is not None:
+            yield self.newest_launch(record)
+
+    def newest_launch(self, record: PipelineRecord) -> Epoch:
+        """Return the newest launch of ``record`` with what became of it so far."""
+        assert record.launch is not None
+        claim = self.claim(record.epoch, record.launch.tag)
+        recorded = record.recorded
+        return Epoch(
+            claim=claim,
+            holder=record.holder,
+            claimed_at_ms=record.claimed_at_ms,
+            ended=record.ended,
+            cuts=tuple(self._cut(claim, each) for each in record.cuts),
+            last_batch_id=recorded.batch_id if recorded is not None and recorded.tag == claim.tag else None,
         )
 
-    def stop_request(self, number: int) -> StopRequest | None:
-        """Give the request to stop an epoch, or None."""
-        return self._get(StopRequest, _numbered("stop", number))
+    def claimed_epoch(self, record: PipelineRecord | None) -> Epoch | None:
+        """Return the newest epoch that a driver claimed, or None before the first claim.
 
-    def request_stop(self, number: int, request: StopRequest) -> StopRequest:
-        """Ask an epoch to stop and give the request that stands: a second one joins the first."""
-        name = _numbered("stop", number)
-        return request if self._create(name, request) else self._require(StopRequest, name)
-
-    def standing_stop(self, claim: Claim) -> StopRequest | None:
-        """Give the request to stop that holds for an epoch: its own, or, if a recovery started it, that to the one
-        that died. That recovery had begun before somebody asked, and its driver may have died before it saw it."""
-        request = self.stop_request(claim.number)
-        if request is None and is_recovery(claim.operation):
-            return self.stop_request(claim.number - 1)
-        return request
-
-    def hand_on_stop(self, claim: Claim) -> StopRequest | None:
-        """Make the request that holds for an epoch that was just claimed its own, and give it.
-
-        Whoever asks looks for a newer epoch afterwards, so one of the two sees the other.
+        A launch that is not claimed, or that was cancelled, is none: the pipeline's position is of the epoch before.
         """
-        request = self.standing_stop(claim)
-        return None if request is None else self.request_stop(claim.number, request)
+        if record is None or record.recorded is None:
+            return None
+        if record.recorded.epoch == record.epoch:
+            return self.newest_launch(record)
+        return self._require(Epoch, _numbered("epoch", record.recorded.epoch))
 
-    def stop_rung(self, number: int) -> StopRung | None:
-        """Give the last rung of the stop ladder that an epoch's job was sent, or None."""
-        return self._get(StopRung, _numbered("rung", number))
-
-    def note_stop_rung(self, number: int, rung: StopRung) -> None:
-        """Record that a rung is taken, before it is."""
-        self._put(_numbered("rung", number), rung)
+    def _cut(self, claim: Claim, cut: CutOff) -> Cut:
+        batch = None if cut.row_time_ms is None else self._store.prepared(claim.stream, cut.row_time_ms)
+        ranges = () if batch is None else tuple(each for each in batch.ranges if each.count)
+        return Cut(cut.batch_id, cut.query_id, cut.count, cut.why, ranges)
 
     def heartbeat(self, number: int) -> Heartbeat | None:
         """Give the last sign of life of an epoch's driver, or None."""
@@ -171,22 +142,16 @@ class Control:
         """Record a sign of life. Only the epoch's driver calls this."""
         self._put(_numbered("heartbeat", number), heartbeat)
 
-    def begun(self, number: int) -> BegunBatch | None:
-        """Give the batch that an epoch began last, or None."""
-        return self._get(BegunBatch, _numbered("begun", number))
+    def attempt(self, run: str) -> int:
+        """Return the number of the newest attempt of a run; 1 for the first."""
+        return self._get(int, f"attempt/{run}") or 1
 
-    def begin(self, number: int, batch: BegunBatch) -> None:
-        """Record that a batch begins, before it may reach its output. Only the epoch's driver calls this, and the next
-        one, once the epoch is over, with what the log says of that batch."""
-        self._put(_numbered("begun", number), batch)
-
-    def moved(self, number: int) -> Moved | None:
-        """Give what moved an untouched job before epoch ``number``, or None."""
-        return self._get(Moved, _numbered("moved", number))
-
-    def note_move(self, number: int, moved: Moved) -> None:
-        """Record that a move begins. A second one, of another plan, takes its place."""
-        self._put(_numbered("moved", number), moved)
+    def begin_attempt(self, run: str, number: int) -> None:
+        """Note that attempt ``number`` of a run begins; a greater one stands."""
+        name = f"attempt/{run}"
+        while (text := self._store.get(self.pipeline, name)) is None or codec.loads(int, text) < number:
+            if self._store.check_and_put(self.pipeline, name, text, codec.dumps(number)):
+                return
 
     def operation(self, operation_id: str) -> Operation | None:
         """Give one operation, or None."""
@@ -406,6 +371,10 @@ class Control:
 
 def _numbered(kind: str, number: int) -> str:
     return f"{kind}/{number:08d}"
+
+
+def _launched(number: int, tag: str) -> str:
+    return f"launch/{number:08d}/{tag}"
 
 
 def _tried(kind: str, run_id: str, shard: int, number: int) -> str:

@@ -21,6 +21,7 @@ class MemoryStore:
         self._histories: dict[str, list[Batch]] = {}
         self._by_identity: dict[tuple[str, str | None, int], Batch] = {}
         self._control: dict[tuple[str, str], str] = {}
+        self._prepared: dict[tuple[str, int], Batch] = {}
 
     def create(self) -> None:
         """Do nothing: there is nothing to create."""
@@ -49,7 +50,7 @@ class MemoryStore:
                 recorded = self._by_identity.get((stream.group_id, batch.query_id, batch.batch_id))
                 if recorded is not None:
                     return rules.recorded_once(recorded, batch)
-            placed = history.place(batch, self._newest_time(stream))
+            placed = batch if batch.row_time_ms is not None else history.place(batch, self._newest_time(stream))
             self._add(stream, placed)
             if placed.batch_id is not None:
                 self._by_identity[stream.group_id, placed.query_id, placed.batch_id] = placed
@@ -88,6 +89,31 @@ class MemoryStore:
             self._control[key] = value
             return True
 
+    def swap(
+        self,
+        pipeline: str,
+        name: str,
+        expected: str | None,
+        value: str,
+        *,
+        stream: Stream | None = None,
+        prepare: Batch | None = None,
+        append: Batch | None = None,
+    ) -> bool:
+        """Set the text with the facts and the row that belong to it, in one step for all threads."""
+        with self._lock:
+            if self.get(pipeline, name) != expected:
+                return False
+            if prepare is not None and stream is not None:
+                self._prepare(rules.check_stream(stream), prepare)
+            if append is not None and stream is not None:
+                self.append(stream, append)
+            return self.check_and_put(pipeline, name, expected, value)
+
+    def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
+        """Return the facts that are kept under a row time, or None."""
+        return self._prepared.get((rules.check_stream(stream).group_id, row_time_ms))
+
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
         """Give names and texts, sorted by name, as they are at the first one taken."""
         rules.check_pipeline(pipeline)
@@ -98,6 +124,11 @@ class MemoryStore:
                 if owner == pipeline and name.startswith(prefix)
             )
         yield from found
+
+    def _prepare(self, stream: Stream, batch: Batch) -> None:
+        rules.check_batch(stream, batch)
+        key = stream.group_id, history.row_time_of(batch)
+        self._prepared[key] = rules.prepared_once(self._prepared.get(key), batch)
 
     def _add(self, stream: Stream, placed: Batch) -> None:
         self._histories.setdefault(stream.group_id, []).append(placed)

@@ -121,6 +121,36 @@ class ControlStore(Protocol):
 class OffsetStore(HistoryStore, ControlStore, Protocol):
     """A store that can hold all that a pipeline needs."""
 
+    def swap(
+        self,
+        pipeline: str,
+        name: str,
+        expected: str | None,
+        value: str,
+        *,
+        stream: Stream | None = None,
+        prepare: Batch | None = None,
+        append: Batch | None = None,
+    ) -> bool:
+        """Set a control text as ``check_and_put`` does, together with what belongs to it, and return whether it was.
+
+        One transaction where the store has transactions. Where it has none: the facts first, then the text, then the
+        row; facts without the text are not history, and a row that is missing is written by whoever reads the text
+        next (``append`` with the same batch).
+
+        :param stream: that of the batches.
+        :param prepare: a batch that is about to begin. Its facts are kept under its ``row_time_ms``, and replace only
+            facts of the same or an earlier epoch.
+        :param append: a batch whose row is added to the history, if the text was set.
+        :raises StoreUnreachable: nobody knows whether the text was set. It is not sent a second time.
+        :raises BatchConflict: a newer epoch keeps facts under this row time. Nothing was set.
+        """
+        ...
+
+    def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
+        """Return the facts that are kept under a row time, whether or not the batch is in the history; else None."""
+        ...
+
     def create(self) -> None:
         """Create what is missing of the store's tables. Safe to repeat. Never called behind a person's back: a table
         that appears by itself under a mistyped name reads as a first start."""

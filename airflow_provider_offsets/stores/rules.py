@@ -199,6 +199,20 @@ def is_of(stream: Stream, batch: Batch) -> bool:
     return not set(stream.topics).isdisjoint(batch.end.topics)
 
 
+def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
+    """Return the facts that stand under a row time: those of ``batch``, unless a later epoch keeps its own there.
+
+    :raises BatchConflict: a later epoch does: the driver of ``batch`` is fenced, and does not know it yet.
+    """
+    if prepared is None or (prepared.epoch or 0) <= (batch.epoch or 0):
+        return batch
+    raise BatchConflict(
+        seen=f"batch {batch.batch_id} of epoch {batch.epoch} is to be kept at {batch.row_time_ms}",
+        expected=f"no facts of a later epoch there; epoch {prepared.epoch} keeps batch {prepared.batch_id}",
+        do="No action needed: the later epoch carries on.",
+    )
+
+
 def recorded_once(recorded: Batch, batch: Batch) -> Batch:
     """Give what is recorded, if ``batch`` is that batch run again.
 

@@ -1,0 +1,638 @@
+"""One record per pipeline: everything that its processes must agree on, and the one function that changes it.
+
+The record is one cell of the control store. It is changed by compare-and-set only: read the record, compute the next
+one with :func:`transition`, swap; on a conflict read again and compute again. Production, tests and the simulation use
+this same function.
+
+Only the operation that holds the lease asks to stop, cancels, closes the dead, reconciles, moves and launches. A driver
+claims, begins, records, goes idle and ends. A batch begins and is recorded by a swap of this record, so the fence, the
+stop request and the note of the started batch are one step: a driver whose launch is not the newest one any more can do
+neither.
+
+What may be large is not in the record: a launch and the offsets of a batch are facts under keys of their own, written
+before the swap that points to them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow_provider_offsets.core.epoch import (
+    CutOff,
+    Ended,
+    EndedHow,
+    ProcessIdentity,
+    Recorded,
+    StopRequest,
+    StopStage,
+)
+from airflow_provider_offsets.core.recovery import is_recovery
+
+RECORD = "pipeline"
+"""The name of the record's cell in the control store."""
+
+
+class Phase(enum.Enum):
+    """What is known of the job."""
+
+    STOPPED = "stopped"
+    """No driver may write, and what the last one wrote is accounted for."""
+    LAUNCHING = "launching"
+    """A launch was recorded, and no driver has claimed it yet."""
+    RUNNING = "running"
+    """A driver has claimed the launch."""
+    ENDED = "ended"
+    """The driver is over; its last batch is not reconciled yet."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The operation that may change the job."""
+
+    operation: str
+    acted_at_ms: int
+    """Time of its last act, by the clock of the machine that acted. Politeness goes by it, safety does not."""
+
+
+@dataclass(frozen=True)
+class EpochLaunch:
+    """A launch, known before it exists. The rest of it is the ``Claim`` in the cell ``launch/<epoch>/<tag>``."""
+
+    epoch: int
+    tag: str
+    """Random. A driver claims the launch of this tag, never that of a number."""
+    operation: str
+    plan: str
+    """Fingerprint of the restart plan that it carries out."""
+    checkpoint: str
+    tracked: bool = True
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The started batch: its output may have begun."""
+
+    batch_id: int
+    query_id: str
+    batch_time_ms: int
+    run: str
+    """Nonce of one ``stream.run()`` in one process: it tells a repeated call from a second run of the batch."""
+    row_time_ms: int | None = None
+    """Where the facts of the batch are kept. None under ``sink=``: Spark has not planned its end yet."""
+    digest: str = ""
+    """Of what it reads; empty with ``row_time_ms`` None."""
+    count: int = 1
+    """How many runs have begun it."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """The position of an untracked job is being moved in its own store. The cell ``move/<plan>`` has from and to."""
+
+    operation: str
+    plan: str
+
+
+@dataclass(frozen=True)
+class PipelineRecord:
+    """The record. About 1 KB of JSON, whatever the number of partitions."""
+
+    incarnation: str
+    """Random, from the creation of the record. Another one later: the control store was lost or restored."""
+    version: int = 0
+    """Grows with every swap, so no text ever comes back."""
+    token: str = ""
+    """Of the swap that wrote this text: after a lost answer the writer recognises its own."""
+    generation: int = 0
+    """Grows with every change of lease or phase. A plan names the generation that it was made against."""
+    phase: Phase = Phase.STOPPED
+    lease: Lease | None = None
+    epoch: int = 0
+    """Number of the newest launch; 0 before the first one."""
+    launch: EpochLaunch | None = None
+    holder: ProcessIdentity | None = None
+    """The process that claimed the newest launch."""
+    claimed_at_ms: int = 0
+    recorded: Recorded | None = None
+    """Where the pipeline stands; None before the first claim."""
+    last_row_time_ms: int = 0
+    """The greatest row time that is in use. A new row goes behind it."""
+    begun: Begun | None = None
+    cuts: tuple[CutOff, ...] = ()
+    """Batches of the newest epoch that began and were not recorded by that run."""
+    stop: StopRequest | None = None
+    idle: bool = False
+    """The driver acknowledged that it is ready and that there is nothing to read."""
+    ended: Ended | None = None
+    """How the newest launch ended. It stays until the next launch, so that its summary can be derived."""
+    intent: Intent | None = None
+    good: int = 0
+    """The newest epoch that a health window found healthy; 0 if none."""
+
+
+class Refusal(enum.Enum):
+    """Why a transition is not possible."""
+
+    LEASE_HELD = "another operation acted lately"
+    LEASE_LOST = "the operation does not hold the lease"
+    NOT_TO_RECOVER = "there is nothing that a recovery may start"
+    FENCED = "the launch is not this driver's any more"
+    CANCELLED = "the launch was cancelled"
+    STOP_REQUESTED = "the job was asked to stop"
+    STATE_CHANGED = "the record is in another state"
+
+
+@dataclass(frozen=True)
+class Next:
+    """The record after the event."""
+
+    record: PipelineRecord
+
+
+@dataclass(frozen=True)
+class Already:
+    """The event has happened already: an answer was lost on the way, or a task is run again."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The event is not possible now."""
+
+    why: Refusal
+    detail: str
+
+
+Outcome = Next | Already | Refused
+
+
+# Events of an operation
+
+
+@dataclass(frozen=True)
+class Take:
+    """An operation takes the lease. Always safe; whether it is allowed without asking is politeness."""
+
+    operation: str
+    at_ms: int
+    timeout_ms: int
+    """A lease whose holder acted within this time is not taken without ``take_over``."""
+    take_over: bool = False
+
+
+@dataclass(frozen=True)
+class TakeToRecover:
+    """A recovery takes the lease of a pipeline whose driver was seen dead, or said that it failed."""
+
+    operation: str
+    epoch: int
+    """The epoch that died."""
+    at_ms: int
+    timeout_ms: int
+
+
+@dataclass(frozen=True)
+class AskToStop:
+    """The lease holder asks the driver to end before its next batch, or notes that a job that is over stays so."""
+
+    operation: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class NoteStopStage:
+    """The lease holder notes a stage of the stop policy, before it is carried out."""
+
+    operation: str
+    stage: StopStage
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The lease holder cancels a launch that nobody has claimed: from then on nobody can."""
+
+    operation: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class CloseDead:
+    """The lease holder closes an epoch whose driver is over, by its backend's word."""
+
+    operation: str
+    holder: ProcessIdentity
+    ended: Ended
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """The lease holder accounts for the last batch of an epoch that has ended.
+
+    :param recorded: the batch that Spark committed and nobody recorded, if there is one (``sink=``).
+    :param cut: the started batch, if it was cut off.
+    """
+
+    operation: str
+    generation: int
+    """Of the record when the checkpoint was read."""
+    at_ms: int
+    recorded: Recorded | None = None
+    cut: CutOff | None = None
+
+
+@dataclass(frozen=True)
+class Intend:
+    """The lease holder notes that it moves an untracked job in its own store, before it does."""
+
+    operation: str
+    plan: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class LaunchEpoch:
+    """The lease holder records a launch. What its plan announces, it announces by this swap."""
+
+    operation: str
+    generation: int
+    """The one that the plan was made against."""
+    launch: EpochLaunch
+    at_ms: int
+    newest_row_time_ms: int = 0
+    """Of the history, whoever wrote it."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """The lease holder has nothing more to do with the job."""
+
+    operation: str
+
+
+@dataclass(frozen=True)
+class MarkGood:
+    """A health window found the newest epoch healthy."""
+
+    epoch: int
+
+
+# Events of a driver
+
+
+@dataclass(frozen=True)
+class ClaimLaunch:
+    """A driver claims the launch of a tag."""
+
+    tag: str
+    holder: ProcessIdentity
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class BeginBatch:
+    """A driver begins a batch. Refused if the job was asked to stop: that is how a stop comes between two batches."""
+
+    tag: str
+    holder: ProcessIdentity
+    batch: Begun
+    again: bool = True
+    """Whether the batch that an earlier run has begun may have been written. False: it was never planned."""
+
+
+@dataclass(frozen=True)
+class RecordBatch:
+    """A driver records the started batch."""
+
+    tag: str
+    holder: ProcessIdentity
+    run: str
+    recorded: Recorded
+
+
+@dataclass(frozen=True)
+class GoIdle:
+    """A driver says that it is ready and that there is nothing to read."""
+
+    tag: str
+    holder: ProcessIdentity
+
+
+@dataclass(frozen=True)
+class EndEpoch:
+    """A driver ends its epoch."""
+
+    tag: str
+    holder: ProcessIdentity
+    ended: Ended
+
+
+Event = (
+    Take
+    | TakeToRecover
+    | AskToStop
+    | NoteStopStage
+    | Cancel
+    | CloseDead
+    | Reconcile
+    | Intend
+    | LaunchEpoch
+    | Release
+    | MarkGood
+    | ClaimLaunch
+    | BeginBatch
+    | RecordBatch
+    | GoIdle
+    | EndEpoch
+)
+
+
+def transition(record: PipelineRecord, event: Event) -> Outcome:
+    """Return the record after ``event``, or that it happened already, or why it cannot happen.
+
+    ``version`` grows by one and ``generation`` with every change of lease or phase. The token is the caller's.
+    """
+    outcome = _RULES[type(event)](record, event)
+    if not isinstance(outcome, Next):
+        return outcome
+    after = outcome.record
+    owner = None if record.lease is None else record.lease.operation
+    owner_after = None if after.lease is None else after.lease.operation
+    has_moved = (record.phase, owner) != (after.phase, owner_after)
+    return Next(replace(after, version=record.version + 1, generation=record.generation + has_moved))
+
+
+def _take(record: PipelineRecord, event: Take) -> Outcome:
+    lease = record.lease
+    is_mine = lease is not None and lease.operation == event.operation
+    if lease is not None and not is_mine and not event.take_over:
+        age_ms = max(0, event.at_ms - lease.acted_at_ms)
+        if age_ms < event.timeout_ms:
+            return Refused(Refusal.LEASE_HELD, f"operation {lease.operation!r} acted {age_ms // 1000} s ago")
+    return Next(replace(record, lease=Lease(event.operation, event.at_ms)))
+
+
+def _take_to_recover(record: PipelineRecord, event: TakeToRecover) -> Outcome:
+    lease = record.lease
+    if lease is not None and lease.operation == event.operation:
+        return Next(replace(record, lease=Lease(event.operation, event.at_ms)))
+    if record.epoch != event.epoch or record.phase not in (Phase.RUNNING, Phase.ENDED):
+        return Refused(Refusal.NOT_TO_RECOVER, f"epoch {record.epoch} is {record.phase.value}")
+    if record.stop is not None:
+        return Refused(Refusal.NOT_TO_RECOVER, f"{record.stop.operation!r} asked epoch {record.epoch} to stop")
+    if lease is not None and not is_recovery(lease.operation):
+        age_ms = max(0, event.at_ms - lease.acted_at_ms)
+        if age_ms < event.timeout_ms:
+            return Refused(Refusal.NOT_TO_RECOVER, f"{lease.operation!r} acted {age_ms // 1000} s ago")
+    return Next(replace(record, lease=Lease(event.operation, event.at_ms)))
+
+
+def _ask_to_stop(record: PipelineRecord, event: AskToStop) -> Outcome:
+    if record.phase is Phase.LAUNCHING:
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is launching: its launch is to be cancelled")
+    if record.stop is not None:
+        return Already()
+    return _acted(replace(record, stop=StopRequest(event.operation, event.reason, event.at_ms)), event.at_ms)
+
+
+def _note_stop_stage(record: PipelineRecord, event: NoteStopStage) -> Outcome:
+    stop = record.stop
+    if stop is None or record.phase is not Phase.RUNNING:
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}, and not being stopped")
+    was_forced = stop.stage is not None and not stop.stage.is_request
+    if was_forced and event.stage.is_request:
+        return Already()
+    return _acted(replace(record, stop=replace(stop, stage=event.stage)), event.stage.at_ms)
+
+
+def _cancel(record: PipelineRecord, event: Cancel) -> Outcome:
+    if record.phase is Phase.STOPPED and record.ended is not None and record.ended.how is EndedHow.CANCELLED:
+        return Already()
+    if record.phase is not Phase.LAUNCHING:
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}")
+    ended = Ended(EndedHow.CANCELLED, event.at_ms, message=f"cancelled by {event.operation!r} before it was claimed")
+    return _acted(replace(record, phase=Phase.STOPPED, ended=ended), event.at_ms)
+
+
+def _close_dead(record: PipelineRecord, event: CloseDead) -> Outcome:
+    if record.holder != event.holder or record.phase in (Phase.STOPPED, Phase.LAUNCHING):
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}, held by {record.holder}")
+    if record.phase is Phase.ENDED:
+        return Already()
+    return _acted(replace(record, phase=Phase.ENDED, ended=event.ended, idle=False), event.ended.at_ms)
+
+
+def _reconcile(record: PipelineRecord, event: Reconcile) -> Outcome:
+    if record.phase is not Phase.ENDED or record.generation != event.generation:
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}")
+    cuts = _with_cut(record.cuts, event.cut)
+    begun = record.begun
+    if event.recorded is not None and begun is not None and begun.count > 1:
+        cuts = _with_cut(cuts, _again(begun, event.recorded))
+    times = [each.row_time_ms for each in (event.recorded, event.cut) if each is not None and each.row_time_ms]
+    after = replace(
+        record,
+        phase=Phase.STOPPED,
+        begun=None,
+        cuts=cuts,
+        recorded=event.recorded or record.recorded,
+        last_row_time_ms=max([record.last_row_time_ms, *times]),
+    )
+    return _acted(after, event.at_ms)
+
+
+def _intend(record: PipelineRecord, event: Intend) -> Outcome:
+    intent = Intent(event.operation, event.plan)
+    if record.phase is not Phase.STOPPED:
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}")
+    return Already() if record.intent == intent else _acted(replace(record, intent=intent), event.at_ms)
+
+
+def _launch(record: PipelineRecord, event: LaunchEpoch) -> Outcome:
+    if record.launch is not None and record.launch.tag == event.launch.tag:
+        return Already()
+    if record.phase is not Phase.STOPPED:
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}")
+    if record.generation != event.generation or event.launch.epoch != record.epoch + 1:
+        return Refused(
+            Refusal.STATE_CHANGED,
+            f"the plan was made against generation {event.generation} for epoch {event.launch.epoch}, and this is"
+            f" generation {record.generation} after epoch {record.epoch}",
+        )
+    after = replace(
+        record,
+        phase=Phase.LAUNCHING,
+        epoch=event.launch.epoch,
+        launch=event.launch,
+        holder=None,
+        claimed_at_ms=0,
+        begun=None,
+        cuts=(),
+        stop=None,
+        idle=False,
+        ended=None,
+        last_row_time_ms=max(record.last_row_time_ms, event.newest_row_time_ms),
+    )
+    return _acted(after, event.at_ms)
+
+
+def _release(record: PipelineRecord, event: Release) -> Outcome:
+    return Next(replace(record, lease=None))
+
+
+def _mark_good(record: PipelineRecord, event: MarkGood) -> Outcome:
+    if record.good >= event.epoch or record.epoch < event.epoch:
+        return Already()
+    return Next(replace(record, good=event.epoch))
+
+
+def _claim(record: PipelineRecord, event: ClaimLaunch) -> Outcome:
+    launch = record.launch
+    if launch is None or launch.tag != event.tag:
+        return Refused(Refusal.FENCED, f"the newest launch is epoch {record.epoch}")
+    if record.phase is not Phase.LAUNCHING:
+        if record.holder == event.holder and record.phase is Phase.RUNNING:
+            return Already()
+        if record.holder is None:
+            return Refused(Refusal.CANCELLED, f"the launch of epoch {record.epoch} was cancelled")
+        return Refused(Refusal.FENCED, f"epoch {record.epoch} was claimed by {_words(record.holder)}")
+    return Next(
+        replace(
+            record,
+            phase=Phase.RUNNING,
+            holder=event.holder,
+            claimed_at_ms=event.at_ms,
+            recorded=Recorded(launch.epoch, launch.tag),
+            intent=None,
+        )
+    )
+
+
+def _begin(record: PipelineRecord, event: BeginBatch) -> Outcome:
+    batch, begun = event.batch, record.begun
+    if begun is not None and begun.run == batch.run and begun.batch_id == batch.batch_id:
+        if begun.row_time_ms is not None or batch.row_time_ms is None:
+            return Already()
+        return _begins(record, replace(batch, count=begun.count))
+    if record.stop is not None:
+        return Refused(Refusal.STOP_REQUESTED, f"{record.stop.operation!r}: {record.stop.reason}")
+    if begun is None:
+        return _begins(record, batch)
+    if begun.batch_id == batch.batch_id:
+        return _begins(record, replace(batch, count=begun.count + event.again))
+    cut = CutOff(begun.batch_id, begun.query_id, begun.row_time_ms, begun.count)
+    return _begins(replace(record, cuts=_with_cut(record.cuts, cut)), batch)
+
+
+def _begins(record: PipelineRecord, batch: Begun) -> Outcome:
+    last_ms = max(record.last_row_time_ms, batch.row_time_ms or 0)
+    return Next(replace(record, begun=batch, idle=False, last_row_time_ms=last_ms))
+
+
+def _record(record: PipelineRecord, event: RecordBatch) -> Outcome:
+    if record.recorded == event.recorded and record.begun is None:
+        return Already()
+    begun = record.begun
+    if begun is None or (begun.run, begun.batch_id) != (event.run, event.recorded.batch_id):
+        return Refused(
+            Refusal.STATE_CHANGED, f"batch {event.recorded.batch_id} did not begin; the started one is {begun}"
+        )
+    cuts = record.cuts
+    if begun.count > 1:
+        cuts = _with_cut(cuts, _again(begun, event.recorded))
+    after = replace(
+        record,
+        recorded=event.recorded,
+        begun=None,
+        cuts=cuts,
+        last_row_time_ms=max(record.last_row_time_ms, event.recorded.row_time_ms or 0),
+    )
+    return Next(_without_launcher(after))
+
+
+def _idle(record: PipelineRecord, event: GoIdle) -> Outcome:
+    begun = record.begun
+    unplanned = begun is not None and begun.row_time_ms is None
+    after = _without_launcher(replace(record, idle=True, begun=None if unplanned else begun))
+    return Already() if after == record else Next(after)
+
+
+def _end(record: PipelineRecord, event: EndEpoch) -> Outcome:
+    return Next(replace(record, phase=Phase.ENDED, ended=event.ended, idle=False))
+
+
+def _with_cut(cuts: tuple[CutOff, ...], cut: CutOff | None) -> tuple[CutOff, ...]:
+    """Return the cuts with one more. Of one batch there is one entry, which counts."""
+    if cut is None:
+        return cuts
+    same = [each for each in cuts if each.is_same(cut)]
+    count = sum(each.count for each in same) + cut.count
+    return (*(each for each in cuts if each not in same), replace(cut, count=count))
+
+
+def _again(begun: Begun, recorded: Recorded) -> CutOff:
+    """Return the earlier runs of a batch that was recorded in the end."""
+    return CutOff(begun.batch_id, recorded.query_id, recorded.row_time_ms, begun.count - 1)
+
+
+def _without_launcher(record: PipelineRecord) -> PipelineRecord:
+    """Return the record without the lease of the operation that made this launch: the job is on its way."""
+    lease, launch = record.lease, record.launch
+    is_launcher = lease is not None and launch is not None and lease.operation == launch.operation
+    return replace(record, lease=None) if is_launcher and record.stop is None else record
+
+
+def _acted(record: PipelineRecord, at_ms: int) -> Outcome:
+    assert record.lease is not None
+    return Next(replace(record, lease=replace(record.lease, acted_at_ms=at_ms)))
+
+
+def _by_lease_holder(rule: Callable[[PipelineRecord, Any], Outcome]) -> Callable[[PipelineRecord, Any], Outcome]:
+    def checked(record: PipelineRecord, event: Any) -> Outcome:
+        lease = record.lease
+        if lease is None or lease.operation != event.operation:
+            holder = "nobody holds the lease" if lease is None else f"{lease.operation!r} took the pipeline over"
+            return Refused(Refusal.LEASE_LOST, holder)
+        return rule(record, event)
+
+    return checked
+
+
+def _by_driver(rule: Callable[[PipelineRecord, Any], Outcome]) -> Callable[[PipelineRecord, Any], Outcome]:
+    def checked(record: PipelineRecord, event: Any) -> Outcome:
+        launch = record.launch
+        if launch is None or launch.tag != event.tag or record.holder != event.holder:
+            return Refused(Refusal.FENCED, f"the newest launch is epoch {record.epoch}")
+        if record.phase is Phase.RUNNING:
+            return rule(record, event)
+        if isinstance(event, EndEpoch):
+            return Already()
+        return Refused(Refusal.FENCED, f"epoch {record.epoch} was closed: {record.ended}")
+
+    return checked
+
+
+def _words(process: ProcessIdentity) -> str:
+    return f"pid {process.pid} on {process.host}"
+
+
+_RULES: dict[type, Callable[[PipelineRecord, Any], Outcome]] = {
+    Take: _take,
+    TakeToRecover: _take_to_recover,
+    AskToStop: _by_lease_holder(_ask_to_stop),
+    NoteStopStage: _by_lease_holder(_note_stop_stage),
+    Cancel: _by_lease_holder(_cancel),
+    CloseDead: _by_lease_holder(_close_dead),
+    Reconcile: _by_lease_holder(_reconcile),
+    Intend: _by_lease_holder(_intend),
+    LaunchEpoch: _by_lease_holder(_launch),
+    Release: _by_lease_holder(_release),
+    MarkGood: _mark_good,
+    ClaimLaunch: _claim,
+    BeginBatch: _by_driver(_begin),
+    RecordBatch: _by_driver(_record),
+    GoIdle: _by_driver(_idle),
+    EndEpoch: _by_driver(_end),
+}

@@ -1,0 +1,183 @@
+"""The pipeline's record in its cell: read, and changed by compare-and-set."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.record import (
+    RECORD,
+    Already,
+    Event,
+    Next,
+    PipelineRecord,
+    Refusal,
+    Refused,
+    transition,
+)
+from airflow_provider_offsets.errors import (
+    Fenced,
+    LeaseHeld,
+    NothingToRecover,
+    OffsetsError,
+    RecordRestored,
+    StopRequested,
+    StoreDataError,
+    StoreUnreachable,
+    TakenOver,
+    WorldChanged,
+)
+from airflow_provider_offsets.stores.protocols import OffsetStore
+
+
+class RecordCell:
+    """The record of one pipeline, as one actor sees it. Not to be shared between threads.
+
+    An actor that swaps again does so without reading: it reads when a swap fails, which is when somebody else acted.
+    """
+
+    def __init__(self, store: OffsetStore, pipeline: str) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._text: str | None = None
+        """The text that a swap expects to find; None: it must be read first."""
+        self._seen: PipelineRecord | None = None
+        self._sent: PipelineRecord | None = None
+        """What a swap that got no answer would have written."""
+
+    def read(self) -> PipelineRecord | None:
+        """Return the record as it is now; None if there is none.
+
+        :raises RecordRestored: it is older than one that this actor has seen, or of another incarnation.
+        :raises StoreDataError: the cell holds something else.
+        """
+        text = self._store.get(self._pipeline, RECORD)
+        record = None if text is None else self._load(text)
+        self._require_growth(record)
+        self._text, self._seen = text, record
+        return record
+
+    def create(self) -> PipelineRecord:
+        """Return the record, created if there is none. The caller has made sure that none was lost."""
+        new = PipelineRecord(incarnation=uuid.uuid4().hex)
+        self._store.check_and_put(self._pipeline, RECORD, None, codec.dumps(new))
+        found = self.read()
+        assert found is not None
+        return found
+
+    def change(
+        self,
+        event: Event,
+        *,
+        stream: Stream | None = None,
+        prepare: Batch | None = None,
+        append: Batch | None = None,
+    ) -> PipelineRecord:
+        """Return the record after ``event``. Safe to repeat, also where an answer was lost.
+
+        :param stream: of the batches that follow.
+        :param prepare: a batch whose facts are kept before the swap.
+        :param append: a batch whose row is added to the history after the swap.
+        :raises StoreUnreachable: nobody knows whether the record was changed: repeat the call.
+        :raises RecordRestored: see ``read``.
+        :raises WorldChanged: the record is in a state in which the event is not possible.
+        :raises LeaseHeld: another operation acted lately, and ``take_over`` was not given.
+        :raises TakenOver: the operation does not hold the lease any more.
+        :raises NothingToRecover: the pipeline is not a recovery's to start.
+        :raises Fenced: the driver does not hold the newest launch.
+        :raises StopRequested: the driver was asked to stop.
+        """
+        while True:
+            is_fresh = self._text is None
+            record = self.read() if is_fresh else self._seen
+            if record is None:
+                raise self._no_record()
+            if self._sent is not None and self._sent.token == record.token:
+                outcome: object = Already()
+            else:
+                outcome = transition(record, event)
+            self._sent = None
+            if not isinstance(outcome, Next) and not is_fresh:
+                self._text = None  # what is kept may be old: look before saying no
+                continue
+            if isinstance(outcome, Refused):
+                raise self._refused(outcome, record)
+            if isinstance(outcome, Already):
+                if append is not None and stream is not None:
+                    self._store.append(stream, append)
+                return record
+            assert isinstance(outcome, Next)
+            after = replace(outcome.record, token=uuid.uuid4().hex)
+            if self._swap(after, stream, prepare, append):
+                return after
+
+    def _swap(self, after: PipelineRecord, stream: Stream | None, prepare: Batch | None, append: Batch | None) -> bool:
+        text, expected = codec.dumps(after), self._text
+        self._text, self._sent = None, after
+        if not self._store.swap(self._pipeline, RECORD, expected, text, stream=stream, prepare=prepare, append=append):
+            self._sent = None
+            return False
+        self._text, self._seen, self._sent = text, after, None
+        return True
+
+    def _require_growth(self, record: PipelineRecord | None) -> None:
+        before = self._seen
+        if before is None:
+            return
+        if record is not None and (record.incarnation, record.version) >= (before.incarnation, before.version):
+            if record.incarnation == before.incarnation:
+                return
+        raise RecordRestored(
+            seen=f"the record of pipeline {self._pipeline!r} is {_words(record)}, and was {_words(before)}",
+            expected="a record that only grows",
+            do="find out who restored or removed the control store; stop the job, and plan from a start that you name",
+        )
+
+    def _load(self, text: str) -> PipelineRecord:
+        try:
+            return codec.loads(PipelineRecord, text)
+        except ValueError as error:
+            raise StoreDataError(
+                seen=f"control cell {RECORD!r} of pipeline {self._pipeline!r} holds {text[:80]!r}: {error}",
+                expected="the JSON of a PipelineRecord",
+                do="find who else writes to the control table; it belongs to this provider alone",
+            ) from error
+
+    def _no_record(self) -> OffsetsError:
+        return WorldChanged(
+            seen=f"pipeline {self._pipeline!r} has no record in its control store",
+            expected="the record that the first operation creates",
+            do="run a maintenance of the pipeline",
+        )
+
+    def _refused(self, refused: Refused, record: PipelineRecord) -> OffsetsError:
+        kind, expected, do = _ERRORS[refused.why]
+        return kind(
+            seen=f"pipeline {self._pipeline!r}, epoch {record.epoch}: {refused.detail}", expected=expected, do=do
+        )
+
+
+_NO_ACTION = "No action needed: the other one carries on."
+_ERRORS: dict[Refusal, tuple[type[OffsetsError], str, str]] = {
+    Refusal.LEASE_HELD: (
+        LeaseHeld,
+        "no other operation at work on this pipeline",
+        "wait until it has ended, or set take_over to take the pipeline over: its next act is then refused",
+    ),
+    Refusal.LEASE_LOST: (TakenOver, "the lease of this operation", _NO_ACTION),
+    Refusal.NOT_TO_RECOVER: (
+        NothingToRecover,
+        "a job that died, that nobody asked to stop and that no operation works on",
+        "No action needed: a recovery starts only what died by itself.",
+    ),
+    Refusal.FENCED: (Fenced, "the newest launch of the pipeline", _NO_ACTION),
+    Refusal.CANCELLED: (Fenced, "a launch that stands", _NO_ACTION),
+    Refusal.STOP_REQUESTED: (StopRequested, "a job that nobody asked to stop", "No action needed: the driver ends."),
+    Refusal.STATE_CHANGED: (WorldChanged, "the record as this act needs it", "run the task again, or plan again"),
+}
+
+
+def _words(record: PipelineRecord | None) -> str:
+    return "gone" if record is None else f"version {record.version} of incarnation {record.incarnation[:8]}"
