@@ -167,7 +167,10 @@ class PartitionPlan:
 class Preconditions:
     """What must still be so when the plan is applied."""
 
+    generation: int
+    """Of the pipeline's record: nobody else has held the lease since, and the job's phase is the same."""
     epoch: int
+    """The newest launch."""
     stored: Position | None
     identity: TopicIdentity
     checkpoint: str | None
@@ -180,7 +183,8 @@ class Preconditions:
         """Give the preconditions of a plan that was made from ``seen``."""
         checkpoint = seen.checkpoint
         return cls(
-            epoch=seen.epoch_number,
+            generation=seen.generation,
+            epoch=seen.launched,
             stored=seen.stored,
             identity=seen.live.identity,
             checkpoint=None if checkpoint is None else checkpoint.location,
@@ -458,8 +462,8 @@ def _last_batch_id(seen: Observation) -> int:
         ids.append(seen.checkpoint.committed_batch_id)
     if seen.processed is not None and seen.processed.batch_id is not None:
         ids.append(seen.processed.batch_id)
-    if seen.begun is not None:
-        ids.append(seen.begun.batch_id - 1)
+    if seen.cut is not None:
+        ids.append(seen.cut.batch_id - 1)
     return max(ids)
 
 

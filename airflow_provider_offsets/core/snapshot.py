@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import BegunBatch, Ended, Epoch, Moved
+from airflow_provider_offsets.core.epoch import Cut, Ended, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.moments import whole_moment_ms
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
+from airflow_provider_offsets.core.record import Phase
 
 HISTORY, CHECKPOINT = "history", "checkpoint"
 """Stores that have no connection of their own: the batches that a tracked job records, and Spark's own log."""
@@ -76,16 +77,25 @@ class Observation:
     live: LiveTopics
     checkpoint: CheckpointState | None = None
     processed: Batch | None = None
-    """The newest batch of the history, whichever epoch recorded it."""
+    """The batch that the pipeline recorded last, whichever epoch did."""
     epoch: Epoch | None = None
-    ended: Ended | None = None
-    """How ``epoch`` ended; None while it runs, or while nobody knows."""
-    begun: BegunBatch | None = None
-    """The batch that ``epoch`` began last, or an epoch before it, if this one ended before its first batch."""
+    """The newest epoch that a driver claimed."""
+    phase: Phase = Phase.STOPPED
+    launched: int = 0
+    """Number of the newest launch, claimed or not; 0 before the first one."""
+    generation: int = 0
+    """Of the pipeline's record: it grows with every change of lease or phase."""
+    cut: Cut | None = None
+    """The batch after the recorded ones that has begun and was not recorded, or may have."""
     kept: tuple[KeptPosition, ...] = ()
     """What each store of the pipeline says, the ruling one first."""
     moved: Moved | None = None
     """Of an untouched job: a move in its own store since its last epoch ended. It still stands where it stood."""
+
+    @property
+    def ended(self) -> Ended | None:
+        """How ``epoch`` ended; None while it runs, or while nobody knows."""
+        return None if self.epoch is None else self.epoch.ended
 
     @property
     def epoch_number(self) -> int:
@@ -99,8 +109,8 @@ class Observation:
 
     @property
     def is_running(self) -> bool:
-        """Say whether the newest epoch runs, as far as anybody knows."""
-        return self.epoch is not None and self.ended is None
+        """Whether a driver may be at work, as far as anybody knows."""
+        return self.phase in (Phase.LAUNCHING, Phase.RUNNING)
 
     @property
     def stored(self) -> Position | None:
@@ -109,15 +119,11 @@ class Observation:
 
         An epoch that was rewound and stopped before its first batch stands where it was rewound to, not where the
         epoch before it ended. Without an epoch, the history rules, and after it the checkpoint.
-
-        A batch that Spark committed under a native sink is processed, recorded or not: see ``BegunBatch.is_ahead``.
         """
         if not self.is_tracked:
             is_moved = self.moved is not None and self.moved.explains(self.kept[0].position)
             return self.moved.stood if self.moved is not None and is_moved else self.kept[0].position
         if self.epoch is not None:
-            if (committed := self._committed_unrecorded) is not None:
-                return self.epoch.claim.start.updated(committed)
             if self.processed is not None and self.processed.epoch == self.epoch.number:
                 return self.epoch.claim.start.updated(self.processed.end)
             return self.epoch.claim.start
@@ -127,41 +133,14 @@ class Observation:
 
     @property
     def in_flight(self) -> tuple[OffsetRange, ...]:
-        """What may be partly in the output: the ranges of a batch that was begun and never recorded.
+        """What may be partly in the output: the ranges of a batch that began and was not recorded.
 
-        Of an untouched job: of the batch that its checkpoint has planned; and where nobody can say, because it runs,
+        Of an untracked job: of the batch that its checkpoint has planned; and where nobody can say, because it runs,
         tracks its progress asynchronously, or keeps its offsets elsewhere, all that it could have read.
         """
         if not self.is_tracked:
             return self._in_flight_untouched()
-        if self.begun is None:
-            return ()
-        if self.begun.is_ahead:
-            return self._in_flight_ahead(self.begun)
-        recorded = self.processed is not None and (
-            (self.processed.query_id, self.processed.batch_id) == (self.begun.query_id, self.begun.batch_id)
-        )
-        return () if recorded else self.begun.ranges
-
-    @property
-    def _committed_unrecorded(self) -> Position | None:
-        """Where the checkpoint stands, if it has committed the batch that was noted ahead and nobody recorded it yet.
-        The next driver does, before its claim."""
-        checkpoint, processed = self.checkpoint, self.processed
-        if self.begun is None or not self.begun.is_ahead or checkpoint is None:
-            return None
-        is_recorded = (
-            processed is not None
-            and processed.query_id == checkpoint.query_id
-            and (processed.batch_id or 0) >= checkpoint.committed_batch_id
-        )
-        return None if is_recorded or checkpoint.committed_batch_id < self.begun.batch_id else checkpoint.committed
-
-    def _in_flight_ahead(self, begun: BegunBatch) -> tuple[OffsetRange, ...]:
-        checkpoint = self.checkpoint
-        if checkpoint is None or checkpoint.planned is None or checkpoint.planned_batch_id != begun.batch_id:
-            return ()
-        return tuple(each for each in ranges_between(checkpoint.committed, checkpoint.planned) if each.count)
+        return () if self.cut is None else self.cut.ranges
 
     def _in_flight_untouched(self) -> tuple[OffsetRange, ...]:
         stands = self.stored

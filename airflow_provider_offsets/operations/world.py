@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import BegunBatch, Epoch, Moved, is_zombie
+from airflow_provider_offsets.core.epoch import Cut, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
-from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.position import Position, ranges_between
+from airflow_provider_offsets.core.record import Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import (
     CHECKPOINT,
     HISTORY,
@@ -48,36 +49,40 @@ class World:
         return Control(self.store, self.pipeline.name)
 
     def observe(self) -> Observation:
-        """Give all that a restart is decided from. Nothing is changed, no consumer group is joined.
+        """Return all that a restart is decided from. Nothing is changed, no consumer group is joined.
 
-        What moves is read in the order in which it moves: checkpoint, then history, then the ends of the topics; so
-        a running job does not look as if its history were behind, or its position past the end.
+        What moves is read in the order in which it moves: checkpoint, then record, then the ends of the topics; so a
+        running job does not look as if its history were behind, or its position past the end.
         """
-        epoch = self.control.newest_epoch()
-        ended = None if epoch is None else self.control.ended(epoch.number)
-        begun = self._newest_begun(epoch)
         elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
-        moved = None if self.pipeline.tracked else self.control.moved(1 if epoch is None else epoch.number + 1)
-        checkpoint, processed = self._checkpoint_and_history(epoch, moved)
+        record, epoch, checkpoint = self._record_and_checkpoint()
+        processed = self._processed(record, epoch)
+        live = self.live_topics()
         return Observation(
             pipeline=self.pipeline.name,
-            live=self.live_topics(),
+            live=live,
             checkpoint=checkpoint,
             processed=processed,
             epoch=epoch,
-            ended=ended,
-            begun=begun,
+            phase=Phase.STOPPED if record is None else record.phase,
+            launched=0 if record is None else record.epoch,
+            generation=0 if record is None else record.generation,
+            cut=self._cut(record, epoch, checkpoint, live),
             kept=self._kept(checkpoint, processed, elsewhere),
-            moved=moved,
+            moved=self._move(record),
         )
 
     def live_topics(self) -> LiveTopics:
         """Give the pipeline's topics as its job sees them: of committed records only, if it reads no others."""
         return self.kafka.live_topics(self.pipeline.topics, read_committed=self.pipeline.read_committed)
 
+    def claimed_epoch(self) -> Epoch | None:
+        """Return the newest epoch that a driver claimed, or None before the first one."""
+        return self.control.claimed_epoch(self.control.record())
+
     def started_epoch(self) -> Epoch | None:
-        """Give the epoch that this operation has started already, or None."""
-        newest = self.control.newest_epoch()
+        """Return the newest claimed epoch if this operation launched it, else None."""
+        newest = self.claimed_epoch()
         return newest if newest is not None and newest.claim.operation == self.operation else None
 
     def take_snapshot(self, moment: str, *, reason: str, taken_at: str, label: str = "") -> Snapshot:
@@ -137,25 +142,61 @@ class World:
         before = _one_row_before(store, stream) if isinstance(store, HistoryStore) else None
         return KeptPosition(name, store.kind, store.position(stream), before, perishes)
 
-    def _newest_begun(self, epoch: Epoch | None) -> BegunBatch | None:
-        """The batch that was begun last; an epoch that ended before its first batch does not hide the one before."""
-        numbers = range(0 if epoch is None else epoch.number, 0, -1)
-        return next((begun for number in numbers if (begun := self.control.begun(number)) is not None), None)
-
-    def _checkpoint_and_history(
-        self, epoch: Epoch | None, moved: Moved | None
-    ) -> tuple[CheckpointState | None, Batch | None]:
-        location = (epoch.claim.checkpoint if epoch is not None else "") or self.pipeline.job.checkpoint
-        if not self.pipeline.tracked:
-            return self._checkpoint_of_untouched(location, moved), None
+    def _record_and_checkpoint(self) -> tuple[PipelineRecord | None, Epoch | None, CheckpointState | None]:
+        """Return the three as they were at one moment, if the job leaves one."""
+        control = self.control
+        record = control.record()
         for _ in range(LOOKS):
-            checkpoint = read_state(open_checkpoint(location))
-            processed = self._newest_batch(epoch)
-            if checkpoint is None or processed is None or processed.query_id != checkpoint.query_id:
+            epoch = control.claimed_epoch(record)
+            location = (epoch.claim.checkpoint if epoch is not None else "") or self.pipeline.job.checkpoint
+            if self.pipeline.tracked:
+                checkpoint = read_state(open_checkpoint(location))
+            else:
+                checkpoint = self._checkpoint_of_untouched(location, self._move(record))
+            before, record = record, control.record()
+            if record == before:
                 break
-            if processed.batch_id in (checkpoint.committed_batch_id, checkpoint.planned_batch_id):
-                break
-        return checkpoint, processed
+        return record, control.claimed_epoch(record), checkpoint
+
+    def _move(self, record: PipelineRecord | None) -> Moved | None:
+        return None if record is None or record.intent is None else self.control.move(record.intent.plan)
+
+    def _processed(self, record: PipelineRecord | None, epoch: Epoch | None) -> Batch | None:
+        """Return the batch that was recorded last. Its facts are there before the record names it, its row after it."""
+        if not self.pipeline.tracked:
+            return None
+        recorded = None if record is None else record.recorded
+        if recorded is not None and epoch is not None and recorded.row_time_ms is not None:
+            return self.store.prepared(epoch.claim.stream, recorded.row_time_ms)
+        return self._newest_row(is_ours=epoch is not None and epoch.number > 1)
+
+    def _cut(
+        self,
+        record: PipelineRecord | None,
+        epoch: Epoch | None,
+        checkpoint: CheckpointState | None,
+        live: LiveTopics,
+    ) -> Cut | None:
+        """Return the batch that may be partly in the output: the started one, or one that was cut off before."""
+        if record is None or epoch is None or not self.pipeline.tracked:
+            return None
+        if record.begun is not None and record.epoch == epoch.number:
+            return started_batch(self.store, record, epoch, checkpoint, live)
+        for each in self._epochs_back(epoch):
+            after = each.cuts[-1] if each.cuts else None
+            if after is not None and after.batch_id > (-1 if each.last_batch_id is None else each.last_batch_id):
+                return after
+            if each.last_batch_id is not None:
+                return None
+        return None
+
+    def _epochs_back(self, newest: Epoch) -> Iterator[Epoch]:
+        """Yield the claimed epochs from ``newest`` backwards."""
+        yield newest
+        for number in range(newest.number - 1, 0, -1):
+            epoch = self.control.kept_epoch(number)
+            if epoch is not None and epoch.holder is not None:
+                yield epoch
 
     def _checkpoint_of_untouched(self, location: str, moved: Moved | None) -> CheckpointState | None:
         """An empty place is a first start only if nobody was moving a checkpoint there: the folders beside it tell,
@@ -171,17 +212,46 @@ class World:
             )
         return found
 
-    def _newest_batch(self, epoch: Epoch | None) -> Batch | None:
-        newest = newest_batch(self.store, self.pipeline.stream, epoch)
+    def _newest_row(self, *, is_ours: bool) -> Batch | None:
+        rows = self.store.newest_first(self.pipeline.stream)
+        newest = next((row for row in rows if not is_ours or row.epoch is not None), None)
         if newest is None or newest.start is not None:
             return newest
-        # Jobs of the deck's kind record topic by topic: the newest row is the position of its own topic alone.
+        # Jobs in the Cloudera row layout record topic by topic: the newest row is the position of its own topic alone.
         return replace(newest, end=self.store.position(self.pipeline.stream) or newest.end)
 
 
-def newest_batch(history: HistoryStore, stream: Stream, epoch: Epoch | None) -> Batch | None:
-    """Give the newest batch of a history, without what older epochs wrote after ``epoch`` was claimed."""
-    return next((batch for batch in history.newest_first(stream) if not is_zombie(batch, epoch)), None)
+def started_batch(
+    store: OffsetStore,
+    record: PipelineRecord,
+    epoch: Epoch,
+    checkpoint: CheckpointState | None,
+    live: LiveTopics,
+) -> Cut | None:
+    """Return the batch that the record's driver has begun and not recorded; None if Spark has not planned it.
+
+    Under ``sink=`` a batch begins before Spark plans it, so its end is in the checkpoint. If the checkpoint is gone,
+    all that the batch could have read counts.
+    """
+    begun = record.begun
+    assert begun is not None
+    if begun.row_time_ms is not None:
+        batch = store.prepared(epoch.claim.stream, begun.row_time_ms)
+        ranges = () if batch is None else tuple(each for each in batch.ranges if each.count)
+        return Cut(begun.batch_id, begun.query_id, begun.count, "", ranges)
+    if checkpoint is not None and checkpoint.query_id == (begun.query_id or checkpoint.query_id):
+        if checkpoint.planned_batch_id != begun.batch_id or checkpoint.planned is None:
+            return None
+        start, end, why = checkpoint.committed, checkpoint.planned, ""
+    else:
+        recorded = record.recorded
+        row_time_ms = None if recorded is None else recorded.row_time_ms
+        batch = None if row_time_ms is None else store.prepared(epoch.claim.stream, row_time_ms)
+        start = epoch.claim.start if batch is None else epoch.claim.start.updated(batch.end)
+        end = start.updated({key: max(offset, start.get(key, 0)) for key, offset in live.end.items()})
+        why = "its checkpoint is gone, so all that it could have read counts"
+    ranges = tuple(each for each in ranges_between(start, end) if each.count)
+    return Cut(begun.batch_id, begun.query_id, begun.count, why, ranges)
 
 
 def _one_row_before(history: HistoryStore, stream: Stream) -> Position | None:

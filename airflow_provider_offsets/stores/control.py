@@ -2,7 +2,7 @@
 
 | cell | written by | means |
 |---|---|---|
-| ``pipeline`` | operations and drivers, by compare-and-set | the record, see ``core.record`` and ``stores.record_cell`` |
+| ``pipeline`` | operations and drivers, by compare-and-set | the record: see ``core.record`` |
 | ``launch/<n>/<tag>`` | an operation, once, before the record names it | the ``Claim`` of a launch |
 | ``move/<plan>`` | an operation, once, before the record names it | a move of an untracked job in its own store |
 | ``epoch/<n>`` | an operation, once, before the next launch | what became of epoch n; follows from the record |

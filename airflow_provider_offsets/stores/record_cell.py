@@ -25,7 +25,6 @@ from airflow_provider_offsets.errors import (
     RecordRestored,
     StopRequested,
     StoreDataError,
-    StoreUnreachable,
     TakenOver,
     WorldChanged,
 )
