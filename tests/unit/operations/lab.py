@@ -284,6 +284,7 @@ class Lab:
             self.more |= {"tracked": False, "offsets_in": self.offsets_in}
             self.stop = replace(self.stop, marker=str(self.folder / "stop"))
         self.kept = KeptElsewhere(self.fuse)
+        self.machine = LabMachine(self)
         self.clock.on_tick = self.tick
         self.kafka.create_topic(TOPIC, partitions=2)
         self.feed(100)
@@ -360,7 +361,7 @@ class Lab:
 
 
 class LabMachine(LocalMachine):
-    """The lab as the machine that operations run on."""
+    """The lab as the machine that operations run on. A test that sees another one patches ``lab.machine``."""
 
     def __init__(self, lab: Lab) -> None:
         self.is_alive = self.is_session_alive = lab.is_alive
@@ -374,7 +375,7 @@ class LabMachine(LocalMachine):
 def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Let the operations see this machine instead of the real one."""
     create, write = LocalCheckpoint.create, Settings.write
-    monkeypatch.setattr(machine, "_machine", LabMachine(lab))
+    monkeypatch.setattr(machine, "_machine", lab.machine)
     monkeypatch.setattr(clock, "_clock", lab.clock)
     monkeypatch.setattr(submitting, "launch", lambda *a, **k: lab.fuse.write(lambda: lab.launch(*a, **k)))
     monkeypatch.setattr(LocalCheckpoint, "create", lambda *a: lab.fuse.write(lambda: create(*a)))

@@ -54,8 +54,8 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def yarn(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Yarn:
     made = Yarn(lab)
-    monkeypatch.setattr(stopping, "left_on_yarn", made.left_on_yarn)
-    monkeypatch.setattr(stopping, "kill_on_yarn", made.kill_on_yarn)
+    monkeypatch.setattr(lab.machine, "left_on_yarn", made.left_on_yarn)
+    monkeypatch.setattr(lab.machine, "kill_on_yarn", made.kill_on_yarn)
     return made
 
 

@@ -19,7 +19,7 @@ from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.plan import ProblemKind, RestartForm
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import CheckpointError, DriverSilent, PlanRefused, StopTimedOut, WorldChanged
-from airflow_provider_offsets.operations import applying, stopping
+from airflow_provider_offsets.operations import applying
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.stopping import StopResult
 from airflow_provider_offsets.reports import audit_report
@@ -174,8 +174,8 @@ def test_what_its_jvm_leaves_gets_the_signal_once_the_jvm_is_gone(make: Any, mon
         (lab.signalled if lab.is_alive(leader) else left).append(number)
         return True
 
-    monkeypatch.setattr(stopping, "signal_leader", signal_leader)
-    monkeypatch.setattr(stopping, "is_session_alive", lambda leader: not left)
+    monkeypatch.setattr(lab.machine, "signal_leader", signal_leader)
+    monkeypatch.setattr(lab.machine, "is_session_alive", lambda leader: not left)
 
     assert stop(lab, "second").how == EndedHow.STOPPED.value
     assert (lab.signalled, left) == ([signal.SIGTERM], [signal.SIGTERM])

@@ -14,8 +14,7 @@ from tests.unit.operations.lab import TOPIC, Lab
 
 def elsewhere(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the driver be on a machine that cannot be looked into."""
-    monkeypatch.setattr(lab, "is_alive", lambda process: None)
-    monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
+    monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
 
 
 class TestLook:

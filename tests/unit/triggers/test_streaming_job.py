@@ -13,7 +13,6 @@ import pytest
 
 from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat, StopRequest
 from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
-from airflow_provider_offsets.operations import recovering
 from airflow_provider_offsets.triggers import retention_runway, streaming_job
 from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
 from airflow_provider_offsets.triggers.streaming_job import (
@@ -161,7 +160,7 @@ class TestJobState:
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps.start(lab)
-        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
+        monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
         beats = iter(range(1, 100))
         lab.clock.on_tick = lambda: lab.control.beat(1, Heartbeat(next(beats), DriverState.PROCESSING, 1))
 
@@ -170,7 +169,7 @@ class TestJobState:
 
     def test_a_silent_driver_elsewhere_is_never_dead(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.start(lab)
-        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
+        monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
         lab.clock.on_tick = lambda: None
 
         assert fire(JobStateTrigger(**WHERE, state="dead", timeout_s=100))["status"] == "timeout"
@@ -182,10 +181,6 @@ class TestJobState:
 
 
 class TestJobDied:
-    @pytest.fixture(autouse=True)
-    def clock(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recovering, "time", lab.clock)
-
     def test_once_it_was_dead_for_a_while(self, lab: Lab) -> None:
         steps.start(lab)
         lab.driver.die()
@@ -212,7 +207,7 @@ class TestJobDied:
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps.start(lab)
-        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
+        monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
         beats = iter(range(2, 1_000))
 
         def beats_for_a_while() -> None:
@@ -227,7 +222,7 @@ class TestJobDied:
 
     def test_one_that_somebody_asked_to_stop_wakes_nobody(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.start(lab)
-        monkeypatch.setattr("airflow_provider_offsets.operations.stopping.is_alive", lambda process: None)
+        monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
         lab.control.request_stop(1, StopRequest("maintenance", "upgrade", 1))
 
         assert fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=100))["status"] == "timeout"
