@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_offsets.core.epoch import Ended, EndedHow, StopRequest
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import DriverDied, RecoveryGivenUp, WorldChanged
-from airflow_provider_offsets.operations import recovering
 from airflow_provider_offsets.operations.recovering import DeathWatch, begin_recovery, find_death
 from airflow_provider_offsets.stores.control import Control
 from tests.unit.operations import steps
@@ -75,29 +73,24 @@ class TestDeath:
 
         assert find_death(lab.control, at_ms=1) is None
 
-    def test_a_death_has_to_last(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = SimpleNamespace(now=0.0)
-        monkeypatch.setattr(recovering, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    def test_a_death_has_to_last(self, lab: Lab) -> None:
         watch = DeathWatch(30, 0)
         steps.start(lab, operation="first")
         lab.driver.die()
         assert watch.look(lab.control) is None
-        clock.now = 29
+        lab.clock.now += 29
         assert watch.look(lab.control) is None
         steps.start(lab, operation="retried")
         lab.driver.die()
-        clock.now = 31
+        lab.clock.now += 2
         assert watch.look(lab.control) is None, "another epoch died, just now"
-        clock.now = 61
+        lab.clock.now += 30
         found = watch.look(lab.control)
         assert found is not None
         assert found.epoch == 2
 
-    def test_one_that_died_with_its_submit_is_left_to_that_for_a_while(
-        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_that_died_with_its_submit_is_left_to_that_for_a_while(self, lab: Lab) -> None:
         """A container took driver and task with it: Airflow tries the task again once it has missed its heartbeats."""
-        monkeypatch.setattr(recovering, "time", lab.clock)
         watch = DeathWatch(30, 180)
         die_with_submit(lab, "maintenance")
         since = lab.clock.now

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import EndedHow, Operation, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
@@ -16,7 +17,9 @@ from airflow_provider_offsets.core.position import OffsetRange, Position
 from airflow_provider_offsets.core.replay import Interval, Replayed, ReplayPlan, Shard
 from airflow_provider_offsets.core.replaying import ShardEnded, progress_text, replay_batch_id
 from airflow_provider_offsets.errors import Fenced, InputRefused, ShardFailed
+from airflow_provider_offsets.jobs import machine
 from airflow_provider_offsets.jobs.detached import Launch
+from airflow_provider_offsets.jobs.machine import LocalMachine
 from airflow_provider_offsets.operations import replaying
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operations.world import World
@@ -124,15 +127,20 @@ class Lab:
         return there
 
 
+class Machine(LocalMachine):
+    """The lab as the machine that the task runs on."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.is_alive = self.is_session_alive = lab.is_alive
+        self.signal_session = lab.signal_session
+
+
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     lab = Lab(tmp_path)
-    monkeypatch.setattr(replaying, "time", lab.clock)
     monkeypatch.setattr(replaying, "launch", lab.launch)
-    monkeypatch.setattr(replaying, "signal_session", lab.signal_session)
-    monkeypatch.setattr(replaying, "is_session_alive", lab.is_alive)
-    monkeypatch.setattr("airflow_provider_offsets.jobs.detached.is_alive", lab.is_alive)
-    return lab
+    with clock.installed(lab.clock), machine.installed(Machine(lab)):
+        yield lab
 
 
 def test_a_shard_is_launched_watched_and_recorded_once(lab: Lab) -> None:

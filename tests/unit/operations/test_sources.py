@@ -173,7 +173,7 @@ class TestDuration:
         """Ten records an hour, the last of them now."""
         steps.rest(lab)
         lab.clock.now = 10_000_000.0
-        now_ms = lab.clock.time_ns() // 1_000_000
+        now_ms = lab.clock.now_ms()
         for hours in (3, 2, 1, 0):
             for partition in (0, 1):
                 lab.kafka.append(TOPIC, partition, 10, timestamp_ms=now_ms - hours * HOUR_MS)

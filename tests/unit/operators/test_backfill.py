@@ -48,7 +48,7 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
         yield World(pipeline, operation, lab.store, lab.kafka)
 
     monkeypatch.setattr(base, "open_world", open_world)
-    monkeypatch.setattr("airflow_provider_offsets.operators.backfill.now_ms", lambda: START_MS + 10 * DAY_MS)
+    lab.clock.now = (START_MS + 10 * DAY_MS) / 1000
 
 
 class Run:

@@ -51,16 +51,6 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
     monkeypatch.setattr(rolling_back, "submit_job", with_the_lab_s_reader)
 
 
-class Seconds:
-    """The lab's clock, for whoever asks for the time of day."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-
-    def time(self) -> float:
-        return self._lab.clock.now
-
-
 def with_the_lab_s_reader(world: World, applied: Any, build: Any, secrets: Any, **more: Any) -> Any:
     return submit_job(world, applied, lambda conf: [*build(conf), conf["spark.offsets.settings.file"]], secrets, **more)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from airflow_provider_offsets import clock as clock_module
+from airflow_provider_offsets.clock import installed
 from airflow_provider_offsets.errors import OffsetsError, StoreDataError, StoreUnreachable
 from airflow_provider_offsets.runtime.insist import insist
 from tests.unit.operations.lab import Clock
@@ -17,10 +17,10 @@ WRONG = StoreDataError(seen="garbage", expected="JSON", do="look")
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock() -> Iterator[Clock]:
     made = Clock()
-    monkeypatch.setattr(clock_module, "_clock", made)
-    return made
+    with installed(made):
+        yield made
 
 
 def failing(*errors: Exception) -> Callable[[], str]:
