@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import PositionExpired, StoreDataError, WorldChanged
 from airflow_provider_offsets.stores import hbase_layout as layout
-from airflow_provider_offsets.stores import history
 from airflow_provider_offsets.stores.hbase import HBaseStore
 from airflow_provider_offsets.stores.protocols import PerishablePositions
 from tests.contract.position_contract import AtomicPositionContract, numbered
@@ -43,7 +43,7 @@ class TestHBasePositions(AtomicPositionContract):
 def test_a_write_is_a_row_of_the_decks_form_and_a_receipt(
     store: HBaseStore, raw: Any, created: str, both: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history.time, "time_ns", lambda: NOW_MS * 10**6)
+    monkeypatch.setattr(clock, "now_ms", lambda: NOW_MS)
     store.write(both, ONE, expected=None)
     store.write(both, TWO, expected=ONE)
     assert rows(raw, created, both) == {
