@@ -28,7 +28,8 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── PlanRefused                   the plan has problems; ``problems`` holds them all
     ├── WorldChanged                  what the plan saw is not what is there now
     │   ├── NothingToRecover              the pipeline is not a recovery's to start
-    │   └── RecordRestored                the control store was restored, or removed
+    │   ├── RecordRestored                the control store was restored, or removed
+    │   └── StateLost                     a pipeline has a history and no record
     ├── LeaseHeld                     another operation is at work on the pipeline
     ├── TakenOver                     another operation took the pipeline over
     ├── Fenced                        a newer epoch of the pipeline has the word
@@ -192,6 +193,10 @@ class NothingToRecover(WorldChanged):
 
 class RecordRestored(WorldChanged):
     """The pipeline's record is older than one that was seen: its control store was restored, or removed."""
+
+
+class StateLost(WorldChanged):
+    """The pipeline has a history, and its control store has no record of it: it was lost, or the pipeline renamed."""
 
 
 class LeaseHeld(OffsetsError):

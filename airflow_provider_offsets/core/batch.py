@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
@@ -66,3 +67,9 @@ def next_row_time_ms(batch_time_ms: int, newest_row_time_ms: int | None) -> int:
     hide its batches behind older ones (seen with 50 s: 600 records skipped).
     """
     return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)
+
+
+def digest_of(batch: Batch) -> str:
+    """Return 16 hex digits over the offsets of a batch: equal for equal ranges, whoever runs it."""
+    start = "" if batch.start is None else batch.start.to_json()
+    return hashlib.sha256(f"{start}\n{batch.end.to_json()}".encode()).hexdigest()[:16]

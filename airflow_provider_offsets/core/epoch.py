@@ -77,6 +77,9 @@ class Claim:
     before (KIP-320)."""
     yarn: YarnApplication | None = None
     """None if the job runs elsewhere, or nobody said where the ResourceManager answers."""
+    recorded_before: Recorded | None = None
+    """The batch that the pipeline had recorded last. Spark asks for it again where its driver died between the record
+    and Spark's own commit: it is not run a second time."""
     last_planned_batch_id: int | None = None
     """The greatest batch id that the checkpoint named when the plan was made; None for a checkpoint that is made by
     this launch. A driver that finds another one ends: another job writes that checkpoint."""
@@ -240,6 +243,15 @@ class Moved:
             return True
         before = self.kept or Position()
         return all(offset in (before.get(partition), self.to.get(partition)) for partition, offset in position.items())
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a run. A run that is cleared and run again is a new one; an automatic retry is not."""
+
+    number: int
+    key: str
+    """What all tries of the attempt have in common, and the next attempt does not."""
 
 
 @dataclass(frozen=True)

@@ -399,8 +399,10 @@ def _ask_to_stop(record: PipelineRecord, event: AskToStop) -> Outcome:
 
 def _note_stop_stage(record: PipelineRecord, event: NoteStopStage) -> Outcome:
     stop = record.stop
-    if stop is None or record.phase is not Phase.RUNNING:
-        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}, and not being stopped")
+    if record.phase is not Phase.RUNNING:
+        return Already()
+    if stop is None:
+        return Refused(Refusal.STATE_CHANGED, f"nobody has asked epoch {record.epoch} to stop")
     was_forced = stop.stage is not None and not stop.stage.is_request
     if was_forced and event.stage.is_request:
         return Already()

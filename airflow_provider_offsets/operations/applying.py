@@ -1,17 +1,20 @@
-"""Apply a plan: make the checkpoint that the job starts from, if the world is still as the plan saw it."""
+"""Apply a restart plan: make the checkpoint that the job starts from, if everything is still as the plan saw it."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Moved
 from airflow_provider_offsets.core.plan import Preconditions, RestartForm, RestartPlan
-from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
+from airflow_provider_offsets.core.record import Intend, Phase
+from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, WorldChanged
+from airflow_provider_offsets.operations.lease import keep_lease
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state, seed
+from airflow_provider_offsets.stores.checkpoint import committed_entry, open_checkpoint, read_state, seed
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 from airflow_provider_offsets.stores.swap import swap_in
 
@@ -30,25 +33,25 @@ class Applied:
 
 
 def apply_plan(world: World, plan: RestartPlan) -> Applied:
-    """Make ``plan`` ready for the submit, record that, and give it.
+    """Make ``plan`` ready for the submit, record that, and return it. The operation must hold the lease.
 
-    Repeating it gives the same. Killed in between, it is finished by the next try: seeding comes first, in a folder
-    that carries the plan's fingerprint and that nothing reads yet; then the old checkpoint is closed; then the step
-    is recorded. Stored offsets of a tracked job are not touched: the new epoch's own record says where it begins.
+    Repeating it returns the same. Of a tracked job nothing is changed that anybody reads: a seeded checkpoint is a new
+    folder that carries the plan's fingerprint. The stored position moves when the launch is claimed.
 
-    An untouched job starts where its own store says, so that is moved; and before it, a record is made of where the
-    job stands. It goes on standing there until it is started, whoever plans next.
+    An untracked job starts where its own store says, so that is moved; and before it, the record names the move. Until
+    the job is started, its position is the one before the move, whoever plans next.
 
     :raises PlanRefused: the plan has problems.
-    :raises WorldChanged: the job runs, or something that the plan stands on has changed; the message names each.
+    :raises WorldChanged: the job is not stopped, or something that the plan stands on has changed; each is named.
+    :raises TakenOver: another operation took the pipeline over.
     """
     if plan.problems:
         raise PlanRefused(plan.problems)
     done = recorded_application(world)
-    if done is not None and world.started_epoch() is not None:
+    if done is not None and world.has_launched():
         return done
     if world.pipeline.tracked:
-        _require_world(world, plan)
+        _require_unchanged(world, plan)
         applied = Applied(plan, _prepare_checkpoint(world, plan))
     else:
         _note_move(world, plan)
@@ -58,51 +61,43 @@ def apply_plan(world: World, plan: RestartPlan) -> Applied:
 
 
 def recorded_application(world: World) -> Applied | None:
-    """Give the plan that the operation applied last, or None."""
+    """Return the plan that the operation applied last, or None."""
     return world.control.step(world.operation, APPLIED, Applied)
 
 
-def _require_world(world: World, plan: RestartPlan) -> None:
+def _require_unchanged(world: World, plan: RestartPlan) -> None:
     seen = world.observe()
-    _require_rest(seen)
-    _require_unchanged(plan, seen, world.operation)
-
-
-def _require_rest(seen: Observation) -> None:
-    if seen.epoch is not None and seen.ended is None:
+    record = world.cell.read()
+    if record is None or record.phase is not Phase.STOPPED:
         raise WorldChanged(
-            seen=f"epoch {seen.epoch.number} of {seen.pipeline!r} runs, or nobody knows that it does not",
-            expected="the job at rest",
+            seen=f"pipeline {seen.pipeline!r} is {record.phase.value if record else 'unknown'}",
+            expected="a stopped job, under the lease of this operation",
             do="stop it with StopStreamingJobOperator",
         )
-
-
-def _require_unchanged(plan: RestartPlan, seen: Observation, operation: str) -> None:
-    now = Preconditions.of(seen)
-    if now.closed_by == operation:
-        now = replace(now, closed_by=plan.seen.closed_by)
-    if changes := plan.seen.changes(now):
+    keep_lease(world, record)
+    if changes := plan.seen.changes(Preconditions.of(seen)):
         raise WorldChanged(
             seen=f"since plan {plan.fingerprint}: {'; '.join(changes)}",
-            expected="the world as the plan saw it",
+            expected="the state that the plan saw",
             do="plan again",
         )
 
 
 def _note_move(world: World, plan: RestartPlan) -> None:
-    """Record what is about to be moved, if the world is as the plan saw it; or find that this very move has begun."""
-    number = plan.seen.epoch + 1
-    begun = world.control.moved(number)
-    if begun is not None and begun.fingerprint == plan.fingerprint:
+    """Note what is about to be moved, if everything is as the plan saw it; or find that this very move has begun."""
+    record = world.cell.read()
+    if record is not None and record.intent is not None and record.intent.plan == plan.fingerprint:
+        keep_lease(world, record)
         return
-    _require_world(world, plan)
+    _require_unchanged(world, plan)
     if plan.form is not RestartForm.RESUME:
         moved = Moved(world.operation, plan.fingerprint, plan.seen.stored, plan.kept, plan.start)
-        world.control.note_move(number, moved)
+        world.control.keep_move(moved)
+        world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms()))
 
 
 def _move(world: World, plan: RestartPlan) -> Applied:
-    """Move an untouched job in the store that it starts from. Done again, it changes nothing."""
+    """Move an untracked job in the store that it starts from. Done again, it changes nothing."""
     pipeline = world.pipeline
     if pipeline.ruling != CHECKPOINT:
         if plan.form is RestartForm.WRITE:
@@ -133,6 +128,7 @@ def _writable(name: str, kept_in: Mapping[str, PositionStore]) -> WritablePositi
 
 
 def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
+    """Return the checkpoint of the next epoch. A seeded one is a new folder: nobody's folder is changed."""
     base = world.pipeline.job.checkpoint
     if plan.form is RestartForm.RESUME:
         assert plan.seen.checkpoint is not None
@@ -151,5 +147,4 @@ def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
             like=committed_entry(old),
             sources_in=old,
         )
-        close(old, world.operation)
     return beside

@@ -33,14 +33,14 @@ COMPARISON = "comparison"
 def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int = 0) -> RestartPlan:
     """Give the plan of a restart, and record it as the newest one of the operation. Nothing else is changed.
 
-    An operation that has started its epoch already gives the plan that it was started by: planning again would
+    An operation that has launched its epoch already returns the plan of that launch: planning again would
     describe the job that runs now.
 
     :param start: selectors, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``.
     :param window_s: how long the job is to stay stopped; longer than Kafka keeps what is unread is a problem.
     :raises SelectorError: ``start`` cannot be read, or names what is not there.
     """
-    if world.started_epoch() is not None:
+    if world.has_launched():
         planned = recorded_plan(world)
         if planned is not None:
             return planned

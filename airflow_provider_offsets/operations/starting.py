@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.epoch import DriverState, Epoch
+from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.record import PipelineRecord
 from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.operations.applying import Applied
-from airflow_provider_offsets.operations.stopping import is_running
-from airflow_provider_offsets.operations.world import World, newest_batch
+from airflow_provider_offsets.operations.lease import is_running
+from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.swap import read_in_place
 
 SETTLE_S = 15
-"""How long an untouched job that has nothing to read must have lived: it has no way to say that it stands idle."""
+"""How long an untracked job that has nothing to read must have lived: it has no way to acknowledge that it is idle."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,31 @@ class FirstSign:
     batch_id: int | None = None
 
 
-def first_sign(world: World, epoch: Epoch, applied: Applied) -> FirstSign | None:
-    """Give the first thing that an epoch finished, or None.
+def first_sign(world: World, record: PipelineRecord, epoch: Epoch, applied: Applied) -> FirstSign | None:
+    """Return the first thing that an epoch finished, or that it is ready and has nothing to read; None if neither.
 
-    Of a tracked job that is a batch in the history; of an untouched one a batch that its checkpoint has committed, or
-    that its position has left its start.
+    Of a tracked job that is a recorded batch, or the driver's acknowledgement that it is idle. Of an untracked one it
+    is a batch that its checkpoint has committed, or that its position has left its start.
+
+    :param record: as it was read last.
+    :param epoch: one that this operation launched.
     """
+    if not world.pipeline.tracked:
+        return _untracked_sign(world, epoch, applied) or _untracked_idle(world, epoch)
+    if epoch.last_batch_id is not None:
+        return FirstSign(f"processed batch {epoch.last_batch_id}", epoch.last_batch_id)
+    is_newest = record.launch is not None and record.launch.tag == epoch.claim.tag
+    return FirstSign("idle") if is_newest and record.idle else None
+
+
+def has_output(world: World, epoch: Epoch, applied: Applied) -> bool:
+    """Return whether an epoch has finished anything."""
     if world.pipeline.tracked:
-        newest = newest_batch(world.store, world.pipeline.stream, epoch)
-        if newest is None or newest.epoch != epoch.number:
-            return None
-        return FirstSign(f"processed batch {newest.batch_id}", newest.batch_id)
+        return epoch.last_batch_id is not None
+    return _untracked_sign(world, epoch, applied) is not None
+
+
+def _untracked_sign(world: World, epoch: Epoch, applied: Applied) -> FirstSign | None:
     if world.pipeline.ruling == CHECKPOINT:
         state = read_in_place(applied.checkpoint)
         if state is None or applied.next_batch_id is None or state.committed_batch_id < applied.next_batch_id:
@@ -47,18 +62,11 @@ def first_sign(world: World, epoch: Epoch, applied: Applied) -> FirstSign | None
     return FirstSign(f"moved its position in {world.pipeline.ruling}")
 
 
-def stands_idle(world: World, epoch: Epoch) -> FirstSign | None:
-    """Say whether a job stands at its start with nothing to read, as far as can be known; None if not."""
-    start = epoch.claim.start
-    if world.pipeline.tracked:
-        heartbeat = world.control.heartbeat(epoch.number)
-        if heartbeat is None or heartbeat.state is not DriverState.IDLE or heartbeat.position is None:
-            return None
-        return FirstSign("idle", heartbeat.last_batch_id) if _within(heartbeat.position, start) else None
+def _untracked_idle(world: World, epoch: Epoch) -> FirstSign | None:
     if not is_running(epoch) or clock.now_ms() < epoch.claimed_at_ms + SETTLE_S * 1000:
         return None
     end = world.live_topics().end
-    return FirstSign(f"runs for {SETTLE_S} s, with nothing to read") if _within(end, start) else None
+    return FirstSign(f"runs for {SETTLE_S} s, with nothing to read") if _within(end, epoch.claim.start) else None
 
 
 def _within(position: Position, start: Position) -> bool:

@@ -11,27 +11,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch, YarnApplication
-from airflow_provider_offsets.core.plan import reconcile
+from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch, Recorded, YarnApplication
+from airflow_provider_offsets.core.plan import RestartForm, reconcile
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import DriverDied, DriverSilent, Fenced, OffsetsError, WorldChanged
+from airflow_provider_offsets.core.record import EpochLaunch, LaunchEpoch, Phase, PipelineRecord
+from airflow_provider_offsets.errors import (
+    DriverDied,
+    DriverSilent,
+    OffsetsError,
+    TakenOver,
+    WorldChanged,
+)
 from airflow_provider_offsets.jobs.detached import Launch, launch
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.applying import Applied
 from airflow_provider_offsets.operations.keeping import keep_version
-from airflow_provider_offsets.operations.starting import first_sign, stands_idle
-from airflow_provider_offsets.operations.stopping import end_if_over
+from airflow_provider_offsets.operations.lease import (
+    close_if_over,
+    is_running,
+    keep_lease,
+    release_lease,
+    require_lease,
+    take_lease,
+)
+from airflow_provider_offsets.operations.lease import (
+    reconcile as reconcile_epoch,
+)
+from airflow_provider_offsets.operations.starting import first_sign, has_output
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.claiming import claiming_command
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
+from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 
 LAUNCHED, STARTED = "launched", "started"
-SUBMIT_FAILED = "submit failed"
-"""The step of an operation whose submit no retry can help: the number of the epoch that it had started."""
 POLL_S = 0.2
 
 BuildCommand = Callable[[Mapping[str, str]], Sequence[str]]
-"""Gives the spark-submit command line for the conf that carries the driver's settings."""
+"""Returns the spark-submit command line for the conf that carries the driver's settings."""
 
 
 @dataclass(frozen=True)
@@ -46,100 +62,218 @@ class Started:
     start: Position
 
 
+@dataclass(frozen=True)
+class Launcher:
+    """How the job of a pipeline is launched."""
+
+    build_command: BuildCommand
+    secrets: Secrets
+    resource_manager: str = ""
+    """The web address of YARN's, for a job that runs there: its application gets a tag of its own."""
+
+
 def submit_job(
     world: World,
     applied: Applied,
-    build_command: BuildCommand,
-    secrets: Secrets,
+    launcher: Launcher,
     *,
-    resource_manager: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> Started:
-    """Start the job and give how it started: after its first batch, or once it says that there is nothing to read.
+    """Start the job and return how it started: after its first batch, or once it says that there is nothing to read.
 
-    Safe to repeat and to kill: the driver claims its epoch itself, by compare-and-set. A driver that a killed task
-    left behind is adopted if it has the epoch of this operation, and loses the race if it comes later.
+    Safe to repeat and to kill. The launch is in the pipeline's record before any process exists, and a driver claims
+    the launch of its own tag: of two processes that were started for it, one does. A driver that a killed task left
+    behind is adopted if its launch is this plan's. A launch that ended before its first batch is followed by another.
 
-    :param resource_manager: the web address of YARN's, for a job that runs there: its application gets its own tag.
+    :param applied: what ``apply_plan`` returned.
+    :param say: called with the progress.
     :raises DriverDied: with the driver's own last lines, as soon as it is gone.
     :raises DriverSilent: within ``start_timeout_s`` it neither processed a batch nor said that it is idle.
-    :raises Fenced: another operation claimed the epoch.
+    :raises TakenOver: another operation took the pipeline over.
+    :raises WorldChanged: something that the plan stands on has changed, or the job ran and is over.
     """
-    with _noting_failure(world):
+    _retake_lease(world, applied)
+    with _releasing_on_failure(world):
         for is_last_try in (False, True):
-            launched = _running(world, applied) or _launch(world, applied, build_command, secrets, resource_manager)
+            claim, launched = _adopt(world, applied, launcher) or _launch(world, applied, launcher)
             say(f"driver log: {launched.log}")
             try:
-                started = _await_start(world, applied, launched, say)
-                world.control.record_step(world.operation, STARTED, started)
-                return started
+                started = _await_start(world, applied, claim, launched, say)
             except DriverDied:
                 # Spark dies unless startingOffsets names exactly the partitions there are: one may have come since.
-                if is_last_try or not _partitions_came(world, applied, launched):
+                if is_last_try or not _partitions_came(world, claim, launched):
                     raise
                 say("partitions were added during the start; trying once more")
+                continue
+            if not world.pipeline.tracked:
+                release_lease(world)  # a tracked driver ends its launcher's lease itself
+            world.control.record_step(world.operation, STARTED, started)
+            return started
     raise AssertionError("the last try returns or raises")
 
 
 @contextmanager
-def _noting_failure(world: World) -> Iterator[None]:
-    """Note what no retry can help, for the recovery: a submit that was killed is tried again, and waited for."""
+def _releasing_on_failure(world: World) -> Iterator[None]:
+    """Release the lease where no retry can help. A submit that was killed keeps it, until it is run again."""
     try:
         yield
     except OffsetsError as error:
-        if not error.retriable and (mine := world.started_epoch()) is not None:
-            world.control.record_step(world.operation, SUBMIT_FAILED, mine.number)
+        if not error.retriable and not isinstance(error, TakenOver):
+            release_lease(world)
         raise
 
 
-def _running(world: World, applied: Applied) -> Launch | None:
-    """The driver that an earlier try of this operation launched, if it lives or has the epoch."""
-    recorded = world.control.step(world.operation, LAUNCHED, Launch)
-    epoch = world.started_epoch()
-    if epoch is None:
-        return recorded if recorded is not None and recorded.is_alive else None
-    if end_if_over(world.control, epoch, at_ms=clock.now_ms()) is None:
-        return Launch(epoch.claim.launch, epoch.holder, str(_log(world, epoch.number, epoch.claim.launch)))
-    if first_sign(world, epoch, applied) is not None:
+def _retake_lease(world: World, applied: Applied) -> None:
+    """Take the lease again for a launch of this plan that came to nothing, if nobody has acted on the job since."""
+    record = world.cell.read()
+    if record is None or record.lease is not None or not _is_mine(world, record, applied):
+        return
+    if record.phase is not Phase.RUNNING or is_running(world.control.newest_launch(record)) is False:
+        take_lease(world)
+
+
+def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch] | None:
+    """Return the launch of this plan that an earlier try made, if it may still come to a first batch; else None.
+
+    :raises WorldChanged: it has come to one, and is over.
+    :raises TakenOver: the pipeline is in other hands.
+    """
+    record = _over_or_not(world)
+    if record.launch is None or not _is_mine(world, record, applied):
+        return None
+    epoch = world.control.newest_launch(record)
+    claim = epoch.claim
+    if record.phase is Phase.LAUNCHING:
+        require_lease(world, record)
+        recorded = world.control.step(world.operation, LAUNCHED, Launch)
+        if recorded is not None and recorded.id == claim.tag and recorded.is_alive:
+            return claim, recorded
+        # Nobody knows whether a process exists: of two, one claims.
+        return claim, _spawn(world, claim, launcher)
+    if record.phase is Phase.RUNNING:
+        return claim, Launch(claim.tag, record.holder, str(_log(world, claim)))
+    if has_output(world, epoch, applied):
         raise WorldChanged(
             seen=f"epoch {epoch.number}, which this operation started, has processed batches and is over",
             expected="an operation whose job still runs, or never processed a batch",
-            do="start another operation: it plans from where the job stands now",
+            do="start another operation: it plans from the position that the job has now",
         )
     return None
 
 
-def _launch(
-    world: World, applied: Applied, build_command: BuildCommand, secrets: Secrets, resource_manager: str
-) -> Launch:
-    live = world.live_topics()
-    if live.identity != applied.plan.seen.identity:
+def _over_or_not(world: World) -> PipelineRecord:
+    """Return the record, with an epoch that is over closed and reconciled, if this operation may do so."""
+    record = world.cell.read()
+    while record is not None and record.lease is not None and record.lease.operation == world.operation:
+        if record.phase is Phase.ENDED:
+            reconcile_epoch(world, record)
+        elif record.phase is not Phase.RUNNING or not close_if_over(world, record):
+            break
+        record = world.cell.read()
+    if record is None:
         raise WorldChanged(
-            seen=f"topics are {live.identity}",
-            expected=f"{applied.plan.seen.identity}, as planned",
-            do="plan again",
+            seen=f"pipeline {world.pipeline.name!r} has no record",
+            expected="the record that the stop task makes",
+            do="run this operation from its stop task",
+        )
+    return record
+
+
+def _is_mine(world: World, record: PipelineRecord, applied: Applied) -> bool:
+    """Return whether the newest launch is of this operation and this plan, and was not cancelled."""
+    launch = record.launch
+    is_mine = launch is not None and (launch.operation, launch.plan) == (world.operation, applied.plan.fingerprint)
+    return is_mine and (record.phase is not Phase.STOPPED or record.holder is not None)
+
+
+def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch]:
+    record = world.cell.read()
+    assert record is not None
+    require_lease(world, record)
+    claim = _claim(world, record, applied, launcher)
+    plan = applied.plan
+    is_again = _is_mine(world, record, applied)
+    if record.launch is not None:
+        world.control.keep_epoch(world.control.newest_launch(record))
+    world.control.keep_claim(claim)
+    newest = next(world.store.newest_first(world.pipeline.stream), None) if world.pipeline.tracked else None
+    world.cell.change(
+        LaunchEpoch(
+            world.operation,
+            record.generation if is_again else plan.seen.generation,
+            EpochLaunch(claim.number, claim.tag, world.operation, plan.fingerprint, claim.checkpoint, claim.tracked),
+            clock.now_ms(),
+            0 if newest is None else newest.row_time_ms or 0,
+        )
+    )
+    return claim, _spawn(world, claim, launcher)
+
+
+def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Launcher) -> Claim:
+    """Return the next launch of the plan: the first one, or one more after a launch that came to no batch.
+
+    The first one announces what the plan announces. The next one begins where the first one began, so it goes on.
+    """
+    live = world.live_topics()
+    plan = applied.plan
+    if live.identity != plan.seen.identity:
+        raise WorldChanged(
+            seen=f"topics are {live.identity}", expected=f"{plan.seen.identity}, as planned", do="plan again"
         )
     kept = keep_version(world.pipeline.job)
-    launch_id = f"{world.operation}@{uuid.uuid4().hex[:8]}"
-    claim = Claim(
-        number=_next_epoch(world, applied),
+    tag = uuid.uuid4().hex
+    before = world.control.newest_launch(record).claim if _is_mine(world, record, applied) else None
+    resource_manager = launcher.resource_manager
+    return Claim(
+        number=record.epoch + 1,
         operation=world.operation,
-        launch=launch_id,
+        tag=tag,
         checkpoint=applied.checkpoint,
-        start=reconcile(applied.plan.start, live),
+        start=reconcile(plan.start, live),
         identity=live.identity,
-        announced=applied.plan.announced,
+        stream=world.pipeline.stream,
+        plan=plan.fingerprint,
+        announced=plan.announced if before is None else (),
         application_digest=kept.application.digest,
         version=kept.digest,
         tracked=world.pipeline.tracked,
-        stood=applied.plan.seen.stored,
+        stood=plan.seen.stored if before is None else before.start,
         leader_epochs=live.leader_epochs,
-        yarn=YarnApplication(resource_manager, _yarn_tag(world, launch_id)) if resource_manager else None,
+        yarn=YarnApplication(resource_manager, _yarn_tag(world, tag)) if resource_manager else None,
+        recorded_before=_recorded_before(world, record),
+        last_planned_batch_id=_last_planned(world, applied, is_first=before is None),
     )
-    pipeline, log = world.pipeline, _log(world, claim.number, launch_id)
-    settings = Settings(pipeline.name, pipeline.stream, pipeline.subscription, claim, secrets)
+
+
+def _recorded_before(world: World, record: PipelineRecord) -> Recorded | None:
+    """Return the batch that was recorded last, also where epochs came in between that recorded none."""
+    recorded = record.recorded
+    if recorded is None or recorded.batch_id is not None:
+        return recorded
+    return world.control.claim(recorded.epoch, recorded.tag).recorded_before
+
+
+def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | None:
+    """Return the greatest batch id that the checkpoint names, for a driver to find out whether another job writes it.
+
+    Of a checkpoint that is resumed, that is what the plan saw: a job that was started by hand since then shows.
+    """
+    if not world.pipeline.tracked:
+        return None
+    plan = applied.plan
+    if plan.form is RestartForm.RESUME and is_first:
+        seen = plan.seen
+        return seen.committed_batch_id if seen.planned_batch_id is None else seen.planned_batch_id
+    state = read_state(open_checkpoint(applied.checkpoint))
+    return None if state is None else state.last_batch_id
+
+
+def _spawn(world: World, claim: Claim, launcher: Launcher) -> Launch:
+    """Start a process that claims a launch which the record names."""
+    pipeline, log = world.pipeline, _log(world, claim)
+    settings = Settings(pipeline.name, pipeline.stream, pipeline.subscription, claim, launcher.secrets)
     settings_file = _settings_file(log)
-    command = build_command({**settings.conf(settings_file), **_yarn_conf(world, claim)})
+    command = launcher.build_command({**settings.conf(settings_file), **_yarn_conf(world, claim)})
     if not pipeline.tracked:
         command = claiming_command(settings_file, command)
         if pipeline.stop.marker:
@@ -147,7 +281,7 @@ def _launch(
     _remove_settings_of_earlier_tries(world)
     settings.write(settings_file)
     try:
-        launched = launch(launch_id, command, log=str(log), env=driver_environment())
+        launched = launch(claim.tag, command, log=str(log), env=driver_environment())
     except OSError:
         settings_file.unlink()
         raise
@@ -155,9 +289,9 @@ def _launch(
     return launched
 
 
-def _log(world: World, epoch: int, launch_id: str) -> Path:
+def _log(world: World, claim: Claim) -> Path:
     folder = Path(world.pipeline.job.folder_for_logs)
-    return folder / f"{world.pipeline.name}-epoch-{epoch:05d}-{_tag(world)}-{launch_id.rpartition('@')[2]}.log"
+    return folder / f"{world.pipeline.name}-epoch-{claim.number:05d}-{_tag(world)}-{claim.tag[:8]}.log"
 
 
 def _tag(world: World) -> str:
@@ -189,71 +323,48 @@ def _remove_settings_of_earlier_tries(world: World) -> None:
         left.unlink(missing_ok=True)
 
 
-def _next_epoch(world: World, applied: Applied) -> int:
-    """The number to claim: after the epoch that the plan saw, or after one of this operation that died at its start."""
-    mine = world.started_epoch()
-    return (applied.plan.seen.epoch if mine is None else mine.number) + 1
-
-
 def driver_environment() -> dict[str, str]:
     """This process's environment without Airflow's own settings: they hold connections and the metadata database."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW", "__AIRFLOW"))}
 
 
-def _await_start(world: World, applied: Applied, launched: Launch, say: Callable[[str], None]) -> Started:
+def _await_start(world: World, applied: Applied, claim: Claim, launched: Launch, say: Callable[[str], None]) -> Started:
     began = said_at = clock.monotonic_s()
     timeout_s = world.pipeline.start_timeout_s
-    number = None
+    is_claimed = False
     while clock.monotonic_s() < began + timeout_s:
-        # Liveness first, then the records: what a driver recorded just before it ended is not missed.
+        # Liveness first, then the record: what a driver recorded just before it ended is not missed.
         alive = launched.is_alive
-        epoch = _claimed(world, applied, launched)
-        if epoch is not None:
-            number = epoch.number
-            ended = end_if_over(world.control, epoch, at_ms=clock.now_ms())
-            if (started := _started(world, epoch, applied, launched)) is not None:
-                return started
-            if ended is not None:
-                raise _died(launched, f"epoch {epoch.number} {ended.how.value}", ended)
-        elif not alive:
-            _require_unclaimed(world, applied)
-            raise _died(launched, f"the driver of {world.pipeline.name!r} ended before its first batch")
+        record = _over_or_not(world)
+        epoch = _epoch_of(world, record, claim)
+        if (sign := first_sign(world, record, epoch, applied)) is not None:
+            return Started(epoch.number, sign.how, sign.batch_id, launched.log, claim.start)
+        is_claimed = epoch.holder is not None
+        if epoch.ended is not None and record.epoch == claim.number and is_claimed:
+            raise _died(launched, f"epoch {epoch.number} {epoch.ended.how.value}", epoch.ended)
+        require_lease(world, record)
+        if not is_claimed and not alive:
+            raise _died(launched, f"the driver of {world.pipeline.name!r} ended before it claimed its launch")
+        keep_lease(world, record)
         if clock.monotonic_s() >= said_at + 5:
             said_at = clock.monotonic_s()
-            say(f"{said_at - began:.0f} s: {'epoch ' + str(number) + ' claimed' if number else 'driver starting'}")
+            say(f"{said_at - began:.0f} s: {f'epoch {claim.number} claimed' if is_claimed else 'driver starting'}")
         clock.sleep(POLL_S)
     raise DriverSilent(
-        seen=f"after {timeout_s} s the driver {f'has epoch {number}' if number else 'claimed no epoch'}, and neither"
-        f" processed a batch nor said that it is idle; its log {launched.log!r} ends:\n{launched.log_tail()}",
+        seen=f"after {timeout_s} s the driver {f'has epoch {claim.number}' if is_claimed else 'claimed no epoch'}, and"
+        f" neither processed a batch nor said that it is idle; its log {launched.log!r} ends:\n{launched.log_tail()}",
         expected="a first batch",
         do="look at its log; it was left running: raise start_timeout_s and run this task again to adopt it",
     )
 
 
-def _claimed(world: World, applied: Applied, launched: Launch) -> Epoch | None:
-    """The epoch of this operation that is watched: of the driver that was launched, or of an orphan that was faster.
-
-    Not one that an earlier driver of this operation held, and that was over before this one was launched.
-    """
-    epoch = world.started_epoch()
-    if epoch is None or epoch.claim.launch == launched.id or world.control.ended(epoch.number) is None:
-        return epoch
-    return epoch if first_sign(world, epoch, applied) is not None else None
-
-
-def _started(world: World, epoch: Epoch, applied: Applied, launched: Launch) -> Started | None:
-    sign = first_sign(world, epoch, applied) or stands_idle(world, epoch)
-    return None if sign is None else Started(epoch.number, sign.how, sign.batch_id, launched.log, epoch.claim.start)
-
-
-def _require_unclaimed(world: World, applied: Applied) -> None:
-    newest = world.control.newest_epoch()
-    if newest is not None and newest.number > applied.plan.seen.epoch and newest.claim.operation != world.operation:
-        raise Fenced(
-            seen=f"epoch {newest.number} of {world.pipeline.name!r} was claimed by {newest.claim.operation!r}",
-            expected=f"it free for {world.operation!r}",
-            do="nothing, the job runs; or start another operation, which stops it first",
-        )
+def _epoch_of(world: World, record: PipelineRecord, claim: Claim) -> Epoch:
+    """Return what became of a launch of this operation, also where another operation has launched since."""
+    if record.epoch == claim.number:
+        return world.control.newest_launch(record)
+    kept = world.control.kept_epoch(claim.number)
+    assert kept is not None, "an epoch is kept before the next one is launched"
+    return kept
 
 
 def _died(launched: Launch, seen: str, ended: Ended | None = None) -> DriverDied:
@@ -269,7 +380,7 @@ def _died(launched: Launch, seen: str, ended: Ended | None = None) -> DriverDied
     )
 
 
-def _partitions_came(world: World, applied: Applied, launched: Launch) -> bool:
+def _partitions_came(world: World, claim: Claim, launched: Launch) -> bool:
     if "startingOffsets" not in launched.log_tail(lines=200):
         return False
-    return bool(set(world.live_topics().partitions) - set(applied.plan.start))
+    return bool(set(world.live_topics().partitions) - set(claim.start))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import Cut, Epoch, Moved
+from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, ranges_between
@@ -26,6 +27,7 @@ from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import HistoryStore, OffsetStore, PerishablePositions, PositionStore
+from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.swap import read_in_place
 
 LOOKS = 5
@@ -47,6 +49,11 @@ class World:
     def control(self) -> Control:
         """The control cells of the pipeline."""
         return Control(self.store, self.pipeline.name)
+
+    @cached_property
+    def cell(self) -> RecordCell:
+        """The pipeline's record, as this session sees and changes it."""
+        return self.control.cell
 
     def observe(self) -> Observation:
         """Return all that a restart is decided from. Nothing is changed, no consumer group is joined.
@@ -80,10 +87,12 @@ class World:
         """Return the newest epoch that a driver claimed, or None before the first one."""
         return self.control.claimed_epoch(self.control.record())
 
-    def started_epoch(self) -> Epoch | None:
-        """Return the newest claimed epoch if this operation launched it, else None."""
-        newest = self.claimed_epoch()
-        return newest if newest is not None and newest.claim.operation == self.operation else None
+    def has_launched(self) -> bool:
+        """Whether the newest launch of the pipeline is this operation's, and was not cancelled."""
+        record = self.control.record()
+        if record is None or record.launch is None or record.launch.operation != self.operation:
+            return False
+        return record.ended is None or record.ended.how is not EndedHow.CANCELLED
 
     def take_snapshot(self, moment: str, *, reason: str, taken_at: str, label: str = "") -> Snapshot:
         """Store what is seen now under this operation and ``moment``, or give the snapshot that is stored there.

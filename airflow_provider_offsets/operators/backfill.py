@@ -27,7 +27,7 @@ from airflow_provider_offsets.operations.backfilling import (
     recorded_replay_plan,
     replay_audits,
 )
-from airflow_provider_offsets.operators.base import PipelineOperator
+from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key
 from airflow_provider_offsets.reports import MARKDOWN, replay_audit_report, replay_plan_report
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class PlanBackfillOperator(PipelineOperator):
             world,
             _interval(self.begin, self.end, context),
             policy,
-            attempt_key=_attempt_key(context),
+            attempt_key=attempt_key(context),
             accept_lost=read_counts(self.accept_lost, "accept_lost"),
             now_ms=clock.now_ms(),
         )
@@ -157,12 +157,6 @@ def _summary(plan: ReplayPlan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "markdown": replay_plan_report(plan, MARKDOWN),
     }
-
-
-def _attempt_key(context: Context) -> str:
-    """What all tries of one attempt have in common: a clear changes ``max_tries``, and a run begins once more when it
-    had ended."""
-    return f"{context['ti'].max_tries}@{context['dag_run'].start_date}"
 
 
 def _interval(begin: str, end: str, context: Context) -> Interval:

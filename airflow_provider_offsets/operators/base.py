@@ -13,6 +13,7 @@ from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.lease import of_attempt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -32,6 +33,12 @@ def fail_at_once() -> Iterator[None]:
         if error.retriable:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def attempt_key(context: Context) -> str:
+    """Return what all tries of one attempt at a task have in common: a clear changes ``max_tries``, and a run that had
+    ended begins once more."""
+    return f"{context['ti'].max_tries}@{context['dag_run'].start_date}"
 
 
 class PipelineOperator(BaseOperator):
@@ -67,8 +74,13 @@ class PipelineOperator(BaseOperator):
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
-        """Open the world, act, close. An error that no retry can mend fails the task at once."""
+        """Open a session, act, close. An error that no retry can mend fails the task at once."""
         with fail_at_once(), open_world(self.pipeline.with_application(self.application), self.operation) as world:
+            session = self.session(world, context)
             kind = context["dag"].dag_id if "dag" in context else self.task_id
-            world.control.open_operation(Operation(self.operation, kind, self.reason))
-            return self.act(world, context)
+            session.control.open_operation(Operation(session.operation, kind, self.reason))
+            return self.act(session, context)
+
+    def session(self, world: World, context: Context) -> World:
+        """Return the session of the newest attempt of this run."""
+        return of_attempt(world)

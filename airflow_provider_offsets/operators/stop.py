@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
-from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
-from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
+from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key, fail_at_once
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
 
 if TYPE_CHECKING:
@@ -27,33 +28,53 @@ class StopStreamingJobOperator(PipelineOperator):
     A job that does not run is no error. The pipeline's ``stop`` says how long to wait, and whether a signal is
     allowed after that. Marking the task as failed does not take the request back: the job still stops.
 
+    It takes the lease of the pipeline for its operation. Another operation that acted lately is not disturbed, unless
+    ``take_over`` is set. A task that is cleared and run again begins a new attempt: it stops the job again.
+
     :param deferrable: wait for the acknowledgement in the triggerer.
+    :param take_over: take the pipeline over from an operation that acted lately; that one's next act is refused.
     """
 
+    template_fields: Sequence[str] = (*PipelineOperator.template_fields, "take_over")
+
     def __init__(
-        self, *, deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False), **kwargs: Any
+        self,
+        *,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        take_over: bool | str = "{{ params.get('take_over') or '' }}",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = deferrable
+        self.take_over = take_over
+
+    def session(self, world: World, context: Context) -> World:
+        """Return the session of this attempt: a new one, if the task was cleared since."""
+        return new_attempt(world, attempt_key(context))
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
         """Give ``epoch``, ``how`` it came to rest, ``last_batch_id`` and ``at_rest_since``."""
-        asked = ask_to_stop(world, reason=self.reason, at_ms=clock.now_ms())
+        asked = self._ask(world)
         if isinstance(asked, StopResult):
             return self._result(asked)
+        assert asked.holder is not None
         self.log.info("Asked epoch %d (pid %d on %s) to stop", asked.number, asked.holder.pid, asked.holder.host)
         if self.deferrable and (asked.claim.tracked or self.pipeline.stop.marker):
             self._defer_until_ended(asked)
         return self._result(await_stop(world, asked, self.pipeline.stop, say=self.log.info))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take up again after the triggerer: the job ended, or the time for it is over and the ladder goes on."""
+        """Take up again after the triggerer: the job ended, or the time for it is over and the next stage follows."""
         self.log.info("The triggerer says: %s", event)
-        with fail_at_once(), open_world(self.pipeline, self.operation) as world:
-            asked = ask_to_stop(world, reason=self.reason, at_ms=clock.now_ms())
+        with fail_at_once(), open_world(self.pipeline, self.operation) as opened:
+            world = of_attempt(opened)
+            asked = self._ask(world)
             if isinstance(asked, StopResult):
                 return self._result(asked)
             return self._result(await_stop(world, asked, replace(self.pipeline.stop, graceful_timeout_s=1)))
+
+    def _ask(self, world: World) -> StopResult | Epoch:
+        return ask_to_stop(world, reason=self.reason, take_over=str(self.take_over).lower() in ("true", "1"))
 
     def _defer_until_ended(self, epoch: Epoch) -> None:
         self.defer(

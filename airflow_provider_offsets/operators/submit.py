@@ -11,7 +11,7 @@ from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.applying import recorded_application
 from airflow_provider_offsets.operations.recovering import as_it_ran
-from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ class SubmitStreamingJobOperator(PipelineOperator):
         def command(conf: Mapping[str, str]) -> list[str]:
             return spark.command(conf, log_dir=folder)
 
-        started = submit_job(
-            world, applied, command, secrets, resource_manager=spark.resource_manager, say=self.log.info
-        )
+        launcher = Launcher(command, secrets, spark.resource_manager)
+        started = submit_job(world, applied, launcher, say=self.log.info)
         self.log.info("Epoch %d runs: %s; log %s", started.epoch, started.how, started.log)
         return {
             "epoch": started.epoch,

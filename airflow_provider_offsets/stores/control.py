@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import (
+    Attempt,
     Claim,
     Cut,
     CutOff,
@@ -89,6 +90,10 @@ class Control:
         """Return what is kept of an epoch; None for one that has no successor yet."""
         return self._get(Epoch, _numbered("epoch", number))
 
+    def kept_epochs(self) -> Iterator[Epoch]:
+        """Yield what is kept of epochs that have a successor, the oldest first."""
+        return (self._load(Epoch, name, text) for name, text in self._store.scan(self.pipeline, "epoch/"))
+
     def epochs(self) -> Iterator[Epoch]:
         """Yield all launches with what became of them, the oldest first: those of the past, then the newest one.
 
@@ -97,10 +102,7 @@ class Control:
         record = self.record()
         if record is None:
             return
-        for name, text in self._store.scan(self.pipeline, "epoch/"):
-            epoch = self._load(Epoch, name, text)
-            if epoch.number < record.epoch:
-                yield epoch
+        yield from (epoch for epoch in self.kept_epochs() if epoch.number < record.epoch)
         if record.launch is not None:
             yield self.newest_launch(record)
 
@@ -144,14 +146,23 @@ class Control:
 
     def attempt(self, run: str) -> int:
         """Return the number of the newest attempt of a run; 1 for the first."""
-        return self._get(int, f"attempt/{run}") or 1
+        found = self._get(Attempt, f"attempt/{run}")
+        return 1 if found is None else found.number
 
-    def begin_attempt(self, run: str, number: int) -> None:
-        """Note that attempt ``number`` of a run begins; a greater one stands."""
+    def begin_attempt(self, run: str, key: str) -> int:
+        """Return the number of the attempt of ``key``: a new one, unless the newest attempt has this key.
+
+        :param key: the same for all automatic retries of one attempt, and another one after a clear.
+        """
         name = f"attempt/{run}"
-        while (text := self._store.get(self.pipeline, name)) is None or codec.loads(int, text) < number:
-            if self._store.check_and_put(self.pipeline, name, text, codec.dumps(number)):
-                return
+        while True:
+            text = self._store.get(self.pipeline, name)
+            newest = None if text is None else self._load(Attempt, name, text)
+            if newest is not None and newest.key == key:
+                return newest.number
+            begun = Attempt(1 if newest is None else newest.number + 1, key)
+            if self._store.check_and_put(self.pipeline, name, text, codec.dumps(begun)):
+                return begun.number
 
     def operation(self, operation_id: str) -> Operation | None:
         """Give one operation, or None."""

@@ -1,0 +1,252 @@
+"""The lease of an operation, and how an epoch that is over is accounted for.
+
+Only the operation that holds the lease changes a job. Each function here is one swap of the pipeline's record, or a
+loop of them; all are safe to repeat, and none acts on what another actor has changed meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from airflow_provider_offsets import clock
+from airflow_provider_offsets.core.batch import Batch, digest_of
+from airflow_provider_offsets.core.epoch import CutOff, Ended, EndedHow, Epoch, Recorded
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.record import (
+    Begun,
+    Cancel,
+    CloseDead,
+    Phase,
+    PipelineRecord,
+    Reconcile,
+    Release,
+    Take,
+)
+from airflow_provider_offsets.core.snapshot import CheckpointState
+from airflow_provider_offsets.errors import StateLost, TakenOver
+from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.operations.world import World, started_batch
+from airflow_provider_offsets.runtime.batch_log import BatchLog
+from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
+
+LEASE_TIMEOUT_S = 420
+"""An operation that has not acted for so long may be taken over without asking. Airflow runs a task again that has
+missed its heartbeats for five minutes (``task_instance_heartbeat_timeout``); two minutes more are for its start."""
+
+
+def take_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
+    """Return the record once this operation holds its lease. Taking it again is an act too: it keeps others away.
+
+    :param take_over: take it from an operation that acted lately. That one's next act is refused.
+    :raises LeaseHeld: another operation acted lately, and ``take_over`` is False.
+    :raises StateLost: the pipeline has a history and no record.
+    """
+    if world.cell.read() is None:
+        _require_unknown(world)
+        world.cell.create()
+    return world.cell.change(Take(world.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
+
+
+def keep_lease(world: World, record: PipelineRecord) -> None:
+    """Renew the lease of an operation that waits, before others may take it without asking.
+
+    :raises TakenOver: another operation holds the lease.
+    """
+    require_lease(world, record)
+    assert record.lease is not None
+    if clock.now_ms() - record.lease.acted_at_ms > LEASE_TIMEOUT_S * 250:
+        take_lease(world)
+
+
+def require_lease(world: World, record: PipelineRecord) -> None:
+    """Return if this operation holds the lease.
+
+    :raises TakenOver: it does not.
+    """
+    lease = record.lease
+    if lease is None or lease.operation != world.operation:
+        raise TakenOver(
+            seen=f"pipeline {world.pipeline.name!r} is in the hands of {lease.operation if lease else 'nobody'!r}",
+            expected=f"the lease of {world.operation!r}, which its stop task takes",
+            do="No action needed if the other one carries on. Otherwise run this operation again from its stop task.",
+        )
+
+
+def release_lease(world: World) -> None:
+    """Give the lease back, if this operation holds it."""
+    record = world.cell.read()
+    if record is not None and record.lease is not None and record.lease.operation == world.operation:
+        world.cell.change(Release(world.operation))
+
+
+def close_and_reconcile(world: World) -> PipelineRecord:
+    """Return the record after everything that is over was accounted for: STOPPED, or RUNNING if the driver may live.
+
+    A launch that nobody has claimed is cancelled; an epoch whose driver is gone is closed; one that has ended is
+    reconciled with its checkpoint.
+
+    :raises TakenOver: this operation does not hold the lease.
+    """
+    while True:
+        record = world.cell.read()
+        assert record is not None, "whoever reconciles has taken the lease"
+        require_lease(world, record)
+        if record.phase is Phase.LAUNCHING:
+            world.cell.change(Cancel(world.operation, clock.now_ms()))
+        elif record.phase is Phase.ENDED:
+            reconcile(world, record)
+        elif record.phase is Phase.STOPPED or not close_if_over(world, record):
+            return record
+
+
+def close_if_over(world: World, record: PipelineRecord) -> bool:
+    """Return whether the driver of a running epoch is over; then its epoch is closed.
+
+    Only if that can be seen from this machine: unknown is not dead. An untracked program never says a word: if it was
+    asked to stop and went, it stopped.
+    """
+    epoch = world.control.newest_launch(record)
+    if record.phase is not Phase.RUNNING or is_running(epoch) is not False:
+        return False
+    assert record.holder is not None
+    how, after = EndedHow.DIED, ""
+    stop = record.stop
+    if not epoch.claim.tracked and stop is not None:
+        how, after = EndedHow.STOPPED, " after it was asked to stop"
+    if stop is not None and stop.stage is not None:
+        how, after = EndedHow.STOPPED if stop.stage.is_request else EndedHow.KILLED, f" after {stop.stage.name}"
+    gone = f"pid {record.holder.pid} on {record.holder.host} is gone{after}"
+    last_batch_id = epoch.last_batch_id
+    ended = Ended(how, clock.now_ms(), last_batch_id=last_batch_id, message=gone)
+    world.cell.change(CloseDead(world.operation, record.holder, ended))
+    return True
+
+
+def is_running(epoch: Epoch) -> bool | None:
+    """Return whether the job of a claimed epoch lives; None if nobody can tell from here.
+
+    What holds the epoch of an untracked job is spark-submit: its program may outlive it for a moment. What runs on
+    YARN outlives the driver; it is asked for last, and what does not answer counts as alive.
+    """
+    has_process, yarn = has_driver(epoch), epoch.claim.yarn
+    if has_process is not False or yarn is None:
+        return has_process
+    return bool(machine().left_on_yarn(yarn))
+
+
+def has_driver(epoch: Epoch) -> bool | None:
+    """Return whether a process of the epoch's driver lives; None if it cannot be seen from here."""
+    if epoch.holder is None:
+        return False
+    if epoch.claim.tracked:
+        return machine().is_alive(epoch.holder)
+    return machine().is_session_alive(epoch.holder)
+
+
+def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
+    """Account for the last batch of an epoch that has ended, and return the record.
+
+    A row of the history that its driver had no time to write is written from the facts. A started batch that Spark has
+    committed is finished, so it is recorded; any other one is cut off, and named with its ranges.
+
+    :param record: as it was read; a record that has changed since is refused.
+    """
+    epoch = world.control.newest_launch(record)
+    _complete_history(world, record, epoch)
+    recorded, cut, batch = None, None, None
+    if record.begun is not None and epoch.claim.tracked:
+        recorded, cut, batch = _last_batch(world, record, record.begun, epoch)
+    return world.cell.change(
+        Reconcile(world.operation, record.generation, clock.now_ms(), recorded, cut),
+        stream=epoch.claim.stream,
+        prepare=batch if record.begun is not None and record.begun.row_time_ms is None else None,
+        append=batch if recorded is not None else None,
+    )
+
+
+def _complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:
+    """Write the row of the recorded batch if it is missing: its driver died between the record and the row."""
+    recorded = record.recorded
+    if recorded is None or recorded.row_time_ms is None or recorded.tag != epoch.claim.tag:
+        return
+    batch = world.store.prepared(epoch.claim.stream, recorded.row_time_ms)
+    if batch is not None:
+        world.store.append(epoch.claim.stream, batch)
+
+
+def _last_batch(
+    world: World, record: PipelineRecord, begun: Begun, epoch: Epoch
+) -> tuple[Recorded | None, CutOff | None, Batch | None]:
+    """Return what became of the started batch: recorded or cut off, with its facts; nothing if it was never planned."""
+    files = open_checkpoint(epoch.claim.checkpoint)
+    log = BatchLog(files, epoch.claim.start)
+    planned = log.batch(begun.batch_id, epoch=epoch.number)
+    is_same_query = planned is not None and planned.query_id == (begun.query_id or planned.query_id)
+    if begun.row_time_ms is not None:
+        batch = world.store.prepared(epoch.claim.stream, begun.row_time_ms)
+    elif is_same_query and planned is not None:
+        batch = planned.at_row(max(planned.batch_time_ms, record.last_row_time_ms + 1))
+    else:
+        batch = None
+    if batch is not None and is_same_query and log.is_committed(begun.batch_id):
+        recorded = Recorded(
+            epoch.number, epoch.claim.tag, begun.batch_id, batch.query_id or "", batch.row_time_ms, digest_of(batch)
+        )
+        return recorded, None, batch
+    if batch is not None:
+        return None, CutOff(begun.batch_id, batch.query_id or "", batch.row_time_ms, begun.count), batch
+    return _unknown_batch(world, record, begun, epoch, read_state(files))
+
+
+def _unknown_batch(
+    world: World, record: PipelineRecord, begun: Begun, epoch: Epoch, state: CheckpointState | None
+) -> tuple[None, CutOff | None, Batch | None]:
+    """Return the bounds of a started batch that no log tells; nothing if the log shows that it was never planned."""
+    cut = started_batch(world.store, record, epoch, state, world.live_topics())
+    if cut is None or not cut.ranges:
+        return None, None, None
+    start = Position({TopicPartition(each.topic, each.partition): each.start for each in cut.ranges})
+    end = Position({TopicPartition(each.topic, each.partition): each.end for each in cut.ranges})
+    batch = Batch(
+        end=end,
+        batch_time_ms=begun.batch_time_ms,
+        batch_id=begun.batch_id,
+        query_id=begun.query_id,
+        epoch=epoch.number,
+        start=start,
+        row_time_ms=max(begun.batch_time_ms, record.last_row_time_ms + 1),
+    )
+    return None, CutOff(begun.batch_id, begun.query_id, batch.row_time_ms, begun.count, cut.why), batch
+
+
+def _require_unknown(world: World) -> None:
+    """Return if nothing of ours is known of a pipeline without a record: then it is new.
+
+    :raises StateLost: epochs were recorded, so the record was lost, or the pipeline was renamed.
+    """
+    newest = next((row for row in world.store.newest_first(world.pipeline.stream) if row.epoch is not None), None)
+    kept = next(world.control.kept_epochs(), None)
+    if newest is None and kept is None:
+        return
+    known = f"epoch {kept.number}" if kept is not None else f"batch {newest.batch_id if newest else None} of its group"
+    raise StateLost(
+        seen=f"pipeline {world.pipeline.name!r} has no record in its control store, and {known} is there",
+        expected="the record of the pipeline that wrote it",
+        do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
+        f" {world.pipeline.name}",
+    )
+
+
+def of_attempt(world: World) -> World:
+    """Return the session of the newest attempt of this run: what it does is kept apart from earlier attempts."""
+    number = world.control.attempt(world.operation)
+    return world if number == 1 else replace(world, operation=f"{world.operation}~{number}")
+
+
+def new_attempt(world: World, key: str) -> World:
+    """Return the session of the attempt of ``key``, which begins now if no try of it has run before.
+
+    :param key: what all tries of one attempt have in common, and the next attempt does not.
+    """
+    world.control.begin_attempt(world.operation, key)
+    return of_attempt(world)
