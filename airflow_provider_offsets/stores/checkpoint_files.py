@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,6 +73,10 @@ class CheckpointFolder(CheckpointFiles, Protocol):
         ...
 
 
+FILE_SYSTEMS: dict[str, Callable[[str], CheckpointFolder]] = {}
+"""File systems beside those of fsspec, by the scheme of their URLs. A simulation adds its own."""
+
+
 def open_checkpoint(location: str) -> CheckpointFolder:
     """Give the checkpoint folder at a path or a URL (``hdfs:``, ``webhdfs:``, ``s3:``, ``s3a:``, ``gs:``, …).
 
@@ -88,6 +92,8 @@ def open_checkpoint(location: str) -> CheckpointFolder:
     if _is_local(location):
         return LocalCheckpoint(location)
     parts = urlsplit(location)
+    if (opener := FILE_SYSTEMS.get(parts.scheme)) is not None:
+        return opener(location)
     if parts.password is not None or "::" in location:
         raise CheckpointError(
             seen=f"checkpoint {parts.scheme}://… with {'a password' if parts.password else 'chained file systems'}",
