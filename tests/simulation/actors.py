@@ -1,0 +1,135 @@
+"""Who acts in a history: Airflow's runs with their retries, recoveries, people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from tests.simulation import product
+from tests.simulation.product import World_
+from tests.simulation.scheduler import Actor
+
+RETRIES = 3
+RETRY_DELAY_S = 10.0
+LOST_AFTER_S = 300.0
+"""When Airflow calls a task lost whose worker gives no sign of life, and tries it again while it may still run."""
+
+
+class TaskFailed(Exception):
+    """A task failed, and no retry can help."""
+
+    def __init__(self, task: str, error: BaseException) -> None:
+        self.task, self.error = task, error
+        super().__init__(f"{task}: {type(error).__name__}: {error}")
+
+
+@dataclass
+class Run:
+    """One DAG run: tasks one after the other, each tried again as Airflow does."""
+
+    world: World_
+    name: str
+    hosts: Sequence[str] = ("worker-1",)
+    draw: Random = field(default_factory=lambda: Random(0))
+    is_over: bool = False
+    failure: str = ""
+    failed: BaseException | None = None
+    stopped: str = ""
+    """How its stop task says the job came to rest."""
+    actor: Actor | None = None
+
+    def start(self, act: Callable[[Run], None]) -> Run:
+        """Register the run as an actor that does ``act``."""
+
+        def body() -> None:
+            try:
+                act(self)
+            except TaskFailed as failed:
+                self.failure, self.failed = str(failed), failed.error
+            finally:
+                self.is_over = True
+
+        self.actor = self.world.sim.spawn(self.name, body, host="scheduler")
+        return self
+
+    def task(self, name: str, act: Callable[[], Any]) -> Any:
+        """Run a task until one try of it succeeds, and return what that gave.
+
+        :raises TaskFailed: it failed for good.
+        """
+        sim, error = self.world.sim, None
+        for number in range(1, RETRIES + 1):
+            host = self.draw.choice(self.hosts)
+            attempt = sim.spawn(f"{self.name}.{name}~{number}", act, host=host, is_task=True)
+            sim.wait_for(lambda attempt=attempt: attempt.is_gone, at_most_s=LOST_AFTER_S)
+            if not attempt.is_gone:
+                continue
+            if attempt.is_over and not attempt.is_dead and attempt.error is None:
+                return attempt.result
+            error = attempt.error
+            if error is not None and not product.is_retriable(error):
+                break
+            sim.wait_for(lambda: False, at_most_s=RETRY_DELAY_S)
+        raise TaskFailed(name, error or RuntimeError("killed or lost each time"))
+
+
+def restart(start: str = "committed", accept_skipped: int = 0, accept_lost: int = 0) -> Callable[[Run], None]:
+    """Return the tasks of a maintenance or, with another ``start``, a reprocess."""
+
+    def act(run: Run) -> None:
+        world, operation = run.world, run.name
+        policy = product.policy_of(accept_skipped, accept_lost, world.kind.topics)
+        run.task("before", lambda: product.task_snapshot(world, operation, "before"))
+        run.task("plan", lambda: product.task_plan(world, operation, start, policy))
+        run.stopped = run.task("stop", lambda: product.task_stop(world, operation))
+        run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
+        run.task("replan", lambda: product.task_plan(world, operation, start, policy))
+        run.task("apply", lambda: product.task_apply(world, operation))
+        run.task("submit", lambda: product.task_submit(world, operation))
+
+    return act
+
+
+def recover(looks: int = 30, every_s: float = 8.0) -> Callable[[Run], None]:
+    """Return what a recovery does: look for a death, and start the job again."""
+
+    def act(run: Run) -> None:
+        world, sim = run.world, run.world.sim
+        tries = 0
+        for _ in range(looks):
+            sim.wait_for(lambda: False, at_most_s=every_s)
+            try:
+                epoch = run.task("await_death", lambda: product.look_for_death(world))
+            except TaskFailed:
+                continue
+            if epoch is None:
+                continue
+            tries += 1
+            operation, number = product.recovery_operation(epoch), f"{run.name}-{tries}"
+            try:
+                run.task("begin", lambda: product.task_begin_recovery(world, operation, epoch, number))
+                run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
+                run.task("replan", lambda: product.task_plan(world, operation, "committed", product.policy_of()))
+                run.task("apply", lambda: product.task_apply(world, operation))
+                run.task("submit", lambda: product.task_submit(world, operation))
+            except TaskFailed as failed:
+                run.failure = str(failed)
+
+    return act
+
+
+def stop_only(run: Run) -> None:
+    """Stop the job, as a person does who means to start it later."""
+    run.stopped = run.task("stop", lambda: product.task_stop(run.world, run.name))
+
+
+def plan_only(run: Run) -> None:
+    """Look at a plan, as a person at the CLI does."""
+    run.task("plan", lambda: product.task_plan(run.world, run.name, "committed", product.policy_of()))
+
+
+def audit_only(run: Run) -> None:
+    """Audit, while others act."""
+    run.task("audit", lambda: product.audit_of(run.world))

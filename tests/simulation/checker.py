@@ -1,0 +1,191 @@
+"""Decides what became of each record, from the sink and from the official books as plain JSON.
+
+It shares no code with the product, and reads its books by their documented form: so a mistake in the product's counting
+cannot hide itself here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Key = tuple[str, int]
+Span = tuple[Key, int, int]
+"""A partition, and the offsets ``[start, end)``."""
+
+
+@dataclass
+class Books:
+    """What the product has written down, in plain terms."""
+
+    start: dict[Key, int]
+    """Where the first epoch began."""
+    end: dict[Key, int]
+    """Where the pipeline stands."""
+    reads: list[Span]
+    """What its official batches read, in order."""
+    announced_replays: list[Span] = field(default_factory=list)
+    announced_gaps: list[Span] = field(default_factory=list)
+    """Skipped or lost, and said so by a plan."""
+    cut_off: list[Span] = field(default_factory=list)
+    """Batches that began and were not recorded."""
+    unbounded: list[Key] = field(default_factory=list)
+
+
+@dataclass
+class Verdict:
+    """What became of the records."""
+
+    lost: list[tuple[Key, int]] = field(default_factory=list)
+    duplicated: list[tuple[Key, int, int]] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)
+    reordered: list[tuple[Key, int]] = field(default_factory=list)
+    false_alarms: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.lost or self.duplicated or self.unexplained or self.reordered or self.false_alarms)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name}={value[:4]}{'…' if len(value) > 4 else ''}"
+            for name, value in vars(self).items()
+            if value
+        ]
+        return "; ".join(parts) or "clean"
+
+
+def read_cells(rows: Sequence[Mapping[str, Any]], cells: Mapping[str, str]) -> Books | None:
+    """Return the books of a tracked pipeline as epochs, notes and rows tell them; None if it was never started."""
+    epochs = [json.loads(text) for name, text in sorted(cells.items()) if name.startswith("epoch/")]
+    if not epochs:
+        return None
+    official = [row for row in rows if not _is_zombie(row, epochs)]
+    reads = [span for row in official for span in _spans(row)]
+    end = _position(epochs[-1]["claim"]["start"])
+    for row in official:
+        if row["epoch"] == epochs[-1]["claim"]["number"]:
+            end |= _position(row["end"])
+    books = Books(_position(epochs[0]["claim"]["start"]), end, reads)
+    for epoch in epochs:
+        for each in epoch["claim"]["announced"]:
+            key, at = (each["topic"], each["partition"]), each["start"]
+            books.announced_replays.append((key, at, at + each["replay"]))
+            books.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
+        begun = json.loads(cells.get(f"begun/{epoch['claim']['number']:08d}", "null"))
+        if begun is not None and not _is_recorded(begun, epoch["claim"]["number"], official):
+            books.cut_off += [((each["topic"], each["partition"]), each["start"], each["end"]) for each in begun["ranges"]]
+    return books
+
+
+def _is_zombie(row: Mapping[str, Any], epochs: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a newer epoch had been claimed when the row was written."""
+    newer = [each for each in epochs if each["claim"]["number"] > (row["epoch"] or 0)]
+    return any(
+        each["after_row_time_ms"] is None or row["row_time_ms"] > each["after_row_time_ms"] for each in newer
+    )
+
+
+def _is_recorded(begun: Mapping[str, Any], epoch: int, rows: Iterable[Mapping[str, Any]]) -> bool:
+    return any(
+        (row["epoch"], row["batch_id"], row["query_id"]) == (epoch, begun["batch_id"], begun["query_id"]) for row in rows
+    )
+
+
+def _spans(row: Mapping[str, Any]) -> list[Span]:
+    start, end = _position(row["start"] or {}), _position(row["end"])
+    return [(key, start.get(key, 0), offset) for key, offset in end.items()]
+
+
+def _position(plain: Mapping[str, Mapping[str, int]]) -> dict[Key, int]:
+    return {(topic, int(number)): offset for topic, numbers in plain.items() for number, offset in numbers.items()}
+
+
+def judge(written: Sequence[tuple[Key, int]], books: Books, audit: Mapping[str, Any] | None) -> Verdict:
+    """Return what became of the records.
+
+    :param written: partition and offset of each record that reached the sink, in order, as often as it did.
+    :param audit: the product's own audit as plain JSON.
+    """
+    verdict, counts = Verdict(), Counter(written)
+    first_seen = {key: books.start.get(key, 0) for key in books.end}
+    gaps, replays, cuts = map(_covering, (books.announced_gaps, books.announced_replays, books.cut_off))
+    for key, end in books.end.items():
+        for offset in range(first_seen[key], end):
+            if not counts[key, offset] and not gaps(key, offset):
+                verdict.lost.append((key, offset))
+    for (key, offset), count in sorted(counts.items()):
+        allowed = 1 + replays(key, offset) + cuts(key, offset)
+        if count > allowed:
+            verdict.duplicated.append((key, offset, count - allowed))
+    _order(written, gaps, verdict)
+    if audit is not None:
+        _hold_against(audit, counts, books, verdict)
+    return verdict
+
+
+def _order(written: Sequence[tuple[Key, int]], gaps: Any, verdict: Verdict) -> None:
+    """First readings of a partition come in order, but for what was skipped and is read later."""
+    furthest: dict[Key, int] = defaultdict(lambda: -1)
+    seen: set[tuple[Key, int]] = set()
+    for key, offset in written:
+        if (key, offset) in seen:
+            continue
+        seen.add((key, offset))
+        if offset < furthest[key] and not gaps(key, offset):
+            verdict.reordered.append((key, offset))
+        furthest[key] = max(furthest[key], offset)
+
+
+def _hold_against(audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], books: Books, verdict: Verdict) -> None:
+    """Hold the product's audit against what happened."""
+    truly_lost = len(verdict.lost)
+    accepted = sum(1 for key, low, high in books.announced_gaps for at in range(low, high) if not counts[key, at])
+    if audit["lost"] > truly_lost + accepted:
+        verdict.false_alarms.append(f"audit says lost={audit['lost']}, lost are {truly_lost}")
+    named = [
+        ((each["range"]["topic"], each["range"]["partition"]), each["range"]["start"], each["range"]["end"])
+        for each in audit["discontinuities"]
+        if each["kind"] in ("replay", "cut off")
+    ]
+    covered = _covering(named)
+    silent = [
+        (key, offset, count - 1 - covered(key, offset))
+        for (key, offset), count in sorted(counts.items())
+        if count - 1 > covered(key, offset)
+    ]
+    if silent:
+        verdict.unexplained.append(f"written again and not in the audit: {silent[:4]}, {len(silent)} in all")
+    if audit["unexplained_count"] and not (truly_lost or verdict.duplicated):
+        verdict.false_alarms.append(f"audit says unexplained={audit['unexplained_count']} and nothing is wrong")
+    truly_again = _read_again(books)
+    if audit["replayed"] != truly_again:
+        verdict.false_alarms.append(f"audit says replayed={audit['replayed']}, its rows read {truly_again} again")
+
+
+def _read_again(books: Books) -> int:
+    """How many offsets the official batches read that one before them had read."""
+    seen: set[tuple[Key, int]] = set()
+    again = 0
+    for key, low, high in books.reads:
+        for offset in range(low, high):
+            again += (key, offset) in seen
+            seen.add((key, offset))
+    return again
+
+
+def _covering(spans: Sequence[Span]) -> Any:
+    """Return a function that counts the spans that cover an offset."""
+    by_key: dict[Key, list[tuple[int, int]]] = defaultdict(list)
+    for key, low, high in spans:
+        if low < high:
+            by_key[key].append((low, high))
+
+    def covering(key: Key, offset: int) -> int:
+        return sum(low <= offset < high for low, high in by_key.get(key, ()))
+
+    return covering

@@ -1,0 +1,246 @@
+"""One history: from a seed to a verdict."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from tests.simulation import actors, checker, product
+from tests.simulation.actors import Run
+from tests.simulation.chance import FAULTS, Rates, SeededChooser
+from tests.simulation.product import Kind, World_
+from tests.simulation.scheduler import Actor, Simulation, Violated
+
+MAIN_STEPS, MORE_STEPS = 2500, 6000
+CATCH_UP_S = 400.0
+
+
+@dataclass
+class Outcome:
+    """What came of one history."""
+
+    seed: int
+    mode: str
+    steps: int
+    faults: Counter[str]
+    failure: str = ""
+    """What is wrong, by its kind; empty if nothing is."""
+    detail: str = ""
+    trace: Sequence[Any] = ()
+    happened: list[Any] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """Name this history: two runs of one seed have one name."""
+        text = "\n".join([*map(str, self.trace), self.failure, self.detail])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass
+class Draw:
+    """What a seed draws before anything happens."""
+
+    kind: Kind
+    rates: Rates
+    runs: list[tuple[str, Callable[[Run], None]]]
+    hosts: tuple[str, ...]
+    first_is_quiet: bool
+
+
+def draw_history(seed: int, modes: Sequence[str]) -> Draw:
+    """Draw the kind of a history, its actors and its rates."""
+    draw = Random(f"history {seed}")
+    mode = draw.choice(modes)
+    kind = Kind(
+        mode=mode,
+        topics=draw.choice((("orders",), ("orders",), ("orders", "returns"))),
+        partitions=draw.choice((1, 2, 2, 3)),
+        limit=draw.choice((4, 8, 16)),
+        file_sink=mode == "sink" and draw.random() < 0.3,
+        kill_timeout_s=draw.choice((None, 10)),
+        store="sql" if seed % 10 == 0 else "memory",
+    )
+    faults = tuple(each for each in FAULTS if each != "lie" and draw.random() < 0.6)
+    steps = ("append", "append", *(each for each in ("partitions", "retention") if draw.random() < 0.2))
+    rates = Rates(
+        switch=draw.choice((0.05, 0.2, 0.5)),
+        fault=draw.choice((0.0, 0.004, 0.015, 0.04)) if faults else 0.0,
+        step=draw.choice((0.005, 0.02)),
+        faults=faults,
+        steps=steps,
+    )
+    count = draw.choice((1, 2, 2, 3))
+    runs = [_draw_run(draw, number) for number in range(count)]
+    if draw.random() < 0.5:
+        runs.append(("watch", actors.recover()))
+    return Draw(kind, rates, runs, draw.choice((("worker-1",), ("worker-1", "worker-1", "worker-2"))), draw.random() < 0.7)
+
+
+def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
+    name = draw.choice(("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward", "stop", "plan"))
+    back = draw.choice((3, 7, 20))
+    acts = {
+        "maintenance": actors.restart(),
+        "reprocess": actors.restart(f"shift:-{back}", accept_lost=100),
+        "forward": actors.restart(f"shift:+{back}", accept_skipped=100),
+        "stop": actors.stop_only,
+        "plan": actors.plan_only,
+    }
+    return f"{name}/{number}", acts[name]
+
+
+class History:
+    """Runs one history."""
+
+    def __init__(self, seed: int, modes: Sequence[str], only: frozenset[int] | None = None) -> None:
+        self.seed, self.drawn = seed, draw_history(seed, modes)
+        self.sim = Simulation(step_limit=MAIN_STEPS)
+        self.sim.random = Random(f"ids {seed}")
+        self.world = World_(self.sim, self.drawn.kind, make_store_of(self.drawn.kind.store))
+        self.chooser = SeededChooser(seed, self.drawn.rates, self._world_step, product.unreachable, only)
+        self.runs: list[Run] = []
+        self.notes: list[str] = []
+        for name in ("scheduler", "worker-1", "worker-2"):
+            self.sim.host(name)
+
+    def run(self) -> Outcome:
+        """Run it, and return what came of it."""
+        failure = detail = ""
+        try:
+            with product.installed(self.world):
+                self._play()
+                failure, detail = self._judge()
+        except Violated as violated:
+            failure, detail = violated.what, str(violated)
+        finally:
+            self.sim.end()
+        return Outcome(
+            self.seed,
+            self.drawn.kind.mode,
+            self.sim.step,
+            self.chooser.counts,
+            failure,
+            detail,
+            self.sim.trace,
+            self.chooser.happened,
+            self.notes,
+        )
+
+    def _play(self) -> None:
+        self._feed(Random(f"feed {self.seed}"), 12)
+        if self.drawn.first_is_quiet:
+            self._run_to_end("first", actors.restart())
+        self.sim.chooser = self.chooser
+        draw = Random(f"runs {self.seed}")
+        for name, act in self.drawn.runs:
+            self.runs.append(Run(self.world, name, self.drawn.hosts, Random(f"{name} {self.seed}")).start(act))
+            self.runs[-1].actor.wake_s = draw.choice((0.0, 0.0, 5.0, 60.0))  # type: ignore[union-attr]
+        self.sim.run(stops=lambda: all(run.is_over for run in self.runs))
+        self._heal()
+        self.sim.step_limit = self.sim.step + MORE_STEPS
+        self.sim.run(stops=lambda: all(run.is_over for run in self.runs))
+        for run in self.runs:
+            if not run.is_over:
+                raise Violated("wedged", f"{run.name} does not come to its end")
+            if run.failure:
+                self.notes.append(f"{run.name}: {run.failure}")
+            self._only_own_errors(run)
+
+    def _only_own_errors(self, run: Run) -> None:
+        error = run.failed
+        if error is not None and not product.is_product_error(error) and not isinstance(error, RuntimeError | OSError):
+            raise Violated("bare error", f"{run.name}: {type(error).__name__}: {error}") from error
+
+    def _heal(self) -> None:
+        self.chooser.is_healed = True
+        self.world.table.seen_gone.clear()
+        for actor in self.sim.actors:
+            if actor.wake_s > self.sim.now_s + 5.0 and not actor.is_gone:
+                actor.wake_s = self.sim.now_s
+
+    def _judge(self) -> tuple[str, str]:
+        """Bring the pipeline to rest without faults, and judge."""
+        self._rest()
+        rows, cells = product.plain_books(self.world)
+        books = checker.read_cells(rows, cells)
+        if books is None:
+            return "", ""
+        with self.sim.quietly():
+            audit = product.audit_of(self.world)
+        written = [((each.record.topic, each.record.partition), each.record.offset) for each in self.world.sink.writes]
+        verdict = checker.judge(written, books, audit)
+        for name, found in vars(verdict).items():
+            if found:
+                return name, str(verdict)
+        return "", ""
+
+    def _rest(self) -> None:
+        for number in range(4):
+            run = self._run_to_end(f"final/{number}", actors.restart(accept_lost=number * 1000, accept_skipped=0))
+            if run.is_over and not run.failure:
+                break
+            self.notes.append(f"{run.name}: {run.failure or 'does not end'}")
+        else:
+            raise Violated("wedged", "; ".join(self.notes[-4:]))
+        until_s = self.sim.now_s + CATCH_UP_S
+        self.sim.step_limit = self.sim.step + MORE_STEPS
+        self.sim.run(stops=lambda: self.sim.now_s > until_s or self._has_caught_up())
+        for number in range(2):
+            run = self._run_to_end(f"end/{number}", actors.stop_only)
+            if not run.failure:
+                return
+        raise Violated("wedged", f"the last stop: {run.failure}")
+
+    def _has_caught_up(self) -> bool:
+        return False
+
+    def _run_to_end(self, name: str, act: Callable[[Run], None]) -> Run:
+        """Let one run go to its end; other actors go on beside it."""
+        launched = [each for each in self.sim.actors if each.is_driver]
+        host = launched[-1].host.name if launched else "worker-1"
+        run = Run(self.world, name, (host,)).start(act)
+        self.sim.step_limit = self.sim.step + MORE_STEPS
+        self.sim.run(stops=lambda: run.is_over)
+        self._only_own_errors(run)
+        return run
+
+    def _feed(self, draw: Random, count: int) -> None:
+        for topic in self.drawn.kind.topics:
+            live = self.world.kafka.cluster.live_topics([topic]).topics[0]
+            for partition in range(len(live.partitions)):
+                self.world.kafka.cluster.append(topic, partition, draw.randint(1, count), timestamp_ms=self.sim.now_ms())
+
+    def _world_step(self, name: str, draw: Random) -> str:
+        cluster = self.world.kafka.cluster
+        topic = draw.choice(self.drawn.kind.topics)
+        live = cluster.live_topics([topic]).topics[0]
+        partition = draw.randrange(len(live.partitions))
+        there = live.partitions[partition]
+        if name == "append":
+            count = draw.randint(1, 12)
+            cluster.append(topic, partition, count, timestamp_ms=self.sim.now_ms())
+            return f"{count} records to {topic}[{partition}]"
+        if name == "partitions" and len(live.partitions) < 5:
+            cluster.add_partitions(topic, len(live.partitions) + 1)
+            cluster.append(topic, len(live.partitions), draw.randint(0, 5), timestamp_ms=self.sim.now_ms())
+            return f"{topic} has {len(live.partitions) + 1} partitions"
+        if name == "retention" and there.end > there.begin:
+            until = draw.randint(there.begin, min(there.end, there.begin + 10))
+            cluster.delete_records_before(topic, partition, until)
+            return f"retention deletes {topic}[{partition}] before {until}"
+        return ""
+
+
+def make_store_of(name: str) -> Callable[[], Any]:
+    """Return what makes the store of a history."""
+    return product.MemoryStore
+
+
+def run_history(seed: int, modes: Sequence[str], only: frozenset[int] | None = None) -> Outcome:
+    """Run the history of a seed."""
+    return History(seed, modes, only).run()

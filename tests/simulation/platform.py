@@ -1,0 +1,303 @@
+"""The fakes of the platform: a file system for checkpoints, the log of Kafka's records, a sink, a process table."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tests.simulation.scheduler import Simulation
+
+
+class Record(NamedTuple):
+    """One record of Kafka, as nobody can confuse it with another one."""
+
+    topic: str
+    topic_id: str
+    partition: int
+    offset: int
+    era: int
+    """Grows with each truncation of the log: the same offset may hold another record then."""
+
+
+class Write(NamedTuple):
+    """One record that reached a sink."""
+
+    record: Record
+    batch_id: int
+    query_id: str
+    epoch: int
+    run: str
+    """Of a replay; empty live."""
+    step: int
+
+
+@dataclass
+class FileSystem:
+    """Files of all hosts, by folder. Create-if-absent and moving a folder are one step each."""
+
+    sim: Simulation
+    folders: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
+
+    def open(self, location: str) -> Folder:
+        """Return the checkpoint folder at ``location``."""
+        return Folder(self, location)
+
+    def remove_tree(self, root: str) -> None:
+        """Remove everything below ``root``, as a person with ``rm -r`` does."""
+        for name in [each for each in self.folders if each == root or each.startswith(f"{root}/")]:
+            del self.folders[name]
+
+    def checkpoints(self, base: str) -> list[str]:
+        """Return the checkpoints that begin with ``base``, sorted."""
+        found = {each.split("/offsets")[0].split("/commits")[0].split("/sources")[0] for each in self.folders}
+        return sorted(each for each in found if each.startswith(base))
+
+
+@dataclass
+class Folder:
+    """One checkpoint folder, as ``stores/checkpoint_files.CheckpointFolder`` has it."""
+
+    files: FileSystem
+    location: str
+    moves: bool = True
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder."""
+        return self._effect(f"names {folder}", lambda: self._names(folder))
+
+    def text(self, path: str) -> str | None:
+        """Return a file's text, or None."""
+        return self._effect(f"text {path}", lambda: self.peek(path))
+
+    def create(self, path: str, text: str) -> bool:
+        """Write a file if it is not there; return whether it was written."""
+        return self._effect(f"create {path}", lambda: self._create(path, text))
+
+    def exists(self) -> bool:
+        """Return whether anything is at the location."""
+        return self._effect("exists", self._exists)
+
+    def written_ms(self, path: str) -> int | None:
+        """Return when a file was written."""
+        return self._effect(f"written {path}", lambda: self._find(path)[1] if self._find(path) else None)
+
+    def move_to(self, location: str) -> None:
+        """Move the folder to where nothing is.
+
+        :raises FileExistsError: something is there.
+        """
+        self._effect(f"move to {location}", lambda: self._move(location.rstrip("/")))
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        self._effect("remove", lambda: self.files.remove_tree(self._root))
+
+    def peek(self, path: str) -> str | None:
+        """Return a file's text without an effect point."""
+        found = self._find(path)
+        return None if found is None else found[0]
+
+    @property
+    def _root(self) -> str:
+        return self.location.rstrip("/")
+
+    def _effect(self, what: str, act: Callable[[], Any]) -> Any:
+        return self.files.sim.effect("checkpoint", f"{what} in {self.location.rpartition('/')[2]}", act)
+
+    def _find(self, path: str) -> tuple[str, int] | None:
+        folder, _, name = f"{self._root}/{path}".rpartition("/")
+        return self.files.folders.get(folder, {}).get(name)
+
+    def _names(self, folder: str) -> list[str]:
+        root = f"{self._root}/{folder}".rstrip("/")
+        below = {each[len(root) + 1 :].split("/")[0] for each in self.files.folders if each.startswith(f"{root}/")}
+        return sorted({*self.files.folders.get(root, {}), *below})
+
+    def _exists(self) -> bool:
+        return any(each == self._root or each.startswith(f"{self._root}/") for each in self.files.folders)
+
+    def _create(self, path: str, text: str) -> bool:
+        folder, _, name = f"{self._root}/{path}".rpartition("/")
+        there = self.files.folders.setdefault(folder, {})
+        if name in there:
+            return False
+        there[name] = (text, self.files.sim.now_ms())
+        return True
+
+    def _move(self, target: str) -> None:
+        if any(each == target or each.startswith(f"{target}/") for each in self.files.folders):
+            raise FileExistsError(target)
+        mine = [each for each in self.files.folders if each == self._root or each.startswith(f"{self._root}/")]
+        for each in mine:
+            self.files.folders[target + each[len(self._root) :]] = self.files.folders.pop(each)
+
+
+@dataclass
+class Sink:
+    """Everything that was written, in order.
+
+    :param is_file_sink: whether a batch is written whole or not at all, and one that is there is left out, as Spark's
+        file sink does by its ``_spark_metadata``.
+    """
+
+    sim: Simulation
+    is_file_sink: bool = False
+    writes: list[Write] = field(default_factory=list)
+    counts: Counter[Record] = field(default_factory=Counter)
+    batches: set[int] = field(default_factory=set)
+    on_write: Callable[[Write], None] | None = None
+
+    def write(self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str = "", chunk: int = 4) -> None:
+        """Write records in chunks: the writer may die between two of them."""
+        if self.is_file_sink and not run:
+            self.sim.effect("sink", f"commit batch {batch_id}", lambda: self._whole(records, batch_id, query_id, epoch))
+            return
+        for at in range(0, max(len(records), 1), chunk):
+            part = records[at : at + chunk]
+            self.sim.effect(
+                "sink", f"batch {batch_id} records {at}..", lambda part=part: self._add(part, batch_id, query_id, epoch, run)
+            )
+
+    def _whole(self, records: list[Record], batch_id: int, query_id: str, epoch: int) -> None:
+        if batch_id not in self.batches:
+            self.batches.add(batch_id)
+            self._add(records, batch_id, query_id, epoch, "")
+
+    def _add(self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str) -> None:
+        for record in records:
+            write = Write(record, batch_id, query_id, epoch, run, self.sim.step)
+            self.writes.append(write)
+            self.counts[record] += 1
+            if self.on_write is not None:
+                self.on_write(write)
+
+
+class Identity(NamedTuple):
+    """A process as the operating system names it."""
+
+    host: str
+    boot_id: str
+    pid: int
+    start_ticks: int
+
+
+@dataclass
+class ProcessTable:
+    """The processes of all hosts, and what is launched in them."""
+
+    sim: Simulation
+    programs: Callable[[list[str]], Callable[[], Any]]
+    """Returns what a command runs."""
+    host: str = "worker-1"
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    seen_gone: set[int] = field(default_factory=set)
+    """Processes that live, and that the operating system calls gone (another PID namespace)."""
+    spawned: int = 0
+
+    def identity(self, process: int) -> Identity:
+        """Return the identity of a process that lives or lived."""
+        host = next(each.host for each in self.sim.actors if each.process == process)
+        return Identity(host.name, host.boot_id, process, 7)
+
+    def spawn(self, command: list[str], log: str) -> Identity:
+        """Start a command as an actor of its own, on the host of the one that asks."""
+        host = self.sim.current.host.name
+        self.spawned += 1
+
+        def start() -> Identity:
+            self.logs.setdefault(log, [])
+            run = self.programs(command)
+            actor = self.sim.spawn(f"driver-{self.spawned}", lambda: run(), host=host, is_driver=True)
+            return Identity(host, actor.host.boot_id, actor.process, 7)
+
+        return self.sim.effect("machine", "spawn", start)
+
+    def is_alive(self, host: str, process: int) -> bool | None:
+        """Return whether a process lives; None if it is on another host than the one that asks."""
+        if self.sim.is_inside and self.sim.current.host.name != host:
+            return None
+
+        def look() -> bool:
+            return process not in self.seen_gone and self.sim.is_alive(process)
+
+        return self.sim.effect("machine", f"is_alive {process}", look)
+
+    def signal(self, host: str, process: int, number: signal.Signals) -> bool:
+        """Kill a process by SIGTERM or SIGKILL: Spark's drivers end on both."""
+        if self.sim.current.host.name != host or not self.sim.is_alive(process):
+            return False
+        self.sim.effect("machine", f"{number.name} {process}", lambda: self.sim.kill_process(process))
+        return True
+
+
+@dataclass
+class Markers:
+    """Marker files."""
+
+    sim: Simulation
+    there: set[str] = field(default_factory=set)
+
+    def place(self, location: str) -> None:
+        """Create a marker."""
+        self.sim.effect("file", f"place marker {location}", lambda: self.there.add(location))
+
+    def remove(self, location: str) -> None:
+        """Remove a marker."""
+        self.sim.effect("file", f"remove marker {location}", lambda: self.there.discard(location))
+
+    def is_there(self, location: str) -> bool:
+        """Return whether a marker is there."""
+        return bool(self.sim.effect("file", f"look for marker {location}", lambda: location in self.there))
+
+
+READS = frozenset({"create", "close", "kind"})
+
+
+class EffectfulStore:
+    """A store whose every call is an effect. Iterators read when their first item is taken.
+
+    :param name: how it stands in the trace.
+    """
+
+    def __init__(self, sim: Simulation, inner: Any, name: str) -> None:
+        self._sim, self._inner, self._name = sim, inner, name
+        self.kind = inner.kind
+        self.on_append: Callable[[Any, Any], None] | None = None
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
+        if name in ("newest_first", "oldest_first", "scan"):
+
+            def iterate(*arguments: Any, **options: Any) -> Iterator[Any]:
+                detail = self._detail(name, arguments)
+                self._sim.point(_BEFORE, "store", detail)
+                yield from found(*arguments, **options)
+
+            setattr(self, name, iterate)
+            return iterate
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            return self._sim.effect("store", self._detail(name, arguments), lambda: found(*arguments, **options))
+
+        setattr(self, name, call)
+        return call
+
+    def _detail(self, name: str, arguments: tuple[Any, ...]) -> str:
+        if name in ("get", "check_and_put", "scan"):
+            return f"{name} {arguments[1]}"
+        if name in ("append", "prepare"):
+            return f"{name} batch {arguments[1].batch_id}"
+        return f"{name} {self._name}"
+
+
+from tests.simulation.scheduler import Side  # noqa: E402
+
+_BEFORE = Side.BEFORE

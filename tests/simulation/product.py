@@ -1,0 +1,494 @@
+"""Everything of the product that the simulation drives, in one place: what is replaced, how drivers run, what tasks do.
+
+A port to another mechanism is a change of this file.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from airflow_provider_offsets import clock
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
+from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
+from airflow_provider_offsets.errors import (
+    KafkaUnreachable,
+    OffsetsError,
+    PlanRefused,
+    StoreUnreachable,
+    WorldChanged,
+)
+from airflow_provider_offsets.jobs import detached, machine
+from airflow_provider_offsets.operations import judging, replaying, stopping, submitting
+from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
+from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.keeping import KeptFile, KeptVersion
+from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
+from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
+from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.runtime import TrackedStream, claiming, live_query, native_sink, tracked_stream
+from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
+from airflow_provider_offsets.stores import checkpoint_files
+from airflow_provider_offsets.stores.memory import MemoryStore
+from airflow_provider_offsets.testing import FakeKafka
+from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
+from tests.simulation.scheduler import Actor, Simulation
+from tests.simulation.spark import Frame, Offsets, QueryDied, Session
+
+PIPELINE = "orders"
+CHECKPOINT = "sim://ck/orders"
+LOGS = "/tmp/airflow-provider-offsets-simulation"
+SECRETS = Secrets("memory://", {"kafka.bootstrap.servers": "broker:9092"})
+VERSION = KeptVersion(KeptFile("job.py", "0" * 64))
+MARKER = "sim://markers/stop"
+
+
+def unreachable(kind: str) -> Exception:
+    """Return the error that a fake of ``kind`` raises where the real thing does not answer."""
+    if kind == "kafka":
+        return KafkaUnreachable(seen="no broker answers", expected="an answer", do="wait")
+    if kind in ("store", "checkpoint"):
+        return StoreUnreachable(seen="no answer", expected="an answer", do="wait")
+    return OSError(11, f"{kind}: resource temporarily unavailable")
+
+
+class SimClock:
+    """The clock of the actor that asks."""
+
+    def __init__(self, sim: Simulation) -> None:
+        self._sim = sim
+
+    def now_ms(self) -> int:
+        """Return the wall clock of the actor's host."""
+        return self._sim.now_ms()
+
+    def monotonic_s(self) -> float:
+        """Return virtual time."""
+        return self._sim.now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let the others go on."""
+        self._sim.sleep(seconds)
+
+
+class SimMachine:
+    """The process table, as the product asks a machine."""
+
+    def __init__(self, sim: Simulation, table: ProcessTable, markers: Markers) -> None:
+        self._sim, self._table, self._markers = sim, table, markers
+
+    def this_process(self) -> ProcessIdentity:
+        """Return the identity of the actor's process."""
+        actor = self._sim.current
+        return ProcessIdentity(actor.host.name, actor.host.boot_id, actor.process, 7)
+
+    session_leader = this_process
+
+    def is_alive(self, process: ProcessIdentity) -> bool | None:
+        """Return whether a process lives, as far as the actor's host can tell."""
+        return self._table.is_alive(process.host, process.pid)
+
+    is_session_alive = is_alive
+
+    def signal_group(self, process: ProcessIdentity, number: Any) -> bool:
+        """Send a signal to a process."""
+        return self._table.signal(process.host, process.pid, number)
+
+    signal_leader = signal_session = signal_group
+
+    def spawn(self, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> ProcessIdentity | None:
+        """Start a driver."""
+        found: Identity = self._table.spawn(list(command), log)
+        return ProcessIdentity(*found)
+
+    def left_on_yarn(self, application: Any) -> str:
+        """Return nothing: there is no YARN here."""
+        return ""
+
+    def kill_on_yarn(self, application: Any) -> str:
+        """Return nothing."""
+        return ""
+
+    def place_marker(self, location: str, text: str) -> None:
+        """Create a marker file."""
+        self._markers.place(location)
+
+    def remove_marker(self, location: str) -> None:
+        """Remove a marker file."""
+        self._markers.remove(location)
+
+
+class SimKafka:
+    """The product's fake cluster, with an effect point at each request, and with records that have an identity."""
+
+    def __init__(self, sim: Simulation) -> None:
+        self._sim = sim
+        self.cluster = FakeKafka()
+        self.eras: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        """Of each partition: (first offset, era), the newest last."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.cluster, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            return self._sim.effect("kafka", name, lambda: found(*arguments, **options))
+
+        setattr(self, name, call)
+        return call
+
+    def ends(self, topics: list[str]) -> Offsets:
+        """Return the end of each partition, as Spark asks for it."""
+        return {(key.topic, key.partition): end for key, end in self.live_topics(topics).end.items()}
+
+    def begins(self, topics: list[str]) -> Offsets:
+        """Return the first retained offsets. It costs no effect of its own: Spark asks beside the ends."""
+        live = self.cluster.live_topics(topics)
+        return {(key.topic, key.partition): begin for key, begin in live.begin.items()}
+
+    def record(self, topic: str, partition: int, offset: int) -> Record:
+        """Return the record at an offset."""
+        topic_id = self.cluster.live_topics([topic]).topics[0].topic_id
+        eras = self.eras.get((topic, partition), [])
+        era = next((number for first, number in reversed(eras) if offset >= first), 0)
+        return Record(topic, topic_id, partition, offset, era)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a history is about, drawn from its seed."""
+
+    mode: str = "process"
+    """``process``, ``sink``, ``untracked`` or ``dstream``."""
+    topics: tuple[str, ...] = ("orders",)
+    partitions: int = 2
+    limit: int = 10
+    """Records of a batch at most."""
+    file_sink: bool = False
+    store: str = "memory"
+    start_timeout_s: int = 40
+    graceful_timeout_s: int = 30
+    kill_timeout_s: int | None = None
+    position_store: str = ""
+    """Of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
+
+
+class World_:  # noqa: N801  # the simulation's world; the product has one of its own
+    """One pipeline with its platform: what a history happens in."""
+
+    def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = MemoryStore) -> None:
+        self.sim, self.kind = sim, kind
+        self.inner = make_store()
+        self.store = EffectfulStore(sim, self.inner, "history")
+        self.kafka = SimKafka(sim)
+        self.files = FileSystem(sim)
+        self.sink = Sink(sim, kind.file_sink)
+        self.markers = Markers(sim)
+        self.settings: dict[str, str] = {}
+        self.table = ProcessTable(sim, self._program)
+        self.positions = PositionStore(sim, kind.position_store or "zookeeper")
+        self.launches: list[Actor] = []
+        self.on_batch: Callable[[Actor, int, str], None] | None = None
+        for topic in kind.topics:
+            self.kafka.cluster.create_topic(topic, kind.partitions)
+
+    @property
+    def pipeline(self) -> StreamingPipeline:
+        """The pipeline as a person would describe it."""
+        tracked = self.kind.mode in ("process", "sink")
+        more: dict[str, Any] = {}
+        if not tracked:
+            more = {"tracked": False, "offsets_in": ("zk",) if self.kind.position_store else ("checkpoint",)}
+        return StreamingPipeline(
+            PIPELINE,
+            self.kind.topics,
+            SparkJob("/jobs/job.py", CHECKPOINT, log_dir=LOGS),
+            stop=StopLadder(
+                graceful_timeout_s=self.kind.graceful_timeout_s,
+                kill_timeout_s=self.kind.kill_timeout_s,
+                marker="" if tracked else MARKER,
+            ),
+            start_timeout_s=self.kind.start_timeout_s,
+            recovery=RecoveryPolicy(tries=3, within_s=600, confirm_s=5),
+            start="committed" if tracked or self.kind.position_store else "committed",
+            **more,
+        )
+
+    def session(self, operation: str) -> World:
+        """Return what one operation works with, opened as each task opens it."""
+        kept = {"zk": self.positions} if self.kind.position_store else {}
+        world = World(self.pipeline, operation, self.store, self.kafka, kept)
+        world.control.open_operation(Operation(operation, operation.partition("/")[0], "simulated"))
+        return world
+
+    def command(self, conf: Mapping[str, str]) -> list[str]:
+        """Return the command line of the job."""
+        return ["spark-submit", conf[FILE_KEY]]
+
+    def _program(self, command: list[str]) -> Callable[[], Any]:
+        if "airflow_provider_offsets.runtime.claiming" in command:
+            return lambda: self._claiming(command[command.index("airflow_provider_offsets.runtime.claiming") + 1 :])
+        return lambda: self._tracked_driver(command[1])
+
+    def take_settings(self, file: Path | str, kind: Any = Settings) -> Any:
+        """Return the settings in a file, and remove it, as a driver does."""
+        text = self.sim.effect("file", "take settings", lambda: self.settings.pop(str(file), None))
+        if text is None:
+            raise OSError(f"{file} is not there")
+        return codec.loads(kind, text)
+
+    def _tracked_driver(self, file: str) -> None:
+        """The program of a tracked job, as a user writes it."""
+        settings = self.take_settings(file)
+        settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_patience_s=20.0)
+        self.sim.sleep(2.0)  # Spark starts
+        spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
+        spark.limit, spark.new_id = self.kind.limit, lambda: str(uuid.uuid4())
+        with TrackedStream(spark, settings) as stream:
+            spark.epoch = stream.epoch
+            frame = stream.read_kafka()
+
+            def process(batch: Frame, batch_id: int) -> None:
+                if self.on_batch is not None:
+                    self.on_batch(self.sim.current, batch_id, settings.claim.checkpoint)
+                self.sink.write(batch.records, batch_id, "", stream.epoch)
+
+            if self.kind.mode == "process":
+                stream.run(frame, process=process)
+            else:
+                stream.run(frame, sink=lambda writer: writer.format("kafka"))
+
+    def _claiming(self, arguments: list[str]) -> None:
+        """What claims an epoch and then becomes spark-submit."""
+        try:
+            if claiming.main(arguments):
+                return
+        except _Exec:
+            pass
+        self.sim.sleep(2.0)
+        self._untracked_program()
+
+    def _untracked_program(self) -> None:
+        """The program of a job that knows nothing of this provider: it looks for its marker between two batches."""
+        if self.kind.position_store:
+            self._dstream_program()
+            return
+        spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
+        spark.limit, spark.new_id = self.kind.limit, lambda: str(uuid.uuid4())
+        spark.source = {"startingOffsets": "earliest"}
+        engine = spark.engine(CHECKPOINT, None)
+        while not self.markers.is_there(MARKER):
+            if not engine.trigger():
+                self.sim.sleep(4.0)
+
+    def _dstream_program(self) -> None:
+        """A job that reads its start from a position store and writes it after each batch's output."""
+        stream = self.pipeline.stream
+        stored = self.positions.position(stream) or Position()
+        at = {(key.topic, key.partition): offset for key, offset in stored.items()}
+        number = 0
+        while not self.markers.is_there(MARKER):
+            ends = self.kafka.ends(list(self.kind.topics))
+            begins = self.kafka.begins(list(self.kind.topics))
+            upto, left = {}, self.kind.limit
+            for key in sorted(ends):
+                start = at.get(key, begins[key] if not stored else 0)
+                if ends[key] < start or start < begins[key]:
+                    raise QueryDied("OffsetOutOfRange")
+                upto[key] = start + min(left, ends[key] - start)
+                left -= upto[key] - start
+                at.setdefault(key, start)
+            if upto == at:
+                self.sim.sleep(4.0)
+                continue
+            records = [self.kafka.record(*key, offset) for key in sorted(upto) for offset in range(at[key], upto[key])]
+            self.sink.write(records, number, "dstream", 0)
+            self.positions.put(Position({TopicPartition(*key): offset for key, offset in upto.items()}))
+            at, number = upto, number + 1
+
+
+class _Exec(Exception):
+    """The process became another program."""
+
+
+@dataclass
+class PositionStore:
+    """ZooKeeper: znodes that a job writes with each batch, and that a version protects from others."""
+
+    sim: Simulation
+    kind: str
+    stored: Position | None = None
+
+    def position(self, stream: Stream) -> Position | None:
+        """Return what is stored."""
+        return self.sim.effect("store", "zk position", lambda: self.stored)
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Set what is stored, if it is what was expected."""
+
+        def write() -> None:
+            if self.stored == position:
+                return
+            if self.stored != expected:
+                raise WorldChanged(seen=f"{self.stored}", expected=f"{expected}", do="plan again")
+            self.stored = position
+
+        self.sim.effect("store", "zk write", write)
+
+    def put(self, position: Position) -> None:
+        """Write as the job itself does."""
+
+        def put() -> None:
+            self.stored = position
+
+        self.sim.effect("store", "zk put by the job", put)
+
+
+def uuid_of(sim: Simulation) -> Callable[[], uuid.UUID]:
+    """Return a stand-in for ``uuid.uuid4`` that draws from the history's own generator."""
+    return lambda: uuid.UUID(int=sim.random.getrandbits(128), version=4)
+
+
+@contextmanager
+def installed(world: World_) -> Iterator[None]:
+    """Let the product run on this world's platform."""
+    sim = world.sim
+
+    def write_settings(settings: Any, file: Path) -> None:
+        sim.effect("file", "write settings", lambda: world.settings.__setitem__(str(file), codec.dumps(settings)))
+
+    def log_tail(launch: Any, lines: int = 20) -> str:
+        return "\n".join(world.table.logs.get(launch.log, [])[-lines:])
+
+    def execvp(program: str, arguments: list[str]) -> None:
+        raise _Exec
+
+    with ExitStack() as stack:
+        patch = lambda *arguments, **options: stack.enter_context(mock.patch.object(*arguments, **options))  # noqa: E731
+        stack.enter_context(clock.installed(SimClock(sim)))
+        stack.enter_context(machine.installed(SimMachine(sim, world.table, world.markers)))
+        patch(uuid, "uuid4", uuid_of(sim))
+        patch(checkpoint_files, "FILE_SYSTEMS", {"sim": world.files.open})
+        patch(tracked_stream, "open_store", lambda url: world.store)
+        patch(claiming, "open_store", lambda url: world.store)
+        patch(claiming, "take_settings", world.take_settings)
+        patch(claiming.os, "execvp", execvp)
+        patch(live_query, "HadoopCheckpoint", lambda spark, location: world.files.open(location))
+        patch(Settings, "write", write_settings)
+        patch(detached.Launch, "log_tail", log_tail)
+        patch(submitting, "keep_version", lambda job: VERSION)
+        patch(submitting, "driver_environment", dict)
+        patch(submitting, "POLL_S", 2.0)
+        patch(stopping, "POLL_S", 2.0)
+        patch(judging, "POLL_S", 3.0)
+        patch(native_sink, "LOOK_S", 1.0)
+        yield
+
+
+# What the tasks of the DAGs do: the same calls in the same order as the operators.
+
+
+def at_text() -> str:
+    """Return the time of the actor's host as the operators write it."""
+    return datetime.fromtimestamp(clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def task_snapshot(world: World_, operation: str, moment: str) -> None:
+    """Take a snapshot."""
+    world.session(operation).take_snapshot(moment, reason="simulated", taken_at=at_text())
+
+
+def task_plan(world: World_, operation: str, start: str, policy: RestartPolicy) -> None:
+    """Plan.
+
+    :raises PlanRefused: it has problems.
+    """
+    plan = make_plan(world.session(operation), start, policy)
+    if plan.problems:
+        raise PlanRefused(plan.problems)
+
+
+def task_stop(world: World_, operation: str) -> str:
+    """Stop the job; return how it came to rest."""
+    session = world.session(operation)
+    asked = ask_to_stop(session, reason="simulated", at_ms=clock.now_ms())
+    result = asked if isinstance(asked, StopResult) else await_stop(session, asked, session.pipeline.stop)
+    return result.how
+
+
+def task_apply(world: World_, operation: str) -> None:
+    """Apply the newest plan of the operation."""
+    session = world.session(operation)
+    plan = recorded_plan(session)
+    assert plan is not None
+    apply_plan(session, plan)
+
+
+def task_submit(world: World_, operation: str) -> str:
+    """Submit the job; return how it started."""
+    session = world.session(operation)
+    applied = recorded_application(session)
+    assert applied is not None
+    return submit_job(session, applied, world.command, SECRETS).how
+
+
+def task_begin_recovery(world: World_, operation: str, epoch: int, run: str) -> None:
+    """Count a try of the recovery."""
+    session = world.session(operation)
+    begin_recovery(session, epoch, run, session.pipeline.recovery, at_ms=clock.now_ms())
+
+
+def look_for_death(world: World_) -> int | None:
+    """Return the epoch that died and that a recovery may start again, or None."""
+    session = World(world.pipeline, "look", world.store, world.kafka, {})
+    death = find_death(session.control, at_ms=clock.now_ms())
+    return None if death is None else death.epoch
+
+
+def recovery_operation(epoch: int) -> str:
+    """Return the operation that recovers from the death of an epoch."""
+    return recovery_of(epoch)
+
+
+def audit_of(world: World_) -> dict[str, Any]:
+    """Return the product's audit as plain JSON."""
+    session = World(world.pipeline, "audit", world.store, world.kafka, {"zk": world.positions} if world.kind.position_store else {})
+    return dict(codec.plain(audit_history(session)))
+
+
+def policy_of(accept_skipped: int = 0, accept_lost: int = 0, topics: Sequence[str] = ()) -> RestartPolicy:
+    """Return what a person accepts."""
+    return RestartPolicy({t: accept_lost for t in topics if accept_lost}, {t: accept_skipped for t in topics if accept_skipped})
+
+
+def is_retriable(error: BaseException) -> bool:
+    """Whether Airflow tries a task again that failed so."""
+    return not isinstance(error, OffsetsError) or error.retriable
+
+
+def is_product_error(error: BaseException) -> bool:
+    """Whether it is one that the product raises on purpose."""
+    return isinstance(error, OffsetsError)
+
+
+def plain_books(world: World_) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the history's rows and the control cells as plain JSON, for a checker that knows no class of the product."""
+    rows = [codec.plain(each) for each in world.inner.oldest_first(world.pipeline.stream)]
+    return rows, dict(world.inner.scan(PIPELINE, ""))
+
+
+def row_of(batch: Batch) -> dict[str, Any]:
+    """Return a row as plain JSON."""
+    return dict(codec.plain(batch))

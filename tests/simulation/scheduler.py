@@ -1,0 +1,390 @@
+"""The scheduler: actors that run one at a time, and one seeded generator that decides what happens at each effect.
+
+An actor is a green thread (``greenlet``): it runs until an *effect point*, and only there may another one go on, or a
+fault or a step of the world happen. A switch costs less than a microsecond, so a history of a thousand points takes
+milliseconds. Time is virtual: it moves on when no actor can do anything before it does.
+
+Ties are broken by registration order. Each effect point draws one number for *what happens* and one for *whether it
+fails*, whatever comes of them: so leaving one event out does not move the others, and a failing history can be shrunk.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+T = TypeVar("T")
+
+EPOCH_START_MS = 1_790_000_000_000
+"""Wall clock time of the first step."""
+NEVER = float("inf")
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing but a ``finally`` sees it, and no effect of the actor happens after it."""
+
+
+class Violated(Exception):
+    """An invariant does not hold after a step."""
+
+    def __init__(self, what: str, message: str) -> None:
+        self.what = what
+        super().__init__(f"{what}: {message}")
+
+
+class Side(enum.Enum):
+    """Before or after an effect."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass
+class Host:
+    """A machine with a wall clock of its own."""
+
+    name: str
+    boot_id: str
+    offset_ms: int = 0
+    """By how much its wall clock is wrong."""
+
+
+@dataclass
+class Actor:
+    """One green thread of one process.
+
+    :ivar process: number of the process; actors of one process die together.
+    """
+
+    name: str
+    host: Host
+    process: int
+    run: Callable[[], Any]
+    wake_s: float = 0.0
+    """Virtual time before which it does nothing."""
+    ready: Callable[[], bool] | None = None
+    """What it waits for, beside the time; None: nothing."""
+    is_task: bool = False
+    """Whether it is one try of a task, which Airflow runs again when it was killed."""
+    is_driver: bool = False
+    is_dead: bool = False
+    is_over: bool = False
+    is_frozen: bool = False
+    """A script lets it wait."""
+    deadline_s: float = NEVER
+    """When it stops waiting for ``ready``."""
+    error: BaseException | None = None
+    result: Any = None
+    thread: greenlet | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it will not do anything any more."""
+        return self.is_dead or self.is_over
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the trace."""
+
+    number: int
+    now_s: float
+    actor: str
+    effect: str
+    decision: str
+
+    def __str__(self) -> str:
+        return f"{self.number:5d} {self.now_s:8.1f}s {self.actor:<24} {self.effect}{self.decision and '   <- '}{self.decision}"
+
+
+@dataclass
+class Point:
+    """An effect point as a chooser sees it."""
+
+    step: int
+    actor: Actor
+    side: Side
+    kind: str
+    """``store``, ``kafka``, ``checkpoint``, ``machine``, ``sink`` or ``file``."""
+    detail: str
+
+
+class Chooser:
+    """What decides at an effect point. This one decides nothing: every actor goes on until it waits."""
+
+    def event(self, sim: Simulation, point: Point) -> str:
+        """Let something happen, and return what it was; raise what the effect raises. Empty: nothing."""
+        return ""
+
+    def next_actor(self, sim: Simulation, actor: Actor) -> Actor:
+        """Return who goes on: ``actor``, or another one that is ready."""
+        return actor
+
+    def idle_pick(self, ready: list[Actor]) -> Actor:
+        """Return who goes on where the actor before cannot."""
+        return ready[0]
+
+
+@dataclass
+class Simulation:
+    """The actors, the time and the trace of one history."""
+
+    chooser: Chooser = field(default_factory=Chooser)
+    step_limit: int = 4000
+    now_s: float = 0.0
+    step: int = 0
+    actors: list[Actor] = field(default_factory=list)
+    trace: list[Step] = field(default_factory=list)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    after_step: Callable[[], None] | None = None
+    on_death: Callable[[int], None] | None = None
+    random: Random = field(default_factory=lambda: Random(0))
+    """For identifiers that the product draws (UUIDs)."""
+    is_quiet: bool = False
+    """Whether effect points are passed over: the world itself acts."""
+    violation: BaseException | None = None
+    _current: Actor | None = None
+    _hub: greenlet | None = None
+    _until: Callable[[Point], bool] | None = None
+    _stops: Callable[[], bool] | None = None
+    _processes: int = 99
+    _pending: Actor | None = None
+    """Who goes on next, if somebody decided that."""
+    _left: bool = False
+
+    @property
+    def current(self) -> Actor:
+        """The actor that runs."""
+        assert self._current is not None, "no actor runs"
+        return self._current
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether an actor runs, rather than the test around the simulation."""
+        return self._current is not None
+
+    def host(self, name: str) -> Host:
+        """Return the host of that name; it is made when it is first named."""
+        return self.hosts.setdefault(name, Host(name, f"boot-{name}"))
+
+    def new_process(self) -> int:
+        """Return a process number that nobody has."""
+        self._processes += 1
+        return self._processes
+
+    def spawn(
+        self, name: str, run: Callable[[], Any], *, host: str = "worker-1", process: int = 0, **marks: Any
+    ) -> Actor:
+        """Register an actor. It runs when the scheduler comes to it."""
+        actor = Actor(name, self.host(host), process or self.new_process(), run, **marks)
+        actor.thread = greenlet(lambda: self._main(actor))
+        self.actors.append(actor)
+        return actor
+
+    def now_ms(self) -> int:
+        """Return the wall clock of the current actor's host."""
+        offset_ms = 0 if self._current is None else self._current.host.offset_ms
+        return EPOCH_START_MS + int(self.now_s * 1000) + offset_ms
+
+    def sleep(self, seconds: float) -> None:
+        """Let the current actor wait. Outside of actors time just passes."""
+        if self._current is None:
+            self.now_s += seconds
+            return
+        self._current.wake_s = self.now_s + max(0.0, seconds)
+        self._yield(self._current)
+
+    def wait_for(self, ready: Callable[[], bool], *, at_most_s: float = NEVER) -> bool:
+        """Let the current actor wait until ``ready``, or for ``at_most_s``; return whether it is ready."""
+        actor, until_s = self.current, self.now_s + at_most_s
+        while not ready() and self.now_s < until_s:
+            actor.ready, actor.deadline_s = ready, until_s
+            try:
+                self._yield(actor)
+            finally:
+                actor.ready, actor.deadline_s = None, NEVER
+        return ready()
+
+    def effect(self, kind: str, detail: str, act: Callable[[], T]) -> T:
+        """Do ``act`` between two effect points, and return what it returns."""
+        actor = self._current
+        if actor is None:
+            return act()
+        if actor.is_dead:
+            raise Killed
+        if self.is_quiet:
+            return act()
+        self.point(Side.BEFORE, kind, detail)
+        result = act()
+        self.point(Side.AFTER, kind, detail)
+        return result
+
+    def point(self, side: Side, kind: str, detail: str) -> None:
+        """Pass an effect point: anything may happen here.
+
+        :raises Killed: the actor was killed.
+        """
+        actor = self._current
+        if actor is None:
+            return
+        if actor.is_dead:
+            raise Killed
+        if self.is_quiet:
+            return
+        self.step += 1
+        point = Point(self.step, actor, side, kind, detail)
+        decision = ""
+        try:
+            decision = self.chooser.event(self, point)
+        except BaseException as error:
+            decision = getattr(error, "decision", "") or type(error).__name__
+            raise
+        finally:
+            self.trace.append(Step(self.step, self.now_s, actor.name, f"{kind} {side.value} {detail}", decision))
+        if self.after_step is not None:
+            self.after_step()
+        if actor.is_dead:
+            raise Killed
+        if self.step >= self.step_limit or (self._until is not None and self._until(point)):
+            self._left = True
+            self._to_hub(actor)
+        if actor.wake_s > self.now_s:  # it hangs
+            self._yield(actor)
+            return
+        other = self.chooser.next_actor(self, actor)
+        if other is not actor:
+            self._pending = other
+            self._to_hub(actor)
+
+    def ready_actors(self) -> list[Actor]:
+        """Return the actors that could go on now, in registration order."""
+        now = self.now_s
+        return [
+            each
+            for each in self.actors
+            if each.wake_s <= now
+            and not (each.is_dead or each.is_over or each.is_frozen)
+            and (each.ready is None or each.deadline_s <= now or each.ready())
+        ]
+
+    def kill_process(self, process: int) -> None:
+        """Kill all actors of a process, as SIGKILL does. If the current actor is among them, its effect raises."""
+        victims = [each for each in self.actors if each.process == process and not each.is_gone]
+        for actor in victims:
+            actor.is_dead = True
+        if victims and self.on_death is not None:
+            self.on_death(process)
+        for actor in victims:
+            self._unwind(actor)
+
+    def is_alive(self, process: int) -> bool:
+        """Whether a process lives."""
+        return any(each.process == process and not each.is_gone for each in self.actors)
+
+    def run(
+        self, *, until: Callable[[Point], bool] | None = None, stops: Callable[[], bool] | None = None
+    ) -> bool:
+        """Let the actors run until nobody can, ``stops`` says so, or ``until`` holds of an effect point.
+
+        The actor that stands at that point goes on from there in the next run.
+
+        :returns: whether ``until`` was met.
+        :raises Violated: an invariant does not hold.
+        """
+        self._hub, self._until, self._left, self._pending = getcurrent(), until, False, None
+        try:
+            while self.step < self.step_limit and not (stops is not None and stops()):
+                pending, self._pending = self._pending, None
+                ready = [pending] if pending is not None and not pending.is_gone else self._advance()
+                if not ready:
+                    break
+                actor = ready[0] if len(ready) == 1 else self.chooser.idle_pick(ready)
+                assert actor.thread is not None
+                self._current, actor.thread.parent = actor, self._hub
+                actor.thread.switch()
+                self._current = None
+                if self.violation is not None:
+                    raise self.violation
+                if self._left:
+                    return self.step < self.step_limit
+        finally:
+            self._current, self._until = None, None
+        return False
+
+    def end(self) -> None:
+        """Unwind every actor that is left. Nothing that it does counts any more."""
+        for actor in self.actors:
+            if not actor.is_gone:
+                actor.is_dead = True
+                self._unwind(actor)
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Let what is done here pass no effect point."""
+        before, self.is_quiet = self.is_quiet, True
+        try:
+            yield
+        finally:
+            self.is_quiet = before
+
+    def _main(self, actor: Actor) -> None:
+        try:
+            actor.result = actor.run()
+        except Killed:
+            actor.is_dead = True
+        except Violated as error:
+            self.violation = self.violation or error
+        except BaseException as error:
+            actor.error = error
+        finally:
+            actor.is_over = True
+            if self.on_death is not None and not actor.is_dead and not self.is_alive(actor.process):
+                self.on_death(actor.process)
+
+    def _unwind(self, actor: Actor) -> None:
+        thread = actor.thread
+        assert thread is not None
+        if thread is getcurrent() or thread.dead:
+            return
+        if not thread:  # it never began
+            return
+        before, self._current = self._current, actor
+        thread.parent = getcurrent()
+        try:
+            thread.throw(Killed)
+        finally:
+            self._current = before
+
+    def _yield(self, actor: Actor) -> None:
+        """Let others go on; return when it is this actor's turn again."""
+        if actor.is_dead:
+            raise Killed
+        self._to_hub(actor)
+
+    def _to_hub(self, actor: Actor) -> None:
+        assert self._hub is not None
+        self._hub.switch()
+        if actor.is_dead:
+            raise Killed
+
+    def _advance(self) -> list[Actor]:
+        """Return who is ready, after time has moved on if nobody was; empty if nobody ever will be."""
+        ready = self.ready_actors()
+        while not ready:
+            coming = [
+                time_s
+                for each in self.actors
+                if not (each.is_dead or each.is_over or each.is_frozen)
+                and self.now_s < (time_s := each.wake_s if each.ready is None else each.deadline_s) < NEVER
+            ]
+            if not coming:
+                return []
+            self.now_s = min(coming)
+            ready = self.ready_actors()
+        return ready

@@ -1,0 +1,396 @@
+"""A Structured Streaming engine over the checkpoint files in memory: what Spark 4.2 does with them, and nothing else.
+
+Written after ``MicroBatchExecution.populateStartOffsets``, ``constructNextBatch`` and ``KafkaMicroBatchStream`` of Spark
+4.2.0; ``test_spark_conformance.py`` holds it against the real one on odd checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.platform import Folder, Record, Sink
+from tests.simulation.scheduler import Simulation
+
+Offsets = dict[tuple[str, int], int]
+
+WAITING_FOR_DATA, WAITING_FOR_TRIGGER = "Waiting for data to arrive", "Waiting for next trigger"
+KEPT_ENTRIES = 100
+
+
+class QueryDied(Exception):
+    """What ``StreamingQueryException`` is: the text of what ended the query."""
+
+
+class Kafka:
+    """What the engine asks of Kafka; the fake cluster of the product's own test kit is behind it."""
+
+    def ends(self, topics: list[str]) -> Offsets:
+        """Return the end of each partition."""
+        raise NotImplementedError
+
+    def begins(self, topics: list[str]) -> Offsets:
+        """Return the first offset of each partition that is retained."""
+        raise NotImplementedError
+
+    def record(self, topic: str, partition: int, offset: int) -> Record:
+        """Return the record at an offset."""
+        raise NotImplementedError
+
+
+@dataclass
+class Frame:
+    """The records of one batch."""
+
+    records: list[Record]
+    sparkSession: Any = None
+
+
+@dataclass
+class Engine:
+    """One query on one checkpoint.
+
+    :ivar write: called with the frame and the batch id; its output is finished when it returns.
+    :ivar start: ``startingOffsets``; used on an empty checkpoint only.
+    :ivar limit: ``maxOffsetsPerTrigger``; 0 for none.
+    """
+
+    sim: Simulation
+    kafka: Kafka
+    folder: Folder
+    topics: list[str]
+    write: Callable[[Frame, int, str], None]
+    start: Offsets | str
+    limit: int = 0
+    new_id: Callable[[], str] = lambda: "query"
+    assigned: list[tuple[str, int]] | None = None
+    """With ``assign``: it never sees another partition."""
+    query_id: str = ""
+    batch_id: int = -1
+    committed: Offsets = field(default_factory=dict)
+    is_planned: bool = False
+    available: Offsets = field(default_factory=dict)
+    is_populated: bool = False
+    message: str = "Initializing sources"
+
+    def populate(self) -> None:
+        """Read the logs and find the batch to run, as ``populateStartOffsets`` does.
+
+        :raises QueryDied: the logs have a hole, or ``startingOffsets`` names other partitions than there are.
+        """
+        self._read_id()
+        offsets, commits = self._ids("offsets"), self._ids("commits")
+        if not offsets:
+            self._begin_anew(commits)
+        else:
+            latest = offsets[-1]
+            self.batch_id, self.available = latest, self._entry(latest)
+            if latest != 0:
+                before = self._entry_or_none(latest - 1)
+                if before is None:
+                    raise QueryDied(f"IllegalStateException: batch {latest - 1} doesn't exist")
+                self.committed = before
+            self.is_planned = True
+            if commits and commits[-1] == latest:
+                self.batch_id, self.committed, self.is_planned = latest + 1, self.available, False
+            initial = self._initial()
+            if not self.committed and initial is not None:
+                self.committed = initial
+        self.is_populated = True
+
+    def trigger(self) -> bool:
+        """Run one trigger: plan a batch if there is something to read, run it, commit it. Return whether one was run.
+
+        :raises QueryDied: whatever ends a query.
+        """
+        if not self.is_populated:
+            self.populate()
+        if not self.is_planned and not self._plan():
+            return False
+        self.message = "Processing new data"
+        self.write(Frame(self._read()), self.batch_id, self.query_id)
+        if not self.folder.create(f"commits/{self.batch_id}", 'v1\n{"nextBatchWatermarkMs":0}'):
+            raise QueryDied(f"CONCURRENT_STREAM_LOG_UPDATE: commits/{self.batch_id}")
+        self.batch_id, self.committed, self.is_planned = self.batch_id + 1, self.available, False
+        return True
+
+    def has_data(self) -> bool:
+        """Whether another trigger would find something to read."""
+        return self.is_planned or bool(self._next_ends())
+
+    def _read_id(self) -> None:
+        text = self.folder.text("metadata")
+        if text is None:
+            if self._ids("offsets"):
+                raise QueryDied("AssertionError: offsets without metadata")
+            self.query_id = self.new_id()
+            self.folder.create("metadata", json.dumps({"id": self.query_id}))
+        else:
+            self.query_id = str(json.loads(text)["id"])
+
+    def _begin_anew(self, commits: list[int]) -> None:
+        if commits:
+            raise QueryDied("AssertionError: assertion failed: commits without offsets")
+        self.batch_id, self.is_planned = 0, False
+        initial = self._initial()
+        if initial is None:
+            there = self._assigned_begins()
+            initial = dict(there) if isinstance(self.start, str) else dict(self.start)
+            if self.start == "latest":
+                initial = self._assigned_ends()
+            if set(initial) != set(there):
+                raise QueryDied(
+                    "AssertionError: If startingOffsets contains specific offsets, you must specify all TopicPartitions."
+                    f" startingOffsets has {sorted(initial)}, assigned {sorted(there)}"
+                )
+            self.folder.create("sources/0/0", f"\0v1\n{_to_json(initial)}")
+        self.committed = initial
+
+    def _plan(self) -> bool:
+        ends = self._next_ends()
+        if not ends:
+            self.message = WAITING_FOR_DATA
+            return False
+        self.available = ends
+        metadata = {"batchWatermarkMs": 0, "batchTimestampMs": self.sim.now_ms(), "conf": {"spark.sql.shuffle.partitions": "200"}}
+        text = "\n".join(["v1", json.dumps(metadata, separators=(",", ":")), _to_json(ends)])
+        if not self.folder.create(f"offsets/{self.batch_id}", text):
+            raise QueryDied(f"CONCURRENT_STREAM_LOG_UPDATE: offsets/{self.batch_id}")
+        self.is_planned = True
+        return True
+
+    def _next_ends(self) -> Offsets:
+        ends, begins = self._assigned_ends(), self._assigned_begins()
+        gone = set(self.committed) - set(ends)
+        if gone:
+            raise QueryDied(f"Partitions {sorted(gone)} have been deleted; failOnDataLoss")
+        starts = {key: self.committed.get(key, begins[key]) for key in ends}
+        for key, end in ends.items():
+            if key in self.committed and end < self.committed[key]:
+                raise QueryDied(f"Partition {key} offset was changed from {self.committed[key]} to {end}")
+        if ends == self.committed:  # Spark compares the texts: an added partition without records makes a batch
+            return {}
+        if self.limit:
+            left = self.limit
+            for key in sorted(ends):
+                take = min(left, ends[key] - starts[key])
+                ends[key] = starts[key] + max(0, take)
+                left -= max(0, take)
+        return ends
+
+    def _read(self) -> list[Record]:
+        begins, ends = self._assigned_begins(), self.kafka.ends(self.topics)
+        gone = set(self.committed) - set(self.available)
+        if gone:
+            raise QueryDied(f"Partitions {sorted(gone)} are gone; failOnDataLoss")
+        records = []
+        for key in sorted(self.available):
+            start, end = self.committed.get(key), self.available[key]
+            if start is None:  # a new partition starts at the earliest offset, which has to be 0
+                start = begins.get(key, 0)
+                if start > 0:
+                    raise QueryDied(f"Added partition {key} starts from {start} instead of 0; failOnDataLoss")
+            if end < start:
+                raise QueryDied(f"Partition {key} offset was changed from {start} to {end}; failOnDataLoss")
+            if end > start and (start < begins.get(key, 0) or end > ends.get(key, 0)):
+                raise QueryDied(f"Cannot fetch {key} offsets {start}..{end}: out of range; failOnDataLoss")
+            records += [self.kafka.record(*key, offset) for offset in range(start, end)]
+        return records
+
+    def _assigned_ends(self) -> Offsets:
+        return self._only_assigned(self.kafka.ends(self.topics))
+
+    def _assigned_begins(self) -> Offsets:
+        return self._only_assigned(self.kafka.begins(self.topics))
+
+    def _only_assigned(self, offsets: Offsets) -> Offsets:
+        return offsets if self.assigned is None else {key: offsets[key] for key in self.assigned if key in offsets}
+
+    def _ids(self, folder: str) -> list[int]:
+        return sorted(int(name) for name in self.folder.names(folder) if name.isdecimal())
+
+    def _initial(self) -> Offsets | None:
+        text = self.folder.text("sources/0/0")
+        return None if text is None else _from_json(text.partition("\n")[2])
+
+    def _entry(self, batch_id: int) -> Offsets:
+        found = self._entry_or_none(batch_id)
+        if found is None:
+            raise QueryDied(f"IllegalStateException: batch {batch_id} doesn't exist")
+        return found
+
+    def _entry_or_none(self, batch_id: int) -> Offsets | None:
+        text = self.folder.text(f"offsets/{batch_id}")
+        return None if text is None else _from_json(text.rpartition("\n")[2])
+
+
+def _to_json(offsets: Offsets) -> str:
+    plain: dict[str, dict[str, int]] = {}
+    for (topic, partition), offset in sorted(offsets.items()):
+        plain.setdefault(topic, {})[str(partition)] = offset
+    return json.dumps(plain, separators=(",", ":"))
+
+
+def _from_json(text: str) -> Offsets:
+    return {
+        (topic, int(partition)): offset
+        for topic, partitions in json.loads(text).items()
+        for partition, offset in partitions.items()
+    }
+
+
+@dataclass
+class Query:
+    """A running query, as ``StreamingQuery`` has it. Its batches run while somebody waits for it."""
+
+    engine: Engine
+    one_trigger: bool = False
+    """The next trigger never comes."""
+    is_stopped: bool = False
+    failure: BaseException | None = None
+    triggered: int = 0
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What Spark says of it."""
+        return {"message": self.engine.message, "isDataAvailable": self.engine.message == "Processing new data"}
+
+    def awaitTermination(self, timeout: float) -> bool:  # Spark's name
+        """Run at most one batch, or wait; return whether the query is over.
+
+        :raises QueryDied: it failed.
+        """
+        if self.is_stopped:
+            return True
+        if self.one_trigger and self.triggered:
+            self.engine.sim.sleep(timeout)
+            return False
+        try:
+            ran = self.engine.trigger()
+        except QueryDied as error:
+            self.is_stopped, self.failure = True, error
+            raise
+        except Exception as error:
+            self.is_stopped, self.failure = True, error
+            raise QueryDied(f"StreamingQueryException: {type(error).__name__}: {error}") from error
+        self.triggered += 1
+        if self.one_trigger:
+            self.engine.message = WAITING_FOR_TRIGGER
+        elif not ran:
+            self.engine.sim.sleep(timeout)
+        return False
+
+    def stop(self) -> None:
+        """End it. Nothing is running: batches run in ``awaitTermination`` only."""
+        self.is_stopped = True
+
+
+@dataclass
+class Writer:
+    """A ``DataStreamWriter``."""
+
+    spark: Any
+    options: dict[str, Any] = field(default_factory=dict)
+    function: Callable[[Any, int], None] | None = None
+    one_trigger: bool = False
+
+    def queryName(self, name: str) -> Writer:
+        return self
+
+    def option(self, key: str, value: str) -> Writer:
+        self.options[key] = value
+        return self
+
+    def format(self, name: str) -> Writer:
+        return self
+
+    def trigger(self, **trigger: Any) -> Writer:
+        return Writer(self.spark, dict(self.options), self.function, one_trigger="days" in str(trigger))
+
+    def foreachBatch(self, function: Callable[[Any, int], None]) -> Writer:
+        self.function = function
+        return self
+
+    def start(self) -> Query:
+        return Query(self.spark.engine(self.options["checkpointLocation"], self.function), self.one_trigger)
+
+
+class Reader:
+    """A ``DataStreamReader``."""
+
+    def __init__(self, spark: Any) -> None:
+        self.spark, self.taken = spark, {}
+
+    def format(self, name: str) -> Reader:
+        return self
+
+    def options(self, **options: str) -> Reader:
+        self.taken |= options
+        return self
+
+    def load(self) -> Stream:
+        self.spark.source = self.taken
+        return Stream(self.spark)
+
+
+class Stream:
+    """A streaming ``DataFrame``."""
+
+    def __init__(self, spark: Any) -> None:
+        self.spark = spark
+
+    @property
+    def writeStream(self) -> Writer:
+        return Writer(self.spark)
+
+
+class Conf:
+    """``spark.conf``."""
+
+    def get(self, key: str, default: str = "") -> str:
+        return default
+
+
+class Session:
+    """A classic Spark session in one driver.
+
+    :ivar epoch: the number that the sink sees; the program sets it.
+    """
+
+    def __init__(self, sim: Simulation, kafka: Kafka, open_folder: Callable[[str], Folder], sink: Sink, topics: list[str]) -> None:
+        self.sim, self.kafka, self.open_folder, self.sink, self.topics = sim, kafka, open_folder, sink, topics
+        self.conf, self.source, self.epoch, self.limit = Conf(), {}, 0, 0
+        self.new_id: Callable[[], str] = lambda: "query"
+
+    @property
+    def readStream(self) -> Reader:
+        return Reader(self)
+
+    def engine(self, checkpoint: str, function: Callable[[Any, int], None] | None) -> Engine:
+        """Return the engine of a query on ``checkpoint``."""
+        start = self.source.get("startingOffsets", "latest")
+        assigned = None
+        if "assign" in self.source:
+            plain = json.loads(self.source["assign"])
+            assigned = [(topic, number) for topic, numbers in plain.items() for number in numbers]
+
+        def write(frame: Frame, batch_id: int, query_id: str) -> None:
+            frame.sparkSession = self
+            if function is not None:
+                function(frame, batch_id)
+            else:
+                self.sink.write(frame.records, batch_id, query_id, self.epoch)
+
+        return Engine(
+            self.sim,
+            self.kafka,
+            self.open_folder(checkpoint),
+            self.topics,
+            write,
+            start if start in ("earliest", "latest") else _from_json(start),
+            self.limit,
+            self.new_id,
+            assigned,
+        )
