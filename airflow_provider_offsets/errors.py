@@ -29,7 +29,8 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── WorldChanged                  what the plan saw is not what is there now
     │   ├── NothingToRecover              the pipeline is not a recovery's to start
     │   ├── RecordRestored                the control store was restored, or removed
-    │   └── StateLost                     a pipeline has a history and no record
+    │   ├── StateLost                     a pipeline has a history and no record
+    │   └── PipelineRenamed               the pipeline has another name now
     ├── LeaseHeld                     another operation is at work on the pipeline
     ├── TakenOver                     another operation took the pipeline over
     ├── Fenced                        a newer epoch of the pipeline has the word
@@ -197,6 +198,16 @@ class RecordRestored(WorldChanged):
 
 class StateLost(WorldChanged):
     """The pipeline has a history, and its control store has no record of it: it was lost, or the pipeline renamed."""
+
+
+class PipelineRenamed(WorldChanged):
+    """The pipeline has another name now: its record goes on under that one."""
+
+
+class ConcurrentAttempt(WorldChanged):
+    """Another attempt at the interval was planned at the same time. Nothing was recorded."""
+
+    retriable = True
 
 
 class LeaseHeld(OffsetsError):

@@ -29,7 +29,7 @@ from airflow_provider_offsets.core.epoch import (
     StopRequest,
     StopStage,
 )
-from airflow_provider_offsets.core.recovery import is_recovery
+from airflow_provider_offsets.core.recovery import DEATHS, is_recovery, is_rollback_of, recovered_epoch
 
 RECORD = "pipeline"
 """The name of the record's cell in the control store."""
@@ -131,6 +131,8 @@ class PipelineRecord:
     intent: Intent | None = None
     good: int = 0
     """The newest epoch that a health window found healthy; 0 if none."""
+    renamed_to: str = ""
+    """The name that the pipeline has now. Under this one nothing happens any more."""
 
 
 class Refusal(enum.Enum):
@@ -142,6 +144,7 @@ class Refusal(enum.Enum):
     FENCED = "the launch is not this driver's any more"
     CANCELLED = "the launch was cancelled"
     STOP_REQUESTED = "the job was asked to stop"
+    RENAMED = "the pipeline has another name"
     STATE_CHANGED = "the record is in another state"
 
 
@@ -273,6 +276,14 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Rename:
+    """The lease holder gives a stopped pipeline another name: its record goes on under that one."""
+
+    operation: str
+    to: str
+
+
+@dataclass(frozen=True)
 class MarkGood:
     """A health window found the newest epoch healthy."""
 
@@ -340,6 +351,7 @@ Event = (
     | Intend
     | LaunchEpoch
     | Release
+    | Rename
     | MarkGood
     | ClaimLaunch
     | BeginBatch
@@ -354,6 +366,10 @@ def transition(record: PipelineRecord, event: Event) -> Outcome:
 
     ``version`` grows by one and ``generation`` with every change of lease or phase. The token is the caller's.
     """
+    if record.renamed_to and not isinstance(event, _OF_DRIVERS):
+        if isinstance(event, Rename) and event.to == record.renamed_to:
+            return Already()
+        return Refused(Refusal.RENAMED, f"its name is {record.renamed_to!r} now")
     outcome = _RULES[type(event)](record, event)
     if not isinstance(outcome, Next):
         return outcome
@@ -366,26 +382,55 @@ def transition(record: PipelineRecord, event: Event) -> Outcome:
 
 def _take(record: PipelineRecord, event: Take) -> Outcome:
     lease = record.lease
-    is_mine = lease is not None and lease.operation == event.operation
-    if lease is not None and not is_mine and not event.take_over:
+    if lease is not None and not event.take_over and not _is_of(lease, event.operation):
         age_ms = max(0, event.at_ms - lease.acted_at_ms)
         if age_ms < event.timeout_ms:
             return Refused(Refusal.LEASE_HELD, f"operation {lease.operation!r} acted {age_ms // 1000} s ago")
     return Next(replace(record, lease=Lease(event.operation, event.at_ms)))
 
 
+def _is_of(lease: Lease, operation: str) -> bool:
+    """Return whether a lease is an operation's own, or that of the operation which it rolls back."""
+    return lease.operation == operation or is_rollback_of(operation, lease.operation)
+
+
+def epoch_to_recover(record: PipelineRecord) -> int | None:
+    """Return the epoch from whose death a recovery may recover; None if there is none, or a person wants it stopped.
+
+    Of a running epoch only a look at its process can tell whether it is dead. A launch of a recovery that nobody
+    claimed leaves the death as it was.
+    """
+    launch, ended = record.launch, record.ended
+    if launch is None or record.stop is not None or record.renamed_to:
+        return None
+    if record.phase is Phase.RUNNING:
+        return record.epoch
+    if record.phase is Phase.LAUNCHING or (ended is not None and ended.how is EndedHow.CANCELLED):
+        return recovered_epoch(launch.operation) if is_recovery(launch.operation) else None
+    return record.epoch if ended is not None and ended.how in DEATHS else None
+
+
+def acted_lately(record: PipelineRecord, at_ms: int, timeout_ms: int) -> str:
+    """Return the operation that a recovery leaves the pipeline to, because it acted lately; empty if there is none.
+
+    A recovery takes the place of another one, unless that one's launch may still be claimed.
+    """
+    lease = record.lease
+    if lease is None or (is_recovery(lease.operation) and record.phase is not Phase.LAUNCHING):
+        return ""
+    return lease.operation if max(0, at_ms - lease.acted_at_ms) < timeout_ms else ""
+
+
 def _take_to_recover(record: PipelineRecord, event: TakeToRecover) -> Outcome:
     lease = record.lease
     if lease is not None and lease.operation == event.operation:
         return Next(replace(record, lease=Lease(event.operation, event.at_ms)))
-    if record.epoch != event.epoch or record.phase not in (Phase.RUNNING, Phase.ENDED):
-        return Refused(Refusal.NOT_TO_RECOVER, f"epoch {record.epoch} is {record.phase.value}")
     if record.stop is not None:
         return Refused(Refusal.NOT_TO_RECOVER, f"{record.stop.operation!r} asked epoch {record.epoch} to stop")
-    if lease is not None and not is_recovery(lease.operation):
-        age_ms = max(0, event.at_ms - lease.acted_at_ms)
-        if age_ms < event.timeout_ms:
-            return Refused(Refusal.NOT_TO_RECOVER, f"{lease.operation!r} acted {age_ms // 1000} s ago")
+    if epoch_to_recover(record) != event.epoch:
+        return Refused(Refusal.NOT_TO_RECOVER, f"epoch {record.epoch} is {record.phase.value}")
+    if by := acted_lately(record, event.at_ms, event.timeout_ms):
+        return Refused(Refusal.NOT_TO_RECOVER, f"{by!r} is at work on it")
     return Next(replace(record, lease=Lease(event.operation, event.at_ms)))
 
 
@@ -482,6 +527,12 @@ def _launch(record: PipelineRecord, event: LaunchEpoch) -> Outcome:
 
 def _release(record: PipelineRecord, event: Release) -> Outcome:
     return Next(replace(record, lease=None))
+
+
+def _rename(record: PipelineRecord, event: Rename) -> Outcome:
+    if record.phase is not Phase.STOPPED:
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}")
+    return Next(replace(record, lease=None, renamed_to=event.to))
 
 
 def _mark_good(record: PipelineRecord, event: MarkGood) -> Outcome:
@@ -631,6 +682,7 @@ _RULES: dict[type, Callable[[PipelineRecord, Any], Outcome]] = {
     Intend: _by_lease_holder(_intend),
     LaunchEpoch: _by_lease_holder(_launch),
     Release: _by_lease_holder(_release),
+    Rename: _by_lease_holder(_rename),
     MarkGood: _mark_good,
     ClaimLaunch: _claim,
     BeginBatch: _by_driver(_begin),
@@ -638,3 +690,5 @@ _RULES: dict[type, Callable[[PipelineRecord, Any], Outcome]] = {
     GoIdle: _by_driver(_idle),
     EndEpoch: _by_driver(_end),
 }
+
+_OF_DRIVERS = (ClaimLaunch, BeginBatch, RecordBatch, GoIdle, EndEpoch)

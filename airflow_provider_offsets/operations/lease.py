@@ -42,7 +42,7 @@ def take_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
     :raises StateLost: the pipeline has a history and no record.
     """
     if world.cell.read() is None:
-        _require_unknown(world)
+        require_unknown(world)
         world.cell.create()
     return world.cell.change(Take(world.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
 
@@ -100,14 +100,25 @@ def close_and_reconcile(world: World) -> PipelineRecord:
 
 
 def close_if_over(world: World, record: PipelineRecord) -> bool:
-    """Return whether the driver of a running epoch is over; then its epoch is closed.
-
-    Only if that can be seen from this machine: unknown is not dead. An untracked program never says a word: if it was
-    asked to stop and went, it stopped.
-    """
-    epoch = world.control.newest_launch(record)
-    if record.phase is not Phase.RUNNING or is_running(epoch) is not False:
+    """Return whether the driver of a running epoch is over; then its epoch is closed."""
+    ended = seen_end(record, world.control.newest_launch(record)) if record.phase is Phase.RUNNING else None
+    if ended is None:
         return False
+    assert record.holder is not None
+    world.cell.change(CloseDead(world.operation, record.holder, ended))
+    return True
+
+
+def seen_end(record: PipelineRecord, epoch: Epoch) -> Ended | None:
+    """Return how a running epoch has ended, if its driver can be seen to be gone from this machine; else None.
+
+    Unknown is not dead. An untracked program acknowledges nothing: if it was asked to stop and went, it stopped.
+
+    :param record: in phase RUNNING.
+    :param epoch: its newest launch.
+    """
+    if is_running(epoch) is not False:
+        return None
     assert record.holder is not None
     how, after = EndedHow.DIED, ""
     stop = record.stop
@@ -116,10 +127,7 @@ def close_if_over(world: World, record: PipelineRecord) -> bool:
     if stop is not None and stop.stage is not None:
         how, after = EndedHow.STOPPED if stop.stage.is_request else EndedHow.KILLED, f" after {stop.stage.name}"
     gone = f"pid {record.holder.pid} on {record.holder.host} is gone{after}"
-    last_batch_id = epoch.last_batch_id
-    ended = Ended(how, clock.now_ms(), last_batch_id=last_batch_id, message=gone)
-    world.cell.change(CloseDead(world.operation, record.holder, ended))
-    return True
+    return Ended(how, clock.now_ms(), last_batch_id=epoch.last_batch_id, message=gone)
 
 
 def is_running(epoch: Epoch) -> bool | None:
@@ -219,7 +227,7 @@ def _unknown_batch(
     return None, CutOff(begun.batch_id, begun.query_id, batch.row_time_ms, begun.count, cut.why), batch
 
 
-def _require_unknown(world: World) -> None:
+def require_unknown(world: World) -> None:
     """Return if nothing of ours is known of a pipeline without a record: then it is new.
 
     :raises StateLost: epochs were recorded, so the record was lost, or the pipeline was renamed.

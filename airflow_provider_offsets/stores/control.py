@@ -37,7 +37,7 @@ from airflow_provider_offsets.core.record import PipelineRecord
 from airflow_provider_offsets.core.replay import Replayed, ReplayPlan
 from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, ShardProgress, ShardTry
 from airflow_provider_offsets.core.snapshot import Snapshot
-from airflow_provider_offsets.errors import Fenced, SnapshotNotFound, StoreDataError
+from airflow_provider_offsets.errors import Fenced, PipelineRenamed, SnapshotNotFound, StoreDataError
 from airflow_provider_offsets.stores.protocols import OffsetStore
 from airflow_provider_offsets.stores.record_cell import RecordCell
 
@@ -63,8 +63,18 @@ class Control:
         return RecordCell(self._store, self.pipeline)
 
     def record(self) -> PipelineRecord | None:
-        """Return the record, or None if no operation has ever acted on the pipeline."""
-        return self.cell.read()
+        """Return the record, or None if no operation has ever acted on the pipeline.
+
+        :raises PipelineRenamed: the pipeline has another name now.
+        """
+        record = self.cell.read()
+        if record is not None and record.renamed_to:
+            raise PipelineRenamed(
+                seen=f"pipeline {self.pipeline!r} was renamed to {record.renamed_to!r}",
+                expected="the name that the pipeline has now",
+                do="use that name",
+            )
+        return record
 
     def claim(self, number: int, tag: str) -> Claim:
         """Return the claim of a launch that the record names."""

@@ -22,6 +22,7 @@ from airflow_provider_offsets.errors import (
     LeaseHeld,
     NothingToRecover,
     OffsetsError,
+    PipelineRenamed,
     RecordRestored,
     StopRequested,
     StoreDataError,
@@ -174,6 +175,7 @@ _ERRORS: dict[Refusal, tuple[type[OffsetsError], str, str]] = {
     Refusal.FENCED: (Fenced, "the newest launch of the pipeline", _NO_ACTION),
     Refusal.CANCELLED: (Fenced, "a launch that stands", _NO_ACTION),
     Refusal.STOP_REQUESTED: (StopRequested, "a job that nobody asked to stop", "No action needed: the driver ends."),
+    Refusal.RENAMED: (PipelineRenamed, "the name that the pipeline has now", "use that name"),
     Refusal.STATE_CHANGED: (WorldChanged, "the record as this act needs it", "run the task again, or plan again"),
 }
 
