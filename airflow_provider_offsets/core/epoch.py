@@ -20,6 +20,9 @@ class ProcessIdentity:
     pid: int
     start_ticks: int
     """When it started, in clock ticks since boot (field 22 of ``/proc/<pid>/stat``)."""
+    namespaces: tuple[str, ...] = ()
+    """The PID, UTS and network namespaces of whoever identified it, as ``/proc/self/ns`` names them. A pid counts in
+    its PID namespace only: a container may have the host name of another one, or of the machine."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ class Claim:
     last_planned_batch_id: int | None = None
     """The greatest batch id that the checkpoint named when the plan was made; None for a checkpoint that is made by
     this launch. A driver that finds another one ends: another job writes that checkpoint."""
+    recorded_before: Recorded | None = None
+    """The newest batch that an earlier epoch recorded; None if none did. Spark asks for it once more if the driver died
+    between the record and Spark's own commit. An epoch that records nothing hands on what its own claim has."""
 
 
 @dataclass(frozen=True)
