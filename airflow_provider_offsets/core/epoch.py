@@ -86,9 +86,6 @@ class Claim:
     last_planned_batch_id: int | None = None
     """The greatest batch id that the checkpoint named when the plan was made; None for a checkpoint that is made by
     this launch. A driver that finds another one ends: another job writes that checkpoint."""
-    recorded_before: Recorded | None = None
-    """The newest batch that an earlier epoch recorded; None if none did. Spark asks for it once more if the driver died
-    between the record and Spark's own commit. An epoch that records nothing hands on what its own claim has."""
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ class RecordCell:
         self._text: str | None = None
         """The text that a swap expects to find; None: it must be read first."""
         self._seen: PipelineRecord | None = None
-        self._sent: PipelineRecord | None = None
-        """What a swap that got no answer would have written."""
+        self._sent: tuple[Event, str] | None = None
+        """The newest event that was sent, and its token: whoever got no answer recognises its own swap by it."""
 
     def read(self) -> PipelineRecord | None:
         """Return the record as it is now; None if there is none.
@@ -94,41 +94,42 @@ class RecordCell:
             record = self.read() if is_fresh else self._seen
             if record is None:
                 raise self._no_record()
-            if self._sent is not None and self._sent.token == record.token:
-                outcome: object = Already()
-            else:
-                outcome = transition(record, event)
-            self._sent = None
-            if not isinstance(outcome, Next) and not is_fresh:
+            is_known = self._sent == (event, record.token)
+            outcome = Already() if is_known else transition(record, event)
+            if isinstance(outcome, Next):
+                after = replace(outcome.record, token=self._token_of(event))
+                if self._swap(after, stream, prepare, append):
+                    return after
+            elif not (is_fresh or is_known):
                 self._text = None  # what is kept may be old: look before saying no
-                continue
-            if isinstance(outcome, Refused):
+            elif isinstance(outcome, Refused):
                 raise self._refused(outcome, record)
-            if isinstance(outcome, Already):
+            else:
                 if append is not None and stream is not None:
                     self._store.append(stream, append)
                 return record
-            assert isinstance(outcome, Next)
-            after = replace(outcome.record, token=uuid.uuid4().hex)
-            if self._swap(after, stream, prepare, append):
-                return after
+
+    def _token_of(self, event: Event) -> str:
+        """Return the token of the event: the same one when it is sent again."""
+        if self._sent is None or self._sent[0] != event:
+            self._sent = event, uuid.uuid4().hex
+        return self._sent[1]
 
     def _swap(self, after: PipelineRecord, stream: Stream | None, prepare: Batch | None, append: Batch | None) -> bool:
         text, expected = codec.dumps(after), self._text
-        self._text, self._sent = None, after
+        self._text = None
         if not self._store.swap(self._pipeline, RECORD, expected, text, stream=stream, prepare=prepare, append=append):
-            self._sent = None
             return False
-        self._text, self._seen, self._sent = text, after, None
+        self._text, self._seen = text, after
         return True
 
     def _require_growth(self, record: PipelineRecord | None) -> None:
         before = self._seen
         if before is None:
             return
-        if record is not None and (record.incarnation, record.version) >= (before.incarnation, before.version):
-            if record.incarnation == before.incarnation:
-                return
+        is_same = record is not None and record.incarnation == before.incarnation
+        if is_same and record is not None and record.version >= before.version:
+            return
         raise RecordRestored(
             seen=f"the record of pipeline {self._pipeline!r} is {_words(record)}, and was {_words(before)}",
             expected="a record that only grows",
