@@ -423,12 +423,11 @@ def acted_lately(record: PipelineRecord, at_ms: int, timeout_ms: int) -> str:
 
 def _take_to_recover(record: PipelineRecord, event: TakeToRecover) -> Outcome:
     lease = record.lease
-    if lease is not None and lease.operation == event.operation:
-        return Next(replace(record, lease=Lease(event.operation, event.at_ms)))
-    if record.stop is not None:
-        return Refused(Refusal.NOT_TO_RECOVER, f"{record.stop.operation!r} asked epoch {record.epoch} to stop")
-    if epoch_to_recover(record) != event.epoch:
-        return Refused(Refusal.NOT_TO_RECOVER, f"epoch {record.epoch} is {record.phase.value}")
+    if lease is None or lease.operation != event.operation:
+        if record.stop is not None:
+            return Refused(Refusal.NOT_TO_RECOVER, f"{record.stop.operation!r} asked epoch {record.epoch} to stop")
+        if epoch_to_recover(record) != event.epoch:
+            return Refused(Refusal.NOT_TO_RECOVER, f"epoch {record.epoch} is {record.phase.value}")
     if by := acted_lately(record, event.at_ms, event.timeout_ms):
         return Refused(Refusal.NOT_TO_RECOVER, f"{by!r} is at work on it")
     return Next(replace(record, lease=Lease(event.operation, event.at_ms)))

@@ -2,46 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from airflow_provider_offsets.core.audit import AuditReport, Measure, Note, Window, audit
+from airflow_provider_offsets.core.audit import AuditReport, Measure, Window, audit
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import BegunBatch, Epoch
+from airflow_provider_offsets.core.epoch import Cut, Epoch
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
+from airflow_provider_offsets.core.record import Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Snapshot, snapshot_id
 from airflow_provider_offsets.errors import InputRefused, SnapshotNotFound
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.lease import require_unknown
+from airflow_provider_offsets.operations.world import World, started_batch
+from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
+from airflow_provider_offsets.stores.history import row_time_of
 
 
 def audit_history(world: World, window: Window | None = None) -> AuditReport:
-    """Give the audit of all that the pipeline's history holds; of an untouched job: of its epochs.
+    """Return the audit of all that the pipeline's history holds; of an untracked job: of its epochs.
 
-    Nothing is kept but where each partition stands, so it may be of any length.
+    Rows are read one at a time, and only the cursor of each partition is kept, so the history may be of any length.
 
-    :param window: the part that is told of; None: all.
-    :raises InputRefused: the window of an untouched job is not in epochs.
+    :param window: the part that is reported; None: all.
+    :raises InputRefused: the window of an untracked job is not in epochs.
+    :raises StateLost: the history has rows of epochs, and the pipeline has no record: it was renamed, or the control
+        store was lost. Nothing would explain its rewinds.
     """
+    record = world.control.record()
+    if record is None:
+        require_unknown(world)
     if not world.pipeline.tracked:
         return audit_epochs(world, window)
-    first = next(world.control.epochs(), None)
+    epochs = _epochs(world, record)
+    first = next((epoch for epoch in epochs if epoch.holder is not None), None)
+    oldest = next(world.store.oldest_first(world.pipeline.stream), None)
+    # Without rows of a job before it, the history begins where the first epoch began.
+    is_whole = first is not None and (oldest is None or oldest.epoch is not None)
     return audit(
         world.pipeline.name,
-        world.store.oldest_first(world.pipeline.stream),
-        world.control.epochs(),
-        notes=_notes(world),
-        since=first.claim.start if first is not None and first.after_row_time_ms is None else None,
+        _official_rows(world, record),
+        epochs,
+        since=first.claim.start if first is not None and is_whole else None,
         window=window,
     )
 
 
-def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
-    """Give the audit of an untouched job: each epoch is one range a partition, from where it was started to where it
-    came to rest.
+def _official_rows(world: World, record: PipelineRecord | None) -> Iterator[Batch]:
+    """Yield the rows of the history in their order, with the recorded batch whose row its driver has yet to write."""
+    stream = world.pipeline.stream
+    missing = _recorded_batch(world, record)
+    for row in world.store.oldest_first(stream):
+        if missing is not None and row_time_of(row) >= row_time_of(missing):
+            if row_time_of(row) > row_time_of(missing):
+                yield missing
+            missing = None
+        yield row
+    if missing is not None:
+        yield missing
 
-    An epoch came to rest where the pipeline stood when the next one was planned, and the snapshot at rest of that
-    operation agrees with it, or the difference is a discontinuity that nothing explains. What was in flight at rest
-    and was read by the next epoch again counts as a batch that was cut off.
+
+def _recorded_batch(world: World, record: PipelineRecord | None) -> Batch | None:
+    recorded = None if record is None else record.recorded
+    if recorded is None or recorded.row_time_ms is None:
+        return None
+    return world.store.prepared(world.control.claim(recorded.epoch, recorded.tag).stream, recorded.row_time_ms)
+
+
+def _epochs(world: World, record: PipelineRecord | None) -> Sequence[Epoch]:
+    """Return all launches. Of an epoch that has ended and is not reconciled yet, the started batch counts as a cut."""
+    epochs = list(world.control.epochs())
+    if record is None or record.phase is not Phase.ENDED or record.begun is None or epochs[-1].number != record.epoch:
+        return epochs
+    state = read_state(open_checkpoint(epochs[-1].claim.checkpoint))
+    cut = started_batch(world.store, record, epochs[-1], state, world.live_topics())
+    return epochs if cut is None else [*epochs[:-1], replace(epochs[-1], cuts=(*epochs[-1].cuts, cut))]
+
+
+def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
+    """Return the audit of an untracked job: each epoch is one range a partition, from its start to where it stopped.
+
+    An epoch stopped at the position that the next one was planned from, and the snapshot at rest of that operation
+    agrees with it, or the difference is a discontinuity that nothing explains. What was in flight then and was read by
+    the next epoch again counts as a batch that was cut off.
     """
     bounds = (window.since, window.until) if window is not None else ()
     if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):
@@ -50,39 +92,24 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
             expected="'epoch:3', or nothing",
             do="name epochs",
         )
+    # A launch that nobody claimed has moved nothing.
+    epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
+    later = [*epochs[1:], None]
+    ends = [_end_of(world, epoch, after) for epoch, after in zip(epochs, later, strict=True)]
     batches = (
-        Batch(end=_came_to_rest(world, epoch, later), batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
-        for epoch, later in _with_later(world)
+        Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
+        for epoch, end in zip(epochs, ends, strict=True)
     )
-    found = audit(world.pipeline.name, batches, world.control.epochs(), notes=_in_flight(world), window=window)
-    return replace(found, by_epochs=True)
-
-
-def _with_later(world: World) -> Iterator[tuple[Epoch, Epoch | None]]:
-    """Each epoch with the one after it."""
-    before: Epoch | None = None
-    for epoch in world.control.epochs():
-        if before is not None:
-            yield before, epoch
-        before = epoch
-    if before is not None:
-        yield before, None
-
-
-def _in_flight(world: World) -> Iterator[Note]:
-    """What each epoch had in flight when it came to rest, and the next one has read again."""
-    before: Epoch | None = None
-    for epoch, later in _with_later(world):
-        rest = None if before is None else _snapshot_at_rest(world, epoch)
-        if before is not None and rest is not None:
-            end = _came_to_rest(world, epoch, later)
-            if again := read_again(rest.seen.in_flight, epoch.claim.start, end):
-                yield Note(before.number, BegunBatch(_planned_id(rest), "", 0, again), None, is_over=True)
-        before = epoch
+    cut = [replace(epoch, cuts=()) for epoch in epochs]
+    for place in range(1, len(epochs)):
+        rest = _snapshot_at_rest(world, epochs[place], after=epochs[place - 1])
+        if rest is not None and (again := read_again(rest.seen.in_flight, epochs[place].claim.start, ends[place])):
+            cut[place - 1] = replace(cut[place - 1], cuts=(Cut(_planned_id(rest), "", 1, "", again),))
+    return replace(audit(world.pipeline.name, batches, cut, window=window), by_epochs=True)
 
 
 def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:
-    """Give the part of ``in_flight`` that an epoch which read from ``start`` to ``end`` has read too."""
+    """Return the part of ``in_flight`` that an epoch which read from ``start`` to ``end`` has read too."""
     found = []
     for each in in_flight:
         key = TopicPartition(each.topic, each.partition)
@@ -92,36 +119,31 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
     return tuple(found)
 
 
-def _came_to_rest(world: World, epoch: Epoch, later: Epoch | None) -> Position:
+def _end_of(world: World, epoch: Epoch, later: Epoch | None) -> Position:
+    """Where an epoch stopped; where it is now, if no other one was claimed since."""
     start = epoch.claim.start
     if later is None:
         stood = world.observe().stored
     else:
-        rest = _snapshot_at_rest(world, later)
+        rest = _snapshot_at_rest(world, later, after=epoch)
         stood = later.claim.stood if rest is None else rest.seen.stored
     # One that lies before the start was moved by hand: the next epoch's start shows it, as a replay with no reason.
     ahead = {partition: max(offset, start.get(partition, 0)) for partition, offset in (stood or Position()).items()}
     return start.updated(ahead)
 
 
-def _snapshot_at_rest(world: World, epoch: Epoch) -> Snapshot | None:
-    """The snapshot that the operation of an epoch took of the job at rest, before it started that epoch."""
+def _snapshot_at_rest(world: World, epoch: Epoch, *, after: Epoch) -> Snapshot | None:
+    """The snapshot that the operation of an epoch took of the stopped job, once the epoch before it had stopped.
+
+    One that was taken earlier is of an attempt that another operation came in between of: it tells nothing.
+    """
     try:
-        return world.control.snapshot(snapshot_id(epoch.claim.operation, AT_REST))
+        found = world.control.snapshot(snapshot_id(epoch.claim.operation, AT_REST))
     except SnapshotNotFound:
         return None
+    return found if found.seen.epoch_number == after.number else None
 
 
 def _planned_id(rest: Snapshot) -> int:
     checkpoint = rest.seen.checkpoint
     return UNSTARTED if checkpoint is None or checkpoint.planned_batch_id is None else checkpoint.planned_batch_id
-
-
-def _notes(world: World) -> Iterator[Note]:
-    """The batch that each epoch began last, and what the history has of it."""
-    for epoch in world.control.epochs():
-        begun = world.control.begun(epoch.number)
-        if begun is not None:
-            is_over = world.control.ended(epoch.number) is not None
-            recorded = world.store.find(world.pipeline.stream, begun.query_id, begun.batch_id, begun.batch_time_ms)
-            yield Note(epoch.number, begun, recorded, is_over)

@@ -1,4 +1,4 @@
-"""Watch a job that an operation has started, and say how it does."""
+"""Watch a job that an operation has started, and judge it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from itertools import islice, takewhile
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import EndedHow, Epoch
+from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.health import Health, Look, Verdict, went_back
 from airflow_provider_offsets.core.position import OffsetRange, Position
+from airflow_provider_offsets.core.record import MarkGood
+from airflow_provider_offsets.core.recovery import DEATHS, is_rollback_of
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.errors import JobUnhealthy, WorldChanged
 from airflow_provider_offsets.operations.applying import recorded_application
-from airflow_provider_offsets.operations.starting import first_sign, stands_idle
-from airflow_provider_offsets.operations.stopping import end_if_over
+from airflow_provider_offsets.operations.starting import first_sign
 from airflow_provider_offsets.operations.submitting import STARTED, Started
+from airflow_provider_offsets.operations.watching import end_of
 from airflow_provider_offsets.operations.world import World
 
 BATCHES = 100
@@ -31,16 +33,16 @@ class Window:
     looks: tuple[Look, ...]
 
     def seen_again(self, look: Look) -> Window:
-        """Give this window with one more look."""
+        """Return this window with one more look."""
         return Window(self.epoch, (*self.looks, look))
 
 
 def watched_epoch(world: World) -> Epoch:
-    """Give the newest epoch that the operation has started.
+    """Return the newest epoch that the operation has started.
 
     :raises WorldChanged: it has started none.
     """
-    mine = [epoch for epoch in world.control.epochs() if epoch.claim.operation == world.operation]
+    mine = _claimed(world)
     if mine:
         return mine[-1]
     raise WorldChanged(
@@ -50,9 +52,15 @@ def watched_epoch(world: World) -> Epoch:
     )
 
 
+def _claimed(world: World) -> list[Epoch]:
+    """The epochs of the operation that a driver claimed, the oldest first."""
+    mine = (epoch for epoch in world.control.epochs() if epoch.claim.operation == world.operation)
+    return [epoch for epoch in mine if epoch.holder is not None]
+
+
 def look_at_health(world: World, epoch: Epoch, *, at_s: float) -> Look:
-    """Look at an epoch once. One whose driver is seen to be gone is closed, as everywhere."""
-    ended = end_if_over(world.control, epoch, at_ms=clock.now_ms())
+    """Look at an epoch once. Nothing is changed: not even the epoch of a driver that is seen to be gone."""
+    ended = end_of(world.control, epoch.number)
     superseded_by = _superseded_by(world, epoch)
     if superseded_by or ended is not None:
         return Look(at_s, Position(), Position(), ended=ended, superseded_by=superseded_by)
@@ -71,11 +79,13 @@ def look_at_health(world: World, epoch: Epoch, *, at_s: float) -> Look:
 
 
 def record_verdict(world: World, epoch: Epoch, verdict: Verdict) -> None:
-    """Record how the job does, for whoever rolls it back.
+    """Record the verdict on an epoch, for whoever rolls it back; and mark a healthy one, for later rollbacks.
 
-    :raises JobUnhealthy: it does badly.
+    :raises JobUnhealthy: it is unhealthy.
     """
     world.control.record_step(world.operation, _health_of(epoch), verdict)
+    if verdict.health is Health.HEALTHY:
+        world.cell.change(MarkGood(epoch.number))
     if verdict.health is Health.UNHEALTHY:
         raise JobUnhealthy(
             seen=f"epoch {epoch.number} of {world.pipeline.name!r}: {verdict.rule.value}, {verdict.reason}",
@@ -84,29 +94,42 @@ def record_verdict(world: World, epoch: Epoch, verdict: Verdict) -> None:
         )
 
 
-def why_unhealthy(world: World) -> str:
-    """Say why the job that the operation was to start is known to do badly; empty if nothing says so.
+def in_hands_of(world: World) -> str:
+    """Return the other operation that has the pipeline: it launched or stopped the job since, or it is at work on it.
 
-    What says so is the verdict of a watch, a driver that died, or a start that came to nothing. A watch that could not
-    look says nothing: unknown is not unhealthy.
+    Empty if there is none. A rollback of this operation is not another one.
+    """
+    record = world.control.record()
+    applied = recorded_application(world)
+    if record is None or applied is None:
+        return ""
+    by = [epoch.claim.operation for epoch in world.control.epochs() if epoch.number > applied.plan.seen.epoch]
+    by += [each.operation for each in (record.stop, record.lease) if each is not None]
+    return next((each for each in by if each != world.operation and not is_rollback_of(each, world.operation)), "")
+
+
+def why_unhealthy(world: World) -> str:
+    """Return why the job that the operation was to start is known to be unhealthy; empty if nothing shows it.
+
+    What shows it is the verdict of a watch, a driver that died, or a start that came to nothing. A watch that could not
+    look shows nothing: unknown is not unhealthy.
     """
     applied = recorded_application(world)
     if applied is None:
         return ""
-    mine = [epoch for epoch in world.control.epochs() if epoch.claim.operation == world.operation]
+    mine = _claimed(world)
     if not mine:
         return "its driver did not come as far as its claim"
     epoch = mine[-1]
     verdict = world.control.step(world.operation, _health_of(epoch), Verdict)
     if verdict is not None and verdict.health is Health.UNHEALTHY:
         return f"{verdict.rule.value}, {verdict.reason}"
-    ended = end_if_over(world.control, epoch, at_ms=clock.now_ms())
-    if ended is not None:
-        is_bad = ended.how in (EndedHow.DIED, EndedHow.FAILED)
-        return f"epoch {epoch.number} {ended.how.value}: {ended.message}" if is_bad else ""
+    if (ended := end_of(world.control, epoch.number)) is not None:
+        return f"epoch {epoch.number} {ended.how.value}: {ended.message}" if ended.how in DEATHS else ""
     started = world.control.step(world.operation, STARTED, Started)
+    record = world.control.record()
     has_started = started is not None and started.epoch == epoch.number
-    if has_started or first_sign(world, epoch, applied) or stands_idle(world, epoch):
+    if has_started or record is None or first_sign(world, record, epoch, applied) is not None:
         return ""
     return f"epoch {epoch.number} has neither processed a batch nor said that it is idle"
 
@@ -118,16 +141,18 @@ def _health_of(epoch: Epoch) -> str:
 def pause(world: World, epoch: Epoch, seconds: float) -> None:
     """Wait until the next look is due, or the epoch is over."""
     due = clock.monotonic_s() + seconds
-    while clock.monotonic_s() < due and end_if_over(world.control, epoch, at_ms=clock.now_ms()) is None:
+    while clock.monotonic_s() < due and end_of(world.control, epoch.number) is None:
         clock.sleep(POLL_S)
 
 
 def _superseded_by(world: World, epoch: Epoch) -> str:
-    request = world.control.stop_request(epoch.number)
-    if request is not None:
-        return f"operation {request.operation!r}"
-    newer = world.control.epoch(epoch.number + 1)
-    return "" if newer is None else f"operation {newer.claim.operation!r}"
+    """The operation that asked the epoch to stop, or has launched a newer one."""
+    record = world.control.record()
+    if record is None or record.launch is None:
+        return ""
+    if record.epoch > epoch.number:
+        return f"operation {record.launch.operation!r}"
+    return "" if record.stop is None else f"operation {record.stop.operation!r}"
 
 
 def _newest_of(seen: Observation, epoch: Epoch) -> tuple[int | None, str | None]:

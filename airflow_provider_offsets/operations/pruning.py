@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.pruning import Superfluous, superfluous, superfluous_snapshots
+from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.operations.keeping import forget_version, is_kept, kept_since_ms
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
@@ -25,17 +26,18 @@ TAG = re.compile(r"(before-)?[0-9a-f]{16}")
 def find_superfluous(
     control: Control, pipeline: StreamingPipeline, *, at_ms: int, named: Sequence[str] = ()
 ) -> Superfluous:
-    """Give what the pipeline's ``keep`` does not keep. Nothing is changed.
+    """Return what the pipeline's ``keep`` does not keep. Nothing is changed.
 
+    :param at_ms: the time now.
     :param named: ids of snapshots that a person wants to be removed, whatever keeps them.
     """
-    epochs = list(control.epochs())
+    launched = list(control.epochs())
+    # A launch that no driver claimed has used nothing; but a plan of its own may have moved a checkpoint aside.
+    epochs = [epoch for epoch in launched if epoch.holder is not None]
     snapshots = superfluous_snapshots(
         control.snapshots(), epochs, pipeline.keep, at_ms=at_ms, is_tracked=pipeline.tracked
     )
-    checkpoints = [
-        (each, _why_not(control, pipeline, epochs, each)) for each in _left_checkpoints(control, pipeline, epochs)
-    ]
+    checkpoints = [(each, _why_not(epochs, each)) for each in _left_checkpoints(pipeline, epochs, launched)]
     return Superfluous(
         snapshots=tuple(dict.fromkeys([*(each.id for each in snapshots), *named])),
         checkpoints=tuple(each for each, why_not in checkpoints if not why_not),
@@ -51,11 +53,11 @@ def remove(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> Superfluous:
-    """Remove what was found, one by one, and give what is gone.
+    """Remove what was found, one by one, and return what is gone.
 
     What cannot be removed is spared, and does not keep the rest from going.
 
-    :param say: told of each thing that is removed.
+    :param say: called with each thing that is removed.
     """
     acts: dict[str, Callable[[str], None]] = {
         "snapshots": control.remove_snapshot,
@@ -79,53 +81,68 @@ def remove(
     return Superfluous(**gone, spared=tuple(spared))
 
 
-def _left_checkpoints(control: Control, pipeline: StreamingPipeline, epochs: Sequence[Epoch]) -> Iterator[str]:
-    """The checkpoints beyond the newest ones that are there, by name ours, the oldest first.
+def _left_checkpoints(pipeline: StreamingPipeline, epochs: Sequence[Epoch], launched: Sequence[Epoch]) -> Iterator[str]:
+    """Yield the checkpoints beyond the newest ones that are there, by name ours, the oldest first.
 
-    Those of a tracked job are what its epochs ran on. An untouched job always runs on the first one, and has old ones
+    Those of a tracked job are what its epochs ran on. An untracked job always runs on the first one, and has old ones
     moved aside, under the fingerprint of the plan that did it. What a plan has seeded and no epoch ran on is not among
     them: it may be about to be started from.
     """
     first = pipeline.job.checkpoint.rstrip("/")
-    if not first or not epochs:
+    if not first or not epochs or pipeline.keep.checkpoints is None:
         return
     if pipeline.tracked:
         used = list(dict.fromkeys(each.claim.checkpoint.rstrip("/") for each in reversed(epochs)))[::-1]
     else:
-        moves = (control.moved(epoch.number) for epoch in epochs)
-        used = [*(f"{first}-before-{moved.fingerprint}" for moved in moves if moved is not None), first]
-    candidates = superfluous(used, pipeline.keep.checkpoints)
+        used = [*(f"{first}-before-{epoch.claim.plan}" for epoch in launched), first]
     above = first.rpartition("/")[0] or "/"
-    names = set(open_checkpoint(above).names("")) if candidates else set()
-    for each in candidates:
-        own, tag = each.rpartition("/")[2], each.removeprefix(f"{first}-")
-        if tag != each and TAG.fullmatch(tag) and not {own, f"{own}{REMOVED}"}.isdisjoint(names):
+    names = set(open_checkpoint(above).names(""))
+    there = [each for each in used if each == first or not names.isdisjoint(_names_of(each))]
+    for each in superfluous(there, pipeline.keep.checkpoints):
+        tag = each.removeprefix(f"{first}-")
+        if tag != each and TAG.fullmatch(tag) and not names.isdisjoint(_names_of(each)):
             yield each
 
 
-def _why_not(control: Control, pipeline: StreamingPipeline, epochs: Sequence[Epoch], location: str) -> str:
-    """Why a checkpoint stays, in words; empty if it may go."""
+def _names_of(location: str) -> set[str]:
+    """What a checkpoint is called in the folder above it, before and while it is removed."""
+    own = location.rpartition("/")[2]
+    return {own, f"{own}{REMOVED}"}
+
+
+def _why_not(epochs: Sequence[Epoch], location: str) -> str:
+    """Return why a checkpoint stays, in words; empty if it may go."""
     folder = open_checkpoint(location)
     if not folder.moves:
         return "no folder can be moved aside there"
     if not folder.exists():
         return ""  # it was moved aside, and then its removal was cut off
-    open_ends = [
-        epoch.number
-        for epoch in epochs
-        if epoch.claim.checkpoint.rstrip("/") == location and control.ended(epoch.number) is None
-    ]
+    used_by = [epoch for epoch in epochs if epoch.claim.checkpoint.rstrip("/") == location]
+    open_ends = [epoch.number for epoch in used_by if epoch.ended is None]
     if open_ends:
         return f"epoch {open_ends[0]} ran on it, and nobody has seen its end"
     try:
         state = read_state(folder)
     except OffsetsError as error:
         return error.seen
+    if used_by:  # nobody closes the checkpoint of a tracked job
+        return "another job has gone on there" if _went_on(state, used_by) else ""
     return "" if state is not None and state.closed_by is not None else "it was not closed by a restart"
 
 
+def _went_on(state: CheckpointState | None, epochs: Sequence[Epoch]) -> bool:
+    """Whether a checkpoint names batches after the one that the last of ``epochs`` may have had in flight."""
+    known = [
+        each
+        for epoch in epochs
+        for each in (epoch.last_batch_id, epoch.claim.last_planned_batch_id, *(cut.batch_id for cut in epoch.cuts))
+        if each is not None
+    ]
+    return state is not None and state.last_batch_id > max(known, default=UNSTARTED) + 1
+
+
 def _left_versions(pipeline: StreamingPipeline, epochs: Sequence[Epoch]) -> Iterator[str]:
-    """The versions beyond the newest ones, the oldest first; not one that was submitted since the newest epoch."""
+    """Yield the versions beyond the newest ones, the oldest first, but for one that is being submitted."""
     used = list(dict.fromkeys(each.claim.version for each in reversed(epochs) if each.claim.version))[::-1]
     for each in superfluous(used, pipeline.keep.versions):
         if is_kept(pipeline.job, each) and kept_since_ms(pipeline.job, each) < epochs[-1].claimed_at_ms:

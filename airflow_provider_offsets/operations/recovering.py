@@ -5,19 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.epoch import EndedHow, Epoch
-from airflow_provider_offsets.core.recovery import RECOVERY, RecoveryPolicy, is_recovery, recovery_of
-from airflow_provider_offsets.errors import RecoveryGivenUp, WorldChanged
+from airflow_provider_offsets.core.record import Phase, PipelineRecord, TakeToRecover, acted_lately, epoch_to_recover
+from airflow_provider_offsets.core.recovery import (
+    DEATHS,
+    RECOVERY,
+    ROLLBACK,
+    RecoveryPolicy,
+    is_recovery,
+    recovery_of,
+)
+from airflow_provider_offsets.errors import NothingToRecover, RecoveryGivenUp, WorldChanged
 from airflow_provider_offsets.operations.keeping import keep_version, restored_job
-from airflow_provider_offsets.operations.rolling_back import ROLLBACK
-from airflow_provider_offsets.operations.stopping import end_if_over
-from airflow_provider_offsets.operations.submitting import STARTED, SUBMIT_FAILED, Started
-from airflow_provider_offsets.operations.watching import JobLook, JobState, look
+from airflow_provider_offsets.operations.lease import (
+    LEASE_TIMEOUT_S,
+    close_and_reconcile,
+    release_lease,
+)
+from airflow_provider_offsets.operations.watching import JobLook, JobState, end_of, has_job, look
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.control import Control
 
 TRIES, GIVEN_UP = "tries", "given up"
-DEATHS = (EndedHow.DIED, EndedHow.FAILED)
 SILENT_S = 10.0
 """Silence of this length at least: several heartbeats."""
 
@@ -29,61 +37,51 @@ class Death:
     epoch: int
     how: str
     message: str
-    in_submit: bool
-    """Its submit has neither seen it run nor failed: that task was killed too, and Airflow is to try it again."""
 
 
-def find_death(control: Control, *, at_ms: int) -> Death | None:
-    """Give the death of the newest epoch, or None if it lives, was stopped, or nobody can tell.
+def find_death(control: Control, *, lease_timeout_s: float = LEASE_TIMEOUT_S) -> Death | None:
+    """Return the death that a recovery may recover from; None if there is none, or nobody can tell from here.
 
-    Dead is what said so itself, or whose process was seen to be gone; that epoch is closed here, which fences it. One
-    that somebody asked to stop, before or after its death, is in the hands of that operation; one that was given up is
-    in the hands of a person.
+    Dead is a driver that said that it failed, and one whose process was seen to be gone. A job that somebody asked to
+    stop, before or after its death, is in the hands of that operation; so is one whose operation acted within
+    ``lease_timeout_s``, such as a submit that was killed and may be tried again. One that was given up is in the hands
+    of a person. Nothing is changed.
     """
-    epoch = control.newest_epoch()
-    if epoch is None:
+    record = control.record()
+    epoch = None if record is None else epoch_to_recover(record)
+    if record is None or epoch is None or acted_lately(record, clock.now_ms(), int(lease_timeout_s * 1000)):
         return None
-    ended = end_if_over(control, epoch, at_ms=at_ms)
-    if ended is None or ended.how not in DEATHS or _is_in_other_hands(control, epoch):
+    ended = end_of(control, epoch)
+    if ended is None or ended.how not in DEATHS or is_given_up(control, epoch):
         return None
-    return Death(epoch.number, ended.how.value, ended.message, in_submit=_is_in_submit(control, epoch))
+    return Death(epoch, ended.how.value, ended.message)
 
 
-def _is_in_submit(control: Control, epoch: Epoch) -> bool:
-    started = control.step(epoch.claim.operation, STARTED, Started)
-    if started is not None and started.epoch == epoch.number:
-        return False
-    return control.step(epoch.claim.operation, SUBMIT_FAILED, int) != epoch.number
-
-
-def _is_in_other_hands(control: Control, epoch: Epoch) -> bool:
-    """Of whoever asked it to stop, or of a person after it was given up."""
-    if control.standing_stop(epoch.claim) is not None:
-        return True
-    return control.step(recovery_of(epoch.number), GIVEN_UP, str) is not None
+def is_given_up(control: Control, epoch: int) -> bool:
+    """Return whether the recovery from the death of an epoch was given up."""
+    return control.step(recovery_of(epoch), GIVEN_UP, str) is not None
 
 
 class DeathWatch:
     """Looks again and again, until the same epoch was seen dead for so long.
 
     :param confirm_s: by this machine's own clock, from the first look that saw it.
-    :param resubmit_s: the same for one that died in its submit.
+    :param lease_timeout_s: an operation that acted within this time is left alone.
     """
 
-    def __init__(self, confirm_s: float, resubmit_s: float) -> None:
-        self._confirm_s, self._resubmit_s = confirm_s, resubmit_s
-        self._first: tuple[Death, float] | None = None
+    def __init__(self, confirm_s: float, lease_timeout_s: float) -> None:
+        self._confirm_s, self._lease_timeout_s = confirm_s, lease_timeout_s
+        self._first: tuple[int, float] | None = None
 
     def look(self, control: Control) -> Death | None:
-        """Look once; give the death once it is confirmed."""
-        death = find_death(control, at_ms=clock.now_ms())
+        """Look once; return the death once it is confirmed."""
+        death = find_death(control, lease_timeout_s=self._lease_timeout_s)
         if death is None:
             self._first = None
             return None
-        if self._first is None or self._first[0].epoch != death.epoch:
-            self._first = (death, clock.monotonic_s())
-        confirm_s = self._resubmit_s if death.in_submit else self._confirm_s
-        return death if clock.monotonic_s() >= self._first[1] + confirm_s else None
+        if self._first is None or self._first[0] != death.epoch:
+            self._first = (death.epoch, clock.monotonic_s())
+        return death if clock.monotonic_s() >= self._first[1] + self._confirm_s else None
 
 
 class SilenceWatch:
@@ -98,15 +96,19 @@ class SilenceWatch:
         self._since: float | None = None
 
     def look(self, control: Control) -> bool:
-        """Look once; say whether it has been silent for so long."""
+        """Look once; return whether it has been silent for so long."""
         self._seen = look(control, self._seen)
-        epoch = control.epoch(self._seen.epoch) if self._seen.state is JobState.UNKNOWN else None
-        if epoch is None or _is_in_other_hands(control, epoch):
+        if self._seen.state is not JobState.UNKNOWN or not _may_be_recovered(control, self._seen.epoch):
             self._since = None
             return False
         now = clock.monotonic_s()
         self._since = now if self._since is None else self._since
         return now >= self._since + self._silent_s
+
+
+def _may_be_recovered(control: Control, epoch: int) -> bool:
+    record = control.record()
+    return record is not None and epoch_to_recover(record) == epoch and not is_given_up(control, epoch)
 
 
 @dataclass(frozen=True)
@@ -116,53 +118,93 @@ class Tries:
     at_ms: dict[str, int]
 
 
-def begin_recovery(world: World, epoch: int, run: str, policy: RecoveryPolicy, *, at_ms: int) -> int:
-    """Record a try to recover from the death of ``epoch``, and give how many this operation has made with it.
+def begin_recovery(
+    world: World, epoch: int, run: str, policy: RecoveryPolicy, *, lease_timeout_s: float = LEASE_TIMEOUT_S
+) -> int:
+    """Take the pipeline to recover from the death of ``epoch``, account for its last batch, and count the try.
 
-    The same run counts once, however often its task is tried.
+    The same run counts once, however often its task is tried. A recovery whose job runs already changes nothing.
 
+    :param world: the session of the recovery.
+    :param epoch: the one that died.
+    :param run: what tries; a DAG run.
+    :param lease_timeout_s: an operation that acted within this time is left alone.
+    :returns: how many tries to recover from this death were made, with this one.
     :raises RecoveryGivenUp: as many tries as the policy allows were made. It is recorded: nobody tries again, until
         a person has started the job.
-    :raises WorldChanged: somebody else has started the job since, or asked it to stop.
+    :raises NothingToRecover: the job lives, somebody has started it or wants it stopped, or another operation is at
+        work on it.
+    :raises WorldChanged: nobody can tell from this machine whether the job lives.
     """
-    newest = world.control.newest_epoch()
-    if newest is None or (newest.number != epoch and newest.claim.operation != world.operation):
-        raise WorldChanged(
-            seen=f"epoch {newest.number if newest else 0} of {world.pipeline.name!r}, claimed since epoch {epoch} died",
-            expected=f"epoch {epoch} to be the newest one",
-            do="nothing: somebody has started the job",
-        )
-    asked = world.control.standing_stop(newest.claim) if newest.number == epoch else None
-    if asked is not None:
-        raise WorldChanged(
-            seen=f"{asked.operation!r} has asked epoch {epoch} of {world.pipeline.name!r} to stop since it died",
-            expected="a job that nobody wants to be stopped",
-            do="nothing: it is in the hands of that operation",
-        )
-    mine = world.control.step(world.operation, TRIES, Tries) or Tries({})
-    if run not in mine.at_ms:
+    record = world.cell.read()
+    if record is not None and _is_recovered(world, record):
+        return len(_tries(world).at_ms)
+    _require_over(world, record, epoch)
+    world.cell.change(TakeToRecover(world.operation, epoch, clock.now_ms(), int(lease_timeout_s * 1000)))
+    tries = _tries(world)
+    if run not in tries.at_ms:
         made = [at for each in _recoveries(world.control) for at in each.at_ms.values()]
-        if not policy.allows(made, at_ms):
+        if is_given_up(world.control, epoch) or not policy.allows(made, clock.now_ms()):
             raise _given_up(world, epoch, policy)
-        mine = replace(mine, at_ms={**mine.at_ms, run: at_ms})
-        world.control.record_step(world.operation, TRIES, mine)
-    return len(mine.at_ms)
+        tries = replace(tries, at_ms={**tries.at_ms, run: clock.now_ms()})
+        world.control.record_step(world.operation, TRIES, tries)
+    if close_and_reconcile(world).phase is not Phase.STOPPED:
+        release_lease(world)
+        raise _lives(world, epoch)
+    return len(tries.at_ms)
+
+
+def _is_recovered(world: World, record: PipelineRecord) -> bool:
+    """Whether the job that runs is this recovery's own."""
+    is_mine = record.launch is not None and record.launch.operation == world.operation
+    return is_mine and record.phase is Phase.RUNNING and has_job(world.control, record) is not False
+
+
+def _require_over(world: World, record: PipelineRecord | None, epoch: int) -> None:
+    """Return unless the job runs, or may run: the record does not tell that of a driver that is gone without a word."""
+    if record is None or record.phase is not Phase.RUNNING:
+        return
+    alive = has_job(world.control, record)
+    if alive:
+        raise _lives(world, epoch)
+    if alive is None and epoch_to_recover(record) == epoch:
+        assert record.holder is not None
+        raise WorldChanged(
+            seen=f"the driver of epoch {epoch} of {world.pipeline.name!r} was pid {record.holder.pid} on"
+            f" {record.holder.host!r}, which cannot be seen from here",
+            expected="this task on the machine of the driver",
+            do="run the DAG's tasks in a queue of that machine, or stop the job by hand and run a maintenance",
+        )
+
+
+def _lives(world: World, epoch: int) -> NothingToRecover:
+    return NothingToRecover(
+        seen=f"the job of epoch {epoch} of {world.pipeline.name!r} lives",
+        expected="a job that died",
+        do="No action needed.",
+    )
+
+
+def _tries(world: World) -> Tries:
+    return world.control.step(world.operation, TRIES, Tries) or Tries({})
 
 
 def as_it_ran(world: World) -> World:
-    """Give the world of a recovery with the program that died, if that was brought back by a rollback and the version
-    that was undone is deployed still. Any other world is given as it is: a recovery starts what is deployed.
+    """Return the session of a recovery with the program that died, if a rollback had brought that back and the version
+    that it undid is deployed still. Any other session is returned as it is: a recovery starts what is deployed.
 
-    :raises RollbackRefused: its copy is gone.
+    :raises RollbackRefused: the copy of that program is gone.
     """
-    before = [epoch for epoch in world.control.epochs() if epoch.claim.operation != world.operation]
+    claimed = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
+    before = [epoch for epoch in claimed if epoch.claim.operation != world.operation]
     by_hand = [epoch for epoch in before if not is_recovery(epoch.claim.operation)]
     if not is_recovery(world.operation) or not by_hand:
         return world
     undone_operation, rolled_back, _ = by_hand[-1].claim.operation.partition(ROLLBACK)
     if not rolled_back:
         return world
-    undone = {epoch.claim.version for epoch in by_hand if epoch.claim.operation == undone_operation}
+    # One that no driver claimed was undone all the same.
+    undone = {epoch.claim.version for epoch in world.control.epochs() if epoch.claim.operation == undone_operation}
     job = world.pipeline.job
     if undone and keep_version(job).digest not in undone:
         return world
@@ -170,9 +212,10 @@ def as_it_ran(world: World) -> World:
 
 
 def _given_up(world: World, epoch: int, policy: RecoveryPolicy) -> RecoveryGivenUp:
-    ended = world.control.ended(epoch)
+    ended = end_of(world.control, epoch)
     said = "" if ended is None else f"; epoch {epoch} {ended.how.value}: {ended.message}"
     world.control.record_step(world.operation, GIVEN_UP, f"after {policy.tries} tries within {policy.within_s} s")
+    release_lease(world)
     return RecoveryGivenUp(
         seen=f"{world.pipeline.name!r} was started again {policy.tries} times within {policy.within_s} s{said}",
         expected="a job that lives",

@@ -43,21 +43,22 @@ class RunwayWatch:
     """What is watched of a job that is stopped: all that a process without its checkpoint needs to know."""
 
     start: Position
-    """Where the job stands."""
+    """The job's position."""
     topics: tuple[str, ...]
     read_committed: bool
     epoch: int
-    """The newest one when the watch began: a newer one is a job that runs again."""
+    """The newest one that a driver had claimed when the watch began: a newer one is a job that runs again."""
     at_least_s: int
 
     def look(self, control: Control, kafka: KafkaView, *, at_ms: int) -> Watched:
         """Look once.
 
-        :raises RunwayUnknown: of a partition nobody can say how long it is kept.
+        :raises RunwayUnknown: nobody knows how long a partition is kept.
         """
-        newest = control.newest_epoch()
-        if newest is not None and newest.number > self.epoch:
-            return Watched(WatchState.OVER, f"the job runs again: epoch {newest.number}")
+        record = control.record()
+        recorded = None if record is None else record.recorded
+        if recorded is not None and recorded.epoch > self.epoch:
+            return Watched(WatchState.OVER, f"the job runs again: epoch {recorded.epoch}")
         settings = kafka.settings(self.topics)
         live = kafka.live_topics(self.topics, read_committed=self.read_committed)
         runway = measure_runway(kafka, self.start, live, settings, at_ms=at_ms)

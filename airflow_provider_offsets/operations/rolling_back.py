@@ -1,13 +1,13 @@
-"""Undo an operation: the version of before, from the position of before.
+"""Undo an operation: the previous version, from the previous position.
 
 A rollback is an operation of its own, ``<operation>#rollback``, made of the same acts as any other: stop, plan, apply,
-submit. So each is recorded, safe to repeat, and refused where it would lose a record; and what is read again is
-announced to the audit. What the bad version wrote is not undone: its ranges are named.
+submit. So each is recorded, safe to repeat, and refused where it would lose a record; and what is replayed is announced
+to the audit. What the bad version wrote is not undone: its ranges are named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,19 +16,17 @@ from airflow_provider_offsets.core.epoch import Epoch, Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
-from airflow_provider_offsets.core.snapshot import AT_REST, Observation
+from airflow_provider_offsets.core.recovery import ROLLBACK
+from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Observation
 from airflow_provider_offsets.errors import Fenced, RollbackRefused, WorldChanged
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
+from airflow_provider_offsets.operations.judging import in_hands_of
 from airflow_provider_offsets.operations.keeping import restored_job
 from airflow_provider_offsets.operations.planning import PLAN, known_leader_epochs, recorded_plan
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
-from airflow_provider_offsets.operations.submitting import BuildCommand, Started, submit_job
+from airflow_provider_offsets.operations.submitting import Launcher, Started, submit_job
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.runtime.settings import Secrets
 from airflow_provider_offsets.stores.control import Control
-
-ROLLBACK = "#rollback"
-"""What the id of an operation's rollback has after that of the operation."""
 
 OUTPUT = "output"
 ROLLED_BACK = "rolled back"
@@ -37,27 +35,19 @@ STOPPED = "The job is stopped."
 
 
 @dataclass(frozen=True)
-class Launcher:
-    """How the job of a pipeline is launched: two of ``submit_job``'s arguments."""
-
-    build_command: BuildCommand
-    resource_manager: str = ""
-
-
-@dataclass(frozen=True)
 class Target:
     """What a rollback goes back to."""
 
     epoch: int
-    """Whose version it is: the last one before the operation."""
+    """Whose version it is: the newest good one before the operation, or the last one if none was found good."""
     version: str
     position: Position
-    """Where the pipeline stood before the operation started anything."""
-    undone: tuple[Epoch, ...] = ()
+    """The pipeline's position before the operation started anything."""
+    undone: tuple[int, ...] = ()
     """The epochs that the operation started; none if no driver came as far as its claim."""
 
     def choose(self, seen: Observation) -> Position:
-        """Give the position of before in the world as ``seen``; a partition that was made since begins at 0."""
+        """Return the previous position, given what is seen now; a partition that was made since begins at 0."""
         topics = self.position.topics
         new = {each: 0 for each in seen.live.partitions if each.topic in topics and each not in self.position}
         return self.position.updated(new)
@@ -91,22 +81,24 @@ class Rollback:
 def roll_back(
     world: World,
     launcher_of: Callable[[StreamingPipeline], Launcher],
-    secrets: Secrets,
     *,
     reason: str,
     say: Callable[[str], None] = lambda line: None,
 ) -> Rollback:
-    """Undo the operation of ``world``, and give what runs then.
+    """Undo the operation of ``world``, and return what runs then.
 
     Safe to repeat, and to kill anywhere: what is done is recorded under the rollback's own operation. Whether it can be
     done is found out before anything is stopped.
 
-    :param launcher_of: gives how a pipeline's job is launched, or refuses it.
-    :raises RollbackRefused: the version or the position of before cannot be brought back, or the operation started
-        nothing that could be undone. The message says whether the job is stopped.
-    :raises Fenced: another operation has the word.
+    :param launcher_of: returns how a pipeline's job is launched, or refuses it.
+    :param reason: why, for the records.
+    :param say: called with the progress.
+    :raises RollbackRefused: the previous version or position cannot be brought back, or the operation started nothing
+        that could be undone. The message tells whether the job is stopped.
+    :raises Fenced: another operation has started or stopped the job since, or is at work on it.
+    :raises TakenOver: another operation took the pipeline over meanwhile.
     :raises StopTimedOut: the bad version did not stop in time; the request stands.
-    :raises DriverFailed: the version of before does not start either.
+    :raises DriverFailed: the previous version does not start either.
     """
     back = replace(world, operation=rollback_id(world.control, world.operation))
     back.control.open_operation(Operation(back.operation, "rollback", reason))
@@ -120,69 +112,72 @@ def roll_back(
         plan = None if is_last_try else _begun_plan(old)
         try:
             plan = plan or _stop_and_plan(old, target, reason, say)
-            applied = apply_plan(old, plan)
-            started = submit_job(
-                old, applied, launcher.build_command, secrets, resource_manager=launcher.resource_manager, say=say
-            )
+            started = submit_job(old, apply_plan(old, plan), launcher, say=say)
             return _record(old, target, plan, started)
-        except (Fenced, WorldChanged) as changed:
-            # A driver that the operation had launched may come to its claim late: then it is that one's turn to stop.
+        except WorldChanged as changed:
             if is_last_try:
                 raise
-            say(f"looking again, because the world has changed: {changed.seen}")
+            say(f"planning again, because the state has changed: {changed.seen}")
     raise AssertionError("the last try returns or raises")
 
 
 def rollback_id(control: Control, operation: str) -> str:
-    """Give the id of the rollback of an operation: of the next one, if it was rolled back and then run once more."""
+    """Return the id of the rollback of an operation: of the next one, if it was rolled back and then run once more."""
     number, name = 1, f"{operation}{ROLLBACK}"
-    while (done := control.step(name, ROLLED_BACK, Rollback)) is not None:
-        asked = control.stop_request(done.epoch)
-        if asked is None or asked.operation != operation:
-            break
+    launched = [epoch.number for epoch in control.epochs() if epoch.claim.operation == operation]
+    while (done := control.step(name, ROLLED_BACK, Rollback)) is not None and max(launched, default=0) > done.epoch:
         number += 1
         name = f"{operation}{ROLLBACK}-{number}"
     return name
 
 
 def find_target(world: World, rollback: str) -> Target:
-    """Give what the rollback ``rollback`` of this world's operation goes back to.
+    """Return what the rollback ``rollback`` of this session's operation goes back to.
 
     :raises RollbackRefused: the operation has started nothing, or there is nothing to go back to.
-    :raises Fenced: somebody else has started or stopped the job since.
+    :raises Fenced: another operation has started or stopped the job since, or is at work on it.
     """
     applied = recorded_application(world)
     if applied is None:
         raise _refused(world, "it has applied no plan, so there is nothing of it to undo", UNTOUCHED)
-    epochs = list(world.control.epochs())
+    if by := in_hands_of(world):
+        raise Fenced(
+            seen=f"the job of operation {world.operation!r} is in the hands of {by!r}",
+            expected="nobody else to have started or stopped it since",
+            do="No action needed: the other operation carries on.",
+        )
+    epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
     while epochs and epochs[-1].claim.operation == rollback:
         epochs.pop()
     undone: list[Epoch] = []
     while epochs and epochs[-1].claim.operation == world.operation:
         undone.insert(0, epochs.pop())
-    before = epochs[-1] if epochs else None
+    before = _previous(world, epochs)
     if before is None:
-        raise _refused(world, "it is the first start of the pipeline: there is no version of before", UNTOUCHED)
-    if not undone and before.number != applied.plan.seen.epoch:
-        raise _fenced(world, f"epoch {before.number} was claimed by {before.claim.operation!r}")
-    asked = world.control.stop_request(undone[-1].number) if undone else None
-    if asked is not None and asked.operation != rollback:
-        raise _fenced(world, f"its epoch {undone[-1].number} was stopped by {asked.operation!r}")
+        raise _refused(world, "it is the first start of the pipeline: there is no previous version", UNTOUCHED)
     stood = undone[0].claim.stood if undone else applied.plan.seen.stored
     if not before.claim.version or stood is None:
         raise _refused(world, f"epoch {before.number} was started by an earlier release, which kept no copy", UNTOUCHED)
-    return Target(before.number, before.claim.version, stood, tuple(undone))
+    return Target(before.number, before.claim.version, stood, tuple(epoch.number for epoch in undone))
+
+
+def _previous(world: World, epochs: Sequence[Epoch]) -> Epoch | None:
+    """The epoch whose version is the previous one: the newest that a watch found good, else the newest."""
+    record = world.control.record()
+    good = 0 if record is None else record.good
+    return next((epoch for epoch in epochs if epoch.number == good), epochs[-1] if epochs else None)
 
 
 def why_no_way_back(world: World) -> str:
-    """Say why the version that runs before this operation could not be brought back; empty if it could."""
-    epochs = [epoch for epoch in world.control.epochs() if epoch.claim.operation != world.operation]
-    if not epochs:
-        return "there is no version of before"
-    if not epochs[-1].claim.version:
-        return f"epoch {epochs[-1].number} was started by an earlier release, which kept no copy"
+    """Return why the version that runs before this operation could not be brought back; empty if it could."""
+    claimed = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
+    before = _previous(world, [epoch for epoch in claimed if epoch.claim.operation != world.operation])
+    if before is None:
+        return "there is no previous version"
+    if not before.claim.version:
+        return f"epoch {before.number} was started by an earlier release, which kept no copy"
     try:
-        restored_job(world.pipeline.job, epochs[-1].claim.version)
+        restored_job(world.pipeline.job, before.claim.version)
     except RollbackRefused as refused:
         return refused.seen
     return ""
@@ -195,15 +190,15 @@ def _with_version(back: World, target: Target) -> World:
 
 def _begun_plan(back: World) -> RestartPlan | None:
     """The plan of a try that was killed: a restart that was begun is finished, and not planned anew in its middle."""
-    newest, plan = back.control.newest_epoch(), recorded_plan(back)
-    if newest is None or plan is None or plan.problems:
+    record, plan = back.cell.read(), recorded_plan(back)
+    if record is None or plan is None or plan.problems:
         return None
-    return plan if newest.claim.operation == back.operation or newest.number == plan.seen.epoch else None
+    return plan if back.has_launched() or record.generation == plan.seen.generation else None
 
 
 def _stop_and_plan(back: World, target: Target, reason: str, say: Callable[[str], None]) -> RestartPlan:
     _require_possible(back, target, UNTOUCHED)
-    asked = ask_to_stop(back, reason=reason, at_ms=clock.now_ms())
+    asked = ask_to_stop(back, reason=reason)
     if not isinstance(asked, StopResult):
         say(f"asked epoch {asked.number} to stop")
         asked = await_stop(back, asked, back.pipeline.stop, say=say)
@@ -222,7 +217,7 @@ def _record(back: World, target: Target, plan: RestartPlan, started: Started) ->
         epoch=started.epoch,
         target=target.epoch,
         version=target.version,
-        undone=tuple(epoch.number for epoch in target.undone),
+        undone=target.undone,
         start=started.start,
         replay=plan.replay,
         output=back.control.step(back.operation, OUTPUT, Output) or Output(),
@@ -233,14 +228,14 @@ def _record(back: World, target: Target, plan: RestartPlan, started: Started) ->
 
 
 def _require_possible(back: World, target: Target, state: str) -> None:
-    """Refuse a position of before that cannot be read any more."""
+    """Refuse a previous position that cannot be read any more."""
     plan = _draft(back, target, _policy(back, target))
     if plan.problems:
         raise _refused(back, "; ".join(map(str, plan.problems)), state)
 
 
 def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
-    """The plan of the way back in the world as it is now; nothing is recorded."""
+    """The plan of the way back, by what is seen now; nothing is recorded."""
     seen = back.observe()
     return plan_restart(
         target.choose(seen),
@@ -253,7 +248,7 @@ def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
 
 def _policy(back: World, target: Target) -> RestartPolicy:
     """What the pipeline accepts, and what looks like skipping and is none: where the operation had rewound the job, the
-    version of before has read what lies up to its own position."""
+    previous version has read what lies up to its own position."""
     policy = back.pipeline.policy
     rows = _draft(back, target, policy).rows
     read = {topic: sum(row.skipped for row in rows if row.topic == topic) for topic in {row.topic for row in rows}}
@@ -261,27 +256,31 @@ def _policy(back: World, target: Target) -> RestartPolicy:
 
 
 def _output(back: World, target: Target) -> Output:
+    """What the undone epochs have read, once they are stopped and accounted for."""
     seen = back.observe()
-    if not target.undone or seen.stored is None:
+    undone = [epoch for epoch in back.control.epochs() if epoch.number in target.undone]
+    if not undone or seen.stored is None:
         return Output()
-    start = target.undone[0].claim.start
+    start = undone[0].claim.start
     ends = {each: max(offset, start.get(each, 0)) for each, offset in seen.stored.items()}
     finished = tuple(each for each in ranges_between(start, Position(ends)) if each.count)
-    has_begun = not seen.is_tracked or any(back.control.begun(epoch.number) for epoch in target.undone)
-    return Output(finished, seen.in_flight if has_begun else ())
+    return Output(finished, _cut_off(undone) if seen.is_tracked else seen.in_flight)
+
+
+def _cut_off(epochs: Sequence[Epoch]) -> tuple[OffsetRange, ...]:
+    """The ranges of the batches that began and were not recorded in the end."""
+    return tuple(
+        each
+        for epoch in epochs
+        for cut in epoch.cuts
+        if cut.batch_id > (UNSTARTED if epoch.last_batch_id is None else epoch.last_batch_id)
+        for each in cut.ranges
+    )
 
 
 def _refused(world: World, seen: str, state: str) -> RollbackRefused:
     return RollbackRefused(
         seen=f"operation {world.operation!r} cannot be rolled back: {seen}. {state}",
-        expected="a version and a position of before",
+        expected="a previous version and position",
         do="mend the job, and run a maintenance with the start that you need",
-    )
-
-
-def _fenced(world: World, seen: str) -> Fenced:
-    return Fenced(
-        seen=f"operation {world.operation!r} does not have the word any more: {seen}",
-        expected="its own epoch to be the newest one, and nobody else to have stopped it",
-        do="nothing: the job is in the hands of that operation",
     )

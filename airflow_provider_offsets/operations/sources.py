@@ -9,14 +9,14 @@ from pathlib import Path
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import Epoch, is_zombie
+from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.selector import PastPosition
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import NoHistory, SelectorError
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.history import position_in
+from airflow_provider_offsets.stores.history import position_in, row_time_of
 from airflow_provider_offsets.stores.protocols import HistoryStore
 
 ASKED_AT = "asked_at_ms"
@@ -74,7 +74,8 @@ class WorldSources:
         """By the history of a tracked job; of an untouched one by the first of its stores that keeps a history, or else
         by its snapshots."""
         if self.world.pipeline.tracked:
-            return _by_rows(self.world.store, self.world.pipeline.stream, time_ms, tuple(self.world.control.epochs()))
+            claimed = tuple(epoch for epoch in self.world.control.epochs() if epoch.holder is not None)
+            return _by_rows(self.world.store, self.world.pipeline.stream, time_ms, claimed)
         for name in self.world.pipeline.offsets_in:
             store = self.world.kept_in.get(name)
             if isinstance(store, HistoryStore):
@@ -85,11 +86,14 @@ class WorldSources:
 def _by_rows(
     history: HistoryStore, stream: Stream, time_ms: int, epochs: Sequence[Epoch], where: str = ""
 ) -> PastPosition | None:
-    """By the newest row at or before a time, or the newest of each topic where rows are written topic by topic."""
+    """By the newest row at or before a time, or the newest of each topic where rows are written topic by topic.
+
+    :param epochs: those that a driver claimed, the oldest first; none for a job that keeps its history elsewhere.
+    """
 
     def newest(of: Stream) -> Batch | None:
         rows = history.newest_first(of, until_ms=time_ms)
-        return next((row for row in rows if not _is_of_a_zombie(row, epochs)), None)
+        return next((row for row in rows if _is_official(row, epochs)), None)
 
     last, position = newest(stream), position_in(stream, newest)
     if last is None or position is None:
@@ -100,9 +104,10 @@ def _by_rows(
     return PastPosition(position, " ".join(filter(None, (f"after {name}{when}", where))), identity)
 
 
-def _is_of_a_zombie(row: Batch, epochs: Sequence[Epoch]) -> bool:
-    """Say whether a row was recorded after another epoch than its own had been claimed."""
-    return any(is_zombie(row, epoch) for epoch in epochs if epoch.number > (row.epoch or 0))
+def _is_official(row: Batch, epochs: Sequence[Epoch]) -> bool:
+    """Return whether the pipeline had the position of a row. Rows of epochs are official; of the others, those that
+    were written before the first epoch."""
+    return row.epoch is not None or not epochs or row_time_of(row) < epochs[0].claimed_at_ms
 
 
 def _by_snapshots(world: World, time_ms: int) -> PastPosition | None:

@@ -1,19 +1,24 @@
-"""Bring a position into a store: read, and write what was planned, or nothing."""
+"""Bring a position into a store: read it, and write what was planned, or nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.record import Phase, PipelineRecord
 from airflow_provider_offsets.core.transfer import Transfer
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StoreInUse
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.operations.lease import keep_lease, release_lease, take_lease
+from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 
 
 def read_position(source: PositionStore, stream: Stream) -> Position:
-    """Give what a store says.
+    """Return the position that a store has.
 
-    :raises InputRefused: it says nothing, which is not offset 0: there is nothing to bring anywhere.
+    :raises InputRefused: it has none, which is not offset 0: there is nothing to bring anywhere.
     """
     position = source.position(stream)
     if not position:
@@ -28,9 +33,9 @@ def read_position(source: PositionStore, stream: Stream) -> Position:
 def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None:
     """Write what was planned. Where it is there already nothing is done, so it may be repeated.
 
-    :raises PlanRefused: something speaks against it.
+    :raises PlanRefused: the transfer has problems.
     :raises ModeUnsupported: the store can only be read.
-    :raises WorldChanged: the target does not say any more what it said when that was planned.
+    :raises WorldChanged: the target has another position than when the transfer was planned.
     :raises StoreInUse: a running job holds it.
     """
     if transfer.problems:
@@ -41,7 +46,7 @@ def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None
 
 
 def writable(target: PositionStore) -> WritablePositionStore:
-    """Give the store as one that can be written.
+    """Return the store as one that can be written.
 
     :raises ModeUnsupported: it cannot.
     """
@@ -54,17 +59,39 @@ def writable(target: PositionStore) -> WritablePositionStore:
     return target
 
 
-def require_rest(control: Control) -> None:
-    """Say nothing if the newest epoch of the pipeline has ended, or there is none.
+@contextmanager
+def stopped(world: World, *, take_over: bool = False) -> Iterator[Callable[[], None]]:
+    """Hold the lease of a pipeline whose job is stopped, so that nobody starts it while its stores are written.
 
     A store that its job writes with every batch would be set back by it at once, and nobody would see it.
 
-    :raises StoreInUse: the job runs, as far as anybody knows.
+    :param world: the session of the operation that writes.
+    :param take_over: take the pipeline over from an operation that acted lately.
+    :returns: a function that is called before each write; it raises TakenOver once another operation has the pipeline.
+    :raises StoreInUse: the job runs, or may run.
+    :raises LeaseHeld: another operation acted lately, and ``take_over`` is False.
     """
-    epoch = control.newest_epoch()
-    if epoch is not None and control.ended(epoch.number) is None:
+    before = world.cell.read()
+    if before is not None:
+        _require_stopped(world, before)
+    record = take_lease(world, take_over=take_over)
+    try:
+        _require_stopped(world, record)
+        yield lambda: _require_mine(world)
+    finally:
+        release_lease(world)
+
+
+def _require_mine(world: World) -> None:
+    record = world.cell.read()
+    assert record is not None, "whoever holds a lease has created the record"
+    keep_lease(world, record)
+
+
+def _require_stopped(world: World, record: PipelineRecord) -> None:
+    if record.phase is not Phase.STOPPED:
         raise StoreInUse(
-            seen=f"epoch {epoch.number} of pipeline {control.pipeline!r} has not ended, so its job may run",
-            expected="a job at rest",
-            do=f"stop it first, by the task 'stop' of maintenance__{control.pipeline}",
+            seen=f"epoch {record.epoch} of pipeline {world.pipeline.name!r} is {record.phase.value}: its job may run",
+            expected="a stopped job",
+            do=f"stop it first, by the task 'stop' of maintenance__{world.pipeline.name}",
         )

@@ -1,4 +1,7 @@
-"""Tell whether a job runs. Unknown is not dead."""
+"""Observe a job by its pipeline's record. Nothing is changed here: only the lease holder closes an epoch.
+
+Unknown is not dead.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,29 @@ import enum
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.epoch import Ended
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.operations.stopping import is_running
-from airflow_provider_offsets.operations.world import newest_batch
+from airflow_provider_offsets.core.record import Phase, PipelineRecord
+from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.operations.lease import is_running, seen_end
 from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.protocols import HistoryStore
+from airflow_provider_offsets.stores.protocols import OffsetStore
 
 
 class JobState(enum.Enum):
     """What can be said of a job."""
 
     NEVER_STARTED = "never started"
+    LAUNCHING = "launching"
+    """It was launched, and no driver has claimed the launch yet."""
     RUNNING = "running"
     """Its process was seen, or its heartbeat grew between two looks."""
     ENDED = "ended"
-    """Its epoch was closed."""
+    """Its driver is over, and its last batch is not accounted for yet."""
+    STOPPED = "stopped"
+    """It does not run, and its last batch is accounted for."""
     DEAD = "dead"
-    """Its process was seen to be gone, and its epoch is not closed."""
+    """Its process has exited, but its epoch is still open."""
     UNKNOWN = "unknown"
     """Its process cannot be seen from here, and its heartbeat did not grow since the last look, if there was one."""
 
@@ -33,44 +42,92 @@ class JobLook:
 
     state: JobState
     epoch: int
+    """Of the newest launch; 0 before the first one."""
     beat: int | None = None
     detail: str = ""
 
+    def is_in(self, state: JobState) -> bool:
+        """Return whether the job is in a state. One that is stopped has ended, too."""
+        return self.state is state or (state is JobState.ENDED and self.state is JobState.STOPPED)
+
 
 def look(control: Control, before: JobLook | None = None) -> JobLook:
-    """Give the state of the newest epoch's job.
+    """Return the state of a pipeline's job. It costs one get, unless its process is gone or elsewhere.
 
     :param before: the look before; a heartbeat that grew since then is life, wherever the driver is. Clocks of two
         hosts are never compared.
     """
-    epoch = control.newest_epoch()
-    if epoch is None:
+    record = control.record()
+    if record is None or record.launch is None:
         return JobLook(JobState.NEVER_STARTED, 0)
-    alive = is_running(epoch)
-    ended = control.ended(epoch.number)
-    if ended is not None:
-        return JobLook(JobState.ENDED, epoch.number, detail=f"{ended.how.value} {ended.message}".strip())
-    heartbeat = control.heartbeat(epoch.number)
+    if record.phase is Phase.LAUNCHING:
+        return JobLook(JobState.LAUNCHING, record.epoch, detail=f"launched by {record.launch.operation!r}")
+    if record.phase is not Phase.RUNNING:
+        state = JobState.ENDED if record.phase is Phase.ENDED else JobState.STOPPED
+        return JobLook(state, record.epoch, detail="" if record.ended is None else _words(record.ended))
+    assert record.holder is not None
+    detail = f"pid {record.holder.pid} on {record.holder.host}"
+    alive = has_job(control, record)
+    if alive is not None:
+        return JobLook(JobState.RUNNING if alive else JobState.DEAD, record.epoch, detail=detail)
+    heartbeat = control.heartbeat(record.epoch)
     beat = None if heartbeat is None else heartbeat.beat
-    grew = before is not None and before.epoch == epoch.number and beat is not None and beat > (before.beat or 0)
-    if alive is None:
-        state = JobState.RUNNING if grew else JobState.UNKNOWN
-    else:
-        state = JobState.RUNNING if alive else JobState.DEAD
-    return JobLook(state, epoch.number, beat, f"pid {epoch.holder.pid} on {epoch.holder.host}")
+    grew = before is not None and before.epoch == record.epoch and beat is not None and beat > (before.beat or 0)
+    return JobLook(JobState.RUNNING if grew else JobState.UNKNOWN, record.epoch, beat, detail)
 
 
-def behind(control: Control, history: HistoryStore, stream: Stream, target: Position) -> dict[TopicPartition, int]:
-    """Give, for each partition that has not reached ``target``, the offsets that are still to be processed."""
-    epoch = control.newest_epoch()
-    newest = newest_batch(history, stream, epoch)
-    reached = Position() if epoch is None else epoch.claim.start
-    if newest is not None and (epoch is None or newest.epoch == epoch.number):
-        reached = reached.updated(newest.end)
-    return short_of(reached, target)
+def has_job(control: Control, record: PipelineRecord) -> bool | None:
+    """Return whether the job of a running epoch lives; None if nobody can tell from here.
+
+    :param record: in phase RUNNING.
+    """
+    assert record.holder is not None
+    assert record.launch is not None
+    sees = machine().is_alive if record.launch.tracked else machine().is_session_alive
+    has_process = sees(record.holder)
+    # The claim says whether it may go on elsewhere, on YARN. It is asked for only if the process is gone.
+    return is_running(control.newest_launch(record)) if has_process is False else has_process
+
+
+def end_of(control: Control, number: int) -> Ended | None:
+    """Return how an epoch ended, by the record, or as far as its process can be seen from here; else None."""
+    record = control.record()
+    if record is None or record.epoch < number:
+        return None
+    if record.epoch > number:
+        kept = control.kept_epoch(number)
+        return None if kept is None else kept.ended
+    if record.phase is Phase.RUNNING and has_job(control, record) is False:
+        return seen_end(record, control.newest_launch(record))
+    return record.ended
+
+
+def _words(ended: Ended) -> str:
+    return f"{ended.how.value} {ended.message}".strip()
+
+
+def behind(control: Control, store: OffsetStore, stream: Stream, target: Position) -> dict[TopicPartition, int]:
+    """Return the offsets that are still to be processed, for each partition that has not reached ``target``.
+
+    :param control: of a tracked pipeline.
+    :param store: the one that its control is in.
+    :param stream: the pipeline's.
+    """
+    return short_of(_position(control, store, stream), target)
+
+
+def _position(control: Control, store: OffsetStore, stream: Stream) -> Position:
+    """Return a tracked pipeline's position: by its record, or by the rows of jobs before its first claim."""
+    record = control.record()
+    recorded = None if record is None else record.recorded
+    if recorded is None:
+        return store.position(stream) or Position()
+    claim = control.claim(recorded.epoch, recorded.tag)
+    batch = None if recorded.row_time_ms is None else store.prepared(claim.stream, recorded.row_time_ms)
+    return claim.start if batch is None else claim.start.updated(batch.end)
 
 
 def short_of(reached: Position, target: Position) -> dict[TopicPartition, int]:
-    """Give, for each partition of ``target`` that ``reached`` has not come to, the offsets in between."""
+    """Return the offsets between ``reached`` and ``target``, for each partition that has not reached it."""
     missing = {partition: offset - reached.get(partition, 0) for partition, offset in target.items()}
     return {partition: count for partition, count in missing.items() if count > 0}
