@@ -1,0 +1,376 @@
+"""The pipeline's record: which event is possible in which state, and what no sequence of events can do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.epoch import CutOff, Ended, EndedHow, ProcessIdentity, Recorded, StopStage
+from airflow_provider_offsets.core.record import (
+    Already,
+    AskToStop,
+    BeginBatch,
+    Begun,
+    Cancel,
+    ClaimLaunch,
+    CloseDead,
+    EndEpoch,
+    EpochLaunch,
+    Event,
+    GoIdle,
+    Intend,
+    LaunchEpoch,
+    Lease,
+    MarkGood,
+    Next,
+    NoteStopStage,
+    Outcome,
+    Phase,
+    PipelineRecord,
+    Reconcile,
+    RecordBatch,
+    Refusal,
+    Refused,
+    Release,
+    Take,
+    TakeToRecover,
+    transition,
+)
+
+HOUR_MS = 3_600_000
+NEW = PipelineRecord("incarnation-1")
+ONE, OTHER = ProcessIdentity("host-1", "boot", 1, 7), ProcessIdentity("host-2", "boot", 2, 7)
+BATCH = Begun(0, "query", 1_000, "run-1", 1_000, "digest-0")
+RECORDED = Recorded(1, "tag-1", 0, "query", 1_000, "digest-0")
+STOPPED, DIED = Ended(EndedHow.STOPPED, 9), Ended(EndedHow.DIED, 9)
+
+
+def launch(epoch: int, operation: str = "a") -> EpochLaunch:
+    return EpochLaunch(epoch, f"tag-{epoch}", operation, "plan", "/checkpoint")
+
+
+def after(record: PipelineRecord, *events: Event) -> PipelineRecord:
+    """The record after events that are all possible."""
+    for event in events:
+        outcome = transition(record, event)
+        assert isinstance(outcome, Next), f"{event} gave {outcome}"
+        record = outcome.record
+    return record
+
+
+def launching(record: PipelineRecord = NEW, operation: str = "a") -> PipelineRecord:
+    taken = after(record, Take(operation, 1, HOUR_MS, take_over=True))
+    return after(taken, LaunchEpoch(operation, taken.generation, launch(taken.epoch + 1, operation), 2))
+
+
+LAUNCHING = launching()
+RUNNING = after(LAUNCHING, ClaimLaunch("tag-1", ONE, 3))
+BEGUN = after(RUNNING, BeginBatch("tag-1", ONE, BATCH))
+RAN = after(BEGUN, RecordBatch("tag-1", ONE, "run-1", RECORDED))
+ASKED = after(RAN, Take("b", 4, HOUR_MS), AskToStop("b", "upgrade", 5))
+ENDED = after(ASKED, EndEpoch("tag-1", ONE, STOPPED))
+CUT = after(
+    BEGUN, Take("b", 4, HOUR_MS, take_over=True), CloseDead("b", ONE, DIED)
+)  # the driver died in the middle of its first batch
+
+
+@pytest.mark.parametrize(
+    ("record", "event", "why"),
+    [
+        pytest.param(LAUNCHING, Take("b", 2, HOUR_MS), Refusal.LEASE_HELD, id="politeness: a acted a moment ago"),
+        pytest.param(NEW, AskToStop("b", "", 1), Refusal.LEASE_LOST, id="only the lease holder asks to stop"),
+        pytest.param(LAUNCHING, Cancel("b", 1), Refusal.LEASE_LOST, id="only the lease holder cancels"),
+        pytest.param(RAN, CloseDead("b", ONE, DIED), Refusal.LEASE_LOST, id="only the lease holder closes the dead"),
+        pytest.param(
+            LAUNCHING, AskToStop("a", "", 1), Refusal.STATE_CHANGED, id="a launch is cancelled, not asked to stop"
+        ),
+        pytest.param(
+            after(LAUNCHING, Cancel("a", 3)),
+            ClaimLaunch("tag-1", ONE, 4),
+            Refusal.CANCELLED,
+            id="a cancelled launch can never be claimed (A17)",
+        ),
+        pytest.param(
+            launching(after(LAUNCHING, Cancel("a", 3))),
+            ClaimLaunch("tag-1", ONE, 4),
+            Refusal.FENCED,
+            id="nor after the next launch",
+        ),
+        pytest.param(RUNNING, ClaimLaunch("tag-1", OTHER, 4), Refusal.FENCED, id="of two processes one claims"),
+        pytest.param(RUNNING, ClaimLaunch("tag-2", ONE, 4), Refusal.FENCED, id="the tag is compared, not the number"),
+        pytest.param(
+            ASKED,
+            BeginBatch("tag-1", ONE, replace(BATCH, batch_id=1)),
+            Refusal.STOP_REQUESTED,
+            id="a stop comes before the next batch",
+        ),
+        pytest.param(
+            CUT,
+            RecordBatch("tag-1", ONE, "run-1", RECORDED),
+            Refusal.FENCED,
+            id="a driver taken for dead records nothing",
+        ),
+        pytest.param(
+            ENDED,
+            BeginBatch("tag-1", ONE, replace(BATCH, batch_id=1)),
+            Refusal.FENCED,
+            id="nothing begins after the end",
+        ),
+        pytest.param(
+            RUNNING,
+            RecordBatch("tag-1", ONE, "run-1", RECORDED),
+            Refusal.STATE_CHANGED,
+            id="what did not begin is not recorded",
+        ),
+        pytest.param(
+            BEGUN,
+            RecordBatch("tag-1", ONE, "run-2", RECORDED),
+            Refusal.STATE_CHANGED,
+            id="what another run began is not this run's to record (A10)",
+        ),
+        pytest.param(
+            RAN, Reconcile("a", RAN.generation, 1), Refusal.LEASE_LOST, id="the first batch has ended a's lease"
+        ),
+        pytest.param(
+            ASKED, Reconcile("b", ASKED.generation, 1), Refusal.STATE_CHANGED, id="a running epoch is not reconciled"
+        ),
+        pytest.param(
+            ENDED,
+            Reconcile("b", ENDED.generation - 1, 1),
+            Refusal.STATE_CHANGED,
+            id="the checkpoint was read before the epoch ended",
+        ),
+        pytest.param(
+            ENDED,
+            LaunchEpoch("b", ENDED.generation, launch(2, "b"), 1),
+            Refusal.STATE_CHANGED,
+            id="nothing is launched before the epoch is reconciled",
+        ),
+        pytest.param(
+            after(NEW, Take("a", 1, HOUR_MS)),
+            LaunchEpoch("a", 0, launch(1), 1),
+            Refusal.STATE_CHANGED,
+            id="a plan of another generation is stale",
+        ),
+        pytest.param(
+            ASKED,
+            TakeToRecover("recovery/1", 1, 9, HOUR_MS),
+            Refusal.NOT_TO_RECOVER,
+            id="an answered stop stays a stop",
+        ),
+        pytest.param(
+            BEGUN,
+            TakeToRecover("recovery/1", 1, 9, HOUR_MS),
+            Refusal.NOT_TO_RECOVER,
+            id="the submit that launched it acted a moment ago",
+        ),
+        pytest.param(
+            LAUNCHING, TakeToRecover("recovery/1", 1, 9 * HOUR_MS, 1), Refusal.NOT_TO_RECOVER, id="nobody has run yet"
+        ),
+        pytest.param(
+            RUNNING, Intend("a", "plan", 1), Refusal.STATE_CHANGED, id="no store is moved while its job may run"
+        ),
+    ],
+)
+def test_refused(record: PipelineRecord, event: Event, why: Refusal) -> None:
+    outcome = transition(record, event)
+
+    assert isinstance(outcome, Refused)
+    assert outcome.why is why
+    assert outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("record", "event"),
+    [
+        pytest.param(RUNNING, ClaimLaunch("tag-1", ONE, 4), id="claim"),
+        pytest.param(BEGUN, BeginBatch("tag-1", ONE, BATCH), id="begin, by the same run"),
+        pytest.param(RAN, RecordBatch("tag-1", ONE, "run-1", RECORDED), id="record"),
+        pytest.param(after(RUNNING, GoIdle("tag-1", ONE)), GoIdle("tag-1", ONE), id="idle"),
+        pytest.param(ENDED, EndEpoch("tag-1", ONE, STOPPED), id="end"),
+        pytest.param(CUT, EndEpoch("tag-1", ONE, STOPPED), id="end, after somebody else closed the epoch"),
+        pytest.param(ASKED, AskToStop("b", "upgrade", 5), id="ask to stop"),
+        pytest.param(CUT, CloseDead("b", ONE, DIED), id="close"),
+        pytest.param(after(LAUNCHING, Cancel("a", 3)), Cancel("a", 4), id="cancel"),
+        pytest.param(LAUNCHING, LaunchEpoch("a", 0, launch(1), 2), id="launch, by its tag"),
+        pytest.param(after(NEW, Take("a", 1, 1), Intend("a", "p", 1)), Intend("a", "p", 1), id="intend"),
+        pytest.param(ENDED, NoteStopStage("b", StopStage("SIGTERM", False, 1)), id="a stage of what has ended"),
+        pytest.param(after(RAN, MarkGood(1)), MarkGood(1), id="mark good"),
+    ],
+)
+def test_what_has_happened_is_said_so_and_not_refused(record: PipelineRecord, event: Event) -> None:
+    """An answer that was lost on the way does not fail a healthy driver."""
+    assert transition(record, event) == Already()
+
+
+class TestPosition:
+    def test_a_claim_moves_the_position_and_a_cancelled_launch_does_not(self) -> None:
+        stopped = after(ENDED, Reconcile("b", ENDED.generation, 6))
+        second = after(stopped, LaunchEpoch("b", stopped.generation, launch(2, "b"), 7))
+
+        assert second.recorded == RECORDED
+        assert after(second, Cancel("b", 8)).recorded == RECORDED
+        assert after(second, ClaimLaunch("tag-2", OTHER, 8)).recorded == Recorded(2, "tag-2")
+
+    def test_a_batch_that_spark_committed_is_recorded_by_whoever_reconciles(self) -> None:
+        found = after(CUT, Reconcile("b", CUT.generation, 6, recorded=RECORDED))
+
+        assert (found.recorded, found.begun, found.cuts) == (RECORDED, None, ())
+
+    def test_a_batch_that_was_cut_off_is_named(self) -> None:
+        cut = CutOff(0, "query", 1_000)
+        found = after(CUT, Reconcile("b", CUT.generation, 6, cut=cut))
+
+        assert (found.begun, found.cuts, found.recorded) == (None, (cut,), Recorded(1, "tag-1"))
+
+    def test_a_row_is_never_placed_before_one_that_is_in_use(self) -> None:
+        stopped = after(ENDED, Reconcile("b", ENDED.generation, 6))
+        found = after(stopped, LaunchEpoch("b", stopped.generation, launch(2, "b"), 7, newest_row_time_ms=5_000))
+
+        assert found.last_row_time_ms == 5_000
+        assert stopped.last_row_time_ms == 1_000
+
+    def test_an_intent_outlives_a_cancelled_launch_and_ends_with_the_claim(self) -> None:
+        moved = after(NEW, Take("a", 1, 1), Intend("a", "plan", 1))
+        going = after(moved, LaunchEpoch("a", moved.generation, launch(1), 2))
+
+        assert after(going, Cancel("a", 3)).intent == moved.intent
+        assert after(going, ClaimLaunch("tag-1", ONE, 3)).intent is None
+
+
+class TestRuns:
+    """A program that calls ``run`` again in one epoch: what the earlier run may have written counts."""
+
+    def test_the_same_batch_begun_by_two_runs_counts_twice(self) -> None:
+        again = after(BEGUN, BeginBatch("tag-1", ONE, replace(BATCH, run="run-2")))
+        done = after(again, RecordBatch("tag-1", ONE, "run-2", RECORDED))
+
+        assert again.begun is not None
+        assert again.begun.count == 2
+        assert done.cuts == (CutOff(0, "query", 1_000, 1),)
+
+    def test_a_batch_that_was_never_planned_does_not_count(self) -> None:
+        ahead = after(RUNNING, BeginBatch("tag-1", ONE, Begun(0, "query", 1_000, "run-1")))
+        again = after(ahead, BeginBatch("tag-1", ONE, replace(BATCH, run="run-2"), again=False))
+
+        assert after(again, RecordBatch("tag-1", ONE, "run-2", RECORDED)).cuts == ()
+
+    def test_a_batch_that_another_one_follows_is_cut_off(self) -> None:
+        following = replace(BATCH, batch_id=1, run="run-2", row_time_ms=1_001)
+        assert after(BEGUN, BeginBatch("tag-1", ONE, following)).cuts == (CutOff(0, "query", 1_000, 1),)
+
+    def test_runs_that_fail_for_ever_leave_one_entry(self) -> None:
+        record = BEGUN
+        for number in range(100):
+            record = after(record, BeginBatch("tag-1", ONE, replace(BATCH, run=f"again-{number}")))
+
+        assert len(codec.dumps(record)) < 2_000
+        assert record.begun is not None
+        assert record.begun.count == 101
+
+
+class TestLease:
+    def test_the_first_batch_or_idle_ends_the_launcher_s_lease(self) -> None:
+        assert BEGUN.lease == Lease("a", 2)
+        assert RAN.lease is None
+        assert after(RUNNING, GoIdle("tag-1", ONE)).lease is None
+
+    def test_a_batch_does_not_end_the_lease_of_who_stops_the_job(self) -> None:
+        asked = after(BEGUN, Take("b", 4, HOUR_MS, take_over=True), AskToStop("b", "", 4))
+        recorded = after(asked, RecordBatch("tag-1", ONE, "run-1", RECORDED))
+
+        assert recorded.lease is not None
+        assert recorded.lease.operation == "b"
+
+    def test_it_may_be_taken_without_asking_once_it_is_old(self) -> None:
+        assert after(LAUNCHING, Take("b", 2 + HOUR_MS, HOUR_MS)).lease == Lease("b", 2 + HOUR_MS)
+
+    def test_a_clock_that_is_behind_makes_no_lease_old(self) -> None:
+        assert isinstance(transition(LAUNCHING, Take("b", 2 - HOUR_MS, HOUR_MS)), Refused)
+
+    def test_a_recovery_takes_what_died_after_its_start(self) -> None:
+        found = after(RAN, TakeToRecover("recovery/1", 1, 9, HOUR_MS))
+        assert found.lease == Lease("recovery/1", 9)
+
+    def test_a_recovery_that_died_itself_is_followed_by_the_next_one(self) -> None:
+        first = after(RAN, TakeToRecover("recovery/1", 1, 9, HOUR_MS))
+        assert after(first, TakeToRecover("recovery/2", 1, 9, HOUR_MS)).lease == Lease("recovery/2", 9)
+
+    def test_release_is_only_the_holder_s(self) -> None:
+        assert after(LAUNCHING, Release("a")).lease is None
+        assert isinstance(transition(LAUNCHING, Release("b")), Refused)
+
+
+OPERATIONS, PROCESSES, TAGS = ("a", "b", "recovery/1"), (ONE, OTHER), ("tag-1", "tag-2", "tag-3")
+
+
+@st.composite
+def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
+    """Any event of any actor, with arguments that are right, stale or wrong."""
+    operation, holder, tag = (
+        draw(st.sampled_from(OPERATIONS)),
+        draw(st.sampled_from(PROCESSES)),
+        draw(st.sampled_from(TAGS)),
+    )
+    generation = record.generation - draw(st.sampled_from([0, 0, 0, 1]))
+    batch_id, run = draw(st.integers(0, 3)), draw(st.sampled_from(["run-1", "run-2"]))
+    row_time_ms = record.last_row_time_ms + 1
+    recorded = Recorded(record.epoch, tag, batch_id, "query", row_time_ms, "digest")
+    number = record.epoch + draw(st.sampled_from([1, 1, 1, 0, 2]))
+    return draw(
+        st.sampled_from(
+            [
+                Take(operation, draw(st.integers(0, 10)), 5, draw(st.booleans())),
+                TakeToRecover(operation, record.epoch, 5, 5),
+                AskToStop(operation, "", 1),
+                NoteStopStage(operation, StopStage("SIGTERM", draw(st.booleans()), 1)),
+                Cancel(operation, 1),
+                CloseDead(operation, holder, DIED),
+                Reconcile(operation, generation, 1, draw(st.sampled_from([None, recorded]))),
+                Intend(operation, "plan", 1),
+                LaunchEpoch(operation, generation, launch(number, operation), 1),
+                Release(operation),
+                MarkGood(record.epoch),
+                ClaimLaunch(tag, holder, 1),
+                BeginBatch(tag, holder, Begun(batch_id, "query", 1, run, row_time_ms, "digest")),
+                RecordBatch(tag, holder, run, replace(recorded, row_time_ms=record.last_row_time_ms)),
+                GoIdle(tag, holder),
+                EndEpoch(tag, holder, STOPPED),
+            ]
+        )
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_laws_of_every_sequence(data: st.DataObject) -> None:
+    record = NEW
+    for _ in range(data.draw(st.integers(1, 40))):
+        event = data.draw(events(record))
+        outcome: Outcome = transition(record, event)
+        if not isinstance(outcome, Next):
+            continue
+        next_ = outcome.record
+        assert next_.version == record.version + 1, "no text ever comes back"
+        assert next_.generation >= record.generation
+        if (next_.phase, next_.lease and next_.lease.operation) != (
+            record.phase,
+            record.lease and record.lease.operation,
+        ):
+            assert next_.generation > record.generation, "a plan that was made before is stale"
+        assert next_.epoch - record.epoch in (0, 1)
+        assert next_.last_row_time_ms >= record.last_row_time_ms
+        if record.stop is not None and not isinstance(event, LaunchEpoch):
+            assert next_.stop is not None, "an answered stop stays a stop until the next launch"
+            assert next_.begun == record.begun or next_.begun is None or not isinstance(event, BeginBatch)
+        if next_.begun != record.begun and next_.begun is not None:
+            assert record.phase is Phase.RUNNING, "only a running epoch begins a batch"
+        if next_.recorded != record.recorded:
+            assert isinstance(event, ClaimLaunch | RecordBatch | Reconcile)
+        assert (next_.phase is Phase.RUNNING) <= (next_.holder is not None)
+        assert codec.loads(PipelineRecord, codec.dumps(next_)) == next_
+        record = next_
