@@ -1,55 +1,136 @@
-"""``python -m tests.simulation --seeds 1000 --from 0``."""
+"""``python -m tests.simulation --seeds 1000 --from 1``: run histories; a seed is always the same history.
+
+A seed that fails is run again with fewer and fewer faults, and its shortest form is printed, effect by effect.
+``--from <seed> --seeds 1`` runs one again. The seeds of ``kept_seeds.txt`` are always run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
-from tests.simulation.history import Outcome, run_history
+from tests.simulation.history import MODES, Outcome, run_history
+from tests.simulation.shrinking import shrink
 
-MODES = ("process", "sink")
+KEPT = Path(__file__).with_name("kept_seeds.txt")
+SHOWN = 3
+"""How many failing seeds of one kind are told of."""
+EVERY_S = 10.0
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class KeptSeed:
+    """A seed that found something once."""
+
+    seed: int
+    kinds: tuple[str, ...]
+    reason: str
+
+
+def kept_seeds(file: Path = KEPT) -> list[KeptSeed]:
+    """Return the seeds that found something: a seed, its kinds, and the reason on each line."""
+    lines = [line for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    parts = [line.split(maxsplit=2) for line in lines]
+    return [KeptSeed(int(seed), tuple(kinds.split(",")), reason) for seed, kinds, reason in parts]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run histories; return 1 if one of them failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
-    parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--from", type=int, default=1, dest="first")
-    parser.add_argument("--kinds", default=",".join(MODES))
-    parser.add_argument("--keep-going", action="store_true")
-    options = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    began, steps = time.monotonic(), 0
-    faults: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    first: dict[str, list[int]] = {}
-    for seed in range(options.first, options.first + options.seeds):
-        outcome = run_history(seed, options.kinds.split(","))
-        steps += outcome.steps
-        faults.update(outcome.faults)
+    options = _options(arguments)
+    kinds = tuple(options.kinds.split(","))
+    work = [(options.first + number, kinds) for number in range(options.seeds)]
+    if options.seeds > 1 and not options.without_kept:
+        work = [(each.seed, each.kinds) for each in kept_seeds() if set(each.kinds) & set(kinds)] + work
+    tally = Tally()
+    for outcome, of_kinds in _outcomes(work, options.jobs):
+        if not tally.add(outcome) or tally.failures[outcome.failure] > SHOWN:
+            continue
+        print(f"seed {outcome.seed} ({outcome.mode}): {outcome.failure}: {outcome.detail[:500]}", flush=True)
+        if not options.no_shrink:
+            show(shrink(outcome, partial(run_history, outcome.seed, of_kinds)), whole=options.seeds == 1)
+        print(f"  again: python -m tests.simulation --seeds 1 --from {outcome.seed} --kinds {','.join(of_kinds)}")
+    print(tally.line())
+    return 1 if tally.failures else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many histories")
+    parser.add_argument("--from", type=int, default=1, dest="first", help="the first seed")
+    parser.add_argument("--kinds", default=",".join(MODES), help="any of %(default)s")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--no-shrink", action="store_true", help="tell of a failing seed without its shortest form")
+    parser.add_argument("--without-kept", action="store_true", help="leave out the seeds that found something before")
+    return parser.parse_args(arguments)
+
+
+def _outcomes(
+    work: Sequence[tuple[int, tuple[str, ...]]], jobs: int
+) -> Iterator[tuple[Outcome, tuple[str, ...]]]:
+    if jobs == 1:
+        for seed, kinds in work:
+            yield run_history(seed, kinds), kinds
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from zip(pool.imap(_run_lean, work, chunksize=10), (kinds for _, kinds in work), strict=True)
+
+
+def _run_lean(work: tuple[int, tuple[str, ...]]) -> Outcome:
+    outcome = run_history(*work)
+    return outcome if outcome.failure else replace(outcome, trace=())
+
+
+class Tally:
+    """What all histories together come to."""
+
+    def __init__(self) -> None:
+        self.began = self.said = time.monotonic()
+        self.histories = self.steps = 0
+        self.faults: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.seeds: dict[str, list[int]] = {}
+
+    def add(self, outcome: Outcome) -> bool:
+        """Count a history; return whether it failed."""
+        self.histories += 1
+        self.steps += outcome.steps
+        self.faults.update(outcome.faults)
         if outcome.failure:
-            failures[outcome.failure] += 1
-            first.setdefault(outcome.failure, []).append(seed)
-            if options.seeds == 1:
-                show(outcome)
-            elif len(first[outcome.failure]) <= 3:
-                print(f"seed {seed} ({outcome.mode}): {outcome.failure}: {outcome.detail[:300]}")
-    took = time.monotonic() - began
-    print({name: seeds[:10] for name, seeds in first.items()})
-    print(f"{options.seeds} histories, {steps} steps, faults {dict(faults)}, {dict(failures)}, {took:.1f} s")
-    return bool(failures)
+            self.failures[outcome.failure] += 1
+            self.seeds.setdefault(outcome.failure, []).append(outcome.seed)
+        if time.monotonic() > self.said + EVERY_S:
+            self.said = time.monotonic()
+            print(f"… {self.histories} histories, {sum(self.failures.values())} failed", flush=True)
+        return bool(outcome.failure)
+
+    def line(self) -> str:
+        """Return the last line: what was run, and what was found."""
+        always = ("lost", "duplicated", "unexplained", "false_alarms")
+        others = [f"{name.replace(' ', '_')}={self.failures[name]}" for name in sorted(self.failures) if name not in always]
+        found = " ".join([*(f"{name}={self.failures[name]}" for name in always), *others])
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
+        where = "".join(f"\n  {name}: seeds {', '.join(map(str, seeds[:12]))}" for name, seeds in self.seeds.items())
+        took_s = time.monotonic() - self.began
+        return f"{self.histories} histories, {self.steps} steps in {took_s:.0f} s ({faults}): {found}{where}"
 
 
-def show(outcome: Outcome) -> None:
-    """Print a failing history."""
+def show(outcome: Outcome, *, whole: bool) -> None:
+    """Print a failing history: each effect, or only what was decided."""
+    print(f"  with {len(outcome.happened)} faults and steps of the world: {outcome.detail[:300]}")
     for line in outcome.trace:
-        print(line)
+        if whole or line.decision:
+            print(f"  {line}")
     for note in outcome.notes:
-        print("note:", note[:400])
-    print(outcome.failure, outcome.detail)
+        print(f"  {note[:300]}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,15 @@ STEPS = ("append", "partitions", "retention", "recreate", "truncate", "checkpoin
 CAN_FAIL = {"store", "kafka", "checkpoint", "machine", "sink", "file"}
 
 
+WRITES = ("check_and_put", "append", "prepare", "create", "move", "remove", "write", "spawn", "put", "take settings")
+WEIGHT_OF_WRITES = 6.0
+
+
+def _weight(point: Point) -> float:
+    """How much likelier a fault is here than at a look: what is written is what a death or a delay leaves half done."""
+    return WEIGHT_OF_WRITES if point.kind == "sink" or point.detail.startswith(WRITES) else 1.0
+
+
 @dataclass(frozen=True)
 class Rates:
     """How often things happen, by effect point. A history draws its own, so that some have few and some many."""
@@ -69,7 +78,7 @@ class SeededChooser(Chooser):
             return ""
         if happens < self.rates.step and self.rates.steps:
             return self._step(point)
-        if fails < self.rates.fault:
+        if fails < self.rates.fault * _weight(point):
             return self._fault(sim, point, until_s)
         return ""
 

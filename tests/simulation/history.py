@@ -13,8 +13,9 @@ from tests.simulation import actors, checker, product
 from tests.simulation.actors import Run
 from tests.simulation.chance import FAULTS, Rates, SeededChooser
 from tests.simulation.product import Kind, World_
-from tests.simulation.scheduler import Actor, Simulation, Violated
+from tests.simulation.scheduler import NEVER, Simulation, Violated
 
+MODES = ("process", "sink")
 MAIN_STEPS, MORE_STEPS = 2500, 6000
 CATCH_UP_S = 400.0
 
@@ -63,13 +64,15 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         limit=draw.choice((4, 8, 16)),
         file_sink=mode == "sink" and draw.random() < 0.3,
         kill_timeout_s=draw.choice((None, 10)),
+        batch_s=draw.choice((0.0, 1.0, 5.0)),
+        runs_again=draw.random() < 0.15,
         store="sql" if seed % 10 == 0 else "memory",
     )
     faults = tuple(each for each in FAULTS if each != "lie" and draw.random() < 0.6)
     steps = ("append", "append", *(each for each in ("partitions", "retention") if draw.random() < 0.2))
     rates = Rates(
         switch=draw.choice((0.05, 0.2, 0.5)),
-        fault=draw.choice((0.0, 0.004, 0.015, 0.04)) if faults else 0.0,
+        fault=draw.choice((0.0005, 0.002, 0.005, 0.01)) if faults else 0.0,
         step=draw.choice((0.005, 0.02)),
         faults=faults,
         steps=steps,
@@ -139,7 +142,7 @@ class History:
         draw = Random(f"runs {self.seed}")
         for name, act in self.drawn.runs:
             self.runs.append(Run(self.world, name, self.drawn.hosts, Random(f"{name} {self.seed}")).start(act))
-            self.runs[-1].actor.wake_s = draw.choice((0.0, 0.0, 5.0, 60.0))  # type: ignore[union-attr]
+            self.runs[-1].actor.wake_s = draw.choice((0.0, 0.0, 5.0, 20.0, 40.0, 100.0))  # type: ignore[union-attr]
         self.sim.run(stops=lambda: all(run.is_over for run in self.runs))
         self._heal()
         self.sim.step_limit = self.sim.step + MORE_STEPS
@@ -197,13 +200,18 @@ class History:
         raise Violated("wedged", f"the last stop: {run.failure}")
 
     def _has_caught_up(self) -> bool:
-        return False
+        """Whether everything that Kafka has was written, and a while has passed since."""
+        sink, cluster = self.world.sink, self.world.kafka.cluster
+        ends = cluster.live_topics(self.drawn.kind.topics).end
+        caught_up = all(sink.furthest.get(key, 0) >= end for key, end in ends.items())
+        self._caught_up_s = min(self._caught_up_s, self.sim.now_s) if caught_up else NEVER
+        return self.sim.now_s > self._caught_up_s + 30.0
+
+    _caught_up_s: float = NEVER
 
     def _run_to_end(self, name: str, act: Callable[[Run], None]) -> Run:
         """Let one run go to its end; other actors go on beside it."""
-        launched = [each for each in self.sim.actors if each.is_driver]
-        host = launched[-1].host.name if launched else "worker-1"
-        run = Run(self.world, name, (host,)).start(act)
+        run = Run(self.world, name, (product.host_of_job(self.world),)).start(act)
         self.sim.step_limit = self.sim.step + MORE_STEPS
         self.sim.run(stops=lambda: run.is_over)
         self._only_own_errors(run)

@@ -148,7 +148,15 @@ class Sink:
     writes: list[Write] = field(default_factory=list)
     counts: Counter[Record] = field(default_factory=Counter)
     batches: set[int] = field(default_factory=set)
+    furthest: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The end of what was written, by partition."""
     on_write: Callable[[Write], None] | None = None
+
+    def has(self, topic: str, partition: int, offset: int) -> bool:
+        """Return whether the newest record at an offset, or one before it there, was written."""
+        return (topic, partition, offset) in self.places
+
+    places: set[tuple[str, int, int]] = field(default_factory=set)
 
     def write(self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str = "", chunk: int = 4) -> None:
         """Write records in chunks: the writer may die between two of them."""
@@ -171,6 +179,9 @@ class Sink:
             write = Write(record, batch_id, query_id, epoch, run, self.sim.step)
             self.writes.append(write)
             self.counts[record] += 1
+            self.places.add((record.topic, record.partition, record.offset))
+            key = record.topic, record.partition
+            self.furthest[key] = max(self.furthest.get(key, 0), record.offset + 1)
             if self.on_write is not None:
                 self.on_write(write)
 
@@ -265,7 +276,7 @@ class EffectfulStore:
     def __init__(self, sim: Simulation, inner: Any, name: str) -> None:
         self._sim, self._inner, self._name = sim, inner, name
         self.kind = inner.kind
-        self.on_append: Callable[[Any, Any], None] | None = None
+        self.on_append: Callable[[Any], None] | None = None
 
     def close(self) -> None:
         """Do nothing."""
@@ -283,6 +294,20 @@ class EffectfulStore:
 
             setattr(self, name, iterate)
             return iterate
+
+        if name == "append":
+
+            def append(*arguments: Any) -> Any:
+                def act() -> Any:
+                    placed = found(*arguments)
+                    if self.on_append is not None:
+                        self.on_append(placed)
+                    return placed
+
+                return self._sim.effect("store", self._detail(name, arguments), act)
+
+            setattr(self, name, append)
+            return append
 
         def call(*arguments: Any, **options: Any) -> Any:
             return self._sim.effect("store", self._detail(name, arguments), lambda: found(*arguments, **options))

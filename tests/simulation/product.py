@@ -5,6 +5,7 @@ A port to another mechanism is a change of this file.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,7 +46,7 @@ from airflow_provider_offsets.stores import checkpoint_files
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
-from tests.simulation.scheduler import Actor, Simulation
+from tests.simulation.scheduler import Simulation, Violated
 from tests.simulation.spark import Frame, Offsets, QueryDied, Session
 
 PIPELINE = "orders"
@@ -181,6 +182,12 @@ class Kind:
     start_timeout_s: int = 40
     graceful_timeout_s: int = 30
     kill_timeout_s: int | None = None
+    batch_s: float = 1.0
+    """How long the user's function takes."""
+    runs_again: bool = False
+    """Whether the program calls ``stream.run`` again after a failed query."""
+    adopted: bool = False
+    """Whether the job ran without this provider before, on the same checkpoint, and was killed in a batch."""
     position_store: str = ""
     """Of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
 
@@ -199,8 +206,12 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         self.settings: dict[str, str] = {}
         self.table = ProcessTable(sim, self._program)
         self.positions = PositionStore(sim, kind.position_store or "zookeeper")
-        self.launches: list[Actor] = []
-        self.on_batch: Callable[[Actor, int, str], None] | None = None
+        self.recorded: set[tuple[str, int]] = set()
+        """Query and batch id of every batch that the history has."""
+        self.answered: dict[int, str] = {}
+        """Processes that may write no batch any more, and the run whose stop was answered."""
+        self.has_lied = False
+        self.store.on_append = self._on_append
         for topic in kind.topics:
             self.kafka.cluster.create_topic(topic, kind.partitions)
 
@@ -255,20 +266,54 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_patience_s=20.0)
         self.sim.sleep(2.0)  # Spark starts
         spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
-        spark.limit, spark.new_id = self.kind.limit, lambda: str(uuid.uuid4())
+        spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
         with TrackedStream(spark, settings) as stream:
             spark.epoch = stream.epoch
             frame = stream.read_kafka()
+            spark.on_batch = lambda batch_id, query_id: self._on_batch(stream.epoch, batch_id, query_id)
 
             def process(batch: Frame, batch_id: int) -> None:
-                if self.on_batch is not None:
-                    self.on_batch(self.sim.current, batch_id, settings.claim.checkpoint)
-                self.sink.write(batch.records, batch_id, "", stream.epoch)
+                self._on_batch(stream.epoch, batch_id, batch.query_id)
+                self.sim.sleep(self.kind.batch_s)
+                self.sink.write(batch.records, batch_id, batch.query_id, stream.epoch)
 
-            if self.kind.mode == "process":
-                stream.run(frame, process=process)
-            else:
-                stream.run(frame, sink=lambda writer: writer.format("kafka"))
+            for is_last in (False, True) if self.kind.runs_again else (True,):
+                try:
+                    if self.kind.mode == "process":
+                        stream.run(frame, process=process)
+                    else:
+                        stream.run(frame, sink=lambda writer: writer.format("kafka"))
+                    break
+                except QueryDied:
+                    if is_last:
+                        raise
+
+    def _on_batch(self, epoch: int, batch_id: int, query_id: str) -> None:
+        """Invariants at the moment when the output of a batch begins."""
+        actor = self.sim.current
+        if actor.process in self.answered:
+            raise Violated("stop broken", f"{actor.name} begins batch {batch_id} after {self.answered[actor.process]}")
+        if (query_id, batch_id) in self.recorded:
+            raise Violated("batch id begins again", f"batch {batch_id} of {query_id} in epoch {epoch}")
+        newest = newest_epoch_number(self)
+        if newest > epoch and not self.has_lied:
+            raise Violated("two writers", f"epoch {epoch} begins batch {batch_id} while epoch {newest} is claimed")
+
+    def _on_append(self, batch: Batch) -> None:
+        """Invariants at the moment when a batch is in the history."""
+        if batch.batch_id is None or batch.query_id is None:
+            return
+        self.recorded.add((batch.query_id, batch.batch_id))
+        for each in batch.ranges:
+            for offset in range(each.start, each.end):
+                if not self.sink.has(each.topic, each.partition, offset):
+                    raise Violated("stored before processed", f"{each} in batch {batch.batch_id}, not {offset}")
+
+    def note_stop(self, run: str) -> None:
+        """Remember that a stop was answered: what was launched before may write no batch any more."""
+        for each in self.sim.actors:
+            if each.is_driver and not each.is_gone:
+                self.answered.setdefault(each.process, run)
 
     def _claiming(self, arguments: list[str]) -> None:
         """What claims an epoch and then becomes spark-submit."""
@@ -286,7 +331,7 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
             self._dstream_program()
             return
         spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
-        spark.limit, spark.new_id = self.kind.limit, lambda: str(uuid.uuid4())
+        spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
         spark.source = {"startingOffsets": "earliest"}
         engine = spark.engine(CHECKPOINT, None)
         while not self.markers.is_there(MARKER):
@@ -354,6 +399,18 @@ class PositionStore:
             self.stored = position
 
         self.sim.effect("store", "zk put by the job", put)
+
+
+def newest_epoch_number(world: World_) -> int:
+    """Return the number of the newest claimed epoch, without an effect point."""
+    names = [name for name, _ in world.inner.scan(PIPELINE, "epoch/")]
+    return int(names[-1].rpartition("/")[2]) if names else 0
+
+
+def host_of_job(world: World_) -> str:
+    """Return the host where the newest driver runs or ran: a person goes there."""
+    found = [json.loads(text) for _, text in world.inner.scan(PIPELINE, "epoch/")]
+    return str(found[-1]["holder"]["host"]) if found else "worker-1"
 
 
 def uuid_of(sim: Simulation) -> Callable[[], uuid.UUID]:
@@ -425,6 +482,8 @@ def task_stop(world: World_, operation: str) -> str:
     session = world.session(operation)
     asked = ask_to_stop(session, reason="simulated", at_ms=clock.now_ms())
     result = asked if isinstance(asked, StopResult) else await_stop(session, asked, session.pipeline.stop)
+    if result.how != "restarted by this operation":
+        world.note_stop(operation)
     return result.how
 
 

@@ -45,6 +45,7 @@ class Frame:
     """The records of one batch."""
 
     records: list[Record]
+    query_id: str = ""
     sparkSession: Any = None
 
 
@@ -363,6 +364,8 @@ class Session:
         self.sim, self.kafka, self.open_folder, self.sink, self.topics = sim, kafka, open_folder, sink, topics
         self.conf, self.source, self.epoch, self.limit = Conf(), {}, 0, 0
         self.new_id: Callable[[], str] = lambda: "query"
+        self.on_batch: Callable[[int, str], None] = lambda batch_id, query_id: None
+        self.batch_s = 0.0
 
     @property
     def readStream(self) -> Reader:
@@ -377,10 +380,12 @@ class Session:
             assigned = [(topic, number) for topic, numbers in plain.items() for number in numbers]
 
         def write(frame: Frame, batch_id: int, query_id: str) -> None:
-            frame.sparkSession = self
+            frame.sparkSession, frame.query_id = self, query_id
             if function is not None:
                 function(frame, batch_id)
             else:
+                self.on_batch(batch_id, query_id)
+                self.sim.sleep(self.batch_s)
                 self.sink.write(frame.records, batch_id, query_id, self.epoch)
 
         return Engine(
