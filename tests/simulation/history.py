@@ -97,19 +97,103 @@ def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
     return f"{name}/{number}", acts[name]
 
 
-class History:
+class Laboratory:
+    """A pipeline on its platform, and what is done with it when everything that was to happen has happened."""
+
+    def __init__(self, kind: Kind, sim: Simulation) -> None:
+        self.kind, self.sim = kind, sim
+        self.world = World_(sim, kind, make_store_of(kind.store))
+        self.notes: list[str] = []
+        self._caught_up_s = NEVER
+        for name in ("scheduler", "worker-1", "worker-2"):
+            sim.host(name)
+
+    def heal(self) -> None:
+        """End all faults that last."""
+        self.world.table.seen_gone.clear()
+        for actor in self.sim.actors:
+            if actor.wake_s > self.sim.now_s + 5.0 and not actor.is_gone:
+                actor.wake_s = self.sim.now_s
+
+    def judge(self) -> tuple[str, str]:
+        """Bring the pipeline to rest without faults; return what is wrong by its kind, and in words; empty if nothing."""
+        self.rest()
+        rows, cells = product.plain_books(self.world)
+        books = checker.read_cells(rows, cells)
+        if books is None:
+            return "", ""
+        with self.sim.quietly():
+            audit = product.audit_of(self.world)
+        written = [((each.record.topic, each.record.partition), each.record.offset) for each in self.world.sink.writes]
+        verdict = checker.judge(written, books, audit)
+        for name, found in vars(verdict).items():
+            if found:
+                return name, str(verdict)
+        return "", ""
+
+    def rest(self) -> None:
+        """Start the job once more, let it read everything, and stop it.
+
+        :raises Violated: no plan is accepted, or the job cannot be started or stopped.
+        """
+        for number in range(4):
+            run = self.run_to_end(f"final/{number}", actors.restart(accept_lost=number * 1000))
+            if run.is_over and not run.failure:
+                break
+            self.notes.append(f"{run.name}: {run.failure or 'does not end'}")
+        else:
+            raise Violated("wedged", "; ".join(self.notes[-4:]))
+        until_s = self.sim.now_s + CATCH_UP_S
+        self.sim.step_limit = self.sim.step + MORE_STEPS
+        self._caught_up_s = NEVER
+        self.sim.run(stops=lambda: self.sim.now_s > until_s or self._has_caught_up())
+        for number in range(2):
+            run = self.run_to_end(f"end/{number}", actors.stop_only)
+            if not run.failure:
+                return
+        raise Violated("wedged", f"the last stop: {run.failure}")
+
+    def run_to_end(self, name: str, act: Callable[[Run], None]) -> Run:
+        """Let one run go to its end; other actors go on beside it."""
+        run = Run(self.world, name, (product.host_of_job(self.world),)).start(act)
+        self.sim.step_limit = self.sim.step + MORE_STEPS
+        self.sim.run(stops=lambda: run.is_over)
+        self.only_own_errors(run)
+        return run
+
+    def only_own_errors(self, run: Run) -> None:
+        """Return if a run failed by an error of the product's own, or of the platform, or not at all.
+
+        :raises Violated: it failed by a bare exception.
+        """
+        error = run.failed
+        if error is not None and not product.is_product_error(error) and not isinstance(error, RuntimeError | OSError):
+            raise Violated("bare error", f"{run.name}: {type(error).__name__}: {error}") from error
+
+    def feed(self, draw: Random, count: int) -> None:
+        """Append some records to each partition."""
+        cluster = self.world.kafka.cluster
+        for topic in self.kind.topics:
+            for partition in range(len(cluster.live_topics([topic]).topics[0].partitions)):
+                cluster.append(topic, partition, draw.randint(1, count), timestamp_ms=self.sim.now_ms())
+
+    def _has_caught_up(self) -> bool:
+        """Whether everything that Kafka has was written, and a while has passed since."""
+        sink, ends = self.world.sink, self.world.kafka.cluster.live_topics(self.kind.topics).end
+        caught_up = all(sink.furthest.get(key, 0) >= end for key, end in ends.items())
+        self._caught_up_s = min(self._caught_up_s, self.sim.now_s) if caught_up else NEVER
+        return self.sim.now_s > self._caught_up_s + 30.0
+
+
+class History(Laboratory):
     """Runs one history."""
 
     def __init__(self, seed: int, modes: Sequence[str], only: frozenset[int] | None = None) -> None:
         self.seed, self.drawn = seed, draw_history(seed, modes)
-        self.sim = Simulation(step_limit=MAIN_STEPS)
+        super().__init__(self.drawn.kind, Simulation(step_limit=MAIN_STEPS))
         self.sim.random = Random(f"ids {seed}")
-        self.world = World_(self.sim, self.drawn.kind, make_store_of(self.drawn.kind.store))
         self.chooser = SeededChooser(seed, self.drawn.rates, self._world_step, product.unreachable, only)
         self.runs: list[Run] = []
-        self.notes: list[str] = []
-        for name in ("scheduler", "worker-1", "worker-2"):
-            self.sim.host(name)
 
     def run(self) -> Outcome:
         """Run it, and return what came of it."""
@@ -117,7 +201,7 @@ class History:
         try:
             with product.installed(self.world):
                 self._play()
-                failure, detail = self._judge()
+                failure, detail = self.judge()
         except Violated as violated:
             failure, detail = violated.what, str(violated)
         finally:
@@ -135,16 +219,17 @@ class History:
         )
 
     def _play(self) -> None:
-        self._feed(Random(f"feed {self.seed}"), 12)
+        self.feed(Random(f"feed {self.seed}"), 12)
         if self.drawn.first_is_quiet:
-            self._run_to_end("first", actors.restart())
+            self.run_to_end("first", actors.restart())
         self.sim.chooser = self.chooser
         draw = Random(f"runs {self.seed}")
         for name, act in self.drawn.runs:
             self.runs.append(Run(self.world, name, self.drawn.hosts, Random(f"{name} {self.seed}")).start(act))
             self.runs[-1].actor.wake_s = draw.choice((0.0, 0.0, 5.0, 20.0, 40.0, 100.0))  # type: ignore[union-attr]
         self.sim.run(stops=lambda: all(run.is_over for run in self.runs))
-        self._heal()
+        self.chooser.is_healed = True
+        self.heal()
         self.sim.step_limit = self.sim.step + MORE_STEPS
         self.sim.run(stops=lambda: all(run.is_over for run in self.runs))
         for run in self.runs:
@@ -152,76 +237,7 @@ class History:
                 raise Violated("wedged", f"{run.name} does not come to its end")
             if run.failure:
                 self.notes.append(f"{run.name}: {run.failure}")
-            self._only_own_errors(run)
-
-    def _only_own_errors(self, run: Run) -> None:
-        error = run.failed
-        if error is not None and not product.is_product_error(error) and not isinstance(error, RuntimeError | OSError):
-            raise Violated("bare error", f"{run.name}: {type(error).__name__}: {error}") from error
-
-    def _heal(self) -> None:
-        self.chooser.is_healed = True
-        self.world.table.seen_gone.clear()
-        for actor in self.sim.actors:
-            if actor.wake_s > self.sim.now_s + 5.0 and not actor.is_gone:
-                actor.wake_s = self.sim.now_s
-
-    def _judge(self) -> tuple[str, str]:
-        """Bring the pipeline to rest without faults, and judge."""
-        self._rest()
-        rows, cells = product.plain_books(self.world)
-        books = checker.read_cells(rows, cells)
-        if books is None:
-            return "", ""
-        with self.sim.quietly():
-            audit = product.audit_of(self.world)
-        written = [((each.record.topic, each.record.partition), each.record.offset) for each in self.world.sink.writes]
-        verdict = checker.judge(written, books, audit)
-        for name, found in vars(verdict).items():
-            if found:
-                return name, str(verdict)
-        return "", ""
-
-    def _rest(self) -> None:
-        for number in range(4):
-            run = self._run_to_end(f"final/{number}", actors.restart(accept_lost=number * 1000, accept_skipped=0))
-            if run.is_over and not run.failure:
-                break
-            self.notes.append(f"{run.name}: {run.failure or 'does not end'}")
-        else:
-            raise Violated("wedged", "; ".join(self.notes[-4:]))
-        until_s = self.sim.now_s + CATCH_UP_S
-        self.sim.step_limit = self.sim.step + MORE_STEPS
-        self.sim.run(stops=lambda: self.sim.now_s > until_s or self._has_caught_up())
-        for number in range(2):
-            run = self._run_to_end(f"end/{number}", actors.stop_only)
-            if not run.failure:
-                return
-        raise Violated("wedged", f"the last stop: {run.failure}")
-
-    def _has_caught_up(self) -> bool:
-        """Whether everything that Kafka has was written, and a while has passed since."""
-        sink, cluster = self.world.sink, self.world.kafka.cluster
-        ends = cluster.live_topics(self.drawn.kind.topics).end
-        caught_up = all(sink.furthest.get(key, 0) >= end for key, end in ends.items())
-        self._caught_up_s = min(self._caught_up_s, self.sim.now_s) if caught_up else NEVER
-        return self.sim.now_s > self._caught_up_s + 30.0
-
-    _caught_up_s: float = NEVER
-
-    def _run_to_end(self, name: str, act: Callable[[Run], None]) -> Run:
-        """Let one run go to its end; other actors go on beside it."""
-        run = Run(self.world, name, (product.host_of_job(self.world),)).start(act)
-        self.sim.step_limit = self.sim.step + MORE_STEPS
-        self.sim.run(stops=lambda: run.is_over)
-        self._only_own_errors(run)
-        return run
-
-    def _feed(self, draw: Random, count: int) -> None:
-        for topic in self.drawn.kind.topics:
-            live = self.world.kafka.cluster.live_topics([topic]).topics[0]
-            for partition in range(len(live.partitions)):
-                self.world.kafka.cluster.append(topic, partition, draw.randint(1, count), timestamp_ms=self.sim.now_ms())
+            self.only_own_errors(run)
 
     def _world_step(self, name: str, draw: Random) -> str:
         cluster = self.world.kafka.cluster

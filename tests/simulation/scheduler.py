@@ -75,8 +75,8 @@ class Actor:
     is_driver: bool = False
     is_dead: bool = False
     is_over: bool = False
-    is_frozen: bool = False
-    """A script lets it wait."""
+    raises: BaseException | None = None
+    """What the effect raises at which it stands: a script says so."""
     deadline_s: float = NEVER
     """When it stops waiting for ``ready``."""
     error: BaseException | None = None
@@ -149,6 +149,8 @@ class Simulation:
     is_quiet: bool = False
     """Whether effect points are passed over: the world itself acts."""
     violation: BaseException | None = None
+    allowed: Callable[[Actor], bool] | None = None
+    """Who may go on, where a script says so; None: everybody."""
     _current: Actor | None = None
     _hub: greenlet | None = None
     _until: Callable[[Point], bool] | None = None
@@ -269,7 +271,8 @@ class Simulation:
             each
             for each in self.actors
             if each.wake_s <= now
-            and not (each.is_dead or each.is_over or each.is_frozen)
+            and not (each.is_dead or each.is_over)
+            and (self.allowed is None or self.allowed(each))
             and (each.ready is None or each.deadline_s <= now or each.ready())
         ]
 
@@ -372,6 +375,9 @@ class Simulation:
         self._hub.switch()
         if actor.is_dead:
             raise Killed
+        if actor.raises is not None:
+            error, actor.raises = actor.raises, None
+            raise error
 
     def _advance(self) -> list[Actor]:
         """Return who is ready, after time has moved on if nobody was; empty if nobody ever will be."""
@@ -380,7 +386,8 @@ class Simulation:
             coming = [
                 time_s
                 for each in self.actors
-                if not (each.is_dead or each.is_over or each.is_frozen)
+                if not (each.is_dead or each.is_over)
+                and (self.allowed is None or self.allowed(each))
                 and self.now_s < (time_s := each.wake_s if each.ready is None else each.deadline_s) < NEVER
             ]
             if not coming:

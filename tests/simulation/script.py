@@ -1,0 +1,150 @@
+"""Scripted schedules: a test says who runs until which effect, and which fault happens there.
+
+::
+
+    stage = Stage("sink")
+    stage.first_start()
+    a = stage.restart("A")
+    stage.run("A", until=at("machine", "spawn", Side.AFTER))    # A has launched driver-2, which has not run yet
+    stage.restart_to_end("B", "shift:-3")
+    stage.kill("driver-1")
+    assert stage.verdict() == ""
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+from tests.simulation import actors, product
+from tests.simulation.actors import Run
+from tests.simulation.history import Laboratory
+from tests.simulation.product import Kind
+from tests.simulation.scheduler import Actor, Killed, Point, Side, Simulation, Violated
+
+STEPS = 20_000
+
+
+def at(kind: str, detail: str, side: Side = Side.BEFORE, *, by: str = "", number: int = 1) -> Callable[[Point], bool]:
+    """Return what holds at the ``number``-th effect of a kind whose detail has this text.
+
+    :param by: how the name of the actor begins; empty: anybody's.
+    """
+    seen = 0
+
+    def is_there(point: Point) -> bool:
+        nonlocal seen
+        fits = point.kind == kind and point.side is side and detail in point.detail and point.actor.name.startswith(by)
+        seen += fits
+        return fits and seen == number
+
+    return is_there
+
+
+class Stage(Laboratory):
+    """One pipeline, whose actors do what the test says."""
+
+    def __init__(self, mode: str = "process", *, records: int = 6, **kind: Any) -> None:
+        self._installed: Any = None
+        options = {"partitions": 1, "limit": 3, "batch_s": 0.0, "kill_timeout_s": None, **kind}
+        super().__init__(Kind(mode=mode, **options), Simulation(step_limit=STEPS))
+        self.sim.random = Random(0)
+        self.append(records)
+
+    def __enter__(self) -> Stage:
+        self._installed = product.installed(self.world)
+        self._installed.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.sim.end()
+        self._installed.__exit__(*error)
+
+    def append(self, count: int, topic: str = "", partition: int = 0) -> None:
+        """Append records."""
+        topic = topic or self.kind.topics[0]
+        self.world.kafka.cluster.append(topic, partition, count, timestamp_ms=self.sim.now_ms())
+
+    def start(self, name: str, act: Callable[[Run], None], host: str = "worker-1") -> Run:
+        """Register a run; it goes on when the test lets it."""
+        return Run(self.world, name, (host,)).start(act)
+
+    def restart(self, name: str, start: str = "committed", **accepts: int) -> Run:
+        """Register a maintenance, or a reprocess from ``start``."""
+        return self.start(name, actors.restart(start, **accepts))
+
+    def run(self, *who: str, until: Callable[[Point], bool] | None = None, for_s: float | None = None) -> bool:
+        """Let the named actors go on and nobody else; return whether ``until`` was met.
+
+        :param who: how their names begin: that of a run stands for its tasks; nobody: all.
+        :param for_s: at most so long, in virtual time.
+        """
+        self.sim.allowed = (lambda actor: actor.name.startswith(who)) if who else None
+        self.sim.step_limit = self.sim.step + STEPS
+        end_s = None if for_s is None else self.sim.now_s + for_s
+        runs = [each for each in self.sim.actors if each.name in who]
+        try:
+            return self.sim.run(
+                until=until,
+                stops=lambda: (end_s is not None and self.sim.now_s >= end_s)
+                or (until is None and for_s is None and bool(runs) and all(each.is_gone for each in runs)),
+            )
+        finally:
+            self.sim.allowed = None
+
+    def to_end(self, run: Run, *who: str) -> Run:
+        """Let a run and the named actors go on until the run is over; with nobody named: everybody."""
+        self.sim.allowed = (lambda actor: actor.name.startswith((run.name, *who))) if who else None
+        self.sim.step_limit = self.sim.step + STEPS
+        try:
+            self.sim.run(stops=lambda: run.is_over)
+        finally:
+            self.sim.allowed = None
+        assert run.is_over, f"{run.name} does not come to its end"
+        self.only_own_errors(run)
+        return run
+
+    def first_start(self) -> Run:
+        """Start the job for the first time, and let it read what there is."""
+        run = self.to_end(self.restart("first"))
+        self.run(for_s=20.0)
+        return run
+
+    def actor(self, name: str) -> Actor:
+        """Return the newest actor whose name begins so."""
+        return [each for each in self.sim.actors if each.name.startswith(name)][-1]
+
+    def kill(self, name: str) -> None:
+        """Kill the process of an actor."""
+        self.sim.kill_process(self.actor(name).process)
+
+    def fail(self, name: str, error: Exception | None = None) -> None:
+        """Let the effect fail at which an actor stands: before it, or after it (a lost answer)."""
+        self.actor(name).raises = error or product.unreachable("store")
+
+    def remove_checkpoints(self) -> None:
+        """Remove every checkpoint folder."""
+        self.world.files.remove_tree(product.CHECKPOINT)
+        for location in self.world.files.checkpoints(product.CHECKPOINT):
+            self.world.files.remove_tree(location)
+
+    def verdict(self) -> str:
+        """Let everything come to rest, and return what is wrong; empty if nothing is."""
+        self.heal()
+        try:
+            kind, detail = self.judge()
+        except Violated as violated:
+            return str(violated)
+        return f"{kind}: {detail}" if kind else ""
+
+
+@contextmanager
+def stage(mode: str = "process", **kind: Any) -> Iterator[Stage]:
+    """Yield a stage with the product on its platform."""
+    with Stage(mode, **kind) as made:
+        yield made
+
+
+__all__ = ["Killed", "Side", "Stage", "at", "stage"]
