@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.compare import settle
+from airflow_provider_offsets.core.known import known_offsets
 from airflow_provider_offsets.core.plan import OnConflict, Problem, ProblemKind
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.selector import Chosen, Committed, Shift, Start
+from airflow_provider_offsets.core.selector import Chosen, Committed, FromFile, Offsets, Shift, Start, StartSelector
 from airflow_provider_offsets.core.snapshot import Observation
 
 LONGEST = 60
@@ -23,24 +25,40 @@ class StartChoice:
     chosen_by: dict[TopicPartition, str]
     """The part that chose, in words, where that is not plain: see ``PartitionPlan.chosen_by``."""
     problems: tuple[Problem, ...]
+    named: frozenset[TopicPartition]
+    """The partitions whose start was not left to the stores that lost it, nor to a fallback: see ``known.replaced``."""
 
 
 def weigh(
     start: Start, chosen: Mapping[TopicPartition, Chosen], seen: Observation, on_conflict: OnConflict
 ) -> StartChoice:
-    """Give what ``start`` chose as a plan takes it.
+    """Return what ``start`` chose as a plan takes it.
 
     What nobody named is a problem, but for two things that the plan knows itself: a partition that is new in a topic
     of the pipeline starts at 0 (law 3), and a topic that was never read begins at its first offset, if the start
     is left to the stores at all (``committed``, ``shift:``).
     """
-    elsewhere = {partition for partition, each in chosen.items() if not isinstance(each.by, Committed | Shift)}
-    conflicts = settle(seen, on_conflict, elsewhere)[1] if start.is_left_to_the_stores else ()
+    left = {partition for partition, each in chosen.items() if isinstance(each.by, Committed | Shift)}
+    stands, conflicts = settle(seen, on_conflict, chosen.keys() - left)
+    by_name = _by_name(start)
+    # Where stores contradict each other, and a person said that the smallest offset counts, that one is no first start.
+    by_policy = {partition for partition in left if partition in stands and partition not in (seen.stored or ())}
     return StartChoice(
         Position({partition: each.offset for partition, each in chosen.items()}),
         {partition: words for partition, each in chosen.items() if (words := _words(each))},
-        (*conflicts, *_unnamed(start, chosen, seen)),
+        (*(conflicts if start.is_left_to_the_stores else ()), *_unnamed(start, chosen, seen)),
+        frozenset(by_policy.union(partition for partition, each in chosen.items() if each.by in by_name)),
     )
+
+
+def _by_name(start: Start) -> tuple[StartSelector, ...]:
+    """The parts that are no fallback: the first one that is not a mere list of partitions, and the lists before it.
+
+    None if that one leaves the start to the stores: what stands behind it is for what the stores do not tell.
+    """
+    lists = tuple(itertools.takewhile(lambda part: isinstance(part, Offsets | FromFile), start.parts))
+    first = start.parts[len(lists) : len(lists) + 1]
+    return (*lists, *(part for part in first if not isinstance(part, Committed | Shift)))
 
 
 def _words(chosen: Chosen) -> str:
@@ -52,11 +70,12 @@ def _words(chosen: Chosen) -> str:
 
 
 def _unnamed(start: Start, chosen: Mapping[TopicPartition, Chosen], seen: Observation) -> tuple[Problem, ...]:
-    stored = seen.stored or Position()
+    stored, known = seen.stored or Position(), known_offsets(seen)
     unnamed = [
         partition
         for partition in seen.live.partitions
         if partition not in chosen
+        and partition not in known  # the plan names what is known
         and (partition in stored or (partition.topic not in stored.topics and not start.is_left_to_the_stores))
     ]
     if not unnamed:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from airflow_provider_offsets.core.known import known_offsets
 from airflow_provider_offsets.core.plan import OnConflict, Problem, ProblemKind
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY, KeptPosition, Observation
@@ -105,15 +106,17 @@ def settle(
     ``refuse`` gives a problem, ``ruling-store`` goes by the ruling one, and ``smallest`` takes the smallest offset that
     any store has of such a partition, so it replays and never skips; a store that does not name it is not asked.
 
-    That the checkpoint of a tracked job is ahead of its history is left to ``plan_restart``, which counts it itself.
+    That the checkpoint of a tracked job is ahead of its history is left to ``plan_restart``, which counts it itself. So
+    is a partition whose offset the ruling store has lost (``Observation.known``).
 
     :param elsewhere: partitions whose start is not left to the stores: what these say of them speaks against nothing.
     """
-    stands = seen.stored or Position()
+    stands, known = seen.stored or Position(), known_offsets(seen)
     conflicts = [row for row in compare_stores(seen).conflicts if not _is_for_the_plan(row, seen)]
     conflicts = [row for row in conflicts if row.key not in elsewhere]
     if on_conflict is OnConflict.SMALLEST:
         return stands.updated({row.key: min(each for each in row.offsets if each is not None) for row in conflicts}), ()
+    conflicts = [row for row in conflicts if row.key not in known]
     if not conflicts or on_conflict is OnConflict.RULING_STORE:
         return stands, ()
     shown = "; ".join(f"{row.key}: {row.why}" for row in conflicts[:SHOWN])

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Announced
+from airflow_provider_offsets.core.known import is_other_cluster, known_offsets, recreated_topics, replaced
 from airflow_provider_offsets.core.live import LivePartition, LiveTopics, TopicIdentity, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.runway import Runway, duration
-from airflow_provider_offsets.core.selector import missing_partitions
-from airflow_provider_offsets.core.snapshot import CHECKPOINT, UNSTARTED, CheckpointState, KeptPosition, Observation
+from airflow_provider_offsets.core.selector import Offsets, missing_partitions
+from airflow_provider_offsets.core.selector_text import COMMITTED
+from airflow_provider_offsets.core.snapshot import (
+    CHECKPOINT,
+    HISTORY,
+    UNSTARTED,
+    CheckpointState,
+    KeptPosition,
+    KnownIdentity,
+    KnownPosition,
+    Observation,
+)
 from airflow_provider_offsets.errors import WorldChanged
 
 
@@ -72,6 +83,9 @@ TRUNCATION = (ProblemKind.OFFSET_PAST_END, ProblemKind.LEADER_EPOCH_BACK)
 that was cut and has grown past the stored offset since, under a newer leader, looks like any other."""
 
 
+SHOWN = 10
+"""How many partitions a problem names one by one."""
+
 AS_A_NEW_ONE = "describe the job as a new pipeline, with another name, group_id and checkpoint"
 """The way out where stored offsets mean nothing: epochs belong to a pipeline's name, history to its group id."""
 
@@ -122,7 +136,7 @@ class PartitionPlan:
     begin: int
     end: int
     stored: int | None
-    """Where the pipeline stands; None for a partition that it never read."""
+    """Where the pipeline stands; None for a partition that it never read, or whose stored offset is gone."""
     wanted: int | None
     """What the selector says; None if it says nothing."""
     start: int
@@ -139,18 +153,23 @@ class PartitionPlan:
     """The topic has another id than the one that ``stored`` is of."""
     chosen_by: str = ""
     """The selector that named this start, and what it has to say of it; empty if it goes without saying."""
+    known: int | None = None
+    """Where the pipeline stood, if its stored offset is gone and something else knows it. Counts go by it then."""
+    known_by: str = ""
+    """What knows it, in words."""
 
     @property
     def is_new(self) -> bool:
-        """Say whether the pipeline never read it."""
-        return self.stored is None
+        """Whether the pipeline never read it, as far as anything tells."""
+        return self.stored is None and self.known is None
 
     @property
     def why(self) -> str:
         """The reason, in words."""
         chosen = f"chosen by {self.chosen_by}" if self.chosen_by else ""
         reason = "" if chosen and self.reason is StartReason.CHOSEN else self.reason.value
-        return "; ".join(filter(None, (reason, chosen, "topic recreated" if self.recreated else "")))
+        known = "" if self.known is None else f"known at {self.known:,} by {self.known_by}"
+        return "; ".join(filter(None, (reason, chosen, known, "topic recreated" if self.recreated else "")))
 
     @property
     def missing(self) -> int:
@@ -283,24 +302,28 @@ def plan_restart(
     selector: str = "",
     known_leader_epochs: Mapping[TopicPartition, int] | None = None,
     chosen_by: Mapping[TopicPartition, str] | None = None,
+    named: Collection[TopicPartition] = (),
 ) -> RestartPlan:
-    """Give the plan of a restart from ``wanted``, in the world as ``seen``.
+    """Return the plan of a restart from ``wanted``, in the state that was ``seen``.
 
     :param wanted: what the selector chose. Partitions that it does not name and the pipeline never read are new.
     :param policy: what loss and skipping is accepted; None accepts none.
     :param selector: the selector's text, for people.
     :param known_leader_epochs: the greatest leader epoch of each partition that was seen since the job started.
     :param chosen_by: which part of it named the start of a partition, for people.
+    :param named: the partitions whose start a person chose, instead of leaving it to the stores or to a fallback.
     """
     named_by = chosen_by or {}
+    read, wanted_topics = _Read.of(seen), frozenset(wanted.topics)
     rows = tuple(
-        replace(_row(partition, live, wanted, seen), chosen_by=named_by.get(partition, ""))
+        replace(_row(partition, live, wanted, wanted_topics, read), chosen_by=named_by.get(partition, ""))
         for partition, live in seen.live.partitions.items()
     )
     start = Position({row.key: row.start for row in rows})
     form, form_reason = _form(start, seen)
     problems = (
         *_identity_problems(seen),
+        *_gone_problems(start, seen, named, selector),
         *_shape_problems(wanted, seen),
         *_leader_problems(wanted, seen, known_leader_epochs or {}),
         *_count_problems(rows, policy or RestartPolicy()),
@@ -379,21 +402,41 @@ def reconcile(start: Position, live: LiveTopics) -> Position:
     return start.updated(new)
 
 
-def _row(partition: TopicPartition, live: LivePartition, wanted: Position, seen: Observation) -> PartitionPlan:
-    stored_position = seen.stored or Position()
-    topic_is_known = partition.topic in stored_position.topics
-    stored, want = stored_position.get(partition), wanted.get(partition)
-    if want is None and not topic_is_known and partition.topic not in wanted.topics:
+@dataclass(frozen=True)
+class _Read:
+    """What the pipeline has read, as far as anything tells."""
+
+    stored: Position
+    known: dict[TopicPartition, KnownPosition]
+    recreated: dict[str, KnownIdentity]
+    stored_topics: frozenset[str]
+    topics: frozenset[str]
+    """Those that the pipeline has read: a new partition of them begins at 0."""
+
+    @classmethod
+    def of(cls, seen: Observation) -> _Read:
+        stored, known, recreated = seen.stored or Position(), known_offsets(seen), recreated_topics(seen)
+        topics = frozenset(stored.topics)
+        return cls(stored, known, recreated, topics, topics.union(recreated, (each.topic for each in known)))
+
+
+def _row(
+    partition: TopicPartition, live: LivePartition, wanted: Position, wanted_topics: Collection[str], read: _Read
+) -> PartitionPlan:
+    topic_is_stored = partition.topic in read.stored_topics
+    stored, want, known = read.stored.get(partition), wanted.get(partition), read.known.get(partition)
+    stood = stored if known is None else known.position[partition]
+    if want is None and not topic_is_stored and partition.topic not in wanted_topics:
         start, reason = live.begin, StartReason.FIRST_START
     elif want is None:
         start, reason = 0, StartReason.NEW_PARTITION
     else:
-        is_new = stored is None and topic_is_known and want == 0
+        is_new = stood is None and topic_is_stored and want == 0
         start, reason = want, StartReason.NEW_PARTITION if is_new else StartReason.CHOSEN
         reason = StartReason.STORED if want == stored else reason
-    # What nobody has read yet begins at the stored offset, and at 0 in a new partition of a known topic. For a topic
-    # that is read for the first time there is nothing to lose or to skip before the place that was chosen.
-    unread = stored if stored is not None else 0 if topic_is_known else max(start, live.begin)
+    # What nobody has read yet begins where the pipeline stood, and at 0 in a new partition of a topic that it reads.
+    # Of a topic that is read for the first time there is nothing to lose or to skip before the place that was chosen.
+    unread = stood if stood is not None else 0 if partition.topic in read.topics else max(start, live.begin)
     if start < live.begin:
         start, reason = live.begin, StartReason.RETENTION
     lost = max(0, min(start, live.begin) - unread)
@@ -406,11 +449,13 @@ def _row(partition: TopicPartition, live: LivePartition, wanted: Position, seen:
         wanted=want,
         start=start,
         reason=reason,
-        replay=max(0, (stored or 0) - start),
+        replay=max(0, (stood or 0) - start),
         skipped=max(0, start - unread) - lost,
         lost=lost,
         unreplayable=0 if want is None else max(0, min(unread, live.begin) - want),
-        recreated=partition.topic in _recreated(seen),
+        recreated=partition.topic in read.recreated,
+        known=None if known is None else stood,
+        known_by="" if known is None else known.source,
     )
 
 
@@ -474,30 +519,40 @@ def _query_id(seen: Observation) -> str | None:
 
 
 def _identity_problems(seen: Observation) -> Iterator[Problem]:
-    if seen.epoch is None:
-        return
-    known, live = seen.epoch.claim.identity, seen.live.identity
-    if known.cluster_id != live.cluster_id:
-        yield Problem(
-            ProblemKind.WRONG_CLUSTER,
-            f"the stored offsets are of cluster {known.cluster_id!r} and the connection leads to {live.cluster_id!r};"
-            " correct the Kafka connection",
-        )
-        return
-    for topic in _recreated(seen):
+    live = seen.live.identity
+    for known in seen.identities:
+        if known.identity.cluster_id != live.cluster_id:
+            yield Problem(
+                ProblemKind.WRONG_CLUSTER,
+                f"the stored offsets are of cluster {known.identity.cluster_id!r} by {known.source}, and the"
+                f" connection leads to {live.cluster_id!r}. Correct the Kafka connection; if the topics have moved to"
+                f" that cluster, {AS_A_NEW_ONE}{_unless_wrong(known, seen)}",
+            )
+            return
+    stored = {partition.topic for kept in seen.kept for partition in kept.position or ()}
+    stored.update((seen.stored or Position()).topics)
+    for topic, known in recreated_topics(seen).items():
+        # If no start by this provider has read the topic, an offset in a store is all that can be of the old one.
+        if known.snapshot and topic not in stored:
+            continue
+        delete = "delete the stored offsets of this topic, which makes it a first start, or " if known.snapshot else ""
         yield Problem(
             ProblemKind.TOPIC_RECREATED,
-            f"topic {topic!r} had id {known.topic_ids[topic]} and has {live.topic_ids[topic]}: it was deleted and made"
-            f" again, and stored offsets mean nothing in it; {AS_A_NEW_ONE}",
+            f"topic {topic!r} had id {known.identity.topic_ids[topic]} by {known.source}, and has"
+            f" {live.topic_ids[topic]}: it was deleted and created again. Stored offsets mean nothing in it: {delete}"
+            f"{AS_A_NEW_ONE}{_unless_wrong(known, seen)}",
         )
 
 
-def _recreated(seen: Observation) -> tuple[str, ...]:
-    """The topics of the same cluster that have another id than at the newest start."""
-    known, live = None if seen.epoch is None else seen.epoch.claim.identity, seen.live.identity
-    if known is None or known.cluster_id != live.cluster_id:
-        return ()
-    return tuple(name for name, topic_id in live.topic_ids.items() if known.topic_ids.get(name, topic_id) != topic_id)
+def _unless_wrong(known: KnownIdentity, seen: Observation) -> str:
+    """The way out if the snapshot that tells is no good: it was taken through a wrong connection, or before the stored
+    offsets were put right by hand."""
+    if not known.snapshot:
+        return ""
+    return (
+        ". If this snapshot tells nothing of the stored offsets, remove it: 'airflow offsets snapshots prune"
+        f" --pipeline {seen.pipeline} --snapshot {known.snapshot} --apply'"
+    )
 
 
 def _gone(wanted: Position, seen: Observation) -> Position:
@@ -514,8 +569,36 @@ def _dropped_topics(seen: Observation) -> Iterator[str]:
             yield f"{topic}: has stored offsets, is no topic of the pipeline any more, and is not read"
 
 
+def _gone_problems(
+    start: Position, seen: Observation, named: Collection[TopicPartition], selector: str
+) -> Iterator[Problem]:
+    gone = replaced(start, seen, named)
+    if not gone:
+        return
+    store = HISTORY if seen.is_tracked else seen.kept[0].store
+    perishes = "" if seen.is_tracked or not seen.kept[0].perishes else f" ({seen.kept[0].perishes})"
+    lacks = f"does not tell how far epoch {seen.epoch_number} came in" if seen.is_progress_lost else "has no offset of"
+    shown = "; ".join(
+        f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source} and"
+        f" would start at {start[partition]}"
+        for partition, known in list(gone.items())[:SHOWN]
+    )
+    more = f"; and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
+    ways = [f"'{each}'" for each in dict.fromkeys(known.selector for known in gone.values()) if each]
+    if len(gone) <= SHOWN:
+        there = Position({partition: known.position[partition] for partition, known in gone.items()})
+        ways = [f"'{Offsets(there)} | {selector or COMMITTED}'", *ways]
+    yield Problem(
+        ProblemKind.POSITION_GONE,
+        f"{store}{perishes} {lacks} {len(gone)} partition(s) that the pipeline has read: {shown}{more}. A known"
+        " position is not replaced by a first start or a fallback. To go on there, start from"
+        f" {' or '.join(ways) or 'offsets:'}; to read all again, from 'earliest'. Name any other start first, as in"
+        " 'offsets:…' or 'latest', and accept what it leaves out as skipped",
+    )
+
+
 def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
-    live = seen.live.partitions
+    live, known = seen.live.partitions, known_offsets(seen)
     named = (seen.stored or Position()).updated(wanted)
     if gone := _gone(wanted, seen):
         yield Problem(
@@ -525,6 +608,8 @@ def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
         )
     for topic in seen.live.topics:
         for hole in missing_partitions(named, topic.name, len(topic.partitions)):
+            if hole in known:
+                continue
             yield Problem(
                 ProblemKind.PARTITION_MISSING,
                 f"{hole} has no stored offset though partitions after it have, so it is not new;"
@@ -542,8 +627,8 @@ def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
 def _leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPartition, int]) -> Iterator[Problem]:
     """A leader epoch only ever grows. One that went back tells of a cluster that was restored from before: what stands
     at the stored offset may be another record than the one that was read. A topic that was made again begins anew."""
-    stored, live, recreated = seen.stored or Position(), seen.live.partitions, _recreated(seen)
-    if seen.epoch is not None and seen.epoch.claim.identity.cluster_id != seen.live.cluster_id:
+    stored, live, recreated = seen.last_known or Position(), seen.live.partitions, recreated_topics(seen)
+    if is_other_cluster(seen.identities, seen.live):
         return
     for partition, offset in wanted.items():
         now = live[partition].leader_epoch if partition in live else None
@@ -599,7 +684,7 @@ def _counted(counts: Mapping[TopicPartition, int], word: str, topic: str, accept
 
 
 def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> Iterator[Problem]:
-    checkpoint, stored = seen.checkpoint, seen.stored or Position()
+    checkpoint, stored, known = seen.checkpoint, seen.stored or Position(), known_offsets(seen)
     if checkpoint is None:
         return
     if checkpoint.stateful and form is not RestartForm.RESUME:
@@ -612,7 +697,7 @@ def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> It
     ahead = [
         f"{partition} {offset} > {stored[partition]}"
         for partition, offset in checkpoint.committed.items()
-        if partition in stored and offset > stored[partition] == wanted.get(partition)
+        if partition in stored and partition not in known and offset > stored[partition] == wanted.get(partition)
     ]
     if ahead and seen.is_tracked:
         yield Problem(
@@ -626,6 +711,8 @@ def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> It
 def _untouched_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
     if seen.is_tracked or wanted or seen.stored is not None or (seen.epoch is None and not seen.kept[0].perishes):
         return
+    if seen.known:
+        return  # _gone_problems names what is known
     kept = seen.kept[0]
     known = "the job has run before" if seen.epoch is not None else "nobody can tell whether the job has run before"
     yield Problem(

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from airflow_provider_offsets.core.interchange import read_position
+from airflow_provider_offsets.core.known import known_offsets
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.moments import length_text, moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
@@ -133,7 +134,7 @@ class Committed:
         return "committed"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
-        return _with_new(sources.stands, seen.live, self)
+        return _going_on(sources.stands, seen, self)
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Shift:
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
         shifted = {partition: self._shifted(offset) for partition, offset in sources.stands.items()}
-        return {**_with_new(sources.stands, seen.live, self), **shifted}
+        return {**_going_on(sources.stands, seen, self), **shifted}
 
     def _shifted(self, offset: int) -> Chosen:
         wanted = offset + self.by
@@ -326,10 +327,21 @@ def _with_new(position: Position, live: LiveTopics, by: StartSelector, note: str
     return {**_all_of(position, by), **{partition: Chosen(0, by, note) for partition in new}}
 
 
+def _going_on(stands: Position, seen: Observation, by: StartSelector) -> dict[TopicPartition, Chosen]:
+    """The offsets of a position, and 0 for the partitions that nobody has read. One whose stored offset is gone is not
+    new: what knows of it is for a person to choose."""
+    known = known_offsets(seen)
+    return {
+        partition: chosen
+        for partition, chosen in _with_new(stands, seen.live, by).items()
+        if partition in stands or partition not in known or not known[partition].position[partition]
+    }
+
+
 def _at_time(time_ms: int, by: StartSelector, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
     found = sources.offsets_at(time_ms)
     # Nobody knows when a partition was made, and its records may have earlier times: one that was never read is new.
-    new = set(_with_new(sources.stands, seen.live, by)) - set(sources.stands)
+    new = set(_going_on(sources.stands, seen, by)) - set(sources.stands)
     chosen = {}
     for partition, live in seen.live.partitions.items():
         offset = found.get(partition)

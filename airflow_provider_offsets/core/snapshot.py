@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Cut, Ended, Epoch, Moved
-from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.moments import whole_moment_ms
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.record import Phase
@@ -70,6 +70,32 @@ class KeptPosition:
 
 
 @dataclass(frozen=True)
+class KnownPosition:
+    """Offsets of partitions whose stored offset is gone, as something else of the pipeline knows them."""
+
+    source: str
+    """What knows them, in words: ``snapshot upgrade-7#at-rest of 2026-11-01T00:00:00Z``, ``the launch of epoch 3``."""
+    position: Position
+    exact: bool = False
+    """Whether the job read nothing after it. Otherwise the job has read at least so far."""
+    in_flight: tuple[OffsetRange, ...] = ()
+    """What the job may have read after it."""
+    selector: str = ""
+    """The selector that starts there, such as ``snapshot:upgrade-7#at-rest``; empty if there is none."""
+
+
+@dataclass(frozen=True)
+class KnownIdentity:
+    """The cluster and the topics that a record of the pipeline has offsets of."""
+
+    source: str
+    """What knows them, in words."""
+    identity: TopicIdentity
+    snapshot: str = ""
+    """Id of the snapshot, if only a snapshot has them; empty if a start by this provider was made with them."""
+
+
+@dataclass(frozen=True)
 class Observation:
     """Everything that a restart is decided from, seen at one moment."""
 
@@ -91,6 +117,10 @@ class Observation:
     """What each store of the pipeline says, the ruling one first."""
     moved: Moved | None = None
     """Of an untouched job: a move in its own store since its last epoch ended. It still stands where it stood."""
+    known: tuple[KnownPosition, ...] = ()
+    """Where the partitions stood whose stored offset is gone; each partition once. ``core.known`` fills it."""
+    known_identities: tuple[KnownIdentity, ...] = ()
+    """Which cluster and topics the pipeline's records have offsets of; each topic once. ``core.known`` fills it."""
 
     @property
     def ended(self) -> Ended | None:
@@ -118,12 +148,15 @@ class Observation:
         epoch begins; None before the first start. Of an untouched job: what its ruling store says.
 
         An epoch that was rewound and stopped before its first batch stands where it was rewound to, not where the
-        epoch before it ended. Without an epoch, the history rules, and after it the checkpoint.
+        epoch before it ended. Without an epoch, the history rules, and after it the checkpoint. An epoch that was
+        started before the job was tracked recorded no batch: after it, the checkpoint rules.
         """
         if not self.is_tracked:
             is_moved = self.moved is not None and self.moved.explains(self.kept[0].position)
             return self.moved.stood if self.moved is not None and is_moved else self.kept[0].position
         if self.epoch is not None:
+            if not self.epoch.claim.tracked and self.checkpoint is not None:
+                return self.checkpoint.committed
             if self.processed is not None and self.processed.epoch == self.epoch.number:
                 return self.epoch.claim.start.updated(self.processed.end)
             return self.epoch.claim.start
@@ -132,15 +165,42 @@ class Observation:
         return None if self.checkpoint is None else self.checkpoint.committed
 
     @property
+    def is_progress_lost(self) -> bool:
+        """Whether ``stored`` is only where the newest epoch began, and how far it came is not stored any more."""
+        if not self.is_tracked or self.epoch is None:
+            return False
+        if not self.epoch.claim.tracked:
+            return self.checkpoint is None
+        has_batch = self.processed is not None and self.processed.epoch == self.epoch.number
+        return self.epoch.last_batch_id is not None and not has_batch
+
+    @property
+    def last_known(self) -> Position | None:
+        """The pipeline's position, with what is known of the partitions whose stored offset is gone."""
+        if not self.known:
+            return self.stored
+        return (self.stored or Position()).updated(
+            {partition: offset for each in self.known for partition, offset in each.position.items()}
+        )
+
+    @property
+    def identities(self) -> tuple[KnownIdentity, ...]:
+        """Which cluster and topics the pipeline's offsets are of, as far as anything tells."""
+        if self.known_identities or self.epoch is None:
+            return self.known_identities
+        return (KnownIdentity(f"the launch of epoch {self.epoch.number}", self.epoch.claim.identity),)
+
+    @property
     def in_flight(self) -> tuple[OffsetRange, ...]:
         """What may be partly in the output: the ranges of a batch that began and was not recorded.
 
         Of an untracked job: of the batch that its checkpoint has planned; and where nobody can say, because it runs,
-        tracks its progress asynchronously, or keeps its offsets elsewhere, all that it could have read.
+        tracks its progress asynchronously, or keeps its offsets elsewhere, all that it could have read. Of a partition
+        whose stored offset is gone: what it may have read after the offset that is known.
         """
-        if not self.is_tracked:
-            return self._in_flight_untouched()
-        return () if self.cut is None else self.cut.ranges
+        cut = () if self.cut is None else self.cut.ranges
+        told = cut if self.is_tracked else self._in_flight_untouched()
+        return (*told, *(each for known in self.known for each in known.in_flight))
 
     def _in_flight_untouched(self) -> tuple[OffsetRange, ...]:
         stands = self.stored
@@ -151,7 +211,12 @@ class Observation:
             until = None if self.checkpoint is None else self.checkpoint.planned
         else:
             until = self.live.end
-        ends = {partition: max(offset, stands.get(partition, 0)) for partition, offset in (until or Position()).items()}
+        known = {partition for each in self.known for partition in each.position}
+        ends = {
+            partition: max(offset, stands.get(partition, 0))
+            for partition, offset in (until or Position()).items()
+            if partition not in known
+        }
         return tuple(each for each in ranges_between(stands, Position(ends)) if each.count)
 
 

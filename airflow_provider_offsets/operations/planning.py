@@ -68,7 +68,13 @@ def draft_plan(
     choice = weigh(asked, chosen, seen, policy.on_conflict)
     known = known_leader_epochs(world, seen)
     plan = plan_restart(
-        choice.wanted, seen, policy, selector=start, chosen_by=choice.chosen_by, known_leader_epochs=known
+        choice.wanted,
+        seen,
+        policy,
+        selector=start,
+        chosen_by=choice.chosen_by,
+        known_leader_epochs=known,
+        named=choice.named,
     )
     plan = replace(plan, problems=(*choice.problems, *plan.problems, *_place_problems(world, plan)))
     settings = world.kafka.settings(world.pipeline.topics)

@@ -237,12 +237,14 @@ def _require_possible(back: World, target: Target, state: str) -> None:
 def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
     """The plan of the way back, by what is seen now; nothing is recorded."""
     seen = back.observe()
+    wanted = target.choose(seen)
     return plan_restart(
-        target.choose(seen),
+        wanted,
         seen,
         policy,
         selector=f"as after epoch {target.epoch}",
         known_leader_epochs=known_leader_epochs(back, seen),
+        named=wanted,
     )
 
 

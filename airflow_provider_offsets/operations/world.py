@@ -9,6 +9,7 @@ from itertools import islice
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Moved
+from airflow_provider_offsets.core.known import adopted_batch, needs_records, with_records
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, ranges_between
@@ -65,7 +66,7 @@ class World:
         record, epoch, checkpoint = self._record_and_checkpoint()
         processed = self._processed(record, epoch)
         live = self.live_topics()
-        return Observation(
+        seen = Observation(
             pipeline=self.pipeline.name,
             live=live,
             checkpoint=checkpoint,
@@ -74,10 +75,14 @@ class World:
             phase=Phase.STOPPED if record is None else record.phase,
             launched=0 if record is None else record.epoch,
             generation=0 if record is None else record.generation,
-            cut=self._cut(record, epoch, checkpoint, live),
+            cut=self._cut(record, epoch, checkpoint, processed, live),
             kept=self._kept(checkpoint, processed, elsewhere),
             moved=self._move(record),
         )
+        if not needs_records(seen):
+            return seen
+        history = self.store.position(self.pipeline.stream) if self.pipeline.tracked else None
+        return with_records(seen, self.control.snapshots(), self.control.epochs(), history)
 
     def live_topics(self) -> LiveTopics:
         """Give the pipeline's topics as its job sees them: of committed records only, if it reads no others."""
@@ -184,20 +189,25 @@ class World:
         record: PipelineRecord | None,
         epoch: Epoch | None,
         checkpoint: CheckpointState | None,
+        processed: Batch | None,
         live: LiveTopics,
     ) -> Cut | None:
         """Return the batch that may be partly in the output: the started one, or one that was cut off before."""
-        if record is None or epoch is None or not self.pipeline.tracked:
+        if not self.pipeline.tracked:
             return None
-        if record.begun is not None and record.epoch == epoch.number:
+        if record is not None and epoch is not None and record.begun is not None and record.epoch == epoch.number:
             return started_batch(self.store, record, epoch, checkpoint, live)
-        for each in self._epochs_back(epoch):
+        first = None
+        for each in () if epoch is None else self._epochs_back(epoch):
+            if not each.claim.tracked:
+                break
+            first = each.claim
             after = each.cuts[-1] if each.cuts else None
             if after is not None and after.batch_id > (-1 if each.last_batch_id is None else each.last_batch_id):
                 return after
             if each.last_batch_id is not None:
                 return None
-        return None
+        return adopted_batch(checkpoint, processed, live, first)
 
     def _epochs_back(self, newest: Epoch) -> Iterator[Epoch]:
         """Yield the claimed epochs from ``newest`` backwards."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import BegunBatch, Ended, EndedHow, Moved
+from airflow_provider_offsets.core.epoch import Cut, Ended, EndedHow, Moved
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity, TopicSettings
 from airflow_provider_offsets.core.plan import (
     Preconditions,
@@ -36,6 +36,7 @@ FIRST, STORED, NEW, CHOSEN, RETENTION = (
 )
 LOSS, SKIP, PAST_END = ProblemKind.LOSS, ProblemKind.SKIP, ProblemKind.OFFSET_PAST_END
 EPOCH_BACK = ProblemKind.LEADER_EPOCH_BACK
+CUT = Cut(5, "query-1", 1, "", (OffsetRange(TOPIC, 0, 40, 50), OffsetRange(TOPIC, 1, 60, 70)))
 FIRST_OF_TWO = {TopicPartition(TOPIC, 0): 5}
 
 
@@ -545,7 +546,7 @@ CASES = [
             TWO,
             at(40, 60),
             checkpoint=checkpoint(at(40, 60), planned_batch_id=5, planned=at(50, 70)),
-            begun=BegunBatch(5, "query-1", 2_000, (OffsetRange(TOPIC, 0, 40, 50), OffsetRange(TOPIC, 1, 60, 70))),
+            cut=CUT,
         ),
         at(40, 60),
         RESUME,
@@ -553,24 +554,12 @@ CASES = [
         last_batch_id=4,
     ),
     Case(
-        "a native sink's batch that is committed and not recorded: finished, so nothing is read twice",
-        running(
-            TWO,
-            at(20, 30),
-            checkpoint=checkpoint(at(40, 60), 5),
-            begun=BegunBatch(5, "query-1", 2_000, ()),
-        ),
-        at(40, 60),
-        RESUME,
-        last_batch_id=5,
-    ),
-    Case(
-        "a native sink's batch that was cut off: run again, and a seeded checkpoint would pass over its id",
+        "a batch that was cut off, and a start elsewhere: the seeded checkpoint passes over its id",
         running(
             TWO,
             at(40, 60),
             checkpoint=checkpoint(at(40, 60), planned_batch_id=5, planned=at(50, 70)),
-            begun=BegunBatch(5, "query-1", 2_000, ()),
+            cut=CUT,
         ),
         at(30, 60),
         REPOSITION,
@@ -578,12 +567,6 @@ CASES = [
         replay=10,
         replay_at_most=20,
         last_batch_id=4,
-    ),
-    Case(
-        "the batch that began last is recorded: nothing was cut off",
-        running(TWO, at(40, 60), begun=BegunBatch(4, "query-1", 2_000, (OffsetRange(TOPIC, 0, 30, 40),))),
-        at(40, 60),
-        RESUME,
     ),
     Case(
         "an epoch that was rewound and stopped before its first batch stands where it was rewound to",

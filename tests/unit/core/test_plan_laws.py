@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -137,4 +139,4 @@ def test_a_plan_right_after_its_own_apply_replays_nothing(wanted: Position, worl
 
 
 def _with_live(world: Observation, there: LiveTopics) -> Observation:
-    return Observation(world.pipeline, there, world.checkpoint, world.processed, world.epoch, world.ended, world.begun)
+    return replace(world, live=there)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.epoch import BegunBatch
+from airflow_provider_offsets.core.epoch import Cut
 from airflow_provider_offsets.core.position import OffsetRange, Position
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 from tests.unit.core.worlds import QUERY, TOPIC, at, checkpoint, epoch, live, processed, running, seen
@@ -38,38 +38,25 @@ CASES = [
     ),
     Case("a batch that names fewer partitions than its epoch", running(TWO, at(5), epoch=epoch(at(0, 2))), at(5, 2)),
 ]
-AHEAD = BegunBatch(5, QUERY, 2_000, ())
-FIFTH = checkpoint(at(9, 9), 5)
 CASES += [
     Case(
-        "a native sink's batch that Spark committed and nobody recorded",
-        running(TWO, at(5, 6), checkpoint=FIFTH, begun=AHEAD),
-        at(9, 9),
-    ),
-    Case(
-        "the first one of all, noted before its query had an id",
-        running(TWO, at(0, 0), checkpoint=checkpoint(at(9, 9), 0), processed=None, begun=BegunBatch(0, "", 2_000, ())),
-        at(9, 9),
-    ),
-    Case(
-        "one that is recorded too",
-        running(TWO, at(9, 9), checkpoint=FIFTH, processed=processed(at(9, 9), 5), begun=AHEAD),
-        at(9, 9),
-    ),
-    Case("one that is planned and not committed", running(TWO, at(5, 6), begun=AHEAD), at(5, 6)),
-    Case(
-        "a running job whose history was read later than its checkpoint",
-        running(TWO, at(5, 6), checkpoint=FIFTH, processed=processed(at(10, 10), 6), begun=AHEAD),
-        at(10, 10),
-    ),
-    Case(
-        "a function's batch that Spark committed and nobody recorded: nobody knows of its output",
-        running(TWO, at(5, 6), checkpoint=FIFTH, begun=BegunBatch(5, QUERY, 2_000, (OffsetRange(TOPIC, 0, 5, 9),))),
+        "Spark committed a batch that is not recorded: the record says where it stands, until it is reconciled",
+        running(TWO, at(5, 6), checkpoint=checkpoint(at(9, 9), 5)),
         at(5, 6),
     ),
     Case(
-        "a new epoch that was rewound and has only run the batch without records",
-        running(TWO, at(5, 6), epoch=epoch(at(2, 2), 2), checkpoint=checkpoint(at(2, 2), 5), begun=AHEAD),
+        "an epoch from before the job was tracked: it recorded nothing, so its checkpoint tells",
+        running(TWO, at(5, 6), epoch=epoch(at(2, 2), tracked=False), processed=None),
+        at(5, 6),
+    ),
+    Case(
+        "the same, and rows of an earlier tracked epoch: they are older",
+        running(TWO, at(5, 6), epoch=epoch(at(2, 2), 2, tracked=False), processed=processed(at(3, 3))),
+        at(5, 6),
+    ),
+    Case(
+        "the same, and its checkpoint is gone: nothing tells more than where it was launched",
+        running(TWO, at(5, 6), epoch=epoch(at(2, 2), tracked=False), processed=None, checkpoint=None),
         at(2, 2),
     ),
 ]
@@ -80,21 +67,11 @@ def test_where_it_stands(case: Case) -> None:
     assert case.seen.stored == case.stored
 
 
-def test_what_was_begun_and_not_recorded_is_in_flight() -> None:
+def test_a_batch_that_may_have_begun_is_in_flight() -> None:
     ranges = (OffsetRange(TOPIC, 0, 5, 9),)
 
-    assert running(TWO, at(5, 6), begun=BegunBatch(5, QUERY, 2_000, ranges)).in_flight == ranges
-    assert running(TWO, at(5, 6), begun=BegunBatch(4, QUERY, 2_000, ranges)).in_flight == ()
-    assert running(TWO, at(5, 6), begun=BegunBatch(4, "query-2", 2_000, ranges)).in_flight == ranges
+    assert running(TWO, at(5, 6), cut=Cut(5, QUERY, 1, "", ranges)).in_flight == ranges
     assert running(TWO, at(5, 6)).in_flight == ()
-
-
-def test_a_batch_that_was_noted_ahead_is_in_flight_once_it_is_planned() -> None:
-    planned = checkpoint(at(5, 6), planned_batch_id=5, planned=at(9, 6))
-
-    assert running(TWO, at(5, 6), checkpoint=planned, begun=AHEAD).in_flight == (OffsetRange(TOPIC, 0, 5, 9),)
-    assert running(TWO, at(5, 6), begun=AHEAD).in_flight == ()
-    assert running(TWO, at(5, 6), checkpoint=FIFTH, begun=AHEAD).in_flight == ()
 
 
 SNAPSHOT = Snapshot(

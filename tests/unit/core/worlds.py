@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Announced, Claim, Epoch, ProcessIdentity
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.record import Phase
 from airflow_provider_offsets.core.snapshot import CheckpointState, KeptPosition, Observation
 
 TOPIC = "flights"
 QUERY = "query-1"
 IDENTITY = TopicIdentity("cluster-1", {TOPIC: "id-1"})
+STREAM = Stream("flights-job", (TOPIC,))
 HOLDER = ProcessIdentity("host", "boot", 1, 2)
 CHECKPOINT = "/checkpoints/flights"
 
@@ -41,10 +44,20 @@ def processed(end: Position, batch_id: int | None = 4, epoch: int | None = 1) ->
 def epoch(start: Position, number: int = 1, announced: tuple[Announced, ...] = (), **more: Any) -> Epoch:
     identity = more.pop("identity", IDENTITY)
     where = more.pop("checkpoint", CHECKPOINT)
-    return Epoch(Claim(number, f"operation-{number}", "launch", where, start, identity, announced), HOLDER, 5)
+    tracked = more.pop("tracked", True)
+    claim = Claim(
+        number, f"operation-{number}", "launch", where, start, identity, STREAM, announced=announced, tracked=tracked
+    )
+    return Epoch(claim, HOLDER, 5, **more)
 
 
 def seen(there: LiveTopics, **more: Any) -> Observation:
+    """The newest epoch runs, unless ``ended`` is given."""
+    claimed, ended = more.get("epoch"), more.pop("ended", None)
+    if claimed is not None:
+        more["epoch"] = replace(claimed, ended=ended)
+        more.setdefault("phase", Phase.RUNNING if ended is None else Phase.STOPPED)
+        more.setdefault("launched", claimed.number)
     return Observation("flights-pipeline", there, **more)
 
 

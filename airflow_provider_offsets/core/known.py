@@ -1,0 +1,286 @@
+"""Where a pipeline stood, as its records and its other stores know it, and the one rule that goes by that.
+
+A position can be gone from the store that starts the job: its rows expired, its folder was removed, the offsets of one
+topic were deleted. What is left of the pipeline may still know it: snapshots, launches, the history, the other stores
+of ``offsets_in``. Where any of them knows the offset of a partition, no first start and no fallback may take the place
+of that offset: :func:`replaced` finds the partitions where one would. The rule is the same for every store and every
+record, by topic and by partition.
+
+Three orders decide which record is believed. A launch by this provider outranks everything from before it, for the
+partitions that it names. Of the snapshots of one epoch the newest counts. The stores of ``offsets_in`` are read now,
+and offsets only grow, so a store that is further than the newest record is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch
+from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition, ranges_between
+from airflow_provider_offsets.core.snapshot import (
+    AT_REST,
+    CHECKPOINT,
+    UNSTARTED,
+    CheckpointState,
+    KeptPosition,
+    KnownIdentity,
+    KnownPosition,
+    Observation,
+    Snapshot,
+)
+
+
+def needs_records(seen: Observation) -> bool:
+    """Return whether the stores alone do not tell where each partition stood, or which topics their offsets are of.
+
+    Reading all snapshots is slow, and most observations need none of them.
+    """
+    if seen.epoch is None or _without_offset(seen):
+        return True
+    return any(topic.name not in seen.epoch.claim.identity.topic_ids for topic in seen.live.topics)
+
+
+def with_records(
+    seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterable[Epoch], history: Position | None = None
+) -> Observation:
+    """Return ``seen`` with what the pipeline's records know beside its stores.
+
+    :param snapshots: all of the pipeline that are whole, in any order.
+    :param epochs: all launches of the pipeline, in any order.
+    :param history: the end of the newest row of each topic in the history of a tracked job.
+    """
+    taken = sorted(snapshots, key=lambda each: (each.seen.epoch_number, _taken_ms(each), each.id))
+    claimed = sorted((each for each in epochs if each.holder is not None), key=lambda each: each.number)
+    identities = tuple(_identities(taken, claimed))
+    same = {topic.name for topic in seen.live.topics} - _recreated(identities, seen.live).keys()
+    known: dict[TopicPartition, KnownPosition] = {}
+    if not is_other_cluster(identities, seen.live):
+        records = [*_of_snapshots(taken, seen.live), *_of_launches(claimed, seen)]
+        records.sort(key=lambda each: each[0], reverse=True)
+        now = [*_of_other_stores(seen)]
+        if history is not None and not seen.is_progress_lost:
+            now.append(KnownPosition("the history", history, exact=True))
+        for partition in _without_offset(seen):
+            if partition.topic in same and (found := _best(partition, records, now, seen)) is not None:
+                known[partition] = found
+    return replace(seen, known=tuple(_by_source(known)), known_identities=identities)
+
+
+def known_offsets(seen: Observation) -> dict[TopicPartition, KnownPosition]:
+    """Return what knows the offset of each partition whose stored one is gone."""
+    return {partition: each for each in seen.known for partition in each.position}
+
+
+def replaced(
+    starts: Mapping[TopicPartition, int], seen: Observation, named: Collection[TopicPartition]
+) -> dict[TopicPartition, KnownPosition]:
+    """Return the partitions whose known position a first start or a fallback would replace, and what knows it.
+
+    A start at exactly the known offset replaces nothing. Where the known offset is only the least that the job has
+    read, that holds for a partition which the store leaves out beside others: most likely nothing was read from it.
+
+    :param starts: where each partition is to start.
+    :param named: the partitions whose start a person chose, instead of leaving it to the stores or to a fallback.
+    """
+    stored = seen.stored or Position()
+
+    def goes_on(partition: TopicPartition, known: KnownPosition) -> bool:
+        is_unread = bool(stored) and partition not in stored
+        return starts[partition] == known.position[partition] and (known.exact or is_unread)
+
+    return {
+        partition: known
+        for partition, known in known_offsets(seen).items()
+        if partition in starts and partition not in named and not goes_on(partition, known)
+    }
+
+
+def recreated_topics(seen: Observation) -> dict[str, KnownIdentity]:
+    """Return the topics that have another id than the pipeline's offsets are of, and what knows the earlier id.
+
+    Of another cluster nothing is said: there every topic has another id.
+    """
+    return {} if is_other_cluster(seen.identities, seen.live) else _recreated(seen.identities, seen.live)
+
+
+def is_other_cluster(identities: Sequence[KnownIdentity], live: LiveTopics) -> bool:
+    """Return whether the offsets of the pipeline are of another cluster than the topics."""
+    return any(known.identity.cluster_id != live.cluster_id for known in identities)
+
+
+def adopted_batch(
+    checkpoint: CheckpointState | None, processed: Batch | None, live: LiveTopics, first: Claim | None
+) -> Cut | None:
+    """Return the batch that may be partly in the output since before the job was tracked, or None.
+
+    Nothing noted whether it began, so it counts as begun. It is over once a tracked launch has begun a batch.
+
+    :param checkpoint: of the newest launch; of the job as it was before the first one.
+    :param processed: the batch that was recorded last.
+    :param first: the first launch of the tracked job; None before it.
+    """
+    if checkpoint is None or checkpoint.closed_by is not None:
+        return None
+    batch_id, end, why = checkpoint.planned_batch_id, checkpoint.planned, ""
+    if first is None and checkpoint.asynchronous:
+        batch_id, why = checkpoint.last_batch_id + 1, "its checkpoint was written asynchronously"
+        end = checkpoint.committed.updated(
+            {partition: max(offset, checkpoint.committed.get(partition, 0)) for partition, offset in live.end.items()}
+        )
+    if batch_id is None or end is None:
+        return None
+    if first is not None and batch_id > (
+        UNSTARTED if first.last_planned_batch_id is None else first.last_planned_batch_id
+    ):
+        return None
+    if processed is not None and (processed.query_id, processed.batch_id) == (checkpoint.query_id, batch_id):
+        return None
+    ranges = tuple(each for each in ranges_between(checkpoint.committed, end) if each.count)
+    return Cut(batch_id, checkpoint.query_id, 1, why, ranges) if ranges else None
+
+
+def _without_offset(seen: Observation) -> list[TopicPartition]:
+    """The partitions of which no store tells where the job came to."""
+    stored = seen.stored or Position()
+    return [partition for partition in seen.live.partitions if seen.is_progress_lost or partition not in stored]
+
+
+def _recreated(identities: Sequence[KnownIdentity], live: LiveTopics) -> dict[str, KnownIdentity]:
+    now = live.identity.topic_ids
+    return {
+        topic: known
+        for known in identities
+        for topic, topic_id in known.identity.topic_ids.items()
+        if now.get(topic, topic_id) != topic_id
+    }
+
+
+def _identities(snapshots: Sequence[Snapshot], epochs: Sequence[Epoch]) -> Iterator[KnownIdentity]:
+    """Of each topic the newest launch that names it tells, and for a topic without launch the *oldest* snapshot with
+    an offset of it. Nothing but a launch makes sure that stored offsets are of the topic as it is: a snapshot that is
+    taken after the topic was created again has the new id beside the old offset."""
+    covered: set[str] = set()
+    for epoch in reversed(epochs):
+        claim = epoch.claim
+        if claim.identity.cluster_id == epochs[-1].claim.identity.cluster_id:
+            yield from _uncovered(f"the launch of epoch {epoch.number}", claim.identity, covered)
+    for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id)):
+        live = snapshot.seen.live.identity
+        if epochs and live.cluster_id != epochs[-1].claim.identity.cluster_id:
+            continue  # the launch settled which cluster it is
+        topics = set(snapshot.position.topics)
+        of_offsets = {topic: topic_id for topic, topic_id in live.topic_ids.items() if topic in topics}
+        yield from _uncovered(_words(snapshot), TopicIdentity(live.cluster_id, of_offsets), covered, snapshot.id)
+
+
+def _uncovered(source: str, identity: TopicIdentity, covered: set[str], snapshot: str = "") -> Iterator[KnownIdentity]:
+    topic_ids = {topic: topic_id for topic, topic_id in identity.topic_ids.items() if topic not in covered}
+    covered.update(topic_ids)
+    if topic_ids:
+        yield KnownIdentity(source, TopicIdentity(identity.cluster_id, topic_ids), snapshot)
+
+
+_Rank = tuple[int, bool, int, str]
+"""Epoch; whether it is from after its launch; time in ms; id."""
+
+
+def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[tuple[_Rank, KnownPosition]]:
+    for snapshot in snapshots:
+        if snapshot.seen.is_progress_lost:
+            continue  # the position was gone already
+        position = _of_same_topics(snapshot.position, snapshot.seen.live.identity, live)
+        exact = snapshot.moment == AT_REST
+        known = KnownPosition(
+            _words(snapshot),
+            position,
+            exact,
+            snapshot.seen.in_flight if exact else (),
+            f"snapshot:{snapshot.label or snapshot.id}",
+        )
+        yield (snapshot.seen.epoch_number, True, _taken_ms(snapshot), snapshot.id), known
+
+
+def _of_launches(epochs: Iterable[Epoch], seen: Observation) -> Iterator[tuple[_Rank, KnownPosition]]:
+    for epoch in epochs:
+        claim = epoch.claim
+        position = _of_same_topics(claim.start, claim.identity, seen.live)
+        yield (epoch.number, False, 0, ""), KnownPosition(f"the launch of epoch {epoch.number}", position)
+
+
+def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopics) -> Position:
+    """The offsets of topics that are the same now: of another cluster or a deleted topic they mean nothing."""
+    if identity.cluster_id != live.cluster_id:
+        return Position()
+    now = live.identity.topic_ids
+    same = {topic for topic, topic_id in identity.topic_ids.items() if now.get(topic) == topic_id}
+    return Position({partition: offset for partition, offset in position.items() if partition.topic in same})
+
+
+def _of_other_stores(seen: Observation) -> Iterator[KnownPosition]:
+    for kept in seen.kept[1:]:
+        if kept.position is not None:
+            yield KnownPosition(_store_words(kept), kept.position, exact=True)
+
+
+def _best(
+    partition: TopicPartition,
+    records: Sequence[tuple[_Rank, KnownPosition]],
+    now: Sequence[KnownPosition],
+    seen: Observation,
+) -> KnownPosition | None:
+    """What knows most of one partition, with its offset alone.
+
+    :param records: the newest one first.
+    """
+    newest = next((known for _, known in records if partition in known.position), None)
+    candidates = [known for known in now if partition in known.position]
+    if newest is not None:
+        candidates.append(newest)
+    if not candidates:
+        return None
+    best = max(candidates, key=lambda each: (each.position[partition], each.exact, bool(each.selector)))
+    offset = best.position[partition]
+    return replace(
+        best, position=Position({partition: offset}), in_flight=tuple(_in_flight(partition, offset, best, seen))
+    )
+
+
+def _in_flight(
+    partition: TopicPartition, offset: int, known: KnownPosition, seen: Observation
+) -> Iterator[OffsetRange]:
+    """What the job may have read of a partition after the known offset."""
+    if known.exact and known.selector:
+        yield from (each for each in known.in_flight if (each.topic, each.partition) == partition)
+        return
+    names_all = seen.is_tracked or seen.kept[0].store == CHECKPOINT
+    is_unread = names_all and bool(seen.stored) and not seen.is_progress_lost and not known.selector
+    end = seen.live.partitions[partition].end
+    if offset < end and not is_unread and not (known.exact and seen.is_tracked):
+        yield OffsetRange(*partition, offset, end)
+
+
+def _by_source(known: Mapping[TopicPartition, KnownPosition]) -> Iterator[KnownPosition]:
+    by_source: dict[str, list[KnownPosition]] = {}
+    for each in known.values():
+        by_source.setdefault(each.source, []).append(each)
+    for group in by_source.values():
+        yield replace(
+            group[0],
+            position=Position({key: offset for each in group for key, offset in each.position.items()}),
+            in_flight=tuple(found for each in group for found in each.in_flight),
+        )
+
+
+def _words(snapshot: Snapshot) -> str:
+    return f"snapshot {snapshot.id}" + (f" of {snapshot.taken_at}" if snapshot.taken_at else "")
+
+
+def _store_words(kept: KeptPosition) -> str:
+    return f"the {kept.store}" if kept.store == kept.kind else f"store {kept.store}"
+
+
+def _taken_ms(snapshot: Snapshot) -> int:
+    return snapshot.taken_ms if snapshot.taken_at else 0
