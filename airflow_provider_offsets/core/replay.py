@@ -6,7 +6,7 @@ transactions) it is an upper bound, and the plan says of which topics.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.moments import moment_text
@@ -96,6 +96,8 @@ class ReplayPlan:
     application_version: str
     """The digest of that program and its command."""
     open_boundaries: tuple[OpenBoundary, ...] = ()
+    topic_ids: dict[str, str] = field(default_factory=dict)
+    """Id of each topic when the boundaries were frozen: a recreated topic has another one."""
     upper_bounds: tuple[str, ...] = ()
     """The topics whose counts are upper bounds: they have offsets without a record."""
     deleted: tuple[OffsetRange, ...] = ()
@@ -113,38 +115,47 @@ class ReplayPlan:
 
     @property
     def is_exact(self) -> bool:
-        """Say whether the counts are of records, and no upper bounds."""
+        """Whether the counts are of records, and no upper bounds."""
         return not self.upper_bounds
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What the driver of one shard has read, recorded once its output is finished."""
+    """What the driver of one shard has read, once its output is finished."""
 
     run_id: str
     shard: int
     ranges: tuple[OffsetRange, ...]
-    """What it has finished: all ranges of its shard."""
     records_read: int
     records_expected: int
     application_version: str = ""
     log: str = ""
-    """The path of the driver's log."""
+    """Path of the driver's log."""
     elapsed_ms: int = 0
     """How long the program ran, Spark's start left out."""
     counted_apart: bool = False
-    """The program's own actions read fewer (its sink knew the batch already, it has offsets without a record, or it
-    reads without SQL), so the driver has read the ranges once more, to count."""
+    """Whether the program's own actions read fewer (its sink knew the batch already, it has offsets without a record,
+    or it reads without SQL), so that the driver has read the ranges once more, to count."""
 
 
 def replay_run_id(operation: str, application_version: str, attempt: int) -> str:
-    """Give the run id of one attempt: it names the operation, the program and the attempt, for people
-    and sinks alike."""
+    """Return the run id of one attempt, for people and sinks alike: operation, program and number of the attempt."""
     return f"{operation}#{application_version[:12]}#{attempt}"
 
 
+def attempt_number(run_id: str) -> int:
+    """Return the number of the attempt that a run id names. Attempts at one replay are numbered upwards.
+
+    :raises ValueError: it is not what ``replay_run_id`` returns.
+    """
+    number = run_id.rpartition("#")[2]
+    if run_id.count("#") < 2 or not number.isdecimal():
+        raise ValueError(f"{run_id!r} is no run id")
+    return int(number)
+
+
 def cut_shards(begin: Position, end: Position, *, records_per_shard: int, max_shards: int) -> tuple[Shard, ...]:
-    """Give shards of equal size, to one record, that tile ``[begin, end)``.
+    """Return shards of equal size, to one record, that tile ``[begin, end)``.
 
     One pass over the partitions, and at most one range more for each shard: a partition is cut where a shard is full.
     Shards grow beyond ``records_per_shard`` rather than in number beyond ``max_shards``.

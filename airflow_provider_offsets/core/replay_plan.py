@@ -47,12 +47,15 @@ class CutTopic:
     """The nearest frozen one before ``begin``."""
 
     def before_begin(self, partition: int) -> OffsetRange | None:
-        """Give what was deleted before ``begin`` was frozen and may be of the interval, or None."""
-        start = self.begin.offset(partition)
+        """Return what was deleted before ``begin`` was frozen and may be of the interval, or None.
+
+        An upper bound: records below a boundary that is sure are older than the interval, all others may be of it.
+        """
         if not self.begin.is_unsure(partition):
             return None
-        below = 0 if self.below is None else self.below.offset(partition)
-        return OffsetRange(self.begin.topic, partition, below if below < start else 0, start)
+        start, below = self.begin.offset(partition), self.below
+        least = 0 if below is None or below.is_unsure(partition) else below.offset(partition)
+        return OffsetRange(self.begin.topic, partition, least, start) if least < start else None
 
 
 def plan_replay(
@@ -65,9 +68,9 @@ def plan_replay(
     read_committed: bool = False,
     notes: tuple[str, ...] = (),
 ) -> ReplayPlan:
-    """Give the plan of a replay between frozen boundaries. Linear in the partitions.
+    """Return the plan of a replay between frozen boundaries. Linear in the partitions.
 
-    :param cuts: the boundaries by topic.
+    :param cuts: the boundaries by topic, of which ``live`` knows every partition.
     :param live: the topics as they are now: what retention has deleted of the interval is counted.
     :param read_committed: the program reads committed records only.
     :param notes: what is known already.
@@ -101,6 +104,7 @@ def plan_replay(
             for topic, cut in cuts.items()
             for number in cut.end.closed
         ),
+        topic_ids=live.identity.topic_ids,
         upper_bounds=tuple(sorted(settings) if read_committed else sorted(compacted)),
         deleted=deleted,
         deleted_before=before,

@@ -1,33 +1,68 @@
-"""Freeze the boundaries of a data interval, plan its replay, and audit what was replayed."""
+"""Freeze the boundaries of a data interval, plan its replay, and audit it.
+
+The steps of a plan, and why they are in this order:
+
+1. Read the ends of the topics, then ask where the instants are, then read the earliest retained offsets. A partition
+   without a record at or after an instant is cut at an end that is older than the answer, so no later record is below
+   it; and a record that is retained after the answer, below it, was surely older than the instant.
+2. Freeze both boundaries in each topic. They are facts: whoever comes second gets what the first one has frozen.
+3. Read the topics again if a boundary that somebody else has frozen knows more than was read in step 1.
+4. Record the plan as that of the newest attempt, and fence the shards of the attempts before.
+
+A task that dies in between leaves boundaries, which its retry finds again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
-from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.boundary import Boundary, BoundaryBy, Found, OnOpen, draw_boundary
-from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets import clock
+from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen, StaleLook, TopicLook
+from airflow_provider_offsets.core.live import LiveTopic, LiveTopics
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
-from airflow_provider_offsets.core.replay_audit import ReplayAudit, audit_replay
+from airflow_provider_offsets.core.replay_audit import OtherReplay, ReplayAudit, audit_replay, may_overlap
 from airflow_provider_offsets.core.replay_plan import Asked, CutTopic, plan_replay
-from airflow_provider_offsets.errors import InputRefused, NoHistory
+from airflow_provider_offsets.core.replay_record import ReplayRecord, next_attempt_number, replay_of
+from airflow_provider_offsets.errors import InputRefused, NoHistory, PartitionUnavailable, StoreDataError
 from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.sources import WorldSources
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.boundaries import FrozenBoundaries
-from airflow_provider_offsets.stores.control import REPLAY_PLAN, Control
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 
-REPLAY_AUDIT = "replay_audit"
+LOOKS = 5
+"""How often the topics are read until they show every partition that a frozen boundary names."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """The interval ends where nothing is yet, and the run is to wait for it."""
+    """The interval ends where no record is yet, and the run is to wait for one."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The topics of a pipeline, and where the two instants of an interval are in them."""
+
+    live: LiveTopics
+    start: Mapping[str, TopicLook]
+    """By topic."""
+    end: Mapping[str, TopicLook]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Where an instant is in the partitions of all topics."""
+
+    instant_ms: int
+    policy: BackfillPolicy
+    offsets: Mapping[TopicPartition, int]
+    open: frozenset[TopicPartition]
 
 
 def make_replay_plan(
@@ -39,85 +74,252 @@ def make_replay_plan(
     accept_lost: Mapping[str, int] | None = None,
     now_ms: int,
 ) -> ReplayPlan | Waiting:
-    """Give the plan of a replay of one interval, and record it as the newest one of the operation.
+    """Return the plan of a replay of one interval, recorded as that of the newest attempt of the operation.
 
-    The boundaries are frozen first, so that a try that is killed finds them again. A try of the same attempt is given
-    the plan that the first one has recorded, unless that one had problems.
+    A try of the same attempt is given the plan that the first one has recorded, unless that one had problems.
 
-    :param attempt_key: what all tries of one attempt have in common, and the next attempt does not.
+    :param attempt_key: what all tries of one attempt have in common, and no other attempt has.
     :param accept_lost: how many offsets may be deleted by retention, by topic.
     :raises InputRefused: an interval that ends before it begins, or that has not begun; a topic whose records have no
-        time; an untouched pipeline.
-    :raises NoHistory: cut by batch time, and the history begins after the interval.
+        time; an untracked pipeline.
+    :raises NoHistory: by batch time, and the history begins after the interval.
+    :raises Fenced: a later attempt was planned already.
+    :raises ConcurrentAttempt: another attempt was planned meanwhile. Retriable.
+    :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
     """
-    recorded = recorded_replay_plan(world)
-    is_mine = recorded is not None and (recorded.attempt_key, recorded.interval) == (attempt_key, interval)
-    if recorded is not None and is_mine and not recorded.problems:
-        return recorded
-    _require_sense(world, interval, now_ms)
-    live = world.live_topics()
-    start = _look(world, interval.start_ms, policy, live, now_ms)
-    end = _look(world, interval.end_ms, policy, live, now_ms)
-    if any(
-        offset > there.end
-        for key, there in live.partitions.items()
-        for offset in (start.offsets[key], end.offsets[key])
-    ):
-        # Kafka was asked after that look, so what it answered may lie beyond the ends that were seen.
-        live = world.live_topics()
-    if policy.on_open is OnOpen.WAIT and (still_open := _still_open(world, interval.end_ms, end, live)):
-        return Waiting(
-            f"nothing at or after {moment_text(interval.end_ms)} yet in {len(still_open)} of {len(live.partitions)}"
-            f" partitions: {', '.join(map(str, still_open[:5]))}"
-        )
-    asked = Asked(
-        pipeline=world.pipeline.name,
-        operation=world.operation,
-        attempt=1 if recorded is None else recorded.attempt + (not is_mine),
-        attempt_key=attempt_key,
-        interval=interval,
-        application=world.pipeline.job.application,
-        application_version=keep_version(world.pipeline.job).digest,
-        accept_lost={**world.pipeline.policy.accept_lost, **(accept_lost or {})},
-    )
-    plan = plan_replay(
-        asked,
-        {topic.name: _cut(world, interval, topic.name, start, end, live) for topic in live.topics},
-        live,
-        world.kafka.settings(world.pipeline.topics),
-        policy,
-        read_committed=world.pipeline.read_committed,
-        notes=tuple(_times_of_topics(world, interval, policy, start, live)),
-    )
-    world.control.record_replay_plan(world.operation, plan)
+    control = ReplayControl(world.store, world.pipeline.name)
+    record = control.replay(world.operation)
+    plan = _recorded(control, record, attempt_key, interval)
+    if plan is None:
+        made = _new_plan(world, interval, policy, record, attempt_key, accept_lost or {}, now_ms)
+        if isinstance(made, Waiting):
+            return made
+        plan = control.record_plan(world.operation, made)
+    control.supersede_earlier(world.operation, at_ms=clock.now_ms())
     return plan
 
 
 def recorded_replay_plan(world: World) -> ReplayPlan | None:
-    """Give the newest plan of a replay of the operation, or None."""
-    return world.control.replay_plan(world.operation)
+    """Return the plan of the newest attempt of the operation's replay, or None before the first one."""
+    return ReplayControl(world.store, world.pipeline.name).newest_plan(world.operation)
 
 
-def audit_recorded_replay(control: Control, plan: ReplayPlan) -> ReplayAudit:
-    """Give the audit of what the drivers of a replay have recorded."""
-    return audit_replay(plan, control.all_replayed(plan.run_id))
+def audit_recorded_replay(control: ReplayControl, plan: ReplayPlan) -> ReplayAudit:
+    """Return the audit of what the drivers of an attempt have recorded.
 
-
-def replay_audits(control: Control, prefix: str = "") -> dict[str, ReplayAudit]:
-    """Give the audit of the newest attempt of each operation whose id begins with ``prefix``, as it stands now.
-
-    What was found clean is not looked at again: a long backfill has many intervals.
+    It names the other attempts, of any interval, that were given records of this one: of two attempts, the one that is
+    audited last sees the other one.
     """
-    found = {}
-    for operation in control.operations(prefix):
-        planned, audited = operation.steps.get(REPLAY_PLAN), operation.steps.get(REPLAY_AUDIT)
-        if planned is None:
+    return _audited(control, plan, [record for _, record in control.replays()])
+
+
+def replay_audits(control: ReplayControl, prefix: str = "") -> dict[str, ReplayAudit]:
+    """Return the audit of the newest attempt of each operation whose id begins with ``prefix``, as it stands now.
+
+    A clean audit that is kept is not made again: a long backfill has many intervals.
+    """
+    replays = dict(control.replays())
+    audits = {}
+    for operation, record in replays.items():
+        if not operation.startswith(prefix):
             continue
-        audit = None if audited is None else codec.loads(ReplayAudit, audited)
-        if audit is None or not audit.is_clean or codec.dumps(audit.run_id) not in planned:
-            audit = audit_recorded_replay(control, codec.loads(ReplayPlan, planned))
-        found[operation.id] = audit
-    return found
+        kept = control.audit(record.newest.run_id)
+        if kept is None or not kept.is_clean:
+            kept = _audited(control, control.plan(record.newest), list(replays.values()))
+        audits[operation] = kept
+    return audits
+
+
+def _recorded(
+    control: ReplayControl, record: ReplayRecord | None, attempt_key: str, interval: Interval
+) -> ReplayPlan | None:
+    if record is None or record.newest.has_problems or not record.newest.is_of(attempt_key, interval):
+        return None
+    return control.plan(record.newest)
+
+
+def _audited(control: ReplayControl, plan: ReplayPlan, replays: list[ReplayRecord]) -> ReplayAudit:
+    others = [each for record in replays for each in record.attempts if may_overlap(plan, each)]
+    return audit_replay(
+        plan,
+        control.shards(plan.run_id),
+        [OtherReplay(control.plan(each), control.shards(each.run_id)) for each in others],
+    )
+
+
+def _new_plan(
+    world: World,
+    interval: Interval,
+    policy: BackfillPolicy,
+    record: ReplayRecord | None,
+    attempt_key: str,
+    accept_lost: Mapping[str, int],
+    now_ms: int,
+) -> ReplayPlan | Waiting:
+    _require_sense(world, interval, now_ms)
+    cut = _cut(world, interval, policy, now_ms)
+    if isinstance(cut, Waiting):
+        return cut
+    looked, cuts = cut
+    asked = Asked(
+        pipeline=world.pipeline.name,
+        operation=replay_of(world.operation),
+        attempt=next_attempt_number(record, attempt_key, interval),
+        attempt_key=attempt_key,
+        interval=interval,
+        application=world.pipeline.job.application,
+        application_version=keep_version(world.pipeline.job).digest,
+        accept_lost={**world.pipeline.policy.accept_lost, **accept_lost},
+    )
+    return plan_replay(
+        asked,
+        cuts,
+        looked.live,
+        world.kafka.settings(world.pipeline.topics),
+        policy,
+        read_committed=world.pipeline.read_committed,
+        notes=tuple(_times_of_topics(world, policy, looked)),
+    )
+
+
+def _cut(
+    world: World, interval: Interval, policy: BackfillPolicy, now_ms: int
+) -> tuple[Looked, dict[str, CutTopic]] | Waiting:
+    """Return the topics with their boundaries, frozen now if they were not.
+
+    :raises PartitionUnavailable: the cluster does not show a partition that it has shown before.
+    """
+    seen = ""
+    for _ in range(LOOKS):
+        looked = _look(world, interval, policy, now_ms)
+        if looked is None:
+            continue
+        if policy.on_open is OnOpen.WAIT and (still_open := _still_open(world, looked)):
+            return Waiting(
+                f"nothing at or after {moment_text(interval.end_ms)} yet in {len(still_open)} of"
+                f" {len(looked.live.partitions)} partitions: {', '.join(map(str, still_open[:5]))}"
+            )
+        cuts = _freeze(world, looked)
+        if cuts is not None and (live := _covering(world, cuts, looked.live)) is not None:
+            return replace(looked, live=live), cuts
+        seen = ", ".join(f"{len(each.partitions)} partitions of {each.name!r}" for each in looked.live.topics)
+    raise PartitionUnavailable(
+        seen=f"the cluster shows {seen or 'other topics with each look'}, in {LOOKS} looks",
+        expected="every partition that was seen before: Kafka never removes one",
+        do="wait until all brokers know of the new partitions, and run the task again",
+    )
+
+
+def _look(world: World, interval: Interval, policy: BackfillPolicy, now_ms: int) -> Looked | None:
+    """Return where both ends of an interval are now; None if a topic was recreated meanwhile, or shows fewer partitions
+    than before."""
+    ends = world.live_topics()
+    answers = [_answer(world, each, policy, ends, now_ms) for each in (interval.start_ms, interval.end_ms)]
+    live = world.live_topics()
+    if not _covers(live, {topic.name: len(topic.partitions) for topic in ends.topics}):
+        return None
+    if live.identity != ends.identity:
+        return None
+    return Looked(live, *({topic.name: _topic_look(topic, each) for topic in live.topics} for each in answers))
+
+
+def _covers(live: LiveTopics, partitions: Mapping[str, int]) -> bool:
+    return all(len(topic.partitions) >= partitions[topic.name] for topic in live.topics)
+
+
+def _answer(world: World, instant_ms: int, policy: BackfillPolicy, ends: LiveTopics, now_ms: int) -> _Answer:
+    """Return where an instant is now. In the future all is open, whatever the clocks of producers say."""
+    at_ms = instant_ms + policy.late_s * 1000
+    if policy.by is BoundaryBy.BATCH_TIME:
+        offsets, is_open = _by_batch_time(world, at_ms, ends)
+        open_ = set(offsets) if is_open else set()
+    else:
+        found = world.kafka.offsets_at(world.pipeline.topics, at_ms, read_committed=world.pipeline.read_committed)
+        asked = {key: found[key] for key in ends.partitions if key in found}
+        open_ = {key for key, offset in asked.items() if offset is None}
+        offsets = {key: ends.partitions[key].end if offset is None else offset for key, offset in asked.items()}
+    return _Answer(instant_ms, policy, offsets, frozenset(offsets if at_ms > now_ms else open_))
+
+
+def _by_batch_time(world: World, at_ms: int, ends: LiveTopics) -> tuple[dict[TopicPartition, int], bool]:
+    """Return where the live job stood at a time, by its history, and whether it has not reached that time yet."""
+    stream = world.pipeline.stream
+    newest = next(world.store.newest_first(stream), None)
+    if newest is None:
+        raise NoHistory(
+            seen=f"no batch of {world.pipeline.name!r} in its history",
+            expected="batches, to know which records were read when",
+            do="cut by record time (backfill.by: record-time), or run the job first",
+        )
+    past = WorldSources(world, Position()).as_of(at_ms - 1) if at_ms else None
+    first = next(world.store.oldest_first(stream))
+    position = (first.start or Position()) if past is None else past.position
+    is_open = newest.row_time_ms is None or newest.row_time_ms < at_ms
+    return {key: position.get(key, 0) for key in ends.partitions}, is_open
+
+
+def _topic_look(topic: LiveTopic, answer: _Answer) -> TopicLook:
+    """Return where an instant is in the partitions of a topic that were there when Kafka was asked."""
+    keys = [TopicPartition(topic.name, number) for number in range(len(topic.partitions))]
+    known = list(takewhile(lambda key: key in answer.offsets, keys))
+    return TopicLook(
+        instant_ms=answer.instant_ms,
+        offsets=tuple(answer.offsets[key] for key in known),
+        begins=tuple(topic.partitions[key.partition].begin for key in known),
+        open=frozenset(key.partition for key in known if key in answer.open),
+        by=answer.policy.by,
+        late_s=answer.policy.late_s,
+    )
+
+
+def _still_open(world: World, looked: Looked) -> list[TopicPartition]:
+    """Return the partitions that a run waits for: none of a topic with a boundary at that instant, or after it."""
+    return [
+        TopicPartition(topic.name, number)
+        for topic in looked.live.topics
+        if not _boundaries(world, topic).is_closed(looked.end[topic.name].instant_ms)
+        for number in sorted(looked.end[topic.name].open)
+    ]
+
+
+def _freeze(world: World, looked: Looked) -> dict[str, CutTopic] | None:
+    """Return the boundaries of all topics; None if a frozen one knows more partitions than were looked at."""
+    cuts = {}
+    for topic in looked.live.topics:
+        frozen, start = _boundaries(world, topic), looked.start[topic.name]
+        begin, end = frozen.freeze(start), frozen.freeze(looked.end[topic.name])
+        if isinstance(begin, StaleLook) or isinstance(end, StaleLook):
+            return None
+        cuts[topic.name] = _in_order(world, CutTopic(begin, end, frozen.before(start.instant_ms)))
+    return cuts
+
+
+def _boundaries(world: World, topic: LiveTopic) -> FrozenBoundaries:
+    return FrozenBoundaries(world.store, world.pipeline.name, topic)
+
+
+def _in_order(world: World, cut: CutTopic) -> CutTopic:
+    if cut.begin.is_before(cut.end):
+        return cut
+    raise StoreDataError(
+        seen=f"the boundaries of {cut.begin.topic!r} at {moment_text(cut.begin.instant_ms)} and"
+        f" {moment_text(cut.end.instant_ms)}, pipeline {world.pipeline.name!r}, contradict each other",
+        expected="of each partition the same offset or a greater one at the later instant",
+        do="find who else writes to the control table; it belongs to this provider alone",
+    )
+
+
+def _covering(world: World, cuts: Mapping[str, CutTopic], live: LiveTopics) -> LiveTopics | None:
+    """Return the topics as they are now, if boundaries that somebody else has frozen know more than ``live``.
+
+    None if the cluster still shows fewer partitions than a boundary names.
+    """
+    named = {name: max(len(cut.begin.offsets), len(cut.end.offsets)) for name, cut in cuts.items()}
+    is_past = any(cuts[key.topic].end.offset(key.partition) > there.end for key, there in live.partitions.items())
+    if _covers(live, named) and not is_past:
+        return live
+    again = world.live_topics()
+    return again if again.identity == live.identity and _covers(again, named) else None
 
 
 def _require_sense(world: World, interval: Interval, now_ms: int) -> None:
@@ -139,78 +341,21 @@ def _require_sense(world: World, interval: Interval, now_ms: int) -> None:
         )
 
 
-def _look(world: World, instant_ms: int, policy: BackfillPolicy, live: LiveTopics, now_ms: int) -> Found:
-    """Where an instant lies now. In the future all is open, whatever the clocks of producers say."""
-    at_ms = instant_ms + policy.late_s * 1000
-    if policy.by is BoundaryBy.BATCH_TIME:
-        offsets, open_ = _by_batch_time(world, at_ms, live)
-    else:
-        answers = world.kafka.offsets_at(world.pipeline.topics, at_ms, read_committed=world.pipeline.read_committed)
-        open_ = {key for key in live.partitions if answers.get(key) is None}
-        offsets = {key: there.end for key, there in live.partitions.items()}
-        offsets |= {key: answer for key, answer in answers.items() if answer is not None}
-    if at_ms > now_ms:
-        open_ = set(live.partitions)
-    return Found(offsets, open_, policy.by, policy.late_s)
+def _times_of_topics(world: World, policy: BackfillPolicy, looked: Looked) -> Iterator[str]:
+    """Yield what a reader should know of topics with nothing at or after the start of the interval.
 
-
-def _by_batch_time(
-    world: World, at_ms: int, live: LiveTopics
-) -> tuple[Mapping[TopicPartition, int], set[TopicPartition]]:
-    """Where the live job stood at a time, by its history."""
-    stream = world.pipeline.stream
-    newest = next(world.store.newest_first(stream), None)
-    if newest is None:
-        raise NoHistory(
-            seen=f"no batch of {world.pipeline.name!r} in its history",
-            expected="batches, to know which records were read when",
-            do="cut by record time (backfill.by: record-time), or run the job first",
-        )
-    past = WorldSources(world, Position()).as_of(at_ms - 1) if at_ms else None
-    first = next(world.store.oldest_first(stream))
-    position = (first.start or Position()) if past is None else past.position
-    is_open = newest.row_time_ms is None or newest.row_time_ms < at_ms
-    return {key: position.get(key, 0) for key in live.partitions}, set(live.partitions) if is_open else set()
-
-
-def _still_open(world: World, instant_ms: int, found: Found, live: LiveTopics) -> list[TopicPartition]:
-    """The partitions that a run waits for: not those of a topic that is cut at that instant, or after it, already."""
-    names = {
-        topic.name
-        for topic in live.topics
-        if (frozen := FrozenBoundaries(world.store, world.pipeline.name, topic)).at(instant_ms) is not None
-        or frozen.around(instant_ms)[1] is not None
-    }
-    return sorted(key for key in found.open if key.topic not in names)
-
-
-def _cut(world: World, interval: Interval, name: str, start: Found, end: Found, live: LiveTopics) -> CutTopic:
-    topic = next(each for each in live.topics if each.name == name)
-    frozen = FrozenBoundaries(world.store, world.pipeline.name, topic)
-
-    def freeze(instant_ms: int, found: Found) -> Boundary:
-        return frozen.freeze(instant_ms, lambda before, after: draw_boundary(topic, instant_ms, found, before, after))
-
-    begin = freeze(interval.start_ms, start)
-    return CutTopic(begin, freeze(interval.end_ms, end), frozen.around(interval.start_ms)[0])
-
-
-def _times_of_topics(
-    world: World, interval: Interval, policy: BackfillPolicy, start: Found, live: LiveTopics
-) -> Iterator[str]:
-    """What is to be said of topics with nothing at or after the start of the interval.
-
-    :raises InputRefused: the latter, of all partitions of a topic: no interval of time would ever have a record.
+    :raises InputRefused: the records of a topic have no time: no interval would ever have a record.
     """
     if policy.by is not BoundaryBy.RECORD_TIME:
         return
-    for topic in live.topics:
+    for topic in looked.live.topics:
+        start = looked.start[topic.name]
         lasts = {
             TopicPartition(topic.name, number): each.end - 1
-            for number, each in enumerate(topic.partitions)
+            for number, each in enumerate(topic.partitions[: len(start.offsets)])
             if each.end > each.begin
         }
-        if not lasts or any(key not in start.open for key in lasts):
+        if not lasts or any(key.partition not in start.open for key in lasts):
             continue
         times = world.kafka.record_times(Position(lasts))
         if not any(each is None or each >= 0 for each in times.values()):

@@ -1,21 +1,19 @@
-"""Where frozen boundaries are kept: one index a topic, and a cell for each instant.
+"""Where frozen boundaries are kept: one record a topic, and an immutable cell for each boundary.
 
 | cell | written by | means |
 |---|---|---|
-| ``boundaries/<topic>/<topic id>`` | whoever freezes one | the instants at which the topic is cut |
-| ``boundary/<topic>/<topic id>/<instant>/<digest>`` | the same, before that, once | it, if the index says so |
+| ``boundaries/<topic>/<topic id>`` | whoever freezes one, by compare-and-set | the frozen instants of the topic |
+| ``boundary/<topic>/<topic id>/<instant>/<digest>`` | the same, before that, once | one boundary |
 
-A topic that was deleted and made again has another id: what was frozen of the old one means nothing to it.
+A topic that was deleted and created again has another id: boundaries of the old one mean nothing to it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from typing import TypeVar
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.boundary import Boundary, BoundaryIndex
+from airflow_provider_offsets.core.boundary import Boundary, StaleLook, TopicBoundaries, TopicLook, freeze
 from airflow_provider_offsets.core.live import LiveTopic
 from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores.protocols import ControlStore
@@ -24,47 +22,58 @@ T = TypeVar("T")
 
 
 class FrozenBoundaries:
-    """The frozen boundaries of one topic, as one pipeline has cut it."""
+    """The frozen boundaries of one topic for one pipeline."""
 
     def __init__(self, store: ControlStore, pipeline: str, topic: LiveTopic) -> None:
-        self._store, self._pipeline = store, pipeline
+        self._store, self._pipeline, self._topic = store, pipeline, topic
         self._name = f"{topic.name}/{topic.topic_id}"
 
     def at(self, instant_ms: int) -> Boundary | None:
-        """Give what is frozen at an instant, or None."""
-        return self._load(self._index()[0], instant_ms)
+        """Return the boundary at an instant, or None if none is frozen."""
+        return self._load(self._record()[0], instant_ms)
 
-    def around(self, instant_ms: int) -> tuple[Boundary | None, Boundary | None]:
-        """Give the nearest boundaries before and after an instant, or None."""
-        index, _ = self._index()
-        before, after = index.around(instant_ms)
-        return self._load(index, before), self._load(index, after)
+    def before(self, instant_ms: int) -> Boundary | None:
+        """Return the nearest boundary before an instant, or None."""
+        record, _ = self._record()
+        return self._load(record, record.around(instant_ms)[0])
 
-    def freeze(self, instant_ms: int, draw: Callable[[Boundary | None, Boundary | None], Boundary]) -> Boundary:
-        """Give the boundary at an instant: the one that is frozen there, or the one that ``draw`` makes between its
-        neighbours, frozen now.
+    def is_closed(self, instant_ms: int) -> bool:
+        """Return whether a boundary is frozen at an instant or after it: nothing is open there any more."""
+        record, _ = self._record()
+        return record.digest(instant_ms) is not None or record.around(instant_ms)[1] is not None
 
-        Two that are frozen at once are ordered by the index: whoever comes second draws anew, beside the first one.
+    def freeze(self, look: TopicLook) -> Boundary | StaleLook:
+        """Return the boundary at the instant of ``look``: the frozen one, or one from ``look``, frozen now.
+
+        Safe to repeat. Boundaries that are frozen at once are ordered by the record: the second one is computed again,
+        beside the first one.
+
+        :raises StoreUnreachable: nobody knows whether the boundary is frozen: repeat the call.
         """
         while True:
-            index, text = self._index()
-            if (there := self._load(index, instant_ms)) is not None:
+            record, text = self._record()
+            if (there := self._load(record, look.instant_ms)) is not None:
                 return there
-            before, after = index.around(instant_ms)
-            drawn = draw(self._load(index, before), self._load(index, after))
-            content = codec.dumps(drawn)
-            digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-            self._store.check_and_put(self._pipeline, self._cell(instant_ms, digest), None, content)
-            changed = codec.dumps(BoundaryIndex({**index.cells, str(instant_ms): digest}))
-            if self._store.check_and_put(self._pipeline, f"boundaries/{self._name}", text, changed):
-                return drawn
+            before, after = (self._load(record, each) for each in record.around(look.instant_ms))
+            frozen = freeze(record, self._topic.name, look, before, after)
+            if isinstance(frozen, StaleLook):
+                return frozen
+            boundary = frozen.boundary
+            cell = self._cell(boundary.instant_ms, boundary.digest)
+            self._store.check_and_put(self._pipeline, cell, None, codec.dumps(boundary))
+            if self._store.check_and_put(self._pipeline, self._index, text, codec.dumps(frozen.boundaries)):
+                return boundary
 
-    def _index(self) -> tuple[BoundaryIndex, str | None]:
-        text = self._store.get(self._pipeline, f"boundaries/{self._name}")
-        return (BoundaryIndex() if text is None else self._read(BoundaryIndex, "the index", text)), text
+    @property
+    def _index(self) -> str:
+        return f"boundaries/{self._name}"
 
-    def _load(self, index: BoundaryIndex, instant_ms: int | None) -> Boundary | None:
-        digest = index.cells.get(str(instant_ms))
+    def _record(self) -> tuple[TopicBoundaries, str | None]:
+        text = self._store.get(self._pipeline, self._index)
+        return (TopicBoundaries() if text is None else self._read(TopicBoundaries, "the record", text)), text
+
+    def _load(self, record: TopicBoundaries, instant_ms: int | None) -> Boundary | None:
+        digest = None if instant_ms is None else record.digest(instant_ms)
         if instant_ms is None or digest is None:
             return None
         text = self._store.get(self._pipeline, self._cell(instant_ms, digest))
