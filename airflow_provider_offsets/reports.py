@@ -294,6 +294,12 @@ def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
             if audit.counted_apart
             else []
         ),
+        *(
+            [f"Called again after a try that was cut off, and may have written a part: shards {audit.cut_off}."]
+            if audit.cut_off
+            else []
+        ),
+        *(f"- Replayed twice: {each}." for each in audit.also_replayed),
         *(f"- {finding}" for finding in audit.findings),
     ]
     return "\n\n".join(lines)

@@ -34,7 +34,7 @@ from airflow_provider_offsets.reports import (
     plan_report,
     transfer_report,
 )
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 CONFLICT = "stores contradict each other"
 
@@ -45,7 +45,7 @@ def backfill_offsets(args: Namespace) -> None:
     with command():
         pipeline = naming.pipeline(args)
         with naming.store_of(pipeline) as store:
-            audits = replay_audits(Control(store, pipeline.name))
+            audits = replay_audits(ReplayControl(store, pipeline.name))
         total = total_of(audits.values())
         data = {"runs": {run: codec.plain(each) for run, each in audits.items()}, "total": codec.plain(total)}
         show(args.output, data, backfill_report(audits, total, style_of(args.output)))

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.position import OffsetRange, TopicPartition
-from airflow_provider_offsets.core.replay import Interval, OpenBoundary, Replayed, ReplayPlan, Shard
+from airflow_provider_offsets.core.replay import Interval, OpenBoundary, ReplayPlan, Shard
+from airflow_provider_offsets.core.replay_record import ReplayAttempt, ShardPhase, ShardRecord, digest_of_ranges
+
+
+@dataclass(frozen=True)
+class AlsoReplayed:
+    """Records of the interval that another attempt has given to the program too."""
+
+    run_id: str
+    """Of the other attempt."""
+    interval: Interval
+    records: int
+    """At most, where offsets have no record, or where the other attempt was cut off."""
+
+    def __str__(self) -> str:
+        return f"{self.records:,} records also by {self.run_id!r}, {self.interval}"
+
+
+@dataclass(frozen=True)
+class OtherReplay:
+    """Another attempt whose interval overlaps: its plan, and the records of its shards by number."""
+
+    plan: ReplayPlan
+    shards: Mapping[int, ShardRecord]
 
 
 @dataclass(frozen=True)
@@ -25,26 +48,49 @@ class ReplayAudit:
     """What speaks against it. None: each record of the interval was given to the program."""
     counted_apart: tuple[int, ...] = ()
     """The shards whose program read fewer by itself, and that were counted in a pass of their own."""
+    cut_off: tuple[int, ...] = ()
+    """The shards whose program was called and cut off before it was called again: under the same run id and batch id,
+    a part of their records may have been written before."""
+    also_replayed: tuple[AlsoReplayed, ...] = ()
 
     @property
     def is_clean(self) -> bool:
-        """Say whether nothing speaks against it."""
+        """Whether each record of the interval was given to the program."""
         return not self.findings
 
 
-def audit_replay(plan: ReplayPlan, replayed: Iterable[Replayed]) -> ReplayAudit:
-    """Give the audit of an attempt from what its drivers have recorded."""
-    done = {each.shard: each for each in replayed if each.run_id == plan.run_id}
+def may_overlap(plan: ReplayPlan, attempt: ReplayAttempt) -> bool:
+    """Return whether an attempt may read records that ``plan`` reads: another one, of the same time and topic."""
+    is_other = attempt.run_id != plan.run_id and not attempt.has_problems
+    first_ms = max(plan.interval.start_ms, attempt.interval.start_ms)
+    last_ms = min(plan.interval.end_ms, attempt.interval.end_ms)
+    return is_other and first_ms < last_ms and not plan.topic_ids.items().isdisjoint(attempt.topic_ids.items())
+
+
+def audit_replay(
+    plan: ReplayPlan, shards: Mapping[int, ShardRecord], others: Iterable[OtherReplay] = ()
+) -> ReplayAudit:
+    """Return the audit of an attempt from what its drivers have recorded.
+
+    :param shards: the records of its shards, by their number.
+    :param others: the other attempts that may have read records of the interval.
+    """
+    done = {number: each for number, each in shards.items() if each.phase is ShardPhase.REPLAYED}
+    also = [(each.plan, _common(plan, each)) for each in others]
     return ReplayAudit(
         run_id=plan.run_id,
         interval=plan.interval,
         shards=len(plan.shards),
         shards_done=len(done),
         records_expected=plan.records_expected,
-        records_read=sum(each.records_read for each in done.values()),
+        records_read=sum(_read(each) for each in done.values()),
         upper_bounds=plan.upper_bounds,
         open_boundaries=plan.open_boundaries,
-        counted_apart=tuple(number for number, each in sorted(done.items()) if each.counted_apart),
+        counted_apart=tuple(
+            number for number, each in sorted(done.items()) if each.read is not None and each.read.counted_apart
+        ),
+        cut_off=tuple(number for number, each in sorted(shards.items()) if each.begun > 1),
+        also_replayed=tuple(AlsoReplayed(each.run_id, each.interval, count) for each, count in also if count),
         findings=(
             *_holes(plan),
             *(found for shard in plan.shards for found in _shard(plan, shard, done.get(shard.number))),
@@ -67,16 +113,35 @@ def _holes(plan: ReplayPlan) -> Iterator[str]:
             yield f"{key}: the shards end at {at}, the interval at {end}"
 
 
-def _shard(plan: ReplayPlan, shard: Shard, done: Replayed | None) -> Iterator[str]:
+def _shard(plan: ReplayPlan, shard: Shard, done: ShardRecord | None) -> Iterator[str]:
     if done is None:
         yield f"shard {shard.number}: no driver has recorded that it is finished ({shard.record_count:,} offsets)"
         return
-    if done.ranges != shard.ranges:
-        yield f"shard {shard.number}: finished {_listed(done.ranges)}, planned {_listed(shard.ranges)}"
+    if done.ranges != digest_of_ranges(shard.ranges):
+        yield f"shard {shard.number}: finished other ranges than the planned ones, {_listed(shard.ranges)}"
     least = sum(each.count for each in shard.ranges if each.topic not in plan.upper_bounds)
-    if not least <= done.records_read <= shard.record_count:
+    if not least <= _read(done) <= shard.record_count:
         expected = f"{shard.record_count:,}" if least == shard.record_count else f"{least:,} to {shard.record_count:,}"
-        yield f"shard {shard.number}: read {done.records_read:,} records, expected {expected}"
+        yield f"shard {shard.number}: read {_read(done):,} records, expected {expected}"
+
+
+def _read(done: ShardRecord) -> int:
+    return 0 if done.read is None else done.read.records_read
+
+
+def _common(plan: ReplayPlan, other: OtherReplay) -> int:
+    """Count the offsets of a plan that the begun shards of another one have too."""
+    mine: dict[TopicPartition, list[OffsetRange]] = {}
+    for each in (each for shard in plan.shards for each in shard.ranges):
+        mine.setdefault(TopicPartition(each.topic, each.partition), []).append(each)
+    begun = [shard for shard in other.plan.shards if (record := other.shards.get(shard.number)) and record.begun]
+    return sum(
+        max(0, min(each.end, own.end) - max(each.start, own.start))
+        for shard in begun
+        for each in shard.ranges
+        if plan.topic_ids.get(each.topic) == other.plan.topic_ids.get(each.topic)
+        for own in mine.get(TopicPartition(each.topic, each.partition), ())
+    )
 
 
 def _listed(ranges: Iterable[OffsetRange]) -> str:
@@ -102,7 +167,7 @@ class BackfillTotal:
 
 
 def total_of(audits: Iterable[ReplayAudit]) -> BackfillTotal:
-    """Give the total of the audits of many runs, as they stand now."""
+    """Return the total of the audits of many runs, as they stand now."""
     found = list(audits)
     return BackfillTotal(
         intervals=len(found),

@@ -10,15 +10,29 @@ from pathlib import Path
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
-from airflow_provider_offsets.core.replay import Replayed, Shard
-from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, ShardTry, progress_text
-from airflow_provider_offsets.errors import Fenced, InputRefused, ShardFailed, WorldChanged
+from airflow_provider_offsets.core.replay import Replayed, ReplayPlan, Shard, attempt_number
+from airflow_provider_offsets.core.replay_record import (
+    CancelShard,
+    CloseShard,
+    LaunchShard,
+    ShardEvent,
+    ShardPhase,
+    ShardRecord,
+    ShardTry,
+    SupersedeShard,
+    TryEnded,
+    digest_of_ranges,
+    replay_of,
+)
+from airflow_provider_offsets.core.replaying import ShardClaim, progress_text
+from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, ShardFailed, WorldChanged
 from airflow_provider_offsets.jobs.detached import Launch, launch
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.submitting import BuildCommand, driver_environment
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import ReplaySettings, Secrets
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 POLL_S = 0.5
 SAY_S = 10
@@ -36,47 +50,51 @@ def _quiet(line: str) -> None:
 class ShardReplaying:
     """The replay of one shard under one run id, as its task does it.
 
-    Safe to repeat and to kill. A driver that a killed task left behind is adopted; one that is dead is followed by
-    another with the same run id; a shard that is finished is left as it is.
+    Safe to repeat, to kill, and to run twice at once. A driver that a killed task left behind is adopted. A launch that
+    no driver has claimed yet is cancelled, and a dead driver is closed; another driver with the same run id follows. A
+    finished shard is left as it is.
 
-    :param run_id: begins with ``<operation>#``.
+    :param run_id: of the operation's replay plan.
+    :raises InputRefused: ``run_id`` is not of this operation.
     """
 
     def __init__(
         self, world: World, shard: Shard, run_id: str, build_command: BuildCommand, secrets: Secrets, say: Say = _quiet
     ) -> None:
-        if not run_id.startswith(f"{world.operation}#"):
-            raise InputRefused(
-                seen=f"run id {run_id!r} of operation {world.operation!r}",
-                expected=f"one that begins with '{world.operation}#': an attempt ends the drivers of those before it",
-                do="give the run id of the operation's replay plan",
-            )
-        self._world, self._control = world, world.control
-        self._shard, self._run_id = shard, run_id
+        self._world = world
+        self._control = ReplayControl(world.store, world.pipeline.name)
+        self._replay = replay_of(world.operation)
+        self._shard, self._run_id, self._ranges = shard, run_id, digest_of_ranges(shard.ranges)
+        self._attempt = self._number_of(run_id)
         self._build_command, self._secrets, self._say = build_command, secrets, say
         self._launched: Launch | None = None
+        self._tag = ""
+        """Of the launch that this task recorded; empty if it recorded none."""
         self._driver: ProcessIdentity | None = None
 
     def run(self) -> Replayed:
-        """Give what was read, once the output is finished.
+        """Return what was read, once the output is finished.
 
         :raises ShardFailed: the driver ended before; with its own last lines. Retriable.
-        :raises InputRefused: the runtime refused the program, or another shard was replayed under this number.
-        :raises Fenced: the operation was planned anew.
-        :raises WorldChanged: the program is not the one that was planned.
+        :raises InputRefused: the runtime refused the program, or another shard was launched under this number.
+        :raises Fenced: a later attempt replays the interval.
+        :raises WorldChanged: the program or a topic is not what was planned.
         """
-        if (replayed := self._replayed()) is not None:
-            self._say(f"shard {self._shard.number} was replayed before: {replayed.records_read:,} records")
-            return replayed
-        self._require_current()
-        self._end_superseded()
-        newest = self._control.newest_try(self._run_id, self._shard.number)
-        if newest is None or self._over(newest) is not None:
-            newest = None
+        record = self._record()
+        if record.phase is ShardPhase.REPLAYED:
+            self._say(f"shard {self._shard.number} was replayed before")
+            return self._replayed(record)
+        self._require_newest()
+        self._end_earlier()
+        if record.phase is ShardPhase.LAUNCHING:
+            record = self._end_try(record, CancelShard, EndedHow.CANCELLED, "another try of its task began")
+        if self._is_dead(record):
+            record = self._end_try(record, CloseShard, EndedHow.DIED, "its process is gone")
+        if record.phase is ShardPhase.WAITING:
             self._launch()
-        else:
-            self._say(f"shard {self._shard.number} is being replayed already, by pid {newest.holder.pid}")
-        return self._watch(newest)
+        elif (driver := record.driver) is not None:
+            self._say(f"shard {self._shard.number} is being replayed already, by pid {driver.pid} on {driver.host!r}")
+        return self._watch()
 
     def end_driver(self) -> None:
         """End the driver that this task launched or adopted. A bounded job has no reason to outlive its task.
@@ -88,154 +106,265 @@ class ShardReplaying:
         if driver is not None:
             end_session(driver)
 
-    def _replayed(self) -> Replayed | None:
-        found = self._control.replayed(self._run_id, self._shard.number)
-        if found is None or found.ranges == self._shard.ranges:
-            return found
-        raise InputRefused(
-            seen=f"shard {self._shard.number} of {self._run_id!r} has replayed {', '.join(map(str, found.ranges))}",
-            expected=", ".join(map(str, self._shard.ranges)),
-            do="use another run id for other shards: clear the task that plans them",
-        )
+    def _record(self) -> ShardRecord:
+        record = self._control.shard(self._run_id, self._shard.number)
+        if record.ranges not in ("", self._ranges):
+            raise self._other_ranges(record.ranges)
+        return record
 
-    def _require_current(self) -> None:
-        plan = self._control.replay_plan(self._world.operation)
-        if plan is not None and plan.run_id != self._run_id:
+    def _change(self, event: ShardEvent) -> ShardRecord:
+        return self._control.change_shard(self._run_id, self._shard.number, event)
+
+    def _end_try(
+        self, record: ShardRecord, event: type[CancelShard | CloseShard], how: EndedHow, why: str
+    ) -> ShardRecord:
+        """Return the record once its newest try is over; a launch that was claimed meanwhile goes on."""
+        assert record.newest is not None
+        return self._change(event(record.newest.tag, TryEnded(how, clock.now_ms(), why)))
+
+    def _require_newest(self) -> ReplayPlan | None:
+        """Return the plan of this attempt; None if the operation has planned nothing.
+
+        :raises Fenced: a later attempt was planned.
+        """
+        record = self._control.replay(self._world.operation)
+        if record is not None and record.newest.run_id != self._run_id:
             raise Fenced(
-                seen=f"operation {self._world.operation!r} was planned anew, as {plan.run_id!r}",
+                seen=f"operation {self._world.operation!r} was planned anew, as {record.newest.run_id!r}",
                 expected=f"{self._run_id!r}, which this task was given",
                 do="clear this task together with the one that plans",
             )
+        return None if record is None else self._control.plan(record.newest)
 
-    def _end_superseded(self) -> None:
-        """End what an earlier attempt of this operation left running: an older program must not write after this."""
-        for each in self._control.tries_of(self._world.operation):
-            if each.claim.run_id == self._run_id or self._over(each) is not None:
+    def _end_earlier(self) -> None:
+        """End what earlier attempts left running: an older program must not write after this attempt has begun."""
+        for run_id, number, _ in list(self._control.shards_of(self._world.operation)):
+            if self._number_of(run_id) >= self._attempt:
                 continue
-            self._control.end_shard(each.claim, _ended(EndedHow.KILLED, f"superseded by {self._run_id!r}"))
-            self._say(
-                f"ending pid {each.holder.pid}, which still replays shard {each.claim.shard.number} of an earlier"
-                f" attempt, {each.claim.run_id!r}"
+            after = self._control.change_shard(run_id, number, SupersedeShard(self._run_id, clock.now_ms()))
+            if after.phase is ShardPhase.SUPERSEDED and after.newest is not None and after.driver is not None:
+                self._end_superseded(run_id, number, after.newest.tag, after.driver)
+
+    def _end_superseded(self, run_id: str, number: int, tag: str, driver: ProcessIdentity) -> None:
+        """End a superseded driver. One that cannot be seen from here is given time to see that it is superseded.
+
+        A driver looks at its record with each sign of life, and cancels its work then. After that time it is dead, or
+        cut off from the store; inside the program's function only the sink can fence it.
+
+        :raises ShardFailed: it still runs.
+        """
+        self._say(f"ending pid {driver.pid} on {driver.host!r}, which still replays shard {number} of {run_id!r}")
+        if machine().is_session_alive(driver) is None:
+            deadline_s = clock.monotonic_s() + KILL_S
+            while self._control.shard(run_id, number).driver is not None and clock.monotonic_s() < deadline_s:
+                clock.sleep(POLL_S)
+        elif not end_session(driver):
+            raise ShardFailed(
+                seen=f"pid {driver.pid} on {driver.host!r} still runs",
+                expected="the drivers of earlier attempts gone: they may still write what is to be replaced",
+                do="end it, and run this task again",
             )
-            if not end_session(each.holder):
-                raise ShardFailed(
-                    seen=f"pid {each.holder.pid} on {each.holder.host!r} still runs, or cannot be seen from here",
-                    expected="the drivers of earlier attempts gone: they may still write what is to be replaced",
-                    do=f"end it on {each.holder.host!r}, and run this task again",
-                )
+        ended = TryEnded(EndedHow.KILLED, clock.now_ms(), f"superseded by {self._run_id!r}")
+        self._control.change_shard(run_id, number, CloseShard(tag, ended))
 
     def _launch(self) -> None:
-        kept = keep_version(self._world.pipeline.job)
-        plan = self._control.replay_plan(self._world.operation)
-        if plan is not None and plan.application_version != kept.digest:
-            raise WorldChanged(
-                seen=f"the program and its command are {kept.digest[:12]} now",
-                expected=f"{plan.application_version[:12]}, as planned: one run replays one version",
-                do="clear the task that plans, and all after it",
-            )
-        newest = self._control.newest_try(self._run_id, self._shard.number)
-        launch_id = f"{self._run_id}/{self._shard.number}@{uuid.uuid4().hex[:8]}"
-        log = self._files(launch_id.rpartition("@")[2])
+        """Record a launch, then start its process; nothing if another task was faster."""
+        plan, kept = self._require_newest(), keep_version(self._world.pipeline.job)
+        if plan is not None:
+            self._require_as_planned(plan, kept.digest)
+        tag = uuid.uuid4().hex
+        log = self._folder / f"{self._prefix}-{tag[:8]}.log"
+        record = self._change(LaunchShard(tag, self._ranges, kept.digest, str(log)))
+        newest = record.newest
+        if newest is None or newest.tag != tag or record.phase is not ShardPhase.LAUNCHING:
+            return
+        self._tag = tag
         claim = ShardClaim(
             run_id=self._run_id,
             shard=self._shard,
-            number=1 if newest is None else newest.claim.number + 1,
+            number=newest.number,
+            tag=tag,
             operation=self._world.operation,
-            launch=launch_id,
             log=str(log),
             application_version=kept.digest,
         )
-        settings = ReplaySettings(self._world.pipeline.name, claim, self._secrets)
-        settings_file = log.with_suffix(".settings.json")
-        command = self._build_command(settings.conf(settings_file))
-        self._remove_settings()
-        settings.write(settings_file)
         try:
-            self._launched = launch(launch_id, command, log=str(log), env=driver_environment())
-        except OSError:
-            settings_file.unlink()
+            self._launched = self._start(claim)
+        except Exception as error:
+            self._end_try(record, CancelShard, EndedHow.CANCELLED, f"its process was not started: {error}")
             raise
         self._say(
             f"try {claim.number} of shard {self._shard.number}, {self._shard.record_count:,} offsets; driver log: {log}"
         )
 
-    def _watch(self, adopted: ShardTry | None) -> Replayed:
-        launched = self._launched
-        began, said = clock.monotonic_s(), 0
+    def _start(self, claim: ShardClaim) -> Launch:
+        settings = ReplaySettings(self._world.pipeline.name, claim, self._secrets)
+        file = Path(claim.log).with_suffix(".settings.json")
+        command = self._build_command(settings.conf(file))
+        self._remove_settings()
+        settings.write(file)
+        try:
+            return launch(claim.tag, command, log=claim.log, env=driver_environment())
+        except OSError:
+            file.unlink()
+            raise
+
+    def _require_as_planned(self, plan: ReplayPlan, version: str) -> None:
+        if plan.application_version != version:
+            raise WorldChanged(
+                seen=f"the program and its command are {version[:12]} now",
+                expected=f"{plan.application_version[:12]}, as planned: one run replays one version",
+                do="clear the task that plans, and all after it",
+            )
+        topic_ids = self._world.live_topics().identity.topic_ids
+        if plan.topic_ids != topic_ids:
+            raise WorldChanged(
+                seen=f"the ids of the topics are {topic_ids} now",
+                expected=f"{plan.topic_ids}, as planned: the offsets of a recreated topic are others",
+                do="clear the task that plans, and all after it",
+            )
+
+    def _watch(self) -> Replayed:
+        began_s = alone_since_s = clock.monotonic_s()
+        said_s = 0
         while True:
-            # Liveness first, then the records: what a driver recorded just before it ended is not missed.
-            alive = launched is not None and launched.is_alive
-            newest = adopted or self._claimed(launched)
-            ended = None
-            if newest is not None:
-                self._driver = newest.holder
-                ended = self._over(newest)
-            if (replayed := self._replayed()) is not None:
-                self._settle()
-                return replayed
-            if newest is not None and ended is not None:
-                raise self._failed(newest.claim.log, f"try {newest.claim.number} {ended.how.value}", ended)
-            if newest is None and launched is not None and not alive:
-                raise self._failed(launched.log, "the driver ended before it claimed its shard")
-            if (waited_s := int(clock.monotonic_s() - began)) >= said + SAY_S:
-                said = waited_s
-                self._say(self._how_far(newest, waited_s))
+            # Liveness first, then the record: a claim that was made just before the process ended is not missed.
+            is_alive = self._launched is not None and self._launched.is_alive
+            record = self._record()
+            self._driver = record.driver or self._driver
+            if record.phase is ShardPhase.REPLAYED:
+                self._wait_for_end(record)
+                return self._replayed(record)
+            if self._is_dead(record):
+                self._end_try(record, CloseShard, EndedHow.DIED, "its process is gone")
+                continue
+            if self._is_mine(record) and record.phase is ShardPhase.LAUNCHING and not is_alive:
+                self._end_try(record, CancelShard, EndedHow.DIED, "the driver ended before it claimed its shard")
+                continue
+            self._require_going_on(record)
+            now_s = clock.monotonic_s()
+            if record.phase is ShardPhase.RUNNING or (self._is_mine(record) and is_alive):
+                alone_since_s = now_s
+            elif now_s - alone_since_s > self._world.pipeline.start_timeout_s:
+                raise self._nobody_comes(record)
+            if (waited_s := int(now_s - began_s)) >= said_s + SAY_S:
+                said_s = waited_s
+                self._say(self._how_far(record, waited_s))
             clock.sleep(POLL_S)
 
-    def _claimed(self, launched: Launch | None) -> ShardTry | None:
-        """The try that is watched: that of the driver that was launched, or of an orphan that was faster.
+    def _require_going_on(self, record: ShardRecord) -> None:
+        """Raise if the newest try is over, or the shard is not this attempt's any more.
 
-        Not one that was over before this launch.
+        A launch that another task of this shard has cancelled is no end: that task launches the next one.
         """
-        newest = self._control.newest_try(self._run_id, self._shard.number)
-        if newest is None or (launched is not None and newest.claim.launch == launched.id):
-            return newest
-        return newest if self._control.shard_ended(newest.claim) is None else None
+        newest = record.newest
+        if record.phase is ShardPhase.SUPERSEDED:
+            raise Fenced(
+                seen=f"shard {self._shard.number} of {self._run_id!r} was superseded by {record.superseded_by!r}",
+                expected="the newest attempt of the operation",
+                do="No action needed: the later attempt replays the interval.",
+            )
+        if newest is not None and not self._is_mine(record):
+            self._end_own_process()
+        if record.phase is ShardPhase.WAITING and newest is not None and newest.ended is not None:
+            if newest.ended.how is not EndedHow.CANCELLED:
+                raise self._failed(newest, newest.ended)
+            self._end_own_process()
 
-    def _over(self, each: ShardTry) -> ShardEnded | None:
-        """Give how a try ended; one whose driver is gone without a word is closed, which fences it if that is wrong."""
-        ended = self._control.shard_ended(each.claim)
-        if ended is None and machine().is_session_alive(each.holder) is False:
-            ended = self._control.end_shard(each.claim, _ended(EndedHow.DIED, "its process is gone"))
-        return ended
+    def _end_own_process(self) -> None:
+        """End the process of a launch that was cancelled: it can never claim its shard."""
+        launched, self._launched = self._launched, None
+        if launched is not None and launched.process is not None:
+            end_session(launched.process)
 
-    def _how_far(self, newest: ShardTry | None, waited_s: int) -> str:
-        shard = self._shard
-        if newest is None:
+    def _is_mine(self, record: ShardRecord) -> bool:
+        return record.newest is not None and record.newest.tag == self._tag
+
+    def _is_dead(self, record: ShardRecord) -> bool:
+        """Return whether the driver of a running try was seen gone. A driver that cannot be seen is not."""
+        driver = record.driver
+        if record.phase is not ShardPhase.RUNNING or driver is None:
+            return False
+        return machine().is_session_alive(driver) is False
+
+    def _how_far(self, record: ShardRecord, waited_s: int) -> str:
+        shard, newest = self._shard, record.newest
+        if newest is None or record.phase is not ShardPhase.RUNNING:
             return f"shard {shard.number}: {waited_s} s, driver starting"
-        progress = self._control.shard_progress(newest.claim)
+        progress = self._control.progress(self._run_id, shard.number, newest.number)
         if progress is None:
             return f"shard {shard.number}: {waited_s} s, nothing read yet"
         text = f"shard {shard.number}: {progress_text(progress.records_read, shard.record_count, progress.elapsed_ms)}"
-        plan = self._control.replay_plan(self._world.operation)
-        if plan is None or len(plan.shards) < 2:
+        attempts = self._control.replay(self._world.operation)
+        if attempts is None or attempts.newest.shards < 2:
             return text
-        done = [each.records_read for each in self._control.all_replayed(self._run_id)]
-        return (
-            f"{text}; shards finished: {len(done)} of {len(plan.shards)}, {sum(done):,} of"
-            f" {plan.records_expected:,} records"
-        )
+        done = [each.read.records_read for each in self._control.shards(self._run_id).values() if each.read is not None]
+        return f"{text}; shards finished: {len(done)} of {attempts.newest.shards}, {sum(done):,} records"
 
-    def _settle(self) -> None:
+    def _wait_for_end(self, record: ShardRecord) -> None:
         """Wait for a driver that has recorded its shard to be gone: it has only Spark's own end before it."""
-        driver = self._driver
-        deadline = clock.monotonic_s() + KILL_S
-        while driver is not None and machine().is_session_alive(driver) and clock.monotonic_s() < deadline:
+        driver = record.driver
+        deadline_s = clock.monotonic_s() + KILL_S
+        while driver is not None and machine().is_session_alive(driver) and clock.monotonic_s() < deadline_s:
             clock.sleep(POLL_S)
 
-    def _failed(self, log: str, seen: str, ended: ShardEnded | None = None) -> ShardFailed | InputRefused:
-        self._remove_settings()
-        tail = Launch("", None, log).log_tail()
-        said = f" and says {ended.message!r}" if ended is not None and ended.message else ""
-        kind = ShardFailed if ended is None or ended.retriable else InputRefused
-        return kind(
-            seen=f"shard {self._shard.number} of {self._run_id!r}: {seen}{said}; its log ends:\n{tail}\n",
-            expected="its output finished",
-            do=f"mend what it says and run this task again, under the same run id; the whole log is {log}",
+    def _replayed(self, record: ShardRecord) -> Replayed:
+        newest, read = record.newest, record.read
+        assert newest is not None
+        assert read is not None
+        return Replayed(
+            run_id=self._run_id,
+            shard=self._shard.number,
+            ranges=self._shard.ranges,
+            records_read=read.records_read,
+            records_expected=self._shard.record_count,
+            application_version=record.application_version,
+            log=newest.log,
+            elapsed_ms=read.elapsed_ms,
+            counted_apart=read.counted_apart,
         )
 
-    def _files(self, launch: str) -> Path:
-        return self._folder / f"{self._prefix}-{launch}.log"
+    def _failed(self, newest: ShardTry, ended: TryEnded) -> OffsetsError:
+        self._remove_settings()
+        tail = Launch("", None, newest.log).log_tail()
+        said = f" and says {ended.message!r}" if ended.message else ""
+        kind = ShardFailed if ended.retriable else InputRefused
+        return kind(
+            seen=f"shard {self._shard.number} of {self._run_id!r}: try {newest.number} {ended.how.value}{said}; its log"
+            f" ends:\n{tail}\n",
+            expected="its output finished",
+            do=f"mend what it says and run this task again, under the same run id; the whole log is {newest.log}",
+        )
+
+    def _nobody_comes(self, record: ShardRecord) -> ShardFailed:
+        """Return the error for a launch of another task that no driver claims, after cancelling it."""
+        if record.phase is ShardPhase.LAUNCHING:
+            self._end_try(record, CancelShard, EndedHow.CANCELLED, "no driver claimed it in time")
+        return ShardFailed(
+            seen=f"shard {self._shard.number} of {self._run_id!r} was launched by another task, and no driver has"
+            f" claimed it for {self._world.pipeline.start_timeout_s} s",
+            expected="its driver, or that task to try again",
+            do="run this task again: it launches a driver of its own",
+        )
+
+    def _other_ranges(self, digest: str) -> InputRefused:
+        return InputRefused(
+            seen=f"shard {self._shard.number} of {self._run_id!r} was launched with other ranges, digest {digest}",
+            expected=f"{', '.join(map(str, self._shard.ranges))}, digest {self._ranges}",
+            do="use another run id for other shards: clear the task that plans them",
+        )
+
+    def _number_of(self, run_id: str) -> int:
+        if run_id.startswith(f"{self._replay}#"):
+            try:
+                return attempt_number(run_id)
+            except ValueError:
+                pass
+        raise InputRefused(
+            seen=f"run id {run_id!r} of operation {self._world.operation!r}",
+            expected=f"'{self._replay}#<version>#<attempt>': an attempt ends the drivers of those before it",
+            do="give the run id of the operation's replay plan",
+        )
 
     def _remove_settings(self) -> None:
         """They hold secrets, and the driver that would have removed them may never have come."""
@@ -254,15 +383,11 @@ class ShardReplaying:
 
 
 def end_session(leader: ProcessIdentity) -> bool:
-    """End all processes of a driver's session, by SIGTERM and then SIGKILL; say whether they are gone."""
+    """End all processes of a driver's session, by SIGTERM and then SIGKILL, and return whether they are gone."""
     for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
         if not machine().signal_session(leader, number):
             break
-        deadline = clock.monotonic_s() + patience_s
-        while machine().is_session_alive(leader) and clock.monotonic_s() < deadline:
+        deadline_s = clock.monotonic_s() + patience_s
+        while machine().is_session_alive(leader) and clock.monotonic_s() < deadline_s:
             clock.sleep(0.1)
     return machine().is_session_alive(leader) is False
-
-
-def _ended(how: EndedHow, message: str) -> ShardEnded:
-    return ShardEnded(how, clock.now_ms(), message)

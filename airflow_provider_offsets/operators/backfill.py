@@ -20,7 +20,6 @@ from airflow_provider_offsets.errors import AuditFailed, InputRefused, PlanRefus
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.backfilling import (
-    REPLAY_AUDIT,
     Waiting,
     audit_recorded_replay,
     make_replay_plan,
@@ -29,6 +28,7 @@ from airflow_provider_offsets.operations.backfilling import (
 )
 from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key
 from airflow_provider_offsets.reports import MARKDOWN, replay_audit_report, replay_plan_report
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -127,9 +127,10 @@ class AuditBackfillOperator(PipelineOperator):
                 expected="a PlanBackfillOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        audit = audit_recorded_replay(world.control, plan)
-        world.control.record_step(self.operation, REPLAY_AUDIT, audit)
-        total = total_of(replay_audits(world.control, f"{self.operation.partition('/')[0]}/").values())
+        control = ReplayControl(world.store, world.pipeline.name)
+        audit = audit_recorded_replay(control, plan)
+        control.keep_audit(audit)
+        total = total_of(replay_audits(control, f"{self.operation.partition('/')[0]}/").values())
         self.log.info("\n%s", replay_audit_report(audit))
         self.log.info("All intervals: %s", total)
         if not audit.is_clean:

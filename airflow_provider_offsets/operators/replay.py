@@ -19,6 +19,7 @@ from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.judging import Window, look_at_health
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operators.base import PipelineOperator
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -55,7 +56,8 @@ class ReplayOffsetsOperator(PipelineOperator):
         spark, secrets = SparkJobHook(world.pipeline), driver_secrets(world.pipeline)
         spark.check(secrets.store_url)
         shard = self._read_shard()
-        if self.pipeline.backfill.mind_live and world.control.newest_try(self.run_id, shard.number) is None:
+        record = ReplayControl(world.store, world.pipeline.name).shard(self.run_id, shard.number)
+        if self.pipeline.backfill.mind_live and record.newest is None:
             self._hold_back(world)
         folder = Path(world.pipeline.job.folder_for_logs)
 
@@ -84,8 +86,8 @@ class ReplayOffsetsOperator(PipelineOperator):
 
     def _hold_back(self, world: World) -> None:
         """Wait in the triggerer while the live job falls behind; go on at once if it does not, or does not run."""
-        epoch = world.control.newest_epoch()
-        if epoch is None or world.control.ended(epoch.number) is not None:
+        epoch = world.claimed_epoch()
+        if epoch is None or epoch.ended is not None:
             return
         self._looks = (*self._looks, look_at_health(world, epoch, at_s=clock.now_ms() / 1000))[-HELD_BY:]
         why = why_hold_back(self._looks)

@@ -1,5 +1,8 @@
 """The replay of one shard by the user's own program: a bounded read, one call of the function, one record.
 
+A driver claims the launch of its tag, begins before it calls the function, and records when the output is finished.
+Each is one swap of the shard's record, which is the fence too: a driver whose try is over can do none of them.
+
 Nothing of the live job is touched: no epoch is claimed, no history written, no checkpoint opened.
 """
 
@@ -8,14 +11,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
-from airflow_provider_offsets.core.replay import Replayed
-from airflow_provider_offsets.core.replaying import ShardEnded, ShardProgress, replay_batch_id
+from airflow_provider_offsets.core.replay_record import (
+    BeginShard,
+    ClaimShard,
+    EndShard,
+    RecordShard,
+    ShardEvent,
+    ShardPhase,
+    ShardRead,
+    ShardRecord,
+    TryEnded,
+)
+from airflow_provider_offsets.core.replaying import ShardProgress, replay_batch_id
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.runtime.foreach_batch import ProcessBatch
@@ -23,8 +37,8 @@ from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.runtime.jvm import require_jvm
 from airflow_provider_offsets.runtime.read_count import ReadCount, marked, refuse_stateful
 from airflow_provider_offsets.runtime.settings import ReplaySettings
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.protocols import OffsetStore
+from airflow_provider_offsets.stores.protocols import ControlStore
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -36,14 +50,14 @@ OF_TRIGGERS = {"maxoffsetspertrigger", "minoffsetspertrigger", "maxtriggerdelay"
 class ShardReplay:
     """One try to replay one shard."""
 
-    def __init__(self, spark: Any, settings: ReplaySettings, store: OffsetStore) -> None:
+    def __init__(self, spark: Any, settings: ReplaySettings, store: ControlStore) -> None:
         self._spark = spark
         self._settings = settings
         self._claim = settings.claim
-        self._control = Control(store, settings.pipeline)
+        self._control = ReplayControl(store, settings.pipeline)
+        self._holder = machine().session_leader()
         self._source: Any = None
         self._fenced: Fenced | None = None
-        self._is_recorded = False
 
     @property
     def run_id(self) -> str:
@@ -56,17 +70,15 @@ class ShardReplay:
         return self._claim.shard.ranges
 
     def claim(self) -> None:
-        """Claim this try.
+        """Claim the launch that this driver was started for.
 
-        :raises Fenced: another driver has it, or the run was superseded.
+        :raises Fenced: the launch was cancelled or superseded, or another driver has claimed it.
         """
-        holder = machine().session_leader()
-        self._insist(lambda: self._control.claim_shard(self._claim, holder, at_ms=clock.now_ms()))
-        self._check_fence()
+        self._change(ClaimShard(self._claim.tag, self._holder))
         log.info("Claimed try %d of shard %d of %r", self._claim.number, self._claim.shard.number, self.run_id)
 
     def read(self, kafka_options: dict[str, str], options: dict[str, str]) -> Any:
-        """Give the records of the shard, as a DataFrame of Spark's Kafka source."""
+        """Return the records of the shard, as a DataFrame of Spark's Kafka source."""
         ranges = self._claim.shard.ranges
         start = Position({TopicPartition(each.topic, each.partition): each.start for each in ranges})
         end = Position({TopicPartition(each.topic, each.partition): each.end for each in ranges})
@@ -83,12 +95,13 @@ class ShardReplay:
     def run(self, frame: Any, process: ProcessBatch) -> None:
         """Call ``process`` once, and record the shard.
 
-        :raises Fenced: the try lost the word; nothing is recorded.
+        :raises Fenced: the try is over by its record; nothing is recorded.
         :raises InputRefused: the transforms keep state, or ``frame`` does not come of ``read_kafka``.
         """
         shard = self._claim.shard
         refuse_stateful(frame)
-        self._check_fence()
+        run = uuid.uuid4().hex
+        self._change(BeginShard(self._claim.tag, self._holder, run))
         began = clock.monotonic_s()
         with ReadCount(self._spark) as count, self._alive(count, began):
             try:
@@ -104,43 +117,24 @@ class ShardReplay:
         if counted_apart:
             log.info("The program's actions read %d of %d offsets; counting once", read, shard.record_count)
             read = max(read, self._source.count())
-        self._check_fence()
-        replayed = Replayed(
-            run_id=self.run_id,
-            shard=shard.number,
-            ranges=shard.ranges,
-            records_read=read,
-            records_expected=shard.record_count,
-            application_version=self._claim.application_version,
-            log=self._claim.log,
-            elapsed_ms=elapsed_ms,
-            counted_apart=counted_apart,
-        )
-        self._insist(lambda: self._control.record_replayed(replayed))
-        self._is_recorded = True
+        done = ShardRead(records_read=read, elapsed_ms=elapsed_ms, counted_apart=counted_apart)
+        self._change(RecordShard(self._claim.tag, self._holder, run, done))
         log.info("Shard %d is replayed: %d records read", shard.number, read)
 
     def close(self, error: BaseException | None) -> None:
-        """Record the end of this try."""
-        how = EndedHow.FINISHED if self._is_recorded else EndedHow.FAILED
-        message = "the program ended without stream.run()"
+        """Record the end of this try. Where the output is recorded already, that stands."""
+        how, message = EndedHow.FAILED, "the program ended without stream.run()"
         if error is not None:
             how = EndedHow.FENCED if isinstance(error, Fenced) else how
             message = f"{type(error).__name__}: {error}"[:2000]
-        ended = ShardEnded(
-            how=how,
-            at_ms=clock.now_ms(),
-            message="" if self._is_recorded and error is None else message,
-            retriable=not isinstance(error, InputRefused),
-        )
-        self._insist(lambda: self._control.end_shard(self._claim, ended))
-
-    def _check_fence(self) -> None:
-        self._insist(lambda: self._control.check_shard_fence(self._claim))
+        elif self._insist(self._record).phase is ShardPhase.REPLAYED:
+            how, message = EndedHow.FINISHED, ""
+        ended = TryEnded(how, clock.now_ms(), message, retriable=not isinstance(error, InputRefused))
+        self._change(EndShard(self._claim.tag, self._holder, ended))
 
     @contextlib.contextmanager
     def _alive(self, count: ReadCount, began: float) -> Iterator[None]:
-        """Say how far the shard is, and cut the work short once the word is lost, from a thread of its own."""
+        """Report progress, and cancel the work once the try is over by its record, from a thread of its own."""
         over = threading.Event()
         thread = threading.Thread(target=self._live, args=(count, began, over), name="signs-of-life", daemon=True)
         thread.start()
@@ -157,21 +151,38 @@ class ShardReplay:
             read = min(count.so_far(), self._claim.shard.record_count)
             progress = ShardProgress(beats, read, round((clock.monotonic_s() - began) * 1000))
             try:
-                self._control.check_shard_fence(self._claim)
-                self._control.note_progress(self._claim, progress)
-            except Fenced as error:
-                self._fenced = error
-                self._spark.sparkContext.cancelAllJobs()
-                return
-            except OffsetsError as error:  # what decides is asked again, with patience, before the record
+                record = self._record()
+                if self._holds(record):
+                    self._control.note_progress(self._claim, progress)
+                    continue
+            except OffsetsError as error:  # the swap that records decides, and is retried for longer
                 log.warning("No sign of life: %s", error)
+                continue
+            self._fenced = Fenced(
+                seen=f"shard {self._claim.shard.number} of {self.run_id!r} is {record.phase.value}: {record.newest}",
+                expected=f"try {self._claim.number} to go on",
+                do="No action needed: this driver ends, and records nothing.",
+            )
+            self._spark.sparkContext.cancelAllJobs()
+            return
+
+    def _record(self) -> ShardRecord:
+        return self._control.shard(self.run_id, self._claim.shard.number)
+
+    def _holds(self, record: ShardRecord) -> bool:
+        newest = record.newest
+        return record.phase is ShardPhase.RUNNING and newest is not None and newest.tag == self._claim.tag
+
+    def _change(self, event: ShardEvent) -> None:
+        number = self._claim.shard.number
+        self._insist(lambda: self._control.change_shard(self.run_id, number, event))
 
     def _insist(self, call: Callable[[], T]) -> T:
         return insist(call, patience_s=self._settings.store_patience_s)
 
 
 def assign_option(position: Position) -> str:
-    """Give what Spark's Kafka source calls ``assign``: the partitions of ``position``, topic by topic."""
+    """Return what Spark's Kafka source calls ``assign``: the partitions of ``position``, topic by topic."""
     assigned = ",".join(
         f'"{topic}":[{",".join(str(number) for number in position.of_topic(topic))}]' for topic in position.topics
     )

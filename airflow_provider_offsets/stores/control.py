@@ -16,7 +16,6 @@ Cells of replays are in ``stores.replay_control``.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -31,13 +30,10 @@ from airflow_provider_offsets.core.epoch import (
     Heartbeat,
     Moved,
     Operation,
-    ProcessIdentity,
 )
 from airflow_provider_offsets.core.record import PipelineRecord
-from airflow_provider_offsets.core.replay import Replayed, ReplayPlan
-from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, ShardProgress, ShardTry
 from airflow_provider_offsets.core.snapshot import Snapshot
-from airflow_provider_offsets.errors import Fenced, PipelineRenamed, SnapshotNotFound, StoreDataError
+from airflow_provider_offsets.errors import PipelineRenamed, SnapshotNotFound, StoreDataError
 from airflow_provider_offsets.stores.protocols import OffsetStore
 from airflow_provider_offsets.stores.record_cell import RecordCell
 
@@ -45,9 +41,6 @@ T = TypeVar("T")
 
 REMOVED = '"removed"'
 """What stands in the cell of a snapshot that was removed."""
-
-REPLAY_PLAN = "replay_plan"
-"""The step of an operation that has its :class:`ReplayPlan`."""
 
 
 class Control:
@@ -267,100 +260,6 @@ class Control:
         while (text := self._store.get(self.pipeline, name)) not in (None, REMOVED):
             self._store.check_and_put(self.pipeline, name, text, REMOVED)
 
-    def replay_plan(self, operation_id: str) -> ReplayPlan | None:
-        """Give what an operation is to replay, in its newest attempt; None if it planned nothing."""
-        return self.step(operation_id, REPLAY_PLAN, ReplayPlan)
-
-    def record_replay_plan(self, operation_id: str, plan: ReplayPlan) -> None:
-        """Record what an open operation is to replay. Drivers of an earlier plan have no word from here on."""
-        self._put(f"replay-run/{operation_id}", plan.run_id)
-        self.record_step(operation_id, REPLAY_PLAN, plan)
-
-    def claim_shard(self, claim: ShardClaim, holder: ProcessIdentity, *, at_ms: int) -> ShardTry:
-        """Claim a try of a shard for ``holder`` and give its record. Claiming again gives the same.
-
-        :raises Fenced: another driver has it, or the shard is replayed already.
-        """
-        mine = ShardTry(claim, holder, at_ms)
-        name = _tried("replaying", claim.run_id, claim.shard.number, claim.number)
-        if self._create(name, mine):
-            return mine
-        there = self._require(ShardTry, name)
-        if (there.holder, there.claim.launch) == (holder, claim.launch):
-            return there
-        raise Fenced(
-            seen=f"try {claim.number} of shard {claim.shard.number} of {claim.run_id!r} is held by pid"
-            f" {there.holder.pid} on {there.holder.host!r}",
-            expected=f"it free for {claim.launch!r}",
-            do="nothing: the other driver replays the shard",
-        )
-
-    def newest_try(self, run_id: str, shard: int) -> ShardTry | None:
-        """Give the newest try of a shard, or None if no driver has claimed one."""
-        last = deque(self._store.scan(self.pipeline, f"replaying/{run_id}/{shard:08d}/"), maxlen=1)
-        return self._load(ShardTry, *last[0]) if last else None
-
-    def tries_of(self, operation_id: str) -> Iterator[ShardTry]:
-        """Give all tries of all shards of all attempts of an operation: its run ids begin with ``<operation>#``."""
-        cells = self._store.scan(self.pipeline, f"replaying/{operation_id}#")
-        return (self._load(ShardTry, name, text) for name, text in cells)
-
-    def check_shard_fence(self, claim: ShardClaim) -> None:
-        """Return if a try has the word.
-
-        :raises Fenced: it was ended by somebody, a newer one was claimed, the shard is replayed already, or its
-            operation was planned anew under another run id.
-        """
-        run_id, shard, number = claim.run_id, claim.shard.number, claim.number
-        planned = self._get(str, f"replay-run/{claim.operation}")
-        by = ""
-        if (ended := self.shard_ended(claim)) is not None:
-            by = f"it was ended: {ended}"
-        elif self._get(ShardTry, _tried("replaying", run_id, shard, number + 1)) is not None:
-            by = f"try {number + 1} was claimed"
-        elif self.replayed(run_id, shard) is not None:
-            by = "the shard is replayed already"
-        elif planned not in (None, run_id):
-            by = f"the operation was planned anew, as {planned!r}"
-        if by:
-            raise Fenced(
-                seen=f"try {number} of shard {shard} of {run_id!r} no longer has the word: {by}",
-                expected="the newest try of a shard that is still to be replayed",
-                do="nothing: this driver ends, and records nothing",
-            )
-
-    def shard_ended(self, claim: ShardClaim) -> ShardEnded | None:
-        """Give how a try ended, or None."""
-        return self._get(ShardEnded, _tried("replay-ended", claim.run_id, claim.shard.number, claim.number))
-
-    def end_shard(self, claim: ShardClaim, how: ShardEnded) -> ShardEnded:
-        """Record the end of a try and give the record that stands: the first one does."""
-        name = _tried("replay-ended", claim.run_id, claim.shard.number, claim.number)
-        return how if self._create(name, how) else self._require(ShardEnded, name)
-
-    def shard_progress(self, claim: ShardClaim) -> ShardProgress | None:
-        """Give the last sign of life of a try, or None."""
-        return self._get(ShardProgress, _tried("replay-progress", claim.run_id, claim.shard.number, claim.number))
-
-    def note_progress(self, claim: ShardClaim, progress: ShardProgress) -> None:
-        """Record a sign of life. Only the try's driver calls this."""
-        self._put(_tried("replay-progress", claim.run_id, claim.shard.number, claim.number), progress)
-
-    def replayed(self, run_id: str, shard: int) -> Replayed | None:
-        """Give what was read of a shard, or None as long as its output is not finished."""
-        return self._get(Replayed, f"replayed/{run_id}/{shard:08d}")
-
-    def all_replayed(self, run_id: str) -> Iterator[Replayed]:
-        """Give all shards of a run that are finished, by their number."""
-        return (
-            self._load(Replayed, name, text) for name, text in self._store.scan(self.pipeline, f"replayed/{run_id}/")
-        )
-
-    def record_replayed(self, replayed: Replayed) -> Replayed:
-        """Record that the output of a shard is finished and give the record that stands: the first one does."""
-        name = f"replayed/{replayed.run_id}/{replayed.shard:08d}"
-        return replayed if self._create(name, replayed) else self._require(Replayed, name)
-
     def _get(self, kind: type[T], name: str) -> T | None:
         text = self._store.get(self.pipeline, name)
         return None if text is None else self._load(kind, name, text)
@@ -397,6 +296,3 @@ def _numbered(kind: str, number: int) -> str:
 def _launched(number: int, tag: str) -> str:
     return f"launch/{number:08d}/{tag}"
 
-
-def _tried(kind: str, run_id: str, shard: int, number: int) -> str:
-    return f"{kind}/{run_id}/{shard:08d}/{number:08d}"

@@ -1,0 +1,455 @@
+"""The records of a replay, and the pure functions that change them.
+
+Two kinds of records, each one cell of the control store, changed by compare-and-set only:
+
+- One :class:`ReplayRecord` for the replay of one DAG run: its newest attempt and the attempts before.
+- One :class:`ShardRecord` for each shard of an attempt: its newest try, from the launch to the recorded output.
+
+A launch is in the record of its shard before any process exists, under a random tag. A driver claims the launch of its
+tag, begins and records; each is one swap, which is the fence too. A launch that was cancelled can never be claimed. A
+shard that was superseded can never be launched, claimed, begun or recorded again, so a new attempt supersedes all
+shards of the attempts before it, those without a launch too.
+
+Every transition is recognised by what it has changed (tags and nonces are random), so repeating one after a lost answer
+changes nothing. No text of a record ever comes back, so a delayed request cannot fit again.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
+from airflow_provider_offsets.core.position import OffsetRange
+from airflow_provider_offsets.core.replay import Interval, ReplayPlan
+
+_ATTEMPT = re.compile(r"~\d+$")
+
+
+def replay_of(operation: str) -> str:
+    """Return the name under which the replays of an operation are recorded: all attempts of a run share it.
+
+    :param operation: ``<dag>/<run>``, with ``~<n>`` for the attempts after the first.
+    """
+    return _ATTEMPT.sub("", operation)
+
+
+# The attempts of a replay
+
+
+@dataclass(frozen=True)
+class ReplayAttempt:
+    """One attempt at an interval. Its plan is an immutable cell."""
+
+    number: int
+    """From 1. A clear makes a new attempt, an automatic retry does not."""
+    key: str
+    """The same for all tries of the attempt, and of no other attempt."""
+    interval: Interval
+    run_id: str
+    plan: str
+    """Digest of the plan."""
+    shards: int
+    has_problems: bool = False
+    """Whether the plan was refused: then it gave no shards, and the attempt may plan again."""
+    topic_ids: dict[str, str] = field(default_factory=dict)
+    """Id of each topic, by its name."""
+
+    def is_of(self, key: str, interval: Interval) -> bool:
+        """Return whether a task with this key and interval is a try of this attempt."""
+        return (self.key, self.interval) == (key, interval)
+
+
+@dataclass(frozen=True)
+class ReplayRecord:
+    """The attempts of one replay. Only the shards of the newest attempt may be launched."""
+
+    newest: ReplayAttempt
+    earlier: tuple[ReplayAttempt, ...] = ()
+    """The superseded attempts, the first one first."""
+
+    @property
+    def attempts(self) -> tuple[ReplayAttempt, ...]:
+        """All attempts, the first one first."""
+        return (*self.earlier, self.newest)
+
+
+class AttemptRefusal(enum.Enum):
+    """Why an attempt is not the newest one, and cannot be."""
+
+    SUPERSEDED = "a later attempt superseded it"
+    CONCURRENT = "another attempt was planned at the same time"
+
+
+def next_attempt_number(record: ReplayRecord | None, key: str, interval: Interval) -> int:
+    """Return the number that a plan for this key and interval has."""
+    if record is None:
+        return 1
+    return record.newest.number + (not record.newest.is_of(key, interval))
+
+
+def add_attempt(record: ReplayRecord | None, attempt: ReplayAttempt) -> ReplayRecord | AttemptRefusal:
+    """Return the record with an attempt as its newest one; the record itself if the attempt has a plan already.
+
+    Of two tasks that plan one attempt at once, the first one wins, and the other one takes its plan. A plan with
+    problems gave no shards, so a later plan of the same attempt replaces it.
+    """
+    if record is None:
+        return ReplayRecord(attempt)
+    newest = record.newest
+    if newest.is_of(attempt.key, attempt.interval):
+        return replace(record, newest=attempt) if newest.has_problems else record
+    if any(each.is_of(attempt.key, attempt.interval) for each in record.earlier):
+        return AttemptRefusal.SUPERSEDED
+    if attempt.number != newest.number + 1:
+        return AttemptRefusal.CONCURRENT
+    return ReplayRecord(attempt, record.attempts)
+
+
+def attempt_of(plan: ReplayPlan) -> ReplayAttempt:
+    """Return the attempt that a plan is of."""
+    return ReplayAttempt(
+        number=plan.attempt,
+        key=plan.attempt_key,
+        interval=plan.interval,
+        run_id=plan.run_id,
+        plan=digest_of(plan),
+        shards=len(plan.shards),
+        has_problems=bool(plan.problems),
+        topic_ids=plan.topic_ids,
+    )
+
+
+def digest_of(plan: ReplayPlan) -> str:
+    """Return the name of a plan's content."""
+    return hashlib.sha256(codec.dumps(plan).encode()).hexdigest()[:16]
+
+
+# The tries of a shard
+
+
+class ShardPhase(enum.Enum):
+    """What is known of a shard."""
+
+    WAITING = "waiting"
+    """No driver may claim it: it was not launched yet, or its newest try is over."""
+    LAUNCHING = "launching"
+    """A launch was recorded, and no driver has claimed it yet."""
+    RUNNING = "running"
+    """A driver has claimed the launch."""
+    REPLAYED = "replayed"
+    """The output is finished. This never changes."""
+    SUPERSEDED = "superseded"
+    """A later attempt replays the interval. This never changes."""
+
+
+@dataclass(frozen=True)
+class TryEnded:
+    """How a try ended, by its driver's word or by that of whoever saw it gone."""
+
+    how: EndedHow
+    at_ms: int
+    message: str = ""
+    retriable: bool = True
+    """Whether the same program may succeed next time: False for what the runtime refused."""
+
+
+@dataclass(frozen=True)
+class ShardTry:
+    """One launch of a shard with what became of it."""
+
+    number: int
+    """From 1."""
+    tag: str
+    """Random. A driver claims the launch of this tag, never that of a number."""
+    log: str
+    """Path of the driver's log."""
+    holder: ProcessIdentity | None = None
+    """The leader of the driver's session: spark-submit, its JVM and its Python program are in it."""
+    ended: TryEnded | None = None
+
+
+@dataclass(frozen=True)
+class ShardRead:
+    """What the driver of a shard has read, recorded once its output is finished."""
+
+    records_read: int
+    elapsed_ms: int = 0
+    """How long the program ran, Spark's start left out."""
+    counted_apart: bool = False
+    """Whether the driver has read the ranges once more, to count: the program's own actions read fewer."""
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """The record of one shard of one attempt."""
+
+    phase: ShardPhase = ShardPhase.WAITING
+    ranges: str = ""
+    """Digest of the ranges; empty before the first launch."""
+    application_version: str = ""
+    newest: ShardTry | None = None
+    """The newest try; None before the first launch."""
+    run: str = ""
+    """Nonce of the newest call of the program's function."""
+    begun: int = 0
+    """How many calls of the function began. Each may have written: all of them but the last one were cut off."""
+    read: ShardRead | None = None
+    superseded_by: str = ""
+    """Run id of the later attempt."""
+
+    @property
+    def driver(self) -> ProcessIdentity | None:
+        """The process that claimed the newest try and of which no end is recorded; None if there is none."""
+        return None if self.newest is None or self.newest.ended is not None else self.newest.holder
+
+
+def digest_of_ranges(ranges: Iterable[OffsetRange]) -> str:
+    """Return the name of the ranges of a shard."""
+    return hashlib.sha256("\n".join(map(str, ranges)).encode()).hexdigest()[:16]
+
+
+class ShardRefusal(enum.Enum):
+    """Why a transition of a shard is not possible."""
+
+    OTHER_RANGES = "the shard has other ranges"
+    OTHER_VERSION = "another version of the program was launched"
+    REPLAYED = "the shard is replayed already"
+    CANCELLED = "the launch was cancelled"
+    FENCED = "the try is over"
+    SUPERSEDED = "a later attempt replays the interval"
+
+
+@dataclass(frozen=True)
+class ShardRefused:
+    """The event is not possible now."""
+
+    why: ShardRefusal
+    detail: str
+
+
+# Events of a task
+
+
+@dataclass(frozen=True)
+class LaunchShard:
+    """A task records a launch, before the process exists.
+
+    Where another launch is at work, or nothing is left to launch, the record stays as it is.
+    """
+
+    tag: str
+    ranges: str
+    """Digest of the ranges."""
+    application_version: str
+    log: str
+
+
+@dataclass(frozen=True)
+class CancelShard:
+    """A task cancels a launch that no driver has claimed: from then on none can."""
+
+    tag: str
+    ended: TryEnded
+
+
+@dataclass(frozen=True)
+class CloseShard:
+    """A task closes a try whose driver is gone. If that is wrong, the driver is fenced."""
+
+    tag: str
+    ended: TryEnded
+
+
+@dataclass(frozen=True)
+class SupersedeShard:
+    """A later attempt fences the shard, whatever is at work on it."""
+
+    by: str
+    """Run id of the later attempt."""
+    at_ms: int
+
+
+# Events of a driver
+
+
+@dataclass(frozen=True)
+class ClaimShard:
+    """A driver claims the launch of a tag."""
+
+    tag: str
+    holder: ProcessIdentity
+
+
+@dataclass(frozen=True)
+class BeginShard:
+    """A driver is about to call the program's function."""
+
+    tag: str
+    holder: ProcessIdentity
+    run: str
+    """Nonce of this call."""
+
+
+@dataclass(frozen=True)
+class RecordShard:
+    """A driver records that the output is finished."""
+
+    tag: str
+    holder: ProcessIdentity
+    run: str
+    read: ShardRead
+
+
+@dataclass(frozen=True)
+class EndShard:
+    """A driver ends its try."""
+
+    tag: str
+    holder: ProcessIdentity
+    ended: TryEnded
+
+
+ShardEvent = LaunchShard | CancelShard | CloseShard | SupersedeShard | ClaimShard | BeginShard | RecordShard | EndShard
+
+
+def shard_transition(record: ShardRecord, event: ShardEvent) -> ShardRecord | ShardRefused:
+    """Return the record after ``event``, or why the event cannot happen. An equal record: it happened already."""
+    return _RULES[type(event)](record, event)
+
+
+def _launch(record: ShardRecord, event: LaunchShard) -> ShardRecord | ShardRefused:
+    if record.ranges not in ("", event.ranges):
+        return ShardRefused(ShardRefusal.OTHER_RANGES, f"its ranges are {record.ranges}, and not {event.ranges}")
+    newest = record.newest
+    if record.phase is not ShardPhase.WAITING or (newest is not None and newest.tag == event.tag):
+        return record
+    if record.application_version not in ("", event.application_version):
+        return ShardRefused(
+            ShardRefusal.OTHER_VERSION,
+            f"its version is {record.application_version[:12]}, and not {event.application_version[:12]}",
+        )
+    return replace(
+        record,
+        phase=ShardPhase.LAUNCHING,
+        ranges=event.ranges,
+        application_version=event.application_version,
+        newest=ShardTry(1 if newest is None else newest.number + 1, event.tag, event.log),
+    )
+
+
+def _cancel(record: ShardRecord, event: CancelShard) -> ShardRecord | ShardRefused:
+    if not _is_newest(record, event.tag) or record.phase is not ShardPhase.LAUNCHING:
+        return record
+    return replace(_with_end(record, event.ended), phase=ShardPhase.WAITING)
+
+
+def _close(record: ShardRecord, event: CloseShard) -> ShardRecord | ShardRefused:
+    if not _is_newest(record, event.tag) or record.phase is ShardPhase.LAUNCHING:
+        return record
+    after = _with_end(record, event.ended)
+    return replace(after, phase=ShardPhase.WAITING) if record.phase is ShardPhase.RUNNING else after
+
+
+def _supersede(record: ShardRecord, event: SupersedeShard) -> ShardRecord | ShardRefused:
+    if record.phase in (ShardPhase.REPLAYED, ShardPhase.SUPERSEDED):
+        return record
+    after = replace(record, phase=ShardPhase.SUPERSEDED, superseded_by=event.by)
+    if record.phase is not ShardPhase.LAUNCHING:
+        return after
+    return _with_end(after, TryEnded(EndedHow.CANCELLED, event.at_ms, f"superseded by {event.by!r}"))
+
+
+def _claim(record: ShardRecord, event: ClaimShard) -> ShardRecord | ShardRefused:
+    newest = record.newest
+    if newest is None or newest.tag != event.tag:
+        return ShardRefused(ShardRefusal.FENCED, _words(record))
+    if record.phase is ShardPhase.LAUNCHING:
+        return replace(record, phase=ShardPhase.RUNNING, newest=replace(newest, holder=event.holder))
+    if record.phase is ShardPhase.RUNNING and newest.holder == event.holder:
+        return record
+    return _over(record)
+
+
+def _begin(record: ShardRecord, event: BeginShard) -> ShardRecord | ShardRefused:
+    if not _holds(record, event):
+        return _over(record)
+    if record.run == event.run:
+        return record
+    return replace(record, run=event.run, begun=record.begun + 1)
+
+
+def _record(record: ShardRecord, event: RecordShard) -> ShardRecord | ShardRefused:
+    if record.phase is ShardPhase.REPLAYED and _is_newest(record, event.tag) and record.run == event.run:
+        return record
+    if not _holds(record, event) or record.run != event.run:
+        return _over(record)
+    return replace(record, phase=ShardPhase.REPLAYED, read=event.read)
+
+
+def _end(record: ShardRecord, event: EndShard) -> ShardRecord | ShardRefused:
+    newest = record.newest
+    if newest is None or (newest.tag, newest.holder) != (event.tag, event.holder):
+        return record
+    return _close(record, CloseShard(event.tag, event.ended))
+
+
+def _holds(record: ShardRecord, event: BeginShard | RecordShard) -> bool:
+    newest = record.newest
+    is_mine = newest is not None and (newest.tag, newest.holder) == (event.tag, event.holder)
+    return is_mine and record.phase is ShardPhase.RUNNING
+
+
+def _is_newest(record: ShardRecord, tag: str) -> bool:
+    return record.newest is not None and record.newest.tag == tag
+
+
+def _with_end(record: ShardRecord, ended: TryEnded) -> ShardRecord:
+    """Return the record with the end of its newest try; the first one to say how it ended is right."""
+    newest = record.newest
+    assert newest is not None
+    return record if newest.ended is not None else replace(record, newest=replace(newest, ended=ended))
+
+
+def _over(record: ShardRecord) -> ShardRefused:
+    """Return why a driver may not go on."""
+    ended = None if record.newest is None else record.newest.ended
+    if record.phase is ShardPhase.SUPERSEDED:
+        why = ShardRefusal.SUPERSEDED
+    elif record.phase is ShardPhase.REPLAYED:
+        why = ShardRefusal.REPLAYED
+    elif ended is not None and ended.how is EndedHow.CANCELLED:
+        why = ShardRefusal.CANCELLED
+    else:
+        why = ShardRefusal.FENCED
+    return ShardRefused(why, _words(record))
+
+
+def _words(record: ShardRecord) -> str:
+    """Return what a record says, for people."""
+    newest = record.newest
+    if record.phase is ShardPhase.SUPERSEDED:
+        return f"it was superseded by {record.superseded_by!r}"
+    if newest is None:
+        return "it was never launched"
+    said = f"try {newest.number} is {record.phase.value}"
+    if record.phase is ShardPhase.WAITING and newest.ended is not None:
+        said = f"try {newest.number} was {newest.ended.how.value}: {newest.ended.message}"
+    return said if newest.holder is None else f"{said}, by pid {newest.holder.pid} on {newest.holder.host!r}"
+
+
+_RULES: dict[type, Callable[[ShardRecord, Any], ShardRecord | ShardRefused]] = {
+    LaunchShard: _launch,
+    CancelShard: _cancel,
+    CloseShard: _close,
+    SupersedeShard: _supersede,
+    ClaimShard: _claim,
+    BeginShard: _begin,
+    RecordShard: _record,
+    EndShard: _end,
+}
