@@ -26,6 +26,7 @@ from airflow_provider_offsets.errors import (
     RecordRestored,
     StopRequested,
     StoreDataError,
+    StoreUnreachable,
     TakenOver,
     WorldChanged,
 )
@@ -44,8 +45,8 @@ class RecordCell:
         self._text: str | None = None
         """The text that a swap expects to find; None: it must be read first."""
         self._seen: PipelineRecord | None = None
-        self._sent: tuple[Event, str] | None = None
-        """The newest event that was sent, and its token: whoever got no answer recognises its own swap by it."""
+        self._unanswered: dict[str, Event] = {}
+        """Tokens of swaps that got no answer, since the last one that got one, with what they were for."""
 
     def read(self) -> PipelineRecord | None:
         """Return the record as it is now; None if there is none.
@@ -55,14 +56,24 @@ class RecordCell:
         """
         text = self._store.get(self._pipeline, RECORD)
         record = None if text is None else self._load(text)
-        self._require_growth(record)
+        if self._seen is not None and not _follows(self._seen, record):
+            raise self._restored(self._seen, record)
         self._text, self._seen = text, record
         return record
 
+    @property
+    def seen(self) -> PipelineRecord | None:
+        """The record as this actor has seen it last; None before the first read."""
+        return self._seen
+
     def create(self) -> PipelineRecord:
         """Return the record, created if there is none. The caller has made sure that none was lost."""
-        new = PipelineRecord(incarnation=uuid.uuid4().hex)
-        self._store.check_and_put(self._pipeline, RECORD, None, codec.dumps(new))
+        new = codec.dumps(PipelineRecord(incarnation=uuid.uuid4().hex))
+        try:
+            self._store.check_and_put(self._pipeline, RECORD, None, new)
+        except StoreUnreachable:
+            if self.read() is None:
+                raise
         found = self.read()
         assert found is not None
         return found
@@ -75,7 +86,7 @@ class RecordCell:
         prepare: Batch | None = None,
         append: Batch | None = None,
     ) -> PipelineRecord:
-        """Return the record after ``event``. Safe to repeat, also where an answer was lost.
+        """Return the record after ``event``. Safe to repeat, also if an answer was lost.
 
         :param stream: of the batches that follow.
         :param prepare: a batch whose facts are kept before the swap.
@@ -89,52 +100,53 @@ class RecordCell:
         :raises Fenced: the driver does not hold the newest launch.
         :raises StopRequested: the driver was asked to stop.
         """
+        may_ask_again = True
         while True:
-            is_fresh = self._text is None
-            record = self.read() if is_fresh else self._seen
-            if record is None:
-                raise self._no_record()
-            is_known = self._sent == (event, record.token)
-            outcome = Already() if is_known else transition(record, event)
-            if isinstance(outcome, Next):
-                after = replace(outcome.record, token=self._token_of(event))
-                if self._swap(after, stream, prepare, append):
-                    return after
-            elif not (is_fresh or is_known):
-                self._text = None  # what is kept may be old: look before saying no
-            elif isinstance(outcome, Refused):
-                raise self._refused(outcome, record)
-            else:
+            record, outcome = self._decide(event)
+            if isinstance(outcome, Already):
                 if append is not None and stream is not None:
                     self._store.append(stream, append)
                 return record
+            after = replace(outcome.record, token=uuid.uuid4().hex)
+            try:
+                if self._swap(event, after, stream, prepare, append):
+                    return after
+            except StoreUnreachable:
+                # The record tells whether it was done. If the store still does not answer, the read says so.
+                if not may_ask_again:
+                    raise
+                may_ask_again = False
 
-    def _token_of(self, event: Event) -> str:
-        """Return the token of the event: the same one when it is sent again."""
-        if self._sent is None or self._sent[0] != event:
-            self._sent = event, uuid.uuid4().hex
-        return self._sent[1]
+    def _decide(self, event: Event) -> tuple[PipelineRecord, Next | Already]:
+        """Return the record and what ``event`` makes of it.
 
-    def _swap(self, after: PipelineRecord, stream: Stream | None, prepare: Batch | None, append: Batch | None) -> bool:
+        What is kept of the record may be old: it is good for a swap, which then fails, and never for a refusal.
+        """
+        if self._text is not None and self._seen is not None:
+            outcome = transition(self._seen, event)
+            if isinstance(outcome, Next):
+                return self._seen, outcome
+        record = self.read()
+        if record is None:
+            raise self._no_record()
+        if self._unanswered.get(record.token) == event:
+            return record, Already()
+        outcome = transition(record, event)
+        if isinstance(outcome, Refused):
+            raise self._refused(outcome, record)
+        return record, outcome
+
+    def _swap(
+        self, event: Event, after: PipelineRecord, stream: Stream | None, prepare: Batch | None, append: Batch | None
+    ) -> bool:
         text, expected = codec.dumps(after), self._text
         self._text = None
+        self._unanswered[after.token] = event
         if not self._store.swap(self._pipeline, RECORD, expected, text, stream=stream, prepare=prepare, append=append):
+            del self._unanswered[after.token]
             return False
-        self._text, self._seen = text, after
+        self._text, self._seen, self._unanswered = text, after, {}
         return True
-
-    def _require_growth(self, record: PipelineRecord | None) -> None:
-        before = self._seen
-        if before is None:
-            return
-        is_same = record is not None and record.incarnation == before.incarnation
-        if is_same and record is not None and record.version >= before.version:
-            return
-        raise RecordRestored(
-            seen=f"the record of pipeline {self._pipeline!r} is {_words(record)}, and was {_words(before)}",
-            expected="a record that only grows",
-            do="find out who restored or removed the control store; stop the job, and plan from a start that you name",
-        )
 
     def _load(self, text: str) -> PipelineRecord:
         try:
@@ -145,6 +157,13 @@ class RecordCell:
                 expected="the JSON of a PipelineRecord",
                 do="find who else writes to the control table; it belongs to this provider alone",
             ) from error
+
+    def _restored(self, before: PipelineRecord, record: PipelineRecord | None) -> OffsetsError:
+        return RecordRestored(
+            seen=f"the record of pipeline {self._pipeline!r} is {_words(record)}, and was {_words(before)}",
+            expected="a record that only grows",
+            do="find out who restored or removed the control store; stop the job, and plan from a start that you name",
+        )
 
     def _no_record(self) -> OffsetsError:
         return WorldChanged(
@@ -179,6 +198,13 @@ _ERRORS: dict[Refusal, tuple[type[OffsetsError], str, str]] = {
     Refusal.RENAMED: (PipelineRenamed, "the name that the pipeline has now", "use that name"),
     Refusal.STATE_CHANGED: (WorldChanged, "the record as this act needs it", "run the task again, or plan again"),
 }
+
+
+def _follows(before: PipelineRecord, record: PipelineRecord | None) -> bool:
+    """Return whether ``record`` is ``before``, or came after it. Of one version there is one token."""
+    if record is None or record.incarnation != before.incarnation:
+        return False
+    return record.version > before.version or (record.version, record.token) == (before.version, before.token)
 
 
 def _words(record: PipelineRecord | None) -> str:
