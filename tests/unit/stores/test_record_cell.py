@@ -178,8 +178,6 @@ BEFORE: dict[type, tuple[list[Event], Event]] = {
 """For each kind of event: what happens before it, and one of its kind."""
 
 EVENTS = pytest.mark.parametrize(("before", "event"), BEFORE.values(), ids=[kind.__name__ for kind in BEFORE])
-    ("before", "event"), [pytest.param(*BEFORE[kind], id=kind.__name__) for kind in BEFORE]
-)
 LOST = pytest.mark.parametrize("lose", [lose_before, lose_after])
 
 
