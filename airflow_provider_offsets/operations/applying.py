@@ -68,13 +68,14 @@ def recorded_application(world: World) -> Applied | None:
 def _require_unchanged(world: World, plan: RestartPlan) -> None:
     seen = world.observe()
     record = world.cell.read()
+    if record is not None:
+        keep_lease(world, record)
     if record is None or record.phase is not Phase.STOPPED:
         raise WorldChanged(
             seen=f"pipeline {seen.pipeline!r} is {record.phase.value if record else 'unknown'}",
             expected="a stopped job, under the lease of this operation",
             do="stop it with StopStreamingJobOperator",
         )
-    keep_lease(world, record)
     if changes := plan.seen.changes(Preconditions.of(seen)):
         raise WorldChanged(
             seen=f"since plan {plan.fingerprint}: {'; '.join(changes)}",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.record import Phase, PipelineRecord, TakeToRecover, acted_lately, epoch_to_recover
+from airflow_provider_offsets.core.epoch import Ended, EndedHow
+from airflow_provider_offsets.core.record import (
+    CloseDead,
+    Phase,
+    PipelineRecord,
+    TakeToRecover,
+    acted_lately,
+    epoch_to_recover,
+)
 from airflow_provider_offsets.core.recovery import (
     DEATHS,
     RECOVERY,
@@ -14,7 +22,7 @@ from airflow_provider_offsets.core.recovery import (
     is_recovery,
     recovery_of,
 )
-from airflow_provider_offsets.errors import NothingToRecover, RecoveryGivenUp, WorldChanged
+from airflow_provider_offsets.errors import NothingToRecover, RecoveryGivenUp
 from airflow_provider_offsets.operations.keeping import keep_version, restored_job
 from airflow_provider_offsets.operations.lease import (
     LEASE_TIMEOUT_S,
@@ -126,7 +134,7 @@ def begin_recovery(
     The same run counts once, however often its task is tried. A recovery whose job runs already changes nothing.
 
     :param world: the session of the recovery.
-    :param epoch: the one that died.
+    :param epoch: the one that was seen dead, here or from another machine.
     :param run: what tries; a DAG run.
     :param lease_timeout_s: an operation that acted within this time is left alone.
     :returns: how many tries to recover from this death were made, with this one.
@@ -134,13 +142,13 @@ def begin_recovery(
         a person has started the job.
     :raises NothingToRecover: the job lives, somebody has started it or wants it stopped, or another operation is at
         work on it.
-    :raises WorldChanged: nobody can tell from this machine whether the job lives.
     """
     record = world.cell.read()
     if record is not None and _is_recovered(world, record):
         return len(_tries(world).at_ms)
-    _require_over(world, record, epoch)
-    world.cell.change(TakeToRecover(world.operation, epoch, clock.now_ms(), int(lease_timeout_s * 1000)))
+    if record is not None and record.phase is Phase.RUNNING and has_job(world.control, record):
+        raise _lives(world, record.epoch)
+    record = world.cell.change(TakeToRecover(world.operation, epoch, clock.now_ms(), int(lease_timeout_s * 1000)))
     tries = _tries(world)
     if run not in tries.at_ms:
         made = [at for each in _recoveries(world.control) for at in each.at_ms.values()]
@@ -148,6 +156,7 @@ def begin_recovery(
             raise _given_up(world, epoch, policy)
         tries = replace(tries, at_ms={**tries.at_ms, run: clock.now_ms()})
         world.control.record_step(world.operation, TRIES, tries)
+    _close_unseen(world, record, epoch)
     if close_and_reconcile(world).phase is not Phase.STOPPED:
         release_lease(world)
         raise _lives(world, epoch)
@@ -160,21 +169,13 @@ def _is_recovered(world: World, record: PipelineRecord) -> bool:
     return is_mine and record.phase is Phase.RUNNING and has_job(world.control, record) is not False
 
 
-def _require_over(world: World, record: PipelineRecord | None, epoch: int) -> None:
-    """Return unless the job runs, or may run: the record does not tell that of a driver that is gone without a word."""
-    if record is None or record.phase is not Phase.RUNNING:
+def _close_unseen(world: World, record: PipelineRecord, epoch: int) -> None:
+    """Close the epoch if its driver cannot be seen from here. Somebody saw it gone, and that is for ever."""
+    if record.phase is not Phase.RUNNING or record.epoch != epoch or has_job(world.control, record) is not None:
         return
-    alive = has_job(world.control, record)
-    if alive:
-        raise _lives(world, epoch)
-    if alive is None and epoch_to_recover(record) == epoch:
-        assert record.holder is not None
-        raise WorldChanged(
-            seen=f"the driver of epoch {epoch} of {world.pipeline.name!r} was pid {record.holder.pid} on"
-            f" {record.holder.host!r}, which cannot be seen from here",
-            expected="this task on the machine of the driver",
-            do="run the DAG's tasks in a queue of that machine, or stop the job by hand and run a maintenance",
-        )
+    assert record.holder is not None
+    words = f"pid {record.holder.pid} on {record.holder.host} was seen to be gone"
+    world.cell.change(CloseDead(world.operation, record.holder, Ended(EndedHow.DIED, clock.now_ms(), message=words)))
 
 
 def _lives(world: World, epoch: int) -> NothingToRecover:

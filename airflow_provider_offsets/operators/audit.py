@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 class AuditOffsetsOperator(PipelineOperator):
-    """Proves from the history that ranges tile: nothing lost, everything that was read twice explained.
+    """Proves from the history that ranges tile: nothing lost, all that was replayed explained.
 
-    Fails if records are lost, or a discontinuity has no operation that announced it.
+    Fails if records are lost, or no operation announced a discontinuity. Fails too if the history has epochs and the
+    pipeline has no record: it was renamed, or its control store was lost.
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
+        """Return the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
         report = audit_history(world)
         self.log.info("\n%s", audit_report(report))
         if report.unexplained_places:

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.errors import OffsetsError
+from airflow_provider_offsets.core.recovery import is_recovery
+from airflow_provider_offsets.errors import NothingToRecover, OffsetsError, TakenOver
 from airflow_provider_offsets.hooks.world import open_world
 from airflow_provider_offsets.operations.lease import of_attempt
 
@@ -25,13 +26,22 @@ OPERATION = "{{ dag.dag_id }}/{{ run_id }}"
 
 
 @contextmanager
-def fail_at_once() -> Iterator[None]:
-    """Let an error that no retry can mend fail the task at once, and one that may pass be retried."""
+def fail_at_once(operation: str = "") -> Iterator[None]:
+    """Let an error that no retry can mend fail the task at once, and one that may pass be retried.
+
+    A recovery that has nothing to start, or that another operation took the pipeline from, is skipped: a person is at
+    work on the job, and need not be alerted. Any other operation that was taken over fails.
+
+    :param operation: whose task it is.
+    """
     try:
         yield
     except OffsetsError as error:
         if error.retriable:
             raise
+        is_nothing = isinstance(error, NothingToRecover)
+        if is_nothing or (isinstance(error, TakenOver) and is_recovery(operation)):
+            raise AirflowSkipException(f"{type(error).__name__}: {error}") from error
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
 
@@ -75,7 +85,8 @@ class PipelineOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Open a session, act, close. An error that no retry can mend fails the task at once."""
-        with fail_at_once(), open_world(self.pipeline.with_application(self.application), self.operation) as world:
+        pipeline = self.pipeline.with_application(self.application)
+        with fail_at_once(self.operation), open_world(pipeline, self.operation) as world:
             session = self.session(world, context)
             kind = context["dag"].dag_id if "dag" in context else self.task_id
             session.control.open_operation(Operation(session.operation, kind, self.reason))

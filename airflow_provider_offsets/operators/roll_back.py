@@ -12,8 +12,9 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import RolledBack
 from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.hooks.world import driver_secrets
-from airflow_provider_offsets.operations.judging import why_unhealthy
-from airflow_provider_offsets.operations.rolling_back import Launcher, Rollback, roll_back
+from airflow_provider_offsets.operations.judging import in_hands_of, why_unhealthy
+from airflow_provider_offsets.operations.rolling_back import Rollback, roll_back
+from airflow_provider_offsets.operations.submitting import Launcher
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 class RollBackOperator(PipelineOperator):
     """Brings back the version and the position from before the operation, and then fails: the operation did.
 
-    Nothing is stopped before it is known that there is a way back. Safe to retry and to clear: what is done is recorded
-    under an operation of its own, ``<operation>#rollback``.
+    The version is that of the newest epoch before it that a watch found good, or else that of the newest one. Nothing
+    is stopped before it is known that there is a way back. Safe to retry and to clear: what is done is recorded under
+    an operation of its own, ``<operation>#rollback``. What another operation has started or stopped since is left
+    alone.
 
     :param automatic: for a task that runs if the submit or the watch failed: skipped unless the pipeline's
-        ``rollback.automatic`` is on and the records say that the job does badly. Airflow runs such a task too if the
+        ``rollback.automatic`` is on and the records show that the job is unhealthy. Airflow runs such a task too if the
         submit never came, because a task before it failed; and a watch fails too if it could not look.
-    :param fails: whether the task fails once the version of before runs. False where a rollback is what the run is for.
+    :param fails: whether the task fails once the previous version runs. False where a rollback is what the run is for.
     """
 
     def __init__(self, *, automatic: bool = False, fails: bool = True, **kwargs: Any) -> None:
@@ -40,10 +43,10 @@ class RollBackOperator(PipelineOperator):
         self.fails = fails
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give what runs now, or fail with it."""
+        """Return what runs now, or fail with it."""
         why = why_unhealthy(world)
         if self.automatic:
-            self._skip_unless_due(why)
+            self._skip_unless_due(why, in_hands_of(world))
         why = why or self.reason or "on request"
         self.log.info("Rolling back operation %r: %s", self.operation, why)
         secrets = driver_secrets(self.pipeline)
@@ -52,9 +55,9 @@ class RollBackOperator(PipelineOperator):
             spark = SparkJobHook(pipeline)
             spark.check(secrets.store_url)
             folder = Path(pipeline.job.folder_for_logs)
-            return Launcher(lambda conf: spark.command(conf, log_dir=folder), spark.resource_manager)
+            return Launcher(lambda conf: spark.command(conf, log_dir=folder), secrets, spark.resource_manager)
 
-        done = roll_back(world, launcher_of, secrets, reason=why, say=self.log.info)
+        done = roll_back(world, launcher_of, reason=why, say=self.log.info)
         self.log.info("%s\n%s", _what_runs(done), _not_undone(done))
         if self.fails:
             raise RolledBack(
@@ -64,9 +67,11 @@ class RollBackOperator(PipelineOperator):
             )
         return {"why": why, **codec.plain(done)}
 
-    def _skip_unless_due(self, why: str) -> None:
+    def _skip_unless_due(self, why: str, other: str) -> None:
+        if other:
+            raise AirflowSkipException(f"{other!r} has taken the pipeline over: what it does is left alone")
         if not why:
-            raise AirflowSkipException("nothing says that a job of this operation does badly: it is left as it is")
+            raise AirflowSkipException("nothing shows that a job of this operation is unhealthy: it is left as it is")
         if not self.pipeline.rollback.automatic:
             raise AirflowSkipException(f"{why}; the job is left as it is, because rollback.automatic is off")
 
@@ -74,7 +79,7 @@ class RollBackOperator(PipelineOperator):
 def _what_runs(done: Rollback) -> str:
     return (
         f"The version of epoch {done.target} ({done.version[:12]}) runs again, as epoch {done.epoch}, from"
-        f" {done.start.to_json()}; {done.replay:,} offsets are read again"
+        f" {done.start.to_json()}; {done.replay:,} offsets are replayed"
     )
 
 

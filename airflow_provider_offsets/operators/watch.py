@@ -30,7 +30,7 @@ SHORT_S = 10
 
 class WatchStreamingJobOperator(PipelineOperator):
     """Watches the job that the operation has started, for as long as the pipeline's ``rollback`` says, and fails if it
-    is unhealthy: dead, standing still while records wait, or going back.
+    is unhealthy: dead, stalled while records wait, or going back. A healthy epoch is marked good, for later rollbacks.
 
     The job is only looked at. A try that is killed or cleared watches anew. A job that somebody stops in the meantime
     is not judged.
@@ -46,17 +46,16 @@ class WatchStreamingJobOperator(PipelineOperator):
         self.deferrable = deferrable
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``epoch``, ``health``, ``rule``, ``reason`` and ``warnings``."""
+        """Return ``epoch``, ``health``, ``rule``, ``reason`` and ``warnings``."""
         return self._watch(world, Window(watched_epoch(world).number, ()))
 
     def execute_complete(self, context: Context, event: dict[str, Any], window: str) -> dict[str, Any]:
         """Look again after the triggerer, whatever it says."""
         with fail_at_once(), open_world(self.pipeline, self.operation) as world:
-            return self._watch(world, codec.loads(Window, window))
+            return self._watch(self.session(world, context), codec.loads(Window, window))
 
     def _watch(self, world: World, window: Window) -> dict[str, Any]:
-        epoch = world.control.epoch(window.epoch)
-        assert epoch is not None
+        epoch = next(each for each in world.control.epochs() if each.number == window.epoch)
         policy = self.pipeline.rollback
         while True:
             window = window.seen_again(look_at_health(world, epoch, at_s=clock.now_ms() / 1000))
