@@ -6,11 +6,11 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import PokeReturnValue, conf
+from airflow.sdk import PokeReturnValue
 
-from airflow_provider_offsets import clock
 from airflow_provider_offsets.operations.recovering import DeathWatch, find_death
 from airflow_provider_offsets.operators.base import fail_at_once
+from airflow_provider_offsets.operators.recover import lease_timeout_s
 from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.sensors.base import PipelineSensor
 from airflow_provider_offsets.stores.control import Control
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 YEAR_S = 365 * 24 * 3600
-RETRY_S = 120
-"""Within this Airflow tries a task again, once it has missed its heartbeats for long enough."""
 
 
 class JobDiedSensor(PipelineSensor):
@@ -30,22 +28,19 @@ class JobDiedSensor(PipelineSensor):
     Dead means that its driver said that it failed, or that its process was seen to be gone from this machine. A driver
     on another machine that is silent is not dead; nor is a job that somebody asked to stop, and one whose recovery was
     given up is no longer looked at until a person has started it. One whose submit was killed with it is left to that
-    submit, which Airflow tries again once it has missed its heartbeats for ``task_instance_heartbeat_timeout``; two
-    minutes after that it counts as dead.
+    submit, which Airflow runs again once it has missed its heartbeats for ``task_instance_heartbeat_timeout``; two
+    minutes after that it counts as dead. So does a job that any other operation has in hand.
 
     A triggerer that does not run on the driver's machine watches the heartbeat, and wakes this task when that is
     silent: the task looks from where it runs, and waits on in the triggerer unless it sees a death.
 
-    It gives ``epoch``, ``how`` it died, its ``message``, and whether it died ``in_submit``. Unless told otherwise it
-    waits for a year.
+    It returns ``epoch``, ``how`` it died, and its ``message``. Unless told otherwise it waits for a year.
     """
 
     def __init__(self, *, timeout: float = YEAR_S, **kwargs: Any) -> None:
         super().__init__(timeout=timeout, **kwargs)
-        confirm_s = self.pipeline.recovery.confirm_s
-        resubmit_s = conf.getint("scheduler", "task_instance_heartbeat_timeout") + RETRY_S
-        self._patience = {"confirm_s": confirm_s, "resubmit_s": max(confirm_s, resubmit_s)}
-        self._watch = DeathWatch(**self._patience)
+        self._times = {"confirm_s": self.pipeline.recovery.confirm_s, "lease_timeout_s": lease_timeout_s()}
+        self._watch = DeathWatch(**self._times)
 
     def execute(self, context: Context) -> Any:
         """Wait here, or in the triggerer."""
@@ -59,12 +54,9 @@ class JobDiedSensor(PipelineSensor):
             return super().execute_complete(context, event)
         with fail_at_once(), self.store() as store:
             control = Control(store, self.pipeline.name)
-            death = insist(lambda: find_death(control, at_ms=clock.now_ms()), patience_s=PATIENCE_S)
+            death = insist(lambda: find_death(control, lease_timeout_s=lease_timeout_s()), patience_s=PATIENCE_S)
         if death is None:
             self.log.info("No sign of life, but no death to be seen from here either: waiting on")
-            self._wait_in_triggerer()
-        if death.in_submit:
-            self.log.info("Epoch %d died with its submit: waiting for Airflow to try that again", death.epoch)
             self._wait_in_triggerer()
         return {"status": "reached", **asdict(death)}
 
@@ -74,7 +66,7 @@ class JobDiedSensor(PipelineSensor):
                 store_conn_id=self.pipeline.store_conn_id,
                 pipeline=self.pipeline.name,
                 timeout_s=self.timeout,
-                **self._patience,
+                **self._times,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout + 60),

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class StreamingJobSensor(PipelineSensor):
-    """Waits until the pipeline's job is running, ended or dead.
+    """Waits until the pipeline's job is in a state.
 
-    *Dead* means that its process was seen to be gone: a driver on another machine whose heartbeat is silent is
-    *unknown*, however long.
+    *Ended*: its driver is over; *stopped*: its last batch is accounted for, too. *Dead*: its process was seen to be
+    gone, and nobody has accounted for it yet. A driver on another machine whose heartbeat is silent is *unknown*,
+    however long.
 
-    :param state: ``running``, ``ended`` or ``dead``.
+    :param state: ``launching``, ``running``, ``ended``, ``stopped`` or ``dead``.
     """
 
     def __init__(self, *, state: str = JobState.RUNNING.value, **kwargs: Any) -> None:
@@ -48,4 +49,4 @@ class StreamingJobSensor(PipelineSensor):
         with self.store() as store:
             self._before = look(Control(store, self.pipeline.name), self._before)
         self.log.info("Epoch %d: %s, %s", self._before.epoch, self._before.state.value, self._before.detail)
-        return self._before.state is self.state
+        return self._before.is_in(self.state)

@@ -17,8 +17,7 @@ from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.hooks.offsets import embedded_url, store_url
 from airflow_provider_offsets.operations.recovering import DeathWatch, SilenceWatch
-from airflow_provider_offsets.operations.stopping import end_if_over
-from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, look
+from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, end_of, look
 from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
@@ -96,7 +95,7 @@ class StoreTrigger(BaseTrigger):
 
 
 class EpochEndedTrigger(StoreTrigger):
-    """Fires when an epoch ended, or when its driver is seen to be gone.
+    """Fires when an epoch ended, or when its driver is seen to be gone. The epoch is not closed by that.
 
     :param epoch: its number.
     """
@@ -110,10 +109,8 @@ class EpochEndedTrigger(StoreTrigger):
         return {**super().arguments(), "epoch": self.epoch}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Give how the epoch ended, or None."""
-        control = Control(store, self.pipeline)
-        epoch = control.epoch(self.epoch)
-        ended = None if epoch is None else end_if_over(control, epoch, at_ms=clock.now_ms())
+        """Return how the epoch ended, or None."""
+        ended = end_of(Control(store, self.pipeline), self.epoch)
         return None if ended is None else {"status": "ended", "how": ended.how.value}
 
 
@@ -133,9 +130,9 @@ class JobStateTrigger(StoreTrigger):
         return {**super().arguments(), "state": self.state}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Give the state once it is the awaited one."""
+        """Return the state once it is the awaited one."""
         self._before = look(Control(store, self.pipeline), self._before)
-        if self._before.state is JobState(self.state):
+        if self._before.is_in(JobState(self.state)):
             return {"status": "reached", "epoch": self._before.epoch, "detail": self._before.detail}
         return None
 
@@ -144,20 +141,20 @@ class JobDiedTrigger(StoreTrigger):
     """Fires when a job was seen dead for ``confirm_s``, or was silent for as long where it cannot be seen from here.
 
     :param confirm_s: so long the same epoch has to be seen dead, by this machine's own clock.
-    :param resubmit_s: the same for one that died in its submit, which Airflow may be about to try again.
+    :param lease_timeout_s: an operation that acted on the pipeline within this time is left alone.
     """
 
-    def __init__(self, *, confirm_s: float, resubmit_s: float, **kwargs: Any) -> None:
+    def __init__(self, *, confirm_s: float, lease_timeout_s: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.confirm_s, self.resubmit_s = confirm_s, resubmit_s
-        self._seen, self._silence = DeathWatch(confirm_s, resubmit_s), SilenceWatch(confirm_s)
+        self.confirm_s, self.lease_timeout_s = confirm_s, lease_timeout_s
+        self._seen, self._silence = DeathWatch(confirm_s, lease_timeout_s), SilenceWatch(confirm_s)
 
     def arguments(self) -> dict[str, Any]:
         """Give the constructor's arguments as JSON values."""
-        return {**super().arguments(), "confirm_s": self.confirm_s, "resubmit_s": self.resubmit_s}
+        return {**super().arguments(), "confirm_s": self.confirm_s, "lease_timeout_s": self.lease_timeout_s}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Give the epoch that is dead, and how it died; or that somebody has to look from elsewhere."""
+        """Return the epoch that is dead, and how it died; or that somebody has to look from elsewhere."""
         control = Control(store, self.pipeline)
         death = self._seen.look(control)
         if death is not None:
@@ -183,7 +180,7 @@ class OffsetsReachedTrigger(StoreTrigger):
         return {**super().arguments(), **own}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Give an event once nothing is missing."""
+        """Return an event once nothing is missing."""
         stream = Stream(self.group_id, tuple(self.topics))
         missing = behind(Control(store, self.pipeline), store, stream, Position.from_plain(self.target))
         return None if missing else {"status": "reached"}
