@@ -75,7 +75,9 @@ class Run:
         raise TaskFailed(name, error or RuntimeError("killed or lost each time"))
 
 
-def restart(start: str = "committed", accept_skipped: int = 0, accept_lost: int = 0) -> Callable[[Run], None]:
+def restart(
+    start: str = "committed", accept_skipped: int = 0, accept_lost: int = 0, take_over: bool = False
+) -> Callable[[Run], None]:
     """Return the tasks of a maintenance or, with another ``start``, a reprocess."""
 
     def act(run: Run) -> None:
@@ -83,13 +85,18 @@ def restart(start: str = "committed", accept_skipped: int = 0, accept_lost: int 
         policy = product.policy_of(accept_skipped, accept_lost, world.kind.topics)
         run.task("before", lambda: product.task_snapshot(world, operation, "before"))
         run.task("plan", lambda: product.task_plan(world, operation, start, policy))
-        run.stopped = run.task("stop", lambda: product.task_stop(world, operation))
+        run.stopped = run.task("stop", lambda: product.task_stop(world, operation, take_over))
         run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
         run.task("replan", lambda: product.task_plan(world, operation, start, policy))
         run.task("apply", lambda: product.task_apply(world, operation))
         run.task("submit", lambda: product.task_submit(world, operation))
 
     return act
+
+
+def submit_only(run: Run) -> None:
+    """Run the submit task of an operation again, as a person does who clears it."""
+    run.task("submit", lambda: product.task_submit(run.world, run.name))
 
 
 def recover(looks: int = 30, every_s: float = 8.0) -> Callable[[Run], None]:
@@ -123,6 +130,11 @@ def recover(looks: int = 30, every_s: float = 8.0) -> Callable[[Run], None]:
 def stop_only(run: Run) -> None:
     """Stop the job, as a person does who means to start it later."""
     run.stopped = run.task("stop", lambda: product.task_stop(run.world, run.name))
+
+
+def take_over_and_stop(run: Run) -> None:
+    """Stop the job although another operation acted lately."""
+    run.stopped = run.task("stop", lambda: product.task_stop(run.world, run.name, take_over=True))
 
 
 def plan_only(run: Run) -> None:

@@ -207,6 +207,8 @@ class ProcessTable:
     seen_gone: set[int] = field(default_factory=set)
     """Processes that live, and that the operating system calls gone (another PID namespace)."""
     spawned: int = 0
+    launched_by: dict[str, str] = field(default_factory=dict)
+    """By the name of a driver: the task that launched it."""
 
     def identity(self, process: int) -> Identity:
         """Return the identity of a process that lives or lived."""
@@ -221,6 +223,7 @@ class ProcessTable:
         def start() -> Identity:
             self.logs.setdefault(log, [])
             run = self.programs(command)
+            self.launched_by[f"driver-{self.spawned}"] = self.sim.current.name
             actor = self.sim.spawn(f"driver-{self.spawned}", lambda: run(), host=host, is_driver=True)
             return Identity(host, actor.host.boot_id, actor.process, 7)
 

@@ -46,7 +46,7 @@ from airflow_provider_offsets.stores import checkpoint_files
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
-from tests.simulation.scheduler import Simulation, Violated
+from tests.simulation.scheduler import Simulation
 from tests.simulation.spark import Frame, Offsets, QueryDied, Session
 
 PIPELINE = "orders"
@@ -292,12 +292,12 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         """Invariants at the moment when the output of a batch begins."""
         actor = self.sim.current
         if actor.process in self.answered:
-            raise Violated("stop broken", f"{actor.name} begins batch {batch_id} after {self.answered[actor.process]}")
+            self.sim.violate("stop broken", f"{actor.name} begins batch {batch_id} after {self.answered[actor.process]}")
         if (query_id, batch_id) in self.recorded:
-            raise Violated("batch id begins again", f"batch {batch_id} of {query_id} in epoch {epoch}")
+            self.sim.violate("batch id begins again", f"batch {batch_id} of {query_id} in epoch {epoch}")
         newest = newest_epoch_number(self)
         if newest > epoch and not self.has_lied:
-            raise Violated("two writers", f"epoch {epoch} begins batch {batch_id} while epoch {newest} is claimed")
+            self.sim.violate("two writers", f"epoch {epoch} begins batch {batch_id} while epoch {newest} is claimed")
 
     def _on_append(self, batch: Batch) -> None:
         """Invariants at the moment when a batch is in the history."""
@@ -307,7 +307,7 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         for each in batch.ranges:
             for offset in range(each.start, each.end):
                 if not self.sink.has(each.topic, each.partition, offset):
-                    raise Violated("stored before processed", f"{each} in batch {batch.batch_id}, not {offset}")
+                    self.sim.violate("stored before processed", f"{each} in batch {batch.batch_id}, not {offset}")
 
     def note_stop(self, run: str) -> None:
         """Remember that a stop was answered: what was launched before may write no batch any more."""
@@ -477,7 +477,7 @@ def task_plan(world: World_, operation: str, start: str, policy: RestartPolicy) 
         raise PlanRefused(plan.problems)
 
 
-def task_stop(world: World_, operation: str) -> str:
+def task_stop(world: World_, operation: str, take_over: bool = False) -> str:
     """Stop the job; return how it came to rest."""
     session = world.session(operation)
     asked = ask_to_stop(session, reason="simulated", at_ms=clock.now_ms())

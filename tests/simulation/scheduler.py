@@ -30,8 +30,8 @@ class Killed(BaseException):
     """SIGKILL: nothing but a ``finally`` sees it, and no effect of the actor happens after it."""
 
 
-class Violated(Exception):
-    """An invariant does not hold after a step."""
+class Violated(BaseException):
+    """An invariant does not hold after a step. No program under test catches it."""
 
     def __init__(self, what: str, message: str) -> None:
         self.what = what
@@ -263,6 +263,14 @@ class Simulation:
         if other is not actor:
             self._pending = other
             self._to_hub(actor)
+
+    def violate(self, what: str, message: str) -> None:
+        """End the history: an invariant does not hold.
+
+        :raises Violated: always.
+        """
+        self.violation = self.violation or Violated(what, message)
+        raise self.violation
 
     def ready_actors(self) -> list[Actor]:
         """Return the actors that could go on now, in registration order."""

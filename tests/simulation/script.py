@@ -75,6 +75,10 @@ class Stage(Laboratory):
         """Register a maintenance, or a reprocess from ``start``."""
         return self.start(name, actors.restart(start, **accepts))
 
+    def first_stop(self) -> Run:
+        """Stop the job, as a person does who starts it later."""
+        return self.to_end(self.start("pause", actors.stop_only))
+
     def run(self, *who: str, until: Callable[[Point], bool] | None = None, for_s: float | None = None) -> bool:
         """Let the named actors go on and nobody else; return whether ``until`` was met.
 
@@ -123,6 +127,17 @@ class Stage(Laboratory):
     def fail(self, name: str, error: Exception | None = None) -> None:
         """Let the effect fail at which an actor stands: before it, or after it (a lost answer)."""
         self.actor(name).raises = error or product.unreachable("store")
+
+    @property
+    def job_runs(self) -> bool:
+        """Whether a driver lives."""
+        return any(each.is_driver and not each.is_gone for each in self.sim.actors)
+
+    def kill_in_batch(self, driver: str = "driver-1", count: int = 3) -> None:
+        """Append records, and kill the driver when their output begins."""
+        self.append(count)
+        assert self.run(driver, until=at("sink", "", by=driver))
+        self.kill(driver)
 
     def remove_checkpoints(self) -> None:
         """Remove every checkpoint folder."""

@@ -1,0 +1,187 @@
+"""The histories by which the claim was refuted, as schedules: who runs until which effect, and who dies there.
+
+Each was red when the mechanism was a dozen cells; ``FOUND.md`` has what it said then, and the seeds that found it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation import actors
+from tests.simulation.script import Side, at, stage
+
+SPAWNED = ("machine", "spawn", Side.AFTER)
+
+
+def test_a2_a_rewind_that_is_applied_while_the_driver_of_a_resume_starts() -> None:
+    with stage("sink") as s:
+        s.first_start()
+        s.kill_in_batch()
+        a = s.restart("A")
+        assert s.run("A", until=at(*SPAWNED))
+        assert s.run("driver-2", until=at("file", "take settings", Side.AFTER))
+        b = s.restart("B", "shift:-3", take_over=True)
+        s.run("B", until=at("machine", "spawn"))
+        s.append(3)
+        s.run("A", "driver-2", for_s=200.0)
+        s.to_end(b)
+        s.run("A", for_s=400.0)
+        assert a.is_over
+        assert s.verdict() == ""
+
+
+def test_a3_a_resumed_batch_whose_driver_dies_between_commit_and_record() -> None:
+    with stage("sink") as s:
+        s.first_start()
+        s.kill_in_batch()
+        a = s.restart("A")
+        assert s.run("A", "driver-2", until=at("checkpoint", "create commits/", Side.AFTER, by="driver-2"))
+        s.kill("driver-2")
+        s.to_end(a)
+        assert s.verdict() == ""
+
+
+def test_a4_the_losing_driver_reconciles_from_a_log_that_the_winner_writes() -> None:
+    with stage("sink") as s:
+        s.first_start()
+        s.append(9)
+        assert s.run("driver-1", until=at("checkpoint", "create offsets/", by="driver-1"))
+        s.kill("driver-1")
+        a, b = s.restart("A"), s.restart("B", take_over=True)
+        assert s.run("A", until=at(*SPAWNED))
+        s.run("B", until=at(*SPAWNED))
+        s.run("driver-2", until=at("checkpoint", "create commits/", Side.AFTER, by="driver-2"))
+        s.run("driver-3", for_s=60.0)
+        s.to_end(a)
+        s.to_end(b)
+        assert s.verdict() == ""
+
+
+def test_a6_a_batch_is_cut_off_and_the_checkpoint_is_gone() -> None:
+    with stage("sink") as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("sink", "", Side.AFTER, by="driver-1"))
+        s.kill("driver-1")
+        s.remove_checkpoints()
+        s.to_end(s.restart("A"))
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_a8_a_restart_forward_inside_a_rewind(mode: str) -> None:
+    with stage(mode, records=20, batch_s=20.0) as s:
+        s.first_start()
+        s.run(for_s=200.0)
+        s.to_end(s.restart("A", "shift:-20"))
+        s.to_end(s.restart("B", "shift:+4", accept_skipped=100))
+        assert s.verdict() == ""
+
+
+def test_a8_mirrored_a_rewind_over_what_was_skipped() -> None:
+    with stage("process", records=3) as s:
+        s.first_start()
+        s.first_stop()
+        s.append(9)
+        s.to_end(s.restart("A", "shift:+6", accept_skipped=100))
+        s.run(for_s=30.0)
+        s.to_end(s.restart("B", "shift:-9"))
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_a10_a_program_runs_again_after_a_failed_query(mode: str) -> None:
+    with stage(mode, runs_again=True, limit=8) as s:
+        s.first_start()
+        s.append(8)
+        assert s.run("driver-1", until=at("sink", "", Side.AFTER, by="driver-1"))
+        s.fail("driver-1", RuntimeError("the sink is away"))
+        s.run(for_s=60.0)
+        assert s.verdict() == ""
+
+
+def test_a11_killed_between_record_and_commit_and_the_next_one_before_its_first_batch() -> None:
+    with stage("process") as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("checkpoint", "create commits/", by="driver-1"))
+        s.kill("driver-1")
+        a = s.restart("A")
+        assert s.run("A", "driver-2", until=at("checkpoint", "names offsets", by="driver-2"))
+        s.kill("driver-2")
+        s.to_end(a)
+        assert s.verdict() == ""
+
+
+def test_a12_a_native_driver_dies_unrecorded_in_submit_and_the_task_is_run_again() -> None:
+    with stage("sink") as s:
+        s.first_start()
+        s.first_stop()
+        s.append(3)
+        a = s.restart("A")
+        assert s.run("A", "driver", until=at("checkpoint", "create commits/", Side.AFTER, by="driver-2"))
+        s.kill("driver-2")
+        s.to_end(a)
+        again = s.to_end(s.start("A", actors.submit_only))
+        assert "DriverSilent" not in again.failure
+        assert s.verdict() == ""
+
+
+def test_a13_a_submit_adopts_the_driver_of_an_older_plan() -> None:
+    with stage("process", records=20) as s:
+        s.first_start()
+        s.run(for_s=60.0)
+        a = s.restart("A", "shift:-9")
+        assert s.run("A", "driver-1", until=at(*SPAWNED))
+        s.kill("A.submit")
+        s.run("driver-2", until=at("file", "take settings", Side.AFTER))
+        again = s.to_end(s.restart("A", "shift:-3"), "A", "driver")
+        assert a.is_over
+        last = [w.record.offset for w in s.world.sink.writes if w.epoch > 1]
+        assert not again.failure
+        assert min(last) == 17
+        assert s.verdict() == ""
+
+
+def test_a14_a_maintenance_comes_in_the_middle_of_a_recovery() -> None:
+    with stage("process") as s:
+        s.first_start()
+        s.kill_in_batch()
+        recovery = s.start("watch", actors.recover(looks=2))
+        assert s.run("watch", until=at(*SPAWNED))
+        a = s.restart("A", take_over=True)
+        s.run("A", until=at("machine", "spawn"))
+        s.run("watch", "driver-2", for_s=100.0)
+        s.to_end(a)
+        s.run(for_s=200.0)
+        assert recovery.is_over
+        assert s.job_runs, a.failure
+        assert s.verdict() == ""
+
+
+def test_a17_a_stop_is_answered_while_a_launch_waits_in_a_queue() -> None:
+    with stage("process") as s:
+        s.first_start()
+        s.first_stop()
+        a = s.restart("A")
+        assert s.run("A", until=at(*SPAWNED))
+        s.to_end(s.start("B", actors.take_over_and_stop), "B")
+        s.append(3)
+        s.run("driver-2", for_s=100.0)
+        assert a.actor is not None
+        assert s.verdict() == ""
+
+
+def test_a17_the_plan_of_the_later_operation_wins() -> None:
+    with stage("process", records=20) as s:
+        s.first_start()
+        s.run(for_s=60.0)
+        s.restart("A", "shift:-12")
+        assert s.run("A", "driver-1", until=at(*SPAWNED))
+        b = s.restart("B", "shift:-3", take_over=True)
+        assert s.run("B", until=at(*SPAWNED))
+        s.run("driver-2", for_s=60.0)
+        s.to_end(b)
+        assert b.failure == ""
+        assert min(w.record.offset for w in s.world.sink.writes if w.epoch > 1) == 17
+        assert s.verdict() == ""
