@@ -29,17 +29,43 @@ def _stat(pid: int) -> _Stat | None:
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """Give the identity of a process on this machine; None if there is none, or only its zombie is left."""
+    """Return the identity of a process on this machine; None if there is none, or only its zombie is left."""
     found = _stat(pid)
-    return None if found is None else ProcessIdentity(socket.gethostname(), _boot_id(), pid, found.start_ticks)
+    if found is None:
+        return None
+    return ProcessIdentity(socket.gethostname(), _boot_id(), pid, found.start_ticks, _namespaces())
 
 
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def _namespaces() -> tuple[str, ...]:
+    """Return the namespaces that say whether a pid and a host name mean the same here: that of the pids first."""
+    return tuple(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "uts", "net"))
+
+
+def _is_of_here(process: ProcessIdentity) -> bool | None:
+    """Return whether a process would be seen from here if it lived: False if it ended with its machine or container.
+
+    A process of another PID namespace is not seen. If it has the UTS or the network namespace of this one, both share
+    a host name: two containers on the machine's network, or in one pod. Then nobody can tell whether it lives: None.
+    With namespaces of its own it was in a container of this host name, and there is one of that name at a time: it
+    ended before this one was started.
+    """
+    if process.host != socket.gethostname():
+        return None
+    if process.boot_id != _boot_id():
+        return False
+    here = _namespaces()
+    if process.namespaces[:1] == here[:1]:
+        return True
+    shares_name = not process.namespaces or bool(set(process.namespaces) & set(here))
+    return None if shares_name else False
+
+
 def this_process() -> ProcessIdentity:
-    """Give the identity of the process that asks."""
+    """Return the identity of the process that asks."""
     found = identify(os.getpid())
     assert found is not None
     return found
@@ -84,19 +110,20 @@ def _inherited_files() -> list[int]:
 
 
 def is_alive(process: ProcessIdentity) -> bool | None:
-    """Say whether a process lives; None if it is on another machine and cannot be seen from here.
+    """Return whether a process lives; None if it cannot be seen from here: on another machine, or in another container.
 
     A reboot ends every process of the boot before it, and the restart of a container every process of the one before:
     pids count from 1 again there, but no process has the start of an earlier one. A container has to keep its host name
     over restarts, and no second one may have it at the same time.
     """
-    if process.host != socket.gethostname():
-        return None
-    return identify(process.pid) == process
+    if not (is_of_here := _is_of_here(process)):
+        return is_of_here
+    found = _stat(process.pid)
+    return found is not None and found.start_ticks == process.start_ticks
 
 
 def signal_group(process: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to the process group of ``process``, and say whether it was there to get it.
+    """Send a signal to the process group of ``process``, and return whether it was there to get it.
 
     A driver is launched in a session of its own, so the group is spark-submit, its JVM and its Python, and nothing
     else. The identity is checked just before: a pid that was given away in between is not touched.
@@ -111,15 +138,15 @@ def signal_group(process: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def is_session_alive(leader: ProcessIdentity) -> bool | None:
-    """Say whether a process, or any other of the session that it leads, lives; None if that cannot be seen from here.
+    """Return whether a process, or any other of the session that it leads, lives; None if it cannot be seen from here.
 
     A JVM that ends leaves the Python program that it runs for a moment, which may still write.
     """
-    return bool(_session(leader)) if leader.host == socket.gethostname() else None
+    return bool(_session(leader)) if _is_of_here(leader) is not None else None
 
 
 def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to the leader of a session alone, or to all that it left there; say whether anybody got it.
+    """Send a signal to the leader of a session alone, or to all that it left there; return whether anybody got it.
 
     A JVM has helpers of a moment (Hadoop runs ``chmod`` and ``readlink``): one that gets the signal too fails the batch
     that the JVM would have finished.
@@ -129,12 +156,12 @@ def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def signal_session(leader: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to all processes of a session, in whichever group they are, and say whether anybody got it."""
+    """Send a signal to all processes of a session, in whichever group they are; return whether anybody got it."""
     return _signal(_session(leader), number)
 
 
 def _session(leader: ProcessIdentity) -> dict[int, int]:
-    """The processes of a session, as pid and start; none if its number is another's by now.
+    """Return the processes of a session, as pid and start; none if its number is another's by now.
 
     Linux gives no pid away whose session still has members, but a container that is started again counts from 1: what
     started before its first process was of the one before, and ended with that.
@@ -142,7 +169,7 @@ def _session(leader: ProcessIdentity) -> dict[int, int]:
     found, first = _stat(leader.pid), _stat(1)
     given_away = found is not None and found.start_ticks != leader.start_ticks
     of_earlier_container = first is not None and leader.start_ticks < first.start_ticks
-    if leader.host != socket.gethostname() or leader.boot_id != _boot_id() or given_away or of_earlier_container:
+    if not _is_of_here(leader) or given_away or of_earlier_container:
         return {}
     seen = {int(each): _stat(int(each)) for each in os.listdir("/proc") if each.isdigit()}
     return {

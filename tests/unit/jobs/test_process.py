@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.core.codec import loads
 from airflow_provider_offsets.core.epoch import ProcessIdentity
 from airflow_provider_offsets.jobs import process
 from airflow_provider_offsets.jobs.detached import Launch, launch
@@ -44,6 +45,25 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+SAYS_WHO_IT_IS = """
+from airflow_provider_offsets.core.codec import dumps
+from airflow_provider_offsets.jobs.process import this_process
+print(dumps(this_process()))
+"""
+
+PID, UTS, NET = this_process().namespaces
+STRANGERS = [
+    ("the pid was given away", {"start_ticks": 1}, False),
+    ("the machine was started anew", {"boot_id": "another"}, False),
+    ("the machine was started anew, and so was its container", {"boot_id": "another", "namespaces": ("p", NET)}, False),
+    ("it is on another machine: nobody can tell", {"host": "elsewhere.example"}, None),
+    ("another container on the machine's network", {"namespaces": ("pid:[1]", "uts:[1]", NET)}, None),
+    ("a service with PIDs and a network of its own", {"namespaces": ("pid:[1]", UTS, "net:[1]")}, None),
+    ("nobody knows its namespaces", {"namespaces": ()}, None),
+    ("its container was started again", {"namespaces": ("pid:[1]", "uts:[1]", "net:[1]")}, False),
+]
+
+
 class TestIdentity:
     def test_this_process_lives(self) -> None:
         me = this_process()
@@ -63,16 +83,33 @@ class TestIdentity:
         child.wait()
         assert is_alive(known) is False
 
-    @pytest.mark.parametrize(
-        ("why", "change", "alive"),
-        [
-            ("the pid was given away", {"start_ticks": 1}, False),
-            ("the machine was started anew", {"boot_id": "another"}, False),
-            ("it is on another machine: nobody can tell", {"host": "elsewhere.example"}, None),
-        ],
-    )
+    @pytest.mark.parametrize(("why", "change", "alive"), STRANGERS)
     def test_a_pid_alone_is_not_enough(self, why: str, change: dict[str, object], alive: bool | None) -> None:
         assert is_alive(replace(this_process(), **change)) is alive  # type: ignore[arg-type]
+
+    def test_a_process_is_known_from_another_network_namespace(self) -> None:
+        """Two containers that share their PIDs see each other's processes."""
+        assert is_alive(replace(this_process(), namespaces=(PID, "uts:[1]", "net:[1]"))) is True
+
+    def test_a_driver_in_another_pid_namespace_is_not_taken_for_dead(self) -> None:
+        """Its pid is nobody here, or somebody else (seen with a container on the host's network)."""
+        code = (
+            "from airflow_provider_offsets.jobs.process import this_process; from airflow_provider_offsets.core.codec"
+        )
+        code += " import dumps; print(dumps(this_process()))"
+        said = subprocess.run(
+            ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if said.returncode:
+            pytest.skip(f"no PID namespace here: {said.stderr}")
+        inside = loads(ProcessIdentity, said.stdout)
+
+        assert (inside.host, inside.boot_id) == (this_process().host, this_process().boot_id)
+        assert is_alive(inside) is None
+        assert is_session_alive(inside) is None
 
     def test_a_name_with_brackets_and_spaces_is_no_trouble(self, tmp_path: Path) -> None:
         program = tmp_path / "a) b ("
@@ -168,14 +205,7 @@ class TestSession:
         self.ends(helper)
         assert is_session_alive(known) is False
 
-    @pytest.mark.parametrize(
-        ("why", "change", "alive"),
-        [
-            ("the pid was given away", {"start_ticks": 1}, False),
-            ("the machine was started anew", {"boot_id": "another"}, False),
-            ("it is on another machine: nobody can tell", {"host": "elsewhere.example"}, None),
-        ],
-    )
+    @pytest.mark.parametrize(("why", "change", "alive"), STRANGERS)
     def test_a_stranger_under_that_pid_is_left_alone(
         self,
         why: str,
