@@ -93,12 +93,8 @@ class TestIdentity:
 
     def test_a_driver_in_another_pid_namespace_is_not_taken_for_dead(self) -> None:
         """Its pid is nobody here, or somebody else (seen with a container on the host's network)."""
-        code = (
-            "from airflow_provider_offsets.jobs.process import this_process; from airflow_provider_offsets.core.codec"
-        )
-        code += " import dumps; print(dumps(this_process()))"
         said = subprocess.run(
-            ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code],
+            ["/usr/bin/unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", SAYS_WHO_IT_IS],
             capture_output=True,
             text=True,
             check=False,
