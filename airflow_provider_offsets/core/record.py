@@ -591,6 +591,8 @@ def _record(record: PipelineRecord, event: RecordBatch) -> Outcome:
         return Refused(
             Refusal.STATE_CHANGED, f"batch {event.recorded.batch_id} did not begin; the started one is {begun}"
         )
+    if begun.row_time_ms not in (None, event.recorded.row_time_ms):
+        return Refused(Refusal.STATE_CHANGED, f"batch {begun.batch_id} has its facts at {begun.row_time_ms}")
     cuts = record.cuts
     if begun.count > 1:
         cuts = _with_cut(cuts, _again(begun, event.recorded))

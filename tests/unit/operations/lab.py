@@ -15,31 +15,26 @@ import pytest
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import (
-    BegunBatch,
-    DriverState,
-    Ended,
-    EndedHow,
-    Heartbeat,
-    Operation,
-    ProcessIdentity,
-)
+from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
+from airflow_provider_offsets.core.epoch import Ended, EndedHow, Heartbeat, Operation, ProcessIdentity, Recorded
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
-from airflow_provider_offsets.core.position import Position, TopicPartition, ranges_between
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.record import BeginBatch, Begun, ClaimLaunch, EndEpoch, GoIdle, RecordBatch
 from airflow_provider_offsets.core.snapshot import CHECKPOINT
-from airflow_provider_offsets.errors import Fenced
+from airflow_provider_offsets.errors import Fenced, StopRequested
 from airflow_provider_offsets.jobs import machine
 from airflow_provider_offsets.jobs.detached import Launch
 from airflow_provider_offsets.jobs.machine import LocalMachine
 from airflow_provider_offsets.jobs.marker import place_marker
 from airflow_provider_offsets.operations import submitting
+from airflow_provider_offsets.operations.submitting import Launcher
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
-from airflow_provider_offsets.stores.checkpoint import LogEntry, committed_entry, open_checkpoint, read_state
+from airflow_provider_offsets.stores.checkpoint import LogEntry, open_checkpoint, read_state
 from airflow_provider_offsets.stores.checkpoint_files import LocalCheckpoint
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.memory import MemoryStore
+from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 
 TOPIC = "flights"
@@ -78,7 +73,11 @@ class Driver:
     epoch: int = 0
     query_id: str = "query-1"
     obeys: bool = True
-    """False: deaf to stop requests."""
+    """False: deaf to stop requests between two batches; a batch that begins meets them all the same."""
+    beats: int = 0
+
+    def __post_init__(self) -> None:
+        self.cell = RecordCell(self.lab.store, self.settings.pipeline)
 
     def tick(self) -> None:
         """Do one step of what a live driver does: claim, then obey a stop, or run the next batch, or stand idle."""
@@ -88,7 +87,7 @@ class Driver:
             self._claim()
         elif not self.settings.claim.tracked:
             self._tick_untouched()
-        elif self.obeys and self.control.stop_request(self.epoch) is not None:
+        elif self.obeys and self._is_to_stop():
             self.end(EndedHow.STOPPED)
         else:
             self._batch_or_idle()
@@ -108,22 +107,41 @@ class Driver:
             self.log.write_text(words)
 
     def end(self, how: EndedHow, message: str = "") -> None:
-        newest = next(self.lab.store.newest_first(self.settings.stream), None)
-        mine = newest is not None and newest.epoch == self.epoch
-        self.control.end(
-            self.epoch,
-            Ended(how, 1, newest.batch_id if newest and mine else -1, newest.end if newest and mine else None, message),
-        )
+        self.cell.change(EndEpoch(self.settings.claim.tag, self.process, Ended(how, 1, message=message)))
         self.lab.alive.discard(self.process)
 
+    def begin(self, batch: Batch, run: str = "run-1") -> Batch:
+        """Begin a batch and return it with its place."""
+        record = self.cell.read()
+        assert record is not None
+        placed = batch.at_row(max(batch.batch_time_ms, record.last_row_time_ms + 1))
+        assert placed.batch_id is not None
+        assert placed.query_id is not None
+        begun = Begun(
+            placed.batch_id, placed.query_id, placed.batch_time_ms, run, placed.row_time_ms, digest_of(placed)
+        )
+        event = BeginBatch(self.settings.claim.tag, self.process, begun)
+        begun_now = self.cell.change(event, stream=self.settings.stream, prepare=placed).begun
+        assert begun_now is not None
+        return placed.at_row(begun_now.row_time_ms or 0)
+
+    def record(self, placed: Batch, run: str = "run-1") -> None:
+        """Record a batch that has begun."""
+        assert placed.query_id is not None
+        claim = self.settings.claim
+        recorded = Recorded(
+            self.epoch, claim.tag, placed.batch_id, placed.query_id, placed.row_time_ms, digest_of(placed)
+        )
+        event = RecordBatch(claim.tag, self.process, run, recorded)
+        self.cell.change(event, stream=self.settings.stream, append=placed)
+
+    def _is_to_stop(self) -> bool:
+        record = self.cell.read()
+        return record is not None and record.stop is not None
+
     def _claim(self) -> None:
-        newest = next(self.lab.store.newest_first(self.settings.stream), None)
-        after = None if newest is None else newest.row_time_ms
         try:
-            self.epoch = self.control.claim_epoch(
-                self.settings.claim, self.process, at_ms=5, after_row_time_ms=after
-            ).number
-            self.control.hand_on_stop(self.settings.claim)
+            self.epoch = self.cell.change(ClaimLaunch(self.settings.claim.tag, self.process, 5)).epoch
         except Fenced as error:
             self.die(f"Fenced: {error}")
 
@@ -135,22 +153,35 @@ class Driver:
             checkpoint.create("sources/0/0", f"\0v1\n{self.settings.claim.start.to_json()}")
             state = read_state(checkpoint)
         assert state is not None
-        if state.closed_by is not None:
-            self.die("CONCURRENT_STREAM_LOG_UPDATE")
-            return
         live = self.lab.kafka.live_topics([TOPIC]).end
         end = state.planned or live
         batch_id = state.committed_batch_id + 1 if state.planned_batch_id is None else state.planned_batch_id
         if end == state.committed and state.planned is None:
-            self._idle(state.committed)
+            self._idle()
             return
         entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + batch_id, "conf": {}}, (end,))
         checkpoint.create(f"offsets/{batch_id}", entry.to_text())
-        ranges = ranges_between(state.committed, end)
-        self.control.begin(self.epoch, BegunBatch(batch_id, state.query_id, 1000 + batch_id, ranges))
         batch = Batch(end, 1000 + batch_id, batch_id, state.query_id, self.epoch, state.committed)
-        self.lab.store.append(self.settings.stream, batch)
+        if not self._is_recorded(batch) and batch.record_count:
+            try:
+                self.record(self.begin(batch))
+            except StopRequested:
+                self.end(EndedHow.STOPPED)
+                return
+            except Fenced:
+                self.die("Fenced")
+                return
         checkpoint.create(f"commits/{batch_id}", 'v1\n{"nextBatchWatermarkMs":0}')
+
+    def _is_recorded(self, batch: Batch) -> bool:
+        record = self.cell.read()
+        recorded = None if record is None else record.recorded
+        before = self.settings.claim.recorded_before if recorded is None or recorded.batch_id is None else recorded
+        return before is not None and (before.query_id, before.batch_id, before.digest) == (
+            batch.query_id,
+            batch.batch_id,
+            digest_of(batch),
+        )
 
     def _tick_untouched(self) -> None:
         """What a program does that knows nothing of epochs: look for its marker, or read and keep its position."""
@@ -180,13 +211,13 @@ class Driver:
             return
         checkpoint.create(f"commits/{number}", 'v1\n{"nextBatchWatermarkMs":0}')
 
-    def _idle(self, position: Position) -> None:
-        before = self.control.heartbeat(self.epoch)
-        entry = committed_entry(open_checkpoint(self.settings.claim.checkpoint))
-        beat = 1 if before is None else before.beat + 1
-        self.control.beat(
-            self.epoch, Heartbeat(beat, DriverState.IDLE, 1, None, position if entry is None else entry.end)
-        )
+    def _idle(self) -> None:
+        self.beats += 1
+        self.control.beat(self.epoch, Heartbeat(self.beats, 1))
+        try:
+            self.cell.change(GoIdle(self.settings.claim.tag, self.process))
+        except Fenced:
+            self.die("Fenced")
 
 
 class Crash(BaseException):
@@ -232,6 +263,9 @@ class FusedStore:
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
         return bool(self._fuse.write(lambda: self._store.check_and_put(pipeline, name, expected, value)))
+
+    def swap(self, *arguments: Any, **more: Any) -> bool:
+        return bool(self._fuse.write(lambda: self._store.swap(*arguments, **more)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -348,6 +382,11 @@ class Lab:
     def driver(self) -> Driver:
         """The one that was launched last."""
         return self.drivers[-1]
+
+    @property
+    def launcher(self) -> Launcher:
+        """How this machine launches a job."""
+        return Launcher(self.command, SECRETS)
 
     def command(self, conf: Mapping[str, str]) -> list[str]:
         return ["spark-submit", conf[FILE_KEY]]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy
 from airflow_provider_offsets.operations.applying import Applied, apply_plan
+from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.planning import make_plan
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Started, submit_job
-from tests.unit.operations.lab import SECRETS, Lab
+from tests.unit.operations.lab import Lab
 
 
 def plan(lab: Lab, start: str = "committed", operation: str = "op") -> RestartPlan:
@@ -19,17 +20,18 @@ def apply(lab: Lab, start: str = "committed", operation: str = "op") -> Applied:
 
 
 def submit(lab: Lab, applied: Applied, operation: str = "op") -> Started:
-    return submit_job(lab.world(operation), applied, lab.command, SECRETS)
+    return submit_job(lab.world(operation), applied, lab.launcher)
 
 
 def start(lab: Lab, start: str = "committed", operation: str = "first") -> Started:
-    """Plan, apply, submit: the job runs then, and has read all that there is."""
+    """Take the lease, plan, apply, submit: the job runs then, and has read all that there is."""
+    take_lease(lab.world(operation))
     return submit(lab, apply(lab, start, operation), operation)
 
 
 def stop(lab: Lab, operation: str = "op") -> StopResult:
     world = lab.world(operation)
-    asked = ask_to_stop(world, reason="upgrade", at_ms=1)
+    asked = ask_to_stop(world, reason="upgrade")
     return asked if isinstance(asked, StopResult) else await_stop(world, asked, lab.stop)
 
 

@@ -25,7 +25,7 @@ from airflow_provider_offsets.operations.planning import make_plan, recorded_pla
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operations.world import World
-from tests.unit.operations.lab import SECRETS, Crash, Fuse, Lab, install
+from tests.unit.operations.lab import Crash, Fuse, Lab, install
 
 Step = Callable[[Lab, World], Any]
 
@@ -54,7 +54,7 @@ STORIES = {
 
 
 def stop(lab: Lab, world: World) -> None:
-    asked = ask_to_stop(world, reason="", at_ms=1)
+    asked = ask_to_stop(world, reason="")
     if not isinstance(asked, StopResult):
         await_stop(world, asked, lab.pipeline.stop)
 
@@ -76,7 +76,7 @@ def apply(lab: Lab, world: World) -> None:
 def submit(lab: Lab, world: World) -> None:
     applied = recorded_application(world)
     assert applied is not None
-    submit_job(world, applied, lab.command, SECRETS)
+    submit_job(world, applied, lab.launcher)
 
 
 def chain(start: str) -> list[tuple[str, Step]]:
@@ -129,7 +129,6 @@ def end_state(lab: Lab) -> dict[str, Any]:
     planned, applied = lab.control.step("op", "plan", RestartPlan), lab.control.step("op", "applied", Applied)
     return {
         "epochs": [anonymous(epoch) for epoch in lab.control.epochs()],
-        "ended": [ended and ended.how for ended in map(lab.control.ended, range(1, 4))],
         "batches": list(lab.store.oldest_first(lab.pipeline.stream)),
         "checkpoints": checkpoints(lab.folder),
         "kept elsewhere": lab.kept.offsets,
@@ -142,14 +141,20 @@ def end_state(lab: Lab) -> dict[str, Any]:
 
 
 def anonymous(epoch: Epoch) -> Epoch:
-    return replace(epoch, claim=replace(epoch.claim, launch=""), holder=replace(epoch.holder, pid=0), claimed_at_ms=0)
+    before = epoch.claim.recorded_before
+    return replace(
+        epoch,
+        claim=replace(epoch.claim, tag="", recorded_before=before and replace(before, tag="")),
+        holder=epoch.holder and replace(epoch.holder, pid=0),
+        claimed_at_ms=0,
+        ended=epoch.ended and replace(epoch.ended, at_ms=0, message=""),
+    )
 
 
 def timeless(snapshot: Snapshot) -> Snapshot:
     """Without what differs between two ends that are the same: whoever saw a job gone says when he did."""
     seen = snapshot.seen
-    epoch, ended = seen.epoch and anonymous(seen.epoch), seen.ended and replace(seen.ended, at_ms=0)
-    return replace(snapshot, seen=replace(seen, epoch=epoch, ended=ended), checksum="")
+    return replace(snapshot, seen=replace(seen, epoch=seen.epoch and anonymous(seen.epoch)), checksum="")
 
 
 def checkpoints(folder: Path) -> dict[str, str]:
@@ -238,7 +243,7 @@ def test_a_driver_that_nobody_recorded_leaves_no_twin(lab: Lab) -> None:
     fuse = Fuse()
     for name, step in chain("committed"):
         if name == "submit":
-            writes = ["settings", "launch", "record"]
+            writes = ["claim", "launch in the record", "settings", "launch", "step"]
             fuse = lab.fuse = Fuse(at=2 + writes.index("launch"), after=True)
         try:
             with fuse.lit():
