@@ -7,14 +7,18 @@ PY := .venv/bin/python
 SERVERS ?= kafka hbase airflow
 STORE ?= sqlite
 PYTEST_ARGS ?=
+SEEDS ?= 2000
+FROM ?= 1
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
+.PHONY: simulate mutants
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  SERVERS="kafka hbase airflow"   which servers `make up` starts (all by default)'
+	@echo '  SEEDS=2000 FROM=1               how many histories `make simulate` draws, and from which seed on'
 	@echo '  STORE=sqlite|hbase              what offsets_default is for `make up` and `make demo`'
 
 venv:  ## make .venv, or bring it up to date
@@ -49,15 +53,22 @@ bench: venv jars  ## measure replays beside a hand-written spark.read, and the p
 unit: venv  ## tests that need nothing but Python
 	$(PY) -m pytest tests/unit -n auto $(PYTEST_ARGS)
 
+simulate: venv  ## draw SEEDS histories FROM a seed: actors, faults and the world by chance, and check the claim
+	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM)
+
+mutants: venv  ## plant mistakes in copies of the package, each to be found by the simulation
+	$(PY) -m tests.simulation.mutants
+
 integration: venv jars  ## tests against the Kafka and HBase that are up
 	$(PY) -m pytest tests/integration $(PYTEST_ARGS)
 
 e2e: venv jars  ## tests of whole stories, with Spark and Airflow
 	$(PY) -m pytest tests/e2e $(PYTEST_ARGS)
 
-test:  ## unit, check, integration, e2e, with Kafka and HBase brought up for them
+test:  ## unit, check, simulate, integration, e2e, with Kafka and HBase brought up for them
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory simulate
 	@$(PYTHON3) -m stack up kafka hbase
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
