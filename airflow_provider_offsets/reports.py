@@ -220,6 +220,20 @@ def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
     return "\n\n".join(lines)
 
 
+def rename_report(old: str, new: str, epoch: int, cells: int, done: bool) -> str:
+    """Return what a rename does, or did, in words.
+
+    :param epoch: the newest launch of the pipeline.
+    :param cells: how many control cells are copied.
+    """
+    if done:
+        return f"The pipeline {old!r} is {new!r} now, with {cells:,} control cells, up to epoch {epoch}."
+    return (
+        f"The pipeline {old!r} would become {new!r}, with {cells:,} control cells, up to epoch {epoch}.\n"
+        "Nothing was changed: this is a dry run. --apply renames it."
+    )
+
+
 def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
     """Give the snapshots of a pipeline, one in a row."""
     rows = [

@@ -24,6 +24,7 @@ from airflow_provider_offsets.hooks.world import open_world
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
 from airflow_provider_offsets.operations.planning import draft_plan
+from airflow_provider_offsets.operations.renaming import plan_rename, rename
 from airflow_provider_offsets.operations.transferring import carry_out, read_position, writable
 from airflow_provider_offsets.reports import (
     audit_json,
@@ -32,6 +33,7 @@ from airflow_provider_offsets.reports import (
     comparison_report,
     plan_json,
     plan_report,
+    rename_report,
     transfer_report,
 )
 from airflow_provider_offsets.stores.replay_control import ReplayControl
@@ -105,7 +107,7 @@ def copy_offsets(args: Namespace) -> None:
         accepted = naming.counts(args.accept_skipped)
         with naming.opened(args.source) as source:
             brought = GroupPosition(written.group_id, read_position(source, stream))
-        _bring(args, [brought], accepted)
+        _bring(args, "copy", [brought], accepted)
 
 
 @suppress_logs_and_warning
@@ -114,7 +116,7 @@ def import_offsets(args: Namespace) -> None:
     with command():
         given = sys.stdin.read() if args.input == "-" else _text_of(args.input)
         group = args.group or (naming.pipeline(args).group_id if args.pipeline else "")
-        _bring(args, read_positions(given, group_id=group), naming.counts(args.accept_skipped))
+        _bring(args, "import", read_positions(given, group_id=group), naming.counts(args.accept_skipped))
 
 
 @suppress_logs_and_warning
@@ -131,7 +133,17 @@ def export_offsets(args: Namespace) -> None:
         print(to_csv(named) if args.output == "csv" else f"{to_json(named)}\n", end="")
 
 
-def _bring(args: Namespace, groups: Sequence[GroupPosition], accepted: dict[str, int]) -> None:
+@suppress_logs_and_warning
+def rename_offsets(args: Namespace) -> None:
+    """``airflow offsets rename``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with open_world(pipeline, f"airflow offsets rename {args.old} {pipeline.name}") as world:
+            found = rename(world, args.old, take_over=args.take_over) if args.apply else plan_rename(world, args.old)
+        show(args.output, codec.plain(found), rename_report(found.old, found.new, found.epoch, found.cells, found.done))
+
+
+def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], accepted: dict[str, int]) -> None:
     """Show what bringing these positions into the target would do, all of them, and then write them one by one."""
     topics = tuple(sorted({topic for each in groups for topic in each.position.topics}))
     live = naming.live(args, topics)
@@ -154,10 +166,11 @@ def _bring(args: Namespace, groups: Sequence[GroupPosition], accepted: dict[str,
                 writable(target)
                 if problems:
                     raise PlanRefused(problems)
-                naming.require_rest(args)
-            for each, transfer in zip(groups, planned, strict=True) if args.apply else ():
-                carry_out(target, _stream_of(each), transfer)
-                done.append(each.group_id)
+                with naming.stopped(args, command_name) as require_mine:
+                    for each, transfer in zip(groups, planned, strict=True):
+                        require_mine()
+                        carry_out(target, _stream_of(each), transfer)
+                        done.append(each.group_id)
         finally:
             _show_transfers(args, planned, done)
     if problems:

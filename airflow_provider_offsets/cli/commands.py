@@ -61,6 +61,14 @@ _SNAPSHOTS = Arg(
     help="remove this one too, by its id or label, whatever keeps it; repeat it for several",
 )
 _REMOVE = Arg(("--apply",), action="store_true", help="remove; without it nothing is changed")
+_TAKE_OVER = Arg(
+    ("--take-over",),
+    action="store_true",
+    help="take the pipeline over from an operation that acted lately; that one's next act is refused",
+)
+_OLD = Arg(("old",), metavar="OLD", help="the name that the pipeline had when it ran last")
+_NEW = Arg(("pipeline",), metavar="NEW", help="its new name, in pipelines.yaml")
+_RENAME = Arg(("--apply",), action="store_true", help="rename; without it nothing is changed")
 _INPUT = Arg(
     ("input",), metavar="FILE", help="a file that 'export' or 'kafka-consumer-groups --export' wrote; - is stdin"
 )
@@ -106,7 +114,20 @@ def offsets_commands() -> list[CLICommand]:
                     "copy",
                     "Bring a position from one store to another",
                     f"{_DRY}\n{_EXIT}\n\n{_STORES}",
-                    (_FROM, _TO, _OF_PIPELINE, _FILE, _GROUP, _TO_GROUP, _TOPICS, _KAFKA, _ACCEPT, _APPLY, _SHAPE),
+                    (
+                        _FROM,
+                        _TO,
+                        _OF_PIPELINE,
+                        _FILE,
+                        _GROUP,
+                        _TO_GROUP,
+                        _TOPICS,
+                        _KAFKA,
+                        _ACCEPT,
+                        _TAKE_OVER,
+                        _APPLY,
+                        _SHAPE,
+                    ),
                 ),
                 _command(
                     "export",
@@ -120,7 +141,15 @@ def offsets_commands() -> list[CLICommand]:
                     "import",
                     "Bring positions from a file into a store",
                     f"Reads what 'export' and Kafka's own tool write. {_DRY}\n{_EXIT}\n\n{_STORES}",
-                    (_INPUT, _TO, _OF_PIPELINE, _FILE, _GROUP, _KAFKA, _ACCEPT, _APPLY, _SHAPE),
+                    (_INPUT, _TO, _OF_PIPELINE, _FILE, _GROUP, _KAFKA, _ACCEPT, _TAKE_OVER, _APPLY, _SHAPE),
+                ),
+                _command(
+                    "rename",
+                    "Give a stopped pipeline another name",
+                    "Its epochs, operations and snapshots go on under the new name, and nothing acts under the old one"
+                    " any more. Safe to repeat. Shows what would be done, and does it only with --apply."
+                    f" {_EXIT}",
+                    (_OLD, _NEW, _FILE, _TAKE_OVER, _RENAME, _SHAPE),
                 ),
                 _snapshots_commands(),
             ),

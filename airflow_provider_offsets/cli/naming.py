@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.hooks.positions import open_kept_at
-from airflow_provider_offsets.operations.transferring import require_rest as require_rest_of
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.operations.transferring import stopped as stopped_pipeline
 from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore
 
 if TYPE_CHECKING:
@@ -99,16 +100,28 @@ def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
         return KafkaReader(clients).live_topics(topics)
 
 
-def require_rest(args: Namespace) -> None:
-    """Say nothing if the pipeline's job is at rest, or no pipeline is named.
+@contextmanager
+def stopped(args: Namespace, command: str) -> Iterator[Callable[[], None]]:
+    """Hold the lease of the pipeline, whose job is stopped; of none if no pipeline is named.
 
-    :raises StoreInUse: it runs, as far as anybody knows.
+    :param command: what holds it.
+    :returns: a function to be called before each write.
+    :raises StoreInUse: the job runs, as far as anybody knows.
+    :raises LeaseHeld: another operation acted lately, and ``--take-over`` is not given.
     """
     if not args.pipeline:
+        yield lambda: None
         return
-    known = pipeline(args)
-    with store_of(known) as store:
-        require_rest_of(Control(store, known.name))
+    with (
+        open_world(pipeline(args), operation(command)) as world,
+        stopped_pipeline(world, take_over=args.take_over) as require_mine,
+    ):
+        yield require_mine
+
+
+def operation(command: str) -> str:
+    """Return the id of the operation of one call of a command."""
+    return f"airflow offsets {command}/{datetime.now(UTC).isoformat(timespec='milliseconds')}"
 
 
 @contextmanager

@@ -78,6 +78,30 @@ class RecordCell:
         assert found is not None
         return found
 
+    def continue_from(self, record: PipelineRecord) -> PipelineRecord:
+        """Return the record of a pipeline that had another name, which goes on here. Safe to repeat.
+
+        A record here that was renamed itself is replaced: the pipeline gets an old name back.
+
+        :param record: the one under the other name, which is marked as renamed.
+        :raises WorldChanged: another pipeline has this name.
+        """
+        new = replace(record, version=record.version + 1, generation=record.generation + 1, lease=None, renamed_to="")
+        while True:
+            text = self._store.get(self._pipeline, RECORD)
+            there = None if text is None else self._load(text)
+            if there is not None and not there.renamed_to:
+                if there.incarnation == record.incarnation:
+                    return there
+                raise WorldChanged(
+                    seen=f"pipeline {self._pipeline!r} has a record of its own, of epoch {there.epoch}",
+                    expected="a name that no pipeline of this control store has",
+                    do="choose another name",
+                )
+            after = replace(new, token=uuid.uuid4().hex)
+            if self._store.check_and_put(self._pipeline, RECORD, text, codec.dumps(after)):
+                return after
+
     def change(
         self,
         event: Event,
