@@ -1,0 +1,172 @@
+"""Give a pipeline another name: its record and everything that belongs to it go on under that one.
+
+The history is kept by group id and topics, and epochs by the pipeline's name. Under a new name alone, nothing explains
+the history, and nothing tells what the newest epoch is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from airflow_provider_offsets.core.pipeline import NAME
+from airflow_provider_offsets.core.record import RECORD, Phase, PipelineRecord, Rename
+from airflow_provider_offsets.core.replay_record import ShardPhase
+from airflow_provider_offsets.errors import InputRefused, PipelineRenamed, StoreInUse
+from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, take_lease
+from airflow_provider_offsets.operations.watching import has_job
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.record_cell import RecordCell
+from airflow_provider_offsets.stores.replay_control import ReplayControl
+
+
+@dataclass(frozen=True)
+class Renaming:
+    """What a rename does, or did."""
+
+    old: str
+    new: str
+    epoch: int
+    """The newest launch; 0 if the pipeline never ran."""
+    cells: int
+    """How many control cells are copied."""
+    done: bool
+    """Whether the pipeline has the new name already."""
+
+
+def plan_rename(world: World, old: str) -> Renaming:
+    """Return what ``rename`` would do. Nothing is changed.
+
+    :param world: a session of the pipeline under its new name.
+    :param old: the name that it has in the control store.
+    :raises InputRefused: there is no pipeline of that name, the new name has a record of its own, or the group id under
+        which the history is kept is another one.
+    :raises PipelineRenamed: the pipeline has a third name already.
+    :raises StoreInUse: the job runs, or a replay does.
+    """
+    source = _as(world, old)
+    record = _require_possible(world, source)
+    cells = sum(1 for name, _ in world.store.scan(old, "") if name != RECORD)
+    return Renaming(old, world.pipeline.name, record.epoch, cells, done=_is_done(world, record))
+
+
+def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
+    """Give the pipeline ``old`` the name that it has in ``world``, and return what was done.
+
+    Safe to repeat, and to kill anywhere: no operation and no driver acts under the old name once it is given up, and
+    none under the new one before its record is there, which comes last.
+
+    :param world: a session of the pipeline under its new name.
+    :param old: the name that it has in the control store.
+    :param take_over: take the pipeline over from an operation that acted lately.
+    :raises LeaseHeld: such an operation holds the lease, and ``take_over`` is False.
+    :raises InputRefused: see ``plan_rename``; so for the other errors.
+    """
+    planned = plan_rename(world, old)
+    if planned.done:
+        return planned
+    source = _as(world, old)
+    record = source.cell.read()
+    assert record is not None
+    if not record.renamed_to:
+        record = _give_up_name(world, source, take_over=take_over)
+    _copy_cells(world, old)
+    RecordCell(world.store, world.pipeline.name).continue_from(record)
+    return replace(planned, done=True)
+
+
+def _as(world: World, name: str) -> World:
+    """Return the session of the pipeline under another name."""
+    if not NAME.fullmatch(name) or name == world.pipeline.name:
+        raise InputRefused(
+            seen=f"the old name {name!r} of pipeline {world.pipeline.name!r}",
+            expected="the name that the pipeline has in its control store, and another new one",
+            do="name both: airflow offsets rename OLD NEW",
+        )
+    return replace(world, pipeline=replace(world.pipeline, name=name))
+
+
+def _require_possible(world: World, source: World) -> PipelineRecord:
+    old, new = source.pipeline.name, world.pipeline.name
+    record = source.cell.read()
+    if record is None:
+        raise InputRefused(
+            seen=f"no pipeline {old!r} in the control store of {new!r}",
+            expected="the name that the pipeline had when it ran last",
+            do="correct the name, or store_conn_id of the new pipeline",
+        )
+    if record.renamed_to not in ("", new):
+        raise PipelineRenamed(
+            seen=f"pipeline {old!r} was renamed to {record.renamed_to!r}",
+            expected="the name that the pipeline has now",
+            do=f"run: airflow offsets rename {record.renamed_to} {new}",
+        )
+    there = world.cell.read()
+    if there is not None and not there.renamed_to and there.incarnation != record.incarnation:
+        raise InputRefused(
+            seen=f"pipeline {new!r} has a record of its own, of epoch {there.epoch}",
+            expected="a name that no pipeline of this control store has",
+            do="choose another name",
+        )
+    if record.launch is not None:
+        group_id = source.control.claim(record.epoch, record.launch.tag).stream.group_id
+        if group_id != world.pipeline.group_id:
+            raise InputRefused(
+                seen=f"pipeline {new!r} has group_id {world.pipeline.group_id!r}, and the history of {old!r} is kept"
+                f" under {group_id!r}",
+                expected="the same group_id under both names",
+                do=f"add group_id: {group_id} to the pipeline {new!r}",
+            )
+    if not record.renamed_to:
+        _require_no_job(source, record)
+    return record
+
+
+def _require_no_job(source: World, record: PipelineRecord) -> None:
+    """Return if neither the job nor a replay of the pipeline runs, as far as anybody knows: both have its old name."""
+    old = source.pipeline.name
+    if record.phase is Phase.RUNNING and has_job(source.control, record) is not False:
+        raise StoreInUse(
+            seen=f"epoch {record.epoch} of pipeline {old!r} runs, or may run",
+            expected="a stopped job",
+            do=f"stop it by its old name first: the task 'stop' of maintenance__{old}, with the old pipelines.yaml",
+        )
+    replays = ReplayControl(source.store, old)
+    for _, replay in replays.replays():
+        for number, shard in replays.shards(replay.newest.run_id).items():
+            driver = shard.driver if shard.phase is ShardPhase.RUNNING else None
+            if driver is not None and machine().is_session_alive(driver) is not False:
+                raise StoreInUse(
+                    seen=f"shard {number} of {replay.newest.run_id!r} is being replayed, or may be",
+                    expected="no replay of the pipeline",
+                    do="wait until the backfill has ended, or end its tasks",
+                )
+
+
+def _is_done(world: World, record: PipelineRecord) -> bool:
+    there = world.cell.read()
+    return bool(record.renamed_to) and there is not None and not there.renamed_to
+
+
+def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRecord:
+    """Account for the last epoch, copy what belongs to the pipeline, and mark the old record as renamed."""
+    old = source.pipeline.name
+    take_lease(source, take_over=take_over)
+    record = close_and_reconcile(source)
+    if record.phase is not Phase.STOPPED:
+        release_lease(source)
+        _require_no_job(source, record)
+    if record.launch is not None:
+        # With it there, nobody takes the new name for one that never ran, whenever this process is killed.
+        source.control.keep_epoch(source.control.newest_launch(record))
+    _copy_cells(world, old)
+    return source.cell.change(Rename(source.operation, world.pipeline.name))
+
+
+def _copy_cells(world: World, old: str) -> None:
+    """Copy all control cells but the record. What is there under the new name is of an earlier try of this."""
+    new = world.pipeline.name
+    for name, text in list(world.store.scan(old, "")):
+        while name != RECORD and (there := world.store.get(new, name)) != text:
+            if world.store.check_and_put(new, name, there, text):
+                break
