@@ -13,6 +13,7 @@ from airflow_provider_offsets.factories.restart import (
     DRY_RUN,
     REASON,
     START_FORMS,
+    TAKE_OVER,
     approve_param,
     new_dag,
     planned_and_stopped,
@@ -87,5 +88,6 @@ def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
         ),
         "start": Param(pipeline.start, type="string", minLength=1, title="Start", description=START_FORMS),
         "approve": approve_param(pipeline),
+        "take_over": TAKE_OVER,
         "dry_run": DRY_RUN,
     }

@@ -11,6 +11,7 @@ from airflow_provider_offsets.factories.restart import (
     DRY_RUN,
     REASON,
     START_FORMS,
+    TAKE_OVER,
     approve_param,
     new_dag,
     planned_and_stopped,
@@ -59,5 +60,6 @@ def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
             description="Another version of the program, in the folder of job.application.",
         ),
         "approve": approve_param(pipeline),
+        "take_over": TAKE_OVER,
         "dry_run": DRY_RUN,
     }

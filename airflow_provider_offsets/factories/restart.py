@@ -26,6 +26,12 @@ from airflow_provider_offsets.operators import (
 START_FORMS = f"{FORMS}. Several, with '{FALLBACK}' between them, are asked from left to right."
 
 REASON = Param(None, type=["null", "string"], title="Reason", description="Why; kept with every act of this run.")
+TAKE_OVER = Param(
+    False,
+    type="boolean",
+    title="Take over",
+    description="Take the pipeline over from an operation that acted lately: its next act is refused, and it ends.",
+)
 DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after the plan; stop and change nothing.")
 
 
