@@ -73,20 +73,23 @@ from airflow_provider_offsets.stores.control import Control
 pipeline, wanted = sys.argv[1:]
 control = Control(open_store(os.environ["OFFSETS_STORE_URL"]), pipeline)
 deadline = time.monotonic() + 120
-while (newest := control.newest_epoch().claim.operation) != wanted and wanted and time.monotonic() < deadline:
+while (newest := control.claimed_epoch(control.record()).claim.operation) != wanted and wanted:
+    if time.monotonic() > deadline:
+        break
     time.sleep(0.05)
 print(newest)
 """
-"""Prints the operation that has claimed the newest epoch. The one that is wanted, if any, is waited for."""
+"""Prints the operation whose launch was claimed last. The one that is wanted, if any, is waited for."""
 
 ANNOUNCED = """
 import json, os, sys
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
 epochs = Control(open_store(os.environ["OFFSETS_STORE_URL"]), sys.argv[1]).epochs()
-print(json.dumps([[a.topic, a.partition, a.start, a.replay, e.number] for e in epochs for a in e.claim.announced]))
+claimed = [each for each in epochs if each.holder is not None]
+print(json.dumps([[a.topic, a.partition, a.start, a.replay, e.number] for e in claimed for a in e.claim.announced]))
 """
-"""Prints what the plan of each epoch has announced, whoever made it: a maintenance, a recovery, a rollback."""
+"""Prints what the plan of each claimed epoch has announced, whoever made it: a maintenance, a recovery, a rollback."""
 
 
 @dataclass
