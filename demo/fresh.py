@@ -132,11 +132,16 @@ def clear_store(url: str) -> None:
         _clear_hbase(parts.hostname or "", parts.port or 9090, parts.path[1:])
 
 
+_TABLES = {"offsets_batches": "group_id", "offsets_prepared": "group_id", "offsets_control": "pipeline"}
+"""The tables of a SQLite store, and the column that says whose a row is. An older file lacks one of them."""
+
+
 def _clear_sqlite(file: Path) -> None:
     with closing(sqlite3.connect(file, timeout=30)) as database, database:
-        for name in PIPELINES:
-            database.execute("DELETE FROM offsets_batches WHERE group_id = ?", [name])
-            database.execute("DELETE FROM offsets_control WHERE pipeline = ?", [name])
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table, column in _TABLES.items():
+            for name in PIPELINES if table in tables else ():
+                database.execute(f"DELETE FROM {table} WHERE {column} = ?", [name])  # noqa: S608 - our own names
 
 
 def _clear_hbase(host: str, port: int, table: str) -> None:
