@@ -1,27 +1,38 @@
 """The proof that a history's ranges tile: per partition, what was read once, read again, skipped or lost.
 
 Rule (Spark's documentation on storing offsets yourself): the end of the existing offsets matches the beginning of the
-next batch. Each place where it does not is a discontinuity. It is explained if the epoch that begins there announced
-it (a plan said so before anything moved), and unexplained otherwise.
+next batch. The official history is: each claimed epoch begins where its launch says, and its batches tile from there.
+Each place where this does not hold is a discontinuity. It is explained if the launch of the epoch that begins there
+announced it, and unexplained otherwise.
 
-One pass, in the order of recording: a cursor for each partition, two epochs and a bounded list of what was found, so
-memory does not grow with the history. Counts are exact, however much of what they count is listed.
+Counting goes offset by offset, by what was read. An offset that was read before counts as replayed each time that it is
+read again, whatever jumps led there. An offset that a jump passed over counts as skipped or lost only as long as nobody
+reads it.
+
+One pass, in the order of recording. Memory grows with the number of holes and of what is listed, not with the number of
+batches. Counts are exact, however much of what they count is listed.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import Counter
+from bisect import bisect_left, bisect_right
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Announced, BegunBatch, Epoch, is_zombie
+from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch
 from airflow_provider_offsets.core.moments import moment_text, read_moment
+from airflow_provider_offsets.core.offset_set import OffsetSet
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 
 LISTED = 1_000
 """How many explained and how many unexplained discontinuities a report lists."""
+START_CLUE = (
+    "epoch {} starts elsewhere than the rows before it end, and its plan did not announce it: rows are missing or"
+    " changed, or a position was moved by hand"
+)
 
 
 class DiscontinuityKind(enum.Enum):
@@ -30,18 +41,19 @@ class DiscontinuityKind(enum.Enum):
     REPLAY = "replay"
     """A range was read again."""
     SKIP = "skip"
-    """A range was left out by choice, and a plan said so."""
+    """A range was never read: a restart plan skipped it by choice."""
     LOSS = "loss"
-    """A range was not read: unexplained, or deleted by retention and accepted."""
+    """A range was never read: no plan said so, or retention deleted it and a plan accepted that."""
     CUT_OFF = "cut off"
-    """A batch was begun by an epoch that ended in its middle: its output may be there in part, and it was run again."""
+    """A batch was started and not recorded: its output may be there, in part or whole. Listed once for each start."""
+    JUMP = "jump"
+    """Reading went on elsewhere and no plan said so. The range was neither lost nor read again by it: rows are missing,
+    changed or out of order."""
     OVERLAP = "overlapping writers"
-    """A batch was recorded by an epoch after a newer one had been claimed. Nobody goes on from it, and its output is
-    there beside that of the newer one."""
-    CHANGED = "changed row"
-    """The row of a batch has other offsets than were noted before it ran."""
+    """A batch was recorded by a writer that was not the active epoch. The job does not go on from it, and its output is
+    there beside that of the active epoch."""
     MOVED = "moved by hand"
-    """A row without a batch was written into the history of a job that has epochs. Nobody goes by it."""
+    """A row without a batch was written into the history of a job that has epochs. The job does not go on from it."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,13 @@ class Discontinuity:
     range: OffsetRange
     epoch: int | None
     explanation: str
-    """Which operation announced it; empty if nothing did."""
+    """Which operation announced it; empty if none did."""
     clue: str = ""
-    """What it looks like, if nothing announced it."""
+    """What it looks like, if no operation announced it."""
 
     @property
     def is_explained(self) -> bool:
-        """Say whether an operation announced it."""
+        """Whether an operation announced it."""
         return bool(self.explanation)
 
 
@@ -85,27 +97,27 @@ class AuditReport:
     records: int
     """Offsets read, counted as often as they were read."""
     deck_rows: int = 0
-    """Rows that tell no start (written by a job without this provider): taken as they are."""
+    """Rows without a start offset (written by a job without this provider): taken as they are."""
     by_epochs: bool = False
-    """Whether it goes by epochs, each as one batch: an untouched job keeps no history that could tell its batches."""
+    """Whether it goes by epochs, each as one batch: an untracked job keeps no history of its batches."""
     lost: int = 0
     """Never read though nobody chose so, accepted loss included."""
     skipped: int = 0
-    """Left out by choice."""
+    """Never read by choice."""
     replayed: int = 0
-    """Read again by whole batches, explained or not."""
+    """Read again by recorded batches, explained or not."""
     replayed_at_most: int = 0
-    """Of batches that were cut off and run again: read twice at most."""
+    """Of batches that were started and not recorded, once for each start: in the output once more at most."""
     unexplained_count: int = 0
-    """In discontinuities that nothing explains."""
+    """In discontinuities that no operation announced."""
     unexplained_places: int = 0
-    """How many these are."""
+    """Number of these discontinuities."""
     unlisted: int = 0
     """How many discontinuities are counted and not listed."""
 
     @property
     def unexplained(self) -> tuple[Discontinuity, ...]:
-        """The discontinuities that no operation announced, as far as they are listed."""
+        """The listed discontinuities that no operation announced."""
         return tuple(each for each in self.discontinuities if not each.is_explained)
 
 
@@ -129,7 +141,7 @@ class Bound:
 
     @classmethod
     def read(cls, text: str) -> Bound:
-        """Give the bound of ``2026-11-01T00:00Z``, ``batch:12`` or ``epoch:3``.
+        """Return the bound of ``2026-11-01T00:00Z``, ``batch:12`` or ``epoch:3``.
 
         :raises ValueError: another form, or a time without a zone.
         """
@@ -141,16 +153,11 @@ class Bound:
                 return cls(measure, int(rest))
         return cls(Measure.TIME, read_moment(text))
 
-    def place_of(self, batch: Batch) -> int:
-        """Give where a batch lies in this measure; before everything if it has no place there."""
-        row_time_ms = batch.batch_time_ms if batch.row_time_ms is None else batch.row_time_ms
-        place = {Measure.TIME: row_time_ms, Measure.BATCH: batch.batch_id, Measure.EPOCH: batch.epoch}[self.measure]
-        return -1 if place is None else place
-
 
 @dataclass(frozen=True)
 class Window:
-    """Which part of a history an audit tells of.
+    """The part of a history that an audit reports: from the first row or epoch at ``since`` to the last one at
+    ``until``.
 
     The rows before it are read all the same: what they have read decides what is read again in it.
     """
@@ -158,64 +165,102 @@ class Window:
     since: Bound | None = None
     until: Bound | None = None
 
-    def is_after(self, batch: Batch) -> bool:
-        """Say whether it begins after ``batch``."""
-        return self.since is not None and self.since.place_of(batch) < self.since.value
-
-    def is_before(self, batch: Batch) -> bool:
-        """Say whether it is over before ``batch``."""
-        return self.until is not None and self.until.place_of(batch) > self.until.value
+    def holds(self, places: dict[Measure, int]) -> bool:
+        """Return whether something at these places belongs to it. A place that is not named is the end of time."""
+        since, until = self.since, self.until
+        is_late_enough = since is None or places.get(since.measure, since.value) >= since.value
+        return is_late_enough and (until is None or places.get(until.measure, until.value + 1) <= until.value)
 
 
-@dataclass(frozen=True)
-class Note:
-    """The batch that an epoch noted last, before it ran, and what the history has of it."""
+class _Progress:
+    """How far a walk through a history has come, as seen from a window. It never goes back."""
 
-    epoch: int
-    begun: BegunBatch
-    recorded: Batch | None
-    is_over: bool
-    """The epoch has ended: what it has not recorded is cut off, and no longer in its middle."""
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self.is_inside = window.since is None
+        """Whether what is found counts."""
+        self.is_past = False
+        """Whether the window is over."""
 
-    @property
-    def is_recorded(self) -> bool:
-        """Say whether the epoch recorded this batch itself."""
-        return self.recorded is not None and self.recorded.epoch == self.epoch
-
-    def changed(self) -> Iterator[OffsetRange]:
-        """Give where the row says something else than was noted. A note without ranges says nothing."""
-        assert self.recorded is not None
-        there = {(each.topic, each.partition): each for each in self.recorded.ranges}
-        for noted in self.begun.ranges:
-            row = there.pop((noted.topic, noted.partition), replace(noted, end=noted.start))
-            yield from (_between(noted, *pair) for pair in ((noted.start, row.start), (noted.end, row.end)))
-        yield from there.values() if self.begun.ranges else ()
+    def go_to(self, measure: Measure, place: int | None) -> None:
+        """Come to a place in one measure; None if the row has none in it."""
+        if place is None:
+            return
+        since, until = self._window.since, self._window.until
+        if since is not None and since.measure is measure:
+            self.is_inside = self.is_inside or place >= since.value
+        if until is not None and until.measure is measure:
+            self.is_past = self.is_past or place > until.value
 
 
-@dataclass(frozen=True)
-class _Replay:
-    found: Discontinuity
+@dataclass(frozen=True, slots=True)
+class _Jump:
+    """Reading that goes on elsewhere than where it stood."""
+
+    epoch: int | None
+    explanation: str
+    clue: str = ""
+    lost: int = 0
+    """How many of the offsets that it passes over were accepted as lost; the others are skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """Offsets that the last jump over them has passed over, and that nobody has read since."""
+
+    start: int
+    end: int
+    kind: DiscontinuityKind
+    jump: _Jump
     number: int | None
-    """Of the finding that it is; None while it lies before the window."""
+    """Its place in the order of what was found; None if it lies before the window."""
+
+
+class _Holes:
+    """The holes of one partition: sorted, and no two of them overlap."""
+
+    def __init__(self) -> None:
+        self._holes: list[_Hole] = []
+
+    def __iter__(self) -> Iterator[_Hole]:
+        return iter(self._holes)
+
+    def close(self, start: int, end: int) -> None:
+        """Take ``[start, end)`` out of the holes."""
+        first = bisect_right(self._holes, start, key=lambda each: each.end)
+        last = bisect_left(self._holes, end, lo=first, key=lambda each: each.start)
+        self._holes[first:last] = [
+            replace(each, start=low, end=high)
+            for each in self._holes[first:last]
+            for low, high in ((each.start, min(each.end, start)), (max(each.start, end), each.end))
+            if low < high
+        ]
+
+    def open(self, hole: _Hole) -> None:
+        """Add a hole where there is none."""
+        self._holes.insert(bisect_left(self._holes, hole.start, key=lambda each: each.start), hole)
 
 
 @dataclass
 class _Cursor:
-    start: int
-    end: int
-    batches: int = 0
-    furthest: int = 0
-    """The greatest end so far: what lies before it was read."""
-    replay: _Replay | None = None
-    """The replay that goes on here."""
+    """Where reading stands in one partition, and what was read of it."""
 
-    def __post_init__(self) -> None:
-        self.furthest = max(self.furthest, self.end)
+    start: int
+    position: int
+    batches: int = 0
+    read: OffsetSet = field(default_factory=OffsetSet)
+    holes: _Holes = field(default_factory=_Holes)
+    back: _Jump | None = None
+    """The last jump back: what is read again from there on is read again by it."""
+    replay: tuple[int | None, Discontinuity] | None = None
+    """The replay that ends at the position. Its number among what was found is None while it lies before the window."""
+    is_taken: bool = False
+    """Whether the position is the end of a row without a start."""
 
 
 @dataclass
 class _Findings:
-    """What was found: counted in full, listed up to a limit."""
+    """What was found for good: counted in full, listed up to a limit."""
 
     listed: dict[int, Discontinuity] = field(default_factory=dict)
     """By their number, in the order in which they were found."""
@@ -223,203 +268,291 @@ class _Findings:
     places: Counter[bool] = field(default_factory=Counter)
     """How many are explained, and how many are not."""
     unexplained_offsets: int = 0
+    _numbers: int = 0
+
+    def number(self) -> int:
+        """Return the next number in the order of what is found."""
+        self._numbers += 1
+        return self._numbers
 
     def add(self, found: Discontinuity) -> int:
-        """Take a discontinuity, and give its number."""
-        number = self.places.total()
+        """Add a discontinuity, and return its number."""
+        number = self.number()
         if self.places[found.is_explained] < LISTED:
             self.listed[number] = found
         self.places[found.is_explained] += 1
-        self._count(found, found.range.count)
+        self.count(found.kind, found.range.count, is_explained=found.is_explained)
         return number
 
     def extend(self, number: int, found: Discontinuity, more: int) -> None:
-        """Let a discontinuity that was taken reach further by so many offsets."""
+        """Let a discontinuity that was added reach further by so many offsets."""
         if (there := self.listed.get(number)) is not None:
             self.listed[number] = replace(there, range=replace(there.range, end=there.range.end + more))
-        self._count(found, more)
+        self.count(found.kind, more, is_explained=found.is_explained)
 
-    def _count(self, found: Discontinuity, offsets: int) -> None:
-        self.offsets[found.kind] += offsets
-        self.unexplained_offsets += 0 if found.is_explained else offsets
+    def count(self, kind: DiscontinuityKind, offsets: int, *, is_explained: bool) -> None:
+        """Count so many offsets more of a kind."""
+        self.offsets[kind] += offsets
+        self.unexplained_offsets += 0 if is_explained else offsets
+
+    def completed(self, holes: Iterable[tuple[TopicPartition, _Hole]]) -> tuple[Discontinuity, ...]:
+        """Count the holes that are left at the end, and return what is listed, in the order in which it was found."""
+        found = [(number, 0, each) for number, each in self.listed.items()]
+        listed: Counter[bool] = Counter()
+        inside = [(each.number, each.start, key, each) for key, each in holes if each.number is not None]
+        # A hole that was read in part is there in pieces, under one number.
+        for number, start, key, hole in sorted(inside, key=lambda each: each[:2]):
+            is_explained = bool(hole.jump.explanation)
+            self.places[is_explained] += 1
+            self.count(hole.kind, hole.end - start, is_explained=is_explained)
+            if listed[is_explained] < LISTED:
+                listed[is_explained] += 1
+                found.append((number, start, _discontinuity(hole.kind, key, start, hole.end, hole.jump)))
+        return tuple(_first_listed(each for _, _, each in sorted(found, key=lambda each: each[:2])))
 
 
 class _Epochs:
-    """The epochs beside the rows: the newest one that was claimed before a row, and what is announced."""
+    """The epochs that are still to come, the oldest first."""
 
     def __init__(self, epochs: Iterable[Epoch]) -> None:
         self._coming = iter(epochs)
-        self._next = next(self._coming, None)
-        self.newest: Epoch | None = None
-        self._announced: dict[TopicPartition, tuple[Announced, str]] = {}
+        self._ahead: deque[Epoch] = deque()
+        """Those that were looked at and not taken yet."""
 
-    def go_to(self, batch: Batch) -> None:
-        """Come to the epoch that had the word when ``batch`` was recorded."""
-        while self._next is not None and _had_begun(self._next, batch):
-            self.newest, self._next = self._next, next(self._coming, None)
-            for each in self.newest.claim.announced:
-                self._announce(each, self.newest.claim.operation)
+    def find(self, number: int) -> Epoch | None:
+        """Return the epoch of a number without taking any, or None if none to come has it."""
+        for each in self._look_ahead():
+            if each.number >= number:
+                return each if each.number == number else None
+        return None
 
-    def take(self, partition: TopicPartition, start: int) -> tuple[str, int] | None:
-        """Give the operation that announced that an epoch begins at ``start``, and the loss that it accepted there.
+    def next(self) -> Epoch | None:
+        """Return the next epoch without taking it, or None if none is left."""
+        return self._ahead[0] if self._ahead else next(self._look_ahead(), None)
 
-        A plan announces where its epoch begins, and nothing that the epoch does later: so it is taken once. That of an
-        epoch which ended before its first batch stands: the next one begins where that one stood.
-        """
-        announced, operation = self._announced.pop(partition, (None, ""))
-        return (operation, announced.lost) if announced is not None and announced.start == start else None
+    def take(self, up_to: int | None = None) -> Iterator[Epoch]:
+        """Take the epochs up to a number, that one included; None: all."""
+        while (each := self.next()) is not None and (up_to is None or each.number <= up_to):
+            yield self._ahead.popleft()
 
-    def _announce(self, each: Announced, operation: str) -> None:
-        key = TopicPartition(each.topic, each.partition)
-        before, earlier = self._announced.get(key, (None, ""))
-        if before is not None and earlier != operation and before.start <= each.start:
-            each = replace(each, lost=each.lost + before.lost)
-        self._announced[key] = (each, operation)
+    def _look_ahead(self) -> Iterator[Epoch]:
+        yield from tuple(self._ahead)
+        for each in self._coming:
+            self._ahead.append(each)
+            yield each
 
 
 class _Walk:
     """The state of one pass."""
 
     def __init__(self, epochs: Iterable[Epoch], since: Position, window: Window) -> None:
-        self.epochs = _Epochs(epochs)
         self.cursors = {partition: _Cursor(offset, offset) for partition, offset in since.items()}
         self.findings = _Findings()
         self.batches = self.records = self.deck_rows = 0
-        self._known_topics = set(since.topics)
+        self._topics = set(since.topics)
         self._window = window
+        self._progress = _Progress(window)
+        self._coming = _Epochs(epochs)
+        self._epoch: Epoch | None = None
+        """The newest epoch that has begun."""
         self._last: Batch | None = None
+        """The last row that the job goes on from."""
+        self._untold: Claim | None = None
+        """The launch of the newest epoch, if the history has no row of it: that of an untracked job."""
 
     def read(self, batch: Batch) -> None:
         """Take the next row."""
-        self.epochs.go_to(batch)
-        if self._window.is_before(batch):
+        progress = self._progress
+        progress.go_to(Measure.TIME, batch.batch_time_ms if batch.row_time_ms is None else batch.row_time_ms)
+        if progress.is_past:
             return
-        counts = not self._window.is_after(batch)
-        if is_zombie(batch, self.epochs.newest):
-            self._stray(batch) if counts else None
-            return
-        self.batches += counts
-        self.records += batch.record_count if counts else 0
         if batch.start is None:
-            self.deck_rows += counts
-            self.cursors |= {partition: _Cursor(offset, offset) for partition, offset in batch.end.items()}
+            self._without_start(batch)
+        elif foreign := self._foreign(batch):
+            self._stray(DiscontinuityKind.OVERLAP, batch.ranges, batch.epoch, foreign)
+        else:
+            self._official(batch)
+
+    def finish(self) -> None:
+        """Take the epochs that come after the last row."""
+        for each in self._coming.take():
+            if not _is_void(each):
+                self._progress.go_to(Measure.TIME, each.claimed_at_ms)
+            self._begin(each, has_rows=False)
+
+    def _official(self, batch: Batch) -> None:
+        self._progress.go_to(Measure.BATCH, batch.batch_id)
+        for epoch in self._coming.take(up_to=batch.epoch):
+            self._begin(epoch, has_rows=epoch.number == batch.epoch)
+        if self._progress.is_past:
+            return
+        if self._progress.is_inside:
+            self.batches += 1
+            self.records += batch.record_count
         for each in batch.ranges:
-            self._range(each, batch, counts)
-        self._known_topics.update(batch.end.topics)
+            self._range(each, batch)
+        self._topics.update(batch.end.topics)
         self._last = batch
 
-    def note(self, note: Note) -> None:
-        """Take the batch that an epoch noted last."""
-        begun = note.begun
-        there = note.recorded or Batch(Position(), begun.batch_time_ms, begun.batch_id, begun.query_id, note.epoch)
-        if self._window.is_after(there) or self._window.is_before(there):
+    def _without_start(self, batch: Batch) -> None:
+        """Take a row of the Cloudera layout as it is, or as written by hand where a tracked epoch writes rows."""
+        coming = self._coming.next()
+        if self._epoch is None or not self._epoch.claim.tracked or (coming is not None and not coming.claim.tracked):
+            for partition, offset in batch.end.items():
+                # Nobody knows where its batch began: a rewind to any place before it counts as a replay.
+                taken = self.cursors[partition] = _Cursor(offset, offset, is_taken=True)
+                taken.read.add(0, offset)
+            self.batches += self._progress.is_inside
+            self.deck_rows += self._progress.is_inside
+            self._topics.update(batch.end.topics)
+            self._last = batch
             return
-        if note.is_recorded:
-            clue = f"batch {begun.batch_id} was noted with other offsets before it ran"
-            found = [Discontinuity(DiscontinuityKind.CHANGED, each, note.epoch, "", clue) for each in note.changed()]
-        elif note.is_over:
-            named = (
-                f"ended in batch {begun.batch_id}" if begun.batch_id >= 0 else "may have ended in a batch: no log tells"
-            )
-            explanation = f"epoch {note.epoch} {named}"
-            found = [Discontinuity(DiscontinuityKind.CUT_OFF, each, note.epoch, explanation) for each in begun.ranges]
-        else:
-            found = []
-        for each in found:
-            if each.range.count:
-                self.findings.add(each)
+        stood = {partition: cursor.position for partition, cursor in self.cursors.items()}
+        pairs = ((key, sorted((stood.get(key, 0), offset))) for key, offset in batch.end.items())
+        ranges = [OffsetRange(*key, *pair) for key, pair in pairs]
+        self._stray(DiscontinuityKind.MOVED, ranges, None, "a row without a batch; the job did not go on from it")
 
-    def _range(self, each: OffsetRange, batch: Batch, counts: bool) -> None:
+    def _foreign(self, batch: Batch) -> str:
+        """Return why the writer of this row was not the active epoch; empty if it was."""
+        named = f"batch {batch.batch_id} names epoch {batch.epoch}"
+        if batch.epoch is None:
+            return f"batch {batch.batch_id} names no epoch"
+        if self._epoch is not None and batch.epoch == self._epoch.number:
+            return ""
+        if self._epoch is not None and batch.epoch < self._epoch.number:
+            return f"batch {batch.batch_id} was recorded after epoch {self._epoch.number} had been claimed"
+        epoch = self._coming.find(batch.epoch)
+        if epoch is None:
+            return f"{named}, which the control store does not have"
+        return f"{named}, which no driver claimed" if _is_void(epoch) else ""
+
+    def _stray(self, kind: DiscontinuityKind, ranges: Iterable[OffsetRange], epoch: int | None, clue: str) -> None:
+        """Report a row that the job does not go on from."""
+        for each in ranges if self._progress.is_inside else ():
+            if each.count:
+                self.findings.add(Discontinuity(kind, each, epoch, "", clue))
+
+    def _begin(self, epoch: Epoch, *, has_rows: bool) -> None:
+        """Come to an epoch, whether or not it has recorded a batch."""
+        if not _is_void(epoch):
+            self._progress.go_to(Measure.EPOCH, epoch.number)
+            if not self._progress.is_past:
+                self._start(epoch.claim, is_untold=not (epoch.claim.tracked or has_rows))
+                self._epoch = epoch
+        for cut in epoch.cuts:
+            self._cut(epoch, cut)
+
+    def _start(self, claim: Claim, *, is_untold: bool) -> None:
+        """Go to where a launch begins."""
+        if self._untold is not None:
+            self._read_untold(self._untold, claim)
+        announced = {(each.topic, each.partition, each.start): each for each in claim.announced}
+        for key, start in claim.start.items():
+            cursor = self._cursor(key, start)
+            if is_untold and cursor.is_taken:
+                continue  # the rows without a start go on: they are what this epoch has read
+            cursor.is_taken = False
+            if start == cursor.position:
+                continue
+            if (here := announced.get((*key, start))) is not None:
+                jump = _Jump(claim.number, f"announced by {claim.operation}", lost=here.lost)
+            else:
+                jump = _Jump(claim.number, "", START_CLUE.format(claim.number))
+            self._jump(key, cursor, start, jump)
+        self._topics.update(claim.start.topics)
+        self._untold = claim if is_untold else None
+
+    def _read_untold(self, untold: Claim, later: Claim) -> None:
+        """Read what an epoch without rows has read: up to where the pipeline stood when the next one was planned."""
+        stood = later.start if later.stood is None else later.stood
+        for key, start in untold.start.items():
+            cursor, end = self.cursors[key], stood.get(key, start)
+            if not cursor.is_taken and start < end:
+                self._read(key, cursor, end, untold.number)
+
+    def _cut(self, epoch: Epoch, cut: Cut) -> None:
+        places = {Measure.EPOCH: epoch.number, Measure.BATCH: cut.batch_id}
+        if epoch.ended is not None:
+            places[Measure.TIME] = epoch.ended.at_ms
+        if not self._window.holds(places):
+            return
+        named = (
+            f"batch {cut.batch_id} of epoch {epoch.number} was started and not recorded"
+            if cut.batch_id >= 0
+            else f"epoch {epoch.number} may have started a batch that it did not record"
+        )
+        why = f" ({cut.why})" if cut.why else ""
+        for start in range(1, cut.count + 1):
+            explanation = named + (f", start {start} of {cut.count}" if cut.count > 1 else "") + why
+            for each in cut.ranges:
+                if each.count:
+                    self.findings.add(Discontinuity(DiscontinuityKind.CUT_OFF, each, epoch.number, explanation))
+
+    def _range(self, each: OffsetRange, batch: Batch) -> None:
         key = TopicPartition(each.topic, each.partition)
-        begin = 0 if each.topic in self._known_topics else each.start
-        cursor = self.cursors.setdefault(key, _Cursor(begin, begin))
-        if counts and not cursor.batches and self._window.since is not None:
-            cursor.start = each.start
-        announced = self.epochs.take(key, each.start)
-        if each.start < cursor.end:
-            found = self._found(
-                DiscontinuityKind.REPLAY, each, each.start, min(cursor.furthest, each.end), batch, announced
-            )
-            cursor.replay = _Replay(found, self.findings.add(found) if counts else None)
-        elif each.start > cursor.end:
-            cursor.replay = None
-            # A plan that goes forward again to where a rewind had begun leaves out what was read before the rewind.
-            read = min(cursor.furthest, each.start) if announced else cursor.end
-            for found in self._gap(each, read, batch, announced) if counts else ():
-                self.findings.add(found)
-        elif cursor.replay is not None and counts:
-            cursor.replay = self._replay_on(cursor.replay, each, min(cursor.furthest, each.end))
-        cursor.end = each.end
-        cursor.furthest = max(cursor.furthest, each.end)
-        cursor.replay = cursor.replay if each.end < cursor.furthest else None
-        cursor.batches += counts
+        cursor = self._cursor(key, each.start)
+        if each.start != cursor.position:
+            self._jump(key, cursor, each.start, _Jump(batch.epoch, "", self._clue(batch)))
+        if self._progress.is_inside:
+            if not cursor.batches and self._window.since is not None:
+                cursor.start = each.start
+            cursor.batches += 1
+        self._read(key, cursor, each.end, batch.epoch)
 
-    def _replay_on(self, replay: _Replay, each: OffsetRange, end: int) -> _Replay:
-        """Let a replay reach as far as the batch that follows without a gap: it is one replay, however many batches.
-        Of one that began before the window, what is read in it counts."""
-        if replay.number is None:
-            found = replace(replay.found, range=replace(each, end=end))
-            return _Replay(found, self.findings.add(found))
-        self.findings.extend(replay.number, replay.found, end - each.start)
-        return replay
+    def _cursor(self, key: TopicPartition, start: int) -> _Cursor:
+        """Return the cursor of a partition. A new partition of a known topic begins at 0."""
+        if key not in self.cursors:
+            begin = 0 if key.topic in self._topics else start
+            self.cursors[key] = _Cursor(begin, begin)
+        return self.cursors[key]
 
-    def _gap(
-        self, each: OffsetRange, missing_from: int, batch: Batch, announced: tuple[str, int] | None
-    ) -> Iterator[Discontinuity]:
-        lost_to = min(missing_from + announced[1], each.start) if announced else each.start
-        if missing_from < lost_to:
-            yield self._found(DiscontinuityKind.LOSS, each, missing_from, lost_to, batch, announced)
-        if lost_to < each.start:
-            yield self._found(DiscontinuityKind.SKIP, each, lost_to, each.start, batch, announced)
+    def _jump(self, key: TopicPartition, cursor: _Cursor, to: int, jump: _Jump) -> None:
+        """Go on elsewhere."""
+        stood, cursor.position, cursor.replay = cursor.position, to, None
+        if to < stood:
+            cursor.back = jump
+            if not jump.explanation and self._progress.is_inside:
+                for low, high in cursor.read.missing(to, stood):
+                    self.findings.add(_discontinuity(DiscontinuityKind.JUMP, key, low, high, jump))
+            return
+        cursor.holes.close(stood, to)
+        for low, high, kind in _passed_over(cursor.read, stood, to, jump):
+            number = self.findings.number() if self._progress.is_inside else None
+            cursor.holes.open(_Hole(low, high, kind, jump, number))
 
-    def _found(
-        self,
-        kind: DiscontinuityKind,
-        at: OffsetRange,
-        start: int,
-        end: int,
-        batch: Batch,
-        announced: tuple[str, int] | None,
-    ) -> Discontinuity:
-        there = replace(at, start=start, end=end)
-        if announced:
-            return Discontinuity(kind, there, batch.epoch, f"announced by {announced[0]}")
-        return Discontinuity(kind, there, batch.epoch, "", self._clue(batch))
+    def _read(self, key: TopicPartition, cursor: _Cursor, end: int, epoch: int | None) -> None:
+        """Read from the position on."""
+        cursor.holes.close(cursor.position, end)
+        for low, high in cursor.read.within(cursor.position, end):
+            self._read_again(key, cursor, low, high, epoch)
+        cursor.read.add(cursor.position, end)
+        cursor.position = end
+
+    def _read_again(self, key: TopicPartition, cursor: _Cursor, low: int, high: int, epoch: int | None) -> None:
+        """Report a range that is read again. However many batches read it without a gap, it is one replay."""
+        number, found = cursor.replay or (None, None)
+        if found is not None and found.range.end == low:
+            found = replace(found, range=replace(found.range, end=high))
+        else:
+            back = cursor.back or _Jump(epoch, "")
+            number, found = None, _discontinuity(DiscontinuityKind.REPLAY, key, low, high, replace(back, epoch=epoch))
+        if number is not None:
+            self.findings.extend(number, found, high - low)
+        elif self._progress.is_inside:
+            # Of a replay that began before the window, what is read in it counts.
+            found = replace(found, range=replace(found.range, start=low))
+            number = self.findings.add(found)
+        cursor.replay = number, found
 
     def _clue(self, batch: Batch) -> str:
-        """What a jump before ``batch`` looks like. Spark's batches of one epoch have ids without a gap, and tile."""
+        """Return what a jump before ``batch`` looks like. Spark's batches of one query tile, with ids without a gap."""
         last = self._last
-        if last is None:
-            return ""
-        if last.epoch != batch.epoch:
-            return (
-                f"epoch {batch.epoch} begins elsewhere than epoch {last.epoch} ended, and its plan did not say so:"
-                " rows are missing, or a position was moved by hand"
-            )
-        if last.batch_id is None or batch.batch_id is None or last.query_id != batch.query_id:
-            return ""
-        missing = batch.batch_id - last.batch_id - 1
-        if missing > 0:
-            ids = f"{last.batch_id + 1}" if missing == 1 else f"{last.batch_id + 1} to {batch.batch_id - 1}"
-            return f"batch {ids} is missing"
-        return f"batch {last.batch_id} or {batch.batch_id} is a changed row" if missing == 0 else ""
-
-    def _stray(self, batch: Batch) -> None:
-        """A row that no reader goes by: another epoch had the word when it was written."""
-        newest = self.epochs.newest
-        assert newest is not None
-        if batch.start is not None:
-            kind, ranges = DiscontinuityKind.OVERLAP, batch.ranges
-            clue = f"batch {batch.batch_id} was recorded after epoch {newest.number} had been claimed"
-        else:
-            stood = {partition: cursor.end for partition, cursor in self.cursors.items()}
-            ranges = tuple(
-                _between(OffsetRange(*key, 0, 0), stood.get(key, 0), offset) for key, offset in batch.end.items()
-            )
-            kind, clue = DiscontinuityKind.MOVED, "a row of no batch; the job did not go by it"
-        for each in ranges:
-            if each.count:
-                self.findings.add(Discontinuity(kind, each, batch.epoch, "", clue))
+        is_same_query = last is not None and last.query_id == batch.query_id
+        if last is not None and is_same_query and (missing := _ids_between(last.batch_id, batch.batch_id)):
+            return f"batch {missing} is missing"
+        if last is None or last.epoch != batch.epoch:
+            return f"epoch {batch.epoch} starts at another offset than its first row: rows are missing or changed"
+        return f"batch {last.batch_id} or {batch.batch_id} is a changed row" if is_same_query else ""
 
 
 def audit(
@@ -427,35 +560,34 @@ def audit(
     batches: Iterable[Batch],
     epochs: Iterable[Epoch],
     *,
-    notes: Iterable[Note] = (),
     since: Position | None = None,
     window: Window | None = None,
 ) -> AuditReport:
-    """Give the audit of a history. Everything is read once, one at a time.
+    """Return the audit of a history. Everything is read once, one at a time.
 
-    :param batches: in the order of the history, with those that no reader goes by.
-    :param epochs: all that the batches name, the oldest first.
-    :param notes: of each epoch that has begun a batch.
-    :param since: where the first batch has to begin; None takes its own start. A partition that it does not name
+    :param batches: all rows, in the order of the history. Rows of an epoch that ``epochs`` does not have count as
+        those of a foreign writer, so read the epochs first and no row behind what their record knows.
+    :param epochs: all launches with what became of them, the oldest first. Those that nobody claimed announce nothing.
+    :param since: where the first epoch has to begin; None takes its own start. A partition that it does not name
         has to begin at 0 if its topic is named.
-    :param window: the part that is told of; None: all.
+    :param window: the part that is reported; None: all.
     """
     window = window or Window()
     walk = _Walk(epochs, since or Position(), window)
     for batch in batches:
         walk.read(batch)
-    for note in notes:
-        walk.note(note)
-    partitions = tuple(
-        PartitionAudit(*partition, cursor.start, cursor.end, cursor.batches)
-        for partition, cursor in sorted(walk.cursors.items())
-        if cursor.batches or window.since is None
-    )
+    walk.finish()
+    cursors = sorted(walk.cursors.items())
     findings = walk.findings
+    discontinuities = findings.completed((key, hole) for key, cursor in cursors for hole in cursor.holes)
     return AuditReport(
         pipeline,
-        partitions,
-        tuple(found for _, found in sorted(findings.listed.items())),
+        tuple(
+            PartitionAudit(*partition, cursor.start, cursor.position, cursor.batches)
+            for partition, cursor in cursors
+            if cursor.batches or window.since is None
+        ),
+        discontinuities,
         walk.batches,
         walk.records,
         walk.deck_rows,
@@ -465,16 +597,46 @@ def audit(
         replayed_at_most=findings.offsets[DiscontinuityKind.CUT_OFF],
         unexplained_count=findings.unexplained_offsets,
         unexplained_places=findings.places[False],
-        unlisted=findings.places.total() - len(findings.listed),
+        unlisted=findings.places.total() - len(discontinuities),
     )
 
 
-def _had_begun(epoch: Epoch, batch: Batch) -> bool:
-    """Say whether an epoch had been claimed when a batch was recorded; by its own epoch if the row has no place."""
-    if batch.row_time_ms is None:
-        return batch.epoch is not None and epoch.number <= batch.epoch
-    return epoch.after_row_time_ms is None or batch.row_time_ms > epoch.after_row_time_ms
+def _is_void(epoch: Epoch) -> bool:
+    """Return whether nobody has claimed a launch: where it starts and what it announces do not hold."""
+    return epoch.holder is None or epoch.is_cancelled
 
 
-def _between(at: OffsetRange, one: int, other: int) -> OffsetRange:
-    return replace(at, start=min(one, other), end=max(one, other))
+def _ids_between(last: int | None, following: int | None) -> str:
+    """Return the batch ids that are missing between two rows; empty if none is."""
+    if last is None or following is None or following - last < 2:
+        return ""
+    return f"{last + 1}" if following - last == 2 else f"{last + 1} to {following - 1}"
+
+
+def _passed_over(read: OffsetSet, start: int, end: int, jump: _Jump) -> Iterator[tuple[int, int, DiscontinuityKind]]:
+    """Yield what a jump from ``start`` to ``end`` leaves out. Where a plan says so, what was read before is no gap."""
+    if not jump.explanation:
+        yield from ((low, high, DiscontinuityKind.LOSS) for low, high in read.missing(start, end))
+        yield from ((low, high, DiscontinuityKind.JUMP) for low, high in read.within(start, end))
+        return
+    accepted = jump.lost
+    for low, high in read.missing(start, end):
+        lost_to = min(low + accepted, high)
+        accepted -= lost_to - low
+        if low < lost_to:
+            yield low, lost_to, DiscontinuityKind.LOSS
+        if lost_to < high:
+            yield lost_to, high, DiscontinuityKind.SKIP
+
+
+def _discontinuity(kind: DiscontinuityKind, key: TopicPartition, start: int, end: int, jump: _Jump) -> Discontinuity:
+    return Discontinuity(kind, OffsetRange(*key, start, end), jump.epoch, jump.explanation, jump.clue)
+
+
+def _first_listed(found: Iterable[Discontinuity]) -> Iterator[Discontinuity]:
+    """Yield the first that are explained, and the first that are not."""
+    listed: Counter[bool] = Counter()
+    for each in found:
+        if listed[each.is_explained] < LISTED:
+            listed[each.is_explained] += 1
+            yield each

@@ -3,416 +3,548 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from airflow_provider_offsets.core.audit import (
-    AuditReport,
-    Bound,
-    Discontinuity,
-    DiscontinuityKind,
-    Note,
-    Window,
-    audit,
-)
+from airflow_provider_offsets.core.audit import AuditReport, Bound, DiscontinuityKind, Window, audit
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Announced, BegunBatch, Epoch
+from airflow_provider_offsets.core.epoch import Announced, Cut, Ended, EndedHow, Epoch
 from airflow_provider_offsets.core.position import OffsetRange, Position
 from tests.unit.core.worlds import QUERY, TOPIC, at, epoch
 
-
-def batches(*ends: Position, start: Position, epoch: int = 1, first_id: int = 0) -> list[Batch]:
-    """Batches that tile from ``start`` over all ``ends``."""
-    starts = (start, *ends)
-    return [
-        Batch(end, 1_000 + number, first_id + number, QUERY, epoch, starts[number]) for number, end in enumerate(ends)
-    ]
-
-
-def report(history: list[Batch], *epochs: Epoch, since: Position | None = None) -> AuditReport:
-    return audit("flights", history, epochs, since=since)
-
-
-def shown(found: AuditReport) -> list[tuple[str, str, str]]:
-    return [(each.kind.value, str(each.range), each.explanation) for each in found.discontinuities]
-
-
-TILED = batches(at(10, 5), at(20, 5), at(30, 15), start=at(0, 0))
-
-
-def test_what_tiles_is_silent() -> None:
-    found = report(TILED, since=at(0, 0))
-
-    assert (found.discontinuities, found.lost, found.replayed, found.batches) == ((), 0, 0, 3)
-    assert found.records == 45
-    assert [(each.start, each.end, each.batches) for each in found.partitions] == [(0, 30, 3), (0, 15, 3)]
-
-
-def test_a_history_has_to_begin_where_it_was_to_begin() -> None:
-    assert shown(report(TILED[1:], since=at(0, 5))) == [("loss", "flights[0] 0..10", "")]
-
-
-def test_a_new_partition_has_to_begin_at_0() -> None:
-    grown = Batch(at(40, 15, 9), 2_000, 3, QUERY, 1, at(30, 15, 4))
-
-    assert shown(report([*TILED, grown])) == [("loss", "flights[2] 0..4", "")]
-
-
-def test_a_new_partition_that_begins_at_0_is_silent() -> None:
-    # The batch that Spark plans first after the growth does not name a start for it.
-    grown = Batch(at(40, 15, 9), 2_000, 3, QUERY, 1, at(30, 15))
-
-    assert shown(report([*TILED, grown])) == []
-
-
-def test_a_replay_that_nobody_announced() -> None:
-    again = batches(at(30, 15), start=at(20, 5), epoch=2, first_id=3)
-
-    found = report([*TILED, *again], epoch(at(0, 0)), epoch(at(20, 5), 2))
-
-    assert shown(found) == [("replay", "flights[0] 20..30", ""), ("replay", "flights[1] 5..15", "")]
-    assert (found.lost, found.replayed, found.unexplained_count) == (0, 20, 20)
-
-
-ANNOUNCED = (Announced(TOPIC, 0, 5, replay=25), Announced(TOPIC, 1, 0, replay=15))
-
-
-def test_a_replay_over_several_batches_is_one_and_counts_all_of_them() -> None:
-    again = batches(at(12, 0), at(20, 14), at(33, 16), start=at(5, 0), epoch=2, first_id=3)
-
-    found = report([*TILED, *again], epoch(at(5, 0), 2, ANNOUNCED))
-
-    assert shown(found) == [
-        ("replay", "flights[0] 5..30", "announced by operation-2"),
-        ("replay", "flights[1] 0..15", "announced by operation-2"),
-    ]
-    assert (found.replayed, found.unexplained, found.lost) == (40, (), 0)
-
-
-def test_a_replay_counts_what_was_read_again_so_far() -> None:
-    again = batches(at(12, 0), start=at(5, 0), epoch=2, first_id=3)
-
-    assert report([*TILED, *again], epoch(at(5, 0), 2, ANNOUNCED)).replayed == 7
-
-
-def test_a_plan_announces_where_its_epoch_begins_and_nothing_later() -> None:
-    """The same jump a second time, by the same epoch, was not announced."""
-    again = batches(at(30, 15), start=at(5, 0), epoch=2, first_id=3)
-    and_again = batches(at(30, 15), start=at(5, 0), epoch=2, first_id=4)
-
-    found = report([*TILED, *again, *and_again], epoch(at(5, 0), 2, ANNOUNCED))
-
-    assert [each.is_explained for each in found.discontinuities] == [True, True, False, False]
-
-
-def test_an_announced_skip_and_an_accepted_loss_are_told_apart() -> None:
-    announced = (Announced(TOPIC, 0, 60, lost=10, skipped=20),)
-    later = batches(at(70, 15), start=at(60, 15), epoch=2, first_id=3)
-
-    found = report([*TILED, *later], epoch(at(60, 15), 2, announced))
-
-    assert shown(found) == [
-        ("loss", "flights[0] 30..40", "announced by operation-2"),
-        ("skip", "flights[0] 40..60", "announced by operation-2"),
-    ]
-    assert (found.lost, found.skipped, found.unexplained) == (10, 20, ())
-
-
-def test_a_gap_that_nobody_announced_is_loss() -> None:
-    later = batches(at(70, 15), start=at(60, 15), epoch=2, first_id=3)
-
-    found = report([*TILED, *later], epoch(at(60, 15), 2))
-
-    assert shown(found) == [("loss", "flights[0] 30..60", "")]
-
-
-def test_a_rewind_that_is_broken_off_skips_nothing() -> None:
-    """A rollback goes back to where the rewind began: what lies in between was read before it."""
-    rewound = batches(at(20, 15), start=at(10, 15), epoch=2, first_id=3)
-    back = batches(at(40, 15), start=at(30, 15), epoch=3, first_id=4)
-    epochs = [
-        epoch(at(10, 15), 2, (Announced(TOPIC, 0, 10, replay=20),)),
-        epoch(at(30, 15), 3, (Announced(TOPIC, 0, 30, skipped=10),)),
-    ]
-
-    found = report([*TILED, *rewound, *back], *epochs)
-    unannounced = report([*TILED, *rewound, *back], epochs[0], epoch(at(30, 15), 3))
-
-    assert shown(found) == [("replay", "flights[0] 10..20", "announced by operation-2")]
-    assert (unannounced.lost, unannounced.unexplained_count) == (10, 10), "a hole in what was to be read again"
-
-
-def test_rows_of_the_deck_are_taken_as_they_are() -> None:
-    deck = [Batch(at(10, 5), 1_000), Batch(at(8, 5), 1_001), Batch(at(30, 5), 1_002)]
-    ours = batches(at(35, 6), start=at(30, 5), first_id=0)
-
-    found = report([*deck, *ours])
-
-    assert (found.deck_rows, found.discontinuities, found.records) == (3, (), 6)
-
-
-def test_a_batch_that_was_cut_off_is_read_twice_at_most() -> None:
-    begun = BegunBatch(3, QUERY, 2_000, (OffsetRange(TOPIC, 0, 30, 40), OffsetRange(TOPIC, 1, 15, 15)))
-
-    found = audit("flights", TILED, [], notes=[Note(1, begun, None, is_over=True)])
-
-    assert found.discontinuities == (
-        Discontinuity(DiscontinuityKind.CUT_OFF, begun.ranges[0], 1, "epoch 1 ended in batch 3"),
-    )
-    assert (found.replayed, found.replayed_at_most, found.unexplained) == (0, 10, ())
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[Batch]:
-    """Histories that tile, of 1 to 4 partitions, with batches that may be empty in some of them."""
-    width = draw(st.integers(1, 4))
-    start = [draw(st.integers(0, 50)) for _ in range(width)]
-    steps = draw(st.lists(st.lists(st.integers(0, 20), min_size=width, max_size=width), min_size=1, max_size=12))
-    ends, here = [], start
-    for step in steps:
-        here = [offset + more for offset, more in zip(here, step, strict=True)]
-        ends.append(at(*here))
-    return batches(*ends, start=at(*start))
-
-
-@given(histories())
-def test_law_what_tiles_is_silent(history: list[Batch]) -> None:
-    found = report(history, since=history[0].start)
-
-    assert found.discontinuities == ()
-    assert found.records == sum(each.record_count for each in history)
-
-
-@given(histories(), st.data())
-def test_law_no_batch_can_be_taken_out_unseen(history: list[Batch], data: st.DataObject) -> None:
-    """Of the last batch nobody can know: the next one would tell."""
-    index = data.draw(st.integers(0, len(history) - 1))
-    taken = history[index]
-    after = Batch(history[-1].end, 9_000, 99, QUERY, 1, history[-1].end)
-
-    found = report([*history[:index], *history[index + 1 :], after], since=history[0].start)
-
-    assert found.lost == taken.record_count
-    assert found.unexplained_count == taken.record_count
-    assert found.replayed == 0
-
-
-@given(histories(), st.data())
-def test_law_reading_again_is_counted_whole_and_explained_if_announced(
-    history: list[Batch], data: st.DataObject
-) -> None:
-    index = data.draw(st.integers(0, len(history) - 1))
-    back = history[index].start or Position()
-    again = [replace(each, epoch=2, batch_id=(each.batch_id or 0) + 100) for each in history[index:]]
-    reread = sum(each.record_count for each in again)
-    announced = tuple(
-        Announced(TOPIC, key.partition, offset, replay=history[-1].end[key] - offset) for key, offset in back.items()
-    )
-
-    silent = report([*history, *again], epoch(back, 2))
-    told = report([*history, *again], epoch(back, 2, announced))
-
-    assert (silent.replayed, silent.unexplained_count) == (reread, reread)
-    assert (told.replayed, told.unexplained) == (reread, ())
-    assert silent.lost == told.lost == 0
-
-
-@pytest.mark.parametrize("since", [None, Position()])
-def test_an_empty_history_has_nothing_to_say(since: Position | None) -> None:
-    assert report([], since=since) == AuditReport("flights", (), (), 0, 0)
-
-
 ROW_MS = 1_000
+CANCELLED = Ended(EndedHow.CANCELLED, 1)
 
 
-def rows(*ends: Position, start: Position, epoch: int = 1, first_id: int = 0) -> list[Batch]:
-    """Tiling batches with their places in a history: one a second, by their ids."""
-    made = batches(*ends, start=start, epoch=epoch, first_id=first_id)
-    return [each.at_row((each.batch_id or 0) * ROW_MS) for each in made]
+@dataclass(frozen=True)
+class Life:
+    """What becomes of one launch, in one partition: where it starts and where each of its batches ends."""
+
+    start: int
+    ends: tuple[int, ...] = ()
+    announced: tuple[Announced, ...] = ()
+    more: tuple[tuple[str, Any], ...] = ()
 
 
-def claimed(number: int, start: Position, *announced: Announced, after: int | None) -> Epoch:
-    """An epoch that was claimed when the history ended at ``after``."""
-    return replace(epoch(start, number, announced), after_row_time_ms=after)
+def life(start: int, *ends: int, announced: bool = False, lost: int = 0, **more: Any) -> Life:
+    said = (Announced(TOPIC, 0, start, lost=lost),) if announced else ()
+    return Life(start, ends, said, tuple(more.items()))
 
 
-HISTORY = rows(at(10), at(20), at(30), at(40), start=at(0))
+def lived(*lives: Life) -> tuple[list[Batch], list[Epoch]]:
+    """The rows of a history, one a second by batch ids that go on, and its epochs."""
+    rows: list[Batch] = []
+    for number, each in enumerate(lives, start=1):
+        starts = (each.start, *each.ends)
+        for start, end in zip(starts, each.ends, strict=False):
+            made = len(rows)
+            rows.append(Batch(at(end), made * ROW_MS, made, QUERY, number, at(start), made * ROW_MS))
+    made = ((n, each, epoch(at(each.start), n, each.announced)) for n, each in enumerate(lives, start=1))
+    epochs = [replace(launched, **dict(each.more)) for _, each, launched in made]
+    return rows, epochs
 
 
-class TestWhatItDetects:
-    def test_a_missing_batch(self) -> None:
-        found = report([HISTORY[0], HISTORY[3]])
+def report(rows: Sequence[Batch], epochs: Sequence[Epoch], **more: Any) -> AuditReport:
+    return audit("flights", rows, epochs, **more)
 
-        assert [(str(each.range), each.clue) for each in found.unexplained] == [
-            ("flights[0] 10..30", "batch 1 to 2 is missing")
+
+def shown(found: AuditReport) -> list[str]:
+    """Kind, range and operation of each discontinuity."""
+    return [
+        f"{each.kind.value} {each.range.start}..{each.range.end}"
+        f" {each.explanation.removeprefix('announced by ') or 'UNEXPLAINED'}"
+        for each in found.discontinuities
+    ]
+
+
+def cut(start: int, end: int, batch_id: int = 4, count: int = 1, why: str = "") -> Cut:
+    return Cut(batch_id, QUERY, count, why, (OffsetRange(TOPIC, 0, start, end),))
+
+
+FIRST = life(0, 10, 20, 30, 40)
+"""Four batches, up to 40."""
+
+
+@pytest.mark.parametrize(
+    ("reason", "lives", "expected"),
+    [
+        ("each batch begins where the one before it ends", [FIRST], []),
+        ("a restart goes on where the last batch ended", [FIRST, life(40, 50)], []),
+        ("a launch that dies before its first batch changes nothing", [FIRST, life(40), life(40, 50)], []),
+        # Rewinds.
+        ("a rewind", [FIRST, life(10, 50, announced=True)], ["replay 10..40 operation-2"]),
+        (
+            "over several batches it is one replay",
+            [FIRST, life(10, 15, 35, 50, announced=True)],
+            ["replay 10..40 operation-2"],
+        ),
+        (
+            "over several epochs too, as long as they go on",
+            [FIRST, life(10, 15, announced=True), life(15, 50)],
+            ["replay 10..40 operation-2"],
+        ),
+        ("what is read again so far", [FIRST, life(10, 15, announced=True)], ["replay 10..15 operation-2"]),
+        (
+            "a rewind whose epoch dies before its first batch: the next one reads by its announcement",
+            [FIRST, life(10, announced=True), life(10, 50)],
+            ["replay 10..40 operation-2"],
+        ),
+        ("nobody announced it", [FIRST, life(10, 50)], ["replay 10..40 UNEXPLAINED"]),
+        (
+            "announced for another offset than where the epoch begins",
+            [FIRST, replace(life(10, 50), announced=(Announced(TOPIC, 0, 11),))],
+            ["replay 10..40 UNEXPLAINED"],
+        ),
+        (
+            "a rewind inside a rewind: 10..20 and then 5..40, each of them",
+            [FIRST, life(10, 20, announced=True), life(5, 45, announced=True)],
+            ["replay 10..20 operation-2", "replay 5..40 operation-3"],
+        ),
+        (
+            "a position that somebody moved back while a rewind was read",
+            [FIRST, life(10, 20, announced=True), life(15, 45)],
+            ["replay 10..20 operation-2", "replay 15..40 UNEXPLAINED"],
+        ),
+        (
+            "A8: forward again inside the range that is read again: 10..15 and 25..40, and not 15..25",
+            [FIRST, life(10, 15, announced=True), life(25, 60, announced=True)],
+            ["replay 10..15 operation-2", "replay 25..40 operation-2"],
+        ),
+        (
+            "a rewind that is rolled back to where it came from leaves nothing out: all was read before it",
+            [FIRST, life(10, 20, announced=True), life(40, 50, announced=True)],
+            ["replay 10..20 operation-2"],
+        ),
+        (
+            "so does one that nobody announced: nothing is lost, and 20..40 was to be read again",
+            [FIRST, life(10, 20, announced=True), life(40, 50)],
+            ["replay 10..20 operation-2", "jump 20..40 UNEXPLAINED"],
+        ),
+        # Skips and losses.
+        ("a skip", [FIRST, life(60, 70, announced=True)], ["skip 40..60 operation-2"]),
+        (
+            "of what a plan passes over, the accepted loss comes first",
+            [FIRST, life(60, 70, announced=True, lost=15)],
+            ["loss 40..55 operation-2", "skip 55..60 operation-2"],
+        ),
+        ("nobody announced it", [FIRST, life(60, 70)], ["loss 40..60 UNEXPLAINED"]),
+        ("it shows before the first batch", [FIRST, life(60)], ["loss 40..60 UNEXPLAINED"]),
+        (
+            "two plans in a row, the first of which died before its first batch",
+            [FIRST, life(50, announced=True, lost=10), life(55, 60, announced=True)],
+            ["loss 40..50 operation-2", "skip 50..55 operation-3"],
+        ),
+        (
+            "A8, the mirror: a skip, and then a rewind over what was skipped, which is read for the first time",
+            [FIRST, life(60, 70, announced=True), life(40, 75, announced=True)],
+            ["replay 60..70 operation-3"],
+        ),
+        (
+            "of what was skipped, a part is read later",
+            [FIRST, life(60, 70, announced=True), life(45, 50, announced=True), life(70, 80, announced=True)],
+            ["skip 40..45 operation-2", "skip 50..60 operation-4"],
+        ),
+        (
+            "an accepted loss that was still there after all",
+            [FIRST, life(60, 70, announced=True, lost=20), life(55, 75, announced=True)],
+            ["loss 40..55 operation-2", "replay 60..70 operation-3"],
+        ),
+        (
+            "a loss that nobody announced, and a reprocess that made it good",
+            [FIRST, life(60, 70), life(40, 75, announced=True)],
+            ["replay 60..70 operation-3"],
+        ),
+        (
+            "skipped by a plan, rewound to, and then passed over by nobody's plan: the last jump decides",
+            [FIRST, life(60, 70, announced=True), life(40, announced=True), life(70, 80)],
+            ["loss 40..60 UNEXPLAINED", "jump 60..70 UNEXPLAINED"],
+        ),
+        (
+            "the accepted loss counts against what was never read",
+            [FIRST, life(60, 70, announced=True), life(30, announced=True), life(70, 80, announced=True, lost=5)],
+            ["loss 40..45 operation-4", "skip 45..60 operation-4"],
+        ),
+        # Launches that nobody claimed.
+        (
+            "a cancelled launch that announced a skip, and a resume",
+            [FIRST, life(60, announced=True, ended=CANCELLED, holder=None), life(40, 50)],
+            [],
+        ),
+        (
+            "a cancelled launch that announced a skip, and a start where it would have begun",
+            [FIRST, life(60, announced=True, ended=CANCELLED, holder=None), life(60, 70)],
+            ["loss 40..60 UNEXPLAINED"],
+        ),
+        (
+            "a cancelled rewind, and a driver that reads there",
+            [FIRST, life(10, announced=True, ended=CANCELLED, holder=None), life(10, 50)],
+            ["replay 10..40 UNEXPLAINED"],
+        ),
+        ("a launch that waits to be claimed", [FIRST, life(60, announced=True, holder=None)], []),
+        # Batches that were started and not recorded.
+        (
+            "cut off and run again by the next epoch",
+            [replace(FIRST, more=(("cuts", (cut(40, 50),)),)), life(40, 50)],
+            ["cut off 40..50 batch 4 of epoch 1 was started and not recorded"],
+        ),
+        (
+            "started twice",
+            [replace(FIRST, more=(("cuts", (cut(40, 50, count=2),)),))],
+            [
+                "cut off 40..50 batch 4 of epoch 1 was started and not recorded, start 1 of 2",
+                "cut off 40..50 batch 4 of epoch 1 was started and not recorded, start 2 of 2",
+            ],
+        ),
+        (
+            "an upper bound says why",
+            [replace(FIRST, more=(("cuts", (cut(40, 90, why="the checkpoint is gone: at most up to its end"),)),))],
+            [
+                "cut off 40..90 batch 4 of epoch 1 was started and not recorded"
+                " (the checkpoint is gone: at most up to its end)"
+            ],
+        ),
+        (
+            "an untracked job, whose log has no batch",
+            [replace(FIRST, more=(("cuts", (cut(40, 50, batch_id=-1),)),))],
+            ["cut off 40..50 epoch 1 may have started a batch that it did not record"],
+        ),
+        ("a batch without records", [replace(FIRST, more=(("cuts", (cut(40, 40),)),))], []),
+    ],
+)
+def test_what_is_reported(reason: str, lives: list[Life], expected: list[str]) -> None:
+    found = report(*lived(*lives))
+
+    assert shown(found) == expected, reason
+    totals = {kind: 0 for kind in DiscontinuityKind}
+    for each in found.discontinuities:
+        totals[each.kind] += each.range.count
+    assert found.lost == totals[DiscontinuityKind.LOSS]
+    assert found.skipped == totals[DiscontinuityKind.SKIP]
+    assert found.replayed == totals[DiscontinuityKind.REPLAY]
+    assert found.replayed_at_most == totals[DiscontinuityKind.CUT_OFF]
+    assert found.unexplained_count == sum(each.range.count for each in found.unexplained)
+    assert found.unexplained_places == len(found.unexplained)
+
+
+class TestPartitions:
+    """Partitions that appear, and where a history begins."""
+
+    def rows(self, *ends: Position, start: Position, epoch: int = 1, first_id: int = 0) -> list[Batch]:
+        starts = (start, *ends)
+        return [Batch(end, 0, first_id + n, QUERY, epoch, starts[n], first_id + n) for n, end in enumerate(ends)]
+
+    def test_each_partition_is_told_of(self) -> None:
+        rows = self.rows(at(10, 5), at(20, 5), at(30, 15), start=at(0, 0))
+
+        found = report(rows, [epoch(at(0, 0))])
+
+        assert (found.batches, found.records) == (3, 45)
+        assert [(each.partition, each.start, each.end, each.batches) for each in found.partitions] == [
+            (0, 0, 30, 3),
+            (1, 0, 15, 3),
         ]
-        assert found.lost == 20
 
     @pytest.mark.parametrize(
-        ("changed", "kind", "what"),
+        ("reason", "start", "expected"),
         [
-            (replace(HISTORY[1], end=at(25)), DiscontinuityKind.REPLAY, "flights[0] 20..25"),
-            (replace(HISTORY[1], end=at(15)), DiscontinuityKind.LOSS, "flights[0] 15..20"),
+            ("Spark plans the first batch after the growth without a start for it", at(30), []),
+            ("its head was not read", at(30, 4), ["loss 0..4 UNEXPLAINED"]),
         ],
-        ids=["to more", "to less"],
     )
-    def test_a_changed_row_does_not_tile_with_its_neighbour(
-        self, changed: Batch, kind: DiscontinuityKind, what: str
-    ) -> None:
-        [found] = report([HISTORY[0], changed, *HISTORY[2:]]).unexplained
+    def test_a_new_partition_begins_at_0(self, reason: str, start: Position, expected: list[str]) -> None:
+        rows = [*self.rows(at(30), start=at(0)), *self.rows(at(40, 9), start=start, first_id=1)]
 
-        assert (found.kind, str(found.range)) == (kind, what)
-        assert found.clue == "batch 1 or 2 is a changed row"
+        assert shown(report(rows, [epoch(at(0))])) == expected, reason
 
-    @pytest.mark.parametrize("shown", ["39", "41"])
-    def test_a_changed_row_at_the_end_differs_from_its_note(self, shown: str) -> None:
-        """Behind it is nothing that it could fail to tile with; and the next plan would go by it."""
-        last = replace(HISTORY[3], end=at(int(shown)))
-        note = Note(1, BegunBatch.of(HISTORY[3]), last, is_over=True)
+    @pytest.mark.parametrize(
+        ("reason", "announced", "expected"),
+        [
+            ("retention has deleted its head, and the plan accepted that", 4, ["loss 0..4 operation-2"]),
+            ("the plan did not say so", None, ["loss 0..4 UNEXPLAINED"]),
+        ],
+    )
+    def test_a_launch_begins_a_new_partition(self, reason: str, announced: int | None, expected: list[str]) -> None:
+        said = () if announced is None else (Announced(TOPIC, 1, 4, lost=announced),)
 
-        whole = audit("flights", HISTORY, [], notes=[replace(note, recorded=HISTORY[3])])
-        [found] = audit("flights", [*HISTORY[:3], last], [], notes=[note]).unexplained
+        found = report(self.rows(at(30), start=at(0)), [epoch(at(0)), epoch(at(30, 4), 2, said)])
 
-        assert whole.discontinuities == ()
-        assert (found.kind, found.range.count) == (DiscontinuityKind.CHANGED, 1)
-        assert found.clue == "batch 3 was noted with other offsets before it ran"
+        assert shown(found) == expected, reason
 
-    def test_a_partition_that_was_taken_out_of_the_last_row(self) -> None:
-        there = rows(at(10, 5), start=at(0, 0))
-        less = replace(there[0], start=at(0), end=at(10))
-
-        [found] = audit("f", [less], [], notes=[Note(1, BegunBatch.of(there[0]), less, is_over=False)]).unexplained
-
-        assert (found.kind, str(found.range)) == (DiscontinuityKind.CHANGED, "flights[1] 0..5")
-
-    def test_a_batch_in_its_middle_is_nothing_to_tell(self) -> None:
-        running = Note(1, BegunBatch.of(HISTORY[3]), None, is_over=False)
-
-        assert audit("flights", HISTORY[:3], [], notes=[running]).discontinuities == ()
-
-    def test_a_note_from_before_spark_had_planned_says_nothing_of_ranges(self) -> None:
-        ahead = Note(1, BegunBatch(3, QUERY, 1_003, ()), HISTORY[3], is_over=True)
-
-        assert audit("flights", HISTORY, [], notes=[ahead]).discontinuities == ()
-
-    def test_overlapping_writers(self) -> None:
-        """Nobody goes on from the row of the older one; what it wrote is there twice, and no plan said so."""
-        older = rows(at(20), start=at(10), first_id=1)
-        newer = rows(at(20), at(30), start=at(10), epoch=2, first_id=2)
-
-        found = report([HISTORY[0], *older, *newer], claimed(1, at(0), after=None), claimed(2, at(10), after=0))
-
-        assert [(each.kind, str(each.range), each.epoch) for each in found.unexplained] == [
-            (DiscontinuityKind.OVERLAP, "flights[0] 10..20", 1)
+    def test_growth_during_a_replay(self) -> None:
+        """The new partition is read for the first time while another one is read again."""
+        rewound = [
+            *self.rows(at(15), start=at(10), epoch=2, first_id=4),
+            *self.rows(at(25, 7), start=at(15), epoch=2, first_id=5),
         ]
-        assert (found.lost, found.replayed, found.batches, found.unexplained_count) == (0, 0, 3, 10)
+        rows = [*self.rows(at(20), at(40), start=at(0)), *rewound]
+        # While it is still being read again, a rewind of both.
+        rows += self.rows(at(45, 9), start=at(20, 3), epoch=3, first_id=6)
+        third = (Announced(TOPIC, 0, 20), Announced(TOPIC, 1, 3))
 
-    def test_a_position_moved_by_hand_between_two_epochs(self) -> None:
-        """The plan of the newer one says nothing of it."""
-        moved = rows(at(90), start=at(80), epoch=2, first_id=4)
+        found = report(rows, [epoch(at(0)), epoch(at(10), 2, (Announced(TOPIC, 0, 10),)), epoch(at(20, 3), 3, third)])
 
-        [found] = report([*HISTORY, *moved], claimed(1, at(0), after=None), claimed(2, at(40), after=3_000)).unexplained
+        assert [f"{each.range} by {each.explanation[-1]}" for each in found.discontinuities] == [
+            "flights[0] 10..25 by 2",
+            "flights[0] 20..40 by 3",
+            "flights[1] 3..7 by 3",
+        ]
+        assert (found.replayed, found.lost, found.skipped, found.unexplained) == (39, 0, 0, ())
 
-        assert (found.kind, str(found.range)) == (DiscontinuityKind.LOSS, "flights[0] 40..80")
-        assert found.clue.startswith("epoch 2 begins elsewhere than epoch 1 ended, and its plan did not say so")
+    def test_a_history_has_to_begin_where_it_was_to_begin(self) -> None:
+        rows = self.rows(at(10, 5), start=at(4, 0))
+
+        assert shown(report(rows, [epoch(at(4, 0))], since=at(0))) == ["loss 0..4 UNEXPLAINED"]
+
+    @pytest.mark.parametrize("since", [None, Position()])
+    def test_an_empty_history_has_nothing_to_say(self, since: Position | None) -> None:
+        assert report([], [], since=since) == AuditReport("flights", (), (), 0, 0)
+
+
+class TestRowsOfOthers:
+    """Rows that no driver of this pipeline recorded, or not as the active epoch."""
+
+    ROWS, EPOCHS = lived(FIRST, life(40, 50, 60), life(70, announced=True, ended=CANCELLED, holder=None))
+
+    @pytest.mark.parametrize(
+        ("reason", "number", "clue"),
+        [
+            ("a newer epoch has recorded batches", 1, "batch 9 was recorded after epoch 2 had been claimed"),
+            ("nobody could claim it", 3, "batch 9 names epoch 3, which no driver claimed"),
+            ("there was no such launch", 8, "batch 9 names epoch 8, which the control store does not have"),
+            ("a batch has an epoch", None, "batch 9 names no epoch"),
+        ],
+    )
+    def test_overlapping_writers(self, reason: str, number: int | None, clue: str) -> None:
+        """The job does not go on from the row; what it wrote is there twice, and no plan said so."""
+        foreign = Batch(at(65), 4_500, 9, QUERY, number, at(50), 4_500)
+
+        found = report([*self.ROWS[:5], foreign, *self.ROWS[5:]], self.EPOCHS)
+
+        assert [(each.kind, str(each.range), each.epoch, each.clue) for each in found.discontinuities] == [
+            (DiscontinuityKind.OVERLAP, "flights[0] 50..65", number, clue)
+        ], reason
+        assert (found.lost, found.replayed, found.batches, found.unexplained_count) == (0, 0, 6, 15)
 
     def test_a_position_written_by_hand_into_the_history(self) -> None:
         """The job does not go by it, so the ranges of the job tile over it."""
         by_hand = Batch(at(15), 1_500, row_time_ms=1_500)
         the_same = Batch(at(20), 1_500, row_time_ms=1_600)
 
-        found = report([*HISTORY[:2], by_hand, the_same, *HISTORY[2:]], claimed(1, at(0), after=None))
+        found = report([*self.ROWS[:2], by_hand, the_same, *self.ROWS[2:]], self.EPOCHS)
 
-        assert [(each.kind, str(each.range)) for each in found.unexplained] == [
-            (DiscontinuityKind.MOVED, "flights[0] 15..20")
-        ]
+        assert shown(found) == ["moved by hand 15..20 UNEXPLAINED"]
         assert (found.lost, found.replayed, found.deck_rows) == (0, 0, 0)
 
-    def test_rows_of_the_deck_from_before_the_first_epoch_are_taken_as_they_are(self) -> None:
-        deck = [Batch(at(10), 10, row_time_ms=10), Batch(at(8), 20, row_time_ms=20)]
-        ours = rows(at(20), start=at(8), first_id=1)
+    def test_cloudera_rows_from_before_the_first_epoch_are_taken_as_they_are(self) -> None:
+        rows, epochs = lived(life(8, 20))
+        cloudera = [Batch(at(offset), time, row_time_ms=time) for time, offset in ((-30, 6), (-20, 10), (-10, 8))]
 
-        found = report([*deck, *ours], claimed(1, at(8), after=20))
+        found = report([*cloudera, *rows], epochs)
 
-        assert (found.deck_rows, found.discontinuities, found.records) == (2, (), 12)
+        assert (found.deck_rows, found.discontinuities, found.records) == (3, (), 12)
+
+    @pytest.mark.parametrize(
+        ("reason", "first", "expected"),
+        [
+            ("a plan rewound", life(2, 20, announced=True), ["replay 2..8 operation-1"]),
+            ("a plan skipped", life(9, 20, announced=True), ["skip 8..9 operation-1"]),
+            ("somebody moved it, or the old job still ran", life(9, 20), ["loss 8..9 UNEXPLAINED"]),
+        ],
+    )
+    def test_the_first_epoch_goes_on_from_the_cloudera_rows(
+        self, reason: str, first: Life, expected: list[str]
+    ) -> None:
+        rows, epochs = lived(first)
+
+        assert shown(report([Batch(at(8), -10, row_time_ms=-10), *rows], epochs)) == expected, reason
 
 
-def test_what_an_epoch_announced_that_died_before_its_first_batch_still_explains() -> None:
-    """The next one begins where that one stood, and has nothing to announce of its own."""
-    rewound = claimed(2, at(10), Announced(TOPIC, 0, 10, replay=30), after=3_000)
-    later = rows(at(45), start=at(10), epoch=3, first_id=4)
+class TestUntrackedEpochs:
+    """A job that became a tracked one: the history has no rows of the epochs before, or some without a start."""
 
-    found = report([*HISTORY, *later], claimed(1, at(0), after=None), rewound, claimed(3, at(10), after=3_000))
+    def test_their_batches_are_in_no_row(self) -> None:
+        """What they read is known from where the pipeline stood when the next one was planned."""
+        first, second = epoch(at(0), tracked=False), epoch(at(60), 2, (Announced(TOPIC, 0, 60),), tracked=False)
+        third = epoch(at(30), 3, (Announced(TOPIC, 0, 30),))
+        second, third = (
+            replace(each, claim=replace(each.claim, stood=at(stood))) for each, stood in ((second, 50), (third, 80))
+        )
+        rows = [Batch(at(90), 0, 0, QUERY, 3, at(30), 0)]
 
-    assert shown(found) == [("replay", "flights[0] 10..40", "announced by operation-2")]
+        found = report(rows, [first, second, third])
+
+        # 0..50, 60..80, and then 30..90.
+        assert shown(found) == ["replay 30..50 operation-3", "replay 60..80 operation-3"]
+        assert (found.batches, found.records, found.skipped) == (1, 60, 0)
+
+    def test_they_wrote_cloudera_rows(self) -> None:
+        """A DStream job that this provider has managed, then a tracked one, and the DStream job again."""
+        cloudera = [Batch(at(offset), offset, row_time_ms=offset) for offset in (20, 50)]
+        rows = [Batch(at(60), 60, 0, QUERY, 3, at(50), 60), Batch(at(80), 80, row_time_ms=80)]
+        rows.append(Batch(at(90), 90, 1, QUERY, 5, at(80), 90))
+        epochs = [
+            replace(each, claim=replace(each.claim, stood=stood))
+            for each, stood in (
+                (epoch(at(0), tracked=False), None),
+                (epoch(at(20), 2, tracked=False), at(20)),
+                (epoch(at(50), 3), at(50)),
+                (epoch(at(60), 4, tracked=False), at(60)),
+                (epoch(at(80), 5), at(80)),
+            )
+        ]
+
+        found = report([*cloudera, *rows], epochs)
+
+        assert (shown(found), found.deck_rows, found.batches) == ([], 3, 5)
+
+    def test_by_epochs_each_of_them_is_a_row(self) -> None:
+        epochs = [epoch(at(0), tracked=False), epoch(at(30), 2, (Announced(TOPIC, 0, 30),), tracked=False)]
+        rows = [Batch(at(50), 0, epoch=1, start=at(0)), Batch(at(70), 0, epoch=2, start=at(30))]
+
+        found = report(rows, epochs)
+
+        assert (shown(found), found.batches) == (["replay 30..50 operation-2"], 2)
 
 
-def test_what_two_plans_in_a_row_accepted_adds_up() -> None:
-    """The first of them lost 10 and died before its first batch, the second skipped 5 more."""
-    epochs = [
-        claimed(2, at(50), Announced(TOPIC, 0, 50, lost=10), after=3_000),
-        claimed(3, at(55), Announced(TOPIC, 0, 55, skipped=5), after=3_000),
-    ]
+class TestWhatItDetects:
+    """Mistakes planted into a history."""
 
-    found = report([*HISTORY, *rows(at(60), start=at(55), epoch=3, first_id=4)], *epochs)
+    ROWS, EPOCHS = lived(FIRST, life(40, 50, 60, 70))
 
-    assert (found.lost, found.skipped, found.unexplained) == (10, 5, ())
+    @pytest.mark.parametrize(
+        ("reason", "rows", "expected", "clue"),
+        [
+            ("two batches are missing", [0, 3, 4, 5, 6], ["loss 10..30 UNEXPLAINED"], "batch 1 to 2 is missing"),
+            (
+                "the last batch of an epoch is missing",
+                [0, 1, 2, 4, 5, 6],
+                ["loss 30..40 UNEXPLAINED"],
+                "epoch 2 starts elsewhere than the rows before it end, and its plan did not announce it",
+            ),
+            (
+                "the first batch of an epoch is missing",
+                [0, 1, 2, 3, 5, 6],
+                ["loss 40..50 UNEXPLAINED"],
+                "batch 4 is missing",
+            ),
+            ("two batches changed places", [0, 1, 2, 3, 5, 4, 6], ["jump 40..50 UNEXPLAINED"] * 2, ""),
+        ],
+    )
+    def test_rows_that_are_missing(self, reason: str, rows: list[int], expected: list[str], clue: str) -> None:
+        found = report([self.ROWS[each] for each in rows], self.EPOCHS)
+
+        if clue:
+            assert shown(found) == expected, reason
+            assert found.unexplained[0].clue.startswith(clue)
+        else:
+            assert found.unexplained_places, reason
+            assert (found.lost, found.replayed) == (0, 0)
+
+    @pytest.mark.parametrize(
+        ("reason", "changed", "expected", "clue"),
+        [
+            ("to more", replace(ROWS[1], end=at(25)), ["replay 20..25 UNEXPLAINED"], "batch 1 or 2 is a changed row"),
+            ("to less", replace(ROWS[1], end=at(15)), ["loss 15..20 UNEXPLAINED"], "batch 1 or 2 is a changed row"),
+            ("to an earlier start", replace(ROWS[1], start=at(5)), ["replay 5..10 UNEXPLAINED"], "batch 0 or 1 is a"),
+            (
+                "the start of an epoch's first row",
+                replace(ROWS[4], start=at(45)),
+                ["loss 40..45 UNEXPLAINED"],
+                "epoch 2 starts at another offset than its first row",
+            ),
+            (
+                "the end of an epoch's last row",
+                replace(ROWS[3], end=at(41)),
+                ["replay 40..41 UNEXPLAINED"],
+                "epoch 2 starts elsewhere than the rows before it end",
+            ),
+        ],
+    )
+    def test_a_changed_row_does_not_tile_with_its_neighbour(
+        self, reason: str, changed: Batch, expected: list[str], clue: str
+    ) -> None:
+        rows = [changed if each.batch_id == changed.batch_id else each for each in self.ROWS]
+
+        found = report(rows, self.EPOCHS)
+
+        assert shown(found) == expected, reason
+        assert found.unexplained[0].clue.startswith(clue)
+
+    def test_the_first_row_of_all(self) -> None:
+        """It reads what no launch asked for; nothing is lost by it, and nothing read twice."""
+        rows, epochs = lived(life(10, 20))
+
+        assert shown(report([replace(rows[0], start=at(4))], epochs)) == ["jump 4..10 UNEXPLAINED"]
 
 
 class TestWindow:
-    """Two epochs; the second one rewinds from 40 to 10 and reads on in three batches."""
+    """Two epochs; the second one rewinds from 40 to 10 and reads on in three batches. A third one passes over 50..60."""
 
-    FIRST, SECOND = claimed(1, at(0), after=None), claimed(2, at(10), Announced(TOPIC, 0, 10, replay=30), after=3_000)
-    ALL = (*HISTORY, *rows(at(20), at(30), at(50), start=at(10), epoch=2, first_id=4))
-
-    def told(self, since: str | None = None, until: str | None = None) -> tuple[int, int, list[tuple[str, str, str]]]:
-        bounds = [None if each is None else Bound.read(each) for each in (since, until)]
-        found = audit("flights", self.ALL, [self.FIRST, self.SECOND], window=Window(*bounds))
-        return found.batches, found.records, shown(found)
+    ROWS, EPOCHS = lived(
+        replace(FIRST, more=(("cuts", (cut(40, 47),)), ("ended", Ended(EndedHow.DIED, 3_500)))),
+        life(10, 20, 30, 50, announced=True, claimed_at_ms=3_600),
+        life(60, announced=True, claimed_at_ms=9_000),
+    )
+    REPLAY, SKIP = "replay 10..40 operation-2", "skip 50..60 operation-3"
+    CUT = "cut off 40..47 batch 4 of epoch 1 was started and not recorded"
 
     @pytest.mark.parametrize(
-        ("since", "until", "batches", "records", "replay"),
+        ("since", "until", "batches", "records", "expected"),
         [
-            (None, None, 7, 80, "flights[0] 10..40"),
-            ("epoch:2", None, 3, 40, "flights[0] 10..40"),
-            (None, "epoch:1", 4, 40, None),
-            ("batch:5", None, 2, 30, "flights[0] 20..40"),
-            ("batch:6", None, 1, 20, "flights[0] 30..40"),
-            ("batch:4", "batch:5", 2, 20, "flights[0] 10..30"),
-            ("1970-01-01T00:00:02Z", "1970-01-01T01:00:04+01:00", 3, 30, "flights[0] 10..20"),
-            ("1970-01-01T00:00:07Z", None, 0, 0, None),
+            (None, None, 7, 80, [CUT, REPLAY, SKIP]),
+            ("epoch:2", None, 3, 40, [REPLAY, SKIP]),
+            ("epoch:3", None, 0, 0, [SKIP]),
+            (None, "epoch:1", 4, 40, [CUT]),
+            ("epoch:2", "epoch:2", 3, 40, [REPLAY]),
+            ("batch:5", None, 2, 30, ["replay 20..40 operation-2", SKIP]),
+            ("batch:6", None, 1, 20, ["replay 30..40 operation-2", SKIP]),
+            ("batch:4", "batch:5", 2, 20, [CUT, "replay 10..30 operation-2"]),
+            (
+                "1970-01-01T00:00:02Z",
+                "1970-01-01T01:00:04+01:00",
+                3,
+                30,
+                [CUT, "replay 10..20 operation-2"],
+            ),
+            ("1970-01-01T00:00:04Z", "1970-01-01T00:00:06Z", 3, 40, [REPLAY]),
+            ("1970-01-01T00:00:07Z", None, 0, 0, [SKIP]),
         ],
     )
     def test_what_is_read_again_in_it_counts(
-        self, since: str | None, until: str | None, batches: int, records: int, replay: str | None
+        self, since: str | None, until: str | None, batches: int, records: int, expected: list[str]
     ) -> None:
-        expected = [] if replay is None else [("replay", replay, "announced by operation-2")]
+        bounds = [None if each is None else Bound.read(each) for each in (since, until)]
 
-        assert self.told(since, until) == (batches, records, expected)
+        found = report(self.ROWS, self.EPOCHS, window=Window(*bounds))
+
+        assert (found.batches, found.records, shown(found)) == (batches, records, expected)
 
     def test_a_jump_at_its_edge_is_seen(self) -> None:
-        """What the row before it says decides, though that row is not told of."""
-        hole = [HISTORY[0], HISTORY[2]]
+        """What the row before it says decides, though that row is not reported."""
+        hole = [self.ROWS[0], self.ROWS[2]]
 
-        found = audit("flights", hole, [], window=Window(Bound.read("batch:2")))
+        found = report(hole, self.EPOCHS[:1], window=Window(Bound.read("batch:2"), Bound.read("batch:2")))
 
         assert (found.lost, found.batches) == (10, 1)
         assert [(each.start, each.end) for each in found.partitions] == [(20, 30)]
 
-    def test_a_jump_before_it_is_not_told(self) -> None:
-        assert audit("f", [HISTORY[0], *HISTORY[2:]], [], window=Window(Bound.read("batch:3"))).discontinuities == ()
+    def test_a_jump_before_it_is_not_reported(self) -> None:
+        found = report(self.ROWS[:1] + self.ROWS[2:4], self.EPOCHS[:1], window=Window(Bound.read("batch:3")))
 
-    @pytest.mark.parametrize("when", ["epoch:1", "epoch:2"])
-    def test_a_note_is_of_its_epoch(self, when: str) -> None:
-        cut_off = Note(1, BegunBatch(7, QUERY, 1_007, (OffsetRange(TOPIC, 0, 40, 50),)), None, is_over=True)
+        assert found.unexplained_places == 0
 
-        found = audit("flights", HISTORY, [], notes=[cut_off], window=Window(Bound.read(when), Bound.read(when)))
+    def test_it_does_not_end_at_a_row_of_a_foreign_writer(self) -> None:
+        """Such a row names any epoch."""
+        foreign = Batch(at(15), 1_500, 9, QUERY, 8, at(10), 1_500)
+        rows = [*self.ROWS[:2], foreign, *self.ROWS[2:]]
 
-        assert found.replayed_at_most == (10 if when == "epoch:1" else 0)
+        found = report(rows, self.EPOCHS, window=Window(None, Bound.read("epoch:2")))
+
+        assert found.batches == 7
+        assert "overlapping writers 10..15 UNEXPLAINED" in shown(found)
 
     @pytest.mark.parametrize(
         "text", ["", "yesterday", "2026-11-01", "2026-11-01T00:00", "batch:", "batch:-1", "epoch:x"]
@@ -432,34 +564,35 @@ def long_history(length: int, *, tiles: bool) -> AuditReport:
 
     def epochs() -> Iterator[Epoch]:
         for number in range(length // 10):
-            yield claimed(number + 1, at(number * 100, number * 10), after=number * 10 - 1 if number else None)
+            cuts = () if tiles else (cut(number * 100, number * 100 + 10),)
+            yield epoch(at(number * 100, number * 10), number + 1, cuts=cuts)
 
-    def notes() -> Iterator[Note]:
-        for number in range(length // 10):
-            last = number * 10 + 9
-            ranges = (OffsetRange(TOPIC, 0, last * 10, last * 10 + 10),)
-            yield Note(number + 1, BegunBatch(last, QUERY, last, ranges), None, is_over=not tiles)
-
-    return audit("flights", made(), epochs(), notes=notes())
+    return audit("flights", made(), epochs())
 
 
-@pytest.mark.parametrize("tiles", [True, False], ids=["whole", "with a hole after each batch"])
-def test_memory_does_not_grow_with_the_history(tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_offsets.core.audit.LISTED", 100)
+def peak(length: int, *, tiles: bool) -> tuple[int, AuditReport]:
+    tracemalloc.start()
+    found = long_history(length, tiles=tiles)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most, found
 
-    def peak(length: int) -> tuple[int, AuditReport]:
-        tracemalloc.start()
-        found = long_history(length, tiles=tiles)
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most, found
 
-    short, _ = peak(1_000)
-    long, found = peak(15_000)
+def test_memory_does_not_grow_with_the_history() -> None:
+    short, _ = peak(1_000, tiles=True)
+    long, found = peak(15_000, tiles=True)
 
     assert long < 1.2 * short
-    assert found.batches == 15_000
-    # Exact, though a hundred that are explained and a hundred that are not are listed.
-    assert found.lost == (0 if tiles else 14_999)
-    assert found.replayed_at_most == (0 if tiles else 15_000)
-    assert (found.unexplained_places, found.unlisted) == ((0, 0) if tiles else (14_999, 14_899 + 1_400))
+    assert (found.batches, found.discontinuities) == (15_000, ())
+
+
+def test_memory_grows_with_holes_and_not_with_their_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole after each batch: exact, though a hundred that are explained and a hundred that are not are listed."""
+    monkeypatch.setattr("airflow_provider_offsets.core.audit.LISTED", 100)
+
+    most, found = peak(15_000, tiles=False)
+
+    assert most < 15_000 * 1_000
+    assert (found.batches, found.lost, found.replayed_at_most) == (15_000, 14_999, 15_000)
+    assert (found.unexplained_places, len(found.unexplained)) == (14_999, 100)
+    assert found.unlisted == 14_899 + 1_400

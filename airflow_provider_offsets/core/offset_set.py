@@ -1,0 +1,43 @@
+"""A set of offsets of one partition, kept as the ranges that it consists of."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+
+class OffsetSet:
+    """Offsets of one partition. Memory and time depend on the number of its ranges, not of its offsets."""
+
+    __slots__ = ("_edges",)
+
+    def __init__(self) -> None:
+        self._edges: list[int] = []
+        """Start and end of each range in turn, ascending and without repetition: ranges never touch."""
+
+    def add(self, start: int, end: int) -> None:
+        """Add the offsets ``[start, end)``."""
+        if start >= end:
+            return
+        first, last = bisect_left(self._edges, start), bisect_right(self._edges, end)
+        # An odd index lies inside a range, which then goes on here.
+        self._edges[first:last] = [start] * (first % 2 == 0) + [end] * (last % 2 == 0)
+
+    def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of the set inside ``[start, end)``, ascending."""
+        index = bisect_right(self._edges, start) // 2 * 2
+        while index < len(self._edges) and self._edges[index] < end:
+            low, high = max(start, self._edges[index]), min(end, self._edges[index + 1])
+            if low < high:
+                yield low, high
+            index += 2
+
+    def missing(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of ``[start, end)`` that are not in the set, ascending."""
+        at = start
+        for low, high in self.within(start, end):
+            if at < low:
+                yield at, low
+            at = high
+        if at < end:
+            yield at, end
