@@ -10,64 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_offsets.core.boundary import Boundary, BoundaryBy, Found, draw_boundary
+from airflow_provider_offsets.core.boundary import Boundary, StaleLook, TopicLook
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic
-from airflow_provider_offsets.core.position import TopicPartition
+from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
 from airflow_provider_offsets.stores.boundaries import FrozenBoundaries
 from airflow_provider_offsets.stores.memory import MemoryStore
+from tests.unit.stepping import Fault, Stepped, Task
 
 TOPIC = "flights"
 
 
-def topic(*ends: int, begin: int = 0) -> LiveTopic:
-    return LiveTopic(TOPIC, "id-1", tuple(LivePartition(min(begin, end), end) for end in ends))
+def topic(partitions: int = 1, topic_id: str = "id-1") -> LiveTopic:
+    return LiveTopic(TOPIC, topic_id, (LivePartition(0, 99),) * partitions)
 
 
-def found(*offsets: int, open_: tuple[int, ...] = ()) -> Found:
-    return Found(
-        {TopicPartition(TOPIC, number): offset for number, offset in enumerate(offsets)},
-        {TopicPartition(TOPIC, number) for number in open_},
-        BoundaryBy.RECORD_TIME,
-    )
+def look(instant_ms: int, *offsets: int) -> TopicLook:
+    return TopicLook(instant_ms, offsets, (0,) * len(offsets))
 
 
-def frozen(instant_ms: int, *offsets: int) -> Boundary:
-    return Boundary(TOPIC, instant_ms, offsets, (0,) * len(offsets))
-
-
-@pytest.mark.parametrize(
-    ("seen", "before", "after", "offsets", "closed"),
-    [
-        pytest.param(found(5, 7), None, None, (5, 7), (), id="alone: as found"),
-        pytest.param(found(5, 7), frozen(1, 6, 6), None, (6, 7), (), id="never below the one before"),
-        pytest.param(found(5, 7), None, frozen(9, 4, 9), (4, 7), (), id="never above the one after"),
-        pytest.param(found(9, 9, open_=(0, 1)), None, None, (9, 9), (0, 1), id="nothing there yet: the log's end"),
-        pytest.param(found(9, 9, open_=(0,)), None, frozen(9, 9, 9), (9, 9), (), id="below a frozen one none is open"),
-        pytest.param(found(5, 7), None, frozen(9, 5), (5, 0), (), id="new since the one after was frozen: from 0"),
-        pytest.param(found(5, 7), frozen(1, 5), None, (5, 7), (), id="new since the one before was frozen"),
-    ],
-)
-def test_a_boundary_lies_between_its_neighbours(
-    seen: Found, before: Boundary | None, after: Boundary | None, offsets: tuple[int, ...], closed: tuple[int, ...]
-) -> None:
-    drawn = draw_boundary(topic(9, 9), 5, seen, before, after)
-
-    assert (drawn.offsets, drawn.closed) == (offsets, closed)
-
-
-@pytest.mark.parametrize(
-    ("offset", "begin", "by", "unsure"),
-    [
-        pytest.param(10, 10, BoundaryBy.RECORD_TIME, True, id="cut at the first record that retention left"),
-        pytest.param(11, 10, BoundaryBy.RECORD_TIME, False, id="one record before it is there, and older"),
-        pytest.param(0, 0, BoundaryBy.RECORD_TIME, False, id="nothing was ever deleted"),
-        pytest.param(10, 10, BoundaryBy.BATCH_TIME, False, id="the history knows what was read when"),
-    ],
-)
-def test_a_boundary_knows_where_retention_hides_the_times(
-    offset: int, begin: int, by: BoundaryBy, unsure: bool
-) -> None:
-    assert Boundary(TOPIC, 5, (offset,), (begin,), by=by).is_unsure(0) is unsure
+def offsets(found: Boundary | StaleLook | None) -> tuple[int, ...]:
+    assert isinstance(found, Boundary), found
+    return found.offsets
 
 
 @dataclass
@@ -78,23 +41,19 @@ class Log:
     begin: int = 0
 
     def at(self, time: int) -> int | None:
-        """Kafka's answer: the first record of that time or later."""
+        """Return Kafka's answer: the first record of that time or later."""
         left = range(self.begin, len(self.times))
         return next((offset for offset in left if self.times[offset] >= time), None)
 
 
-def look(logs: list[Log], time: int) -> Found:
-    answers = {TopicPartition(TOPIC, number): log.at(time) for number, log in enumerate(logs)}
-    ends = {TopicPartition(TOPIC, number): len(log.times) for number, log in enumerate(logs)}
-    return Found(
-        {key: ends[key] if answer is None else answer for key, answer in answers.items()},
-        {key for key, answer in answers.items() if answer is None},
-        BoundaryBy.RECORD_TIME,
+def looked(logs: list[Log], time: int) -> TopicLook:
+    answers = [log.at(time) for log in logs]
+    return TopicLook(
+        time,
+        tuple(len(log.times) if at is None else at for log, at in zip(logs, answers, strict=True)),
+        tuple(log.begin for log in logs),
+        frozenset(number for number, at in enumerate(answers) if at is None),
     )
-
-
-def live(logs: list[Log]) -> LiveTopic:
-    return LiveTopic(TOPIC, "id-1", tuple(LivePartition(log.begin, len(log.times)) for log in logs))
 
 
 @dataclass
@@ -103,7 +62,7 @@ class Story:
 
     store: MemoryStore = field(default_factory=MemoryStore)
     logs: list[Log] = field(default_factory=lambda: [Log()])
-    looks: dict[int, Found] = field(default_factory=dict)
+    looks: dict[int, TopicLook] = field(default_factory=dict)
 
     def write(self, which: int, time: int) -> None:
         self.logs[which % len(self.logs)].times.append(time)
@@ -118,18 +77,19 @@ class Story:
 
     def look(self, number: int, _: int) -> None:
         """See an instant, and be slow: it is frozen only later."""
-        self.looks[number] = look(self.logs, number * 10)
+        self.looks[number] = looked(self.logs, number * 10)
 
     def freeze(self, number: int, _: int = 0) -> None:
-        at, seen = live(self.logs), self.looks.get(number) or look(self.logs, number * 10)
-        self.boundaries.freeze(number * 10, lambda *around: draw_boundary(at, number * 10, seen, *around))
+        seen = self.looks.get(number) or looked(self.logs, number * 10)
+        if isinstance(self.boundaries.freeze(seen), StaleLook):
+            assert isinstance(self.boundaries.freeze(looked(self.logs, number * 10)), Boundary)
 
     @property
     def boundaries(self) -> FrozenBoundaries:
-        return FrozenBoundaries(self.store, "p", live(self.logs))
+        return FrozenBoundaries(self.store, "p", topic(len(self.logs)))
 
     def cut(self, number: int) -> list[int]:
-        """Where each partition is cut at an instant."""
+        """Return the offset of each partition at an instant."""
         boundary = self.boundaries.at(number * 10)
         assert boundary is not None
         return [boundary.offset(partition) for partition in range(len(self.logs))]
@@ -165,63 +125,97 @@ def test_intervals_tile_in_whatever_order_they_run(events: list[tuple[str, int, 
 
 
 def test_a_record_is_cut_by_its_time_where_the_log_is_in_order() -> None:
-    logs, store = [Log([3, 12, 12, 19, 20, 31])], MemoryStore()
-    boundaries = FrozenBoundaries(store, "p", live(logs))
+    logs, boundaries = [Log([3, 12, 12, 19, 20, 31])], FrozenBoundaries(MemoryStore(), "p", topic())
 
-    cut = [
-        boundaries.freeze(at, lambda before, after, at=at: draw_boundary(live(logs), at, look(logs, at), before, after))
-        for at in (20, 0, 30, 10)
-    ]
+    cut = {at: offsets(boundaries.freeze(looked(logs, at))) for at in (20, 0, 30, 10)}
 
-    assert [each.offset(0) for each in sorted(cut, key=lambda each: each.instant_ms)] == [0, 1, 4, 5]
+    assert cut == {0: (0,), 10: (1,), 20: (4,), 30: (5,)}
 
 
 def test_what_is_frozen_stays() -> None:
-    store, logs = MemoryStore(), [Log([5, 15])]
-    boundaries = FrozenBoundaries(store, "p", live(logs))
-    boundaries.freeze(10, lambda *_: draw_boundary(live(logs), 10, look(logs, 10), None, None))
-    logs[0].begin = 2
+    boundaries = FrozenBoundaries(MemoryStore(), "p", topic())
+    boundaries.freeze(look(10, 1))
 
-    again = boundaries.freeze(10, lambda *_: pytest.fail("it is frozen already"))
-
-    assert again.offsets == (1,)
+    assert offsets(boundaries.freeze(look(10, 2))) == (1,)
+    assert offsets(boundaries.at(10)) == (1,)
 
 
-def test_two_that_freeze_at_once_see_each_other() -> None:
-    """The second one has drawn beside no neighbour when the first one gets its boundary in: it draws anew."""
-    store, at = MemoryStore(), topic(9)
-    one, other = FrozenBoundaries(store, "p", at), FrozenBoundaries(store, "p", at)
-    drawn = []
+def test_what_is_frozen_is_found_by_a_look_that_would_be_stale() -> None:
+    store = MemoryStore()
+    FrozenBoundaries(store, "p", topic(2)).freeze(look(10, 1, 4))
 
-    def draw(before: Boundary | None, after: Boundary | None) -> Boundary:
-        drawn.append(before)
-        if before is None:
-            other.freeze(10, lambda *around: draw_boundary(at, 10, found(7), *around))
-        return draw_boundary(at, 20, found(5), before, after)
-
-    assert one.freeze(20, draw).offsets == (7,)
-    assert [each and each.instant_ms for each in drawn] == [None, 10]
+    assert offsets(FrozenBoundaries(store, "p", topic(1)).freeze(look(10, 2))) == (1, 4)
+    assert FrozenBoundaries(store, "p", topic(1)).freeze(look(20, 2)) == StaleLook(2)
 
 
-def test_a_freezing_that_is_killed_before_the_index_leaves_nothing() -> None:
-    class Killed(MemoryStore):
-        def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
-            if name.startswith("boundaries/"):
-                raise KeyboardInterrupt
-            return super().check_and_put(pipeline, name, expected, value)
+class TestTwoAtOnce:
+    """A second writer comes between any two steps of the first one."""
 
-    store, at = Killed(), topic(9)
-    boundaries = FrozenBoundaries(store, "p", at)
+    def writers(self, store: MemoryStore, mine: TopicLook, other: TopicLook) -> tuple[Task, Task]:
+        boundaries = FrozenBoundaries(Stepped(store), "p", topic(len(mine.offsets)))  # type: ignore[arg-type]
+        return Task("one", lambda: boundaries.freeze(mine)), Task("other", lambda: boundaries.freeze(other))
 
-    with pytest.raises(KeyboardInterrupt):
-        boundaries.freeze(10, lambda *around: draw_boundary(at, 10, found(7), *around))
+    @pytest.mark.parametrize("steps", range(4))
+    def test_of_one_instant_there_is_one_boundary(self, steps: int) -> None:
+        one, other = self.writers(MemoryStore(), look(10, 5), look(10, 7))
+        for _ in range(steps):
+            one.step()
+        if one.is_over:
+            assert (offsets(one.result), offsets(other.finish())) == ((5,), (5,))
+        else:
+            assert (offsets(other.finish()), offsets(one.finish())) == ((7,), (7,))
 
-    assert boundaries.at(10) is None
-    assert boundaries.around(11) == (None, None)
+    @pytest.mark.parametrize("steps", range(3))
+    def test_the_later_instant_is_computed_again_beside_the_earlier_one(self, steps: int) -> None:
+        one, other = self.writers(MemoryStore(), look(20, 5), look(10, 7))
+        for _ in range(steps):
+            one.step()
+
+        assert offsets(other.finish()) == (7,)
+        assert offsets(one.finish()) == (7,)
+
+    @pytest.mark.parametrize("steps", range(3))
+    def test_a_look_becomes_stale_while_it_is_frozen(self, steps: int) -> None:
+        store = MemoryStore()
+        old = FrozenBoundaries(Stepped(store), "p", topic(1))  # type: ignore[arg-type]
+        one = Task("one", lambda: old.freeze(look(20, 5)))
+        for _ in range(steps):
+            one.step()
+        FrozenBoundaries(store, "p", topic(2)).freeze(look(10, 5, 10))
+
+        assert one.finish() == StaleLook(2)
+
+    @pytest.mark.parametrize("fault", Fault)
+    @pytest.mark.parametrize("steps", range(3))
+    def test_a_lost_answer_changes_nothing_when_the_call_is_repeated(self, steps: int, fault: Fault) -> None:
+        store = MemoryStore()
+        boundaries = FrozenBoundaries(Stepped(store), "p", topic())  # type: ignore[arg-type]
+        one = Task("one", lambda: boundaries.freeze(look(10, 5)))
+        for _ in range(steps):
+            one.step()
+        one.step(fault)
+
+        assert isinstance(one.error, StoreUnreachable)
+        was_frozen = (steps, fault) == (2, Fault.LOST_ANSWER)
+        boundaries.freeze(look(20, 3))
+        assert offsets(boundaries.freeze(look(10, 5))) == ((5,) if was_frozen else (3,))
+        assert offsets(boundaries.at(20)) == ((5,) if was_frozen else (3,))
 
 
-def test_a_topic_that_was_made_again_has_no_boundaries() -> None:
-    store, at = MemoryStore(), topic(9)
-    FrozenBoundaries(store, "p", at).freeze(10, lambda *around: draw_boundary(at, 10, found(7), *around))
+def test_a_topic_that_was_created_again_has_no_boundaries() -> None:
+    store = MemoryStore()
+    FrozenBoundaries(store, "p", topic()).freeze(look(10, 7))
 
-    assert FrozenBoundaries(store, "p", LiveTopic(TOPIC, "id-2", at.partitions)).at(10) is None
+    assert FrozenBoundaries(store, "p", topic(topic_id="id-2")).at(10) is None
+
+
+@pytest.mark.parametrize("cell", ["boundaries/flights/id-1", "boundary/flights/id-1/"])
+def test_what_somebody_else_wrote_there_is_refused_by_name(cell: str) -> None:
+    store = MemoryStore()
+    boundaries = FrozenBoundaries(store, "p", topic())
+    boundaries.freeze(look(10, 7))
+    [(name, text)] = store.scan("p", cell)
+    assert store.check_and_put("p", name, text, "[]")
+
+    with pytest.raises(StoreDataError, match="flights/id-1"):
+        boundaries.freeze(look(20, 9))
