@@ -5,14 +5,23 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.core.epoch import Ended, EndedHow
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
-from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StoreInUse, WorldChanged
-from airflow_provider_offsets.operations.transferring import carry_out, read_position, require_rest
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.errors import (
+    InputRefused,
+    LeaseHeld,
+    ModeUnsupported,
+    PlanRefused,
+    StoreInUse,
+    TakenOver,
+    WorldChanged,
+)
+from airflow_provider_offsets.operations.lease import release_lease, take_lease
+from airflow_provider_offsets.operations.transferring import carry_out, read_position, stopped
 from airflow_provider_offsets.stores.memory import MemoryStore
-from tests.unit.core.worlds import HOLDER, TOPIC, at, epoch
+from tests.unit.core.worlds import TOPIC, at
+from tests.unit.operations import steps
+from tests.unit.operations.lab import Lab
 
 STREAM = Stream("g", (TOPIC,))
 
@@ -66,13 +75,46 @@ def test_nothing_stored_is_nothing_to_bring() -> None:
         read_position(MemoryStore(), STREAM)
 
 
-def test_a_job_that_may_run_holds_its_stores() -> None:
-    control = Control(MemoryStore(), "p")
-    require_rest(control)
-    control.claim_epoch(epoch(at(0, 0)).claim, HOLDER, at_ms=1)
+class TestStopped:
+    """The lease is held while a pipeline's stores are written."""
 
-    with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'p' has not ended"):
-        require_rest(control)
+    def test_a_job_that_may_run_holds_its_stores(self, lab: Lab) -> None:
+        steps.start(lab)
 
-    control.end(1, Ended(EndedHow.STOPPED, 2))
-    require_rest(control)
+        with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'delay_alerts' is running"), stopped(lab.world()):
+            pytest.fail("nothing may be written")
+        record = lab.control.record()
+        assert record is not None
+        assert record.lease is None
+
+    @pytest.mark.parametrize("before", ["never ran", "stopped"])
+    def test_nobody_starts_it_meanwhile_and_anybody_afterwards(self, before: str, lab: Lab) -> None:
+        if before == "stopped":
+            steps.rest(lab)
+            release_lease(lab.world("second"))
+
+        with stopped(lab.world("copy")) as require_mine:
+            require_mine()
+            with pytest.raises(LeaseHeld):
+                steps.start(lab, operation="other")
+
+        steps.start(lab, operation="other")
+
+    def test_an_operation_at_work_is_disturbed_only_on_request(self, lab: Lab) -> None:
+        steps.rest(lab)
+
+        with pytest.raises(LeaseHeld), stopped(lab.world("copy")):
+            pytest.fail("'second' stopped the job a moment ago")
+        with stopped(lab.world("copy"), take_over=True) as require_mine:
+            require_mine()
+
+    def test_one_that_was_taken_over_writes_no_more(self, lab: Lab) -> None:
+        with stopped(lab.world("copy")) as require_mine:
+            take_lease(lab.world("other"), take_over=True)
+            with pytest.raises(TakenOver):
+                require_mine()
+
+        record = lab.control.record()
+        assert record is not None
+        assert record.lease is not None
+        assert record.lease.operation == "other", "what is not its own is not released"

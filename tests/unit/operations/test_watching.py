@@ -1,15 +1,20 @@
-"""What can be said of a job from here. Unknown is not dead."""
+"""What can be said of a job from here. Unknown is not dead, and looking changes nothing."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat
+from airflow_provider_offsets.core.epoch import EndedHow, Heartbeat
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, look
+from airflow_provider_offsets.core.record import AskToStop, Cancel
+from airflow_provider_offsets.errors import DriverSilent
+from airflow_provider_offsets.operations.lease import take_lease
+from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, end_of, look
 from tests.unit.operations import steps
-from tests.unit.operations.lab import TOPIC, Lab
+from tests.unit.operations.lab import NAME, TOPIC, Crash, Driver, Lab
 
 
 def elsewhere(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,31 +22,80 @@ def elsewhere(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
 
 
+def launch(lab: Lab, operation: str = "first") -> None:
+    """Launch a driver, and kill the task before the driver has claimed anything."""
+
+    def killed(driver: Driver) -> None:
+        raise Crash
+
+    lab.on_launch = killed
+    with pytest.raises(Crash):
+        steps.start(lab, operation=operation)
+    lab.on_launch = lambda driver: None
+
+
 class TestLook:
     def test_never_started(self, lab: Lab) -> None:
         assert look(lab.control) == JobLook(JobState.NEVER_STARTED, 0)
+        take_lease(lab.world())
+        assert look(lab.control) == JobLook(JobState.NEVER_STARTED, 0), "somebody only looked after it"
+
+    def test_launching_and_cancelled(self, lab: Lab) -> None:
+        launch(lab)
+
+        found = look(lab.control)
+
+        assert (found.state, found.epoch, found.detail) == (JobState.LAUNCHING, 1, "launched by 'first'")
+        lab.world("first").cell.change(Cancel("first", 1))
+        assert look(lab.control).state is JobState.STOPPED
 
     def test_running(self, lab: Lab) -> None:
         steps.start(lab)
 
         assert look(lab.control).state is JobState.RUNNING
 
-    @pytest.mark.parametrize("how", list(EndedHow))
-    def test_ended(self, how: EndedHow, lab: Lab) -> None:
+    @pytest.mark.parametrize("how", [how for how in EndedHow if how is not EndedHow.CANCELLED])
+    def test_ended_and_then_stopped(self, how: EndedHow, lab: Lab) -> None:
+        """A look that comes only after the reconciliation has missed nothing."""
         steps.start(lab)
         lab.driver.end(how, "words")
 
         found = look(lab.control)
 
         assert (found.state, found.epoch, found.detail) == (JobState.ENDED, 1, f"{how.value} words")
+        steps.stop(lab)
+        stopped = look(lab.control)
+        assert stopped.state is JobState.STOPPED
+        assert stopped.detail == found.detail
+        assert stopped.is_in(JobState.ENDED)
+        assert not found.is_in(JobState.STOPPED)
 
     def test_dead_is_seen_and_not_closed(self, lab: Lab) -> None:
-        """Looking changes nothing."""
+        """Only the lease holder closes an epoch."""
         steps.start(lab)
         lab.driver.die()
+        cells = dict(lab.store.scan(NAME, ""))
 
         assert look(lab.control).state is JobState.DEAD
-        assert lab.control.ended(1) is None
+        ended = end_of(lab.control, 1)
+        assert ended is not None
+        assert ended.how is EndedHow.DIED
+        assert dict(lab.store.scan(NAME, "")) == cells
+
+    def test_a_living_job_costs_one_get(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps.start(lab)
+        asked: list[str] = []
+        get = lab.store.get
+
+        def counted(pipeline: str, name: str) -> Any:
+            asked.append(name)
+            return get(pipeline, name)
+
+        monkeypatch.setattr(lab.store, "get", counted)
+        monkeypatch.setattr(lab.store, "scan", None)
+
+        assert look(lab.control).state is JobState.RUNNING
+        assert asked == ["pipeline"]
 
     @pytest.mark.parametrize(
         ("why", "beats", "state"),
@@ -61,19 +115,50 @@ class TestLook:
         found = None
         for beat in beats:
             if beat is not None:
-                lab.control.beat(1, Heartbeat(beat, DriverState.PROCESSING, 1))
+                lab.control.beat(1, Heartbeat(beat, 1))
             found = look(lab.control, found)
 
         assert found is not None
-        assert found.state is state
-        assert lab.control.ended(1) is None
+        assert found.state is state, why
+        assert end_of(lab.control, 1) is None
 
     def test_beats_of_another_epoch_are_not_compared(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.start(lab)
         elsewhere(lab, monkeypatch)
-        lab.control.beat(1, Heartbeat(5, DriverState.PROCESSING, 1))
+        lab.control.beat(1, Heartbeat(5, 1))
 
         assert look(lab.control, JobLook(JobState.RUNNING, 7, beat=1)).state is JobState.UNKNOWN
+
+
+class TestEnd:
+    def test_of_an_epoch_before_the_newest_one(self, lab: Lab) -> None:
+        steps.start(lab, operation="first")
+        steps.stop(lab)
+        steps.submit(lab, steps.apply(lab))
+
+        before, now, later = (end_of(lab.control, number) for number in (1, 2, 3))
+
+        assert before is not None
+        assert before.how is EndedHow.STOPPED
+        assert now is None
+        assert later is None
+
+    def test_an_untracked_job_that_was_asked_to_stop_and_went_has_stopped(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lab.more |= {"tracked": False, "offsets_in": ("checkpoint",)}
+        lab.stop = type(lab.stop)(marker=str(lab.folder / "stop"))
+        lab.on_launch = lambda driver: driver._claim()
+        steps.start(lab)
+        world = lab.world("op")
+        take_lease(world, take_over=True)
+        world.cell.change(AskToStop("op", "", 1))
+        lab.driver.die()
+
+        ended = end_of(lab.control, 1)
+
+        assert ended is not None
+        assert ended.how is EndedHow.STOPPED
 
 
 class TestBehind:
@@ -98,23 +183,23 @@ class TestBehind:
     def test_a_job_that_was_rewound_has_to_come_back(self, lab: Lab) -> None:
         """What the epoch before has read does not count: it is read again."""
         steps.rest(lab)
-        applied = steps.apply(lab, "shift:-30")
+        applied = steps.apply(lab, "shift:-30", "second")
         lab.on_launch = lambda driver: driver._claim()
         lab.clock.on_tick = lambda: None
-        with pytest.raises(Exception, match="neither processed"):
-            steps.submit(lab, applied)
+        with pytest.raises(DriverSilent):
+            steps.submit(lab, applied, "second")
 
         missing = behind(lab.control, lab.store, lab.pipeline.stream, lab.at(100, 100))
 
         assert set(missing.values()) == {30}
 
-    def test_rows_of_zombies_do_not_count(self, lab: Lab) -> None:
-        steps.rest(lab)
-        lab.feed(50)
-        steps.submit(lab, steps.apply(lab))
-        stream = lab.pipeline.stream
-        lab.store.append(stream, Batch(lab.at(900, 900), 9000, 77, "query-1", 1, lab.at(100, 100)))
+    def test_what_is_recorded_counts_before_its_row_is_there(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps.start(lab)
+        monkeypatch.setattr(lab.store, "newest_first", lambda stream, **more: iter(()))
 
-        missing = behind(lab.control, lab.store, stream, lab.at(150, 160))
+        assert behind(lab.control, lab.store, lab.pipeline.stream, lab.at(100, 130)) == {TopicPartition(TOPIC, 1): 30}
 
-        assert missing == {TopicPartition(TOPIC, 1): 10}
+    def test_what_a_job_before_the_first_epoch_has_read_counts(self, lab: Lab) -> None:
+        lab.store.append(lab.pipeline.stream, Batch(lab.at(40, 100), 900, row_time_ms=900))
+
+        assert behind(lab.control, lab.store, lab.pipeline.stream, lab.at(100, 100)) == {TopicPartition(TOPIC, 0): 60}
