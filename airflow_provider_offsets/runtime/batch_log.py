@@ -31,15 +31,16 @@ class BatchLog:
         return self._query_id
 
     def batch(self, batch_id: int, *, epoch: int, after: Batch | None = None) -> Batch | None:
-        """Give a batch that Spark has planned, or None. An entry that was planted to close the log is none.
+        """Return a batch that Spark has planned, or None. An entry that was planted to close the log is none.
 
-        :param after: the batch that ran last; it saves a look at the entry before.
+        :param epoch: number of the epoch that runs it.
+        :param after: the batch that ran last; it saves reading the entry before.
         """
         entry = read_only_source(self.files, batch_id)
         if entry is None or entry.closed_by is not None:
             return None
         return Batch(
-            start=self._end_before(batch_id, after),
+            start=self.start_of(batch_id, after=after),
             end=entry.end,
             batch_time_ms=entry.batch_time_ms,
             batch_id=batch_id,
@@ -48,20 +49,24 @@ class BatchLog:
         )
 
     def is_filler(self, batch: Batch) -> bool:
-        """Say whether a seed planned this batch: it has no records, and no place in the history."""
+        """Return whether a seed planned this batch: it has no records, and no place in the history."""
         entry = None if batch.record_count or batch.batch_id is None else read_entry(self.files, batch.batch_id)
         return entry is not None and entry.is_seeded
 
     def closed_by(self, batch_id: int) -> str | None:
-        """Give the operation that closed the log by planting this entry, or None."""
+        """Return the operation that closed the log by planting this entry, or None."""
         entry = read_entry(self.files, batch_id)
         return None if entry is None else entry.closed_by
 
     def is_committed(self, batch_id: int) -> bool:
-        """Say whether Spark has committed a batch: then its output is finished."""
+        """Return whether Spark has committed a batch: then its output is finished."""
         return self.files.text(f"commits/{batch_id}") is not None
 
-    def _end_before(self, batch_id: int, after: Batch | None) -> Position:
+    def start_of(self, batch_id: int, *, after: Batch | None = None) -> Position:
+        """Return where a batch begins, planned or not: at the end of the one before it.
+
+        :param after: the batch that ran last; it saves reading the entry before.
+        """
         if after is not None and after.batch_id == batch_id - 1:
             return after.end
         previous = read_entry(self.files, batch_id - 1) if batch_id > 0 else None

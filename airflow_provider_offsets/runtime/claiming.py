@@ -1,10 +1,10 @@
-"""Claims an epoch for a program that knows nothing of epochs, and then becomes that program.
+"""Claims a launch for a program that knows nothing of epochs, and then becomes that program.
 
 ``python -m airflow_provider_offsets.runtime.claiming <settings file> spark-submit …``
 
 The claim is made by the very process that will be spark-submit (``exec`` keeps the pid and its start time), so what
-holds of a tracked driver holds here: two launches of one submit race for one number, the loser ends before it has
-read anything, and the holder of an epoch is the process that runs the job.
+holds of a tracked driver holds here: of two processes that were started for one launch one claims it, a launch that was
+cancelled is claimed by nobody, and the holder of an epoch is the process that runs the job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.epoch import StopRequest
+from airflow_provider_offsets.core.record import ClaimLaunch
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.runtime.insist import insist
@@ -25,28 +25,23 @@ from airflow_provider_offsets.stores.control import Control
 
 
 def claiming_command(settings_file: Path, command: Sequence[str]) -> list[str]:
-    """Give the argument vector that claims and then becomes ``command``."""
+    """Return the argument vector that claims and then becomes ``command``."""
     return [sys.executable, "-m", "airflow_provider_offsets.runtime.claiming", str(settings_file), *command]
 
 
 def main(arguments: Sequence[str]) -> str:
-    """Claim and become the program; give what went wrong, if it did."""
-    settings = take_settings(Path(arguments[0]), Settings)
+    """Claim, and become the program. Return what went wrong, if the launch could not be claimed."""
     try:
+        settings = take_settings(Path(arguments[0]), Settings)
+        claim = ClaimLaunch(settings.claim.tag, machine().this_process(), clock.now_ms())
         store = open_store(settings.secrets.store_url)
-        control = Control(store, settings.pipeline)
-        at_ms = clock.now_ms()
-
-        def claim() -> StopRequest | None:
-            control.claim_epoch(settings.claim, machine().this_process(), at_ms=at_ms)
-            return control.hand_on_stop(settings.claim)
-
-        asked = insist(claim, patience_s=settings.store_patience_s)
-        store.close()
+        try:
+            cell = Control(store, settings.pipeline).cell
+            insist(lambda: cell.change(claim), patience_s=settings.store_patience_s)
+        finally:
+            store.close()
     except OffsetsError as error:
         return f"{type(error).__name__}: {error}"
-    if asked is not None:
-        return f"{asked.operation!r} has asked the job to stop since its recovery began"
     os.execvp(arguments[1], list(arguments[1:]))  # noqa: S606  # no shell is meant
 
 

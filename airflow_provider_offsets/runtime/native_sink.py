@@ -16,9 +16,8 @@ from typing import Any
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import BegunBatch, EndedHow
-from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError
+from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, StopRequested, WorldChanged
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.stores.checkpoint import read_state
 
@@ -121,29 +120,33 @@ class NativeSinkQuery:
         self._epoch = epoch
         self._interval_s = interval_s
         self._next_id = 0
+        self._may_be_planned = True
+        self._is_at_filler = False
         self._idle_runs = 0
-        self._noted: tuple[int, bool] | None = None
         self._next_beat = 0.0
-        self._told: Position | None = None
 
     def run(self, writer: Any) -> None:
-        """Run until the end; ``writer`` knows its sink and its checkpoint."""
-        self._find_next()
-        try:
-            while not self._ends():
-                began = clock.monotonic_s()
-                self._note_next()
-                self._run_once(writer.trigger(processingTime=ONE_TRIGGER))
-                moved = self._record_committed()
-                self._idle_runs = 0 if moved else self._idle_runs + 1
-                self._rest(self._rest_s(clock.monotonic_s() - began), None if moved else self._epoch.position())
-        except Fenced:
-            self._epoch.ending = EndedHow.FENCED
-            raise
+        """Run until the end; ``writer`` knows its sink and its checkpoint.
 
-    def _ends(self) -> bool:
-        self._epoch.ending = self._epoch.asked_to_end()
-        return self._epoch.ending is not None
+        :raises Fenced: the epoch is not this driver's any more, or the checkpoint was closed.
+        :raises WorldChanged: another job writes the checkpoint.
+        """
+        self._find_next()
+        is_stopped = False
+        try:
+            while not is_stopped:
+                began_s = clock.monotonic_s()
+                self._begin_next()
+                self._run_once(writer.trigger(processingTime=ONE_TRIGGER))
+                if self._record_committed():
+                    self._idle_runs = 0
+                else:
+                    self._idle_runs += 1
+                    self._epoch.idle()
+                is_stopped = self._rest(self._rest_s(clock.monotonic_s() - began_s))
+        except StopRequested:
+            is_stopped = True
+        self._epoch.ending = EndedHow.STOPPED
 
     def _find_next(self) -> None:
         state = read_state(self._epoch.log.files)
@@ -151,7 +154,7 @@ class NativeSinkQuery:
             planned = state.planned_batch_id
             self._next_id = state.committed_batch_id + 1 if planned is None else planned
         batch = self._planned()
-        if batch is not None and not self._is_filler() and self._epoch.is_recorded(batch):
+        if batch is not None and not self._is_filler(batch) and self._epoch.is_finished(batch):
             raise InputRefused(
                 seen=f"batch {batch.batch_id} is recorded by process= and not committed by Spark, which would write it"
                 " to the sink again",
@@ -162,24 +165,37 @@ class NativeSinkQuery:
     def _planned(self) -> Batch | None:
         return self._epoch.log.batch(self._next_id, epoch=self._epoch.number, after=self._epoch.last)
 
-    def _is_filler(self) -> bool:
-        planned = self._planned()
-        return self._epoch.last is None and planned is not None and self._epoch.log.is_filler(planned)
+    def _is_filler(self, planned: Batch) -> bool:
+        return self._epoch.last is None and self._epoch.log.is_filler(planned)
 
-    def _note_next(self) -> None:
-        """Note which batch comes, before Spark may begin it; with its ranges if it is planned already."""
+    def _begin_next(self) -> None:
+        """Begin the batch that comes, before Spark may; with its offsets if it is planned already.
+
+        Only the first run finds a planned batch: one that was cut off. Any later one is another job's.
+        """
         planned = self._planned()
         if planned is None and (closer := self._epoch.log.closed_by(self._next_id)) is not None:
             raise Fenced(
                 seen=f"{self._epoch.log.files.location} was closed by {closer!r}",
                 expected="the checkpoint that this epoch was given",
-                do="nothing: the job goes on from another checkpoint, under a newer epoch",
+                do="No action needed: the job goes on from another checkpoint, under a newer epoch.",
             )
-        if self._noted == (self._next_id, planned is not None) or self._is_filler():
-            return
-        ahead = BegunBatch(self._next_id, self._epoch.log.query_id, clock.now_ms(), ())
-        self._epoch.begin(ahead if planned is None else BegunBatch.of(planned))
-        self._noted = self._next_id, planned is not None
+        if planned is not None and not self._may_be_planned:
+            raise WorldChanged(
+                seen=f"{self._epoch.log.files.location}/offsets/{self._next_id} is there, and this driver did not plan"
+                " that batch",
+                expected="a checkpoint that one job writes",
+                do="find out which other job runs on this checkpoint, and stop it; then plan again",
+            )
+        self._may_be_planned = False
+        self._is_at_filler = planned is not None and self._is_filler(planned)
+        if self._is_at_filler:
+            if self._epoch.is_stop_requested():
+                raise StopRequested(seen="a stop request", expected="none", do="No action needed: the driver ends.")
+        elif planned is None:
+            self._epoch.begin_unplanned(self._next_id)
+        else:
+            self._epoch.begin(planned)
 
     def _run_once(self, writer: Any) -> None:
         """Run one trigger. The query is stopped when that is over, whatever goes wrong meanwhile: no batch is cut."""
@@ -188,7 +204,7 @@ class NativeSinkQuery:
         try:
             while not self._is_over(query):
                 try:
-                    self._beat(None)
+                    self._beat()
                 except OffsetsError as error:
                     failure = failure or error
         finally:
@@ -201,16 +217,16 @@ class NativeSinkQuery:
         return bool(query.awaitTermination(LOOK_S)) or query.status["message"] == TRIGGER_IS_OVER
 
     def _record_committed(self) -> bool:
-        """Record what the run committed; say whether it did."""
-        first = self._next_id
-        while self._epoch.log.is_committed(self._next_id):
-            batch = self._planned()
-            assert batch is not None, "Spark plans a batch before it commits it"
-            if not self._is_filler():
-                self._epoch.record(batch)
-            self._epoch.last = batch
-            self._next_id += 1
-        return self._next_id > first
+        """Record the batch that the run committed; return whether it did."""
+        if not self._epoch.log.is_committed(self._next_id):
+            return False
+        batch = self._planned()
+        assert batch is not None, "Spark plans a batch before it commits it"
+        if not self._is_at_filler:
+            self._epoch.record(batch)
+        self._epoch.last = batch
+        self._next_id += 1
+        return True
 
     def _rest_s(self, took_s: float) -> float:
         if self._interval_s is not None:
@@ -218,20 +234,19 @@ class NativeSinkQuery:
         idle_s = self._epoch.settings.poll_interval_s * 2 ** min(self._idle_runs - 1, 10)
         return min(idle_s, LONGEST_REST_S) if self._idle_runs else 0.0
 
-    def _rest(self, rest_s: float, idle_at: Position | None) -> None:
-        """Wait, looking for a request to end all the while."""
-        self._beat(idle_at)
+    def _rest(self, rest_s: float) -> bool:
+        """Wait, and return whether the job was asked to stop meanwhile."""
+        self._beat()
         until = clock.monotonic_s() + rest_s
         while (left_s := until - clock.monotonic_s()) > 0:
             clock.sleep(min(left_s, self._epoch.settings.poll_interval_s))
-            if self._epoch.asked_to_end() is not None:
-                return
-            self._beat(idle_at)
+            if self._epoch.is_stop_requested():
+                return True
+            self._beat()
+        return False
 
-    def _beat(self, position: Position | None) -> None:
-        """Give a sign of life if one is due, and at once when the driver has come to stand idle somewhere."""
-        if position == self._told and clock.monotonic_s() < self._next_beat:
-            return
-        self._epoch.beat(position)
-        self._told = position
-        self._next_beat = clock.monotonic_s() + self._epoch.settings.heartbeat_interval_s
+    def _beat(self) -> None:
+        """Give a sign of life if one is due."""
+        if clock.monotonic_s() >= self._next_beat:
+            self._epoch.beat()
+            self._next_beat = clock.monotonic_s() + self._epoch.settings.heartbeat_interval_s

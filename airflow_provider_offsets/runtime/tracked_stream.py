@@ -1,9 +1,10 @@
 """A Structured Streaming query whose every batch is fenced, recorded, and can be stopped in between; and, with the
 same program, the replay of a part of its records.
 
-For each batch: check the fence and the stop request → write it → record it. With ``process=`` the batch is recorded
-before Spark commits it (see ``foreach_batch``), with ``sink=`` after (see ``native_sink``). A replay is one bounded
-read (see ``shard_replay``). Which of the two it is, the settings of the driver say.
+For each batch: begin it in the pipeline's record, which is refused to a driver that is fenced or asked to stop → write
+it → record it. With ``process=`` the batch is recorded before Spark commits it (see ``foreach_batch``), with ``sink=``
+after (see ``native_sink``). A replay is one bounded read (see ``shard_replay``). The settings of the driver decide
+which of the two it is.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class TrackedStream:
 
     :param spark: a classic session, submitted by ``SubmitStreamingJobOperator`` or ``ReplayOffsetsOperator``.
     :param settings: taken from the session's conf if left out.
-    :raises Fenced: another driver holds the epoch, or the try of the shard; nothing was read, and nothing recorded but
-        what the epoch before had finished.
+    :raises Fenced: the launch was cancelled, or another driver holds the epoch, or the try of the shard. Nothing was
+        read and nothing written.
     :raises ModeUnsupported: the session is a Spark Connect client.
     :raises InputRefused: the driver was started by hand, without an epoch to claim.
     """
@@ -146,7 +147,9 @@ class TrackedStream:
             knows its batches by a checkpoint, which a replay has not.
         :param trigger: as for ``DataStreamWriter.trigger``, such as ``processingTime="1 second"``; beside ``sink`` no
             other one. A replay has none.
-        :raises Fenced: a newer epoch, or try, has the word; nothing of this one was recorded after it noticed.
+        :raises Fenced: a newer epoch, or try, is active. Nothing of this one was recorded since.
+        :raises WorldChanged: another job has written the checkpoint since the plan. No batch was begun.
+        :raises RecordRestored: the control store was restored or removed; the query was ended.
         :raises StoreUnreachable: the store did not answer for ``store_patience_s``; the query was ended first.
         :raises InputRefused: both ``process`` and ``sink``, or none; a ``sink`` that decides what the runtime does; in
             a replay, transforms that keep state, or a ``sink`` without a ``replay_sink``.
