@@ -217,9 +217,12 @@ _ERRORS: dict[ShardRefusal, tuple[type[OffsetsError], str, str]] = {
 
 
 def _not_newest(why: AttemptRefusal, attempt: ReplayAttempt, record: ReplayRecord) -> OffsetsError:
-    kind = Fenced if why is AttemptRefusal.SUPERSEDED else ConcurrentAttempt
+    kind, do = {
+        AttemptRefusal.SUPERSEDED: (Fenced, "No action needed. Clear the task that plans for one more attempt."),
+        AttemptRefusal.CONCURRENT: (ConcurrentAttempt, "run the task again, if Airflow does not"),
+    }[why]
     return kind(
         seen=f"attempt {attempt.number} at {attempt.interval} was planned as {attempt.run_id!r}: {why.value}",
         expected=f"the newest attempt of the run, which is {record.newest.run_id!r}",
-        do="run the task again if its interval is still to be replayed; clear it if Airflow does not",
+        do=do,
     )

@@ -152,7 +152,7 @@ class TestTwoAtOnce:
     """A second writer comes between any two steps of the first one."""
 
     def writers(self, store: MemoryStore, mine: TopicLook, other: TopicLook) -> tuple[Task, Task]:
-        boundaries = FrozenBoundaries(Stepped(store), "p", topic(len(mine.offsets)))  # type: ignore[arg-type]
+        boundaries = FrozenBoundaries(Stepped(store), "p", topic(len(mine.offsets)))
         return Task("one", lambda: boundaries.freeze(mine)), Task("other", lambda: boundaries.freeze(other))
 
     @pytest.mark.parametrize("steps", range(4))
@@ -177,7 +177,7 @@ class TestTwoAtOnce:
     @pytest.mark.parametrize("steps", range(3))
     def test_a_look_becomes_stale_while_it_is_frozen(self, steps: int) -> None:
         store = MemoryStore()
-        old = FrozenBoundaries(Stepped(store), "p", topic(1))  # type: ignore[arg-type]
+        old = FrozenBoundaries(Stepped(store), "p", topic(1))
         one = Task("one", lambda: old.freeze(look(20, 5)))
         for _ in range(steps):
             one.step()
@@ -189,7 +189,7 @@ class TestTwoAtOnce:
     @pytest.mark.parametrize("steps", range(3))
     def test_a_lost_answer_changes_nothing_when_the_call_is_repeated(self, steps: int, fault: Fault) -> None:
         store = MemoryStore()
-        boundaries = FrozenBoundaries(Stepped(store), "p", topic())  # type: ignore[arg-type]
+        boundaries = FrozenBoundaries(Stepped(store), "p", topic())
         one = Task("one", lambda: boundaries.freeze(look(10, 5)))
         for _ in range(steps):
             one.step()
