@@ -124,11 +124,16 @@ def _releasing_on_failure(world: World) -> Iterator[None]:
 
 
 def _retake_lease(world: World, applied: Applied) -> None:
-    """Take the lease again for a launch of this plan that came to nothing, if nobody has acted on the job since."""
+    """Take the lease again for a launch of this plan that came to nothing so far, if nobody has acted on the job since.
+
+    A driver that was silent for too long was left running, and is adopted.
+    """
     record = world.cell.read()
     if record is None or record.lease is not None or not _is_mine(world, record, applied):
         return
-    if record.phase is not Phase.RUNNING or is_running(world.control.newest_launch(record)) is False:
+    epoch = world.control.newest_launch(record)
+    is_running_well = record.phase is Phase.RUNNING and first_sign(world, record, epoch, applied) is not None
+    if not is_running_well or is_running(epoch) is False:
         take_lease(world)
 
 
