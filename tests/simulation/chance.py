@@ -15,7 +15,7 @@ STEPS = ("append", "partitions", "retention", "recreate", "truncate", "checkpoin
 CAN_FAIL = {"store", "kafka", "checkpoint", "machine", "sink", "file"}
 
 
-WRITES = ("check_and_put", "append", "prepare", "create", "move", "remove", "write", "spawn", "put", "take settings")
+WRITES = ("swap", "check_and_put", "append", "create", "move", "remove", "write", "spawn", "put", "take settings")
 WEIGHT_OF_WRITES = 6.0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,8 @@ class Books:
     """Skipped or lost, and said so by a plan."""
     cut_off: list[Span] = field(default_factory=list)
     """Batches that began and were not recorded."""
-    unbounded: list[Key] = field(default_factory=list)
+    counts_batches: bool = True
+    """Whether a history names each batch. Without one only the audit says what may have been written again."""
 
 
 @dataclass
@@ -59,45 +60,70 @@ class Verdict:
         return "; ".join(parts) or "clean"
 
 
-def read_cells(rows: Sequence[Mapping[str, Any]], cells: Mapping[str, str]) -> Books | None:
-    """Return the books of a tracked pipeline as epochs, notes and rows tell them; None if it was never started."""
-    epochs = [json.loads(text) for name, text in sorted(cells.items()) if name.startswith("epoch/")]
-    if not epochs:
+def read_books(
+    rows: Sequence[Mapping[str, Any]], cells: Mapping[str, str], facts: Mapping[int, Mapping[str, Any]]
+) -> Books | None:
+    """Return the books of a tracked pipeline as its record, its epochs and its rows tell them; None before a start.
+
+    :param facts: the batches that are kept under their row times.
+    """
+    epochs = _epochs(cells, facts)
+    record = json.loads(cells.get("pipeline", "null"))
+    if not epochs or record["recorded"] is None:
         return None
-    official = [row for row in rows if not _is_zombie(row, epochs)]
-    reads = [span for row in official for span in _spans(row)]
-    end = _position(epochs[-1]["claim"]["start"])
-    for row in official:
-        if row["epoch"] == epochs[-1]["claim"]["number"]:
-            end |= _position(row["end"])
-    books = Books(_position(epochs[0]["claim"]["start"]), end, reads)
+    recorded = record["recorded"]
+    claims = {each["claim"]["number"]: each["claim"] for each in epochs}
+    end = _position(claims[recorded["epoch"]]["start"])
+    if recorded["row_time_ms"] is not None:
+        end |= _position(facts[recorded["row_time_ms"]]["end"])
+    books = Books(_position(epochs[0]["claim"]["start"]), end, [span for row in rows for span in _spans(row)])
     for epoch in epochs:
         for each in epoch["claim"]["announced"]:
             key, at = (each["topic"], each["partition"]), each["start"]
             books.announced_replays.append((key, at, at + each["replay"]))
             books.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
-        begun = json.loads(cells.get(f"begun/{epoch['claim']['number']:08d}", "null"))
-        if begun is not None and not _is_recorded(begun, epoch["claim"]["number"], official):
-            books.cut_off += [((each["topic"], each["partition"]), each["start"], each["end"]) for each in begun["ranges"]]
+        for cut in epoch["cuts"]:
+            for each in cut["ranges"]:
+                books.cut_off += [((each["topic"], each["partition"]), each["start"], each["end"])] * cut["count"]
     return books
 
 
-def _is_zombie(row: Mapping[str, Any], epochs: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a newer epoch had been claimed when the row was written."""
-    newer = [each for each in epochs if each["claim"]["number"] > (row["epoch"] or 0)]
-    return any(
-        each["after_row_time_ms"] is None or row["row_time_ms"] > each["after_row_time_ms"] for each in newer
-    )
+def _epochs(cells: Mapping[str, str], facts: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the epochs that a driver claimed, the oldest first: what is kept of them, and the newest one."""
+    kept = [json.loads(text) for name, text in sorted(cells.items()) if name.startswith("epoch/")]
+    record = json.loads(cells.get("pipeline", "null"))
+    if record is not None and record["launch"] is not None:
+        kept = [each for each in kept if each["claim"]["number"] < record["epoch"]]
+        claim = json.loads(cells[f"launch/{record['epoch']:08d}/{record['launch']['tag']}"])
+        cuts = [{"count": each["count"], "ranges": _ranges(facts.get(each["row_time_ms"]))} for each in record["cuts"]]
+        kept.append({"claim": claim, "holder": record["holder"], "cuts": cuts})
+    return [each for each in kept if each["holder"] is not None]
 
 
-def _is_recorded(begun: Mapping[str, Any], epoch: int, rows: Iterable[Mapping[str, Any]]) -> bool:
-    return any(
-        (row["epoch"], row["batch_id"], row["query_id"]) == (epoch, begun["batch_id"], begun["query_id"]) for row in rows
-    )
+def _ranges(batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    return [
+        {"topic": key[0], "partition": key[1], "start": low, "end": high} for key, low, high in _spans(batch or {"end": {}})
+    ]
+
+
+def read_untracked(cells: Mapping[str, str], end: Mapping[Key, int]) -> Books | None:
+    """Return the books of a job that keeps its own offsets; None if it was never started.
+
+    :param end: what its own store says.
+    """
+    epochs = _epochs(cells, {})
+    if not epochs:
+        return None
+    books = Books(_position(epochs[0]["claim"]["start"]), dict(end), [], counts_batches=False)
+    for epoch in epochs:
+        for each in epoch["claim"]["announced"]:
+            key, at = (each["topic"], each["partition"]), each["start"]
+            books.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
+    return books
 
 
 def _spans(row: Mapping[str, Any]) -> list[Span]:
-    start, end = _position(row["start"] or {}), _position(row["end"])
+    start, end = _position(row.get("start") or {}), _position(row["end"])
     return [(key, start.get(key, 0), offset) for key, offset in end.items()]
 
 
@@ -120,7 +146,7 @@ def judge(written: Sequence[tuple[Key, int]], books: Books, audit: Mapping[str, 
                 verdict.lost.append((key, offset))
     for (key, offset), count in sorted(counts.items()):
         allowed = 1 + replays(key, offset) + cuts(key, offset)
-        if count > allowed:
+        if count > allowed and books.counts_batches:
             verdict.duplicated.append((key, offset, count - allowed))
     _order(written, gaps, verdict)
     if audit is not None:
@@ -163,7 +189,7 @@ def _hold_against(audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], bo
     if audit["unexplained_count"] and not (truly_lost or verdict.duplicated):
         verdict.false_alarms.append(f"audit says unexplained={audit['unexplained_count']} and nothing is wrong")
     truly_again = _read_again(books)
-    if audit["replayed"] != truly_again:
+    if books.counts_batches and audit["replayed"] != truly_again:
         verdict.false_alarms.append(f"audit says replayed={audit['replayed']}, its rows read {truly_again} again")
 
 

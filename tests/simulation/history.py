@@ -15,7 +15,7 @@ from tests.simulation.chance import FAULTS, Rates, SeededChooser
 from tests.simulation.product import Kind, World_
 from tests.simulation.scheduler import NEVER, Simulation, Violated
 
-MODES = ("process", "sink")
+MODES = ("process", "sink", "untracked", "dstream")
 MAIN_STEPS, MORE_STEPS = 2500, 6000
 CATCH_UP_S = 400.0
 
@@ -62,11 +62,12 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         topics=draw.choice((("orders",), ("orders",), ("orders", "returns"))),
         partitions=draw.choice((1, 2, 2, 3)),
         limit=draw.choice((4, 8, 16)),
+        position_store="zookeeper" if mode == "dstream" else "",
         file_sink=mode == "sink" and draw.random() < 0.3,
         kill_timeout_s=draw.choice((None, 10)),
         batch_s=draw.choice((0.0, 1.0, 5.0)),
         runs_again=draw.random() < 0.15,
-        store="sql" if seed % 10 == 0 else "memory",
+        store="sql" if seed % 10 == 0 else draw.choice(("memory", "memory", "split")),
     )
     faults = tuple(each for each in FAULTS if each != "lie" and draw.random() < 0.6)
     steps = ("append", "append", *(each for each in ("partitions", "retention") if draw.random() < 0.2))
@@ -86,11 +87,11 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
 
 def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
     name = draw.choice(("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward", "stop", "plan"))
-    back = draw.choice((3, 7, 20))
+    back, take_over = draw.choice((3, 7, 20)), draw.random() < 0.5
     acts = {
-        "maintenance": actors.restart(),
-        "reprocess": actors.restart(f"shift:-{back}", accept_lost=100),
-        "forward": actors.restart(f"shift:+{back}", accept_skipped=100),
+        "maintenance": actors.restart(take_over=take_over),
+        "reprocess": actors.restart(f"shift:-{back}", accept_lost=100, take_over=take_over),
+        "forward": actors.restart(f"shift:+{back}", accept_skipped=100, take_over=take_over),
         "stop": actors.stop_only,
         "plan": actors.plan_only,
     }
@@ -118,8 +119,7 @@ class Laboratory:
     def judge(self) -> tuple[str, str]:
         """Bring the pipeline to rest without faults; return what is wrong by its kind, and in words; empty if nothing."""
         self.rest()
-        rows, cells = product.plain_books(self.world)
-        books = checker.read_cells(rows, cells)
+        books = product.books_of(self.world)
         if books is None:
             return "", ""
         with self.sim.quietly():
@@ -137,7 +137,7 @@ class Laboratory:
         :raises Violated: no plan is accepted, or the job cannot be started or stopped.
         """
         for number in range(4):
-            run = self.run_to_end(f"final/{number}", actors.restart(accept_lost=number * 1000))
+            run = self.run_to_end(f"final/{number}", actors.restart(accept_lost=number * 1000, take_over=True))
             if run.is_over and not run.failure:
                 break
             self.notes.append(f"{run.name}: {run.failure or 'does not end'}")
@@ -148,7 +148,7 @@ class Laboratory:
         self._caught_up_s = NEVER
         self.sim.run(stops=lambda: self.sim.now_s > until_s or self._has_caught_up())
         for number in range(2):
-            run = self.run_to_end(f"end/{number}", actors.stop_only)
+            run = self.run_to_end(f"end/{number}", actors.take_over_and_stop)
             if not run.failure:
                 return
         raise Violated("wedged", f"the last stop: {run.failure}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.simulation.scheduler import Simulation
+from tests.simulation.scheduler import Side, Simulation
 
 
 class Record(NamedTuple):
@@ -39,6 +39,8 @@ class FileSystem:
     """Files of all hosts, by folder. Create-if-absent and moving a folder are one step each."""
 
     sim: Simulation
+    in_the_way: Callable[[str], Exception] = FileExistsError
+    """What a move raises where something is."""
     folders: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
 
     def open(self, location: str) -> Folder:
@@ -129,7 +131,7 @@ class Folder:
 
     def _move(self, target: str) -> None:
         if any(each == target or each.startswith(f"{target}/") for each in self.files.folders):
-            raise FileExistsError(target)
+            raise self.files.in_the_way(target)
         mine = [each for each in self.files.folders if each == self._root or each.startswith(f"{self._root}/")]
         for each in mine:
             self.files.folders[target + each[len(self._root) :]] = self.files.folders.pop(each)
@@ -267,22 +269,59 @@ class Markers:
         return bool(self.sim.effect("file", f"look for marker {location}", lambda: location in self.there))
 
 
-READS = frozenset({"create", "close", "kind"})
-
-
 class EffectfulStore:
     """A store whose every call is an effect. Iterators read when their first item is taken.
 
     :param name: how it stands in the trace.
+    :param is_split: whether a swap is three effects, as on HBase: the facts, the text, the row.
     """
 
-    def __init__(self, sim: Simulation, inner: Any, name: str) -> None:
-        self._sim, self._inner, self._name = sim, inner, name
+    def __init__(self, sim: Simulation, inner: Any, name: str, *, is_split: bool = False) -> None:
+        self._sim, self._inner, self._name, self._is_split = sim, inner, name, is_split
         self.kind = inner.kind
-        self.on_append: Callable[[Any], None] | None = None
+        self.on_append: Callable[[Any], None] = lambda batch: None
 
     def close(self) -> None:
         """Do nothing."""
+
+    def append(self, stream: Any, batch: Any) -> Any:
+        """Add a row."""
+
+        def act() -> Any:
+            placed = self._inner.append(stream, batch)
+            self.on_append(placed)
+            return placed
+
+        return self._sim.effect("store", f"append batch {batch.batch_id}", act)
+
+    def swap(
+        self,
+        pipeline: str,
+        name: str,
+        expected: str | None,
+        value: str,
+        *,
+        stream: Any = None,
+        prepare: Any = None,
+        append: Any = None,
+    ) -> bool:
+        """Set a text with the facts and the row that belong to it."""
+        what = f"swap {name}{' prepare' if prepare else ''}{' append' if append else ''}"
+        if not self._is_split:
+
+            def act() -> bool:
+                done = self._inner.swap(pipeline, name, expected, value, stream=stream, prepare=prepare, append=append)
+                if done and append is not None:
+                    self.on_append(append)
+                return bool(done)
+
+            return self._sim.effect("store", what, act)
+        if prepare is not None:
+            self._sim.effect("store", f"swap {name}: facts", lambda: self._inner._prepare(stream, prepare))
+        done = self._sim.effect("store", what, lambda: self._inner.check_and_put(pipeline, name, expected, value))
+        if done and append is not None:
+            self.append(stream, append)
+        return bool(done)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
@@ -291,26 +330,11 @@ class EffectfulStore:
         if name in ("newest_first", "oldest_first", "scan"):
 
             def iterate(*arguments: Any, **options: Any) -> Iterator[Any]:
-                detail = self._detail(name, arguments)
-                self._sim.point(_BEFORE, "store", detail)
+                self._sim.point(Side.BEFORE, "store", self._detail(name, arguments))
                 yield from found(*arguments, **options)
 
             setattr(self, name, iterate)
             return iterate
-
-        if name == "append":
-
-            def append(*arguments: Any) -> Any:
-                def act() -> Any:
-                    placed = found(*arguments)
-                    if self.on_append is not None:
-                        self.on_append(placed)
-                    return placed
-
-                return self._sim.effect("store", self._detail(name, arguments), act)
-
-            setattr(self, name, append)
-            return append
 
         def call(*arguments: Any, **options: Any) -> Any:
             return self._sim.effect("store", self._detail(name, arguments), lambda: found(*arguments, **options))
@@ -321,11 +345,4 @@ class EffectfulStore:
     def _detail(self, name: str, arguments: tuple[Any, ...]) -> str:
         if name in ("get", "check_and_put", "scan"):
             return f"{name} {arguments[1]}"
-        if name in ("append", "prepare"):
-            return f"{name} batch {arguments[1].batch_id}"
         return f"{name} {self._name}"
-
-
-from tests.simulation.scheduler import Side  # noqa: E402
-
-_BEFORE = Side.BEFORE

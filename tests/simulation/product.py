@@ -25,26 +25,29 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import (
     KafkaUnreachable,
+    LeaseHeld,
     OffsetsError,
     PlanRefused,
     StoreUnreachable,
     WorldChanged,
 )
 from airflow_provider_offsets.jobs import detached, machine
-from airflow_provider_offsets.operations import judging, replaying, stopping, submitting
+from airflow_provider_offsets.operations import judging, lease, stopping, submitting
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.keeping import KeptFile, KeptVersion
+from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
-from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime import TrackedStream, claiming, live_query, native_sink, tracked_stream
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
 from airflow_provider_offsets.stores import checkpoint_files
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.testing import FakeKafka
+from tests.simulation import checker
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
 from tests.simulation.scheduler import Simulation
 from tests.simulation.spark import Frame, Offsets, QueryDied, Session
@@ -54,6 +57,7 @@ CHECKPOINT = "sim://ck/orders"
 LOGS = "/tmp/airflow-provider-offsets-simulation"
 SECRETS = Secrets("memory://", {"kafka.bootstrap.servers": "broker:9092"})
 VERSION = KeptVersion(KeptFile("job.py", "0" * 64))
+LEASE_TIMEOUT_S = 90
 MARKER = "sim://markers/stop"
 
 
@@ -64,6 +68,11 @@ def unreachable(kind: str) -> Exception:
     if kind in ("store", "checkpoint"):
         return StoreUnreachable(seen="no answer", expected="an answer", do="wait")
     return OSError(11, f"{kind}: resource temporarily unavailable")
+
+
+def in_the_way(target: str) -> Exception:
+    """Return what a checkpoint folder raises that is moved to where something is."""
+    return WorldChanged(seen=f"something is at {target}", expected="nothing there", do="find out what made it")
 
 
 class SimClock:
@@ -198,9 +207,9 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
     def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = MemoryStore) -> None:
         self.sim, self.kind = sim, kind
         self.inner = make_store()
-        self.store = EffectfulStore(sim, self.inner, "history")
+        self.store = EffectfulStore(sim, self.inner, "history", is_split=kind.store == "split")
         self.kafka = SimKafka(sim)
-        self.files = FileSystem(sim)
+        self.files = FileSystem(sim, in_the_way)
         self.sink = Sink(sim, kind.file_sink)
         self.markers = Markers(sim)
         self.settings: dict[str, str] = {}
@@ -240,8 +249,16 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
     def session(self, operation: str) -> World:
         """Return what one operation works with, opened as each task opens it."""
         kept = {"zk": self.positions} if self.kind.position_store else {}
-        world = World(self.pipeline, operation, self.store, self.kafka, kept)
-        world.control.open_operation(Operation(operation, operation.partition("/")[0], "simulated"))
+        world = of_attempt(World(self.pipeline, operation, self.store, self.kafka, kept))
+        return self._opened(world)
+
+    def new_session(self, operation: str, key: str) -> World:
+        """Return what the stop task of an operation works with: a new attempt if the task was cleared since."""
+        kept = {"zk": self.positions} if self.kind.position_store else {}
+        return self._opened(new_attempt(World(self.pipeline, operation, self.store, self.kafka, kept), key))
+
+    def _opened(self, world: World) -> World:
+        world.control.open_operation(Operation(world.operation, world.operation.partition("/")[0], "simulated"))
         return world
 
     def command(self, conf: Mapping[str, str]) -> list[str]:
@@ -401,16 +418,21 @@ class PositionStore:
         self.sim.effect("store", "zk put by the job", put)
 
 
+def record_of(world: World_) -> dict[str, Any]:
+    """Return the pipeline's record as plain JSON, without an effect point; empty before the first operation."""
+    return dict(json.loads(world.inner.get(PIPELINE, "pipeline") or "{}"))
+
+
 def newest_epoch_number(world: World_) -> int:
-    """Return the number of the newest claimed epoch, without an effect point."""
-    names = [name for name, _ in world.inner.scan(PIPELINE, "epoch/")]
-    return int(names[-1].rpartition("/")[2]) if names else 0
+    """Return the number of the newest claimed epoch."""
+    recorded = record_of(world).get("recorded")
+    return int(recorded["epoch"]) if recorded else 0
 
 
 def host_of_job(world: World_) -> str:
     """Return the host where the newest driver runs or ran: a person goes there."""
-    found = [json.loads(text) for _, text in world.inner.scan(PIPELINE, "epoch/")]
-    return str(found[-1]["holder"]["host"]) if found else "worker-1"
+    holder = record_of(world).get("holder")
+    return str(holder["host"]) if holder else "worker-1"
 
 
 def uuid_of(sim: Simulation) -> Callable[[], uuid.UUID]:
@@ -450,6 +472,7 @@ def installed(world: World_) -> Iterator[None]:
         patch(submitting, "POLL_S", 2.0)
         patch(stopping, "POLL_S", 2.0)
         patch(judging, "POLL_S", 3.0)
+        patch(lease, "LEASE_TIMEOUT_S", LEASE_TIMEOUT_S)
         patch(native_sink, "LOOK_S", 1.0)
         yield
 
@@ -477,10 +500,13 @@ def task_plan(world: World_, operation: str, start: str, policy: RestartPolicy) 
         raise PlanRefused(plan.problems)
 
 
-def task_stop(world: World_, operation: str, take_over: bool = False) -> str:
-    """Stop the job; return how it came to rest."""
-    session = world.session(operation)
-    asked = ask_to_stop(session, reason="simulated", at_ms=clock.now_ms())
+def task_stop(world: World_, operation: str, take_over: bool = False, attempt: str = "1") -> str:
+    """Stop the job; return how it came to rest.
+
+    :param attempt: the same for all tries of one attempt, and another one when the task is cleared.
+    """
+    session = world.new_session(operation, attempt)
+    asked = ask_to_stop(session, reason="simulated", take_over=take_over)
     result = asked if isinstance(asked, StopResult) else await_stop(session, asked, session.pipeline.stop)
     if result.how != "restarted by this operation":
         world.note_stop(operation)
@@ -500,19 +526,20 @@ def task_submit(world: World_, operation: str) -> str:
     session = world.session(operation)
     applied = recorded_application(session)
     assert applied is not None
-    return submit_job(session, applied, world.command, SECRETS).how
+    return submit_job(session, applied, Launcher(world.command, SECRETS)).how
 
 
 def task_begin_recovery(world: World_, operation: str, epoch: int, run: str) -> None:
     """Count a try of the recovery."""
     session = world.session(operation)
-    begin_recovery(session, epoch, run, session.pipeline.recovery, at_ms=clock.now_ms())
+    policy = session.pipeline.recovery
+    begin_recovery(session, epoch, run, policy, lease_timeout_s=LEASE_TIMEOUT_S)
 
 
 def look_for_death(world: World_) -> int | None:
     """Return the epoch that died and that a recovery may start again, or None."""
     session = World(world.pipeline, "look", world.store, world.kafka, {})
-    death = find_death(session.control, at_ms=clock.now_ms())
+    death = find_death(session.control, lease_timeout_s=LEASE_TIMEOUT_S)
     return None if death is None else death.epoch
 
 
@@ -542,12 +569,23 @@ def is_product_error(error: BaseException) -> bool:
     return isinstance(error, OffsetsError)
 
 
-def plain_books(world: World_) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return the history's rows and the control cells as plain JSON, for a checker that knows no class of the product."""
-    rows = [codec.plain(each) for each in world.inner.oldest_first(world.pipeline.stream)]
-    return rows, dict(world.inner.scan(PIPELINE, ""))
+def books_of(world: World_) -> checker.Books | None:
+    """Return what the product has written down, for a checker that knows no class of it."""
+    stream, cells = world.pipeline.stream, dict(world.inner.scan(PIPELINE, ""))
+    if not world.pipeline.tracked:
+        return checker.read_untracked(cells, kept_position(world))
+    rows = [codec.plain(each) for each in world.inner.oldest_first(stream)]
+    record = record_of(world)
+    pointers = [record.get("recorded"), *record.get("cuts", ())]
+    times = {each["row_time_ms"] for each in pointers if each is not None and each["row_time_ms"] is not None}
+    facts = {time: codec.plain(world.inner.prepared(stream, time)) for time in times}
+    return checker.read_books(rows, cells, facts)
 
 
-def row_of(batch: Batch) -> dict[str, Any]:
-    """Return a row as plain JSON."""
-    return dict(codec.plain(batch))
+def kept_position(world: World_) -> dict[tuple[str, int], int]:
+    """Return where an untracked job's own store says that it stands."""
+    if world.kind.position_store:
+        return {(key.topic, key.partition): offset for key, offset in (world.positions.stored or Position()).items()}
+    engine = Session(world.sim, world.kafka, world.files.open, world.sink, list(world.kind.topics)).engine(CHECKPOINT, None)
+    with world.sim.quietly():
+        return engine.position()

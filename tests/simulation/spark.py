@@ -121,6 +121,11 @@ class Engine:
         """Whether another trigger would find something to read."""
         return self.is_planned or bool(self._next_ends())
 
+    def position(self) -> Offsets:
+        """Return what the logs say is done."""
+        done = set(self._ids("commits")) & set(self._ids("offsets"))
+        return self._entry(max(done)) if done else self._initial() or {}
+
     def _read_id(self) -> None:
         text = self.folder.text("metadata")
         if text is None:
@@ -359,6 +364,8 @@ class Session:
 
     :ivar epoch: the number that the sink sees; the program sets it.
     """
+
+    version = "4.2.0"
 
     def __init__(self, sim: Simulation, kafka: Kafka, open_folder: Callable[[str], Folder], sink: Sink, topics: list[str]) -> None:
         self.sim, self.kafka, self.open_folder, self.sink, self.topics = sim, kafka, open_folder, sink, topics
