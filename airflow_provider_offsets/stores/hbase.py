@@ -3,9 +3,10 @@
 ``<table>``, family ``offsets``: row ``<TOPIC>:<GROUP>:<EPOCH_BATCHTIME_MS>``, qualifier the partition, value the
 offset, all as text. Jobs that follow the deck take the *number of cells* of the newest row as the number of
 partitions, so nothing else ever stands in such a row. What more is known of a batch stands in ``<table>_batches``
-under the same key, as JSON in the one cell ``batch:json`` (its *facts*). ``<table>_control`` has one cell
-``control:value`` per text, which is only ever written by compare and set: a plain put beside it could hide one; and
-one such cell for each group whose position was written from outside, under a key that no pipeline can have.
+under the same key, as JSON in the one cell ``batch:json`` (its *facts*). Facts are written first: those of a batch that
+was cut off have no row, and are no part of the history. ``<table>_control`` has one cell ``control:value`` per text,
+and one such cell for each group whose position was written from outside, under a key that no pipeline can have. Facts
+and control cells are only ever written by compare-and-set: a plain put beside it could hide one.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class _DeckRow:
 class HBaseStore:
     """Positions, history and control in HBase, through its Thrift server. Safe to share between threads.
 
-    A batch is recorded once its facts and then its deck rows, topic by topic, are written. A crash in between leaves a
-    batch that readers skip and that recording it again completes.
+    HBase changes one row at a time, so a swap is three steps: facts, text, rows. A batch is in the history once the
+    rows of all its topics are there. If its driver dies between text and rows, whoever reads the text writes them.
 
     :param table: the deck's table, such as ``stream_kafka_offsets``; ``namespace:table`` is fine.
     :param transport: the settings of the Thrift server.
@@ -88,14 +89,14 @@ class HBaseStore:
         self._client.close()
 
     def position(self, stream: Stream) -> Position | None:
-        """Give where each topic of the stream ends in the newest row that names it.
+        """Return where each topic of the stream ends in the newest row that names it.
 
         :raises PositionExpired: as ``newest_first``.
         """
         return history.position_in(stream, lambda each: next(self.newest_first(each), None))
 
     def perishes(self, stream: Stream) -> str:
-        """Say when HBase deletes the newest rows of the stream, if the deck's table has a time to live."""
+        """Return when HBase deletes the newest rows of the stream, if the deck's table has a time to live."""
         return self._expiry.perishes(rules.check_stream(stream))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
@@ -129,35 +130,25 @@ class HBaseStore:
             return
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Record a batch: facts of every topic first, then the deck's rows in the order of topics.
+        """Add the rows of a batch, and its facts before them if there are none.
 
-        HBase changes one row at a time. What claims the row's time is the first topic's facts cell, by compare and
-        set: two writers never get the same one.
+        One without a row time goes to the first time behind the newest row at which no facts are kept, by
+        compare-and-set: two writers never get the same one.
         """
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
-        for begun in self._same_batch(stream, batch):
-            recorded = rules.recorded_once(begun, batch)
-            if self._is_complete(stream, recorded) or self._write(stream, recorded):
-                return recorded
+        if batch.row_time_ms is not None:
+            return self._append(stream, batch)
         newest = self._deck.newest_time(stream)
         while True:
             placed = history.place(batch, newest)
-            if self._write(stream, placed):
+            if not self._other_facts(stream, placed):
+                self._put(stream, placed)
                 return placed
             newest = placed.row_time_ms
 
-    def find(self, stream: Stream, query_id: str, batch_id: int, batch_time_ms: int) -> Batch | None:
-        """Give the batch of that identity, or None: reads the facts from the batch's own time on."""
-        stream = rules.check_stream(stream)
-        for topic in stream.topics:
-            for facts in self._facts_since(topic, stream.group_id, batch_time_ms):
-                if (facts.query_id, facts.batch_id) == (query_id, batch_id) and self._is_complete(stream, facts):
-                    return facts
-        return None
-
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches from the newest backwards, a page at a time; no scanner is open between two of them.
+        """Yield batches from the newest backwards, a page at a time; no scanner is open between two of them.
 
         :raises PositionExpired: there is no row, and there was one before the table's time to live.
         """
@@ -169,29 +160,57 @@ class HBaseStore:
             self._expiry.check_never_stored(stream)
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches in the order of recording, a page at a time; no scanner is open between two of them."""
+        """Yield batches in the order of recording, a page at a time; no scanner is open between two of them."""
         until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
         return self._batches(stream, since_ms, until, backwards=False)
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Give the text, or None."""
+        """Return the text, or None."""
         key = _control_key(pipeline, name)
         return self._text(key, self._client.row(self._control, key))
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
-        """Set the text by HBase's own compare and set.
+        """Set the text by HBase's own compare-and-set."""
+        return self.swap(pipeline, name, expected, value)
 
-        :raises StoreUnreachable: also where the answer was lost: then read the text, and see whose it is.
+    def swap(
+        self,
+        pipeline: str,
+        name: str,
+        expected: str | None,
+        value: str,
+        *,
+        stream: Stream | None = None,
+        prepare: Batch | None = None,
+        append: Batch | None = None,
+    ) -> bool:
+        """Keep the facts, set the text, and add the rows: one call for each, and none to read.
+
+        Only facts that are there already are read, and then the text too: a swap that has lost by then replaces none.
         """
         key = _control_key(pipeline, name)
         rules.check_value(value)
-        if self.get(pipeline, name) != expected:
-            return False  # and a connection that the server closed while it was idle is a new one by now
+        facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
+        if facts is not None and not self._prepare(*facts, lambda: self.get(pipeline, name) == expected):
+            return False
         before = None if expected is None else _control_value(expected)
-        return self._client.check_and_put(self._control, key, _VALUE, before, _control_value(value))
+        if not self._client.check_and_put(self._control, key, _VALUE, before, _control_value(value)):
+            return False
+        if row is not None:
+            self._put(*row)
+        return True
+
+    def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
+        """Return the facts that are kept under a row time, or None. Of several the newest epoch's: the others are of
+        drivers that were fenced before they had prepared all topics."""
+        stream = rules.check_stream(stream)
+        keys = [layout.key(layout.prefix(topic, stream.group_id), row_time_ms) for topic in stream.topics]
+        rows = self._client.rows(self._facts.table, keys)
+        found = [self._facts_of(key, row_time_ms, cells) for key, cells in rows.items()]
+        return max((each for each in found if each is not None), key=lambda each: each.epoch or 0, default=None)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Give names and texts, sorted by name. A pipeline's name has no ``:``, so no other one's rows are near."""
+        """Yield names and texts, sorted by name. A pipeline's name has no ``:``, so no other one's rows are near."""
         owner = f"{rules.check_pipeline(pipeline)}:".encode()
         first, stop = owner + prefix.encode(), owner[:-1] + b";"
         while True:
@@ -209,39 +228,64 @@ class HBaseStore:
 
     # How a batch is written
 
-    def _write(self, stream: Stream, placed: Batch) -> bool:
-        """Write the facts and then the deck's rows at the batch's row time; False if that time is another's."""
-        cell = codec.dumps(placed).encode()
-        if not all(self._claim(self._key(topic, stream, placed), cell) for topic in placed.end.topics):
-            return False
-        self._put(stream, placed)
+    def _prepare(self, stream: Stream, batch: Batch, is_expected: Callable[[], bool]) -> bool:
+        """Keep the facts of a batch that is about to begin under each of its topics; False if ``is_expected`` said no.
+
+        :param is_expected: whether the swap that they belong to may still succeed. Asked before facts are replaced.
+        """
+        cell = codec.dumps(batch).encode()
+        for topic in batch.end.topics:
+            key = self._key(topic, stream, batch)
+            while (kept := self._facts_beside(key, cell)) is not None:
+                if not is_expected():
+                    return False
+                if self._replace(key, kept, cell, batch):
+                    break
         return True
 
-    def _put(self, stream: Stream, placed: Batch) -> None:
-        for topic in placed.end.topics:
-            self._client.put(self._deck.table, self._key(topic, stream, placed), layout.cells_of(placed.end, topic))
-
-    def _claim(self, key: bytes, cell: bytes) -> bool:
-        """Write a facts cell where none is; one that holds the same already is as good."""
-        if self._client.check_and_put(self._facts.table, key, _FACTS, None, cell):
+    def _replace(self, key: bytes, kept: bytes, cell: bytes, batch: Batch) -> bool:
+        """Replace the facts under a key by those of ``batch``, if they may be; False if others replaced them first."""
+        facts = self._facts_of(key, history.row_time_of(batch), {_FACTS: kept})
+        assert facts is not None
+        if self._client.row(self._deck.table, key):
+            rules.recorded_once(facts, batch)
             return True
-        return self._client.row(self._facts.table, key).get(_FACTS) == cell
+        rules.prepared_once(facts, batch)
+        return self._client.check_and_put(self._facts.table, key, _FACTS, kept, cell)
 
-    def _same_batch(self, stream: Stream, batch: Batch) -> list[Batch]:
-        """Give what was begun of this batch. More than one only if writers raced for a row time and a crash followed;
-        a complete one stands first."""
-        if batch.batch_id is None:
-            return []
-        first_topic = batch.end.topics[0]
-        begun = [
-            facts
-            for facts in self._facts_since(first_topic, stream.group_id, batch.batch_time_ms)
-            if facts.is_same_batch(batch)
-        ]
-        return begun if len(begun) < 2 else sorted(begun, key=lambda each: not self._is_complete(stream, each))
+    def _append(self, stream: Stream, batch: Batch) -> Batch:
+        """Add the rows of a batch that has its time. Rows that are there already are left as they are."""
+        other = self._other_facts(stream, batch)
+        recorded = batch if other is None else rules.recorded_once(other, batch)
+        if not self._is_complete(stream, recorded):
+            self._put(stream, recorded)
+        return recorded
+
+    def _other_facts(self, stream: Stream, placed: Batch) -> Batch | None:
+        """Keep the facts of a batch where none are kept; return the first others that stand in their place."""
+        cell = codec.dumps(placed).encode()
+        for topic in placed.end.topics:
+            key = self._key(topic, stream, placed)
+            kept = self._facts_beside(key, cell)
+            if kept is not None:
+                return self._facts_of(key, history.row_time_of(placed), {_FACTS: kept})
+        return None
+
+    def _facts_beside(self, key: bytes, cell: bytes) -> bytes | None:
+        """Write a facts cell if there is none; return the one that is there instead, if it is another."""
+        while not self._client.check_and_put(self._facts.table, key, _FACTS, None, cell):
+            kept = self._client.row(self._facts.table, key).get(_FACTS)
+            if kept is not None:
+                return None if kept == cell else kept
+        return None
+
+    def _put(self, stream: Stream, placed: Batch) -> None:
+        topics = placed.end.topics
+        rows = {self._key(topic, stream, placed): layout.cells_of(placed.end, topic) for topic in topics}
+        self._client.put_rows(self._deck.table, rows)
 
     def _last_taken(self, stream: Stream, key: bytes, claim: bytes | None) -> int | None:
-        """Give the last time that is in use: by a row, by facts that wait for theirs, or by a write that was begun."""
+        """Return the last time that is in use: by a row, by facts, or by a write that was begun."""
         times = [self._deck.newest_time(stream), self._facts.newest_time(stream)]
         if claim is not None:
             if not _CLAIM.fullmatch(claim):
@@ -267,7 +311,7 @@ class HBaseStore:
             yield from self._batches_at(stream, time_ms, rows)
 
     def _batches_at(self, stream: Stream, time_ms: int, rows: dict[str, _DeckRow]) -> Iterator[Batch]:
-        """Give what was recorded at one time: mostly one batch, over one topic or several."""
+        """Yield what was recorded at one time: mostly one batch, over one topic or several."""
         told: set[str] = set()
         for topic, row in rows.items():
             if row.facts is not None and topic not in told:
@@ -280,7 +324,7 @@ class HBaseStore:
             yield Batch(end=end, batch_time_ms=time_ms, row_time_ms=time_ms)
 
     def _is_complete(self, stream: Stream, facts: Batch, rows: Mapping[str, _DeckRow] | None = None) -> bool:
-        """Say whether every topic that the facts name has its deck row.
+        """Return whether every topic that the facts name has its deck row.
 
         :raises StoreDataError: a deck row holds other offsets than its facts.
         """
@@ -306,14 +350,6 @@ class HBaseStore:
                 end = layout.position_of(self._deck.table, topic, key, cells)
                 yield _DeckRow(topic, time_ms, end, self._facts_of(key, time_ms, facts.get(key, {})))
 
-    def _facts_since(self, topic: str, group_id: str, since_ms: int) -> Iterator[Batch]:
-        """Give the facts of a topic in the order of row times, complete or not."""
-        for page in self._facts.pages(topic, group_id, since_ms, rules.LAST_ROW_TIME_MS, backwards=False):
-            for key, time_ms, cells in page:
-                facts = self._facts_of(key, time_ms, cells)
-                if facts is not None:
-                    yield facts
-
     def _facts_of(self, key: bytes, time_ms: int, cells: layout.Cells) -> Batch | None:
         cell = cells.get(_FACTS)
         if cell is None:
@@ -336,7 +372,7 @@ class HBaseStore:
 def _together(
     per_topic: dict[str, Iterator[_DeckRow]], choose: Callable[[Iterable[int]], int]
 ) -> Iterator[tuple[int, dict[str, _DeckRow]]]:
-    """Give the rows of all topics, those of one time together. Reads no row before it is needed."""
+    """Yield the rows of all topics, those of one time together. Reads no row before it is needed."""
     heads: dict[str, _DeckRow] = {}
     while True:
         for topic, rows in per_topic.items():
@@ -349,7 +385,7 @@ def _together(
 
 
 def _or_cut_off(stored: Position | None, position: Position, expected: Position | None) -> Position | None:
-    """Give ``expected``, or what is stored if a write of ``position`` over ``expected``, cut off between two topics,
+    """Return ``expected``, or what is stored if a write of ``position`` over ``expected``, cut off between two topics,
     looks like that: each topic stands where one of the two says."""
     if stored is None:
         return expected

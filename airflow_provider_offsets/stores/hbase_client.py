@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.errors import StoreError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores.clients import client_missing
 from airflow_provider_offsets.stores.hbase_transport import Transport
@@ -16,10 +17,13 @@ from airflow_provider_offsets.stores.hbase_transport import Transport
 T = TypeVar("T")
 Row = tuple[bytes, dict[bytes, bytes]]
 _FOR_EVER_S = 2**31 - 1
+IDLE_S = 30
+"""A connection that was idle for longer is not used for a compare-and-set. The server closes one after 60 s, and nobody
+would know whether a compare-and-set on it was done."""
 
 
 class HBaseClient:
-    """Gives the few calls that the store uses. Connects at the first one.
+    """The few calls that the store uses. It connects at the first one.
 
     happybase's connections are not safe between threads, so a lock lets one call through at a time.
 
@@ -48,6 +52,7 @@ class HBaseClient:
         # A module that happybase makes from its Hbase.thrift when it is imported: no file of that name exists.
         thrift = importlib.import_module("Hbase_thrift")
         self._mutation = thrift.Mutation
+        self._row_mutations = thrift.BatchMutation
         self._exists = thrift.AlreadyExists
         self._refused = (thrift.IOError, thrift.IllegalArgument, TApplicationException)
         # ProtocolError is no TException: bytes that are no Thrift message, as from a server of another kind.
@@ -59,6 +64,8 @@ class HBaseClient:
         self._create_command = create_command
         self._lock = threading.RLock()
         self._connection: Any = None
+        self._answered_s = 0.0
+        """When the server answered last."""
         self._layout_seen = False
 
     def create_tables(self) -> None:
@@ -69,42 +76,46 @@ class HBaseClient:
         self._check_layout()
 
     def row(self, table: str, key: bytes) -> dict[bytes, bytes]:
-        """Give the cells of one row, of all its families; none if it is not there."""
+        """Return the cells of one row, of all its families; none if it is not there."""
         return self._on_table(table, lambda rows: dict(rows.row(key)))
 
     def rows(self, table: str, keys: Collection[bytes]) -> dict[bytes, dict[bytes, bytes]]:
-        """Give the cells of several rows in one call; a row that is not there is left out."""
+        """Return the cells of several rows in one call; a row that is not there is left out."""
         return self._on_table(table, lambda rows: dict(rows.rows(list(keys)))) if keys else {}
 
     def page(
         self, table: str, first: bytes, stop: bytes, size: int, *, backwards: bool = False, keys_only: bool = False
     ) -> list[Row]:
-        """Give up to ``size`` rows from ``first`` on, ``stop`` not among them. No scanner stays open."""
+        """Return up to ``size`` rows from ``first`` on, ``stop`` not among them. No scanner stays open."""
         cut = "FirstKeyOnlyFilter()" if keys_only else None
         options = {"limit": size, "batch_size": size, "reverse": backwards, "filter": cut}
         return self._on_table(table, lambda rows: list(rows.scan(first, stop, **options)))
 
     def written_ms(self, table: str, key: bytes) -> int | None:
-        """Give the server's time of the oldest cell of one row: the family's time to live counts from there."""
+        """Return the server's time of the oldest cell of one row: the family's time to live counts from there."""
         cells = self._on_table(table, lambda rows: dict(rows.row(key, include_timestamp=True)))
         return min((written_ms for _, written_ms in cells.values()), default=None)
 
     def time_to_live_s(self, table: str) -> int | None:
-        """Give the seconds after which HBase deletes a cell of the table's family; None if it keeps them for ever."""
+        """Return the seconds after which HBase deletes a cell of the table's family; None if it keeps them for ever."""
         families = self._on_table(table, lambda rows: dict(rows.families()))
         seconds = int(families[self._families[table].encode()]["time_to_live"])
         return None if seconds == _FOR_EVER_S else seconds
 
-    def put(self, table: str, key: bytes, cells: Mapping[bytes, bytes]) -> None:
-        """Write cells of one row, all or none."""
-        self._on_table(table, lambda rows: rows.put(key, cells))
+    def put_rows(self, table: str, rows: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+        """Write rows in one call: each of them whole or not at all."""
+        changes = [
+            self._row_mutations(row=key, mutations=[self._mutation(column=name, value=value) for name, value in each])
+            for key, each in ((key, cells.items()) for key, cells in rows.items())
+        ]
+        self._on_table(table, lambda there: there.connection.client.mutateRows(there.name, changes, {}))
 
     def check_and_put(self, table: str, key: bytes, column: bytes, expected: bytes | None, value: bytes) -> bool:
-        """Set one cell if it holds ``expected`` (None: not there), and say whether it was set.
+        """Set one cell if it holds ``expected`` (None: not there), and return whether it was set.
 
         Never sent twice by itself: had the first one been done and only its answer lost, the second would deny it.
 
-        :raises StoreUnreachable: also where the answer was lost, and so it is not known whether the cell was set.
+        :raises StoreUnreachable: also if the answer was lost, so that nobody knows whether the cell was set.
         """
         mutation = self._mutation(column=column, value=value)
 
@@ -125,13 +136,17 @@ class HBaseClient:
             return self._call(lambda connection: call(connection.table(table)), attempts=attempts)
 
     def _call(self, call: Callable[[Any], T], *, attempts: int = 2) -> T:
-        """Do one call; after a broken connection make a new one and do it once more."""
+        """Do one call; after a broken connection make a new one and do it once more, if it may be done twice."""
         with self._lock:
+            if attempts == 1 and clock.monotonic_s() - self._answered_s > IDLE_S:
+                self._drop()
             for attempts_left in range(attempts - 1, -1, -1):
                 try:
                     if self._connection is None:
                         self._connection = self._connect()
-                    return call(self._connection)
+                    answer = call(self._connection)
+                    self._answered_s = clock.monotonic_s()
+                    return answer
                 except self._refused as error:
                     raise self._refusal(error) from error
                 except self._broken as error:
@@ -146,7 +161,7 @@ class HBaseClient:
             self._connection = None
 
     def _check_layout(self) -> None:
-        """Say nothing if every table is there with its family."""
+        """Return if every table is there with its family."""
         self._layout_seen = False
         present = self._call(_tables)
         for table, family in self._families.items():

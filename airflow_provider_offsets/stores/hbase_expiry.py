@@ -13,10 +13,10 @@ from airflow_provider_offsets.stores.hbase_rows import HBaseRows
 
 
 class HBaseExpiry:
-    """Tells when rows perish, and whether some have.
+    """When rows expire, and whether some have.
 
-    :param deck: rows that perish if their table has a time to live.
-    :param facts: what is known of the batches of tracked jobs, under the same keys. It does not perish.
+    :param deck: rows that expire if their table has a time to live.
+    :param facts: what is known of the batches of tracked jobs, under the same keys. It does not expire.
     """
 
     def __init__(self, client: HBaseClient, deck: HBaseRows, facts: HBaseRows) -> None:
@@ -25,7 +25,7 @@ class HBaseExpiry:
         self._facts = facts
 
     def perishes(self, stream: Stream) -> str:
-        """Say in one sentence when HBase deletes the newest rows of a stream; empty if it does not."""
+        """Return in one sentence when HBase deletes the newest rows of a stream; empty if it does not."""
         seconds = self._client.time_to_live_s(self._deck.table)
         if seconds is None:
             return ""
@@ -37,20 +37,20 @@ class HBaseExpiry:
         return f"{rule}, the newest of group {stream.group_id!r} at {_moment(first + 1000 * seconds)}"
 
     def check_never_stored(self, stream: Stream) -> None:
-        """Say nothing of a stream without rows, if it may never have had one.
+        """Return if a stream without rows may never have had one.
 
-        Facts without their row are of a batch that was not finished, unless they are older than the table's time to
-        live: then the row was there.
+        Facts are written before their row. If there are some that are older than the table's time to live, one of them
+        had its row, as far as anybody can tell. Newer ones do not count: a batch that was cut off has no row either.
 
-        :raises PositionExpired: it was.
+        :raises PositionExpired: it had one.
         """
-        known_ms = self._facts.newest_time(stream)
+        known_ms = self._facts.oldest_time(stream)
         seconds = None if known_ms is None else self._client.time_to_live_s(self._deck.table)
         if known_ms is None or seconds is None or known_ms + 1000 * seconds > clock.now_ms():
             return
         raise PositionExpired(
             seen=f"no row of group {stream.group_id!r} in table {self._deck.table!r}, where each lives {seconds} s; its"
-            f" last batch was recorded at {_moment(known_ms)}",
+            f" first batch that {self._facts.table!r} knows of began at {_moment(known_ms)}",
             expected="its newest row: this is no first start",
             do="write the position that it had (of a snapshot, for one) into the store; or, to begin anew, delete its"
             f" rows in {self._facts.table!r}",

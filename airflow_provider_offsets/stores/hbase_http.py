@@ -26,7 +26,7 @@ class HttpTransport:
         self._answer = io.BytesIO()
 
     def is_open(self) -> bool:
-        """Say whether there is a connection."""
+        """Return whether there is a connection."""
         return self._connection.sock is not None
 
     def open(self) -> None:
@@ -58,7 +58,7 @@ class HttpTransport:
         self._answer = io.BytesIO(content)
 
     def read(self, size: int) -> bytes:
-        """Give the next part of the answer, at most ``size`` bytes.
+        """Return the next part of the answer, at most ``size`` bytes.
 
         :raises EOFError: there is no more.
         """

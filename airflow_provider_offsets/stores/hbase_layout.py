@@ -24,23 +24,23 @@ Cells = Mapping[bytes, bytes]
 
 
 def prefix(topic: str, group_id: str) -> bytes:
-    """Give what all keys of a topic and a group begin with; so do keys of groups that begin with this one and ':'."""
+    """Return what all keys of a topic and a group begin with; so do keys of groups that begin with this one and ':'."""
     return f"{topic}:{group_id}:".encode()
 
 
 def key(row_prefix: bytes, time_ms: int) -> bytes:
-    """Give the key of one row. Keys sort as their times do."""
+    """Return the key of one row. Keys sort as their times do."""
     return row_prefix + _digits(time_ms)
 
 
 def time_of(row_prefix: bytes, row_key: bytes) -> int | None:
-    """Give the time of a row, or None if the key is a neighbour's."""
+    """Return the time of a row, or None if the key is a neighbour's."""
     tail = row_key[len(row_prefix) :]
     return int(tail) if len(tail) == _DIGITS and tail.isdigit() and row_key.startswith(row_prefix) else None
 
 
 def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
-    """Say nothing if a key under the prefix that has no time of ours can be a neighbour's.
+    """Return if a key under the prefix that has no time of ours can be a neighbour's.
 
     :raises StoreDataError: its last part is no time, and it is no other group's either: no writer of the layout's.
     """
@@ -53,7 +53,7 @@ def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
 
 
 def time_before(row_prefix: bytes, neighbour: bytes) -> int:
-    """Give the last time whose key would sort before a neighbour's, and before all rows of that neighbour.
+    """Return the last time whose key would sort before a neighbour's, and before all rows of that neighbour.
 
     The next time's key sorts behind all of them: so a scan backwards goes on here, and one forwards at one more.
     """
@@ -68,12 +68,12 @@ def time_before(row_prefix: bytes, neighbour: bytes) -> int:
 
 
 def cells_of(position: Position, topic: str) -> dict[bytes, bytes]:
-    """Give the deck's cells of one topic: qualifier is the partition, value the offset, both as text."""
+    """Return the deck's cells of one topic: qualifier is the partition, value the offset, both as text."""
     return {b"offsets:%d" % partition: b"%d" % offset for partition, offset in position.of_topic(topic).items()}
 
 
 def position_of(table: str, topic: str, row_key: bytes, cells: Cells) -> Position:
-    """Give the offsets of a deck row.
+    """Return the offsets of a deck row.
 
     :raises StoreDataError: a cell that the deck's layout does not have.
     """
@@ -95,7 +95,7 @@ def _offset(table: str, row_key: bytes, column: bytes, value: bytes) -> int:
 
 
 def bad_cell(table: str, row_key: bytes, column: bytes, value: bytes | None, expected: str) -> StoreDataError:
-    """Give the error that names table, row, column and value."""
+    """Return the error that names table, row, column and value."""
     held = "" if value is None else f", value {_text(value)!r}"
     return StoreDataError(
         seen=f"table {table!r}, row {_text(row_key)!r}, column {_text(column)!r}{held}",

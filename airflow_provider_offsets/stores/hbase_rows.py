@@ -14,7 +14,7 @@ Page = list[tuple[bytes, int, layout.Cells]]
 
 
 class HBaseRows:
-    """Reads rows under keys ``<TOPIC>:<GROUP>:<13 digits>``, never one of another group.
+    """Rows under keys ``<TOPIC>:<GROUP>:<13 digits>``, never one of another group.
 
     :param table: a table with such keys and no others.
     """
@@ -24,14 +24,17 @@ class HBaseRows:
         self.table = table
 
     def newest_time(self, stream: Stream) -> int | None:
-        """Give the time of the newest row of any topic of the stream, or None; reads no cells but one of each."""
-        newest = (self._newest_time(topic, stream.group_id) for topic in stream.topics)
-        return max((each for each in newest if each is not None), default=None)
+        """Return the time of the newest row of any topic of the stream, or None; one cell of each topic is read."""
+        return max(self._first_times(stream, backwards=True), default=None)
+
+    def oldest_time(self, stream: Stream) -> int | None:
+        """Return the time of the oldest row of any topic of the stream, or None; one cell of each topic is read."""
+        return min(self._first_times(stream, backwards=False), default=None)
 
     def pages(
         self, topic: str, group_id: str, since_ms: int, until_ms: int, *, backwards: bool, keys_only: bool = False
     ) -> Iterator[Page]:
-        """Give rows with their keys and times in pages that grow, each by a scan of its own: no scanner is open
+        """Yield rows with their keys and times in pages that grow, each by a scan of its own: no scanner is open
         between two of them, so a Thrift server that was started anew meanwhile is no matter.
 
         A neighbour's row ends a page: the next scan begins behind all rows of that neighbour.
@@ -59,13 +62,15 @@ class HBaseRows:
                 since_ms, until_ms = (since_ms, reached - 1) if backwards else (reached + 1, until_ms)
                 size = next_page(size, len(page[-1][2]))
 
-    def _newest_time(self, topic: str, group_id: str) -> int | None:
-        pages = self.pages(topic, group_id, 0, rules.LAST_ROW_TIME_MS, backwards=True, keys_only=True)
-        page = next(pages, None)
-        return None if page is None else page[0][1]
+    def _first_times(self, stream: Stream, *, backwards: bool) -> Iterator[int]:
+        for topic in stream.topics:
+            whole = self.pages(topic, stream.group_id, 0, rules.LAST_ROW_TIME_MS, backwards=backwards, keys_only=True)
+            page = next(whole, None)
+            if page is not None:
+                yield page[0][1]
 
     def _own_rows(self, prefix: bytes, found: list[Row]) -> tuple[Page, bytes | None]:
-        """Give the rows up to the first one of a neighbour, and that one's key if there is one."""
+        """Return the rows up to the first one of a neighbour, and that one's key if there is one."""
         page: Page = []
         for key, cells in found:
             time_ms = layout.time_of(prefix, key)

@@ -42,7 +42,7 @@ class Transport:
         return f"?{urllib.parse.urlencode(special, safe='/')}" if special else ""
 
     def connect(self, host: str, port: int, *, timeout_s: float) -> Any:
-        """Give an open happybase connection.
+        """Return an open happybase connection.
 
         happybase knows neither TLS nor HTTP: then the socket below it is changed for another.
 
@@ -81,7 +81,7 @@ PLAIN = Transport()
 
 
 def parse_options(query: str) -> Transport:
-    """Give what the options of a URL say.
+    """Return what the options of a URL say.
 
     :raises InputRefused: an option or a value that is not known, one that is there twice, two that exclude each other,
         or a file of authorities that cannot be read.

@@ -19,9 +19,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._histories: dict[str, list[Batch]] = {}
-        self._by_identity: dict[tuple[str, str | None, int], Batch] = {}
         self._control: dict[tuple[str, str], str] = {}
-        self._prepared: dict[tuple[str, int], Batch] = {}
+        self._facts: dict[tuple[str, int], list[Batch]] = {}
+        """Batches by group and row time. Pipelines on different topics of one group may have rows of one time."""
 
     def create(self) -> None:
         """Do nothing: there is nothing to create."""
@@ -30,7 +30,7 @@ class MemoryStore:
         """Do nothing. What is stored stays, so a test may close and go on reading."""
 
     def position(self, stream: Stream) -> Position | None:
-        """Give where each topic of the stream ends in the newest batch that names it."""
+        """Return where each topic of the stream ends in the newest batch that names it."""
         return history.position_in(stream, lambda each: next(self.newest_first(each), None))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
@@ -42,52 +42,35 @@ class MemoryStore:
                 self._add(stream, history.written_row(position, self._newest_time(stream)))
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Record a batch; the same one again changes nothing."""
+        """Add the row of a batch, in one step for all threads."""
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
         with self._lock:
-            if batch.batch_id is not None:
-                recorded = self._by_identity.get((stream.group_id, batch.query_id, batch.batch_id))
-                if recorded is not None:
-                    return rules.recorded_once(recorded, batch)
-            placed = batch if batch.row_time_ms is not None else history.place(batch, self._newest_time(stream))
-            self._add(stream, placed)
-            if placed.batch_id is not None:
-                self._by_identity[stream.group_id, placed.query_id, placed.batch_id] = placed
-            return placed
-
-    def find(self, stream: Stream, query_id: str, batch_id: int, batch_time_ms: int) -> Batch | None:
-        """Give the batch of that identity, or None."""
-        found = self._by_identity.get((rules.check_stream(stream).group_id, query_id, batch_id))
-        return found if found is not None and (found.row_time_ms or 0) >= batch_time_ms else None
+            if batch.row_time_ms is None:
+                batch = history.place(batch, self._newest_time(stream))
+            return self._append(stream, batch)
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches from the newest backwards, as the history is at the first one taken."""
+        """Yield batches from the newest backwards, as the history is at the first one taken."""
         rows = self._history(stream)
         for index in range(_count_until(rows, until_ms) - 1, -1, -1):
             if rules.is_of(stream, rows[index]):
                 yield rows[index]
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches in the order of recording, as the history is at the first one taken."""
+        """Yield batches in the order of recording, as the history is at the first one taken."""
         rows = self._history(stream)
         for index in range(_count_until(rows, since_ms - 1), _count_until(rows, until_ms)):
             if rules.is_of(stream, rows[index]):
                 yield rows[index]
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Give the text, or None."""
+        """Return the text, or None."""
         return self._control.get((rules.check_pipeline(pipeline), rules.check_name(name)))
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
         """Set the text if it is ``expected`` now."""
-        key = rules.check_pipeline(pipeline), rules.check_name(name)
-        rules.check_value(value)
-        with self._lock:
-            if self._control.get(key) != expected:
-                return False
-            self._control[key] = value
-            return True
+        return self.swap(pipeline, name, expected, value)
 
     def swap(
         self,
@@ -101,21 +84,27 @@ class MemoryStore:
         append: Batch | None = None,
     ) -> bool:
         """Set the text with the facts and the row that belong to it, in one step for all threads."""
+        key = rules.check_pipeline(pipeline), rules.check_name(name)
+        rules.check_value(value)
+        facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
         with self._lock:
-            if self.get(pipeline, name) != expected:
+            if self._control.get(key) != expected:
                 return False
-            if prepare is not None and stream is not None:
-                self._prepare(rules.check_stream(stream), prepare)
-            if append is not None and stream is not None:
-                self.append(stream, append)
-            return self.check_and_put(pipeline, name, expected, value)
+            if facts is not None:
+                self._prepare(*facts)
+            if row is not None:
+                self._append(*row)
+            self._control[key] = value
+            return True
 
     def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
         """Return the facts that are kept under a row time, or None."""
-        return self._prepared.get((rules.check_stream(stream).group_id, row_time_ms))
+        stream = rules.check_stream(stream)
+        with self._lock:
+            return self._kept(stream, row_time_ms)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Give names and texts, sorted by name, as they are at the first one taken."""
+        """Yield names and texts, sorted by name, as they are at the first one taken."""
         rules.check_pipeline(pipeline)
         with self._lock:
             found = sorted(
@@ -126,25 +115,58 @@ class MemoryStore:
         yield from found
 
     def _prepare(self, stream: Stream, batch: Batch) -> None:
-        rules.check_batch(stream, batch)
-        key = stream.group_id, history.row_time_of(batch)
-        self._prepared[key] = rules.prepared_once(self._prepared.get(key), batch)
+        recorded = self._recorded(stream, history.row_time_of(batch))
+        if recorded is not None:
+            rules.recorded_once(recorded, batch)
+            return
+        kept = self._kept(stream, history.row_time_of(batch))
+        self._keep(stream, kept, rules.prepared_once(kept, batch))
 
-    def _add(self, stream: Stream, placed: Batch) -> None:
-        self._histories.setdefault(stream.group_id, []).append(placed)
+    def _append(self, stream: Stream, batch: Batch) -> Batch:
+        recorded = self._recorded(stream, history.row_time_of(batch))
+        if recorded is not None:
+            return rules.recorded_once(recorded, batch)
+        kept = self._kept(stream, history.row_time_of(batch))
+        if kept is None:
+            self._keep(stream, None, batch)
+        else:
+            batch = rules.recorded_once(kept, batch)
+        self._add(stream, batch)
+        return batch
+
+    def _recorded(self, stream: Stream, row_time_ms: int) -> Batch | None:
+        rows = self._history(stream)
+        there = rows[_count_until(rows, row_time_ms - 1) : _count_until(rows, row_time_ms)]
+        return next((each for each in there if rules.is_of(stream, each)), None)
+
+    def _kept(self, stream: Stream, row_time_ms: int) -> Batch | None:
+        there = self._facts.get((stream.group_id, row_time_ms), [])
+        return next((each for each in there if rules.is_of(stream, each)), None)
+
+    def _keep(self, stream: Stream, kept: Batch | None, batch: Batch) -> None:
+        key = stream.group_id, history.row_time_of(batch)
+        self._facts[key] = [*(each for each in self._facts.get(key, []) if each is not kept), batch]
+
+    def _add(self, stream: Stream, batch: Batch) -> None:
+        """Add a row. A list that somebody reads grows at its end only; a row between others makes a new list."""
+        rows = self._histories.setdefault(stream.group_id, [])
+        row_time_ms = history.row_time_of(batch)
+        if not rows or history.row_time_of(rows[-1]) <= row_time_ms:
+            rows.append(batch)
+        else:
+            self._histories[stream.group_id] = sorted([*rows, batch], key=history.row_time_of)
 
     def _newest_time(self, stream: Stream) -> int | None:
-        rows = self._histories.get(stream.group_id)
+        rows = self._history(stream)
         return rows[-1].row_time_ms if rows else None
 
     def _history(self, stream: Stream) -> list[Batch]:
-        """Give the list itself: it only ever grows at its end, so an index stays true while it is read."""
         with self._lock:
             return self._histories.get(rules.check_stream(stream).group_id, [])
 
 
 def _count_until(rows: list[Batch], until_ms: int | None) -> int:
-    """Give how many batches stand at or before ``until_ms``."""
+    """Return how many batches stand at or before ``until_ms``."""
     if until_ms is None:
         return len(rows)
-    return bisect.bisect_right(rows, until_ms, key=lambda batch: batch.row_time_ms or 0)
+    return bisect.bisect_right(rows, until_ms, key=history.row_time_of)

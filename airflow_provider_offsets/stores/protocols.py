@@ -2,6 +2,8 @@
 
 Every method may raise ``StoreUnreachable`` (the server does not answer; nothing was done, or the same call again does
 no harm), ``StoreLayoutError`` (the table is not there or is not ours) and ``StoreDataError`` (a row cannot be read).
+After a compare-and-set that raised ``StoreUnreachable`` nobody knows whether the text was set: read it before the next
+one.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class PositionStore(Protocol):
     """What reports call it: ``hbase``, ``sql``, ``memory``, ``zookeeper``, ``kafka`` or ``checkpoint``."""
 
     def position(self, stream: Stream) -> Position | None:
-        """Give the stored position; None if nothing is stored, which is not the same as offset 0."""
+        """Return the stored position; None if nothing is stored, which is not the same as offset 0."""
         ...
 
 
@@ -48,7 +50,7 @@ class PerishablePositions(PositionStore, Protocol):
     """Keeps a position that the store itself may delete after a time."""
 
     def perishes(self, stream: Stream) -> str:
-        """Say in one sentence what deletes the stored position, and when; empty if nothing does."""
+        """Return in one sentence what deletes the stored position, and when; empty if nothing does."""
         ...
 
 
@@ -57,7 +59,7 @@ class LeaderEpochs(PositionStore, Protocol):
     """Keeps with a position the leader epoch of the last record before it (KIP-320)."""
 
     def leader_epochs(self, stream: Stream) -> dict[TopicPartition, int]:
-        """Give the epochs that are stored; a partition without one is left out."""
+        """Return the epochs that are stored; a partition without one is left out."""
         ...
 
 
@@ -70,29 +72,25 @@ class HistoryStore(PositionStore, Protocol):
     """
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Record a processed batch and give it with its ``row_time_ms``.
+        """Add a row to the history and return its batch.
 
-        The same batch again (same query id and batch id, same offsets) changes nothing and gives the recorded one,
-        with the epoch that recorded it first. The row's time is ``next_row_time_ms(batch time, newest row's time)``.
+        With ``batch.row_time_ms`` it is the row of that time, and adding it again changes nothing: so whoever reads a
+        record whose row is missing writes that row. Without one it is a new row of
+        ``next_row_time_ms(batch time, newest row's time)``, at each call: such rows no record names.
 
-        :raises BatchConflict: the batch is recorded with other offsets; the recorded one stands.
+        :raises BatchConflict: another batch, or the same one with other offsets, is kept at that time; it stands.
         """
         ...
 
-    def find(self, stream: Stream, query_id: str, batch_id: int, batch_time_ms: int) -> Batch | None:
-        """Give the recorded batch of that identity, or None. ``batch_time_ms`` bounds the search: a batch's row never
-        has an earlier time than its batch."""
-        ...
-
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches from the newest backwards, lazily: taking one costs one, whatever the history holds.
+        """Yield batches from the newest backwards, lazily: taking one costs one, whatever the history holds.
 
         :param until_ms: only rows at or before this time (so the first one is the batch *as of* then).
         """
         ...
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches in the order of recording, lazily, rows in ``[since_ms, until_ms]``."""
+        """Yield batches in the order of recording, lazily, rows in ``[since_ms, until_ms]``."""
         ...
 
 
@@ -104,16 +102,19 @@ class ControlStore(Protocol):
     """
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Give the text, or None."""
+        """Return the text, or None."""
         ...
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
-        """Set the text if it is ``expected`` now (None: not there), atomically against all other callers; say whether
-        it was set."""
+        """Set the text if it is ``expected`` now (None: not there), atomically against all other callers, and return
+        whether it was set.
+
+        :raises StoreUnreachable: nobody knows whether the text was set. It is not sent a second time.
+        """
         ...
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Give ``(name, text)`` of all names that begin with ``prefix``, sorted by name. Never another pipeline's,
+        """Yield ``(name, text)`` of all names that begin with ``prefix``, sorted by name. Never another pipeline's,
         however the names are made (``a`` and ``a.b``, ``a`` and ``a-b``)."""
         ...
 
@@ -132,18 +133,19 @@ class OffsetStore(HistoryStore, ControlStore, Protocol):
         prepare: Batch | None = None,
         append: Batch | None = None,
     ) -> bool:
-        """Set a control text as ``check_and_put`` does, together with what belongs to it, and return whether it was.
+        """Set a control text as ``check_and_put`` does, with the batches that belong to it; return whether it was set.
 
         One transaction where the store has transactions. Where it has none: the facts first, then the text, then the
-        row; facts without the text are not history, and a row that is missing is written by whoever reads the text
-        next (``append`` with the same batch).
+        row. Facts without the text are not history. A row that is missing is written by whoever reads the text next
+        (``append`` with the same batch).
 
         :param stream: that of the batches.
         :param prepare: a batch that is about to begin. Its facts are kept under its ``row_time_ms``, and replace only
-            facts of the same or an earlier epoch.
-        :param append: a batch whose row is added to the history, if the text was set.
+            facts of an earlier epoch, or of the same batch of the same epoch.
+        :param append: a batch whose row is added to the history, if the text was set. Its facts are kept already, or
+            are ``prepare``.
         :raises StoreUnreachable: nobody knows whether the text was set. It is not sent a second time.
-        :raises BatchConflict: a newer epoch keeps facts under this row time. Nothing was set.
+        :raises BatchConflict: facts that may not be replaced are kept under this row time. Nothing was set.
         """
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.pipeline import NAME, TOPIC
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.errors import BatchConflict, InputRefused, WorldChanged
+from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError, WorldChanged
 
 LAST_ROW_TIME_MS = 9_999_999_999_999
 """The greatest time that a row key of 13 digits can hold (year 2286). Bounds of a search never ask a clock."""
@@ -21,7 +21,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_stream(stream: Stream) -> Stream:
-    """Give the stream with its topics sorted.
+    """Return the stream with its topics sorted.
 
     :raises InputRefused: a group or a topic that cannot stand in a row key.
     """
@@ -41,7 +41,7 @@ def check_stream(stream: Stream) -> Stream:
 
 
 def check_batch(stream: Stream, batch: Batch) -> None:
-    """Say nothing if the batch can be recorded under the stream.
+    """Return if the batch can be recorded under the stream.
 
     :raises InputRefused: it ends nowhere, in a topic of another stream or at an offset that Kafka cannot count to, or
         its time does not fit a row key.
@@ -69,7 +69,7 @@ def check_batch(stream: Stream, batch: Batch) -> None:
 
 
 def check_position(stream: Stream, position: Position) -> None:
-    """Say nothing if the position can be written for the stream.
+    """Return if the position can be written for the stream.
 
     :raises InputRefused: it is empty, names a topic of another stream, has a hole below the greatest partition of a
         topic (which would read as half written), or an offset that Kafka cannot count to.
@@ -91,7 +91,7 @@ def check_position(stream: Stream, position: Position) -> None:
 
 
 def too_great(offsets: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-    """Give the partitions whose offset is greater than Kafka can count to."""
+    """Return the partitions whose offset is greater than Kafka can count to."""
     return [each for each, offset in offsets.items() if offset > LAST_OFFSET]
 
 
@@ -116,7 +116,7 @@ def holes_of(position: Iterable[TopicPartition]) -> list[TopicPartition]:
 
 
 def is_to_be_written(stored: Position | None, position: Position, expected: Position | None) -> bool:
-    """Say whether a write has anything to do: ``stored`` is ``expected`` and not ``position`` yet.
+    """Return whether a write has anything to do: ``stored`` is ``expected`` and not ``position`` yet.
 
     :raises WorldChanged: something else is stored.
     :raises InputRefused: ``position`` leaves out a partition that is stored.
@@ -139,7 +139,7 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
 
 
 def said(position: Position | None) -> str:
-    """Give a stored position for a message, cut where it is long."""
+    """Return a stored position for a message, cut where it is long."""
     return "nothing" if position is None else _short(position.to_json())
 
 
@@ -149,7 +149,7 @@ def _shown(partitions: Sequence[TopicPartition]) -> str:
 
 
 def check_pipeline(pipeline: str) -> str:
-    """Give the pipeline's name. It has no ``:``, so what follows the first one in a row key is the cell's name.
+    """Return the pipeline's name. It has no ``:``, so what follows the first one in a row key is the cell's name.
 
     :raises InputRefused: not a name of a pipeline.
     """
@@ -163,7 +163,7 @@ def check_pipeline(pipeline: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Give the name of a control text.
+    """Return the name of a control text.
 
     :raises InputRefused: empty, not printable, or with spaces at its ends.
     """
@@ -177,7 +177,7 @@ def check_name(name: str) -> str:
 
 
 def check_value(value: str) -> str:
-    """Give a control text. Any but NUL, which PostgreSQL cannot hold, and half of a surrogate pair.
+    """Return a control text. Any but NUL, which PostgreSQL cannot hold, and half of a surrogate pair.
 
     :raises InputRefused: one of these is in it.
     """
@@ -191,7 +191,7 @@ def check_value(value: str) -> str:
 
 
 def is_of(stream: Stream, batch: Batch) -> bool:
-    """Say whether a batch of the stream's group is of the stream: it reads one of its topics.
+    """Return whether a batch of the stream's group is of the stream: it reads one of its topics.
 
     So a pipeline keeps its history when a topic is added to it or taken from it, and two pipelines that share a group
     id on different topics do not see each other's.
@@ -199,31 +199,68 @@ def is_of(stream: Stream, batch: Batch) -> bool:
     return not set(stream.topics).isdisjoint(batch.end.topics)
 
 
-def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
-    """Return the facts that stand under a row time: those of ``batch``, unless a later epoch keeps its own there.
+def placed(stream: Stream | None, batch: Batch | None) -> tuple[Stream, Batch] | None:
+    """Return a batch that belongs to a swap, with its stream as ``check_stream`` returns it; None without a batch.
 
-    :raises BatchConflict: a later epoch does: the driver of ``batch`` is fenced, and does not know it yet.
+    :raises InputRefused: as ``check_stream`` and ``check_batch``.
+    :raises StoreDataError: as ``check_row_time``.
     """
-    if prepared is None or (prepared.epoch or 0) <= (batch.epoch or 0):
+    if batch is None:
+        return None
+    assert stream is not None, "a batch belongs to a stream"
+    assert batch.row_time_ms is not None, "a batch that a record names has its row time"
+    stream = check_stream(stream)
+    check_batch(stream, batch)
+    check_row_time(batch.row_time_ms)
+    return stream, batch
+
+
+def check_row_time(row_time_ms: int) -> None:
+    """Return if a row can have this time.
+
+    :raises StoreDataError: it is later than any: the row before it has the greatest time, which only a mistake can be.
+    """
+    if row_time_ms > LAST_ROW_TIME_MS:
+        raise StoreDataError(
+            seen=f"a new row would stand at {row_time_ms}, right behind the newest one",
+            expected=f"milliseconds since 1970, at most {LAST_ROW_TIME_MS}",
+            do="find out who wrote the newest row; delete it by the store's own tools",
+        )
+
+
+def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
+    """Return the facts that stand under a row time: those of ``batch``, if they may replace the ones that are kept.
+
+    They may, if the kept ones are of an earlier epoch: its driver prepared them and was fenced before the batch began.
+    Of one epoch, a batch may be prepared again.
+
+    :raises BatchConflict: a later epoch keeps facts there, or the same epoch those of another batch.
+    """
+    if prepared is None:
+        return batch
+    kept, new = (each.epoch or 0 for each in (prepared, batch))
+    if kept < new or (kept == new and prepared.batch_id == batch.batch_id):
         return batch
     raise BatchConflict(
-        seen=f"batch {batch.batch_id} of epoch {batch.epoch} is to be kept at {batch.row_time_ms}",
-        expected=f"no facts of a later epoch there; epoch {prepared.epoch} keeps batch {prepared.batch_id}",
-        do="No action needed: the later epoch carries on.",
+        seen=f"facts of batch {prepared.batch_id} of epoch {prepared.epoch} at row time {batch.row_time_ms}",
+        expected=f"none there, or older ones, to keep those of batch {batch.batch_id} of epoch {batch.epoch}",
+        do="No action needed: nothing was changed, and whoever keeps the facts carries on.",
     )
 
 
 def recorded_once(recorded: Batch, batch: Batch) -> Batch:
-    """Give what is recorded, if ``batch`` is that batch run again.
+    """Return the recorded batch, if ``batch`` is the same one.
 
-    :raises BatchConflict: it read other offsets.
+    :raises BatchConflict: it is another one, or reads other offsets.
     """
-    if recorded.has_same_offsets(batch):
+    is_same_batch = (recorded.query_id, recorded.batch_id) == (batch.query_id, batch.batch_id)
+    if is_same_batch and recorded.has_same_offsets(batch):
         return recorded
     raise BatchConflict(
         seen=f"batch {batch.batch_id} of query {batch.query_id} with offsets {_offsets(batch)}",
-        expected=f"the offsets that are recorded at {recorded.row_time_ms}: {_offsets(recorded)}",
-        do="nothing is changed; find out which other job runs on a checkpoint with the same query id",
+        expected=f"what is kept at {recorded.row_time_ms}: batch {recorded.batch_id} of query {recorded.query_id} with"
+        f" offsets {_offsets(recorded)}",
+        do="nothing was changed; find out which other job writes rows of this group",
     )
 
 

@@ -1,6 +1,8 @@
 """Offsets in SQLite or PostgreSQL, through SQLAlchemy Core.
 
-``offsets_batches`` holds the history, one row per processed batch; ``offsets_control`` one row per control text.
+``offsets_batches`` holds the history, one row per processed batch; ``offsets_prepared`` the facts of batches that are
+not in it; ``offsets_control`` one row per control text. A swap changes all three in one transaction, which its
+conditional ``UPDATE`` of the control text decides: it comes first, and where it changes nothing, nothing else is done.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql, sqlite
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position
@@ -27,7 +30,7 @@ from airflow_provider_offsets.errors import (
 from airflow_provider_offsets.stores import history, rules
 from airflow_provider_offsets.stores.clients import client_missing
 from airflow_provider_offsets.stores.paging import FIRST_PAGE, LARGEST_PAGE, next_page
-from airflow_provider_offsets.stores.sql_layout import BATCHES, CONTROL, METADATA, batch_of, row_of
+from airflow_provider_offsets.stores.sql_layout import BATCHES, CONTROL, METADATA, PREPARED, batch_of, row_of, topics_of
 
 _LOCK_WAIT_S = 30
 _Read = Callable[[sa.Select[Any]], list[Batch]]
@@ -54,7 +57,7 @@ class SqlStore:
         return f"SqlStore({self._shown!r})"
 
     def create(self) -> None:
-        """Create what is missing of the two tables, and of SQLite's file. Its folder has to be there."""
+        """Create what is missing of the tables, and of SQLite's file. Its folder has to be there."""
         if self._file is not None:
             self._create_file(self._file)
         with self._errors(), self._engine.begin() as connection:
@@ -66,7 +69,7 @@ class SqlStore:
         self._engine.dispose()
 
     def position(self, stream: Stream) -> Position | None:
-        """Give where each topic of the stream ends in the newest batch that names it."""
+        """Return where each topic of the stream ends in the newest batch that names it."""
         return history.position_in(stream, lambda each: next(self.newest_first(each), None))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
@@ -79,67 +82,80 @@ class SqlStore:
             read = functools.partial(_read, connection)
             stored = history.position_in(stream, lambda each: next(_newest_first(each, None, read), None))
             if rules.is_to_be_written(stored, position, expected):
-                row = history.written_row(position, _newest_time(connection, stream))
-                connection.execute(BATCHES.insert().values(row_of(stream, row)))
+                _append(connection, stream, history.written_row(position, _newest_time(connection, stream)))
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Record a batch in one transaction that no other appender of the stream overlaps."""
+        """Add the row of a batch in one transaction. One without a row time is placed behind the newest row of its
+        group, and no other such appender overlaps it."""
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
         with self._transaction(writes=True) as connection:
-            _lock_stream(connection, stream)
-            if batch.batch_id is not None:
-                recorded = connection.execute(_by_identity(stream, batch.query_id, batch.batch_id)).first()
-                if recorded is not None:
-                    return rules.recorded_once(batch_of(recorded), batch)
-            placed = history.place(batch, _newest_time(connection, stream))
-            connection.execute(BATCHES.insert().values(row_of(stream, placed)))
-            return placed
-
-    def find(self, stream: Stream, query_id: str, batch_id: int, batch_time_ms: int) -> Batch | None:
-        """Give the batch of that identity, or None: one look into an index."""
-        query = _by_identity(rules.check_stream(stream), query_id, batch_id)
-        with self._transaction() as connection:
-            found = connection.execute(query.where(BATCHES.c.row_time_ms >= batch_time_ms)).first()
-        return None if found is None else batch_of(found)
+            if batch.row_time_ms is None:
+                _lock_stream(connection, stream)
+                batch = history.place(batch, _newest_time(connection, stream))
+            return _append(connection, stream, batch)
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches from the newest backwards; no transaction is open between two of them."""
+        """Yield batches from the newest backwards; no transaction is open between two of them."""
         return _newest_first(stream, until_ms, self._page)
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Give batches in the order of recording; no transaction is open between two of them."""
+        """Yield batches in the order of recording; no transaction is open between two of them."""
         stream = rules.check_stream(stream)
         until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+        query = sa.select(BATCHES).where(_of(BATCHES, stream), BATCHES.c.row_time_ms <= until)
+        after: sa.ColumnElement[bool] = BATCHES.c.row_time_ms >= since_ms
         size = FIRST_PAGE
         while True:
-            query = sa.select(BATCHES).where(_of(stream), BATCHES.c.row_time_ms.between(since_ms, until))
-            page = self._page(query.order_by(BATCHES.c.row_time_ms).limit(size))
+            page = self._page(query.where(after).order_by(*_PLACE).limit(size))
             yield from (batch for batch in page if rules.is_of(stream, batch))
             if len(page) < size:
                 return
-            since_ms = history.row_time_of(page[-1]) + 1
+            after = sa.tuple_(*_PLACE) > _place_of(page[-1])
             size = next_page(size, len(page[-1].end))
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Give the text, or None."""
+        """Return the text, or None."""
+        cell = _cell({"pipeline": rules.check_pipeline(pipeline), "name": rules.check_name(name)})
         with self._transaction() as connection:
-            return connection.scalar(sa.select(CONTROL.c.value).where(_cell(pipeline, name)))
+            return connection.scalar(sa.select(CONTROL.c.value).where(cell))
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
-        """Set the text by one conditional statement, which says whether it found a row to change."""
-        cell = _cell(pipeline, name)
+        """Set the text by one conditional statement, which tells whether it found a row to change."""
+        return self.swap(pipeline, name, expected, value)
+
+    def swap(
+        self,
+        pipeline: str,
+        name: str,
+        expected: str | None,
+        value: str,
+        *,
+        stream: Stream | None = None,
+        prepare: Batch | None = None,
+        append: Batch | None = None,
+    ) -> bool:
+        """Set the text with the facts and the row that belong to it, in one transaction: all or none."""
+        cell = {"pipeline": rules.check_pipeline(pipeline), "name": rules.check_name(name)}
         rules.check_value(value)
+        facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
         with self._transaction(writes=True) as connection:
-            if expected is None:
-                added = _insert_if_missing(connection, {"pipeline": pipeline, "name": name, "value": value})
-                # Not the count of rows, which psycopg does not tell of an INSERT here: it is -1.
-                return connection.execute(added.returning(CONTROL.c.name)).first() is not None
-            changed = CONTROL.update().where(cell, CONTROL.c.value == expected).values(value=value)
-            return connection.execute(changed).rowcount == 1
+            if not _set(connection, cell, expected, value):
+                return False
+            if facts is not None:
+                _prepare(connection, *facts)
+            if row is not None:
+                _append(connection, *row)
+            return True
+
+    def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
+        """Return the facts that are kept under a row time, or None."""
+        stream = rules.check_stream(stream)
+        with self._transaction() as connection:
+            return _recorded(connection, stream, row_time_ms) or _kept(connection, PREPARED, stream, row_time_ms)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Give names and texts, sorted by name; no transaction is open between two of them."""
+        """Yield names and texts, sorted by name; no transaction is open between two of them."""
         mine = CONTROL.c.pipeline == rules.check_pipeline(pipeline)
         query = sa.select(CONTROL.c.name, CONTROL.c.value).where(mine).order_by(CONTROL.c.name).limit(LARGEST_PAGE)
         after = CONTROL.c.name >= prefix
@@ -168,7 +184,7 @@ class SqlStore:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn the database's errors into ours. The layout is looked at again: a table may have gone meanwhile."""
+        """Turn the database's errors into ours. The layout is checked again: a table may have gone meanwhile."""
         try:
             yield
         except exc.SQLAlchemyError as error:
@@ -188,12 +204,12 @@ class SqlStore:
             )
         return StoreLayoutError(
             seen=f"{self._shown}: {cause}",
-            expected="a database with the tables offsets_batches and offsets_control of this provider",
+            expected=f"a database with the tables {', '.join(METADATA.tables)} of this provider",
             do=f"give a database of its own, and create them with: {self._create_command}",
         )
 
     def _check_layout(self) -> None:
-        """Say nothing if both tables are there with our columns."""
+        """Return if all tables are there with our columns."""
         self._layout_seen = False
         if self._file is not None and not self._file.exists():
             raise StoreLayoutError(
@@ -291,7 +307,7 @@ def _engine(url: sa.URL, file: Path | None) -> sa.Engine:
 
 
 def _opener(file: Path) -> Any:
-    """Give a function that opens the file, and never makes one: a mistyped path must not read as a first start."""
+    """Return a function that opens the file, and never creates one: a mistyped path must not read as a first start."""
     uri = f"file:{urllib.parse.quote(str(file.absolute()))}?mode=rw"
 
     def open_file() -> sqlite3.Connection:
@@ -318,46 +334,99 @@ def _lock_stream(connection: sa.Connection, stream: Stream) -> None:
 
 def _newest_first(stream: Stream, until_ms: int | None, read: _Read) -> Iterator[Batch]:
     stream = rules.check_stream(stream)
-    bound: int = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+    until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+    query = sa.select(BATCHES).where(_of(BATCHES, stream)).order_by(*(column.desc() for column in _PLACE))
+    before: sa.ColumnElement[bool] = BATCHES.c.row_time_ms <= until
     size = FIRST_PAGE
     while True:
-        query = sa.select(BATCHES).where(_of(stream), BATCHES.c.row_time_ms <= bound)
-        page = read(query.order_by(BATCHES.c.row_time_ms.desc()).limit(size))
+        page = read(query.where(before).limit(size))
         yield from (batch for batch in page if rules.is_of(stream, batch))
         if len(page) < size:
             return
-        bound = history.row_time_of(page[-1]) - 1
+        before = sa.tuple_(*_PLACE) < _place_of(page[-1])
         size = next_page(size, len(page[-1].end))
 
 
+_PLACE = (BATCHES.c.row_time_ms, BATCHES.c.topics)
+"""What the rows of a group are sorted by."""
+
+
+def _place_of(batch: Batch) -> tuple[int, str]:
+    return history.row_time_of(batch), topics_of(batch)
+
+
 def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Batch]:
-    return [batch_of(row) for row in connection.execute(query)]
+    return [batch_of(BATCHES, row) for row in connection.execute(query)]
 
 
 def _newest_time(connection: sa.Connection, stream: Stream) -> int | None:
-    newest: int | None = connection.scalar(sa.select(sa.func.max(BATCHES.c.row_time_ms)).where(_of(stream)))
-    return newest
+    """Return the greatest row time of a group that is in use, by a row or by facts."""
+    newest = [
+        connection.scalar(sa.select(sa.func.max(table.c.row_time_ms)).where(_of(table, stream)))
+        for table in (BATCHES, PREPARED)
+    ]
+    return max((each for each in newest if each is not None), default=None)
 
 
-def _insert_if_missing(connection: sa.Connection, values: dict[str, str]) -> sa.Insert:
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(CONTROL).values(values).on_conflict_do_nothing()
-    from sqlalchemy.dialects import sqlite
-
-    return sqlite.insert(CONTROL).values(values).on_conflict_do_nothing()
+def _set(connection: sa.Connection, cell: dict[str, str], expected: str | None, value: str) -> bool:
+    """Set a control text if it is ``expected``, and return whether it was."""
+    if expected is None:
+        return _insert_if_missing(connection, CONTROL, {**cell, "value": value})
+    changed = CONTROL.update().where(_cell(cell), CONTROL.c.value == expected).values(value=value)
+    return connection.execute(changed).rowcount == 1
 
 
-def _of(stream: Stream) -> sa.ColumnElement[bool]:
-    return BATCHES.c.group_id == stream.group_id
+def _prepare(connection: sa.Connection, stream: Stream, batch: Batch) -> None:
+    """Keep the facts of a batch. Whoever does has set the control text before, so others of its pipeline wait."""
+    row_time_ms = history.row_time_of(batch)
+    recorded = _recorded(connection, stream, row_time_ms)
+    if recorded is not None:
+        rules.recorded_once(recorded, batch)
+        return
+    rules.prepared_once(_kept(connection, PREPARED, stream, row_time_ms), batch)
+    connection.execute(PREPARED.delete().where(_at(PREPARED, stream, batch)))
+    connection.execute(PREPARED.insert().values(row_of(stream, batch)))
 
 
-def _by_identity(stream: Stream, query_id: str | None, batch_id: int) -> sa.Select[Any]:
-    return sa.select(BATCHES).where(
-        _of(stream), BATCHES.c.query_id.is_not_distinct_from(query_id), BATCHES.c.batch_id == batch_id
-    )
+def _append(connection: sa.Connection, stream: Stream, batch: Batch) -> Batch:
+    """Add the row of a batch to the history, in the place of its facts."""
+    kept = _kept(connection, PREPARED, stream, history.row_time_of(batch))
+    added = batch if kept is None else rules.recorded_once(kept, batch)
+    if not _insert_if_missing(connection, BATCHES, row_of(stream, added)):
+        there = connection.execute(sa.select(BATCHES).where(_at(BATCHES, stream, batch))).one()
+        return rules.recorded_once(batch_of(BATCHES, there), batch)
+    connection.execute(PREPARED.delete().where(_at(PREPARED, stream, added)))
+    return added
 
 
-def _cell(pipeline: str, name: str) -> sa.ColumnElement[bool]:
-    return sa.and_(CONTROL.c.pipeline == rules.check_pipeline(pipeline), CONTROL.c.name == rules.check_name(name))
+def _recorded(connection: sa.Connection, stream: Stream, row_time_ms: int) -> Batch | None:
+    """Return the batch that the history has at a time; None for a row that no batch has written."""
+    found = _kept(connection, BATCHES, stream, row_time_ms)
+    return None if found is None or found.batch_id is None else found
+
+
+def _kept(connection: sa.Connection, table: sa.Table, stream: Stream, row_time_ms: int) -> Batch | None:
+    query = sa.select(table).where(_of(table, stream), table.c.row_time_ms == row_time_ms)
+    found = (batch_of(table, row) for row in connection.execute(query))
+    return next((batch for batch in found if rules.is_of(stream, batch)), None)
+
+
+def _insert_if_missing(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
+    """Insert a row if there is none under its key, and return whether it was."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    added = dialect.insert(table).values(values).on_conflict_do_nothing()
+    # Not the count of rows, which psycopg does not tell of an INSERT here: it is -1.
+    return connection.execute(added.returning(*table.primary_key)).first() is not None
+
+
+def _of(table: sa.Table, stream: Stream) -> sa.ColumnElement[bool]:
+    return table.c.group_id == stream.group_id
+
+
+def _at(table: sa.Table, stream: Stream, batch: Batch) -> sa.ColumnElement[bool]:
+    is_at_time = table.c.row_time_ms == history.row_time_of(batch)
+    return sa.and_(_of(table, stream), is_at_time, table.c.topics == topics_of(batch))
+
+
+def _cell(cell: dict[str, str]) -> sa.ColumnElement[bool]:
+    return sa.and_(CONTROL.c.pipeline == cell["pipeline"], CONTROL.c.name == cell["name"])

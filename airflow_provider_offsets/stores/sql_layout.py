@@ -15,19 +15,28 @@ METADATA = sa.MetaData()
 # Byte order on PostgreSQL too, whose own default depends on the database's language.
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
-BATCHES = sa.Table(
-    "offsets_batches",
-    METADATA,
-    sa.Column("group_id", _NAME, primary_key=True),
-    sa.Column("row_time_ms", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("query_id", sa.Text),
-    sa.Column("batch_id", sa.BigInteger),
-    sa.Column("batch_time_ms", sa.BigInteger, nullable=False),
-    sa.Column("epoch", sa.BigInteger),
-    sa.Column("start_offsets", sa.Text, comment="Spark's JSON; null where the start is not known"),
-    sa.Column("end_offsets", sa.Text, nullable=False),
-    sa.UniqueConstraint("group_id", "query_id", "batch_id", name="offsets_batches_once"),
-)
+
+def _table_of_batches(name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        METADATA,
+        sa.Column("group_id", _NAME, primary_key=True),
+        sa.Column("row_time_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+        # Pipelines on different topics of one group place their rows without knowing of each other.
+        sa.Column("topics", _NAME, primary_key=True, comment="sorted, with commas between them"),
+        sa.Column("query_id", sa.Text),
+        sa.Column("batch_id", sa.BigInteger),
+        sa.Column("batch_time_ms", sa.BigInteger, nullable=False),
+        sa.Column("epoch", sa.BigInteger),
+        sa.Column("start_offsets", sa.Text, comment="Spark's JSON; null where the start is not known"),
+        sa.Column("end_offsets", sa.Text, nullable=False),
+    )
+
+
+BATCHES = _table_of_batches("offsets_batches")
+"""The history."""
+PREPARED = _table_of_batches("offsets_prepared")
+"""Facts of batches that are not in the history: they are about to begin, have begun, or were cut off."""
 CONTROL = sa.Table(
     "offsets_control",
     METADATA,
@@ -37,11 +46,17 @@ CONTROL = sa.Table(
 )
 
 
+def topics_of(batch: Batch) -> str:
+    """Return the topics of a batch as its row holds them."""
+    return ",".join(batch.end.topics)
+
+
 def row_of(stream: Stream, batch: Batch) -> dict[str, Any]:
-    """Give the row of a batch that has its place."""
+    """Return the row of a batch that has its row time."""
     return {
         "group_id": stream.group_id,
         "row_time_ms": batch.row_time_ms,
+        "topics": topics_of(batch),
         "query_id": batch.query_id,
         "batch_id": batch.batch_id,
         "batch_time_ms": batch.batch_time_ms,
@@ -51,23 +66,23 @@ def row_of(stream: Stream, batch: Batch) -> dict[str, Any]:
     }
 
 
-def batch_of(row: sa.Row[Any]) -> Batch:
-    """Give the batch of a row.
+def batch_of(table: sa.Table, row: sa.Row[Any]) -> Batch:
+    """Return the batch of a row of ``table``.
 
-    :raises StoreDataError: its offsets are none.
+    :raises StoreDataError: its offsets cannot be read.
     """
     return Batch(
-        end=_position(row, "end_offsets"),
+        end=_position(table, row, "end_offsets"),
         batch_time_ms=row.batch_time_ms,
         batch_id=row.batch_id,
         query_id=row.query_id,
         epoch=row.epoch,
-        start=None if row.start_offsets is None else _position(row, "start_offsets"),
+        start=None if row.start_offsets is None else _position(table, row, "start_offsets"),
         row_time_ms=row.row_time_ms,
     )
 
 
-def _position(row: sa.Row[Any], column: str) -> Position:
+def _position(table: sa.Table, row: sa.Row[Any], column: str) -> Position:
     text = row._mapping[column]
     try:
         position = Position.from_json(text)
@@ -76,8 +91,7 @@ def _position(row: sa.Row[Any], column: str) -> Position:
         return position
     except ValueError as error:
         raise StoreDataError(
-            seen=f"table {BATCHES.name!r}, row {row.group_id!r} {row.row_time_ms}, column {column!r}: "
-            f"{text!r} ({error})",
+            seen=f"table {table.name!r}, row {row.group_id!r} {row.row_time_ms}, column {column!r}: {text!r} ({error})",
             expected='offsets as Spark writes them, such as {"flights":{"0":123}}',
             do="find out who changed the row; mend or delete it by hand",
         ) from error

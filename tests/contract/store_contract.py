@@ -14,9 +14,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.record import (
+    BeginBatch,
+    Begun,
+    ClaimLaunch,
+    EpochLaunch,
+    LaunchEpoch,
+    RecordBatch,
+    Take,
+)
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError
 from airflow_provider_offsets.stores.protocols import ControlStore, HistoryStore, OffsetStore
+from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.rules import LAST_ROW_TIME_MS
 
 NOW_MS = 1_760_000_000_000
@@ -65,7 +76,7 @@ def position(offsets: dict[int, int], topic: str = "t") -> Position:
 
 
 def batch(number: int, *, time_ms: int | None = None, query_id: str = "q", epoch: int = 1, topics: str = "t") -> Batch:
-    """Give the batch that reads ten records of partition 0 of each topic (one letter each)."""
+    """Return the batch that reads ten records of partition 0 of each topic (one letter each)."""
     start, end = (
         Position({TopicPartition(topic, 0): offset for topic in topics}) for offset in (10 * number, 10 * number + 10)
     )
@@ -80,6 +91,9 @@ def ids(batches: Iterable[Batch]) -> list[int | None]:
 class StoreContract:
     """Fixtures that a subclass gives: ``store``. It may replace ``fill`` by something faster."""
 
+    SWAPS_ARE_ATOMIC = True
+    """Whether a swap that lost leaves no facts either."""
+
     @pytest.fixture
     def stream(self) -> Stream:
         """A group that no other test has, so that the tests can share one set of tables."""
@@ -91,7 +105,7 @@ class StoreContract:
 
     @pytest.fixture
     def fill(self, store: OffsetStore) -> Callable[[Stream, list[Batch]], None]:
-        """Give a function that records many batches; rows are placed at their batch times."""
+        """Return a function that records many batches; rows are placed at their batch times."""
 
         def record(stream: Stream, batches: list[Batch]) -> None:
             for each in batches:
@@ -120,7 +134,7 @@ class StoreContract:
         assert store.position(stream) is None
         assert list(store.newest_first(stream)) == []
         assert list(store.oldest_first(stream)) == []
-        assert store.find(stream, "q", 1, NOW_MS) is None
+        assert store.prepared(stream, NOW_MS) is None
 
     def test_a_recorded_batch_is_given_back_whole(self, store: OffsetStore, stream: Stream) -> None:
         recorded = store.append(stream, batch(1))
@@ -129,23 +143,41 @@ class StoreContract:
         assert list(store.oldest_first(stream)) == [recorded]
         assert store.position(stream) == position({0: 20})
 
-    def test_the_same_batch_again_changes_nothing(self, store: OffsetStore, stream: Stream) -> None:
-        first = store.append(stream, batch(1))
-        store.append(stream, batch(2))
-        assert store.append(stream, batch(1)) == first
+    def test_a_row_of_a_given_time_is_added_once(self, store: OffsetStore, stream: Stream) -> None:
+        first = batch(1).at_row(NOW_MS + 7)
+        assert store.append(stream, first) == first
+        store.append(stream, batch(2).at_row(NOW_MS + 8))
+        assert store.append(stream, first) == first
         assert ids(store.oldest_first(stream)) == [1, 2]
 
-    def test_the_same_batch_of_a_later_epoch_keeps_the_first_epoch(self, store: OffsetStore, stream: Stream) -> None:
-        first = store.append(stream, batch(1, epoch=4))
-        assert store.append(stream, batch(1, epoch=5)) == first
+    def test_the_same_row_of_a_later_epoch_keeps_the_first_epoch(self, store: OffsetStore, stream: Stream) -> None:
+        first = store.append(stream, batch(1, epoch=4).at_row(NOW_MS))
+        assert store.append(stream, batch(1, epoch=5).at_row(NOW_MS)) == first
         assert [each.epoch for each in store.oldest_first(stream)] == [4]
 
-    def test_other_offsets_under_a_recorded_batch_are_refused(self, store: OffsetStore, stream: Stream) -> None:
-        recorded = store.append(stream, batch(1))
-        other = Batch(position({0: 99}), NOW_MS + 1000, 1, "q", 1, position({0: 10}))
-        with pytest.raises(BatchConflict, match=r'batch 1 of query q.*"0":99.*"0":20'):
-            store.append(stream, other)
+    @pytest.mark.parametrize(
+        ("other", "reason"),
+        [
+            (Batch(position({0: 99}), NOW_MS + 1000, 1, "q", 1, position({0: 10})), "another end"),
+            (Batch(position({0: 20}), NOW_MS + 1000, 1, "q", 1, position({0: 11})), "another start"),
+            (Batch(position({0: 20}), NOW_MS + 1000, 2, "q", 1, position({0: 10})), "another batch of this query"),
+            (Batch(position({0: 20}), NOW_MS + 1000, 1, "r", 1, position({0: 10})), "another query's batch"),
+        ],
+    )
+    def test_another_batch_at_a_recorded_row_is_refused(
+        self, store: OffsetStore, stream: Stream, other: Batch, reason: str
+    ) -> None:
+        recorded = store.append(stream, batch(1).at_row(NOW_MS))
+        with pytest.raises(BatchConflict, match=r'batch 1 of query q.*"0":20'):
+            store.append(stream, other.at_row(NOW_MS))
         assert list(store.oldest_first(stream)) == [recorded]
+
+    def test_a_row_that_comes_late_stands_at_its_time(self, store: OffsetStore, stream: Stream) -> None:
+        for number in (1, 3, 2):
+            store.append(stream, batch(number).at_row(NOW_MS + number))
+        assert ids(store.oldest_first(stream)) == [1, 2, 3]
+        assert ids(store.newest_first(stream)) == [3, 2, 1]
+        assert ids(store.newest_first(stream, until_ms=NOW_MS + 2)) == [2, 1]
 
     def test_a_batch_id_of_another_query_is_another_batch(self, store: OffsetStore, stream: Stream) -> None:
         store.append(stream, batch(1, query_id="q"))
@@ -164,8 +196,6 @@ class StoreContract:
         assert [each.row_time_ms for each in store.oldest_first(stream)] == [NOW_MS, NOW_MS + 1, NOW_MS + 2]
         assert ids(store.newest_first(stream)) == [3, 2, 1]
         assert store.position(stream) == position({0: 40})
-        assert ids([store.append(stream, batch(2, time_ms=NOW_MS - 300_000 + 2))]) == [2]
-        assert len(list(store.newest_first(stream))) == 3
 
     def test_as_of_is_the_first_batch_until_then(self, store: OffsetStore, stream: Stream) -> None:
         for number in (1, 2, 3):
@@ -192,17 +222,6 @@ class StoreContract:
             assert ids(store.oldest_first(stream, since_ms=NOW_MS + since, until_ms=NOW_MS + until)) == seen
         assert ids(store.oldest_first(stream, since_ms=NOW_MS + 4000)) == [4, 5]
         assert ids(store.oldest_first(stream, until_ms=NOW_MS + 2000)) == [1, 2]
-
-    def test_find_knows_query_and_batch(self, store: OffsetStore, stream: Stream) -> None:
-        recorded = [store.append(stream, batch(number)) for number in (1, 2, 3)]
-        assert store.find(stream, "q", 2, NOW_MS + 2000) == recorded[1]
-        assert store.find(stream, "q", 4, NOW_MS) is None
-        assert store.find(stream, "other", 2, NOW_MS + 2000) is None
-
-    def test_find_reaches_a_row_that_was_placed_later(self, store: OffsetStore, stream: Stream) -> None:
-        store.append(stream, batch(1, time_ms=NOW_MS))
-        placed = store.append(stream, batch(2, time_ms=NOW_MS - 300_000))
-        assert store.find(stream, "q", 2, NOW_MS - 300_000) == placed
 
     def test_ten_thousand_rows_are_read_in_order(
         self, store: OffsetStore, stream: Stream, fill: Callable[[Stream, list[Batch]], None]
@@ -232,8 +251,8 @@ class StoreContract:
         recorded = [store.append(both, batch(number, topics="tu")) for number in (1, 2)]
         assert list(store.oldest_first(both)) == recorded
         assert list(store.newest_first(Stream(stream.group_id, ("t", "u")))) == recorded[::-1]
-        assert store.append(both, batch(1, topics="tu")) == recorded[0]
-        assert store.find(both, "q", 2, NOW_MS + 2000) == recorded[1]
+        assert store.append(both, recorded[0]) == recorded[0]
+        assert list(store.oldest_first(both)) == recorded
         assert store.position(both) == Position({TopicPartition("t", 0): 30, TopicPartition("u", 0): 30})
 
     def test_a_history_goes_on_when_topics_are_added_or_taken_away(self, store: OffsetStore, stream: Stream) -> None:
@@ -266,7 +285,7 @@ class StoreContract:
         assert list(store.newest_first(mine)) == recorded[::-1]
         assert list(store.oldest_first(mine)) == recorded
         assert ids(store.newest_first(other)) == [5, 4, 3, 2, 1, 0]
-        assert store.find(mine, "q", 4, NOW_MS) is None
+        assert store.prepared(mine, NOW_MS + 4) is None
         assert ids(store.newest_first(mine, until_ms=NOW_MS + 1)) == [1, 0]
 
     @pytest.mark.parametrize(
@@ -325,7 +344,8 @@ class StoreContract:
         assert [each.at_row(0) for each in recorded] == [each.at_row(0) for each in batches]
         assert list(store.oldest_first(stream)) == recorded
         assert list(store.newest_first(stream)) == recorded[::-1]
-        assert [store.append(stream, each) for each in batches] == recorded
+        assert [store.append(stream, each) for each in recorded] == recorded
+        assert list(store.oldest_first(stream)) == recorded
         times = [each.row_time_ms for each in recorded]
         assert times == sorted(set(times), key=lambda each: each or 0)
 
@@ -348,8 +368,8 @@ class StoreContract:
             until_ms = NOW_MS + data.draw(st.integers(-1, 3), "until")
             as_of = [each for each in batches if each.row_time_ms and each.row_time_ms <= until_ms]
             assert list(store.newest_first(stream, until_ms=until_ms)) == as_of[::-1]
-            for number, owner in enumerate(turns):
-                assert (store.find(stream, "q", number, NOW_MS) is not None) == (owner == stream)
+            for at_ms in range(NOW_MS, NOW_MS + len(turns)):
+                assert store.prepared(stream, at_ms) == next((one for one in batches if one.row_time_ms == at_ms), None)
 
     @EXAMPLES
     @given(times_ms=st.lists(st.integers(-400_000, 400_000).map(NOW_MS.__add__), min_size=1, max_size=5))
@@ -361,7 +381,7 @@ class StoreContract:
         assert store.position(stream) == recorded[-1].end
         for each in recorded:
             assert store.append(stream, each) == each
-            assert store.find(stream, "q", each.batch_id or 0, each.batch_time_ms) == each
+            assert store.prepared(stream, each.row_time_ms or 0) == each
             assert next(store.newest_first(stream, until_ms=each.row_time_ms)) == each
 
     def test_a_row_of_the_last_time_leaves_no_room(self, store: OffsetStore, stream: Stream) -> None:
@@ -382,6 +402,209 @@ class StoreContract:
         rows = list(store.oldest_first(stream))
         assert sorted(each.batch_id or 0 for each in rows) == list(range(8))
         assert len({each.row_time_ms for each in rows}) == 8
+
+    # swaps
+
+    def test_facts_are_kept_with_the_text_and_are_no_history(
+        self, store: OffsetStore, stream: Stream, pipeline: str
+    ) -> None:
+        begun = batch(1).at_row(NOW_MS)
+        assert store.swap(pipeline, "pipeline", None, "begun", stream=stream, prepare=begun)
+        assert store.get(pipeline, "pipeline") == "begun"
+        assert store.prepared(stream, NOW_MS) == begun
+        assert store.prepared(stream, NOW_MS + 1) is None
+        assert store.position(stream) is None
+        assert list(store.newest_first(stream)) == list(store.oldest_first(stream)) == []
+
+    def test_a_row_is_added_with_the_text(self, store: OffsetStore, stream: Stream, pipeline: str) -> None:
+        done = batch(1).at_row(NOW_MS)
+        assert store.swap(pipeline, "pipeline", None, "begun", stream=stream, prepare=done)
+        assert store.swap(pipeline, "pipeline", "begun", "recorded", stream=stream, append=done)
+        assert store.get(pipeline, "pipeline") == "recorded"
+        assert list(store.newest_first(stream)) == [done]
+        assert store.prepared(stream, NOW_MS) == done
+        assert store.append(stream, done) == done, "whoever reads the record next may write its row again"
+        assert list(store.oldest_first(stream)) == [done]
+
+    def test_facts_text_and_row_in_one_swap(self, store: OffsetStore, stream: Stream, pipeline: str) -> None:
+        """As a batch under ``sink=`` is recorded: its end is not known before Spark has committed it."""
+        done = batch(1).at_row(NOW_MS)
+        assert store.swap(pipeline, "pipeline", None, "recorded", stream=stream, prepare=done, append=done)
+        assert list(store.newest_first(stream)) == [store.prepared(stream, NOW_MS)] == [done]
+
+    @pytest.mark.parametrize(("text", "expected"), [(None, "1"), ("1", None), ("1", "0")])
+    def test_a_swap_that_lost_adds_no_row(
+        self, store: OffsetStore, stream: Stream, pipeline: str, text: str | None, expected: str | None
+    ) -> None:
+        if text is not None:
+            store.check_and_put(pipeline, "pipeline", None, text)
+        late = batch(1).at_row(NOW_MS)
+        assert not store.swap(pipeline, "pipeline", expected, "2", stream=stream, prepare=late, append=late)
+        assert not store.swap(pipeline, "pipeline", expected, "2", stream=stream, append=late)
+        assert store.get(pipeline, "pipeline") == text
+        assert list(store.newest_first(stream)) == []
+        assert store.prepared(stream, NOW_MS) in ((None,) if self.SWAPS_ARE_ATOMIC else (None, late))
+
+    def test_facts_of_an_older_epoch_never_replace_those_of_a_newer_one(
+        self, store: OffsetStore, stream: Stream, pipeline: str
+    ) -> None:
+        newer, older = batch(1, epoch=5).at_row(NOW_MS), batch(2, epoch=4).at_row(NOW_MS)
+        store.swap(pipeline, "pipeline", None, "5", stream=stream, prepare=newer)
+        with pytest.raises(BatchConflict, match="epoch 5"):
+            store.swap(pipeline, "pipeline", "5", "4", stream=stream, prepare=older)
+        assert store.get(pipeline, "pipeline") == "5"
+        assert store.prepared(stream, NOW_MS) == newer
+
+    @pytest.mark.parametrize(
+        ("kept", "new", "is_replaced"),
+        [
+            (batch(1, epoch=4), batch(2, epoch=5), True),
+            (batch(1, epoch=4), batch(1, epoch=5), True),
+            (batch(1, epoch=4), Batch(position({0: 99}), NOW_MS, 1, "q", 4, position({0: 10})), True),
+            (batch(1, epoch=4), batch(1, epoch=4), True),
+            (batch(1, epoch=4), batch(2, epoch=4), False),
+        ],
+        ids=["a later epoch", "its own run of it", "the same epoch, planned again", "nothing new", "another batch"],
+    )
+    def test_facts_that_replace_others(
+        self, store: OffsetStore, stream: Stream, pipeline: str, kept: Batch, new: Batch, is_replaced: bool
+    ) -> None:
+        kept, new = kept.at_row(NOW_MS), new.at_row(NOW_MS)
+        store.swap(pipeline, "pipeline", None, "1", stream=stream, prepare=kept)
+        if is_replaced:
+            assert store.swap(pipeline, "pipeline", "1", "2", stream=stream, prepare=new)
+            assert store.swap(pipeline, "pipeline", "2", "3", stream=stream, append=new)
+            assert list(store.newest_first(stream)) == [new]
+        else:
+            with pytest.raises(BatchConflict):
+                store.swap(pipeline, "pipeline", "1", "2", stream=stream, prepare=new)
+        assert store.get(pipeline, "pipeline") == ("3" if is_replaced else "1")
+        assert store.prepared(stream, NOW_MS) == (new if is_replaced else kept)
+
+    def test_facts_of_a_recorded_batch_are_never_replaced(
+        self, store: OffsetStore, stream: Stream, pipeline: str
+    ) -> None:
+        done = batch(1, epoch=4).at_row(NOW_MS)
+        store.swap(pipeline, "pipeline", None, "1", stream=stream, prepare=done, append=done)
+        other = Batch(position({0: 99}), NOW_MS, 1, "q", 5, position({0: 10}), NOW_MS)
+        with pytest.raises(BatchConflict):
+            store.swap(pipeline, "pipeline", "1", "2", stream=stream, prepare=other)
+        assert store.get(pipeline, "pipeline") == "1"
+        assert list(store.newest_first(stream)) == [store.prepared(stream, NOW_MS)] == [done]
+
+    def test_facts_of_a_batch_that_was_cut_off_stay(self, store: OffsetStore, stream: Stream, pipeline: str) -> None:
+        """The next epoch runs it again at a time of its own; nobody writes a row of the first run."""
+        cut_off, again = batch(1, epoch=1).at_row(NOW_MS), batch(1, epoch=2).at_row(NOW_MS + 1)
+        store.swap(pipeline, "pipeline", None, "1", stream=stream, prepare=cut_off)
+        store.swap(pipeline, "pipeline", "1", "2", stream=stream, prepare=again)
+        store.swap(pipeline, "pipeline", "2", "3", stream=stream, append=again)
+        assert list(store.oldest_first(stream)) == [again]
+        assert store.position(stream) == again.end
+        assert store.prepared(stream, NOW_MS) == cut_off
+
+    def test_a_swap_of_several_topics(self, store: OffsetStore, stream: Stream, pipeline: str) -> None:
+        both = Stream(stream.group_id, ("u", "t"))
+        done = batch(1, topics="tu").at_row(NOW_MS)
+        store.swap(pipeline, "pipeline", None, "1", stream=both, prepare=done)
+        assert store.prepared(both, NOW_MS) == store.prepared(Stream(stream.group_id, ("u",)), NOW_MS) == done
+        assert store.position(both) is None
+        store.swap(pipeline, "pipeline", "1", "2", stream=both, append=done)
+        assert list(store.newest_first(both)) == [done]
+
+    def test_pipelines_that_share_a_group_keep_rows_of_one_time_apart(
+        self, store: OffsetStore, stream: Stream, pipeline: str
+    ) -> None:
+        """Each places its rows by its own record, and knows nothing of the other."""
+        pairs = [
+            (f"{pipeline}-{topic}", Stream(stream.group_id, (topic,)), batch(1, topics=topic, epoch=epoch))
+            for topic, epoch in (("t", 9), ("u", 1))
+        ]
+        for name, own, done in pairs:
+            assert store.swap(name, "pipeline", None, "1", stream=own, prepare=done.at_row(NOW_MS))
+        for name, own, done in pairs:
+            assert store.swap(name, "pipeline", "1", "2", stream=own, append=done.at_row(NOW_MS))
+        for _, own, done in pairs:
+            assert list(store.newest_first(own)) == [done.at_row(NOW_MS)]
+            assert store.prepared(own, NOW_MS) == done.at_row(NOW_MS)
+        both = Stream(stream.group_id, ("t", "u"))
+        assert len(list(store.newest_first(both))) == len(list(store.oldest_first(both))) == 2
+
+    def test_eight_swap_at_once_and_one_wins_with_its_row(
+        self, store: OffsetStore, stream: Stream, pipeline: str
+    ) -> None:
+        rows = [batch(number).at_row(NOW_MS + number) for number in range(8)]
+
+        def swap(number: int) -> bool:
+            row = rows[number]
+            return store.swap(pipeline, "pipeline", None, str(number), stream=stream, prepare=row, append=row)
+
+        won = in_threads(swap, 8)
+        assert won.count(True) == 1
+        winner = won.index(True)
+        assert store.get(pipeline, "pipeline") == str(winner)
+        assert list(store.newest_first(stream)) == [rows[winner]]
+        assert store.prepared(stream, NOW_MS + winner) == rows[winner]
+
+    def test_two_who_record_the_same_batch_at_once_record_it_once(
+        self, store: OffsetStore, stream: Stream, pipeline: str
+    ) -> None:
+        """A driver that was taken for dead, and the operation that accounts for its batch."""
+        row = batch(1).at_row(NOW_MS)
+
+        def swap(number: int) -> bool:
+            return store.swap(pipeline, "pipeline", None, str(number), stream=stream, prepare=row, append=row)
+
+        assert in_threads(swap, 4).count(True) == 1
+        assert list(store.newest_first(stream)) == [row]
+
+    @pytest.mark.parametrize(
+        ("refused", "error"),
+        [
+            (Batch(position({0: 1}, "other"), NOW_MS, 1, "q", 1, None, NOW_MS), InputRefused),
+            (Batch(Position(), NOW_MS, 1, "q", 1, None, NOW_MS), InputRefused),
+            (Batch(position({0: 1}), NOW_MS, 1, "q", 1, None, LAST_ROW_TIME_MS + 1), StoreDataError),
+        ],
+    )
+    @pytest.mark.parametrize("part", ["prepare", "append"])
+    def test_a_batch_that_fits_no_row_is_refused_before_anything_is_set(
+        self, store: OffsetStore, stream: Stream, pipeline: str, part: str, refused: Batch, error: type[Exception]
+    ) -> None:
+        parts: dict[str, Any] = {part: refused}
+        with pytest.raises(error):
+            store.swap(pipeline, "pipeline", None, "1", stream=stream, **parts)
+        assert store.get(pipeline, "pipeline") is None
+
+    @EXAMPLES
+    @given(
+        steps=st.lists(st.tuples(st.sampled_from(["begin", "record", "both"]), st.booleans(), st.integers(1, 3))),
+    )
+    def test_the_history_is_what_was_recorded_by_swaps_that_won(
+        self, store: OffsetStore, steps: list[tuple[str, bool, int]]
+    ) -> None:
+        stream, pipeline = Stream(f"h-{uuid.uuid4().hex}", ("t", "u")), f"h-{uuid.uuid4().hex}"
+        text: str | None = None
+        recorded: list[Batch] = []
+        begun: Batch | None = None
+        row_time_ms = NOW_MS
+        for number, (kind, wins, later_ms) in enumerate(steps):
+            if kind != "record" or begun is None:
+                row_time_ms += later_ms
+                begun = batch(number, topics="tu").at_row(row_time_ms)
+                parts: dict[str, Any] = {"prepare": begun} if kind == "begin" else {"prepare": begun, "append": begun}
+            else:
+                parts = {"append": begun}
+            expected = text if wins else "a text that was there before"
+            assert store.swap(pipeline, "pipeline", expected, str(number), stream=stream, **parts) == wins
+            if wins:
+                text = str(number)
+                assert store.prepared(stream, row_time_ms) == begun
+            if wins and "append" in parts:
+                recorded.append(begun)
+            if "append" in parts or not wins:
+                begun = None
+            assert store.get(pipeline, "pipeline") == text
+        assert list(store.oldest_first(stream)) == recorded
+        assert list(store.newest_first(stream)) == recorded[::-1]
 
     # control
 
@@ -477,8 +700,34 @@ def control_calls(store: OffsetStore, pipeline: str, name: str) -> list[Callable
     return [lambda: store.get(pipeline, name), lambda: store.check_and_put(pipeline, name, None, "x")]
 
 
+def count_round_trips(store: OffsetStore, way: str, trips: list[Any]) -> None:
+    """Begin and record a batch as a driver does that has claimed its launch; ``trips`` then holds what it cost.
+
+    :param way: ``process`` or ``sink``, as the user's function is given to a tracked stream.
+    """
+    pipeline, stream = f"p-{uuid.uuid4().hex[:8]}", Stream(f"g-{uuid.uuid4().hex[:8]}", ("t",))
+    driver, row = ProcessIdentity("worker", "boot", 1, 7), batch(1).at_row(NOW_MS)
+    cell = RecordCell(store, pipeline)
+    cell.create()
+    cell.change(Take("op", 0, 0))
+    cell.change(LaunchEpoch("op", 1, EpochLaunch(1, "tag", "op", "plan", "/checkpoint"), 0))
+    cell.change(ClaimLaunch("tag", driver, 0))
+    recorded = RecordBatch("tag", driver, "run", Recorded(1, "tag", 1, "q", NOW_MS, "digest"))
+    trips.clear()
+    if way == "process":
+        begun = Begun(1, "q", NOW_MS, "run", NOW_MS, "digest")
+        cell.change(BeginBatch("tag", driver, begun), stream=stream, prepare=row)
+        cell.change(recorded, stream=stream, append=row)
+    else:
+        cell.change(BeginBatch("tag", driver, Begun(1, "q", NOW_MS, "run")))
+        cell.change(recorded, stream=stream, prepare=row, append=row)
+    cost = len(trips)
+    assert list(store.newest_first(stream)) == [row]
+    del trips[cost:]
+
+
 def in_threads(call: Callable[[int], Any], count: int) -> list[Any]:
-    """Call at once from so many threads; gives their answers in the order of their numbers."""
+    """Call at once from so many threads, and return their answers in the order of their numbers."""
     answers: list[Any] = [None] * count
     problems: list[BaseException] = []
     together = threading.Barrier(count)

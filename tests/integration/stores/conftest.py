@@ -136,19 +136,25 @@ class Crash(BaseException):
 
 @pytest.fixture
 def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[HBaseStore, int], None]:
-    """Give a function that lets a store do so many writes and then crashes it."""
+    """A function that lets a store do so many writes and then crashes it; rows in one call are one write each."""
 
     def arrange(store: HBaseStore, writes: int) -> None:
         left = iter([True] * writes)
-        for name in ("put", "check_and_put"):
-            write = getattr(store._client, name)
+        put_rows, check_and_put = store._client.put_rows, store._client.check_and_put
 
-            def once(*args: Any, write: Any = write, **kwargs: Any) -> Any:
+        def put_one_by_one(table: str, rows: dict[bytes, dict[bytes, bytes]]) -> None:
+            for key, cells in rows.items():
                 if not next(left, False):
                     raise Crash
-                return write(*args, **kwargs)
+                put_rows(table, {key: cells})
 
-            monkeypatch.setattr(store._client, name, once)
+        def check_and_put_once(*args: Any) -> bool:
+            if not next(left, False):
+                raise Crash
+            return check_and_put(*args)
+
+        monkeypatch.setattr(store._client, "put_rows", put_one_by_one)
+        monkeypatch.setattr(store._client, "check_and_put", check_and_put_once)
 
     return arrange
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable
@@ -10,15 +11,30 @@ from typing import Any
 import pytest
 from thriftpy2.thrift import TClient
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.errors import BatchConflict, StoreDataError, StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.core.record import (
+    BeginBatch,
+    Begun,
+    ClaimLaunch,
+    EpochLaunch,
+    LaunchEpoch,
+    RecordBatch,
+    Take,
+)
+from airflow_provider_offsets.errors import StoreDataError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import hbase as module
+from airflow_provider_offsets.stores import hbase_client
 from airflow_provider_offsets.stores import hbase_layout as layout
 from airflow_provider_offsets.stores.hbase import HBaseStore
-from tests.contract.store_contract import NOW_MS, StoreContract, batch, ids, position
+from airflow_provider_offsets.stores.record_cell import RecordCell
+from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips, ids, position
 from tests.integration.stores.conftest import Crash, Proxy
+
+DRIVER = ProcessIdentity("worker-1", "boot", 1, 7)
 
 
 @pytest.fixture
@@ -55,6 +71,8 @@ def put_many(raw: Any, table: str, stream: Stream, batches: list[Batch]) -> None
 
 
 class TestHBase(StoreContract):
+    SWAPS_ARE_ATOMIC = False
+
     @pytest.fixture
     def fill(self, raw: Any, created: str) -> Callable[[Stream, list[Batch]], None]:
         return lambda stream, batches: put_many(raw, created, stream, batches)
@@ -151,14 +169,33 @@ def test_the_newest_of_ten_thousand_rows_is_one_row(
     assert store.position(stream) == position({0: 100_000})
     assert calls == ["scannerOpenWithScan", "scannerGetList", "scannerClose", "getRowsWithColumns"]
     calls.clear()
-    assert store.append(stream, batch(10_000)).batch_id == 10_000
-    assert len(calls) == 8, calls
+    assert store.prepared(stream, NOW_MS + 9_990_000) == batch(9_990).at_row(NOW_MS + 9_990_000)
+    assert calls == ["getRowsWithColumns"]
     calls.clear()
-    assert store.find(stream, "q", 9_990, NOW_MS + 9_990_000) is not None
-    assert len(calls) == 4, calls
+    assert store.append(stream, batch(10_000)).batch_id == 10_000
+    assert len(calls) == 5, calls
     calls.clear()
     assert len(list(store.newest_first(stream))) == 10_001
     assert len(calls) < 120, "pages grow"
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("process", ["checkAndPut facts", "checkAndPut text", "checkAndPut text", "mutateRows"]),
+        ("sink", ["checkAndPut text", "checkAndPut facts", "checkAndPut text", "mutateRows"]),
+    ],
+)
+def test_a_batch_costs_four_round_trips(store: HBaseStore, calls: list[str], way: str, expected: list[str]) -> None:
+    count_round_trips(store, way, calls)
+    assert calls == [each.split()[0] for each in expected]
+
+
+def test_a_control_text_costs_one_round_trip(store: HBaseStore, group: str, calls: list[str]) -> None:
+    store.get(group, "heartbeat")
+    calls.clear()
+    store.check_and_put(group, "heartbeat", None, "1")
+    assert calls == ["checkAndPut"]
 
 
 def test_a_neighbour_of_a_thousand_rows_is_jumped_over(
@@ -180,8 +217,8 @@ def test_a_neighbour_of_a_thousand_rows_is_jumped_over(
 # Batches that a crash left half-written
 
 
-@pytest.mark.parametrize("writes", range(4))
-def test_a_half_written_batch_is_skipped_and_then_completed(
+@pytest.mark.parametrize("writes", range(7))
+def test_a_batch_whose_driver_died_in_any_place(
     store: HBaseStore,
     other: HBaseStore,
     crash_at: Callable[[HBaseStore, int], None],
@@ -190,31 +227,74 @@ def test_a_half_written_batch_is_skipped_and_then_completed(
     group: str,
     writes: int,
 ) -> None:
+    """Facts of two topics, begin, record, two rows. Whoever comes next goes by the text alone."""
     both = Stream(group, ("t", "u"))
     first = other.append(both, batch(1, topics="tu"))
+    other.check_and_put(group, "pipeline", None, "1")
+    died = batch(2, topics="tu", epoch=1).at_row(NOW_MS + 2000)
     crash_at(store, writes)
-    with pytest.raises(Crash):
-        store.append(both, batch(2, topics="tu", epoch=1))
-    assert list(other.newest_first(both)) == [first]
-    assert list(other.newest_first(Stream(group, ("t",)))) == [first]
-    assert other.position(both) == first.end
-    assert other.find(both, "q", 2, NOW_MS + 2000) is None
-    again = other.append(both, batch(2, topics="tu", epoch=2))
-    assert again == batch(2, topics="tu", epoch=1 if writes else 2).at_row(NOW_MS + 2000)
+    with contextlib.suppress(Crash):
+        store.swap(group, "pipeline", "1", "begun", stream=both, prepare=died)
+        store.swap(group, "pipeline", "begun", "recorded", stream=both, append=died)
+    text = other.get(group, "pipeline")
+    assert text == {0: "1", 1: "1", 2: "1", 3: "begun", 4: "recorded", 5: "recorded", 6: "recorded"}[writes]
+    is_whole = writes == 6
+    assert list(other.oldest_first(both)) == [first, *([died] if is_whole else [])]
+    assert list(other.newest_first(Stream(group, ("t",)), until_ms=NOW_MS + 1999)) == [first]
+    assert other.position(both) == (died if is_whole else first).end
+    if text != "1":
+        assert other.prepared(both, NOW_MS + 2000) == died
+    if text == "recorded":
+        assert other.append(both, died) == died
+        assert list(other.oldest_first(both)) == [first, died]
+        return
+    # The next epoch runs the batch again, at a time of its own. The dead epoch's row is never written.
+    again = batch(2, topics="tu", epoch=2).at_row(NOW_MS + 2001)
+    assert other.swap(group, "pipeline", text, "2", stream=both, prepare=again)
+    assert other.swap(group, "pipeline", "2", "3", stream=both, append=again)
     assert list(other.oldest_first(both)) == [first, again]
-    assert other.find(both, "q", 2, NOW_MS + 2000) == again
     assert len(cells(raw, created, group)) == 4
-    assert len(cells(raw, f"{created}_batches", group)) == 4
 
 
-def test_a_half_written_batch_is_not_rewritten_with_other_offsets(
-    store: HBaseStore, other: HBaseStore, crash_at: Callable[[HBaseStore, int], None], stream: Stream
+def test_rows_that_only_one_topic_has_are_completed_by_whoever_reads_the_record(
+    store: HBaseStore, raw: Any, created: str, group: str
 ) -> None:
-    crash_at(store, 1)
-    with pytest.raises(Crash):
-        store.append(stream, batch(1))
-    with pytest.raises(BatchConflict):
-        other.append(stream, Batch(position({0: 99}), NOW_MS + 1000, 1, "q", 2, position({0: 10})))
+    """HBase may do one call for two rows by half."""
+    both, done = Stream(group, ("t", "u")), batch(1, topics="tu").at_row(NOW_MS)
+    store.swap(group, "pipeline", None, "1", stream=both, prepare=done)
+    raw.table(created).put(f"t:{group}:{NOW_MS}".encode(), {b"offsets:0": b"20"})
+    assert store.position(both) is None
+    assert list(store.newest_first(Stream(group, ("t",)))) == []
+    store.append(both, done)
+    assert list(store.newest_first(both)) == [done]
+
+
+def test_facts_of_a_fenced_driver_that_come_late(store: HBaseStore, other: HBaseStore, stream: Stream) -> None:
+    """It goes by the text that it read last. Facts of the next epoch stand; where there are none its own are in no
+    one's way."""
+    pipeline = stream.group_id
+    store.check_and_put(pipeline, "pipeline", None, "1")
+    other.check_and_put(pipeline, "pipeline", "1", "2")
+    new = batch(1, epoch=2).at_row(NOW_MS + 1)
+    other.swap(pipeline, "pipeline", "2", "3", stream=stream, prepare=new)
+    for at_ms in (NOW_MS, NOW_MS + 1):
+        late = batch(1, epoch=1).at_row(at_ms)
+        assert not store.swap(pipeline, "pipeline", "1", "4", stream=stream, prepare=late, append=late)
+    assert store.prepared(stream, NOW_MS + 1) == new
+    assert list(store.newest_first(stream)) == []
+    in_its_place = batch(2, epoch=2).at_row(NOW_MS)
+    assert other.swap(pipeline, "pipeline", "3", "5", stream=stream, prepare=in_its_place)
+    assert store.prepared(stream, NOW_MS) == in_its_place
+
+
+def test_facts_are_not_replaced_by_a_swap_that_has_lost(store: HBaseStore, other: HBaseStore, stream: Stream) -> None:
+    """Two read the batch that Spark committed, one after the other; the first one's request comes late."""
+    pipeline = stream.group_id
+    recorded = batch(1).at_row(NOW_MS)
+    assert other.swap(pipeline, "pipeline", None, "2", stream=stream, prepare=recorded)
+    early = Batch(position({0: 11}), NOW_MS + 1000, 1, "q", 1, position({0: 10}), NOW_MS)
+    assert not store.swap(pipeline, "pipeline", None, "1", stream=stream, prepare=early)
+    assert store.prepared(stream, NOW_MS) == recorded
 
 
 def test_a_row_time_whose_facts_are_taken_is_not_used_again(
@@ -318,36 +398,84 @@ def test_a_broken_connection_is_made_anew_once(proxy: Proxy, created: str, strea
     proxy.cut()
     assert ids(store.newest_first(stream)) == [1]
     proxy.cut()
-    assert store.append(stream, batch(2)).batch_id == 2
-    proxy.cut()
-    assert store.check_and_put("p", stream.group_id, None, "x")
-    assert proxy.connections == 4
+    assert store.prepared(stream, NOW_MS + 1000) is not None
+    assert proxy.connections == 3
     proxy.stop()
     with pytest.raises(StoreUnreachable, match=r"127\.0\.0\.1:.* does not answer"):
         store.position(stream)
     store.close()
 
 
-def test_a_compare_and_set_whose_answer_is_lost_is_not_sent_twice(
-    proxy: Proxy, store: HBaseStore, created: str, stream: Stream
+def test_a_compare_and_set_goes_over_no_connection_that_was_idle(
+    proxy: Proxy, created: str, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server closes it after a minute, and nobody would know whether the compare-and-set was done."""
+    store = HBaseStore(*proxy.address, created)
+    store.append(stream, batch(1))
+    now_s = clock.monotonic_s()
+    proxy.cut()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s + hbase_client.IDLE_S + 1)
+    assert store.check_and_put("p", stream.group_id, None, "x")
+    assert store.check_and_put("p", stream.group_id, "x", "y")
+    assert proxy.connections == 2
+    store.close()
+
+
+@pytest.mark.parametrize("lost", ["the request", "the answer"])
+def test_a_compare_and_set_without_an_answer_is_not_sent_twice(
+    proxy: Proxy, store: HBaseStore, created: str, stream: Stream, lost: str, calls: list[str]
 ) -> None:
     """Sent again it would find its own text, and deny what it did."""
     losing = HBaseStore(*proxy.address, created)
     assert losing.get("p", stream.group_id) is None
-    proxy.swallow_after = b"checkAndPut"
+    if lost == "the request":
+        proxy.cut()
+    else:
+        proxy.swallow_after = b"checkAndPut"
+    calls.clear()
     with pytest.raises(StoreUnreachable):
         losing.check_and_put("p", stream.group_id, None, "mine")
-    assert store.get("p", stream.group_id) == "mine"
+    assert calls == ["checkAndPut"]
+    assert store.get("p", stream.group_id) == (None if lost == "the request" else "mine")
     losing.close()
 
 
-def test_an_append_whose_answer_is_lost_is_done_once(
-    proxy: Proxy, store: HBaseStore, created: str, stream: Stream
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("lost", ["the request", "the answer"])
+def test_a_driver_whose_connection_breaks_in_any_call_of_a_batch(
+    proxy: Proxy, store: HBaseStore, created: str, stream: Stream, number: int, lost: str
 ) -> None:
+    """It reads its record, goes on, and the batch is there once: its user sees nothing of it."""
     losing = HBaseStore(*proxy.address, created)
-    proxy.swallow_after = b"checkAndPut"
-    with pytest.raises(StoreUnreachable):
-        losing.append(stream, batch(1, epoch=1))
-    assert losing.append(stream, batch(1, epoch=2)).epoch == 1
-    assert ids(store.newest_first(stream)) == [1]
+    write, left = losing._client._on_table, iter([False] * number + [True])
+    row = batch(1).at_row(NOW_MS)
+    cell = claimed(losing, stream.group_id)
+
+    def break_at(*args: Any, **options: Any) -> Any:
+        if next(left, False):
+            if lost == "the request":
+                proxy.cut()
+            else:
+                proxy.swallow_after = b"checkAndPut" if number < 3 else b"mutateRows"
+        return write(*args, **options)
+
+    losing._client._on_table = break_at  # type: ignore[method-assign]
+    cell.change(BeginBatch("tag", DRIVER, Begun(1, "q", NOW_MS, "run", NOW_MS)), stream=stream, prepare=row)
+    recorded = cell.change(
+        RecordBatch("tag", DRIVER, "run", Recorded(1, "tag", 1, "q", NOW_MS)), stream=stream, append=row
+    )
+    assert next(left, None) is None, "it broke"
+    assert RecordCell(store, stream.group_id).read() == recorded
+    assert recorded.version == 5, "each event is one swap"
+    assert list(store.newest_first(stream)) == [row]
     losing.close()
+
+
+def claimed(store: HBaseStore, pipeline: str) -> RecordCell:
+    """Return the record of a pipeline whose first launch was claimed."""
+    cell = RecordCell(store, pipeline)
+    cell.create()
+    cell.change(Take("op", 0, 0))
+    cell.change(LaunchEpoch("op", 1, EpochLaunch(1, "tag", "op", "plan", "/checkpoint"), 0))
+    cell.change(ClaimLaunch("tag", DRIVER, 0))
+    return cell

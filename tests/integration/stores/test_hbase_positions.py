@@ -109,7 +109,7 @@ def test_a_write_that_was_overtaken_says_so(
 ) -> None:
     """The slower one has its claim and no row yet: its rows stand before those of the other."""
     store.write(both, ONE, expected=None)
-    put = store._client.put
+    put = store._client.put_rows
     overtaken = iter([True])
 
     def slow(*args: Any) -> None:
@@ -117,7 +117,7 @@ def test_a_write_that_was_overtaken_says_so(
             other.write(both, THREE, expected=ONE)
         put(*args)
 
-    monkeypatch.setattr(store._client, "put", slow)
+    monkeypatch.setattr(store._client, "put_rows", slow)
     with pytest.raises(WorldChanged, match="overtook"):
         store.write(both, TWO, expected=ONE)
     assert store.position(both) == THREE
@@ -199,7 +199,7 @@ def test_when_a_row_is_deleted(mortal: HBaseStore, raw: Any, perishing: str, bot
 def test_expired_rows_are_no_first_start(mortal: HBaseStore, raw: Any, perishing: str, both: Stream) -> None:
     record(raw, perishing, both, batch(1, topics="tu"), days_ago=32)
     record(raw, perishing, both, batch(2, topics="tu"), days_ago=31)
-    day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 31 * DAY_S))
+    day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 32 * DAY_S))
     for call in (lambda: mortal.position(both), lambda: next(mortal.newest_first(both), None)):
         with pytest.raises(PositionExpired, match=rf"'{both.group_id}'.*'{perishing}'.*2592000 s.*{day}T.*_batches"):
             call()
@@ -245,6 +245,17 @@ def test_a_first_batch_that_was_half_written_is_a_first_start(
     other = HBaseStore(*thrift, perishing)
     assert other.position(both) is None
     other.close()
+
+
+def test_a_batch_that_was_cut_off_hides_no_expired_rows(
+    mortal: HBaseStore, raw: Any, perishing: str, both: Stream
+) -> None:
+    """A job that was idle for 31 days began a batch, and died in it. Its rows are gone, and it is no first start."""
+    record(raw, perishing, both, batch(1, topics="tu"), days_ago=31)
+    begun = batch(2, topics="tu").at_row(time.time_ns() // 10**6)
+    assert mortal.swap(both.group_id, "pipeline", None, "begun", stream=both, prepare=begun)
+    with pytest.raises(PositionExpired):
+        mortal.position(both)
 
 
 def test_facts_alone_say_nothing_where_rows_are_kept(store: HBaseStore, raw: Any, created: str, both: Stream) -> None:

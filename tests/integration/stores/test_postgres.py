@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import tarfile
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,15 +17,17 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.errors import StoreLayoutError, StoreUnreachable
-from airflow_provider_offsets.stores import open_store, sql
+from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.sql import SqlStore
+from airflow_provider_offsets.stores.sql_layout import BATCHES, row_of
 from stack import maven
 from stack.ports import free
 from tests.contract.position_contract import AtomicPositionContract
-from tests.contract.store_contract import NOW_MS, StoreContract, batch
+from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips
 
 PASSWORD = secrets.token_hex(8)
 
@@ -114,9 +117,9 @@ class TestPostgres(InOneDatabase, StoreContract):
     @pytest.fixture
     def fill(self, store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
         def insert(stream: Stream, batches: list[Batch]) -> None:
-            rows = [sql.row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
+            rows = [row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
             with store._transaction(writes=True) as connection:
-                connection.execute(sql.BATCHES.insert(), rows)
+                connection.execute(BATCHES.insert(), rows)
 
         return insert
 
@@ -126,6 +129,37 @@ class TestPostgresPositions(InOneDatabase, AtomicPositionContract):
 
 
 STREAM = Stream("g", ("t",))
+
+
+@pytest.mark.parametrize("way", ["process", "sink"])
+def test_a_batch_costs_two_transactions(store: SqlStore, way: str) -> None:
+    begun: list[None] = []
+    store.get("p", "n")
+    sa.event.listen(store._engine, "begin", lambda connection: begun.append(None))
+    count_round_trips(store, way, begun)
+    assert len(begun) == 2
+
+
+def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) -> None:
+    """Under READ COMMITTED the conditional UPDATE compares again when the other transaction has ended."""
+    store.check_and_put("p", "pipeline", None, "1")
+    row = batch(1).at_row(NOW_MS)
+    answers: list[bool] = []
+
+    def swap() -> None:
+        answers.append(store.swap("p", "pipeline", "1", "mine", stream=STREAM, prepare=row, append=row))
+
+    waiting = threading.Thread(target=swap)
+    with psycopg.connect(url) as connection, connection.transaction():
+        connection.execute("update offsets_control set value = 'theirs' where pipeline = 'p'")
+        waiting.start()
+        while not connection.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone():
+            connection.execute("select pg_sleep(0.01), pg_stat_clear_snapshot()")
+    waiting.join()
+    assert answers == [False]
+    assert store.get("p", "pipeline") == "theirs"
+    assert store.prepared(STREAM, NOW_MS) is None
+    assert store.position(STREAM) is None
 
 
 def test_missing_tables_are_not_made(url: str) -> None:

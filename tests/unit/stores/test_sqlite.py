@@ -13,11 +13,12 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.errors import StoreDataError, StoreLayoutError, StoreUnreachable
-from airflow_provider_offsets.stores import sql
+from airflow_provider_offsets.errors import StoreDataError, StoreError, StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.stores import rules, sql
 from airflow_provider_offsets.stores.sql import SqlStore
+from airflow_provider_offsets.stores.sql_layout import BATCHES, row_of
 from tests.contract.position_contract import AtomicPositionContract
-from tests.contract.store_contract import NOW_MS, StoreContract, batch, ids, position
+from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips, ids, position
 
 STREAM = Stream("g", ("t",))
 
@@ -37,9 +38,9 @@ def store(url: str) -> Iterator[SqlStore]:
 
 def fill_rows(store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
     def insert(stream: Stream, batches: list[Batch]) -> None:
-        rows = [sql.row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
+        rows = [row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
         with store._transaction(writes=True) as connection:
-            connection.execute(sql.BATCHES.insert(), rows)
+            connection.execute(BATCHES.insert(), rows)
 
     return insert
 
@@ -70,6 +71,50 @@ def test_the_newest_of_ten_thousand_rows_is_one_row(store: SqlStore, monkeypatch
     assert fetched == [1]
     assert len(list(store.newest_first(STREAM))) == 10_000
     assert len(fetched) < 30
+
+
+@pytest.fixture
+def transactions(store: SqlStore) -> list[None]:
+    """One entry for each transaction that begins from now on."""
+    store.get("p", "n")
+    begun: list[None] = []
+    sa.event.listen(store._engine, "begin", lambda connection: begun.append(None))
+    return begun
+
+
+@pytest.mark.parametrize("way", ["process", "sink"])
+def test_a_batch_costs_two_transactions(way: str, store: SqlStore, transactions: list[None]) -> None:
+    count_round_trips(store, way, transactions)
+    assert len(transactions) == 2
+
+
+def test_a_swap_that_fails_in_its_middle_changes_nothing(store: SqlStore, tmp_path: Path) -> None:
+    store.check_and_put("p", "pipeline", None, "1")
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection, connection:
+        connection.execute("create trigger t before insert on offsets_batches begin select raise(abort, 'full'); end")
+    row = batch(1).at_row(NOW_MS)
+    with pytest.raises(StoreError, match="full"):
+        store.swap("p", "pipeline", "1", "2", stream=STREAM, prepare=row, append=row)
+    assert store.get("p", "pipeline") == "1"
+    assert store.prepared(STREAM, NOW_MS) is None
+
+
+def test_facts_are_kept_once(store: SqlStore, tmp_path: Path) -> None:
+    """A recorded batch leaves the table of those that are not: it holds what is under way and what was cut off."""
+    cut_off, done = batch(1).at_row(NOW_MS), batch(2).at_row(NOW_MS + 1)
+    store.swap("p", "pipeline", None, "1", stream=STREAM, prepare=cut_off)
+    store.swap("p", "pipeline", "1", "2", stream=STREAM, prepare=done)
+    store.swap("p", "pipeline", "2", "3", stream=STREAM, append=done)
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
+        kept = connection.execute("select row_time_ms from offsets_prepared").fetchall()
+    assert kept == [(NOW_MS,)]
+
+
+def test_a_write_stands_behind_facts_that_wait_for_their_row(store: SqlStore) -> None:
+    ahead = batch(1).at_row(rules.LAST_ROW_TIME_MS - 1)
+    store.swap("p", "pipeline", None, "1", stream=STREAM, prepare=ahead)
+    store.write(STREAM, position({0: 5}), expected=None)
+    assert next(store.newest_first(STREAM)).row_time_ms == rules.LAST_ROW_TIME_MS
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
