@@ -150,10 +150,17 @@ def _standing(seen: Observation) -> tuple[KeptPosition, ...]:
         return seen.kept
     ruling = replace(seen.kept[0], position=seen.stored)
     if seen.epoch is not None:
-        has_run = seen.processed is not None and seen.processed.epoch == seen.epoch.number
-        start = seen.processed.start if seen.processed is not None and has_run else None
+        start = None if not _is_at_processed(seen) or seen.processed is None else seen.processed.start
         ruling = replace(ruling, before=None if start is None else seen.epoch.claim.start.updated(start))
     return (ruling, *seen.kept[1:])
+
+
+def _is_at_processed(seen: Observation) -> bool:
+    """Whether the pipeline is where its newest batch ended: also under a later epoch that has recorded none yet."""
+    stands, processed = seen.stored, seen.processed
+    if stands is None or processed is None:
+        return False
+    return all(stands.get(partition) == offset for partition, offset in processed.end.items())
 
 
 @dataclass(frozen=True)
