@@ -43,12 +43,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: plain(getattr(value, name)) for name in _names(type(value))}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return value
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 @functools.cache
@@ -103,8 +108,8 @@ def _check(data: Any, kind: type, words: str, where: str) -> None:
 
 def _build_dataclass(kind: type, data: Any, where: str) -> Any:
     _check(data, Mapping, "an object", where)
-    known = {field.name for field in dataclasses.fields(kind) if field.name in data}
-    values = {name: build(_hints(kind)[name], data[name], f"{where}.{name}") for name in known}
+    hints = _hints(kind)
+    values = {name: build(hints[name], data[name], f"{where}.{name}") for name in _names(kind) if name in data}
     try:
         return kind(**values)
     except TypeError as error:
