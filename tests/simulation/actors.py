@@ -76,16 +76,19 @@ class Run:
 
 
 def restart(
-    start: str = "committed", accept_skipped: int = 0, accept_lost: int = 0, take_over: bool = False
+    start: str = "committed", accept_skipped: int = 0, accept_lost: int = 0, take_over: bool = False, attempt: str = "1"
 ) -> Callable[[Run], None]:
-    """Return the tasks of a maintenance or, with another ``start``, a reprocess."""
+    """Return the tasks of a maintenance or, with another ``start``, a reprocess.
+
+    :param attempt: another one when the run is cleared from its stop task.
+    """
 
     def act(run: Run) -> None:
         world, operation = run.world, run.name
         policy = product.policy_of(accept_skipped, accept_lost, world.kind.topics)
         run.task("before", lambda: product.task_snapshot(world, operation, "before"))
         run.task("plan", lambda: product.task_plan(world, operation, start, policy))
-        run.stopped = run.task("stop", lambda: product.task_stop(world, operation, take_over))
+        run.stopped = run.task("stop", lambda: product.task_stop(world, operation, take_over, attempt))
         run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
         run.task("replan", lambda: product.task_plan(world, operation, start, policy))
         run.task("apply", lambda: product.task_apply(world, operation))

@@ -5,6 +5,7 @@ A port to another mechanism is a change of this file.
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -467,6 +468,7 @@ def installed(world: World_) -> Iterator[None]:
         patch(live_query, "HadoopCheckpoint", lambda spark, location: world.files.open(location))
         patch(Settings, "write", write_settings)
         patch(detached.Launch, "log_tail", log_tail)
+        patch(codec, "loads", functools.lru_cache(maxsize=2048)(codec.loads))  # its values are never changed
         patch(submitting, "keep_version", lambda job: VERSION)
         patch(submitting, "driver_environment", dict)
         patch(submitting, "POLL_S", 2.0)

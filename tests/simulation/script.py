@@ -71,9 +71,9 @@ class Stage(Laboratory):
         """Register a run; it goes on when the test lets it."""
         return Run(self.world, name, (host,)).start(act)
 
-    def restart(self, name: str, start: str = "committed", **accepts: int) -> Run:
+    def restart(self, name: str, start: str = "committed", **options: Any) -> Run:
         """Register a maintenance, or a reprocess from ``start``."""
-        return self.start(name, actors.restart(start, **accepts))
+        return self.start(name, actors.restart(start, **options))
 
     def first_stop(self) -> Run:
         """Stop the job, as a person does who starts it later."""
@@ -123,6 +123,14 @@ class Stage(Laboratory):
     def kill(self, name: str) -> None:
         """Kill the process of an actor."""
         self.sim.kill_process(self.actor(name).process)
+
+    def give_up(self, run: Run) -> None:
+        """End a run and its tasks, as marking it failed does."""
+        assert run.actor is not None
+        for each in self.sim.actors:
+            if each.name == run.name or each.name.startswith(f"{run.name}."):
+                self.sim.kill_process(each.process)
+        run.is_over = True
 
     def fail(self, name: str, error: Exception | None = None) -> None:
         """Let the effect fail at which an actor stands: before it, or after it (a lost answer)."""

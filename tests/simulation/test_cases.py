@@ -83,7 +83,7 @@ def test_a8_mirrored_a_rewind_over_what_was_skipped() -> None:
         s.first_start()
         s.first_stop()
         s.append(9)
-        s.to_end(s.restart("A", "shift:+6", accept_skipped=100))
+        s.to_end(s.restart("A", "shift:+6", accept_skipped=100, take_over=True))
         s.run(for_s=30.0)
         s.to_end(s.restart("B", "shift:-9"))
         assert s.verdict() == ""
@@ -118,7 +118,7 @@ def test_a12_a_native_driver_dies_unrecorded_in_submit_and_the_task_is_run_again
         s.first_start()
         s.first_stop()
         s.append(3)
-        a = s.restart("A")
+        a = s.restart("A", take_over=True)
         assert s.run("A", "driver", until=at("checkpoint", "create commits/", Side.AFTER, by="driver-2"))
         s.kill("driver-2")
         s.to_end(a)
@@ -133,10 +133,9 @@ def test_a13_a_submit_adopts_the_driver_of_an_older_plan() -> None:
         s.run(for_s=60.0)
         a = s.restart("A", "shift:-9")
         assert s.run("A", "driver-1", until=at(*SPAWNED))
-        s.kill("A.submit")
         s.run("driver-2", until=at("file", "take settings", Side.AFTER))
-        again = s.to_end(s.restart("A", "shift:-3"), "A", "driver")
-        assert a.is_over
+        s.give_up(a)
+        again = s.to_end(s.restart("A", "shift:-3", attempt="2"), "A", "driver")
         last = [w.record.offset for w in s.world.sink.writes if w.epoch > 1]
         assert not again.failure
         assert min(last) == 17
@@ -163,7 +162,7 @@ def test_a17_a_stop_is_answered_while_a_launch_waits_in_a_queue() -> None:
     with stage("process") as s:
         s.first_start()
         s.first_stop()
-        a = s.restart("A")
+        a = s.restart("A", take_over=True)
         assert s.run("A", until=at(*SPAWNED))
         s.to_end(s.start("B", actors.take_over_and_stop), "B")
         s.append(3)
