@@ -1,4 +1,4 @@
-"""What a pipeline's processes agree on, over any ``ControlStore``: its record, epochs, heartbeats, operations.
+"""What a pipeline's processes agree on, over any ``OffsetStore``: its record, epochs, heartbeats, operations.
 
 | cell | written by | means |
 |---|---|---|
@@ -33,7 +33,7 @@ from airflow_provider_offsets.core.epoch import (
 )
 from airflow_provider_offsets.core.record import PipelineRecord
 from airflow_provider_offsets.core.snapshot import Snapshot
-from airflow_provider_offsets.errors import PipelineRenamed, SnapshotNotFound, StoreDataError
+from airflow_provider_offsets.errors import PipelineRenamed, SnapshotNotFound, StoreDataError, StoreUnreachable
 from airflow_provider_offsets.stores.protocols import OffsetStore
 from airflow_provider_offsets.stores.record_cell import RecordCell
 
@@ -140,7 +140,7 @@ class Control:
         return Cut(cut.batch_id, cut.query_id, cut.count, cut.why, ranges)
 
     def heartbeat(self, number: int) -> Heartbeat | None:
-        """Give the last sign of life of an epoch's driver, or None."""
+        """Return the last sign of life of an epoch's driver, or None."""
         return self._get(Heartbeat, _numbered("heartbeat", number))
 
     def beat(self, number: int, heartbeat: Heartbeat) -> None:
@@ -164,20 +164,20 @@ class Control:
             if newest is not None and newest.key == key:
                 return newest.number
             begun = Attempt(1 if newest is None else newest.number + 1, key)
-            if self._store.check_and_put(self.pipeline, name, text, codec.dumps(begun)):
+            if self._swap(name, text, codec.dumps(begun)):
                 return begun.number
 
     def operation(self, operation_id: str) -> Operation | None:
-        """Give one operation, or None."""
+        """Return one operation, or None."""
         return self._get(Operation, f"operation/{operation_id}")
 
     def operations(self, prefix: str = "") -> Iterator[Operation]:
-        """Give all operations whose id begins with ``prefix``, sorted by id."""
+        """Yield all operations whose id begins with ``prefix``, sorted by id."""
         cells = self._store.scan(self.pipeline, f"operation/{prefix}")
         return (self._load(Operation, name, text) for name, text in cells)
 
     def open_operation(self, operation: Operation) -> Operation:
-        """Record a new operation, or give the one of that id as it stands."""
+        """Record a new operation and return it, or return the one of that id as it stands."""
         name = f"operation/{operation.id}"
         return operation if self._create(name, operation) else self._require(Operation, name)
 
@@ -188,25 +188,25 @@ class Control:
             text = self._store.get(self.pipeline, name)
             current = self._load(Operation, name, text or "null")
             changed = replace(current, steps={**current.steps, step: codec.dumps(result)})
-            if self._store.check_and_put(self.pipeline, name, text, codec.dumps(changed)):
+            if self._swap(name, text, codec.dumps(changed)):
                 return
 
     def step(self, operation_id: str, step: str, kind: type[T]) -> T | None:
-        """Give the recorded result of a step, as a value of its type, or None."""
+        """Return the recorded result of a step, as a value of its type, or None."""
         operation = self.operation(operation_id)
         text = None if operation is None else operation.steps.get(step)
         return None if text is None else self._load(kind, f"operation/{operation_id}#{step}", text)
 
     def keep_snapshot(self, snapshot: Snapshot) -> Snapshot:
-        """Store a sealed snapshot and give the one that stands under its id: the first one does."""
+        """Store a sealed snapshot and return the one that stands under its id: the first one does."""
         name, text = f"snapshot/{snapshot.id}", codec.dumps(snapshot)
         for nothing in (None, REMOVED):
-            if self._store.check_and_put(self.pipeline, name, nothing, text):
+            if self._swap(name, nothing, text):
                 return snapshot
         return self.snapshot(snapshot.id)
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
-        """Give a stored snapshot.
+        """Return a stored snapshot.
 
         :raises SnapshotNotFound: none of that id; the message names the newest ones.
         :raises StoreDataError: its content is not what its checksum was made of.
@@ -230,7 +230,7 @@ class Control:
         return found
 
     def named_snapshot(self, name: str) -> Snapshot:
-        """Give the snapshot of that label, or of that id: an id has a ``#``, and a label has none.
+        """Return the snapshot of that label, or of that id: an id has a ``#``, and a label has none.
 
         :raises SnapshotNotFound: there is none.
         :raises StoreDataError: as ``snapshot``; or two people gave the same label at the same time.
@@ -245,11 +245,11 @@ class Control:
         return labelled[0] if labelled else self.snapshot(name)
 
     def labelled(self, label: str) -> list[Snapshot]:
-        """Give the snapshots that have this label."""
+        """Return the snapshots that have this label."""
         return [each for each in self.snapshots() if each.label == label]
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """Give all snapshots that are whole, sorted by id."""
+        """Yield all snapshots that are whole, sorted by id."""
         cells = self._store.scan(self.pipeline, "snapshot/")
         there = (self._load(Snapshot, name, text) for name, text in cells if text != REMOVED)
         return (found for found in there if found.is_whole)
@@ -258,7 +258,7 @@ class Control:
         """Remove a snapshot. Its cell stays and says so: no store has to delete what somebody may be comparing with."""
         name = f"snapshot/{snapshot_id}"
         while (text := self._store.get(self.pipeline, name)) not in (None, REMOVED):
-            self._store.check_and_put(self.pipeline, name, text, REMOVED)
+            self._swap(name, text, REMOVED)
 
     def _get(self, kind: type[T], name: str) -> T | None:
         text = self._store.get(self.pipeline, name)
@@ -280,13 +280,26 @@ class Control:
             ) from error
 
     def _create(self, name: str, value: Any) -> bool:
-        return self._store.check_and_put(self.pipeline, name, None, codec.dumps(value))
+        return self._swap(name, None, codec.dumps(value))
 
     def _put(self, name: str, value: Any) -> None:
         text = codec.dumps(value)
         current = self._store.get(self.pipeline, name)
-        while not self._store.check_and_put(self.pipeline, name, current, text):
+        while not self._swap(name, current, text):
             current = self._store.get(self.pipeline, name)
+
+    def _swap(self, name: str, expected: str | None, text: str) -> bool:
+        """Set a cell if it holds ``expected``, and return whether it was set. Without an answer, the cell tells.
+
+        :raises StoreUnreachable: the store does not answer. Repeat the call.
+        """
+        try:
+            return self._store.check_and_put(self.pipeline, name, expected, text)
+        except StoreUnreachable:
+            current = self._store.get(self.pipeline, name)
+            if current != expected:
+                return current == text
+        return self._store.check_and_put(self.pipeline, name, expected, text)
 
 
 def _numbered(kind: str, number: int) -> str:
@@ -295,4 +308,3 @@ def _numbered(kind: str, number: int) -> str:
 
 def _launched(number: int, tag: str) -> str:
     return f"launch/{number:08d}/{tag}"
-
