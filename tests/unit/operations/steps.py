@@ -29,9 +29,9 @@ def start(lab: Lab, start: str = "committed", operation: str = "first") -> Start
     return submit(lab, apply(lab, start, operation), operation)
 
 
-def stop(lab: Lab, operation: str = "op") -> StopResult:
+def stop(lab: Lab, operation: str = "op", *, take_over: bool = False) -> StopResult:
     world = lab.world(operation)
-    asked = ask_to_stop(world, reason="upgrade")
+    asked = ask_to_stop(world, reason="upgrade", take_over=take_over)
     return asked if isinstance(asked, StopResult) else await_stop(world, asked, lab.stop)
 
 

@@ -1,4 +1,4 @@
-"""An operation that is undone: the version and the position of before, and what the bad version wrote by name."""
+"""An operation that is undone: the previous version and position, and what the bad version wrote by name."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.audit import DiscontinuityKind
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.recovery import recovery_of
+from airflow_provider_offsets.core.record import MarkGood
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.core.snapshot import AT_REST
-from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut
+from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.recovering import as_it_ran, find_death
-from airflow_provider_offsets.operations.rolling_back import Launcher, Output, Rollback, roll_back, why_no_way_back
-from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S
+from airflow_provider_offsets.operations.recovering import as_it_ran, begin_recovery
+from airflow_provider_offsets.operations.rolling_back import Output, Rollback, roll_back, why_no_way_back
+from airflow_provider_offsets.operations.submitting import Launcher, submit_job
+from airflow_provider_offsets.operations.watching import end_of
 from tests.unit.operations import steps
-from tests.unit.operations.lab import SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install
+from tests.unit.operations.lab import NAME, SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install
 from tests.unit.operations.test_crash import anonymous, checkpoints
 
 KINDS = {"tracked": (), "in its checkpoint": ("checkpoint",), "elsewhere": ("elsewhere",)}
@@ -61,13 +65,15 @@ def run_well(lab: Lab) -> None:
     lab.feed(50)
 
 
-def upgrade(lab: Lab, start: str = "committed", *, at_rest: Callable[[], None] = lambda: None) -> None:
+def upgrade(
+    lab: Lab, start: str = "committed", operation: str = "op", *, at_rest: Callable[[], None] = lambda: None
+) -> None:
     """The maintenance ``op``: it stops the job, and starts another version of it."""
-    steps.stop(lab)
-    lab.world().take_snapshot(AT_REST, reason="", taken_at="2026-01-01T00:00:00Z")
+    steps.stop(lab, operation)
+    lab.world(operation).take_snapshot(AT_REST, reason="", taken_at="2026-01-01T00:00:00Z")
     at_rest()
     deploy(lab, "version 2")
-    steps.submit(lab, steps.apply(lab, start))
+    steps.submit(lab, steps.apply(lab, start, operation), operation)
 
 
 def fail(lab: Lab) -> None:
@@ -78,9 +84,9 @@ def fail(lab: Lab) -> None:
 
 def undo(lab: Lab, operation: str = "op") -> Rollback:
     def launcher_of(pipeline: StreamingPipeline) -> Launcher:
-        return Launcher(lambda conf: [Path(pipeline.job.application).read_text(), *lab.command(conf)])
+        return Launcher(lambda conf: [Path(pipeline.job.application).read_text(), *lab.command(conf)], SECRETS)
 
-    return roll_back(lab.world(operation), launcher_of, SECRETS, reason="unhealthy")
+    return roll_back(lab.world(operation), launcher_of, reason="unhealthy")
 
 
 def ran(lab: Lab) -> str:
@@ -120,10 +126,9 @@ def test_a_bad_version_that_still_runs_is_stopped_first(lab: Lab) -> None:
     undo(lab)
 
     assert not bad.is_alive
-    ended, request = lab.control.ended(2), lab.control.stop_request(2)
+    ended = end_of(lab.control, 2)
     assert ended is not None
-    assert request is not None
-    assert (ended.how, request.operation) == (EndedHow.STOPPED, "op#rollback")
+    assert ended.how is EndedHow.STOPPED
 
 
 def test_one_that_does_not_stop_is_not_replaced_until_it_does(lab: Lab) -> None:
@@ -131,10 +136,12 @@ def test_one_that_does_not_stop_is_not_replaced_until_it_does(lab: Lab) -> None:
     upgrade(lab)
     bad = lab.driver
     bad.obeys = False
+    lab.clock.on_tick = lambda: None
 
     with pytest.raises(StopTimedOut):
         undo(lab)
     bad.obeys = True
+    lab.clock.on_tick = lab.tick
 
     assert undo(lab).epoch == 3
 
@@ -157,7 +164,7 @@ def test_a_version_that_never_came_to_its_claim(
     done = undo(lab)
 
     assert ran(lab) == "version 1"
-    assert (done.epoch, done.target, done.undone, done.start) == (2, 1, (), stood)
+    assert (done.epoch, done.target, done.undone, done.start) == (3, 1, (), stood), "the launch was cancelled"
     assert (done.replay, done.output) == (0, Output())
     lab.feed(10)
     settle(lab)
@@ -165,8 +172,8 @@ def test_a_version_that_never_came_to_its_claim(
     assert (report.lost, report.skipped, report.replayed, report.unexplained) == (0, 0, 0, ())
 
 
-def test_a_driver_of_the_bad_version_that_claims_late_is_stopped_too(lab: Lab) -> None:
-    """The task died after the launch: nobody knows of the driver until it has the epoch."""
+def test_a_driver_of_the_bad_version_that_would_claim_late_never_does(lab: Lab) -> None:
+    """The task died after the launch: its driver is slow, and its launch is cancelled."""
     run_well(lab)
 
     def launched(driver: Driver) -> None:
@@ -180,7 +187,8 @@ def test_a_driver_of_the_bad_version_that_claims_late_is_stopped_too(lab: Lab) -
 
     done = undo(lab)
 
-    assert (done.epoch, done.undone) == (3, (2,))
+    assert (done.epoch, done.undone) == (3, ())
+    assert not orphan.epoch
     assert not orphan.is_alive
     assert ran(lab) == "version 1"
     settle(lab)
@@ -225,7 +233,8 @@ def test_a_partition_that_was_made_since_begins_at_0(lab: Lab) -> None:
     assert audit_history(lab.world("audit")).unexplained == ()
 
 
-def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> None:
+@pytest.mark.parametrize("again", ["op", "op~2"], ids=["its submit is run again", "a new attempt"])
+def test_run_again_after_its_rollback_it_can_be_rolled_back_again(again: str, lab: Lab) -> None:
     """Somebody clears the run; the second version fails once more."""
     run_well(lab)
     upgrade(lab)
@@ -233,10 +242,10 @@ def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> N
     first = undo(lab)
     settle(lab)
     lab.feed(20)
-    upgrade(lab)
+    upgrade(lab, operation=again)
     fail(lab)
 
-    second = undo(lab)
+    second = undo(lab, again)
 
     assert (first.epoch, second.epoch, second.target, second.undone) == (3, 5, 3, (4,))
     assert second.start == lab.at(150, 150)
@@ -246,15 +255,43 @@ def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> N
     assert (report.lost, report.unexplained) == (0, ())
 
 
+@pytest.mark.parametrize(
+    ("good", "version", "reason"),
+    [
+        (0, "version 2", "none was ever found good: the newest one"),
+        (1, "version 1", "version 2 was left running, and was never found good"),
+        (2, "version 2", "it is the newest good one"),
+        (3, "version 2", "the one that is undone does not count, however good"),
+    ],
+)
+def test_it_goes_back_to_the_newest_good_version(good: int, version: str, reason: str, lab: Lab) -> None:
+    run_well(lab)
+    upgrade(lab, operation="earlier")
+    settle(lab)
+    lab.feed(10)
+    steps.stop(lab, "op")
+    deploy(lab, "version 3")
+    steps.submit(lab, steps.apply(lab), "op")
+    for number in range(1, good + 1):
+        lab.world().cell.change(MarkGood(number))
+    assert why_no_way_back(lab.world("op")) == ""
+
+    done = undo(lab)
+
+    assert ran(lab) == version, reason
+    assert done.start == lab.at(150, 150), "whichever version it is, from where the job stood before the operation"
+
+
 class TestRecovery:
     """What a rollback has brought back dies later, and its recovery starts it again by itself."""
 
     def recover(self, lab: Lab, dead: int) -> str:
         operation = recovery_of(dead)
+        begin_recovery(lab.world(operation), dead, "run", RecoveryPolicy())
         applied = steps.apply(lab, operation=operation)
         world = as_it_ran(lab.world(operation))
         application = Path(world.pipeline.job.application)
-        submit_job(world, applied, lambda conf: [application.read_text(), *lab.command(conf)], SECRETS)
+        submit_job(world, applied, Launcher(lambda conf: [application.read_text(), *lab.command(conf)], SECRETS))
         return ran(lab)
 
     @pytest.mark.parametrize("bad", ["ran", "never claimed"])
@@ -271,12 +308,10 @@ class TestRecovery:
         back = undo(lab)
         settle(lab)
         lab.driver.die()
-        see_it_dead(lab)
 
         assert self.recover(lab, back.epoch) == "version 1"
 
         lab.driver.die()
-        see_it_dead(lab)
         assert self.recover(lab, back.epoch + 1) == "version 1", "nor does the recovery of the recovery"
 
     def test_what_was_deployed_since_is_started(self, lab: Lab) -> None:
@@ -286,7 +321,6 @@ class TestRecovery:
         back = undo(lab)
         settle(lab)
         lab.driver.die()
-        see_it_dead(lab)
         deploy(lab, "version 3")
 
         assert self.recover(lab, back.epoch) == "version 3"
@@ -301,11 +335,6 @@ class TestRecovery:
         assert as_it_ran(world) is world
 
 
-def see_it_dead(lab: Lab) -> None:
-    """Let somebody see that the newest epoch is over."""
-    assert find_death(lab.control, at_ms=1) is not None
-
-
 class TestRefused:
     def refuse(self, lab: Lab, kind: type[Exception] = RollbackRefused) -> str:
         """The words of a refusal that touched nothing."""
@@ -318,7 +347,7 @@ class TestRefused:
         return str(refused.value)
 
     def test_nothing_was_begun(self, lab: Lab) -> None:
-        """Its plan was refused, say: the job runs as it did."""
+        """Its plan was refused: the job runs as it did."""
         run_well(lab)
         steps.plan(lab)
 
@@ -329,13 +358,14 @@ class TestRefused:
         upgrade(lab)
         fail(lab)
 
-        assert "there is no version of before" in self.refuse(lab)
+        assert "there is no previous version" in self.refuse(lab)
 
     def test_an_older_release_kept_nothing(self, lab: Lab) -> None:
         run_well(lab)
         [epoch] = lab.control.epochs()
-        forgotten = replace(epoch, claim=replace(epoch.claim, version=""))
-        lab.control._put("epoch/00000001", forgotten)
+        name = f"launch/00000001/{epoch.claim.tag}"
+        forgotten = codec.dumps(replace(epoch.claim, version=""))
+        lab.store.check_and_put(NAME, name, lab.store.get(NAME, name), forgotten)
         upgrade(lab)
 
         assert "kept no copy" in self.refuse(lab)
@@ -392,22 +422,46 @@ class TestRefused:
         run_well(lab)
         upgrade(lab)
         fail(lab)
-        steps.start(lab, operation="recovery")
+        begin_recovery(lab.world(recovery_of(2)), 2, "run", RecoveryPolicy())
+        steps.submit(lab, steps.apply(lab, operation=recovery_of(2)), recovery_of(2))
 
-        assert "claimed by 'recovery'" in self.refuse(lab, Fenced)
+        assert "is in the hands of 'recovery/00000002'" in self.refuse(lab, Fenced)
         assert lab.driver.is_alive
+
+    def test_somebody_else_is_about_to_start_the_job(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        begin_recovery(lab.world(recovery_of(2)), 2, "run", RecoveryPolicy())
+
+        assert "is in the hands of 'recovery/00000002'" in self.refuse(lab, Fenced)
 
     def test_somebody_else_has_stopped_the_job_since(self, lab: Lab) -> None:
         """It is not started behind the back of whoever works on it."""
         run_well(lab)
         upgrade(lab)
         steps.stop(lab, "by hand")
+        lab.clock.now += 10 * LEASE_TIMEOUT_S
 
-        assert "was stopped by 'by hand'" in self.refuse(lab, Fenced)
+        assert "is in the hands of 'by hand'" in self.refuse(lab, Fenced)
+
+    def test_somebody_takes_it_over_in_the_middle(self, lab: Lab) -> None:
+        """The rollback ends, and what the other operation does stands."""
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        lab.on_launch = lambda driver: steps.stop(lab, "by hand", take_over=True) and None
+
+        with pytest.raises(TakenOver, match="'by hand'"):
+            undo(lab)
+
+        assert not lab.driver.epoch
+        with pytest.raises(Fenced, match="'by hand'"):
+            undo(lab)
 
 
 def test_whether_there_is_a_way_back_is_known_beforehand(lab: Lab) -> None:
-    assert why_no_way_back(lab.world()) == "there is no version of before"
+    assert why_no_way_back(lab.world()) == "there is no previous version"
     run_well(lab)
     assert why_no_way_back(lab.world()) == ""
     for copy in (lab.folder / "logs").rglob("applications/*/job.py"):
@@ -421,7 +475,7 @@ def end_state(lab: Lab) -> dict[str, Any]:
     assert operation is not None
     return {
         "epochs": [anonymous(epoch) for epoch in lab.control.epochs()],
-        "ended": [ended and ended.how for ended in map(lab.control.ended, range(1, 5))],
+        "ended": [epoch.ended and epoch.ended.how for epoch in lab.control.epochs()],
         "batches": list(lab.store.oldest_first(lab.pipeline.stream)),
         "checkpoints": checkpoints(lab.folder),
         "kept elsewhere": lab.kept.offsets,
