@@ -276,7 +276,7 @@ def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | No
 def _spawn(world: World, claim: Claim, launcher: Launcher) -> Launch:
     """Start a process that claims a launch which the record names."""
     pipeline, log = world.pipeline, _log(world, claim)
-    settings = Settings(pipeline.name, pipeline.stream, pipeline.subscription, claim, launcher.secrets)
+    settings = Settings(pipeline.name, pipeline.subscription, claim, launcher.secrets)
     settings_file = _settings_file(log)
     command = launcher.build_command({**settings.conf(settings_file), **_yarn_conf(world, claim)})
     if not pipeline.tracked:

@@ -91,5 +91,5 @@ class LiveQuery:
 
     def _subscription(self) -> dict[str, str]:
         if self._settings.subscription is Subscription.SUBSCRIBE:
-            return {"subscribe": ",".join(self._settings.stream.topics)}
+            return {"subscribe": ",".join(self._settings.claim.stream.topics)}
         return {"assign": assign_option(self._settings.claim.start)}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import Claim
 from airflow_provider_offsets.core.pipeline import Subscription
 from airflow_provider_offsets.core.replaying import ShardClaim
@@ -40,10 +39,9 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a driver needs to know of its pipeline."""
+    """What a driver needs to know of its pipeline, beside the claim of its launch."""
 
     pipeline: str
-    stream: Stream
     subscription: Subscription
     claim: Claim
     secrets: Secrets
@@ -54,7 +52,7 @@ class Settings:
     """How long a store that does not answer is asked again before the query ends."""
 
     def conf(self, file: Path) -> dict[str, str]:
-        """Give the Spark conf that leads to these settings in ``file``; nothing in it is secret."""
+        """Return the Spark conf that leads to these settings in ``file``; nothing in it is secret."""
         return {
             FILE_KEY: str(file),
             f"{PREFIX}pipeline": self.pipeline,
@@ -79,7 +77,7 @@ class ReplaySettings:
     store_patience_s: float = 30.0
 
     def conf(self, file: Path) -> dict[str, str]:
-        """Give the Spark conf that leads to these settings in ``file``; nothing in it is secret."""
+        """Return the Spark conf that leads to these settings in ``file``; nothing in it is secret."""
         return {
             FILE_KEY: str(file),
             f"{PREFIX}pipeline": self.pipeline,
@@ -104,7 +102,7 @@ def _write(file: Path, settings: Settings | ReplaySettings) -> None:
 
 
 def read_settings(spark: Any) -> Settings | ReplaySettings:
-    """Give the settings that the conf of a classic Spark session leads to, and remove their file.
+    """Return the settings that the conf of a classic Spark session leads to, and remove their file.
 
     :raises ModeUnsupported: the session is a Spark Connect client.
     :raises InputRefused: the driver was not started by a submit of this provider, or is started a second time.
@@ -129,7 +127,7 @@ def read_settings(spark: Any) -> Settings | ReplaySettings:
 
 
 def take_settings(file: Path, kind: type[S]) -> S:
-    """Give the settings of a file, and remove it.
+    """Return the settings of a file, and remove it.
 
     :raises InputRefused: it is not there.
     """

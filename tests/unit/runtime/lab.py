@@ -218,7 +218,7 @@ class Lab:
             assert launch is not None
             claim = self.control.claim(launch.epoch, launch.tag)
         quick = {"poll_interval_s": 0.001, "heartbeat_interval_s": 0.0, "store_patience_s": 0.0, **settings}
-        made = Settings("alerts", STREAM, Subscription.SUBSCRIBE, claim, Secrets("memory://"), **quick)
+        made = Settings("alerts", Subscription.SUBSCRIBE, claim, Secrets("memory://"), **quick)
         return HeldEpoch(made, self.store, BatchLog(open_checkpoint(claim.checkpoint), claim.start))
 
     def held(self, pid: int = 1, **settings: Any) -> HeldEpoch:

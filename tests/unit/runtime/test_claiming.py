@@ -1,33 +1,29 @@
-"""What launches an untouched program claims its epoch first, and becomes the program only if nobody minds."""
+"""What launches an untracked program claims its launch first, and becomes the program only if it may."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.core.epoch import Claim, StopRequest
+from airflow_provider_offsets.core.epoch import Claim
 from airflow_provider_offsets.core.pipeline import Subscription
-from airflow_provider_offsets.core.recovery import recovery_of
+from airflow_provider_offsets.core.record import Phase
 from airflow_provider_offsets.jobs.process import this_process
 from airflow_provider_offsets.runtime import claiming
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.memory import MemoryStore
-from tests.unit.core.worlds import IDENTITY, at
+from tests.unit.runtime.lab import AWAY, Lab
 
-NAME = "archive_flights"
 PROGRAM = ["spark-submit", "job.py"]
 
 
 @pytest.fixture
-def control(monkeypatch: pytest.MonkeyPatch) -> Control:
-    store = MemoryStore()
-    monkeypatch.setattr(claiming, "open_store", lambda url: store)
-    return Control(store, NAME)
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    made = Lab(tmp_path)
+    monkeypatch.setattr(claiming, "open_store", lambda url: made.store)
+    return made
 
 
 @pytest.fixture
@@ -38,49 +34,56 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return seen
 
 
-def claim(number: int, operation: str = "op") -> Claim:
-    return Claim(number, operation, f"{operation}@1", "/checkpoint", at(0, 0), IDENTITY, tracked=False)
-
-
-def launch(folder: Path, asked: Claim) -> Any:
-    settings = Settings(NAME, Stream(NAME, ("flights",)), Subscription.SUBSCRIBE, asked, Secrets("memory:", {}))
+def start(folder: Path, claim: Claim) -> str | None:
+    """Start the process of a launch; return what it says."""
+    settings = Settings("alerts", Subscription.SUBSCRIBE, claim, Secrets("memory:", {}), store_patience_s=0.0)
     file = folder / "settings.json"
     settings.write(file)
-    return claiming.main([str(file), *PROGRAM])
+    said: str | None = claiming.main([str(file), *PROGRAM])
+    return said
 
 
-def test_it_claims_and_becomes_the_program(tmp_path: Path, control: Control, became: list[list[str]]) -> None:
-    launch(tmp_path, claim(1))
+def test_it_claims_and_becomes_the_program(tmp_path: Path, lab: Lab, became: list[list[str]]) -> None:
+    start(tmp_path, lab.launch(tracked=False))
 
-    epoch = control.epoch(1)
-    assert epoch is not None
-    assert (epoch.holder, became) == (this_process(), [PROGRAM])
+    assert (lab.record.phase, lab.record.holder, became) == (Phase.RUNNING, this_process(), [PROGRAM])
 
 
-def test_the_loser_of_a_race_starts_nothing(tmp_path: Path, control: Control, became: list[list[str]]) -> None:
-    control.claim_epoch(claim(1, "other"), this_process(), at_ms=1)
-
-    assert launch(tmp_path, claim(1)).startswith("Fenced: epoch 1")
-    assert became == []
-
-
-def test_a_recovery_starts_nothing_that_somebody_has_stopped_since(
-    tmp_path: Path, control: Control, became: list[list[str]]
+@pytest.mark.parametrize(
+    ("why", "meanwhile", "said"),
+    [
+        ("it was cancelled while it waited in a queue", lambda lab: lab.close("m"), "epoch 1 was cancelled"),
+        ("a later launch took its place", lambda lab: lab.launch(), "the newest launch is epoch 2"),
+        ("another process of the same launch was faster", lambda lab: lab.held(pid=2), "claimed by pid 2"),
+    ],
+)
+def test_a_launch_that_is_not_free_starts_nothing(
+    why: str, meanwhile: Callable[[Lab], None], said: str, tmp_path: Path, lab: Lab, became: list[list[str]]
 ) -> None:
-    control.claim_epoch(claim(1), this_process(), at_ms=1)
-    control.request_stop(1, StopRequest("maintenance", "upgrade", 1))
+    claim = lab.launch(tracked=False)
+    meanwhile(lab)
+    before = lab.record
 
-    assert launch(tmp_path, claim(2, recovery_of(1))) == (
-        "'maintenance' has asked the job to stop since its recovery began"
-    )
+    answer = start(tmp_path, claim)
+
+    assert answer is not None
+    assert answer.startswith("Fenced: ")
+    assert said in answer
+    assert (became, lab.record) == ([], before)
+
+
+def test_a_store_that_does_not_answer_starts_nothing(tmp_path: Path, lab: Lab, became: list[list[str]]) -> None:
+    claim = lab.launch(tracked=False)
+
+    def away(side: str, act: str) -> None:
+        raise AWAY
+
+    lab.store.fate = away
+
+    assert start(tmp_path, claim) == f"StoreUnreachable: {AWAY}"
     assert became == []
-    assert control.stop_request(2) is not None, "so its end counts as a stop"
 
 
-def test_whoever_stopped_it_may_start_it(tmp_path: Path, control: Control, became: list[list[str]]) -> None:
-    control.claim_epoch(claim(1), this_process(), at_ms=1)
-    control.request_stop(1, StopRequest("maintenance", "upgrade", 1))
-
-    launch(tmp_path, claim(2, "maintenance"))
-
-    assert (became, control.stop_request(2)) == ([PROGRAM], None)
+def test_settings_that_are_gone_start_nothing(tmp_path: Path, lab: Lab, became: list[list[str]]) -> None:
+    assert claiming.main([str(tmp_path / "settings.json"), *PROGRAM]).startswith("InputRefused: ")
+    assert became == []

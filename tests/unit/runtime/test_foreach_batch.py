@@ -1,4 +1,4 @@
-"""The order of one batch: fenced, noted, run, fenced again, recorded; and only then may Spark commit it."""
+"""The order of one batch: begun in the record, run, recorded; and only then may Spark commit it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import BegunBatch, Ended, EndedHow, StopRequest
-from airflow_provider_offsets.core.recovery import recovery_of
-from airflow_provider_offsets.errors import BatchConflict, Fenced
+from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.errors import BatchConflict, CheckpointError, Fenced
 from airflow_provider_offsets.runtime.foreach_batch import ForeachBatchQuery, ProcessBatch
+from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.stores.checkpoint import read_state, seed
 from tests.unit.core.worlds import at
-from tests.unit.runtime.lab import QUERY, STREAM, Lab
+from tests.unit.runtime.lab import QUERY, STREAM, Lab, Spark, planned
 
 
 @pytest.fixture
@@ -23,64 +22,40 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
 
 
-class Frame:
-    """A batch's frame, with the session that it comes from."""
-
-    def __init__(self) -> None:
-        self.sparkSession = self.conf = self
-        self.has_jvm = True
-
-    def get(self, key: str, default: str) -> str:
-        if not self.has_jvm:
-            raise ConnectionRefusedError("the JVM is gone")
-        return default
-
-
-class Spark:
-    """Writer and query in one: at each look one batch is planned, called back, and committed if that returns."""
-
-    def __init__(self, lab: Lab, *batches: int) -> None:
-        self._lab, self._batches = lab, list(batches)
-        self._callback: Callable[[Any, int], None] = lambda frame, batch_id: None
-        self.is_stopped = False
-
-    def foreachBatch(self, callback: Callable[[Any, int], None]) -> Spark:  # Spark's name
-        self._callback = callback
-        return self
-
-    def start(self) -> Spark:
-        return self
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return {"isDataAvailable": False, "message": "Waiting for next trigger"}
-
-    def awaitTermination(self, timeout: float) -> bool:  # Spark's name
-        if not self._batches:
-            self._lab.control.request_stop(1, StopRequest("op", "test", 0))
-            return False
-        batch_id = self._batches.pop(0)
-        self._lab.plan(batch_id, 10 * batch_id + 10, 10 * batch_id + 10)
-        self._callback(Frame(), batch_id)
-        self._lab.checkpoint().create(f"commits/{batch_id}", "v1\n{}")
-        return False
-
-    def stop(self) -> None:
-        self.is_stopped = True
-
-
-def run(lab: Lab, process: ProcessBatch, *batches: int) -> EndedHow | None:
+def run(lab: Lab, process: ProcessBatch, *batches: int, epoch: HeldEpoch | None = None) -> EndedHow | None:
     """Run these batches, and then a stop."""
-    epoch = lab.hold()
-    epoch.claim()
+    epoch = epoch or lab.held()
     ForeachBatchQuery(epoch, process).run(Spark(lab, *batches))
     return epoch.ending
+
+
+def record(lab: Lab, *batches: int, epoch: HeldEpoch | None = None) -> None:
+    """Let an epoch record batches that Spark had no time to commit."""
+    epoch = epoch or lab.held()
+    for batch_id in batches:
+        lab.plan(batch_id, 10 * batch_id + 10, 10 * batch_id + 10)
+        epoch.begin(planned(batch_id))
+        epoch.record(planned(batch_id))
 
 
 def committed_id(lab: Lab) -> int:
     state = read_state(lab.checkpoint())
     assert state is not None
     return state.committed_batch_id
+
+
+def started_id(lab: Lab) -> int | None:
+    return None if lab.record.begun is None else lab.record.begun.batch_id
+
+
+def test_each_batch_begins_before_it_runs_and_is_recorded_after_it(lab: Lab) -> None:
+    seen: list[tuple[int, int | None, int]] = []
+
+    how = run(lab, lambda frame, batch_id: seen.append((batch_id, started_id(lab), len(lab.recorded))), 0, 1)
+
+    assert seen == [(0, 0, 0), (1, 1, 1)]
+    assert lab.recorded == [(0, 1, at(10, 10)), (1, 1, at(20, 20))]
+    assert (how, started_id(lab)) == (EndedHow.STOPPED, None)
 
 
 def test_a_batch_whose_jvm_was_killed_under_it_is_not_recorded(lab: Lab) -> None:
@@ -92,23 +67,7 @@ def test_a_batch_whose_jvm_was_killed_under_it_is_not_recorded(lab: Lab) -> None
     with pytest.raises(ConnectionRefusedError):
         run(lab, process, 0, 1)
 
-    assert len(lab.recorded) == 1
-    begun = lab.control.begun(1)
-    assert begun is not None
-    assert begun.batch_id == 1, "the audit names it as cut off"
-
-
-def test_each_batch_is_noted_before_it_runs_and_recorded_after_it(lab: Lab) -> None:
-    seen: list[tuple[int, BegunBatch | None, int]] = []
-
-    how = run(lab, lambda frame, batch_id: seen.append((batch_id, lab.control.begun(1), len(lab.recorded))), 0, 1)
-
-    assert [(batch_id, begun and begun.batch_id, recorded) for batch_id, begun, recorded in seen] == [
-        (0, 0, 0),
-        (1, 1, 1),
-    ]
-    assert lab.recorded == [(0, 1, at(10, 10)), (1, 1, at(20, 20))]
-    assert how is EndedHow.STOPPED
+    assert (len(lab.recorded), started_id(lab)) == (1, 1)
 
 
 def test_what_the_function_did_not_finish_is_neither_recorded_nor_committed(lab: Lab) -> None:
@@ -120,14 +79,12 @@ def test_what_the_function_did_not_finish_is_neither_recorded_nor_committed(lab:
     with pytest.raises(ValueError, match="own mistake"):
         run(lab, fails, 0)
 
-    begun = lab.control.begun(1)
-    assert begun is not None
-    assert (begun.batch_id, lab.recorded, committed_id(lab)) == (0, [], -1)
+    assert (started_id(lab), lab.recorded, committed_id(lab)) == (0, [], -1)
 
 
-def test_a_driver_that_loses_the_word_in_its_batch_records_nothing(lab: Lab) -> None:
+def test_a_driver_that_is_fenced_in_its_batch_records_nothing(lab: Lab) -> None:
     def overtaken(frame: Any, batch_id: int) -> None:
-        lab.control.end(1, Ended(EndedHow.DIED, 0))
+        lab.close("maintenance")
 
     with pytest.raises(Fenced):
         run(lab, overtaken, 0, 1)
@@ -135,55 +92,97 @@ def test_a_driver_that_loses_the_word_in_its_batch_records_nothing(lab: Lab) -> 
     assert (lab.recorded, committed_id(lab)) == ([], -1)
 
 
-def test_no_batch_begins_once_the_word_is_lost(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("meanwhile", "how"),
+    [(Lab.stop, EndedHow.STOPPED), (lambda lab: lab.close("maintenance"), "Fenced"), (Lab.launch, "Fenced")],
+)
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_no_batch_runs_or_is_committed_after_a_stop_or_without_the_epoch(
+    is_recorded: bool, meanwhile: Callable[[Lab], None], how: EndedHow | str, lab: Lab
+) -> None:
+    """Nor one that was recorded before: another driver may have come to it, and its Spark dies if it is committed."""
     ran: list[int] = []
-    epoch = lab.hold()
-    epoch.claim()
-    lab.control.end(1, Ended(EndedHow.DIED, 0))
+    epoch = lab.held()
+    if is_recorded:
+        record(lab, 0, epoch=epoch)
+        lab.launch()
+        epoch = lab.held(pid=2)
+    rows = lab.recorded
+    meanwhile(lab)
 
-    ForeachBatchQuery(epoch, lambda frame, batch_id: ran.append(batch_id)).run(Spark(lab, 0))
+    try:
+        ended: EndedHow | str | None = run(lab, lambda frame, batch_id: ran.append(batch_id), 0, epoch=epoch)
+    except Fenced:
+        ended = "Fenced"
 
-    assert (ran, lab.recorded, epoch.ending) == ([], [], EndedHow.FENCED)
-
-
-@pytest.mark.parametrize(("operation", "runs"), [(recovery_of(1), False), ("maintenance", True)])
-def test_a_recovered_job_runs_no_batch_if_somebody_has_stopped_it_since(operation: str, runs: bool, lab: Lab) -> None:
-    """A maintenance that comes while the recovery is under way wants the job at rest; its own start does not."""
-    lab.hold().claim()
-    lab.control.request_stop(1, StopRequest("maintenance", "upgrade", 0))
-    lab.control.end(1, Ended(EndedHow.DIED, 0))
-    epoch = lab.hold(2, operation=operation)
-
-    epoch.claim()
-
-    assert (epoch.asked_to_end() is None) is runs
+    assert (ran, lab.recorded, committed_id(lab), ended) == ([], rows, -1, how)
 
 
-def test_a_batch_that_the_history_has_is_not_run_again(lab: Lab) -> None:
+def test_a_batch_that_was_recorded_before_is_not_run_again(lab: Lab) -> None:
     """The driver died between the record and Spark's commit."""
     ran: list[int] = []
-    lab.store.append(STREAM, Batch(at(10, 10), 1_000, 0, QUERY, 1, at(0, 0)))
+    record(lab, 0)
+    lab.launch()
 
-    run(lab, lambda frame, batch_id: ran.append(batch_id), 0, 1)
+    run(lab, lambda frame, batch_id: ran.append(batch_id), 0, 1, epoch=lab.held(pid=2))
 
-    assert (ran, lab.recorded) == ([1], [(0, 1, at(10, 10)), (1, 1, at(20, 20))])
+    assert (ran, lab.recorded) == ([1], [(0, 1, at(10, 10)), (1, 2, at(20, 20))])
     assert committed_id(lab) == 1
 
 
 def test_the_same_batch_with_other_offsets_is_refused(lab: Lab) -> None:
-    lab.store.append(STREAM, Batch(at(10, 11), 1_000, 0, QUERY, 1, at(0, 0)))
+    epoch = lab.held()
+    epoch.begin(planned(0))
+    epoch.record(planned(0))
+    lab.plan(0, 10, 11)
+    lab.launch()
 
     with pytest.raises(BatchConflict, match="batch 0 of query"):
-        run(lab, lambda frame, batch_id: None, 0)
+        run(lab, lambda frame, batch_id: None, 0, epoch=lab.held(pid=2))
 
     assert committed_id(lab) == -1
 
 
 def test_the_batch_that_a_seed_planned_has_no_place_in_the_history(lab: Lab) -> None:
     seed(lab.checkpoint(), query_id=QUERY, last_batch_id=-1, start=at(5, 7), like=None)
+    lab.launch(start=at(5, 7))
     ran: list[int] = []
 
     run(lab, lambda frame, batch_id: ran.append(batch_id), 0, 1)
 
     assert (ran, lab.recorded) == ([1], [(1, 1, at(20, 20))])
     assert next(lab.store.newest_first(STREAM)).start == at(5, 7)
+
+
+def test_an_idle_query_is_acknowledged_once_and_stopped_at_once(lab: Lab) -> None:
+    looks: list[bool] = []
+
+    def look() -> None:
+        looks.append(lab.record.idle)
+        if len(looks) == 4:
+            lab.stop()
+
+    epoch = lab.held()
+    spark = Spark(lab, 0, then=look)
+    ForeachBatchQuery(epoch, lambda frame, batch_id: None).run(spark)
+
+    assert looks == [True, True, True, True], "from the first look after the batch on"
+    assert (spark.is_stopped, epoch.ending) == (True, EndedHow.STOPPED)
+
+
+def test_a_query_that_is_busy_is_not_idle(lab: Lab) -> None:
+    epoch = lab.held()
+    spark = Spark(lab, 0)
+    spark.status = {"isDataAvailable": True, "message": "Processing new data"}
+    ForeachBatchQuery(epoch, lambda frame, batch_id: None).run(spark)
+
+    assert not lab.record.idle
+
+
+def test_a_log_without_the_batch_is_refused(lab: Lab) -> None:
+    """Real-time mode and asynchronous progress tracking write it later, if at all."""
+    epoch = lab.held()
+    query = ForeachBatchQuery(epoch, lambda frame, batch_id: None)
+
+    with pytest.raises(CheckpointError, match="offsets/0 is not there while batch 0 runs"):
+        query._run_batch(None, 0)

@@ -255,6 +255,17 @@ class TestBatch:
         assert lab.recorded == [(0, 1, at(10, 10)), (1, 1, at(20, 20))]
         assert lab.record.cuts == (), "a repeated call is no second run"
 
+    def test_a_batch_costs_two_swaps_and_reads_nothing(self, lab: Lab) -> None:
+        """On a store without transactions that is facts, record, record, row: four round trips."""
+        lab.store = SplitStore()
+        epoch = lab.held()
+        acts: list[str] = []
+        lab.store.fate = lambda side, act: acts.append(f"{side} {act}")
+        epoch.begin(planned(0))
+        epoch.record(planned(0))
+
+        assert acts == ["before text", "after text", "before text", "after text", "after row"]
+
     def test_the_row_that_a_dead_driver_did_not_write_is_written_by_the_next_actor(self, lab: Lab) -> None:
         lab.store = SplitStore()
         epoch = lab.held()

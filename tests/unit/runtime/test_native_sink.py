@@ -1,16 +1,17 @@
-"""One run, one batch: fenced before, recorded after, and never cut."""
+"""One run, one batch: begun before, recorded after, and never cut."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import DriverState, Ended, EndedHow, StopRequest
-from airflow_provider_offsets.errors import Fenced, InputRefused, StoreUnreachable
+from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.errors import Fenced, InputRefused, StoreUnreachable, WorldChanged
+from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.native_sink import (
     LONGEST_REST_S,
     NativeSinkQuery,
@@ -20,7 +21,7 @@ from airflow_provider_offsets.runtime.native_sink import (
 )
 from airflow_provider_offsets.stores.checkpoint import close, read_state, seed
 from tests.unit.core.worlds import at
-from tests.unit.runtime.lab import QUERY, STREAM, Lab, Writer
+from tests.unit.runtime.lab import AWAY, QUERY, STREAM, Lab, Writer, planned
 
 
 @pytest.fixture
@@ -28,137 +29,208 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
 
 
-def stop(lab: Lab, number: int = 1) -> Callable[[], None]:
-    """What a run does during which somebody asks the epoch to stop; it finds nothing to read."""
-    return lambda: lab.control.request_stop(number, StopRequest("op", "test", 0)) and None
-
-
 def batches(lab: Lab, *ids: int) -> list[Callable[[], None]]:
     """Runs that read ten offsets of each partition."""
-    return [lambda number=number: lab.plan(number, 10 * number + 10, 10 * number + 10, commit=True) for number in ids]
+    return [partial(lab.plan, number, 10 * number + 10, 10 * number + 10, commit=True) for number in ids]
+
+
+def run(epoch: HeldEpoch, writer: Writer) -> None:
+    NativeSinkQuery(epoch).run(writer)
 
 
 class TestRuns:
-    def test_each_batch_is_noted_before_and_recorded_after_its_run(self, lab: Lab) -> None:
-        epoch = lab.hold()
-        epoch.claim()
-        noted = []
+    def test_each_batch_begins_before_and_is_recorded_after_its_run(self, lab: Lab) -> None:
+        epoch = lab.held()
+        begun = []
 
-        def run(batch_id: int, end: int) -> None:
-            noted.append(lab.control.begun(1))
+        def work(batch_id: int, end: int) -> None:
+            begun.append(lab.record.begun)
             lab.plan(batch_id, end, end, commit=True)
 
-        writer = Writer(lambda: run(0, 10), lambda: run(1, 20), then=stop(lab))
-        NativeSinkQuery(epoch).run(writer)
+        writer = Writer(lambda: work(0, 10), lambda: work(1, 20), then=lab.stop)
+        run(epoch, writer)
 
-        assert [(each.batch_id, each.is_ahead) for each in noted if each] == [(0, True), (1, True)]
+        assert [(each.batch_id, each.row_time_ms) for each in begun if each] == [(0, None), (1, None)]
         assert lab.recorded == [(0, 1, at(10, 10)), (1, 1, at(20, 20))]
-        assert epoch.ending is EndedHow.STOPPED
-        assert epoch.position() == at(20, 20)
+        assert lab.store.prepared(STREAM, 1_001) == planned(1).at_row(1_001)
+        assert (lab.record.begun, lab.record.cuts, epoch.ending) == (None, (), EndedHow.STOPPED)
         assert {each["processingTime"] for each in writer.triggers} == {"1000000 days"}
 
     def test_no_run_begins_once_it_is_asked_to_stop(self, lab: Lab) -> None:
-        epoch = lab.hold()
-        epoch.claim()
-        stop(lab)()
-        writer = Writer(then=stop(lab))
+        epoch = lab.held()
+        lab.stop()
+        writer = Writer(then=lab.stop)
 
-        NativeSinkQuery(epoch).run(writer)
+        run(epoch, writer)
 
-        assert writer.runs == []
+        assert (writer.runs, lab.record.begun, epoch.ending) == ([], None, EndedHow.STOPPED)
 
-    def test_a_planned_batch_is_noted_with_its_ranges(self, lab: Lab) -> None:
+    def test_a_planned_batch_begins_with_its_ranges_and_is_recorded_once(self, lab: Lab) -> None:
+        """The batch before the one at hand was cut off. Its ranges are known from then on, and it is not settled."""
         lab.plan(0, 10, 10, commit=True)
-        lab.plan(1, 15, 20)
-        epoch = lab.hold()
-        epoch.claim()
+        lab.plan(1, 20, 20)
+        lab.launch(start=at(10, 10), last_planned_batch_id=1)
+        begun = []
 
-        NativeSinkQuery(epoch).run(Writer(then=stop(lab)))
+        def commit() -> None:
+            begun.append(lab.record.begun)
+            lab.checkpoint().create("commits/1", "v1\n{}")
 
-        begun = lab.control.begun(1)
-        assert begun is not None
-        assert [(each.start, each.end) for each in begun.ranges] == [(10, 15), (10, 20)]
+        run(lab.held(), Writer(commit, then=lab.stop))
 
-    def test_an_idle_driver_says_where_it_stands(self, lab: Lab) -> None:
-        epoch = lab.hold()
-        epoch.claim()
+        assert [each.row_time_ms for each in begun if each] == [1_001]
+        assert lab.recorded == [(1, 1, at(20, 20))]
 
-        NativeSinkQuery(epoch).run(Writer(*batches(lab, 0), lambda: None, then=stop(lab)))
+    def test_an_idle_driver_says_so_and_has_nothing_begun(self, lab: Lab) -> None:
+        looks = []
 
-        beat = lab.control.heartbeat(1)
-        assert beat is not None
-        assert (beat.state, beat.position, beat.last_batch_id) == (DriverState.IDLE, at(10, 10), 0)
+        def look() -> None:
+            looks.append((lab.record.idle, lab.record.begun is not None))
+
+        writer = Writer(*batches(lab, 0), look, look, then=lab.stop)
+        run(lab.held(), writer)
+
+        assert looks == [(False, True), (False, True)], "a run may plan a batch: it begins before"
+        assert (lab.record.idle, lab.record.begun, lab.cuts) == (True, None, [])
 
     def test_the_batch_that_a_seed_planned_has_no_place_in_the_history(self, lab: Lab) -> None:
         seed(lab.checkpoint(), query_id=QUERY, last_batch_id=4, start=at(5, 7), like=None)
-        epoch = lab.hold()
-        epoch.claim()
-        filler = lambda: lab.checkpoint().create("commits/5", "v1\n{}") and None  # noqa: E731
+        lab.launch(start=at(5, 7), last_planned_batch_id=5)
 
-        NativeSinkQuery(epoch).run(Writer(filler, lambda: lab.plan(6, 9, 9, commit=True), then=stop(lab)))
+        def filler() -> None:
+            lab.checkpoint().create("commits/5", "v1\n{}")
+
+        run(lab.held(), Writer(filler, lambda: lab.plan(6, 9, 9, commit=True), then=lab.stop))
 
         assert lab.recorded == [(6, 1, at(9, 9))]
         assert next(lab.store.newest_first(STREAM)).start == at(5, 7)
 
+    @pytest.mark.parametrize(("meanwhile", "raises"), [(Lab.stop, False), (Lab.launch, True)])
+    def test_the_batch_that_a_seed_planned_is_not_run_by_a_driver_that_is_to_end(
+        self, meanwhile: Callable[[Lab], None], raises: bool, lab: Lab
+    ) -> None:
+        seed(lab.checkpoint(), query_id=QUERY, last_batch_id=4, start=at(5, 7), like=None)
+        lab.launch(start=at(5, 7))
+        epoch = lab.held()
+        meanwhile(lab)
+        writer = Writer(then=lab.stop)
+
+        if raises:
+            with pytest.raises(Fenced):
+                run(epoch, writer)
+        else:
+            run(epoch, writer)
+
+        assert writer.runs == []
+
 
 class TestEnds:
-    def test_nothing_is_recorded_once_a_newer_epoch_has_the_word(self, lab: Lab) -> None:
-        epoch = lab.hold()
-        epoch.claim()
+    def test_nothing_is_recorded_once_the_epoch_was_closed(self, lab: Lab) -> None:
+        epoch = lab.held()
 
         def overtaken() -> None:
+            lab.close("maintenance")
             lab.plan(0, 10, 10, commit=True)
-            lab.control.end(1, Ended(EndedHow.DIED, 0))
 
         with pytest.raises(Fenced):
-            NativeSinkQuery(epoch).run(Writer(overtaken, then=stop(lab)))
+            run(epoch, Writer(overtaken, then=lab.stop))
 
         assert lab.recorded == []
-        assert epoch.ending is EndedHow.FENCED
 
     def test_a_closed_checkpoint_is_not_run_on(self, lab: Lab) -> None:
         """Spark would: a run is a new query, and it takes the plant for a batch that was planned."""
         lab.plan(0, 10, 10, commit=True)
+        lab.launch(start=at(10, 10))
+        epoch = lab.held()
         close(lab.checkpoint(), "op-2")
-        epoch = lab.hold()
-        epoch.claim()
-        writer = Writer(then=stop(lab))
+        writer = Writer(then=lab.stop)
 
         with pytest.raises(Fenced, match="was closed by 'op-2'"):
-            NativeSinkQuery(epoch).run(writer)
+            run(epoch, writer)
 
         assert writer.runs == []
 
-    def test_a_store_that_goes_away_does_not_cut_the_batch(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        epoch = lab.hold()
-        epoch.claim()
-        away = StoreUnreachable(seen="nobody", expected="an answer", do="start it")
+    def test_a_batch_that_another_job_planned_in_between_is_not_run(self, lab: Lab) -> None:
+        """Each run is a new query, and takes whatever is planned for its own: it would be written twice."""
+        epoch = lab.held()
 
-        def unreachable(*arguments: Any) -> None:
-            raise away
+        def run_and_be_overtaken() -> None:
+            lab.plan(0, 10, 10, commit=True)
+            lab.plan(1, 20, 20)
 
-        monkeypatch.setattr(epoch, "beat", unreachable)
-        writer = Writer(*batches(lab, 0), then=stop(lab))
+        writer = Writer(run_and_be_overtaken, then=lab.stop)
 
+        with pytest.raises(WorldChanged, match=r"offsets/1 is there, and this driver did not plan"):
+            run(epoch, writer)
+
+        assert (len(writer.runs), lab.recorded) == (1, [(0, 1, at(10, 10))])
+
+    def test_a_store_that_goes_away_does_not_cut_the_batch(self, lab: Lab) -> None:
+        epoch = lab.held()
+
+        def away(side: str, act: str) -> None:
+            raise AWAY
+
+        def work() -> None:
+            lab.store.fate = away
+            lab.plan(0, 10, 10, commit=True)
+
+        writer = Writer(work, then=lab.stop)
         with pytest.raises(StoreUnreachable):
-            NativeSinkQuery(epoch).run(writer)
+            run(epoch, writer)
+        lab.store.fate = lambda side, act: None
 
-        [run] = writer.runs
-        assert not run.stopped_while_running
+        [only] = writer.runs
+        assert not only.stopped_while_running
         assert read_state(lab.checkpoint()).committed_batch_id == 0  # type: ignore[union-attr]
-        assert lab.recorded == [], "the next driver settles it"
+        lab.launch()
+        assert lab.recorded == [(0, 1, at(10, 10))], "the next operation reconciles the history with the log"
 
     def test_a_batch_that_a_function_has_finished_is_not_written_again(self, lab: Lab) -> None:
         lab.plan(0, 10, 10)
-        lab.store.append(STREAM, Batch(at(10, 10), 1_000, 0, QUERY, 1, at(0, 0)))
-        epoch = lab.hold()
-        epoch.claim()
-        writer = Writer(then=stop(lab))
+        epoch = lab.held()
+        epoch.begin(planned(0))
+        epoch.record(planned(0))
+        lab.launch()
+        writer = Writer(then=lab.stop)
 
         with pytest.raises(InputRefused, match="batch 0 is recorded by process="):
-            NativeSinkQuery(epoch).run(writer)
+            run(lab.held(pid=2), writer)
 
         assert writer.runs == []
+
+
+class TestSecondRun:
+    """A program that calls ``stream.run(sink=…)`` again after a query that failed."""
+
+    def failing(self, lab: Lab, commit: bool | None) -> Writer:
+        def fail() -> None:
+            if commit is not None:
+                lab.plan(0, 10, 10, commit=commit)
+            raise OSError("disk full")
+
+        return Writer(fail, then=lab.stop)
+
+    @pytest.mark.parametrize(
+        ("why", "commit", "cuts"),
+        [
+            ("it failed before Spark planned the batch", None, []),
+            ("it failed in the batch: a part of it may be written", False, [(0, 1)]),
+            ("it failed after Spark committed the batch", True, []),
+        ],
+    )
+    def test_the_batch_is_counted_as_often_as_it_may_have_been_written(
+        self, why: str, commit: bool | None, cuts: list[tuple[int, int]], lab: Lab
+    ) -> None:
+        epoch = lab.held()
+        with pytest.raises(OSError, match="disk full"):
+            run(epoch, self.failing(lab, commit))
+
+        epoch.start_run()
+        run(epoch, Writer(*([] if commit else batches(lab, 0)), *batches(lab, 1), then=lab.stop))
+
+        assert [batch_id for batch_id, *_ in lab.recorded] == [0, 1]
+        assert lab.cuts == cuts
 
 
 class TestRests:
@@ -174,16 +246,16 @@ class TestRests:
         ],
     )
     def test_how_long(self, why: str, idle_runs: int, interval_s: float | None, rest_s: float, lab: Lab) -> None:
+        lab.launch()
         query = NativeSinkQuery(lab.hold(poll_interval_s=0.5), interval_s)
         query._idle_runs = idle_runs
 
         assert query._rest_s(3.0) == rest_s
 
     def test_a_stop_is_seen_in_a_long_one(self, lab: Lab) -> None:
-        epoch = lab.hold()
-        epoch.claim()
+        epoch = lab.held()
 
-        NativeSinkQuery(epoch, interval_s=3600.0).run(Writer(then=stop(lab)))
+        NativeSinkQuery(epoch, interval_s=3600.0).run(Writer(then=lab.stop))
 
         assert epoch.ending is EndedHow.STOPPED
 
@@ -196,7 +268,11 @@ class DataStreamWriter:
         self.public = "field"
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments, **settings: self.calls.append((name, arguments, settings)) or self
+        def call(*arguments: Any, **settings: Any) -> DataStreamWriter:
+            self.calls.append((name, arguments, settings))
+            return self
+
+        return call
 
 
 class Frame:

@@ -21,8 +21,8 @@ SECRETS = Secrets("postgresql://me:hunter2@db/offsets", {"kafka.sasl.jaas.config
 
 @pytest.fixture
 def settings() -> Settings:
-    claim = Claim(3, "op", "op@1", "/checkpoint", at(5, 7), IDENTITY)
-    return Settings("alerts", Stream("alerts", ("flights",)), Subscription.ASSIGN, claim, SECRETS)
+    claim = Claim(3, "op", "op@1", "/checkpoint", at(5, 7), IDENTITY, Stream("alerts", ("flights",)))
+    return Settings("alerts", Subscription.ASSIGN, claim, SECRETS)
 
 
 class ClassicSession:

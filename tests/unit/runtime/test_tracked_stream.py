@@ -24,8 +24,9 @@ def test_one_of_process_and_sink(given: dict[str, Any], seen: str, tmp_path: Pat
     store = open_store(url)
     store.create()
     store.close()
-    known = Lab(tmp_path).hold().settings
-    settings = Settings(known.pipeline, known.stream, known.subscription, known.claim, Secrets(url))
+    lab = Lab(tmp_path)
+    known = lab.hold(lab.launch()).settings
+    settings = Settings(known.pipeline, known.subscription, known.claim, Secrets(url))
 
     stream = TrackedStream(mock.MagicMock(), settings)
     with pytest.raises(InputRefused, match=f"was given {seen}"):
