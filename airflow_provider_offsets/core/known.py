@@ -52,7 +52,7 @@ def with_records(
     :param epochs: all launches of the pipeline, in any order.
     :param history: the end of the newest row of each topic in the history of a tracked job.
     """
-    taken = sorted(snapshots, key=lambda each: (each.seen.epoch_number, _taken_ms(each), each.id))
+    taken = list(snapshots)
     claimed = sorted((each for each in epochs if each.holder is not None), key=lambda each: each.number)
     identities = tuple(_identities(taken, claimed))
     same = {topic.name for topic in seen.live.topics} - _recreated(identities, seen.live).keys()

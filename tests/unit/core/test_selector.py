@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from airflow_provider_offsets.core import interchange
 from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
-from airflow_provider_offsets.core.moments import LAST_MOMENT_MS, read_moment
+from airflow_provider_offsets.core.moments import LAST_MOMENT_MS
 from airflow_provider_offsets.core.plan import OnConflict, ProblemKind, RestartPlan, plan_restart
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.selector import (
@@ -38,46 +36,12 @@ from airflow_provider_offsets.core.selector import (
 from airflow_provider_offsets.core.selector_text import parse_start, start_text
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 from airflow_provider_offsets.errors import OffsetsError, SelectorError, SnapshotNotFound
-from tests.unit.core.worlds import IDENTITY, TOPIC, at, live, processed, running, seen, untouched
+from tests.unit.core.worlds import IDENTITY, NOON, TOPIC, FakeSources, at, live, processed, running, seen, untouched
 
 THERE = live((10, 100), (0, 100), (0, 100))
 NOW = running(THERE, at(40, 60))
 HOUR = 3_600_000
-NOON = read_moment("2026-11-01T12:00Z")
 OTHER_CLUSTER, OTHER_TOPIC = TopicIdentity("cluster-9", {TOPIC: "id-1"}), TopicIdentity("cluster-1", {TOPIC: "id-9"})
-
-
-@dataclass(frozen=True)
-class FakeSources:
-    """Answers from what a test has put in."""
-
-    stands: Position = field(default_factory=Position)
-    asked_at_ms: int = NOON
-    times: Mapping[int, tuple[int | None, ...]] = field(default_factory=dict)
-    """Of each time that may be asked for, the offsets of partitions 0, 1, …"""
-    commits: Mapping[str, Position] = field(default_factory=dict)
-    past: tuple[tuple[int, PastPosition], ...] = ()
-    """The batches, by their time."""
-    snapshots: tuple[Snapshot, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    def offsets_at(self, time_ms: int) -> dict[TopicPartition, int | None]:
-        return {TopicPartition(TOPIC, number): offset for number, offset in enumerate(self.times[time_ms])}
-
-    def commits_of(self, group_id: str) -> Position:
-        return self.commits.get(group_id, Position())
-
-    def as_of(self, time_ms: int) -> PastPosition | None:
-        return next((past for at_ms, past in reversed(self.past) if at_ms <= time_ms), None)
-
-    def snapshot(self, snapshot_id: str) -> Snapshot:
-        for each in self.snapshots:
-            if each.id == snapshot_id:
-                return each
-        raise SnapshotNotFound(seen=snapshot_id, expected="a snapshot", do="look")
-
-    def text_of(self, path: str) -> str:
-        return self.files[path]
 
 
 def taken(world: Observation, snapshot_id: str = "s-1") -> Snapshot:
@@ -96,7 +60,7 @@ def wanted(text: str, world: Observation = NOW, **sources: Any) -> Position:
 def planned(text: str, world: Observation = NOW, **sources: Any) -> RestartPlan:
     """The plan, as ``operations.planning`` makes it."""
     choice = weigh(parse_start(text), chosen(text, world, **sources), world, OnConflict.REFUSE)
-    plan = plan_restart(choice.wanted, world, selector=text, chosen_by=choice.chosen_by)
+    plan = plan_restart(choice.wanted, world, selector=text, chosen_by=choice.chosen_by, named=choice.named)
     return RestartPlan(**{**vars(plan), "problems": (*choice.problems, *plan.problems)})
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Announced, Claim, Epoch, ProcessIdentity
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.moments import read_moment
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record import Phase
-from airflow_provider_offsets.core.snapshot import CheckpointState, KeptPosition, Observation
+from airflow_provider_offsets.core.selector import PastPosition
+from airflow_provider_offsets.core.snapshot import CheckpointState, KeptPosition, Observation, Snapshot
+from airflow_provider_offsets.errors import SnapshotNotFound
 
 TOPIC = "flights"
 QUERY = "query-1"
@@ -18,6 +22,7 @@ IDENTITY = TopicIdentity("cluster-1", {TOPIC: "id-1"})
 STREAM = Stream("flights-job", (TOPIC,))
 HOLDER = ProcessIdentity("host", "boot", 1, 2)
 CHECKPOINT = "/checkpoints/flights"
+NOON = read_moment("2026-11-01T12:00Z")
 
 
 def at(*offsets: int | None, topic: str = TOPIC) -> Position:
@@ -76,3 +81,36 @@ def untouched(
     if "ended" in more:
         more.setdefault("epoch", epoch(at(0, 0)))
     return seen(there, kept=(KeptPosition(store, store.partition("_")[0], kept, perishes=perishes),), **more)
+
+
+@dataclass(frozen=True)
+class FakeSources:
+    """Answers from what a test has put in."""
+
+    stands: Position = field(default_factory=Position)
+    asked_at_ms: int = NOON
+    times: Mapping[int, tuple[int | None, ...]] = field(default_factory=dict)
+    """Of each time that may be asked for, the offsets of partitions 0, 1, …"""
+    commits: Mapping[str, Position] = field(default_factory=dict)
+    past: tuple[tuple[int, PastPosition], ...] = ()
+    """The batches, by their time."""
+    snapshots: tuple[Snapshot, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def offsets_at(self, time_ms: int) -> dict[TopicPartition, int | None]:
+        return {TopicPartition(TOPIC, number): offset for number, offset in enumerate(self.times[time_ms])}
+
+    def commits_of(self, group_id: str) -> Position:
+        return self.commits.get(group_id, Position())
+
+    def as_of(self, time_ms: int) -> PastPosition | None:
+        return next((past for at_ms, past in reversed(self.past) if at_ms <= time_ms), None)
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        for each in self.snapshots:
+            if snapshot_id in (each.id, each.label):
+                return each
+        raise SnapshotNotFound(seen=snapshot_id, expected="a snapshot", do="look")
+
+    def text_of(self, path: str) -> str:
+        return self.files[path]

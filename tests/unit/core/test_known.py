@@ -1,0 +1,953 @@
+"""What is known of a position that is gone, and the rule that no first start and no fallback takes its place.
+
+A table of states with a reason per row, the ways out of each refusal, and laws over random states.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.choosing import weigh
+from airflow_provider_offsets.core.compare import settle
+from airflow_provider_offsets.core.epoch import Cut, Ended, EndedHow, Epoch
+from airflow_provider_offsets.core.known import adopted_batch, known_offsets, needs_records, with_records
+from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.plan import OnConflict, ProblemKind, RestartPlan, RestartPolicy, plan_restart
+from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
+from airflow_provider_offsets.core.selector_text import parse_start
+from airflow_provider_offsets.core.snapshot import (
+    AT_REST,
+    CheckpointState,
+    KeptPosition,
+    Observation,
+    Snapshot,
+)
+from tests.unit.core.worlds import (
+    QUERY,
+    TOPIC,
+    FakeSources,
+    at,
+    checkpoint,
+    epoch,
+    live,
+    processed,
+    seen,
+)
+
+GONE, SKIP, LOSS = ProblemKind.POSITION_GONE, ProblemKind.SKIP, ProblemKind.LOSS
+RECREATED, CLUSTER = ProblemKind.TOPIC_RECREATED, ProblemKind.WRONG_CLUSTER
+ENDED = Ended(EndedHow.STOPPED, 1)
+TWO = live((0, 150), (0, 150))
+WEEK = "a week after its last member left"
+BOTH = at(100, 100)
+OTHER = "cancelled"
+ZOO = {"store": "zookeeper_old"}
+
+
+def two_topics(*ids: str) -> LiveTopics:
+    """``flights`` with two partitions of 150 records, ``cancelled`` with one; ``ids`` are their topic ids."""
+    first, second = ids or ("id-1", "id-2")
+    return LiveTopics(
+        "cluster-1",
+        (
+            LiveTopic(TOPIC, first, (LivePartition(0, 150), LivePartition(0, 150))),
+            LiveTopic(OTHER, second, (LivePartition(0, 150),)),
+        ),
+    )
+
+
+def kept(store: str, position: Position | None, perishes: str = "") -> KeptPosition:
+    return KeptPosition(store, store.partition("_")[0], position, perishes=perishes)
+
+
+def untracked(there: LiveTopics, *stores: KeptPosition, **more: Any) -> Observation:
+    """A job that is managed from the first of ``stores``, and does not run now."""
+    first = stores[0]
+    if first.kind == "checkpoint" and first.position is not None:
+        more.setdefault("checkpoint", checkpoint(first.position))
+    return seen(there, kept=stores, **{"ended": ENDED, **more} if "epoch" in more else more)
+
+
+def tracked(there: LiveTopics, *, history: Position | None, spark: Position | None, **more: Any) -> Observation:
+    stores = (kept("history", history), kept("checkpoint", spark), *more.pop("others", ()))
+    return seen(
+        there,
+        kept=stores,
+        checkpoint=None if spark is None else checkpoint(spark),
+        processed=None if history is None else processed(history, epoch=more.pop("row_epoch", 1)),
+        **{"ended": ENDED, **more} if "epoch" in more else more,
+    )
+
+
+def taken(
+    of: Observation | Position,
+    id_: str = "rest",
+    *,
+    day: int = 1,
+    moment: str = AT_REST,
+    there: LiveTopics = TWO,
+    number: int = 0,
+) -> Snapshot:
+    """A snapshot of that position, in the epoch of that number."""
+    if isinstance(of, Position):
+        of = untracked(there, kept("checkpoint", of), **({"epoch": epoch(at(0, 0), number)} if number else {}))
+    return Snapshot(f"{id_}#{moment}", id_, moment, "", f"2026-11-{day:02}T00:00:00Z", of).sealed()
+
+
+def plan(
+    start: str,
+    now: Observation,
+    snapshots: Sequence[Snapshot] = (),
+    epochs: Sequence[Epoch] = (),
+    *,
+    history: Position | None = None,
+    policy: RestartPolicy | None = None,
+    **sources: Any,
+) -> RestartPlan:
+    """The plan, as ``operations.planning`` makes it."""
+    policy = policy or RestartPolicy()
+    if needs_records(now):
+        now = with_records(now, snapshots, epochs, history)
+    there = FakeSources(settle(now, policy.on_conflict)[0], snapshots=tuple(snapshots), **sources)
+    asked = parse_start(start)
+    choice = weigh(asked, asked.choose(now, there), now, policy.on_conflict)
+    made = plan_restart(choice.wanted, now, policy, selector=start, chosen_by=choice.chosen_by, named=choice.named)
+    return replace(made, problems=(*choice.problems, *made.problems))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A state, a start, and what comes out."""
+
+    why: str
+    start: str
+    now: Observation
+    problems: tuple[ProblemKind, ...] = ()
+    names: tuple[str, ...] = ()
+    """What the first problem says."""
+    snapshots: tuple[Snapshot, ...] = ()
+    epochs: tuple[Epoch, ...] = ()
+    history: Position | None = None
+    starts: Position | None = None
+    replay: int = 0
+    skipped: int = 0
+    lost: int = 0
+    replay_at_most: int = 0
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    sources: dict[str, Any] = field(default_factory=dict)
+
+    def plan(self) -> RestartPlan:
+        return plan(
+            self.start,
+            self.now,
+            self.snapshots,
+            self.epochs,
+            history=self.history,
+            policy=self.policy,
+            **self.sources,
+        )
+
+
+REST = taken(BOTH)
+FOLDER_GONE = untracked(TWO, kept("checkpoint", None))
+GROUP_GONE = untracked(TWO, kept("kafka_default", None, WEEK))
+STOOD = "flights[0] stood at 100 by snapshot rest#at-rest of 2026-11-01T00:00:00Z"
+B1: dict[str, Any] = {"now": FOLDER_GONE, "snapshots": (REST,)}
+
+CASES = [
+    # The whole position is gone, and a snapshot knows it.
+    Case("a first start would replay all of it", "committed", problems=(GONE,), names=(STOOD,), replay=200, **B1),
+    Case(
+        "a fallback is for what nobody has read: it passes over the rest",
+        "committed | latest",
+        problems=(GONE, SKIP),
+        names=(STOOD, "would start at 150"),
+        skipped=100,
+        **B1,
+    ),
+    Case("a fallback that replays is refused as well", "committed | earliest", problems=(GONE,), replay=200, **B1),
+    Case(
+        "accepting the count does not make a fallback a choice",
+        "committed | latest",
+        problems=(GONE,),
+        skipped=100,
+        policy=RestartPolicy(accept_skipped={TOPIC: 100}),
+        **B1,
+    ),
+    Case(
+        "a fallback of a fallback",
+        "shift:-10 | group:other | latest",
+        problems=(GONE, SKIP),
+        skipped=100,
+        **B1,
+    ),
+    Case(
+        "a fallback behind a group that knows nothing",
+        "group:other | latest",
+        problems=(GONE, SKIP),
+        skipped=100,
+        **B1,
+    ),
+    Case(
+        "a group that lost its offsets by itself",
+        "committed | latest",
+        GROUP_GONE,
+        (GONE, SKIP),
+        (WEEK,),
+        (REST,),
+        skipped=100,
+    ),
+    Case(
+        "the same without a fallback: what is known is named",
+        "committed",
+        GROUP_GONE,
+        (GONE,),
+        (STOOD,),
+        (REST,),
+        replay=200,
+    ),
+    Case(
+        "a shift has nothing to shift from",
+        "shift:-10",
+        problems=(GONE,),
+        names=(STOOD,),
+        replay=200,
+        **B1,
+    ),
+    # A person who names a start has chosen; the counts go by what is known.
+    Case("all again", "earliest", starts=at(0, 0), replay=200, **B1),
+    Case("what is unread is left out by name, and not accepted", "latest", problems=(SKIP,), skipped=100, **B1),
+    Case(
+        "what is unread is left out by name, and accepted by count",
+        "latest",
+        skipped=100,
+        policy=RestartPolicy(accept_skipped={TOPIC: 100}),
+        **B1,
+    ),
+    Case("the snapshot", "snapshot:rest#at-rest", starts=BOTH, **B1),
+    Case("the snapshot, where the stores tell nothing", "committed | snapshot:rest#at-rest", starts=BOTH, **B1),
+    Case(
+        "an older snapshot as a fallback is another place than the known one",
+        "committed | snapshot:old#at-rest",
+        FOLDER_GONE,
+        (GONE,),
+        ("flights[1] stood at 100 by snapshot rest#at-rest",),
+        (taken(at(60, 60), "old"), taken(BOTH, day=2)),
+        replay=80,
+    ),
+    Case(
+        "an older snapshot by name is a rewind, and counted",
+        "snapshot:old#at-rest",
+        FOLDER_GONE,
+        snapshots=(taken(at(60, 60), "old"), taken(BOTH, day=2)),
+        starts=at(60, 60),
+        replay=80,
+    ),
+    Case("exact offsets", 'offsets:{"flights":{"0":100,"1":90}}', starts=at(100, 90), replay=10, **B1),
+    Case(
+        "exact offsets, past what was read",
+        'offsets:{"flights":{"0":100,"1":130}}',
+        problems=(SKIP,),
+        starts=at(100, 130),
+        skipped=30,
+        **B1,
+    ),
+    Case(
+        "exact offsets of one partition, and the rest is left to the stores",
+        'offsets:{"flights":{"0":100}} | committed',
+        problems=(GONE,),
+        names=("has no offset of 1 partition(s)", "flights[1] stood at 100"),
+        replay=100,
+        **B1,
+    ),
+    Case(
+        "by record time",
+        "timestamp:1970-01-01T00:00:00.007Z",
+        starts=at(90, 100),
+        replay=10,
+        sources={"times": {7: (90, 100)}},
+        **B1,
+    ),
+    Case(
+        "by record time, as a fallback",
+        "committed | timestamp:1970-01-01T00:00:00.007Z",
+        problems=(GONE,),
+        starts=at(90, 100),
+        replay=10,
+        sources={"times": {7: (90, 100)}},
+        **B1,
+    ),
+    # Retention goes on while nobody knows the position.
+    Case(
+        "what retention took after the known offset is lost, and not a first start's to pass over",
+        "committed",
+        untracked(live((120, 150), (0, 150)), kept("checkpoint", None)),
+        (GONE, LOSS),
+        ("flights[0] stood at 100", "would start at 120"),
+        (REST,),
+        replay=100,
+        lost=20,
+    ),
+    # One topic of two, one partition of two.
+    Case(
+        "the offsets of one topic were deleted",
+        "committed",
+        untracked(two_topics(), kept("kafka_default", BOTH)),
+        (GONE,),
+        ("kafka_default has no offset of 1 partition(s)", "cancelled[0] stood at 70 by snapshot rest#at-rest"),
+        (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics()),),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=70,
+        replay_at_most=100,
+    ),
+    Case(
+        "the offsets of one topic were deleted, and its fallback would pass over the rest",
+        "committed | latest",
+        untracked(two_topics(), kept("kafka_default", BOTH)),
+        (GONE, SKIP),
+        ("cancelled[0] stood at 70",),
+        (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics()),),
+        skipped=80,
+        replay_at_most=100,
+    ),
+    Case(
+        "a topic that was never read is a first start beside one that was",
+        "committed | latest",
+        untracked(two_topics(), kept("kafka_default", BOTH)),
+        snapshots=(taken(BOTH, there=two_topics()),),
+        starts=BOTH.updated(at(150, topic=OTHER)),
+        replay_at_most=100 + 150,
+    ),
+    Case(
+        "the last partition of a topic is not new if something knows it",
+        "committed",
+        untracked(TWO, kept("zookeeper_old", at(100))),
+        (GONE,),
+        ("flights[1] stood at 100",),
+        (REST,),
+        starts=at(100, 0),
+        replay=100,
+        replay_at_most=50,
+    ),
+    Case(
+        "the last partition is not new for a time either: what the time says counts",
+        "timestamp:1970-01-01T00:00:00.007Z",
+        untracked(TWO, kept("zookeeper_old", at(100))),
+        snapshots=(REST,),
+        starts=at(90, 95),
+        replay=10 + 5,
+        replay_at_most=50,
+        sources={"times": {7: (90, 95)}},
+    ),
+    Case(
+        "the last partition, from the snapshot that knows it",
+        "committed | snapshot:rest#at-rest",
+        untracked(TWO, kept("zookeeper_old", at(120))),
+        snapshots=(REST,),
+        starts=at(120, 100),
+        replay_at_most=30,
+    ),
+    Case(
+        "a hole is named with what is known of it, and once",
+        "committed",
+        untracked(TWO, kept("zookeeper_old", at(None, 100))),
+        (GONE,),
+        ("flights[0] stood at 100",),
+        (REST,),
+        replay=100,
+        replay_at_most=50,
+    ),
+    Case(
+        "a hole that nothing knows stays a hole",
+        "committed",
+        untracked(TWO, kept("zookeeper_old", at(None, 100))),
+        (ProblemKind.PARTITION_MISSING,),
+        starts=at(0, 100),
+        replay_at_most=150 + 50,
+    ),
+    Case(
+        "a partition that was added after the snapshot is new",
+        "committed | snapshot:rest#at-rest",
+        untracked(live((0, 150), (0, 150), (0, 9)), kept("checkpoint", None)),
+        snapshots=(REST,),
+        starts=at(100, 100, 0),
+    ),
+    Case(
+        "a partition that was added after the snapshot, and a named end: its records are counted too",
+        "latest",
+        untracked(live((0, 150), (0, 150), (0, 9)), kept("checkpoint", None)),
+        (SKIP,),
+        snapshots=(REST,),
+        skipped=50 + 50 + 9,
+    ),
+    # Which record is believed.
+    Case(
+        "of several snapshots the newest by time",
+        "committed",
+        FOLDER_GONE,
+        (GONE,),
+        ("flights[0] stood at 90 by snapshot new#at-rest",),
+        (taken(BOTH, "old"), taken(at(90, 95), "new", day=2), taken(at(80, 80), "a-middle", day=1)),
+        replay=185,
+    ),
+    Case(
+        "each partition by the newest snapshot that names it",
+        "committed",
+        FOLDER_GONE,
+        (GONE,),
+        ("flights[0] stood at 110 by snapshot new#at-rest", "flights[1] stood at 100 by snapshot old#at-rest"),
+        (taken(BOTH, "old"), taken(at(110), "new", day=2)),
+        replay=210,
+    ),
+    Case(
+        "a snapshot from before the newest start says less than the start, which was a rewind",
+        "committed",
+        untracked(TWO, kept("kafka_default", None), epoch=epoch(at(10, 10), 2)),
+        (GONE,),
+        ("flights[0] stood at least at 10 by the launch of epoch 2",),
+        (taken(BOTH, number=1),),
+        (epoch(at(0, 0)), epoch(at(10, 10), 2)),
+        replay=20,
+        replay_at_most=140 + 140,
+    ),
+    Case(
+        "a snapshot from after the newest start says more",
+        "committed",
+        untracked(TWO, kept("kafka_default", None), epoch=epoch(at(10, 10), 2)),
+        (GONE,),
+        ("flights[0] stood at 40 by snapshot rest#at-rest",),
+        (taken(BOTH, "old", number=1, day=9), taken(at(40, 40), number=2)),
+        (epoch(at(0, 0)), epoch(at(10, 10), 2)),
+        replay=80,
+    ),
+    Case(
+        "a launch that was cancelled said nothing",
+        "committed",
+        untracked(TWO, kept("kafka_default", None), epoch=epoch(at(0, 0))),
+        (GONE,),
+        ("flights[0] stood at 100 by snapshot rest#at-rest",),
+        (taken(BOTH, number=1),),
+        (epoch(at(0, 0)), replace(epoch(at(10, 10), 2), holder=None)),
+        replay=200,
+    ),
+    Case(
+        "a snapshot of a running job knows the least: the rest of the topic may have been read",
+        "snapshot:before#before",
+        FOLDER_GONE,
+        snapshots=(taken(BOTH, "before", moment="before"),),
+        starts=BOTH,
+        replay_at_most=50 + 50,
+    ),
+    Case(
+        "a launch alone, where the job has run nobody knows how far: the least it has read is no exact place",
+        "committed | earliest",
+        untracked(TWO, kept("checkpoint", None), epoch=epoch(at(0, 0))),
+        (GONE,),
+        ("flights[0] stood at least at 0 by the launch of epoch 1",),
+        epochs=(epoch(at(0, 0)),),
+        replay_at_most=300,
+    ),
+    Case(
+        "an empty topic that was launched at 0 and that the store never wrote goes on at 0",
+        "committed",
+        untracked(two_topics(), kept("zookeeper_old", BOTH), epoch=epoch(BOTH.updated(at(0, topic=OTHER)))),
+        epochs=(epoch(BOTH.updated(at(0, topic=OTHER)), identity=two_topics().identity),),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay_at_most=100 + 150,
+    ),
+    Case(
+        "the same with a fallback, which would pass over what came since",
+        "committed | latest",
+        untracked(two_topics(), kept("zookeeper_old", BOTH), epoch=epoch(BOTH.updated(at(0, topic=OTHER)))),
+        (GONE, SKIP),
+        ("cancelled[0] stood at least at 0 by the launch of epoch 1",),
+        epochs=(epoch(BOTH.updated(at(0, topic=OTHER)), identity=two_topics().identity),),
+        skipped=150,
+        replay_at_most=100 + 150,
+    ),
+    # Other stores of the pipeline.
+    Case(
+        "another store knows it, and no first start takes its place, whatever rules",
+        "committed",
+        untracked(TWO, kept("zookeeper_old", None), kept("kafka_default", BOTH)),
+        (GONE,),
+        ("zookeeper_old has no offset of 2 partition(s)", "flights[0] stood at 100 by store kafka_default"),
+        policy=RestartPolicy(on_conflict=OnConflict.RULING_STORE),
+        replay=200,
+        replay_at_most=50 + 50,
+    ),
+    Case(
+        "another store knows it, and the smallest offset of all was asked for",
+        "committed",
+        untracked(TWO, kept("zookeeper_old", None), kept("kafka_default", at(90, 90))),
+        snapshots=(REST,),
+        starts=at(90, 90),
+        replay=20,
+        policy=RestartPolicy(on_conflict=OnConflict.SMALLEST),
+    ),
+    Case(
+        "another store knows one partition",
+        "committed",
+        untracked(TWO, kept("zookeeper_old", at(100)), kept("kafka_default", BOTH)),
+        (GONE,),
+        ("flights[1] stood at 100 by store kafka_default",),
+        replay=100,
+        replay_at_most=50 + 50,
+    ),
+    Case(
+        "another store has a new partition at 0, from which nothing was read",
+        "committed",
+        untracked(TWO, kept("zookeeper_old", at(100)), kept("kafka_default", at(100, 0))),
+        starts=at(100, 0),
+        replay_at_most=50 + 150,
+    ),
+    # Tracked jobs.
+    Case(
+        "tracked, before the first start: the adopted checkpoint is gone",
+        "committed | latest",
+        tracked(TWO, history=None, spark=None),
+        (GONE, SKIP),
+        (f"history has no offset of 2 partition(s) that the pipeline has read: {STOOD}",),
+        (REST,),
+        skipped=100,
+    ),
+    Case(
+        "tracked: the rows and facts of the epoch are gone, and Spark's log is not",
+        "committed",
+        tracked(TWO, history=None, spark=BOTH, epoch=epoch(at(0, 0), last_batch_id=4)),
+        (GONE,),
+        ("history does not tell how far epoch 1 came in 2 partition(s)", "flights[0] stood at 100 by the checkpoint"),
+        epochs=(epoch(at(0, 0), last_batch_id=4),),
+        starts=at(0, 0),
+        replay=200,
+    ),
+    Case(
+        "tracked: the rows and facts of the epoch are gone, and the person goes on where Spark did",
+        'offsets:{"flights":{"0":100,"1":100}}',
+        tracked(TWO, history=None, spark=BOTH, epoch=epoch(at(0, 0), last_batch_id=4)),
+        epochs=(epoch(at(0, 0), last_batch_id=4),),
+        starts=BOTH,
+    ),
+    Case(
+        "tracked: all is gone but the launch, and how far it came nobody knows",
+        "committed",
+        tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)),
+        (GONE,),
+        ("flights[0] stood at least at 0 by the launch of epoch 1",),
+        epochs=(epoch(at(0, 0), last_batch_id=4),),
+        replay_at_most=300,
+    ),
+    Case(
+        "tracked: a snapshot that was taken after the loss repeats the launch, and knows nothing",
+        "committed",
+        tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)),
+        (GONE,),
+        ("flights[0] stood at 100 by snapshot rest#at-rest",),
+        (
+            taken(BOTH, number=1),
+            taken(tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)), "late", day=2),
+        ),
+        (epoch(at(0, 0), last_batch_id=4),),
+        replay=200,
+    ),
+    Case(
+        "tracked: an epoch that has recorded nothing stands where it was launched",
+        "committed",
+        tracked(TWO, history=None, spark=at(40, 60), epoch=epoch(at(40, 60))),
+        epochs=(epoch(at(40, 60)),),
+        starts=at(40, 60),
+    ),
+    Case(
+        "tracked since the last epoch, and the checkpoint of that one is gone",
+        "committed",
+        tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), tracked=False)),
+        (GONE,),
+        ("flights[0] stood at 100 by snapshot rest#at-rest",),
+        (taken(BOTH, number=1),),
+        (epoch(at(0, 0), tracked=False),),
+        replay=200,
+    ),
+    Case(
+        "a topic that was dropped from the pipeline and comes back",
+        "committed",
+        tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=2, epoch=epoch(at(0, 0), 2)),
+        (GONE,),
+        ("cancelled[0] stood at 70 by the history",),
+        epochs=(epoch(at(0, 0)), epoch(at(0, 0), 2)),
+        history=BOTH.updated(at(70, topic=OTHER)),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=70,
+    ),
+    # What knows nothing.
+    Case(
+        "before the first start nothing is known: a fallback is for this",
+        "committed | latest",
+        FOLDER_GONE,
+        starts=at(150, 150),
+    ),
+    Case(
+        "a snapshot from before the first start has no position",
+        "committed | latest",
+        FOLDER_GONE,
+        snapshots=(taken(FOLDER_GONE),),
+        starts=at(150, 150),
+    ),
+    Case(
+        "what a store deletes by itself may have been there: nothing tells",
+        "committed",
+        GROUP_GONE,
+        (GONE,),
+        ("nobody can tell whether the job has run before",),
+    ),
+    # Which topics the offsets are of.
+    Case(
+        "a recreated topic that only a snapshot tells of, before any start",
+        "committed",
+        untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", at(40))),
+        (RECREATED,),
+        (
+            "topic 'flights' had id id-1 by snapshot rest#at-rest of 2026-11-01T00:00:00Z, and has id-9",
+            "--snapshot rest",
+        ),
+        (taken(at(40), there=live((0, 50))),),
+        replay_at_most=60,
+    ),
+    Case(
+        "a snapshot after the topic was created again has the new id beside the old offset, and settles nothing",
+        "committed",
+        untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", at(40))),
+        (RECREATED,),
+        ("by snapshot rest#at-rest",),
+        (taken(at(40), there=live((0, 50))), taken(at(40), "before", day=2, there=live((0, 100), topic_id="id-9"))),
+        replay_at_most=60,
+    ),
+    Case(
+        "a launch settles which topic it is",
+        "committed",
+        untracked(
+            live((0, 100), topic_id="id-9"),
+            kept("zookeeper_old", at(40)),
+            epoch=epoch(at(0), identity=TopicIdentity("cluster-1", {TOPIC: "id-9"})),
+        ),
+        snapshots=(taken(at(40), there=live((0, 50))),),
+        epochs=(epoch(at(0), identity=TopicIdentity("cluster-1", {TOPIC: "id-9"})),),
+        replay_at_most=60,
+    ),
+    Case(
+        "a snapshot of the old topic knows nothing of a partition that was added to the new one",
+        "committed",
+        untracked(
+            live((0, 100), (0, 9), topic_id="id-9"),
+            kept("zookeeper_old", at(40)),
+            epoch=epoch(at(0), identity=TopicIdentity("cluster-1", {TOPIC: "id-9"})),
+        ),
+        snapshots=(taken(at(40, 70), there=live((0, 50), (0, 80))),),
+        epochs=(epoch(at(0), identity=TopicIdentity("cluster-1", {TOPIC: "id-9"})),),
+        starts=at(40, 0),
+        replay_at_most=60 + 9,
+    ),
+    Case(
+        "a snapshot from before the job had read anything tells nothing of the offsets that are stored now",
+        "committed",
+        untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", at(40))),
+        snapshots=(taken(untracked(live((0, 50)), kept("zookeeper_old", None))),),
+        starts=at(40),
+        replay_at_most=60,
+    ),
+    Case(
+        "a snapshot through a wrong connection says nothing once a launch has settled which cluster it is",
+        "committed",
+        untracked(two_topics(), kept("zookeeper_old", BOTH), epoch=epoch(BOTH)),
+        snapshots=(taken(at(70, topic=OTHER), there=replace(two_topics(), cluster_id="cluster-9"), number=1),),
+        epochs=(epoch(BOTH),),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay_at_most=50 + 50 + 150,
+    ),
+    Case(
+        "a snapshot with a label is named by it",
+        "committed",
+        FOLDER_GONE,
+        (GONE,),
+        (STOOD, "or 'snapshot:before-the-upgrade'"),
+        (replace(REST, label="before-the-upgrade"),),
+        replay=200,
+    ),
+    Case(
+        "a recreated topic of which no store has an offset is a first start",
+        "committed",
+        untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", None)),
+        snapshots=(taken(at(40), there=live((0, 50))),),
+        starts=at(0),
+    ),
+    Case(
+        "a recreated topic of which no store has an offset: its records are unread, so its end is a skip",
+        "committed | latest",
+        untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", None)),
+        (SKIP,),
+        snapshots=(taken(at(40), there=live((0, 50))),),
+        skipped=100,
+    ),
+    Case(
+        "a recreated topic among others, of which only a snapshot tells: it was added after the newest start",
+        "committed",
+        untracked(
+            two_topics("id-1", "id-9"),
+            kept("zookeeper_old", BOTH.updated(at(70, topic=OTHER))),
+            epoch=epoch(BOTH),
+        ),
+        (RECREATED,),
+        ("topic 'cancelled' had id id-2 by snapshot rest#at-rest",),
+        (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics(), number=1),),
+        (epoch(BOTH),),
+        replay_at_most=50 + 50 + 80,
+    ),
+    Case(
+        "another cluster that only a snapshot tells of",
+        "committed",
+        untracked(live((0, 100), cluster_id="cluster-9"), kept("zookeeper_old", at(40))),
+        (CLUSTER,),
+        ("cluster 'cluster-1' by snapshot rest#at-rest", "leads to 'cluster-9'", "--snapshot rest#at-rest --apply"),
+        (taken(at(40), there=live((0, 50))),),
+        replay_at_most=60,
+    ),
+    Case(
+        "another cluster, and a snapshot that was taken through the same wrong connection",
+        "committed",
+        untracked(live((0, 100), cluster_id="cluster-9"), kept("zookeeper_old", at(40))),
+        (CLUSTER,),
+        (),
+        (
+            taken(at(40), there=live((0, 50))),
+            taken(at(40), "before", day=2, there=live((0, 100), cluster_id="cluster-9")),
+        ),
+        replay_at_most=60,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
+def test_what_is_known_is_not_replaced(case: Case) -> None:
+    made = case.plan()
+
+    assert tuple(problem.kind for problem in made.problems) == case.problems, made.problems
+    for words in case.names:
+        assert words in made.problems[0].message
+    assert (made.replay, made.skipped, made.lost) == (case.replay, case.skipped, case.lost)
+    assert made.replay_at_most == case.replay_at_most
+    if case.starts is not None:
+        assert made.start == case.starts
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if GONE in case.problems and case.snapshots], ids=lambda case: case.why
+)
+def test_the_way_out_that_is_named_is_one(case: Case) -> None:
+    """Each start that the problem quotes plans without it, and without skipping; retention may have taken something."""
+    [problem] = [each for each in case.plan().problems if each.kind is GONE]
+    ways = [way for way in re.findall(r"'([^']+)'", problem.message.partition("To go on there")[2]) if "…" not in way]
+
+    assert len(ways) >= 3  # the offsets, a snapshot or more, earliest, latest
+    for way in ways:
+        out = replace(case, start=way).plan()
+        kinds = {each.kind for each in out.problems}
+        assert kinds <= {LOSS, *({SKIP} if way == "latest" else ())}, (way, out.problems)
+    first = replace(case, start=ways[0]).plan()
+    assert all(row.start in (row.known, row.begin) for row in first.rows if row.known is not None)
+
+
+def test_what_is_known_keeps_its_form_in_a_snapshot() -> None:
+    known = with_records(FOLDER_GONE, [taken(BOTH, "before", moment="before")], [])
+    snapshot = Snapshot("s", "s", "", "", "2026-11-01T00:00:00Z", known).sealed()
+
+    assert known.known
+    assert known.known_identities
+    assert codec.loads(Snapshot, codec.dumps(snapshot)) == snapshot
+
+
+def test_the_records_are_not_read_where_the_stores_tell_all() -> None:
+    """A pipeline may have hundreds of snapshots with thousands of partitions each."""
+    whole = tracked(TWO, history=BOTH, spark=BOTH, epoch=epoch(at(0, 0)))
+
+    assert not needs_records(whole)
+    assert needs_records(replace(whole, live=live((0, 150), (0, 150), (0, 1))))
+    assert needs_records(replace(whole, live=two_topics()))
+    assert needs_records(replace(whole, processed=None, epoch=epoch(at(0, 0), last_batch_id=4)))
+    assert needs_records(tracked(TWO, history=None, spark=BOTH))
+
+
+def test_where_it_came_to_rest_counts_what_is_known() -> None:
+    """The audit of an untracked job goes by the snapshot at rest."""
+    lost = untracked(TWO, kept("zookeeper_old", at(100)))
+
+    assert lost.last_known == at(100)
+    assert with_records(lost, [REST], []).last_known == BOTH
+
+
+ASYNCHRONOUS = checkpoint(at(40, 60), asynchronous=True)
+PLANNED = checkpoint(at(40, 60), planned_batch_id=5, planned=at(50, 60))
+PLANNED_RANGE = (OffsetRange(TOPIC, 0, 40, 50),)
+
+
+@pytest.mark.parametrize(
+    ("why", "there", "recorded", "last_planned", "found"),
+    [
+        ("a job that was never tracked was cut off in it", PLANNED, None, None, PLANNED_RANGE),
+        ("rows in the Cloudera layout name no batch", PLANNED, processed(at(40, 60), None, None), None, PLANNED_RANGE),
+        ("a tracked driver was launched, and died before it began a batch", PLANNED, None, 5, PLANNED_RANGE),
+        ("it was recorded since", PLANNED, processed(at(50, 60), 5), None, ()),
+        ("a tracked driver has planned it, and was stopped before it began", PLANNED, None, 4, ()),
+        ("the checkpoint was made by the launch", PLANNED, None, -1, ()),
+        ("nothing is planned", checkpoint(at(40, 60)), None, None, ()),
+        ("it was planned without records", replace(PLANNED, planned=at(40, 60)), None, None, ()),
+        (
+            "a checkpoint that a restart closed: what it plans is the plant",
+            replace(PLANNED, closed_by="op"),
+            None,
+            None,
+            (),
+        ),
+        ("there is no checkpoint", None, None, None, ()),
+        (
+            "one that Spark writes now and then: it may have read all",
+            ASYNCHRONOUS,
+            None,
+            None,
+            (OffsetRange(TOPIC, 0, 40, 150), OffsetRange(TOPIC, 1, 60, 150)),
+        ),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_batch_that_was_planned_before_the_job_was_tracked_may_have_begun(
+    why: str,
+    there: CheckpointState | None,
+    recorded: Batch | None,
+    last_planned: int | None,
+    found: tuple[OffsetRange, ...],
+) -> None:
+    first = None if last_planned is None else replace(epoch(at(0, 0)).claim, last_planned_batch_id=last_planned)
+
+    cut = adopted_batch(there, recorded, TWO, first)
+
+    assert (() if cut is None else cut.ranges) == found
+    if there is PLANNED and cut is not None:
+        assert cut == Cut(5, QUERY, 1, "", found)
+        adopting = seen(TWO, checkpoint=there, cut=cut)
+        assert plan_restart(at(40, 60), adopting).replay_at_most == 10
+
+
+# Laws.
+
+offsets = st.integers(0, 30)
+positions = st.lists(st.none() | offsets, min_size=1, max_size=3).map(lambda given_: at(*given_))
+lives = st.lists(st.tuples(offsets, offsets).map(sorted), min_size=1, max_size=3).map(
+    lambda ranges: live(*((low, high) for low, high in ranges))
+)
+named_starts = ["earliest", "latest", "snapshot:s-0#at-rest", 'offsets:{"flights":{"0":7}}', "group:g"]
+left_starts = ["committed", "shift:-3", "shift:+3"]
+
+
+@st.composite
+def states(draw: st.DrawFn) -> dict[str, Any]:
+    """A pipeline whose stores have lost something, and what is left of it."""
+    there, stored = draw(lives), draw(st.none() | positions)
+    launches = draw(st.lists(positions, max_size=2))
+    epochs = tuple(epoch(start, number) for number, start in enumerate(launches, 1))
+    snapshots = [
+        taken(
+            position,
+            f"s-{index}",
+            day=draw(st.integers(1, 28)),
+            there=there,
+            number=draw(st.integers(0, len(epochs))),
+            moment=draw(st.sampled_from([AT_REST, "before"])) if index else AT_REST,
+        )
+        for index, position in enumerate(draw(st.lists(positions, min_size=1, max_size=3)))
+    ]
+    more: dict[str, Any] = {"epoch": epochs[-1]} if epochs else {}
+    if draw(st.booleans()):
+        now = tracked(there, history=None if epochs else stored, spark=draw(st.none() | positions), **more)
+    else:
+        others = draw(st.lists(positions.map(lambda found: kept("zookeeper_old", found)), max_size=1))
+        now = untracked(there, kept("kafka_default", stored), *others, **more)
+    return {"now": now, "snapshots": snapshots, "epochs": epochs, "commits": {"g": draw(positions)}}
+
+
+def least_known(state: dict[str, Any], partition: TopicPartition) -> int | None:
+    """An offset that the job has certainly reached in its newest epoch, by a look at everything that is left."""
+    number = len(state["epochs"])
+    found = [each.claim.start.get(partition) for each in state["epochs"][-1:]]
+    found += [each.position.get(partition) for each in state["snapshots"] if each.seen.epoch_number == number]
+    found += [(each.position or Position()).get(partition) for each in state["now"].kept[1:]]
+    return max((each for each in found if each is not None), default=None)
+
+
+starts = st.builds(" | ".join, st.lists(st.sampled_from([*left_starts, *named_starts]), min_size=1, max_size=3))
+
+
+@given(states(), starts)
+def test_no_plan_without_problems_passes_over_what_is_known(state: dict[str, Any], start: str) -> None:
+    made = plan(start, **state)
+    assume(not made.problems)
+    stored = state["now"].stored or Position()
+
+    for row in made.rows:
+        known = least_known(state, row.key)
+        if row.key not in stored and known is not None:
+            assert row.start <= known
+            assert row.skipped == row.lost == 0
+
+
+@given(states(), starts)
+def test_what_is_left_out_after_the_known_offset_is_counted(state: dict[str, Any], start: str) -> None:
+    accepted = RestartPolicy({TOPIC: 1_000}, {TOPIC: 1_000})
+    made = plan(start, policy=accepted, **state)
+    assume(not made.problems)
+    stored = state["now"].stored or Position()
+
+    for row in made.rows:
+        known = least_known(state, row.key)
+        if row.key not in stored and known is not None:
+            assert row.skipped + row.lost >= row.start - known
+
+
+@given(states(), st.sampled_from(left_starts), starts)
+def test_no_fallback_takes_the_place_of_what_is_known(state: dict[str, Any], left: str, fallback: str) -> None:
+    """Whatever is accepted: it starts at the known offset, or it is refused."""
+    accepted = RestartPolicy({TOPIC: 1_000}, {TOPIC: 1_000})
+    made = plan(f"{left} | {fallback}", policy=accepted, **state)
+    assume(not made.problems)
+
+    assert [row for row in made.rows if row.known is not None and row.start != row.known] == []
+
+
+@given(states(), starts)
+def test_each_refusal_of_a_gone_position_has_a_way_out(state: dict[str, Any], start: str) -> None:
+    """The first start that the problem quotes plans without it; what retention took may have to be accepted."""
+    made = plan(start, **state)
+    gone = [each for each in made.problems if "To go on there" in each.message]
+    assume(gone)
+    way = re.findall(r"'([^']+)'", gone[0].message.partition("To go on there")[2])[0]
+
+    out = plan(way, **state)
+
+    assert not [each for each in out.problems if each.kind is GONE]
+
+
+@given(states(), starts)
+def test_what_is_known_is_no_more_than_what_something_says(state: dict[str, Any], start: str) -> None:
+    now = with_records(state["now"], state["snapshots"], state["epochs"])
+    said = [each.position for each in (*state["snapshots"], *state["now"].kept) if each.position is not None]
+    said += [each.claim.start for each in state["epochs"]]
+
+    for partition, known in known_offsets(now).items():
+        assert known.position[partition] in {each.get(partition) for each in said}
+        assert partition in now.live.partitions
