@@ -13,7 +13,7 @@ from airflow_provider_offsets.core.known import adopted_batch, needs_records, wi
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, ranges_between
-from airflow_provider_offsets.core.record import Phase, PipelineRecord
+from airflow_provider_offsets.core.record import Begun, Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import (
     CHECKPOINT,
     HISTORY,
@@ -64,7 +64,7 @@ class World:
         """
         elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
         record, epoch, checkpoint = self._record_and_checkpoint()
-        processed = self._processed(record, epoch)
+        processed = self._processed(record, epoch, checkpoint)
         live = self.live_topics()
         seen = Observation(
             pipeline=self.pipeline.name,
@@ -175,14 +175,30 @@ class World:
     def _move(self, record: PipelineRecord | None) -> Moved | None:
         return None if record is None or record.intent is None else self.control.move(record.intent.plan)
 
-    def _processed(self, record: PipelineRecord | None, epoch: Epoch | None) -> Batch | None:
-        """Return the batch that was recorded last. Its facts are there before the record names it, its row after it."""
+    def _processed(
+        self, record: PipelineRecord | None, epoch: Epoch | None, checkpoint: CheckpointState | None
+    ) -> Batch | None:
+        """Return the batch that was recorded last. Its facts are there before the record names it, its row after it.
+
+        A started batch that Spark has committed is finished: whoever reconciles the epoch records it.
+        """
         if not self.pipeline.tracked:
             return None
         recorded = None if record is None else record.recorded
+        newest = None
         if recorded is not None and epoch is not None and recorded.row_time_ms is not None:
-            return self.store.prepared(epoch.claim.stream, recorded.row_time_ms)
-        return self._newest_row(is_ours=epoch is not None and epoch.number > 1)
+            newest = self.store.prepared(epoch.claim.stream, recorded.row_time_ms)
+        begun = record.begun if record is not None and epoch is not None and record.epoch == epoch.number else None
+        if begun is not None and epoch is not None and checkpoint is not None and is_committed(checkpoint, begun):
+            return Batch(
+                end=checkpoint.committed,
+                batch_time_ms=begun.batch_time_ms,
+                batch_id=begun.batch_id,
+                query_id=checkpoint.query_id,
+                epoch=epoch.number,
+                start=epoch.claim.start if newest is None else epoch.claim.start.updated(newest.end),
+            )
+        return newest or self._newest_row(is_ours=epoch is not None and epoch.number > 1)
 
     def _cut(
         self,
@@ -240,6 +256,12 @@ class World:
         return replace(newest, end=self.store.position(self.pipeline.stream) or newest.end)
 
 
+def is_committed(checkpoint: CheckpointState, begun: Begun) -> bool:
+    """Whether Spark has committed a started batch: then its output is finished."""
+    is_same_query = checkpoint.query_id == (begun.query_id or checkpoint.query_id)
+    return is_same_query and checkpoint.committed_batch_id >= begun.batch_id
+
+
 def started_batch(
     store: OffsetStore,
     record: PipelineRecord,
@@ -247,13 +269,16 @@ def started_batch(
     checkpoint: CheckpointState | None,
     live: LiveTopics,
 ) -> Cut | None:
-    """Return the batch that the record's driver has begun and not recorded; None if Spark has not planned it.
+    """Return the batch that the record's driver has begun and not recorded; None if Spark has not planned it, or has
+    committed it.
 
     Under ``sink=`` a batch begins before Spark plans it, so its end is in the checkpoint. If the checkpoint is gone,
     all that the batch could have read counts.
     """
     begun = record.begun
     assert begun is not None
+    if checkpoint is not None and is_committed(checkpoint, begun):
+        return None
     if begun.row_time_ms is not None:
         batch = store.prepared(epoch.claim.stream, begun.row_time_ms)
         ranges = () if batch is None else tuple(each for each in batch.ranges if each.count)
