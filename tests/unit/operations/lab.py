@@ -121,7 +121,7 @@ class Driver:
             placed.batch_id, placed.query_id, placed.batch_time_ms, run, placed.row_time_ms, digest_of(placed)
         )
         event = BeginBatch(self.settings.claim.tag, self.process, begun)
-        begun_now = self.cell.change(event, stream=self.settings.stream, prepare=placed).begun
+        begun_now = self.cell.change(event, stream=self.settings.claim.stream, prepare=placed).begun
         assert begun_now is not None
         return placed.at_row(begun_now.row_time_ms or 0)
 
@@ -133,7 +133,7 @@ class Driver:
             self.epoch, claim.tag, placed.batch_id, placed.query_id, placed.row_time_ms, digest_of(placed)
         )
         event = RecordBatch(claim.tag, self.process, run, recorded)
-        self.cell.change(event, stream=self.settings.stream, append=placed)
+        self.cell.change(event, stream=self.settings.claim.stream, append=placed)
 
     def _is_to_stop(self) -> bool:
         record = self.cell.read()
