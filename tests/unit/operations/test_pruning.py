@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pruning import KeepPolicy, Superfluous
 from airflow_provider_offsets.errors import InputRefused, RollbackRefused, SnapshotNotFound, StoreDataError
 from airflow_provider_offsets.operations.auditing import audit_history
@@ -17,13 +18,13 @@ from airflow_provider_offsets.operations.pruning import find_superfluous, remove
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from airflow_provider_offsets.stores.control import Control
 from tests.unit.operations import steps
-from tests.unit.operations.lab import Crash, Fuse, Lab, install
+from tests.unit.operations.lab import NAME, Crash, Driver, Fuse, Lab, install
 
 KEEP = KeepPolicy(snapshots=2, checkpoints=2, versions=2)
 NOW_MS = 4_000_000_000_000
 
 
-@pytest.fixture(params=[(), ("checkpoint",)], ids=["tracked", "untouched"])
+@pytest.fixture(params=[(), ("checkpoint",)], ids=["tracked", "untracked"])
 def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
     """A job that was started, and then rewound four times, by another version each time."""
     lab = install(Lab(tmp_path / "old", offsets_in=request.param, more={"keep": KEEP}), monkeypatch)
@@ -59,11 +60,9 @@ def checkpoints(lab: Lab) -> list[str]:
 
 def left_behind(lab: Lab) -> list[str]:
     """The checkpoints before the one that is in use, the oldest first, but for the first one of a tracked job."""
-    base = lab.pipeline.job.checkpoint
     if lab.pipeline.tracked:
         return [epoch.claim.checkpoint for epoch in lab.control.epochs()][1:-1]
-    moves = [lab.control.moved(number) for number in range(2, 6)]
-    return [f"{base}-before-{moved.fingerprint}" for moved in moves if moved is not None]
+    return [f"{lab.pipeline.job.checkpoint}-before-{epoch.claim.plan}" for epoch in lab.control.epochs()][1:]
 
 
 def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
@@ -121,14 +120,23 @@ def test_killed_at_any_write_it_is_finished_by_the_next_run(
 
 
 def test_what_is_not_ours_by_its_content_stays_and_is_named(old: Lab) -> None:
+    """Somebody has gone on there by hand, or has put something else in its place."""
     oldest = left_behind(old)[0]
-    [planted] = [each for each in Path(oldest, "offsets").iterdir() if "closed.by" in each.read_text()]
-    planted.unlink()
+    if old.pipeline.tracked:
+        newest = max(int(each.name) for each in Path(oldest, "offsets").iterdir())
+        for number in (newest + 1, newest + 2):
+            shutil.copy(Path(oldest, "offsets", str(newest)), Path(oldest, "offsets", str(number)))
+            shutil.copy(Path(oldest, "commits", str(newest)), Path(oldest, "commits", str(number)))
+        why = "another job has gone on there"
+    else:
+        [planted] = [each for each in Path(oldest, "offsets").iterdir() if "closed.by" in each.read_text()]
+        planted.unlink()
+        why = "it was not closed by a restart"
 
     found = find(old)
 
     assert oldest not in found.checkpoints
-    assert found.spared == (f"{oldest}: it was not closed by a restart",)
+    assert found.spared == (f"{oldest}: {why}",)
 
 
 def test_what_is_not_ours_by_its_name_is_not_looked_at(old: Lab) -> None:
@@ -167,15 +175,40 @@ def test_what_a_plan_has_seeded_and_nobody_started_yet_stays(old: Lab) -> None:
     assert steps.submit(old, applied, "next").epoch == 6
 
 
-def test_one_that_nobody_has_seen_end_stays(monkeypatch: pytest.MonkeyPatch, old: Lab) -> None:
+def test_one_that_nobody_has_seen_end_stays(old: Lab) -> None:
     if not old.pipeline.tracked:
         return  # it is moved aside only if its job was seen gone
-    ended = Control.ended
-    monkeypatch.setattr(Control, "ended", lambda self, number: None if number == 2 else ended(self, number))
+    name = "epoch/00000002"
+    text = old.store.get(NAME, name)
+    epoch = old.control.kept_epoch(2)
+    assert epoch is not None
+    old.store.check_and_put(NAME, name, text, codec.dumps(replace(epoch, ended=None)))
 
     found = find(old)
 
     assert found.spared == (f"{left_behind(old)[0]}: epoch 2 ran on it, and nobody has seen its end",)
+
+
+def test_a_launch_that_was_cancelled_counts_for_nothing(old: Lab) -> None:
+    """It used no checkpoint and no version, and no snapshot is kept for it."""
+    before = find(old)
+
+    def killed(driver: Driver) -> None:
+        raise Crash
+
+    steps.stop(old, "next")
+    applied = steps.apply(old, operation="next")
+    old.on_launch = killed
+    with pytest.raises(Crash):
+        steps.submit(old, applied, "next")
+    old.on_launch = lambda driver: None
+    steps.stop(old, "next but one", take_over=True)
+    for each in applications(old).glob("*.json"):
+        os.utime(each, (0, 0))
+
+    found = find(old)
+
+    assert (found.checkpoints, found.versions) == (before.checkpoints, before.versions)
 
 
 def test_a_version_that_is_being_submitted_stays(old: Lab) -> None:

@@ -71,17 +71,18 @@ class TestAsOf:
         assert later is not None
         assert later.position == twice.at(170, 170)
 
-    def test_what_a_fenced_driver_recorded_is_left_out(self, lab: Lab) -> None:
-        steps.rest(lab)
-        lab.feed(50)
-        steps.submit(lab, steps.apply(lab))
-        lab.store.append(lab.pipeline.stream, Batch(lab.at(900, 900), 9000, 77, "query-1", 1, lab.at(100, 100)))
-        lab.store.append(lab.pipeline.stream, Batch(lab.at(950, 950), 9001, None))
+    def test_rows_that_the_job_does_not_go_by_are_left_out(self, twice: Lab) -> None:
+        """Somebody wrote into the history of a job that has epochs; what was written before them is its own."""
+        stream = twice.pipeline.stream
+        twice.store.append(stream, Batch(twice.at(40, 40), 2, row_time_ms=2))
+        twice.store.append(stream, Batch(twice.at(950, 950), 9001, row_time_ms=9001))
 
-        past = told(lab).as_of(10**12)
+        now, long_ago = told(twice).as_of(10**12), told(twice).as_of(500)
 
-        assert past is not None
-        assert past.position == lab.at(150, 150)
+        assert now is not None
+        assert now.position == twice.at(150, 150)
+        assert long_ago is not None
+        assert long_ago.position == twice.at(40, 40)
 
     def test_rows_of_the_deck_are_put_together_topic_by_topic(self, lab: Lab) -> None:
         of_refunds = Position({TopicPartition("refunds", 0): 7})
