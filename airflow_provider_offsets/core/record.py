@@ -390,8 +390,17 @@ def _take(record: PipelineRecord, event: Take) -> Outcome:
 
 
 def _is_of(lease: Lease, operation: str) -> bool:
-    """Return whether a lease is an operation's own, or that of the operation which it rolls back."""
-    return lease.operation == operation or is_rollback_of(operation, lease.operation)
+    """Return whether a lease is an operation's own, of an earlier attempt of its run, or of what it rolls back."""
+    run, attempt = _attempt_of(operation)
+    held_run, held_attempt = _attempt_of(lease.operation)
+    is_mine = run == held_run and attempt >= held_attempt
+    return is_mine or is_rollback_of(operation, lease.operation)
+
+
+def _attempt_of(operation: str) -> tuple[str, int]:
+    """Return the run of an operation and the number of its attempt: ``<run>~2`` is the second one."""
+    run, _, number = operation.rpartition("~")
+    return (run, int(number)) if run and number.isdecimal() else (operation, 1)
 
 
 def epoch_to_recover(record: PipelineRecord) -> int | None:
