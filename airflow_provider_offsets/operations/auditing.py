@@ -48,17 +48,31 @@ def audit_history(world: World, window: Window | None = None) -> AuditReport:
 
 
 def _official_rows(world: World, record: PipelineRecord | None) -> Iterator[Batch]:
-    """Yield the rows of the history in their order, with the recorded batch whose row its driver has yet to write."""
-    stream = world.pipeline.stream
+    """Yield the rows of the history in their order, with the recorded batch whose row its driver has yet to write.
+
+    :param record: as it was read together with the epochs. What a running job has recorded since is left out.
+    """
     missing = _recorded_batch(world, record)
-    for row in world.store.oldest_first(stream):
+    for row in world.store.oldest_first(world.pipeline.stream):
         if missing is not None and row_time_of(row) >= row_time_of(missing):
             if row_time_of(row) > row_time_of(missing):
                 yield missing
             missing = None
-        yield row
+        if record is None or not _was_recorded_since(world, record, row):
+            yield row
     if missing is not None:
         yield missing
+
+
+def _was_recorded_since(world: World, record: PipelineRecord, row: Batch) -> bool:
+    """Return whether a driver has recorded a row after the record was read. Any other row that it does not know is of
+    a foreign writer, or the control store was restored."""
+    recorded = record.recorded
+    newest = (0, 0) if recorded is None else (recorded.epoch, recorded.row_time_ms or 0)
+    if row.epoch is None or (row.epoch, row_time_of(row)) <= newest:
+        return False
+    now = world.control.record()
+    return now is not None and now.version > record.version and row.epoch <= now.epoch
 
 
 def _recorded_batch(world: World, record: PipelineRecord | None) -> Batch | None:
@@ -95,7 +109,7 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
     # A launch that nobody claimed has moved nothing.
     epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
     later = [*epochs[1:], None]
-    ends = [_end_of(world, epoch, after) for epoch, after in zip(epochs, later, strict=True)]
+    ends = [_end_of(world, epoch, after) for epoch, after in zip(epochs, later, strict=False)]
     batches = (
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
         for epoch, end in zip(epochs, ends, strict=True)
