@@ -114,12 +114,38 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
         for epoch, end in zip(epochs, ends, strict=True)
     )
+    cut = _cut_off(world, epochs, ends)
+    return replace(audit(world.pipeline.name, batches, cut, window=window), by_epochs=True)
+
+
+def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position]) -> list[Epoch]:
+    """Return the epochs with what each had in flight when it stopped, as far as a later one has read it again.
+
+    That need not be the next one: it may have ended before it came there.
+    """
     cut = [replace(epoch, cuts=()) for epoch in epochs]
+    in_flight: dict[int, tuple[int, tuple[OffsetRange, ...]]] = {}
     for place in range(1, len(epochs)):
         rest = _snapshot_at_rest(world, epochs[place], after=epochs[place - 1])
-        if rest is not None and (again := read_again(rest.seen.in_flight, epochs[place].claim.start, ends[place])):
-            cut[place - 1] = replace(cut[place - 1], cuts=(Cut(_planned_id(rest), "", 1, "", again),))
-    return replace(audit(world.pipeline.name, batches, cut, window=window), by_epochs=True)
+        if rest is not None:
+            in_flight[place - 1] = (_planned_id(rest), rest.seen.in_flight)
+        start, end = epochs[place].claim.start, ends[place]
+        for stopped, (batch_id, ranges) in in_flight.items():
+            if again := read_again(ranges, start, end):
+                cut[stopped] = replace(cut[stopped], cuts=(*cut[stopped].cuts, Cut(batch_id, "", 1, "", again)))
+                in_flight[stopped] = (batch_id, _not_read(ranges, start, end))
+    return cut
+
+
+def _not_read(ranges: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:
+    """Return the parts of ``ranges`` that an epoch which read from ``start`` to ``end`` has not read."""
+    found = []
+    for each in ranges:
+        key = TopicPartition(each.topic, each.partition)
+        before, after = min(each.end, start.get(key, 0)), max(each.start, end.get(key, 0))
+        parts = [(each.start, before), (after, each.end)]
+        found += [OffsetRange(each.topic, each.partition, low, high) for low, high in parts if low < high]
+    return tuple(found)
 
 
 def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:
