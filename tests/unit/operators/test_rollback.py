@@ -15,12 +15,18 @@ import pytest
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
-from airflow_provider_offsets.core.epoch import DriverState, EndedHow
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.health import Verdict
 from airflow_provider_offsets.core.pipeline import RollbackPolicy, StreamingPipeline
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import DriverSilent
 from airflow_provider_offsets.operations import judging, rolling_back
-from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.applying import Applied
+from airflow_provider_offsets.operations.lease import take_lease
+from airflow_provider_offsets.operations.recovering import begin_recovery
+from airflow_provider_offsets.operations.submitting import Launcher, Started, submit_job
+from airflow_provider_offsets.operations.watching import end_of
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.operators import RollBackOperator, WatchStreamingJobOperator, base, watch
 from airflow_provider_offsets.operators.base import PipelineOperator
@@ -51,8 +57,10 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
     monkeypatch.setattr(rolling_back, "submit_job", with_the_lab_s_reader)
 
 
-def with_the_lab_s_reader(world: World, applied: Any, build: Any, secrets: Any, **more: Any) -> Any:
-    return submit_job(world, applied, lambda conf: [*build(conf), conf["spark.offsets.settings.file"]], secrets, **more)
+def with_the_lab_s_reader(world: World, applied: Applied, launcher: Launcher, **more: Any) -> Started:
+    build = launcher.build_command
+    read = replace(launcher, build_command=lambda conf: [*build(conf), conf["spark.offsets.settings.file"]])
+    return submit_job(world, applied, read, **more)
 
 
 def deploy(lab: Lab, text: str) -> None:
@@ -75,7 +83,7 @@ def make(kind: type[Any], lab: Lab, **more: Any) -> Any:
 
 def stand_still(lab: Lab) -> None:
     """The driver lives, its heart beats, and it finishes nothing."""
-    lab.clock.on_tick = lambda: lab.driver._idle(lab.at(0, 0))
+    lab.clock.on_tick = lab.driver._idle
 
 
 class TestWatch:
@@ -88,6 +96,9 @@ class TestWatch:
         assert (given["epoch"], given["health"], given["rule"], given["warnings"]) == (2, "healthy", "ok", [])
         assert 60 <= lab.clock.now - began_s < 80
         assert json.loads(json.dumps(given)) == given
+        record = lab.control.record()
+        assert record is not None
+        assert record.good == 2, "a later rollback may go back to it"
 
     def test_one_that_reads_on_is_healthy(self, lab: Lab) -> None:
         upgraded(lab)
@@ -114,7 +125,9 @@ class TestWatch:
             make(WatchStreamingJobOperator, lab).execute({})
 
         assert lab.clock.now - began_s < 10, "the end of a driver is not waited for until the next look"
-        assert lab.control.newest_epoch().number == 2  # type: ignore[union-attr]
+        record = lab.control.record()
+        assert record is not None
+        assert (record.epoch, record.lease) == (2, None)
 
     def test_one_that_stands_still_is_told_after_its_time(self, lab: Lab) -> None:
         upgraded(lab)
@@ -133,7 +146,12 @@ class TestWatch:
     def test_one_that_somebody_stops_is_not_judged(self, lab: Lab) -> None:
         upgraded(lab)
         tick = lab.clock.on_tick
-        lab.clock.on_tick = lambda: (lab.control.stop_request(2) or steps.stop(lab, "by hand"), tick())[1]
+
+        def stop_once() -> None:
+            lab.clock.on_tick = tick
+            steps.stop(lab, "by hand")
+
+        lab.clock.on_tick = lambda: (end_of(lab.control, 2) or stop_once(), tick())[1]
 
         given = make(WatchStreamingJobOperator, lab).execute({})
 
@@ -141,12 +159,15 @@ class TestWatch:
             "over",
             "operation 'by hand' stopped the job, or started a newer epoch",
         )
+        record = lab.control.record()
+        assert record is not None
+        assert record.good == 0
 
     def test_one_that_went_back_unannounced(self, lab: Lab) -> None:
         upgraded(lab)
         newest = next(lab.store.newest_first(lab.pipeline.stream))
         back = replace(newest, batch_id=77, start=lab.at(120, 150), end=lab.at(160, 160), batch_time_ms=9000)
-        lab.store.append(lab.pipeline.stream, back)
+        lab.driver.record(lab.driver.begin(back))
 
         with pytest.raises(AirflowFailException, match=r"rewind, went back.*flights\[0\] 120\.\.150"):
             make(WatchStreamingJobOperator, lab).execute({})
@@ -193,7 +214,7 @@ class TestRollBack:
         words = str(failed.value)
         assert words.startswith("RolledBack: operation 'op' was undone, dead, the driver is failed: ValueError: third")
         assert "The version of epoch 1 (" in words
-        assert 'runs again, as epoch 3, from {"flights":{"0":100,"1":100}}; 100 offsets are read again' in words
+        assert 'runs again, as epoch 3, from {"flights":{"0":100,"1":100}}; 100 offsets are replayed' in words
         assert "Its outputs are not undone: flights[0] 100..150, flights[1] 100..150" in words
         [program] = [word for word in lab.commands[-1] if word.endswith("job.py")]
         assert Path(program).read_text() == "version 1"
@@ -225,22 +246,37 @@ class TestRollBack:
             make(RollBackOperator, lab, automatic=True).execute({})
         assert len(lab.drivers) == 3
 
-    @pytest.mark.parametrize("before", ["nothing was submitted", "the job does well", "somebody stopped it"])
+    @pytest.mark.parametrize("before", ["nothing was submitted", "the job is healthy"])
     def test_as_a_task_of_a_run_it_leaves_alone_what_nothing_speaks_against(self, before: str, lab: Lab) -> None:
         """Airflow runs it too if a task before the submit has failed, or if the watch could not look."""
         if before == "nothing was submitted":
             steps.start(lab, operation="first")
         else:
             upgraded(lab)
-        if before == "somebody stopped it":
-            steps.stop(lab, "by hand")
         drivers = len(lab.drivers)
 
-        with pytest.raises(AirflowSkipException, match="nothing says that a job of this operation does badly"):
+        with pytest.raises(AirflowSkipException, match="nothing shows that a job of this operation is unhealthy"):
             make(RollBackOperator, lab, automatic=True).execute({})
 
         assert len(lab.drivers) == drivers
-        assert lab.driver.is_alive == (before != "somebody stopped it")
+        assert lab.driver.is_alive
+
+    @pytest.mark.parametrize("before", ["somebody stopped it", "somebody took it over", "its recovery has begun"])
+    def test_as_a_task_of_a_run_it_leaves_alone_what_another_operation_has_in_hand(self, before: str, lab: Lab) -> None:
+        upgraded(lab)
+        if before == "somebody stopped it":
+            steps.stop(lab, "by hand")
+        elif before == "somebody took it over":
+            take_lease(lab.world("by hand"), take_over=True)
+        else:
+            lab.driver.end(EndedHow.FAILED, "ValueError: third batch")
+            begin_recovery(lab.world(recovery_of(2)), 2, "run", RecoveryPolicy())
+        by = recovery_of(2) if "recovery" in before else "by hand"
+
+        with pytest.raises(AirflowSkipException, match=f"{by!r} has taken the pipeline over"):
+            make(RollBackOperator, lab, automatic=True).execute({})
+
+        assert len(lab.drivers) == 2
 
     def test_a_start_that_came_to_nothing_is_bad_until_its_driver_says_something(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
@@ -261,16 +297,17 @@ class TestRollBack:
         steps.start(lab, operation="first")
         steps.stop(lab)
         assert steps.submit(lab, steps.apply(lab)).how == "idle"
-        beat = lab.control.heartbeat(2)
-        assert beat is not None
-        lab.control.beat(2, replace(beat, state=DriverState.PROCESSING))
+        lab.driver.begin(Batch(lab.at(110, 110), 1001, 1, "query-1", 2, lab.at(100, 100)))
+        record = lab.control.record()
+        assert record is not None
+        assert not record.idle
 
         assert judging.why_unhealthy(lab.world()) == ""
 
     def test_a_first_start_is_refused(self, lab: Lab) -> None:
-        steps.submit(lab, steps.apply(lab))
+        steps.start(lab, operation="op")
 
-        with pytest.raises(AirflowFailException, match=r"RollbackRefused.*there is no version of before"):
+        with pytest.raises(AirflowFailException, match=r"RollbackRefused.*there is no previous version"):
             make(RollBackOperator, lab).execute({})
 
         assert judging.why_unhealthy(lab.world()) == ""

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import DriverState, EndedHow, Heartbeat, StopRequest
+from airflow_provider_offsets.core.epoch import EndedHow, Heartbeat
+from airflow_provider_offsets.core.record import Phase, Rename
 from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
+from airflow_provider_offsets.operations.lease import take_lease
+from airflow_provider_offsets.operations.stopping import ask_to_stop
 from airflow_provider_offsets.triggers import retention_runway, streaming_job
 from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
 from airflow_provider_offsets.triggers.streaming_job import (
@@ -44,7 +47,7 @@ TRIGGERS: list[StoreTrigger] = [
     EpochEndedTrigger(**WHERE, epoch=3, timeout_s=10),
     JobStateTrigger(**WHERE, state="running", timeout_s=0.5),
     JobStateTrigger(**WHERE, state="dead"),
-    JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420),
+    JobDiedTrigger(**WHERE, confirm_s=30, lease_timeout_s=420),
     reached(100, 100, timeout_s=10),
     runway(60, timeout_s=10),
 ]
@@ -122,8 +125,6 @@ class TestRetentionRunway:
 class TestEpochEnded:
     def test_when_the_driver_acknowledges(self, lab: Lab) -> None:
         steps.start(lab)
-        epoch = lab.control.newest_epoch()
-        assert epoch is not None
         lab.clock.on_tick = lambda: lab.driver.end(EndedHow.STOPPED)
 
         assert fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10)) == {"status": "ended", "how": "stopped"}
@@ -133,6 +134,15 @@ class TestEpochEnded:
         lab.driver.die()
 
         assert fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10)) == {"status": "ended", "how": "died"}
+        record = lab.control.record()
+        assert record is not None
+        assert record.phase is Phase.RUNNING, "only the lease holder closes an epoch"
+
+    def test_when_another_one_was_launched_since(self, lab: Lab) -> None:
+        steps.rest(lab)
+        steps.submit(lab, steps.apply(lab, operation="second"), "second")
+
+        assert fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10)) == {"status": "ended", "how": "stopped"}
 
     @pytest.mark.parametrize("epoch", [1, 7])
     def test_otherwise_the_time_is_over(self, epoch: int, lab: Lab) -> None:
@@ -162,7 +172,7 @@ class TestJobState:
         steps.start(lab)
         monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
         beats = iter(range(1, 100))
-        lab.clock.on_tick = lambda: lab.control.beat(1, Heartbeat(next(beats), DriverState.PROCESSING, 1))
+        lab.clock.on_tick = lambda: lab.control.beat(1, Heartbeat(next(beats), 1))
 
         assert fire(JobStateTrigger(**WHERE, state="running", timeout_s=10))["status"] == "reached"
         assert next(beats) >= 2, "it took two beats"
@@ -174,10 +184,11 @@ class TestJobState:
 
         assert fire(JobStateTrigger(**WHERE, state="dead", timeout_s=100))["status"] == "timeout"
 
-    def test_ended(self, lab: Lab) -> None:
+    @pytest.mark.parametrize("state", ["ended", "stopped"])
+    def test_one_that_is_stopped_has_ended(self, state: str, lab: Lab) -> None:
         steps.rest(lab)
 
-        assert fire(JobStateTrigger(**WHERE, state="ended"))["status"] == "reached"
+        assert fire(JobStateTrigger(**WHERE, state=state))["status"] == "reached"
 
 
 class TestJobDied:
@@ -185,7 +196,7 @@ class TestJobDied:
         steps.start(lab)
         lab.driver.die()
 
-        event = fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=60))
+        event = fire(JobDiedTrigger(**WHERE, confirm_s=30, lease_timeout_s=420, timeout_s=60))
 
         assert (event["status"], event["epoch"], event["how"]) == ("reached", 1, "died")
 
@@ -197,11 +208,12 @@ class TestJobDied:
         def somebody_tries_again() -> None:
             if next(looks) == 10:
                 lab.clock.on_tick = lab.tick
-                steps.start(lab, operation="retried")
+                steps.stop(lab, "retried")
+                steps.submit(lab, steps.apply(lab, operation="retried"), "retried")
 
         lab.clock.on_tick = somebody_tries_again
 
-        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=100))["status"] == "timeout"
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, lease_timeout_s=420, timeout_s=100))["status"] == "timeout"
 
     def test_a_job_that_cannot_be_seen_from_here_is_silent_after_a_while(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
@@ -212,20 +224,22 @@ class TestJobDied:
 
         def beats_for_a_while() -> None:
             if lab.clock.now < 1_050:
-                lab.control.beat(1, Heartbeat(next(beats), DriverState.PROCESSING, 1))
+                lab.control.beat(1, Heartbeat(next(beats), 1))
 
         lab.clock.on_tick = beats_for_a_while
 
-        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=100)) == {"status": "silent"}
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, lease_timeout_s=420, timeout_s=100)) == {"status": "silent"}
         assert lab.clock.now >= 1_080, "30 s after the last beat"
-        assert lab.control.ended(1) is None, "silence is no death"
+        record = lab.control.record()
+        assert record is not None
+        assert record.ended is None, "silence is no death"
 
     def test_one_that_somebody_asked_to_stop_wakes_nobody(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.start(lab)
         monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
-        lab.control.request_stop(1, StopRequest("maintenance", "upgrade", 1))
+        ask_to_stop(lab.world("maintenance"), reason="upgrade")
 
-        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, resubmit_s=420, timeout_s=100))["status"] == "timeout"
+        assert fire(JobDiedTrigger(**WHERE, confirm_s=30, lease_timeout_s=420, timeout_s=100))["status"] == "timeout"
 
 
 class TestOffsetsReached:
@@ -243,12 +257,22 @@ class TestOffsetsReached:
 
 class TestErrors:
     def test_they_come_as_an_event_with_words(self, lab: Lab) -> None:
-        lab.store.check_and_put(NAME, "epoch/00000001", None, "garbage")
+        lab.store.check_and_put(NAME, "pipeline", None, "garbage")
 
         event = fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10))
 
         assert (event["status"], event["error_type"]) == ("error", StoreDataError.__name__)
-        assert "control cell 'epoch/00000001'" in event["message"]
+        assert "control cell 'pipeline'" in event["message"]
+
+    def test_a_pipeline_that_was_renamed_has_its_new_name_in_them(self, lab: Lab) -> None:
+        world = lab.world("rename")
+        take_lease(world)
+        world.cell.change(Rename("rename", "alerts"))
+
+        event = fire(JobStateTrigger(**WHERE, state="running", timeout_s=10))
+
+        assert (event["status"], event["error_type"]) == ("error", "PipelineRenamed")
+        assert "was renamed to 'alerts'" in event["message"]
 
     def test_a_store_that_is_away_for_a_while_is_asked_again(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.rest(lab)
@@ -285,7 +309,7 @@ class TestErrors:
         monkeypatch.setattr(lab.store, "close", lambda: closed.append(True))
         steps.rest(lab)
         fire(EpochEndedTrigger(**WHERE, epoch=1))
-        lab.store.check_and_put(NAME, "epoch/00000002", None, "garbage")
-        fire(EpochEndedTrigger(**WHERE, epoch=2))
+        lab.store.check_and_put(NAME, "pipeline", lab.store.get(NAME, "pipeline"), "garbage")
+        fire(EpochEndedTrigger(**WHERE, epoch=1))
 
         assert closed == [True, True]
