@@ -132,6 +132,7 @@ class TestForm:
             "window_s": 0,
             "start": "committed",
             "approve": False,
+            "take_over": False,
             "dry_run": False,
         }
         assert made.params.get_param("reason").schema["type"] == ["null", "string"], "the form takes an empty one too"
@@ -147,6 +148,14 @@ class TestForm:
     def test_what_cannot_be_meant_is_refused(self, field: str, value: Any, made: DAG) -> None:
         with pytest.raises(ParamValidationError):
             made.params.get_param(field).resolve(value)
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_taking_over_is_for_the_stop(self, asked: bool, pipeline: StreamingPipeline, made: DAG) -> None:
+        stop: Any = maintenance_dag(pipeline).get_task("stop")
+
+        stop.render_template_fields({"params": {"take_over": asked}, "dag": made, "run_id": "r"})
+
+        assert str(stop.take_over) in (("True",) if asked else ("", "False"))
 
     def test_a_dry_run_ends_after_the_plan(self) -> None:
         assert is_no_dry_run(params={"dry_run": True}) is False

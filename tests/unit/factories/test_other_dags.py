@@ -97,6 +97,9 @@ class TestReprocess:
             task.render_template_fields({**context, "dag": self.made, "run_id": "r"})
             assert task.application == "alerts_2.py", name
 
+    def test_it_can_take_the_pipeline_over(self) -> None:
+        assert self.made.params["take_over"] is False
+
     def test_none_is_the_version_of_the_pipeline(self) -> None:
         task: Any = reprocess_dag(PIPELINE).get_task("submit")
         task.render_template_fields({"params": {"application": None, "reason": ""}, "dag": self.made, "run_id": "r"})

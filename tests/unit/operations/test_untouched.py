@@ -222,7 +222,7 @@ def test_what_no_log_tells_is_not_said_of_a_batch(make: Any) -> None:
 
     report = audited(lab)
     found = [each for each in report.discontinuities if each.kind is DiscontinuityKind.CUT_OFF]
-    assert {each.explanation for each in found} == {"epoch 1 may have ended in a batch: no log tells"}
+    assert {each.explanation for each in found} == {"epoch 1 may have started a batch that it did not record"}
     assert report.replayed_at_most == 100
 
 
@@ -250,7 +250,7 @@ def test_what_a_stop_cut_off_is_counted_before_and_after(make: Any) -> None:
     assert planned.replay_at_most == 100
     assert planned.replay == 0
     [cut_off] = {each.explanation for each in audited(lab).discontinuities}
-    assert cut_off == "epoch 1 ended in batch 2"
+    assert cut_off == "batch 2 of epoch 1 was started and not recorded"
     assert audited(lab).replayed_at_most == 100
     assert audited(lab).unexplained == ()
 
@@ -281,6 +281,7 @@ def test_a_rewound_job_that_was_never_started_still_stands_where_it_stood(lab: L
     rest(lab)
     apply(lab, "shift:-30", "second")
 
+    stop(lab, "third", take_over=True)
     again = apply(lab, "shift:-30", "third")
 
     assert again.plan.start == lab.at(70, 70)

@@ -6,17 +6,20 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Ended, EndedHow
+from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StopLadder, StreamingPipeline
 from airflow_provider_offsets.core.pruning import KeepPolicy
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import (
     CheckpointError,
     Fenced,
@@ -31,6 +34,7 @@ from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     AuditOffsetsOperator,
+    BeginRecoveryOperator,
     PlanRestartOperator,
     PruneOffsetsOperator,
     SnapshotOffsetsOperator,
@@ -54,6 +58,8 @@ OPERATORS = (
     SubmitStreamingJobOperator,
     AuditOffsetsOperator,
 )
+STEPS = (*OPERATORS[:3], PlanRestartOperator, *OPERATORS[3:])
+"""A maintenance: what was planned while the job ran is planned anew once it is stopped."""
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +92,11 @@ def submitted_with_the_lab_s_reader() -> Any:
 
     real = submitting.submit_job
 
-    def submit_job(world: World, applied: Any, build: Any, secrets: Any, **more: Any) -> Any:
+    def submit_job(world: World, applied: Any, launcher: Any, **more: Any) -> Any:
         def command(conf: Any) -> list[str]:
-            return [*build(conf), conf["spark.offsets.settings.file"]]
+            return [*launcher.build_command(conf), conf["spark.offsets.settings.file"]]
 
-        return real(world, applied, command, secrets, **more)
+        return real(world, applied, replace(launcher, build_command=command), **more)
 
     return submit_job
 
@@ -99,8 +105,13 @@ def make(kind: type[Any], lab: Lab, operation: str = "op", **more: Any) -> Any:
     return kind(task_id="task", pipeline=lab.pipeline, operation=operation, reason="upgrade", **more)
 
 
-def run(kind: type[Any], lab: Lab, operation: str = "op", **more: Any) -> Any:
-    return make(kind, lab, operation, **more).execute({})
+def run(kind: type[Any], lab: Lab, operation: str = "op", *, attempt: int = 1, **more: Any) -> Any:
+    return make(kind, lab, operation, **more).execute(context(attempt))
+
+
+def context(attempt: int = 1) -> Any:
+    """What Airflow gives a task: the same for all tries of one attempt."""
+    return {"ti": SimpleNamespace(max_tries=2 * attempt), "dag_run": SimpleNamespace(start_date="2026-11-01")}
 
 
 def test_a_maintenance_from_end_to_end(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
@@ -109,7 +120,7 @@ def test_a_maintenance_from_end_to_end(lab: Lab, caplog: pytest.LogCaptureFixtur
     lab.feed(50)
     given: dict[str, Any] = {}
     with caplog.at_level(logging.DEBUG):
-        for kind in OPERATORS:
+        for kind in STEPS:
             more = {"start": "shift:-30"} if kind is PlanRestartOperator else {}
             given[kind.__name__] = run(kind, lab, **more)
             if kind is SubmitStreamingJobOperator:
@@ -257,10 +268,86 @@ class TestRefusals:
 
     def test_a_stop_that_times_out(self, lab: Lab) -> None:
         steps.start(lab)
-        lab.driver.obeys = False
+        lab.clock.on_tick = lambda: None
 
         with pytest.raises(AirflowFailException, match="StopTimedOut"):
             run(StopStreamingJobOperator, lab)
+
+    def test_one_that_another_operation_has_in_hand_is_refused_with_a_way_out(self, lab: Lab) -> None:
+        steps.start(lab)
+        run(StopStreamingJobOperator, lab, "other")
+
+        with pytest.raises(AirflowFailException, match=r"LeaseHeld: .*'other' acted 0 s ago.*take_over"):
+            run(StopStreamingJobOperator, lab)
+        with pytest.raises(AirflowFailException, match="LeaseHeld"):
+            run(StopStreamingJobOperator, lab, take_over="False")
+        run(StopStreamingJobOperator, lab, take_over="True")
+
+    def test_one_that_was_taken_over_fails_and_touches_nothing(self, lab: Lab) -> None:
+        steps.start(lab)
+        run(StopStreamingJobOperator, lab)
+        run(PlanRestartOperator, lab)
+        run(StopStreamingJobOperator, lab, "other", take_over=True)
+        cells = dict(lab.store.scan(lab.pipeline.name, ""))
+
+        with pytest.raises(AirflowFailException, match=r"TakenOver: .*in the hands of 'other'"):
+            run(ApplyOffsetsOperator, lab)
+
+        assert dict(lab.store.scan(lab.pipeline.name, "")) == cells
+
+
+class TestRecovery:
+    """A recovery that has nothing to do, or that a person took the job from, is no alert."""
+
+    def begin(self, lab: Lab) -> Any:
+        begin = make(BeginRecoveryOperator, lab, recovery_of(1), epoch="1")
+        return begin.execute({**context(), "run_id": "run-1"})
+
+    def test_a_recovery_from_end_to_end(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+
+        assert self.begin(lab) == {"epoch": 1, "tries": 1}
+        for kind in (SnapshotOffsetsOperator, PlanRestartOperator, ApplyOffsetsOperator):
+            run(kind, lab, recovery_of(1))
+        assert run(SubmitStreamingJobOperator, lab, recovery_of(1))["epoch"] == 2
+
+    def test_with_nothing_to_recover_it_is_skipped(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        with pytest.raises(AirflowSkipException, match="NothingToRecover: the job of epoch 1"):
+            self.begin(lab)
+
+    def test_taken_over_it_is_skipped(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.driver.die()
+        self.begin(lab)
+        run(PlanRestartOperator, lab, recovery_of(1))
+        run(StopStreamingJobOperator, lab, "maintenance", take_over=True)
+
+        with pytest.raises(AirflowSkipException, match=r"TakenOver: .*in the hands of 'maintenance'"):
+            run(ApplyOffsetsOperator, lab, recovery_of(1))
+
+    def test_given_up_it_fails(self, lab: Lab) -> None:
+        lab.more["recovery"] = RecoveryPolicy(tries=0)
+        steps.start(lab)
+        lab.driver.die()
+
+        with pytest.raises(AirflowFailException, match="RecoveryGivenUp"):
+            self.begin(lab)
+
+
+def test_a_task_that_is_cleared_stops_the_job_again_and_one_that_is_retried_does_not(lab: Lab) -> None:
+    """Under one run id: a clear makes a new attempt, with a plan and a launch of its own."""
+
+    def maintain(attempt: int) -> int:
+        for kind in STEPS[1:6]:
+            given = run(kind, lab, attempt=attempt)
+        return int(given["epoch"])
+
+    steps.start(lab)
+
+    assert [maintain(attempt) for attempt in (1, 1, 2)] == [2, 2, 3]
 
 
 class TestPrune:
@@ -315,7 +402,9 @@ class TestDeferrable:
         }
         assert deferred.method_name == "execute_complete"
         assert deferred.timeout.total_seconds() > 10, "Airflow's own timeout comes after ours, which has words"
-        assert lab.control.stop_request(1) is not None, "asked before it waits"
+        record = lab.control.record()
+        assert record is not None
+        assert record.stop is not None, "asked before it waits"
 
     def test_it_takes_up_again_once_the_job_ended(self, lab: Lab) -> None:
         steps.start(lab)
@@ -323,7 +412,7 @@ class TestDeferrable:
         lab.tick()
 
         stop = make(StopStreamingJobOperator, lab, deferrable=True)
-        given = stop.execute_complete({}, {"status": "ended", "how": "stopped"})
+        given = stop.execute_complete(context(), {"status": "ended", "how": "stopped"})
 
         assert (given["epoch"], given["last_batch_id"]) == (1, 0)
         assert "stopped" in given["how"]
@@ -337,21 +426,21 @@ class TestDeferrable:
         self.deferred(lab)
         lab.clock.on_tick = lambda: lab.driver.die() if lab.signalled else None
 
-        given = make(StopStreamingJobOperator, lab, deferrable=True).execute_complete({}, event)
+        given = make(StopStreamingJobOperator, lab, deferrable=True).execute_complete(context(), event)
 
         assert given["how"] == "killed"
 
     def test_without_a_further_rung_it_fails_at_once(self, lab: Lab) -> None:
         steps.start(lab)
-        lab.driver.obeys = False
         self.deferred(lab)
+        lab.clock.on_tick = lambda: None
 
         with pytest.raises(AirflowFailException, match="StopTimedOut"):
-            make(StopStreamingJobOperator, lab, deferrable=True).execute_complete({}, {"status": "timeout"})
+            make(StopStreamingJobOperator, lab, deferrable=True).execute_complete(context(), {"status": "timeout"})
 
     def test_a_job_at_rest_is_not_waited_for(self, lab: Lab) -> None:
         steps.start(lab)
-        lab.control.end(1, Ended(EndedHow.STOPPED, 1))
+        lab.driver.end(EndedHow.STOPPED)
 
         assert run(StopStreamingJobOperator, lab, deferrable=True)["how"] == "already stopped"
 
@@ -361,6 +450,7 @@ def test_what_a_run_can_say_is_a_template(kind: type[Any], lab: Lab) -> None:
     own = {
         PlanRestartOperator: {"start", "window_s", "accept_lost", "accept_skipped"},
         SnapshotOffsetsOperator: {"snapshot_label"},
+        StopStreamingJobOperator: {"take_over"},
     }
     expected = {"operation", "reason", "application"} | own.get(kind, set())
 
