@@ -238,6 +238,8 @@ class Moved:
     """What the store said before this move."""
     to: Position
     """What it says after it."""
+    in_flight: tuple[OffsetRange, ...] = ()
+    """What may be partly in the output of the epoch before: the store that told it was moved."""
 
     def explains(self, position: Position | None) -> bool:
         """Say whether ``position`` is what the store says before, in the middle of, or after this move. Otherwise

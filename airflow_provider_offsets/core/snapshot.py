@@ -204,7 +204,9 @@ class Observation:
 
     def _in_flight_untouched(self) -> tuple[OffsetRange, ...]:
         stands = self.stored
-        if stands is None or self.moved is not None:
+        if self.moved is not None:
+            return self.moved.in_flight
+        if stands is None:
             return ()
         tells = self.checkpoint is None or not self.checkpoint.asynchronous
         if self.kept[0].store == CHECKPOINT and not self.is_running and tells:

@@ -10,7 +10,7 @@ from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Moved
 from airflow_provider_offsets.core.plan import Preconditions, RestartForm, RestartPlan
 from airflow_provider_offsets.core.record import Intend, Phase
-from airflow_provider_offsets.core.snapshot import CHECKPOINT
+from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, WorldChanged
 from airflow_provider_offsets.operations.lease import keep_lease
 from airflow_provider_offsets.operations.world import World
@@ -65,7 +65,7 @@ def recorded_application(world: World) -> Applied | None:
     return world.control.step(world.operation, APPLIED, Applied)
 
 
-def _require_unchanged(world: World, plan: RestartPlan) -> None:
+def _require_unchanged(world: World, plan: RestartPlan) -> Observation:
     seen = world.observe()
     record = world.cell.read()
     if record is not None:
@@ -82,6 +82,7 @@ def _require_unchanged(world: World, plan: RestartPlan) -> None:
             expected="the state that the plan saw",
             do="plan again",
         )
+    return seen
 
 
 def _note_move(world: World, plan: RestartPlan) -> None:
@@ -90,9 +91,11 @@ def _note_move(world: World, plan: RestartPlan) -> None:
     if record is not None and record.intent is not None and record.intent.plan == plan.fingerprint:
         keep_lease(world, record)
         return
-    _require_unchanged(world, plan)
+    seen = _require_unchanged(world, plan)
     if plan.form is not RestartForm.RESUME:
-        moved = Moved(world.operation, plan.fingerprint, plan.seen.stored, plan.kept, plan.start)
+        moved = Moved(
+            world.operation, plan.fingerprint, plan.seen.stored, plan.kept, plan.start, in_flight=seen.in_flight
+        )
         world.control.keep_move(moved)
         world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms()))
 

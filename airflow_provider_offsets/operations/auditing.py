@@ -119,21 +119,20 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
 
 
 def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position]) -> list[Epoch]:
-    """Return the epochs with what each had in flight when it stopped, as far as a later one has read it again.
+    """Return the epochs with what each had in flight when it stopped, as far as any other epoch has read it.
 
-    That need not be the next one: it may have ended before it came there.
+    That need not be the next one, which may have ended before it came there; and an epoch that was rewound had in
+    flight what an earlier one has read.
     """
     cut = [replace(epoch, cuts=()) for epoch in epochs]
-    in_flight: dict[int, tuple[int, tuple[OffsetRange, ...]]] = {}
     for place in range(1, len(epochs)):
         rest = _snapshot_at_rest(world, epochs[place], after=epochs[place - 1])
-        if rest is not None:
-            in_flight[place - 1] = (_planned_id(rest), rest.seen.in_flight)
-        start, end = epochs[place].claim.start, ends[place]
-        for stopped, (batch_id, ranges) in in_flight.items():
-            if again := read_again(ranges, start, end):
-                cut[stopped] = replace(cut[stopped], cuts=(*cut[stopped].cuts, Cut(batch_id, "", 1, "", again)))
-                in_flight[stopped] = (batch_id, _not_read(ranges, start, end))
+        in_flight = () if rest is None else rest.seen.in_flight
+        for epoch, end in zip(epochs, ends, strict=True):
+            if rest is not None and (again := read_again(in_flight, epoch.claim.start, end)):
+                cuts = (*cut[place - 1].cuts, Cut(_planned_id(rest), "", 1, "", again))
+                cut[place - 1] = replace(cut[place - 1], cuts=cuts)
+                in_flight = _not_read(in_flight, epoch.claim.start, end)
     return cut
 
 
