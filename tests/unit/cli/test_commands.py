@@ -17,15 +17,24 @@ from airflow.cli.cli_config import ActionCommand, GroupCommand
 from airflow_provider_offsets.cli import acts
 from airflow_provider_offsets.cli.commands import offsets_commands
 from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.replay import Interval, Replayed, ReplayPlan, cut_shards
+from airflow_provider_offsets.core.replay import Interval, ReplayPlan, cut_shards
+from airflow_provider_offsets.core.replay_record import (
+    BeginShard,
+    ClaimShard,
+    LaunchShard,
+    RecordShard,
+    ShardRead,
+    digest_of_ranges,
+)
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 from airflow_provider_offsets.errors import StoreInUse
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import REPLAY_PLAN, Control
+from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.stores.sql import SqlStore
+from tests.unit.core.worlds import HOLDER
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 SECRET = "hunter-two"
@@ -279,14 +288,20 @@ def test_how_far_replays_are(url: str, tmp_path: Path, capsys: pytest.CaptureFix
     store = open_store(url)
     begin, end = Position({TopicPartition("t", 0): 5}), Position({TopicPartition("t", 0): 25})
     shards = cut_shards(begin, end, records_per_shard=10, max_shards=9)
-    control = Control(store, "p")
+    control = ReplayControl(store, "p")
     for number, (to, cut) in enumerate([(end, shards), (begin, ())]):
         operation, interval = f"backfill__p/{number}", Interval(86_400_000 * number, 86_400_000 * (number + 1))
         run_id = f"{operation}#version#1"
-        control.open_operation(Operation(operation, "backfill__p", ""))
         plan = ReplayPlan("p", operation, run_id, 1, "key", interval, begin, to, cut, "a.py", "version")
-        control.record_step(operation, REPLAY_PLAN, plan)
-    control.record_replayed(Replayed("backfill__p/0#version#1", 0, shards[0].ranges, 10, 10))
+        control.record_plan(operation, plan)
+    ranges = digest_of_ranges(shards[0].ranges)
+    for event in (
+        LaunchShard("tag", ranges, "version", ""),
+        ClaimShard("tag", HOLDER),
+        BeginShard("tag", HOLDER, "run"),
+        RecordShard("tag", HOLDER, "run", ShardRead(10)),
+    ):
+        control.change_shard("backfill__p/0#version#1", 0, event)
     store.close()
     words = ("backfill", "--file", str(tmp_path / "pipelines.yaml"), "--pipeline")
 
