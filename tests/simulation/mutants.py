@@ -1,0 +1,272 @@
+"""``python -m tests.simulation.mutants``: mistakes that would leak, each planted in a copy of the package.
+
+The simulation has to find each of them within ``--seeds`` histories. A mistake that can no longer be planted fails as
+well: write it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "airflow_provider_offsets"
+SEEDS = 2000
+KINDS = "process,sink,untracked,dstream"
+
+HUNT = """
+import logging, sys
+logging.disable(logging.CRITICAL)
+from tests.simulation.history import run_history
+seeds, kinds = int(sys.argv[1]), tuple(sys.argv[2].split(","))
+for seed in range(1, seeds + 1):
+    outcome = run_history(seed, kinds)
+    if outcome.failure:
+        print(f"{seed}: {outcome.failure}: {outcome.detail[:160]}")
+        sys.exit(1)
+"""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of the source."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+    kinds: str = KINDS
+    """The kinds of jobs that it can show with."""
+
+
+MUTANTS = [
+    Mutant(
+        "no fence: a driver whose launch is not the newest one goes on",
+        "core/record.py",
+        "if launch is None or launch.tag != event.tag or record.holder != event.holder:",
+        "if launch is None:",
+    ),
+    Mutant(
+        "a closed epoch goes on: its driver begins and records",
+        "core/record.py",
+        "        if record.phase is Phase.RUNNING:\n            return rule(record, event)\n",
+        "        if True:\n            return rule(record, event)\n",
+    ),
+    Mutant(
+        "a stop request is not seen by the swap that begins a batch",
+        "core/record.py",
+        "    if record.stop is not None:\n        return Refused(Refusal.STOP_REQUESTED",
+        "    if False:\n        return Refused(Refusal.STOP_REQUESTED",
+    ),
+    Mutant(
+        "claim without a launch: a cancelled launch can be claimed",
+        "core/record.py",
+        "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
+        "    if record.phase not in (Phase.LAUNCHING, Phase.STOPPED):\n        if record.holder == event.holder",
+    ),
+    Mutant(
+        "adoption without fingerprint: any launch may be claimed",
+        "core/record.py",
+        '    if launch is None or launch.tag != event.tag:\n        return Refused(Refusal.FENCED, f"the newest',
+        '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
+    ),
+    Mutant(
+        "stale plan applied: a launch does not ask for the generation of its plan",
+        "core/record.py",
+        "if record.generation != event.generation or event.launch.epoch != record.epoch + 1:",
+        "if event.launch.epoch != record.epoch + 1:",
+    ),
+    Mutant(
+        "no lease: any operation closes, reconciles and launches",
+        "core/record.py",
+        "if lease is None or lease.operation != event.operation:\n            holder",
+        "if lease is None:\n            holder",
+    ),
+    Mutant(
+        "cut forgotten: what was begun and not recorded is not named",
+        "core/record.py",
+        "    cuts = _with_cut(record.cuts, event.cut)\n",
+        "    cuts = record.cuts\n",
+    ),
+    Mutant(
+        "a cancelled launch moves the position",
+        "core/record.py",
+        "return _acted(replace(record, phase=Phase.STOPPED, ended=ended), event.at_ms)",
+        "moved = Recorded(record.epoch, record.launch.tag)  # type: ignore[union-attr]\n"
+        "    return _acted(replace(record, phase=Phase.STOPPED, ended=ended, recorded=moved), event.at_ms)",
+    ),
+    Mutant(
+        "a second run of a batch in one epoch does not count",
+        "core/record.py",
+        "replace(batch, count=begun.count + event.again)",
+        "replace(batch, count=begun.count)",
+    ),
+    Mutant(
+        "check without set: a swap does not compare",
+        "stores/memory.py",
+        "            if self._control.get(key) != expected:\n                return False\n            if facts",
+        "            if facts",
+    ),
+    Mutant(
+        "a batch is recorded before its output",
+        "runtime/foreach_batch.py",
+        "                self._process(frame, batch_id)\n",
+        "                self._epoch.record(batch)\n                self._process(frame, batch_id)\n",
+        "process",
+    ),
+    Mutant(
+        "a batch begins without a swap",
+        "runtime/held_epoch.py",
+        "            self._change(BeginBatch(",
+        "            lambda: (BeginBatch(",
+    ),
+    Mutant(
+        "a batch that was recorded before is run again",
+        "runtime/foreach_batch.py",
+        "if self._epoch.is_finished(batch):",
+        "if False:",
+        "process",
+    ),
+    Mutant(
+        "the batch recorded before is forgotten where an epoch without a batch comes in between",
+        "operations/submitting.py",
+        "    if recorded is None or recorded.batch_id is not None:\n        return recorded\n",
+        "    if True:\n        return recorded\n",
+        "process",
+    ),
+    Mutant(
+        "order by clock: a row stands where the driver's clock says",
+        "core/batch.py",
+        "return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)",
+        "return batch_time_ms",
+    ),
+    Mutant(
+        "what Spark committed and nobody recorded is taken for cut off",
+        "operations/lease.py",
+        "if batch is not None and is_same_query and log.is_committed(begun.batch_id):",
+        "if False:",
+        "sink",
+    ),
+    Mutant(
+        "a missing row of the history is not completed",
+        "operations/lease.py",
+        "    if batch is not None:\n        world.store.append(epoch.claim.stream, batch)\n",
+        "    if False:\n        world.store.append(epoch.claim.stream, batch)\n",
+    ),
+    Mutant(
+        "unknown is taken for dead",
+        "operations/lease.py",
+        "    if is_running(epoch) is not False:\n        return None\n",
+        "    if is_running(epoch):\n        return None\n",
+    ),
+    Mutant(
+        "launch forgotten: what became of an epoch is not kept before the next launch",
+        "operations/submitting.py",
+        "        world.control.keep_epoch(world.control.newest_launch(record))\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "announced and not applied: a rewind is not announced",
+        "operations/submitting.py",
+        "announced=plan.announced if before is None else (),",
+        "announced=(),",
+    ),
+    Mutant(
+        "a stop does not cancel a launch that nobody has claimed",
+        "operations/lease.py",
+        "            world.cell.change(Cancel(world.operation, clock.now_ms()))\n",
+        "            return record\n",
+    ),
+    Mutant(
+        "a new partition starts at its end",
+        "core/plan.py",
+        "start, reason = 0, StartReason.NEW_PARTITION",
+        "start, reason = live.end, StartReason.NEW_PARTITION",
+    ),
+    Mutant(
+        "offset clamped: what retention has deleted is not counted",
+        "core/plan.py",
+        "    lost = max(0, min(start, live.begin) - unread)\n",
+        "    lost = 0\n",
+    ),
+    Mutant(
+        "half a plant: a move of an untracked job is not noted before it",
+        "operations/applying.py",
+        "        world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms()))\n",
+        "",
+        "untracked,dstream",
+    ),
+    Mutant(
+        "the audit does not see what is read a second time",
+        "core/audit.py",
+        "        cursor.read.add(cursor.position, end)\n",
+        "",
+    ),
+]
+
+
+def planted(mutant: Mutant) -> str:
+    """Return the source with the mistake.
+
+    :raises ValueError: its place is gone, or there are several.
+    """
+    source = (ROOT / PACKAGE / mutant.file).read_text()
+    if source.count(mutant.right) != 1:
+        raise ValueError(f"{mutant.what!r} can no longer be planted in {mutant.file}: write it anew")
+    return source.replace(mutant.right, mutant.wrong)
+
+
+def hunt(mutant: Mutant, seeds: int) -> str:
+    """Return the first seed that finds a mistake, with what it said; empty if none of ``seeds`` does."""
+    source = planted(mutant)
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        for name in (PACKAGE, "tests"):
+            left_out = shutil.ignore_patterns("__pycache__", "e2e", "integration")
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=left_out)
+        (Path(folder) / PACKAGE / mutant.file).write_text(source)
+        ended = subprocess.run(
+            [sys.executable, "-B", "-c", HUNT, str(seeds), mutant.kinds],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if ended.returncode == 1 and ended.stdout:
+        return ended.stdout.strip()
+    if ended.returncode:
+        print(f"the simulation itself ends: {ended.stderr.strip()[-600:]}", flush=True)
+    return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hunt all mutants; return 1 if one of them was not found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many histories may be needed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--only", default="", help="only mutants whose words have this in them")
+    options = parser.parse_args(arguments)
+    chosen = [each for each in MUTANTS if options.only in each.what]
+    began = time.monotonic()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        found = list(pool.map(lambda each: _told(each, hunt(each, options.seeds)), chosen))
+    print(f"{sum(map(bool, found))} of {len(chosen)} mutants found in {time.monotonic() - began:.0f} s")
+    return 0 if all(found) else 1
+
+
+def _told(mutant: Mutant, found: str) -> str:
+    print(f"{'found by seed ' + found if found else 'NOT FOUND'} · {mutant.what}", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
