@@ -52,20 +52,17 @@ def main() -> None:
             write([(*row[:3], stream.epoch, batch_id) for row in batch.selectExpr(*columns).collect()])
             fault("after")
 
-        record = stream._store.append
+        begin, record = HeldEpoch.begin, HeldEpoch.record
 
-        def append(*arguments):
-            recorded = record(*arguments)
-            fault("recorded")
-            return recorded
-
-        begin = HeldEpoch.begin
-
-        def note(epoch, batch):
+        def begin_or_fault(epoch, batch):
             fault("planned")
             begin(epoch, batch)
 
-        stream._store.append, HeldEpoch.begin = append, note
+        def record_or_fault(epoch, batch):
+            record(epoch, batch)
+            fault("recorded")
+
+        HeldEpoch.begin, HeldEpoch.record = begin_or_fault, record_or_fault
         fault("start")
         records = stream.read_kafka(maxOffsetsPerTrigger="5000")
         if "stateful" in KINDS:

@@ -12,17 +12,21 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 import stack
-from airflow_provider_offsets.core.epoch import BegunBatch, DriverState, Epoch
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import Ended, Epoch
 from airflow_provider_offsets.core.pipeline import RollbackPolicy, SparkJob, StopLadder, StreamingPipeline, Subscription
 from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.record import Begun, PipelineRecord
 from airflow_provider_offsets.core.snapshot import Observation
 from airflow_provider_offsets.hooks.world import open_world
 from airflow_provider_offsets.jobs.process import is_alive
@@ -36,6 +40,7 @@ from airflow_provider_offsets.operators import (
 )
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.record_cell import RecordCell
 
 JOB = Path(__file__).with_name("evidence_job.py")
 DEADLINE_S = 300
@@ -60,15 +65,17 @@ class Task:
 
 
 def act(task: Task) -> Any:
-    """Execute one operator the way its Airflow task would, and give what it would give to XCom."""
-    return task.operator(task_id="task", **task.settings).execute({"params": {}})
+    """Execute one operator the way its Airflow task would, and return what it would give to XCom."""
+    run = SimpleNamespace(max_tries=0, start_date=None)
+    return task.operator(task_id="task", **task.settings).execute({"params": {}, "ti": run, "dag_run": run})
 
 
 def _act_and_die(task: Task, at: str, when: str, step: str | None) -> None:
-    method = getattr(Control, at)
+    owner = RecordCell if at == "change" else Control
+    method = getattr(owner, at)
 
     def dying(*arguments: Any, **settings: Any) -> Any:
-        dies = step is None or step in arguments
+        dies = step is None or step in (*arguments, *(type(each).__name__ for each in arguments))
         if dies and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         given = method(*arguments, **settings)
@@ -76,7 +83,7 @@ def _act_and_die(task: Task, at: str, when: str, step: str | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return given
 
-    setattr(Control, at, dying)
+    setattr(owner, at, dying)
     act(task)
 
 
@@ -144,11 +151,20 @@ class Lab:
         return Control(self.store, self.topic)
 
     @property
+    def record(self) -> PipelineRecord:
+        """The pipeline's record."""
+        record = self.control.record()
+        assert record is not None
+        return record
+
+    @property
     def epoch(self) -> Epoch:
         """The newest epoch."""
-        epoch = self.control.newest_epoch()
-        assert epoch is not None
-        return epoch
+        return self.control.newest_launch(self.record)
+
+    def ended(self, number: int) -> Ended | None:
+        """Return how an epoch ended; None while nobody knows that it did."""
+        return next(epoch.ended for epoch in self.control.epochs() if epoch.number == number)
 
     def create_topic(self, partitions: int = 3) -> None:
         """Create the topic, and wait until the broker leads each partition of it."""
@@ -204,14 +220,12 @@ class Lab:
         wait_for(lambda: not is_alive(holder), "the driver to be gone")
 
     def wait_until_idle(self) -> None:
-        """Wait until the newest epoch's driver says that it stands at the end of its topic."""
-        number, end = self.epoch.number, self.observe().live.end
+        """Wait until the newest epoch's driver says that it is idle, at the end of its topic."""
+        wait_for(lambda: self.record.idle and self._is_at_end(), "the driver to be idle at the end")
 
-        def stands() -> bool:
-            beat = self.control.heartbeat(number)
-            return beat is not None and beat.state is DriverState.IDLE and beat.position == end
-
-        wait_for(stands, "the driver to stand idle at the end")
+    def _is_at_end(self) -> bool:
+        seen = self.observe()
+        return seen.stored == seen.live.end
 
     def go(self) -> None:
         """Let a waiting batch go on."""
@@ -236,10 +250,12 @@ class Lab:
             return world.observe()
 
     def standing(self) -> dict[str, Any]:
-        """Give all that a refusal must leave as it was: epochs and their ends and requests, history, checkpoints."""
-        decided = ("epoch/", "ended/", "stop/")
+        """Return all that a refusal must leave as it was: epochs and the record but its lease, history, checkpoints."""
+        record = self.control.record()
+        lease = {"lease": None, "version": 0, "token": "", "generation": 0}
         return {
-            "cells": [cell for prefix in decided for cell in self.store.scan(self.topic, prefix)],
+            "record": None if record is None else codec.plain(replace(record, **lease)),  # type: ignore[arg-type]
+            "cells": [cell for prefix in ("epoch/", "launch/") for cell in self.store.scan(self.topic, prefix)],
             "history": list(self.store.oldest_first(self.pipeline.stream)),
             "checkpoints": self.checkpoint_files(),
         }
@@ -254,9 +270,9 @@ class Lab:
         """Plan."""
         return self.act(PlanRestartOperator, operation, start=start)
 
-    def stop(self, operation: str) -> Any:
-        """Stop."""
-        return self.act(StopStreamingJobOperator, operation)
+    def stop(self, operation: str, *, take_over: bool = True) -> Any:
+        """Stop. A story leaves operations behind that go no further: the next one takes over."""
+        return self.act(StopStreamingJobOperator, operation, take_over=take_over)
 
     def snapshot(self, operation: str, moment: str = "snapshot") -> Any:
         """Snapshot."""
@@ -286,9 +302,10 @@ class Lab:
         self.apply(operation)
         return {**self.submit(operation), "plan": plan, "stopped": stopped}
 
-    def prepare(self, start: str = "committed") -> str:
-        """Plan and apply a restart of a job at rest, and give the operation, which is ready to submit."""
+    def prepare(self, start: str = "committed", *, take_over: bool = True) -> str:
+        """Stop the job, plan and apply its restart, and return the operation, which is ready to submit."""
         operation = self.operation()
+        self.stop(operation, take_over=take_over)
         self.plan(operation, start)
         self.apply(operation)
         return operation
@@ -304,9 +321,10 @@ class Lab:
         return found
 
     def kill(self, task: Task, at: str, when: str, *, step: str | None = None) -> None:
-        """Execute a task in a process that dies *before* or *after* it calls the method ``at`` of the control.
+        """Execute a task in a process that dies *before* or *after* it calls the method ``at`` of the control, or
+        changes the record (``change``).
 
-        :param step: only the call with this among its arguments.
+        :param step: only the call with this among its arguments, or an event of this name.
         """
         process = multiprocessing.get_context("spawn").Process(target=_act_and_die, args=(task, at, when, step))
         process.start()
@@ -338,11 +356,18 @@ class Lab:
         return set(rows)
 
     @property
-    def begun(self) -> BegunBatch:
-        """The batch that the newest epoch began last."""
-        begun = self.control.begun(self.epoch.number)
+    def begun(self) -> Begun:
+        """The batch that the newest epoch has begun and not recorded."""
+        begun = self.record.begun
         assert begun is not None
         return begun
+
+    @property
+    def begun_batch(self) -> Batch:
+        """What that batch was about to read."""
+        batch = self.store.prepared(self.pipeline.stream, self.begun.row_time_ms or 0)
+        assert batch is not None
+        return batch
 
     @property
     def lost(self) -> set[tuple[int, int]]:

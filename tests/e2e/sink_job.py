@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
 from airflow_provider_offsets.runtime import TrackedStream
+from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 
 HOME, KIND, BOOTSTRAP = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 DEADLINE_S = 600
@@ -47,17 +48,17 @@ def main() -> None:
     spark.conf.set("spark.sql.streaming.fileSink.log.compactInterval", "2")
     with TrackedStream(spark) as stream:
         count = 0
-        record = stream._store.append
+        record = HeldEpoch.record
 
-        def append(*arguments):
+        def record_or_fault(epoch, batch):
             nonlocal count
             count += 1
             for each in json.loads((HOME / "faults.json").read_text()):
                 if (each["epoch"], each["batch"], each["at"]) == (stream.epoch, count, "committed"):
                     os.killpg(os.getpgid(0), signal.SIGKILL)
-            return record(*arguments)
+            record(epoch, batch)
 
-        stream._store.append = append
+        HeldEpoch.record = record_or_fault
         records = stream.read_kafka(maxOffsetsPerTrigger="30")
         held = records.select("topic", "partition", f.udf(hold, "long")("partition", "offset").alias("offset"))
         if KIND == "json":

@@ -20,7 +20,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
     lab.fault("kill", "after")
     lab.produce(20, 0, 1, 2)
     lab.wait_until_gone()
-    cut_off = sum(each.count for each in lab.begun.ranges)
+    cut_off = lab.begun_batch.record_count
     lab.faults({"epoch": 2, "batch": 0, "at": "start", "do": "kill"})
     with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
         lab.maintain()
@@ -114,7 +114,7 @@ def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
         (lab.home / "application.py").write_text(text)
         with pytest.raises(AirflowFailException, match=f"DriverDied(.|\n)*{told}"):
             lab.submit(operation)
-        assert lab.control.newest_epoch() is None
+        assert lab.record.holder is None
     assert list(lab.home.rglob("*.settings.json")) == []
 
     # The user's function fails, and then the driver is killed in its first batch.

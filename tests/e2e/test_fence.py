@@ -1,30 +1,37 @@
-"""Drivers that have lost the word: their checkpoint was closed, or a newer epoch was claimed, while they run."""
+"""Drivers that are fenced: their checkpoint was closed, or their epoch was, while they run."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.jobs.process import is_alive, this_process
+from airflow_provider_offsets.jobs import machine
+from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.operations.submitting import LAUNCHED
+from airflow_provider_offsets.operators import SubmitStreamingJobOperator
 from airflow_provider_offsets.stores.checkpoint import close, open_checkpoint
 from tests.e2e.lab import Lab, wait_for
 
 
-def test_drivers_that_lost_the_word(lab: Lab) -> None:
+class Liar(machine.LocalMachine):
+    """A machine on which every driver is taken for dead."""
+
+    def is_alive(self, process: object) -> bool:  # type: ignore[override]
+        """Return that a process is gone, whatever it is."""
+        return False
+
+
+def test_a_driver_whose_checkpoint_was_closed(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
     lab.maintain()
     lab.wait_until_idle()
 
-    # The checkpoint is closed under the running driver: it dies before its next batch.
     close(open_checkpoint(lab.epoch.claim.checkpoint), "by-hand")
     lab.produce(20, 0, 1, 2)
     lab.wait_until_gone()
-    ended = lab.control.ended(1)
+    ended = lab.ended(1)
+    assert ended is not None
     assert ended.how is EndedHow.FAILED
     assert "CONCURRENT_STREAM_LOG_UPDATE" in ended.message
     assert sum(lab.evidence().values()) == 60
@@ -33,54 +40,78 @@ def test_drivers_that_lost_the_word(lab: Lab) -> None:
     assert restarted["plan"]["form"] == "reposition"
     lab.wait_until_read()
     lab.wait_until_idle()
+    audit = lab.audit()
+    assert (lab.lost, lab.read_again, audit["unexplained"]) == (set(), 0, 0)
 
-    # A newer epoch is claimed while a batch runs: it is not recorded, and no other batch begins.
+
+def test_a_driver_that_is_taken_for_dead_in_its_batch(lab: Lab) -> None:
+    """Its batch is not recorded and not committed, and no other one begins. The next epoch names it before it reads."""
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+    lab.wait_until_idle()
     fenced = lab.epoch
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    unrecorded = lab.begun
+    cut_off = lab.begun_batch
     lab.produce(20, 0, 1, 2)
     newest = next(lab.store.newest_first(lab.pipeline.stream))
-    nobody = replace(this_process(), start_ticks=0)
-    claim = replace(fenced.claim, number=3, operation="by-hand", launch="by-hand", start=newest.end, announced=())
-    lab.control.claim_epoch(claim, nobody, at_ms=0, after_row_time_ms=newest.row_time_ms)
+
+    operation = lab.operation()
+    with machine.installed(Liar()):
+        assert lab.stop(operation)["how"] == "already died"
     lab.go()
     wait_for(lambda: not is_alive(fenced.holder), "the fenced driver to be gone")
-    assert lab.control.ended(2).how is EndedHow.FENCED
-    assert lab.control.begun(2) == unrecorded
     assert next(lab.store.newest_first(lab.pipeline.stream)) == newest
+    assert [(each.batch_id, each.count) for each in lab.epoch.cuts] == [(cut_off.batch_id, 1)]
+    seen = lab.observe()
+    assert seen.checkpoint is not None
+    assert seen.checkpoint.planned_batch_id == cut_off.batch_id
 
-    # The next epoch reads that batch again, and says so before.
-    cut_off = sum(each.count for each in unrecorded.ranges)
-    restarted = lab.maintain()
-    assert restarted["stopped"]["how"] == "already died"
-    assert restarted["plan"]["replay_at_most"] == cut_off
+    plan = lab.plan(operation)
+    assert plan["replay_at_most"] == cut_off.record_count > 0
+    lab.apply(operation)
+    assert lab.submit(operation)["epoch"] == 2
     lab.wait_until_read()
     lab.wait_until_idle()
     audit = lab.audit()
+    assert (lab.lost, lab.read_again) == (set(), cut_off.record_count)
+    assert (audit["replayed_at_most"], audit["unexplained"]) == (cut_off.record_count, 0)
+
+
+def test_a_launch_that_was_cancelled_is_claimed_by_nobody(lab: Lab) -> None:
+    """Its driver comes late, out of a queue or off a slow machine."""
+    lab.produce(20, 0, 1, 2)
+    operation = lab.prepare()
+    lab.kill(lab.task(SubmitStreamingJobOperator, operation), "record_step", "after", step=LAUNCHED)
+
+    other = lab.prepare()
+    wait_for(lambda: not lab.processes("java"), "the driver of the cancelled launch to be gone")
+    assert lab.evidence() == {}
+    with pytest.raises(AirflowFailException, match="TakenOver"):
+        lab.submit(operation)
+    assert lab.submit(other)["epoch"] == 2
+    lab.wait_until_read()
+    lab.wait_until_idle()
+    audit = lab.audit()
+    assert (lab.lost, lab.read_again, audit["unexplained"]) == (set(), 0, 0)
+    assert [(epoch.number, epoch.is_cancelled) for epoch in lab.control.epochs()] == [(1, True), (2, False)]
+
+
+def test_a_job_that_was_started_by_hand_on_the_checkpoint_is_noticed(lab: Lab) -> None:
+    """Between the plan and the start another job, which knows no record, has run a batch there."""
+    lab.produce(20, 0, 1, 2)
+    lab.maintain()
+    lab.wait_until_idle()
+    operation = lab.prepare()
+    files = open_checkpoint(lab.epoch.claim.checkpoint)
+    last = max(int(name) for name in files.names("offsets") if name.isdecimal())
+    entry = files.text(f"offsets/{last}")
+    assert entry is not None
+    files.create(f"offsets/{last + 1}", entry)
+    files.create(f"commits/{last + 1}", "v1\n{}")
+
+    planned = rf"checkpoint .* is {last + 1} .*{last}, as planned for epoch 2"
+    with pytest.raises(AirflowFailException, match=planned):
+        lab.submit(operation)
     assert lab.lost == set()
-    assert lab.read_again == cut_off
-    assert audit["replayed_at_most"] == cut_off
-
-    # What the fenced one might still write is ignored by readers, and named by the audit.
-    stored = lab.observe().stored
-    late = Batch(
-        start=unrecorded_start(unrecorded.ranges),
-        end=stored,
-        batch_time_ms=newest.batch_time_ms,
-        batch_id=unrecorded.batch_id + 1000,
-        query_id=unrecorded.query_id,
-        epoch=2,
-    )
-    lab.store.append(lab.pipeline.stream, late)
-    assert next(lab.store.newest_first(lab.pipeline.stream)).batch_id == late.batch_id
-    assert lab.observe().processed.batch_id != late.batch_id
-    assert lab.observe().stored == stored
-    with pytest.raises(AirflowFailException, match=f"overlapping writers.*batch {late.batch_id} was recorded after"):
-        lab.audit()
-
-
-def unrecorded_start(ranges) -> Position:
-    """Give the position at which a batch begins."""
-    return Position({TopicPartition(each.topic, each.partition): each.start for each in ranges})

@@ -137,7 +137,7 @@ def test_file_sink(files: SinkLab) -> None:
     lab.plan(operation)
     with ThreadPoolExecutor() as pool:
         stopping = pool.submit(lab.stop, operation)
-        wait_for(lambda: lab.control.stop_request(1), "the request")
+        wait_for(lambda: lab.record.stop, "the request")
         files.release()
         stopped = stopping.result()
     assert (stopped["how"], stopped["last_batch_id"]) == ("stopped", running)

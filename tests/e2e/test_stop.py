@@ -34,7 +34,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     with pytest.raises(AirflowFailException, match="StopTimedOut"):
         lab.stop(lab.operation())
     assert is_alive(lab.epoch.holder)
-    assert lab.control.ended(1) is None
+    assert lab.ended(1) is None
     assert lab.observe().stored == stored
 
     # The running batch finishes and is recorded; the next one never begins.
@@ -48,8 +48,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     assert stopped["last_batch_id"] == running.batch_id
     assert processed_id(rest) == running.batch_id
     assert rest.ended is not None
-    assert rest.ended.position == rest.stored
-    assert rest.begun == running
+    assert rest.cut is None
     assert rest.checkpoint is not None
     assert rest.checkpoint.planned_batch_id == running.batch_id + 1, "planned, and never begun"
     read = lab.evidence()
@@ -91,13 +90,13 @@ def test_signal_cuts_a_batch_off_and_that_is_counted(lab: Lab) -> None:
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    cut_off = sum(each.count for each in lab.begun.ranges)
+    cut_off = lab.begun_batch.record_count
     lab.ladder = StopLadder(graceful_timeout_s=1, signal_timeout_s=DEADLINE_S)
 
     restarted = lab.maintain()
 
     assert restarted["stopped"]["how"] == "killed"
-    assert "SIGTERM" in lab.control.ended(1).message
+    assert "SIGTERM" in lab.ended(1).message
     assert restarted["plan"]["replay_at_most"] == cut_off > 0
     lab.wait_until_read()
     wait_for(lambda: lab.read_again, "the batch that was cut off to be read again")

@@ -6,12 +6,14 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_provider_offsets.core.recovery import recovery_of
+from airflow_provider_offsets.core.epoch import Operation
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
+from airflow_provider_offsets.hooks.world import open_world
 from airflow_provider_offsets.jobs.detached import Launch
 from airflow_provider_offsets.jobs.process import signal_group
-from airflow_provider_offsets.operations.recovering import find_death
+from airflow_provider_offsets.operations.recovering import begin_recovery
 from airflow_provider_offsets.operations.submitting import LAUNCHED
 from airflow_provider_offsets.operators import StopStreamingJobOperator, SubmitStreamingJobOperator
 from tests.e2e.lab import Lab, wait_for
@@ -19,15 +21,18 @@ from tests.e2e.lab import Lab, wait_for
 
 def test_two_operations_submit_at_once(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
-    operations = [lab.prepare(), lab.prepare()]
+    first = lab.prepare()
+    with pytest.raises(AirflowFailException, match=f"LeaseHeld: (.|\n)*operation '{first}' acted"):
+        lab.prepare(take_over=False)
+    second = lab.prepare()
 
     with ThreadPoolExecutor() as pool:
-        submits = {operation: pool.submit(lab.submit, operation) for operation in operations}
-    [loser] = [operation for operation, submit in submits.items() if submit.exception()]
-    [winner] = [operation for operation, submit in submits.items() if not submit.exception()]
+        submits = {operation: pool.submit(lab.submit, operation) for operation in (first, second)}
 
-    assert str(submits[loser].exception()).startswith(f"Fenced: epoch 1 of '{lab.topic}' was claimed by '{winner}'")
-    assert [epoch.claim.operation for epoch in lab.control.epochs()] == [winner]
+    with pytest.raises(AirflowFailException, match="TakenOver"):
+        submits[first].result()
+    assert submits[second].result()["epoch"] == 1
+    assert [epoch.claim.operation for epoch in lab.control.epochs()] == [second]
     assert len(lab.processes("python")) == 1
     lab.wait_until_read()
     lab.produce(10, 0, 1, 2)
@@ -52,9 +57,9 @@ def test_killed_tasks_leave_no_twin(lab: Lab) -> None:
     # A stop that is killed right after its request: the retry joins the request.
     operation = lab.operation()
     lab.plan(operation)
-    lab.kill(lab.task(StopStreamingJobOperator, operation), "request_stop", "after")
+    lab.kill(lab.task(StopStreamingJobOperator, operation), "change", "after", step="AskToStop")
     assert lab.stop(operation)["how"].removeprefix("already ") == "stopped"
-    assert lab.control.stop_request(1).operation == operation
+    assert lab.record.stop.operation == operation
 
     # Killed after the record: the retry adopts the driver.
     lab.plan(operation)
@@ -62,7 +67,7 @@ def test_killed_tasks_leave_no_twin(lab: Lab) -> None:
     lab.kill(lab.task(SubmitStreamingJobOperator, operation), "record_step", "after", step=LAUNCHED)
     launched = lab.control.step(operation, LAUNCHED, Launch)
     assert lab.submit(operation)["epoch"] == 2
-    assert lab.epoch.claim.launch == launched.id
+    assert lab.epoch.claim.tag == launched.id
     assert lab.stop(operation)["how"] == "restarted by this operation"
     assert lab.submit(operation)["epoch"] == 2
 
@@ -76,15 +81,17 @@ def test_killed_tasks_leave_no_twin(lab: Lab) -> None:
     assert lab.audit()["unexplained"] == 0
 
 
-def test_a_maintenance_that_comes_in_the_middle_of_a_recovery_has_the_word(lab: Lab) -> None:
+def test_a_maintenance_that_comes_in_the_middle_of_a_recovery_goes_first(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
     lab.maintain()
     lab.wait_until_read()
     signal_group(lab.epoch.holder, signal.SIGKILL)
     lab.wait_until_gone()
-    assert find_death(lab.control, at_ms=1) is not None
     lab.produce(20, 0, 1, 2)
     recovery, maintenance = recovery_of(1), lab.operation()
+    with open_world(lab.pipeline, recovery) as world:
+        world.control.open_operation(Operation(recovery, "recovery", "test"))
+        begin_recovery(world, 1, "run", RecoveryPolicy())
     lab.plan(recovery)
     lab.apply(recovery)
 
@@ -92,10 +99,11 @@ def test_a_maintenance_that_comes_in_the_middle_of_a_recovery_has_the_word(lab: 
         submit = pool.submit(lab.submit, recovery)
         wait_for(lambda: lab.processes("java"), "the recovered driver to start")
         lab.plan(maintenance)
-        assert lab.stop(maintenance)["how"] == "already died", "its epoch is not claimed yet"
-        with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 stopped"):
+        assert lab.stop(maintenance)["how"] == "cancelled", "its launch is not claimed yet"
+        with pytest.raises(AirflowSkipException, match="TakenOver"):
             submit.result()
 
+    wait_for(lambda: not lab.processes("java"), "the driver of the cancelled launch to be gone")
     assert lab.evidence_of(2) == set(), "it ended before its first batch"
     lab.plan(maintenance)
     lab.apply(maintenance)
