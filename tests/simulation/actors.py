@@ -97,6 +97,36 @@ def restart(
     return act
 
 
+def cleared(act_of: Callable[[str], Callable[[Run], None]], after_s: float) -> Callable[[Run], None]:
+    """Return a run that is cleared and run again, whatever came of it the first time.
+
+    :param act_of: given the attempt, returns its tasks.
+    """
+
+    def act(run: Run) -> None:
+        try:
+            act_of("1")(run)
+        except TaskFailed as failed:
+            run.failure = str(failed)
+        run.world.sim.wait_for(lambda: False, at_most_s=after_s)
+        act_of("2")(run)
+
+    return act
+
+
+def undone(act: Callable[[Run], None]) -> Callable[[Run], None]:
+    """Return a restart that is rolled back by a person, whatever came of it."""
+
+    def both(run: Run) -> None:
+        try:
+            act(run)
+        except TaskFailed as failed:
+            run.failure = str(failed)
+        run.task("roll_back", lambda: product.task_roll_back(run.world, run.name))
+
+    return both
+
+
 def submit_only(run: Run) -> None:
     """Run the submit task of an operation again, as a person does who clears it."""
     run.task("submit", lambda: product.task_submit(run.world, run.name))

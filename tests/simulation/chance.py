@@ -60,6 +60,8 @@ class SeededChooser(Chooser):
     counts: Counter[str] = field(default_factory=Counter)
     is_healed: bool = False
     lies: set[int] = field(default_factory=set)
+    """Processes that live, and that the machine calls gone."""
+    on_lie: Callable[[], None] = lambda: None
     down_until_s: dict[str, float] = field(default_factory=dict)
     kills_left: int = 6
 
@@ -135,6 +137,7 @@ class SeededChooser(Chooser):
         drivers = sorted({each.process for each in sim.actors if each.is_driver and not each.is_gone})
         if name == "lie" and drivers:
             self.lies.add(draw.choice(drivers))
+            self.on_lie()
             self._note(point, name)
             return f"process {sorted(self.lies)} called gone"
         if name == "kill" and (actor.is_task or actor.is_driver):

@@ -134,7 +134,8 @@ def _position(plain: Mapping[str, Mapping[str, int]]) -> dict[Key, int]:
 def judge(written: Sequence[tuple[Key, int]], books: Books, audit: Mapping[str, Any] | None) -> Verdict:
     """Return what became of the records.
 
-    :param written: partition and offset of each record that reached the sink, in order, as often as it did.
+    :param written: partition and offset of each record that reached the sink, in order, as often as it did. A record
+        that a truncation of the log took away, and that another one has the offset of now, is not among them.
     :param audit: the product's own audit as plain JSON.
     """
     verdict, counts = Verdict(), Counter(written)

@@ -16,6 +16,11 @@ from tests.simulation.product import Kind, World_
 from tests.simulation.scheduler import NEVER, Simulation, Violated
 
 MODES = ("process", "sink", "untracked", "dstream")
+RUNS = (
+    *("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward"),
+    *("stop", "plan", "audit", "cleared", "undone"),
+)
+"""What a run of a history is; each as likely as the others."""
 MAIN_STEPS, MORE_STEPS = 2500, 6000
 CATCH_UP_S = 400.0
 
@@ -67,10 +72,11 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         kill_timeout_s=draw.choice((None, 10)),
         batch_s=draw.choice((0.0, 1.0, 5.0)),
         runs_again=draw.random() < 0.15,
+        adopted=mode in ("process", "sink") and draw.random() < 0.1,
         store="sql" if seed % 10 == 0 else draw.choice(("memory", "memory", "split")),
     )
-    faults = tuple(each for each in FAULTS if each != "lie" and draw.random() < 0.6)
-    steps = ("append", "append", *(each for each in ("partitions", "retention") if draw.random() < 0.2))
+    faults = tuple(each for each in FAULTS if draw.random() < (0.1 if each == "lie" else 0.6))
+    steps = ("append", "append", *(each for each in ("partitions", "retention", "checkpoint gone") if draw.random() < 0.2))
     rates = Rates(
         switch=draw.choice((0.05, 0.2, 0.5)),
         fault=draw.choice((0.0005, 0.002, 0.005, 0.01)) if faults else 0.0,
@@ -86,14 +92,20 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
 
 
 def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
-    name = draw.choice(("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward", "stop", "plan"))
+    name = draw.choice(RUNS)
     back, take_over = draw.choice((3, 7, 20)), draw.random() < 0.5
     acts = {
         "maintenance": actors.restart(take_over=take_over),
         "reprocess": actors.restart(f"shift:-{back}", accept_lost=100, take_over=take_over),
         "forward": actors.restart(f"shift:+{back}", accept_skipped=100, take_over=take_over),
-        "stop": actors.stop_only,
+        "stop": actors.take_over_and_stop if take_over else actors.stop_only,
         "plan": actors.plan_only,
+        "audit": actors.audit_only,
+        "cleared": actors.cleared(
+            lambda attempt: actors.restart(f"shift:-{back}", accept_lost=100, take_over=take_over, attempt=attempt),
+            draw.choice((0.0, 30.0)),
+        ),
+        "undone": actors.undone(actors.restart(f"shift:-{back}", accept_lost=100, take_over=take_over)),
     }
     return f"{name}/{number}", acts[name]
 
@@ -193,6 +205,7 @@ class History(Laboratory):
         super().__init__(self.drawn.kind, Simulation(step_limit=MAIN_STEPS))
         self.sim.random = Random(f"ids {seed}")
         self.chooser = SeededChooser(seed, self.drawn.rates, self._world_step, product.unreachable, only)
+        self.chooser.lies, self.chooser.on_lie = self.world.table.seen_gone, self._lied
         self.runs: list[Run] = []
 
     def run(self) -> Outcome:
@@ -218,8 +231,13 @@ class History(Laboratory):
             self.notes,
         )
 
+    def _lied(self) -> None:
+        self.world.has_lied = True
+
     def _play(self) -> None:
         self.feed(Random(f"feed {self.seed}"), 12)
+        if self.kind.adopted:
+            self.world.run_before(Random(f"before {self.seed}").randrange(3))
         if self.drawn.first_is_quiet:
             self.run_to_end("first", actors.restart())
         self.sim.chooser = self.chooser
@@ -257,12 +275,18 @@ class History(Laboratory):
             until = draw.randint(there.begin, min(there.end, there.begin + 10))
             cluster.delete_records_before(topic, partition, until)
             return f"retention deletes {topic}[{partition}] before {until}"
+        if name == "checkpoint gone" and not any(each.is_driver and not each.is_gone for each in self.sim.actors):
+            found = self.world.files.checkpoints(product.CHECKPOINT)
+            if found and self.kind.mode in ("process", "sink"):
+                gone = draw.choice(found)
+                self.world.files.remove_tree(gone)
+                return f"{gone} is gone"
         return ""
 
 
 def make_store_of(name: str) -> Callable[[], Any]:
-    """Return what makes the store of a history."""
-    return product.MemoryStore
+    """Return what makes the store of a history: in memory, or on a SQLite file of its own."""
+    return product.sql_store if name == "sql" else product.MemoryStore
 
 
 def run_history(seed: int, modes: Sequence[str], only: frozenset[int] | None = None) -> Outcome:

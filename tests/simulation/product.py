@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,13 +35,14 @@ from airflow_provider_offsets.errors import (
     WorldChanged,
 )
 from airflow_provider_offsets.jobs import detached, machine
-from airflow_provider_offsets.operations import judging, lease, stopping, submitting
+from airflow_provider_offsets.operations import judging, lease, rolling_back, stopping, submitting
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.keeping import KeptFile, KeptVersion
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
+from airflow_provider_offsets.operations.rolling_back import roll_back
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from airflow_provider_offsets.operations.world import World
@@ -47,10 +50,11 @@ from airflow_provider_offsets.runtime import TrackedStream, claiming, live_query
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
 from airflow_provider_offsets.stores import checkpoint_files
 from airflow_provider_offsets.stores.memory import MemoryStore
+from airflow_provider_offsets.stores.sql import SqlStore
 from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation import checker
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
-from tests.simulation.scheduler import Simulation
+from tests.simulation.scheduler import Side, Simulation
 from tests.simulation.spark import Frame, Offsets, QueryDied, Session
 
 PIPELINE = "orders"
@@ -69,6 +73,15 @@ def unreachable(kind: str) -> Exception:
     if kind in ("store", "checkpoint"):
         return StoreUnreachable(seen="no answer", expected="an answer", do="wait")
     return OSError(11, f"{kind}: resource temporarily unavailable")
+
+
+def sql_store() -> Any:
+    """Return a store on a new SQLite file in memory-backed storage."""
+    folder = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    file = Path(tempfile.mkdtemp(prefix="offsets-simulation-", dir=folder)) / "offsets.db"
+    store = SqlStore(f"sqlite:///{file}")
+    store.create()
+    return store
 
 
 def in_the_way(target: str) -> Exception:
@@ -271,6 +284,31 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
             return lambda: self._claiming(command[command.index("airflow_provider_offsets.runtime.claiming") + 1 :])
         return lambda: self._tracked_driver(command[1])
 
+    def run_before(self, batches: int) -> None:
+        """Run the job as it was before this provider, on the same checkpoint, and kill it in the middle of a batch."""
+        spark = self._spark()
+        spark.source = {"startingOffsets": "earliest"}
+        engine = spark.engine(CHECKPOINT, None)
+
+        def program() -> None:
+            for _ in range(batches + 1):
+                if not engine.trigger():
+                    return
+
+        actor = self.sim.spawn("legacy", program, host="worker-2")
+        written = len(self.sink.writes)
+        self.sim.run(
+            until=lambda point: point.kind == "sink" and point.side is Side.AFTER and engine.batch_id == batches,
+            stops=lambda: actor.is_gone,
+        )
+        self.sim.kill_process(actor.process)
+        assert len(self.sink.writes) >= written
+
+    def _spark(self) -> Session:
+        spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
+        spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
+        return spark
+
     def take_settings(self, file: Path | str, kind: Any = Settings) -> Any:
         """Return the settings in a file, and remove it, as a driver does."""
         text = self.sim.effect("file", "take settings", lambda: self.settings.pop(str(file), None))
@@ -283,8 +321,7 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         settings = self.take_settings(file)
         settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_patience_s=20.0)
         self.sim.sleep(2.0)  # Spark starts
-        spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
-        spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
+        spark = self._spark()
         with TrackedStream(spark, settings) as stream:
             spark.epoch = stream.epoch
             frame = stream.read_kafka()
@@ -348,8 +385,7 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         if self.kind.position_store:
             self._dstream_program()
             return
-        spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
-        spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
+        spark = self._spark()
         spark.source = {"startingOffsets": "earliest"}
         engine = spark.engine(CHECKPOINT, None)
         while not self.markers.is_there(MARKER):
@@ -470,6 +506,7 @@ def installed(world: World_) -> Iterator[None]:
         patch(detached.Launch, "log_tail", log_tail)
         patch(codec, "loads", functools.lru_cache(maxsize=2048)(codec.loads))  # its values are never changed
         patch(submitting, "keep_version", lambda job: VERSION)
+        patch(rolling_back, "restored_job", lambda job, version: job)
         patch(submitting, "driver_environment", dict)
         patch(submitting, "POLL_S", 2.0)
         patch(stopping, "POLL_S", 2.0)
@@ -529,6 +566,11 @@ def task_submit(world: World_, operation: str) -> str:
     applied = recorded_application(session)
     assert applied is not None
     return submit_job(session, applied, Launcher(world.command, SECRETS)).how
+
+
+def task_roll_back(world: World_, operation: str) -> None:
+    """Bring back the version and the position of before an operation."""
+    roll_back(world.session(operation), lambda pipeline: Launcher(world.command, SECRETS), reason="simulated")
 
 
 def task_begin_recovery(world: World_, operation: str, epoch: int, run: str) -> None:
