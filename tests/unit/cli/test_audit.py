@@ -9,10 +9,43 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow
+from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.record import (
+    ClaimLaunch,
+    EndEpoch,
+    EpochLaunch,
+    LaunchEpoch,
+    Reconcile,
+    Release,
+    Take,
+)
 from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.sql import SqlStore
 from tests.unit.cli.test_commands import run
+from tests.unit.core.worlds import HOLDER
+
+STREAM = Stream("p", ("t",))
+
+
+def begin_epoch(store: SqlStore, pipeline: str) -> None:
+    """Let a driver claim epoch 1 of a pipeline, and be stopped."""
+    control = Control(store, pipeline)
+    start = Position({TopicPartition("t", 0): 0})
+    control.keep_claim(Claim(1, "first", "tag", "/checkpoint", start, TopicIdentity("cluster", {"t": "id"}), STREAM))
+    control.cell.create()
+    ended = Ended(EndedHow.STOPPED, 1)
+    for event in (
+        Take("first", 1, 0),
+        LaunchEpoch("first", 1, EpochLaunch(1, "tag", "first", "plan", "/checkpoint"), 1),
+        ClaimLaunch("tag", HOLDER, 1),
+        EndEpoch("tag", HOLDER, ended),
+        Reconcile("first", 4, 1),
+        Release("first"),
+    ):
+        control.cell.change(event)
 
 
 @pytest.fixture
@@ -30,9 +63,11 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStore:
     store = open_store(url)
     assert isinstance(store, SqlStore)
     store.create()
+    begin_epoch(store, "p")
     for number in range(3):
         start, end = (Position({TopicPartition("t", 0): offset}) for offset in (number * 10, number * 10 + 10))
-        store.append(Stream("p", ("t",)), Batch(end, 1_000 * (number + 1), number, "query", 1, start))
+        time_ms = 1_000 * (number + 1)
+        store.append(STREAM, Batch(end, time_ms, number, "query", 1, start, time_ms))
     return store
 
 
@@ -70,3 +105,41 @@ def test_a_bound_that_cannot_be_read_is_quoted(
 ) -> None:
     assert run("audit", "-p", "p", "--since", when) == 2
     assert f"--since {when!r}" in capsys.readouterr().err
+
+
+class TestRename:
+    """A pipeline that is called ``q`` in pipelines.yaml now, and ``p`` in its control store."""
+
+    @pytest.fixture
+    def renamed(self, history: SqlStore, tmp_path: Path) -> SqlStore:
+        file = tmp_path / "pipelines.yaml"
+        file.write_text(file.read_text().replace("  p:\n", "  q:\n    group_id: p\n"))
+        return history
+
+    def test_it_is_refused_with_a_way_out_that_works(
+        self, renamed: SqlStore, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("audit", "-p", "q") == 1
+        assert "run: airflow offsets rename OLD q" in capsys.readouterr().err
+
+        assert run("rename", "p", "q") == 0
+        assert "this is a dry run" in capsys.readouterr().out
+        assert run("rename", "p", "q", "--apply") == 0
+        assert "The pipeline 'p' is 'q' now" in capsys.readouterr().out
+        assert run("audit", "-p", "q") == 0
+        assert run("rename", "p", "q", "--apply", "-o", "json") == 0, "done again it changes nothing"
+
+    def test_the_group_under_which_the_history_is_kept_stays(
+        self, renamed: SqlStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "pipelines.yaml"
+        file.write_text(file.read_text().replace("    group_id: p\n", ""))
+
+        assert run("rename", "p", "q", "--apply") == 2
+
+        assert "add group_id: p to the pipeline 'q'" in capsys.readouterr().err
+        assert Control(renamed, "q").record() is None
+
+    def test_an_unknown_name_is_quoted(self, renamed: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("rename", "x", "q") == 2
+        assert "no pipeline 'x' in the control store of 'q'" in capsys.readouterr().err
