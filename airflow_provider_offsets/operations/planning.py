@@ -20,6 +20,7 @@ from airflow_provider_offsets.core.plan import (
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.core.selector_text import parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
+from airflow_provider_offsets.operations.lease import require_unknown
 from airflow_provider_offsets.operations.retention import measure_runway
 from airflow_provider_offsets.operations.sources import WorldSources
 from airflow_provider_offsets.operations.world import World
@@ -56,8 +57,11 @@ def draft_plan(
     """Give the plan of a restart, and what it was made from. Nothing is changed, and nothing recorded of it.
 
     :raises SelectorError: ``start`` cannot be read, or names what is not there.
+    :raises StateLost: the pipeline has a history and no record: it was renamed, or the control store was lost.
     """
     asked = parse_start(start)
+    if world.control.record() is None:
+        require_unknown(world)
     seen = world.observe()
     sources = WorldSources(world, stands=settle(seen, policy.on_conflict)[0])
     chosen = asked.choose(seen, sources)

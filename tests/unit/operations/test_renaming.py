@@ -1,0 +1,278 @@
+"""A pipeline gets another name: everything goes on under it, and nothing ever acts under both."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
+from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.record import RECORD, PipelineRecord
+from airflow_provider_offsets.core.replay import Interval, ReplayPlan, cut_shards
+from airflow_provider_offsets.core.replay_record import ClaimShard, LaunchShard
+from airflow_provider_offsets.errors import (
+    InputRefused,
+    LeaseHeld,
+    OffsetsError,
+    PipelineRenamed,
+    StateLost,
+    StoreInUse,
+)
+from airflow_provider_offsets.operations.applying import apply_plan
+from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.lease import release_lease, take_lease
+from airflow_provider_offsets.operations.planning import draft_plan, make_plan
+from airflow_provider_offsets.operations.renaming import Renaming, plan_rename, rename
+from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.replay_control import ReplayControl
+from tests.unit.operations import steps
+from tests.unit.operations.lab import HERE, NAME, TOPIC, Crash, Driver, Fuse, FusedStore, Lab, install
+
+NEW = "alerts"
+
+
+def under(lab: Lab, name: str, operation: str = "rename") -> World:
+    """A session of the pipeline as pipelines.yaml has it once its name was changed there."""
+    pipeline = replace(lab.pipeline, name=name, group_id=lab.pipeline.group_id)
+    return World(pipeline, operation, FusedStore(lab.store, lab.fuse), lab.kafka)  # type: ignore[arg-type]
+
+
+def stopped(lab: Lab) -> None:
+    """Two epochs, a snapshot, and a stop whose operation has given back its lease."""
+    steps.start(lab, operation="first")
+    lab.world("first").take_snapshot("before", reason="", taken_at="2026-01-01T00:00:00Z", label="good")
+    steps.stop(lab, "second")
+    steps.submit(lab, steps.apply(lab, "shift:-30", "second"), "second")
+    for _ in range(3):
+        lab.tick()
+    steps.stop(lab, "third")
+    release_lease(lab.world("third"))
+
+
+def cells(lab: Lab, name: str) -> dict[str, str]:
+    return {cell: text for cell, text in lab.store.scan(name, "") if cell != RECORD}
+
+
+def record(lab: Lab, name: str) -> PipelineRecord:
+    text = lab.store.get(name, RECORD)
+    assert text is not None
+    return codec.loads(PipelineRecord, text)
+
+
+def run_on(lab: Lab, name: str) -> None:
+    """Start the job under a name, and let it read on."""
+    world = under(lab, name, "next")
+    take_lease(world)
+    world.control.open_operation(Operation("next", "maintenance", "a test"))
+    plan = make_plan(world, "committed", RestartPolicy())
+    lab.feed(10)
+    submit_job(world, apply_plan(world, plan), lab.launcher)
+    lab.tick()
+
+
+def test_everything_goes_on_under_the_new_name(lab: Lab) -> None:
+    stopped(lab)
+    before = cells(lab, NAME)
+
+    planned = plan_rename(under(lab, NEW), NAME)
+    assert planned == Renaming(NAME, NEW, epoch=2, cells=len(before), done=False)
+    assert cells(lab, NEW) == {}, "nothing is changed by looking"
+    done = rename(under(lab, NEW), NAME)
+
+    assert done == replace(planned, done=True)
+    assert before.items() <= cells(lab, NEW).items()
+    run_on(lab, NEW)
+    world = under(lab, NEW, "audit")
+    assert world.control.named_snapshot("good").position == lab.at(100, 100)
+    report = audit_history(world)
+    assert (report.lost, report.replayed, report.unexplained) == (0, 60, ())
+    now = record(lab, NEW)
+    assert (now.epoch, now.incarnation) == (3, record(lab, NAME).incarnation)
+    assert rename(under(lab, NEW), NAME).done, "done again it changes nothing"
+    assert record(lab, NEW) == now
+
+
+@pytest.mark.parametrize(
+    ("what", "act"),
+    [
+        ("an operation", lambda lab: steps.stop(lab, "fourth", take_over=True)),
+        ("a plan", lambda lab: steps.plan(lab)),
+        ("an audit", lambda lab: audit_history(lab.world("audit"))),
+        ("a look", lambda lab: lab.control.record()),
+    ],
+)
+def test_whoever_meets_the_old_name_is_told_the_new_one(what: str, act: Callable[[Lab], object], lab: Lab) -> None:
+    stopped(lab)
+    rename(under(lab, NEW), NAME)
+
+    with pytest.raises(PipelineRenamed, match=f"'{NEW}'"):
+        act(lab)
+
+
+def test_a_driver_that_comes_late_under_the_old_name_is_fenced(lab: Lab) -> None:
+    """Its launch was made before the rename, and cancelled by it."""
+    steps.rest(lab)
+    applied = steps.apply(lab, operation="second")
+
+    def killed(driver: Driver) -> None:
+        raise Crash
+
+    lab.on_launch = killed
+    with pytest.raises(Crash):
+        steps.submit(lab, applied, "second")
+    rename(under(lab, NEW), NAME, take_over=True)
+
+    lab.tick()
+
+    assert not lab.driver.epoch
+    assert not lab.driver.is_alive
+
+
+def test_it_can_get_its_old_name_back(lab: Lab) -> None:
+    stopped(lab)
+    rename(under(lab, NEW), NAME)
+    run_on(lab, NEW)
+    lab.driver.die()
+
+    rename(under(lab, NAME, "back"), NEW, take_over=True)
+
+    assert record(lab, NAME).epoch == 3
+    assert record(lab, NAME).version > record(lab, NEW).version
+    report = audit_history(under(lab, NAME, "audit"))
+    assert (report.lost, report.unexplained) == (0, ())
+    with pytest.raises(PipelineRenamed):
+        under(lab, NEW).control.record()
+
+
+def test_one_that_never_ran_is_renamed_too(lab: Lab) -> None:
+    take_lease(lab.world("op"))
+
+    assert rename(under(lab, NEW), NAME, take_over=True).epoch == 0
+
+
+class TestRefused:
+    def refuse(self, lab: Lab, kind: type[OffsetsError], *, take_over: bool = False, **more: str) -> str:
+        before = dict(lab.store.scan(NAME, "")), dict(lab.store.scan(NEW, ""))
+        world = under(lab, NEW)
+        if more:
+            world = replace(world, pipeline=replace(world.pipeline, **more))  # type: ignore[arg-type]
+        with pytest.raises(kind) as refused:
+            rename(world, NAME, take_over=take_over)
+        assert (dict(lab.store.scan(NAME, "")), dict(lab.store.scan(NEW, ""))) == before
+        return str(refused.value)
+
+    def test_the_job_runs(self, lab: Lab) -> None:
+        steps.start(lab)
+
+        assert "epoch 1 of pipeline 'delay_alerts' runs, or may run" in self.refuse(lab, StoreInUse)
+
+    def test_an_operation_is_at_work(self, lab: Lab) -> None:
+        steps.rest(lab)
+
+        assert "set take_over" in self.refuse(lab, LeaseHeld)
+        assert rename(under(lab, NEW), NAME, take_over=True).done
+
+    def test_there_is_no_such_pipeline(self, lab: Lab) -> None:
+        assert "no pipeline 'delay_alerts'" in self.refuse(lab, InputRefused)
+
+    def test_the_new_name_is_taken(self, lab: Lab) -> None:
+        stopped(lab)
+        under(lab, NEW).cell.create()
+
+        assert "'alerts' has a record of its own" in self.refuse(lab, InputRefused)
+
+    def test_the_history_is_kept_under_another_group(self, lab: Lab) -> None:
+        """The group of a pipeline that names none is its name."""
+        stopped(lab)
+
+        assert "add group_id: delay_alerts" in self.refuse(lab, InputRefused, group_id=NEW)
+
+    @pytest.mark.parametrize("old", [NEW, "", "a b"])
+    def test_a_name_that_cannot_be_meant(self, old: str, lab: Lab) -> None:
+        with pytest.raises(InputRefused, match="rename OLD NEW"):
+            rename(under(lab, NEW), old)
+
+    def test_it_has_a_third_name(self, lab: Lab) -> None:
+        stopped(lab)
+        rename(under(lab, "third"), NAME)
+
+        assert "run: airflow offsets rename third alerts" in self.refuse(lab, PipelineRenamed)
+
+    def test_a_replay_runs(self, lab: Lab) -> None:
+        stopped(lab)
+        driver = ProcessIdentity(HERE, "boot-1", 999, 7)
+        shards = cut_shards(lab.at(0, 0), lab.at(10, 10), records_per_shard=100, max_shards=9)
+        replays = ReplayControl(lab.store, NAME)
+        replays.record_plan(
+            "backfill/run",
+            ReplayPlan(
+                NAME, "backfill/run", "backfill/run#v#1", 1, "k", Interval(0, 1), lab.at(0, 0), lab.at(10, 10), shards,
+                "job.py", "v",
+            ),
+        )  # fmt: skip
+        replays.change_shard("backfill/run#v#1", 0, LaunchShard("tag", "ranges", "v", ""))
+        replays.change_shard("backfill/run#v#1", 0, ClaimShard("tag", driver))
+        lab.alive.add(driver)
+
+        assert "shard 0 of 'backfill/run#v#1' is being replayed" in self.refuse(lab, StoreInUse)
+        lab.alive.discard(driver)
+        assert rename(under(lab, NEW), NAME).done
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+@pytest.mark.parametrize("state", ["stopped", "dead"])
+def test_killed_at_any_write_nobody_acts_under_both_names_and_the_next_run_finishes_it(
+    state: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attempt(k: int) -> Fuse:
+        with monkeypatch.context() as patch:
+            lab = Lab(tmp_path / "lab")
+            lab.wipe()
+            install(lab, patch)
+            if state == "stopped":
+                stopped(lab)
+            else:
+                steps.start(lab)
+                lab.driver.die()
+            lab.kafka.append(TOPIC, 0, 1)
+            fuse = lab.fuse = Fuse(k, after)
+            try:
+                with fuse.lit():
+                    rename(under(lab, NEW), NAME)
+            except Crash:
+                may_act = [each for each in (NAME, NEW) if acts(lab, each)]
+                assert len(may_act) <= 1, f"killed {'after' if after else 'before'} write {k}"
+                rename(under(lab, NEW), NAME)
+            assert not acts(lab, NAME)
+            run_on(lab, NEW)
+            report = audit_history(under(lab, NEW, "audit"))
+            assert (report.lost, report.unexplained) == (0, ())
+        return fuse
+
+    kills = 0
+    for k in itertools.count(1):
+        if not attempt(k).is_blown:
+            break
+        kills += 1
+    assert kills >= 8
+
+
+def acts(lab: Lab, name: str) -> bool:
+    """Whether an operation that takes the pipeline over may act on it under a name."""
+    world = under(lab, name, "somebody")
+    try:
+        draft_plan(world, "committed", world.pipeline.policy)
+        before = world.cell.read()
+        take_lease(world, take_over=True)
+    except (StateLost, PipelineRenamed):
+        return False
+    if before is None:
+        raise AssertionError("a record was created under a name that has a history")
+    release_lease(world)
+    return True
