@@ -1,0 +1,164 @@
+"""An HBase in memory behind the few Thrift calls that the store makes, so that its steps can be counted and broken.
+
+The store's contract runs on it (``tests/unit/stores/test_hbase.py``) and on a real HBase
+(``tests/integration/stores/test_hbase.py``): what the one does, the other does.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from airflow_provider_offsets.stores.hbase import HBaseStore
+
+Cells = dict[bytes, bytes]
+
+
+class FakeHBase:
+    """Tables that outlive their connections. One call at a time, each of them whole."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        """The names of the calls that changed or read rows, as Thrift has them."""
+        self.around: Callable[[str, Callable[[], Any]], Any] = lambda name, call: call()
+        """What happens to a call: by default it is done. It may raise before or after, as a broken connection does."""
+        self.connections = 0
+        self._lock = threading.RLock()
+        self._tables: dict[bytes, _Table] = {}
+
+    def store(self, table: str = "stream_offsets") -> HBaseStore:
+        """Return a store with a connection of its own; its tables are there."""
+        made = HBaseStore("fake", 9090, table, self)  # type: ignore[arg-type]
+        made.create()
+        return made
+
+    @property
+    def query(self) -> str:
+        """What a store's URL says of its transport."""
+        return ""
+
+    def connect(self, host: str, port: int, *, timeout_s: float) -> _Connection:
+        """Return a connection."""
+        self.connections += 1
+        return _Connection(self)
+
+    def rows(self, table: str) -> dict[bytes, Cells]:
+        """Return all rows of a table."""
+        return self._tables[table.encode()].rows
+
+    def do(self, name: str, call: Callable[[], Any]) -> Any:
+        """Do one call."""
+        with self._lock:
+            self.calls.append(name)
+            return self.around(name, call)
+
+    def check_and_put(self, table: bytes, key: bytes, column: bytes, expected: bytes | None, value: bytes) -> bool:
+        """Set a cell if it is the expected one. HBase takes an empty value for none."""
+        there = self._tables[table].rows.get(key, {}).get(column)
+        if (there or None) != (expected or None):
+            return False
+        self._tables[table].put(key, {column: value})
+        return True
+
+
+class _Table:
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self.rows: dict[bytes, Cells] = {}
+        self.keys: list[bytes] = []
+
+    def put(self, key: bytes, cells: Cells) -> None:
+        if key not in self.rows:
+            bisect.insort(self.keys, key)
+        self.rows[key] = {**self.rows.get(key, {}), **cells}
+
+    def scan(self, first: bytes, stop: bytes, reverse: bool) -> Iterator[bytes]:
+        """Yield keys from ``first`` on, ``stop`` not among them."""
+        if reverse:
+            inside = slice(bisect.bisect_right(self.keys, stop), bisect.bisect_right(self.keys, first))
+            yield from reversed(self.keys[inside])
+        else:
+            yield from self.keys[bisect.bisect_left(self.keys, first) : bisect.bisect_left(self.keys, stop)]
+
+
+class _Connection:
+    """What ``happybase.Connection`` offers, as far as the store uses it."""
+
+    def __init__(self, server: FakeHBase) -> None:
+        self.server = server
+        self.client = _Client(server)
+
+    def tables(self) -> list[bytes]:
+        return list(self.server._tables)
+
+    def create_table(self, name: str, families: dict[str, dict[str, Any]]) -> None:
+        [family] = families
+        self.server._tables[name.encode()] = _Table(family)
+
+    def table(self, name: str) -> _Rows:
+        return _Rows(self, name.encode())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Client:
+    """The calls that happybase has no method for, by their Thrift names."""
+
+    def __init__(self, server: FakeHBase) -> None:
+        self._server = server
+
+    def checkAndPut(
+        self, table: bytes, key: bytes, column: bytes, expected: bytes | None, mutation: Any, attributes: Any
+    ) -> bool:
+        def call() -> bool:
+            assert mutation.column == column
+            return self._server.check_and_put(table, key, column, expected, mutation.value)
+
+        return bool(self._server.do("checkAndPut", call))
+
+    def mutateRows(self, table: bytes, rows: Any, attributes: Any) -> None:
+        def call() -> None:
+            for each in rows:
+                cells = {mutation.column: mutation.value for mutation in each.mutations}
+                self._server._tables[table].put(each.row, cells)
+
+        self._server.do("mutateRows", call)
+
+
+class _Rows:
+    """What ``happybase.Table`` offers, as far as the store uses it."""
+
+    def __init__(self, connection: _Connection, name: bytes) -> None:
+        self.connection = connection
+        self.name = name
+
+    @property
+    def _table(self) -> _Table:
+        return self.connection.server._tables[self.name]
+
+    def families(self) -> dict[bytes, dict[str, int]]:
+        return {self._table.family.encode(): {"time_to_live": 2**31 - 1}}
+
+    def row(self, key: bytes) -> Cells:
+        return dict(self.connection.server.do("getRowWithColumns", lambda: self._table.rows.get(key, {})))
+
+    def rows(self, keys: Iterable[bytes]) -> list[tuple[bytes, Cells]]:
+        def call() -> list[tuple[bytes, Cells]]:
+            return [(key, dict(self._table.rows[key])) for key in keys if key in self._table.rows]
+
+        found: list[tuple[bytes, Cells]] = self.connection.server.do("getRowsWithColumns", call)
+        return found
+
+    def scan(
+        self, first: bytes, stop: bytes, *, limit: int, batch_size: int, reverse: bool, filter: str | None
+    ) -> list[tuple[bytes, Cells]]:
+        def call() -> list[tuple[bytes, Cells]]:
+            keys = list(self._table.scan(first, stop, reverse))[:limit]
+            cut = None if filter is None else 1
+            return [(key, dict(list(self._table.rows[key].items())[:cut])) for key in keys]
+
+        found: list[tuple[bytes, Cells]] = self.connection.server.do("scan", call)
+        return found
