@@ -86,6 +86,8 @@ class Claim:
     last_planned_batch_id: int | None = None
     """The greatest batch id that the checkpoint named when the plan was made; None for a checkpoint that is made by
     this launch. A driver that finds another one ends: another job writes that checkpoint."""
+    adopted: Cut | None = None
+    """Of the first launch of a tracked job: the batch that the job had in flight before it was tracked."""
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,21 @@ def _recorded_batch(world: World, record: PipelineRecord | None) -> Batch | None
 
 
 def _epochs(world: World, record: PipelineRecord | None) -> Sequence[Epoch]:
-    """Return all launches. Of an epoch that has ended and is not reconciled yet, the started batch counts as a cut."""
-    epochs = list(world.control.epochs())
+    """Return all launches, with the batch that was in flight before the first one.
+
+    Of an epoch that has ended and is not reconciled yet, the started batch counts as a cut.
+    """
+    epochs = [_with_adopted(epoch) for epoch in world.control.epochs()]
     if record is None or record.phase is not Phase.ENDED or record.begun is None or epochs[-1].number != record.epoch:
         return epochs
     state = read_state(open_checkpoint(epochs[-1].claim.checkpoint))
     cut = started_batch(world.store, record, epochs[-1], state, world.live_topics())
     return epochs if cut is None else [*epochs[:-1], replace(epochs[-1], cuts=(*epochs[-1].cuts, cut))]
+
+
+def _with_adopted(epoch: Epoch) -> Epoch:
+    adopted = epoch.claim.adopted
+    return epoch if adopted is None or epoch.holder is None else replace(epoch, cuts=(adopted, *epoch.cuts))
 
 
 def audit_epochs(world: World, window: Window | None = None) -> AuditReport:

@@ -7,11 +7,11 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.epoch import Claim, Ended, Epoch, Recorded, YarnApplication
+from airflow_provider_offsets.core.epoch import Claim, Cut, Ended, Epoch, Recorded, YarnApplication
 from airflow_provider_offsets.core.plan import RestartForm, reconcile
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.record import EpochLaunch, LaunchEpoch, Phase, PipelineRecord
@@ -247,7 +247,17 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
         yarn=YarnApplication(resource_manager, _yarn_tag(world, tag)) if resource_manager else None,
         recorded_before=_recorded_before(world, record),
         last_planned_batch_id=_last_planned(world, applied, is_first=before is None),
+        adopted=_adopted(world, record),
     )
+
+
+def _adopted(world: World, record: PipelineRecord) -> Cut | None:
+    """Return what a job had in flight that becomes tracked with this launch: its output may be partly there."""
+    claimed = world.control.claimed_epoch(record)
+    if not world.pipeline.tracked or (claimed is not None and claimed.claim.tracked):
+        return None
+    cut = world.observe().cut
+    return None if cut is None else replace(cut, why=cut.why or "in flight before the job was tracked")
 
 
 def _recorded_before(world: World, record: PipelineRecord) -> Recorded | None:
@@ -270,6 +280,12 @@ def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | No
         seen = plan.seen
         return seen.committed_batch_id if seen.planned_batch_id is None else seen.planned_batch_id
     state = read_state(open_checkpoint(applied.checkpoint))
+    if state is None and plan.form is not RestartForm.FRESH:
+        raise WorldChanged(
+            seen=f"nothing at {applied.checkpoint}",
+            expected="the checkpoint that this plan starts from: without it batch ids would begin at 0 again",
+            do="plan again",
+        )
     return None if state is None else state.last_batch_id
 
 
