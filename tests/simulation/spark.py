@@ -42,11 +42,19 @@ class Kafka:
 
 @dataclass
 class Frame:
-    """The records of one batch."""
+    """The records of one batch. They are fetched when somebody reads them: planning a batch fetches nothing."""
 
-    records: list[Record]
+    fetch: Callable[[], list[Record]]
     query_id: str = ""
     sparkSession: Any = None
+
+    @property
+    def records(self) -> list[Record]:
+        """The records.
+
+        :raises QueryDied: some of them are deleted.
+        """
+        return self.fetch()
 
 
 @dataclass
@@ -111,7 +119,8 @@ class Engine:
         if not self.is_planned and not self._plan():
             return False
         self.message = "Processing new data"
-        self.write(Frame(self._read()), self.batch_id, self.query_id)
+        ranges = self._ranges()
+        self.write(Frame(lambda: self._fetch(ranges)), self.batch_id, self.query_id)
         if not self.folder.create(f"commits/{self.batch_id}", 'v1\n{"nextBatchWatermarkMs":0}'):
             raise QueryDied(f"CONCURRENT_STREAM_LOG_UPDATE: commits/{self.batch_id}")
         self.batch_id, self.committed, self.is_planned = self.batch_id + 1, self.available, False
@@ -186,12 +195,13 @@ class Engine:
                 left -= max(0, take)
         return ends
 
-    def _read(self) -> list[Record]:
-        begins, ends = self._assigned_begins(), self.kafka.ends(self.topics)
+    def _ranges(self) -> list[tuple[tuple[str, int], int, int]]:
+        """Return what the batch reads, as its plan on the driver: what contradicts itself dies here."""
+        begins = self._assigned_begins()
         gone = set(self.committed) - set(self.available)
         if gone:
             raise QueryDied(f"Partitions {sorted(gone)} are gone; failOnDataLoss")
-        records = []
+        ranges = []
         for key in sorted(self.available):
             start, end = self.committed.get(key), self.available[key]
             if start is None:  # a new partition starts at the earliest offset, which has to be 0
@@ -200,6 +210,14 @@ class Engine:
                     raise QueryDied(f"Added partition {key} starts from {start} instead of 0; failOnDataLoss")
             if end < start:
                 raise QueryDied(f"Partition {key} offset was changed from {start} to {end}; failOnDataLoss")
+            ranges.append((key, start, end))
+        return ranges
+
+    def _fetch(self, ranges: list[tuple[tuple[str, int], int, int]]) -> list[Record]:
+        """Return the records of a batch, as its executors fetch them."""
+        begins, ends = self._assigned_begins(), self.kafka.ends(self.topics)
+        records = []
+        for key, start, end in ranges:
             if end > start and (start < begins.get(key, 0) or end > ends.get(key, 0)):
                 raise QueryDied(f"Cannot fetch {key} offsets {start}..{end}: out of range; failOnDataLoss")
             records += [self.kafka.record(*key, offset) for offset in range(start, end)]
