@@ -24,7 +24,7 @@ from airflow_provider_offsets.reports import (
     plan_report,
     transfer_report,
 )
-from tests.unit.core.worlds import at, live, running, seen
+from tests.unit.core.worlds import at, epoch, live, running, seen
 from tests.unit.operations import steps
 from tests.unit.operations.lab import Lab
 
@@ -90,13 +90,13 @@ def test_the_json_of_a_plan_holds_all_that_its_fields_hold() -> None:
 @pytest.mark.parametrize("style", [TEXT, MARKDOWN])
 def test_an_audit_shows_what_was_read_and_every_jump(style: str, lab: Lab) -> None:
     steps.rest(lab)
-    steps.submit(lab, steps.apply(lab, "shift:-30"))
+    steps.submit(lab, steps.apply(lab, "shift:-30", "second"), "second")
     lab.tick()
 
     shown = audit_report(audit_history(lab.world("look")), style)
 
-    assert "Audit of delay_alerts: 3 batches, 260 records read." in shown
-    assert "announced by op" in shown
+    assert "Audit of delay_alerts: 2 batches, 260 records read." in shown
+    assert "announced by second" in shown
     assert shown.endswith("lost=0 replayed=60 skipped=0 unexplained=0 replayed_at_most=0")
     assert ("|---" in shown) is (style == MARKDOWN)
 
@@ -105,7 +105,7 @@ def test_an_audit_says_how_much_of_it_is_not_listed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("airflow_provider_offsets.core.audit.LISTED", 1)
     holes = [Batch(at(number * 10 + 9), number, number, "query", 1, at(number * 10)) for number in range(4)]
 
-    found = audit("flights", holes, [])
+    found = audit("flights", holes, [epoch(at(0))])
 
     assert "2 more places are counted and not listed." in audit_report(found)
     given = audit_json(found)

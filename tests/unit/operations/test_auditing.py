@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from airflow_provider_offsets.core.audit import DiscontinuityKind
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.record import BeginBatch, Begun
 from airflow_provider_offsets.core.snapshot import AT_REST
-from airflow_provider_offsets.errors import DriverDied, StateLost
+from airflow_provider_offsets.errors import DriverDied, DriverSilent, StateLost
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.checkpoint import LogEntry, open_checkpoint
 from tests.unit.operations import steps
 from tests.unit.operations.lab import Lab, install
 
@@ -110,6 +113,75 @@ class TestStartedBatch:
         report = audit_history(lab.world("audit"))
 
         assert (report.batches, report.replayed_at_most, report.replayed, report.unexplained) == (2, 100, 0, ())
+
+
+class TestNativeSink:
+    """Under ``sink=`` a batch begins before Spark plans it: its ranges are in the checkpoint alone."""
+
+    def begin(self, lab: Lab, run: str = "run-1") -> None:
+        claim, cell = lab.driver.settings.claim, lab.driver.cell
+        cell.change(BeginBatch(claim.tag, lab.driver.process, Begun(1, "query-1", 1001, run)))
+
+    def plan(self, lab: Lab, *, committed: bool) -> None:
+        """Let Spark plan batch 1, of 50 offsets of each partition, and write it."""
+        checkpoint = open_checkpoint(lab.driver.settings.claim.checkpoint)
+        entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1001, "conf": {}}, (lab.at(150, 150),))
+        checkpoint.create("offsets/1", entry.to_text())
+        if committed:
+            checkpoint.create("commits/1", 'v1\n{"nextBatchWatermarkMs":0}')
+
+    @pytest.mark.parametrize("is_resumed", [False, True], ids=["at once", "by the driver that resumed it"])
+    def test_what_spark_committed_and_nobody_recorded_is_no_loss(self, is_resumed: bool, lab: Lab) -> None:
+        """The driver died between commits/1 and the record: whoever accounts for its epoch records the batch."""
+        steps.start(lab)
+        lab.feed(50)
+        self.begin(lab)
+        self.plan(lab, committed=not is_resumed)
+        if is_resumed:
+            lab.driver.end(EndedHow.FAILED)
+            steps.stop(lab, "op")
+            lab.on_launch = lambda driver: driver._claim()
+            lab.clock.on_tick = lambda: None
+            with pytest.raises(DriverSilent):
+                steps.submit(lab, steps.apply(lab))
+            self.begin(lab, "run-2")
+            self.plan(lab, committed=True)
+        lab.driver.end(EndedHow.FAILED)
+
+        before = audit_history(lab.world("audit"))
+        steps.stop(lab, "next", take_over=True)
+        after = audit_history(lab.world("audit"))
+
+        assert (before.batches, before.lost, before.unexplained) == (1, 0, ())
+        assert (after.batches, after.records, after.lost, after.unexplained) == (2, 300, 0, ())
+        assert after.replayed_at_most == (100 if is_resumed else 0), "the first driver may have written it too"
+
+    def test_what_was_never_planned_is_no_cut(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.feed(50)
+        self.begin(lab)
+        lab.driver.end(EndedHow.FAILED)
+
+        before = audit_history(lab.world("audit"))
+        steps.stop(lab)
+        after = audit_history(lab.world("audit"))
+
+        assert before == after
+        assert after.replayed_at_most == 0
+
+    def test_without_its_checkpoint_all_that_it_could_have_read_is_named(self, lab: Lab) -> None:
+        steps.start(lab)
+        lab.feed(50)
+        self.begin(lab)
+        lab.driver.end(EndedHow.FAILED)
+        shutil.rmtree(lab.driver.settings.claim.checkpoint)
+
+        before = audit_history(lab.world("audit"))
+        steps.stop(lab)
+        after = audit_history(lab.world("audit"))
+
+        assert [each.replayed_at_most for each in (before, after)] == [100, 100]
+        assert {each.kind for each in after.discontinuities} == {CUT_OFF}
 
 
 def test_a_launch_that_nobody_claimed_announces_nothing(lab: Lab) -> None:
