@@ -7,7 +7,6 @@ both audits say nothing of it, and a run that ends with anything but an error of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
@@ -19,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_offsets.core.boundary import Boundary, OnOpen
+from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.boundary import Boundary, OnOpen, TopicBoundaries
 from airflow_provider_offsets.core.epoch import ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import TopicPartition
@@ -106,12 +106,13 @@ class Backfills:
     def audit(self, plan: ReplayPlan) -> ReplayAudit:
         return audit_recorded_replay(self.control, plan)
 
-    def boundaries(self) -> Iterator[Boundary]:
-        """Yield all that is frozen, by time."""
+    def boundaries(self) -> list[Boundary]:
+        """Return all that is frozen, by time."""
         [topic] = self.kafka.live_topics([TOPIC]).topics
-        frozen = FrozenBoundaries(self.store, "p", topic)
-        found = (frozen.at(instant_ms) for instant_ms in range(0, 1_000, 10))
-        yield from (each for each in found if each is not None)
+        text = self.store.get("p", f"boundaries/{TOPIC}/{topic.topic_id}")
+        instants = [] if text is None else sorted(map(int, codec.loads(TopicBoundaries, text).digests))
+        found = [FrozenBoundaries(self.store, "p", topic).at(each) for each in instants]
+        return [each for each in found if each is not None]
 
 
 def read(plan: ReplayPlan) -> set[Record]:
@@ -209,7 +210,7 @@ class TestATopicThatGrows:
         grow(backfills)
         run = backfills.run(100, 200, "b/one")
         run.until("offsets_at")
-        backfills.kafka.recreate_topic(TOPIC, partitions=1)
+        backfills.kafka.recreate_topic(TOPIC, partitions=2)
         backfills.kafka.append(TOPIC, 0, 5, timestamp_ms=150)
 
         assert read(run.finish()) == {(0, at) for at in range(5)}
@@ -391,7 +392,7 @@ def test_a_run_that_waits_freezes_nothing(backfills: Backfills) -> None:
     policy = BackfillPolicy(on_open=OnOpen.WAIT)
 
     assert isinstance(backfills.run(400, 500, "b/one", policy=policy).finish(), Waiting)
-    assert list(backfills.boundaries()) == []
+    assert backfills.boundaries() == []
 
 
 @dataclass
@@ -453,11 +454,12 @@ class ConcurrentRuns(RuleBasedStateMachine):
         self._write(which, count, time_ms)
 
     @precondition(lambda self: len(self.written) < 4)
-    @rule()
-    def grow(self) -> None:
-        """Add a partition."""
+    @rule(count=st.integers(0, 3), time_ms=st.integers(0, 60))
+    def grow(self, count: int, time_ms: int) -> None:
+        """Add a partition, which somebody writes to at once."""
         self.written.append([])
         self.backfills.kafka.add_partitions(TOPIC, len(self.written))
+        self._write(len(self.written) - 1, count, time_ms)
 
     @rule(which=st.integers(0, 3), count=st.integers(1, 5))
     def retain(self, which: int, count: int) -> None:
@@ -467,15 +469,19 @@ class ConcurrentRuns(RuleBasedStateMachine):
         self.backfills.kafka.delete_records_before(TOPIC, number, min(there.end, there.begin + count))
 
     @precondition(lambda self: len(self.runs) < 7)
-    @rule(start=st.integers(0, 5), length=st.integers(1, 3))
-    def begin(self, start: int, length: int) -> None:
-        """Begin a run, next to others, between them, over them, or the same once more."""
+    @rule(start=st.integers(0, 5), length=st.integers(1, 3), count=st.integers(0, 9))
+    def begin(self, start: int, length: int, count: int) -> None:
+        """Begin a run, next to others, between them, over them, or the same once more; it gets as far as it gets."""
         interval = Interval(start * 10, (start + length) * 10)
         operation = f"b/{len(self.runs)}"
         self.runs.append(Run(operation, interval, self._task(operation, interval)))
+        for _ in range(count):
+            if not self.runs[-1].task.is_over:
+                self.runs[-1].task.step()
+        self._settle(self.runs[-1])
 
     @precondition(lambda self: any(not each.task.is_over for each in self.runs))
-    @rule(data=st.data(), count=st.integers(1, 6), fault=st.sampled_from([None, None, None, *Fault]))
+    @rule(data=st.data(), count=st.integers(1, 4), fault=st.sampled_from([None, None, None, *Fault]))
     def step(self, data: st.DataObject, count: int, fault: Fault | None) -> None:
         """Let a run have its next effects; the last one may fail, and then its task is run again."""
         run = data.draw(st.sampled_from([each for each in self.runs if not each.task.is_over]))
@@ -483,6 +489,12 @@ class ConcurrentRuns(RuleBasedStateMachine):
             if not run.task.is_over:
                 run.task.step(fault if number == count - 1 else None)
         self._settle(run)
+
+    @precondition(lambda self: any(not each.task.is_over for each in self.runs))
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        """Let a run go on to its end while the others stand still."""
+        self._finish_one(data.draw(st.sampled_from([each for each in self.runs if not each.task.is_over])))
 
     @precondition(lambda self: any(not each.task.is_over for each in self.runs))
     @rule(data=st.data())
@@ -533,12 +545,15 @@ class ConcurrentRuns(RuleBasedStateMachine):
         self.backfills.replay(run.plan)
         run.audits.append(self.backfills.audit(run.plan))
 
+    def _finish_one(self, run: Run) -> None:
+        while run.plan is None:
+            run.task.step()
+            if run.task.is_over:
+                self._settle(run)
+
     def _finish(self) -> None:
         for run in self.runs:
-            while run.plan is None:
-                run.task.step()
-                if run.task.is_over:
-                    self._settle(run)
+            self._finish_one(run)
         for run in self.runs:
             if not run.audits:
                 self._replay(run)
@@ -601,4 +616,4 @@ class ConcurrentRuns(RuleBasedStateMachine):
 
 
 TestConcurrentRuns = ConcurrentRuns.TestCase
-TestConcurrentRuns.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestConcurrentRuns.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
