@@ -186,6 +186,14 @@ class Take:
 
 
 @dataclass(frozen=True)
+class Renew:
+    """An operation that waits acts once more, so that its lease does not age. A lease that it lost is not taken back."""
+
+    operation: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
 class TakeToRecover:
     """A recovery takes the lease of a pipeline whose driver was seen dead, or said that it failed."""
 
@@ -342,6 +350,7 @@ class EndEpoch:
 
 Event = (
     Take
+    | Renew
     | TakeToRecover
     | AskToStop
     | NoteStopStage
@@ -401,6 +410,15 @@ def _attempt_of(operation: str) -> tuple[str, int]:
     """Return the run of an operation and the number of its attempt: ``<run>~2`` is the second one."""
     run, _, number = operation.rpartition("~")
     return (run, int(number)) if run and number.isdecimal() else (operation, 1)
+
+
+def _renew(record: PipelineRecord, event: Renew) -> Outcome:
+    """A lease that the driver has ended, by its first batch, needs nobody to keep it."""
+    return Already() if record.lease is None else _by_lease_holder(_renewed)(record, event)
+
+
+def _renewed(record: PipelineRecord, event: Renew) -> Outcome:
+    return _acted(record, event.at_ms)
 
 
 def epoch_to_recover(record: PipelineRecord) -> int | None:
@@ -683,6 +701,7 @@ def _words(process: ProcessIdentity) -> str:
 
 _RULES: dict[type, Callable[[PipelineRecord, Any], Outcome]] = {
     Take: _take,
+    Renew: _renew,
     TakeToRecover: _take_to_recover,
     AskToStop: _by_lease_holder(_ask_to_stop),
     NoteStopStage: _by_lease_holder(_note_stop_stage),

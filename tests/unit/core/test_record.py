@@ -36,6 +36,7 @@ from airflow_provider_offsets.core.record import (
     Refusal,
     Refused,
     Release,
+    Renew,
     Take,
     TakeToRecover,
     transition,
@@ -83,6 +84,7 @@ CUT = after(
     [
         pytest.param(LAUNCHING, Take("b", 2, HOUR_MS), Refusal.LEASE_HELD, id="politeness: a acted a moment ago"),
         pytest.param(NEW, AskToStop("b", "", 1), Refusal.LEASE_LOST, id="only the lease holder asks to stop"),
+        pytest.param(LAUNCHING, Renew("b", 3), Refusal.LEASE_LOST, id="a lease that was taken over is not renewed"),
         pytest.param(LAUNCHING, Cancel("b", 1), Refusal.LEASE_LOST, id="only the lease holder cancels"),
         pytest.param(RAN, CloseDead("b", ONE, DIED), Refusal.LEASE_LOST, id="only the lease holder closes the dead"),
         pytest.param(
@@ -200,6 +202,7 @@ def test_refused(record: PipelineRecord, event: Event, why: Refusal) -> None:
         pytest.param(after(NEW, Take("a", 1, 1), Intend("a", "p", 1)), Intend("a", "p", 1), id="intend"),
         pytest.param(ENDED, NoteStopStage("b", StopStage("SIGTERM", False, 1)), id="a stage of what has ended"),
         pytest.param(after(RAN, MarkGood(1)), MarkGood(1), id="mark good"),
+        pytest.param(RAN, Renew("a", 9), id="renew a lease that the first batch has ended: it is not taken again"),
     ],
 )
 def test_what_has_happened_is_said_so_and_not_refused(record: PipelineRecord, event: Event) -> None:
@@ -289,6 +292,11 @@ class TestLease:
     def test_it_may_be_taken_without_asking_once_it_is_old(self) -> None:
         assert after(LAUNCHING, Take("b", 2 + HOUR_MS, HOUR_MS)).lease == Lease("b", 2 + HOUR_MS)
 
+    def test_an_operation_that_waits_keeps_it_young(self) -> None:
+        renewed = after(LAUNCHING, Renew("a", HOUR_MS))
+        assert isinstance(transition(renewed, Take("b", 2 + HOUR_MS, HOUR_MS)), Refused)
+        assert renewed.generation == LAUNCHING.generation, "its own plan is not stale by that"
+
     def test_a_clock_that_is_behind_makes_no_lease_old(self) -> None:
         assert isinstance(transition(LAUNCHING, Take("b", 2 - HOUR_MS, HOUR_MS)), Refused)
 
@@ -325,6 +333,7 @@ def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
         st.sampled_from(
             [
                 Take(operation, draw(st.integers(0, 10)), 5, draw(st.booleans())),
+                Renew(operation, 6),
                 TakeToRecover(operation, record.epoch, 5, 5),
                 AskToStop(operation, "", 1),
                 NoteStopStage(operation, StopStage("SIGTERM", draw(st.booleans()), 1)),
