@@ -28,6 +28,7 @@ Each message says what was *seen*, what was *expected*, and what to *do*. Catch 
     ├── PlanRefused                   the plan has problems; ``problems`` holds them all
     ├── WorldChanged                  what the plan saw is not what is there now
     │   ├── NothingToRecover              the pipeline is not a recovery's to start
+    │   ├── RecordChanged                 another actor changed the record between a look at it and an act
     │   ├── RecordRestored                the control store was restored, or removed
     │   ├── StateLost                     a pipeline has a history and no record
     │   └── PipelineRenamed               the pipeline has another name now
@@ -190,6 +191,10 @@ class WorldChanged(OffsetsError):
 
 class NothingToRecover(WorldChanged):
     """The job was not found dead, or somebody wants it stopped, or another operation is at work on it."""
+
+
+class RecordChanged(WorldChanged):
+    """The pipeline's record is in another state than the one that was looked at. Nothing was changed."""
 
 
 class RecordRestored(WorldChanged):

@@ -6,6 +6,7 @@ loop of them; all are safe to repeat, and none acts on what another actor has ch
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from airflow_provider_offsets import clock
@@ -20,10 +21,11 @@ from airflow_provider_offsets.core.record import (
     PipelineRecord,
     Reconcile,
     Release,
+    Renew,
     Take,
 )
 from airflow_provider_offsets.core.snapshot import CheckpointState
-from airflow_provider_offsets.errors import StateLost, TakenOver
+from airflow_provider_offsets.errors import RecordChanged, StateLost, TakenOver
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.world import World, started_batch
 from airflow_provider_offsets.runtime.batch_log import BatchLog
@@ -32,6 +34,9 @@ from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_sta
 LEASE_TIMEOUT_S = 420
 """An operation that has not acted for so long may be taken over without asking. Airflow runs a task again that has
 missed its heartbeats for five minutes (``task_instance_heartbeat_timeout``); two minutes more are for its start."""
+
+RENEW_AFTER_S = LEASE_TIMEOUT_S // 4
+"""An operation that waits acts this often."""
 
 
 def take_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
@@ -54,8 +59,8 @@ def keep_lease(world: World, record: PipelineRecord) -> None:
     """
     require_lease(world, record)
     assert record.lease is not None
-    if clock.now_ms() - record.lease.acted_at_ms > LEASE_TIMEOUT_S * 250:
-        take_lease(world)
+    if clock.now_ms() - record.lease.acted_at_ms > RENEW_AFTER_S * 1000:
+        world.cell.change(Renew(world.operation, clock.now_ms()))
 
 
 def require_lease(world: World, record: PipelineRecord) -> None:
@@ -91,12 +96,14 @@ def close_and_reconcile(world: World) -> PipelineRecord:
         record = world.cell.read()
         assert record is not None, "whoever reconciles has taken the lease"
         require_lease(world, record)
-        if record.phase is Phase.LAUNCHING:
-            world.cell.change(Cancel(world.operation, clock.now_ms()))
-        elif record.phase is Phase.ENDED:
-            reconcile(world, record)
-        elif record.phase is Phase.STOPPED or not close_if_over(world, record):
-            return record
+        # A driver that claims, or another try of this task, may be faster: then the next look tells.
+        with suppress(RecordChanged):
+            if record.phase is Phase.LAUNCHING:
+                world.cell.change(Cancel(world.operation, clock.now_ms()))
+            elif record.phase is Phase.ENDED:
+                reconcile(world, record)
+            elif record.phase is Phase.STOPPED or not close_if_over(world, record):
+                return record
 
 
 def close_if_over(world: World, record: PipelineRecord) -> bool:

@@ -23,6 +23,7 @@ from airflow_provider_offsets.errors import (
     NothingToRecover,
     OffsetsError,
     PipelineRenamed,
+    RecordChanged,
     RecordRestored,
     StopRequested,
     StoreDataError,
@@ -117,7 +118,8 @@ class RecordCell:
         :param append: a batch whose row is added to the history after the swap.
         :raises StoreUnreachable: nobody knows whether the record was changed: repeat the call.
         :raises RecordRestored: see ``read``.
-        :raises WorldChanged: the record is in a state in which the event is not possible.
+        :raises RecordChanged: the record is in a state in which the event is not possible.
+        :raises WorldChanged: there is no record.
         :raises LeaseHeld: another operation acted lately, and ``take_over`` was not given.
         :raises TakenOver: the operation does not hold the lease any more.
         :raises NothingToRecover: the pipeline is not a recovery's to start.
@@ -220,7 +222,7 @@ _ERRORS: dict[Refusal, tuple[type[OffsetsError], str, str]] = {
     Refusal.CANCELLED: (Fenced, "a launch that stands", _NO_ACTION),
     Refusal.STOP_REQUESTED: (StopRequested, "a job that nobody asked to stop", "No action needed: the driver ends."),
     Refusal.RENAMED: (PipelineRenamed, "the name that the pipeline has now", "use that name"),
-    Refusal.STATE_CHANGED: (WorldChanged, "the record as this act needs it", "run the task again, or plan again"),
+    Refusal.STATE_CHANGED: (RecordChanged, "the record as this act needs it", "run the task again, or plan again"),
 }
 
 

@@ -5,6 +5,7 @@ the history and the control cells. Nothing here sleeps, and nothing leaves the t
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,18 @@ import pytest
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
-from airflow_provider_offsets.core.epoch import Ended, EndedHow, Heartbeat, Operation, ProcessIdentity, Recorded
+from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, Heartbeat, Operation, ProcessIdentity, Recorded
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import BeginBatch, Begun, ClaimLaunch, EndEpoch, GoIdle, RecordBatch
+from airflow_provider_offsets.core.record import (
+    BeginBatch,
+    Begun,
+    ClaimLaunch,
+    EndEpoch,
+    GoIdle,
+    PipelineRecord,
+    RecordBatch,
+)
 from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.errors import Fenced, StopRequested
 from airflow_provider_offsets.jobs import machine
@@ -125,6 +134,12 @@ class Driver:
         assert begun_now is not None
         return placed.at_row(begun_now.row_time_ms or 0)
 
+    def begin_unplanned(self, batch_id: int, run: str = "run-1") -> None:
+        """Begin a batch as a driver of ``sink=`` does: Spark has not planned its end yet."""
+        state = read_state(open_checkpoint(self.settings.claim.checkpoint))
+        begun = Begun(batch_id, "" if state is None else state.query_id, 1000 + batch_id, run)
+        self.cell.change(BeginBatch(self.settings.claim.tag, self.process, begun))
+
     def record(self, placed: Batch, run: str = "run-1") -> None:
         """Record a batch that has begun."""
         assert placed.query_id is not None
@@ -145,7 +160,8 @@ class Driver:
         except Fenced as error:
             self.die(f"Fenced: {error}")
 
-    def _batch_or_idle(self) -> None:
+    def plan(self) -> Batch | None:
+        """Plan the next batch as Spark does, or find the planned one, and return it; None with nothing to read."""
         checkpoint = open_checkpoint(self.settings.claim.checkpoint)
         state = read_state(checkpoint)
         if state is None:
@@ -153,15 +169,24 @@ class Driver:
             checkpoint.create("sources/0/0", f"\0v1\n{self.settings.claim.start.to_json()}")
             state = read_state(checkpoint)
         assert state is not None
-        live = self.lab.kafka.live_topics([TOPIC]).end
-        end = state.planned or live
-        batch_id = state.committed_batch_id + 1 if state.planned_batch_id is None else state.planned_batch_id
+        end = state.planned or self.lab.kafka.live_topics([TOPIC]).end
         if end == state.committed and state.planned is None:
-            self._idle()
-            return
+            return None
+        batch_id = state.committed_batch_id + 1 if state.planned_batch_id is None else state.planned_batch_id
         entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1000 + batch_id, "conf": {}}, (end,))
         checkpoint.create(f"offsets/{batch_id}", entry.to_text())
-        batch = Batch(end, 1000 + batch_id, batch_id, state.query_id, self.epoch, state.committed)
+        return Batch(end, 1000 + batch_id, batch_id, state.query_id, self.epoch, state.committed)
+
+    def commit(self, batch: Batch) -> None:
+        """Write what Spark writes once a batch is finished."""
+        checkpoint = open_checkpoint(self.settings.claim.checkpoint)
+        checkpoint.create(f"commits/{batch.batch_id}", 'v1\n{"nextBatchWatermarkMs":0}')
+
+    def _batch_or_idle(self) -> None:
+        batch = self.plan()
+        if batch is None:
+            self._idle()
+            return
         if not self._is_recorded(batch) and batch.record_count:
             try:
                 self.record(self.begin(batch))
@@ -171,7 +196,7 @@ class Driver:
             except Fenced:
                 self.die("Fenced")
                 return
-        checkpoint.create(f"commits/{batch_id}", 'v1\n{"nextBatchWatermarkMs":0}')
+        self.commit(batch)
 
     def _is_recorded(self, batch: Batch) -> bool:
         record = self.cell.read()
@@ -379,6 +404,29 @@ class Lab:
         return True
 
     @property
+    def record(self) -> PipelineRecord:
+        """The pipeline's record, which an operation has created."""
+        record = self.control.record()
+        assert record is not None
+        return record
+
+    @property
+    def epoch(self) -> Epoch:
+        """The newest launch, with what became of it."""
+        return self.control.newest_launch(self.record)
+
+    @property
+    def holder(self) -> str:
+        """The operation that holds the lease; empty if none does."""
+        lease = self.record.lease
+        return "" if lease is None else lease.operation
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The history, the oldest first."""
+        return list(self.store.oldest_first(self.pipeline.stream))
+
+    @property
     def driver(self) -> Driver:
         """The one that was launched last."""
         return self.drivers[-1]
@@ -394,6 +442,17 @@ class Lab:
     def at(self, *offsets: int) -> Position:
         return Position({TopicPartition(TOPIC, number): offset for number, offset in enumerate(offsets)})
 
+    def interpose(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+        """Let somebody else act right before the next swap of the record, whoever makes it."""
+        swap, left = self.store.swap, [act]
+
+        def swapped(*arguments: Any, **more: Any) -> bool:
+            if left:
+                left.pop()()
+            return swap(*arguments, **more)
+
+        monkeypatch.setattr(self.store, "swap", swapped)
+
     def wipe(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -403,9 +462,22 @@ class LabMachine(LocalMachine):
     """The lab as the machine that operations run on. A test that sees another one patches ``lab.machine``."""
 
     def __init__(self, lab: Lab) -> None:
-        self.is_alive = self.is_session_alive = lab.is_alive
-        self.signal_group = self.signal_leader = self.signal_session = lab.signal_group
         self._lab = lab
+
+    def is_alive(self, process: ProcessIdentity) -> bool | None:
+        return self._lab.is_alive(process)
+
+    def is_session_alive(self, leader: ProcessIdentity) -> bool | None:
+        return self._lab.is_alive(leader)
+
+    def signal_group(self, process: ProcessIdentity, number: signal.Signals) -> bool:
+        return self._lab.signal_group(process, number)
+
+    def signal_leader(self, leader: ProcessIdentity, number: signal.Signals) -> bool:
+        return self._lab.signal_group(leader, number)
+
+    def signal_session(self, leader: ProcessIdentity, number: signal.Signals) -> bool:
+        return self._lab.signal_group(leader, number)
 
     def place_marker(self, location: str, text: str) -> None:
         self._lab.fuse.write(lambda: place_marker(location, text))

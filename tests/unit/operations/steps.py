@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy
 from airflow_provider_offsets.operations.applying import Applied, apply_plan
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.planning import make_plan
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Started, submit_job
-from tests.unit.operations.lab import Lab
+from tests.unit.operations.lab import Crash, Lab
 
 
 def plan(lab: Lab, start: str = "committed", operation: str = "op") -> RestartPlan:
@@ -27,6 +29,18 @@ def start(lab: Lab, start: str = "committed", operation: str = "first") -> Start
     """Take the lease, plan, apply, submit: the job runs then, and has read all that there is."""
     take_lease(lab.world(operation))
     return submit(lab, apply(lab, start, operation), operation)
+
+
+def launch(lab: Lab, start: str = "committed", operation: str = "launcher") -> None:
+    """Take the lease, plan, apply, launch, and be killed; the driver waits in a queue."""
+
+    def killed(line: str) -> None:
+        raise Crash(line)
+
+    world = lab.world(operation)
+    take_lease(world, take_over=True)
+    with pytest.raises(Crash):
+        submit_job(world, apply(lab, start, operation), lab.launcher, say=killed)
 
 
 def stop(lab: Lab, operation: str = "op", *, take_over: bool = False) -> StopResult:
