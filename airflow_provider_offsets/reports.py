@@ -11,7 +11,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.audit import AuditReport
 from airflow_provider_offsets.core.compare import Comparison, Verdict
 from airflow_provider_offsets.core.plan import RestartPlan
-from airflow_provider_offsets.core.pruning import Superfluous
+from airflow_provider_offsets.core.pruning import Prunable
 from airflow_provider_offsets.core.replay import ReplayPlan
 from airflow_provider_offsets.core.replay_audit import BackfillTotal, ReplayAudit
 from airflow_provider_offsets.core.snapshot import Snapshot
@@ -40,7 +40,7 @@ AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "
 
 
 def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
-    """Give the plan, partition by partition, with its totals and its problems."""
+    """Return the plan, partition by partition, with its totals and its problems."""
     also = [
         f"{plan.replay_at_most:,} more at most, of a batch that was cut off" if plan.replay_at_most else "",
         f"{plan.unreplayable:,} wanted once more and deleted" if plan.unreplayable else "",
@@ -63,7 +63,7 @@ def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
 
 
 def plan_json(plan: RestartPlan) -> dict[str, Any]:
-    """Give all that the tables of the plan show, and what they leave out, as JSON values; see docs/plan.md."""
+    """Return all that the tables of the plan show, and what they leave out, as JSON values; see docs/plan.md."""
     ways = {} if plan.runway is None else {(each.topic, each.partition): each for each in plan.runway.partitions}
     rows = []
     for row in plan.rows:
@@ -137,7 +137,7 @@ def _plan_table(plan: RestartPlan, style: str) -> str:
 
 
 def audit_report(report: AuditReport, style: str = TEXT) -> str:
-    """Give the audit: what each partition read, and every place where its ranges do not tile."""
+    """Return the audit: what each partition read, and every place where its ranges do not tile."""
     partitions = [(each.topic, each.partition, each.start, each.end, each.batches) for each in report.partitions]
     found = [
         (
@@ -166,7 +166,7 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
 
 
 def audit_json(report: AuditReport) -> dict[str, Any]:
-    """Give all that the tables of the audit show, as JSON values; see docs/cli.md."""
+    """Return all that the tables of the audit show, as JSON values; see docs/cli.md."""
     return {
         **{key: value for key, value in codec.plain(report).items() if not key.startswith("unexplained")},
         "unexplained": report.unexplained_count,
@@ -179,7 +179,7 @@ def audit_json(report: AuditReport) -> dict[str, Any]:
 
 
 def stores_report(comparison: Comparison) -> str:
-    """Give the comparison where stores differ, and one line where they agree: for logs of something else."""
+    """Return the comparison where stores differ, and one line where they agree: for logs of something else."""
     if comparison.count(Verdict.AGREE) < len(comparison.rows):
         return comparison_report(comparison)
     return "\n".join(
@@ -191,7 +191,7 @@ def stores_report(comparison: Comparison) -> str:
 
 
 def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
-    """Give what each store says of each partition, the verdict, and why; the ruling store first."""
+    """Return what each store says of each partition, the verdict, and why; the ruling store first."""
     rows = [
         (row.topic, row.partition, *map(_or_dash, row.offsets), row.verdict.value, row.why) for row in comparison.rows
     ]
@@ -206,7 +206,7 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
 
 
 def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
-    """Give what a copy or an import writes, partition by partition, and what speaks against it."""
+    """Return what a copy or an import writes, partition by partition, and what speaks against it."""
     rows = [
         (row.topic, row.partition, *map(_or_dash, (row.brought, row.now, row.after)), row.replay, row.skipped)
         for row in transfer.rows
@@ -235,7 +235,7 @@ def rename_report(old: str, new: str, epoch: int, cells: int, done: bool) -> str
 
 
 def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
-    """Give the snapshots of a pipeline, one in a row."""
+    """Return the snapshots of a pipeline, one in a row."""
     rows = [
         (
             each.taken_at,
@@ -252,27 +252,27 @@ def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
     return _table(headers, rows, style) if rows else "There is no snapshot."
 
 
-def superfluous_report(found: Superfluous, gone: Superfluous | None) -> str:
-    """Give what the policy does not keep, one thing a line, and whether it is gone.
+def prune_report(found: Prunable, gone: Prunable | None) -> str:
+    """Return what the policy does not keep, one thing a line, and whether it is gone.
 
     :param gone: what was removed; None if nothing was meant to be.
     """
     lines = []
     for kind in ("snapshots", "checkpoints", "versions"):
-        removed = getattr(gone or Superfluous(), kind)
+        removed = getattr(gone or Prunable(), kind)
         for each in getattr(found, kind):
             word = "would be removed" if gone is None else "removed" if each in removed else "NOT removed"
             lines.append(f"{kind.removesuffix('s')} {each}: {word}")
-    lines += [f"stays: {each}" for each in (gone or found).spared]
+    lines += [f"retained: {each}" for each in (gone or found).retained]
     if not lines:
-        lines = ["Nothing to remove: all that there is is to be kept."]
+        lines = ["Nothing to prune."]
     if gone is None:
         lines.append("Nothing was removed: this is a dry run. --apply removes it.")
     return "\n".join(lines)
 
 
 def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
-    """Give what a replay reads: partition by partition, in how many shards, and what speaks against it."""
+    """Return what a replay reads: partition by partition, in how many shards, and what speaks against it."""
     rows = [
         (*key, plan.begin[key], end, end - plan.begin[key]) for key, end in plan.end.items() if end > plan.begin[key]
     ]
@@ -289,7 +289,7 @@ def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
 
 
 def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
-    """Give what was replayed of an interval, and what speaks against it."""
+    """Return what was replayed of an interval, and what speaks against it."""
     rows = [(each.topic, each.partition, each.closed_at) for each in audit.open_boundaries]
     bound = f" at most (upper bounds for {', '.join(audit.upper_bounds)})" if audit.upper_bounds else ""
     lines = [
@@ -320,7 +320,7 @@ def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
 
 
 def backfill_report(audits: Mapping[str, ReplayAudit], total: BackfillTotal, style: str = TEXT) -> str:
-    """Give how far the replays of a pipeline are, run by run."""
+    """Return how far the replays of a pipeline are, run by run."""
     rows = [
         (
             str(each.interval),

@@ -75,7 +75,7 @@ _INPUT = Arg(
 
 
 def offsets_commands() -> list[CLICommand]:
-    """Give the group ``offsets``."""
+    """Return the group ``offsets``."""
     return [
         GroupCommand(
             name="offsets",

@@ -58,5 +58,5 @@ def show(output: str, data: Any, report: str) -> None:
 
 
 def style_of(output: str) -> str:
-    """Give the style of a report's tables."""
+    """Return the style of a report's tables."""
     return "plain" if output == "plain" else TEXT

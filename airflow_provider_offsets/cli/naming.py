@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def pipeline(args: Namespace) -> StreamingPipeline:
-    """Give the pipeline that ``--pipeline`` names in ``--file``, or in ``pipelines.yaml`` of Airflow's dags folder."""
+    """Return the pipeline that ``--pipeline`` names in ``--file``, or in the ``pipelines.yaml`` of the dags folder."""
     from airflow.configuration import conf
 
     from airflow_provider_offsets.factories.pipelines import load_pipelines
@@ -38,7 +38,7 @@ def pipeline(args: Namespace) -> StreamingPipeline:
 
 
 def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
-    """Give the group (the first of ``groups``, or ``--group``) and the topics; of the pipeline what is not named.
+    """Return the group (the first of ``groups``, or ``--group``) and the topics; of the pipeline what is not named.
 
     :raises InputRefused: neither says it.
     """
@@ -55,7 +55,7 @@ def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
 
 
 def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> dict[str, int]:
-    """Give ``{topic: count}`` of the ``TOPIC=COUNT`` texts.
+    """Return ``{topic: count}`` of the ``TOPIC=COUNT`` texts.
 
     :raises InputRefused: one is not of that form.
     """
@@ -68,7 +68,7 @@ def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> 
 
 
 def window(args: Namespace) -> Window:
-    """Give the part of a history that ``--since`` and ``--until`` name.
+    """Return the part of a history that ``--since`` and ``--until`` name.
 
     :raises InputRefused: one cannot be read.
     """
@@ -89,7 +89,7 @@ def _bound(text: str | None, option: str) -> Bound | None:
 
 
 def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
-    """Give the topics as the cluster of ``--kafka-conn-id`` or of the pipeline has them; None if neither is named."""
+    """Return the topics as the cluster of ``--kafka-conn-id`` or of the pipeline has them; None if neither is named."""
     conn_id = args.kafka_conn_id or (pipeline(args).kafka_conn_id if args.pipeline else "")
     if not conn_id:
         return None
@@ -126,14 +126,14 @@ def operation(command: str) -> str:
 
 @contextmanager
 def store_of(known: StreamingPipeline) -> Iterator[OffsetStore]:
-    """Give the store of a pipeline, and close it in the end."""
+    """Yield the store of a pipeline, and close it in the end."""
     with contextlib.closing(OffsetsHook(known.store_conn_id).get_conn()) as store:
         yield store
 
 
 @contextmanager
 def opened(name: str) -> Iterator[PositionStore]:
-    """Give the store that ``--from`` or ``--to`` names, and close it in the end.
+    """Yield the store that ``--from`` or ``--to`` names, and close it in the end.
 
     :raises InputRefused: it names no store, or holds a password, which the shell's history and every user of the
         machine would see.

@@ -16,12 +16,12 @@ from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.pruning import Superfluous
+from airflow_provider_offsets.core.pruning import Prunable
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.hooks.world import open_world
-from airflow_provider_offsets.operations.pruning import find_superfluous, remove
-from airflow_provider_offsets.reports import snapshots_report, superfluous_report
+from airflow_provider_offsets.operations.pruning import find_prunable, remove
+from airflow_provider_offsets.reports import prune_report, snapshots_report
 from airflow_provider_offsets.stores.control import Control
 
 
@@ -52,12 +52,12 @@ def prune_snapshots(args: Namespace) -> None:
         pipeline = naming.pipeline(args)
         with _control(pipeline) as control:
             named = [control.named_snapshot(each).id for each in args.snapshots or ()]
-            found = find_superfluous(control, pipeline, at_ms=clock.now_ms(), named=named)
-            gone = remove(control, pipeline, found) if args.apply else Superfluous(spared=found.spared)
+            found = find_prunable(control, pipeline, at_ms=clock.now_ms(), named=named)
+            gone = remove(control, pipeline, found) if args.apply else Prunable(retained=found.retained)
         told = {"found": codec.plain(found), "removed": codec.plain(gone), "applied": args.apply}
-        show(args.output, told, superfluous_report(found, gone if args.apply else None))
-        if args.apply and len(gone.spared) > len(found.spared):
-            end(REFUSED, f"{len(gone.spared) - len(found.spared)} could not be removed")
+        show(args.output, told, prune_report(found, gone if args.apply else None))
+        if args.apply and len(gone.retained) > len(found.retained):
+            end(REFUSED, f"{len(gone.retained) - len(found.retained)} could not be removed")
 
 
 def _told(snapshot: Snapshot) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Look:
     """The operation that stopped this epoch, or claimed a newer one."""
 
     def lag(self, partition: TopicPartition) -> int:
-        """Give how many offsets of a partition wait."""
+        """Return how many offsets of a partition wait."""
         return max(0, self.end.get(partition, 0) - self.position.get(partition, 0))
 
 
@@ -95,7 +95,7 @@ class Verdict:
 
 
 def judge(looks: Sequence[Look], policy: HealthPolicy) -> Verdict:
-    """Give the verdict of a window of looks, the oldest first.
+    """Return the verdict of a window of looks, the oldest first.
 
     The order matters: an end explains everything else; going back is wrong at once, however much is read since; the
     others need their time.
@@ -115,7 +115,7 @@ def judge(looks: Sequence[Look], policy: HealthPolicy) -> Verdict:
 
 
 def why_hold_back(looks: Sequence[Look]) -> str | None:
-    """Say why no more load is to be put beside a running job: it falls behind, or stands still. Empty if it does not;
+    """Return why a replay must yield to a running job: it falls behind, or it is stalled. Empty if it is neither;
     None if more looks are needed to know.
 
     Burrow's ``checkIfLagNotDecreasing``, over the newest looks: where there was no lag at any time, or less of it than
@@ -138,7 +138,7 @@ def why_hold_back(looks: Sequence[Look]) -> str | None:
 
 
 def went_back(start: Position, batches: Iterable[Batch]) -> tuple[OffsetRange, ...]:
-    """Give what ``batches`` of one epoch, the oldest first, read again.
+    """Return what ``batches`` of one epoch, the oldest first, read again.
 
     :param start: where the first of them has to begin.
     """

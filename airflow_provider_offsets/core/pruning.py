@@ -31,7 +31,7 @@ class KeepPolicy:
 
 
 @dataclass(frozen=True)
-class Superfluous:
+class Prunable:
     """What may go, the oldest first."""
 
     snapshots: tuple[str, ...] = ()
@@ -40,14 +40,14 @@ class Superfluous:
     """Their locations."""
     versions: tuple[str, ...] = ()
     """Their digests."""
-    spared: tuple[str, ...] = ()
+    retained: tuple[str, ...] = ()
     """What the policy does not keep and what stays all the same, and why, in words."""
 
 
-def superfluous_snapshots(
+def prunable_snapshots(
     snapshots: Iterable[Snapshot], epochs: Sequence[Epoch], policy: KeepPolicy, *, at_ms: int, is_tracked: bool
 ) -> tuple[Snapshot, ...]:
-    """Give the snapshots that the policy does not keep, the oldest first.
+    """Return the snapshots that the policy does not keep, the oldest first.
 
     One is kept if either limit keeps it. Kept whatever the policy says: what a person gave a label; the newest one
     that a job could be started from; what the audit of an untouched job goes by; and what knows of a leader epoch that
@@ -73,8 +73,8 @@ def superfluous_snapshots(
     return tuple(each for place, each in enumerate(newest) if not is_kept(place, each))[::-1]
 
 
-def superfluous(kept: Sequence[str], count: int | None) -> tuple[str, ...]:
-    """Give what is not among the newest ``count`` of ``kept``, the oldest first; nothing if there is no such limit.
+def beyond_newest(kept: Sequence[str], count: int | None) -> tuple[str, ...]:
+    """Return what is not among the newest ``count`` of ``kept``, the oldest first; nothing if there is no such limit.
 
     The newest two always stay: what runs or ran last, and what was before it.
     """

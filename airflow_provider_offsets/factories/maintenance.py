@@ -47,7 +47,7 @@ The plan and the audit are tables in the logs of their tasks, and Markdown in th
 def maintenance_dag(
     pipeline: StreamingPipeline, *, window: Callable[[], Any] | None = None, retries: int = 2, **dag: Any
 ) -> DAG:
-    """Give the DAG ``maintenance__<pipeline>``.
+    """Return the DAG ``maintenance__<pipeline>``.
 
     :param window: called inside the task group ``maintenance_window`` to make the tasks of your own maintenance (add
         partitions, deploy, …); without it the window waits for the length that the run asks for.

@@ -31,7 +31,7 @@ OPERATION = "recovery/{{ '%08d' | format(ti.xcom_pull(task_ids='await_death')['e
 
 
 def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
-    """Give the DAG ``recovery__<pipeline>``.
+    """Return the DAG ``recovery__<pipeline>``.
 
     :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
     :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is called when the recovery gives up.

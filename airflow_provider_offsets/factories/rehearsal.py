@@ -19,7 +19,7 @@ known on a schedule (`schedules.rehearsal`) than in the night when the job is do
 
 
 def rehearsal_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
-    """Give the DAG ``rehearsal__<pipeline>``.
+    """Return the DAG ``rehearsal__<pipeline>``.
 
     :param retries: of the plan; one that has problems fails at once.
     :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is the alert.

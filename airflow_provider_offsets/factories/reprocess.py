@@ -35,7 +35,7 @@ were read before are given to the sink again: it has to take them for the same, 
 
 
 def reprocess_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
-    """Give the DAG ``reprocess__<pipeline>``.
+    """Return the DAG ``reprocess__<pipeline>``.
 
     :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
     :param dag: passed on to ``DAG``.

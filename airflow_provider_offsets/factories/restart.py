@@ -36,7 +36,7 @@ DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after t
 
 
 def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, **dag: Any) -> DAG:
-    """Give an empty DAG ``<kind>__<pipeline>``: one run at a time, by hand unless ``dag`` has a schedule."""
+    """Return an empty DAG ``<kind>__<pipeline>``: one run at a time, by hand unless ``dag`` has a schedule."""
     return DAG(
         **{
             "dag_id": f"{kind}__{pipeline.name}",
@@ -53,7 +53,7 @@ def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, *
 
 
 def approve_param(pipeline: StreamingPipeline) -> Param:
-    """Give the field that asks for an approval."""
+    """Return the field that asks for an approval."""
     return Param(
         pipeline.approve,
         type="boolean",
@@ -63,7 +63,7 @@ def approve_param(pipeline: StreamingPipeline) -> Param:
 
 
 def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOperator]:
-    """Give the tasks that plan a restart while the job runs, and then stop it.
+    """Return the tasks that plan a restart while the job runs, and then stop it.
 
     :param plan: arguments of ``PlanRestartOperator``.
     """
@@ -80,7 +80,7 @@ def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOp
 def restarted(
     pipeline: StreamingPipeline, *, application: str = "", rolls_back: bool = True, **plan: Any
 ) -> list[BaseOperator]:
-    """Give the tasks that start a job that is at rest, watch it for a while, and audit it.
+    """Return the tasks that start a job that is at rest, watch it for a while, and audit it.
 
     Beside this line stand ``roll_back``, which undoes what was begun if the submit or the watch fails, and
     ``audit_rollback`` after it. The ``audit`` of the line does not run then: so the DAG run fails whatever they do.
@@ -109,5 +109,5 @@ def restarted(
 
 
 def is_no_dry_run(**context: Any) -> bool:
-    """Say whether the run is meant to go on after the plan."""
+    """Return whether the run goes on after the plan."""
     return not context["params"]["dry_run"]

@@ -22,7 +22,7 @@ A **label** makes a snapshot easy to find (`snapshot:<label>` as a start) and le
 
 
 def snapshots_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
-    """Give the DAG ``snapshots__<pipeline>``.
+    """Return the DAG ``snapshots__<pipeline>``.
 
     :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
     :param dag: passed on to ``DAG``.

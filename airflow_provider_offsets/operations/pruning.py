@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.pruning import Superfluous, superfluous, superfluous_snapshots
+from airflow_provider_offsets.core.pruning import Prunable, beyond_newest, prunable_snapshots
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.operations.keeping import forget_version, is_kept, kept_since_ms
@@ -23,9 +23,7 @@ TAG = re.compile(r"(before-)?[0-9a-f]{16}")
 """What a name has after that of the first checkpoint and ``-``: the fingerprint of a plan."""
 
 
-def find_superfluous(
-    control: Control, pipeline: StreamingPipeline, *, at_ms: int, named: Sequence[str] = ()
-) -> Superfluous:
+def find_prunable(control: Control, pipeline: StreamingPipeline, *, at_ms: int, named: Sequence[str] = ()) -> Prunable:
     """Return what the pipeline's ``keep`` does not keep. Nothing is changed.
 
     :param at_ms: the time now.
@@ -34,28 +32,26 @@ def find_superfluous(
     launched = list(control.epochs())
     # A launch that no driver claimed has used nothing; but a plan of its own may have moved a checkpoint aside.
     epochs = [epoch for epoch in launched if epoch.holder is not None]
-    snapshots = superfluous_snapshots(
-        control.snapshots(), epochs, pipeline.keep, at_ms=at_ms, is_tracked=pipeline.tracked
-    )
+    snapshots = prunable_snapshots(control.snapshots(), epochs, pipeline.keep, at_ms=at_ms, is_tracked=pipeline.tracked)
     checkpoints = [(each, _why_not(epochs, each)) for each in _left_checkpoints(pipeline, epochs, launched)]
-    return Superfluous(
+    return Prunable(
         snapshots=tuple(dict.fromkeys([*(each.id for each in snapshots), *named])),
         checkpoints=tuple(each for each, why_not in checkpoints if not why_not),
         versions=tuple(_left_versions(pipeline, epochs)),
-        spared=tuple(f"{each}: {why_not}" for each, why_not in checkpoints if why_not),
+        retained=tuple(f"{each}: {why_not}" for each, why_not in checkpoints if why_not),
     )
 
 
 def remove(
     control: Control,
     pipeline: StreamingPipeline,
-    found: Superfluous,
+    found: Prunable,
     *,
     say: Callable[[str], None] = lambda line: None,
-) -> Superfluous:
+) -> Prunable:
     """Remove what was found, one by one, and return what is gone.
 
-    What cannot be removed is spared, and does not keep the rest from going.
+    What cannot be removed is retained, and does not keep the rest from going.
 
     :param say: called with each thing that is removed.
     """
@@ -65,7 +61,7 @@ def remove(
         "versions": lambda version: forget_version(pipeline.job, version),
     }
     gone: dict[str, tuple[str, ...]] = {}
-    spared = list(found.spared)
+    retained = list(found.retained)
     for kind, act in acts.items():
         gone[kind] = ()
         for each in getattr(found, kind):
@@ -74,11 +70,11 @@ def remove(
             except (OffsetsError, OSError) as error:
                 if isinstance(error, OffsetsError) and error.retriable:
                     raise
-                spared.append(f"{each}: {error}")
+                retained.append(f"{each}: {error}")
                 continue
             gone[kind] = (*gone[kind], each)
             say(f"removed {kind.removesuffix('s')} {each}")
-    return Superfluous(**gone, spared=tuple(spared))
+    return Prunable(**gone, retained=tuple(retained))
 
 
 def _left_checkpoints(pipeline: StreamingPipeline, epochs: Sequence[Epoch], launched: Sequence[Epoch]) -> Iterator[str]:
@@ -98,7 +94,7 @@ def _left_checkpoints(pipeline: StreamingPipeline, epochs: Sequence[Epoch], laun
     above = first.rpartition("/")[0] or "/"
     names = set(open_checkpoint(above).names(""))
     there = [each for each in used if each == first or not names.isdisjoint(_names_of(each))]
-    for each in superfluous(there, pipeline.keep.checkpoints):
+    for each in beyond_newest(there, pipeline.keep.checkpoints):
         tag = each.removeprefix(f"{first}-")
         if tag != each and TAG.fullmatch(tag) and not names.isdisjoint(_names_of(each)):
             yield each
@@ -144,6 +140,6 @@ def _went_on(state: CheckpointState | None, epochs: Sequence[Epoch]) -> bool:
 def _left_versions(pipeline: StreamingPipeline, epochs: Sequence[Epoch]) -> Iterator[str]:
     """Yield the versions beyond the newest ones, the oldest first, but for one that is being submitted."""
     used = list(dict.fromkeys(each.claim.version for each in reversed(epochs) if each.claim.version))[::-1]
-    for each in superfluous(used, pipeline.keep.versions):
+    for each in beyond_newest(used, pipeline.keep.versions):
         if is_kept(pipeline.job, each) and kept_since_ms(pipeline.job, each) < epochs[-1].claimed_at_ms:
             yield each

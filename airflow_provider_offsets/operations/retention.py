@@ -86,7 +86,7 @@ def measure_runway(
     at_ms: int,
     window_s: int = 0,
 ) -> Runway:
-    """Give how long the first record at or after ``start`` is kept, partition by partition. No trace is left.
+    """Return how long the first record at or after ``start`` is kept, partition by partition. No trace is left.
 
     :param settings: those of the topics of ``live``, as Kafka has them now.
     :param at_ms: what the time is.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.operations.pruning import find_superfluous, remove
+from airflow_provider_offsets.operations.pruning import find_prunable, remove
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ class PruneOffsetsOperator(PipelineOperator):
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give what was removed: ``snapshots``, ``checkpoints``, ``versions``; and what was ``spared``, and why."""
-        found = find_superfluous(world.control, self.pipeline, at_ms=clock.now_ms())
+        """Return what was removed: ``snapshots``, ``checkpoints``, ``versions``; and what was ``retained``, and why."""
+        found = find_prunable(world.control, self.pipeline, at_ms=clock.now_ms())
         done = remove(world.control, self.pipeline, found, say=self.log.info)
-        for each in done.spared:
+        for each in done.retained:
             self.log.warning("not removed: %s", each)
         self.log.info(
             "Removed %d snapshot(s), %d checkpoint(s), %d version(s)",

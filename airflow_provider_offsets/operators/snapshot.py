@@ -35,8 +35,8 @@ class SnapshotOffsetsOperator(PipelineOperator):
         self.snapshot_label = snapshot_label
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``id``, ``label``, ``position``, ``epoch``, what was in flight, and how many partitions the stores agree
-        on."""
+        """Return ``id``, ``label``, ``position``, ``epoch``, what was in flight, and on how many partitions the stores
+        agree."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         snapshot = world.take_snapshot(self.moment, reason=self.reason or "", taken_at=now, label=self.snapshot_label)
         seen = snapshot.seen

@@ -38,7 +38,7 @@ class PipelineSensor(BaseSensorOperator):
 
     @contextmanager
     def store(self) -> Iterator[OffsetStore]:
-        """Give the pipeline's open store, and close it in the end."""
+        """Yield the open store of the pipeline, and close it in the end."""
         store = OffsetsHook(self.pipeline.store_conn_id).get_conn()
         try:
             yield store

@@ -35,7 +35,7 @@ class RetentionRunwayTrigger(StoreTrigger):
         self._connection: Connection | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Give the constructor's arguments as JSON values."""
+        """Return the constructor's arguments as JSON values."""
         return {**super().arguments(), "kafka_conn_id": self.kafka_conn_id, "watch": self.watch}
 
     async def prepare(self) -> None:

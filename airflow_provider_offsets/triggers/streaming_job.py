@@ -50,12 +50,12 @@ class StoreTrigger(BaseTrigger):
     """Between two looks."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the class path and arguments from which another triggerer makes this trigger again."""
+        """Return the class path and arguments from which another triggerer makes this trigger again."""
         kind = type(self)
         return f"{kind.__module__}.{kind.__qualname__}", self.arguments()
 
     def arguments(self) -> dict[str, Any]:
-        """Give the constructor's arguments as JSON values."""
+        """Return the constructor's arguments as JSON values."""
         return {"store_conn_id": self.store_conn_id, "pipeline": self.pipeline, "timeout_s": self.timeout_s}
 
     async def prepare(self) -> None:
@@ -105,7 +105,7 @@ class EpochEndedTrigger(StoreTrigger):
         self.epoch = epoch
 
     def arguments(self) -> dict[str, Any]:
-        """Give the constructor's arguments as JSON values."""
+        """Return the constructor's arguments as JSON values."""
         return {**super().arguments(), "epoch": self.epoch}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
@@ -126,7 +126,7 @@ class JobStateTrigger(StoreTrigger):
         self._before: JobLook | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Give the constructor's arguments as JSON values."""
+        """Return the constructor's arguments as JSON values."""
         return {**super().arguments(), "state": self.state}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
@@ -150,7 +150,7 @@ class JobDiedTrigger(StoreTrigger):
         self._seen, self._silence = DeathWatch(confirm_s, lease_timeout_s), SilenceWatch(confirm_s)
 
     def arguments(self) -> dict[str, Any]:
-        """Give the constructor's arguments as JSON values."""
+        """Return the constructor's arguments as JSON values."""
         return {**super().arguments(), "confirm_s": self.confirm_s, "lease_timeout_s": self.lease_timeout_s}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
@@ -175,7 +175,7 @@ class OffsetsReachedTrigger(StoreTrigger):
         self.target = target
 
     def arguments(self) -> dict[str, Any]:
-        """Give the constructor's arguments as JSON values."""
+        """Return the constructor's arguments as JSON values."""
         own = {"group_id": self.group_id, "topics": self.topics, "target": self.target}
         return {**super().arguments(), **own}
 

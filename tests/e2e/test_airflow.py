@@ -234,7 +234,7 @@ def test_a_snapshot_that_a_person_has_named_is_where_a_restart_begins(airflow: A
     planned = run_to_end(airflow, {"start": f"snapshot:{label}", "dry_run": True})
 
     assert snapshots.state(taken) == "success", snapshots.log_tail(taken, "snapshot")
-    assert snapshots.result(taken, "prune") == {"snapshots": [], "checkpoints": [], "versions": [], "spared": []}
+    assert snapshots.result(taken, "prune") == {"snapshots": [], "checkpoints": [], "versions": [], "retained": []}
     plan = airflow.result(planned, "plan")
     assert (plan["start"], plan["replay"]) == (snapshots.result(taken, "snapshot")["position"], 0)
     assert living() == before

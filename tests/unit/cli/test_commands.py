@@ -271,7 +271,7 @@ def test_a_prune_is_a_dry_run_unless_it_is_applied(
     told = json.loads(capsys.readouterr().out)
     assert told["removed"]["snapshots"] == told["found"]["snapshots"] == ["op-0#snapshot"]
     assert run(*words, "--apply") == 0
-    assert "Nothing to remove" in capsys.readouterr().out
+    assert "Nothing to prune" in capsys.readouterr().out
     assert run(*words, "--apply", "--snapshot", "good") == 0
     assert "snapshot op-1#snapshot: removed" in capsys.readouterr().out
     assert run(*words, "--snapshot", "good") == 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.core.pruning import DAY_MS, KeepPolicy, superfluous, superfluous_snapshots
+from airflow_provider_offsets.core.pruning import DAY_MS, KeepPolicy, beyond_newest, prunable_snapshots
 from airflow_provider_offsets.core.snapshot import Snapshot
 from tests.unit.core.worlds import at, epoch, live, running, seen
 
@@ -103,7 +103,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
 def test_what_stays(case: Case) -> None:
-    gone = superfluous_snapshots(case.given, case.epochs, case.policy, at_ms=DAY * DAY_MS, is_tracked=case.is_tracked)
+    gone = prunable_snapshots(case.given, case.epochs, case.policy, at_ms=DAY * DAY_MS, is_tracked=case.is_tracked)
 
     stay = [each for each in case.given if each not in gone]
     assert stay == [each for each in case.given if (DAY * DAY_MS - each.taken_ms) / DAY_MS in case.days_that_stay]
@@ -121,7 +121,7 @@ def test_a_law_the_last_good_one_stays_and_pruning_again_changes_nothing(
     policy, given_ = KeepPolicy(snapshots=count, days=age), [taken(day) for day in days]
 
     def pruned(there: list[Snapshot]) -> list[Snapshot]:
-        gone = superfluous_snapshots(there, [epoch(at(0))], policy, at_ms=DAY * DAY_MS, is_tracked=True)
+        gone = prunable_snapshots(there, [epoch(at(0))], policy, at_ms=DAY * DAY_MS, is_tracked=True)
         return [each for each in there if each not in gone]
 
     stay = pruned(given_)
@@ -138,4 +138,4 @@ def test_a_law_the_last_good_one_stays_and_pruning_again_changes_nothing(
     ids=["no limit", "more than there are", "as many", "one more", "two more", "never the one before the newest"],
 )
 def test_what_is_beyond_the_newest(count: int | None, gone: str) -> None:
-    assert superfluous("abcd", count) == tuple(gone)
+    assert beyond_newest("abcd", count) == tuple(gone)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.pruning import KeepPolicy, Superfluous
+from airflow_provider_offsets.core.pruning import KeepPolicy, Prunable
 from airflow_provider_offsets.errors import InputRefused, RollbackRefused, SnapshotNotFound, StoreDataError
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.keeping import keep_version, restored_job
-from airflow_provider_offsets.operations.pruning import find_superfluous, remove
+from airflow_provider_offsets.operations.pruning import find_prunable, remove
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from airflow_provider_offsets.stores.control import Control
 from tests.unit.operations import steps
@@ -50,8 +50,8 @@ def applications(lab: Lab) -> Path:
     return Path(lab.pipeline.job.log_dir) / "applications"
 
 
-def find(lab: Lab) -> Superfluous:
-    return find_superfluous(lab.control, lab.pipeline, at_ms=NOW_MS)
+def find(lab: Lab) -> Prunable:
+    return find_prunable(lab.control, lab.pipeline, at_ms=NOW_MS)
 
 
 def checkpoints(lab: Lab) -> list[str]:
@@ -72,7 +72,7 @@ def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
 
     found = find(old)
 
-    assert found == Superfluous(
+    assert found == Prunable(
         snapshots=tuple(f"op-{number}#snapshot" for number in range(3)),
         checkpoints=tuple(left_behind(old)[:-1]),
         versions=tuple(versions[:3]),
@@ -85,7 +85,7 @@ def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
     with pytest.raises(RollbackRefused, match="is gone"):
         restored_job(old.pipeline.job, versions[2])
     assert Path(restored_job(old.pipeline.job, versions[3]).application).read_text() == "version 3"
-    assert find(old) == Superfluous()
+    assert find(old) == Prunable()
     assert audit_history(old.world("audit")) == audit, "the record is as it was"
 
     rewind(old, 5)
@@ -104,7 +104,7 @@ def test_killed_at_any_write_it_is_finished_by_the_next_run(
     monkeypatch.setattr(Path, "unlink", lambda *a, **k: old.fuse.write(lambda: unlink(*a, **k)))
 
     kills = 0
-    while (left := find(old)) != Superfluous():
+    while (left := find(old)) != Prunable():
         old.fuse = Fuse(1 + kills, after)
         try:
             with old.fuse.lit():
@@ -136,7 +136,7 @@ def test_what_is_not_ours_by_its_content_stays_and_is_named(old: Lab) -> None:
     found = find(old)
 
     assert oldest not in found.checkpoints
-    assert found.spared == (f"{oldest}: {why}",)
+    assert found.retained == (f"{oldest}: {why}",)
 
 
 def test_what_is_not_ours_by_its_name_is_not_looked_at(old: Lab) -> None:
@@ -147,7 +147,7 @@ def test_what_is_not_ours_by_its_name_is_not_looked_at(old: Lab) -> None:
     found = find(old)
 
     assert set(found.checkpoints) == set(left_behind(old)[:-1])
-    assert found.spared == ()
+    assert found.retained == ()
 
 
 def test_a_checkpoint_that_a_person_has_named_stays_though_it_begins_like_ours(
@@ -186,7 +186,7 @@ def test_one_that_nobody_has_seen_end_stays(old: Lab) -> None:
 
     found = find(old)
 
-    assert found.spared == (f"{left_behind(old)[0]}: epoch 2 ran on it, and nobody has seen its end",)
+    assert found.retained == (f"{left_behind(old)[0]}: epoch 2 ran on it, and nobody has seen its end",)
 
 
 def test_a_launch_that_was_cancelled_counts_for_nothing(old: Lab) -> None:
@@ -234,7 +234,7 @@ def test_a_copy_that_another_version_has_too_stays(old: Lab) -> None:
 def test_without_a_policy_nothing_goes(old: Lab) -> None:
     old.more["keep"] = KeepPolicy()
 
-    assert find(old) == Superfluous()
+    assert find(old) == Prunable()
 
 
 def test_what_cannot_be_removed_keeps_nothing_else_from_going(old: Lab) -> None:
@@ -245,8 +245,8 @@ def test_what_cannot_be_removed_keeps_nothing_else_from_going(old: Lab) -> None:
 
     assert done.checkpoints == found.checkpoints[1:]
     assert done.versions == found.versions
-    [spared] = done.spared
-    assert spared.startswith(f"{found.checkpoints[0]}: ")
+    [retained] = done.retained
+    assert retained.startswith(f"{found.checkpoints[0]}: ")
 
 
 class TestLabels:

@@ -364,7 +364,7 @@ class TestPrune:
 
         assert json.loads(json.dumps(given)) == given
         gone = [f"hourly-{number}#snapshot" for number in range(3)]
-        assert given == {"snapshots": gone, "checkpoints": [], "versions": [], "spared": []}
+        assert given == {"snapshots": gone, "checkpoints": [], "versions": [], "retained": []}
         assert all(f"removed snapshot {each}" in caplog.text for each in gone)
         assert run(PruneOffsetsOperator, lab, "prune")["snapshots"] == []
         assert lab.control.named_snapshot("before-2.1").label == "before-2.1"
@@ -377,7 +377,7 @@ class TestPrune:
             "snapshots": [],
             "checkpoints": [],
             "versions": [],
-            "spared": [],
+            "retained": [],
         }
 
 
