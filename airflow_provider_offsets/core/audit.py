@@ -447,20 +447,30 @@ class _Walk:
         if self._untold is not None:
             self._read_untold(self._untold, claim)
         announced = {(each.topic, each.partition, each.start): each for each in claim.announced}
+        stood = claim.stood or Position()
         for key, start in claim.start.items():
             cursor = self._cursor(key, start)
             if is_untold and cursor.is_taken:
                 continue  # the rows without a start go on: they are what this epoch has read
             cursor.is_taken = False
-            if start == cursor.position:
-                continue
-            if (here := announced.get((*key, start))) is not None:
-                jump = _Jump(claim.number, f"announced by {claim.operation}", lost=here.lost)
-            else:
-                jump = _Jump(claim.number, "", START_CLUE.format(claim.number))
-            self._jump(key, cursor, start, jump)
+            silent = _Jump(claim.number, "", START_CLUE.format(claim.number))
+            here = announced.get((*key, start))
+            if here is not None and self._epoch is not None:
+                self._stand(key, cursor, stood.get(key), silent)
+            jump = silent if here is None else _Jump(claim.number, f"announced by {claim.operation}", lost=here.lost)
+            if start != cursor.position:
+                self._jump(key, cursor, start, jump)
         self._topics.update(claim.start.topics)
         self._untold = claim if is_untold else None
+
+    def _stand(self, key: TopicPartition, cursor: _Cursor, stood: int | None, jump: _Jump) -> None:
+        """Come to where the pipeline stood when a launch was planned: its plan explains the way from there only."""
+        if stood is None or stood == cursor.position:
+            return
+        if stood > cursor.position:
+            self._jump(key, cursor, stood, jump)
+        elif self._progress.is_inside:
+            self.findings.add(_discontinuity(DiscontinuityKind.JUMP, key, stood, cursor.position, jump))
 
     def _read_untold(self, untold: Claim, later: Claim) -> None:
         """Read what an epoch without rows has read: up to where the pipeline stood when the next one was planned."""

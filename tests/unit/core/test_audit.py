@@ -473,6 +473,24 @@ class TestWhatItDetects:
         assert shown(found) == expected, reason
         assert found.unexplained[0].clue.startswith(clue)
 
+    @pytest.mark.parametrize(
+        ("reason", "last", "start", "expected"),
+        [
+            ("behind a skip", 30, 60, ["loss 30..40 UNEXPLAINED", "skip 40..60 operation-2"]),
+            ("behind a rewind", 30, 20, ["loss 30..40 UNEXPLAINED", "replay 20..25 operation-2"]),
+            ("where the rewind leads to the end of what is left", 30, 30, ["loss 30..40 UNEXPLAINED"]),
+            ("a row that was changed to more", 45, 20, ["jump 40..45 UNEXPLAINED", "replay 20..25 operation-2"]),
+        ],
+    )
+    def test_an_announced_jump_hides_no_row(self, reason: str, last: int, start: int, expected: list[str]) -> None:
+        """A plan explains the way from where the pipeline stood, and not from where the rows end."""
+        rows, epochs = lived(FIRST, life(start, 25, announced=True) if start == 20 else life(start, announced=True))
+        epochs[1] = replace(epochs[1], claim=replace(epochs[1].claim, stood=at(40)))
+        kept = [row for row in rows if row.batch_id != 3] if last == 30 else rows
+        kept = [replace(row, end=at(last)) if row.batch_id == 3 else row for row in kept]
+
+        assert shown(report(kept, epochs)) == expected, reason
+
     def test_the_first_row_of_all(self) -> None:
         """It reads what no launch asked for; nothing is lost by it, and nothing read twice."""
         rows, epochs = lived(life(10, 20))
@@ -481,7 +499,7 @@ class TestWhatItDetects:
 
 
 class TestWindow:
-    """Two epochs; the second one rewinds from 40 to 10 and reads on in three batches. A third one passes over 50..60."""
+    """The second epoch rewinds from 40 to 10 and reads on in three batches. The third one passes over 50..60."""
 
     ROWS, EPOCHS = lived(
         replace(FIRST, more=(("cuts", (cut(40, 47),)), ("ended", Ended(EndedHow.DIED, 3_500)))),
