@@ -85,8 +85,10 @@ class PipelineOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Open a session, act, close. An error that no retry can mend fails the task at once."""
-        pipeline = self.pipeline.with_application(self.application)
-        with fail_at_once(self.operation), open_world(pipeline, self.operation) as world:
+        with (
+            fail_at_once(self.operation),
+            open_world(self.pipeline.with_application(self.application), self.operation) as world,
+        ):
             session = self.session(world, context)
             kind = context["dag"].dag_id if "dag" in context else self.task_id
             session.control.open_operation(Operation(session.operation, kind, self.reason))
