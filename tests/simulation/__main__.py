@@ -54,9 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for outcome, of_kinds in _outcomes(work, options.jobs):
         if not tally.add(outcome) or tally.failures[outcome.failure] > SHOWN:
             continue
+        is_first = sum(tally.failures.values()) == 1
         print(f"seed {outcome.seed} ({outcome.mode}): {outcome.failure}: {outcome.detail[:500]}", flush=True)
         if not options.no_shrink:
             show(shrink(outcome, partial(run_history, outcome.seed, of_kinds)), whole=options.seeds == 1)
+        if options.until_failure and is_first:
+            break
         print(f"  again: python -m tests.simulation --seeds 1 --from {outcome.seed} --kinds {','.join(of_kinds)}")
     print(tally.line())
     return 1 if tally.failures else 0
@@ -69,13 +72,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(MODES), help="any of %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--no-shrink", action="store_true", help="tell of a failing seed without its shortest form")
+    parser.add_argument("--until-failure", action="store_true", help="end with the first seed that fails")
     parser.add_argument("--without-kept", action="store_true", help="leave out the seeds that found something before")
     return parser.parse_args(arguments)
 
 
-def _outcomes(
-    work: Sequence[tuple[int, tuple[str, ...]]], jobs: int
-) -> Iterator[tuple[Outcome, tuple[str, ...]]]:
+def _outcomes(work: Sequence[tuple[int, tuple[str, ...]]], jobs: int) -> Iterator[tuple[Outcome, tuple[str, ...]]]:
     if jobs == 1:
         for seed, kinds in work:
             yield run_history(seed, kinds), kinds
@@ -115,7 +117,9 @@ class Tally:
     def line(self) -> str:
         """Return the last line: what was run, and what was found."""
         always = ("lost", "duplicated", "unexplained", "false_alarms")
-        others = [f"{name.replace(' ', '_')}={self.failures[name]}" for name in sorted(self.failures) if name not in always]
+        others = [
+            f"{name.replace(' ', '_')}={self.failures[name]}" for name in sorted(self.failures) if name not in always
+        ]
         found = " ".join([*(f"{name}={self.failures[name]}" for name in always), *others])
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
         where = "".join(f"\n  {name}: seeds {', '.join(map(str, seeds[:12]))}" for name, seeds in self.seeds.items())

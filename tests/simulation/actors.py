@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,6 +24,10 @@ class TaskFailed(Exception):
     def __init__(self, task: str, error: BaseException) -> None:
         self.task, self.error = task, error
         super().__init__(f"{task}: {type(error).__name__}: {error}")
+
+
+def _is_gone(actor: Actor) -> bool:
+    return actor.is_gone
 
 
 @dataclass
@@ -63,7 +68,7 @@ class Run:
         for number in range(1, RETRIES + 1):
             host = self.draw.choice(self.hosts)
             attempt = sim.spawn(f"{self.name}.{name}~{number}", act, host=host, is_task=True)
-            sim.wait_for(lambda attempt=attempt: attempt.is_gone, at_most_s=LOST_AFTER_S)
+            sim.wait_for(partial(_is_gone, attempt), at_most_s=LOST_AFTER_S)
             if not attempt.is_gone:
                 continue
             if attempt.is_over and not attempt.is_dead and attempt.error is None:
@@ -147,17 +152,22 @@ def recover(looks: int = 30, every_s: float = 8.0) -> Callable[[Run], None]:
             if epoch is None:
                 continue
             tries += 1
-            operation, number = product.recovery_operation(epoch), f"{run.name}-{tries}"
             try:
-                run.task("begin", lambda: product.task_begin_recovery(world, operation, epoch, number))
-                run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
-                run.task("replan", lambda: product.task_plan(world, operation, "committed", product.policy_of()))
-                run.task("apply", lambda: product.task_apply(world, operation))
-                run.task("submit", lambda: product.task_submit(world, operation))
+                _recover_from(run, epoch, f"{run.name}-{tries}")
             except TaskFailed as failed:
                 run.failure = str(failed)
 
     return act
+
+
+def _recover_from(run: Run, epoch: int, number: str) -> None:
+    """Start the job again that died in an epoch."""
+    world, operation = run.world, product.recovery_operation(epoch)
+    run.task("begin", lambda: product.task_begin_recovery(world, operation, epoch, number))
+    run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
+    run.task("replan", lambda: product.task_plan(world, operation, "committed", product.policy_of()))
+    run.task("apply", lambda: product.task_apply(world, operation))
+    run.task("submit", lambda: product.task_submit(world, operation))
 
 
 def stop_only(run: Run) -> None:

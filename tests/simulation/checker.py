@@ -52,11 +52,7 @@ class Verdict:
         return not (self.lost or self.duplicated or self.unexplained or self.reordered or self.false_alarms)
 
     def __str__(self) -> str:
-        parts = [
-            f"{name}={value[:4]}{'…' if len(value) > 4 else ''}"
-            for name, value in vars(self).items()
-            if value
-        ]
+        parts = [f"{name}={value[:4]}{'…' if len(value) > 4 else ''}" for name, value in vars(self).items() if value]
         return "; ".join(parts) or "clean"
 
 
@@ -102,7 +98,8 @@ def _epochs(cells: Mapping[str, str], facts: Mapping[int, Mapping[str, Any]]) ->
 
 def _ranges(batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [
-        {"topic": key[0], "partition": key[1], "start": low, "end": high} for key, low, high in _spans(batch or {"end": {}})
+        {"topic": key[0], "partition": key[1], "start": low, "end": high}
+        for key, low, high in _spans(batch or {"end": {}})
     ]
 
 

@@ -78,7 +78,11 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         store="sql" if seed % 10 == 0 else draw.choice(("memory", "memory", "split")),
     )
     faults = tuple(each for each in FAULTS if draw.random() < (0.1 if each == "lie" else 0.6))
-    steps = ("append", "append", *(each for each in ("partitions", "retention", "checkpoint gone") if draw.random() < 0.2))
+    steps = (
+        "append",
+        "append",
+        *(each for each in ("partitions", "retention", "checkpoint gone") if draw.random() < 0.2),
+    )
     rates = Rates(
         switch=draw.choice((0.05, 0.2, 0.5)),
         fault=draw.choice((0.0005, 0.002, 0.005, 0.01)) if faults else 0.0,
@@ -90,7 +94,9 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
     runs = [_draw_run(draw, number) for number in range(count)]
     if draw.random() < 0.5:
         runs.append(("watch", actors.recover()))
-    return Draw(kind, rates, runs, draw.choice((("worker-1",), ("worker-1", "worker-1", "worker-2"))), draw.random() < 0.7)
+    return Draw(
+        kind, rates, runs, draw.choice((("worker-1",), ("worker-1", "worker-1", "worker-2"))), draw.random() < 0.7
+    )
 
 
 def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
@@ -131,7 +137,7 @@ class Laboratory:
                 actor.wake_s = self.sim.now_s
 
     def judge(self) -> tuple[str, str]:
-        """Bring the pipeline to rest without faults; return what is wrong by its kind, and in words; empty if nothing."""
+        """Bring the pipeline to rest without faults, and return what is wrong: its kind, and the words; or nothing."""
         self.rest()
         books = product.books_of(self.world)
         if books is None:
@@ -221,6 +227,7 @@ class History(Laboratory):
             failure, detail = violated.what, str(violated)
         finally:
             self.sim.end()
+            self.world.close()
         return Outcome(
             self.seed,
             self.drawn.kind.mode,
@@ -277,7 +284,8 @@ class History(Laboratory):
             until = draw.randint(there.begin, min(there.end, there.begin + 10))
             cluster.delete_records_before(topic, partition, until)
             return f"retention deletes {topic}[{partition}] before {until}"
-        if name == "checkpoint gone" and not any(each.is_driver and not each.is_gone for each in self.sim.actors):
+        at_rest = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
+        if name == "checkpoint gone" and at_rest and product.newest_epoch_number(self.world):
             found = self.world.files.checkpoints(product.CHECKPOINT)
             if found and self.kind.mode in ("process", "sink"):
                 gone = draw.choice(found)
@@ -288,7 +296,7 @@ class History(Laboratory):
 
 def make_store_of(name: str) -> Callable[[], Any]:
     """Return what makes the store of a history: in memory, or on a SQLite file of its own."""
-    return product.sql_store if name == "sql" else product.MemoryStore
+    return product.new_sql_store if name == "sql" else product.new_memory_store
 
 
 def run_history(seed: int, modes: Sequence[str], only: frozenset[int] | None = None) -> Outcome:

@@ -80,11 +80,11 @@ class Folder:
 
     def exists(self) -> bool:
         """Return whether anything is at the location."""
-        return self._effect("exists", self._exists)
+        return bool(self._effect("exists", self._exists))
 
     def written_ms(self, path: str) -> int | None:
         """Return when a file was written."""
-        return self._effect(f"written {path}", lambda: self._find(path)[1] if self._find(path) else None)
+        return self._effect(f"written {path}", lambda: self._written(path))
 
     def move_to(self, location: str) -> None:
         """Move the folder to where nothing is.
@@ -112,6 +112,10 @@ class Folder:
     def _find(self, path: str) -> tuple[str, int] | None:
         folder, _, name = f"{self._root}/{path}".rpartition("/")
         return self.files.folders.get(folder, {}).get(name)
+
+    def _written(self, path: str) -> int | None:
+        found = self._find(path)
+        return None if found is None else found[1]
 
     def _names(self, folder: str) -> list[str]:
         root = f"{self._root}/{folder}".rstrip("/")
@@ -160,7 +164,9 @@ class Sink:
 
     places: set[tuple[str, int, int]] = field(default_factory=set)
 
-    def write(self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str = "", chunk: int = 4) -> None:
+    def write(
+        self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str = "", chunk: int = 4
+    ) -> None:
         """Write records in chunks: the writer may die between two of them."""
         if self.is_file_sink and not run:
             self.sim.effect("sink", f"commit batch {batch_id}", lambda: self._whole(records, batch_id, query_id, epoch))
@@ -168,7 +174,9 @@ class Sink:
         for at in range(0, max(len(records), 1), chunk):
             part = records[at : at + chunk]
             self.sim.effect(
-                "sink", f"batch {batch_id} records {at}..", lambda part=part: self._add(part, batch_id, query_id, epoch, run)
+                "sink",
+                f"batch {batch_id} records {at}..",
+                lambda part=part: self._add(part, batch_id, query_id, epoch, run),
             )
 
     def _whole(self, records: list[Record], batch_id: int, query_id: str, epoch: int) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import (
     KafkaUnreachable,
-    LeaseHeld,
     OffsetsError,
     PlanRefused,
     StoreUnreachable,
@@ -55,11 +55,11 @@ from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation import checker
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
 from tests.simulation.scheduler import Side, Simulation
-from tests.simulation.spark import Frame, Offsets, QueryDied, Session
+from tests.simulation.spark import Frame, Kafka, Offsets, QueryDied, Session
 
 PIPELINE = "orders"
 CHECKPOINT = "sim://ck/orders"
-LOGS = "/tmp/airflow-provider-offsets-simulation"
+LOGS = str(Path(tempfile.gettempdir()) / "airflow-provider-offsets-simulation")
 SECRETS = Secrets("memory://", {"kafka.bootstrap.servers": "broker:9092"})
 VERSION = KeptVersion(KeptFile("job.py", "0" * 64))
 LEASE_TIMEOUT_S = 90
@@ -75,11 +75,14 @@ def unreachable(kind: str) -> Exception:
     return OSError(11, f"{kind}: resource temporarily unavailable")
 
 
-def sql_store() -> Any:
-    """Return a store on a new SQLite file in memory-backed storage."""
-    folder = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    file = Path(tempfile.mkdtemp(prefix="offsets-simulation-", dir=folder)) / "offsets.db"
-    store = SqlStore(f"sqlite:///{file}")
+def new_memory_store() -> MemoryStore:
+    """Return an empty store in memory."""
+    return MemoryStore()
+
+
+def new_sql_store() -> SqlStore:
+    """Return a store on a new SQLite file."""
+    store = SqlStore(f"sqlite:///{Path(tempfile.mkdtemp(prefix='offsets-simulation-')) / 'offsets.db'}")
     store.create()
     return store
 
@@ -155,7 +158,7 @@ class SimMachine:
         self._markers.remove(location)
 
 
-class SimKafka:
+class SimKafka(Kafka):
     """The product's fake cluster, with an effect point at each request, and with records that have an identity."""
 
     def __init__(self, sim: Simulation) -> None:
@@ -215,10 +218,10 @@ class Kind:
     """Of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
 
 
-class World_:  # noqa: N801  # the simulation's world; the product has one of its own
+class World_:  # the simulation's world; the product has one of its own
     """One pipeline with its platform: what a history happens in."""
 
-    def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = MemoryStore) -> None:
+    def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = new_memory_store) -> None:
         self.sim, self.kind = sim, kind
         self.inner = make_store()
         self.store = EffectfulStore(sim, self.inner, "history", is_split=kind.store == "split")
@@ -238,6 +241,12 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         for topic in kind.topics:
             self.kafka.cluster.create_topic(topic, kind.partitions)
 
+    def close(self) -> None:
+        """Remove what the history has left on this machine."""
+        self.inner.close()
+        if isinstance(self.inner, SqlStore) and self.inner._file is not None:
+            shutil.rmtree(self.inner._file.parent)
+
     @property
     def pipeline(self) -> StreamingPipeline:
         """The pipeline as a person would describe it."""
@@ -256,7 +265,6 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
             ),
             start_timeout_s=self.kind.start_timeout_s,
             recovery=RecoveryPolicy(tries=3, within_s=600, confirm_s=5),
-            start="committed" if tracked or self.kind.position_store else "committed",
             **more,
         )
 
@@ -347,7 +355,9 @@ class World_:  # noqa: N801  # the simulation's world; the product has one of it
         """Invariants at the moment when the output of a batch begins."""
         actor = self.sim.current
         if actor.process in self.answered:
-            self.sim.violate("stop broken", f"{actor.name} begins batch {batch_id} after {self.answered[actor.process]}")
+            self.sim.violate(
+                "stop broken", f"{actor.name} begins batch {batch_id} after {self.answered[actor.process]}"
+            )
         if (query_id, batch_id) in self.recorded:
             self.sim.violate("batch id begins again", f"batch {batch_id} of {query_id} in epoch {epoch}")
         newest = newest_epoch_number(self)
@@ -492,7 +502,10 @@ def installed(world: World_) -> Iterator[None]:
         raise _Exec
 
     with ExitStack() as stack:
-        patch = lambda *arguments, **options: stack.enter_context(mock.patch.object(*arguments, **options))  # noqa: E731
+
+        def patch(target: Any, name: str, new: Any) -> None:
+            stack.enter_context(mock.patch.object(target, name, new))
+
         stack.enter_context(clock.installed(SimClock(sim)))
         stack.enter_context(machine.installed(SimMachine(sim, world.table, world.markers)))
         patch(uuid, "uuid4", uuid_of(sim))
@@ -500,7 +513,7 @@ def installed(world: World_) -> Iterator[None]:
         patch(tracked_stream, "open_store", lambda url: world.store)
         patch(claiming, "open_store", lambda url: world.store)
         patch(claiming, "take_settings", world.take_settings)
-        patch(claiming.os, "execvp", execvp)
+        patch(os, "execvp", execvp)
         patch(live_query, "HadoopCheckpoint", lambda spark, location: world.files.open(location))
         patch(Settings, "write", write_settings)
         patch(detached.Launch, "log_tail", log_tail)
@@ -594,13 +607,17 @@ def recovery_operation(epoch: int) -> str:
 
 def audit_of(world: World_) -> dict[str, Any]:
     """Return the product's audit as plain JSON."""
-    session = World(world.pipeline, "audit", world.store, world.kafka, {"zk": world.positions} if world.kind.position_store else {})
+    session = World(
+        world.pipeline, "audit", world.store, world.kafka, {"zk": world.positions} if world.kind.position_store else {}
+    )
     return dict(codec.plain(audit_history(session)))
 
 
 def policy_of(accept_skipped: int = 0, accept_lost: int = 0, topics: Sequence[str] = ()) -> RestartPolicy:
     """Return what a person accepts."""
-    return RestartPolicy({t: accept_lost for t in topics if accept_lost}, {t: accept_skipped for t in topics if accept_skipped})
+    return RestartPolicy(
+        {t: accept_lost for t in topics if accept_lost}, {t: accept_skipped for t in topics if accept_skipped}
+    )
 
 
 def is_retriable(error: BaseException) -> bool:
@@ -630,6 +647,8 @@ def kept_position(world: World_) -> dict[tuple[str, int], int]:
     """Return where an untracked job's own store says that it stands."""
     if world.kind.position_store:
         return {(key.topic, key.partition): offset for key, offset in (world.positions.stored or Position()).items()}
-    engine = Session(world.sim, world.kafka, world.files.open, world.sink, list(world.kind.topics)).engine(CHECKPOINT, None)
+    engine = Session(world.sim, world.kafka, world.files.open, world.sink, list(world.kind.topics)).engine(
+        CHECKPOINT, None
+    )
     with world.sim.quietly():
         return engine.position()

@@ -100,7 +100,8 @@ class Step:
     decision: str
 
     def __str__(self) -> str:
-        return f"{self.number:5d} {self.now_s:8.1f}s {self.actor:<24} {self.effect}{self.decision and '   <- '}{self.decision}"
+        decided = f"   <- {self.decision}" if self.decision else ""
+        return f"{self.number:5d} {self.now_s:8.1f}s {self.actor:<24} {self.effect}{decided}"
 
 
 @dataclass
@@ -241,16 +242,7 @@ class Simulation:
             return
         self.step += 1
         point = Point(self.step, actor, side, kind, detail)
-        decision = ""
-        try:
-            decision = self.chooser.event(self, point)
-        except BaseException as error:
-            decision = getattr(error, "decision", "") or type(error).__name__
-            raise
-        finally:
-            self.trace.append(Step(self.step, self.now_s, actor.name, f"{kind} {side.value} {detail}", decision))
-        if self.after_step is not None:
-            self.after_step()
+        self._decide(point)
         if actor.is_dead:
             raise Killed
         if self.step >= self.step_limit or (self._until is not None and self._until(point)):
@@ -263,6 +255,20 @@ class Simulation:
         if other is not actor:
             self._pending = other
             self._to_hub(actor)
+
+    def _decide(self, point: Point) -> None:
+        """Let the chooser decide what happens at a point, and write it down."""
+        decision = ""
+        try:
+            decision = self.chooser.event(self, point)
+        except BaseException as error:
+            decision = getattr(error, "decision", "") or type(error).__name__
+            raise
+        finally:
+            effect = f"{point.kind} {point.side.value} {point.detail}"
+            self.trace.append(Step(point.step, self.now_s, point.actor.name, effect, decision))
+        if self.after_step is not None:
+            self.after_step()
 
     def violate(self, what: str, message: str) -> None:
         """End the history: an invariant does not hold.
@@ -298,9 +304,7 @@ class Simulation:
         """Whether a process lives."""
         return any(each.process == process and not each.is_gone for each in self.actors)
 
-    def run(
-        self, *, until: Callable[[Point], bool] | None = None, stops: Callable[[], bool] | None = None
-    ) -> bool:
+    def run(self, *, until: Callable[[Point], bool] | None = None, stops: Callable[[], bool] | None = None) -> bool:
         """Let the actors run until nobody can, ``stops`` says so, or ``until`` holds of an effect point.
 
         The actor that stands at that point goes on from there in the next run.

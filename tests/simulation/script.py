@@ -60,6 +60,7 @@ class Stage(Laboratory):
 
     def __exit__(self, *error: Any) -> None:
         self.sim.end()
+        self.world.close()
         self._installed.__exit__(*error)
 
     def append(self, count: int, topic: str = "", partition: int = 0) -> None:
@@ -92,8 +93,10 @@ class Stage(Laboratory):
         try:
             return self.sim.run(
                 until=until,
-                stops=lambda: (end_s is not None and self.sim.now_s >= end_s)
-                or (until is None and for_s is None and bool(runs) and all(each.is_gone for each in runs)),
+                stops=lambda: (
+                    (end_s is not None and self.sim.now_s >= end_s)
+                    or (until is None and for_s is None and bool(runs) and all(each.is_gone for each in runs))
+                ),
             )
         finally:
             self.sim.allowed = None

@@ -1,7 +1,7 @@
-"""A Structured Streaming engine over the checkpoint files in memory: what Spark 4.2 does with them, and nothing else.
+"""A Structured Streaming engine over checkpoint files in memory: what Spark 4.2 does with them, and nothing else.
 
-Written after ``MicroBatchExecution.populateStartOffsets``, ``constructNextBatch`` and ``KafkaMicroBatchStream`` of Spark
-4.2.0; ``test_spark_conformance.py`` holds it against the real one on odd checkpoints.
+Written after ``MicroBatchExecution.populateStartOffsets``, ``constructNextBatch`` and ``KafkaMicroBatchStream`` of
+Spark 4.2.0.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class Engine:
                 initial = self._assigned_ends()
             if set(initial) != set(there):
                 raise QueryDied(
-                    "AssertionError: If startingOffsets contains specific offsets, you must specify all TopicPartitions."
+                    "AssertionError: If startingOffsets contains specific offsets, you must specify all"
+                    " TopicPartitions."
                     f" startingOffsets has {sorted(initial)}, assigned {sorted(there)}"
                 )
             self.folder.create("sources/0/0", f"\0v1\n{_to_json(initial)}")
@@ -169,7 +170,11 @@ class Engine:
             self.message = WAITING_FOR_DATA
             return False
         self.available = ends
-        metadata = {"batchWatermarkMs": 0, "batchTimestampMs": self.sim.now_ms(), "conf": {"spark.sql.shuffle.partitions": "200"}}
+        metadata = {
+            "batchWatermarkMs": 0,
+            "batchTimestampMs": self.sim.now_ms(),
+            "conf": {"spark.sql.shuffle.partitions": "200"},
+        }
         text = "\n".join(["v1", json.dumps(metadata, separators=(",", ":")), _to_json(ends)])
         if not self.folder.create(f"offsets/{self.batch_id}", text):
             raise QueryDied(f"CONCURRENT_STREAM_LOG_UPDATE: offsets/{self.batch_id}")
@@ -345,7 +350,8 @@ class Reader:
     """A ``DataStreamReader``."""
 
     def __init__(self, spark: Any) -> None:
-        self.spark, self.taken = spark, {}
+        self.spark = spark
+        self.taken: dict[str, str] = {}
 
     def format(self, name: str) -> Reader:
         return self
@@ -385,9 +391,12 @@ class Session:
 
     version = "4.2.0"
 
-    def __init__(self, sim: Simulation, kafka: Kafka, open_folder: Callable[[str], Folder], sink: Sink, topics: list[str]) -> None:
+    def __init__(
+        self, sim: Simulation, kafka: Kafka, open_folder: Callable[[str], Folder], sink: Sink, topics: list[str]
+    ) -> None:
         self.sim, self.kafka, self.open_folder, self.sink, self.topics = sim, kafka, open_folder, sink, topics
-        self.conf, self.source, self.epoch, self.limit = Conf(), {}, 0, 0
+        self.conf, self.epoch, self.limit = Conf(), 0, 0
+        self.source: dict[str, str] = {}
         self.new_id: Callable[[], str] = lambda: "query"
         self.on_batch: Callable[[int, str], None] = lambda batch_id, query_id: None
         self.batch_s = 0.0
