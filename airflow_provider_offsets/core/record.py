@@ -187,7 +187,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Renew:
-    """An operation that waits acts once more, so that its lease does not age. A lease that it lost is not taken back."""
+    """An operation that waits acts once more, so that its lease does not age. A lost lease is not taken back."""
 
     operation: str
     at_ms: int

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch
+from airflow_provider_offsets.core.epoch import EndedHow, Epoch, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import StopLadder
-from airflow_provider_offsets.errors import StopTimedOut
-from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop, end_if_over
+from airflow_provider_offsets.core.record import Phase
+from airflow_provider_offsets.errors import LeaseHeld, NothingToRecover, StopTimedOut, TakenOver
+from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, close_and_reconcile, take_lease
+from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from tests.unit.operations import steps
-from tests.unit.operations.lab import ELSEWHERE, HERE, Lab
+from tests.unit.operations.lab import ELSEWHERE, HERE, Crash, Driver, Lab
 
 
 def test_a_job_that_runs_stops_between_two_batches(lab: Lab) -> None:
@@ -21,31 +24,113 @@ def test_a_job_that_runs_stops_between_two_batches(lab: Lab) -> None:
     stopped = steps.stop(lab)
 
     assert stopped == StopResult(1, "stopped", last_batch_id=0)
-    assert lab.control.stop_request(1).reason == "upgrade"  # type: ignore[union-attr]
+    assert lab.record.phase is Phase.STOPPED
+    stop = lab.record.stop
+    assert stop is not None
+    assert (stop.operation, stop.reason, stop.stage) == ("op", "upgrade", None)
     assert lab.signalled == []
+
+
+def test_the_batch_that_comes_after_the_request_does_not_begin(lab: Lab) -> None:
+    """The driver looks for a request between two batches, and meets it at the next one if it has not looked."""
+    steps.start(lab)
+    lab.driver.obeys = False
+    lab.feed(10)
+
+    stopped = steps.stop(lab)
+
+    assert stopped == StopResult(1, "stopped", last_batch_id=0)
+    assert [batch.batch_id for batch in lab.batches] == [0]
+    assert lab.epoch.cuts == ()
 
 
 def test_a_job_that_never_ran_is_no_error(lab: Lab) -> None:
     assert steps.stop(lab) == StopResult(0, "never started")
 
 
-@pytest.mark.parametrize("how", list(EndedHow))
-def test_a_job_that_is_at_rest_is_no_error(how: EndedHow, lab: Lab) -> None:
+ENDS = [how for how in EndedHow if how is not EndedHow.CANCELLED]
+"""How a driver, or whoever closes its epoch, may end it."""
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_job_that_is_over_is_no_error_and_is_no_recovery_s_any_more(how: EndedHow, lab: Lab) -> None:
     steps.start(lab)
     lab.driver.end(how, "words")
 
     assert steps.stop(lab) == StopResult(1, f"already {how.value}", 0, "words")
-    request = lab.control.stop_request(1)
-    assert request is not None, "it is meant to stay at rest: its recovery leaves it alone"
-    assert request.operation == "op"
+
+    lab.clock.now += 2 * LEASE_TIMEOUT_S
+    assert find_death(lab.control) is None, "it is meant to stay stopped, also when the operation is long gone"
+    with pytest.raises(NothingToRecover, match="'op' asked epoch 1 to stop"):
+        begin_recovery(lab.world("recovery/00000001"), 1, "run", lab.pipeline.recovery)
 
 
 def test_a_task_that_is_run_again_after_the_submit_does_not_stop_the_new_job(lab: Lab) -> None:
     steps.start(lab, operation="op")
 
     assert steps.stop(lab, operation="op") == StopResult(1, "restarted by this operation")
-    assert lab.control.stop_request(1) is None
+    assert lab.record.stop is None
     assert lab.driver.is_alive
+
+
+def test_a_task_that_is_killed_after_it_asked_and_run_again_waits_on(lab: Lab) -> None:
+    steps.start(lab)
+    asked = ask_to_stop(lab.world(), reason="upgrade")
+    assert isinstance(asked, Epoch)
+
+    assert steps.stop(lab) == StopResult(1, "stopped", last_batch_id=0)
+
+
+class TestLaunching:
+    """What has not claimed yet can be stopped too: by then its driver may wait in a queue for hours (A17)."""
+
+    def test_a_launch_that_nobody_claimed_is_cancelled_for_ever(self, lab: Lab) -> None:
+        steps.rest(lab)
+        lab.feed(50)
+        steps.launch(lab, "shift:-30", "A")
+
+        stopped = steps.stop(lab, "B", take_over=True)
+
+        assert (stopped.epoch, stopped.how) == (2, "cancelled")
+        assert "cancelled by 'B' before it was claimed" in stopped.message
+        lab.tick()
+        assert lab.alive == set(), "its driver came to its turn, claimed nothing, and ended"
+        assert len(lab.batches) == 1
+        assert lab.record.phase is Phase.STOPPED, "an answered stop stays a stop"
+
+    def test_the_first_launch_of_a_pipeline_too(self, lab: Lab) -> None:
+        steps.launch(lab, operation="A")
+
+        assert steps.stop(lab, "B", take_over=True).how == "cancelled"
+        assert lab.world().observe().stored is None
+
+    def test_the_plan_of_the_later_operation_is_what_runs(self, lab: Lab) -> None:
+        steps.rest(lab)
+        steps.launch(lab, "shift:-30", "A")
+        late = lab.driver
+        steps.stop(lab, "B", take_over=True)
+
+        started = steps.submit(lab, steps.apply(lab, "shift:-10", "B"), "B")
+        late.tick()
+
+        assert started.start == lab.at(90, 90)
+        assert not late.is_alive
+        assert (lab.record.epoch, lab.epoch.claim.operation) == (3, "B")
+        announced = [(each.number, each.is_cancelled) for each in lab.control.epochs()]
+        assert announced == [(1, False), (2, True), (3, False)]
+
+    def test_one_that_is_claimed_in_this_very_moment_is_asked_to_stop(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps.rest(lab)
+        steps.launch(lab, operation="A")
+        take_lease(lab.world("B"), take_over=True)
+        lab.interpose(monkeypatch, lambda: lab.interpose(monkeypatch, lab.driver._claim))
+
+        stopped = steps.stop(lab, "B")
+
+        assert (stopped.epoch, stopped.how) == (2, "stopped")
+        assert lab.alive == set()
 
 
 def test_a_driver_that_is_seen_to_be_gone_is_closed(lab: Lab) -> None:
@@ -55,128 +140,250 @@ def test_a_driver_that_is_seen_to_be_gone_is_closed(lab: Lab) -> None:
     stopped = steps.stop(lab)
 
     assert stopped.how == "already died"
-    assert lab.control.ended(1).how is EndedHow.DIED  # type: ignore[union-attr]
+    assert lab.epoch.ended is not None
+    assert lab.epoch.ended.how is EndedHow.DIED
     assert f"pid 100 on {HERE} is gone" in stopped.message
 
 
-def test_a_driver_elsewhere_is_never_taken_for_dead(lab: Lab) -> None:
-    """Nobody here can see its process: it may be cut off, and go on writing."""
-    steps.start(lab)
-    epoch = lab.control.newest_epoch()
-    assert epoch is not None
-    far = replace(epoch, holder=replace(epoch.holder, host=ELSEWHERE))
-    lab.driver.die()
-
-    assert end_if_over(lab.control, far, at_ms=1) is None
-    with pytest.raises(StopTimedOut, match=r"epoch 1 of 'delay_alerts' did not come to rest; last sign of life"):
-        await_stop(lab.world(), far, lab.stop)
-    assert lab.control.ended(1) is None
+def claim_elsewhere(driver: Driver) -> None:
+    """Claim from a machine that cannot be seen from here. A driver there may be cut off, and go on writing."""
+    driver.lab.alive.discard(driver.process)
+    driver.process = replace(driver.process, host=ELSEWHERE)
+    driver._claim()
 
 
-def test_the_word_of_whoever_ended_it_first_stands(lab: Lab) -> None:
+@pytest.fixture
+def elsewhere(lab: Lab) -> ProcessIdentity:
+    lab.on_launch = claim_elsewhere
+    steps.launch(lab, operation="first")
+    return lab.driver.process
+
+
+def test_a_driver_elsewhere_is_never_taken_for_dead(elsewhere: ProcessIdentity, lab: Lab) -> None:
+    with pytest.raises(StopTimedOut, match=r"epoch 1 of 'delay_alerts' did not stop; its last sign of life is None"):
+        steps.stop(lab, take_over=True)
+
+    assert lab.record.phase is Phase.RUNNING
+    assert lab.epoch.ended is None
+    assert lab.record.stop is not None, "it may wake up"
+
+
+def test_a_driver_elsewhere_is_not_signalled(elsewhere: ProcessIdentity, lab: Lab) -> None:
+    said: list[str] = []
+    asked = ask_to_stop(lab.world(), reason="", take_over=True)
+    assert isinstance(asked, Epoch)
+
+    with pytest.raises(StopTimedOut):
+        await_stop(lab.world(), asked, StopLadder(5, 5, 5), say=said.append)
+
+    assert lab.signalled == []
+    assert said == [f"pid 100 on {ELSEWHERE} cannot be signalled from here"] * 2
+    assert lab.record.stop is not None
+    assert lab.record.stop.stage is None, "what was not sent is not noted"
+
+
+def test_what_whoever_ended_it_first_said_stands(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver acknowledged, and was gone a moment later."""
     steps.start(lab)
-    epoch = lab.control.newest_epoch()
-    assert epoch is not None
+    lab.clock.on_tick = lambda: None
+    asked = ask_to_stop(lab.world(), reason="")
+    assert isinstance(asked, Epoch)
     lab.driver.end(EndedHow.STOPPED)
 
-    found = end_if_over(lab.control, epoch, at_ms=1)
-
-    assert found is not None
-    assert found.how is EndedHow.STOPPED
+    assert await_stop(lab.world(), asked, lab.stop).how == "stopped"
 
 
+@pytest.fixture
 def deaf(lab: Lab) -> Epoch:
+    """A driver that lives, reads nothing, and does not look for requests."""
     steps.start(lab)
     lab.driver.obeys = False
-    lab.feed(10)
-    asked = ask_to_stop(lab.world(), reason="", at_ms=1)
+    asked = ask_to_stop(lab.world(), reason="")
     assert isinstance(asked, Epoch)
     return asked
 
 
-def test_no_answer_in_time_is_an_error_and_the_request_stands(lab: Lab) -> None:
-    epoch = deaf(lab)
-
+def test_no_answer_in_time_is_an_error_and_the_request_stands(deaf: Epoch, lab: Lab) -> None:
     with pytest.raises(StopTimedOut, match=r"an acknowledgement within 10 s.*allow stop\.signal_timeout_s"):
-        await_stop(lab.world(), epoch, lab.stop)
+        await_stop(lab.world(), deaf, lab.stop)
 
-    assert lab.control.stop_request(1) is not None
     assert lab.driver.is_alive
-    assert lab.signalled == [], "a rung that has no time is not allowed"
-    assert lab.control.ended(1) is None
+    assert lab.signalled == [], "a stage that has no time is not allowed"
+    assert lab.record.phase is Phase.RUNNING
     lab.driver.obeys = True
     lab.tick()
-    assert lab.control.ended(1).how is EndedHow.STOPPED, "a job that wakes up later still stops"  # type: ignore[union-attr]
+    assert lab.record.ended is not None
+    assert lab.record.ended.how is EndedHow.STOPPED, "a job that wakes up later still stops"
 
 
 @pytest.mark.parametrize(
-    ("why", "ladder", "dies_on", "sent"),
+    ("why", "policy", "dies_on", "sent"),
     [
         ("SIGTERM helps", StopLadder(5, 5, 5), signal.SIGTERM, [signal.SIGTERM]),
         ("SIGTERM does not, SIGKILL does", StopLadder(5, 5, 5), signal.SIGKILL, [signal.SIGTERM, signal.SIGKILL]),
         ("SIGKILL alone is allowed", StopLadder(5, None, 5), signal.SIGKILL, [signal.SIGKILL]),
     ],
 )
-def test_each_rung_that_is_allowed_is_taken_in_order(
-    why: str, ladder: StopLadder, dies_on: signal.Signals, sent: list[signal.Signals], lab: Lab
+def test_each_stage_that_is_allowed_is_carried_out_in_order_and_noted_first(
+    why: str,
+    policy: StopLadder,
+    dies_on: signal.Signals,
+    sent: list[signal.Signals],
+    deaf: Epoch,
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    epoch = deaf(lab)
+    noted: list[str] = []
 
-    def machine() -> None:
+    def signal_group(process: ProcessIdentity, number: signal.Signals) -> bool:
+        stop = lab.record.stop
+        noted.append(stop.stage.name if stop is not None and stop.stage is not None else "nothing")
+        return lab.signal_group(process, number)
+
+    def drivers() -> None:
         if dies_on in lab.signalled:
             lab.driver.die()
 
-    lab.clock.on_tick = machine
+    monkeypatch.setattr(lab.machine, "signal_group", signal_group)
+    lab.clock.on_tick = drivers
 
-    stopped = await_stop(lab.world(), epoch, ladder)
+    stopped = await_stop(lab.world(), deaf, policy)
 
     assert lab.signalled == sent
-    assert stopped.how == EndedHow.KILLED.value
-    assert lab.control.ended(1).how is EndedHow.KILLED  # type: ignore[union-attr]
+    assert noted == [number.name for number in sent], "nobody is forced without a note of it"
+    assert (stopped.how, stopped.message) == ("killed", f"pid 100 on {HERE} is gone after {dies_on.name}")
 
 
-def test_a_ladder_that_does_not_help_is_a_timeout(lab: Lab) -> None:
-    epoch = deaf(lab)
+def test_a_task_that_is_killed_after_it_forced_the_job_and_run_again_knows(
+    deaf: Epoch, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(process: ProcessIdentity, number: signal.Signals) -> bool:
+        lab.driver.die()
+        raise Crash("after the signal")
 
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.machine, "signal_group", killed)
+        with pytest.raises(Crash):
+            await_stop(lab.world(), deaf, StopLadder(5, 5))
+
+    assert steps.stop(lab).how == "already killed"
+
+
+def test_what_was_cut_off_by_force_is_named(lab: Lab) -> None:
+    """The request comes while a batch runs, and the batch does not end in time."""
+    steps.start(lab)
+    lab.feed(10)
+    batch = lab.driver.plan()
+    assert batch is not None
+    lab.driver.begin(batch)
+    lab.stop = StopLadder(5, 5)
+    lab.clock.on_tick = lambda: lab.driver.die() if lab.signalled else None
+
+    stopped = steps.stop(lab)
+
+    assert (stopped.how, stopped.last_batch_id) == ("killed", 0)
+    assert [(cut.batch_id, sum(each.count for each in cut.ranges)) for cut in lab.epoch.cuts] == [(1, 20)]
+    assert steps.plan(lab).replay_at_most == 20
+
+
+def test_a_batch_that_runs_when_the_request_comes_is_finished_and_recorded(lab: Lab) -> None:
+    steps.start(lab)
+    lab.feed(10)
+    driver = lab.driver
+    batch = driver.plan()
+    assert batch is not None
+    placed = driver.begin(batch)
+
+    def finishes() -> None:
+        driver.record(placed)
+        driver.commit(batch)
+        lab.clock.on_tick = lab.tick
+
+    lab.clock.on_tick = finishes
+
+    assert steps.stop(lab) == StopResult(1, "stopped", last_batch_id=1)
+    assert lab.epoch.cuts == ()
+
+
+def test_stages_that_do_not_help_are_a_timeout(deaf: Epoch, lab: Lab) -> None:
     with pytest.raises(StopTimedOut):
-        await_stop(lab.world(), epoch, StopLadder(5, 5, 5))
+        await_stop(lab.world(), deaf, StopLadder(5, 5, 5))
 
     assert lab.signalled == [signal.SIGTERM, signal.SIGKILL]
 
 
-def test_a_driver_elsewhere_is_not_signalled(lab: Lab) -> None:
-    epoch = deaf(lab)
-    far = replace(epoch, holder=replace(epoch.holder, host=ELSEWHERE))
+def test_what_is_waited_for_is_said(deaf: Epoch, lab: Lab) -> None:
     said: list[str] = []
 
     with pytest.raises(StopTimedOut):
-        await_stop(lab.world(), far, StopLadder(5, 5, 5), say=said.append)
-
-    assert lab.signalled == []
-    assert said == [f"pid 100 on {ELSEWHERE} cannot be signalled from here"] * 2
-
-
-def test_what_is_waited_for_is_said(lab: Lab) -> None:
-    epoch, said = deaf(lab), []
-
-    with pytest.raises(StopTimedOut):
-        await_stop(lab.world(), epoch, StopLadder(25), say=said.append)
+        await_stop(lab.world(), deaf, StopLadder(25), say=said.append)
 
     assert said == ["waited 10 s of 25 s for its acknowledgement", "waited 20 s of 25 s for its acknowledgement"]
 
 
-def test_two_operations_that_stop_at_once_share_one_stop(lab: Lab) -> None:
-    steps.start(lab)
-    for operation in ("one", "two"):
-        ask_to_stop(lab.world(operation), reason=operation, at_ms=1)
+class TestTwoOperations:
+    def test_the_second_one_is_refused_while_the_first_one_waits(self, deaf: Epoch, lab: Lab) -> None:
+        with pytest.raises(LeaseHeld, match=r"operation 'op' acted \d+ s ago.*set take_over"):
+            ask_to_stop(lab.world("other"), reason="")
 
-    assert steps.stop(lab, "two").how == "stopped"
-    assert lab.control.stop_request(1).operation == "one"  # type: ignore[union-attr]
+        assert lab.holder == "op"
+
+    def test_however_long_it_waits(self, deaf: Epoch, lab: Lab) -> None:
+        """Its lease does not age while it waits for a batch of an hour."""
+        refused: list[float] = []
+
+        def other_asks() -> None:
+            with pytest.raises(LeaseHeld):
+                ask_to_stop(lab.world("other"), reason="")
+            refused.append(lab.clock.now)
+
+        lab.clock.on_tick = other_asks
+        with pytest.raises(StopTimedOut):
+            await_stop(lab.world(), deaf, StopLadder(3 * LEASE_TIMEOUT_S))
+
+        assert refused[-1] - refused[0] > 2 * LEASE_TIMEOUT_S
+
+    def test_one_that_takes_over_joins_the_request_and_the_first_one_ends(self, deaf: Epoch, lab: Lab) -> None:
+        asked = ask_to_stop(lab.world("other"), reason="mine", take_over=True)
+
+        assert isinstance(asked, Epoch)
+        assert lab.record.stop is not None
+        assert lab.record.stop.operation == "op", "the request is the first one's still"
+        with pytest.raises(TakenOver):
+            await_stop(lab.world("op"), deaf, lab.stop)
+        lab.driver.obeys = True
+        assert await_stop(lab.world("other"), asked, lab.stop).how == "stopped"
+
+    def test_one_that_was_taken_over_signals_nobody(self, deaf: Epoch, lab: Lab) -> None:
+        def other_takes_over() -> None:
+            take_lease(lab.world("other"), take_over=True)
+
+        lab.clock.on_tick = other_takes_over
+
+        with pytest.raises(TakenOver):
+            await_stop(lab.world("op"), deaf, StopLadder(5, 5, 5))
+
+        assert lab.signalled == []
+
+    def test_one_that_was_taken_over_right_before_a_stage_signals_nobody(
+        self, deaf: Epoch, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lab.interpose(monkeypatch, lambda: take_lease(lab.world("other"), take_over=True))
+
+        with pytest.raises(TakenOver):
+            await_stop(lab.world("op"), deaf, StopLadder(5, 5, 5))
+
+        assert lab.signalled == []
 
 
 def test_an_epoch_that_was_closed_for_good_stays_closed(lab: Lab) -> None:
+    """Its driver was taken for dead and killed; whatever it says later, it is over."""
     steps.start(lab)
-    lab.control.end(1, Ended(EndedHow.KILLED, 1))
+    take_lease(lab.world())
+    zombie = lab.driver
+    lab.alive.discard(zombie.process)
+    close_and_reconcile(lab.world())
 
-    assert steps.stop(lab).how == "already killed"
+    zombie.end(EndedHow.FAILED, "late words")
+
+    assert steps.stop(lab).how == "already died"
