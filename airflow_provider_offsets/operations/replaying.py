@@ -39,6 +39,8 @@ SAY_S = 10
 TERM_S = 10
 """How long a driver that is ended has to go by itself."""
 KILL_S = 30
+SETTINGS = ".settings.json"
+"""What the name of a driver's settings ends with, beside its log."""
 
 Say = Callable[[str], None]
 
@@ -199,14 +201,14 @@ class ShardReplaying:
 
     def _start(self, claim: ShardClaim) -> Launch:
         settings = ReplaySettings(self._world.pipeline.name, claim, self._secrets)
-        file = Path(claim.log).with_suffix(".settings.json")
+        file = Path(claim.log).with_suffix(SETTINGS)
         command = self._build_command(settings.conf(file))
-        self._remove_settings()
+        self._remove_left_settings()
         settings.write(file)
         try:
             return launch(claim.tag, command, log=claim.log, env=driver_environment())
         except OSError:
-            file.unlink()
+            file.unlink(missing_ok=True)
             raise
 
     def _require_as_planned(self, plan: ReplayPlan, version: str) -> None:
@@ -325,7 +327,7 @@ class ShardReplaying:
         )
 
     def _failed(self, newest: ShardTry, ended: TryEnded) -> OffsetsError:
-        self._remove_settings()
+        Path(newest.log).with_suffix(SETTINGS).unlink(missing_ok=True)
         tail = Launch("", None, newest.log).log_tail()
         said = f" and says {ended.message!r}" if ended.message else ""
         kind = ShardFailed if ended.retriable else InputRefused
@@ -366,9 +368,9 @@ class ShardReplaying:
             do="give the run id of the operation's replay plan",
         )
 
-    def _remove_settings(self) -> None:
-        """They hold secrets, and the driver that would have removed them may never have come."""
-        for left in self._folder.glob(f"{self._prefix}-*.settings.json"):
+    def _remove_left_settings(self) -> None:
+        """Remove the settings of launches before: they hold secrets, and their drivers may never have come."""
+        for left in self._folder.glob(f"{self._prefix}-*{SETTINGS}"):
             left.unlink(missing_ok=True)
 
     @property
