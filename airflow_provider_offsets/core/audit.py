@@ -571,6 +571,7 @@ def audit(
     epochs: Iterable[Epoch],
     *,
     since: Position | None = None,
+    read_before: Position | None = None,
     window: Window | None = None,
 ) -> AuditReport:
     """Return the audit of a history. Everything is read once, one at a time.
@@ -580,10 +581,14 @@ def audit(
     :param epochs: all launches with what became of them, the oldest first. Those that nobody claimed announce nothing.
     :param since: where the first epoch has to begin; None takes its own start. A partition that it does not name
         has to begin at 0 if its topic is named.
+    :param read_before: where the job had come to before the first epoch: what lies before has been read.
     :param window: the part that is reported; None: all.
     """
     window = window or Window()
     walk = _Walk(epochs, since or Position(), window)
+    for partition, offset in (read_before or Position()).items():
+        if partition in walk.cursors:
+            walk.cursors[partition].read.add(0, offset)
     for batch in batches:
         walk.read(batch)
     walk.finish()

@@ -43,6 +43,7 @@ def audit_history(world: World, window: Window | None = None) -> AuditReport:
         _official_rows(world, record),
         epochs,
         since=first.claim.start if first is not None and is_whole else None,
+        read_before=first.claim.stood if first is not None and is_whole else None,
         window=window,
     )
 
