@@ -32,6 +32,8 @@ class Books:
     """Skipped or lost, and said so by a plan."""
     cut_off: list[Span] = field(default_factory=list)
     """Batches that began and were not recorded."""
+    read_before: dict[Key, int] = field(default_factory=dict)
+    """Where the job had come to before the first epoch."""
     counts_batches: bool = True
     """Whether a history names each batch. Without one only the audit says what may have been written again."""
 
@@ -73,6 +75,7 @@ def read_books(
     if recorded["row_time_ms"] is not None:
         end |= _position(facts[recorded["row_time_ms"]]["end"])
     books = Books(_position(epochs[0]["claim"]["start"]), end, [span for row in rows for span in _spans(row)])
+    books.read_before = _position(epochs[0]["claim"]["stood"] or {})
     for epoch in epochs:
         for each in epoch["claim"]["announced"]:
             key, at = (each["topic"], each["partition"]), each["start"]
@@ -193,7 +196,7 @@ def _hold_against(audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], bo
 
 def _read_again(books: Books) -> int:
     """How many offsets the official batches read that one before them had read."""
-    seen: set[tuple[Key, int]] = set()
+    seen = {(key, offset) for key, end in books.read_before.items() for offset in range(end)}
     again = 0
     for key, low, high in books.reads:
         for offset in range(low, high):

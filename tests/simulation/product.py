@@ -643,6 +643,14 @@ def books_of(world: World_) -> checker.Books | None:
     return checker.read_books(rows, cells, facts)
 
 
+def checkpoint_offsets(world: World_) -> str:
+    """Return the start that a person names who has looked at Spark's checkpoint."""
+    location = record_of(world).get("launch", {}).get("checkpoint") or CHECKPOINT
+    with world.sim.quietly():
+        found = world._spark().engine(location, None).position()
+    return f"offsets:{Position({TopicPartition(*key): offset for key, offset in found.items()}).to_json()}"
+
+
 def kept_position(world: World_) -> dict[tuple[str, int], int]:
     """Return where an untracked job's own store says that it stands."""
     if world.kind.position_store:
