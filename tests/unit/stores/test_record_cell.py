@@ -35,6 +35,7 @@ from airflow_provider_offsets.core.record import (
     RecordBatch,
     Release,
     Rename,
+    Renew,
     Take,
     TakeToRecover,
 )
@@ -158,6 +159,7 @@ def other(store: MemoryStore, *events: Event) -> PipelineRecord:
 
 BEFORE: dict[type, tuple[list[Event], Event]] = {
     Take: ([], TAKE),
+    Renew: ([TAKE], Renew(OP, 5)),
     TakeToRecover: ([*RUNNING, Release(OP), END], TakeToRecover("recovery/1", 1, 5, 60_000)),
     AskToStop: (RUNNING, ASK),
     NoteStopStage: ([*RUNNING, ASK], STAGE),
