@@ -6,7 +6,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from airflow_provider_offsets.errors import (
     DriverDied,
     DriverSilent,
     OffsetsError,
+    RecordChanged,
     TakenOver,
     WorldChanged,
 )
@@ -170,10 +171,11 @@ def _over_or_not(world: World) -> PipelineRecord:
     """Return the record, with an epoch that is over closed and reconciled, if this operation may do so."""
     record = world.cell.read()
     while record is not None and record.lease is not None and record.lease.operation == world.operation:
-        if record.phase is Phase.ENDED:
-            reconcile_epoch(world, record)
-        elif record.phase is not Phase.RUNNING or not close_if_over(world, record):
-            break
+        with suppress(RecordChanged):  # another try of this task was faster
+            if record.phase is Phase.ENDED:
+                reconcile_epoch(world, record)
+            elif record.phase is not Phase.RUNNING or not close_if_over(world, record):
+                break
         record = world.cell.read()
     if record is None:
         raise WorldChanged(
@@ -198,7 +200,8 @@ def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, 
     claim = _claim(world, record, applied, launcher)
     plan = applied.plan
     is_again = _is_mine(world, record, applied)
-    if record.launch is not None:
+    # Kept once and for all, so not before it is final. Otherwise the swap below is refused.
+    if record.launch is not None and record.phase is Phase.STOPPED:
         world.control.keep_epoch(world.control.newest_launch(record))
     world.control.keep_claim(claim)
     newest = next(world.store.newest_first(world.pipeline.stream), None) if world.pipeline.tracked else None
@@ -363,6 +366,8 @@ def _await_start(world: World, applied: Applied, claim: Claim, launched: Launch,
         is_claimed = epoch.holder is not None
         if epoch.ended is not None and record.epoch == claim.number and is_claimed:
             raise _died(launched, f"epoch {epoch.number} {epoch.ended.how.value}", epoch.ended)
+        if _has_been_idle(record, claim):
+            return Started(epoch.number, "idle", None, launched.log, claim.start)
         require_lease(world, record)
         if not is_claimed and not alive:
             raise _died(launched, f"the driver of {world.pipeline.name!r} ended before it claimed its launch")
@@ -377,6 +382,15 @@ def _await_start(world: World, applied: Applied, claim: Claim, launched: Launch,
         expected="a first batch",
         do="look at its log; it was left running: raise start_timeout_s and run this task again to adopt it",
     )
+
+
+def _has_been_idle(record: PipelineRecord, claim: Claim) -> bool:
+    """Return whether a tracked driver, which has recorded no batch, has ended the lease that this submit held.
+
+    It does so when it is idle, and may have begun a batch since the last look.
+    """
+    is_its_own = record.launch is not None and record.launch.tag == claim.tag
+    return claim.tracked and is_its_own and record.phase is Phase.RUNNING and record.lease is None
 
 
 def _epoch_of(world: World, record: PipelineRecord, claim: Claim) -> Epoch:

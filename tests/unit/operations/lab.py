@@ -21,6 +21,7 @@ from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, Heartbea
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record import (
+    RECORD,
     BeginBatch,
     Begun,
     ClaimLaunch,
@@ -446,10 +447,10 @@ class Lab:
         """Let somebody else act right before the next swap of the record, whoever makes it."""
         swap, left = self.store.swap, [act]
 
-        def swapped(*arguments: Any, **more: Any) -> bool:
-            if left:
+        def swapped(pipeline: str, name: str, *arguments: Any, **more: Any) -> bool:
+            if left and name == RECORD:
                 left.pop()()
-            return swap(*arguments, **more)
+            return swap(pipeline, name, *arguments, **more)
 
         monkeypatch.setattr(self.store, "swap", swapped)
 

@@ -33,14 +33,18 @@ def start(lab: Lab, start: str = "committed", operation: str = "first") -> Start
 
 def launch(lab: Lab, start: str = "committed", operation: str = "launcher") -> None:
     """Take the lease, plan, apply, launch, and be killed; the driver waits in a queue."""
+    take_lease(lab.world(operation), take_over=True)
+    launch_applied(lab, apply(lab, start, operation), operation)
+
+
+def launch_applied(lab: Lab, applied: Applied, operation: str = "op") -> None:
+    """Launch, and be killed before the first look at the driver."""
 
     def killed(line: str) -> None:
         raise Crash(line)
 
-    world = lab.world(operation)
-    take_lease(world, take_over=True)
     with pytest.raises(Crash):
-        submit_job(world, apply(lab, start, operation), lab.launcher, say=killed)
+        submit_job(lab.world(operation), applied, lab.launcher, say=killed)
 
 
 def stop(lab: Lab, operation: str = "op", *, take_over: bool = False) -> StopResult:
