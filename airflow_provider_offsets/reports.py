@@ -33,9 +33,10 @@ UNTOUCHED = (
     " may cut off a batch, which is read again; no history, so the audit goes by epochs."
 )
 BY_EPOCHS = (
-    "By epochs and the snapshots at rest: an untouched job keeps no history, so its single batches, and the interval of"
-    " a backfill, cannot be audited."
+    "By epochs and the snapshots of the stopped job: an untracked job keeps no history, so its single batches, and the"
+    " interval of a backfill, cannot be audited."
 )
+NOTHING_FOUND = "Every batch begins where reading stood: nothing was lost, skipped or replayed."
 AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "explanation")
 
 
@@ -157,7 +158,7 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
         f"Audit of {report.pipeline}: {counted}, {report.records:,} records read.",
         *([BY_EPOCHS] if report.by_epochs else []),
         _table(("topic", "partition", "from", "to", "batches"), partitions, style),
-        _table(AUDIT_HEADERS, found, style) if found else "Every range begins where the one before it ends.",
+        _table(AUDIT_HEADERS, found, style) if found else NOTHING_FOUND,
         *([f"{report.unlisted:,} more places are counted and not listed."] if report.unlisted else []),
         f"lost={report.lost} replayed={report.replayed} skipped={report.skipped}"
         f" unexplained={report.unexplained_count} replayed_at_most={report.replayed_at_most}",

@@ -29,8 +29,8 @@ class AuditOffsetsOperator(PipelineOperator):
         self.log.info("\n%s", audit_report(report))
         if report.unexplained_places:
             raise AuditFailed(
-                seen=f"{report.unexplained_count} offsets in {report.unexplained_places} places with no explanation,"
-                f" {report.lost} of them lost:\n{audit_report(report)}\n",
+                seen=f"{report.unexplained_count} offsets in {report.unexplained_places} places that no operation"
+                f" announced; {report.lost} offsets are lost, accepted ones included:\n{audit_report(report)}\n",
                 expected="ranges that tile, or jumps that an operation announced",
                 do="compare the output with these ranges; reprocess what is lost with start 'offsets:<json>'",
             )

@@ -152,8 +152,8 @@ MISTAKES = [
     Mistake(
         "blind audit: a gap between two batches is not seen",
         "core/audit.py",
-        "elif each.start > cursor.end:",
-        "elif False:",
+        "        if each.start != cursor.position:\n",
+        "        if False:\n",
         "core/test_audit.py::TestWhatItDetects::test_a_missing_batch",
     ),
 ]

@@ -433,7 +433,7 @@ class TestWhatItDetects:
             ("two batches changed places", [0, 1, 2, 3, 5, 4, 6], ["jump 40..50 UNEXPLAINED"] * 2, ""),
         ],
     )
-    def test_rows_that_are_missing(self, reason: str, rows: list[int], expected: list[str], clue: str) -> None:
+    def test_a_missing_batch(self, reason: str, rows: list[int], expected: list[str], clue: str) -> None:
         found = report([self.ROWS[each] for each in rows], self.EPOCHS)
 
         if clue:
