@@ -36,16 +36,22 @@ def audit_history(world: World, window: Window | None = None) -> AuditReport:
     epochs = _epochs(world, record)
     first = next((epoch for epoch in epochs if epoch.holder is not None), None)
     oldest = next(world.store.oldest_first(world.pipeline.stream), None)
-    # Without rows of a job before it, the history begins where the first epoch began.
+    # Without rows of a job before it, the history begins where the job was before its first launch.
     is_whole = first is not None and (oldest is None or oldest.epoch is not None)
     return audit(
         world.pipeline.name,
         _official_rows(world, record),
         epochs,
-        since=first.claim.start if first is not None and is_whole else None,
+        since=_stood_before(first) if first is not None and is_whole else None,
         read_before=first.claim.stood if first is not None and is_whole else None,
         window=window,
     )
+
+
+def _stood_before(first: Epoch) -> Position:
+    """Return where the job was before its first launch: that may rewind it, or skip, as any other one."""
+    stood = first.claim.stood or Position()
+    return Position({partition: stood.get(partition, start) for partition, start in first.claim.start.items()})
 
 
 def _official_rows(world: World, record: PipelineRecord | None) -> Iterator[Batch]:
