@@ -439,7 +439,7 @@ def _words(record: ShardRecord) -> str:
         return "it was never launched"
     said = f"try {newest.number} is {record.phase.value}"
     if record.phase is ShardPhase.WAITING and newest.ended is not None:
-        said = f"try {newest.number} was {newest.ended.how.value}: {newest.ended.message}"
+        said = f"try {newest.number} ended, {newest.ended.how.value}: {newest.ended.message}"
     return said if newest.holder is None else f"{said}, by pid {newest.holder.pid} on {newest.holder.host!r}"
 
 

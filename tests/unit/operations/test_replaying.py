@@ -364,6 +364,20 @@ class TestTwoTasksAtOnce:
         assert failed.value.retriable
         assert lab.replaying().run().records_read == 30
 
+    def test_a_task_whose_launch_another_one_cancelled_goes_on_with_the_launch_of_that_one(self, lab: Lab) -> None:
+        lab.is_slow = True
+        one = lab.task(name="one")
+        one.until("sleep")
+        other = lab.task(name="other")
+        other.until("check_and_put replay-shard")
+        other.step()
+        assert lab.control.shard(RUN_1, 0).phase is ShardPhase.WAITING
+        for _ in range(20):
+            one.step()
+        lab.is_slow = False
+
+        assert other.finish() == one.finish()
+
     def test_the_process_of_a_cancelled_launch_is_ended(self, lab: Lab) -> None:
         lab.is_slow = True
         one = lab.task(name="one")

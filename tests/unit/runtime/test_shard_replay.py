@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import EndedHow, Operation
+from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.replay import Shard
-from airflow_provider_offsets.core.replaying import ShardClaim, ShardEnded, replay_batch_id
-from airflow_provider_offsets.errors import Fenced, InputRefused
-from airflow_provider_offsets.jobs.process import this_process
+from airflow_provider_offsets.core.replay_record import (
+    CancelShard,
+    CloseShard,
+    LaunchShard,
+    ShardEvent,
+    ShardPhase,
+    ShardRecord,
+    SupersedeShard,
+    TryEnded,
+)
+from airflow_provider_offsets.core.replaying import ShardClaim, replay_batch_id
+from airflow_provider_offsets.errors import Fenced, InputRefused, StoreUnreachable
 from airflow_provider_offsets.runtime import TrackedStream, read_count, shard_replay
 from airflow_provider_offsets.runtime.settings import FILE_KEY, ReplaySettings, Secrets, read_settings
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 from tests.unit.runtime.test_settings import ClassicSession
 
 RUN = "backfill/day#abc#1"
@@ -135,18 +144,37 @@ class Driver:
     url: str
     spark: Spark = field(default_factory=Spark)
     calls: list[tuple[Any, int]] = field(default_factory=list)
+    patience_s: float = 0.0
 
-    def stream(self, number: int = 1) -> TrackedStream:
-        claim = ShardClaim(RUN, SHARD, number, "backfill/day", f"launch-{number}", "/logs/1.log", "digest")
+    def launch(self, tag: str = "tag-1") -> TrackedStream:
+        """Record a launch, and return what its driver enters."""
+        self.change(LaunchShard(tag, "ranges", "digest", "/logs/1.log"))
+        return self.stream(tag)
+
+    def stream(self, tag: str = "tag-1") -> TrackedStream:
+        claim = ShardClaim(RUN, SHARD, 1, tag, "backfill/day", "/logs/1.log", "digest")
         secrets = Secrets(self.url, {"kafka.bootstrap.servers": "broker:9092"})
-        return TrackedStream(self.spark, ReplaySettings("alerts", claim, secrets, store_patience_s=0.0))
+        return TrackedStream(self.spark, ReplaySettings("alerts", claim, secrets, store_patience_s=self.patience_s))
 
     def write(self, frame: Any, batch_id: int) -> None:
         self.calls.append((frame, batch_id))
 
-    def see(self, look: Callable[[Control], Any]) -> Any:
+    def change(self, event: ShardEvent) -> None:
         with closing(open_store(self.url)) as store:
-            return look(Control(store, "alerts"))
+            ReplayControl(store, "alerts").change_shard(RUN, SHARD.number, event)
+
+    @property
+    def record(self) -> ShardRecord:
+        with closing(open_store(self.url)) as store:
+            return ReplayControl(store, "alerts").shard(RUN, SHARD.number)
+
+    @property
+    def ended(self) -> TryEnded:
+        """How the newest try ended."""
+        newest = self.record.newest
+        assert newest is not None
+        assert newest.ended is not None
+        return newest.ended
 
 
 @pytest.fixture
@@ -156,12 +184,11 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
     driver = Driver(f"sqlite:///{tmp_path}/offsets.db")
     with closing(open_store(driver.url)) as store:
         store.create()
-        Control(store, "alerts").open_operation(Operation("backfill/day", "backfill", ""))
     return driver
 
 
 def test_what_spark_is_asked_to_read_is_the_shard_and_no_more(driver: Driver) -> None:
-    with driver.stream() as stream:
+    with driver.launch() as stream:
         stream.read_kafka(maxOffsetsPerTrigger="10", minPartitions="8")
 
     asked = driver.spark.options
@@ -175,26 +202,29 @@ def test_what_spark_is_asked_to_read_is_the_shard_and_no_more(driver: Driver) ->
 
 
 def test_the_program_sees_a_replay_and_is_called_once(driver: Driver) -> None:
-    with driver.stream() as stream:
+    with driver.launch() as stream:
         assert (stream.is_replay, stream.run_id, stream.epoch, stream.ranges) == (True, RUN, 0, SHARD.ranges)
         frame = stream.read_kafka()
         stream.run(frame, process=driver.write, processingTime="1 second")
 
     assert driver.calls == [(frame, replay_batch_id(RUN, 3))]
-    replayed = driver.see(lambda control: control.replayed(RUN, 3))
-    assert (replayed.records_read, replayed.records_expected, replayed.ranges) == (31, 31, SHARD.ranges)
-    assert (replayed.counted_apart, replayed.application_version) == (False, "digest")
-    assert driver.see(lambda control: control.newest_epoch()) is None, "no epoch is claimed"
-    assert driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim)).how is EndedHow.FINISHED
+    record = driver.record
+    assert record.read is not None
+    assert (record.phase, record.begun) == (ShardPhase.REPLAYED, 1)
+    assert (record.read.records_read, record.read.counted_apart) == (31, False)
+    assert driver.ended.how is EndedHow.FINISHED
+    with closing(open_store(driver.url)) as store:
+        assert Control(store, "alerts").record() is None, "no epoch is claimed"
 
 
 def test_what_the_program_did_not_read_is_counted(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_replay, "ReadCount", Counted(4))
-    with driver.stream() as stream:
+    with driver.launch() as stream:
         stream.run(stream.read_kafka(), process=driver.write)
 
-    replayed = driver.see(lambda control: control.replayed(RUN, 3))
-    assert (replayed.records_read, replayed.counted_apart) == (31, True)
+    read = driver.record.read
+    assert read is not None
+    assert (read.records_read, read.counted_apart) == (31, True)
 
 
 def test_a_shard_whose_jvm_was_killed_under_it_is_not_recorded(driver: Driver) -> None:
@@ -203,21 +233,19 @@ def test_a_shard_whose_jvm_was_killed_under_it_is_not_recorded(driver: Driver) -
     def process(frame: Any, batch_id: int) -> None:
         driver.spark.has_jvm = False
 
-    with pytest.raises(ConnectionRefusedError), driver.stream() as stream:
+    with pytest.raises(ConnectionRefusedError), driver.launch() as stream:
         stream.run(stream.read_kafka(), process=process)
 
-    assert driver.see(lambda control: control.replayed(RUN, 3)) is None
-    ended = driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim))
-    assert (ended.how, ended.retriable) == (EndedHow.FAILED, True)
+    assert driver.record.read is None
+    assert (driver.ended.how, driver.ended.retriable) == (EndedHow.FAILED, True)
 
 
 def test_a_sink_of_sparks_own_needs_a_way_to_write_replays(driver: Driver) -> None:
-    with pytest.raises(InputRefused, match="no replay_sink="), driver.stream() as stream:
+    with pytest.raises(InputRefused, match="no replay_sink="), driver.launch() as stream:
         stream.run(stream.read_kafka(), sink=lambda writer: writer)
-    ended = driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim))
-    assert (ended.how, ended.retriable) == (EndedHow.FAILED, False)
+    assert (driver.ended.how, driver.ended.retriable) == (EndedHow.FAILED, False)
 
-    with driver.stream(2) as stream:
+    with driver.launch("tag-2") as stream:
         stream.run(stream.read_kafka(), sink=lambda writer: writer, replay_sink=driver.write)
     assert len(driver.calls) == 1
 
@@ -226,35 +254,103 @@ def test_a_program_that_fails_records_nothing_and_says_why(driver: Driver) -> No
     def fails(frame: Any, batch_id: int) -> None:
         raise ValueError("the sink is down")
 
-    with pytest.raises(ValueError, match="the sink is down"), driver.stream() as stream:
+    with pytest.raises(ValueError, match="the sink is down"), driver.launch() as stream:
         stream.run(stream.read_kafka(), process=fails)
 
-    assert driver.see(lambda control: control.replayed(RUN, 3)) is None
-    ended = driver.see(lambda control: control.shard_ended(control.newest_try(RUN, 3).claim))
-    assert (ended.how, ended.retriable) == (EndedHow.FAILED, True)
-    assert "the sink is down" in ended.message
+    assert driver.record.read is None
+    assert (driver.ended.how, driver.ended.retriable) == (EndedHow.FAILED, True)
+    assert "the sink is down" in driver.ended.message
 
 
-def test_a_driver_that_was_ended_in_its_work_records_nothing(driver: Driver) -> None:
-    def is_ended(frame: Any, batch_id: int) -> None:
-        ended = ShardEnded(EndedHow.KILLED, 1, "superseded")
-        driver.see(lambda control: control.end_shard(control.newest_try(RUN, 3).claim, ended))
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (SupersedeShard("backfill/day#def#2", 1), "was superseded by 'backfill/day#def#2'"),
+        (
+            CloseShard("tag-1", TryEnded(EndedHow.DIED, 1, "its process is gone")),
+            "try 1 ended, died: its process is gone",
+        ),
+    ],
+    ids=["superseded", "taken for dead"],
+)
+def test_a_driver_whose_try_is_over_in_its_work_records_nothing(driver: Driver, event: ShardEvent, why: str) -> None:
+    with pytest.raises(Fenced, match=why), driver.launch() as stream:
+        stream.run(stream.read_kafka(), process=lambda frame, batch_id: driver.change(event))
 
-    with pytest.raises(Fenced, match="superseded"), driver.stream() as stream:
-        stream.run(stream.read_kafka(), process=is_ended)
-
-    assert driver.see(lambda control: control.replayed(RUN, 3)) is None
+    assert driver.record.read is None
+    assert driver.record.phase is not ShardPhase.REPLAYED
 
 
-def test_one_driver_has_a_try(driver: Driver) -> None:
-    with driver.stream() as stream:
-        other = replace(stream._replay._claim, launch="another launch")
-        with pytest.raises(Fenced, match="is held by pid"):
-            driver.see(lambda control: control.claim_shard(other, this_process(), at_ms=1))
+@pytest.mark.parametrize(
+    "event",
+    [CancelShard("tag-1", TryEnded(EndedHow.CANCELLED, 1)), SupersedeShard("backfill/day#def#2", 1)],
+    ids=["cancelled", "superseded"],
+)
+def test_a_driver_whose_launch_is_void_claims_nothing(driver: Driver, event: ShardEvent) -> None:
+    late = driver.launch()
+    driver.change(event)
+
+    with pytest.raises(Fenced):
+        late.__enter__()
+
+
+def test_a_driver_that_is_superseded_before_it_begins_calls_nothing(driver: Driver) -> None:
+    def program() -> None:
+        with driver.launch() as stream:
+            driver.change(SupersedeShard("backfill/day#def#2", 1))
+            stream.run(stream.read_kafka(), process=driver.write)
+
+    with pytest.raises(Fenced):
+        program()
+    assert driver.calls == []
+
+
+def test_a_shard_is_replayed_once(driver: Driver) -> None:
+    def program() -> None:
+        with driver.launch() as stream:
+            stream.run(stream.read_kafka(), process=driver.write)
+            stream.run(stream.read_kafka(), process=driver.write)
+
+    with pytest.raises(Fenced, match="the shard is replayed already"):
+        program()
+    assert len(driver.calls) == 1
+    assert driver.record.phase is ShardPhase.REPLAYED
+
+
+def test_a_program_that_calls_run_again_after_a_failure_is_counted(driver: Driver) -> None:
+    def fails(frame: Any, batch_id: int) -> None:
+        raise ValueError("the sink is down")
+
+    with driver.launch() as stream:
+        with pytest.raises(ValueError, match="the sink is down"):
+            stream.run(stream.read_kafka(), process=fails)
         stream.run(stream.read_kafka(), process=driver.write)
 
-    with pytest.raises(Fenced, match="is replayed already"):
-        driver.stream(2).__enter__()
+    assert (driver.record.phase, driver.record.begun) == (ShardPhase.REPLAYED, 2)
+
+
+@pytest.mark.parametrize("call", range(1, 5), ids=["claim", "begin", "record", "end"])
+def test_an_answer_that_was_lost_is_no_fence(driver: Driver, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The swap went through, and the store did not say so: asked again, the driver finds its own."""
+    driver.patience_s = 30
+    stream = driver.launch()
+    change, calls = ReplayControl.change_shard, []
+
+    def lose(self: ReplayControl, *args: Any) -> ShardRecord:
+        calls.append(args)
+        found = change(self, *args)
+        if len(calls) == call:
+            raise StoreUnreachable(seen="no answer", expected="an answer", do="ask again")
+        return found
+
+    monkeypatch.setattr(ReplayControl, "change_shard", lose)
+    monkeypatch.setattr("airflow_provider_offsets.runtime.insist.FIRST_WAIT_S", 0.0)
+    with stream:
+        stream.run(stream.read_kafka(), process=driver.write)
+
+    assert len(calls) == 5
+    assert (driver.record.phase, driver.record.begun) == (ShardPhase.REPLAYED, 1)
+    assert driver.ended.how is EndedHow.FINISHED
 
 
 def node(kind: str, *children: Node) -> Node:
@@ -293,7 +389,7 @@ def test_transforms_that_keep_state_are_refused(plan: Node, refused: str) -> Non
 
 
 def test_the_driver_of_a_replay_reads_what_its_task_wrote(driver: Driver, tmp_path: Path) -> None:
-    claim = ShardClaim(RUN, SHARD, 1, "backfill/day", "launch-1", "/logs/1.log")
+    claim = ShardClaim(RUN, SHARD, 1, "tag-1", "backfill/day", "/logs/1.log")
     settings = ReplaySettings("alerts", claim, Secrets("postgresql://me:hunter2@db/offsets"))
     file = tmp_path / "logs" / "1.settings.json"
     settings.write(file)
