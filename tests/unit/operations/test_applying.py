@@ -7,32 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.plan import RestartForm, RestartPlan
 from airflow_provider_offsets.errors import PlanRefused, SelectorError, WorldChanged
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
+from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, release_lease, take_lease
 from airflow_provider_offsets.operations.planning import recorded_plan
 from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state
 from tests.unit.operations import steps
-from tests.unit.operations.lab import HERE, TOPIC, Lab
+from tests.unit.operations.lab import TOPIC, Lab
 from tests.unit.operations.test_crash import checkpoints
 
 
+@pytest.fixture
+def stopped(lab: Lab) -> None:
+    """A job that has read 100 of each partition, and that ``op`` has stopped."""
+    steps.start(lab, operation="first")
+    steps.stop(lab, "op")
+
+
 def another_epoch(lab: Lab) -> None:
-    newest = lab.control.newest_epoch()
-    assert newest is not None
-    claim = newest.claim
-    lab.control.claim_epoch(
-        Claim(2, "other", "other@1", claim.checkpoint, claim.start, claim.identity),
-        ProcessIdentity(HERE, "boot-1", 1, 1),
-        at_ms=1,
-    )
-    lab.control.end(2, Ended(EndedHow.STOPPED, 2))
+    """Another operation took the pipeline over and started it; then this one took it back, and stopped it."""
+    take_lease(lab.world("other"), take_over=True)
+    steps.submit(lab, steps.apply(lab, operation="other"), "other")
+    steps.stop(lab, "op", take_over=True)
 
 
-def another_batch(lab: Lab) -> None:
-    lab.store.append(lab.pipeline.stream, Batch(lab.at(100, 120), 5000, 1, "query-1", 1, lab.at(100, 100)))
+def another_operation(lab: Lab) -> None:
+    """It has changed nothing that anybody sees, and has gone."""
+    take_lease(lab.world("other"), take_over=True)
+    release_lease(lab.world("other"))
+    take_lease(lab.world("op"))
 
 
 def another_topic(lab: Lab) -> None:
@@ -65,7 +69,7 @@ def gone(lab: Lab) -> None:
     ("change", "named"),
     [
         (another_epoch, "epoch was 1 and is 2"),
-        (another_batch, r'stored was Position\(\{"flights":\{"0":100,"1":100\}\}\) and is .*"1":120'),
+        (another_operation, r"generation was \d+ and is \d+"),
         (another_topic, "identity was .*fake-topic-id-1.* and is .*fake-topic-id-2"),
         (another_planned_batch, "planned_batch_id was None and is 1"),
         (another_commit, "committed_batch_id was 0 and is 1"),
@@ -75,9 +79,8 @@ def gone(lab: Lab) -> None:
 )
 @pytest.mark.parametrize("start", ["committed", "shift:-30"])
 def test_what_changed_since_the_plan_is_named_and_nothing_is_written(
-    start: str, change: Callable[[Lab], None], named: str, lab: Lab
+    start: str, change: Callable[[Lab], None], named: str, stopped: None, lab: Lab
 ) -> None:
-    steps.rest(lab)
     plan = steps.plan(lab, start)
     change(lab)
     before = checkpoints(lab.folder)
@@ -89,20 +92,32 @@ def test_what_changed_since_the_plan_is_named_and_nothing_is_written(
     assert recorded_application(lab.world()) is None
 
 
-def test_records_that_come_meanwhile_are_no_change(lab: Lab) -> None:
-    steps.rest(lab)
+def test_records_that_come_meanwhile_are_no_change(stopped: None, lab: Lab) -> None:
     plan = steps.plan(lab)
     lab.feed(1000)
 
     assert apply_plan(lab.world(), plan).plan == plan
 
 
+def test_a_plan_that_waits_for_a_person_is_no_change(stopped: None, lab: Lab) -> None:
+    """Its lease is old, and nobody has taken it: the approval took hours."""
+    plan = steps.plan(lab)
+    lab.clock.now += 10 * LEASE_TIMEOUT_S
+
+    assert apply_plan(lab.world(), plan).plan == plan
+    assert lab.record.lease is not None
+    assert lab.record.lease.acted_at_ms == lab.clock.now_ms(), "from here on it is at work again"
+
+
 def test_a_job_that_runs_is_not_given_another_start(lab: Lab) -> None:
     steps.start(lab, operation="first")
+    take_lease(lab.world())
     plan = steps.plan(lab, "shift:-30")
     before = checkpoints(lab.folder)
 
-    with pytest.raises(WorldChanged, match=r"epoch 1 of 'delay_alerts' runs.*stop it with StopStreamingJobOperator"):
+    with pytest.raises(
+        WorldChanged, match=r"pipeline 'delay_alerts' is running.*StopStreamingJobOperator"
+    ):
         apply_plan(lab.world(), plan)
 
     assert checkpoints(lab.folder) == before
@@ -115,8 +130,7 @@ def test_a_job_that_runs_is_not_given_another_start(lab: Lab) -> None:
         ("nothing is there to read from", 'offsets:{"flights":{"0":900}}', "offset past the end"),
     ],
 )
-def test_a_plan_with_problems_cannot_be_applied(why: str, start: str, problem: str, lab: Lab) -> None:
-    steps.rest(lab)
+def test_a_plan_with_problems_cannot_be_applied(why: str, start: str, problem: str, stopped: None, lab: Lab) -> None:
     lab.feed(50)
     plan = steps.plan(lab, start)
     before = checkpoints(lab.folder)
@@ -130,8 +144,7 @@ def test_a_plan_with_problems_cannot_be_applied(why: str, start: str, problem: s
 
 
 class TestForms:
-    def test_resume_touches_no_file(self, lab: Lab) -> None:
-        steps.rest(lab)
+    def test_resume_touches_no_file(self, stopped: None, lab: Lab) -> None:
         before = checkpoints(lab.folder)
 
         applied = steps.apply(lab)
@@ -140,8 +153,9 @@ class TestForms:
         assert applied.checkpoint == lab.pipeline.job.checkpoint
         assert checkpoints(lab.folder) == before
 
-    def test_reposition_seeds_beside_and_closes_the_old_one(self, lab: Lab) -> None:
-        steps.rest(lab)
+    def test_reposition_seeds_a_folder_of_its_plan_and_changes_nobody_s(self, stopped: None, lab: Lab) -> None:
+        """A driver that was taken for dead may run on the old one: nothing is planted there."""
+        before = checkpoints(lab.folder)
 
         applied = steps.apply(lab, "shift:-30")
 
@@ -149,19 +163,27 @@ class TestForms:
         old, new = (read_state(open_checkpoint(each)) for each in (lab.pipeline.job.checkpoint, applied.checkpoint))
         assert old is not None
         assert new is not None
-        assert old.closed_by == "op"
+        assert {name: text for name, text in checkpoints(lab.folder).items() if name in before} == before
         assert (new.committed, new.closed_by, new.query_id) == (lab.at(70, 70), None, old.query_id)
         assert (new.committed_batch_id, new.planned_batch_id) == (old.committed_batch_id, old.committed_batch_id + 1)
 
     def test_fresh_leaves_the_folder_to_spark(self, lab: Lab) -> None:
+        take_lease(lab.world())
+
         applied = steps.apply(lab)
 
         assert applied.plan.form is RestartForm.FRESH
         assert applied.checkpoint == lab.pipeline.job.checkpoint
         assert checkpoints(lab.folder) == {}
 
-    def test_applied_twice_it_is_the_same(self, lab: Lab) -> None:
-        steps.rest(lab)
+    def test_the_position_moves_when_the_launch_is_claimed_and_not_before(self, stopped: None, lab: Lab) -> None:
+        """Applied, and never started: the next plan counts what is read twice from where the output ends."""
+        steps.apply(lab, "shift:-30")
+
+        assert lab.world().observe().stored == lab.at(100, 100)
+        assert steps.apply(lab, "shift:-40").plan.replay == 80
+
+    def test_applied_twice_it_is_the_same(self, stopped: None, lab: Lab) -> None:
         plan = steps.plan(lab, "shift:-30")
 
         first = apply_plan(lab.world(), plan)
@@ -170,9 +192,8 @@ class TestForms:
         assert apply_plan(lab.world(), plan) == first == recorded_application(lab.world())
         assert checkpoints(lab.folder) == content
 
-    def test_once_the_job_runs_it_is_what_was_applied(self, lab: Lab) -> None:
+    def test_once_the_job_runs_it_is_what_was_applied(self, stopped: None, lab: Lab) -> None:
         """The task is cleared and run again after the submit."""
-        steps.rest(lab)
         plan = steps.plan(lab, "shift:-30")
         applied = apply_plan(lab.world(), plan)
         steps.submit(lab, applied)
@@ -195,10 +216,17 @@ class TestPlanning:
         assert recorded_plan(lab.world()) == second
 
     def test_once_the_job_runs_it_is_the_plan_that_started_it(self, lab: Lab) -> None:
+        take_lease(lab.world())
         started_by: RestartPlan = steps.plan(lab)
         steps.submit(lab, apply_plan(lab.world(), started_by))
 
         assert steps.plan(lab, "earliest") == started_by
+
+    def test_after_its_launch_was_cancelled_it_is_planned_anew(self, stopped: None, lab: Lab) -> None:
+        steps.launch(lab, "shift:-30", "op")
+        steps.stop(lab, "other", take_over=True)
+
+        assert steps.plan(lab, "shift:-10").start == lab.at(90, 90)
 
     @pytest.mark.parametrize("start", ["", "comitted", "offsets:", "shift:x", "newest", "earliest | newest"])
     def test_a_selector_that_cannot_be_read_leaves_no_plan(self, start: str, lab: Lab) -> None:
