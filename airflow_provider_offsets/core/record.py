@@ -552,7 +552,8 @@ def _launch(record: PipelineRecord, event: LaunchEpoch) -> Outcome:
 
 
 def _release(record: PipelineRecord, event: Release) -> Outcome:
-    return Next(replace(record, lease=None))
+    is_mine = record.lease is not None and record.lease.operation == event.operation
+    return Next(replace(record, lease=None)) if is_mine else Already()
 
 
 def _rename(record: PipelineRecord, event: Rename) -> Outcome:
@@ -710,7 +711,7 @@ _RULES: dict[type, Callable[[PipelineRecord, Any], Outcome]] = {
     Reconcile: _by_lease_holder(_reconcile),
     Intend: _by_lease_holder(_intend),
     LaunchEpoch: _by_lease_holder(_launch),
-    Release: _by_lease_holder(_release),
+    Release: _release,
     Rename: _by_lease_holder(_rename),
     MarkGood: _mark_good,
     ClaimLaunch: _claim,
