@@ -11,20 +11,21 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.plan import ProblemKind, RestartPlan
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, OpenBoundary, Replayed, ReplayPlan
+from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, OpenBoundary, ReplayPlan
 from airflow_provider_offsets.core.replay_audit import total_of
 from airflow_provider_offsets.errors import InputRefused, NoHistory, PlanRefused
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import (
-    REPLAY_AUDIT,
     Waiting,
     audit_recorded_replay,
     make_replay_plan,
     replay_audits,
 )
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 from tests.unit.operations import steps
-from tests.unit.operations.lab import TOPIC, Lab
+from tests.unit.operations.lab import NAME, TOPIC, Lab
+from tests.unit.operations.shards import replay_shard
 
 NOW_MS = 1_000
 POLICY = BackfillPolicy(records_per_shard=10)
@@ -57,6 +58,10 @@ def plan(
     )
     assert isinstance(made, ReplayPlan)
     return made
+
+
+def control(lab: Lab) -> ReplayControl:
+    return ReplayControl(lab.store, NAME)
 
 
 def read(made: ReplayPlan) -> list[OffsetRange]:
@@ -199,7 +204,7 @@ class TestDeletedByRetention:
         assert not made.problems
         assert read(made)[0].start == 13
         assert made.records_expected == 12
-        findings = audit_recorded_replay(days.control, made).findings
+        findings = audit_recorded_replay(control(days), made).findings
         assert [each.partition(":")[0] for each in findings] == ["shard 0", "shard 1"], "and what is gone is no gap"
 
     def test_an_interval_wider_than_retention_is_not_taken_for_an_empty_one(self, days: Lab) -> None:
@@ -239,7 +244,7 @@ class TestNothingToRead:
 
         assert (made.shards, made.records_expected, made.problems) == ((), 0, ())
         assert made.notes[-1] == "no record in the interval: nothing to read"
-        assert audit_recorded_replay(days.control, made).is_clean
+        assert audit_recorded_replay(control(days), made).is_clean
 
     def test_a_topic_whose_records_are_all_older_says_of_when_they_are(self, days: Lab) -> None:
         made = plan(days, 700, 800)
@@ -339,14 +344,13 @@ class TestAudit:
     def done(self, lab: Lab, made: ReplayPlan, *numbers: int, less: int = 0) -> None:
         for number in numbers:
             shard = made.shards[number]
-            count = shard.record_count
-            lab.control.record_replayed(Replayed(made.run_id, number, shard.ranges, count - less, count))
+            replay_shard(control(lab), made.run_id, shard, shard.record_count - less)
 
     def test_all_that_was_expected_was_read(self, days: Lab) -> None:
         made = plan(days, 200, 300)
         self.done(days, made, 0, 1)
 
-        audit = audit_recorded_replay(days.control, made)
+        audit = audit_recorded_replay(control(days), made)
 
         assert audit.is_clean
         assert (audit.records_read, audit.records_expected, audit.shards_done) == (15, 15, 2)
@@ -355,7 +359,7 @@ class TestAudit:
         made = plan(days, 200, 300)
         self.done(days, made, 1)
 
-        assert audit_recorded_replay(days.control, made).findings == (
+        assert audit_recorded_replay(control(days), made).findings == (
             "shard 0: no driver has recorded that it is finished (8 offsets)",
         )
 
@@ -364,17 +368,27 @@ class TestAudit:
         self.done(days, made, 0)
         self.done(days, made, 1, less=1)
 
-        assert audit_recorded_replay(days.control, made).findings == ("shard 1: read 6 records, expected 7",)
+        assert audit_recorded_replay(control(days), made).findings == ("shard 1: read 6 records, expected 7",)
 
     def test_fewer_are_no_finding_where_counts_are_upper_bounds(self, days: Lab) -> None:
         days.kafka.set_config(TOPIC, **{"cleanup.policy": "compact"})
         made = plan(days, 200, 300)
         self.done(days, made, 0, 1, less=2)
 
-        audit = audit_recorded_replay(days.control, made)
+        audit = audit_recorded_replay(control(days), made)
 
         assert audit.is_clean
         assert audit.upper_bounds == (TOPIC,)
+
+    def test_a_shard_that_finished_other_ranges(self, days: Lab) -> None:
+        made = plan(days, 200, 300)
+        self.done(days, made, 0, 1)
+        first, second = made.shards
+
+        swapped = replace(first, number=second.number), replace(second, number=first.number)
+        findings = audit_recorded_replay(control(days), replace(made, shards=swapped)).findings
+
+        assert any("finished other ranges than the planned ones" in each for each in findings)
 
     def test_shards_that_leave_a_gap(self, days: Lab) -> None:
         made = plan(days, 200, 300)
@@ -382,7 +396,7 @@ class TestAudit:
         first, second = made.shards
         cut = replace(first, ranges=(replace(first.ranges[0], start=first.ranges[0].start + 1),))
 
-        findings = audit_recorded_replay(days.control, replace(made, shards=(cut, second))).findings
+        findings = audit_recorded_replay(control(days), replace(made, shards=(cut, second))).findings
 
         assert "flights[0]: the shards go on at 11 where 10 is due" in findings
 
@@ -391,22 +405,22 @@ class TestAudit:
 
         cleared = plan(days, 200, 300, key="cleared")
 
-        assert audit_recorded_replay(days.control, cleared).shards_done == 0
+        assert audit_recorded_replay(control(days), cleared).shards_done == 0
 
     def test_a_long_backfill_has_one_total(self, days: Lab) -> None:
         for number, start_ms in enumerate((100, 200, 300)):
             made = plan(days, start_ms, start_ms + 100, operation=f"backfill__p/{number}")
             self.done(days, made, *range(2 - number))
-        world = days.world("backfill__p/0")
-        audits = replay_audits(world.control, "backfill__p/")
-        world.control.record_step("backfill__p/0", REPLAY_AUDIT, audits["backfill__p/0"])
-        days.world("backfill__p_2/0")
+        audits = replay_audits(control(days), "backfill__p/")
+        control(days).keep_audit(audits["backfill__p/0"])
+        plan(days, 100, 200, operation="backfill__p_2/0")
+        assert replay_audits(control(days), "backfill__p/").keys() == audits.keys(), "of another DAG"
 
-        total = total_of(replay_audits(world.control).values())
+        total = total_of(replay_audits(control(days), "backfill__p/").values())
 
         assert str(total) == "1 of 3 intervals, 3 of 6 shards, 23 of 45 records"
         plan(days, 100, 200, operation="backfill__p/0", key="cleared")
-        assert total_of(replay_audits(world.control).values()).intervals_done == 0
+        assert total_of(replay_audits(control(days), "backfill__p/").values()).intervals_done == 0
 
 
 class TestThenLive:
@@ -451,6 +465,7 @@ class TestThenLive:
     ) -> None:
         steps.start(lab)
         steps.stop(lab, "yesterday")
+        lab.clock.now += 86_400
         lab.feed(30)
         replayed = plan(lab, 0, 500)
 

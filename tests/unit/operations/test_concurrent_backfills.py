@@ -20,19 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.boundary import Boundary, OnOpen, TopicBoundaries
-from airflow_provider_offsets.core.epoch import ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
 from airflow_provider_offsets.core.replay_audit import ReplayAudit
-from airflow_provider_offsets.core.replay_record import (
-    BeginShard,
-    ClaimShard,
-    LaunchShard,
-    RecordShard,
-    ShardRead,
-    digest_of_ranges,
-)
+from airflow_provider_offsets.core.replay_record import ClaimShard
 from airflow_provider_offsets.errors import ConcurrentAttempt, Fenced, PartitionUnavailable, StoreUnreachable
 from airflow_provider_offsets.operations import backfilling
 from airflow_provider_offsets.operations.backfilling import Waiting, audit_recorded_replay, make_replay_plan
@@ -41,13 +33,13 @@ from airflow_provider_offsets.stores.boundaries import FrozenBoundaries
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
+from tests.unit.operations.shards import DRIVER, replay_shard
 from tests.unit.stepping import Fault, Stepped, Task
 
 TOPIC = "flights"
 NOW_MS = 10_000
 POLICY = BackfillPolicy(records_per_shard=4)
 ALL_LOST = {TOPIC: 10**6}
-DRIVER = ProcessIdentity("worker-1", "boot", 7, 7)
 
 Record = tuple[int, int]
 """Partition and offset."""
@@ -93,15 +85,7 @@ class Backfills:
     def replay(self, plan: ReplayPlan) -> None:
         """Let a driver replay each shard of a plan."""
         for shard in plan.shards:
-            tag = f"{plan.run_id}/{shard.number}"
-            read = ShardRead(shard.record_count)
-            for event in (
-                LaunchShard(tag, digest_of_ranges(shard.ranges), "version", "log"),
-                ClaimShard(tag, DRIVER),
-                BeginShard(tag, DRIVER, "run"),
-                RecordShard(tag, DRIVER, "run", read),
-            ):
-                self.control.change_shard(plan.run_id, shard.number, event)
+            replay_shard(self.control, plan.run_id, shard)
 
     def audit(self, plan: ReplayPlan) -> ReplayAudit:
         return audit_recorded_replay(self.control, plan)

@@ -19,10 +19,12 @@ from airflow_provider_offsets.core.replay import BackfillPolicy, Replayed, Shard
 from airflow_provider_offsets.operations.backfilling import recorded_replay_plan
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator, base
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
-from tests.unit.operations.lab import TOPIC, Lab
+from tests.unit.operations.lab import NAME, TOPIC, Lab
+from tests.unit.operations.shards import replay_shard
 
 DAY_MS = 86_400_000
 START = datetime(2026, 11, 3, tzinfo=UTC)
@@ -192,7 +194,7 @@ class TestAudit:
         made = recorded_replay_plan(World(lab.pipeline, OPERATION, lab.store, lab.kafka))
         assert made is not None
         for shard in made.shards:
-            lab.control.record_replayed(Replayed(made.run_id, shard.number, shard.ranges, read, shard.record_count))
+            replay_shard(ReplayControl(lab.store, NAME), made.run_id, shard, read)
 
     def test_all_was_read(self, lab: Lab) -> None:
         plan(lab, Run())

@@ -1,0 +1,33 @@
+"""What tasks and drivers do with a shard, where a test is about something else."""
+
+from __future__ import annotations
+
+from airflow_provider_offsets.core.epoch import ProcessIdentity
+from airflow_provider_offsets.core.replay import Shard
+from airflow_provider_offsets.core.replay_record import (
+    BeginShard,
+    ClaimShard,
+    LaunchShard,
+    RecordShard,
+    ShardRead,
+    digest_of_ranges,
+)
+from airflow_provider_offsets.stores.replay_control import ReplayControl
+
+DRIVER = ProcessIdentity("worker-1", "boot-1", 100, 7)
+
+
+def replay_shard(control: ReplayControl, run_id: str, shard: Shard, read: int | None = None) -> None:
+    """Let a driver replay a shard.
+
+    :param read: how many records it has read; all of them if None.
+    """
+    tag = f"{run_id}/{shard.number}"
+    done = ShardRead(shard.record_count if read is None else read)
+    for event in (
+        LaunchShard(tag, digest_of_ranges(shard.ranges), "version", "/logs/driver.log"),
+        ClaimShard(tag, DRIVER),
+        BeginShard(tag, DRIVER, "run"),
+        RecordShard(tag, DRIVER, "run", done),
+    ):
+        control.change_shard(run_id, shard.number, event)
