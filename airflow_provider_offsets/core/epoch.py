@@ -86,8 +86,9 @@ class Claim:
     last_planned_batch_id: int | None = None
     """The greatest batch id that the checkpoint named when the plan was made; None for a checkpoint that is made by
     this launch. A driver that finds another one ends: another job writes that checkpoint."""
-    adopted: Cut | None = None
-    """Of the first launch of a tracked job: the batch that the job had in flight before it was tracked."""
+    in_flight: Cut | None = None
+    """What may be partly in the output from before this launch, where nothing else tells. The first launch of a tracked
+    job has what was in flight before it; a repeated launch of an untracked job what the last one had."""
 
 
 @dataclass(frozen=True)

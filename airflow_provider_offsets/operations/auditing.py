@@ -94,7 +94,7 @@ def _epochs(world: World, record: PipelineRecord | None) -> Sequence[Epoch]:
 
     Of an epoch that has ended and is not reconciled yet, the started batch counts as a cut.
     """
-    epochs = [_with_adopted(epoch) for epoch in world.control.epochs()]
+    epochs = [_with_in_flight(epoch) for epoch in world.control.epochs()]
     if record is None or record.phase is not Phase.ENDED or record.begun is None or epochs[-1].number != record.epoch:
         return epochs
     state = read_state(open_checkpoint(epochs[-1].claim.checkpoint))
@@ -102,9 +102,9 @@ def _epochs(world: World, record: PipelineRecord | None) -> Sequence[Epoch]:
     return epochs if cut is None else [*epochs[:-1], replace(epochs[-1], cuts=(*epochs[-1].cuts, cut))]
 
 
-def _with_adopted(epoch: Epoch) -> Epoch:
-    adopted = epoch.claim.adopted
-    return epoch if adopted is None or epoch.holder is None else replace(epoch, cuts=(adopted, *epoch.cuts))
+def _with_in_flight(epoch: Epoch) -> Epoch:
+    before = epoch.claim.in_flight
+    return epoch if before is None or epoch.holder is None else replace(epoch, cuts=(before, *epoch.cuts))
 
 
 def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
@@ -141,14 +141,22 @@ def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position]) ->
     """
     cut = [replace(epoch, cuts=()) for epoch in epochs]
     for place in range(1, len(epochs)):
-        rest = _snapshot_at_rest(world, epochs[place], after=epochs[place - 1])
-        in_flight = () if rest is None else rest.seen.in_flight
+        in_flight, batch_id = _in_flight(world, epochs[place], after=epochs[place - 1])
         for epoch, end in zip(epochs, ends, strict=True):
-            if rest is not None and (again := read_again(in_flight, epoch.claim.start, end)):
-                cuts = (*cut[place - 1].cuts, Cut(_planned_id(rest), "", 1, "", again))
+            if again := read_again(in_flight, epoch.claim.start, end):
+                cuts = (*cut[place - 1].cuts, Cut(batch_id, "", 1, "", again))
                 cut[place - 1] = replace(cut[place - 1], cuts=cuts)
                 in_flight = _not_read(in_flight, epoch.claim.start, end)
     return cut
+
+
+def _in_flight(world: World, epoch: Epoch, *, after: Epoch) -> tuple[tuple[OffsetRange, ...], int]:
+    """Return what the epoch before had in flight, and the id of the batch: by the snapshot at rest, or the launch."""
+    rest = _snapshot_at_rest(world, epoch, after=after)
+    if rest is not None:
+        return rest.seen.in_flight, _planned_id(rest)
+    claimed = epoch.claim.in_flight
+    return ((), UNSTARTED) if claimed is None else (claimed.ranges, claimed.batch_id)
 
 
 def _not_read(ranges: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:

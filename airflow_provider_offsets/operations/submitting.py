@@ -15,6 +15,7 @@ from airflow_provider_offsets.core.epoch import Claim, Cut, Ended, Epoch, Record
 from airflow_provider_offsets.core.plan import RestartForm, reconcile
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.record import EpochLaunch, LaunchEpoch, Phase, PipelineRecord
+from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import (
     DriverDied,
     DriverSilent,
@@ -250,14 +251,20 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
         yarn=YarnApplication(resource_manager, _yarn_tag(world, tag)) if resource_manager else None,
         recorded_before=_recorded_before(world, record),
         last_planned_batch_id=_last_planned(world, applied, is_first=before is None),
-        adopted=_adopted(world, record),
+        in_flight=_in_flight(world, record, is_again=before is not None),
     )
 
 
-def _adopted(world: World, record: PipelineRecord) -> Cut | None:
-    """Return what a job had in flight that becomes tracked with this launch: its output may be partly there."""
+def _in_flight(world: World, record: PipelineRecord, *, is_again: bool) -> Cut | None:
+    """Return what a job had in flight that becomes tracked with this launch, or that is launched again untracked.
+
+    Of any other launch the record tells, or the snapshot at rest that its operation took.
+    """
     claimed = world.control.claimed_epoch(record)
-    if not world.pipeline.tracked or (claimed is not None and claimed.claim.tracked):
+    if not world.pipeline.tracked:
+        ranges = world.observe().in_flight if is_again else ()
+        return Cut(UNSTARTED, "", 1, "", ranges) if ranges else None
+    if claimed is not None and claimed.claim.tracked:
         return None
     cut = world.observe().cut
     return None if cut is None else replace(cut, why=cut.why or "in flight before the job was tracked")

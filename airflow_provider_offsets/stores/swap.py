@@ -12,6 +12,7 @@ from airflow_provider_offsets.stores.checkpoint import (
     committed_entry,
     next_batch_id,
     open_checkpoint,
+    read_entry,
     read_query_id,
     read_state,
     require_micro_batches,
@@ -156,9 +157,23 @@ def _require_movable(place: CheckpointFolder, old: CheckpointState | None) -> No
 
 
 def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
+    """Close the old checkpoint, if no batch was planned since ``last_batch_id`` was read.
+
+    It is looked at before too: an entry that is planted after a planned batch hides that batch from Spark for ever.
+    What is there may be the seeded checkpoint with a job on it, put there by another try of the same task.
+    """
+    _require_no_later_batch(place, last_batch_id, except_for=None)
     planted_id = close(place, tag)
-    newest = max((each for each in batch_ids(place, "offsets") if each != planted_id), default=UNSTARTED)
-    if newest > last_batch_id + 1 or max(batch_ids(place, "commits"), default=UNSTARTED) > last_batch_id:
+    _require_no_later_batch(place, last_batch_id, except_for=planted_id)
+
+
+def _require_no_later_batch(place: CheckpointFolder, last_batch_id: int, *, except_for: int | None) -> None:
+    newest = max((each for each in batch_ids(place, "offsets") if each != except_for), default=UNSTARTED)
+    planted = read_entry(place, newest) if except_for is None and newest > last_batch_id + 1 else None
+    is_closed = planted is not None and planted.closed_by is not None  # by an earlier try of this one
+    if (newest > last_batch_id + 1 and not is_closed) or max(
+        batch_ids(place, "commits"), default=UNSTARTED
+    ) > last_batch_id:
         raise WorldChanged(
             seen=f"{place.location} has batch {newest}, and batch {last_batch_id} was its last one",
             expected="no driver on it",

@@ -81,7 +81,7 @@ def read_books(
             key, at = (each["topic"], each["partition"]), each["start"]
             books.announced_replays.append((key, at, at + each["replay"]))
             books.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
-        for cut in [*epoch["cuts"], *filter(None, [epoch["claim"]["adopted"]])]:
+        for cut in [*epoch["cuts"], *filter(None, [epoch["claim"]["in_flight"]])]:
             for each in cut["ranges"]:
                 books.cut_off += [((each["topic"], each["partition"]), each["start"], each["end"])] * cut["count"]
     return books

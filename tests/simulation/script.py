@@ -150,6 +150,10 @@ class Stage(Laboratory):
         assert self.run(driver, until=at("sink", "", by=driver))
         self.kill(driver)
 
+    def hang(self, name: str, seconds: float) -> None:
+        """Let an actor stand at its effect for so long."""
+        self.actor(name).wake_s = self.sim.now_s + seconds
+
     def remove_checkpoints(self) -> None:
         """Remove every checkpoint folder."""
         self.world.files.remove_tree(product.CHECKPOINT)

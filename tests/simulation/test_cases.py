@@ -184,3 +184,17 @@ def test_a17_the_plan_of_the_later_operation_wins() -> None:
         assert b.failure == ""
         assert min(w.record.offset for w in s.world.sink.writes if w.epoch > 1) == 17
         assert s.verdict() == ""
+
+
+def test_an_apply_that_wakes_up_late_hides_no_planned_batch_of_an_untracked_job() -> None:
+    with stage("untracked", limit=4) as s:
+        s.first_start()
+        a = s.restart("A", "shift:-3")
+        assert s.run("A", "driver-1", until=at("checkpoint", "create sources/0/0", Side.AFTER, by="A.apply~1"))
+        s.hang("A.apply~1", 900.0)
+        s.append(12)
+        assert s.run("A", "driver", until=at("checkpoint", "create offsets/", Side.AFTER, by="driver-2", number=2))
+        s.kill("driver-2")
+        s.to_end(a)
+        s.run(for_s=1000.0)
+        assert s.verdict() == ""
