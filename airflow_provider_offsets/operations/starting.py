@@ -63,7 +63,8 @@ def _untracked_sign(world: World, epoch: Epoch, applied: Applied) -> FirstSign |
 
 
 def _untracked_idle(world: World, epoch: Epoch) -> FirstSign | None:
-    if not is_running(epoch) or clock.now_ms() < epoch.claimed_at_ms + SETTLE_S * 1000:
+    has_lived = clock.now_ms() >= epoch.claimed_at_ms + SETTLE_S * 1000
+    if epoch.holder is None or not has_lived or not is_running(epoch):
         return None
     end = world.live_topics().end
     return FirstSign(f"runs for {SETTLE_S} s, with nothing to read") if _within(end, epoch.claim.start) else None

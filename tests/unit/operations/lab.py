@@ -157,7 +157,9 @@ class Driver:
 
     def _claim(self) -> None:
         try:
-            self.epoch = self.cell.change(ClaimLaunch(self.settings.claim.tag, self.process, 5)).epoch
+            self.epoch = self.cell.change(
+                ClaimLaunch(self.settings.claim.tag, self.process, self.lab.clock.now_ms())
+            ).epoch
         except Fenced as error:
             self.die(f"Fenced: {error}")
 

@@ -1,4 +1,4 @@
-"""A job on YARN is at rest once its process and its application are gone. What cannot be asked is not gone."""
+"""A job on YARN is stopped once its process and its application are gone. What cannot be asked is not gone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import EndedHow, YarnApplication
+from airflow_provider_offsets.core.epoch import Epoch, YarnApplication
 from airflow_provider_offsets.core.pipeline import StopLadder
+from airflow_provider_offsets.core.record import Phase
 from airflow_provider_offsets.errors import StopTimedOut
-from airflow_provider_offsets.operations import stopping
-from airflow_provider_offsets.operations.submitting import submit_job
+from airflow_provider_offsets.operations.lease import take_lease
+from airflow_provider_offsets.operations.stopping import ask_to_stop, await_stop
+from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from airflow_provider_offsets.operations.watching import JobState, look
 from tests.unit.operations import steps
-from tests.unit.operations.lab import SECRETS, Lab, install
+from tests.unit.operations.lab import SECRETS, Crash, Lab, install
 
 RM = "http://rm.example:8088"
 
@@ -31,21 +33,23 @@ class Yarn:
     on_kill: Callable[[], None] = lambda: None
 
     def left_on_yarn(self, application: YarnApplication) -> str:
-        assert not self.lab.alive, "asked last: a driver that lives may submit another one"
+        holder = self.lab.record.holder
+        assert holder not in self.lab.alive, "asked last: a driver that lives may submit another one"
         return self.left
 
     def kill_on_yarn(self, application: YarnApplication) -> str:
-        noted = self.lab.control.stop_rung(1)
-        assert noted is not None
-        assert noted.name == "a kill on YARN", "noted first: who is killed now leaves word of it"
+        stop = self.lab.record.stop
+        assert stop is not None
+        assert stop.stage is not None
+        assert stop.stage.name == "a kill on YARN", "noted first: a task that is killed now leaves a note of it"
         self.told.append(application)
         self.on_kill()
         return ""
 
 
-@pytest.fixture(params=["tracked", "untouched"])
+@pytest.fixture(params=["tracked", "untracked"])
 def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    offsets_in = ("checkpoint",) if request.param == "untouched" else ()
+    offsets_in = ("checkpoint",) if request.param == "untracked" else ()
     made = install(Lab(tmp_path, offsets_in=offsets_in), monkeypatch)
     made.stop = StopLadder(5, cluster_timeout_s=25)
     return made
@@ -60,30 +64,33 @@ def yarn(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Yarn:
 
 
 def start(lab: Lab, operation: str = "first") -> None:
-    applied = steps.apply(lab, operation=operation)
-    submit_job(lab.world(operation), applied, lab.command, SECRETS, resource_manager=RM)
+    world = lab.world(operation)
+    take_lease(world)
+    submit_job(world, steps.apply(lab, operation=operation), Launcher(lab.command, SECRETS, RM))
     lab.driver.obeys = False
     lab.stalls = True
 
 
-def test_each_launch_has_a_tag_of_its_own_beside_the_job_s(lab: Lab) -> None:
+def test_each_launch_has_a_tag_of_its_own_beside_the_job_s(lab: Lab, yarn: Yarn) -> None:
     lab.command = lambda conf: ["spark-submit", conf["spark.yarn.tags"], conf["spark.offsets.settings.file"]]  # type: ignore[method-assign]
+    yarn.left = ""
     tags = []
     for operation in ("first", "second"):
         start(lab, operation)
-        epoch = lab.control.newest_epoch()
-        assert epoch is not None
-        assert epoch.claim.yarn is not None
-        assert epoch.claim.yarn.resource_manager == RM
-        assert lab.commands[-1][-2] == epoch.claim.yarn.tag
-        tags.append(epoch.claim.yarn.tag)
-        lab.driver.end(EndedHow.STOPPED)
+        application = lab.epoch.claim.yarn
+        assert application is not None
+        assert application.resource_manager == RM
+        assert lab.commands[-1][-2] == application.tag
+        tags.append(application.tag)
+        lab.driver.die()
+        lab.stalls = False
+        steps.stop(lab, "second")
 
     assert len(set(tags)) == 2
     assert [tag for tag in tags if tag != tag.lower() or not tag.isascii() or len(tag) > 100] == [], "YARN's own rules"
 
 
-def test_it_is_at_rest_once_its_containers_are_gone(lab: Lab, yarn: Yarn) -> None:
+def test_it_is_stopped_once_its_containers_are_gone(lab: Lab, yarn: Yarn) -> None:
     start(lab)
     said = []
 
@@ -92,7 +99,7 @@ def test_it_is_at_rest_once_its_containers_are_gone(lab: Lab, yarn: Yarn) -> Non
         yarn.left = "container_1_0001_01_000002 is RUNNING on node-1"
 
     def nodes() -> None:
-        said.append(lab.control.ended(1))
+        said.append(lab.epoch.ended)
         if len(said) > 30:
             yarn.left = ""
 
@@ -106,16 +113,32 @@ def test_it_is_at_rest_once_its_containers_are_gone(lab: Lab, yarn: Yarn) -> Non
     assert lab.signalled == []
 
 
+def test_a_job_that_nobody_has_claimed_is_not_started_though_yarn_gives_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untracked job with nothing to read is started once it has lived for a while: by its claim, not since 1970."""
+    lab = install(Lab(tmp_path, offsets_in=("checkpoint",)), monkeypatch)
+    yarn = Yarn(lab, left="unknown: YARN gave no answer")
+    monkeypatch.setattr(lab.machine, "left_on_yarn", yarn.left_on_yarn)
+    steps.start(lab)
+    steps.stop(lab, "second")
+
+    started = submit_job(lab.world("second"), steps.apply(lab, operation="second"), Launcher(lab.command, SECRETS, RM))
+
+    assert started.how == "runs for 15 s, with nothing to read"
+    assert lab.record.phase is Phase.RUNNING
+
+
 @pytest.mark.parametrize("left", ["container_1_0001_01_000002 is KILLING on node-1", "unknown: YARN gave no answer"])
-def test_what_is_left_or_unknown_is_never_at_rest(left: str, lab: Lab, yarn: Yarn) -> None:
+def test_what_is_left_or_unknown_is_never_stopped(left: str, lab: Lab, yarn: Yarn) -> None:
     start(lab)
     lab.driver.die()
     yarn.left = left
 
-    with pytest.raises(StopTimedOut, match=f"did not come to rest; {left}"):
+    with pytest.raises(StopTimedOut, match=f"did not stop; {left}"):
         steps.stop(lab, "second")
 
-    assert lab.control.ended(1) is None
+    assert lab.epoch.ended is None
     assert look(lab.control).state is JobState.RUNNING
     assert len(yarn.told) == 3, "at once, and every ten seconds: the ResourceManager may come back"
     yarn.left = ""
@@ -123,15 +146,12 @@ def test_what_is_left_or_unknown_is_never_at_rest(left: str, lab: Lab, yarn: Yar
 
 
 def test_a_task_that_is_killed_after_it_asked_and_run_again_knows(lab: Lab, yarn: Yarn) -> None:
-    class Killed(BaseException):
-        pass
-
     def killed() -> None:
-        raise Killed
+        raise Crash("after the kill on YARN")
 
     start(lab)
     yarn.on_kill = killed
-    with pytest.raises(Killed):
+    with pytest.raises(Crash):
         steps.stop(lab, "second")
     lab.driver.die()
     yarn.left = ""
@@ -156,12 +176,11 @@ def test_one_that_was_started_without_a_tag_is_not_asked_for(lab: Lab, yarn: Yar
     steps.start(lab)
     lab.driver.obeys, lab.stalls = False, True
     said: list[str] = []
-    epoch = lab.control.newest_epoch()
-    assert epoch is not None
-    lab.clock.on_tick = lambda: None
+    asked = ask_to_stop(lab.world(), reason="")
+    assert isinstance(asked, Epoch)
 
     with pytest.raises(StopTimedOut):
-        stopping.await_stop(lab.world(), epoch, lab.stop, say=said.append)
+        await_stop(lab.world(), asked, lab.stop, say=said.append)
 
     assert yarn.told == []
     assert said == ["epoch 1 was started without a tag for YARN: its application is not known"]

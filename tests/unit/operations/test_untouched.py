@@ -18,14 +18,23 @@ from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.plan import ProblemKind, RestartForm
 from airflow_provider_offsets.core.snapshot import AT_REST
-from airflow_provider_offsets.errors import CheckpointError, DriverSilent, PlanRefused, StopTimedOut, WorldChanged
+from airflow_provider_offsets.errors import (
+    CheckpointError,
+    DriverSilent,
+    PlanRefused,
+    StopTimedOut,
+    TakenOver,
+    WorldChanged,
+)
 from airflow_provider_offsets.operations import applying
 from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.stopping import StopResult
 from airflow_provider_offsets.reports import audit_report
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
-from tests.unit.operations.lab import Lab, install
-from tests.unit.operations.steps import apply, plan, start, stop, submit
+from tests.unit.operations.lab import Crash, Lab, install
+from tests.unit.operations.steps import apply, launch, plan, start, stop, submit
+from tests.unit.operations.test_crash import checkpoints
 
 KINDS = [pytest.param(("checkpoint",), id="in its checkpoint"), pytest.param(("elsewhere",), id="elsewhere")]
 
@@ -123,7 +132,7 @@ def test_a_marker_ends_it_and_is_gone_before_the_next_start(lab: Lab) -> None:
     assert lab.driver.is_alive
 
 
-def test_without_a_marker_the_first_rung_is_sigterm(make: Any) -> None:
+def test_without_a_marker_the_first_stage_is_sigterm(make: Any) -> None:
     lab = make(("checkpoint",), stop=StopLadder(graceful_timeout_s=1000, signal_timeout_s=5))
     lab.stop = StopLadder(graceful_timeout_s=1000, signal_timeout_s=5)
     start(lab)
@@ -446,9 +455,68 @@ def test_a_job_with_nothing_to_read_is_started_once_it_has_lived_for_a_while(lab
     read(lab)
     rest(lab)
 
-    started = submit(lab, apply(lab, operation="second"), "second")
+    applied, began_s = apply(lab, operation="second"), lab.clock.now
+    started = submit(lab, applied, "second")
 
     assert started.how == "runs for 15 s, with nothing to read"
+    assert lab.clock.now - began_s >= 15
+
+
+def test_a_start_ends_the_lease(lab: Lab) -> None:
+    """The program does not know of it, so the submit gives it back."""
+    start(lab)
+
+    assert lab.holder == ""
+
+
+def test_a_launch_that_was_cancelled_never_becomes_the_program(lab: Lab) -> None:
+    """The process that claims is the one that becomes spark-submit: refused, it ends (A17)."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    launch(lab, "shift:-30", "second")
+
+    assert stop(lab, "third", take_over=True).how == EndedHow.CANCELLED.value
+
+    read(lab)
+    assert lab.alive == set()
+    assert lab.world().observe().stored == lab.at(100, 100), "it stands where its output ends, whatever was moved"
+
+
+def test_a_move_is_noted_before_the_store_is_touched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a task that is killed in between leaves a rewound store that the next plan takes for the job's position."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    noted: list[str] = []
+
+    def look(*arguments: Any, **more: Any) -> Any:
+        intent = lab.record.intent
+        noted.append("" if intent is None else intent.operation)
+        raise Crash("before the move")
+
+    monkeypatch.setattr(lab.kept, "write", look)
+    monkeypatch.setattr(applying, "swap_in", look)
+    with pytest.raises(Crash):
+        apply(lab, "shift:-30", "second")
+
+    assert noted == ["second"]
+    assert lab.world().observe().stored == lab.at(100, 100)
+
+
+def test_an_operation_that_was_taken_over_moves_nothing(lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+    planned = plan(lab, "shift:-30", "second")
+    take_lease(lab.world("third"), take_over=True)
+    before = checkpoints(lab.folder), lab.kept.offsets
+
+    with pytest.raises(TakenOver):
+        applying.apply_plan(lab.world("second"), planned)
+
+    assert (checkpoints(lab.folder), lab.kept.offsets) == before
+    assert lab.record.intent is None
 
 
 def test_a_job_that_has_records_to_read_and_reads_none_is_not_started(make: Any) -> None:
