@@ -34,6 +34,7 @@ from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 from demo import fresh
 from demo.airflow_api import UNFINISHED, Airflow
 from demo.backfill_command import create_backfill
@@ -174,9 +175,11 @@ class Place:
 
     def living_shards(self, runs: Iterable[str]) -> list[int]:
         """The drivers that replay just now, by their process."""
-        with self.control() as control:
-            tries = [each for run_id in runs for each in control.tries_of(f"backfill__{self.name}/{run_id}")]
-            return [each.holder.pid for each in tries if is_alive(each.holder)]
+        with closing(open_store(self.store_url)) as store:
+            control = ReplayControl(store, self.name)
+            shards = [each for run_id in runs for each in control.shards_of(f"backfill__{self.name}/{run_id}")]
+            drivers = [record.driver for _, _, record in shards]
+            return [each.pid for each in drivers if each is not None and is_alive(each)]
 
     @contextmanager
     def control(self) -> Iterator[Control]:
@@ -188,9 +191,10 @@ class Place:
         """End the live job, and take the DAGs away."""
         self._open.close()
         with self.control() as control:
-            newest = control.newest_epoch()
-        if newest is not None and is_alive(newest.holder):
-            os.killpg(os.getpgid(newest.holder.pid), signal.SIGKILL)
+            record = control.record()
+        holder = None if record is None else record.holder
+        if holder is not None and is_alive(holder):
+            os.killpg(os.getpgid(holder.pid), signal.SIGKILL)
         (self.dags / f"{self.name}.py").unlink(missing_ok=True)
 
 
@@ -329,7 +333,7 @@ def go_on_live_where_a_replay_ended(place: Place, by_day: dict[str, list[Flight]
 
     replay, plan = dag.result("again", "audit_backfill"), dag.result("again", "replan")
     with place.control() as control:
-        epoch = control.newest_epoch()
+        epoch = control.claimed_epoch(control.record())
     assert epoch is not None
     ends = epoch.claim.start.of_topic(place.name)
     assert sum(ends.values()) == before, "it begins where the log ended when the replay was planned"

@@ -20,10 +20,12 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.replay import Shard
-from airflow_provider_offsets.core.replaying import ShardTry, replay_batch_id
+from airflow_provider_offsets.core.replay_record import ShardPhase, ShardRecord
+from airflow_provider_offsets.core.replaying import replay_batch_id
 from airflow_provider_offsets.errors import ShardFailed
 from airflow_provider_offsets.jobs.process import is_session_alive
 from airflow_provider_offsets.operators import ReplayOffsetsOperator
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 from tests.e2e.lab import DEADLINE_S, Lab, Task, act, wait_for
 
 JOB = str(Path(__file__).with_name("replay_job.py"))
@@ -48,8 +50,8 @@ class Replays:
         task = self.task(*ranges, number=number, attempt=attempt)
         return task.operator(task_id="replay", **task.settings).execute({"params": {}})
 
-    def newest_try(self, number: int = 0, attempt: int = 1) -> ShardTry | None:
-        return self.lab.control.newest_try(self.run_id(attempt), number)
+    def record(self, number: int = 0, attempt: int = 1) -> ShardRecord:
+        return ReplayControl(self.lab.store, self.lab.pipeline.name).shard(self.run_id(attempt), number)
 
     def evidence(self) -> Counter[tuple[int, int, int, str]]:
         """How often each partition and offset was read, by batch id and run id; live ones have none."""
@@ -118,18 +120,18 @@ def test_killed_tasks_and_a_superseded_driver(lab: Lab) -> None:
     (lab.home / "hold").touch()
     tasks = [_in_a_process(replays.task((0, 0, 10)))]
     wait_for((lab.home / "hold.happened").exists, "the driver to have written")
-    orphan = replays.newest_try()
-    assert orphan is not None
+    orphan = replays.record()
+    assert orphan.driver is not None
     os.kill(tasks[0].pid, signal.SIGKILL)
     tasks[0].join(DEADLINE_S)
-    assert is_session_alive(orphan.holder), "the driver outlives a task that is killed"
+    assert is_session_alive(orphan.driver), "the driver outlives a task that is killed"
 
     # The next try of the task launches no other.
     adopting = _in_a_process(replays.task((0, 0, 10)))
     (lab.home / "hold").unlink()
     adopting.join(DEADLINE_S)
     assert adopting.exitcode == 0
-    assert replays.newest_try() == orphan
+    assert replays.record().begun == 1
     assert replays.read_by(replays.run_id()) == expected((0, 0, 10))
 
     # A driver that an earlier attempt left is ended before the next attempt begins, and records nothing.
@@ -139,15 +141,16 @@ def test_killed_tasks_and_a_superseded_driver(lab: Lab) -> None:
     wait_for((lab.home / "hold.happened").exists, "the driver to have written")
     os.kill(left.pid, signal.SIGKILL)
     left.join(DEADLINE_S)
-    old = replays.newest_try(1)
+    old = replays.record(1).driver
+    assert old is not None
     cleared = _in_a_process(replays.task((1, 0, 10), number=1, attempt=2))
-    wait_for(lambda: replays.newest_try(1, attempt=2), "the driver of the new attempt")
-    assert not is_session_alive(old.holder)
+    wait_for(lambda: replays.record(1, attempt=2).driver, "the driver of the new attempt")
+    assert not is_session_alive(old)
     (lab.home / "hold").unlink()
     cleared.join(DEADLINE_S)
     assert cleared.exitcode == 0
-    assert lab.control.replayed(replays.run_id(1), 1) is None
-    assert lab.control.replayed(replays.run_id(2), 1).records_read == 10
+    assert replays.record(1).phase is ShardPhase.SUPERSEDED
+    assert replays.record(1, attempt=2).read.records_read == 10
 
 
 def test_a_task_that_is_ended_ends_its_driver(lab: Lab) -> None:
@@ -172,7 +175,7 @@ def test_a_task_that_is_ended_ends_its_driver(lab: Lab) -> None:
     [error] = failed
     assert isinstance(error, ShardFailed)
     assert lab.processes("python") == lab.processes("java") == []
-    assert lab.control.replayed(replays.run_id(), 0) is None
+    assert replays.record().read is None
 
 
 def test_transforms_that_keep_state_are_refused(lab: Lab) -> None:
