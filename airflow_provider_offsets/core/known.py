@@ -8,7 +8,7 @@ record, by topic and by partition.
 
 Three orders decide which record is believed. A launch by this provider outranks everything from before it, for the
 partitions that it names. Of the snapshots of one epoch the newest counts. The stores of ``offsets_in`` are read now,
-and offsets only grow, so a store that is further than the newest record is right.
+and in one epoch offsets only grow, so a store that is further than the newest record is right.
 """
 
 from __future__ import annotations
@@ -235,10 +235,11 @@ def _best(
 
     :param records: the newest one first.
     """
-    newest = next((known for _, known in records if partition in known.position), None)
+    newest = next((each for each in records if partition in each[1].position), None)
     candidates = [known for known in now if partition in known.position]
-    if newest is not None:
-        candidates.append(newest)
+    # A record from before the newest launch is older than what a store has now: that may have been moved back since.
+    if newest is not None and (not candidates or newest[0][0] == seen.epoch_number):
+        candidates.append(newest[1])
     if not candidates:
         return None
     best = max(candidates, key=lambda each: (each.position[partition], each.exact, bool(each.selector)))
