@@ -53,7 +53,7 @@ def test_sensors_and_stop_wait_in_the_triggerer(
 
     states = json.loads(printed.strip().splitlines()[-1])
     assert set(states.values()) == {"success"}, states
-    ended = lab.control.ended(lab.epoch.number)
+    ended = lab.epoch.ended
     assert ended is not None
     assert ended.how is EndedHow.STOPPED
     assert lab.lost == set()

@@ -66,7 +66,7 @@ def test_a_job_that_fails_on_its_third_batch_is_rolled_back(lab: Lab) -> None:
     lab.wait_until_read()
     lab.wait_until_idle()
     wait_for(lambda: lab.read_again == 90, "what the bad version has read to be read again")
-    ended = lab.control.ended(2)
+    ended = lab.ended(2)
     assert ended is not None
     assert ended.how is EndedHow.FAILED
     assert lab.lost == set()

@@ -6,16 +6,17 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.epoch import Ended, EndedHow
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.jobs.process import is_alive, this_process
+from airflow_provider_offsets.core.record import CloseDead, Take
+from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.runtime.settings import Settings
 from airflow_provider_offsets.stores import open_store
@@ -93,9 +94,9 @@ def test_store_goes_away_under_a_driver(
     assert "StoreUnreachable" in log.read_text()
     assert lab.observe().stored == stored
     assert lab.begun == in_flight
-    assert lab.control.ended(1) is None
+    assert lab.ended(1) is None
 
-    cut_off = sum(each.count for each in in_flight.ranges)
+    cut_off = lab.begun_batch.record_count
     restarted = lab.maintain()
     assert restarted["stopped"]["how"] == "already died"
     assert restarted["plan"]["replay_at_most"] == cut_off
@@ -105,32 +106,30 @@ def test_store_goes_away_under_a_driver(
     assert lab.read_again == cut_off
     assert lab.audit()["replayed_at_most"] == cut_off
 
-    # Gone while a newer epoch is claimed by somebody who still reaches it: the zombie wakes up, and records nothing.
+    # Gone while somebody who still reaches it takes the driver for dead: the zombie wakes up, and records nothing.
     zombie = lab.epoch
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    in_flight = lab.begun
+    in_flight, in_flight_batch = lab.begun, lab.begun_batch
     log = Path(restarted["log"])
     newest = next(lab.store.newest_first(lab.pipeline.stream))
-    nobody = replace(this_process(), start_ticks=0)
-    claim = replace(zombie.claim, number=3, operation="other", launch="other", start=newest.end, announced=())
     proxy.cut()
     lab.go()
     wait_for(lambda: "Trying again" in log.read_text(), "the zombie to notice")
     with closing(open_store(hbase_url)) as direct:
-        Control(direct, lab.topic).claim_epoch(claim, nobody, at_ms=0, after_row_time_ms=newest.row_time_ms)
+        cell = Control(direct, lab.topic).cell
+        cell.change(Take("other", clock.now_ms(), 0, take_over=True))
+        cell.change(CloseDead("other", zombie.holder, Ended(EndedHow.DIED, clock.now_ms())))
     proxy.open()
     wait_for(lambda: not is_alive(zombie.holder), "the zombie to end")
-    fenced = lab.control.ended(2)
-    assert fenced is not None
-    assert fenced.how is EndedHow.FENCED
-    assert lab.control.begun(2) == in_flight
+    assert "Fenced" in log.read_text()
+    assert lab.begun == in_flight
     assert next(lab.store.newest_first(lab.pipeline.stream)) == newest
 
     again = lab.maintain()
-    assert lab.epoch.number == 4
-    assert again["plan"]["replay_at_most"] == sum(each.count for each in in_flight.ranges)
+    assert lab.epoch.number == 3
+    assert again["plan"]["replay_at_most"] == in_flight_batch.record_count
     lab.wait_until_read()
     lab.wait_until_idle()
     assert lab.lost == set()

@@ -139,8 +139,8 @@ def test_cluster_mode_outlives_its_submit_and_a_stop_that_is_killed(make_archive
     assert lab.on_cluster()["state"] == "RUNNING"
     operation = lab.operation()
 
-    lab.kill(lab.task(StopStreamingJobOperator, operation), "note_stop_rung", "after")
-    assert lab.control.ended(1) is None
+    lab.kill(lab.task(StopStreamingJobOperator, operation), "change", "after", step="NoteStopStage")
+    assert lab.ended(1) is None
     assert lab.stop(operation)["how"] == "killed"
 
     assert lab.on_cluster()["state"] == "KILLED"

@@ -158,10 +158,10 @@ def test_recorded_once_and_every_other_writing_named(
             (at(10 * number, 10 * number), at(10 * number + 10, 10 * number + 10)) for number in range(BATCHES)
         ], "and their ranges tile"
         named = Counter[int]()
-        for epoch in lab.control.epochs():
-            for cut in epoch.cuts:
+        for each in lab.control.epochs():
+            for cut in each.cuts:
                 named[cut.batch_id] += cut.count
-                assert {(each.start, each.end) for each in cut.ranges} <= {(10 * cut.batch_id, 10 * cut.batch_id + 10)}
+                assert {(part.start, part.end) for part in cut.ranges} <= {(10 * cut.batch_id, 10 * cut.batch_id + 10)}
         for batch_id in range(BATCHES):
             assert 1 <= written[batch_id] <= 1 + named[batch_id], "no writing beyond the recorded one without a name"
 
