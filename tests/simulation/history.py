@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from tests.simulation import actors, checker, product
+from tests.simulation import actors, backfill, checker, product
 from tests.simulation.actors import Run
+from tests.simulation.backfill import Interval
 from tests.simulation.chance import FAULTS, Rates, SeededChooser
 from tests.simulation.product import Kind, World_
 from tests.simulation.scheduler import NEVER, Simulation, Violated
 
-MODES = ("process", "sink", "untracked", "dstream")
+MODES = ("process", "sink", "untracked", "dstream", "backfill")
 RUNS = (
     *("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward"),
     *("stop", "plan", "audit", "cleared", "undone"),
@@ -59,12 +60,15 @@ class Draw:
     runs: list[tuple[str, Callable[[Run], None]]]
     hosts: tuple[str, ...]
     first_is_quiet: bool
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    """The backfills among the runs."""
 
 
 def draw_history(seed: int, modes: Sequence[str]) -> Draw:
     """Draw the kind of a history, its actors and its rates."""
     draw = Random(f"history {seed}")
-    mode = draw.choice(modes)
+    drawn = draw.choice(modes)
+    mode = "process" if drawn == "backfill" else drawn
     kind = Kind(
         mode=mode,
         topics=draw.choice((("orders",), ("orders",), ("orders", "returns"))),
@@ -97,8 +101,20 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
     runs = [_draw_run(draw, number) for number in range(count)]
     if draw.random() < 0.5:
         runs.append(("watch", actors.recover()))
+    intervals: dict[str, Interval] = {}
+    if drawn == "backfill":
+        runs = runs[:1]
+        for number in range(draw.choice((1, 2, 3))):
+            intervals[f"backfill/{number}"] = Interval(number)
+            attempts, pause_s = draw.choice((1, 1, 2)), draw.choice((0.0, 30.0))
+            runs.append((f"backfill/{number}", backfill.backfill(Interval(number), attempts=attempts, pause_s=pause_s)))
     return Draw(
-        kind, rates, runs, draw.choice((("worker-1",), ("worker-1", "worker-1", "worker-2"))), draw.random() < 0.7
+        kind,
+        rates,
+        runs,
+        draw.choice((("worker-1",), ("worker-1", "worker-1", "worker-2"))),
+        draw.random() < 0.7,
+        intervals,
     )
 
 
@@ -147,7 +163,11 @@ class Laboratory:
             return "", ""
         with self.sim.quietly():
             audit = product.audit_of(self.world)
-        written = [((each.record.topic, each.record.partition), each.record.offset) for each in self.world.sink.writes]
+        written = [
+            ((each.record.topic, each.record.partition), each.record.offset)
+            for each in self.world.sink.writes
+            if not each.run
+        ]
         verdict = checker.judge(written, books, audit)
         for name, found in vars(verdict).items():
             if found:
@@ -235,7 +255,7 @@ class History(Laboratory):
             self.world.close()
         return Outcome(
             self.seed,
-            self.drawn.kind.mode,
+            "backfill" if self.drawn.intervals else self.kind.mode,
             self.sim.step,
             self.chooser.counts,
             failure,
@@ -248,8 +268,18 @@ class History(Laboratory):
     def _lied(self) -> None:
         self.world.has_lied = True
 
+    def judge(self) -> tuple[str, str]:
+        """Judge the live job, and the replays beside it."""
+        found = super().judge()
+        if found[0] or not self.drawn.intervals:
+            return found
+        return backfill.judge(self.world, self.truth, self.drawn.intervals)
+
     def _play(self) -> None:
-        self.feed(Random(f"feed {self.seed}"), 12)
+        if self.drawn.intervals:
+            self.truth = backfill.feed(self.world, Random(f"feed {self.seed}"), 3)
+        else:
+            self.feed(Random(f"feed {self.seed}"), 12)
         if self.kind.adopted:
             self.world.run_before(Random(f"before {self.seed}").randrange(3))
         if self.drawn.first_is_quiet:

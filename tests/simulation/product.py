@@ -27,6 +27,7 @@ from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, Streami
 from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
+from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
 from airflow_provider_offsets.errors import (
     KafkaUnreachable,
     OffsetsError,
@@ -35,27 +36,50 @@ from airflow_provider_offsets.errors import (
     WorldChanged,
 )
 from airflow_provider_offsets.jobs import detached, machine
-from airflow_provider_offsets.operations import judging, lease, rolling_back, stopping, submitting
+from airflow_provider_offsets.operations import (
+    backfilling,
+    judging,
+    lease,
+    replaying,
+    rolling_back,
+    stopping,
+    submitting,
+)
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.backfilling import (
+    Waiting,
+    audit_recorded_replay,
+    make_replay_plan,
+    recorded_replay_plan,
+)
 from airflow_provider_offsets.operations.keeping import KeptFile, KeptVersion
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
+from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operations.rolling_back import roll_back
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.runtime import TrackedStream, claiming, live_query, native_sink, tracked_stream
-from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
+from airflow_provider_offsets.runtime import (
+    TrackedStream,
+    claiming,
+    live_query,
+    native_sink,
+    shard_replay,
+    tracked_stream,
+)
+from airflow_provider_offsets.runtime.settings import FILE_KEY, RUN_ID_KEY, ReplaySettings, Secrets, Settings
 from airflow_provider_offsets.stores import checkpoint_files
 from airflow_provider_offsets.stores.memory import MemoryStore
+from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.stores.sql import SqlStore
 from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation import checker
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
-from tests.simulation.scheduler import Side, Simulation
-from tests.simulation.spark import Frame, Kafka, Offsets, QueryDied, Session
+from tests.simulation.scheduler import Actor, Side, Simulation
+from tests.simulation.spark import BatchFrame, Frame, Kafka, Offsets, QueryDied, Session
 
 PIPELINE = "orders"
 CHECKPOINT = "sim://ck/orders"
@@ -285,11 +309,13 @@ class World_:  # the simulation's world; the product has one of its own
 
     def command(self, conf: Mapping[str, str]) -> list[str]:
         """Return the command line of the job."""
-        return ["spark-submit", conf[FILE_KEY]]
+        return ["spark-submit", conf[FILE_KEY], *(["replay"] if RUN_ID_KEY in conf else [])]
 
     def _program(self, command: list[str]) -> Callable[[], Any]:
         if "airflow_provider_offsets.runtime.claiming" in command:
             return lambda: self._claiming(command[command.index("airflow_provider_offsets.runtime.claiming") + 1 :])
+        if "replay" in command:
+            return lambda: self._replay_driver(command[1])
         return lambda: self._tracked_driver(command[1])
 
     def run_before(self, batches: int) -> None:
@@ -350,6 +376,24 @@ class World_:  # the simulation's world; the product has one of its own
                 except QueryDied:
                     if is_last:
                         raise
+
+    def _replay_driver(self, file: str) -> None:
+        """The same program, in a replay."""
+        settings = replace(self.take_settings(file, ReplaySettings), heartbeat_interval_s=15.0, store_patience_s=20.0)
+        self.sim.sleep(2.0)
+        spark = self._spark()
+        with TrackedStream(spark, settings) as stream:
+
+            def process(batch: BatchFrame, batch_id: int) -> None:
+                self.sim.sleep(self.kind.batch_s)
+                records = batch.fetch()
+                spark.read_count = len(records)
+                for at in range(0, len(records), 3):
+                    if spark.is_cancelled:
+                        raise QueryDied("Job was cancelled")
+                    self.sink.write(records[at : at + 3], batch_id, "", 0, stream.run_id)
+
+            stream.run(stream.read_kafka(), process=process)
 
     def _on_batch(self, epoch: int, batch_id: int, query_id: str) -> None:
         """Invariants at the moment when the output of a batch begins."""
@@ -516,6 +560,15 @@ def installed(world: World_) -> Iterator[None]:
         patch(os, "execvp", execvp)
         patch(live_query, "HadoopCheckpoint", lambda spark, location: world.files.open(location))
         patch(Settings, "write", write_settings)
+        patch(ReplaySettings, "write", write_settings)
+        patch(shard_replay, "marked", lambda frame: frame)
+        patch(shard_replay, "refuse_stateful", lambda frame: None)
+        patch(shard_replay, "ReadCount", ReadCount)
+        patch(shard_replay, "threading", Threads(sim))
+        patch(replaying, "keep_version", lambda job: VERSION)
+        patch(backfilling, "keep_version", lambda job: VERSION)
+        patch(replaying, "driver_environment", dict)
+        patch(replaying, "POLL_S", 3.0)
         patch(detached.Launch, "log_tail", log_tail)
         patch(codec, "loads", functools.lru_cache(maxsize=2048)(codec.loads))  # its values are never changed
         patch(submitting, "keep_version", lambda job: VERSION)
@@ -530,6 +583,130 @@ def installed(world: World_) -> Iterator[None]:
 
 
 # What the tasks of the DAGs do: the same calls in the same order as the operators.
+
+
+def task_plan_backfill(world: World_, operation: str, start_ms: int, end_ms: int, key: str) -> ReplayPlan:
+    """Plan the replay of an interval.
+
+    :raises PlanRefused: it has problems.
+    """
+    session = world.new_session(operation, key)
+    policy = BackfillPolicy(records_per_shard=5, max_shards=4)
+    made = make_replay_plan(
+        session,
+        Interval(start_ms, end_ms),
+        policy,
+        attempt_key=key,
+        accept_lost=dict.fromkeys(world.kind.topics, 1000),
+        now_ms=clock.now_ms(),
+    )
+    assert not isinstance(made, Waiting), "the policy closes open intervals"
+    if made.problems:
+        raise PlanRefused(made.problems)
+    return made
+
+
+def task_replay_shard(world: World_, operation: str, plan: ReplayPlan, number: int) -> int:
+    """Replay one shard; return how many records were read."""
+    session = world.session(operation)
+    return ShardReplaying(session, plan.shards[number], plan.run_id, world.command, SECRETS).run().records_read
+
+
+def task_audit_backfill(world: World_, operation: str) -> str:
+    """Audit a replay, as its last task does; return what speaks against it."""
+    session = world.session(operation)
+    plan = recorded_replay_plan(session)
+    assert plan is not None
+    return "; ".join(audit_recorded_replay(ReplayControl(session.store, PIPELINE), plan).findings)
+
+
+def audit_of_backfill(world: World_, operation: str) -> dict[str, Any] | None:
+    """Return the audit of the newest attempt of a backfill as plain JSON, or None if it planned nothing."""
+    with world.sim.quietly():
+        session = world.session(operation)
+        plan = recorded_replay_plan(session)
+        if plan is None or plan.problems:
+            return None
+        audit = audit_recorded_replay(ReplayControl(session.store, PIPELINE), plan)
+    return {**codec.plain(audit), "is_clean": audit.is_clean}
+
+
+def deleted_places(world: World_) -> set[tuple[str, int, int]]:
+    """Return the records that retention has deleted."""
+    begins = world.kafka.begins(list(world.kind.topics))
+    return {(topic, partition, offset) for (topic, partition), begin in begins.items() for offset in range(begin)}
+
+
+class ReadCount:
+    """What Spark's listener tells of what the program's actions have read."""
+
+    def __init__(self, spark: Session) -> None:
+        self._spark = spark
+
+    def __enter__(self) -> ReadCount:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def most(self) -> int:
+        """Return the largest count."""
+        return self._spark.read_count
+
+    def so_far(self) -> int:
+        """Return nothing yet."""
+        return 0
+
+
+class Threads:
+    """``threading`` as the runtime uses it: a thread is an actor of the same process."""
+
+    def __init__(self, sim: Simulation) -> None:
+        self._sim = sim
+
+    def Event(self) -> SimEvent:  # threading's name
+        """Return an event."""
+        return SimEvent(self._sim)
+
+    def Thread(self, *, target: Callable[..., Any], args: Sequence[Any], name: str, daemon: bool) -> SimThread:
+        """Return a thread."""
+        return SimThread(self._sim, lambda: target(*args), name)
+
+
+class SimEvent:
+    """``threading.Event``."""
+
+    def __init__(self, sim: Simulation) -> None:
+        self._sim, self._is_set = sim, False
+
+    def set(self) -> None:
+        """Set it."""
+        self._is_set = True
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set."""
+        return self._sim.wait_for(lambda: self._is_set, at_most_s=timeout)
+
+
+class SimThread:
+    """``threading.Thread``."""
+
+    def __init__(self, sim: Simulation, run: Callable[[], Any], name: str) -> None:
+        self._sim, self._run, self._name = sim, run, name
+        self._actor: Actor | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        current = self._sim.current
+        self._actor = self._sim.spawn(
+            f"{current.name}.{self._name}", self._run, host=current.host.name, process=current.process, is_driver=True
+        )
+
+    def join(self) -> None:
+        """Wait until it is over."""
+        actor = self._actor
+        assert actor is not None
+        self._sim.wait_for(lambda: actor.is_gone)
 
 
 def at_text() -> str:

@@ -376,6 +376,45 @@ class Stream:
         return Writer(self.spark)
 
 
+@dataclass
+class BatchFrame:
+    """The records of a bounded read."""
+
+    fetch: Callable[[], list[Record]]
+
+    def count(self) -> int:
+        """Read it once more, to count."""
+        return len(self.fetch())
+
+
+class BatchReader:
+    """A ``DataFrameReader``."""
+
+    def __init__(self, spark: Session) -> None:
+        self.spark = spark
+        self.taken: dict[str, str] = {}
+
+    def format(self, name: str) -> BatchReader:
+        return self
+
+    def options(self, **options: str) -> BatchReader:
+        self.taken |= options
+        return self
+
+    def load(self) -> BatchFrame:
+        start, end = _from_json(self.taken["startingOffsets"]), _from_json(self.taken["endingOffsets"])
+        kafka, topics = self.spark.kafka, sorted({topic for topic, _ in start})
+
+        def fetch() -> list[Record]:
+            ends, begins = kafka.ends(topics), kafka.begins(topics)
+            gone = [key for key in start if start[key] < begins.get(key, 0) or end[key] > ends.get(key, 0)]
+            if gone:
+                raise QueryDied(f"Cannot fetch {gone}: out of range; failOnDataLoss")
+            return [kafka.record(*key, offset) for key in sorted(start) for offset in range(start[key], end[key])]
+
+        return BatchFrame(fetch)
+
+
 class Conf:
     """``spark.conf``."""
 
@@ -400,10 +439,23 @@ class Session:
         self.new_id: Callable[[], str] = lambda: "query"
         self.on_batch: Callable[[int, str], None] = lambda batch_id, query_id: None
         self.batch_s = 0.0
+        self.read_count = 0
+        self.is_cancelled = False
 
     @property
     def readStream(self) -> Reader:
         return Reader(self)
+
+    @property
+    def read(self) -> BatchReader:
+        return BatchReader(self)
+
+    @property
+    def sparkContext(self) -> Session:
+        return self
+
+    def cancelAllJobs(self) -> None:  # Spark's name
+        self.is_cancelled = True
 
     def engine(self, checkpoint: str, function: Callable[[Any, int], None] | None) -> Engine:
         """Return the engine of a query on ``checkpoint``."""
