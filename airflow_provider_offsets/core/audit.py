@@ -21,8 +21,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch
+from airflow_provider_offsets.core.batch import Batch, digest_of
+from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch, Recorded
 from airflow_provider_offsets.core.moments import moment_text, read_moment
 from airflow_provider_offsets.core.offset_set import OffsetSet
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
@@ -32,6 +32,9 @@ LISTED = 1_000
 START_CLUE = (
     "epoch {} starts elsewhere than the rows before it end, and its plan did not announce it: rows are missing or"
     " changed, or a position was moved by hand"
+)
+ROW_CLUE = (
+    "epoch {} starts at another offset than its first row: rows are missing or changed, or a position was moved by hand"
 )
 
 
@@ -49,6 +52,8 @@ class DiscontinuityKind(enum.Enum):
     JUMP = "jump"
     """Reading went on elsewhere and no plan said so. The range was neither lost nor read again by it: rows are missing,
     changed or out of order."""
+    CHANGED = "changed row"
+    """The row of the newest batch has other offsets than the pipeline's record says."""
     OVERLAP = "overlapping writers"
     """A batch was recorded by a writer that was not the active epoch. The job does not go on from it, and its output is
     there beside that of the active epoch."""
@@ -345,7 +350,8 @@ class _Epochs:
 class _Walk:
     """The state of one pass."""
 
-    def __init__(self, epochs: Iterable[Epoch], since: Position, window: Window) -> None:
+    def __init__(self, epochs: Iterable[Epoch], since: Position, recorded: Recorded | None, window: Window) -> None:
+        self._recorded = recorded
         self.cursors = {partition: _Cursor(offset, offset) for partition, offset in since.items()}
         self.findings = _Findings()
         self.batches = self.records = self.deck_rows = 0
@@ -393,6 +399,16 @@ class _Walk:
             self._range(each, batch)
         self._topics.update(batch.end.topics)
         self._last = batch
+        if self._is_changed(batch):
+            clue = f"batch {batch.batch_id} is recorded with other offsets than its row has"
+            self._stray(DiscontinuityKind.CHANGED, batch.ranges, batch.epoch, clue)
+
+    def _is_changed(self, batch: Batch) -> bool:
+        """Return whether this is the newest batch by the record, with other offsets. No later row could show it."""
+        recorded = self._recorded
+        if recorded is None or (recorded.epoch, recorded.row_time_ms) != (batch.epoch, batch.row_time_ms):
+            return False
+        return recorded.digest != digest_of(batch)
 
     def _without_start(self, batch: Batch) -> None:
         """Take a row of the Cloudera layout as it is, or as written by hand where a tracked epoch writes rows."""
@@ -427,7 +443,7 @@ class _Walk:
         return f"{named}, which no driver claimed" if _is_void(epoch) else ""
 
     def _stray(self, kind: DiscontinuityKind, ranges: Iterable[OffsetRange], epoch: int | None, clue: str) -> None:
-        """Report a row that the job does not go on from."""
+        """Report the ranges of a row."""
         for each in ranges if self._progress.is_inside else ():
             if each.count:
                 self.findings.add(Discontinuity(kind, each, epoch, "", clue))
@@ -561,7 +577,7 @@ class _Walk:
         if last is not None and is_same_query and (missing := _ids_between(last.batch_id, batch.batch_id)):
             return f"batch {missing} is missing"
         if last is None or last.epoch != batch.epoch:
-            return f"epoch {batch.epoch} starts at another offset than its first row: rows are missing or changed"
+            return ROW_CLUE.format(batch.epoch)
         return f"batch {last.batch_id} or {batch.batch_id} is a changed row" if is_same_query else ""
 
 
@@ -572,6 +588,7 @@ def audit(
     *,
     since: Position | None = None,
     read_before: Position | None = None,
+    recorded: Recorded | None = None,
     window: Window | None = None,
 ) -> AuditReport:
     """Return the audit of a history. Everything is read once, one at a time.
@@ -582,10 +599,11 @@ def audit(
     :param since: where the first epoch has to begin; None takes its own start. A partition that it does not name
         has to begin at 0 if its topic is named.
     :param read_before: where the job had come to before the first epoch: what lies before has been read.
+    :param recorded: the newest batch by the pipeline's record; None: nobody knows.
     :param window: the part that is reported; None: all.
     """
     window = window or Window()
-    walk = _Walk(epochs, since or Position(), window)
+    walk = _Walk(epochs, since or Position(), recorded, window)
     for partition, offset in (read_before or Position()).items():
         if partition in walk.cursors:
             walk.cursors[partition].read.add(0, offset)

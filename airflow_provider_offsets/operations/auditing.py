@@ -44,6 +44,7 @@ def audit_history(world: World, window: Window | None = None) -> AuditReport:
         epochs,
         since=_stood_before(first) if first is not None and is_whole else None,
         read_before=first.claim.stood if first is not None and is_whole else None,
+        recorded=None if record is None else record.recorded,
         window=window,
     )
 

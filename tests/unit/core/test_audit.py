@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets.core.audit import AuditReport, Bound, DiscontinuityKind, Window, audit
-from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Announced, Cut, Ended, EndedHow, Epoch
+from airflow_provider_offsets.core.batch import Batch, digest_of
+from airflow_provider_offsets.core.epoch import Announced, Cut, Ended, EndedHow, Epoch, Recorded
 from airflow_provider_offsets.core.position import OffsetRange, Position
 from tests.unit.core.worlds import QUERY, TOPIC, at, epoch
 
@@ -298,6 +298,13 @@ class TestPartitions:
 
         assert shown(report(rows, [epoch(at(4, 0))], since=at(0))) == ["loss 0..4 UNEXPLAINED"]
 
+    def test_the_first_launch_rewinds_a_job_that_ran_before(self) -> None:
+        rows = self.rows(at(45), start=at(20))
+
+        found = report(rows, [epoch(at(20), 1, (Announced(TOPIC, 0, 20),))], since=at(40), read_before=at(40))
+
+        assert shown(found) == ["replay 20..40 operation-1"]
+
     @pytest.mark.parametrize("since", [None, Position()])
     def test_an_empty_history_has_nothing_to_say(self, since: Position | None) -> None:
         assert report([], [], since=since) == AuditReport("flights", (), (), 0, 0)
@@ -490,6 +497,20 @@ class TestWhatItDetects:
         kept = [replace(row, end=at(last)) if row.batch_id == 3 else row for row in kept]
 
         assert shown(report(kept, epochs)) == expected, reason
+
+    @pytest.mark.parametrize(
+        ("reason", "digest", "expected"),
+        [
+            ("its record has the same offsets", digest_of(ROWS[-1]), []),
+            ("to more, to less or to another start", "0123456789abcdef", ["changed row 60..70 UNEXPLAINED"]),
+        ],
+    )
+    def test_a_changed_row_at_the_end(self, reason: str, digest: str, expected: list[str]) -> None:
+        """Behind it is no row that it could fail to tile with."""
+        recorded = Recorded(2, "launch", 6, QUERY, self.ROWS[-1].row_time_ms, digest)
+
+        assert shown(report(self.ROWS, self.EPOCHS, recorded=recorded)) == expected, reason
+        assert report(self.ROWS, self.EPOCHS, recorded=Recorded(2, "launch")).discontinuities == ()
 
     def test_the_first_row_of_all(self) -> None:
         """It reads what no launch asked for; nothing is lost by it, and nothing read twice."""
