@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch, digest_of
-from airflow_provider_offsets.core.epoch import CutOff, Ended, EndedHow, Epoch, Recorded
+from airflow_provider_offsets.core.epoch import ATTEMPT, CutOff, Ended, EndedHow, Epoch, Recorded
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record import (
     Begun,
@@ -27,7 +27,7 @@ from airflow_provider_offsets.core.record import (
 from airflow_provider_offsets.core.snapshot import CheckpointState
 from airflow_provider_offsets.errors import RecordChanged, StateLost, TakenOver
 from airflow_provider_offsets.jobs.machine import machine
-from airflow_provider_offsets.operations.world import World, started_batch
+from airflow_provider_offsets.operations.world import World, recorded_batch, started_batch
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 
@@ -182,9 +182,9 @@ def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
 def _complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:
     """Write the row of the recorded batch if it is missing: its driver died between the record and the row."""
     recorded = record.recorded
-    if recorded is None or recorded.row_time_ms is None or recorded.tag != epoch.claim.tag:
+    if recorded is None or recorded.tag != epoch.claim.tag:
         return
-    batch = world.store.prepared(epoch.claim.stream, recorded.row_time_ms)
+    batch = recorded_batch(world.store, epoch.claim.stream, recorded)
     if batch is not None:
         world.store.append(epoch.claim.stream, batch)
 
@@ -255,7 +255,7 @@ def require_unknown(world: World) -> None:
 def of_attempt(world: World) -> World:
     """Return the session of the newest attempt of this run: what it does is kept apart from earlier attempts."""
     number = world.control.attempt(world.operation)
-    return world if number == 1 else replace(world, operation=f"{world.operation}~{number}")
+    return world if number == 1 else replace(world, operation=f"{world.operation}{ATTEMPT}{number}")
 
 
 def new_attempt(world: World, key: str) -> World:

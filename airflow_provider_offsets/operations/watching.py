@@ -14,6 +14,7 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record import Phase, PipelineRecord
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.lease import is_running, seen_end
+from airflow_provider_offsets.operations.world import recorded_batch
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import OffsetStore
 
@@ -123,7 +124,7 @@ def _position(control: Control, store: OffsetStore, stream: Stream) -> Position:
     if recorded is None:
         return store.position(stream) or Position()
     claim = control.claim(recorded.epoch, recorded.tag)
-    batch = None if recorded.row_time_ms is None else store.prepared(claim.stream, recorded.row_time_ms)
+    batch = recorded_batch(store, claim.stream, recorded)
     return claim.start if batch is None else claim.start.updated(batch.end)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 
-from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Moved
+from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
+from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Moved, Recorded
 from airflow_provider_offsets.core.known import adopted_batch, needs_records, with_records
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
@@ -23,7 +23,7 @@ from airflow_provider_offsets.core.snapshot import (
     Snapshot,
     snapshot_id,
 )
-from airflow_provider_offsets.errors import CheckpointError, InputRefused
+from airflow_provider_offsets.errors import CheckpointError, InputRefused, StoreDataError
 from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from airflow_provider_offsets.stores.control import Control
@@ -186,8 +186,8 @@ class World:
             return None
         recorded = None if record is None else record.recorded
         newest = None
-        if recorded is not None and epoch is not None and recorded.row_time_ms is not None:
-            newest = self.store.prepared(epoch.claim.stream, recorded.row_time_ms)
+        if recorded is not None and epoch is not None:
+            newest = recorded_batch(self.store, epoch.claim.stream, recorded)
         begun = record.begun if record is not None and epoch is not None and record.epoch == epoch.number else None
         if begun is not None and epoch is not None and checkpoint is not None and is_committed(checkpoint, begun):
             return Batch(
@@ -256,6 +256,23 @@ class World:
         return replace(newest, end=self.store.position(self.pipeline.stream) or newest.end)
 
 
+def recorded_batch(store: OffsetStore, stream: Stream, recorded: Recorded) -> Batch | None:
+    """Return the batch that a record names as recorded last; None if it names none, or its facts have expired.
+
+    :param stream: that of the recorded epoch's launch.
+    :raises StoreDataError: what is kept is not what was recorded.
+    """
+    batch = None if recorded.row_time_ms is None else store.prepared(stream, recorded.row_time_ms)
+    if batch is None or digest_of(batch) == recorded.digest:
+        return batch
+    raise StoreDataError(
+        seen=f"the facts of batch {recorded.batch_id} at row time {recorded.row_time_ms} of group {stream.group_id!r}"
+        f" end at {batch.end}, with digest {digest_of(batch)}",
+        expected=f"those that epoch {recorded.epoch} recorded, with digest {recorded.digest}",
+        do="find who else writes to the store, and restore the row; or start from a position that you name",
+    )
+
+
 def is_committed(checkpoint: CheckpointState, begun: Begun) -> bool:
     """Whether Spark has committed a started batch: then its output is finished."""
     is_same_query = checkpoint.query_id == (begun.query_id or checkpoint.query_id)
@@ -289,8 +306,7 @@ def started_batch(
         start, end, why = checkpoint.committed, checkpoint.planned, ""
     else:
         recorded = record.recorded
-        row_time_ms = None if recorded is None else recorded.row_time_ms
-        batch = None if row_time_ms is None else store.prepared(epoch.claim.stream, row_time_ms)
+        batch = None if recorded is None else recorded_batch(store, epoch.claim.stream, recorded)
         start = epoch.claim.start if batch is None else epoch.claim.start.updated(batch.end)
         end = start.updated({key: max(offset, start.get(key, 0)) for key, offset in live.end.items()})
         why = "its checkpoint is gone, so all that it could have read counts"

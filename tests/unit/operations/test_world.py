@@ -1,4 +1,4 @@
-"""How an operation looks at its world: what is read in which order, and whose rows are ignored."""
+"""How an operation observes a pipeline: what is read in which order, and whose rows are ignored."""
 
 from __future__ import annotations
 
@@ -10,36 +10,12 @@ import pytest
 
 from airflow_provider_offsets.core.audit import Bound, DiscontinuityKind, Window
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import is_zombie
 from airflow_provider_offsets.core.snapshot import Snapshot
-from airflow_provider_offsets.errors import KafkaUnreachable, StoreUnreachable, TopicMissing
+from airflow_provider_offsets.errors import KafkaUnreachable, StoreDataError, TopicMissing
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.world import newest_batch
-from tests.unit.core.worlds import at, epoch
+from airflow_provider_offsets.stores.checkpoint import read_state
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
-
-
-def row(number: int | None, row_time_ms: int | None) -> Batch:
-    return Batch(at(10, 10), 1000, 4, "query-1", number, at(0, 0), row_time_ms)
-
-
-@pytest.mark.parametrize(
-    ("why", "batch", "claimed_after", "zombie"),
-    [
-        ("its own row", row(2, 2000), 1500, False),
-        ("a row from before the claim", row(1, 1500), 1500, False),
-        ("a row that an older epoch wrote after the claim", row(1, 1501), 1500, True),
-        ("a row of a job without this provider, after the claim", row(None, 1501), 1500, True),
-        ("a row that is there though the history was empty at the claim", row(1, 1), None, True),
-        ("a batch that was never placed cannot be judged", row(1, None), 1500, False),
-    ],
-)
-def test_whose_rows_are_ignored(why: str, batch: Batch, claimed_after: int | None, zombie: bool) -> None:
-    newest = replace(epoch(at(0, 0), 2), after_row_time_ms=claimed_after)
-
-    assert is_zombie(batch, newest) is zombie
-    assert is_zombie(batch, None) is False
 
 
 def zombie_writes(lab: Lab) -> None:
@@ -51,18 +27,19 @@ def zombie_writes(lab: Lab) -> None:
 class TestZombies:
     @pytest.fixture(autouse=True)
     def second_epoch(self, lab: Lab) -> None:
-        steps.rest(lab)
+        steps.start(lab, operation="first")
+        steps.stop(lab)
         lab.feed(50)
         steps.submit(lab, steps.apply(lab))
 
     def test_the_newest_batch_is_not_theirs(self, lab: Lab) -> None:
         zombie_writes(lab)
 
-        newest = newest_batch(lab.store, lab.pipeline.stream, lab.control.newest_epoch())
+        seen = lab.world("look").observe()
 
-        assert newest is not None
-        assert (newest.epoch, newest.end) == (2, lab.at(150, 150))
-        assert lab.world("look").observe().stored == lab.at(150, 150)
+        assert seen.processed is not None
+        assert (seen.processed.epoch, seen.processed.end) == (2, lab.at(150, 150))
+        assert seen.stored == lab.at(150, 150)
 
     def test_the_audit_names_them_and_goes_by_the_others(self, lab: Lab) -> None:
         before = audit_history(lab.world("look"))
@@ -92,17 +69,18 @@ class TestObserve:
         assert seen.live.end == lab.at(100, 100)
 
     def test_a_job_that_runs_on_meanwhile_does_not_look_torn(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Between the look at the checkpoint and the look at the history, two batches pass."""
+        """Between the look at the checkpoint and the look at the record, two batches pass, and again."""
         steps.start(lab)
-        newest_first, left = lab.store.newest_first, [2, 2]
+        left = [2, 2]
 
-        def busy(*arguments: Any, **more: Any) -> Any:
+        def busy(files: Any) -> Any:
+            found = read_state(files)
             for _ in range(left.pop() if left else 0):
                 lab.feed(10)
                 lab.tick()
-            return newest_first(*arguments, **more)
+            return found
 
-        monkeypatch.setattr(lab.store, "newest_first", busy)
+        monkeypatch.setattr("airflow_provider_offsets.operations.world.read_state", busy)
         seen = lab.world("look").observe()
 
         assert seen.checkpoint is not None
@@ -111,7 +89,8 @@ class TestObserve:
         assert seen.stored == seen.checkpoint.committed
 
     def test_the_checkpoint_of_the_newest_epoch_is_the_one_that_counts(self, lab: Lab) -> None:
-        steps.rest(lab)
+        steps.start(lab, operation="first")
+        steps.stop(lab)
         applied = steps.apply(lab, "shift:-30")
         steps.submit(lab, applied)
 
@@ -168,7 +147,8 @@ class TestAudit:
         assert (report.batches, report.lost, report.unexplained_count) == (0, 0, 0)
 
     def test_a_replay_is_explained_by_its_operation(self, lab: Lab) -> None:
-        steps.rest(lab)
+        steps.start(lab, operation="first")
+        steps.stop(lab)
         steps.submit(lab, steps.apply(lab, "shift:-30"))
         lab.tick()
 
@@ -189,17 +169,11 @@ class TestAudit:
     def test_a_batch_that_was_cut_off_counts_as_read_twice_at_most(self, lab: Lab) -> None:
         steps.start(lab)
         lab.feed(20)
-        append = lab.store.append
-
-        def unreachable(*arguments: Any) -> Any:
-            raise StoreUnreachable(seen="nobody", expected="an answer", do="start it")
-
-        lab.store.append = unreachable  # type: ignore[method-assign]
-        with pytest.raises(StoreUnreachable):
-            lab.tick()
-        lab.store.append = append  # type: ignore[method-assign]
+        batch = lab.driver.plan()
+        assert batch is not None
+        lab.driver.begin(batch)
         lab.driver.die()
-        steps.stop(lab, "second")
+        steps.stop(lab)
         started = steps.submit(lab, steps.apply(lab))
 
         report = audit_history(lab.world("look"))
@@ -236,16 +210,24 @@ class TestWhatTheAuditDetects:
 
         assert (str(found.range), found.clue) == ("flights[1] 149..150", "batch 1 or 2 is a changed row")
 
-    def test_a_changed_row_that_the_next_plan_would_go_by(self, lab: Lab) -> None:
-        rows = self.rows(lab)
-        there = rows[-1].batch_id, rows[-1].query_id
-        rows[-1] = lab.store._by_identity[lab.pipeline.stream.group_id, there[1], there[0] or 0] = replace(
-            rows[-1], end=lab.at(200, 230)
-        )
+    def test_a_changed_newest_row_moves_no_plan(self, lab: Lab) -> None:
+        """A plan goes by what the record names."""
+        self.rows(lab)[-1] = replace(self.rows(lab)[-1], end=lab.at(200, 230))
 
-        [found] = audit_history(lab.world("look")).unexplained
+        assert lab.world("look").observe().stored == lab.at(200, 200)
 
-        assert (found.kind, str(found.range)) == (DiscontinuityKind.CHANGED, "flights[1] 200..230")
+    def test_the_facts_of_the_recorded_batch_were_changed(self, lab: Lab) -> None:
+        """The record has the digest of the position that it names: nobody goes by another one."""
+        last = self.rows(lab)[-1]
+        assert last.row_time_ms is not None
+        changed = replace(last, end=lab.at(200, 170))
+        lab.store._facts[lab.pipeline.stream.group_id, last.row_time_ms] = [changed]
+
+        with pytest.raises(StoreDataError, match=r"facts of batch 2.*digest"):
+            lab.world("look").observe()
+        lab.driver.die()
+        with pytest.raises(StoreDataError, match=r"facts of batch 2.*digest"):
+            steps.stop(lab)
 
     def test_a_position_written_into_the_history_by_hand(self, lab: Lab) -> None:
         steps.stop(lab)
@@ -257,7 +239,7 @@ class TestWhatTheAuditDetects:
         assert (found.kind, str(found.range)) == (DiscontinuityKind.MOVED, "flights[0] 180..200")
 
     def test_a_checkpoint_moved_by_hand(self, lab: Lab) -> None:
-        """The job is started where its checkpoint says, and that is not where the plan said that it would be."""
+        """A driver that looked no further began where its checkpoint says, and not where its plan starts it."""
         steps.stop(lab)
         applied = steps.apply(lab)
         entry = Path(applied.checkpoint) / "offsets" / "2"
@@ -268,7 +250,7 @@ class TestWhatTheAuditDetects:
         [found] = audit_history(lab.world("look")).unexplained
 
         assert (found.kind, str(found.range)) == (DiscontinuityKind.REPLAY, "flights[0] 170..200")
-        assert "a position was moved by hand" in found.clue
+        assert "epoch 2 starts at another offset" in found.clue
 
     def test_within_a_window(self, lab: Lab) -> None:
         del self.rows(lab)[1]
