@@ -398,7 +398,7 @@ class World_:  # the simulation's world; the product has one of its own
     def _on_batch(self, epoch: int, batch_id: int, query_id: str) -> None:
         """Invariants at the moment when the output of a batch begins."""
         actor = self.sim.current
-        if actor.process in self.answered:
+        if actor.process in self.answered and not self.has_lied:
             self.sim.violate(
                 "stop broken", f"{actor.name} begins batch {batch_id} after {self.answered[actor.process]}"
             )

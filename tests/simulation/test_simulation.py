@@ -1,0 +1,102 @@
+"""The simulation itself: a seed is always the same history, what fails shrinks, the checker sees each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulation import checker
+from tests.simulation.__main__ import KEPT, kept_seeds, main
+from tests.simulation.chance import Happened
+from tests.simulation.checker import Books, judge
+from tests.simulation.history import MODES, Outcome, run_history
+from tests.simulation.shrinking import shrink
+
+P = ("orders", 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_seed_is_one_history_byte_for_byte(mode: str) -> None:
+    one, other = run_history(7, (mode,)), run_history(7, (mode,))
+    assert [str(step) for step in one.trace] == [str(step) for step in other.trace]
+    assert one.digest == other.digest
+    assert one.steps > 300
+
+
+def test_another_seed_is_another_history() -> None:
+    assert run_history(7, MODES).digest != run_history(8, MODES).digest
+
+
+def test_seeds_that_found_something_are_run_with_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "2", "--from", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{2 + len(kept_seeds())} histories")
+    assert "lost=0 duplicated=0 unexplained=0 false_alarms=0" in said
+
+
+def test_every_kept_seed_has_its_reason() -> None:
+    assert kept_seeds(KEPT)
+    assert all(each.reason and set(each.kinds) <= set(MODES) for each in kept_seeds(KEPT))
+
+
+def test_a_failing_history_shrinks_to_what_it_needs(tmp_path: Path) -> None:
+    def run_with(steps: frozenset[int]) -> Outcome:
+        happened = [Happened(step, "kill") for step in sorted(steps)]
+        return outcome(happened, "lost" if {3, 8} <= steps else "")
+
+    def outcome(happened: list[Happened], failure: str) -> Outcome:
+        return Outcome(1, "process", 9, {}, failure, happened=happened)  # type: ignore[arg-type]
+
+    smallest = shrink(outcome([Happened(step, "kill") for step in range(12)], "lost"), run_with)
+    assert [each.step for each in smallest.happened] == [3, 8]
+
+
+def span(low: int, high: int) -> checker.Span:
+    return P, low, high
+
+
+def books(*reads: checker.Span, **more: list[checker.Span]) -> Books:
+    return Books({P: 0}, {P: 6}, list(reads) or [span(0, 6)], **more)
+
+
+def audited(**more: int) -> dict[str, object]:
+    return {"lost": 0, "replayed": 0, "unexplained_count": 0, "discontinuities": [], **more}
+
+
+def replays(low: int, high: int) -> list[dict[str, object]]:
+    return [{"kind": "replay", "range": {"topic": "orders", "partition": 0, "start": low, "end": high}}]
+
+
+ONCE = [(P, offset) for offset in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("written", "said", "audit", "found"),
+    [
+        pytest.param(ONCE, books(), audited(), "clean", id="each record once"),
+        pytest.param(ONCE[:3] + ONCE[4:], books(), audited(), "lost", id="one is missing"),
+        pytest.param(
+            ONCE[:3] + ONCE[4:], books(announced_gaps=[span(3, 4)]), audited(), "clean", id="a plan left it out"
+        ),
+        pytest.param([*ONCE, ONCE[5]], books(), audited(), "duplicated", id="one is there twice"),
+        pytest.param(
+            [*ONCE, ONCE[5]],
+            books(span(0, 6), span(5, 6), announced_replays=[span(5, 6)]),
+            audited(replayed=1, discontinuities=replays(5, 6)),  # type: ignore[arg-type]
+            "clean",
+            id="a plan announced that it is read again",
+        ),
+        pytest.param(
+            [*ONCE, ONCE[5]], books(cut_off=[span(5, 6)]), audited(), "unexplained", id="the audit does not name it"
+        ),
+        pytest.param([*ONCE[:2], *ONCE[3:], ONCE[2]], books(), audited(), "reordered", id="one comes late"),
+        pytest.param(ONCE, books(), audited(lost=2), "false_alarms", id="the audit calls it lost"),
+        pytest.param(ONCE, books(), audited(unexplained_count=1), "false_alarms", id="the audit explains nothing"),
+        pytest.param(ONCE, books(), audited(replayed=3), "false_alarms", id="the audit counts what was not read again"),
+    ],
+)
+def test_the_checker(written: list[tuple[checker.Key, int]], said: Books, audit: dict[str, object], found: str) -> None:
+    verdict = judge(written, said, audit)
+    kinds = [name for name, value in vars(verdict).items() if value]
+    assert found in kinds if found != "clean" else verdict.is_clean, str(verdict)
