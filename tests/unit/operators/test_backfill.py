@@ -213,6 +213,21 @@ class TestAudit:
         with pytest.raises(AirflowFailException, match="shard 0: read 4 records, expected 5"):
             self.audit(lab)
 
+    def test_records_that_another_run_was_given_too_are_named_with_their_number(self, lab: Lab) -> None:
+        task = PlanBackfillOperator(task_id="task", pipeline=lab.pipeline, operation="backfill__p/run-0", reason="")
+        task.execute(Run((0, 2)).context)  # type: ignore[arg-type]  # what Airflow's has is not asked
+        control = ReplayControl(lab.store, NAME)
+        other = control.newest_plan("backfill__p/run-0")
+        assert other is not None
+        replay_shard(control, other.run_id, other.shards[0])
+        plan(lab, Run((1, 2)))
+        self.replayed(lab, 5)
+
+        told = self.audit(lab)
+
+        assert [(each["run_id"], each["records"]) for each in told["also_replayed"]] == [(other.run_id, 5)]
+        assert f"Replayed twice: 5 records also by '{other.run_id}'" in told["markdown"]
+
     def test_zero_records_are_no_failure(self, lab: Lab) -> None:
         assert plan(lab, Run(None), begin="2026-11-03T01:00Z", end="2026-11-03T02:00Z") == []
 
