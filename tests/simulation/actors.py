@@ -180,6 +180,17 @@ def take_over_and_stop(run: Run) -> None:
     run.stopped = run.task("stop", lambda: product.task_stop(run.world, run.name, take_over=True))
 
 
+def snapshot_only(run: Run) -> None:
+    """Take a snapshot, as the schedule of snapshots does."""
+    run.task("snapshot", lambda: product.task_snapshot(run.world, run.name, "snapshot"))
+
+
+def stop_and_look(run: Run) -> None:
+    """Stop the job, and take a snapshot of it at rest."""
+    stop_only(run)
+    run.task("at_rest", lambda: product.task_snapshot(run.world, run.name, "at-rest"))
+
+
 def plan_only(run: Run) -> None:
     """Look at a plan, as a person at the CLI does."""
     run.task("plan", lambda: product.task_plan(run.world, run.name, "committed", product.policy_of()))

@@ -77,8 +77,8 @@ class Stage(Laboratory):
         return self.start(name, actors.restart(start, **options))
 
     def first_stop(self) -> Run:
-        """Stop the job, as a person does who starts it later."""
-        return self.to_end(self.start("pause", actors.stop_only))
+        """Stop the job, as a person does who starts it later, with a snapshot at rest."""
+        return self.to_end(self.start("pause", actors.stop_and_look))
 
     def run(self, *who: str, until: Callable[[Point], bool] | None = None, for_s: float | None = None) -> bool:
         """Let the named actors go on and nobody else; return whether ``until`` was met.
@@ -149,6 +149,20 @@ class Stage(Laboratory):
         self.append(count)
         assert self.run(driver, until=at("sink", "", by=driver))
         self.kill(driver)
+
+    def forget_positions(self, topic: str) -> None:
+        """Delete what the job's own store has of a topic."""
+        stored = self.world.positions.stored or product.Position()
+        self.world.positions.stored = product.Position({key: at for key, at in stored.items() if key.topic != topic})
+
+    def recreate(self, topic: str, records: int) -> None:
+        """Delete a topic and create it again, with other records."""
+        self.world.kafka.cluster.recreate_topic(topic, self.kind.partitions)
+        self.append(records, topic)
+
+    def has_written(self, topic: str, end: int) -> bool:
+        """Return whether every offset of the topic's first partition before ``end`` was written."""
+        return all(self.world.sink.has(topic, 0, offset) for offset in range(end))
 
     def hang(self, name: str, seconds: float) -> None:
         """Let an actor stand at its effect for so long."""

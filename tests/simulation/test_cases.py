@@ -198,3 +198,39 @@ def test_an_apply_that_wakes_up_late_hides_no_planned_batch_of_an_untracked_job(
         s.to_end(a)
         s.run(for_s=1000.0)
         assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("start", ["committed", "committed | latest", "committed | earliest"])
+def test_b1_a_known_position_that_is_gone_is_no_first_start(start: str) -> None:
+    with stage("untracked", records=6) as s:
+        s.first_start()
+        s.first_stop()
+        s.append(5)
+        s.remove_checkpoints()
+        refused = s.to_end(s.restart("A", start, take_over=True))
+        assert "PlanRefused" in refused.failure
+        s.to_end(s.restart("B", 'offsets:{"orders":{"0":6}}', take_over=True))
+        s.run(for_s=60.0)
+        assert s.has_written("orders", 11)
+        assert len(s.world.sink.writes) == 11
+
+
+def test_b2_of_two_topics_one_is_forgotten_by_the_store() -> None:
+    with stage("dstream", position_store="zookeeper", topics=("orders", "returns")) as s:
+        s.append(6, "returns")
+        s.first_start()
+        s.first_stop()
+        s.forget_positions("returns")
+        refused = s.to_end(s.restart("A", take_over=True))
+        assert "PlanRefused" in refused.failure
+        assert "returns" in refused.failure
+
+
+def test_b3_a_topic_that_was_recreated_is_not_resumed_in_its_middle() -> None:
+    with stage("dstream", position_store="zookeeper", records=6) as s:
+        s.to_end(s.start("observer", actors.snapshot_only))
+        s.first_start()
+        s.first_stop()
+        s.recreate("orders", 20)
+        refused = s.to_end(s.restart("A", take_over=True))
+        assert "PlanRefused" in refused.failure
