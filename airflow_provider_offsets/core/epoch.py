@@ -253,6 +253,10 @@ class Moved:
         return all(offset in (before.get(partition), self.to.get(partition)) for partition, offset in position.items())
 
 
+ATTEMPT = "@"
+"""Between the name of a run and the number of an attempt: ``<dag>/<run>@2``. Airflow allows no ``@`` in either name."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One attempt at a run. A run that is cleared and run again is a new one; an automatic retry is not."""

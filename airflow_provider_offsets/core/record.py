@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_offsets.core.epoch import (
+    ATTEMPT,
     CutOff,
     Ended,
     EndedHow,
@@ -407,8 +408,8 @@ def _is_of(lease: Lease, operation: str) -> bool:
 
 
 def _attempt_of(operation: str) -> tuple[str, int]:
-    """Return the run of an operation and the number of its attempt: ``<run>~2`` is the second one."""
-    run, _, number = operation.rpartition("~")
+    """Return the run of an operation and the number of its attempt: ``<run>@2`` is the second one."""
+    run, _, number = operation.rpartition(ATTEMPT)
     return (run, int(number)) if run and number.isdecimal() else (operation, 1)
 
 

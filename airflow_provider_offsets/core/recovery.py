@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.epoch import ATTEMPT, EndedHow
 
 RECOVERY = "recovery/"
 
@@ -28,7 +28,7 @@ def is_recovery(operation: str) -> bool:
 
 def recovered_epoch(operation: str) -> int:
     """Return the epoch from whose death a recovery recovers."""
-    return int(operation.removeprefix(RECOVERY).partition("~")[0])
+    return int(operation.removeprefix(RECOVERY).partition(ATTEMPT)[0])
 
 
 def is_rollback_of(operation: str, other: str) -> bool:

@@ -24,17 +24,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
+from airflow_provider_offsets.core.epoch import ATTEMPT, EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.replay import Interval, ReplayPlan
 
-_ATTEMPT = re.compile(r"~\d+$")
+_ATTEMPT = re.compile(rf"{ATTEMPT}\d+$")
 
 
 def replay_of(operation: str) -> str:
     """Return the name under which the replays of an operation are recorded: all attempts of a run share it.
 
-    :param operation: ``<dag>/<run>``, with ``~<n>`` for the attempts after the first.
+    :param operation: ``<dag>/<run>``, with ``@<n>`` for the attempts after the first.
     """
     return _ATTEMPT.sub("", operation)
 

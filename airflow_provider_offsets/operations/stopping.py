@@ -12,10 +12,18 @@ from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.record import AskToStop, NoteStopStage, Phase, PipelineRecord
 from airflow_provider_offsets.errors import StopTimedOut, WorldChanged
 from airflow_provider_offsets.jobs.machine import machine
-from airflow_provider_offsets.operations.lease import close_and_reconcile, has_driver, keep_lease, take_lease
+from airflow_provider_offsets.operations.lease import (
+    close_and_reconcile,
+    has_driver,
+    keep_lease,
+    require_lease,
+    take_lease,
+)
 from airflow_provider_offsets.operations.world import World
 
 POLL_S = 0.25
+HELD = "lease taken"
+"""The step of an operation that has held the lease."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,14 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
 
     :param take_over: take the pipeline over from an operation that acted lately.
     :raises LeaseHeld: such an operation holds the lease, and ``take_over`` is False.
+    :raises TakenOver: this operation held the lease, and another one took it: a retry does not take it back.
     """
     if world.has_launched():
-        record = world.cell.read()
-        return StopResult(0 if record is None else record.epoch, "restarted by this operation")
+        seen = world.cell.read()
+        return StopResult(0 if seen is None else seen.epoch, "restarted by this operation")
+    _require_not_taken_over(world)
     record = take_lease(world, take_over=take_over)
+    world.control.record_step(world.operation, HELD, True)
     was_launching = record.phase is Phase.LAUNCHING
     was_over = close_and_reconcile(world).phase is Phase.STOPPED
     # Of a job that is over too: it is meant to stay so, and is no longer a recovery's to start.
@@ -55,6 +66,13 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
     if marker and not epoch.claim.tracked:
         machine().place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
     return epoch
+
+
+def _require_not_taken_over(world: World) -> None:
+    record = world.cell.read()
+    has_held = world.control.step(world.operation, HELD, bool)
+    if has_held and record is not None and record.lease is not None:
+        require_lease(world, record)
 
 
 @dataclass(frozen=True)

@@ -389,10 +389,10 @@ def test_laws_of_every_sequence(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("holder", "operation", "is_allowed"),
     [
-        pytest.param("a", "a~2", True, id="a run that was cleared goes on from its first attempt"),
-        pytest.param("a~2", "a~3", True, id="and from its second one"),
-        pytest.param("a~2", "a", False, id="a late task of an earlier attempt disturbs nobody"),
-        pytest.param("a", "b~2", False, id="another run asks"),
+        pytest.param("a", "a@2", True, id="a run that was cleared goes on from its first attempt"),
+        pytest.param("a@2", "a@3", True, id="and from its second one"),
+        pytest.param("a@2", "a", False, id="a late task of an earlier attempt disturbs nobody"),
+        pytest.param("a", "b@2", False, id="another run asks"),
     ],
 )
 def test_a_later_attempt_of_a_run_takes_the_lease_of_an_earlier_one(

@@ -282,7 +282,7 @@ class TestAttempts:
 
 
 def test_all_attempts_of_a_run_are_one_replay() -> None:
-    assert replay_of("backfill/day~2") == replay_of("backfill/day") == "backfill/day"
+    assert replay_of("backfill/day@2") == replay_of("backfill/day") == "backfill/day"
 
 
 def test_a_run_id_names_its_attempt() -> None:

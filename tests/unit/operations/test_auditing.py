@@ -245,7 +245,7 @@ class TestUntracked:
         self.read(lab, 50)
         self.maintain(lab, "two")
         self.read(lab, 50)
-        self.maintain(lab, "one~2")
+        self.maintain(lab, "one@2")
         self.read(lab, 50)
 
         report = audit_history(lab.world("audit"))

@@ -52,7 +52,7 @@ class TestTake:
             ("the other one has not acted for so long: it was killed", "other", LEASE_TIMEOUT_S, False, True),
             ("a person says so", "other", 0, True, True),
             ("the other one's clock is ahead, or this one's behind", "other", -3600, False, False),
-            ("a later attempt of the same run", "op~1", 0, False, True),
+            ("a later attempt of the same run", "op@1", 0, False, True),
         ],
     )
     def test_politeness(self, why: str, held_by: str, later_s: int, take_over: bool, is_taken: bool, lab: Lab) -> None:
@@ -626,10 +626,10 @@ class TestAttempts:
     def test_after_a_clear_it_is_the_next_one_and_all_later_tasks_are_of_it(self, lab: Lab) -> None:
         new_attempt(lab.world("dag/run"), "2@noon")
 
-        assert new_attempt(lab.world("dag/run"), "4@noon").operation == "dag/run~2"
-        assert new_attempt(lab.world("dag/run"), "4@noon").operation == "dag/run~2"
-        assert of_attempt(lab.world("dag/run")).operation == "dag/run~2"
-        assert new_attempt(lab.world("dag/run"), "4@evening").operation == "dag/run~3"
+        assert new_attempt(lab.world("dag/run"), "4@noon").operation == "dag/run@2"
+        assert new_attempt(lab.world("dag/run"), "4@noon").operation == "dag/run@2"
+        assert of_attempt(lab.world("dag/run")).operation == "dag/run@2"
+        assert new_attempt(lab.world("dag/run"), "4@evening").operation == "dag/run@3"
         assert of_attempt(lab.world("another/run")).operation == "another/run"
 
     def test_a_cleared_stop_stops_the_job_that_the_first_attempt_started(self, lab: Lab) -> None:
@@ -637,14 +637,14 @@ class TestAttempts:
         steps.start(lab, operation="dag/run")
 
         again = steps.stop(lab, "dag/run")
-        cleared = steps.stop(lab, "dag/run~2")
+        cleared = steps.stop(lab, "dag/run@2")
 
         assert again.how == "restarted by this operation"
         assert cleared.how == "stopped"
 
     def test_a_late_task_of_an_earlier_attempt_disturbs_nobody(self, lab: Lab) -> None:
         take_lease(lab.world("dag/run"))
-        take_lease(lab.world("dag/run~2"))
+        take_lease(lab.world("dag/run@2"))
 
         with pytest.raises(LeaseHeld):
             take_lease(lab.world("dag/run"))

@@ -600,9 +600,9 @@ class TestRefused:
 
 
 def test_all_attempts_of_an_operation_are_one_replay(lab: Lab) -> None:
-    """An operation that was cleared has ``~2`` at its end, and its replay goes on under the name of the run."""
+    """An operation that was cleared has ``@2`` at its end, and its replay goes on under the name of the run."""
     plan = lab.plan("1")
-    world = replace(lab.world(), operation=f"{OPERATION}~2")
+    world = replace(lab.world(), operation=f"{OPERATION}@2")
 
     replayed: Replayed = ShardReplaying(world, plan.shards[0], plan.run_id, lab.command, SECRETS).run()
 

@@ -233,7 +233,7 @@ def test_a_partition_that_was_made_since_begins_at_0(lab: Lab) -> None:
     assert audit_history(lab.world("audit")).unexplained == ()
 
 
-@pytest.mark.parametrize("again", ["op", "op~2"], ids=["its submit is run again", "a new attempt"])
+@pytest.mark.parametrize("again", ["op", "op@2"], ids=["its submit is run again", "a new attempt"])
 def test_run_again_after_its_rollback_it_can_be_rolled_back_again(again: str, lab: Lab) -> None:
     """Somebody clears the run; the second version fails once more."""
     run_well(lab)

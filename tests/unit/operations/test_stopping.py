@@ -387,3 +387,13 @@ def test_an_epoch_that_was_closed_for_good_stays_closed(lab: Lab) -> None:
     zombie.end(EndedHow.FAILED, "late words")
 
     assert steps.stop(lab).how == "already died"
+
+
+def test_a_retry_does_not_take_the_pipeline_back_from_who_took_it_over(lab: Lab) -> None:
+    """``take_over`` is a field of the form: it holds for every try, and two runs must not take turns for ever."""
+    steps.start(lab)
+    steps.stop(lab, "mine", take_over=True)
+    steps.stop(lab, "theirs", take_over=True)
+
+    with pytest.raises(TakenOver, match="theirs"):
+        steps.stop(lab, "mine", take_over=True)

@@ -52,9 +52,9 @@ def launch(tag: str = "a", ranges: str = "r", version: str = "v") -> LaunchShard
 
 def test_plans_are_found_under_all_names_of_their_run(control: ReplayControl) -> None:
     assert control.newest_plan("backfill__p/day") is None
-    control.record_plan("backfill__p/day~2", plan(1))
+    control.record_plan("backfill__p/day@2", plan(1))
 
-    assert control.newest_plan("backfill__p/day") == control.newest_plan("backfill__p/day~7") == plan(1)
+    assert control.newest_plan("backfill__p/day") == control.newest_plan("backfill__p/day@7") == plan(1)
 
 
 def test_replays_are_told_apart_by_their_names(control: ReplayControl) -> None:
