@@ -254,6 +254,12 @@ class RestartPlan:
         return Position({row.key: row.start for row in self.rows})
 
     @property
+    def stood(self) -> Position | None:
+        """The pipeline's position when the plan was made, with what is known where its stored offset is gone."""
+        known = {row.key: row.known for row in self.rows if row.known is not None}
+        return (self.seen.stored or Position()).updated(known) if known else self.seen.stored
+
+    @property
     def replay(self) -> int:
         """Offsets that are read again."""
         return sum(row.replay for row in self.rows)

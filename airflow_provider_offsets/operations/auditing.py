@@ -186,10 +186,10 @@ def _end_of(world: World, epoch: Epoch, later: Epoch | None) -> Position:
     """Where an epoch stopped; where it is now, if no other one was claimed since."""
     start = epoch.claim.start
     if later is None:
-        stood = world.observe().stored
+        stood = world.observe().last_known
     else:
         rest = _snapshot_at_rest(world, later, after=epoch)
-        stood = later.claim.stood if rest is None else rest.seen.stored
+        stood = later.claim.stood if rest is None else rest.seen.last_known
     # One that lies before the start was moved by hand: the next epoch's start shows it, as a replay with no reason.
     ahead = {partition: max(offset, start.get(partition, 0)) for partition, offset in (stood or Position()).items()}
     return start.updated(ahead)

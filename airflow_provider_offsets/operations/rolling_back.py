@@ -155,7 +155,7 @@ def find_target(world: World, rollback: str) -> Target:
     before = _previous(world, epochs)
     if before is None:
         raise _refused(world, "it is the first start of the pipeline: there is no previous version", UNTOUCHED)
-    stood = undone[0].claim.stood if undone else applied.plan.seen.stored
+    stood = undone[0].claim.stood if undone else applied.plan.stood
     if not before.claim.version or stood is None:
         raise _refused(world, f"epoch {before.number} was started by an earlier release, which kept no copy", UNTOUCHED)
     return Target(before.number, before.claim.version, stood, tuple(epoch.number for epoch in undone))

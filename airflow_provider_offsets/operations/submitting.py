@@ -246,7 +246,7 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
         application_digest=kept.application.digest,
         version=kept.digest,
         tracked=world.pipeline.tracked,
-        stood=plan.seen.stored if before is None else before.start,
+        stood=plan.stood if before is None else before.start,
         leader_epochs=live.leader_epochs,
         yarn=YarnApplication(resource_manager, _yarn_tag(world, tag)) if resource_manager else None,
         recorded_before=_recorded_before(world, record),
