@@ -121,7 +121,7 @@ MISTAKES = [
         "operations/test_submitting.py::TestPartitions::test_those_that_came_since_the_plan_start_at_0",
     ),
     Mistake(
-        "stale plan applied: the world has changed since",
+        "stale plan applied: the state has changed since",
         "operations/applying.py",
         "if changes := plan.seen.changes(Preconditions.of(seen)):",
         "if (changes := plan.seen.changes(Preconditions.of(seen))) and False:",
