@@ -69,6 +69,28 @@ def with_records(
     return replace(seen, known=tuple(_by_source(known)), known_identities=identities)
 
 
+def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozenset[str]:
+    """Return the ids of the snapshots that alone know where a partition stood, or which topic its offsets are of.
+
+    Without them, a position that is lost later would be a first start.
+
+    :param snapshots: all of the pipeline that are whole, in any order.
+    :param epochs: all launches of the pipeline, in any order.
+    """
+    taken = list(snapshots)
+    claimed = sorted((each for each in epochs if each.holder is not None), key=lambda each: each.number)
+    found = {known.snapshot for known in _identities(taken, claimed) if known.snapshot}
+    records = [(_rank(each), each.id, each.position, each.seen.live.identity) for each in taken if _tells(each)]
+    records += [((each.number, False, 0, ""), "", each.claim.start, each.claim.identity) for each in claimed]
+    covered: set[tuple[str, str | None, TopicPartition]] = set()
+    for _, id_, position, identity in sorted(records, key=lambda each: each[0], reverse=True):
+        named = {(identity.cluster_id, identity.topic_ids.get(each.topic), each) for each in position}
+        if id_ and not named <= covered:
+            found.add(id_)
+        covered |= named
+    return frozenset(found)
+
+
 def known_offsets(seen: Observation) -> dict[TopicPartition, KnownPosition]:
     """Return what knows the offset of each partition whose stored one is gone."""
     return {partition: each for each in seen.known for partition in each.position}
@@ -189,8 +211,8 @@ _Rank = tuple[int, bool, int, str]
 
 def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[tuple[_Rank, KnownPosition]]:
     for snapshot in snapshots:
-        if snapshot.seen.is_progress_lost:
-            continue  # the position was gone already
+        if not _tells(snapshot):
+            continue
         position = _of_same_topics(snapshot.position, snapshot.seen.live.identity, live)
         exact = snapshot.moment == AT_REST
         known = KnownPosition(
@@ -200,7 +222,16 @@ def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[t
             snapshot.seen.in_flight if exact else (),
             f"snapshot:{snapshot.label or snapshot.id}",
         )
-        yield (snapshot.seen.epoch_number, True, _taken_ms(snapshot), snapshot.id), known
+        yield _rank(snapshot), known
+
+
+def _rank(snapshot: Snapshot) -> _Rank:
+    return snapshot.seen.epoch_number, True, _taken_ms(snapshot), snapshot.id
+
+
+def _tells(snapshot: Snapshot) -> bool:
+    """Whether the position was still there when the snapshot was taken."""
+    return not snapshot.seen.is_progress_lost
 
 
 def _of_launches(epochs: Iterable[Epoch], seen: Observation) -> Iterator[tuple[_Rank, KnownPosition]]:

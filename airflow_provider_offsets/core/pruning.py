@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.known import evidence
 from airflow_provider_offsets.core.snapshot import AT_REST, Snapshot
 
 DAY_MS = 86_400_000
@@ -50,8 +51,9 @@ def prunable_snapshots(
     """Return the snapshots that the policy does not keep, the oldest first.
 
     One is kept if either limit keeps it. Kept whatever the policy says: what a person gave a label; the newest one
-    that a job could be started from; what the audit of an untouched job goes by; and what knows of a leader epoch that
-    no kept one knows of, as long as the epoch lasts in which it was taken.
+    that a job could be started from; what alone knows where a partition stood or which topic its offsets are of; what
+    the audit of an untouched job goes by; and what knows of a leader epoch that no kept one knows of, as long as the
+    epoch lasts in which it was taken.
 
     :param snapshots: all that are whole.
     :param epochs: all, the oldest first.
@@ -59,6 +61,7 @@ def prunable_snapshots(
     if not policy.prunes_snapshots:
         return ()
     newest = sorted(snapshots, key=lambda each: (each.taken_ms, each.id), reverse=True)
+    alone = evidence(newest, epochs)
     good = next((each for each in newest if _is_good(each, epochs)), None)
     started = {epoch.claim.operation for epoch in epochs}
     claimed_ms = epochs[-1].claimed_at_ms if epochs else 0
@@ -66,7 +69,7 @@ def prunable_snapshots(
     def is_kept(place: int, each: Snapshot) -> bool:
         is_of_epoch = each.operation in started or each.taken_ms > claimed_ms
         is_evidence = not is_tracked and each.moment == AT_REST and is_of_epoch
-        is_needed = each.label or each is good or is_evidence or _knows_more(each, good, epochs)
+        is_needed = each.label or each is good or each.id in alone or is_evidence or _knows_more(each, good, epochs)
         is_young = policy.days is not None and each.taken_ms > at_ms - policy.days * DAY_MS
         return bool(is_needed) or place < (policy.snapshots or 0) or is_young
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.pruning import DAY_MS, KeepPolicy, beyond_newest, prunable_snapshots
 from airflow_provider_offsets.core.snapshot import Snapshot
-from tests.unit.core.worlds import at, epoch, live, running, seen
+from tests.unit.core.worlds import at, checkpoint, epoch, live, running, seen, untouched
 
 DAY = 20_000
 """Today, in days since 1970."""
@@ -38,6 +38,10 @@ class Case:
 
 EMPTY = seen(live((0, 100)))
 OTHER_TOPIC = running(live((0, 100), topic_id="id-2"), at(40))
+ONE = running(live((0, 100)), at(40), epoch=epoch(at(0)))
+KNOWS_TWO = running(live((0, 100), (0, 100)), at(40, 60))
+LATER = untouched(live((0, 100), (0, 100)), at(40), store="zookeeper_old", epoch=epoch(at(0, 0), 2))
+UNLAUNCHED = seen(live((0, 100)), checkpoint=checkpoint(at(40)))
 GREATER = running(live((0, 100), leader_epoch=7), at(40))
 CASES = [
     Case("no policy keeps everything", KeepPolicy(), (1, 2, 3, 4, 5)),
@@ -57,6 +61,26 @@ CASES = [
         KeepPolicy(snapshots=1),
         (1, 2),
         given=(taken(1, seen=OTHER_TOPIC), taken(2), taken(3)),
+    ),
+    Case(
+        "the newest one that knows a partition whose stored offset is gone",
+        KeepPolicy(snapshots=1),
+        (1, 3),
+        given=(taken(1, seen=ONE), taken(2, seen=ONE), taken(3, seen=KNOWS_TWO), taken(4, seen=KNOWS_TWO)),
+    ),
+    Case(
+        "not one from before a launch that names the partition: it is outdated",
+        KeepPolicy(snapshots=1),
+        (1,),
+        given=(taken(1, seen=LATER), taken(2), taken(3, seen=KNOWS_TWO)),
+        epochs=(epoch(at(0)), epoch(at(0, 0), 2)),
+    ),
+    Case(
+        "before the first launch, the oldest one: it alone knows which topic the stored offsets are of",
+        KeepPolicy(snapshots=1),
+        (1, 5),
+        given=tuple(taken(day, seen=UNLAUNCHED) for day in (1, 2, 3, 4, 5)),
+        epochs=(),
     ),
     Case(
         "what a person has named",
