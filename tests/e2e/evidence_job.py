@@ -7,26 +7,29 @@ The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill
 batch is noted; ``before`` or ``after`` the rows are written; ``recorded`` once the batch is; or ``start`` (before the
 first batch, which makes it batch 0). The batches that are processed count from 1 in each epoch, and one that is planned
 does not count yet; ``null`` is whichever comes there. *Do*: ``kill``, ``fail``, ``wait`` for the file ``go``,
-or ``cut``: kill the JVM while the rows of the batch are collected.
+``cut``: kill the JVM while the rows of the batch are collected, or ``bug``: fail once as a known bug of Spark does.
 """
 
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 from pyspark.sql.classic import dataframe
 
-from airflow_provider_offsets.runtime import TrackedStream
+from airflow_provider_offsets.runtime import TrackedStream, known_bugs
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.stores import protocols  # noqa: F401  # the shipped zip holds the stores too
 
 HOME, KINDS = Path(sys.argv[1]), sys.argv[2:]
+known_bugs.KNOWN_BUGS = tuple(replace(bug, versions=re.compile(".*")) for bug in known_bugs.KNOWN_BUGS)
 DEADLINE_S = 600
 WIDE = "repeat('x', 10000) AS padding"
 """More than the buffers of a socket hold, in a thousand rows."""
@@ -84,7 +87,14 @@ def write(rows):
 
 def happen(what: str, spark: SparkSession) -> None:
     """Die without a word, fail, lose the JVM, or wait for the test."""
+    is_again = (HOME / f"{what}.happened").exists()
     (HOME / f"{what}.happened").touch()
+    if what == "bug":
+        if not is_again:
+            raise RuntimeError(
+                "NullPointerException\n\tat org.apache.spark.sql.kafka010.KafkaMicroBatchStream$.metrics("
+            )
+        return
     if what == "cut":
         kill_jvm_in_collect(spark)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -139,3 +140,19 @@ def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
     assert lab.read_again == 0
     assert lab.audit()["unexplained"] == 0
     assert [epoch.claim.operation for epoch in lab.control.epochs()] == [operation] * 3
+
+
+def test_a_query_that_a_known_bug_of_spark_ended_goes_on_under_its_epoch(lab: Lab) -> None:
+    """SPARK-55271 of Spark 4.1: a batch is committed, and then the query dies. The next one may be planned by then."""
+    lab.produce(20, 0, 1, 2)
+    log = Path(lab.maintain()["log"])
+    lab.wait_until_idle()
+    lab.fault("bug", "planned")
+    lab.produce(20, 0, 1, 2)
+    lab.wait_until_read()
+    lab.wait_until_idle()
+
+    assert "SPARK-55271 ended the query; starting it again under epoch 1" in log.read_text()
+    assert (lab.epoch.number, lab.epoch.ended, lab.epoch.cuts) == (1, None, ())
+    audit = lab.audit()
+    assert (lab.lost, lab.read_again, audit["replayed_at_most"], audit["unexplained"]) == (set(), 0, 0, 0)
