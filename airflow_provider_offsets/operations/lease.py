@@ -25,11 +25,11 @@ from airflow_provider_offsets.core.record import (
     Take,
 )
 from airflow_provider_offsets.core.snapshot import CheckpointState
-from airflow_provider_offsets.errors import RecordChanged, StateLost, TakenOver
+from airflow_provider_offsets.errors import RecordChanged, StateLost, TakenOver, WorldChanged
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.world import World, recorded_batch, started_batch
 from airflow_provider_offsets.runtime.batch_log import BatchLog
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
+from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, close, open_checkpoint, read_state
 
 LEASE_TIMEOUT_S = 420
 """An operation that has not acted for so long may be taken over without asking. Airflow runs a task again that has
@@ -210,7 +210,27 @@ def _last_batch(
         return recorded, None, batch
     if batch is not None:
         return None, CutOff(begun.batch_id, batch.query_id or "", batch.row_time_ms, begun.count), batch
-    return _unknown_batch(world, record, begun, epoch, read_state(files))
+    state = read_state(files)
+    if state is not None and not _is_never_planned(world, record, files, state):
+        return _last_batch(world, record, begun, epoch)
+    return _unknown_batch(world, record, begun, epoch, state)
+
+
+def _is_never_planned(world: World, record: PipelineRecord, files: CheckpointFolder, state: CheckpointState) -> bool:
+    """Return True once Spark cannot plan the started batch any more, and False if it has done so meanwhile.
+
+    A driver that said itself that it is over plans nothing. One that was seen dead may live all the same: under
+    ``sink=`` Spark writes a batch without another swap, so the checkpoint is closed by planting its next entry. A
+    stateful query could not go on from another checkpoint: there the word of the backend has to do.
+    """
+    was_seen_dead = record.ended is not None and record.ended.how in (EndedHow.DIED, EndedHow.KILLED)
+    if not was_seen_dead or state.stateful or state.planned_batch_id is not None:
+        return True
+    try:
+        close(files, world.operation)
+    except WorldChanged:
+        return False
+    return True
 
 
 def _unknown_batch(
