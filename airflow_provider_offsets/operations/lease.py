@@ -211,12 +211,14 @@ def _last_batch(
     if batch is not None:
         return None, CutOff(begun.batch_id, batch.query_id or "", batch.row_time_ms, begun.count), batch
     state = read_state(files)
-    if state is not None and not _is_never_planned(world, record, files, state):
+    if state is not None and not _is_never_planned(world, record, begun, files, state):
         return _last_batch(world, record, begun, epoch)
     return _unknown_batch(world, record, begun, epoch, state)
 
 
-def _is_never_planned(world: World, record: PipelineRecord, files: CheckpointFolder, state: CheckpointState) -> bool:
+def _is_never_planned(
+    world: World, record: PipelineRecord, begun: Begun, files: CheckpointFolder, state: CheckpointState
+) -> bool:
     """Return True once Spark cannot plan the started batch any more, and False if it has done so meanwhile.
 
     A driver that said itself that it is over plans nothing. One that was seen dead may live all the same: under
@@ -227,10 +229,9 @@ def _is_never_planned(world: World, record: PipelineRecord, files: CheckpointFol
     if not was_seen_dead or state.stateful or state.planned_batch_id is not None:
         return True
     try:
-        close(files, world.operation)
+        return close(files, world.operation) in (None, begun.batch_id)
     except WorldChanged:
         return False
-    return True
 
 
 def _unknown_batch(

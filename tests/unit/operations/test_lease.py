@@ -13,9 +13,11 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, StopStage
+from airflow_provider_offsets.core.plan import RestartForm
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.record import AskToStop, NoteStopStage, Phase
 from airflow_provider_offsets.errors import Fenced, LeaseHeld, StateLost, TakenOver, WorldChanged
+from airflow_provider_offsets.operations import lease
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import (
@@ -31,6 +33,7 @@ from airflow_provider_offsets.operations.lease import (
 from airflow_provider_offsets.operations.stopping import await_stop
 from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.checkpoint import close, open_checkpoint
 from tests.unit.operations import steps
 from tests.unit.operations.lab import HERE, NAME, TOPIC, Crash, Fuse, Lab, install
 
@@ -533,6 +536,35 @@ class TestSink:
         shutil.rmtree(lab.pipeline.job.checkpoint)
 
         assert self.reconciled(lab).cuts == ()
+
+    def test_a_driver_that_was_seen_dead_cannot_plan_its_batch_later(self, lab: Lab) -> None:
+        """If it lives all the same, Spark would write a batch that is in no record."""
+        self.noted(lab)
+        self.reconciled(lab)
+
+        checkpoint = open_checkpoint(lab.pipeline.job.checkpoint)
+        assert not checkpoint.create("offsets/1", "what the driver plans"), "CONCURRENT_STREAM_LOG_UPDATE"
+        assert steps.plan(lab).form is RestartForm.REPOSITION
+
+    def test_one_that_plans_it_at_that_moment_is_cut_off(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.noted(lab)
+        planned: list[Any] = []
+
+        def close_too_late(*arguments: Any) -> int | None:
+            planned.append(lab.driver.plan())
+            return close(*arguments)
+
+        monkeypatch.setattr(lease, "close", close_too_late)
+
+        assert self.reconciled(lab).cuts == (Cut(1, "query-1", 1, "", UNREAD),)
+        assert len(planned) == 1
+
+    def test_one_that_ended_by_itself_leaves_its_checkpoint_open(self, lab: Lab) -> None:
+        self.noted(lab)
+        lab.driver.end(EndedHow.FAILED)
+        self.reconciled(lab)
+
+        assert steps.plan(lab).form is RestartForm.RESUME
 
     def test_it_is_the_same_batch_for_the_plan_before_the_stop_and_after_it(self, lab: Lab) -> None:
         """The plan runs while nobody has reconciled the epoch yet: it must not be refused, nor say something else."""
