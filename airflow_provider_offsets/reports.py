@@ -107,14 +107,15 @@ def plan_json(plan: RestartPlan) -> dict[str, Any]:
 
 
 def _plan_table(plan: RestartPlan, style: str) -> str:
-    """A partition that was never read has *new* where it would stand; one that is no more has *gone* as its start."""
+    """A partition that was never read has *new* as its stored offset, one whose stored offset is gone has *lost*; one
+    that the topic does not have has *gone* as its start."""
     rows: list[tuple[Any, ...]] = [
         (
             row.topic,
             row.partition,
             row.begin,
             row.end,
-            "new" if row.stored is None else f"{row.stored:,}",
+            "new" if row.is_new else "lost" if row.known is not None else f"{row.stored:,}",
             "–" if row.wanted is None else f"{row.wanted:,}",
             row.start,
             row.replay,

@@ -11,7 +11,7 @@ from airflow_provider_offsets.core.audit import audit
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.compare import compare_stores
 from airflow_provider_offsets.core.plan import PartitionPlan, RestartPlan, plan_restart
-from airflow_provider_offsets.core.snapshot import KeptPosition
+from airflow_provider_offsets.core.snapshot import KeptPosition, KnownPosition
 from airflow_provider_offsets.core.transfer import plan_transfer
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.reports import (
@@ -24,7 +24,7 @@ from airflow_provider_offsets.reports import (
     plan_report,
     transfer_report,
 )
-from tests.unit.core.worlds import at, epoch, live, running, seen
+from tests.unit.core.worlds import at, epoch, live, running, seen, untouched
 from tests.unit.operations import steps
 from tests.unit.operations.lab import Lab
 
@@ -45,15 +45,20 @@ def test_a_plan_shows_each_partition_the_totals_and_the_problems(style: str) -> 
 
 
 @pytest.mark.parametrize("style", [TEXT, MARKDOWN])
-def test_new_and_gone_partitions_are_told_apart(style: str) -> None:
+def test_new_gone_and_lost_partitions_are_told_apart(style: str) -> None:
     new = plan_report(plan_restart(at(40, 60), running(live((0, 100), (0, 100), (0, 5)), at(40, 60))), style)
     gone = plan_report(plan_restart(at(40, 60), running(live((0, 100)), at(40, 60))), style)
+    known = (KnownPosition("snapshot s", at(None, 60), exact=True),)
+    half = untouched(live((0, 100), (0, 100)), at(40), store="zookeeper_old", known=known)
+    lost = plan_report(plan_restart(at(40), half), style)
 
     def has(text: str, word: str) -> bool:
         return any(word in line.replace("|", " ").split()[4:6] for line in text.splitlines() if "flights" in line)
 
     assert (has(new, "new"), has(new, "gone")) == (True, False)
     assert (has(gone, "new"), has(gone, "gone")) == (False, True)
+    assert (has(lost, "new"), has(lost, "lost")) == (False, True)
+    assert "known at 60 by snapshot s" in lost
 
 
 def test_what_was_wanted_has_a_column_where_it_is_not_what_comes() -> None:
