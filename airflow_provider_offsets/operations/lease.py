@@ -226,7 +226,8 @@ def _is_never_planned(
     stateful query could not go on from another checkpoint: there the word of the backend has to do.
     """
     was_seen_dead = record.ended is not None and record.ended.how in (EndedHow.DIED, EndedHow.KILLED)
-    if not was_seen_dead or state.stateful or state.planned_batch_id is not None:
+    is_next = state.last_batch_id == begun.batch_id - 1 and state.query_id == (begun.query_id or state.query_id)
+    if not was_seen_dead or state.stateful or not is_next:
         return True
     try:
         return close(files, world.operation) in (None, begun.batch_id)
