@@ -252,7 +252,7 @@ MISTAKES = [
     Mistake(
         "unknown taken for nothing: a batch whose checkpoint is gone counts as never planned",
         "operations/lease.py",
-        "    return _unknown_batch(world, record, begun, epoch, read_state(files))\n",
+        "    return _unknown_batch(world, record, begun, epoch, state)\n",
         "    return None, None, None\n",
         "operations/test_lease.py::TestSink::test_what_becomes_of_the_started_batch",
     ),
