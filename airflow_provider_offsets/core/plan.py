@@ -590,7 +590,10 @@ def _gone_problems(
         for partition, known in list(gone.items())[:SHOWN]
     )
     more = f"; and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
-    ways = [f"'{each}'" for each in dict.fromkeys(known.selector for known in gone.values()) if each]
+    has_rest = bool(seen.stored) and not seen.is_progress_lost
+    selectors = {known.selector for known in gone.values()}
+    # One snapshot is a way out if it knows all that is gone; what is still stored is not moved back to it.
+    ways = [f"'{f'{COMMITTED} | ' if has_rest else ''}{each}'" for each in selectors if each and len(selectors) == 1]
     if len(gone) <= SHOWN:
         there = Position({partition: known.position[partition] for partition, known in gone.items()})
         ways = [f"'{Offsets(there)} | {selector or COMMITTED}'", *ways]
