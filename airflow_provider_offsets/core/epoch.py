@@ -264,6 +264,8 @@ class Attempt:
     number: int
     key: str
     """What all tries of the attempt have in common, and the next attempt does not."""
+    earlier: tuple[str, ...] = ()
+    """The keys of the attempts before it, the first one first: a try of theirs that wakes up late begins no new one."""
 
 
 @dataclass(frozen=True)

@@ -276,14 +276,18 @@ def require_unknown(world: World) -> None:
 
 def of_attempt(world: World) -> World:
     """Return the session of the newest attempt of this run: what it does is kept apart from earlier attempts."""
-    number = world.control.attempt(world.operation)
-    return world if number == 1 else replace(world, operation=f"{world.operation}{ATTEMPT}{number}")
+    return _session_of(world, world.control.attempt(world.operation))
 
 
 def new_attempt(world: World, key: str) -> World:
     """Return the session of the attempt of ``key``, which begins now if no try of it has run before.
 
+    A try of an earlier attempt that wakes up late goes on under that one, which has lost the lease.
+
     :param key: what all tries of one attempt have in common, and the next attempt does not.
     """
-    world.control.begin_attempt(world.operation, key)
-    return of_attempt(world)
+    return _session_of(world, world.control.begin_attempt(world.operation, key))
+
+
+def _session_of(world: World, number: int) -> World:
+    return world if number == 1 else replace(world, operation=f"{world.operation}{ATTEMPT}{number}")

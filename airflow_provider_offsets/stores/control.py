@@ -153,7 +153,7 @@ class Control:
         return 1 if found is None else found.number
 
     def begin_attempt(self, run: str, key: str) -> int:
-        """Return the number of the attempt of ``key``: a new one, unless the newest attempt has this key.
+        """Return the number of the attempt of ``key``: a new one, unless an attempt has this key.
 
         :param key: the same for all automatic retries of one attempt, and another one after a clear.
         """
@@ -161,9 +161,10 @@ class Control:
         while True:
             text = self._store.get(self.pipeline, name)
             newest = None if text is None else self._load(Attempt, name, text)
-            if newest is not None and newest.key == key:
-                return newest.number
-            begun = Attempt(1 if newest is None else newest.number + 1, key)
+            keys = () if newest is None else (*newest.earlier, newest.key)
+            if key in keys:
+                return keys.index(key) + 1
+            begun = Attempt(len(keys) + 1, key, keys)
             if self._swap(name, text, codec.dumps(begun)):
                 return begun.number
 
