@@ -176,6 +176,18 @@ class FakeKafka:
             raise ValueError(f"{topic}[{partition}] ends at {found.end}, so nothing is deleted up to {offset}")
         found.begin = max(found.begin, offset)
 
+    def truncate(self, topic: str, partition: int, end: int, *, leader_epoch: int) -> None:
+        """Do what an unclean election does: what lies at and after ``end`` is gone, and a new leader has the log.
+
+        :raises ValueError: the end lies outside of the log, or the leader epoch does not grow.
+        """
+        found = self._topics[topic].partitions[partition]
+        if not found.begin <= end <= found.end or leader_epoch <= found.leader_epoch:
+            raise ValueError(f"{topic}[{partition}] is {found.begin}..{found.end} under leader {found.leader_epoch}")
+        runs = (_Run(run.start, min(run.end, end), run.timestamp_ms) for run in found.runs)
+        found.runs = [run for run in runs if run.start < run.end]
+        found.end, found.leader_epoch = end, leader_epoch
+
     def set_config(self, topic: str, **config: str) -> None:
         """Change settings of a topic; the others stay."""
         self._topics[topic].config.update(config)
