@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from tests.simulation import actors, backfill, checker, product
 from tests.simulation.actors import Run
 from tests.simulation.backfill import Interval
 from tests.simulation.chance import FAULTS, Rates, SeededChooser
+from tests.simulation.platform import Record
 from tests.simulation.product import Kind, World_
 from tests.simulation.scheduler import NEVER, Simulation, Violated
 
@@ -25,6 +27,8 @@ RUNS = (
 WAYS_OUT = ("committed", "committed", "shift:-1", "")
 """What a person tries, one after the other, to bring the job up again; but for the first they accept what is lost. The
 last one is what Spark's checkpoint says, for a history that is behind it."""
+ADVICE = re.compile(r"start from '(offsets:[^']*)'")
+"""Where a refusal tells a person to start from: who reads it does so."""
 MAIN_STEPS, MORE_STEPS = 2500, 6000
 CATCH_UP_S = 400.0
 
@@ -88,7 +92,7 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
     steps = (
         "append",
         "append",
-        *(each for each in ("partitions", "retention", "checkpoint gone") if draw.random() < 0.2),
+        *(each for each in ("partitions", "retention", "checkpoint gone", "truncate") if draw.random() < 0.2),
     )
     rates = Rates(
         switch=draw.choice((0.05, 0.2, 0.5)),
@@ -166,7 +170,7 @@ class Laboratory:
         written = [
             ((each.record.topic, each.record.partition), each.record.offset)
             for each in self.world.sink.writes
-            if not each.run
+            if not each.run and self._is_there_still(each.record)
         ]
         verdict = checker.judge(written, books, audit)
         for name, found in vars(verdict).items():
@@ -174,15 +178,22 @@ class Laboratory:
                 return name, str(verdict)
         return "", ""
 
+    def _is_there_still(self, record: Record) -> bool:
+        """Whether no truncation of the log gave the offset of a record to another one."""
+        return self.world.kafka.record(record.topic, record.partition, record.offset).era == record.era
+
     def rest(self) -> None:
         """Start the job once more, let it read everything, and stop it.
 
         :raises Violated: no plan is accepted, or the job cannot be started or stopped.
         """
+        advised = ""
         for number, named in enumerate(WAYS_OUT):
-            start = named or f"{product.checkpoint_offsets(self.world)} | committed"
+            start = advised or named or f"{product.checkpoint_offsets(self.world)} | committed"
             act = actors.restart(start, accept_lost=number * 1000, accept_skipped=0 if named else 1000, take_over=True)
             run = self.run_to_end(f"final/{number}", act)
+            advice = ADVICE.search(run.failure)
+            advised = "" if advice is None else advice[1]
             if run.is_over and not run.failure:
                 break
             self.notes.append(f"{run.name}: {run.failure or 'does not end'}")
@@ -319,6 +330,15 @@ class History(Laboratory):
             until = draw.randint(there.begin, min(there.end, there.begin + 10))
             cluster.delete_records_before(topic, partition, until)
             return f"retention deletes {topic}[{partition}] before {until}"
+        if name == "truncate" and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
+            books = product.books_of(self.world)
+            # Nobody can see a truncation of what was read, once the log has grown past it again: out of the claim.
+            read = self.world.sink.furthest.get((topic, partition), 0)
+            stands = max(there.begin, read, 0 if books is None else books.end.get((topic, partition), 0))
+            if stands < there.end:
+                end = draw.randint(stands, there.end)
+                self.world.kafka.truncate(topic, partition, end)
+                return f"{topic}[{partition}] is truncated to {end}"
         at_rest = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
         if name == "checkpoint gone" and at_rest and product.newest_epoch_number(self.world):
             found = self.world.files.checkpoints(product.CHECKPOINT)

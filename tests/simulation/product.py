@@ -200,6 +200,12 @@ class SimKafka(Kafka):
         setattr(self, name, call)
         return call
 
+    def truncate(self, topic: str, partition: int, end: int) -> None:
+        """Let an unclean election take what lies at and after ``end``; what comes there next is another record."""
+        eras = self.eras.setdefault((topic, partition), [])
+        self.cluster.truncate(topic, partition, end, leader_epoch=len(eras) + 1)
+        eras.append((end, len(eras) + 1))
+
     def ends(self, topics: list[str]) -> Offsets:
         """Return the end of each partition, as Spark asks for it."""
         return {(key.topic, key.partition): end for key, end in self.live_topics(topics).end.items()}
@@ -746,7 +752,10 @@ def task_apply(world: World_, operation: str) -> None:
     """Apply the newest plan of the operation."""
     session = world.session(operation)
     plan = recorded_plan(session)
-    assert plan is not None
+    if plan is None:
+        raise WorldChanged(
+            seen=f"operation {operation!r} has no plan", expected="a plan", do="run it from its stop task"
+        )
     apply_plan(session, plan)
 
 
@@ -754,7 +763,10 @@ def task_submit(world: World_, operation: str) -> str:
     """Submit the job; return how it started."""
     session = world.session(operation)
     applied = recorded_application(session)
-    assert applied is not None
+    if applied is None:
+        raise WorldChanged(
+            seen=f"operation {operation!r} applied no plan", expected="one", do="run it from its stop task"
+        )
     return submit_job(session, applied, Launcher(world.command, SECRETS)).how
 
 

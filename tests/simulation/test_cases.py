@@ -234,3 +234,17 @@ def test_b3_a_topic_that_was_recreated_is_not_resumed_in_its_middle() -> None:
         s.recreate("orders", 20)
         refused = s.to_end(s.restart("A", take_over=True))
         assert "PlanRefused" in refused.failure
+
+
+def test_a_try_of_an_earlier_attempt_that_wakes_up_late_stops_nothing() -> None:
+    with stage("process") as s:
+        s.first_start()
+        first = s.restart("A")
+        assert s.run("A", "driver-1", until=at("store", "get attempt/A", Side.BEFORE, by="A.stop~1"))
+        s.hang("A.stop~1", 2000.0)
+        s.to_end(first)
+        second = s.to_end(s.restart("A", attempt="2"))
+        assert second.failure == ""
+        s.run(for_s=3000.0)
+        assert s.job_runs
+        assert s.verdict() == ""
