@@ -106,6 +106,21 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+def test_the_tests_that_are_named_are_there() -> None:
+    text = (ROOT / "docs" / "testing.md").read_text()
+    named = [(file, name.split("::")) for file, name in re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", text)]
+    named += [("tests/simulation/test_cases.py", [name]) for name in re.findall(r"`(test_(?:a|b)\d+_\w+)`", text)]
+    found = {file: (ROOT / file).read_text() for file, _ in named}
+
+    assert len(named) > 30, "the test of the test: the names were found"
+    assert [
+        (file, name)
+        for file, names in named
+        for name in names
+        if not re.search(rf"^ *(?:def|class) {name}\b", found[file], re.MULTILINE)
+    ] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_dotted_names_lead_somewhere(page: Path) -> None:
     for name in re.findall(r"`(airflow_provider_offsets(?:\.\w+)+)`", page.read_text()):
