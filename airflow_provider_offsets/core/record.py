@@ -392,6 +392,8 @@ def transition(record: PipelineRecord, event: Event) -> Outcome:
 
 def _take(record: PipelineRecord, event: Take) -> Outcome:
     lease = record.lease
+    if (later := _later_attempt(record, event.operation)) is not None:
+        return Refused(Refusal.LEASE_LOST, f"{later!r} is a later attempt of the same run")
     if lease is not None and not event.take_over and not _is_of(lease, event.operation):
         age_ms = max(0, event.at_ms - lease.acted_at_ms)
         if age_ms < event.timeout_ms:
@@ -405,6 +407,13 @@ def _is_of(lease: Lease, operation: str) -> bool:
     held_run, held_attempt = _attempt_of(lease.operation)
     is_mine = run == held_run and attempt >= held_attempt
     return is_mine or is_rollback_of(operation, lease.operation)
+
+
+def _later_attempt(record: PipelineRecord, operation: str) -> str | None:
+    """Return the later attempt of the operation's run that holds the lease, or has launched the job; None if none."""
+    run, attempt = _attempt_of(operation)
+    names = [each.operation for each in (record.lease, record.launch) if each is not None]
+    return next((name for name in names if _attempt_of(name)[0] == run and _attempt_of(name)[1] > attempt), None)
 
 
 def _attempt_of(operation: str) -> tuple[str, int]:

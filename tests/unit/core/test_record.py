@@ -401,3 +401,10 @@ def test_a_later_attempt_of_a_run_takes_the_lease_of_an_earlier_one(
     taken = transition(NEW, Take(holder, 1, HOUR_MS, take_over=True))
     assert isinstance(taken, Next)
     assert isinstance(transition(taken.record, Take(operation, 2, HOUR_MS)), Next) is is_allowed
+
+
+def test_a_late_try_of_an_earlier_attempt_takes_nothing_from_the_job_of_a_later_one() -> None:
+    launched = replace(RAN, lease=None, launch=replace(RAN.launch, operation="a@2"))  # type: ignore[type-var]
+    assert isinstance(transition(launched, Take("a", 1, 0, take_over=True)), Refused)
+    assert isinstance(transition(launched, Take("a@2", 1, 0)), Next)
+    assert isinstance(transition(launched, Take("b", 1, 0)), Next)
