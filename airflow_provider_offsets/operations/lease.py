@@ -167,7 +167,7 @@ def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
     :param record: as it was read; a record that has changed since is refused.
     """
     epoch = world.control.newest_launch(record)
-    _complete_history(world, record, epoch)
+    complete_history(world, record, epoch)
     recorded, cut, batch = None, None, None
     if record.begun is not None and epoch.claim.tracked:
         recorded, cut, batch = _last_batch(world, record, record.begun, epoch)
@@ -179,8 +179,11 @@ def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
     )
 
 
-def _complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:
-    """Write the row of the recorded batch if it is missing: its driver died between the record and the row."""
+def complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:
+    """Write the row of the recorded batch if it is missing: who recorded it died between the record and the row.
+
+    That may be the driver, or the task that reconciled its epoch. So it is done before the launch that forgets it, too.
+    """
     recorded = record.recorded
     if recorded is None or recorded.tag != epoch.claim.tag:
         return

@@ -30,6 +30,7 @@ from airflow_provider_offsets.operations.applying import Applied
 from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.lease import (
     close_if_over,
+    complete_history,
     is_running,
     keep_lease,
     release_lease,
@@ -203,7 +204,9 @@ def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, 
     is_again = _is_mine(world, record, applied)
     # Kept once and for all, so not before it is final. Otherwise the swap below is refused.
     if record.launch is not None and record.phase is Phase.STOPPED:
-        world.control.keep_epoch(world.control.newest_launch(record))
+        last = world.control.newest_launch(record)
+        complete_history(world, record, last)
+        world.control.keep_epoch(last)
     world.control.keep_claim(claim)
     newest = next(world.store.newest_first(world.pipeline.stream), None) if world.pipeline.tracked else None
     world.cell.change(

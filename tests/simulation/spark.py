@@ -7,6 +7,7 @@ Spark 4.2.0.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +18,15 @@ from tests.simulation.scheduler import Simulation
 Offsets = dict[tuple[str, int], int]
 
 WAITING_FOR_DATA, WAITING_FOR_TRIGGER = "Waiting for data to arrive", "Waiting for next trigger"
-KEPT_ENTRIES = 100
 
 
 class QueryDied(Exception):
     """What ``StreamingQueryException`` is: the text of what ended the query."""
+
+
+def data_loss(reason: str) -> QueryDied:
+    """Return what ends a query, or a bounded read, with ``failOnDataLoss``."""
+    return QueryDied(f"Some data may have been lost; failOnDataLoss is true. Reason: {reason}")
 
 
 class Kafka:
@@ -104,9 +109,6 @@ class Engine:
             self.is_planned = True
             if commits and commits[-1] == latest:
                 self.batch_id, self.committed, self.is_planned = latest + 1, self.available, False
-            initial = self._initial()
-            if not self.committed and initial is not None:
-                self.committed = initial
         self.is_populated = True
 
     def trigger(self) -> bool:
@@ -128,7 +130,7 @@ class Engine:
 
     def has_data(self) -> bool:
         """Whether another trigger would find something to read."""
-        return self.is_planned or bool(self._next_ends())
+        return self.is_planned or self._next_ends() is not None
 
     def position(self) -> Offsets:
         """Return what the logs say is done."""
@@ -138,8 +140,8 @@ class Engine:
     def _read_id(self) -> None:
         text = self.folder.text("metadata")
         if text is None:
-            if self._ids("offsets"):
-                raise QueryDied("AssertionError: offsets without metadata")
+            if self._ids("offsets") or self._ids("commits"):
+                raise QueryDied("STREAMING_CHECKPOINT_MISSING_METADATA_FILE: the metadata file is missing")
             self.query_id = self.new_id()
             self.folder.create("metadata", json.dumps({"id": self.query_id}))
         else:
@@ -147,8 +149,14 @@ class Engine:
 
     def _begin_anew(self, commits: list[int]) -> None:
         if commits:
-            raise QueryDied("AssertionError: assertion failed: commits without offsets")
+            raise QueryDied("AssertionError: assertion failed")
         self.batch_id, self.is_planned = 0, False
+
+    def _start(self) -> Offsets:
+        """Return where the next batch starts: before the first commit, at the initial offsets, which are written once."""
+        return self.committed or self._initial_or_created()
+
+    def _initial_or_created(self) -> Offsets:
         initial = self._initial()
         if initial is None:
             there = self._assigned_begins()
@@ -162,11 +170,11 @@ class Engine:
                     f" startingOffsets has {sorted(initial)}, assigned {sorted(there)}"
                 )
             self.folder.create("sources/0/0", f"\0v1\n{_to_json(initial)}")
-        self.committed = initial
+        return initial
 
     def _plan(self) -> bool:
         ends = self._next_ends()
-        if not ends:
+        if ends is None:
             self.message = WAITING_FOR_DATA
             return False
         self.available = ends
@@ -181,40 +189,43 @@ class Engine:
         self.is_planned = True
         return True
 
-    def _next_ends(self) -> Offsets:
-        ends, begins = self._assigned_ends(), self._assigned_begins()
-        gone = set(self.committed) - set(ends)
-        if gone:
-            raise QueryDied(f"Partitions {sorted(gone)} have been deleted; failOnDataLoss")
-        starts = {key: self.committed.get(key, begins[key]) for key in ends}
-        for key, end in ends.items():
-            if key in self.committed and end < self.committed[key]:
-                raise QueryDied(f"Partition {key} offset was changed from {self.committed[key]} to {end}")
-        if ends == self.committed:  # Spark compares the texts: an added partition without records makes a batch
-            return {}
-        if self.limit:
-            left = self.limit
-            for key in sorted(ends):
-                take = min(left, ends[key] - starts[key])
-                ends[key] = starts[key] + max(0, take)
-                left -= max(0, take)
-        return ends
+    def _next_ends(self) -> Offsets | None:
+        """Return where the next batch ends; None if there is none.
+
+        Spark compares with what is committed, and looks at nothing else: the first batch runs without records too, as
+        does one in which a partition is new; and one that cannot run is planned before it dies.
+        """
+        start = self._start()
+        ends = self._limited(start, self._assigned_ends())
+        return None if ends == self.committed else ends
+
+    def _limited(self, start: Offsets, ends: Offsets) -> Offsets:
+        """Share ``maxOffsetsPerTrigger`` out by what waits in each partition, as ``rateLimit`` does: one at least."""
+        begins = self._assigned_begins()
+        sizes = {key: end - start.get(key, begins.get(key, 0)) for key, end in ends.items()}
+        total = sum(size for size in sizes.values() if size > 0)
+        if not self.limit or not total:
+            return ends
+        shares = {key: self.limit * (size / total) for key, size in sizes.items() if size > 0}
+        taken = {key: math.ceil(share) if share < 1 else math.floor(share) for key, share in shares.items()}
+        return {key: min(end, end - sizes[key] + taken[key]) if key in taken else end for key, end in ends.items()}
 
     def _ranges(self) -> list[tuple[tuple[str, int], int, int]]:
         """Return what the batch reads, as its plan on the driver: what contradicts itself dies here."""
-        begins = self._assigned_begins()
-        gone = set(self.committed) - set(self.available)
-        if gone:
-            raise QueryDied(f"Partitions {sorted(gone)} are gone; failOnDataLoss")
+        begins, starts = self._assigned_begins(), self._start()
+        if gone := set(self.available) - set(starts) - set(begins):
+            raise data_loss(f"Cannot find earliest offsets of {sorted(gone)}")
+        if gone := set(starts) - set(self.available):
+            raise data_loss(f"Partitions {sorted(gone)} have been deleted")
         ranges = []
         for key in sorted(self.available):
-            start, end = self.committed.get(key), self.available[key]
+            start, end = starts.get(key), self.available[key]
             if start is None:  # a new partition starts at the earliest offset, which has to be 0
-                start = begins.get(key, 0)
+                start = begins[key]
                 if start > 0:
-                    raise QueryDied(f"Added partition {key} starts from {start} instead of 0; failOnDataLoss")
+                    raise data_loss(f"Added partition {key} starts from {start} instead of 0")
             if end < start:
-                raise QueryDied(f"Partition {key} offset was changed from {start} to {end}; failOnDataLoss")
+                raise data_loss(f"Partition {key} offset was changed from {start} to {end}")
             ranges.append((key, start, end))
         return ranges
 
@@ -224,7 +235,7 @@ class Engine:
         records = []
         for key, start, end in ranges:
             if end > start and (start < begins.get(key, 0) or end > ends.get(key, 0)):
-                raise QueryDied(f"Cannot fetch {key} offsets {start}..{end}: out of range; failOnDataLoss")
+                raise data_loss(f"Could not read records in offset [{start}, {end}) for topic partition {key}")
             records += [self.kafka.record(*key, offset) for offset in range(start, end)]
         return records
 
@@ -409,7 +420,7 @@ class BatchReader:
             ends, begins = kafka.ends(topics), kafka.begins(topics)
             gone = [key for key in start if start[key] < begins.get(key, 0) or end[key] > ends.get(key, 0)]
             if gone:
-                raise QueryDied(f"Cannot fetch {gone}: out of range; failOnDataLoss")
+                raise data_loss(f"Could not read records of {gone}")
             return [kafka.record(*key, offset) for key in sorted(start) for offset in range(start[key], end[key])]
 
         return BatchFrame(fetch)

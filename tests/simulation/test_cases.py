@@ -248,3 +248,16 @@ def test_a_try_of_an_earlier_attempt_that_wakes_up_late_stops_nothing() -> None:
         s.run(for_s=3000.0)
         assert s.job_runs
         assert s.verdict() == ""
+
+
+def test_a_task_that_dies_between_its_reconciliation_and_the_row_leaves_no_hole() -> None:
+    with stage("sink", store="split") as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("checkpoint", "create commits/", Side.AFTER, by="driver-1"))
+        s.kill("driver-1")
+        a = s.restart("A")
+        assert s.run("A", until=at("store", "append batch", by="A.stop~1"))
+        s.kill("A.stop~1")
+        s.to_end(a)
+        assert s.verdict() == ""
