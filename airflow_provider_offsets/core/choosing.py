@@ -40,9 +40,9 @@ def weigh(
     """
     left = {partition for partition, each in chosen.items() if isinstance(each.by, Committed | Shift)}
     stands, conflicts = settle(seen, on_conflict, chosen.keys() - left)
-    by_name = _by_name(start)
+    stored, by_name = seen.stored or Position(), _by_name(start)
     # Where stores contradict each other, and a person said that the smallest offset counts, that one is no first start.
-    by_policy = {partition for partition in left if partition in stands and partition not in (seen.stored or ())}
+    by_policy = {partition for partition in left if partition in stands and partition not in stored}
     return StartChoice(
         Position({partition: each.offset for partition, each in chosen.items()}),
         {partition: words for partition, each in chosen.items() if (words := _words(each))},

@@ -56,7 +56,7 @@ def with_records(
     claimed = sorted((each for each in epochs if each.holder is not None), key=lambda each: each.number)
     identities = tuple(_identities(taken, claimed))
     same = {topic.name for topic in seen.live.topics} - _recreated(identities, seen.live).keys()
-    known: dict[TopicPartition, KnownPosition] = {}
+    best: dict[TopicPartition, KnownPosition] = {}
     if not is_other_cluster(identities, seen.live):
         records = [*_of_snapshots(taken, seen.live), *_of_launches(claimed, seen)]
         records.sort(key=lambda each: each[0], reverse=True)
@@ -65,8 +65,8 @@ def with_records(
             now.append(KnownPosition("the history", history, exact=True))
         for partition in _without_offset(seen):
             if partition.topic in same and (found := _best(partition, records, now, seen)) is not None:
-                known[partition] = found
-    return replace(seen, known=tuple(_by_source(known)), known_identities=identities)
+                best[partition] = found
+    return replace(seen, known=tuple(_by_source(best, seen)), known_identities=identities)
 
 
 def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozenset[str]:
@@ -262,7 +262,7 @@ def _best(
     now: Sequence[KnownPosition],
     seen: Observation,
 ) -> KnownPosition | None:
-    """What knows most of one partition, with its offset alone.
+    """What knows most of one partition.
 
     :param records: the newest one first.
     """
@@ -271,39 +271,26 @@ def _best(
     # A record from before the newest launch is older than what a store has now: that may have been moved back since.
     if newest is not None and (not candidates or newest[0][0] == seen.epoch_number):
         candidates.append(newest[1])
-    if not candidates:
-        return None
-    best = max(candidates, key=lambda each: (each.position[partition], each.exact, bool(each.selector)))
-    offset = best.position[partition]
-    return replace(
-        best, position=Position({partition: offset}), in_flight=tuple(_in_flight(partition, offset, best, seen))
-    )
+    return max(candidates, key=lambda each: (each.position[partition], each.exact, bool(each.selector)), default=None)
 
 
-def _in_flight(
-    partition: TopicPartition, offset: int, known: KnownPosition, seen: Observation
-) -> Iterator[OffsetRange]:
-    """What the job may have read of a partition after the known offset."""
-    if known.exact and known.selector:
-        yield from (each for each in known.in_flight if (each.topic, each.partition) == partition)
-        return
+def _by_source(best: Mapping[TopicPartition, KnownPosition], seen: Observation) -> Iterator[KnownPosition]:
+    """What is known, each partition once: of each source the partitions that it knows best."""
+    live_end = seen.live.end
+    # A store that names every partition which was read tells that nothing was read of one that it leaves out.
     names_all = seen.is_tracked or seen.kept[0].store == CHECKPOINT
-    is_unread = names_all and bool(seen.stored) and not seen.is_progress_lost and not known.selector
-    end = seen.live.partitions[partition].end
-    if offset < end and not is_unread and not (known.exact and seen.is_tracked):
-        yield OffsetRange(*partition, offset, end)
-
-
-def _by_source(known: Mapping[TopicPartition, KnownPosition]) -> Iterator[KnownPosition]:
-    by_source: dict[str, list[KnownPosition]] = {}
-    for each in known.values():
-        by_source.setdefault(each.source, []).append(each)
-    for group in by_source.values():
-        yield replace(
-            group[0],
-            position=Position({key: offset for each in group for key, offset in each.position.items()}),
-            in_flight=tuple(found for each in group for found in each.in_flight),
-        )
+    has_rest = names_all and bool(seen.stored) and not seen.is_progress_lost
+    for source, known in {each.source: each for each in best.values()}.items():
+        offsets = {key: each.position[key] for key, each in best.items() if each.source == source}
+        if known.exact and known.selector:
+            in_flight = tuple(each for each in known.in_flight if (each.topic, each.partition) in offsets)
+        elif (known.exact and seen.is_tracked) or (has_rest and not known.selector):
+            in_flight = ()
+        else:
+            in_flight = tuple(
+                OffsetRange(*key, offset, live_end[key]) for key, offset in offsets.items() if offset < live_end[key]
+            )
+        yield replace(known, position=Position(offsets), in_flight=in_flight)
 
 
 def _words(snapshot: Snapshot) -> str:
