@@ -138,17 +138,30 @@ def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position]) ->
     """Return the epochs with what each had in flight when it stopped, as far as any other epoch has read it.
 
     That need not be the next one, which may have ended before it came there; and an epoch that was rewound had in
-    flight what an earlier one has read.
+    flight what an earlier one has read. What two epochs had in flight may be there twice, though none has read it.
     """
     cut = [replace(epoch, cuts=()) for epoch in epochs]
+    earlier: list[tuple[Position, Position]] = []
     for place in range(1, len(epochs)):
         in_flight, batch_id = _in_flight(world, epochs[place], after=epochs[place - 1])
-        for epoch, end in zip(epochs, ends, strict=True):
-            if again := read_again(in_flight, epoch.claim.start, end):
+        bounds = _bounds(in_flight)
+        readings = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
+        for start, end in (*readings, *earlier):
+            if again := read_again(in_flight, start, end):
                 cuts = (*cut[place - 1].cuts, Cut(batch_id, "", 1, "", again))
                 cut[place - 1] = replace(cut[place - 1], cuts=cuts)
-                in_flight = _not_read(in_flight, epoch.claim.start, end)
+                in_flight = _not_read(in_flight, start, end)
+        earlier.append(bounds)
     return cut
+
+
+def _bounds(ranges: Iterable[OffsetRange]) -> tuple[Position, Position]:
+    """Return where ranges begin and where they end: one of each partition."""
+    by_partition = {TopicPartition(each.topic, each.partition): each for each in ranges}
+    return (
+        Position({key: each.start for key, each in by_partition.items()}),
+        Position({key: each.end for key, each in by_partition.items()}),
+    )
 
 
 def _in_flight(world: World, epoch: Epoch, *, after: Epoch) -> tuple[tuple[OffsetRange, ...], int]:
