@@ -153,7 +153,7 @@ class Engine:
         self.batch_id, self.is_planned = 0, False
 
     def _start(self) -> Offsets:
-        """Return where the next batch starts: before the first commit, at the initial offsets, which are written once."""
+        """Return where the next batch starts: before the first commit, at the initial offsets."""
         return self.committed or self._initial_or_created()
 
     def _initial_or_created(self) -> Offsets:
