@@ -26,27 +26,13 @@ from kazoo.client import KazooClient
 
 import stack
 from airflow_provider_offsets.cli import acts
-from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
-from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow, ProcessIdentity, Recorded
+from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import (
-    BeginBatch,
-    Begun,
-    ClaimLaunch,
-    EndEpoch,
-    EpochLaunch,
-    LaunchEpoch,
-    Reconcile,
-    RecordBatch,
-    Release,
-    Take,
-)
 from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.stores import open_positions, open_store
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.protocols import OffsetStore
 from tests.integration.kafka_tool import kafka_consumer_groups
+from tests.integration.recorded_job import record_one_batch
 
 DEADLINE_S = 300
 RECORDS = 4
@@ -410,38 +396,16 @@ pipelines:
 """
 
 
-def run_one_batch(store: OffsetStore, servers: str, stream: Stream, end: Position) -> None:
-    """Leave what a driver leaves that ran one batch, from the begin of the topic to ``end``, and was stopped."""
-    with open_clients({"bootstrap.servers": servers}) as clients:
-        identity = KafkaReader(clients).live_topics(stream.topics).identity
-    driver = ProcessIdentity("host", "boot", 1, 1)
-    start = Position(dict.fromkeys(end, 0))
-    batch = Batch(end, 1_000, 0, "query", 1, start, 1_000)
-    digest = digest_of(batch)
-    control = Control(store, stream.group_id)
-    control.cell.create()
-    control.keep_claim(Claim(1, "run", "tag", "checkpoint", start, identity, stream))
-    control.cell.change(Take("run", 1, 0))
-    control.cell.change(LaunchEpoch("run", 1, EpochLaunch(1, "tag", "run", "plan", "checkpoint"), 1))
-    control.cell.change(ClaimLaunch("tag", driver, 1))
-    begun = Begun(0, "query", 1_000, "nonce", 1_000, digest)
-    control.cell.change(BeginBatch("tag", driver, begun), stream=stream, prepare=batch)
-    recorded = Recorded(1, "tag", 0, "query", 1_000, digest)
-    control.cell.change(RecordBatch("tag", driver, "nonce", recorded), stream=stream, append=batch)
-    ended = control.cell.change(EndEpoch("tag", driver, Ended(EndedHow.STOPPED, 1)))
-    control.cell.change(Take("stop", 1, 0, take_over=True))
-    control.cell.change(Reconcile("stop", ended.generation + 1, 1))
-    control.cell.change(Release("stop"))
-
-
 def test_a_plan_and_an_audit_look_and_leave_everything_as_it_is(
     home: Path, make_topic: Callable[[int], str], servers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = make_topic(2)
     (home / "pipelines.yaml").write_text(TRACKED.format(topic=topic))
     stream = Stream("tracked", (topic,))
+    with open_clients({"bootstrap.servers": servers}) as clients:
+        identity = KafkaReader(clients).live_topics([topic]).identity
     with closing(open_store(f"sqlite:///{home}/offsets.db")) as store:
-        run_one_batch(store, servers, stream, numbered(topic, 3, 1))
+        record_one_batch(store, "tracked", stream, identity, numbered(topic, 3, 1), "checkpoint")
         cells = list(store.scan("tracked", ""))
 
         sound = call(acts.plan_offsets, capsys, pipeline="tracked", start="duration:P1D | earliest")

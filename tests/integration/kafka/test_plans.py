@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import Producer
 
-from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.plan import ProblemKind, RestartPlan, RestartPolicy, StartReason
 from airflow_provider_offsets.core.position import Position
@@ -16,6 +14,7 @@ from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.testing import MemoryStore
 from tests.contract.kafka_view import position
 from tests.integration.kafka.conftest import DEADLINE_S, RealCluster
+from tests.integration.recorded_job import record_one_batch
 
 KEPT = {"retention.ms": "-1"}
 """The records of these tests are of 1970, and the broker looks every five seconds for what is too old."""
@@ -28,11 +27,8 @@ class Job:
         job = SparkJob("job.py", "/no/checkpoint/yet")
         self.pipeline = StreamingPipeline("plans", (topic,), job, read_committed=read_committed)
         self.world = World(self.pipeline, "look", MemoryStore(), view)
-        claim = Claim(1, "op", "op@1", job.checkpoint, position(topic), view.live_topics([topic]).identity)
-        self.world.control.claim_epoch(claim, ProcessIdentity("host", "boot", 1, 1), at_ms=1)
-        self.world.control.end(1, Ended(EndedHow.STOPPED, 1))
-        start = Position(dict.fromkeys(stood, 0))
-        self.world.store.append(self.pipeline.stream, Batch(stood, 1_000, 0, "query", 1, start))
+        identity = view.live_topics([topic]).identity
+        record_one_batch(self.world.store, "plans", self.pipeline.stream, identity, stood, job.checkpoint)
 
     def plan(self, start: str = "committed") -> RestartPlan:
         return draft_plan(self.world, start, RestartPolicy())[0]
