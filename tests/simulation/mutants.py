@@ -171,7 +171,7 @@ MUTANTS = [
     Mutant(
         "launch forgotten: what became of an epoch is not kept before the next launch",
         "operations/submitting.py",
-        "        world.control.keep_epoch(world.control.newest_launch(record))\n",
+        "        world.control.keep_epoch(last)\n",
         "        pass\n",
     ),
     Mutant(

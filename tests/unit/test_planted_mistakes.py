@@ -259,7 +259,7 @@ MISTAKES = [
     Mistake(
         "row forgotten: a recorded batch whose driver died before its row stays out of the history",
         "operations/lease.py",
-        "    _complete_history(world, record, epoch)\n",
+        "    complete_history(world, record, epoch)\n",
         "",
         "operations/test_lease.py::TestProcess::test_a_row_that_the_driver_had_no_time_to_write_is_written",
     ),
