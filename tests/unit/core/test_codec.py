@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.audit import AuditReport
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import BegunBatch, Claim, Ended, Epoch, Heartbeat, Operation, StopRequest
+from airflow_provider_offsets.core.epoch import Claim, Cut, Ended, Epoch, Heartbeat, Operation, StopRequest
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.plan import RestartForm, RestartPlan
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
@@ -31,8 +31,8 @@ st.register_type_strategy(OffsetRange, ranges)
 STORED = [
     AuditReport,
     Batch,
-    BegunBatch,
     Claim,
+    Cut,
     Ended,
     Epoch,
     Heartbeat,
