@@ -39,8 +39,15 @@ class Batch:
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
-        """What the batch read, partition by partition; empty for a row that does not tell its start."""
-        return () if self.start is None else ranges_between(self.start, self.end)
+        """What the batch read, partition by partition; empty for a row that does not tell its start.
+
+        Nothing of a partition that ends before its start: its log was truncated, and Spark plans such a batch, and then
+        fails.
+        """
+        if self.start is None:
+            return ()
+        start = self.start
+        return ranges_between(start, Position({key: max(end, start.get(key, 0)) for key, end in self.end.items()}))
 
     @property
     def record_count(self) -> int:

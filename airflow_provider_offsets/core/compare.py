@@ -150,9 +150,16 @@ def _standing(seen: Observation) -> tuple[KeptPosition, ...]:
         return seen.kept
     ruling = replace(seen.kept[0], position=seen.stored)
     if seen.epoch is not None:
-        start = None if not _is_at_processed(seen) or seen.processed is None else seen.processed.start
-        ruling = replace(ruling, before=None if start is None else seen.epoch.claim.start.updated(start))
+        ruling = replace(ruling, before=_before_processed(seen, seen.epoch.claim.start))
     return (ruling, *seen.kept[1:])
+
+
+def _before_processed(seen: Observation, epoch_start: Position) -> Position | None:
+    """Where the pipeline was one batch earlier. A partition that was new in that batch began at 0."""
+    processed = seen.processed
+    if processed is None or processed.start is None or not _is_at_processed(seen):
+        return None
+    return epoch_start.updated({each: processed.start.get(each, 0) for each in processed.end})
 
 
 def _is_at_processed(seen: Observation) -> bool:

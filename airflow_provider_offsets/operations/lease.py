@@ -24,12 +24,13 @@ from airflow_provider_offsets.core.record import (
     Renew,
     Take,
 )
-from airflow_provider_offsets.core.snapshot import CheckpointState
+from airflow_provider_offsets.core.snapshot import CHECKPOINT, CheckpointState
 from airflow_provider_offsets.errors import RecordChanged, StateLost, TakenOver, WorldChanged
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.world import World, recorded_batch, started_batch
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, close, open_checkpoint, read_state
+from airflow_provider_offsets.stores.swap import finish_swap
 
 LEASE_TIMEOUT_S = 420
 """An operation that has not acted for so long may be taken over without asking. Airflow runs a task again that has
@@ -88,7 +89,7 @@ def close_and_reconcile(world: World) -> PipelineRecord:
     """Return the record after everything that is over was accounted for: STOPPED, or RUNNING if the driver may live.
 
     A launch that nobody has claimed is cancelled; an epoch whose driver is gone is closed; one that has ended is
-    reconciled with its checkpoint.
+    reconciled with its checkpoint; a move of an untracked job that was cut off is finished.
 
     :raises TakenOver: this operation does not hold the lease.
     """
@@ -102,7 +103,10 @@ def close_and_reconcile(world: World) -> PipelineRecord:
                 world.cell.change(Cancel(world.operation, clock.now_ms()))
             elif record.phase is Phase.ENDED:
                 reconcile(world, record)
-            elif record.phase is Phase.STOPPED or not close_if_over(world, record):
+            elif record.phase is Phase.STOPPED:
+                finish_move(world, record)
+                return record
+            elif not close_if_over(world, record):
                 return record
 
 
@@ -177,6 +181,16 @@ def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
         prepare=batch if record.begun is not None and record.begun.row_time_ms is None else None,
         append=batch if recorded is not None else None,
     )
+
+
+def finish_move(world: World, record: PipelineRecord) -> None:
+    """Finish the move of an untracked job's checkpoint that another operation began and did not come to the end of.
+
+    Between its two steps there is no checkpoint at all. The record's intent names the move, so the job's position is
+    the one before it, whoever plans next.
+    """
+    if record.intent is not None and world.pipeline.ruling == CHECKPOINT:
+        finish_swap(world.pipeline.job.checkpoint, record.intent.plan)
 
 
 def complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:

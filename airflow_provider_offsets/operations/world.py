@@ -29,7 +29,7 @@ from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_sta
 from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import HistoryStore, OffsetStore, PerishablePositions, PositionStore
 from airflow_provider_offsets.stores.record_cell import RecordCell
-from airflow_provider_offsets.stores.swap import read_in_place
+from airflow_provider_offsets.stores.swap import cut_off_swap, read_in_place, seeded_beside
 
 LOOKS = 5
 """How often a running job is looked at until its checkpoint and its history are of the same moment."""
@@ -238,6 +238,10 @@ class World:
         and so does the cell that notes a move."""
         if CHECKPOINT not in self.pipeline.offsets_in:
             return None
+        tag = None if moved is None or self.pipeline.ruling != CHECKPOINT else cut_off_swap(location)
+        if moved is not None and tag == moved.fingerprint:
+            # The next operation that holds the lease puts the seeded one in its place, before it plans.
+            return read_in_place(seeded_beside(location, tag))
         found = read_in_place(location)
         if found is None and moved is not None and moved.kept is not None and self.pipeline.ruling == CHECKPOINT:
             raise CheckpointError(

@@ -89,6 +89,20 @@ def cut_off_swap(location: str) -> str | None:
     return None
 
 
+def seeded_beside(location: str, tag: str) -> str:
+    """Return where the seeded checkpoint of a swap is until it takes its place."""
+    return f"{location.rstrip('/')}-seeded-{tag}"
+
+
+def finish_swap(location: str, tag: str) -> None:
+    """Put the seeded checkpoint of a swap that was cut off between its two moves in its place.
+
+    :raises WorldChanged: something is there by now.
+    """
+    if cut_off_swap(location) == tag:
+        open_checkpoint(seeded_beside(location, tag)).move_to(location)
+
+
 def read_in_place(location: str) -> CheckpointState | None:
     """Give what the checkpoint at ``location`` says, or None if no query has begun there.
 

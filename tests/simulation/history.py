@@ -330,16 +330,19 @@ class History(Laboratory):
             until = draw.randint(there.begin, min(there.end, there.begin + 10))
             cluster.delete_records_before(topic, partition, until)
             return f"retention deletes {topic}[{partition}] before {until}"
-        if name == "truncate" and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
+        at_rest = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
+        if name == "truncate" and at_rest and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
             books = product.books_of(self.world)
             # Nobody can see a truncation of what was read, once the log has grown past it again: out of the claim.
-            read = self.world.sink.furthest.get((topic, partition), 0)
+            read = max(
+                self.world.sink.furthest.get((topic, partition), 0),
+                self.world.files.furthest_planned(topic, partition),
+            )
             stands = max(there.begin, read, 0 if books is None else books.end.get((topic, partition), 0))
             if stands < there.end:
                 end = draw.randint(stands, there.end)
                 self.world.kafka.truncate(topic, partition, end)
                 return f"{topic}[{partition}] is truncated to {end}"
-        at_rest = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
         if name == "checkpoint gone" and at_rest and product.newest_epoch_number(self.world):
             found = self.world.files.checkpoints(product.CHECKPOINT)
             if found and self.kind.mode in ("process", "sink"):

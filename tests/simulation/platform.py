@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -52,6 +53,13 @@ class FileSystem:
         for name in [each for each in self.folders if each == root or each.startswith(f"{root}/")]:
             del self.folders[name]
 
+    def furthest_planned(self, topic: str, partition: int) -> int:
+        """Return the greatest offset of a partition that any offset log names; 0 if none does."""
+        logs = [files for name, files in self.folders.items() if name.endswith("/offsets")]
+        lines = [text.splitlines()[-1] for files in logs for text, _ in files.values()]
+        named = [json.loads(line).get(topic, {}).get(str(partition), 0) for line in lines if line.startswith("{")]
+        return max(named, default=0)
+
     def checkpoints(self, base: str) -> list[str]:
         """Return the checkpoints that begin with ``base``, sorted."""
         found = {each.split("/offsets")[0].split("/commits")[0].split("/sources")[0] for each in self.folders}
@@ -83,8 +91,12 @@ class Folder:
         return bool(self._effect("exists", self._exists))
 
     def written_ms(self, path: str) -> int | None:
-        """Return when a file was written."""
-        return self._effect(f"written {path}", lambda: self._written(path))
+        """Return None: the times of files are out of the simulation.
+
+        The product tells a query in real-time mode by them (``require_micro_batches``). A write that hangs for minutes,
+        twice in a row, looks like one, and an untracked job is then refused until it has run another batch.
+        """
+        return self._effect(f"written {path}", lambda: None)
 
     def move_to(self, location: str) -> None:
         """Move the folder to where nothing is.
@@ -112,10 +124,6 @@ class Folder:
     def _find(self, path: str) -> tuple[str, int] | None:
         folder, _, name = f"{self._root}/{path}".rpartition("/")
         return self.files.folders.get(folder, {}).get(name)
-
-    def _written(self, path: str) -> int | None:
-        found = self._find(path)
-        return None if found is None else found[1]
 
     def _names(self, folder: str) -> list[str]:
         root = f"{self._root}/{folder}".rstrip("/")
