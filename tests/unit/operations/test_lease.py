@@ -678,5 +678,5 @@ class TestAttempts:
         take_lease(lab.world("dag/run"))
         take_lease(lab.world("dag/run@2"))
 
-        with pytest.raises(LeaseHeld):
+        with pytest.raises(TakenOver):
             take_lease(lab.world("dag/run"))

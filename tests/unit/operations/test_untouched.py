@@ -362,7 +362,8 @@ def test_a_stored_position_that_is_gone_is_no_first_start(make: Any) -> None:
     assert plan(lab, "earliest", "third").problems == ()
 
 
-def test_another_operation_does_not_start_afresh_in_the_middle_of_a_swap(make: Any) -> None:
+def test_another_operation_goes_on_in_the_middle_of_a_swap(make: Any) -> None:
+    """The one that began the swap may never come back. The next one finishes it, and is where the job's output ends."""
     lab = make(("checkpoint",))
     start(lab)
     read(lab)
@@ -370,13 +371,16 @@ def test_another_operation_does_not_start_afresh_in_the_middle_of_a_swap(make: A
     applied = apply(lab, "shift:-30", "second")
     shutil.move(applied.checkpoint, f"{applied.checkpoint}-seeded-{applied.plan.fingerprint}")
 
-    with pytest.raises(CheckpointError, match=rf"exchange for the checkpoint '{applied.plan.fingerprint}' was cut off"):
-        plan(lab, operation="third")
-
-    assert applying.apply_plan(lab.world("second"), applied.plan) == applied
+    before = plan(lab, operation="third")
+    stop(lab, "third", take_over=True)
     state = read_state(open_checkpoint(applied.checkpoint))
+    after = plan(lab, operation="third")
+
     assert state is not None
-    assert state.committed == lab.at(70, 70)
+    assert state.committed == lab.at(70, 70), "the swap is finished"
+    assert [(each.problems, each.start, each.replay) for each in (before, after)] == [((), lab.at(100, 100), 0)] * 2
+    with pytest.raises(TakenOver):
+        applying.apply_plan(lab.world("second"), applied.plan)
 
 
 def test_what_somebody_removed_in_the_middle_of_a_swap_is_no_first_start(make: Any) -> None:
