@@ -51,7 +51,7 @@ bench: venv jars  ## measure replays beside a hand-written spark.read, and the p
 	$(PY) -m bench
 
 unit: venv  ## tests that need nothing but Python
-	$(PY) -m pytest tests/unit -n auto $(PYTEST_ARGS)
+	$(PY) -m pytest tests/unit tests/simulation -n auto $(PYTEST_ARGS)
 
 simulate: venv  ## draw SEEDS histories FROM a seed: actors, faults and the world by chance, and check the claim
 	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM)
