@@ -49,7 +49,7 @@ def test_a_job_that_fails_on_its_third_batch_is_rolled_back(lab: Lab) -> None:
 
     words = str(failed.value)
     assert f"The version of epoch 1 ({lab.epoch.claim.version[:12]}) runs again, as epoch 3" in words
-    assert "60 offsets are read again" in words
+    assert "60 offsets are replayed" in words
     for partition in range(3):
         assert f"{lab.topic}[{partition}] 30..50" in words, "two batches are finished"
         assert f"{lab.topic}[{partition}] 50..60" in words, "and the third one is there, though nobody recorded it"
