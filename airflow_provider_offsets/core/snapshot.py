@@ -200,7 +200,9 @@ class Observation:
         """
         cut = () if self.cut is None else self.cut.ranges
         told = cut if self.is_tracked else self._in_flight_untouched()
-        return (*told, *(each for known in self.known for each in known.in_flight))
+        seen = {(each.topic, each.partition) for each in told}
+        lost = (each for known in self.known for each in known.in_flight)
+        return (*told, *(each for each in lost if (each.topic, each.partition) not in seen))
 
     def _in_flight_untouched(self) -> tuple[OffsetRange, ...]:
         stands = self.stored
@@ -209,11 +211,12 @@ class Observation:
         if stands is None:
             return ()
         tells = self.checkpoint is None or not self.checkpoint.asynchronous
+        known = {partition for each in self.known for partition in each.position}
         if self.kept[0].store == CHECKPOINT and not self.is_running and tells:
             until = None if self.checkpoint is None else self.checkpoint.planned
+            known -= set(until or ())  # of a new partition too, a planned batch tells what it reads
         else:
             until = self.live.end
-        known = {partition for each in self.known for partition in each.position}
         ends = {
             partition: max(offset, stands.get(partition, 0))
             for partition, offset in (until or Position()).items()
