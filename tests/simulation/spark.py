@@ -214,7 +214,7 @@ class Engine:
         """Return what the batch reads, as its plan on the driver: what contradicts itself dies here."""
         begins, starts = self._assigned_begins(), self._start()
         if gone := set(self.available) - set(starts) - set(begins):
-            raise data_loss(f"Cannot find earliest offsets of {sorted(gone)}")
+            raise data_loss(f"Cannot find initial offsets for partitions {sorted(gone)}")
         if gone := set(starts) - set(self.available):
             raise data_loss(f"Partitions {sorted(gone)} have been deleted")
         ranges = []
