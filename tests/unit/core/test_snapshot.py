@@ -9,8 +9,8 @@ import pytest
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Cut
 from airflow_provider_offsets.core.position import OffsetRange, Position
-from airflow_provider_offsets.core.snapshot import Observation, Snapshot
-from tests.unit.core.worlds import QUERY, TOPIC, at, checkpoint, epoch, live, processed, running, seen
+from airflow_provider_offsets.core.snapshot import KnownPosition, Observation, Snapshot
+from tests.unit.core.worlds import QUERY, TOPIC, at, checkpoint, epoch, live, processed, running, seen, untouched
 
 TWO = live((0, 100), (0, 100))
 
@@ -99,3 +99,13 @@ def test_one_changed_offset_breaks_the_seal() -> None:
 
 def test_the_position_of_a_snapshot_before_the_first_start_is_empty() -> None:
     assert replace(SNAPSHOT, seen=seen(TWO)).position == Position()
+
+
+def test_a_new_partition_in_the_planned_batch_of_an_untracked_job_is_in_flight() -> None:
+    """Its launch knows the partition at 0, and its checkpoint has not committed it: the planned batch tells all the
+    same what it reads."""
+    planned = checkpoint(at(5), planned_batch_id=5, planned=at(8, 3))
+    known = KnownPosition("the launch of epoch 1", at(5, 0))
+    stopped = untouched(TWO, at(5), checkpoint=planned, known=(known,))
+
+    assert stopped.in_flight == (OffsetRange(TOPIC, 0, 5, 8), OffsetRange(TOPIC, 1, 0, 3))
