@@ -144,11 +144,11 @@ class FakeKafka:
     def add_partitions(self, topic: str, total: int) -> None:
         """Let a topic have so many partitions *in all*, as Kafka counts it.
 
-        :raises ValueError: that would be fewer than it has.
+        :raises ValueError: that would not be more than it has.
         """
         have = self._topics[topic].partitions
-        if total < len(have):
-            raise ValueError(f"topic {topic!r} has {len(have)} partitions; Kafka never removes any")
+        if total <= len(have):
+            raise ValueError(f"topic {topic!r} has {len(have)} partitions already; Kafka never removes any")
         have.extend(_Partition() for _ in range(total - len(have)))
 
     def append(self, topic: str, partition: int, count: int, *, timestamp_ms: int = 0) -> None:
@@ -200,6 +200,14 @@ class FakeKafka:
     def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets for a group; those of other partitions stay."""
         self._commits[group_id] = self._commits.get(group_id, Position()).updated(offsets)
+
+    def delete_group(self, group_id: str) -> None:
+        """Delete a group with all its commits. Commits that expired look the same.
+
+        :raises ValueError: there is no such group.
+        """
+        if self._commits.pop(group_id, None) is None:
+            raise ValueError(f"there is no group {group_id!r}")
 
     def fail_with(self, error: Exception | None) -> None:
         """Let every reading method raise this error from now on; None ends it."""

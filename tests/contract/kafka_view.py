@@ -1,13 +1,17 @@
 """What every ``KafkaView`` does: run against ``FakeKafka`` and against the reader of a real cluster.
 
 A subclass gives the fixture ``cluster``: ``FakeKafka`` itself, or a real cluster with the same knobs and a ``view``.
+Elections are not among them: one broker elects no second leader, so ``FakeKafka.truncate`` and ``set_leader_epoch`` have
+no counterpart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
 
 from airflow_provider_offsets.core.live import LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
@@ -206,6 +210,124 @@ class KafkaViewContract:
         cluster.commit(group, {TopicPartition(topic, 0): 0, TopicPartition(other, 0): 0})
 
         assert view.committed(group, [topic]) == position(topic, 0)
+
+    def test_a_later_commit_replaces_its_partition_only_and_may_go_back(
+        self, cluster: Any, view: Any, topic: str, group: str
+    ) -> None:
+        cluster.create_topic(topic, 2)
+        cluster.append(topic, 0, 9)
+        cluster.commit(group, {TopicPartition(topic, 0): 7, TopicPartition(topic, 1): 0})
+        cluster.commit(group, {TopicPartition(topic, 0): 2})
+
+        assert view.committed(group, [topic]) == position(topic, 2, 0)
+
+    def test_a_partition_that_is_new_has_no_commit(self, cluster: Any, view: Any, topic: str, group: str) -> None:
+        cluster.create_topic(topic, 1)
+        cluster.commit(group, {TopicPartition(topic, 0): 0})
+        cluster.add_partitions(topic, 2)
+
+        assert view.committed(group, [topic]) == position(topic, 0)
+
+    def test_commits_stay_where_retention_has_passed_them(
+        self, cluster: Any, view: Any, topic: str, group: str
+    ) -> None:
+        """What is committed may lie before the first record that is left, and after the last one."""
+        cluster.create_topic(topic, 2, **FOR_EVER)
+        cluster.append(topic, 0, 9)
+        cluster.commit(group, {TopicPartition(topic, 0): 2, TopicPartition(topic, 1): 99})
+        cluster.delete_records_before(topic, 0, 9)
+
+        assert view.committed(group, [topic]) == position(topic, 2, 99)
+
+    def test_commits_go_with_their_topic(self, cluster: Any, view: Any, topic: str, group: str) -> None:
+        """The topic that is made again has none, whatever its partitions: another topic of the group keeps its own."""
+        other = f"{topic}-other"
+        for name in (topic, other):
+            cluster.create_topic(name, 2)
+            cluster.append(name, 0, 5)
+        cluster.commit(group, position(topic, 4, 0).updated(position(other, 3, 0)))
+
+        cluster.recreate_topic(topic, 2)
+
+        assert view.committed(group, [topic]) == Position()
+        assert view.committed(group, [topic, other]) == position(other, 3, 0)
+        cluster.commit(group, {TopicPartition(topic, 1): 0})
+        assert view.committed(group, [topic]) == Position({TopicPartition(topic, 1): 0})
+
+    def test_a_group_that_was_deleted_has_committed_nothing(
+        self, cluster: Any, view: Any, topic: str, group: str
+    ) -> None:
+        """Nor has one whose commits have expired: the broker answers the same."""
+        cluster.create_topic(topic, 1)
+        cluster.commit(group, {TopicPartition(topic, 0): 0})
+
+        cluster.delete_group(group)
+
+        assert view.committed(group, [topic]) == Position()
+        with pytest.raises((ValueError, KafkaException)):
+            cluster.delete_group(group)
+
+    def test_a_topic_that_was_made_again_begins_anew(self, cluster: Any, view: Any, topic: str) -> None:
+        """Nothing but its id tells it from the one before."""
+        cluster.create_topic(topic, 3, **FOR_EVER)
+        cluster.append(topic, 0, 9)
+        cluster.delete_records_before(topic, 0, 4)
+
+        cluster.recreate_topic(topic, 2)
+
+        live = view.live_topics([topic])
+        assert (live.begin, live.end) == (position(topic, 0, 0), position(topic, 0, 0))
+        assert [each.leader_epoch for each in live.partitions.values()] == [0, 0]
+
+    def test_no_leader_changes_by_what_is_done_to_a_log(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 1, **FOR_EVER)
+        cluster.append(topic, 0, 4)
+        cluster.delete_records_before(topic, 0, 2)
+        cluster.begin_transaction(topic, 0)
+        cluster.append(topic, 0, 1)
+        cluster.end_transaction(topic, 0)
+        cluster.add_partitions(topic, 2)
+
+        assert [each.leader_epoch for each in view.live_topics([topic]).partitions.values()] == [0, 0]
+
+    def test_all_records_are_deleted(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 1, **FOR_EVER)
+        cluster.append(topic, 0, 4, timestamp_ms=1_000)
+        cluster.delete_records_before(topic, 0, 4)
+
+        live, key = view.live_topics([topic]), TopicPartition(topic, 0)
+        assert (live.begin, live.end) == (position(topic, 4), position(topic, 4))
+        assert view.offsets_at([topic], 0) == {key: None}
+        assert view.record_times(position(topic, 0)) == {key: None}
+
+    def test_what_is_deleted_does_not_come_back(self, cluster: Any, view: Any, topic: str) -> None:
+        cluster.create_topic(topic, 1, **FOR_EVER)
+        cluster.append(topic, 0, 9)
+        cluster.delete_records_before(topic, 0, 6)
+        cluster.delete_records_before(topic, 0, 3)
+
+        assert view.live_topics([topic]).begin == position(topic, 6)
+
+    @pytest.mark.parametrize(
+        ("what", "change"),
+        [
+            ("records past the end are deleted", lambda cluster, topic: cluster.delete_records_before(topic, 0, 5)),
+            ("fewer partitions", lambda cluster, topic: cluster.add_partitions(topic, 1)),
+            ("as many partitions as there are", lambda cluster, topic: cluster.add_partitions(topic, 2)),
+            ("a topic of a name that is taken", lambda cluster, topic: cluster.create_topic(topic, 2)),
+        ],
+    )
+    def test_no_cluster_does_that(
+        self, what: str, change: Callable[[Any, str], None], cluster: Any, view: Any, topic: str
+    ) -> None:
+        cluster.create_topic(topic, 2)
+        cluster.append(topic, 0, 4)
+        before = view.live_topics([topic])
+
+        with pytest.raises((ValueError, KafkaException)):
+            change(cluster, topic)
+
+        assert view.live_topics([topic]) == before
 
     def test_all_missing_topics_are_named(self, cluster: Any, view: Any, topic: str, group: str) -> None:
         cluster.create_topic(topic, 1)

@@ -81,6 +81,8 @@ class RealCluster:
     def delete_topic(self, name: str) -> None:
         self.admin.delete_topics([name])[name].result()
         until(lambda: not self._exists(name), f"{name} deleted")
+        # The coordinator of a group hears of it a moment later.
+        until(lambda: not any(self._has_commits(group, name) for group in self._groups), f"{name} forgotten by groups")
 
     def _exists(self, name: str) -> bool:
         try:
@@ -154,6 +156,15 @@ class RealCluster:
         if hopeless := [error for error in errors if error.code() not in NOT_YET]:
             raise KafkaException(hopeless[0])
         return not errors
+
+    def _has_commits(self, group: str, topic: str) -> bool:
+        request = ConsumerGroupTopicPartitions(group)
+        found = self.admin.list_consumer_group_offsets([request])[group].result().topic_partitions or []
+        return any(each.topic == topic for each in found)
+
+    def delete_group(self, group: str) -> None:
+        self.admin.delete_consumer_groups([group])[group].result()
+        self._groups.discard(group)
 
     def groups(self) -> set[str]:
         """Errors stand beside what was found: a broker whose groups are being loaded has none to tell."""

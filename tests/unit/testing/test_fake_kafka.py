@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import KafkaUnreachable
 from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
@@ -53,15 +52,6 @@ def test_two_clusters_have_two_ids() -> None:
         each.create_topic("orders", 1)
 
     assert here.live_topics(["orders"]).cluster_id != there.live_topics(["orders"]).cluster_id
-
-
-def test_a_deleted_topic_takes_its_commits_along(cluster: FakeKafka) -> None:
-    cluster.create_topic("orders", 1)
-    cluster.commit("billing", {TopicPartition("orders", 0): 4})
-
-    cluster.recreate_topic("orders", 1)
-
-    assert cluster.committed("billing", ["orders"]) == Position()
 
 
 def test_what_no_cluster_would_do_is_refused(cluster: FakeKafka) -> None:
