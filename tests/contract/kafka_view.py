@@ -1,8 +1,8 @@
 """What every ``KafkaView`` does: run against ``FakeKafka`` and against the reader of a real cluster.
 
 A subclass gives the fixture ``cluster``: ``FakeKafka`` itself, or a real cluster with the same knobs and a ``view``.
-Elections are not among them: one broker elects no second leader, so ``FakeKafka.truncate`` and ``set_leader_epoch`` have
-no counterpart.
+Elections are not among them: one broker elects no second leader, so ``FakeKafka.truncate`` and ``set_leader_epoch``
+have no counterpart.
 """
 
 from __future__ import annotations

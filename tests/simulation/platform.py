@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.simulation.scheduler import Side, Simulation
+from tests.simulation.scheduler import Host, Side, Simulation
 
 
 class Record(NamedTuple):
@@ -211,11 +211,16 @@ class Identity(NamedTuple):
     boot_id: str
     pid: int
     start_ticks: int
+    namespaces: tuple[str, ...]
+
+
+START_TICKS = 7
+"""When every process started: no process number is given away twice here."""
 
 
 @dataclass
 class ProcessTable:
-    """The processes of all hosts, and what is launched in them."""
+    """The processes of all hosts, and what is launched in them. A zombie is gone here as soon as it ends."""
 
     sim: Simulation
     programs: Callable[[list[str]], Callable[[], Any]]
@@ -223,15 +228,17 @@ class ProcessTable:
     host: str = "worker-1"
     logs: dict[str, list[str]] = field(default_factory=dict)
     seen_gone: set[int] = field(default_factory=set)
-    """Processes that live, and that the operating system calls gone (another PID namespace)."""
+    """Processes that live, and that the operating system calls gone: in a second container of the same host name."""
     spawned: int = 0
     launched_by: dict[str, str] = field(default_factory=dict)
     """By the name of a driver: the task that launched it."""
+    leaders: dict[int, int] = field(default_factory=dict)
+    """Processes that lead no session, and who led theirs."""
 
     def identity(self, process: int) -> Identity:
         """Return the identity of a process that lives or lived."""
         host = next(each.host for each in self.sim.actors if each.process == process)
-        return Identity(host.name, host.boot_id, process, 7)
+        return Identity(host.name, host.boot_id, process, START_TICKS, _namespaces(host))
 
     def spawn(self, command: list[str], log: str) -> Identity:
         """Start a command as an actor of its own, on the host of the one that asks."""
@@ -243,26 +250,74 @@ class ProcessTable:
             run = self.programs(command)
             self.launched_by[f"driver-{self.spawned}"] = self.sim.current.name
             actor = self.sim.spawn(f"driver-{self.spawned}", lambda: run(), host=host, is_driver=True)
-            return Identity(host, actor.host.boot_id, actor.process, 7)
+            return self.identity(actor.process)
 
         return self.sim.effect("machine", "spawn", start)
 
-    def is_alive(self, host: str, process: int) -> bool | None:
-        """Return whether a process lives; None if it is on another host than the one that asks."""
-        if self.sim.is_inside and self.sim.current.host.name != host:
+    def is_alive(self, process: Identity) -> bool | None:
+        """Return whether a process lives; None if the one that asks cannot see it."""
+        return self._look(process, f"is_alive {process.pid}", lambda: self._lives(process))
+
+    def is_session_alive(self, leader: Identity) -> bool | None:
+        """Return whether a process, or any other of the session that it leads, lives."""
+        return self._look(leader, f"is_session_alive {leader.pid}", lambda: bool(self._session(leader)))
+
+    def signal_session(self, leader: Identity, number: signal.Signals) -> bool:
+        """Kill a session by SIGTERM or SIGKILL: Spark's drivers end on both."""
+        return self._signal(leader, number, lambda: self._session(leader))
+
+    def signal_leader(self, leader: Identity, number: signal.Signals) -> bool:
+        """Kill the leader of a session, or what it has left."""
+        return self._signal(leader, number, lambda: self._session(leader)[:1])
+
+    def signal_group(self, process: Identity, number: signal.Signals) -> bool:
+        """Kill the process group of a process that lives: its session."""
+        return self._signal(process, number, lambda: self._session(process) if self._lives(process) else [])
+
+    def _look(self, process: Identity, what: str, look: Callable[[], bool]) -> bool | None:
+        sees = self._sees(process)
+        return self.sim.effect("machine", what, look) if sees else sees
+
+    def _sees(self, process: Identity) -> bool | None:
+        """Whether the one that asks would see a process that lives; None: it cannot know. The test itself sees all."""
+        if not self.sim.is_inside:
+            return True
+        here = self.sim.current.host
+        if process.host != here.name:
             return None
-
-        def look() -> bool:
-            return process not in self.seen_gone and self.sim.is_alive(process)
-
-        return self.sim.effect("machine", f"is_alive {process}", look)
-
-    def signal(self, host: str, process: int, number: signal.Signals) -> bool:
-        """Kill a process by SIGTERM or SIGKILL: Spark's drivers end on both."""
-        if self.sim.current.host.name != host or not self.sim.is_alive(process):
+        if process.boot_id != here.boot_id:
             return False
-        self.sim.effect("machine", f"{number.name} {process}", lambda: self.sim.kill_process(process))
-        return True
+        own = _namespaces(here)
+        if process.namespaces[:1] == own[:1]:
+            return True
+        return None if not process.namespaces or set(process.namespaces) & set(own) else False
+
+    def _lives(self, process: Identity) -> bool:
+        is_it = process.start_ticks == START_TICKS and process.pid not in self.seen_gone
+        return is_it and self.sim.is_alive(process.pid)
+
+    def _session(self, leader: Identity) -> list[int]:
+        """Return the processes of a session that live, its leader first."""
+        if leader.start_ticks != START_TICKS or leader.pid in self.seen_gone:
+            return []
+        members = [leader.pid, *(each for each, led_by in self.leaders.items() if led_by == leader.pid)]
+        return [each for each in members if self.sim.is_alive(each)]
+
+    def _signal(self, process: Identity, number: signal.Signals, found: Callable[[], list[int]]) -> bool:
+        if not self._sees(process) or not found():
+            return False
+
+        def kill() -> bool:
+            victims = found()
+            for each in victims:
+                self.sim.kill_process(each)
+            return bool(victims)
+
+        return self.sim.effect("machine", f"{number.name} {process.pid}", kill)
+
+
+def _namespaces(host: Host) -> tuple[str, ...]:
+    return f"pid:[{host.name}]", f"uts:[{host.name}]", f"net:[{host.name}]"
 
 
 @dataclass

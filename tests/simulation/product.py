@@ -143,27 +143,37 @@ class SimMachine:
 
     def this_process(self) -> ProcessIdentity:
         """Return the identity of the actor's process."""
-        actor = self._sim.current
-        return ProcessIdentity(actor.host.name, actor.host.boot_id, actor.process, 7)
+        return ProcessIdentity(*self._table.identity(self._sim.current.process))
 
-    session_leader = this_process
+    def session_leader(self) -> ProcessIdentity:
+        """Return the identity of the process that leads the session of the actor's, or of the latter."""
+        own = self._sim.current.process
+        leader = self._table.leaders.get(own, own)
+        return ProcessIdentity(*self._table.identity(leader if self._sim.is_alive(leader) else own))
 
     def is_alive(self, process: ProcessIdentity) -> bool | None:
         """Return whether a process lives, as far as the actor's host can tell."""
-        return self._table.is_alive(process.host, process.pid)
+        return self._table.is_alive(_identity(process))
 
-    is_session_alive = is_alive
+    def is_session_alive(self, leader: ProcessIdentity) -> bool | None:
+        """Return whether anything of a session lives, as far as the actor's host can tell."""
+        return self._table.is_session_alive(_identity(leader))
 
     def signal_group(self, process: ProcessIdentity, number: Any) -> bool:
-        """Send a signal to a process."""
-        return self._table.signal(process.host, process.pid, number)
+        """Send a signal to the group of a process."""
+        return self._table.signal_group(_identity(process), number)
 
-    signal_leader = signal_session = signal_group
+    def signal_leader(self, leader: ProcessIdentity, number: Any) -> bool:
+        """Send a signal to the leader of a session, or to what it has left."""
+        return self._table.signal_leader(_identity(leader), number)
+
+    def signal_session(self, leader: ProcessIdentity, number: Any) -> bool:
+        """Send a signal to a session."""
+        return self._table.signal_session(_identity(leader), number)
 
     def spawn(self, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> ProcessIdentity | None:
         """Start a driver."""
-        found: Identity = self._table.spawn(list(command), log)
-        return ProcessIdentity(*found)
+        return ProcessIdentity(*self._table.spawn(list(command), log))
 
     def left_on_yarn(self, application: Any) -> str:
         """Return nothing: there is no YARN here."""
@@ -180,6 +190,10 @@ class SimMachine:
     def remove_marker(self, location: str) -> None:
         """Remove a marker file."""
         self._markers.remove(location)
+
+
+def _identity(process: ProcessIdentity) -> Identity:
+    return Identity(process.host, process.boot_id, process.pid, process.start_ticks, process.namespaces)
 
 
 class SimKafka(Kafka):
