@@ -171,8 +171,13 @@ class Observation:
             return False
         if not self.epoch.claim.tracked:
             return self.checkpoint is None
-        has_batch = self.processed is not None and self.processed.epoch == self.epoch.number
-        return self.epoch.last_batch_id is not None and not has_batch
+        last_id = self.epoch.last_batch_id
+        if last_id is None:
+            return False
+        processed = self.processed
+        if processed is None or processed.epoch != self.epoch.number:
+            return True
+        return processed.batch_id is None or processed.batch_id < last_id
 
     @property
     def last_known(self) -> Position | None:

@@ -383,3 +383,34 @@ def test_apply_is_held_against_what_the_plan_knew(make: Any) -> None:
 
     assert applied.plan.stood == lab.at(100, 100)
     assert lab.kept.offsets == lab.at(100, 100)
+
+
+class TestB2TheNewestRowIsGone:
+    """An older row of the same epoch is left, and neither the facts nor the checkpoint of the newest batch."""
+
+    @pytest.mark.parametrize("how", ["committed", "committed | latest"])
+    def test_the_older_row_is_not_where_the_job_came_to(
+        self, how: str, make: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lab = make()
+        start(lab)
+        lab.tick()
+        lab.feed(50)
+        lab.tick()
+        stop(lab, "second")
+        snapshot(lab)
+        gone_ms = lab.batches[-1].row_time_ms
+        prepared, store = lab.store.prepared, lab.store
+        monkeypatch.setattr(
+            store, "prepared", lambda of, time_ms: None if time_ms == gone_ms else prepared(of, time_ms)
+        )
+        for name in ("newest_first", "oldest_first"):
+            monkeypatch.setattr(store, name, without(gone_ms, getattr(store, name)))
+        shutil.rmtree(lab.folder / "checkpoint")
+
+        assert kinds(plan(lab, how, "third")) == [GONE]
+
+
+def without(row_time_ms: int | None, read: Any) -> Any:
+    """Reading a history without one of its rows."""
+    return lambda stream, **bounds: (row for row in read(stream, **bounds) if row.row_time_ms != row_time_ms)
