@@ -51,7 +51,7 @@ bench: venv jars  ## measure replays beside a hand-written spark.read, and the p
 	$(PY) -m bench
 
 unit: venv  ## tests that need nothing but Python
-	$(PY) -m pytest tests/unit tests/simulation -n auto $(PYTEST_ARGS)
+	$(PY) -m pytest tests/unit tests/simulation -n auto --durations 10 $(PYTEST_ARGS)
 
 simulate: venv  ## draw SEEDS histories FROM a seed: actors, faults and the world by chance, and check the claim
 	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM)
@@ -59,11 +59,12 @@ simulate: venv  ## draw SEEDS histories FROM a seed: actors, faults and the worl
 mutants: venv  ## plant mistakes in copies of the package, each to be found by the simulation
 	$(PY) -m tests.simulation.mutants
 
+# Tests that share servers run in the order of their files, so that a run can be repeated; unit tests run in any order.
 integration: venv jars  ## tests against the Kafka and HBase that are up
-	$(PY) -m pytest tests/integration $(PYTEST_ARGS)
+	$(PY) -m pytest tests/integration -p no:randomly --durations 10 $(PYTEST_ARGS)
 
 e2e: venv jars  ## tests of whole stories, with Spark and Airflow
-	$(PY) -m pytest tests/e2e $(PYTEST_ARGS)
+	$(PY) -m pytest tests/e2e -p no:randomly --durations 10 $(PYTEST_ARGS)
 
 test:  ## unit, check, simulate, integration, e2e, with Kafka and HBase brought up for them
 	@$(MAKE) --no-print-directory unit
