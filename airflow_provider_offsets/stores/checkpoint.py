@@ -6,6 +6,7 @@ Writing is for queries at rest, and for stateless ones: offsets cannot be moved 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import UNSTARTED
@@ -60,6 +61,9 @@ LOOKED_AT = 5
 LATE_MS = 4000
 """An ordinary batch is written down some 10 ms after its time was taken. In real-time mode that is when it is over:
 after 5 s at least, if nobody lowered ``spark.sql.streaming.realTimeMode.minBatchDuration``."""
+
+LATE_BATCHES = 3
+"""So many batches in a row tell real-time mode. One or two may be late because the driver or its file system hung."""
 
 
 def next_batch_id(last_batch_id: int) -> int:
@@ -141,31 +145,47 @@ def require_micro_batches(checkpoint: CheckpointFolder) -> None:
     """Refuse a query in real-time mode: what it has in flight is in no log, so no stop can count what it cuts off.
 
     Its files have the names and the content of any other query's (tried with 4.2.0). What tells is when they were
-    written: see ``LATE_MS``. Judged are the newest two batches, because one may be late for other reasons. Nothing is
-    said of a query whose first batch is not over, nor of a checkpoint whose files are copies.
+    written. Each batch lasts as long as the trigger says, and both of its files are written at its end. So the newest
+    three have to be late, all by about the same time, and each has to be committed at once. A write that hangs is late
+    too, and does not look like that three times in a row. Nothing is said of a query whose third batch is not over, nor
+    of a checkpoint whose files are copies.
 
-    :raises CheckpointError: both were late.
+    :raises CheckpointError: the newest three batches were written like that.
     """
     committed_ids = batch_ids(checkpoint, "commits")
     late_ms: list[int] = []
     for batch_id in reversed(batch_ids(checkpoint, "offsets")[-LOOKED_AT:]):
-        after_ms = _written_after_ms(checkpoint, batch_id, committed_ids)
-        if after_ms is not None:
-            late_ms.append(after_ms)
-            if after_ms < LATE_MS or len(late_ms) == 2:
-                break
-    if late_ms and min(late_ms) >= LATE_MS:
-        raise CheckpointError(
-            seen=f"{checkpoint.location} is of a query in real-time mode: its newest batches were written down"
-            f" {min(late_ms)} ms after they began",
-            expected="a query in micro-batches, which writes down what it is about to read",
-            do="run it with a processingTime or availableNow trigger; if it has one, set the clocks of the driver and"
-            " of the file system right",
-        )
+        times = _written_times(checkpoint, batch_id, committed_ids)
+        if times is None:
+            continue
+        if times.planned_after_ms < LATE_MS or times.done_after_ms is None or times.done_after_ms >= LATE_MS:
+            return
+        late_ms.append(times.planned_after_ms)
+        if len(late_ms) == LATE_BATCHES:
+            break
+    if len(late_ms) < LATE_BATCHES or max(late_ms) - min(late_ms) >= LATE_MS:
+        return
+    raise CheckpointError(
+        seen=f"{checkpoint.location} is of a query in real-time mode: its newest {LATE_BATCHES} batches were written"
+        f" down {min(late_ms)} ms or more after they began",
+        expected="a query in micro-batches, which writes down what it is about to read",
+        do="run it by hand with a processingTime or availableNow trigger until it has written one batch; if it has such"
+        " a trigger, set the clocks of the driver and of the file system right, and let it write one batch",
+    )
 
 
-def _written_after_ms(checkpoint: CheckpointFolder, batch_id: int, committed_ids: list[int]) -> int | None:
-    """How long after its beginning a batch was written down; None for one that Spark did not write here itself."""
+@dataclass(frozen=True)
+class _WrittenTimes:
+    """When the two files of a batch were written."""
+
+    planned_after_ms: int
+    """The entry of the offset log, after the batch had begun."""
+    done_after_ms: int | None
+    """That of the commit log, after the one of the offset log; None if there is none."""
+
+
+def _written_times(checkpoint: CheckpointFolder, batch_id: int, committed_ids: list[int]) -> _WrittenTimes | None:
+    """Return when the files of a batch were written; None for a batch that Spark did not write here itself."""
     entry = read_entry(checkpoint, batch_id)
     written_ms = checkpoint.written_ms(f"offsets/{batch_id}")
     if entry is None or written_ms is None or entry.closed_by is not None or entry.is_seeded:
@@ -175,7 +195,8 @@ def _written_after_ms(checkpoint: CheckpointFolder, batch_id: int, committed_ids
     before_ms = checkpoint.written_ms(before)
     if before_ms is None or entry.batch_time_ms < before_ms - LATE_MS:
         return None
-    return written_ms - entry.batch_time_ms
+    done_ms = checkpoint.written_ms(f"commits/{batch_id}")
+    return _WrittenTimes(written_ms - entry.batch_time_ms, None if done_ms is None else done_ms - written_ms)
 
 
 def _seeded_entry(start: Position, like: LogEntry | None) -> LogEntry:

@@ -91,12 +91,8 @@ class Folder:
         return bool(self._effect("exists", self._exists))
 
     def written_ms(self, path: str) -> int | None:
-        """Return None: the times of files are out of the simulation.
-
-        The product tells a query in real-time mode by them (``require_micro_batches``). A write that hangs for minutes,
-        twice in a row, looks like one, and an untracked job is then refused until it has run another batch.
-        """
-        return self._effect(f"written {path}", lambda: None)
+        """Return when a file was written, by the clock of the host that wrote it; None if it is not there."""
+        return self._effect(f"written {path}", lambda: self._written_ms(path))
 
     def move_to(self, location: str) -> None:
         """Move the folder to where nothing is.
@@ -124,6 +120,10 @@ class Folder:
     def _find(self, path: str) -> tuple[str, int] | None:
         folder, _, name = f"{self._root}/{path}".rpartition("/")
         return self.files.folders.get(folder, {}).get(name)
+
+    def _written_ms(self, path: str) -> int | None:
+        found = self._find(path)
+        return None if found is None else found[1]
 
     def _names(self, folder: str) -> list[str]:
         root = f"{self._root}/{folder}".rstrip("/")

@@ -261,3 +261,17 @@ def test_a_task_that_dies_between_its_reconciliation_and_the_row_leaves_no_hole(
         s.kill("A.stop~1")
         s.to_end(a)
         assert s.verdict() == ""
+
+
+def test_writes_that_hang_twice_are_not_taken_for_real_time_mode() -> None:
+    with stage("untracked", limit=4) as s:
+        s.first_start()
+        s.append(8)
+        for number in range(2):
+            assert s.run("driver-1", until=at("checkpoint", "create offsets/", by="driver-1"))
+            s.hang("driver-1", 68.0)
+            assert s.run("driver-1", until=at("checkpoint", "create commits/", Side.AFTER, by="driver-1")), number
+        s.kill("driver-1")
+        again = s.to_end(s.restart("A"))
+        assert again.failure == ""
+        assert s.verdict() == ""

@@ -192,10 +192,14 @@ class TestEverywhere:
 
     def test_real_time_mode_is_told_here_too(self, folder: CheckpointFolder) -> None:
         folder.create("metadata", "{}")
-        made_ms = folder.written_ms("metadata")
-        assert made_ms is not None
-        began = LogEntry({"batchTimestampMs": made_ms - 4000, "conf": {}}, (at(1),))
-        folder.create("offsets/0", began.to_text())
+        before = "metadata"
+        for batch_id in range(3):
+            before_ms = folder.written_ms(before)
+            assert before_ms is not None
+            began = LogEntry({"batchTimestampMs": before_ms - 4000, "conf": {}}, (at(batch_id),))
+            folder.create(f"offsets/{batch_id}", began.to_text())
+            before = f"commits/{batch_id}"
+            folder.create(before, 'v1\n{"nextBatchWatermarkMs":0}')
 
         with pytest.raises(CheckpointError, match="real-time mode"):
             require_micro_batches(folder)
