@@ -86,7 +86,9 @@ def make_replay_plan(
     :raises Fenced: a later attempt was planned already.
     :raises ConcurrentAttempt: another attempt was planned meanwhile. Retriable.
     :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
+    :raises PipelineRenamed: the pipeline has another name now.
     """
+    world.control.record()
     control = ReplayControl(world.store, world.pipeline.name)
     record = control.replay(world.operation)
     plan = _recorded(control, record, attempt_key, interval)

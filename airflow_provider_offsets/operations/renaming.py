@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from airflow_provider_offsets import clock
+from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import NAME
 from airflow_provider_offsets.core.record import RECORD, Phase, PipelineRecord, Rename
-from airflow_provider_offsets.core.replay_record import ShardPhase
+from airflow_provider_offsets.core.replay_record import CancelShard, CloseShard, ShardPhase, TryEnded
 from airflow_provider_offsets.errors import InputRefused, PipelineRenamed, StoreInUse
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, take_lease
@@ -39,8 +41,8 @@ def plan_rename(world: World, old: str) -> Renaming:
 
     :param world: a session of the pipeline under its new name.
     :param old: the name that it has in the control store.
-    :raises InputRefused: there is no pipeline of that name, the new name has a record of its own, or the group id under
-        which the history is kept is another one.
+    :raises InputRefused: there is no pipeline of that name, the new name is or was that of another one, or the group id
+        under which the history is kept is another one.
     :raises PipelineRenamed: the pipeline has a third name already.
     :raises StoreInUse: the job runs, or a replay does.
     """
@@ -70,6 +72,7 @@ def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
     assert record is not None
     if not record.renamed_to:
         record = _give_up_name(world, source, take_over=take_over)
+    _end_replays(source)
     _copy_cells(world, old)
     RecordCell(world.store, world.pipeline.name).continue_from(record)
     return replace(planned, done=True)
@@ -102,11 +105,18 @@ def _require_possible(world: World, source: World) -> PipelineRecord:
             do=f"run: airflow offsets rename {record.renamed_to} {new}",
         )
     there = world.cell.read()
-    if there is not None and not there.renamed_to and there.incarnation != record.incarnation:
+    if there is not None and there.incarnation != record.incarnation:
+        had = f", and was renamed to {there.renamed_to!r}" if there.renamed_to else ""
         raise InputRefused(
-            seen=f"pipeline {new!r} has a record of its own, of epoch {there.epoch}",
-            expected="a name that no pipeline of this control store has",
+            seen=f"pipeline {new!r} has a record of its own, of epoch {there.epoch}{had}",
+            expected="a name that no other pipeline of this control store has, or had: its cells are still there",
             do="choose another name",
+        )
+    if record.renamed_to and there is not None and there.renamed_to and there.version > record.version:
+        raise PipelineRenamed(
+            seen=f"pipeline {old!r} was renamed to {new!r}, and that to {there.renamed_to!r}",
+            expected="the name that the pipeline has now",
+            do=f"run: airflow offsets rename NAME {new}, with the name that it has now",
         )
     if record.launch is not None:
         group_id = source.control.claim(record.epoch, record.launch.tag).stream.group_id
@@ -163,10 +173,31 @@ def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRe
     return source.cell.change(Rename(source.operation, world.pipeline.name))
 
 
+def _end_replays(source: World) -> None:
+    """Fence what a replay launched under the old name since it was looked for: its record would be of nobody.
+
+    A launch from now on sees that the name was given up.
+    """
+    replays = ReplayControl(source.store, source.pipeline.name)
+    ended = TryEnded(EndedHow.CANCELLED, clock.now_ms(), "the pipeline was renamed")
+    for _, replay in replays.replays():
+        run_id = replay.newest.run_id
+        for number, shard in replays.shards(run_id).items():
+            if shard.newest is not None and shard.phase in (ShardPhase.LAUNCHING, ShardPhase.RUNNING):
+                replays.change_shard(run_id, number, CancelShard(shard.newest.tag, ended))
+                replays.change_shard(run_id, number, CloseShard(shard.newest.tag, ended))
+
+
 def _copy_cells(world: World, old: str) -> None:
-    """Copy all control cells but the record. What is there under the new name is of an earlier try of this."""
+    """Copy all control cells but the record. What is there under the new name is of an earlier try of this.
+
+    Another try may finish the rename meanwhile: from then on the pipeline changes its cells under the new name.
+    """
     new = world.pipeline.name
     for name, text in list(world.store.scan(old, "")):
         while name != RECORD and (there := world.store.get(new, name)) != text:
+            record = world.cell.read()  # after the cell: what changes it from now on makes the swap fail
+            if record is not None and not record.renamed_to:
+                return
             if world.store.check_and_put(new, name, there, text):
                 break

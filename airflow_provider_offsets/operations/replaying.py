@@ -81,6 +81,7 @@ class ShardReplaying:
         :raises InputRefused: the runtime refused the program, or another shard was launched under this number.
         :raises Fenced: a later attempt replays the interval.
         :raises WorldChanged: the program or a topic is not what was planned.
+        :raises PipelineRenamed: the pipeline has another name now.
         """
         record = self._record()
         if record.phase is ShardPhase.REPLAYED:
@@ -180,6 +181,7 @@ class ShardReplaying:
         newest = record.newest
         if newest is None or newest.tag != tag or record.phase is not ShardPhase.LAUNCHING:
             return
+        self._world.control.record()  # a rename that has not seen this launch is seen here: nothing is started
         self._tag = tag
         claim = ShardClaim(
             run_id=self._run_id,

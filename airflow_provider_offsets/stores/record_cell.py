@@ -85,17 +85,19 @@ class RecordCell:
         A record here that was renamed itself is replaced: the pipeline gets an old name back.
 
         :param record: the one under the other name, which is marked as renamed.
-        :raises WorldChanged: another pipeline has this name.
+        :raises WorldChanged: another pipeline has this name or had it, or the pipeline has got a third one since.
         """
         new = replace(record, version=record.version + 1, generation=record.generation + 1, lease=None, renamed_to="")
         while True:
             text = self._store.get(self._pipeline, RECORD)
             there = None if text is None else self._load(text)
-            if there is not None and not there.renamed_to:
-                if there.incarnation == record.incarnation:
-                    return there
+            is_same = there is not None and there.incarnation == record.incarnation
+            if there is not None and is_same and not there.renamed_to:
+                return there
+            if there is not None and (not is_same or there.version > record.version):
+                now = f", and was renamed to {there.renamed_to!r}" if there.renamed_to else ""
                 raise WorldChanged(
-                    seen=f"pipeline {self._pipeline!r} has a record of its own, of epoch {there.epoch}",
+                    seen=f"pipeline {self._pipeline!r} has a record of its own, of epoch {there.epoch}{now}",
                     expected="a name that no pipeline of this control store has",
                     do="choose another name",
                 )

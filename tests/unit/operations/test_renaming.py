@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
 from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.record import RECORD, PipelineRecord
 from airflow_provider_offsets.core.replay import Interval, ReplayPlan, cut_shards
-from airflow_provider_offsets.core.replay_record import ClaimShard, LaunchShard
+from airflow_provider_offsets.core.replay_record import BeginShard, ClaimShard, LaunchShard, RecordShard, ShardRead
 from airflow_provider_offsets.errors import (
+    Fenced,
     InputRefused,
     LeaseHeld,
     OffsetsError,
@@ -23,6 +25,7 @@ from airflow_provider_offsets.errors import (
     StateLost,
     StoreInUse,
 )
+from airflow_provider_offsets.operations import renaming
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import release_lease, take_lease
@@ -187,6 +190,17 @@ class TestRefused:
 
         assert "'alerts' has a record of its own" in self.refuse(lab, InputRefused)
 
+    def test_another_pipeline_had_the_new_name(self, lab: Lab) -> None:
+        """Its epochs and snapshots are still there, and would be taken for those of this pipeline."""
+        other = under(lab, NEW, "other")
+        take_lease(other)
+        rename(under(lab, "elsewhere"), NEW, take_over=True)
+        stopped(lab)
+
+        assert "'alerts' has a record of its own, of epoch 0, and was renamed to 'elsewhere'" in self.refuse(
+            lab, InputRefused
+        )
+
     def test_the_history_is_kept_under_another_group(self, lab: Lab) -> None:
         """The group of a pipeline that names none is its name."""
         stopped(lab)
@@ -204,25 +218,100 @@ class TestRefused:
 
         assert "run: airflow offsets rename third alerts" in self.refuse(lab, PipelineRenamed)
 
+    def test_it_has_gone_on_to_a_third_name_since(self, lab: Lab) -> None:
+        """The first rename is asked for again: the name between is not brought back beside the third one."""
+        stopped(lab)
+        rename(under(lab, NEW), NAME)
+        run_on(lab, NEW)
+        lab.driver.die()
+        rename(under(lab, "third"), NEW, take_over=True)
+
+        assert "'alerts', and that to 'third'" in self.refuse(lab, PipelineRenamed)
+
     def test_a_replay_runs(self, lab: Lab) -> None:
         stopped(lab)
-        driver = ProcessIdentity(HERE, "boot-1", 999, 7)
-        shards = cut_shards(lab.at(0, 0), lab.at(10, 10), records_per_shard=100, max_shards=9)
-        replays = ReplayControl(lab.store, NAME)
-        replays.record_plan(
-            "backfill/run",
-            ReplayPlan(
-                NAME, "backfill/run", "backfill/run#v#1", 1, "k", Interval(0, 1), lab.at(0, 0), lab.at(10, 10), shards,
-                "job.py", "v",
-            ),
-        )  # fmt: skip
-        replays.change_shard("backfill/run#v#1", 0, LaunchShard("tag", "ranges", "v", ""))
-        replays.change_shard("backfill/run#v#1", 0, ClaimShard("tag", driver))
-        lab.alive.add(driver)
+        replays = launch_shard(lab)
+        replays.change_shard(RUN, 0, ClaimShard("tag", DRIVER))
+        lab.alive.add(DRIVER)
 
-        assert "shard 0 of 'backfill/run#v#1' is being replayed" in self.refuse(lab, StoreInUse)
-        lab.alive.discard(driver)
+        assert f"shard 0 of '{RUN}' is being replayed" in self.refuse(lab, StoreInUse)
+        lab.alive.discard(DRIVER)
         assert rename(under(lab, NEW), NAME).done
+
+
+RUN = "backfill/run#v#1"
+DRIVER = ProcessIdentity(HERE, "boot-1", 999, 7)
+
+
+def launch_shard(lab: Lab) -> ReplayControl:
+    """A task of a backfill launches its shard; the driver waits in a queue."""
+    shards = cut_shards(lab.at(0, 0), lab.at(10, 10), records_per_shard=100, max_shards=9)
+    replays = ReplayControl(lab.store, NAME)
+    replays.record_plan(
+        "backfill/run",
+        ReplayPlan(
+            NAME, "backfill/run", RUN, 1, "k", Interval(0, 1), lab.at(0, 0), lab.at(10, 10), shards, "job.py", "v"
+        ),
+    )
+    replays.change_shard(RUN, 0, LaunchShard("tag", "ranges", "v", ""))
+    return replays
+
+
+class TestABackfillMeanwhile:
+    """What it wrote under the old name would be counted by nobody."""
+
+    def test_a_launch_that_nobody_claimed_is_cancelled_under_both_names(self, lab: Lab) -> None:
+        stopped(lab)
+        launch_shard(lab)
+        rename(under(lab, NEW), NAME)
+
+        for name in (NAME, NEW):
+            with pytest.raises(Fenced, match="the launch was cancelled"):
+                ReplayControl(lab.store, name).change_shard(RUN, 0, ClaimShard("tag", DRIVER))
+
+    def test_a_driver_that_begins_in_this_very_moment_is_fenced(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stopped(lab)
+        replays = ReplayControl(lab.store, NAME)
+        give_up = renaming._give_up_name
+
+        def driver_is_faster(*arguments: Any, **more: Any) -> PipelineRecord:
+            launch_shard(lab)
+            replays.change_shard(RUN, 0, ClaimShard("tag", DRIVER))
+            replays.change_shard(RUN, 0, BeginShard("tag", DRIVER, "call"))
+            return give_up(*arguments, **more)
+
+        monkeypatch.setattr(renaming, "_give_up_name", driver_is_faster)
+        rename(under(lab, NEW), NAME)
+
+        with pytest.raises(Fenced):
+            replays.change_shard(RUN, 0, RecordShard("tag", DRIVER, "call", ShardRead(20)))
+        assert ReplayControl(lab.store, NEW).shard(RUN, 0).begun == 1, "the call that was cut off is still known"
+
+
+def test_a_slow_try_does_not_put_back_what_changed_under_the_new_name(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another try has finished the rename, and a backfill goes on under the new name."""
+    stopped(lab)
+    launch_shard(lab)
+    copy = renaming._copy_cells
+
+    def another_is_faster(world: World, old: str) -> None:
+        copy(world, old)
+        if lab.control.cell.read().renamed_to:  # type: ignore[union-attr]
+            monkeypatch.setattr(renaming, "_copy_cells", copy)
+            rename(under(lab, NEW, "another"), NAME)
+            ReplayControl(lab.store, NEW).change_shard(RUN, 0, LaunchShard("later", "ranges", "v", ""))
+            copy(world, old)
+
+    monkeypatch.setattr(renaming, "_copy_cells", another_is_faster)
+    rename(under(lab, NEW), NAME)
+
+    newest = ReplayControl(lab.store, NEW).shard(RUN, 0).newest
+    assert newest is not None
+    assert newest.tag == "later"
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])

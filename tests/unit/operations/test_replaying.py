@@ -15,6 +15,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
+from airflow_provider_offsets.core.record import Rename, Take
 from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, Replayed, ReplayPlan, Shard
 from airflow_provider_offsets.core.replay_record import (
     BeginShard,
@@ -27,7 +28,14 @@ from airflow_provider_offsets.core.replay_record import (
     TryEnded,
 )
 from airflow_provider_offsets.core.replaying import ShardProgress, progress_text, replay_batch_id
-from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, ShardFailed, WorldChanged
+from airflow_provider_offsets.errors import (
+    Fenced,
+    InputRefused,
+    OffsetsError,
+    PipelineRenamed,
+    ShardFailed,
+    WorldChanged,
+)
 from airflow_provider_offsets.jobs import machine
 from airflow_provider_offsets.jobs.machine import LocalMachine
 from airflow_provider_offsets.operations.backfilling import audit_recorded_replay, make_replay_plan
@@ -580,6 +588,20 @@ class TestRefused:
 
         with pytest.raises(WorldChanged, match="recreated topic"):
             lab.replaying(plan.run_id, plan.shards[0]).run()
+
+    def test_a_pipeline_that_was_renamed_since_the_plan(self, lab: Lab) -> None:
+        """Its record is under the new name: what is replayed under the old one would be counted by nobody."""
+        plan = lab.plan("1")
+        cell = lab.world().cell
+        cell.create()
+        cell.change(Take("rename", 0, 1000))
+        cell.change(Rename("rename", "arrivals"))
+
+        with pytest.raises(PipelineRenamed, match="'arrivals'"):
+            lab.replaying(plan.run_id, plan.shards[0]).run()
+        assert lab.drivers == []
+        with pytest.raises(PipelineRenamed, match="'arrivals'"):
+            lab.plan("2")
 
     def test_a_plan_of_before(self, lab: Lab) -> None:
         first, second = lab.plan("1"), lab.plan("2")
