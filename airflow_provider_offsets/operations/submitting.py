@@ -12,6 +12,7 @@ from pathlib import Path
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Claim, Cut, Ended, Epoch, Recorded, YarnApplication
+from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.plan import RestartForm, reconcile
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.record import EpochLaunch, LaunchEpoch, Phase, PipelineRecord
@@ -156,6 +157,7 @@ def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, L
         recorded = world.control.step(world.operation, LAUNCHED, Launch)
         if recorded is not None and recorded.id == claim.tag and recorded.is_alive:
             return claim, recorded
+        _require_start(world, applied, world.live_topics())
         # Nobody knows whether a process exists: of two, one claims.
         return claim, _spawn(world, claim, launcher)
     if record.phase is Phase.RUNNING:
@@ -228,10 +230,7 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
     """
     live = world.live_topics()
     plan = applied.plan
-    if live.identity != plan.seen.identity:
-        raise WorldChanged(
-            seen=f"topics are {live.identity}", expected=f"{plan.seen.identity}, as planned", do="plan again"
-        )
+    _require_start(world, applied, live)
     kept = keep_version(world.pipeline.job)
     tag = uuid.uuid4().hex
     before = world.control.newest_launch(record).claim if _is_mine(world, record, applied) else None
@@ -256,6 +255,30 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
         last_planned_batch_id=_last_planned(world, applied, is_first=before is None),
         in_flight=_in_flight(world, record, is_again=before is not None),
     )
+
+
+def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
+    """Raise unless the job would find the start that was applied: in these topics, and in the store that it reads.
+
+    A tracked job is given its start. An untracked one that finds none begins as if it had never run.
+
+    :raises WorldChanged: a topic was recreated, or the store has no offset of a partition any more.
+    """
+    plan = applied.plan
+    if live.identity != plan.seen.identity:
+        raise WorldChanged(
+            seen=f"topics are {live.identity}", expected=f"{plan.seen.identity}, as planned", do="plan again"
+        )
+    if world.pipeline.tracked:
+        return
+    expected = plan.kept if plan.form is RestartForm.RESUME else plan.start
+    there = world.observe().kept[0].position
+    if gone := [partition for partition in expected or () if there is None or partition not in there]:
+        raise WorldChanged(
+            seen=f"{plan.ruling} has no offset of {', '.join(map(str, gone))}",
+            expected="the start that was applied",
+            do="plan again",
+        )
 
 
 def _in_flight(world: World, record: PipelineRecord, *, is_again: bool) -> Cut | None:

@@ -577,6 +577,23 @@ class TestPartitions:
 
         assert lab.drivers == []
 
+    def test_one_that_was_recreated_since_the_launch_is_refused_to_the_next_try(
+        self, applied: Applied, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(*arguments: object, **more: object) -> None:
+            raise Crash("before the process")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(submitting, "launch", killed)
+            with pytest.raises(Crash):
+                steps.submit(lab, applied)
+        lab.kafka.recreate_topic(TOPIC, 2)
+
+        with pytest.raises(WorldChanged, match="fake-topic-id-2"):
+            steps.submit(lab, applied)
+
+        assert lab.drivers == []
+
     def test_a_race_with_the_driver_s_own_look_is_tried_once_more(self, applied: Applied, lab: Lab) -> None:
         """Spark dies unless startingOffsets names exactly the partitions that it finds."""
 

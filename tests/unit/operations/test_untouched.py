@@ -7,6 +7,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from airflow_provider_offsets.core.audit import AuditReport, DiscontinuityKind
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.plan import ProblemKind, RestartForm
+from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import (
     CheckpointError,
@@ -28,7 +30,8 @@ from airflow_provider_offsets.errors import (
 )
 from airflow_provider_offsets.operations import applying
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.lease import take_lease
+from airflow_provider_offsets.operations.lease import release_lease, take_lease
+from airflow_provider_offsets.operations.pruning import find_prunable, remove
 from airflow_provider_offsets.operations.stopping import StopResult
 from airflow_provider_offsets.reports import audit_report
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
@@ -62,6 +65,22 @@ def read(lab: Lab) -> None:
         lab.tick()
 
 
+def move_by_hand(lab: Lab, to: int) -> None:
+    """Move the position of a job that stands at 100."""
+    if lab.offsets_in == ("checkpoint",):
+        root = Path(lab.pipeline.job.checkpoint)
+        for entry in (root / "offsets").iterdir():
+            entry.write_text(entry.read_text().replace("100", str(to)))
+    else:
+        lab.kept.offsets = lab.at(to, to)
+
+
+def prune(lab: Lab) -> None:
+    """Keep no more snapshots than must be kept."""
+    pipeline = replace(lab.pipeline, keep=KeepPolicy(snapshots=1))
+    remove(lab.control, pipeline, find_prunable(lab.control, pipeline, at_ms=lab.clock.now_ms()))
+
+
 def audited(lab: Lab) -> AuditReport:
     return audit_history(lab.world("audit"))
 
@@ -91,6 +110,21 @@ def test_it_goes_on_where_it_stood_and_new_partitions_begin_at_0(lab: Lab) -> No
     assert lab.world().observe().stored == lab.at(100, 100, 7)
     report = audited(lab)
     assert (report.lost, report.replayed, report.unexplained) == (0, 0, ())
+
+
+@pytest.mark.parametrize("wanted", ["committed", "shift:-30"])
+def test_a_start_that_is_gone_before_the_launch_is_no_first_start(wanted: str, lab: Lab) -> None:
+    start(lab)
+    read(lab)
+    rest(lab)
+    applied = apply(lab, wanted, "second")
+    lab.kept.offsets = None
+    shutil.rmtree(lab.folder / "checkpoint", ignore_errors=True)
+
+    with pytest.raises((WorldChanged, CheckpointError), match="has no offset of flights|nothing at"):
+        submit(lab, applied, "second")
+
+    assert len(lab.drivers) == 1, "nothing was launched"
 
 
 def test_a_rewind_is_announced_and_explained(lab: Lab) -> None:
@@ -320,12 +354,7 @@ def test_a_position_that_was_moved_by_hand_is_unexplained(lab: Lab) -> None:
     start(lab)
     read(lab)
     rest(lab)
-    if lab.offsets_in == ("checkpoint",):
-        root = Path(lab.pipeline.job.checkpoint)
-        for entry in (root / "offsets").iterdir():
-            entry.write_text(entry.read_text().replace("100", "90"))
-    else:
-        lab.kept.offsets = lab.at(90, 90)
+    move_by_hand(lab, 90)
 
     submit(lab, apply(lab, operation="second"), "second")
     read(lab)
@@ -333,6 +362,45 @@ def test_a_position_that_was_moved_by_hand_is_unexplained(lab: Lab) -> None:
     [kind] = {each.kind for each in audited(lab).unexplained}
     assert kind is DiscontinuityKind.REPLAY
     assert audited(lab).unexplained_count == 20
+
+
+@pytest.mark.parametrize(("to", "kind"), [(90, DiscontinuityKind.REPLAY), (120, DiscontinuityKind.LOSS)])
+def test_nor_does_it_matter_which_operation_saw_it_before(to: int, kind: DiscontinuityKind, lab: Lab) -> None:
+    """One that only stopped the job saw where it came to; the next one finds it elsewhere, and starts it there."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    release_lease(lab.world("second"))
+    lab.feed(50)
+    move_by_hand(lab, to)
+
+    rest(lab, "third")
+    submit(lab, apply(lab, operation="third"), "third")
+    read(lab)
+
+    prune(lab)
+    assert {each.kind for each in audited(lab).unexplained} == {kind}
+    assert audited(lab).unexplained_count == 2 * abs(to - 100)
+
+
+def test_what_was_run_by_hand_between_two_operations_is_read(make: Any) -> None:
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    release_lease(lab.world("second"))
+    lab.feed(50)
+    lab.alive.add(lab.driver.process)
+    Path(lab.pipeline.stop.marker).unlink()
+    lab.driver.tick()
+    lab.driver.die()
+
+    rest(lab, "third")
+    submit(lab, apply(lab, operation="third"), "third")
+    read(lab)
+
+    report = audited(lab)
+    assert (report.lost, report.replayed, report.unexplained) == (0, 0, ())
 
 
 def test_a_plan_is_applied_to_the_world_that_it_saw(lab: Lab) -> None:
