@@ -350,20 +350,14 @@ class EffectfulStore:
     def __init__(self, sim: Simulation, inner: Any, name: str, *, is_split: bool = False) -> None:
         self._sim, self._inner, self._name, self._is_split = sim, inner, name, is_split
         self.kind = inner.kind
-        self.on_append: Callable[[Any], None] = lambda batch: None
 
     def close(self) -> None:
         """Do nothing."""
 
     def append(self, stream: Any, batch: Any) -> Any:
         """Add a row."""
-
-        def act() -> Any:
-            placed = self._inner.append(stream, batch)
-            self.on_append(placed)
-            return placed
-
-        return self._sim.effect("store", f"append batch {batch.batch_id}", act)
+        what = f"append batch {batch.batch_id}"
+        return self._sim.effect("store", what, lambda: self._inner.append(stream, batch))
 
     def swap(
         self,
@@ -381,10 +375,9 @@ class EffectfulStore:
         if not self._is_split:
 
             def act() -> bool:
-                done = self._inner.swap(pipeline, name, expected, value, stream=stream, prepare=prepare, append=append)
-                if done and append is not None:
-                    self.on_append(append)
-                return bool(done)
+                return bool(
+                    self._inner.swap(pipeline, name, expected, value, stream=stream, prepare=prepare, append=append)
+                )
 
             return self._sim.effect("store", what, act)
         if prepare is not None:

@@ -21,7 +21,7 @@ from unittest import mock
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
 from airflow_provider_offsets.core.plan import RestartPolicy
@@ -77,6 +77,7 @@ from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.stores.sql import SqlStore
 from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation import checker
+from tests.simulation.invariants import Invariants, Span, contents_of, spans_of
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
 from tests.simulation.scheduler import Actor, Side, Simulation
 from tests.simulation.spark import BatchFrame, Frame, Kafka, Offsets, QueryDied, Session
@@ -276,12 +277,21 @@ class World_:  # the simulation's world; the product has one of its own
         self.settings: dict[str, str] = {}
         self.table = ProcessTable(sim, self._program)
         self.positions = PositionStore(sim, kind.position_store or "zookeeper")
-        self.recorded: set[tuple[str, int]] = set()
-        """Query and batch id of every batch that the history has."""
         self.answered: dict[int, str] = {}
         """Processes that may write no batch any more, and the run whose stop was answered."""
         self.has_lied = False
-        self.store.on_append = self._on_append
+        self.invariants = Invariants(
+            sim,
+            self.sink,
+            self.files,
+            contents_of(self.inner),
+            facts=self._facts,
+            position=lambda: _plain(self.positions.stored if kind.position_store else None),
+            leaders=self.table.leaders,
+            answered=self.answered,
+            is_excused=lambda: self.has_lied,
+        )
+        sim.after_effect = self.invariants.after_effect
         for topic in kind.topics:
             self.kafka.cluster.create_topic(topic, kind.partitions)
 
@@ -422,21 +432,16 @@ class World_:  # the simulation's world; the product has one of its own
             self.sim.violate(
                 "stop broken", f"{actor.name} begins batch {batch_id} after {self.answered[actor.process]}"
             )
-        if (query_id, batch_id) in self.recorded:
+        if (query_id, batch_id) in self.invariants.recorded:
             self.sim.violate("batch id begins again", f"batch {batch_id} of {query_id} in epoch {epoch}")
         newest = newest_epoch_number(self)
         if newest > epoch and not self.has_lied:
             self.sim.violate("two writers", f"epoch {epoch} begins batch {batch_id} while epoch {newest} is claimed")
 
-    def _on_append(self, batch: Batch) -> None:
-        """Invariants at the moment when a batch is in the history."""
-        if batch.batch_id is None or batch.query_id is None:
-            return
-        self.recorded.add((batch.query_id, batch.batch_id))
-        for each in batch.ranges:
-            for offset in range(each.start, each.end):
-                if not self.sink.has(each.topic, each.partition, offset):
-                    self.sim.violate("stored before processed", f"{each} in batch {batch.batch_id}, not {offset}")
+    def _facts(self, row_time_ms: int) -> Sequence[Span]:
+        """Return what the batch under a row time reads, as the store has it."""
+        batch = self.inner.prepared(self.pipeline.stream, row_time_ms)
+        return () if batch is None else spans_of(batch)
 
     def note_stop(self, run: str) -> None:
         """Remember that a stop was answered: what was launched before may write no batch any more."""
@@ -490,6 +495,10 @@ class World_:  # the simulation's world; the product has one of its own
             self.sink.write(records, number, "dstream", 0)
             self.positions.put(Position({TopicPartition(*key): offset for key, offset in upto.items()}))
             at, number = upto, number + 1
+
+
+def _plain(position: Position | None) -> Offsets:
+    return {(key.topic, key.partition): offset for key, offset in (position or Position()).items()}
 
 
 class _Exec(Exception):
@@ -848,7 +857,7 @@ def books_of(world: World_) -> checker.Books | None:
 
 def checkpoint_offsets(world: World_) -> str:
     """Return the start that a person names who has looked at Spark's checkpoint."""
-    location = record_of(world).get("launch", {}).get("checkpoint") or CHECKPOINT
+    location = (record_of(world).get("launch") or {}).get("checkpoint") or CHECKPOINT
     with world.sim.quietly():
         found = world._spark().engine(location, None).position()
     return f"offsets:{Position({TopicPartition(*key): offset for key, offset in found.items()}).to_json()}"

@@ -143,7 +143,8 @@ class Simulation:
     actors: list[Actor] = field(default_factory=list)
     trace: list[Step] = field(default_factory=list)
     hosts: dict[str, Host] = field(default_factory=dict)
-    after_step: Callable[[], None] | None = None
+    after_effect: Callable[[str, str], None] | None = None
+    """Called with the kind and the detail of each effect that was done: it checks invariants."""
     on_death: Callable[[int], None] | None = None
     random: Random = field(default_factory=lambda: Random(0))
     """For identifiers that the product draws (UUIDs)."""
@@ -225,6 +226,8 @@ class Simulation:
             return act()
         self.point(Side.BEFORE, kind, detail)
         result = act()
+        if self.after_effect is not None:
+            self.after_effect(kind, detail)
         self.point(Side.AFTER, kind, detail)
         return result
 
@@ -267,15 +270,16 @@ class Simulation:
         finally:
             effect = f"{point.kind} {point.side.value} {point.detail}"
             self.trace.append(Step(point.step, self.now_s, point.actor.name, effect, decision))
-        if self.after_step is not None:
-            self.after_step()
 
     def violate(self, what: str, message: str) -> None:
         """End the history: an invariant does not hold.
 
         :raises Violated: always.
         """
-        self.violation = self.violation or Violated(what, message)
+        if self.violation is None:
+            self.violation = Violated(what, message)
+            actor = "" if self._current is None else self._current.name
+            self.trace.append(Step(self.step, self.now_s, actor, "invariant", str(self.violation)))
         raise self.violation
 
     def ready_actors(self) -> list[Actor]:
