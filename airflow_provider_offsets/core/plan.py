@@ -71,6 +71,7 @@ class ProblemKind(enum.Enum):
     PARTITION_MISSING = "partition missing from the stored position"
     STATEFUL_REPOSITION = "stateful query asked to reposition"
     POSITION_GONE = "stored position gone"
+    LATE_WRITE = "stored position written late"
     STORES_DISAGREE = "checkpoint is ahead of the history"
     STORES_CONFLICT = "stores contradict each other"
     CHECKPOINT_STAYS = "checkpoint cannot be exchanged"
@@ -243,6 +244,8 @@ class RestartPlan:
     """What is stored or chosen of partitions that the topics do not have: not read, and no row."""
     upper_bounds: tuple[str, ...] = ()
     """The topics whose counts are upper bounds: they have offsets without a record."""
+    settles: tuple[str, ...] = ()
+    """Tokens of the late writes that the plan has accounted for: it starts nowhere only because they say so."""
     notes: tuple[str, ...] = ()
     """What a reader of the plan should know, and what does not speak against it."""
     runway: Runway | None = None
@@ -350,6 +353,7 @@ def plan_restart(
         query_id=_query_id(seen),
         replay_at_most=sum(each.count for each in seen.in_flight),
         gone=_gone(wanted, seen),
+        settles=tuple(each.token for each in seen.late),
         notes=tuple(_dropped_topics(seen)),
     )
 
@@ -579,6 +583,11 @@ def _gone_problems(
     start: Position, seen: Observation, named: Collection[TopicPartition], selector: str
 ) -> Iterator[Problem]:
     gone = replaced(start, seen, named)
+    writers = {partition: each.operation for each in seen.late for partition in each.doubtful}
+    late = {partition: known for partition, known in gone.items() if partition in writers}
+    if late:
+        yield _late_problem(start, seen, late, writers, selector)
+    gone = {partition: known for partition, known in gone.items() if partition not in writers}
     if not gone:
         return
     store = HISTORY if seen.is_tracked else seen.kept[0].store
@@ -603,6 +612,36 @@ def _gone_problems(
         " position is not replaced by a first start or a fallback. To go on there, start from"
         f" {' or '.join(ways) or 'offsets:'}; to read all again, from 'earliest'. Name any other start first, as in"
         " 'offsets:…' or 'latest', and accept what it leaves out as skipped",
+    )
+
+
+def _late_problem(
+    start: Position,
+    seen: Observation,
+    late: Mapping[TopicPartition, KnownPosition],
+    writers: Mapping[TopicPartition, str],
+    selector: str,
+) -> Problem:
+    kept = seen.kept[0]
+    said = kept.position or Position()
+    shown = "; ".join(
+        f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source}, and"
+        f" {kept.store} says {said[partition]}"
+        for partition, known in list(late.items())[:SHOWN]
+    )
+    more = f"; and {len(late) - SHOWN} more" if len(late) > SHOWN else ""
+    there = Position({partition: known.position[partition] for partition, known in late.items()})
+    skipped = sum(max(0, said[partition] - offset) for partition, offset in there.items())
+    again = sum(max(0, offset - said[partition]) for partition, offset in there.items())
+    here = Position({partition: said[partition] for partition in late})
+    by = " and ".join(repr(each) for each in sorted({writers[partition] for partition in late}))
+    return Problem(
+        ProblemKind.LATE_WRITE,
+        f"operation {by} was taken over while it wrote {len(late)} partition(s) to {kept.store}, and may have written"
+        f" them when the job ran already: {shown}{more}. A start from there may leave out {skipped} offsets and read"
+        f" {again} again. To go on where the job is known to have stood, start from"
+        f" '{Offsets(there)} | {selector or COMMITTED}'; if the job itself came to what the store says, from"
+        f" '{Offsets(here)} | {selector or COMMITTED}', and accept {skipped} offsets as skipped",
     )
 
 

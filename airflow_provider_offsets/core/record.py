@@ -70,6 +70,8 @@ class EpochLaunch:
     """Fingerprint of the restart plan that it carries out."""
     checkpoint: str
     tracked: bool = True
+    settles: tuple[str, ...] = ()
+    """Tokens of the pending writes that its plan has accounted for."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,23 @@ class Intent:
 
     operation: str
     plan: str
+
+
+@dataclass(frozen=True)
+class PendingWrite:
+    """A call that writes the start of an untracked job to its own store, until the caller knows that it is over.
+
+    That store knows no lease: the write of a task that hangs may come when another operation has started the job.
+    """
+
+    token: str
+    """Random: two tries of one task are two writes."""
+    operation: str
+    plan: str
+    """The cell ``move/<plan>`` has what it writes, and what it expects to find."""
+    epoch: int
+    """The newest epoch that a driver had claimed by then."""
+    writer: ProcessIdentity | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,8 @@ class PipelineRecord:
     ended: Ended | None = None
     """How the newest launch ended. It stays until the next launch, so that its summary can be derived."""
     intent: Intent | None = None
+    writes: tuple[PendingWrite, ...] = ()
+    """Writes to the job's own store that may still come, or that came when the job may have run. See ``core.late``."""
     good: int = 0
     """The newest epoch that a health window found healthy; 0 if none."""
     renamed_to: str = ""
@@ -262,6 +283,18 @@ class Intend:
     operation: str
     plan: str
     at_ms: int
+    token: str = ""
+    """Of the write that follows; empty if the position is in a checkpoint."""
+    writer: ProcessIdentity | None = None
+
+
+@dataclass(frozen=True)
+class EndWrite:
+    """A pending write is over. Whoever made it says so, with or without the lease."""
+
+    token: str
+    is_written: bool
+    """False: it found something else than it expected, and wrote nothing."""
 
 
 @dataclass(frozen=True)
@@ -359,6 +392,7 @@ Event = (
     | CloseDead
     | Reconcile
     | Intend
+    | EndWrite
     | LaunchEpoch
     | Release
     | Rename
@@ -530,7 +564,26 @@ def _intend(record: PipelineRecord, event: Intend) -> Outcome:
     intent = Intent(event.operation, event.plan)
     if record.phase is not Phase.STOPPED:
         return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}")
-    return Already() if record.intent == intent else _acted(replace(record, intent=intent), event.at_ms)
+    if record.intent == intent and event.token in ("", *(each.token for each in record.writes)):
+        return Already()
+    writes = record.writes
+    if event.token:
+        writes = (*writes, PendingWrite(event.token, event.operation, event.plan, _claimed(record), event.writer))
+    return _acted(replace(record, intent=intent, writes=writes), event.at_ms)
+
+
+def _end_write(record: PipelineRecord, event: EndWrite) -> Outcome:
+    """A write that came while no job could read it is over. Any other one stays named until a plan accounts for it."""
+    write = next((each for each in record.writes if each.token == event.token), None)
+    if write is None:
+        return Already()
+    if event.is_written and (record.phase is not Phase.STOPPED or write.epoch != _claimed(record)):
+        return Already()
+    return Next(replace(record, writes=tuple(each for each in record.writes if each is not write)))
+
+
+def _claimed(record: PipelineRecord) -> int:
+    return 0 if record.recorded is None else record.recorded.epoch
 
 
 def _launch(record: PipelineRecord, event: LaunchEpoch) -> Outcome:
@@ -596,6 +649,7 @@ def _claim(record: PipelineRecord, event: ClaimLaunch) -> Outcome:
             claimed_at_ms=event.at_ms,
             recorded=Recorded(launch.epoch, launch.tag),
             intent=None,
+            writes=tuple(each for each in record.writes if each.token not in launch.settles),
         )
     )
 
@@ -720,6 +774,7 @@ _RULES: dict[type, Callable[[PipelineRecord, Any], Outcome]] = {
     CloseDead: _by_lease_holder(_close_dead),
     Reconcile: _by_lease_holder(_reconcile),
     Intend: _by_lease_holder(_intend),
+    EndWrite: _end_write,
     LaunchEpoch: _by_lease_holder(_launch),
     Release: _release,
     Rename: _by_lease_holder(_rename),

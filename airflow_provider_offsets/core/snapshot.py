@@ -96,6 +96,17 @@ class KnownIdentity:
 
 
 @dataclass(frozen=True)
+class LateWrite:
+    """What a job's own store says may be of an operation that was taken over, and not of the job."""
+
+    token: str
+    """Of the ``PendingWrite`` in the record."""
+    operation: str
+    doubtful: Position
+    """The offsets that may not be the job's. Empty if no job has run since, so that its position is known."""
+
+
+@dataclass(frozen=True)
 class Observation:
     """Everything that a restart is decided from, seen at one moment."""
 
@@ -117,6 +128,8 @@ class Observation:
     """What each store of the pipeline says, the ruling one first."""
     moved: Moved | None = None
     """Of an untouched job: a move in its own store since its last epoch ended. It still stands where it stood."""
+    late: tuple[LateWrite, ...] = ()
+    """Of an untracked job: pending writes whose offsets its own store has. ``core.late`` fills it."""
     known: tuple[KnownPosition, ...] = ()
     """Where the partitions stood whose stored offset is gone; each partition once. ``core.known`` fills it."""
     known_identities: tuple[KnownIdentity, ...] = ()
@@ -150,10 +163,17 @@ class Observation:
         An epoch that was rewound and stopped before its first batch stands where it was rewound to, not where the
         epoch before it ended. Without an epoch, the history rules, and after it the checkpoint. An epoch that was
         started before the job was tracked recorded no batch: after it, the checkpoint rules.
+
+        Offsets of an untracked job that a late write may have set are none of its position.
         """
         if not self.is_tracked:
-            is_moved = self.moved is not None and self.moved.explains(self.kept[0].position)
-            return self.moved.stood if self.moved is not None and is_moved else self.kept[0].position
+            kept = self.kept[0].position
+            if self.moved is not None and (self.late or self.moved.explains(kept)):
+                return self.moved.stood
+            doubtful = {partition for each in self.late for partition in each.doubtful}
+            if kept is None or not doubtful:
+                return kept
+            return Position({partition: offset for partition, offset in kept.items() if partition not in doubtful})
         if self.epoch is not None:
             if not self.epoch.claim.tracked and self.checkpoint is not None:
                 return self.checkpoint.committed

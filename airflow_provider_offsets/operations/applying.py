@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Moved
 from airflow_provider_offsets.core.plan import Preconditions, RestartForm, RestartPlan
-from airflow_provider_offsets.core.record import Intend, Phase
+from airflow_provider_offsets.core.record import EndWrite, Intend, Phase
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, WorldChanged
-from airflow_provider_offsets.operations.lease import keep_lease
+from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.operations.lease import keep_lease, require_lease
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.checkpoint import committed_entry, open_checkpoint, read_state, seed
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
@@ -54,8 +55,7 @@ def apply_plan(world: World, plan: RestartPlan) -> Applied:
         _require_unchanged(world, plan)
         applied = Applied(plan, _prepare_checkpoint(world, plan))
     else:
-        _note_move(world, plan)
-        applied = _move(world, plan)
+        applied = _move(world, plan, _note_move(world, plan))
     world.control.record_step(world.operation, APPLIED, applied)
     return applied
 
@@ -85,27 +85,34 @@ def _require_unchanged(world: World, plan: RestartPlan) -> Observation:
     return seen
 
 
-def _note_move(world: World, plan: RestartPlan) -> None:
-    """Note what is about to be moved, if everything is as the plan saw it; or find that this very move has begun."""
+def _note_move(world: World, plan: RestartPlan) -> str:
+    """Note what is about to be moved, if everything is as the plan saw it; or find that this very move has begun.
+
+    Return the token of the write that follows; empty for a plan that writes to no store of the job's own.
+    """
+    token = uuid.uuid4().hex if plan.form is RestartForm.WRITE else ""
     record = world.cell.read()
     if record is not None and record.intent is not None and record.intent.plan == plan.fingerprint:
         keep_lease(world, record)
-        return
-    seen = _require_unchanged(world, plan)
-    if plan.form is not RestartForm.RESUME:
+    else:
+        seen = _require_unchanged(world, plan)
+        if plan.form is RestartForm.RESUME:
+            return ""
         moved = Moved(
             world.operation, plan.fingerprint, plan.seen.stored, plan.kept, plan.start, in_flight=seen.in_flight
         )
         world.control.keep_move(moved)
-        world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms()))
+    writer = machine().this_process() if token else None
+    world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms(), token, writer))
+    return token
 
 
-def _move(world: World, plan: RestartPlan) -> Applied:
+def _move(world: World, plan: RestartPlan, token: str) -> Applied:
     """Move an untracked job in the store that it starts from. Done again, it changes nothing."""
     pipeline = world.pipeline
     if pipeline.ruling != CHECKPOINT:
         if plan.form is RestartForm.WRITE:
-            _writable(pipeline.ruling, world.kept_in).write(pipeline.stream, plan.start, expected=plan.kept)
+            _write_start(world, plan, token)
         return Applied(plan, "")
     location = pipeline.job.checkpoint
     if plan.form is RestartForm.RESUME:
@@ -118,6 +125,21 @@ def _move(world: World, plan: RestartPlan) -> Applied:
         start=plan.start,
     )
     return Applied(plan, location, next_batch_id)
+
+
+def _write_start(world: World, plan: RestartPlan, token: str) -> None:
+    """Write the start to the job's own store, and note that the write is over.
+
+    That store knows no lease. If the pipeline was taken over meanwhile, the note stays where the write may have met a
+    job that runs, and the next plan says so.
+    """
+    store = _writable(world.pipeline.ruling, world.kept_in)
+    try:
+        store.write(world.pipeline.stream, plan.start, expected=plan.kept)
+    except WorldChanged:
+        world.cell.change(EndWrite(token, is_written=False))
+        raise
+    require_lease(world, world.cell.change(EndWrite(token, is_written=True)))
 
 
 def _writable(name: str, kept_in: Mapping[str, PositionStore]) -> WritablePositionStore:

@@ -12,11 +12,13 @@ from dataclasses import replace
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch, digest_of
 from airflow_provider_offsets.core.epoch import ATTEMPT, CutOff, Ended, EndedHow, Epoch, Recorded
+from airflow_provider_offsets.core.late import written_offsets
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record import (
     Begun,
     Cancel,
     CloseDead,
+    EndWrite,
     Phase,
     PipelineRecord,
     Reconcile,
@@ -105,7 +107,7 @@ def close_and_reconcile(world: World) -> PipelineRecord:
                 reconcile(world, record)
             elif record.phase is Phase.STOPPED:
                 finish_move(world, record)
-                return record
+                return _without_dead_writers(world, record)
             elif not close_if_over(world, record):
                 return record
 
@@ -191,6 +193,19 @@ def finish_move(world: World, record: PipelineRecord) -> None:
     """
     if record.intent is not None and world.pipeline.ruling == CHECKPOINT:
         finish_swap(world.pipeline.job.checkpoint, record.intent.plan)
+
+
+def _without_dead_writers(world: World, record: PipelineRecord) -> PipelineRecord:
+    """Return the record without the pending writes of processes that are gone, where the store shows that they never
+    came: nobody has to fear them any more."""
+    if not record.writes or not world.keeps_position_elsewhere:
+        return record
+    gone = [each for each in record.writes if each.writer is not None and machine().is_alive(each.writer) is False]
+    position = world.kept_in[world.pipeline.ruling].position(world.pipeline.stream) if gone else None
+    for write in gone:
+        if not written_offsets(world.control.move(write.plan), position):
+            record = world.cell.change(EndWrite(write.token, is_written=False))
+    return record
 
 
 def complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:

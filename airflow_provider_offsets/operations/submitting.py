@@ -215,7 +215,15 @@ def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, 
         LaunchEpoch(
             world.operation,
             record.generation if is_again else plan.seen.generation,
-            EpochLaunch(claim.number, claim.tag, world.operation, plan.fingerprint, claim.checkpoint, claim.tracked),
+            EpochLaunch(
+                claim.number,
+                claim.tag,
+                world.operation,
+                plan.fingerprint,
+                claim.checkpoint,
+                claim.tracked,
+                plan.settles,
+            ),
             clock.now_ms(),
             0 if newest is None else newest.row_time_ms or 0,
         )

@@ -10,6 +10,7 @@ from itertools import islice
 from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
 from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Moved, Recorded
 from airflow_provider_offsets.core.known import adopted_batch, needs_records, with_records
+from airflow_provider_offsets.core.late import late_writes
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, ranges_between
@@ -79,10 +80,18 @@ class World:
             kept=self._kept(checkpoint, processed, elsewhere),
             moved=self._move(record),
         )
+        if record is not None and record.writes and self.keeps_position_elsewhere:
+            pending = [(write, self.control.move(write.plan)) for write in record.writes]
+            seen = replace(seen, late=late_writes(seen, pending, list(self.control.snapshots())))
         if not needs_records(seen):
             return seen
         history = self.store.position(self.pipeline.stream) if self.pipeline.tracked else None
         return with_records(seen, self.control.snapshots(), self.control.epochs(), history)
+
+    @property
+    def keeps_position_elsewhere(self) -> bool:
+        """Whether the job starts from a store of its own, which is neither the history nor a checkpoint."""
+        return not self.pipeline.tracked and self.pipeline.ruling != CHECKPOINT
 
     def live_topics(self) -> LiveTopics:
         """Give the pipeline's topics as its job sees them: of committed records only, if it reads no others."""

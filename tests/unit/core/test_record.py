@@ -19,6 +19,7 @@ from airflow_provider_offsets.core.record import (
     ClaimLaunch,
     CloseDead,
     EndEpoch,
+    EndWrite,
     EpochLaunch,
     Event,
     GoIdle,
@@ -245,6 +246,32 @@ class TestPosition:
         assert after(going, ClaimLaunch("tag-1", ONE, 3)).intent is None
 
 
+class TestWrites:
+    """The start of an untracked job is written to a store that knows no lease."""
+
+    NOTED = after(NEW, Take("a", 1, 1), Intend("a", "plan", 1, "write"))
+
+    def test_one_that_came_while_no_job_could_read_it_is_over(self) -> None:
+        assert [each.token for each in self.NOTED.writes] == ["write"]
+        assert after(self.NOTED, EndWrite("write", is_written=True)).writes == ()
+
+    def test_one_that_came_when_another_operation_had_launched_stays_named(self) -> None:
+        taken = after(self.NOTED, Take("b", 2, 1, take_over=True))
+        going = after(taken, LaunchEpoch("b", taken.generation, launch(1, "b"), 2))
+        running = after(going, ClaimLaunch("tag-1", ONE, 3))
+
+        for record in (going, running):
+            assert transition(record, EndWrite("write", is_written=True)) == Already()
+            assert record.writes == self.NOTED.writes
+            assert after(record, EndWrite("write", is_written=False)).writes == (), "it found something else"
+
+    def test_a_plan_that_accounts_for_it_settles_it_with_the_claim(self) -> None:
+        going = after(self.NOTED, LaunchEpoch("a", self.NOTED.generation, replace(launch(1), settles=("write",)), 2))
+
+        assert after(going, Cancel("a", 3)).writes == self.NOTED.writes
+        assert after(going, ClaimLaunch("tag-1", ONE, 3)).writes == ()
+
+
 class TestRuns:
     """A program that calls ``run`` again in one epoch: what the earlier run may have written counts."""
 
@@ -342,6 +369,8 @@ def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
                 CloseDead(operation, holder, DIED),
                 Reconcile(operation, generation, 1, draw(st.sampled_from([None, recorded]))),
                 Intend(operation, "plan", 1),
+                Intend(operation, "plan", 1, draw(st.sampled_from(["write-1", "write-2"]))),
+                EndWrite(draw(st.sampled_from(["write-1", "write-2"])), draw(st.booleans())),
                 LaunchEpoch(operation, generation, launch(number, operation), 1),
                 Release(operation),
                 MarkGood(record.epoch),

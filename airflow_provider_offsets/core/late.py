@@ -1,0 +1,74 @@
+"""Offsets in an untracked job's own store that an operation may have written when it had lost the lease.
+
+The start of such a job is written to a store that knows no lease. A task may hang between its note in the record and
+that write, while another operation takes the pipeline over and starts the job; when the task wakes up, the store may
+still say what the write expects. So each write is noted in the record until its caller knows that it is over
+(``PendingWrite``). Where the store has the offsets of a pending write, and nothing shows that the job came there by
+itself, those offsets are not the job's position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from airflow_provider_offsets.core.epoch import Moved
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.record import PendingWrite
+from airflow_provider_offsets.core.snapshot import LateWrite, Observation, Snapshot
+
+Pending = tuple[PendingWrite, Moved]
+"""A pending write, with what it writes."""
+
+
+def written_offsets(moved: Moved, position: Position | None) -> Position:
+    """Return the offsets of ``position`` that a move has changed, or may have."""
+    before = moved.kept or Position()
+    return Position(
+        {
+            partition: offset
+            for partition, offset in (position or Position()).items()
+            if moved.to.get(partition) == offset != before.get(partition)
+        }
+    )
+
+
+def late_writes(seen: Observation, pending: Iterable[Pending], snapshots: Sequence[Snapshot]) -> tuple[LateWrite, ...]:
+    """Return the pending writes whose offsets the job's own store has.
+
+    :param seen: an observation of an untracked job that keeps its position in a store of its own.
+    :param snapshots: all of the pipeline that are whole, in any order.
+    """
+    position = seen.kept[0].position
+    found = []
+    for write, moved in pending:
+        written = written_offsets(moved, position)
+        if seen.moved is not None:
+            # No job has run since the newest move was noted, so its position is the one from before.
+            if written and moved.explains(position):
+                found.append(LateWrite(write.token, write.operation, Position()))
+            continue
+        doubtful = {key: offset for key, offset in written.items() if not _is_of_the_job(key, moved, seen, snapshots)}
+        if doubtful and not _can_not_have_come(write, moved, seen):
+            found.append(LateWrite(write.token, write.operation, Position(doubtful)))
+    return tuple(found)
+
+
+def _is_of_the_job(partition: TopicPartition, moved: Moved, seen: Observation, snapshots: Sequence[Snapshot]) -> bool:
+    """Return whether something shows that the job came to ``moved.to`` by itself, or began there."""
+    start = None if seen.epoch is None else seen.epoch.claim.start.get(partition)
+    if start == moved.to[partition]:
+        return True
+    before_move = None if moved.kept is None else moved.kept.get(partition)
+    one_row_before = None if seen.kept[0].before is None else seen.kept[0].before.get(partition)
+    if one_row_before not in (None, before_move):
+        return True  # the row before is of the job, and a write that expects another offset has not come since
+    own = (each.position.get(partition) for each in snapshots if each.seen.epoch_number == seen.epoch_number)
+    return any(offset not in (None, before_move, start) for offset in own)
+
+
+def _can_not_have_come(write: PendingWrite, moved: Moved, seen: Observation) -> bool:
+    """Return whether the newest epoch began beyond what the write expects: offsets only grow in an epoch."""
+    if seen.epoch is None or seen.epoch.number <= write.epoch:
+        return False
+    expected = moved.kept or Position()
+    return any(offset > expected.get(partition, 0) for partition, offset in seen.epoch.claim.start.items())

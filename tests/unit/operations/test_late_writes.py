@@ -1,0 +1,116 @@
+"""A task hangs between its note of a move and the write to the job's own store, and is taken over: that write comes
+late, and what the store says then is not where the job stood."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_offsets.core.plan import ProblemKind, RestartPolicy
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.errors import TakenOver
+from airflow_provider_offsets.operations.applying import apply_plan
+from airflow_provider_offsets.operations.planning import draft_plan
+from tests.unit.operations.lab import TOPIC, Lab, install
+from tests.unit.operations.steps import launch, plan, stop, submit
+from tests.unit.operations.test_known_positions import audited, kinds, rested, snapshot
+
+LATE = ProblemKind.LATE_WRITE
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A stopped job that has read 100 of each partition, and 50 more have come since."""
+    return rested(install(Lab(tmp_path, offsets_in=("elsewhere",)), monkeypatch))
+
+
+def claims_only(lab: Lab) -> None:
+    """B's job is there, and has stored nothing yet."""
+    lab.driver.tick = lab.driver._claim  # type: ignore[method-assign]
+    lab.driver.tick()
+
+
+def write_late(lab: Lab, start: str, meanwhile: Any = claims_only) -> None:
+    """A hangs before its write; B takes over, resumes at 100, and launches; something happens; A wakes up."""
+    world, write = lab.world("second"), lab.kept.write
+    made = draft_plan(world, start, RestartPolicy(accept_skipped={TOPIC: 100}))[0]
+    assert made.problems == ()
+
+    def late(stream: Any, position: Position, *, expected: Position | None) -> None:
+        lab.kept.write = write  # type: ignore[method-assign]
+        launch(lab, operation="B")
+        meanwhile(lab)
+        write(stream, position, expected=expected)
+
+    lab.kept.write = late  # type: ignore[method-assign]
+    with pytest.raises(TakenOver):
+        apply_plan(world, made)
+
+
+def died(lab: Lab) -> None:
+    """The driver dies, and the next operation stops what is left."""
+    lab.driver.die()
+    stop(lab, "third", take_over=True)
+    snapshot(lab, "third", day=3)
+
+
+def go_on(lab: Lab, how: str, policy: RestartPolicy | None = None) -> Any:
+    world = lab.world("third")
+    made = draft_plan(world, how, policy or RestartPolicy())[0]
+    assert made.problems == ()
+    submit(lab, apply_plan(world, made), "third")
+    for _ in range(3):
+        lab.tick()
+    return audited(lab)
+
+
+@pytest.mark.parametrize(("start", "said"), [("shift:+50", 150), ("shift:-30", 70)], ids=["forward", "back"])
+class TestTheJobHasStoredNothingYet:
+    def test_the_next_plan_names_it(self, start: str, said: int, lab: Lab) -> None:
+        write_late(lab, start)
+        died(lab)
+
+        made = plan(lab, "committed", "third")
+
+        assert lab.kept.offsets == lab.at(said, said)
+        assert kinds(made) == [LATE]
+        assert "operation 'second' was taken over" in made.problems[0].message
+        assert f"flights[0] stood at least at 100 by the launch of epoch 2, and elsewhere says {said}" in str(
+            made.problems[0]
+        )
+
+    def test_the_way_out_that_is_named_leaves_nothing_out(self, start: str, said: int, lab: Lab) -> None:
+        write_late(lab, start)
+        died(lab)
+        message = plan(lab, "committed", "third").problems[0].message
+        way = re.findall(r"'(offsets:[^']+)'", message)[0]
+
+        found = go_on(lab, way)
+
+        assert lab.driver.settings.claim.start == lab.at(100, 100)
+        assert (found.lost, found.skipped, found.replayed, found.unexplained) == (0, 0, 0, ())
+        assert found.replayed_at_most <= 100, "what the job had read and not stored"
+        assert lab.record.writes == (), "the plan has accounted for it"
+
+    def test_what_the_store_says_is_a_skip_or_a_replay_by_name(self, start: str, said: int, lab: Lab) -> None:
+        write_late(lab, start)
+        died(lab)
+        message = plan(lab, "committed", "third").problems[0].message
+        way = re.findall(r"'(offsets:[^']+)'", message)[1]
+        skipped = 2 * max(0, said - 100)
+
+        found = go_on(lab, way, RestartPolicy(accept_skipped={TOPIC: skipped}))
+
+        assert (found.lost, found.skipped, found.unexplained) == (0, skipped, ())
+        assert found.replayed == 2 * max(0, 100 - said)
+
+    def test_the_audit_does_not_take_it_for_the_job_s(self, start: str, said: int, lab: Lab) -> None:
+        write_late(lab, start)
+        died(lab)
+
+        found = audited(lab)
+
+        assert (found.lost, found.skipped, found.records, found.unexplained) == (0, 0, 200, ())
