@@ -87,8 +87,12 @@ that was cut and has grown past the stored offset since, under a newer leader, l
 SHOWN = 10
 """How many partitions a problem names one by one."""
 
-AS_A_NEW_ONE = "describe the job as a new pipeline, with another name, group_id and checkpoint"
-"""The way out where stored offsets mean nothing: epochs belong to a pipeline's name, history to its group id."""
+AS_A_NEW_ONE = (
+    "describe the job as a new pipeline, with another name, group_id and checkpoint, and for Spark's file sink with"
+    " another output folder"
+)
+"""The way out where stored offsets mean nothing: epochs belong to a pipeline's name, history to its group id. Batch ids
+begin at 0 again, and a file sink leaves out a batch whose id its ``_spark_metadata`` has."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,12 @@ class Run:
 
 
 def restart(
-    start: str = "committed", accept_skipped: int = 0, accept_lost: int = 0, take_over: bool = False, attempt: str = "1"
+    start: str = "committed",
+    accept_skipped: int = 0,
+    accept_lost: int = 0,
+    take_over: bool = False,
+    attempt: str = "1",
+    on_conflict: str = "refuse",
 ) -> Callable[[Run], None]:
     """Return the tasks of a maintenance or, with another ``start``, a reprocess.
 
@@ -90,7 +95,7 @@ def restart(
 
     def act(run: Run) -> None:
         world, operation = run.world, run.name
-        policy = product.policy_of(accept_skipped, accept_lost, world.kind.topics)
+        policy = product.policy_of(accept_skipped, accept_lost, world.kind.topics, on_conflict)
         run.task("before", lambda: product.task_snapshot(world, operation, "before"))
         run.task("plan", lambda: product.task_plan(world, operation, start, policy))
         run.stopped = run.task("stop", lambda: product.task_stop(world, operation, take_over, attempt))

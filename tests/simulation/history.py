@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -29,6 +29,10 @@ WAYS_OUT = ("committed", "committed", "shift:-1", "")
 last one is what Spark's checkpoint says, for a history that is behind it."""
 ADVICE = re.compile(r"start from '(offsets:[^']*)'")
 """Where a refusal tells a person to start from: who reads it does so."""
+AS_A_NEW_ONE = "describe the job as a new pipeline"
+"""What a refusal tells a person to do where stored offsets mean nothing any more."""
+CONFLICT = "set on_conflict to ruling-store"
+"""What a refusal tells a person to do who has found out which of two stores is right."""
 MAIN_STEPS, MORE_STEPS = 2500, 6000
 CATCH_UP_S = 400.0
 
@@ -73,6 +77,7 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
     draw = Random(f"history {seed}")
     drawn = draw.choice(modes)
     mode = "process" if drawn == "backfill" else drawn
+    more = _More(Random(f"more {seed}"))
     kind = Kind(
         mode=mode,
         topics=draw.choice((("orders",), ("orders",), ("orders", "returns"))),
@@ -85,6 +90,9 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         runs_again=draw.random() < 0.15,
         adopted=mode in ("process", "sink") and draw.random() < 0.1,
         store="sql" if seed % 10 == 0 else draw.choice(("memory", "memory", "split")),
+        writes_beside=mode in ("process", "untracked") and drawn != "backfill" and more.is_drawn(0.15),
+        retain=more.random.choice((100, 100, 100, 4, 2)),
+        has_launcher=mode in ("process", "sink") and drawn != "backfill" and more.is_drawn(0.2),
     )
     faults = tuple(each for each in FAULTS if draw.random() < (0.1 if each == "lie" else 0.6))
     if mode in ("untracked", "dstream"):  # nothing can fence a program that knows no epochs: out of the claim
@@ -93,6 +101,7 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         "append",
         "append",
         *(each for each in ("partitions", "retention", "checkpoint gone", "truncate") if draw.random() < 0.2),
+        *more.steps(kind),
     )
     rates = Rates(
         switch=draw.choice((0.05, 0.2, 0.5)),
@@ -122,6 +131,26 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
     )
 
 
+@dataclass
+class _More:
+    """Draws of their own, so that what is added here leaves the other draws of a seed as they are."""
+
+    random: Random
+
+    def is_drawn(self, rate: float) -> bool:
+        """Return whether something of a rate is drawn."""
+        return self.random.random() < rate
+
+    def steps(self, kind: Kind) -> Iterator[str]:
+        """Yield the rare steps of the world that a history has."""
+        if self.is_drawn(0.15):
+            yield "recreate"
+        if kind.mode == "dstream" and self.is_drawn(0.4):
+            yield "commits gone"
+        if kind.has_launcher:
+            yield "launcher gone"
+
+
 def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
     name = draw.choice(RUNS)
     back, take_over = draw.choice((3, 7, 20)), draw.random() < 0.5
@@ -148,6 +177,12 @@ class Laboratory:
         self.kind, self.sim = kind, sim
         self.world = World_(sim, kind, make_store_of(kind.store))
         self.notes: list[str] = []
+        self.recreated: dict[str, str] = {}
+        """Topics that were recreated since the job was described: name by new id."""
+        self._former = "", ""
+        """What is wrong with a pipeline that was left."""
+        self._described_at = 0
+        """How much was written before the job was described as it is now."""
         self._caught_up_s = NEVER
         for name in ("scheduler", "worker-1", "worker-2"):
             sim.host(name)
@@ -162,6 +197,10 @@ class Laboratory:
     def judge(self) -> tuple[str, str]:
         """Bring the pipeline to rest without faults, and return what is wrong: its kind, and the words; or nothing."""
         self.rest()
+        return self._former if self._former[0] else self._verdict()
+
+    def _verdict(self) -> tuple[str, str]:
+        """Return what is wrong with what the pipeline wrote since it was described, or nothing."""
         books = product.books_of(self.world)
         if books is None:
             return "", ""
@@ -169,7 +208,7 @@ class Laboratory:
             audit = product.audit_of(self.world)
         written = [
             ((each.record.topic, each.record.partition), each.record.offset)
-            for each in self.world.sink.writes
+            for each in self.world.sink.writes[self._described_at :]
             if not each.run and self._is_there_still(each.record)
         ]
         verdict = checker.judge(written, books, audit)
@@ -180,34 +219,80 @@ class Laboratory:
 
     def _is_there_still(self, record: Record) -> bool:
         """Whether no truncation of the log gave the offset of a record to another one."""
-        return self.world.kafka.record(record.topic, record.partition, record.offset).era == record.era
+        return self.world.kafka.era(record.topic_id, record.partition, record.offset) == record.era
 
     def rest(self) -> None:
-        """Start the job once more, let it read everything, and stop it.
+        """Start the job once more, let it read everything, and stop it. Who is refused does as the refusal says.
 
         :raises Violated: no plan is accepted, or the job cannot be started or stopped.
         """
-        advised = ""
-        for number, named in enumerate(WAYS_OUT):
+        advised, is_in_conflict = "", False
+        ways = list(WAYS_OUT)
+        for number in range(2 * len(WAYS_OUT)):
+            if not ways:
+                raise Violated("wedged", "; ".join(self.notes[-4:]))
+            named = ways.pop(0)
             start = advised or named or f"{product.checkpoint_offsets(self.world)} | committed"
-            act = actors.restart(start, accept_lost=number * 1000, accept_skipped=0 if named else 1000, take_over=True)
+            act = actors.restart(
+                start,
+                accept_lost=number * 1000,
+                accept_skipped=0 if named else 1000,
+                take_over=True,
+                on_conflict="ruling-store" if is_in_conflict else "refuse",
+            )
             run = self.run_to_end(f"final/{number}", act)
             advice = ADVICE.search(run.failure)
             advised = "" if advice is None else advice[1]
+            is_in_conflict = is_in_conflict or CONFLICT in run.failure
             if run.is_over and not run.failure:
                 break
             self.notes.append(f"{run.name}: {run.failure or 'does not end'}")
-        else:
-            raise Violated("wedged", "; ".join(self.notes[-4:]))
+            if AS_A_NEW_ONE in run.failure and self.recreated:
+                advised, ways = self._describe_anew(), list(WAYS_OUT)
         until_s = self.sim.now_s + CATCH_UP_S
         self.sim.step_limit = self.sim.step + MORE_STEPS
         self._caught_up_s = NEVER
         self.sim.run(stops=lambda: self.sim.now_s > until_s or self._has_caught_up())
+        self._stop("end")
+
+    def _stop(self, name: str) -> None:
+        """Stop the job.
+
+        :raises Violated: it cannot be stopped.
+        """
         for number in range(2):
-            run = self.run_to_end(f"end/{number}", actors.take_over_and_stop)
+            run = self.run_to_end(f"{name}/{number}", actors.take_over_and_stop)
             if not run.failure:
                 return
         raise Violated("wedged", f"the last stop: {run.failure}")
+
+    def _describe_anew(self) -> str:
+        """Leave the pipeline and describe its job as a new one, as a refusal says; return where that one starts.
+
+        Of a topic that is the same it goes on where the former pipeline stood.
+
+        :raises Violated: the former pipeline has read the topic that was recreated.
+        """
+        self._stop("former")
+        for write in self.world.sink.writes[self._described_at :]:
+            if write.record.topic_id in self.recreated and not write.run:
+                raise Violated(
+                    "wrong topic", f"{write.record} was read by a pipeline that has offsets of the former one"
+                )
+        self._former = self._verdict()
+        stood = product.position_of(self.world)
+        same = {key: offset for key, offset in stood.items() if key[0] not in self.recreated.values()}
+        self.world.describe_anew()
+        self._described_at = len(self.world.sink.writes)
+        self.recreated = {}
+        return f"{product.offsets_text(same)} | committed" if same else ""
+
+    def recreate(self, topic: str, partitions: int) -> None:
+        """Delete a topic, and create it again without records."""
+        self.world.kafka.cluster.recreate_topic(topic, partitions)
+        self.recreated[self.world.kafka.topic_id(topic)] = topic
+        for key in [each for each in self.world.sink.furthest if each[0] == topic]:
+            del self.world.sink.furthest[key]
 
     def run_to_end(self, name: str, act: Callable[[Run], None]) -> Run:
         """Let one run go to its end; other actors go on beside it."""
@@ -343,13 +428,50 @@ class History(Laboratory):
                 end = draw.randint(stands, there.end)
                 self.world.kafka.truncate(topic, partition, end)
                 return f"{topic}[{partition}] is truncated to {end}"
-        if name == "checkpoint gone" and at_rest and product.newest_epoch_number(self.world):
-            found = self.world.files.checkpoints(product.CHECKPOINT)
-            if found and self.kind.mode in ("process", "sink"):
-                gone = draw.choice(found)
-                self.world.files.remove_tree(gone)
-                return f"{gone} is gone"
+        if name in ("checkpoint gone", "commits gone", "recreate") and at_rest and not self._is_submitting():
+            return self._remove(name, topic, draw)
+        if name == "launcher gone":
+            return self._kill_launcher(draw)
         return ""
+
+    def _remove(self, name: str, topic: str, draw: Random) -> str:
+        """Take something away from a job that is stopped; return what."""
+        if not product.newest_epoch_number(self.world):  # a job that never ran has nothing that anybody knows
+            return ""
+        world, is_tracked = self.world, self.kind.mode in ("process", "sink")
+        if name == "recreate" and not self.recreated and not self.drawn.intervals:
+            self.recreate(topic, draw.randint(1, 4))
+            return f"{topic} is deleted and created again"
+        if name == "commits gone" and world.positions.stored:
+            left = {key: offset for key, offset in world.positions.stored.items() if key.topic != topic}
+            world.positions.stored = product.Position(left) if left else None
+            return f"the offsets of {topic} are gone"
+        found = world.files.checkpoints(world.checkpoint)
+        if name == "checkpoint gone" and not is_tracked:
+            is_moving = product.record_of(world).get("intent") is not None
+            found = [each for each in found if each == world.checkpoint and not is_moving]
+        if name == "checkpoint gone" and found:
+            gone = draw.choice(found)
+            world.files.remove_tree(gone)
+            return f"{gone} is gone"
+        return ""
+
+    def _is_submitting(self) -> bool:
+        """Whether a task may have checked already what is about to change, and be about to launch."""
+        tasks = (each.name for each in self.sim.actors if each.is_task and not each.is_gone)
+        return any(".submit~" in each or ".roll_back~" in each for each in tasks)
+
+    def _kill_launcher(self, draw: Random) -> str:
+        """Kill the Java process of a driver, whose Python process goes on until it needs Java."""
+        drivers = {each.process for each in self.sim.actors if each.is_driver and not each.is_gone}
+        leaders = self.world.table.leaders
+        found = sorted({leaders[each] for each in drivers if each in leaders and self.sim.is_alive(leaders[each])})
+        if not found or self.chooser.kills_left <= 0:
+            return ""
+        self.chooser.kills_left -= 1
+        victim = draw.choice(found)
+        self.sim.kill_process(victim)
+        return f"launcher {victim} is killed"
 
 
 def make_store_of(name: str) -> Callable[[], Any]:

@@ -35,6 +35,10 @@ class Write(NamedTuple):
     step: int
 
 
+class JvmGone(Exception):
+    """What Py4J raises when the Java process has gone."""
+
+
 @dataclass
 class FileSystem:
     """Files of all hosts, by folder. Create-if-absent and moving a folder are one step each."""
@@ -43,10 +47,17 @@ class FileSystem:
     in_the_way: Callable[[str], Exception] = FileExistsError
     """What a move raises where something is."""
     folders: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
+    has_jvm: Callable[[], bool] = lambda: True
+    """Whether the process that asks still has the Java process through which it reaches files."""
 
     def open(self, location: str) -> Folder:
         """Return the checkpoint folder at ``location``."""
         return Folder(self, location)
+
+    def remove(self, path: str) -> None:
+        """Remove one file, as Spark does when it purges its logs."""
+        folder, _, name = path.rpartition("/")
+        self.folders.get(folder, {}).pop(name, None)
 
     def remove_tree(self, root: str) -> None:
         """Remove everything below ``root``, as a person with ``rm -r`` does."""
@@ -101,6 +112,13 @@ class Folder:
         """
         self._effect(f"move to {location}", lambda: self._move(location.rstrip("/")))
 
+    def purge(self, folder: str, before: int) -> None:
+        """Remove the entries of a log with smaller ids."""
+        doomed = [each for each in self._names(folder) if each.isdecimal() and int(each) < before]
+        if doomed:
+            where = f"{self._root}/{folder}"
+            self._effect(f"purge {folder}", lambda: [self.files.remove(f"{where}/{each}") for each in doomed])
+
     def remove(self) -> None:
         """Remove the folder with all that is in it."""
         self._effect("remove", lambda: self.files.remove_tree(self._root))
@@ -115,6 +133,8 @@ class Folder:
         return self.location.rstrip("/")
 
     def _effect(self, what: str, act: Callable[[], Any]) -> Any:
+        if not self.files.has_jvm():
+            raise JvmGone("Answer from Java side is empty")
         return self.files.sim.effect("checkpoint", f"{what} in {self.location.rpartition('/')[2]}", act)
 
     def _find(self, path: str) -> tuple[str, int] | None:
@@ -230,6 +250,8 @@ class ProcessTable:
     seen_gone: set[int] = field(default_factory=set)
     """Processes that live, and that the operating system calls gone: in a second container of the same host name."""
     spawned: int = 0
+    has_launchers: bool = False
+    """Whether a driver is a Python process and the Java process that launched it and leads its session."""
     launched_by: dict[str, str] = field(default_factory=dict)
     """By the name of a driver: the task that launched it."""
     leaders: dict[int, int] = field(default_factory=dict)
@@ -250,9 +272,20 @@ class ProcessTable:
             run = self.programs(command)
             self.launched_by[f"driver-{self.spawned}"] = self.sim.current.name
             actor = self.sim.spawn(f"driver-{self.spawned}", lambda: run(), host=host, is_driver=True)
-            return self.identity(actor.process)
+            if not self.has_launchers:
+                return self.identity(actor.process)
+            launcher = self.sim.spawn(
+                f"launcher-{self.spawned}", lambda: self.sim.wait_for(lambda: actor.is_gone), host=host
+            )
+            self.leaders[actor.process] = launcher.process
+            return self.identity(launcher.process)
 
         return self.sim.effect("machine", "spawn", start)
+
+    def has_launcher(self) -> bool:
+        """Return whether the process that asks still has the Java process that launched it, if it had one."""
+        leader = self.leaders.get(self.sim.current.process) if self.sim.is_inside else None
+        return leader is None or self.sim.is_alive(leader)
 
     def is_alive(self, process: Identity) -> bool | None:
         """Return whether a process lives; None if the one that asks cannot see it."""

@@ -24,7 +24,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
-from airflow_provider_offsets.core.plan import RestartPolicy
+from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
@@ -204,7 +204,7 @@ class SimKafka(Kafka):
         self._sim = sim
         self.cluster = FakeKafka()
         self.eras: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        """Of each partition: (first offset, era), the newest last."""
+        """By topic id and partition: (first offset, era), the newest last."""
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.cluster, name)
@@ -217,7 +217,7 @@ class SimKafka(Kafka):
 
     def truncate(self, topic: str, partition: int, end: int) -> None:
         """Let an unclean election take what lies at and after ``end``; what comes there next is another record."""
-        eras = self.eras.setdefault((topic, partition), [])
+        eras = self.eras.setdefault((self.topic_id(topic), partition), [])
         self.cluster.truncate(topic, partition, end, leader_epoch=len(eras) + 1)
         eras.append((end, len(eras) + 1))
 
@@ -232,10 +232,17 @@ class SimKafka(Kafka):
 
     def record(self, topic: str, partition: int, offset: int) -> Record:
         """Return the record at an offset."""
-        topic_id = self.cluster.live_topics([topic]).topics[0].topic_id
-        eras = self.eras.get((topic, partition), [])
-        era = next((number for first, number in reversed(eras) if offset >= first), 0)
-        return Record(topic, topic_id, partition, offset, era)
+        topic_id = self.topic_id(topic)
+        return Record(topic, topic_id, partition, offset, self.era(topic_id, partition, offset))
+
+    def topic_id(self, topic: str) -> str:
+        """Return the id of a topic as it is now."""
+        return self.cluster.live_topics([topic]).topics[0].topic_id
+
+    def era(self, topic_id: str, partition: int, offset: int) -> int:
+        """Return how often an offset has been given to another record by a truncation of the log."""
+        eras = self.eras.get((topic_id, partition), [])
+        return next((number for first, number in reversed(eras) if offset >= first), 0)
 
 
 @dataclass(frozen=True)
@@ -261,6 +268,13 @@ class Kind:
     """Whether the job ran without this provider before, on the same checkpoint, and was killed in a batch."""
     position_store: str = ""
     """Of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
+    writes_beside: bool = False
+    """Whether the program also writes its position to ZooKeeper, after each batch's output, which another store
+    rules."""
+    retain: int = 100
+    """``spark.sql.streaming.minBatchesToRetain``."""
+    has_launcher: bool = False
+    """Whether a driver is a Python process and the Java process that launched it."""
 
 
 class World_:  # the simulation's world; the product has one of its own
@@ -268,14 +282,15 @@ class World_:  # the simulation's world; the product has one of its own
 
     def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = new_memory_store) -> None:
         self.sim, self.kind = sim, kind
+        self.name, self.checkpoint = PIPELINE, CHECKPOINT
         self.inner = make_store()
         self.store = EffectfulStore(sim, self.inner, "history", is_split=kind.store == "split")
         self.kafka = SimKafka(sim)
-        self.files = FileSystem(sim, in_the_way)
         self.sink = Sink(sim, kind.file_sink)
         self.markers = Markers(sim)
         self.settings: dict[str, str] = {}
-        self.table = ProcessTable(sim, self._program)
+        self.table = ProcessTable(sim, self._program, has_launchers=kind.has_launcher)
+        self.files = FileSystem(sim, in_the_way, has_jvm=self.table.has_launcher)
         self.positions = PositionStore(sim, kind.position_store or "zookeeper")
         self.answered: dict[int, str] = {}
         """Processes that may write no batch any more, and the run whose stop was answered."""
@@ -308,10 +323,12 @@ class World_:  # the simulation's world; the product has one of its own
         more: dict[str, Any] = {}
         if not tracked:
             more = {"tracked": False, "offsets_in": ("zk",) if self.kind.position_store else ("checkpoint",)}
+        if self.kind.writes_beside:
+            more["offsets_in"] = ("history" if tracked else "checkpoint", "zk")
         return StreamingPipeline(
-            PIPELINE,
+            self.name,
             self.kind.topics,
-            SparkJob("/jobs/job.py", CHECKPOINT, log_dir=LOGS),
+            SparkJob("/jobs/job.py", self.checkpoint, log_dir=LOGS),
             stop=StopLadder(
                 graceful_timeout_s=self.kind.graceful_timeout_s,
                 kill_timeout_s=self.kind.kill_timeout_s,
@@ -322,16 +339,28 @@ class World_:  # the simulation's world; the product has one of its own
             **more,
         )
 
+    @property
+    def kept_in(self) -> dict[str, PositionStore]:
+        """The stores beside the history and the checkpoint, by the names of their connections."""
+        return {"zk": self.positions} if self.kind.position_store or self.kind.writes_beside else {}
+
+    def describe_anew(self) -> None:
+        """Describe the job as a new pipeline, as a refusal advises.
+
+        It has another name, group and checkpoint, and a file sink has another folder: it knows batches by their ids.
+        """
+        self.sink.batches = set()
+        self.name, self.checkpoint = f"{self.name}-anew", f"{self.checkpoint}-anew"
+        self.positions = PositionStore(self.sim, self.positions.kind)
+
     def session(self, operation: str) -> World:
         """Return what one operation works with, opened as each task opens it."""
-        kept = {"zk": self.positions} if self.kind.position_store else {}
-        world = of_attempt(World(self.pipeline, operation, self.store, self.kafka, kept))
+        world = of_attempt(World(self.pipeline, operation, self.store, self.kafka, self.kept_in))
         return self._opened(world)
 
     def new_session(self, operation: str, key: str) -> World:
         """Return what the stop task of an operation works with: a new attempt if the task was cleared since."""
-        kept = {"zk": self.positions} if self.kind.position_store else {}
-        return self._opened(new_attempt(World(self.pipeline, operation, self.store, self.kafka, kept), key))
+        return self._opened(new_attempt(World(self.pipeline, operation, self.store, self.kafka, self.kept_in), key))
 
     def _opened(self, world: World) -> World:
         world.control.open_operation(Operation(world.operation, world.operation.partition("/")[0], "simulated"))
@@ -352,7 +381,7 @@ class World_:  # the simulation's world; the product has one of its own
         """Run the job as it was before this provider, on the same checkpoint, and kill it in the middle of a batch."""
         spark = self._spark()
         spark.source = {"startingOffsets": "earliest"}
-        engine = spark.engine(CHECKPOINT, None)
+        engine = spark.engine(self.checkpoint, None)
 
         def program() -> None:
             for _ in range(batches + 1):
@@ -371,6 +400,7 @@ class World_:  # the simulation's world; the product has one of its own
     def _spark(self) -> Session:
         spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
         spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
+        spark.retain = self.kind.retain
         return spark
 
     def take_settings(self, file: Path | str, kind: Any = Settings) -> Any:
@@ -395,6 +425,7 @@ class World_:  # the simulation's world; the product has one of its own
                 self._on_batch(stream.epoch, batch_id, batch.query_id)
                 self.sim.sleep(self.kind.batch_s)
                 self.sink.write(batch.records, batch_id, batch.query_id, stream.epoch)
+                self._write_beside(batch.end)
 
             for is_last in (False, True) if self.kind.runs_again else (True,):
                 try:
@@ -466,10 +497,21 @@ class World_:  # the simulation's world; the product has one of its own
             return
         spark = self._spark()
         spark.source = {"startingOffsets": "earliest"}
-        engine = spark.engine(CHECKPOINT, None)
+
+        def process(batch: Frame, batch_id: int) -> None:
+            self.sim.sleep(self.kind.batch_s)
+            self.sink.write(batch.records, batch_id, batch.query_id, 0)
+            self._write_beside(batch.end)
+
+        engine = spark.engine(self.checkpoint, process)
         while not self.markers.is_there(MARKER):
             if not engine.trigger():
                 self.sim.sleep(4.0)
+
+    def _write_beside(self, end: Offsets) -> None:
+        """Write a batch's end to ZooKeeper too, if the program does so."""
+        if self.kind.writes_beside:
+            self.positions.put(Position({TopicPartition(*key): offset for key, offset in end.items()}))
 
     def _dstream_program(self) -> None:
         """A job that reads its start from a position store and writes it after each batch's output."""
@@ -540,7 +582,7 @@ class PositionStore:
 
 def record_of(world: World_) -> dict[str, Any]:
     """Return the pipeline's record as plain JSON, without an effect point; empty before the first operation."""
-    return dict(json.loads(world.inner.get(PIPELINE, "pipeline") or "{}"))
+    return dict(json.loads(world.inner.get(world.name, "pipeline") or "{}"))
 
 
 def newest_epoch_number(world: World_) -> int:
@@ -646,7 +688,7 @@ def task_audit_backfill(world: World_, operation: str) -> str:
     session = world.session(operation)
     plan = recorded_replay_plan(session)
     assert plan is not None
-    return "; ".join(audit_recorded_replay(ReplayControl(session.store, PIPELINE), plan).findings)
+    return "; ".join(audit_recorded_replay(ReplayControl(session.store, world.name), plan).findings)
 
 
 def audit_of_backfill(world: World_, operation: str) -> dict[str, Any] | None:
@@ -656,7 +698,7 @@ def audit_of_backfill(world: World_, operation: str) -> dict[str, Any] | None:
         plan = recorded_replay_plan(session)
         if plan is None or plan.problems:
             return None
-        audit = audit_recorded_replay(ReplayControl(session.store, PIPELINE), plan)
+        audit = audit_recorded_replay(ReplayControl(session.store, world.name), plan)
     return {**codec.plain(audit), "is_clean": audit.is_clean}
 
 
@@ -819,16 +861,18 @@ def recovery_operation(epoch: int) -> str:
 
 def audit_of(world: World_) -> dict[str, Any]:
     """Return the product's audit as plain JSON."""
-    session = World(
-        world.pipeline, "audit", world.store, world.kafka, {"zk": world.positions} if world.kind.position_store else {}
-    )
+    session = World(world.pipeline, "audit", world.store, world.kafka, world.kept_in)
     return dict(codec.plain(audit_history(session)))
 
 
-def policy_of(accept_skipped: int = 0, accept_lost: int = 0, topics: Sequence[str] = ()) -> RestartPolicy:
+def policy_of(
+    accept_skipped: int = 0, accept_lost: int = 0, topics: Sequence[str] = (), on_conflict: str = "refuse"
+) -> RestartPolicy:
     """Return what a person accepts."""
     return RestartPolicy(
-        {t: accept_lost for t in topics if accept_lost}, {t: accept_skipped for t in topics if accept_skipped}
+        {t: accept_lost for t in topics if accept_lost},
+        {t: accept_skipped for t in topics if accept_skipped},
+        OnConflict(on_conflict),
     )
 
 
@@ -844,7 +888,7 @@ def is_product_error(error: BaseException) -> bool:
 
 def books_of(world: World_) -> checker.Books | None:
     """Return what the product has written down, for a checker that knows no class of it."""
-    stream, cells = world.pipeline.stream, dict(world.inner.scan(PIPELINE, ""))
+    stream, cells = world.pipeline.stream, dict(world.inner.scan(world.name, ""))
     if not world.pipeline.tracked:
         return checker.read_untracked(cells, kept_position(world))
     rows = [codec.plain(each) for each in world.inner.oldest_first(stream)]
@@ -857,10 +901,21 @@ def books_of(world: World_) -> checker.Books | None:
 
 def checkpoint_offsets(world: World_) -> str:
     """Return the start that a person names who has looked at Spark's checkpoint."""
-    location = (record_of(world).get("launch") or {}).get("checkpoint") or CHECKPOINT
+    location = (record_of(world).get("launch") or {}).get("checkpoint") or world.checkpoint
     with world.sim.quietly():
-        found = world._spark().engine(location, None).position()
-    return f"offsets:{Position({TopicPartition(*key): offset for key, offset in found.items()}).to_json()}"
+        return offsets_text(world._spark().engine(location, None).position())
+
+
+def offsets_text(offsets: Offsets) -> str:
+    """Return a start at these offsets, as a person writes it."""
+    return f"offsets:{Position({TopicPartition(*key): offset for key, offset in offsets.items()}).to_json()}"
+
+
+def position_of(world: World_) -> Offsets:
+    """Return where the pipeline stands, as its status says it."""
+    with world.sim.quietly():
+        stands = World(world.pipeline, "look", world.store, world.kafka, world.kept_in).observe().last_known
+    return {(key.topic, key.partition): offset for key, offset in (stands or Position()).items()}
 
 
 def kept_position(world: World_) -> dict[tuple[str, int], int]:
@@ -868,7 +923,7 @@ def kept_position(world: World_) -> dict[tuple[str, int], int]:
     if world.kind.position_store:
         return {(key.topic, key.partition): offset for key, offset in (world.positions.stored or Position()).items()}
     engine = Session(world.sim, world.kafka, world.files.open, world.sink, list(world.kind.topics)).engine(
-        CHECKPOINT, None
+        world.checkpoint, None
     )
     with world.sim.quietly():
         return engine.position()

@@ -155,11 +155,6 @@ class Stage(Laboratory):
         stored = self.world.positions.stored or product.Position()
         self.world.positions.stored = product.Position({key: at for key, at in stored.items() if key.topic != topic})
 
-    def recreate(self, topic: str, records: int) -> None:
-        """Delete a topic and create it again, with other records."""
-        self.world.kafka.cluster.recreate_topic(topic, self.kind.partitions)
-        self.append(records, topic)
-
     def has_written(self, topic: str, end: int) -> bool:
         """Return whether every offset of the topic's first partition before ``end`` was written."""
         return all(self.world.sink.has(topic, 0, offset) for offset in range(end))

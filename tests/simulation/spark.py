@@ -50,6 +50,7 @@ class Frame:
     """The records of one batch. They are fetched when somebody reads them: planning a batch fetches nothing."""
 
     fetch: Callable[[], list[Record]]
+    end: Offsets = field(default_factory=dict)
     query_id: str = ""
     sparkSession: Any = None
 
@@ -79,6 +80,8 @@ class Engine:
     start: Offsets | str
     limit: int = 0
     new_id: Callable[[], str] = lambda: "query"
+    retain: int = 100
+    """``spark.sql.streaming.minBatchesToRetain``."""
     assigned: list[tuple[str, int]] | None = None
     """With ``assign``: it never sees another partition."""
     query_id: str = ""
@@ -122,7 +125,7 @@ class Engine:
             return False
         self.message = "Processing new data"
         ranges = self._ranges()
-        self.write(Frame(lambda: self._fetch(ranges)), self.batch_id, self.query_id)
+        self.write(Frame(lambda: self._fetch(ranges), self.available), self.batch_id, self.query_id)
         if not self.folder.create(f"commits/{self.batch_id}", 'v1\n{"nextBatchWatermarkMs":0}'):
             raise QueryDied(f"CONCURRENT_STREAM_LOG_UPDATE: commits/{self.batch_id}")
         self.batch_id, self.committed, self.is_planned = self.batch_id + 1, self.available, False
@@ -186,6 +189,9 @@ class Engine:
         text = "\n".join(["v1", json.dumps(metadata, separators=(",", ":")), _to_json(ends)])
         if not self.folder.create(f"offsets/{self.batch_id}", text):
             raise QueryDied(f"CONCURRENT_STREAM_LOG_UPDATE: offsets/{self.batch_id}")
+        if self.retain < self.batch_id:
+            for log in ("offsets", "commits"):
+                self.folder.purge(log, self.batch_id - self.retain)
         self.is_planned = True
         return True
 
@@ -446,6 +452,7 @@ class Session:
     ) -> None:
         self.sim, self.kafka, self.open_folder, self.sink, self.topics = sim, kafka, open_folder, sink, topics
         self.conf, self.epoch, self.limit = Conf(), 0, 0
+        self.retain = 100
         self.source: dict[str, str] = {}
         self.new_id: Callable[[], str] = lambda: "query"
         self.on_batch: Callable[[int, str], None] = lambda batch_id, query_id: None
@@ -494,5 +501,6 @@ class Session:
             start if start in ("earliest", "latest") else _from_json(start),
             self.limit,
             self.new_id,
+            self.retain,
             assigned,
         )

@@ -231,9 +231,41 @@ def test_b3_a_topic_that_was_recreated_is_not_resumed_in_its_middle() -> None:
         s.to_end(s.start("observer", actors.snapshot_only))
         s.first_start()
         s.first_stop()
-        s.recreate("orders", 20)
+        s.recreate("orders", 1)
+        s.append(20)
         refused = s.to_end(s.restart("A", take_over=True))
         assert "PlanRefused" in refused.failure
+
+
+@pytest.mark.parametrize("mode", ["process", "sink", "untracked", "dstream"])
+def test_a_recreated_topic_is_read_by_a_new_pipeline_from_its_start(mode: str) -> None:
+    position_store = "zookeeper" if mode == "dstream" else ""
+    with stage(mode, position_store=position_store, topics=("orders", "returns"), file_sink=mode == "sink") as s:
+        s.append(4, "returns")
+        s.first_start()
+        s.first_stop()
+        s.recreate("orders", 1)
+        s.append(9)
+        assert s.verdict() == ""
+        assert "topic recreated" in s.notes[0]
+        assert "for Spark's file sink with another output folder" in s.notes[0]
+        new_id = s.world.kafka.topic_id("orders")
+        read = [each.record for each in s.world.sink.writes if each.record.topic_id == new_id]
+        assert [each.offset for each in read] == list(range(9))
+        assert sum(each.record.topic == "returns" for each in s.world.sink.writes) == 4
+
+
+def test_a_python_process_whose_java_process_was_killed_is_not_taken_for_gone() -> None:
+    with stage("process", has_launcher=True, limit=12, batch_s=30.0) as s:
+        s.first_start()
+        s.run(for_s=60.0)
+        s.append(9)
+        assert s.run("driver-1", until=at("sink", "", by="driver-1"))
+        s.kill("launcher-1")
+        s.hang("driver-1", 60.0)
+        a = s.to_end(s.restart("A"))
+        assert "StopTimedOut" in a.failure
+        assert s.verdict() == ""
 
 
 def test_a_try_of_an_earlier_attempt_that_wakes_up_late_stops_nothing() -> None:
