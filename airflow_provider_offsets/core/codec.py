@@ -12,7 +12,7 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,19 +36,25 @@ def loads(kind: type[T], text: str) -> T:
 
 def plain(value: Any) -> Any:
     """Give ``value`` as dicts, lists, strings and numbers, ready for XCom or a page."""
-    if type(value) in SCALARS:
-        return value
-    if hasattr(value, "to_plain"):
-        return value.to_plain()
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(getattr(value, name)) for name in _names(type(value))}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value
+    kind: Any = type(value)
+    return value if kind in SCALARS else _plainer(kind)(value)
+
+
+@functools.cache
+def _plainer(kind: type) -> Callable[[Any], Any]:
+    """Return what makes values of a type plain. A type is looked at once: there are few types, and many values."""
+    if hasattr(kind, "to_plain"):
+        return lambda value: value.to_plain()
+    if issubclass(kind, enum.Enum):
+        return lambda value: value.value
+    if dataclasses.is_dataclass(kind):
+        names = _names(kind)
+        return lambda value: {name: plain(getattr(value, name)) for name in names}
+    if issubclass(kind, Mapping):
+        return lambda value: {str(key): plain(item) for key, item in value.items()}
+    if issubclass(kind, tuple | list):
+        return lambda value: [plain(item) for item in value]
+    return lambda value: value
 
 
 @functools.cache

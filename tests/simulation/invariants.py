@@ -6,6 +6,7 @@ Each finding ends the history at the effect that broke the invariant:
 | finding | invariant |
 |---|---|
 | ``two writers`` | one unfenced writer: only who holds the newest launch begins and records; writers do not alternate |
+| ``two operations`` | only the operation that holds the lease asks to stop, moves and launches |
 | ``stored before processed`` | stored <= processed: what a store says is done was written to the sink before |
 | ``history changed`` | rows, claims, epochs, snapshots and the record's own past are only added to |
 | ``batch id begins again`` | a recorded batch does not begin again, and no batch has two rows |
@@ -212,6 +213,7 @@ class Invariants:
         for name in ("generation", "epoch", "last_row_time_ms", "good"):
             if now[name] < before[name]:
                 self._changed(name, before, now)
+        self._check_lease(before, now)
         self._check_recorded(before, now)
         is_new_launch = now["epoch"] != before["epoch"]
         if is_new_launch and (now["epoch"] != before["epoch"] + 1 or before["phase"] != "stopped"):
@@ -235,6 +237,15 @@ class Invariants:
             same = [each for each in now["cuts"] if (each["query_id"], each["batch_id"]) == batch]
             if sum(each["count"] for each in same) < cut["count"]:
                 self._changed("cuts", before, now)
+
+    def _check_lease(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Only the operation that holds the lease asks to stop, moves and launches."""
+        lease = before["lease"] or {"operation": None}
+        for name in ("launch", "stop", "intent"):
+            noted = now[name]
+            is_new = noted is not None and (before[name] or {}).get("operation") != noted["operation"]
+            if is_new and noted["operation"] != lease["operation"]:
+                self._violate("two operations", f"{name} is of {noted['operation']!r}, the lease of {lease}")
 
     def _check_recorded(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         was, recorded = before["recorded"], now["recorded"]

@@ -25,7 +25,9 @@ KINDS = "process,sink,untracked,dstream"
 
 HUNT = """
 import logging, sys
+import gc
 logging.disable(logging.CRITICAL)
+gc.set_threshold(50_000, 20, 20)
 from tests.simulation import history
 from tests.simulation.history import run_history
 first, last, kinds = int(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(","))
@@ -52,6 +54,8 @@ class Mutant:
     wrong: str
     kinds: str = KINDS
     """The kinds of jobs that it can show with."""
+    and_wrong: tuple[tuple[str, str], ...] = ()
+    """Other places of the file: guards without which the mistake would be harmless."""
     faults: str = ""
     """Faults that are drawn more often than usual, with blanks between them: without one of them it cannot show."""
 
@@ -63,7 +67,7 @@ MUTANTS = [
         "if launch is None or launch.tag != event.tag or record.holder != event.holder:",
         "if launch is None:",
         "process,sink",
-        "lie",
+        faults="lie",
     ),
     Mutant(
         "a closed epoch goes on: its driver begins and records",
@@ -71,7 +75,7 @@ MUTANTS = [
         "        if record.phase is Phase.RUNNING:\n            return rule(record, event)\n",
         "        if True:\n            return rule(record, event)\n",
         "process,sink",
-        "lie",
+        faults="lie",
     ),
     Mutant(
         "a stop request is not seen by the swap that begins a batch",
@@ -90,12 +94,23 @@ MUTANTS = [
         "core/record.py",
         '    if launch is None or launch.tag != event.tag:\n        return Refused(Refusal.FENCED, f"the newest',
         '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
+        "process,sink",
+        # A driver that claims the launch of another one is fenced by its first batch: that guard is taken away too.
+        and_wrong=(("if launch is None or launch.tag != event.tag or record", "if launch is None or record"),),
+        faults="hang",
     ),
     Mutant(
-        "stale plan applied: a launch does not ask for the generation of its plan",
+        "stale plan applied: a launch asks neither for the generation nor for the epoch of its plan",
         "core/record.py",
         "if record.generation != event.generation or event.launch.epoch != record.epoch + 1:",
-        "if event.launch.epoch != record.epoch + 1:",
+        "if False:",
+        # Whoever acted since the plan has taken the lease: that guard is taken away too.
+        and_wrong=(
+            (
+                "lease is None or lease.operation != event.operation:\n            holder",
+                "lease is None:\n            holder",
+            ),
+        ),
     ),
     Mutant(
         "no lease: any operation closes, reconciles and launches",
@@ -213,7 +228,7 @@ MUTANTS = [
     Mutant(
         "half a plant: a move of an untracked job is not noted before it",
         "operations/applying.py",
-        "        world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms()))\n",
+        "    world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms(), token, writer))\n",
         "",
         "untracked,dstream",
     ),
@@ -232,15 +247,17 @@ def planted(mutant: Mutant) -> str:
     :raises ValueError: its place is gone, or there are several.
     """
     source = (ROOT / PACKAGE / mutant.file).read_text()
-    if source.count(mutant.right) != 1:
-        raise ValueError(f"{mutant.what!r} can no longer be planted in {mutant.file}: write it anew")
-    return source.replace(mutant.right, mutant.wrong)
+    for right, wrong in ((mutant.right, mutant.wrong), *mutant.and_wrong):
+        if source.count(right) != 1:
+            raise ValueError(f"{mutant.what!r} can no longer be planted in {mutant.file}: write it anew")
+        source = source.replace(right, wrong)
+    return source
 
 
 def hunt(mutant: Mutant, seeds: int) -> str:
     """Return the first seed that finds a mistake, with what it said; empty if none of ``seeds`` does.
 
-    The seed is run without the mistake too: what fails then shows nothing of the mistake.
+    The seed is run without the mistake too: what fails then shows nothing of the mistake, and the hunt goes on.
     """
     source = planted(mutant)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
@@ -248,12 +265,15 @@ def hunt(mutant: Mutant, seeds: int) -> str:
             left_out = shutil.ignore_patterns("__pycache__", "e2e", "integration")
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=left_out)
         (Path(folder) / PACKAGE / mutant.file).write_text(source)
-        found = _first_failure(Path(folder), 1, seeds, mutant)
-    seed = int(found.partition(":")[0] or 0)
-    if seed and (known := _first_failure(ROOT, seed, seed, mutant)):
-        print(f"seed {seed} fails without the mistake: mend that first ({known})", flush=True)
-        return ""
-    return found
+        first = 1
+        while found := _first_failure(Path(folder), first, seeds, mutant):
+            seed = int(found.partition(":")[0])
+            known = _first_failure(ROOT, seed, seed, mutant)
+            if not known:
+                return found
+            print(f"seed {seed} fails without the mistake too: {known}", flush=True)
+            first = seed + 1
+    return ""
 
 
 def _first_failure(folder: Path, first: int, last: int, mutant: Mutant) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from greenlet import getcurrent, greenlet
 
@@ -89,19 +89,21 @@ class Actor:
         return self.is_dead or self.is_over
 
 
-@dataclass(frozen=True)
-class Step:
-    """One line of the trace."""
+class Step(NamedTuple):
+    """One line of the trace. Its text is made when it is asked for: most histories end well, and nobody reads them."""
 
     number: int
     now_s: float
     actor: str
-    effect: str
+    kind: str
+    side: Side | None
+    detail: str
     decision: str
 
     def __str__(self) -> str:
+        effect = self.kind if self.side is None else f"{self.kind} {self.side.value} {self.detail}"
         decided = f"   <- {self.decision}" if self.decision else ""
-        return f"{self.number:5d} {self.now_s:8.1f}s {self.actor:<24} {self.effect}{decided}"
+        return f"{self.number:5d} {self.now_s:8.1f}s {self.actor:<24} {effect}{decided}"
 
 
 @dataclass
@@ -268,8 +270,9 @@ class Simulation:
             decision = getattr(error, "decision", "") or type(error).__name__
             raise
         finally:
-            effect = f"{point.kind} {point.side.value} {point.detail}"
-            self.trace.append(Step(point.step, self.now_s, point.actor.name, effect, decision))
+            self.trace.append(
+                Step(point.step, self.now_s, point.actor.name, point.kind, point.side, point.detail, decision)
+            )
 
     def violate(self, what: str, message: str) -> None:
         """End the history: an invariant does not hold.
@@ -279,7 +282,7 @@ class Simulation:
         if self.violation is None:
             self.violation = Violated(what, message)
             actor = "" if self._current is None else self._current.name
-            self.trace.append(Step(self.step, self.now_s, actor, "invariant", str(self.violation)))
+            self.trace.append(Step(self.step, self.now_s, actor, "invariant", None, "", str(self.violation)))
         raise self.violation
 
     def ready_actors(self) -> list[Actor]:

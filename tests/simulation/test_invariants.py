@@ -83,6 +83,7 @@ VIOLATIONS: list[tuple[Callable[[Stage], None], str, str]] = [
     (lambda s: append(s, 0, 0, 1), "batch id begins again", "a second row of a recorded batch"),
     (lambda s: swap(s, **begin(s, batch_id=0)), "batch id begins again", "a recorded batch begins"),
     (lambda s: swap(s, holder={"pid": 1}), "history changed", "another process holds a claimed launch"),
+    (lambda s: swap(s, stop={**REQUEST, "operation": "y"}), "two operations", "a stop without the lease"),
     (lambda s: swap(s, epoch=2, phase="launching"), "two writers", "a launch while a driver runs"),
 ]
 
@@ -121,6 +122,7 @@ def test_a_driver_begins_that_does_not_hold_the_launch(running: Stage) -> None:
 
 def test_a_batch_begins_after_the_stop_was_requested(running: Stage) -> None:
     def act(s: Stage) -> None:
+        swap(s, lease={"operation": "x", "acted_at_ms": 1})
         swap(s, stop=REQUEST)
         swap(s, **begin(s))
 
@@ -129,6 +131,7 @@ def test_a_batch_begins_after_the_stop_was_requested(running: Stage) -> None:
 
 def test_a_stop_request_is_taken_back(running: Stage) -> None:
     def act(s: Stage) -> None:
+        swap(s, lease={"operation": "x", "acted_at_ms": 1})
         swap(s, stop=REQUEST)
         swap(s, stop=None)
 
