@@ -17,7 +17,7 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.recovery import ROLLBACK
-from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Observation
+from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Observation, snapshot_id
 from airflow_provider_offsets.errors import Fenced, RollbackRefused, WorldChanged
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.judging import in_hands_of
@@ -144,7 +144,9 @@ def find_target(world: World, rollback: str) -> Target:
         raise Fenced(
             seen=f"the job of operation {world.operation!r} is in the hands of {by!r}",
             expected="nobody else to have started or stopped it since",
-            do="No action needed: the other operation carries on.",
+            do="Nothing was undone: the job is as that operation left it. If that is still the version to undo, deploy"
+            " the version before it and run a maintenance:"
+            f" 'snapshot:{snapshot_id(world.operation, AT_REST)}' starts where the job stood before.",
         )
     epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
     while epochs and epochs[-1].claim.operation == rollback:

@@ -425,7 +425,10 @@ class TestRefused:
         begin_recovery(lab.world(recovery_of(2)), 2, "run", RecoveryPolicy())
         steps.submit(lab, steps.apply(lab, operation=recovery_of(2)), recovery_of(2))
 
-        assert "is in the hands of 'recovery/00000002'" in self.refuse(lab, Fenced)
+        refused = self.refuse(lab, Fenced)
+        assert "is in the hands of 'recovery/00000002'" in refused
+        assert "deploy the version before it" in refused, "the bad version runs again: somebody has to act"
+        assert "snapshot:op#at-rest" in refused
         assert lab.driver.is_alive
 
     def test_somebody_else_is_about_to_start_the_job(self, lab: Lab) -> None:
