@@ -62,10 +62,15 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
     if record.phase is Phase.STOPPED:
         return result_of(record, already=was_over and not was_launching)
     epoch = world.control.newest_launch(record)
+    _place_marker(world, epoch, reason)
+    return epoch
+
+
+def _place_marker(world: World, epoch: Epoch, reason: str = "") -> None:
+    """Place the marker that asks an untracked job to stop, if it has one. Placed again, it is the same."""
     marker = world.pipeline.stop.marker
     if marker and not epoch.claim.tracked:
         machine().place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
-    return epoch
 
 
 def _require_not_taken_over(world: World) -> None:
@@ -184,6 +189,8 @@ def _carry_out(world: World, epoch: Epoch, stage: _Stage, say: Callable[[str], N
         if waited_s >= said_s + 10:
             said_s = int(waited_s)
             trouble = _send(epoch, stage) if stage.signal is None else ""
+            if not stage.name:
+                _place_marker(world, epoch)  # a submit that was taken over may have removed it
             say(f"waited {said_s} s of {stage.timeout_s} s for {stage.awaited}{trouble and f'; {trouble}'}")
         clock.sleep(POLL_S)
 
