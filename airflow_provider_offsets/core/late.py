@@ -48,7 +48,10 @@ def late_writes(seen: Observation, pending: Iterable[Pending], snapshots: Sequen
                 found.append(LateWrite(write.token, write.operation, Position()))
             continue
         doubtful = {key: offset for key, offset in written.items() if not _is_of_the_job(key, moved, seen, snapshots)}
-        if doubtful and not _can_not_have_come(write, moved, seen):
+        if _can_not_have_come(write, moved, seen):
+            continue
+        doubtful |= {key: offset for key, offset in (position or {}).items() if _may_begin(key, write, moved, seen)}
+        if doubtful:
             found.append(LateWrite(write.token, write.operation, Position(doubtful)))
     return tuple(found)
 
@@ -64,6 +67,14 @@ def _is_of_the_job(partition: TopicPartition, moved: Moved, seen: Observation, s
         return True  # the row before is of the job, and a write that expects another offset has not come since
     own = (each.position.get(partition) for each in snapshots if each.seen.epoch_number == seen.epoch_number)
     return any(offset not in (None, before_move, start) for offset in own)
+
+
+def _may_begin(partition: TopicPartition, write: PendingWrite, moved: Moved, seen: Observation) -> bool:
+    """Return whether the job of the newest epoch may have begun further on than its launch says: where a write came
+    between its launch and the moment when the job read its start. What lies between is then not read."""
+    start = None if seen.epoch is None else seen.epoch.claim.start.get(partition)
+    is_met = seen.epoch is not None and write.met == seen.epoch.number
+    return is_met and start is not None and moved.to.get(partition, start) > start
 
 
 def _can_not_have_come(write: PendingWrite, moved: Moved, seen: Observation) -> bool:

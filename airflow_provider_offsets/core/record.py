@@ -114,6 +114,8 @@ class PendingWrite:
     epoch: int
     """The newest epoch that a driver had claimed by then."""
     writer: ProcessIdentity | None = None
+    met: int = 0
+    """The newest launch when it came, if its job may have read it; 0: it has not come, as far as anybody knows."""
 
 
 @dataclass(frozen=True)
@@ -577,9 +579,10 @@ def _end_write(record: PipelineRecord, event: EndWrite) -> Outcome:
     write = next((each for each in record.writes if each.token == event.token), None)
     if write is None:
         return Already()
+    others = tuple(each for each in record.writes if each is not write)
     if event.is_written and (record.phase is not Phase.STOPPED or write.epoch != _claimed(record)):
-        return Already()
-    return Next(replace(record, writes=tuple(each for each in record.writes if each is not write)))
+        return Already() if write.met else Next(replace(record, writes=(*others, replace(write, met=record.epoch))))
+    return Next(replace(record, writes=others))
 
 
 def _claimed(record: PipelineRecord) -> int:

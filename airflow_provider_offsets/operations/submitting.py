@@ -270,7 +270,7 @@ def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
 
     A tracked job is given its start. An untracked one that finds none begins as if it had never run.
 
-    :raises WorldChanged: a topic was recreated, or the store has no offset of a partition any more.
+    :raises WorldChanged: a topic was recreated, or the store has no offset of a partition any more, or another one.
     """
     plan = applied.plan
     if live.identity != plan.seen.identity:
@@ -287,6 +287,14 @@ def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
             expected="the start that was applied",
             do="plan again",
         )
+    if world.keeps_position_elsewhere and there is not None:
+        moved = {key: offset for key, offset in there.items() if plan.start.get(key, offset) != offset}
+        if moved:
+            raise WorldChanged(
+                seen=f"{plan.ruling} says {Position(moved).to_json()}",
+                expected="the start that was applied",
+                do="plan again; another task may have written there late",
+            )
 
 
 def _in_flight(world: World, record: PipelineRecord, *, is_again: bool) -> Cut | None:

@@ -261,8 +261,9 @@ class TestWrites:
         running = after(going, ClaimLaunch("tag-1", ONE, 3))
 
         for record in (going, running):
-            assert transition(record, EndWrite("write", is_written=True)) == Already()
-            assert record.writes == self.NOTED.writes
+            written = after(record, EndWrite("write", is_written=True))
+            assert [(each.token, each.met) for each in written.writes] == [("write", 1)]
+            assert transition(written, EndWrite("write", is_written=True)) == Already()
             assert after(record, EndWrite("write", is_written=False)).writes == (), "it found something else"
 
     def test_a_plan_that_accounts_for_it_settles_it_with_the_claim(self) -> None:

@@ -4,18 +4,22 @@ late, and what the store says then is not where the job stood."""
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.plan import ProblemKind, RestartPolicy
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import TakenOver
+from airflow_provider_offsets.errors import TakenOver, WorldChanged
 from airflow_provider_offsets.operations.applying import apply_plan
+from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.planning import draft_plan
-from tests.unit.operations.lab import TOPIC, Lab, install
-from tests.unit.operations.steps import launch, plan, stop, submit
+from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
+from tests.unit.operations.lab import TOPIC, Crash, Lab, install
+from tests.unit.operations.steps import apply, launch, plan, stop, submit
 from tests.unit.operations.test_known_positions import audited, kinds, rested, snapshot
 
 LATE = ProblemKind.LATE_WRITE
@@ -114,3 +118,94 @@ class TestTheJobHasStoredNothingYet:
         found = audited(lab)
 
         assert (found.lost, found.skipped, found.records, found.unexplained) == (0, 0, 200, ())
+
+
+def test_a_job_may_begin_where_a_write_came_after_its_launch(lab: Lab) -> None:
+    """The job reads its start after A has written there, and goes on: nothing in its store shows what it left out."""
+    write_late(lab, "shift:+20", lambda lab: None)
+    lab.tick()
+    lab.tick()
+    died(lab)
+
+    made = plan(lab, "committed", "third")
+
+    assert lab.kept.offsets == lab.at(150, 150)
+    assert kinds(made) == [LATE]
+    assert "flights[0] stood at least at 100 by the launch of epoch 2" in made.problems[0].message
+    assert go_on(lab, re.findall(r"'(offsets:[^']+)'", made.problems[0].message)[0]).lost == 0
+    assert lab.driver.settings.claim.start == lab.at(100, 100)
+
+
+class TestItComesBeforeTheLaunch:
+    """A wakes up when B has planned, or applied, and has launched nothing yet."""
+
+    @pytest.fixture
+    def write(self, lab: Lab) -> Any:
+        """What A is about to write when it hangs."""
+        written, write = [], lab.kept.write
+        made = draft_plan(lab.world("second"), "shift:+50", RestartPolicy(accept_skipped={TOPIC: 100}))[0]
+
+        def hang(stream: Any, position: Position, *, expected: Position | None) -> None:
+            written.append(lambda: write(stream, position, expected=expected))
+            raise Crash("hangs")
+
+        lab.kept.write = hang  # type: ignore[method-assign]
+        with pytest.raises(Crash):
+            apply_plan(lab.world("second"), made)
+        lab.kept.write = write  # type: ignore[method-assign]
+        return written[0]
+
+    def test_nothing_is_launched_where_it_says(self, write: Any, lab: Lab) -> None:
+        take_lease(lab.world("B"), take_over=True)
+        applied = apply(lab, operation="B")
+        write()
+
+        with pytest.raises(WorldChanged, match="elsewhere says"):
+            submit(lab, applied, "B")
+
+        assert len(lab.drivers) == 1
+
+    def test_the_next_plan_goes_on_where_the_job_stood(self, write: Any, lab: Lab) -> None:
+        take_lease(lab.world("B"), take_over=True)
+        write()
+
+        made = plan(lab, "committed", "B")
+
+        assert (made.start, made.problems) == (lab.at(100, 100), ())
+
+
+class TestNothingIsWrong:
+    def test_a_job_that_has_stored_its_own_position_is_not_overwritten(self, lab: Lab) -> None:
+        with pytest.raises(AssertionError):  # what the lab's store says to another position than it expects
+            write_late(lab, "shift:+20", lambda lab: (lab.tick(), lab.tick()))
+
+        assert lab.kept.offsets == lab.at(150, 150)
+
+    def test_a_snapshot_of_the_running_job_shows_that_it_came_there_by_itself(self, lab: Lab) -> None:
+        def runs(lab: Lab) -> None:
+            claims_only(lab)
+            lab.kept.offsets = lab.at(130, 130)
+            snapshot(lab, "watch", "running", day=2)
+            lab.kept.offsets = lab.at(150, 150)
+            raise Crash("A never wakes up")
+
+        with pytest.raises(Crash):
+            write_late(lab, "shift:+50", runs)
+        died(lab)
+
+        assert lab.record.writes != ()
+        assert plan(lab, "committed", "third").problems == ()
+
+
+def test_a_marker_that_a_submit_removes_late_is_placed_again(lab: Lab) -> None:
+    """A try that found its launch unclaimed removes the marker, and another operation has stopped the job by then."""
+    world = lab.world("B")
+    launch(lab, operation="second")
+    lab.driver.tick()
+    asked = ask_to_stop(world, reason="", take_over=True)
+    assert not isinstance(asked, StopResult)
+    Path(lab.pipeline.stop.marker).unlink()
+
+    stopped = await_stop(world, asked, replace(lab.stop, graceful_timeout_s=30))
+
+    assert stopped.how == EndedHow.STOPPED.value
