@@ -246,6 +246,13 @@ class Invariants:
             is_new = noted is not None and (before[name] or {}).get("operation") != noted["operation"]
             if is_new and noted["operation"] != lease["operation"]:
                 self._violate("two operations", f"{name} is of {noted['operation']!r}, the lease of {lease}")
+        actor = self.sim.current if self.sim.is_inside else None
+        has_acted = any(before[name] != now[name] for name in ("phase", "stop", "ended", "recorded", "cuts"))
+        if actor is None or not actor.is_task or not has_acted or lease["operation"] is None:
+            return
+        run = actor.name.partition(".")[0]
+        if run not in lease["operation"] and not lease["operation"].startswith("recovery/"):
+            self._violate("two operations", f"{actor.name} acts while {lease['operation']!r} holds the lease")
 
     def _check_recorded(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         was, recorded = before["recorded"], now["recorded"]

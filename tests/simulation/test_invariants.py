@@ -120,6 +120,14 @@ def test_a_driver_begins_that_does_not_hold_the_launch(running: Stage) -> None:
     assert violation_of(running, lambda s: swap(s, **begin(s)), is_driver=True) == "two writers"
 
 
+def test_a_task_acts_without_the_lease(running: Stage) -> None:
+    def act(s: Stage) -> None:
+        swap(s, lease={"operation": "x", "acted_at_ms": 1})
+        swap(s, phase="stopped")
+
+    assert violation_of(running, act, is_task=True) == "two operations"
+
+
 def test_a_batch_begins_after_the_stop_was_requested(running: Stage) -> None:
     def act(s: Stage) -> None:
         swap(s, lease={"operation": "x", "acted_at_ms": 1})
