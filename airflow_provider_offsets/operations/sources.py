@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from airflow_provider_offsets.stores.protocols import HistoryStore
 ASKED_AT = "asked_at_ms"
 LARGEST_FILE = 64 * 1024 * 1024
 """In bytes: more than two million partitions."""
+CLOCKS_DIFFER_MS = 3_600_000
+"""By how much the clocks of two hosts may differ."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,7 @@ def _by_rows(
     """
 
     def newest(of: Stream) -> Batch | None:
-        rows = history.newest_first(of, until_ms=time_ms)
-        return next((row for row in rows if _is_official(row, epochs)), None)
+        return _newest_official(history.newest_first(of, until_ms=time_ms), epochs)
 
     last, position = newest(stream), position_in(stream, newest)
     if last is None or position is None:
@@ -104,10 +105,24 @@ def _by_rows(
     return PastPosition(position, " ".join(filter(None, (f"after {name}{when}", where))), identity)
 
 
-def _is_official(row: Batch, epochs: Sequence[Epoch]) -> bool:
-    """Return whether the pipeline had the position of a row. Rows of epochs are official; of the others, those that
-    were written before the first epoch."""
-    return row.epoch is not None or not epochs or row_time_of(row) < epochs[0].claimed_at_ms
+def _newest_official(rows: Iterable[Batch], epochs: Sequence[Epoch]) -> Batch | None:
+    """Return the newest row whose position the pipeline had, or None.
+
+    Rows of epochs are official; of the others, those that were written before the first epoch: a row of an epoch that
+    lies before them shows that they were not. The time of the first claim is by another host's clock, so it decides
+    only where no such row is near.
+
+    :param rows: the newest one first.
+    """
+    found = None
+    for row in rows:
+        if row.epoch is not None or not epochs:
+            return row
+        if row_time_of(row) < epochs[0].claimed_at_ms:
+            found = found or row
+        if row_time_of(row) < epochs[0].claimed_at_ms - CLOCKS_DIFFER_MS:
+            break
+    return found
 
 
 def _by_snapshots(world: World, time_ms: int) -> PastPosition | None:
