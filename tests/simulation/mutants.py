@@ -54,8 +54,8 @@ class Mutant:
     wrong: str
     kinds: str = KINDS
     """The kinds of jobs that it can show with."""
-    and_wrong: tuple[tuple[str, str], ...] = ()
-    """Other places of the file: guards without which the mistake would be harmless."""
+    and_wrong: tuple[tuple[str, str, str], ...] = ()
+    """Other places: file, right and wrong text of a guard behind which the mistake would be harmless."""
     faults: str = ""
     """Faults that are drawn more often than usual, with blanks between them: without one of them it cannot show."""
 
@@ -96,7 +96,7 @@ MUTANTS = [
         '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
         "process,sink",
         # A driver that claims the launch of another one is fenced by its first batch: that guard is taken away too.
-        and_wrong=(("if launch is None or launch.tag != event.tag or record", "if launch is None or record"),),
+        and_wrong=(("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),),
         faults="hang",
     ),
     Mutant(
@@ -202,6 +202,13 @@ MUTANTS = [
         "        pass\n",
     ),
     Mutant(
+        "launched although the start that was applied is gone",
+        "operations/submitting.py",
+        "    if world.pipeline.tracked:\n        return\n    expected = ",
+        "    if True:\n        return\n    expected = ",
+        "untracked,dstream",
+    ),
+    Mutant(
         "announced and not applied: a rewind is not announced",
         "operations/submitting.py",
         "announced=plan.announced if before is None else (),",
@@ -241,17 +248,18 @@ MUTANTS = [
 ]
 
 
-def planted(mutant: Mutant) -> str:
-    """Return the source with the mistake.
+def planted(mutant: Mutant) -> dict[str, str]:
+    """Return the sources with the mistake, by file.
 
     :raises ValueError: its place is gone, or there are several.
     """
-    source = (ROOT / PACKAGE / mutant.file).read_text()
-    for right, wrong in ((mutant.right, mutant.wrong), *mutant.and_wrong):
+    sources: dict[str, str] = {}
+    for file, right, wrong in ((mutant.file, mutant.right, mutant.wrong), *mutant.and_wrong):
+        source = sources.get(file) or (ROOT / PACKAGE / file).read_text()
         if source.count(right) != 1:
-            raise ValueError(f"{mutant.what!r} can no longer be planted in {mutant.file}: write it anew")
-        source = source.replace(right, wrong)
-    return source
+            raise ValueError(f"{mutant.what!r} can no longer be planted in {file}: write it anew")
+        sources[file] = source.replace(right, wrong)
+    return sources
 
 
 def hunt(mutant: Mutant, seeds: int) -> str:
@@ -259,12 +267,13 @@ def hunt(mutant: Mutant, seeds: int) -> str:
 
     The seed is run without the mistake too: what fails then shows nothing of the mistake, and the hunt goes on.
     """
-    source = planted(mutant)
+    sources = planted(mutant)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         for name in (PACKAGE, "tests"):
             left_out = shutil.ignore_patterns("__pycache__", "e2e", "integration")
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=left_out)
-        (Path(folder) / PACKAGE / mutant.file).write_text(source)
+        for file, source in sources.items():
+            (Path(folder) / PACKAGE / file).write_text(source)
         first = 1
         while found := _first_failure(Path(folder), first, seeds, mutant):
             seed = int(found.partition(":")[0])
