@@ -96,7 +96,9 @@ MUTANTS = [
         '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
         "process,sink",
         # A driver that claims the launch of another one is fenced by its first batch: that guard is taken away too.
-        and_wrong=(("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),),
+        and_wrong=(
+            ("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),
+        ),
         faults="hang",
     ),
     Mutant(
@@ -107,8 +109,14 @@ MUTANTS = [
         # Whoever acted since the plan has taken the lease: that guard is taken away too.
         and_wrong=(
             (
+                "core/record.py",
                 "lease is None or lease.operation != event.operation:\n            holder",
                 "lease is None:\n            holder",
+            ),
+            (
+                "operations/lease.py",
+                "    if lease is None or lease.operation != world.operation:\n        raise TakenOver(",
+                "    if lease is None:\n        raise TakenOver(",
             ),
         ),
     ),
@@ -117,6 +125,14 @@ MUTANTS = [
         "core/record.py",
         "if lease is None or lease.operation != event.operation:\n            holder",
         "if lease is None:\n            holder",
+        # A task looks who holds the lease whenever it reads the record: that look is taken away too.
+        and_wrong=(
+            (
+                "operations/lease.py",
+                "    if lease is None or lease.operation != world.operation:\n        raise TakenOver(",
+                "    if lease is None:\n        raise TakenOver(",
+            ),
+        ),
     ),
     Mutant(
         "cut forgotten: what was begun and not recorded is not named",
