@@ -20,6 +20,7 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition, ranges_between
+from airflow_provider_offsets.core.record import Phase
 from airflow_provider_offsets.core.snapshot import (
     AT_REST,
     CHECKPOINT,
@@ -89,6 +90,18 @@ def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozense
             found.add(id_)
         covered |= named
     return frozenset(found)
+
+
+def first_at_rest(snapshots: Iterable[Snapshot]) -> dict[int, Snapshot]:
+    """Return the first snapshot that was taken of the stopped job after each epoch, by the epoch's number.
+
+    A task that comes late may take its snapshot at rest of a job that runs again. Such a one is left out.
+    """
+    found: dict[int, Snapshot] = {}
+    for each in sorted(snapshots, key=lambda each: (each.seen.generation, _taken_ms(each), each.id)):
+        if each.moment == AT_REST and each.seen.phase is Phase.STOPPED:
+            found.setdefault(each.seen.epoch_number, each)
+    return found
 
 
 def known_offsets(seen: Observation) -> dict[TopicPartition, KnownPosition]:

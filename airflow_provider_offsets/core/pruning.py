@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.core.known import evidence
+from airflow_provider_offsets.core.known import evidence, first_at_rest
 from airflow_provider_offsets.core.snapshot import AT_REST, Snapshot
 
 DAY_MS = 86_400_000
@@ -65,9 +65,10 @@ def prunable_snapshots(
     good = next((each for each in newest if _is_good(each, epochs)), None)
     started = {epoch.claim.operation for epoch in epochs}
     claimed_ms = epochs[-1].claimed_at_ms if epochs else 0
+    first_rests = {each.id for each in first_at_rest(newest).values()}
 
     def is_kept(place: int, each: Snapshot) -> bool:
-        is_of_epoch = each.operation in started or each.taken_ms > claimed_ms
+        is_of_epoch = each.operation in started or each.taken_ms > claimed_ms or each.id in first_rests
         is_evidence = not is_tracked and each.moment == AT_REST and is_of_epoch
         is_needed = each.label or each is good or each.id in alone or is_evidence or _knows_more(each, good, epochs)
         is_young = policy.days is not None and each.taken_ms > at_ms - policy.days * DAY_MS

@@ -8,6 +8,7 @@ from dataclasses import replace
 from airflow_provider_offsets.core.audit import AuditReport, Measure, Window, audit
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Cut, Epoch
+from airflow_provider_offsets.core.known import first_at_rest
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.record import Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Snapshot, snapshot_id
@@ -111,9 +112,9 @@ def _with_in_flight(epoch: Epoch) -> Epoch:
 def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
     """Return the audit of an untracked job: each epoch is one range a partition, from its start to where it stopped.
 
-    An epoch stopped at the position that the next one was planned from, and the snapshot at rest of that operation
-    agrees with it, or the difference is a discontinuity that nothing explains. What was in flight then and was read by
-    the next epoch again counts as a batch that was cut off.
+    An epoch stopped at the position that the next one was planned from, and the snapshots at rest of that operation and
+    of those before it agree with it, or the difference is a discontinuity that nothing explains. What was in flight
+    then and was read by the next epoch again counts as a batch that was cut off.
     """
     bounds = (window.since, window.until) if window is not None else ()
     if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):
@@ -125,7 +126,8 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
     # A launch that nobody claimed has moved nothing.
     epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
     later = [*epochs[1:], None]
-    ends = [_end_of(world, epoch, after) for epoch, after in zip(epochs, later, strict=False)]
+    rests = first_at_rest(world.control.snapshots())
+    ends = [_end_of(world, epoch, after, rests.get(epoch.number)) for epoch, after in zip(epochs, later, strict=False)]
     batches = (
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
         for epoch, end in zip(epochs, ends, strict=True)
@@ -195,14 +197,19 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
     return tuple(found)
 
 
-def _end_of(world: World, epoch: Epoch, later: Epoch | None) -> Position:
-    """Where an epoch stopped; where it is now, if no other one was claimed since."""
+def _end_of(world: World, epoch: Epoch, later: Epoch | None, first_rest: Snapshot | None) -> Position:
+    """Where an epoch stopped; where it is now, if no other one was claimed since.
+
+    :param first_rest: the first snapshot at rest after it. An operation that started nothing may have taken it.
+    """
     start = epoch.claim.start
     if later is None:
         stood = world.observe().last_known
     else:
         rest = _snapshot_at_rest(world, later, after=epoch)
         stood = later.claim.stood if rest is None else rest.seen.last_known
+        if first_rest is not None and rest is not None and _stood_still(first_rest, rest):
+            stood = (stood or Position()).updated(first_rest.seen.last_known or Position())
     # One that lies before the start was moved by hand: the next epoch's start shows it, as a replay with no reason.
     ahead = {partition: max(offset, start.get(partition, 0)) for partition, offset in (stood or Position()).items()}
     return start.updated(ahead)
@@ -218,6 +225,16 @@ def _snapshot_at_rest(world: World, epoch: Epoch, *, after: Epoch) -> Snapshot |
     except SnapshotNotFound:
         return None
     return found if found.seen.epoch_number == after.number else None
+
+
+def _stood_still(first: Snapshot, rest: Snapshot) -> bool:
+    """Whether nothing ran between two snapshots at rest, as far as the checkpoint tells; of another store nobody knows.
+
+    What a job has read that somebody ran by hand meanwhile is read. What was moved by hand was not.
+    """
+    before, after = first.seen.checkpoint, rest.seen.checkpoint
+    has_run = before is not None and after is not None and after.committed_batch_id > before.committed_batch_id
+    return first.seen.live.identity == rest.seen.live.identity and not has_run
 
 
 def _planned_id(rest: Snapshot) -> int:
