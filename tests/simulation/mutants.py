@@ -241,6 +241,14 @@ MUTANTS = [
         "core/plan.py",
         "start, reason = 0, StartReason.NEW_PARTITION",
         "start, reason = live.end, StartReason.NEW_PARTITION",
+        # What it leaves out would be refused as skipped: that count is taken away too.
+        and_wrong=(
+            (
+                "core/plan.py",
+                "unread = stood if stood is not None else 0 if partition.topic in read.topics else max(",
+                "unread = stood if stood is not None else max(",
+            ),
+        ),
     ),
     Mutant(
         "offset clamped: what retention has deleted is not counted",
