@@ -290,8 +290,9 @@ def _best(
 def _by_source(best: Mapping[TopicPartition, KnownPosition], seen: Observation) -> Iterator[KnownPosition]:
     """What is known, each partition once: of each source the partitions that it knows best."""
     live_end = seen.live.end
-    # A store that names every partition which was read tells that nothing was read of one that it leaves out.
-    names_all = seen.is_tracked or seen.kept[0].store == CHECKPOINT
+    # A store that names every partition which was read tells that nothing was read of one that it leaves out: at rest.
+    is_synchronous = seen.checkpoint is None or not seen.checkpoint.asynchronous
+    names_all = seen.is_tracked or (seen.kept[0].store == CHECKPOINT and not seen.is_running and is_synchronous)
     has_rest = names_all and bool(seen.stored) and not seen.is_progress_lost
     for source, known in {each.source: each for each in best.values()}.items():
         offsets = {key: each.position[key] for key, each in best.items() if each.source == source}
