@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from airflow_provider_offsets.core.audit import AuditReport, Measure, Window, audit
 from airflow_provider_offsets.core.batch import Batch
@@ -11,7 +12,7 @@ from airflow_provider_offsets.core.epoch import Cut, Epoch
 from airflow_provider_offsets.core.known import first_at_rest
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.record import Phase, PipelineRecord
-from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Snapshot, snapshot_id
+from airflow_provider_offsets.core.snapshot import AT_REST, CHECKPOINT, UNSTARTED, Observation, Snapshot, snapshot_id
 from airflow_provider_offsets.errors import InputRefused, SnapshotNotFound
 from airflow_provider_offsets.operations.lease import require_unknown
 from airflow_provider_offsets.operations.world import World, started_batch
@@ -125,35 +126,42 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
         )
     # A launch that nobody claimed has moved nothing.
     epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
-    later = [*epochs[1:], None]
+    if not epochs:
+        return replace(audit(world.pipeline.name, (), (), window=window), by_epochs=True)
     rests = first_at_rest(world.control.snapshots())
-    ends = [_end_of(world, epoch, after, rests.get(epoch.number)) for epoch, after in zip(epochs, later, strict=False)]
+    seen = world.observe()
+    ends = [_end_of(world, epoch, later, rests.get(epoch.number)) for epoch, later in pairwise(epochs)]
+    ends.append(_stopped_at(epochs[-1], seen.last_known))
     batches = (
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
         for epoch, end in zip(epochs, ends, strict=True)
     )
-    cut = _cut_off(world, epochs, ends)
+    cut = _cut_off(world, epochs, ends, seen)
     return replace(audit(world.pipeline.name, batches, cut, window=window), by_epochs=True)
 
 
-def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position]) -> list[Epoch]:
+def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position], now: Observation) -> list[Epoch]:
     """Return the epochs with what each had in flight when it stopped, as far as any other epoch has read it.
 
     That need not be the next one, which may have ended before it came there; and an epoch that was rewound had in
-    flight what an earlier one has read. What two epochs had in flight may be there twice, though none has read it.
+    flight what an earlier one has read. What two epochs had in flight may be there twice, though none has read it: one
+    of them may be the newest epoch, which runs or which none comes after.
     """
     cut = [replace(epoch, cuts=()) for epoch in epochs]
-    earlier: list[tuple[Position, Position]] = []
-    for place in range(1, len(epochs)):
-        in_flight, batch_id = _in_flight(world, epochs[place], after=epochs[place - 1])
+    read = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
+    for place, (epoch, later) in enumerate(zip(epochs, [*epochs[1:], None], strict=True)):
+        rest = None if later is None else _snapshot_at_rest(world, later, after=epoch)
+        if later is not None and rest is None:
+            in_flight, batch_id = _claimed_in_flight(later)
+        else:
+            seen = now if rest is None else rest.seen
+            in_flight, batch_id = _in_flight(seen, epoch, ends[place], read), _planned_id(seen)
         bounds = _bounds(in_flight)
-        readings = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
-        for start, end in (*readings, *earlier):
+        for start, end in read:
             if again := read_again(in_flight, start, end):
-                cuts = (*cut[place - 1].cuts, Cut(batch_id, "", 1, "", again))
-                cut[place - 1] = replace(cut[place - 1], cuts=cuts)
+                cut[place] = replace(cut[place], cuts=(*cut[place].cuts, Cut(batch_id, "", 1, "", again)))
                 in_flight = _not_read(in_flight, start, end)
-        earlier.append(bounds)
+        read.append(bounds)
     return cut
 
 
@@ -166,12 +174,32 @@ def _bounds(ranges: Iterable[OffsetRange]) -> tuple[Position, Position]:
     )
 
 
-def _in_flight(world: World, epoch: Epoch, *, after: Epoch) -> tuple[tuple[OffsetRange, ...], int]:
-    """Return what the epoch before had in flight, and the id of the batch: by the snapshot at rest, or the launch."""
-    rest = _snapshot_at_rest(world, epoch, after=after)
-    if rest is not None:
-        return rest.seen.in_flight, _planned_id(rest)
-    claimed = epoch.claim.in_flight
+def _in_flight(
+    seen: Observation, epoch: Epoch, stopped_at: Position, read: Iterable[tuple[Position, Position]]
+) -> tuple[OffsetRange, ...]:
+    """Return what an epoch had in flight, by what was seen of the pipeline after it.
+
+    Where nothing but the end of a topic bounds that, it tells nothing once the topic was deleted: then all counts that
+    anything of the pipeline has come to.
+
+    :param read: the start and the end of what each epoch has read, or had in flight.
+    """
+    checkpoint = seen.checkpoint
+    is_planned = seen.kept[0].store == CHECKPOINT and not seen.is_running
+    if seen.moved is not None or (is_planned and checkpoint is not None and not checkpoint.asynchronous):
+        return seen.in_flight
+    was, now = epoch.claim.identity, seen.live.identity
+    is_same_cluster = was.cluster_id == now.cluster_id
+    gone = {topic for topic, id_ in was.topic_ids.items() if not is_same_cluster or now.topic_ids.get(topic) != id_}
+    ends = {key: max(end.get(key, 0) for _, end in read) for _, end in read for key in end if key.topic in gone}
+    ranges = ((key, stopped_at.get(key, 0), end) for key, end in ends.items())
+    told = (each for each in seen.in_flight if each.topic not in gone)
+    return (*told, *(OffsetRange(*key, start, end) for key, start, end in ranges if start < end))
+
+
+def _claimed_in_flight(later: Epoch) -> tuple[tuple[OffsetRange, ...], int]:
+    """Return what the epoch before one had in flight by the launch of that one, and the id of the batch."""
+    claimed = later.claim.in_flight
     return ((), UNSTARTED) if claimed is None else (claimed.ranges, claimed.batch_id)
 
 
@@ -197,20 +225,24 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
     return tuple(found)
 
 
-def _end_of(world: World, epoch: Epoch, later: Epoch | None, first_rest: Snapshot | None) -> Position:
-    """Where an epoch stopped; where it is now, if no other one was claimed since.
+def _end_of(world: World, epoch: Epoch, later: Epoch, first_rest: Snapshot | None) -> Position:
+    """Where an epoch stopped that another one was claimed after.
 
     :param first_rest: the first snapshot at rest after it. An operation that started nothing may have taken it.
     """
+    rest = _snapshot_at_rest(world, later, after=epoch)
+    stood = later.claim.stood if rest is None else rest.seen.last_known
+    if first_rest is not None and rest is not None and _stood_still(first_rest, rest):
+        stood = (stood or Position()).updated(first_rest.seen.last_known or Position())
+    return _stopped_at(epoch, stood)
+
+
+def _stopped_at(epoch: Epoch, stood: Position | None) -> Position:
+    """Return where an epoch stopped, or is, by where the pipeline stood after it.
+
+    An offset before the start was moved by hand: the next epoch's start shows it, as a replay with no reason.
+    """
     start = epoch.claim.start
-    if later is None:
-        stood = world.observe().last_known
-    else:
-        rest = _snapshot_at_rest(world, later, after=epoch)
-        stood = later.claim.stood if rest is None else rest.seen.last_known
-        if first_rest is not None and rest is not None and _stood_still(first_rest, rest):
-            stood = (stood or Position()).updated(first_rest.seen.last_known or Position())
-    # One that lies before the start was moved by hand: the next epoch's start shows it, as a replay with no reason.
     ahead = {partition: max(offset, start.get(partition, 0)) for partition, offset in (stood or Position()).items()}
     return start.updated(ahead)
 
@@ -237,6 +269,8 @@ def _stood_still(first: Snapshot, rest: Snapshot) -> bool:
     return first.seen.live.identity == rest.seen.live.identity and not has_run
 
 
-def _planned_id(rest: Snapshot) -> int:
-    checkpoint = rest.seen.checkpoint
-    return UNSTARTED if checkpoint is None or checkpoint.planned_batch_id is None else checkpoint.planned_batch_id
+def _planned_id(seen: Observation) -> int:
+    checkpoint = seen.checkpoint
+    if seen.is_running or checkpoint is None or checkpoint.planned_batch_id is None:
+        return UNSTARTED
+    return checkpoint.planned_batch_id

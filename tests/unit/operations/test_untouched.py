@@ -18,6 +18,7 @@ from airflow_provider_offsets.core.audit import AuditReport, DiscontinuityKind
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.plan import ProblemKind, RestartForm
+from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import (
@@ -36,7 +37,7 @@ from airflow_provider_offsets.operations.stopping import StopResult
 from airflow_provider_offsets.reports import audit_report
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from tests.unit.operations.lab import Crash, Lab, install
-from tests.unit.operations.steps import apply, launch, plan, start, stop, submit
+from tests.unit.operations.steps import apply, launch, launch_applied, plan, start, stop, submit
 from tests.unit.operations.test_crash import checkpoints
 
 KINDS = [pytest.param(("checkpoint",), id="in its checkpoint"), pytest.param(("elsewhere",), id="elsewhere")]
@@ -63,6 +64,17 @@ def rest(lab: Lab, operation: str = "second") -> StopResult:
 def read(lab: Lab) -> None:
     for _ in range(3):
         lab.tick()
+
+
+def die_in_the_first_batch(lab: Lab, start: str = "committed", *, operation: str) -> None:
+    """Launch the job, and let it die in a batch before it has kept where it stands."""
+    launch_applied(lab, apply(lab, start, operation), operation)
+    lab.driver.tick()
+    if lab.offsets_in == ("checkpoint",):
+        lab.stalls = True
+        lab.driver.tick()
+    lab.driver.die()
+    lab.stalls = False
 
 
 def move_by_hand(lab: Lab, to: int) -> None:
@@ -596,3 +608,73 @@ def test_a_job_that_has_records_to_read_and_reads_none_is_not_started(make: Any)
 
     with pytest.raises(DriverSilent):
         start(lab)
+
+
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "taken for running"])
+@pytest.mark.parametrize("is_recreated", [False, True], ids=["same topic", "recreated topic"])
+def test_what_was_begun_twice_and_never_stored_may_be_there_twice(
+    is_recreated: bool, is_noticed: bool, lab: Lab
+) -> None:
+    """The ends of a topic that was created again tell nothing of what was read of the old one."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    lab.kafka.add_partitions("flights", 3)
+    lab.feed(7, 2)
+    die_in_the_first_batch(lab, operation="second")
+    stop(lab, "third", take_over=True)
+    rest(lab, "third")
+    die_in_the_first_batch(lab, operation="third")
+
+    if is_recreated:
+        lab.kafka.recreate_topic("flights", 4)
+    if is_noticed:
+        stop(lab, "fourth", take_over=True)
+
+    report = audited(lab)
+    assert (report.lost, report.replayed, report.replayed_at_most, report.unexplained) == (0, 0, 7, ())
+    [cut_off] = report.discontinuities
+    assert (cut_off.kind, cut_off.range) == (DiscontinuityKind.CUT_OFF, OffsetRange("flights", 2, 0, 7))
+
+
+def test_a_plan_counts_what_a_running_job_may_have_read_of_a_new_partition(lab: Lab) -> None:
+    """Its checkpoint names the partition once a batch of it is committed."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    lab.kafka.add_partitions("flights", 3)
+    lab.feed(7, 2)
+    launch_applied(lab, apply(lab, operation="second"), "second")
+    lab.driver.tick()
+
+    assert lab.world("third").observe().in_flight == (OffsetRange("flights", 2, 0, 7),)
+    assert plan(lab, operation="third").replay_at_most == 7
+
+
+def test_what_a_rewound_job_wrote_of_a_topic_that_is_gone_is_bounded_by_what_was_read(make: Any) -> None:
+    lab = make(("elsewhere",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    die_in_the_first_batch(lab, "shift:-30", operation="second")
+
+    lab.kafka.recreate_topic("flights", 1)
+    stop(lab, "third", take_over=True)
+
+    assert (audited(lab).replayed, audited(lab).replayed_at_most, audited(lab).unexplained) == (0, 60, ())
+
+
+def test_a_plan_counts_what_a_job_with_asynchronous_progress_may_have_read_of_a_new_partition(make: Any) -> None:
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    root = Path(lab.pipeline.job.checkpoint)
+    for name in ("offsets/2", "commits/2"):  # Spark writes every third entry, say
+        (root / name.replace("2", "4")).write_text((root / name.replace("2", "1")).read_text())
+    rest(lab)
+    lab.kafka.add_partitions("flights", 3)
+    lab.feed(7, 2)
+    die_in_the_first_batch(lab, operation="second")
+    stop(lab, "third", take_over=True)
+
+    assert plan(lab, operation="third").replay_at_most == 7
