@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation import actors
+from tests.simulation import actors, product
 from tests.simulation.script import Side, at, stage
 
 SPAWNED = ("machine", "spawn", Side.AFTER)
@@ -89,6 +89,16 @@ def test_a8_mirrored_a_rewind_over_what_was_skipped() -> None:
         assert s.verdict() == ""
 
 
+@pytest.mark.parametrize("start", ["committed", "shift:-3"])
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_a9_an_existing_job_that_was_killed_in_a_batch_is_tracked(mode: str, start: str) -> None:
+    with stage(mode, records=12) as s:
+        s.world.run_before(1)
+        s.to_end(s.restart("first", start))
+        s.run(for_s=60.0)
+        assert s.verdict() == ""
+
+
 @pytest.mark.parametrize("mode", ["process", "sink"])
 def test_a10_a_program_runs_again_after_a_failed_query(mode: str) -> None:
     with stage(mode, runs_again=True, limit=8) as s:
@@ -155,6 +165,17 @@ def test_a14_a_maintenance_comes_in_the_middle_of_a_recovery() -> None:
         s.run(for_s=200.0)
         assert recovery.is_over
         assert s.job_runs, a.failure
+        assert s.verdict() == ""
+
+
+def test_a15_a_run_that_is_cleared_after_another_one_is_judged_by_its_own_snapshot() -> None:
+    with stage("untracked", records=6) as s:
+        s.first_start()
+        for operation, attempt in (("A", "1"), ("B", "1"), ("A", "2")):
+            assert s.to_end(s.restart(operation, attempt=attempt)).failure == ""
+            s.append(6)
+            s.run(for_s=60.0)
+        assert s.has_written("orders", 24)
         assert s.verdict() == ""
 
 
@@ -235,6 +256,19 @@ def test_b3_a_topic_that_was_recreated_is_not_resumed_in_its_middle() -> None:
         s.append(20)
         refused = s.to_end(s.restart("A", take_over=True))
         assert "PlanRefused" in refused.failure
+
+
+def test_b3_nor_is_one_that_this_provider_never_started() -> None:
+    with stage("dstream", position_store="zookeeper", records=6) as s:
+        s.world.positions.stored = product.Position({product.TopicPartition("orders", 0): 6})
+        s.to_end(s.start("observer", actors.snapshot_only))
+        s.sim.sleep(3600.0)
+        s.recreate("orders", 1)
+        s.append(20)
+        refused = s.to_end(s.restart("A"))
+        assert "PlanRefused" in refused.failure
+        assert "topic recreated" in refused.failure
+        assert s.world.sink.writes == []
 
 
 @pytest.mark.parametrize("mode", ["process", "sink", "untracked", "dstream"])
