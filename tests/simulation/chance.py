@@ -17,6 +17,8 @@ CAN_FAIL = {"store", "kafka", "checkpoint", "machine", "sink", "file"}
 
 WRITES = ("swap", "check_and_put", "append", "create", "move", "remove", "write", "spawn", "put", "take settings")
 WEIGHT_OF_WRITES = 6.0
+DEATH_RATE = 0.3
+"""How often a driver dies before one of the effects of ``Rates.deaths``."""
 
 
 def _weight(point: Point) -> float:
@@ -34,6 +36,8 @@ class Rates:
     step: float = 0.02
     faults: tuple[str, ...] = ("error", "lost answer", "hang", "kill", "kill driver", "clock jump", "down")
     steps: tuple[str, ...] = ("append",)
+    deaths: tuple[str, ...] = ()
+    """Effects before which drivers die often, by the beginnings of their details. Only mutants set it."""
 
 
 @dataclass
@@ -78,6 +82,8 @@ class SeededChooser(Chooser):
             raise self._failing(self.error(point.kind), "down")
         if self.only is not None and point.step not in self.only:
             return ""
+        if self._is_deadly(point):
+            return self._kill(sim, point, self._what, "kill")
         if happens < self.rates.step and self.rates.steps:
             return self._step(point)
         if fails < self.rates.fault * _weight(point):
@@ -95,6 +101,12 @@ class SeededChooser(Chooser):
     def idle_pick(self, ready: list[Actor]) -> Actor:
         """Return who goes on where the actor before cannot."""
         return ready[int(self._what.random() * len(ready))]
+
+    def _is_deadly(self, point: Point) -> bool:
+        """Whether a driver dies before this effect. The draw is its own, so the others stay as they are."""
+        if not (point.actor.is_driver and point.side is Side.BEFORE and point.detail.startswith(self.rates.deaths)):
+            return False
+        return Random(f"death {self.seed} {point.step}").random() < DEATH_RATE
 
     def _step(self, point: Point) -> str:
         draw = Random(f"step {self.seed} {point.step}")

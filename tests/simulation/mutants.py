@@ -7,6 +7,7 @@ well: write it anew.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -26,12 +27,22 @@ KINDS = "process,sink,untracked,dstream"
 HUNT = """
 import logging, sys
 import gc
+import json
+from dataclasses import replace
 logging.disable(logging.CRITICAL)
 gc.set_threshold(50_000, 20, 20)
 from tests.simulation import history
 from tests.simulation.history import run_history
 first, last, kinds = int(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(","))
-history.FAULTS += tuple(sys.argv[4].split()) * 10
+hints = json.loads(sys.argv[4])
+history.FAULTS += tuple(hints["faults"]) * 10
+draw_history = history.draw_history
+def draw_with_hints(seed, modes):
+    drawn = draw_history(seed, modes)
+    drawn.kind = replace(drawn.kind, **dict.fromkeys(hints["always"], True))
+    drawn.rates = replace(drawn.rates, deaths=tuple(hints["deaths"]))
+    return drawn
+history.draw_history = draw_with_hints
 for seed in range(first, last + 1):
     try:
         outcome = run_history(seed, kinds)
@@ -56,8 +67,12 @@ class Mutant:
     """The kinds of jobs that it can show with."""
     and_wrong: tuple[tuple[str, str, str], ...] = ()
     """Other places: file, right and wrong text of a guard behind which the mistake would be harmless."""
-    faults: str = ""
-    """Faults that are drawn more often than usual, with blanks between them: without one of them it cannot show."""
+    faults: tuple[str, ...] = ()
+    """Faults that are drawn more often than usual: without one of them it cannot show."""
+    always: tuple[str, ...] = ()
+    """What every drawn job does: names of ``Kind``."""
+    deaths: tuple[str, ...] = ()
+    """Effects before which drivers die often: the beginnings of their details."""
 
 
 MUTANTS = [
@@ -67,7 +82,7 @@ MUTANTS = [
         "if launch is None or launch.tag != event.tag or record.holder != event.holder:",
         "if launch is None:",
         "process,sink",
-        faults="lie",
+        faults=("lie",),
     ),
     Mutant(
         "a closed epoch goes on: its driver begins and records",
@@ -75,7 +90,7 @@ MUTANTS = [
         "        if record.phase is Phase.RUNNING:\n            return rule(record, event)\n",
         "        if True:\n            return rule(record, event)\n",
         "process,sink",
-        faults="lie",
+        faults=("lie",),
     ),
     Mutant(
         "a stop request is not seen by the swap that begins a batch",
@@ -99,7 +114,7 @@ MUTANTS = [
         and_wrong=(
             ("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),
         ),
-        faults="hang",
+        faults=("hang",),
     ),
     Mutant(
         "stale plan applied: a launch asks neither for the generation nor for the epoch of its plan",
@@ -152,6 +167,10 @@ MUTANTS = [
         "core/record.py",
         "replace(batch, count=begun.count + event.again)",
         "replace(batch, count=begun.count)",
+        # The program calls `run` again only after an error that Spark raises. An error of the user's function ends it.
+        "sink",
+        faults=("error", "lost answer"),
+        always=("runs_again",),
     ),
     Mutant(
         "check without set: a swap does not compare",
@@ -185,6 +204,8 @@ MUTANTS = [
         "    if recorded is None or recorded.batch_id is not None:\n        return recorded\n",
         "    if True:\n        return recorded\n",
         "process",
+        # One driver dies between the record of a batch and Spark's commit, the next one before its first batch.
+        deaths=("create commits/", "names offsets"),
     ),
     Mutant(
         "order by clock: a row stands where the driver's clock says",
@@ -310,8 +331,9 @@ def hunt(mutant: Mutant, seeds: int) -> str:
 
 
 def _first_failure(folder: Path, first: int, last: int, mutant: Mutant) -> str:
+    hints = json.dumps({"faults": mutant.faults, "always": mutant.always, "deaths": mutant.deaths})
     ended = subprocess.run(
-        [sys.executable, "-B", "-c", HUNT, str(first), str(last), mutant.kinds, mutant.faults],
+        [sys.executable, "-B", "-c", HUNT, str(first), str(last), mutant.kinds, hints],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
