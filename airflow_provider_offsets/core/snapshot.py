@@ -233,15 +233,16 @@ class Observation:
         stands = self.stored
         if self.moved is not None:
             return self.moved.in_flight
-        if stands is None:
+        if stands is None and self.epoch is None:
             return ()
         tells = self.checkpoint is None or not self.checkpoint.asynchronous
         known = {partition for each in self.known for partition in each.position}
-        if self.kept[0].store == CHECKPOINT and not self.is_running and tells:
+        until: Position | None = self.live.end
+        if stands is None:
+            stands = Position()  # of a partition that no record knows, all may have been read
+        elif self.kept[0].store == CHECKPOINT and not self.is_running and tells:
             until = None if self.checkpoint is None else self.checkpoint.planned
             known -= set(until or ())  # of a new partition too, a planned batch tells what it reads
-        else:
-            until = self.live.end
         ends = {
             partition: max(offset, stands.get(partition, 0))
             for partition, offset in (until or Position()).items()

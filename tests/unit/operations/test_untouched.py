@@ -678,3 +678,22 @@ def test_a_plan_counts_what_a_job_with_asynchronous_progress_may_have_read_of_a_
     stop(lab, "third", take_over=True)
 
     assert plan(lab, operation="third").replay_at_most == 7
+
+
+def test_what_was_read_of_a_partition_that_no_record_names_is_counted_once_the_position_is_gone(make: Any) -> None:
+    """It was new after the last launch and the last snapshot, so it looks like one that nobody has read."""
+    lab = make(("elsewhere",))
+    start(lab)
+    read(lab)
+    lab.kafka.add_partitions("flights", 3)
+    lab.feed(7, 2)
+    read(lab)
+    lab.driver.die()
+    lab.kept.offsets = None
+    rest(lab)
+
+    assert OffsetRange("flights", 2, 0, 7) in lab.world("second").observe().in_flight
+    submit(lab, apply(lab, "earliest", "second"), "second")
+    read(lab)
+    found = {each.range for each in audited(lab).discontinuities if each.kind is DiscontinuityKind.CUT_OFF}
+    assert OffsetRange("flights", 2, 0, 7) in found
