@@ -109,11 +109,15 @@ def _ranges(batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 def read_untracked(cells: Mapping[str, str], end: Mapping[Key, int]) -> Books | None:
     """Return the books of a job that keeps its own offsets; None if it was never started.
 
-    :param end: what its own store says.
+    :param end: what its own store says. After a move that no job was started from, it stands where it stood before.
     """
     epochs = _epochs(cells, {})
     if not epochs:
         return None
+    intent = json.loads(cells["pipeline"])["intent"]
+    move = {} if intent is None else json.loads(cells.get(f"move/{intent['plan']}", "{}"))
+    if move.get("stood") is not None:
+        end = _position(move["stood"])
     books = Books(_position(epochs[0]["claim"]["start"]), dict(end), [], counts_batches=False)
     for epoch in epochs:
         for each in epoch["claim"]["announced"]:
