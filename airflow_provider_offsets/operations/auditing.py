@@ -233,7 +233,9 @@ def _end_of(world: World, epoch: Epoch, later: Epoch, first_rest: Snapshot | Non
     rest = _snapshot_at_rest(world, later, after=epoch)
     stood = later.claim.stood if rest is None else rest.seen.last_known
     if first_rest is not None and rest is not None and _stood_still(first_rest, rest):
-        stood = (stood or Position()).updated(first_rest.seen.last_known or Position())
+        first, stored = first_rest.seen.last_known or Position(), rest.seen.stored or Position()
+        # What is gone from the store since was not moved: the other stores and records tell where it stood.
+        stood = (stood or Position()).updated({key: offset for key, offset in first.items() if key in stored})
     return _stopped_at(epoch, stood)
 
 

@@ -697,3 +697,22 @@ def test_what_was_read_of_a_partition_that_no_record_names_is_counted_once_the_p
     read(lab)
     found = {each.range for each in audited(lab).discontinuities if each.kind is DiscontinuityKind.CUT_OFF}
     assert OffsetRange("flights", 2, 0, 7) in found
+
+
+def test_a_second_store_that_is_further_tells_where_a_job_stopped_whose_checkpoint_is_gone(make: Any) -> None:
+    """It was killed after its output and before Spark's commit. An earlier snapshot at rest goes by the checkpoint."""
+    lab = make(("checkpoint", "elsewhere"))
+    start(lab)
+    read(lab)
+    lab.feed(10)
+    lab.kept.offsets = lab.at(110, 110)
+    lab.driver.die()
+    rest(lab)
+    shutil.rmtree(lab.pipeline.job.checkpoint)
+    stop(lab, "third", take_over=True)
+    rest(lab, "third")
+
+    submit(lab, apply(lab, f"offsets:{lab.at(110, 110).to_json()}", "third"), "third")
+    read(lab)
+
+    assert (audited(lab).lost, audited(lab).replayed, audited(lab).unexplained) == (0, 0, ())
