@@ -8,7 +8,8 @@ record, by topic and by partition.
 
 Three orders decide which record is believed. A launch by this provider outranks everything from before it, for the
 partitions that it names. Of the snapshots of one epoch the newest counts. The stores of ``offsets_in`` are read now,
-and in one epoch offsets only grow, so a store that is further than the newest record is right.
+and in one epoch offsets only grow, so a store that is further than the newest record is right. There is one exception:
+a launch that rewound the job. A second store that is no further than before that launch may not have moved since.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def with_records(
     if not is_other_cluster(identities, seen.live):
         records = [*_of_snapshots(taken, seen.live), *_of_launches(claimed, seen)]
         records.sort(key=lambda each: each[0], reverse=True)
-        now = [*_of_other_stores(seen)]
+        now = [*_of_other_stores(seen, claimed[-1].claim if claimed else None)]
         if history is not None and not seen.is_progress_lost:
             now.append(KnownPosition("the history", history, exact=True))
         for partition in _without_offset(seen):
@@ -263,10 +264,18 @@ def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopic
     return Position({partition: offset for partition, offset in position.items() if partition.topic in same})
 
 
-def _of_other_stores(seen: Observation) -> Iterator[KnownPosition]:
+def _of_other_stores(seen: Observation, newest: Claim | None) -> Iterator[KnownPosition]:
+    """What the other stores say, without the offsets that may be from before the newest launch rewound the job."""
     for kept in seen.kept[1:]:
         if kept.position is not None:
-            yield KnownPosition(_store_words(kept), kept.position, exact=True)
+            offsets = {key: offset for key, offset in kept.position.items() if not _may_be_stale(key, offset, newest)}
+            yield KnownPosition(_store_words(kept), Position(offsets), exact=True)
+
+
+def _may_be_stale(partition: TopicPartition, offset: int, newest: Claim | None) -> bool:
+    if newest is None or newest.stood is None or partition not in newest.start:
+        return False
+    return newest.start[partition] < offset <= newest.stood.get(partition, 0)
 
 
 def _best(

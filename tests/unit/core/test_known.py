@@ -162,6 +162,10 @@ FOLDER_GONE = untracked(TWO, kept("checkpoint", None))
 GROUP_GONE = untracked(TWO, kept("kafka_default", None, WEEK))
 STOOD = "flights[0] stood at 100 by snapshot rest#at-rest of 2026-11-01T00:00:00Z"
 B1: dict[str, Any] = {"now": FOLDER_GONE, "snapshots": (REST,)}
+_SECOND = epoch(at(50, 50), 2, tracked=False)
+REWOUND = replace(_SECOND, claim=replace(_SECOND.claim, stood=BOTH))
+"""Rewound from 100 to 50 in both partitions."""
+REWOUND_ONCE: dict[str, Any] = {"epoch": REWOUND}
 
 CASES = [
     # The whole position is gone, and a snapshot knows it.
@@ -296,6 +300,29 @@ CASES = [
         (REST,),
         replay=100,
         lost=20,
+    ),
+    # Two stores, and a rewind that one of them may not have seen.
+    Case(
+        "a second store that may be from before a rewind is not believed: the launch is",
+        "committed",
+        untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", BOTH), **REWOUND_ONCE),
+        (GONE,),
+        ("flights[0] stood at least at 50 by the launch of epoch 2",),
+        epochs=(REWOUND,),
+        starts=at(0, 0),
+        replay=100,
+        replay_at_most=200,
+    ),
+    Case(
+        "a second store that is further than before the rewind has moved since",
+        "committed",
+        untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", at(110, 110)), **REWOUND_ONCE),
+        (GONE,),
+        ("flights[0] stood at 110 by store zookeeper_old",),
+        epochs=(REWOUND,),
+        starts=at(0, 0),
+        replay=220,
+        replay_at_most=80,
     ),
     # One topic of two, one partition of two.
     Case(
