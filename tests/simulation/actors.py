@@ -196,6 +196,11 @@ def stop_and_look(run: Run) -> None:
     run.task("at_rest", lambda: product.task_snapshot(run.world, run.name, "at-rest"))
 
 
+def rename_from(former: str) -> Callable[[Run], None]:
+    """Return what a person does at the CLI after they have given a pipeline another name."""
+    return lambda run: run.task("rename", lambda: product.rename_pipeline(run.world, run.name, former))
+
+
 def plan_only(run: Run) -> None:
     """Look at a plan, as a person at the CLI does."""
     run.task("plan", lambda: product.task_plan(run.world, run.name, "committed", product.policy_of()))

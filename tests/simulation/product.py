@@ -57,6 +57,7 @@ from airflow_provider_offsets.operations.keeping import KeptFile, KeptVersion
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
+from airflow_provider_offsets.operations.renaming import rename
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operations.rolling_back import roll_back
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
@@ -282,7 +283,7 @@ class World_:  # the simulation's world; the product has one of its own
 
     def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = new_memory_store) -> None:
         self.sim, self.kind = sim, kind
-        self.name, self.checkpoint = PIPELINE, CHECKPOINT
+        self.name, self.group_id, self.checkpoint = PIPELINE, PIPELINE, CHECKPOINT
         self.inner = make_store()
         self.store = EffectfulStore(sim, self.inner, "history", is_split=kind.store == "split")
         self.kafka = SimKafka(sim)
@@ -336,6 +337,7 @@ class World_:  # the simulation's world; the product has one of its own
             ),
             start_timeout_s=self.kind.start_timeout_s,
             recovery=RecoveryPolicy(tries=3, within_s=600, confirm_s=5),
+            group_id=self.group_id,
             **more,
         )
 
@@ -350,7 +352,8 @@ class World_:  # the simulation's world; the product has one of its own
         It has another name, group and checkpoint, and a file sink has another folder: it knows batches by their ids.
         """
         self.sink.batches = set()
-        self.name, self.checkpoint = f"{self.name}-anew", f"{self.checkpoint}-anew"
+        self.name = self.group_id = f"{self.name}-anew"
+        self.checkpoint = f"{self.checkpoint}-anew"
         self.positions = PositionStore(self.sim, self.positions.kind)
 
     def session(self, operation: str) -> World:
@@ -838,6 +841,11 @@ def task_submit(world: World_, operation: str) -> str:
 def task_roll_back(world: World_, operation: str) -> None:
     """Bring back the version and the position of before an operation."""
     roll_back(world.session(operation), lambda pipeline: Launcher(world.command, SECRETS), reason="simulated")
+
+
+def rename_pipeline(world: World_, operation: str, former: str) -> None:
+    """Let the pipeline go on under the name that the world has for it now."""
+    rename(World(world.pipeline, operation, world.store, world.kafka, world.kept_in), former)
 
 
 def task_begin_recovery(world: World_, operation: str, epoch: int, run: str) -> None:

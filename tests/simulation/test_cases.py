@@ -57,6 +57,19 @@ def test_a4_the_losing_driver_reconciles_from_a_log_that_the_winner_writes() -> 
         assert s.verdict() == ""
 
 
+def test_a5_a_driver_dies_between_the_facts_and_the_row() -> None:
+    with stage("process", store="split") as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("store", ": facts", Side.AFTER, by="driver-1"))
+        s.kill("driver-1")
+        assert s.to_end(s.restart("A")).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [w.record.offset for w in s.world.sink.writes if w.epoch == 2] == [*range(6, 12)]
+        assert s.verdict() == ""
+
+
 def test_a6_a_batch_is_cut_off_and_the_checkpoint_is_gone() -> None:
     with stage("sink") as s:
         s.first_start()
@@ -204,6 +217,23 @@ def test_a17_the_plan_of_the_later_operation_wins() -> None:
         s.to_end(b)
         assert b.failure == ""
         assert min(w.record.offset for w in s.world.sink.writes if w.epoch > 1) == 17
+        assert s.verdict() == ""
+
+
+def test_a20_a_pipeline_gets_another_name() -> None:
+    with stage("process", records=6) as s:
+        s.first_start()
+        s.append(3)
+        s.to_end(s.restart("A", "shift:-3"))
+        s.run(for_s=60.0)
+        s.first_stop()
+        s.sim.sleep(3600.0)
+        former = s.world.name
+        s.world.name = "alerts"
+        refused = s.to_end(s.start("audit", actors.audit_only))
+        assert "StateLost" in refused.failure
+        assert s.to_end(s.start("rename", actors.rename_from(former))).failure == ""
+        s.append(3)
         assert s.verdict() == ""
 
 
