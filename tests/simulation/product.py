@@ -274,6 +274,7 @@ class Kind:
     rules."""
     retain: int = 100
     """``spark.sql.streaming.minBatchesToRetain``."""
+    spark_version: str = "4.2.0"
     has_launcher: bool = False
     """Whether a driver is a Python process and the Java process that launched it."""
 
@@ -403,7 +404,7 @@ class World_:  # the simulation's world; the product has one of its own
     def _spark(self) -> Session:
         spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
         spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
-        spark.retain = self.kind.retain
+        spark.retain, spark.version = self.kind.retain, self.kind.spark_version
         return spark
 
     def take_settings(self, file: Path | str, kind: Any = Settings) -> Any:

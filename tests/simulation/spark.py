@@ -91,6 +91,8 @@ class Engine:
     available: Offsets = field(default_factory=dict)
     is_populated: bool = False
     message: str = "Initializing sources"
+    has_bug_55271: bool = False
+    """Whether it dies once it has committed a batch that it found planned, as Spark 4.1.0 to 4.1.2 do."""
 
     def populate(self) -> None:
         """Read the logs and find the batch to run, as ``populateStartOffsets`` does.
@@ -119,8 +121,10 @@ class Engine:
 
         :raises QueryDied: whatever ends a query.
         """
+        is_resumed = False
         if not self.is_populated:
             self.populate()
+            is_resumed = self.is_planned
         if not self.is_planned and not self._plan():
             return False
         self.message = "Processing new data"
@@ -129,6 +133,8 @@ class Engine:
         if not self.folder.create(f"commits/{self.batch_id}", 'v1\n{"nextBatchWatermarkMs":0}'):
             raise QueryDied(f"CONCURRENT_STREAM_LOG_UPDATE: commits/{self.batch_id}")
         self.batch_id, self.committed, self.is_planned = self.batch_id + 1, self.available, False
+        if is_resumed and self.has_bug_55271:
+            raise QueryDied("NullPointerException\n\tat org.apache.spark.sql.kafka010.KafkaMicroBatchStream.metrics(")
         return True
 
     def has_data(self) -> bool:
@@ -503,4 +509,5 @@ class Session:
             self.new_id,
             self.retain,
             assigned,
+            has_bug_55271=self.version == "4.1.1",
         )

@@ -237,6 +237,24 @@ def test_a20_a_pipeline_gets_another_name() -> None:
         assert s.verdict() == ""
 
 
+@pytest.mark.parametrize("start", ["committed", "shift:-3"])
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_a22_a_bug_of_spark_ends_the_query_that_resumes_a_batch(
+    mode: str, start: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stage(mode, spark_version="4.1.1") as s:
+        s.first_start()
+        s.kill_in_batch()
+        again = s.to_end(s.restart("A", start))
+        s.append(3)
+        s.run(for_s=60.0)
+        assert again.failure == ""
+        assert s.job_runs
+        assert "SPARK-55271 ended the query; starting it again under epoch 2" in caplog.text
+        assert s.has_written("orders", 12)
+        assert s.verdict() == ""
+
+
 def test_an_apply_that_wakes_up_late_hides_no_planned_batch_of_an_untracked_job() -> None:
     with stage("untracked", limit=4) as s:
         s.first_start()
