@@ -23,25 +23,43 @@ from airflow_provider_offsets.stores.protocols import OffsetStore
 
 
 def record_one_batch(
-    store: OffsetStore, pipeline: str, stream: Stream, identity: TopicIdentity, end: Position, checkpoint: str
+    store: OffsetStore,
+    pipeline: str,
+    stream: Stream,
+    identity: TopicIdentity,
+    end: Position,
+    checkpoint: str,
+    *,
+    number: int = 1,
+    start: Position | None = None,
 ) -> None:
-    """Launch epoch 1, record one batch from the begin of the topics to ``end``, and stop."""
+    """Launch an epoch, record one batch from ``start`` (by default the begin of the topics) to ``end``, and stop.
+
+    :param number: of the epoch and its batch; the epochs before it were launched and stopped.
+    """
+    run, stop, tag = f"run-{number}", f"stop-{number}", f"tag-{number}"
     driver = ProcessIdentity("host", "boot", 1, 1)
-    start = Position(dict.fromkeys(end, 0))
-    batch = Batch(end, 1_000, 0, "query", 1, start, 1_000)
+    start = Position(dict.fromkeys(end, 0)) if start is None else start
+    batch_id, time_ms = number - 1, 1_000 * number
+    batch = Batch(end, time_ms, batch_id, "query", number, start, time_ms)
     digest = digest_of(batch)
     control = Control(store, pipeline)
     cell = control.cell
-    cell.create()
-    control.keep_claim(Claim(1, "run", "tag", checkpoint, start, identity, stream))
-    cell.change(Take("run", 1, 0))
-    cell.change(LaunchEpoch("run", 1, EpochLaunch(1, "tag", "run", "plan", checkpoint), 1))
-    cell.change(ClaimLaunch("tag", driver, 1))
-    begun = Begun(0, "query", 1_000, "nonce", 1_000, digest)
-    cell.change(BeginBatch("tag", driver, begun), stream=stream, prepare=batch)
-    recorded = Recorded(1, "tag", 0, "query", 1_000, digest)
-    cell.change(RecordBatch("tag", driver, "nonce", recorded), stream=stream, append=batch)
-    cell.change(EndEpoch("tag", driver, Ended(EndedHow.STOPPED, 1)))
-    taken = cell.change(Take("stop", 1, 0, take_over=True))
-    cell.change(Reconcile("stop", taken.generation, 1))
-    cell.change(Release("stop"))
+    if number > 1:
+        record = cell.read()
+        assert record is not None
+        control.keep_epoch(control.newest_launch(record))  # as a submit does before it launches the next one
+    else:
+        cell.create()
+    control.keep_claim(Claim(number, run, tag, checkpoint, start, identity, stream))
+    launching = cell.change(Take(run, 1, 0))
+    cell.change(LaunchEpoch(run, launching.generation, EpochLaunch(number, tag, run, "plan", checkpoint), 1))
+    cell.change(ClaimLaunch(tag, driver, 1))
+    begun = Begun(batch_id, "query", time_ms, "nonce", time_ms, digest)
+    cell.change(BeginBatch(tag, driver, begun), stream=stream, prepare=batch)
+    recorded = Recorded(number, tag, batch_id, "query", time_ms, digest)
+    cell.change(RecordBatch(tag, driver, "nonce", recorded), stream=stream, append=batch)
+    cell.change(EndEpoch(tag, driver, Ended(EndedHow.STOPPED, 1)))
+    taken = cell.change(Take(stop, 1, 0, take_over=True))
+    cell.change(Reconcile(stop, taken.generation, number))
+    cell.change(Release(stop))

@@ -32,6 +32,7 @@ from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.stores import open_positions, open_store
 from tests.integration.kafka_tool import kafka_consumer_groups
+from tests.integration.postgres_server import new_database, running_postgres
 from tests.integration.recorded_job import record_one_batch
 
 DEADLINE_S = 300
@@ -106,6 +107,17 @@ def hbase_table() -> Iterator[str]:
         if table.decode().startswith(name):
             connection.delete_table(table, disable=True)
     connection.close()
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """Give the URL of a store in a PostgreSQL that ends with the test."""
+    with running_postgres() as server:
+        url = new_database(server)
+        store = open_store(url)
+        store.create()
+        store.close()
+        yield url
 
 
 @pytest.fixture
@@ -427,3 +439,106 @@ def test_a_plan_and_an_audit_look_and_leave_everything_as_it_is(
     assert audited.returncode == 0, audited.stderr
     found = json.loads(audited.stdout)
     assert (found["batches"], found["records"], found["lost"], found["unexplained"]) == (1, 4, 0, 0)
+
+
+RENAMED = """\
+pipelines:
+  {name}:
+    topics: [{topic}]
+    group_id: orders
+    job: {{application: job.py, checkpoint: {home}/checkpoint}}
+"""
+
+
+@pytest.mark.parametrize("server", ["hbase_table", "postgres"])
+def test_a_renamed_pipeline_goes_on_under_its_new_name_alone(
+    server: str,
+    home: Path,
+    servers: str,
+    make_topic: Callable[[int], str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url, topic = request.getfixturevalue(server), make_topic(2)
+    monkeypatch.setenv("AIRFLOW_CONN_OFFSETS_DEFAULT", json.dumps({"conn_type": "offsets", "extra": {"url": url}}))
+
+    def named(name: str) -> None:
+        (home / "pipelines.yaml").write_text(RENAMED.format(name=name, topic=topic, home=home))
+
+    def audited(name: str) -> tuple[Any, ...]:
+        code, printed, error = call(acts.audit_offsets, capsys, pipeline=name)
+        assert code == 0, error
+        found = json.loads(printed)
+        return tuple(found[key] for key in ("batches", "records", "lost", "skipped", "replayed", "unexplained"))
+
+    stream = Stream("orders", (topic,))
+    with open_clients({"bootstrap.servers": servers}) as clients:
+        identity = KafkaReader(clients).live_topics([topic]).identity
+    first, second, third = numbered(topic, 1, 1), numbered(topic, 2, 3), numbered(topic, 3, 4)
+    with closing(open_store(url)) as store:
+        record_one_batch(store, "orders", stream, identity, first, f"{home}/checkpoint")
+        record_one_batch(store, "orders", stream, identity, second, f"{home}/checkpoint", number=2, start=first)
+        named("orders")
+        taken = airflow("snapshots", "take", "--pipeline", "orders", "--label", "good", "-o", "json")
+        assert taken.returncode == 0, taken.stderr
+        assert audited("orders") == (2, 5, 0, 0, 0, 0)
+
+        named("sales")
+        for act, more in ((acts.plan_offsets, {"start": "committed"}), (acts.audit_offsets, {})):
+            code, _, error = call(act, capsys, pipeline="sales", **more)
+            assert (code, "run: airflow offsets rename OLD sales" in error) == (1, True), error
+        shown = airflow("rename", "orders", "sales")
+        assert (shown.returncode, list(store.scan("sales", ""))) == (0, []), shown.stderr
+        done = airflow("rename", "orders", "sales", "--apply")
+        assert done.returncode == 0, done.stderr
+
+        named("orders")
+        for act, more in ((acts.plan_offsets, {"start": "committed"}), (acts.audit_offsets, {})):
+            code, _, error = call(act, capsys, pipeline="orders", **more)
+            assert code == 1
+            assert "was renamed to 'sales'" in error, error
+
+        named("sales")
+        for start in ("committed", "snapshot:good"):
+            code, printed, error = call(acts.plan_offsets, capsys, pipeline="sales", start=start)
+            assert (code, error) == (0, "")
+            assert json.loads(printed)["start"] == second.to_plain()
+        record_one_batch(store, "sales", stream, identity, third, f"{home}/checkpoint", number=3, start=second)
+        assert audited("sales") == (3, 7, 0, 0, 0, 0)
+        again = airflow("rename", "orders", "sales", "--apply")
+        assert again.returncode == 0, again.stderr
+
+
+TWO_TOPICS = """\
+pipelines:
+  demo:
+    tracked: false
+    topics: [{topics}]
+    group_id: {group}
+    offsets_in: [kafka_default]
+    job: {{application: job.jar, main_class: Job, log_dir: logs}}
+    stop: {{signal_timeout_s: 10}}
+"""
+
+
+def test_a_topic_whose_commits_were_deleted_is_no_first_start(
+    home: Path, servers: str, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By Kafka's own ``--delete-offsets``, of one topic of two: a snapshot still knows where the group stood."""
+    kept, deleted, group = make_topic(1), make_topic(1), f"deleted-{uuid.uuid4().hex[:8]}"
+    (home / "pipelines.yaml").write_text(TWO_TOPICS.format(topics=f"{kept}, {deleted}", group=group))
+    commit(servers, group, numbered(kept, 2).updated(numbered(deleted, 3)))
+    taken = airflow("snapshots", "take", "--pipeline", "demo", "--label", "good", "-o", "json")
+    assert taken.returncode == 0, taken.stderr
+    before = call(acts.plan_offsets, capsys, pipeline="demo", start="committed")
+
+    kafka_consumer_groups(servers, "--delete-offsets", "--group", group, "--topic", deleted)
+    code, printed, _ = call(acts.plan_offsets, capsys, pipeline="demo", start="committed")
+
+    assert (before[0], json.loads(before[1])["problems"]) == (0, []), before
+    assert code == 1
+    [problem] = json.loads(printed)["problems"]
+    assert problem["kind"] == "stored position gone"
+    assert f"{deleted}[0] stood" in problem["message"]
+    assert f"at 3 by snapshot {json.loads(taken.stdout)['id']}" in problem["message"]
