@@ -350,7 +350,7 @@ class ProcessTable:
 
 
 def _namespaces(host: Host) -> tuple[str, ...]:
-    return f"pid:[{host.name}]", f"uts:[{host.name}]", f"net:[{host.name}]"
+    return f"pid:[{host.pid_namespace or host.name}]", f"uts:[{host.name}]", f"net:[{host.name}]"
 
 
 @dataclass

@@ -53,6 +53,8 @@ class Host:
     boot_id: str
     offset_ms: int = 0
     """By how much its wall clock is wrong."""
+    pid_namespace: str = ""
+    """Of a container that shares a machine's network and host name; empty: the machine's own."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ from tests.simulation import actors, product
 from tests.simulation.actors import Run
 from tests.simulation.history import Laboratory
 from tests.simulation.product import Kind
-from tests.simulation.scheduler import Actor, Killed, Point, Side, Simulation, Violated
+from tests.simulation.scheduler import Actor, Host, Killed, Point, Side, Simulation, Violated
 
 STEPS = 20_000
 
@@ -71,6 +71,13 @@ class Stage(Laboratory):
     def start(self, name: str, act: Callable[[Run], None], host: str = "worker-1") -> Run:
         """Register a run; it goes on when the test lets it."""
         return Run(self.world, name, (host,)).start(act)
+
+    def container(self, host: str) -> str:
+        """Return the name of a container on a machine's network: its host name and boot id, other process numbers."""
+        machine = self.sim.host(host)
+        name = f"container on {host}"
+        self.sim.hosts[name] = Host(machine.name, machine.boot_id, pid_namespace=name)
+        return name
 
     def restart(self, name: str, start: str = "committed", **options: Any) -> Run:
         """Register a maintenance, or a reprocess from ``start``."""

@@ -192,6 +192,18 @@ def test_a15_a_run_that_is_cleared_after_another_one_is_judged_by_its_own_snapsh
         assert s.verdict() == ""
 
 
+def test_a16_a_driver_in_another_pid_namespace_is_not_taken_for_dead() -> None:
+    with stage("process") as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("sink", "", by="driver-1"))
+        s.hang("driver-1", 600.0)
+        a = s.to_end(s.start("A", actors.restart(), host=s.container("worker-1")))
+        assert "StopTimedOut" in a.failure
+        assert not s.actor("driver-1").is_gone
+        assert s.verdict() == ""
+
+
 def test_a17_a_stop_is_answered_while_a_launch_waits_in_a_queue() -> None:
     with stage("process") as s:
         s.first_start()
