@@ -74,9 +74,10 @@ test:  ## unit, check, simulate, integration, e2e, with Kafka and HBase brought 
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
 
-check: venv  ## format, lint and types
+check: venv  ## format, lint, spelling and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/codespell
 	.venv/bin/mypy
 
 wheel: venv  ## build the wheel and the source archive into dist
