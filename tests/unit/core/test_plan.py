@@ -644,6 +644,7 @@ CASES = [
         untouched(TWO, None, store="hbase_old", epoch=epoch(at(0, 0)), ended=ENDED),
         at(0, 0),
         WRITE,
+        replay_at_most=200,
         problems=(ProblemKind.POSITION_GONE,),
     ),
     Case(
