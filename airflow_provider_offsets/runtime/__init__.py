@@ -1,4 +1,7 @@
-"""Inside the Spark driver: read from the plan, track each batch, obey a stop, hold the fence. Never imports Airflow."""
+"""Code that runs inside the Spark driver: read the planned offsets, track each batch, obey stop requests and fencing.
+
+This package never imports Airflow.
+"""
 
 from airflow_provider_offsets.runtime.tracked_stream import TrackedStream
 

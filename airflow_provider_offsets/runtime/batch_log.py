@@ -1,4 +1,7 @@
-"""Batches as the checkpoint's own log has them: never from the data, which may be empty or compacted."""
+"""Batches as Spark's checkpoint log records them.
+
+The log is the only source: the records of a batch may be absent or compacted.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from airflow_provider_offsets.stores.checkpoint import (
 
 
 class BatchLog:
-    """The log of the checkpoint that one epoch runs on.
+    """The checkpoint log that one epoch runs on.
 
-    :param start: where the epoch begins, for the first batch of a checkpoint that does not say so itself.
+    :param files: files of the checkpoint.
+    :param start: position at which the epoch starts, for the first batch of a checkpoint that has no initial offsets.
     """
 
     def __init__(self, files: CheckpointFiles, start: Position) -> None:
@@ -26,15 +30,17 @@ class BatchLog:
 
     @property
     def query_id(self) -> str:
-        """The id of the query; empty until Spark has given it one."""
+        """Id of the streaming query; empty until Spark has assigned one."""
         self._query_id = self._query_id or read_query_id(self.files) or ""
         return self._query_id
 
     def batch(self, batch_id: int, *, epoch: int, after: Batch | None = None) -> Batch | None:
-        """Return a batch that Spark has planned, or None. An entry that was planted to close the log is none.
+        """Return a batch that Spark has planned, or None if Spark has not planned it.
 
-        :param epoch: number of the epoch that runs it.
-        :param after: the batch that ran last; it saves reading the entry before.
+        An entry that an operation wrote to close the log is not a batch.
+
+        :param epoch: number of the epoch that runs the batch.
+        :param after: the last batch that ran; saves reading the previous log entry.
         """
         entry = read_only_source(self.files, batch_id)
         if entry is None or entry.closed_by is not None:
@@ -49,23 +55,23 @@ class BatchLog:
         )
 
     def is_filler(self, batch: Batch) -> bool:
-        """Return whether a seed planned this batch: it has no records, and no place in the history."""
+        """Return whether a checkpoint seed planned this batch: it has no records and does not belong in the history."""
         entry = None if batch.record_count or batch.batch_id is None else read_entry(self.files, batch.batch_id)
         return entry is not None and entry.is_seeded
 
     def closed_by(self, batch_id: int) -> str | None:
-        """Return the operation that closed the log by planting this entry, or None."""
+        """Return the operation that closed the log with this entry, or None."""
         entry = read_entry(self.files, batch_id)
         return None if entry is None else entry.closed_by
 
     def is_committed(self, batch_id: int) -> bool:
-        """Return whether Spark has committed a batch: then its output is finished."""
+        """Return whether Spark has committed a batch, which means that its output is complete."""
         return self.files.text(f"commits/{batch_id}") is not None
 
     def start_of(self, batch_id: int, *, after: Batch | None = None) -> Position:
-        """Return where a batch begins, planned or not: at the end of the one before it.
+        """Return the position at which a batch starts, planned or not: the end of the previous batch.
 
-        :param after: the batch that ran last; it saves reading the entry before.
+        :param after: the last batch that ran; saves reading the previous log entry.
         """
         if after is not None and after.batch_id == batch_id - 1:
             return after.end

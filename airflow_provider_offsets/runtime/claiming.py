@@ -1,10 +1,13 @@
-"""Claims a launch for a program that knows nothing of epochs, and then becomes that program.
+"""Claim a launch for a program that has no notion of epochs, then become that program.
 
-``python -m airflow_provider_offsets.runtime.claiming <settings file> spark-submit …``
+Usage: ``python -m airflow_provider_offsets.runtime.claiming <settings file> spark-submit …``
 
-The claim is made by the very process that will be spark-submit (``exec`` keeps the pid and its start time), so what
-holds of a tracked driver holds here: of two processes that were started for one launch one claims it, a launch that was
-cancelled is claimed by nobody, and the holder of an epoch is the process that runs the job.
+The claiming process itself becomes spark-submit: ``exec`` keeps the pid and its start time. So a launch of an untracked
+job has the guarantees of a tracked driver:
+
+- of two processes started for one launch, only one claims the launch;
+- no process claims a launch that was cancelled;
+- the holder of an epoch is the process that runs the job.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ from airflow_provider_offsets.stores.control import Control
 
 
 def claiming_command(settings_file: Path, command: Sequence[str]) -> list[str]:
-    """Return the argument vector that claims and then becomes ``command``."""
+    """Return the argument vector that claims the launch and then becomes ``command``."""
     return [sys.executable, "-m", "airflow_provider_offsets.runtime.claiming", str(settings_file), *command]
 
 
 def main(arguments: Sequence[str]) -> str:
-    """Claim, and become the program. Return what went wrong, if the launch could not be claimed."""
+    """Claim the launch and become the program; return the error message if the launch could not be claimed."""
     try:
         settings = take_settings(Path(arguments[0]), Settings)
         claim = ClaimLaunch(settings.claim.tag, machine().this_process(), clock.now_ms())

@@ -1,11 +1,11 @@
-"""A query whose batches go through the user's function: each begins and is recorded in Spark's own callback.
+"""A query whose batches run the user's function; each batch starts and is recorded inside Spark's own callback.
 
-- Returning from ``foreachBatch`` commits the batch, so a stop *before* a batch is an exception out of the callback:
-  ``offsets/N+1`` stays planned, and is what the next epoch runs first (tried on Spark 4.2.0).
-- ``query.stop()`` cuts a running batch, so it is called on an idle query only.
+- Returning from ``foreachBatch`` commits the batch. So a stop *before* a batch raises out of the callback:
+  ``offsets/N+1`` stays planned, and the next epoch runs that batch first (tried on Spark 4.2.0).
+- ``query.stop()`` interrupts a running batch, so it is called only while the query is idle.
 - A batch is recorded only if the JVM still answers after the user's function (see ``jvm``).
-- A batch that was recorded before is not run again: its output was finished before it was recorded. Spark asks for it
-  when the driver died between the record and Spark's own commit.
+- A batch that is already recorded does not run again: its output was complete before it was recorded. Spark asks for
+  such a batch if the driver died between the record and Spark's commit.
 """
 
 from __future__ import annotations
@@ -25,32 +25,36 @@ from airflow_provider_offsets.runtime.jvm import require_jvm
 log = logging.getLogger(__name__)
 
 WAITING = {"Waiting for data to arrive", "Waiting for next trigger"}
-"""Spark's messages for a query that does nothing. With a trigger interval it is mostly the second one."""
+"""Spark's status messages for an idle query. With a trigger interval, the second one is the usual one."""
 
 ProcessBatch = Callable[[Any, int], None]
 
 
 class _EndQuery(Exception):
-    """Raised out of the callback to end the query before a batch. Never seen by a user."""
+    """Raised out of the callback to end the query before a batch. Users never see it."""
 
 
 class ForeachBatchQuery:
-    """One query that runs until it is asked to stop, is fenced, or fails."""
+    """One query that runs until it is asked to stop, is fenced, or fails.
+
+    :param epoch: the claimed epoch under which the query runs.
+    :param process: the user's ``foreachBatch`` function.
+    """
 
     def __init__(self, epoch: HeldEpoch, process: ProcessBatch) -> None:
         self._epoch = epoch
         self._process = process
-        # The callback thread and the watching one agree under this lock: a user's function never begins once the
-        # query is being ended, and the query is never stopped while one runs.
+        # The callback thread and the watching thread coordinate under this lock: no user function starts once the
+        # query is ending, and the query is never stopped while a function runs.
         self._between = threading.Condition()
         self._is_busy = False
         self._is_ending = False
         self._failure: BaseException | None = None
 
     def run(self, writer: Any) -> None:
-        """Start the query of ``writer`` and stay with it until it is over.
+        """Start the query of ``writer`` and watch it until it ends.
 
-        :raises Fenced: the epoch is not this driver's any more.
+        :raises Fenced: this driver no longer holds the epoch.
         """
         query = writer.foreachBatch(self._run_batch).start()
         try:
@@ -60,7 +64,7 @@ class ForeachBatchQuery:
             raise
 
     def _run_batch(self, frame: Any, batch_id: int) -> None:
-        """Spark's callback: one batch, on Spark's own thread."""
+        """Run one batch. Spark calls this on a thread of its own."""
         self._enter_batch()
         try:
             batch = self._planned(batch_id)
@@ -100,7 +104,7 @@ class ForeachBatchQuery:
         )
 
     def _is_left_out(self, batch: Batch) -> bool:
-        """Return whether Spark may commit a batch without running it."""
+        """Return whether Spark may commit this batch without running it."""
         if self._epoch.last is None and self._epoch.log.is_filler(batch):
             log.info("Batch %d has no records; it is between the old checkpoint and this one", batch.batch_id)
             return True
@@ -110,16 +114,16 @@ class ForeachBatchQuery:
         return False
 
     def _require_no_stop(self) -> None:
-        """Return if a batch that does not begin in the record may be committed.
+        """Raise if a batch that is not started in the record must not be committed.
 
         :raises StopRequested: the job was asked to stop.
-        :raises Fenced: another driver may run on this checkpoint.
+        :raises Fenced: another driver may be running on this checkpoint.
         """
         if self._epoch.is_stop_requested():
             raise StopRequested(seen="a stop request", expected="none", do="No action needed: the driver ends.")
 
     def _watch(self, query: Any) -> None:
-        """Give signs of life, acknowledge an idle query, and stop it on request, until the query is over."""
+        """Send heartbeats, report an idle query, and stop the query on request, until the query ends."""
         next_beat = 0.0
         while not self._is_over(query):
             if clock.monotonic_s() >= next_beat:
@@ -141,18 +145,18 @@ class ForeachBatchQuery:
                 return True
             if self._failure is None:
                 raise
-            # Spark wraps what our callback raised in its own exception and keeps only the text of it.
+            # Spark wraps an exception from our callback in one of its own and keeps only its text.
             raise self._failure from None
 
     def _end_between_batches(self, query: Any) -> None:
-        """End the query from outside its callback: let no further batch begin, let the running one finish, stop."""
+        """End the query from outside its callback: block new batches, wait for the running one, then stop the query."""
         with self._between:
             self._is_ending = True
             self._between.wait_for(lambda: not self._is_busy)
         query.stop()
 
     def _acknowledge_idle(self, query: Any) -> None:
-        """Acknowledge that there is nothing to read, unless a batch begins meanwhile."""
+        """Record that there is nothing to read, unless a batch starts meanwhile."""
         with self._between:
             status = query.status
             if not self._is_busy and not status["isDataAvailable"] and status["message"] in WAITING:

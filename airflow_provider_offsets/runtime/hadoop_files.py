@@ -1,4 +1,4 @@
-"""Reads a checkpoint the way the driver itself does: by Hadoop's file systems, through the session's JVM."""
+"""Checkpoint files read as the driver itself reads them: through Hadoop's file systems in the session's JVM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class HadoopCheckpoint:
-    """The files of one checkpoint folder on any file system that this driver's Spark can write to."""
+    """The files of one checkpoint directory, on any file system that this driver's Spark can write to."""
 
     def __init__(self, spark: Any, location: str) -> None:
         self.location = location
@@ -15,14 +15,14 @@ class HadoopCheckpoint:
         self._files = self._root.getFileSystem(spark._jsc.hadoopConfiguration())
 
     def names(self, folder: str) -> list[str]:
-        """Give the names in a folder; an empty list if it is not there."""
+        """Return the names in a directory; an empty list if the directory does not exist."""
         path = self._path(folder)
         if not self._files.exists(path):
             return []
         return [status.getPath().getName() for status in self._files.listStatus(path)]
 
     def text(self, path: str) -> str | None:
-        """Give a file's text, or None if it is not there."""
+        """Return the text of a file, or None if the file does not exist."""
         target = self._path(path)
         if not self._files.exists(target):
             return None

@@ -1,7 +1,7 @@
-"""What a driver does under its epoch, whichever way its batches run: claim, begin, record, go idle, end.
+"""What a driver does under its epoch, with any kind of sink: claim, start, record, go idle, end.
 
-Each of these is one swap of the pipeline's record. A driver whose epoch was closed, or that was asked to stop, learns
-of it from the very step that it is about to make. It reads the record only to see a stop request where no batch begins.
+Each of these steps is one compare-and-swap of the pipeline's record. The step itself fails if the epoch was closed or
+the job was asked to stop. The driver reads the record only to see a stop request while no batch starts.
 """
 
 from __future__ import annotations
@@ -42,50 +42,52 @@ log = logging.getLogger(__name__)
 
 
 class HeldEpoch:
-    """The epoch that this driver holds. Every call to the store is repeated for a while before it fails.
+    """The epoch that this driver holds. Every store call is retried for ``store_patience_s`` before it fails.
 
-    :param log: of the checkpoint that the epoch runs on.
+    :param settings: settings of the driver, with the claim of its launch.
+    :param store: offset store of the pipeline.
+    :param log: log of the checkpoint that the epoch runs on.
     """
 
     def __init__(self, settings: Settings, store: OffsetStore, log: BatchLog) -> None:
         self.settings = settings
         self.log = log
         self.last: Batch | None = None
-        """The batch that this epoch finished last, or left out because it was finished before."""
+        """Last batch that this epoch processed, or skipped because it was already recorded."""
         self.ending: EndedHow | None = None
-        """How the newest run of the query ended; None while it runs."""
+        """How the latest run of the query ended; None while it runs."""
         self._control = Control(store, settings.pipeline)
         self._cell = self._control.cell
-        self._lock = threading.RLock()  # Spark's callback thread and the watching one share the cell
+        self._lock = threading.RLock()  # Spark's callback thread and the watching thread share the cell
         self._holder: ProcessIdentity | None = None
         self._run = ""
         self._may_have_run = True
-        """Whether a batch that an earlier run has begun may have been written."""
+        """Whether a batch that an earlier run started may have been written."""
         self._is_at_start = True
         self._beats = 0
 
     @property
     def number(self) -> int:
-        """Its number."""
+        """Number of the epoch."""
         return self.settings.claim.number
 
     def claim(self) -> None:
-        """Claim the launch that this driver was started for. Nothing is written before.
+        """Claim the launch that this driver was started for. Nothing is written before the claim.
 
-        :raises Fenced: the launch was cancelled, another one is newer, or another process has claimed it.
+        :raises Fenced: the launch was cancelled, a newer launch exists, or another process has claimed the launch.
         """
         self._holder = machine().this_process()
         self._change(ClaimLaunch(self._claim.tag, self._holder, clock.now_ms()))
         log.info("Claimed epoch %d of pipeline %r", self.number, self.settings.pipeline)
 
     def start_run(self) -> None:
-        """Prepare one run of the query: account for what an earlier run in this process left.
+        """Prepare one run of the query: account for what an earlier run in this process left behind.
 
-        A batch that the earlier run began and Spark committed is finished, so it is recorded. One that it began and
-        that Spark did not commit is counted when it begins again, unless it was never planned.
+        A batch that the earlier run started and Spark committed is complete, so it is recorded. A batch that Spark
+        planned but did not commit counts as repeated when it starts again. A batch that Spark never planned does not.
 
-        :raises Fenced: this driver does not hold the epoch any more.
-        :raises WorldChanged: another job has written the checkpoint since the plan.
+        :raises Fenced: this driver no longer holds the epoch.
+        :raises WorldChanged: another job has written to the checkpoint since the plan.
         """
         if not self._run:
             self._require_planned_log()
@@ -98,9 +100,9 @@ class HeldEpoch:
         self._run, self.ending = uuid.uuid4().hex, None
 
     def is_stop_requested(self) -> bool:
-        """Return whether the job was asked to stop. One read of the record.
+        """Return whether the job was asked to stop. Reads the record once.
 
-        :raises Fenced: this driver does not hold the epoch any more.
+        :raises Fenced: this driver no longer holds the epoch.
         """
         self._insist(self._cell.read)
         record = self._record
@@ -116,11 +118,11 @@ class HeldEpoch:
         return record.stop is not None
 
     def is_finished(self, batch: Batch) -> bool:
-        """Return whether a batch that Spark asks for was recorded before, by this epoch or by an earlier one.
+        """Return whether this epoch or an earlier one has already recorded a batch that Spark asks for.
 
-        Only the newest recorded batch can be: Spark had no time to commit it.
+        Only the newest recorded batch can be such a batch: the driver ended before Spark committed it.
 
-        :raises BatchConflict: it was, with other offsets.
+        :raises BatchConflict: the batch was recorded with other offsets.
         """
         recorded = self._record.recorded
         newest = recorded if recorded is not None and recorded.batch_id is not None else self._claim.recorded_before
@@ -135,11 +137,11 @@ class HeldEpoch:
         )
 
     def begin(self, batch: Batch) -> None:
-        """Begin a batch: keep what it is about to read, and note it in the record, before anything of it is written.
+        """Start a batch: store its offsets and mark it as started in the record, before any of its output is written.
 
         :raises StopRequested: the job was asked to stop.
-        :raises Fenced: this driver does not hold the epoch any more.
-        :raises WorldChanged: it is the first batch of the epoch, and does not begin where the plan starts it.
+        :raises Fenced: this driver no longer holds the epoch.
+        :raises WorldChanged: the first batch of the epoch does not start at the planned position.
         """
         self._require_start(batch.start or Position())
         placed = batch.at_row(next_row_time_ms(batch.batch_time_ms, self._record.last_row_time_ms))
@@ -154,17 +156,17 @@ class HeldEpoch:
         self._begin(begun, prepare=placed)
 
     def begin_unplanned(self, batch_id: int) -> None:
-        """Begin a batch of which Spark has not planned the end yet.
+        """Start a batch whose end offsets Spark has not planned yet.
 
-        :raises: as ``begin``.
+        :raises: as :meth:`begin`.
         """
         self._require_start(self.log.start_of(batch_id, after=self.last))
         self._begin(Begun(batch_id, self.log.query_id, clock.now_ms(), self._run))
 
     def record(self, batch: Batch) -> None:
-        """Record the batch that has begun: its output is finished.
+        """Record the started batch as processed: its output is complete.
 
-        :raises Fenced: this driver does not hold the epoch any more.
+        :raises Fenced: this driver no longer holds the epoch.
         """
         begun = self._record.begun
         assert begun is not None, "a batch begins before it is recorded"
@@ -183,15 +185,15 @@ class HeldEpoch:
         self._change(event, prepare=None if is_kept else placed, append=placed)
 
     def idle(self) -> None:
-        """Acknowledge that the driver is ready and that there is nothing to read. Once until a batch begins.
+        """Record that the driver is ready and has nothing to read. Writes once until the next batch starts.
 
-        :raises Fenced: this driver does not hold the epoch any more.
+        :raises Fenced: this driver no longer holds the epoch.
         """
         if not self._record.idle:
             self._change(GoIdle(self._claim.tag, self._me))
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Send a heartbeat."""
         self._beats += 1
         heartbeat = Heartbeat(self._beats, clock.now_ms(), None if self.last is None else self.last.batch_id)
         self._insist(lambda: self._control.beat(self.number, heartbeat))
@@ -199,8 +201,10 @@ class HeldEpoch:
     def close(self, error: BaseException | None) -> None:
         """End this epoch in the record.
 
-        :param error: what ends the program, if anything does. It is the one that counts: a record that is not this
-            driver's any more is no second one.
+        :param error: the exception that ends the program, if any. If the record cannot be ended as well, only this
+            error is raised and the other is logged.
+        :raises Fenced: the program ended without error, and this driver no longer holds the epoch.
+        :raises RecordRestored: the program ended without error, and the control store was restored or removed.
         """
         ended = Ended(
             how=self.ending or (EndedHow.FINISHED if error is None else EndedHow.FAILED),
@@ -230,7 +234,7 @@ class HeldEpoch:
 
     @property
     def _record(self) -> PipelineRecord:
-        """The record as this driver has seen it last."""
+        """Record as this driver last saw it."""
         assert self._cell.seen is not None, "an epoch is claimed first"
         return self._cell.seen
 
@@ -238,7 +242,7 @@ class HeldEpoch:
         try:
             self._change(BeginBatch(self._claim.tag, self._me, begun, again=self._may_have_run), prepare=prepare)
         except BatchConflict:
-            self.is_stop_requested()  # a later epoch may keep its batch there: then this driver is fenced
+            self.is_stop_requested()  # a later epoch may have stored a batch there: then this driver is fenced
             raise
         self._is_at_start = False
 
@@ -247,7 +251,7 @@ class HeldEpoch:
         self._insist(lambda: self._cell.change(event, stream=stream, prepare=prepare, append=append))
 
     def _insist(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns, asking a store that is away again for ``store_patience_s``."""
+        """Return what ``call`` returns, retrying an unreachable store for ``store_patience_s``."""
 
         def locked() -> T:
             with self._lock:
@@ -256,9 +260,9 @@ class HeldEpoch:
         return insist(locked, patience_s=self.settings.store_patience_s)
 
     def _require_planned_log(self) -> None:
-        """Return if the checkpoint names no other batch than when this epoch was planned.
+        """Raise if the checkpoint's newest batch differs from the one at the time of the plan.
 
-        :raises WorldChanged: it does: another job writes it, or it is gone.
+        :raises WorldChanged: another job writes to the checkpoint, or the checkpoint is gone.
         """
         planned_id = self._claim.last_planned_batch_id
         if planned_id is None:
@@ -272,7 +276,10 @@ class HeldEpoch:
             )
 
     def _require_start(self, start: Position) -> None:
-        """Return if the epoch has begun a batch, or this start of its first one is the one that was planned."""
+        """Raise if the first batch of the epoch does not start at the planned position.
+
+        :raises WorldChanged: at least one partition starts at another offset.
+        """
         planned = self._claim.start
         if not self._is_at_start:
             return

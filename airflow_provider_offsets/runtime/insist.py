@@ -1,4 +1,4 @@
-"""Ask a store again for a while before giving up."""
+"""Retry calls to a store for a limited time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ LONGEST_WAIT_S = 5.0
 
 
 def insist(call: Callable[[], T], *, patience_s: float) -> T:
-    """Give what ``call`` gives; while it fails with a retriable error, try again for at most ``patience_s``.
+    """Return the result of ``call``, retrying it while it fails with a retriable error.
 
-    Our own ten lines, because the driver's Python has no retry library that we could count on. The call must be safe
-    to repeat.
+    Waits 0.2 s after the first failure and doubles the wait up to 5 s. Hand-written because a Spark driver's Python has
+    no retry library that we can rely on.
+
+    :param call: must be safe to repeat.
+    :param patience_s: no retry starts later than this many seconds after the first call.
+    :raises OffsetsError: the last error, if it is not retriable or the time is up.
     """
     deadline, wait_s = clock.monotonic_s() + patience_s, FIRST_WAIT_S
     while True:

@@ -1,8 +1,8 @@
-"""Whether Spark's JVM is still there, after a user's function.
+"""Check after a user's function that Spark's JVM still runs.
 
-``DataFrame.collect()`` reads rows from a socket until it ends. If the JVM is killed meanwhile it ends early, and the
-function is given a part of its rows for the whole, with no error (``_load_from_socket`` and ``Serializer.load_stream``,
-seen on PySpark 4.2.0). So nothing is recorded as finished before the JVM has answered once more.
+``DataFrame.collect()`` reads rows from a socket until the socket closes. If the JVM is killed, the socket closes early.
+The function then gets only some of its rows, without an error (``_load_from_socket`` and ``Serializer.load_stream``,
+seen on PySpark 4.2.0). So the JVM has to answer once more before any output is recorded as complete.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from typing import Any
 
 
 def require_jvm(spark: Any) -> None:
-    """Ask the JVM of a session for something; what py4j raises if it is gone ends the query, or the shard."""
+    """Raise py4j's error if the JVM of a session is gone; the error ends the query or the shard."""
     spark.conf.get("spark.app.id", "")

@@ -1,4 +1,4 @@
-"""Bugs of Spark that end a healthy query once: the driver starts the query again, under the same epoch."""
+"""Spark bugs that end a healthy query once; the driver restarts the query under the same epoch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KnownBug:
-    """A bug that ends a query whose next start goes on.
+    """A bug that ends a query which works again after a restart.
 
-    :ivar issue: its number in Spark's tracker.
-    :ivar versions: of Spark, as a pattern for the whole text.
-    :ivar trace: pattern of what it leaves in the JVM's stack trace.
+    :ivar issue: number in Spark's issue tracker. :ivar versions: pattern that matches the whole version string of every
+        affected Spark. :ivar trace: pattern that matches the bug in the JVM's stack trace.
     """
 
     issue: str
@@ -21,8 +20,8 @@ class KnownBug:
 
 
 KNOWN_BUGS = (
-    # The query that resumes a planned batch never asks Kafka for the ends before it reports its progress, after the
-    # commit of that batch (seen on 4.1.1; SPARK-57438 is the same; 4.2.0 has the fix).
+    # A query that resumes a planned batch reports its progress after the commit of that batch, without having asked
+    # Kafka for the end offsets (seen on 4.1.1; SPARK-57438 is the same bug; fixed in 4.2.0).
     KnownBug(
         issue="SPARK-55271",
         versions=re.compile(r"4\.1\.[0-2](\D.*)?"),
@@ -32,18 +31,18 @@ KNOWN_BUGS = (
 
 
 class BugsMet:
-    """The known bugs that one driver has met: each is excused once.
+    """The known bugs that one driver may still hit; each bug is excused once.
 
-    :param version: of Spark.
+    :param version: Spark's version.
     """
 
     def __init__(self, version: str) -> None:
         self._left = [bug for bug in KNOWN_BUGS if bug.versions.fullmatch(version)]
 
     def excuse(self, error: BaseException) -> KnownBug | None:
-        """Return the bug that ended a query, if it may be started again; None for any other error, and the second time.
+        """Return the bug that ended a query if the query may be restarted; None for another error or a repeated bug.
 
-        :param error: what PySpark raised; the JVM's stack trace is not in its text by default.
+        :param error: raised by PySpark; its text does not contain the JVM's stack trace by default.
         """
         trace = f"{error}\n{getattr(error, '_stackTrace', '')}"
         found = next((bug for bug in self._left if bug.trace.search(trace)), None)

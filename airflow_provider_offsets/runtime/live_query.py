@@ -1,4 +1,4 @@
-"""The live query of a pipeline, under its epoch."""
+"""The live query of a pipeline, run under its epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class LiveQuery:
-    """The query that reads on and on, batch by batch."""
+    """The query that reads continuously, batch after batch."""
 
     def __init__(self, spark: Any, settings: Settings, store: OffsetStore) -> None:
         self._spark = spark
@@ -34,30 +34,41 @@ class LiveQuery:
 
     @property
     def epoch(self) -> int:
-        """The number of its epoch."""
+        """Number of the claimed epoch."""
         return self._epoch.number
 
     def claim(self) -> None:
         """Claim the epoch.
 
-        :raises Fenced: its launch was cancelled, or another driver holds it.
+        :raises Fenced: the launch was cancelled, or another driver holds the epoch.
         """
         self._epoch.claim()
 
     def close(self, error: BaseException | None) -> None:
-        """Record the end of the epoch."""
+        """Record the end of the epoch.
+
+        :param error: the exception that ends the program, if any.
+        """
         self._epoch.close(error)
 
     def read(self, kafka_options: dict[str, str], options: dict[str, str]) -> Any:
-        """Return the stream of the pipeline's topics."""
+        """Return the streaming DataFrame of the pipeline's topics.
+
+        :param kafka_options: options of the Kafka connection.
+        :param options: further options of Spark's Kafka source.
+        """
         reader = self._spark.readStream.format("kafka").options(**kafka_options, **options)
         start = self._settings.claim.start
         return reader.options(**self._subscription(), startingOffsets=start.to_json()).load()
 
     def run(self, frame: Any, process: ProcessBatch | None, sink: SinkOf | None, trigger: dict[str, Any]) -> None:
-        """Run until asked to stop, fenced, or failed; one of ``process`` and ``sink`` is given.
+        """Run until the job is asked to stop, is fenced, or fails.
 
-        :raises Fenced: the epoch is not this driver's any more.
+        :param frame: the streaming DataFrame, transformed.
+        :param process: the ``foreachBatch`` function, if there is no ``sink``.
+        :param sink: the function that configures one of Spark's own sinks, if there is no ``process``.
+        :param trigger: arguments of ``DataStreamWriter.trigger``.
+        :raises Fenced: this driver no longer holds the epoch.
         """
         if process is not None:
             owned = self._owned(frame.writeStream)
@@ -70,7 +81,7 @@ class LiveQuery:
             self._run(lambda: NativeSinkQuery(self._epoch, interval_s).run(writer))
 
     def _run(self, query: Callable[[], None]) -> None:
-        """Run a query, and once more where a known bug of Spark ended it."""
+        """Run a query, and restart it once per known Spark bug that ended it."""
         while True:
             try:
                 self._epoch.start_run()

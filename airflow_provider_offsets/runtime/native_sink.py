@@ -1,12 +1,12 @@
-"""A query that writes to a sink of Spark's own: consecutive runs of one batch each, on one checkpoint, in one session.
+"""A query that writes to one of Spark's own sinks: consecutive runs of one batch each, on one checkpoint and session.
 
-A query without ``foreachBatch`` has no place between two batches where it could be fenced, stopped or recorded. So each
-run is one batch: started, waited for, stopped, and only then recorded from the checkpoint's log.
+A query without ``foreachBatch`` has no point between two batches where it could be fenced, stopped or recorded. So each
+run is one batch: started, waited for, stopped, and only then recorded from the checkpoint log.
 
-What bounds a run is a trigger whose next time never comes: Spark runs the first trigger at once, with the limits of
-the source, and then waits. The other two bounded triggers were measured too (Spark 4.2.0; they take the same time):
-``availableNow`` runs *all* batches up to the ends that it saw, unfenced and unrecorded, and ``once`` runs one but
-ignores ``maxOffsetsPerTrigger``.
+A trigger whose next time never comes limits a run to one batch. Spark runs the first trigger at once, with the limits
+of the source, and then waits. The other two bounded triggers take the same time (measured on Spark 4.2.0) but do not
+fit. ``availableNow`` runs *all* batches up to the end offsets at its start, unfenced and unrecorded. ``once`` runs one
+batch but ignores ``maxOffsetsPerTrigger``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.stores.checkpoint import read_state
 
 ONE_TRIGGER = "1000000 days"
-"""Spark's intervals begin at multiples of their length since 1970: the second trigger is in the year 4707."""
+"""Spark aligns trigger intervals to multiples of their length since 1970: the second trigger is in the year 4707."""
 
 TRIGGER_IS_OVER = "Waiting for next trigger"
 LOOK_S = 0.02
-"""How often a running batch is looked at."""
+"""Seconds between two checks of a running batch."""
 LONGEST_REST_S = 5.0
-"""Between two runs that found nothing to read."""
+"""Longest pause between two runs that found nothing to read, in seconds."""
 
 SinkOf = Callable[[Any], Any]
 
@@ -43,9 +43,9 @@ CHECKPOINT_OPTION = "checkpointlocation"
 
 
 class SinkWriter:
-    """A ``DataStreamWriter`` as the ``sink`` function gets it: all of it but what the runtime decides.
+    """A ``DataStreamWriter`` as passed to the ``sink`` function, without the methods and options that the runtime sets.
 
-    :raises InputRefused: the method or option is the runtime's; the message names it.
+    :raises InputRefused: the runtime sets this method or option; the message names it.
     """
 
     def __init__(self, writer: Any) -> None:
@@ -79,9 +79,9 @@ def _refused(what: str, way: str) -> InputRefused:
 
 
 def writer_of(sink: SinkOf, frame: Any) -> Any:
-    """Give the writer of ``frame`` as the user's ``sink`` function made it.
+    """Return the writer of ``frame`` as the user's ``sink`` function configured it.
 
-    :raises InputRefused: the function decides what the runtime does, or gives no writer.
+    :raises InputRefused: the function sets what the runtime sets, or does not return the writer.
     """
     made = sink(SinkWriter(frame.writeStream))
     if not isinstance(made, SinkWriter):
@@ -94,10 +94,11 @@ def writer_of(sink: SinkOf, frame: Any) -> Any:
 
 
 def pause_of(trigger: dict[str, Any], interval_ms: Callable[[str], int]) -> float | None:
-    """Give the seconds between the beginnings of two batches that ``run`` was asked for; None if it was not asked.
+    """Return the requested seconds between the starts of two batches, or None if no trigger was passed.
 
-    :param interval_ms: reads Spark's text of an interval.
-    :raises InputRefused: another trigger than ``processingTime``.
+    :param trigger: trigger arguments of ``run``.
+    :param interval_ms: converts Spark's text of an interval to milliseconds.
+    :raises InputRefused: a trigger other than ``processingTime``.
     """
     if refused := [f"{name}={value!r}" for name, value in trigger.items() if name != "processingTime"]:
         raise InputRefused(
@@ -109,11 +110,12 @@ def pause_of(trigger: dict[str, Any], interval_ms: Callable[[str], int]) -> floa
 
 
 class NativeSinkQuery:
-    """Runs batch after batch until the job is asked to stop, is fenced, or fails.
+    """A sequence of one-batch runs that lasts until the job is asked to stop, is fenced, or fails.
 
-    :param interval_s: from the beginning of one batch to that of the next. None: at once while there is something to
-        read, and otherwise after a rest that grows from ``poll_interval_s`` to five seconds: every run, an empty-handed
-        one too, leaves a hundred lines of Spark's and Kafka's in the log.
+    :param epoch: the claimed epoch under which the batches run.
+    :param interval_s: seconds from the start of one batch to the start of the next. None: the next run starts at once
+        while there is something to read. Otherwise it starts after a pause that grows from ``poll_interval_s`` to 5 s,
+        because even an empty run leaves a hundred log lines of Spark and Kafka.
     """
 
     def __init__(self, epoch: HeldEpoch, interval_s: float | None = None) -> None:
@@ -126,10 +128,11 @@ class NativeSinkQuery:
         self._next_beat = 0.0
 
     def run(self, writer: Any) -> None:
-        """Run until the end; ``writer`` knows its sink and its checkpoint.
+        """Run batches until the job ends.
 
-        :raises Fenced: the epoch is not this driver's any more, or the checkpoint was closed.
-        :raises WorldChanged: another job writes the checkpoint.
+        :param writer: has its sink and its checkpoint configured.
+        :raises Fenced: this driver no longer holds the epoch, or the checkpoint was closed.
+        :raises WorldChanged: another job writes to the checkpoint.
         """
         self._find_next()
         is_stopped = False
@@ -169,9 +172,10 @@ class NativeSinkQuery:
         return self._epoch.last is None and self._epoch.log.is_filler(planned)
 
     def _begin_next(self) -> None:
-        """Begin the batch that comes, before Spark may; with its offsets if it is planned already.
+        """Start the next batch in the record before Spark can start it, with its offsets if Spark has planned it.
 
-        Only the first run finds a planned batch: one that was cut off. Any later one is another job's.
+        Only the first run may find a planned batch, one that was interrupted. A planned batch in a later run is another
+        job's.
         """
         planned = self._planned()
         if planned is None and (closer := self._epoch.log.closed_by(self._next_id)) is not None:
@@ -198,7 +202,7 @@ class NativeSinkQuery:
             self._epoch.begin(planned)
 
     def _run_once(self, writer: Any) -> None:
-        """Run one trigger. The query is stopped when that is over, whatever goes wrong meanwhile: no batch is cut."""
+        """Run one trigger. The query is stopped only after the trigger, even on a failure: no batch is interrupted."""
         query = writer.start()
         failure: OffsetsError | None = None
         try:
@@ -217,7 +221,7 @@ class NativeSinkQuery:
         return bool(query.awaitTermination(LOOK_S)) or query.status["message"] == TRIGGER_IS_OVER
 
     def _record_committed(self) -> bool:
-        """Record the batch that the run committed; return whether it did."""
+        """Record the batch that the run committed; return whether the run committed one."""
         if not self._epoch.log.is_committed(self._next_id):
             return False
         batch = self._planned()
@@ -246,7 +250,7 @@ class NativeSinkQuery:
         return False
 
     def _beat(self) -> None:
-        """Give a sign of life if one is due."""
+        """Send a heartbeat if one is due."""
         if clock.monotonic_s() >= self._next_beat:
             self._epoch.beat()
             self._next_beat = clock.monotonic_s() + self._epoch.settings.heartbeat_interval_s

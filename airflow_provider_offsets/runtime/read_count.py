@@ -1,7 +1,7 @@
-"""Counts what the actions of a user's function really read of a frame, whatever they do with it.
+"""Count the records that the actions of a user's function really read of a DataFrame.
 
-Spark's own ``Observation`` is filled by the first action that ends, and an ``isEmpty()`` before the real work would
-leave it at 1. So the frame is marked with an observed count, and a listener keeps the largest one of any action.
+The first action that ends fills Spark's own ``Observation``, so an ``isEmpty()`` before the real work would leave it at
+1. So the DataFrame is marked with an observed count, and a listener keeps the largest count of any action.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ STATEFUL = {
     "TransformWithState",
     "TransformWithStateInPySpark",
 }
-"""Nodes of a logical plan for which a streaming query keeps state. A join is one if it reads the source twice."""
+"""Logical plan nodes for which a streaming query keeps state. A join keeps state if it reads the source twice."""
 
 
 def marked(frame: Any) -> Any:
-    """Give a frame whose readings are counted."""
+    """Return a DataFrame whose reads are counted."""
     from pyspark.sql import functions as f
 
     return frame.observe(MARK, f.count(f.lit(1)))
 
 
 def refuse_stateful(frame: Any) -> None:
-    """Return if a live query of the transforms of ``frame``, which was marked, would keep no state.
+    """Raise if a live query with the transforms of a marked DataFrame would keep state.
 
-    :raises InputRefused: it would; the message names the transforms.
+    :raises InputRefused: the transforms keep state (the message names them), or the DataFrame is not marked.
     """
     found: set[str] = set()
     if not _walk(frame._jdf.queryExecution().analyzed(), found):
@@ -57,7 +57,7 @@ def refuse_stateful(frame: Any) -> None:
 
 
 def _walk(plan: Any, found: set[str]) -> bool:
-    """Say whether ``plan`` reads the source, and collect what keeps state over it."""
+    """Return whether ``plan`` reads the source, and collect into ``found`` the nodes that keep state over the source."""
     children = plan.children()
     reading = [_walk(children.apply(index), found) for index in range(children.size())]
     name = plan.getClass().getSimpleName()
@@ -67,10 +67,10 @@ def _walk(plan: Any, found: set[str]) -> bool:
 
 
 class ReadCount:
-    """While it is open, remembers the largest count of the mark that one action has seen.
+    """A listener that, while open, keeps the largest marked count that one action has read.
 
-    It hears of what goes through SQL. What reads by ``frame.rdd``, in another session, or does not read at all, leaves
-    it at 0.
+    The listener sees only what runs through SQL. The count stays 0 for a function that reads ``frame.rdd``, reads in
+    another session, or does not read at all.
     """
 
     def __init__(self, spark: Any) -> None:
@@ -90,7 +90,7 @@ class ReadCount:
         self._listeners.unregister(self)
 
     def most(self) -> int:
-        """Give the largest count, once Spark has told of every action that is over."""
+        """Return the largest count, after Spark has reported every action that ended."""
         from py4j.protocol import Py4JError
 
         try:
@@ -100,26 +100,26 @@ class ReadCount:
         return self._most
 
     def so_far(self) -> int:
-        """Give about how many records the action that runs has read, as its executors report it; for people."""
+        """Return about how many records the running action has read, as its executors report. For display only."""
         from py4j.protocol import Py4JError
 
         try:
             return max(self._most, self._reported())
-        except Py4JError as error:  # what Spark's pages show is no public interface
+        except Py4JError as error:  # the status store behind Spark's UI is not a public interface
             log.debug("no progress: %s", error)
             return self._most
 
     def onSuccess(self, action: str, execution: Any, duration_ns: int) -> None:  # Java's names
-        """Take the count of an action that ended."""
+        """Keep the count of an action that ended."""
         found = execution.observedMetrics().get(MARK)
         if found.isDefined():
             self._most = max(self._most, found.get().getLong(0))
 
     def onFailure(self, action: str, execution: Any, error: Any) -> None:
-        """Take nothing of one that failed."""
+        """Ignore an action that failed."""
 
     class Java:
-        """What py4j looks for."""
+        """The Java interface that this class implements, in the form that py4j looks for."""
 
         implements = ("org.apache.spark.sql.util.QueryExecutionListener",)
 

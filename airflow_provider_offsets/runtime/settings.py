@@ -1,9 +1,12 @@
-"""What the submit tells its driver.
+"""Settings that a submit passes to its driver.
 
-It comes in a file with mode 0600 that the driver removes once it has read it; only the file's name and what people
-like to see stand in the ``spark.offsets.*`` conf. Spark shows its conf to everybody who can open its Environment page,
-and the values of ``--properties-file`` too (it redacts by name only); an argument list is seen by every user of the
-machine, and ends at 128 KiB an argument, which a topic with ten thousand partitions would not fit.
+The settings are in a file with mode 0600, which the driver removes after reading it. The ``spark.offsets.*`` conf holds
+only the file's name and values that are useful to people:
+
+- Everyone who can open Spark's Environment page sees the conf, including the values of ``--properties-file``. Spark
+  redacts values by their key only.
+- Every user of the machine sees a command line. An argument is limited to 128 KiB, which is too small for a topic with
+  ten thousand partitions.
 """
 
 from __future__ import annotations
@@ -22,16 +25,16 @@ from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 PREFIX = "spark.offsets."
 FILE_KEY = f"{PREFIX}settings.file"
 RUN_ID_KEY = f"{PREFIX}run_id"
-"""Only in the conf of a replay."""
+"""Set only in the conf of a replay."""
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What must not be seen: never logged, never in a conf."""
+    """Values that must stay hidden: never logged, never in a conf."""
 
     store_url: str
     kafka_options: dict[str, str] = field(default_factory=dict)
-    """Options of Spark's Kafka source, ``kafka.bootstrap.servers`` among them."""
+    """Options of Spark's Kafka source, including ``kafka.bootstrap.servers``."""
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -39,7 +42,7 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a driver needs to know of its pipeline, beside the claim of its launch."""
+    """Settings of the driver of a live job, including the claim of its launch."""
 
     pipeline: str
     subscription: Subscription
@@ -47,12 +50,12 @@ class Settings:
     secrets: Secrets
     heartbeat_interval_s: float = 2.0
     poll_interval_s: float = 0.5
-    """How soon an idle query sees a stop request."""
+    """Seconds between two checks for a stop request while the query is idle."""
     store_patience_s: float = 30.0
-    """How long a store that does not answer is asked again before the query ends."""
+    """Seconds for which an unreachable store is retried before the query ends."""
 
     def conf(self, file: Path) -> dict[str, str]:
-        """Return the Spark conf that leads to these settings in ``file``; nothing in it is secret."""
+        """Return the Spark conf that points to these settings in ``file``. The conf contains no secret."""
         return {
             FILE_KEY: str(file),
             f"{PREFIX}pipeline": self.pipeline,
@@ -67,17 +70,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """What a driver needs to know to replay one shard."""
+    """Settings of the driver that replays one shard."""
 
     pipeline: str
     claim: ShardClaim
     secrets: Secrets
     heartbeat_interval_s: float = 2.0
-    """How often it says how far it is, and looks whether it still has the word."""
+    """Seconds between two reports of progress; each report also checks whether the try was fenced."""
     store_patience_s: float = 30.0
 
     def conf(self, file: Path) -> dict[str, str]:
-        """Return the Spark conf that leads to these settings in ``file``; nothing in it is secret."""
+        """Return the Spark conf that points to these settings in ``file``. The conf contains no secret."""
         return {
             FILE_KEY: str(file),
             f"{PREFIX}pipeline": self.pipeline,
@@ -102,10 +105,10 @@ def _write(file: Path, settings: Settings | ReplaySettings) -> None:
 
 
 def read_settings(spark: Any) -> Settings | ReplaySettings:
-    """Return the settings that the conf of a classic Spark session leads to, and remove their file.
+    """Return the settings that the conf of a classic Spark session points to, and remove their file.
 
     :raises ModeUnsupported: the session is a Spark Connect client.
-    :raises InputRefused: the driver was not started by a submit of this provider, or is started a second time.
+    :raises InputRefused: this provider did not submit the driver, or the driver is started a second time.
     """
     if "connect" in type(spark).__module__.split("."):
         raise ModeUnsupported(
@@ -127,9 +130,9 @@ def read_settings(spark: Any) -> Settings | ReplaySettings:
 
 
 def take_settings(file: Path, kind: type[S]) -> S:
-    """Return the settings of a file, and remove it.
+    """Return the settings in a file, and remove the file.
 
-    :raises InputRefused: it is not there.
+    :raises InputRefused: the file does not exist.
     """
     try:
         text = file.read_text()

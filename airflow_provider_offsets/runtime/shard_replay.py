@@ -1,9 +1,10 @@
-"""The replay of one shard by the user's own program: a bounded read, one call of the function, one record.
+"""The replay of one shard by the user's own program: one bounded read, one call of the function, one record.
 
-A driver claims the launch of its tag, begins before it calls the function, and records when the output is finished.
-Each is one swap of the shard's record, which is the fence too: a driver whose try is over can do none of them.
+A driver claims the launch of its tag, marks the shard as started before it calls the function, and records the shard
+when the output is complete. Each step is one compare-and-swap of the shard's record, which also fences: once a try has
+ended, its driver can do none of these steps.
 
-Nothing of the live job is touched: no epoch is claimed, no history written, no checkpoint opened.
+A replay does not touch the live job: no epoch is claimed, no history is written, no checkpoint is opened.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 OF_TRIGGERS = {"maxoffsetspertrigger", "minoffsetspertrigger", "maxtriggerdelay"}
-"""Options of the Kafka source that say how big a micro-batch is: a shard is one read."""
+"""Options of the Kafka source that limit a micro-batch. A replay ignores them, because a shard is one read."""
 
 
 class ShardReplay:
@@ -61,12 +62,12 @@ class ShardReplay:
 
     @property
     def run_id(self) -> str:
-        """The run that this shard belongs to."""
+        """Id of the run that this shard belongs to."""
         return self._claim.run_id
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
-        """What it reads."""
+        """Offset ranges that this shard reads."""
         return self._claim.shard.ranges
 
     def claim(self) -> None:
@@ -78,7 +79,11 @@ class ShardReplay:
         log.info("Claimed try %d of shard %d of %r", self._claim.number, self._claim.shard.number, self.run_id)
 
     def read(self, kafka_options: dict[str, str], options: dict[str, str]) -> Any:
-        """Return the records of the shard, as a DataFrame of Spark's Kafka source."""
+        """Return the records of the shard as a DataFrame of Spark's Kafka source.
+
+        :param kafka_options: options of the Kafka connection.
+        :param options: further options of the source; those that limit a micro-batch are ignored.
+        """
         ranges = self._claim.shard.ranges
         start = Position({TopicPartition(each.topic, each.partition): each.start for each in ranges})
         end = Position({TopicPartition(each.topic, each.partition): each.end for each in ranges})
@@ -95,8 +100,10 @@ class ShardReplay:
     def run(self, frame: Any, process: ProcessBatch) -> None:
         """Call ``process`` once, and record the shard.
 
-        :raises Fenced: the try is over by its record; nothing is recorded.
-        :raises InputRefused: the transforms keep state, or ``frame`` does not come of ``read_kafka``.
+        :param frame: the DataFrame of :meth:`read`, transformed.
+        :param process: called with the DataFrame and the batch id of the shard.
+        :raises Fenced: the shard's record says that this try has ended; nothing is recorded.
+        :raises InputRefused: the transforms keep state, or ``frame`` does not derive from ``read_kafka``.
         """
         shard = self._claim.shard
         refuse_stateful(frame)
@@ -122,7 +129,7 @@ class ShardReplay:
         log.info("Shard %d is replayed: %d records read", shard.number, read)
 
     def close(self, error: BaseException | None) -> None:
-        """Record the end of this try. Where the output is recorded already, that stands."""
+        """Record the end of this try. A shard that is already recorded as replayed stays replayed."""
         how, message = EndedHow.FAILED, "the program ended without stream.run()"
         if error is not None:
             how = EndedHow.FENCED if isinstance(error, Fenced) else how
@@ -134,7 +141,9 @@ class ShardReplay:
 
     @contextlib.contextmanager
     def _alive(self, count: ReadCount, began: float) -> Iterator[None]:
-        """Report progress, and cancel the work once the try is over by its record, from a thread of its own."""
+        """Report progress from a separate thread, and cancel the work once the shard's record says that this try has
+        ended.
+        """
         over = threading.Event()
         thread = threading.Thread(target=self._live, args=(count, began, over), name="signs-of-life", daemon=True)
         thread.start()
@@ -155,7 +164,7 @@ class ShardReplay:
                 if self._holds(record):
                     self._control.note_progress(self._claim, progress)
                     continue
-            except OffsetsError as error:  # the swap that records decides, and is retried for longer
+            except OffsetsError as error:  # only the final swap decides, and it is retried for longer
                 log.warning("No sign of life: %s", error)
                 continue
             self._fenced = Fenced(
@@ -182,7 +191,7 @@ class ShardReplay:
 
 
 def assign_option(position: Position) -> str:
-    """Return what Spark's Kafka source calls ``assign``: the partitions of ``position``, topic by topic."""
+    """Return the value of the Kafka source option ``assign``: the partitions of ``position`` by topic, as JSON."""
     assigned = ",".join(
         f'"{topic}":[{",".join(str(number) for number in position.of_topic(topic))}]' for topic in position.topics
     )

@@ -1,10 +1,14 @@
-"""A Structured Streaming query whose every batch is fenced, recorded, and can be stopped in between; and, with the
-same program, the replay of a part of its records.
+"""A Structured Streaming query whose batches are fenced, recorded, and stoppable in between.
 
-For each batch: begin it in the pipeline's record, which is refused to a driver that is fenced or asked to stop → write
-it → record it. With ``process=`` the batch is recorded before Spark commits it (see ``foreach_batch``), with ``sink=``
-after (see ``native_sink``). A replay is one bounded read (see ``shard_replay``). The settings of the driver decide
-which of the two it is.
+The same program also replays a part of the records. For each batch, the runtime does three steps:
+
+1. Start the batch in the pipeline's record. This step fails if the driver is fenced or asked to stop.
+2. Write the batch.
+3. Record the batch.
+
+With ``process=`` a batch is recorded before Spark commits it (see ``foreach_batch``), with ``sink=`` after (see
+``native_sink``). A replay is one bounded read (see ``shard_replay``). The driver's settings decide between live query
+and replay.
 """
 
 from __future__ import annotations
@@ -22,12 +26,14 @@ from airflow_provider_offsets.runtime.shard_replay import ShardReplay
 from airflow_provider_offsets.stores import open_store
 
 OURS = {"assign", "subscribe", "subscribepattern", "kafka.group.id", "kafka.isolation.level"}
-"""Options of the Kafka source that the plan decides, beside those that begin with ``starting`` or ``ending``. Spark
-ignores case."""
+"""Options of the Kafka source that the plan sets, in addition to those that begin with ``starting`` or ``ending``.
+
+Spark ignores the case of option names.
+"""
 
 
 class TrackedStream:
-    """The tracked life of one streaming query: claims its epoch on entry, closes it on exit.
+    """Context manager for one tracked streaming query: claims its epoch on entry, closes the epoch on exit.
 
     ::
 
@@ -35,20 +41,20 @@ class TrackedStream:
             records = stream.read_kafka()
             stream.run(transform(records), process=write)
 
-    ``write(batch, batch_id)`` is a ``foreachBatch`` function. ``stream.epoch`` is there for sinks that can refuse an
-    older writer: a driver that was cut off from the world inside this function can only be fenced by its sink.
+    ``write(batch, batch_id)`` is a ``foreachBatch`` function. Pass ``stream.epoch`` to a sink that can refuse an older
+    writer: only the sink can fence a driver that loses its network inside this function.
 
-    Or, with a sink of Spark's own::
+    Or, with one of Spark's own sinks::
 
             stream.run(transform(records), sink=lambda writer: writer.format("parquet").option("path", "/data/orders"))
 
-    In a replay the same program reads one shard as a bounded frame, and ``write`` is called once. Then
-    ``stream.is_replay`` is true, and ``stream.run_id`` is for sinks that keep replays apart.
+    In a replay the same program reads one shard as a bounded DataFrame, and ``write`` is called once. Then
+    ``stream.is_replay`` is true, and ``stream.run_id`` lets a sink keep replays apart.
 
     :param spark: a classic session, submitted by ``SubmitStreamingJobOperator`` or ``ReplayOffsetsOperator``.
-    :param settings: taken from the session's conf if left out.
-    :raises Fenced: the launch was cancelled, or another driver holds the epoch, or the try of the shard. Nothing was
-        read and nothing written.
+    :param settings: read from the session's conf if omitted.
+    :raises Fenced: the launch was cancelled, or another driver holds the epoch or the try of the shard. Nothing was
+        read or written.
     :raises ModeUnsupported: the session is a Spark Connect client.
     :raises InputRefused: the driver was started by hand, without an epoch to claim.
     """
@@ -82,33 +88,38 @@ class TrackedStream:
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch that this driver holds; 0 in a replay, which holds none."""
+        """Number of the epoch that this driver holds; 0 in a replay, which holds no epoch."""
         return 0 if self._live is None else self._live.epoch
 
     @property
     def is_replay(self) -> bool:
-        """Whether this is the replay of a shard, beside the live job."""
+        """Whether this driver replays a shard beside the live job."""
         return self._replay is not None
 
     @property
     def run_id(self) -> str:
-        """The run that a replay belongs to: another one for each attempt at an interval, the same for all shards and
-        automatic retries of an attempt. Empty in a live job."""
+        """Id of the run that a replay belongs to; empty in a live job.
+
+        Each attempt at an interval has its own id. All shards and automatic retries of an attempt share it.
+        """
         return "" if self._replay is None else self._replay.run_id
 
     @property
     def ranges(self) -> tuple[OffsetRange, ...]:
-        """What a replay reads: the ranges of its shard, for sinks that put them in the place of what was there. Empty
-        in a live job, whose every batch has others."""
+        """Offset ranges of the replayed shard; empty in a live job, where each batch has its own.
+
+        A sink can use the ranges to overwrite what was written for them before.
+        """
         return () if self._replay is None else self._replay.ranges
 
     def read_kafka(self, **options: str) -> Any:
-        """Give the stream of the pipeline's topics, as a DataFrame of Spark's Kafka source; in a replay the records of
-        the shard, as a bounded one with the same columns.
+        """Return the records of the pipeline's topics as a DataFrame of Spark's Kafka source.
 
-        :param options: of that source, added to those of the connection, such as ``maxOffsetsPerTrigger="20000"``,
-            which a replay leaves out.
-        :raises InputRefused: an option that the plan decides, or one that hides loss.
+        The DataFrame is a stream in a live job. In a replay it is bounded to the shard and has the same columns.
+
+        :param options: options of that source, added to those of the connection, such as
+            ``maxOffsetsPerTrigger="20000"``. A replay ignores those that limit a micro-batch.
+        :raises InputRefused: an option that the plan sets, or one that hides data loss.
         """
         refused = [
             f"{key}={value!r}"
@@ -135,24 +146,24 @@ class TrackedStream:
         replay_sink: ProcessBatch | None = None,
         **trigger: Any,
     ) -> None:
-        """Run the query until it is asked to stop, is fenced, or fails; in a replay, process the shard.
+        """Run the query until the job is asked to stop, is fenced, or fails; in a replay, process the shard.
 
-        :param frame: what came of ``read_kafka``, transformed. One Kafka source.
-        :param process: called for each batch that is not recorded yet; when it returns, its output must be finished.
-            In a replay it is called once, with a batch id below 0 that is the same when the shard is tried again.
-        :param sink: instead of ``process``: given a ``DataStreamWriter``, gives it back with the format and options of
-            a sink of Spark's own. Each batch is then a short query of its own on the one checkpoint, so
-            ``minOffsetsPerTrigger`` waits for nothing, and a watermark shows with the next batch that has records.
-        :param replay_sink: beside ``sink``: what a replay calls, as it would call ``process``. A sink of Spark's own
-            knows its batches by a checkpoint, which a replay has not.
-        :param trigger: as for ``DataStreamWriter.trigger``, such as ``processingTime="1 second"``; beside ``sink`` no
-            other one. A replay has none.
-        :raises Fenced: a newer epoch, or try, is active. Nothing of this one was recorded since.
-        :raises WorldChanged: another job has written the checkpoint since the plan. No batch was begun.
+        :param frame: the DataFrame of ``read_kafka``, transformed. It has one Kafka source.
+        :param process: called for each batch that is not recorded yet. Its output must be complete when it returns. A
+            replay calls it once, with a negative batch id that stays the same when the shard is retried.
+        :param sink: alternative to ``process``: receives a ``DataStreamWriter`` and returns it with the format and
+            options of one of Spark's own sinks. Each batch is then a short query of its own on the one checkpoint. So
+            ``minOffsetsPerTrigger`` has no effect, and a watermark takes effect with the next batch that has records.
+        :param replay_sink: only with ``sink``: called by a replay as ``process`` would be. Spark's own sinks identify
+            batches by a checkpoint, which a replay does not have.
+        :param trigger: as for ``DataStreamWriter.trigger``, such as ``processingTime="1 second"``, the only one allowed
+            with ``sink``. A replay ignores it.
+        :raises Fenced: a newer epoch or try is active. Nothing of this driver was recorded since.
+        :raises WorldChanged: another job has written to the checkpoint since the plan. No batch was started.
         :raises RecordRestored: the control store was restored or removed; the query was ended.
         :raises StoreUnreachable: the store did not answer for ``store_patience_s``; the query was ended first.
-        :raises InputRefused: both ``process`` and ``sink``, or none; a ``sink`` that decides what the runtime does; in
-            a replay, transforms that keep state, or a ``sink`` without a ``replay_sink``.
+        :raises InputRefused: both or neither of ``process`` and ``sink``; a ``sink`` that sets what the runtime sets;
+            in a replay, transforms that keep state, or a ``sink`` without a ``replay_sink``.
         """
         if (process is None) == (sink is None):
             raise InputRefused(
