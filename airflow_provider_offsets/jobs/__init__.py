@@ -1,1 +1,1 @@
-"""How a driver is launched, found and watched."""
+"""Launching, finding and watching drivers."""

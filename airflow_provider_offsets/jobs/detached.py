@@ -1,7 +1,7 @@
-"""A driver in client mode that outlives the task that launched it.
+"""A client-mode driver that outlives the task that launched it.
 
-The Spark provider's own hook waits for its child and kills it with SIGKILL when the task ends. A child in a session
-of its own, with its own log file and no pipe to the task, goes on.
+The Spark provider's own hook waits for its child process and kills it with SIGKILL when the task ends. A child that has
+its own session, its own log file and no pipe to the task keeps running.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ class Launch:
 
     id: str
     process: ProcessIdentity | None
-    """None if the process was gone before it could be looked at."""
+    """None if the process had ended before it could be identified."""
     log: str
 
     @property
     def is_alive(self) -> bool:
-        """Say whether spark-submit still lives. False for one launched on another host: its driver is judged by its
-        epoch and heartbeat."""
+        """Whether spark-submit still runs. False if it runs on another host: then epoch and heartbeat decide."""
         return self.process is not None and bool(machine().is_alive(self.process))
 
     def log_tail(self, lines: int = 20) -> str:
-        """Give the last lines of the driver's log; Spark's progress chatter of level INFO is left out."""
+        """Return the last lines of the driver's log, without empty lines and without Spark's INFO lines."""
         try:
             with Path(self.log).open("rb") as file:
                 file.seek(max(0, os.path.getsize(self.log) - TAIL_BYTES))
@@ -45,9 +44,11 @@ class Launch:
 
 
 def launch(launch_id: str, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Launch:
-    """Start ``command`` in a session of its own, writing to ``log``, and give what is known of it.
+    """Start ``command`` in a session of its own, and return the launch.
 
-    :param env: the whole environment of the driver.
+    :param launch_id: id of the launch in the control store.
+    :param log: path of the file that the command writes its output to.
+    :param env: the complete environment of the driver.
     :raises FileNotFoundError: the program is not on the PATH.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The machine that operations and drivers run on: its processes, how a driver is launched, and what is asked of YARN.
+"""The machine that operations and drivers run on: its processes, launching a driver, and requests to YARN.
 
-Everything that leaves the control store and the checkpoints goes through here, so a simulation can install a machine
-of its own.
+Every effect outside the control store and the checkpoints goes through this module, so that a simulation can install a
+machine of its own.
 """
 
 from __future__ import annotations
@@ -16,46 +16,51 @@ from airflow_provider_offsets.jobs import process
 
 
 class Machine(Protocol):
-    """What this package asks of a machine. ``None`` instead of a truth value means: cannot be known from here."""
+    """The operations that this package needs of a machine.
+
+    None in place of a truth value means that the answer cannot be determined from this machine.
+    """
 
     def this_process(self) -> ProcessIdentity:
-        """Return the identity of the process that asks."""
+        """Return the identity of the calling process."""
         ...
 
     def session_leader(self) -> ProcessIdentity:
-        """Return the identity of the process that leads the session of the one that asks, or of the latter."""
+        """Return the identity of the leader of the caller's session, or of the caller if the leader has ended."""
         ...
 
     def is_alive(self, process: ProcessIdentity) -> bool | None:
-        """Return whether a process lives."""
+        """Return whether a process is alive."""
         ...
 
     def is_session_alive(self, leader: ProcessIdentity) -> bool | None:
-        """Return whether any process of the session that ``leader`` leads lives."""
+        """Return whether any process in the session of ``leader`` is alive."""
         ...
 
     def signal_group(self, process: ProcessIdentity, number: signal.Signals) -> bool:
-        """Send a signal to the process group of ``process``. Return whether it was there."""
+        """Send a signal to the process group of ``process``. Return whether the process existed."""
         ...
 
     def signal_leader(self, leader: ProcessIdentity, number: signal.Signals) -> bool:
-        """Send a signal to the leader of a session, or to all that it left. Return whether anybody got it."""
+        """Send a signal to the leader of a session, or to the rest of its session. Return whether any process received
+        it.
+        """
         ...
 
     def signal_session(self, leader: ProcessIdentity, number: signal.Signals) -> bool:
-        """Send a signal to all processes of a session. Return whether anybody got it."""
+        """Send a signal to all processes of a session. Return whether any process received it."""
         ...
 
     def spawn(self, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> ProcessIdentity | None:
-        """Start ``command`` in a session of its own. Return its identity, or None if it was gone at once."""
+        """Start ``command`` in a session of its own. Return its identity, or None if it ended at once."""
         ...
 
     def left_on_yarn(self, application: YarnApplication) -> str:
-        """Return what is left of an application on YARN, for people; empty if nothing is."""
+        """Return a message about what is left of an application on YARN; empty if nothing is left."""
         ...
 
     def kill_on_yarn(self, application: YarnApplication) -> str:
-        """Kill an application on YARN. Return what went wrong, for people."""
+        """Kill an application on YARN. Return an error message; empty if YARN accepted the request."""
         ...
 
     def place_marker(self, location: str, text: str) -> None:
@@ -79,7 +84,7 @@ class LocalMachine:
     signal_session = staticmethod(process.signal_session)
     spawn = staticmethod(process.spawn)
 
-    # A driver has neither fsspec nor httpx: what needs them is imported late.
+    # A driver's Python has neither fsspec nor httpx, so the modules that need them are imported late.
 
     def left_on_yarn(self, application: YarnApplication) -> str:
         """Return what is left of an application on YARN; see ``jobs.yarn``."""
@@ -110,13 +115,13 @@ _machine: Machine = LocalMachine()
 
 
 def machine() -> Machine:
-    """Return the machine that is installed: the local one, unless a simulation installed another."""
+    """Return the installed machine: the local one, unless a simulation has installed another."""
     return _machine
 
 
 @contextmanager
 def installed(other: Machine) -> Iterator[None]:
-    """Let this process run on another machine, as a simulation does."""
+    """Replace the machine of this process while the context is open, as a simulation does."""
     global _machine
     before, _machine = _machine, other
     try:

@@ -1,4 +1,4 @@
-"""A marker file: how a job that nobody rewrote is told to stop, where its program looks for one."""
+"""A marker file: asks an untracked job to stop, if its program looks for such a file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import fsspec
 
 
 def place_marker(location: str, text: str) -> None:
-    """Write the marker, wherever fsspec reaches (``/path``, ``hdfs://…``). One that is there is written again.
+    """Write the marker to any file system that fsspec supports (``/path``, ``hdfs://…``). An existing marker is
+    replaced.
 
-    :param text: for people who find it.
+    :param location: path or URL of the marker.
+    :param text: content for people who find the file.
     """
     file_system, path = fsspec.core.url_to_fs(location)
     file_system.makedirs(file_system._parent(path), exist_ok=True)
@@ -16,7 +18,7 @@ def place_marker(location: str, text: str) -> None:
 
 
 def remove_marker(location: str) -> None:
-    """Remove the marker if it is there: a job that finds it at its start ends at once."""
+    """Remove the marker if it exists. A job that finds the marker when it starts ends at once."""
     file_system, path = fsspec.core.url_to_fs(location)
     if file_system.exists(path):
         file_system.rm_file(path)

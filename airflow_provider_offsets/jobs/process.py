@@ -1,4 +1,4 @@
-"""Processes on this machine, known by more than their pid."""
+"""Processes on this machine, identified by more than their pid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Stat(NamedTuple):
 
 def _stat(pid: int) -> _Stat | None:
     try:
-        # The name in field 2 may hold spaces and brackets, so count from its closing bracket.
+        # The name in field 2 may contain spaces and brackets, so count the fields from its closing bracket.
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
@@ -29,7 +29,7 @@ def _stat(pid: int) -> _Stat | None:
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """Return the identity of a process on this machine; None if there is none, or only its zombie is left."""
+    """Return the identity of a process on this machine, or None if it does not exist or is a zombie."""
     found = _stat(pid)
     if found is None:
         return None
@@ -41,17 +41,19 @@ def _boot_id() -> str:
 
 
 def _namespaces() -> tuple[str, ...]:
-    """Return the namespaces that say whether a pid and a host name mean the same here: that of the pids first."""
+    """Return the namespaces in which a pid and a host name are unique. The PID namespace comes first."""
     return tuple(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "uts", "net"))
 
 
 def _is_of_here(process: ProcessIdentity) -> bool | None:
-    """Return whether a process would be seen from here if it lived: False if it ended with its machine or container.
+    """Return whether a live process would be visible from here; False if it ended with its machine or container.
 
-    A process of another PID namespace is not seen. If it has the UTS or the network namespace of this one, both share
-    a host name: two containers on the machine's network, or in one pod. Then nobody can tell whether it lives: None.
-    With namespaces of its own it was in a container of this host name, and there is one of that name at a time: it
-    ended before this one was started.
+    Processes of another PID namespace are not visible. There are two cases:
+
+    - The process shares the UTS or network namespace, hence a host name: two containers on the host network or in one
+      pod. Nobody can tell whether the process is alive: None.
+    - The process has namespaces of its own. Then it ran in a container with this host name, and only one container has
+      that name at a time. That container ended before this one started: False.
     """
     if process.host != socket.gethostname():
         return None
@@ -65,23 +67,24 @@ def _is_of_here(process: ProcessIdentity) -> bool | None:
 
 
 def this_process() -> ProcessIdentity:
-    """Return the identity of the process that asks."""
+    """Return the identity of the calling process."""
     found = identify(os.getpid())
     assert found is not None
     return found
 
 
 def session_leader() -> ProcessIdentity:
-    """Return the identity of the process that leads this session, or of this process if that one is gone."""
+    """Return the identity of the leader of this session, or of this process if the leader has ended."""
     return identify(os.getsid(0)) or this_process()
 
 
 def spawn(command: Sequence[str], *, log: str, env: Mapping[str, str]) -> ProcessIdentity | None:
-    """Start ``command`` in a session of its own, writing to ``log``, and return its identity; None if it is gone.
+    """Start ``command`` in a session of its own, and return its identity, or None if it ended at once.
 
-    It keeps nothing of the caller: no pipe, no open file, no controlling terminal.
+    The process inherits nothing from the caller: no pipe, no open file, no controlling terminal.
 
-    :param env: the whole environment of the process.
+    :param log: path of the file that the command appends its output to.
+    :param env: the complete environment of the process.
     :raises FileNotFoundError: the program is not on the PATH.
     """
     pid = os.posix_spawnp(
@@ -100,21 +103,21 @@ def spawn(command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Proces
 
 
 def _inherited_files() -> list[int]:
-    """The open files that a child would get: a pipe of whoever started this process, kept open, hangs its reader."""
+    """Return the open files that a child would inherit. A pipe that the child keeps open would block its reader."""
     found = []
     for number in map(int, os.listdir("/proc/self/fd")):
-        with contextlib.suppress(OSError):  # the listing's own is closed by now
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed by now
             if number > 2 and os.get_inheritable(number):
                 found.append(number)
     return found
 
 
 def is_alive(process: ProcessIdentity) -> bool | None:
-    """Return whether a process lives; None if it cannot be seen from here: on another machine, or in another container.
+    """Return whether a process is alive; None if it runs on another machine or in a container that is not visible.
 
-    A reboot ends every process of the boot before it, and the restart of a container every process of the one before:
-    pids count from 1 again there, but no process has the start of an earlier one. A container has to keep its host name
-    over restarts, and no second one may have it at the same time.
+    A reboot ends every process of the previous boot. A restart of a container ends every process of its previous run:
+    pids start at 1 again, but start times differ. A container must keep its host name over restarts, and no two
+    containers may have the same host name at the same time.
     """
     if not (is_of_here := _is_of_here(process)):
         return is_of_here
@@ -123,10 +126,10 @@ def is_alive(process: ProcessIdentity) -> bool | None:
 
 
 def signal_group(process: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to the process group of ``process``, and return whether it was there to get it.
+    """Send a signal to the process group of ``process``, and return whether the process existed.
 
-    A driver is launched in a session of its own, so the group is spark-submit, its JVM and its Python, and nothing
-    else. The identity is checked just before: a pid that was given away in between is not touched.
+    A driver is launched in a session of its own, so the group contains only spark-submit, its JVM and its Python. The
+    identity is checked just before, so that a process with a reused pid gets no signal.
     """
     if not is_alive(process):
         return False
@@ -138,33 +141,34 @@ def signal_group(process: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def is_session_alive(leader: ProcessIdentity) -> bool | None:
-    """Return whether a process, or any other of the session that it leads, lives; None if it cannot be seen from here.
+    """Return whether a process or any other process of its session is alive; None if they are not visible from here.
 
-    A JVM that ends leaves the Python program that it runs for a moment, which may still write.
+    A JVM that ends leaves its Python program running for a moment, and that program may still write.
     """
     return bool(_session(leader)) if _is_of_here(leader) is not None else None
 
 
 def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to the leader of a session alone, or to all that it left there; return whether anybody got it.
+    """Send a signal to the session leader alone, or to its session if it has ended; return whether a process received
+    it.
 
-    A JVM has helpers of a moment (Hadoop runs ``chmod`` and ``readlink``): one that gets the signal too fails the batch
-    that the JVM would have finished.
+    A JVM runs short-lived helpers (Hadoop runs ``chmod`` and ``readlink``). A helper that received the signal would
+    fail the batch that the JVM could have finished.
     """
     members = _session(leader)
     return _signal({leader.pid: leader.start_ticks} if leader.pid in members else members, number)
 
 
 def signal_session(leader: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to all processes of a session, in whichever group they are; return whether anybody got it."""
+    """Send a signal to all processes of a session, in any process group; return whether any process received it."""
     return _signal(_session(leader), number)
 
 
 def _session(leader: ProcessIdentity) -> dict[int, int]:
-    """Return the processes of a session, as pid and start; none if its number is another's by now.
+    """Return the processes of a session as pid and start time; empty if the session's number was reused.
 
-    Linux gives no pid away whose session still has members, but a container that is started again counts from 1: what
-    started before its first process was of the one before, and ended with that.
+    Linux does not reuse a pid while its session has members, but a restarted container counts from 1 again. A process
+    that started before the container's first process belonged to the previous run of the container, and has ended.
     """
     found, first = _stat(leader.pid), _stat(1)
     given_away = found is not None and found.start_ticks != leader.start_ticks
@@ -185,7 +189,7 @@ def _signal(processes: dict[int, int], number: signal.Signals) -> bool:
         with contextlib.suppress(ProcessLookupError):
             handle = os.pidfd_open(pid)
             try:
-                # Read after the handle is open: from here on the pid cannot be another's.
+                # Read after opening the handle: from here on the pid cannot refer to another process.
                 found = _stat(pid)
                 if found is not None and found.start_ticks == start_ticks:
                     signal.pidfd_send_signal(handle, number)

@@ -1,7 +1,7 @@
-"""An application on YARN: whether anything is left of it, and its kill.
+"""An application on YARN: whether anything of it still runs, and how to kill it.
 
-Asked are the ResourceManager and the NodeManagers, over REST. An application is known by the tag that its submit gave
-it, so that nothing else is ever taken for it, or killed.
+This module asks the ResourceManager and the NodeManagers over REST. An application is identified by the tag that its
+submit set, so that no other application is ever mistaken for it or killed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from airflow_provider_offsets.core.epoch import YarnApplication
 TIMEOUT_S = 5.0
 _OVER = ("FINISHED", "FAILED", "KILLED")
 _RUNS_NOTHING = ("NEW", "SHUTDOWN", "DECOMMISSIONED")
-"""States of a node which has nothing, or which has ended its containers before it left."""
+"""States of a node that has run nothing, or that ended its containers before it left the cluster."""
 
 
 def left_on_yarn(application: YarnApplication) -> str:
-    """Say what is left of an application, for people; empty if nothing is.
+    """Return a message about what is left of an application; empty if nothing is left.
 
-    That the ResourceManager says ``KILLED`` is not enough: it does at once, while the containers still run, and write.
-    Their nodes are asked too. What does not answer counts as left: unknown is not dead. An application that nobody
-    knows is over, or was never submitted, so ask once what submits it is gone.
+    The ResourceManager reports ``KILLED`` at once, while containers still run and write. So their nodes are asked too.
+    Without an answer, the application counts as left: unknown is not dead. An application that YARN does not know has
+    ended or was never submitted, so call this function after the submitting process has ended.
     """
     try:
         with _client() as client:
@@ -31,7 +31,7 @@ def left_on_yarn(application: YarnApplication) -> str:
             for each in found:
                 if each["state"] not in _OVER:
                     return f"{each['id']} is {each['state']} on YARN"
-            # Twice: what asks for containers may have got one on a node that was looked at before its own.
+            # Check twice: an ApplicationMaster may have received a container on a node that was already checked.
             looks = (_containers(client, application, each) for _ in range(2) for each in found)
             return next(filter(None, looks), "")
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
@@ -39,9 +39,9 @@ def left_on_yarn(application: YarnApplication) -> str:
 
 
 def kill_on_yarn(application: YarnApplication) -> str:
-    """Ask for the kill of an application, and give what went wrong, for people; empty if it was taken.
+    """Request the kill of an application, and return an error message; empty if YARN accepted the request.
 
-    The answer comes before the kill (HTTP 202), and one that is over may be killed again.
+    YARN answers before the kill (HTTP 202). Killing an application that has ended does no harm.
     """
     try:
         with _client() as client:
@@ -55,7 +55,7 @@ def kill_on_yarn(application: YarnApplication) -> str:
 
 
 def _client() -> httpx.Client:
-    # A ResourceManager on standby answers with the address of the active one.
+    # A standby ResourceManager redirects to the active one.
     return httpx.Client(timeout=TIMEOUT_S, follow_redirects=True, headers={"Accept": "application/json"})
 
 
@@ -66,14 +66,14 @@ def _get(client: httpx.Client, url: str, **params: str) -> dict[str, Any]:
 
 
 def _applications(client: httpx.Client, application: YarnApplication) -> list[dict[str, Any]]:
-    """Those that bear the tag: one, or none."""
+    """Return the applications with this tag: one or none."""
     url = f"{application.resource_manager}/ws/v1/cluster/apps"
     found = (_get(client, url, applicationTags=application.tag)["apps"] or {}).get("app") or []
     return [each for each in found if application.tag in each["applicationTags"].split(",")]
 
 
 def _containers(client: httpx.Client, application: YarnApplication, found: dict[str, Any]) -> str:
-    """What the nodes say of the containers of an application that is over."""
+    """Return a message about containers that still run although their application has ended; empty if there are none."""
     scheme = application.resource_manager.partition("://")[0]
     number = f"_{found['id'].removeprefix('application_')}_"
     answer = _get(client, f"{application.resource_manager}/ws/v1/cluster/nodes")
@@ -81,7 +81,8 @@ def _containers(client: httpx.Client, application: YarnApplication, found: dict[
         if node["state"] in _RUNS_NOTHING:
             continue
         if node["state"] in ("LOST", "REBOOTED"):
-            # Nobody can ask it. It was there when the application was, or it had nothing of it.
+            # The node cannot be asked. It ran nothing of the application if it was last alive before the application
+            # started.
             if node["lastHealthUpdate"] >= found["startedTime"]:
                 return f"unknown: node {node['id']} is {node['state']}, and may have run containers of {found['id']}"
             continue
