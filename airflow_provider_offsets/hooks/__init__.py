@@ -1,1 +1,1 @@
-"""Airflow connections to clients: opened late, closed always."""
+"""Clients from Airflow connections, opened late and always closed."""

@@ -1,4 +1,4 @@
-"""From a Kafka connection to the clients of its cluster."""
+"""Clients of a Kafka cluster from an Airflow connection."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_kafka(kafka_conn_id: str, connection: Connection | None = None) -> Iterator[Clients]:
-    """Give the clients of a connection, and close them in the end.
+    """Yield the clients of a connection, and close them on exit.
 
-    The Kafka provider's own hook reads the connection, so its callbacks and cloud logins work as there.
+    The Kafka provider's own hook reads the connection, so its callbacks and cloud logins work here too.
 
-    :param connection: that connection, where it was asked for already: a triggerer may do so in its own thread only.
+    :param kafka_conn_id: a ``kafka`` connection.
+    :param connection: the connection itself, if it is already loaded: a triggerer may load it in its own thread only.
     """
     from airflow.providers.apache.kafka.hooks.base import KafkaBaseHook
 
     from airflow_provider_offsets.kafka.calls import open_clients
 
     class SettingsHook(KafkaBaseHook):
-        """Gives the settings themselves: the provider's hooks make one client of them, which nobody closes."""
+        """Hook that returns the client settings. The provider's hooks would create a client that nobody closes."""
 
         @classmethod
         def get_connection(cls, conn_id: str) -> Connection:

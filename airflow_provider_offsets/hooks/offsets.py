@@ -1,4 +1,4 @@
-"""The connection type ``offsets``: a URL that says where offsets are kept."""
+"""The Airflow connection type ``offsets``: the URL of an offset store."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class OffsetsHook(BaseHook):
-    """Opens the offset store of a connection.
+    """Hook that opens the offset store of a connection.
 
     The connection's extra has ``url``: ``hbase://host:9090/table``, ``sqlite:////absolute/file.db`` or
-    ``postgresql://user@host:5432/database``; of a store that keeps positions only, ``zookeeper://host:2181/chroot``. A
-    password goes into the connection's password field, where Airflow masks it.
+    ``postgresql://user@host:5432/database``. A store that keeps positions only has ``zookeeper://host:2181/chroot``. A
+    password belongs in the connection's password field, where Airflow masks it.
 
-    :param conn_id: an ``offsets`` connection; empty for a SQLite file in Airflow's own folder, which is made when it
-        is first opened: there an untouched job without a store of its own has its control cells.
+    :param conn_id: an ``offsets`` connection. If empty, the hook opens a SQLite file in ``AIRFLOW_HOME``, and creates
+        it on first use: it holds the control records of an untracked job without a store of its own.
     """
 
     conn_name_attr = "offsets_conn_id"
@@ -41,9 +41,9 @@ class OffsetsHook(BaseHook):
         self.conn_id = conn_id
 
     def get_conn(self) -> OffsetStore:
-        """Give the open store. The caller closes it.
+        """Return the open store. The caller closes it.
 
-        :raises StoreError: it is unreachable, or its tables are not there.
+        :raises StoreError: the store is unreachable, or its tables do not exist.
         """
         store = open_store(self.url)
         if not self.conn_id:
@@ -52,11 +52,11 @@ class OffsetsHook(BaseHook):
 
     @property
     def url(self) -> str:
-        """The store's URL, with its password: not to be logged."""
+        """URL of the store, with its password: do not log it."""
         return store_url(self.get_connection(self.conn_id)) if self.conn_id else embedded_url()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Open the store and look for its tables; the button *Test* of the connection form."""
+        """Open the store and check that its tables exist, for the *Test* button of the connection form."""
         try:
             if self.url.startswith("zookeeper:"):
                 with closing(open_positions(self.url)) as positions:
@@ -70,13 +70,13 @@ class OffsetsHook(BaseHook):
 
 
 def embedded_url() -> str:
-    """Give the URL of the store of pipelines that name none: a file in Airflow's own folder."""
-    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()  # as Airflow itself finds it
+    """Return the store URL of pipelines without a store connection: a SQLite file in ``AIRFLOW_HOME``."""
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()  # as Airflow itself resolves it
     return f"sqlite:///{home.resolve() / 'offsets.db'}"
 
 
 def store_url(connection: Connection) -> str:
-    """Give the store's URL of an ``offsets`` connection, its login and password put in where the URL has none.
+    """Return the store URL of an ``offsets`` connection, with the connection's login and password if the URL has none.
 
     :raises InputRefused: the connection has no URL.
     """

@@ -1,4 +1,4 @@
-"""From the connections that a pipeline's ``offsets_in`` names to the stores where its job keeps positions."""
+"""Position stores from the connections in a pipeline's ``offsets_in``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from airflow_provider_offsets.stores.protocols import PositionStore
 
 @contextmanager
 def open_kept(pipeline: StreamingPipeline) -> Iterator[dict[str, PositionStore]]:
-    """Give the stores of ``offsets_in`` that a connection leads to, by its id, and close them in the end.
+    """Yield the position stores of ``offsets_in`` by connection id, and close them on exit.
 
-    ``history`` and ``checkpoint`` have no connection of their own and are left out.
+    ``history`` and ``checkpoint`` have no connection of their own and are omitted.
 
-    :raises InputRefused: a connection of another type than ``offsets`` or ``kafka``, or one without its URL.
+    :raises InputRefused: a connection has another type than ``offsets`` or ``kafka``, or no URL.
     """
     with ExitStack() as stack:
         yield {
@@ -34,12 +34,12 @@ def open_kept(pipeline: StreamingPipeline) -> Iterator[dict[str, PositionStore]]
 
 @contextmanager
 def open_kept_at(conn_id: str) -> Iterator[PositionStore]:
-    """Give the store of positions that one connection leads to, and close it in the end.
+    """Yield the position store of one connection, and close it on exit.
 
-    A connection of type ``offsets`` leads to the store of its URL, one of type ``kafka`` to the committed offsets of
+    A connection of type ``offsets`` refers to the store of its URL, one of type ``kafka`` to the committed offsets of
     the cluster's consumer groups.
 
-    :raises InputRefused: a connection of another type, or one without its URL.
+    :raises InputRefused: the connection has another type, or no URL.
     """
     connection = BaseHook.get_connection(conn_id)
     if connection.conn_type == "offsets":

@@ -1,4 +1,4 @@
-"""The Spark connection of a pipeline: the command line that submits its job."""
+"""The spark-submit command of a pipeline's job, from the pipeline's Spark connection."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ if TYPE_CHECKING:
 
 
 class SparkJobHook:
-    """Builds the spark-submit command of a pipeline with the Spark provider's own hook, and refuses what cannot keep
-    the guarantees.
+    """Builder of a pipeline's spark-submit command that refuses settings which would break the guarantees.
 
-    That hook's ``submit()`` is not used: it blocks until the driver ends and kills it with the task.
+    The Spark provider's own hook builds the command. Its ``submit()`` is not used: it blocks until the driver ends, and
+    kills the driver with the task.
     """
 
     def __init__(self, pipeline: StreamingPipeline) -> None:
         self.pipeline = pipeline
 
     def check(self, store_url: str) -> None:
-        """Refuse modes and files that would fail later, before anything is stopped or written.
+        """Raise if a mode or file would fail later, before anything is stopped or written.
 
-        :raises ModeUnsupported: Spark Connect, cluster mode other than of an untouched job on YARN, SQLite with a
-            remote master, an Airflow executor that takes the driver away with the task.
-        :raises InputRefused: the application, a jar or spark-submit is not there; YARN is to stop the job, and nobody
-            said where it answers.
+        :param store_url: URL of the offset store.
+        :raises ModeUnsupported: Spark Connect; cluster mode, except for an untracked job on YARN; SQLite with a remote
+            master; an Airflow executor whose workers end with their tasks.
+        :raises InputRefused: the application, a jar or spark-submit does not exist; or the stop policy uses YARN, and
+            the connection lacks the address of its ResourceManager.
         """
-        # The store of an untouched job is used by what launches it, on this machine, and never by the job.
+        # Only the launcher on this machine uses the store of an untracked job; the job itself never does.
         used_by_driver = store_url if self.pipeline.tracked else ""
         _check_mode(self.pipeline.name, self._master, used_by_driver)
         self._check_cluster()
@@ -49,9 +50,9 @@ class SparkJobHook:
 
     @property
     def resource_manager(self) -> str:
-        """The web address of YARN's ResourceManager; empty if the job runs elsewhere, or nobody says it.
+        """Web address of YARN's ResourceManager; empty if the job runs elsewhere or the connection lacks the address.
 
-        It is the extra that the Spark provider has for it.
+        The connection's extra has the same key as in the Spark provider.
         """
         address = str(self._extra.get("yarn_resourcemanager_webapp_address") or "").strip().rstrip("/")
         if not address or not self._master.startswith("yarn"):
@@ -75,13 +76,13 @@ class SparkJobHook:
         return (self._extra.get("deploy-mode") or "client") != "client"
 
     def command(self, conf: Mapping[str, str], *, log_dir: Path) -> list[str]:
-        """Give the argument vector that starts the job with ``conf`` beside its own.
+        """Return the argument vector that starts the job with ``conf`` in addition to its own conf.
 
-        :param log_dir: where the zip of the runtime is put, which a tracked job needs.
+        :param log_dir: directory for the zip of the runtime, which a tracked job needs.
         """
         job = self.pipeline.job
         shipped = str(runtime_zip(log_dir)) if self.pipeline.tracked else ""
-        # YARN would start a driver again which ended in the middle of its epoch.
+        # YARN would otherwise restart a driver that ended in the middle of its epoch.
         once = {"spark.yarn.maxAppAttempts": "1"} if self._is_cluster_mode else {}
         hook = SparkSubmitHook(
             conf={**job.conf, **once, **conf},
@@ -93,7 +94,7 @@ class SparkJobHook:
             name=self.pipeline.name,
             application_args=list(job.arguments),
         )
-        # The one private method of that hook which is used here: it has no public one that only builds the command.
+        # This private method is the only one of that hook that builds the command without running it.
         return list(hook._build_spark_submit_command(job.application))
 
     def _check_cluster(self) -> None:

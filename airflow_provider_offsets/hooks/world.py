@@ -1,4 +1,4 @@
-"""From a pipeline's connections to the world that its operations work with."""
+"""The session of an operation, from a pipeline's connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from airflow_provider_offsets.runtime.settings import Secrets
 
 @contextmanager
 def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-    """Give the world of one operation on a pipeline, and close its stores and its client of Kafka in the end."""
+    """Yield the session of one operation on a pipeline, and close its stores and its Kafka clients on exit.
+
+    :param operation: id of the operation.
+    """
     from airflow_provider_offsets.kafka.reader import KafkaReader
 
     store = OffsetsHook(pipeline.store_conn_id).get_conn()
@@ -30,7 +33,7 @@ def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
 
 
 def driver_secrets(pipeline: StreamingPipeline) -> Secrets:
-    """Give what the driver of a pipeline needs of its connections."""
+    """Return the connection values that the driver of a pipeline needs."""
     kafka = BaseHook.get_connection(pipeline.kafka_conn_id)
     options = spark_kafka_options(kafka.extra_dejson)
     if pipeline.read_committed:
