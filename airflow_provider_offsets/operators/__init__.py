@@ -1,4 +1,4 @@
-"""One operator for each act of an operation: observe, plan, apply, record."""
+"""Airflow operators, one for each step of an operation: snapshot, plan, stop, apply, submit, and more."""
 
 from airflow_provider_offsets.operators.apply import ApplyOffsetsOperator
 from airflow_provider_offsets.operators.approve import ApproveRestartOperator

@@ -1,4 +1,4 @@
-"""Apply a plan."""
+"""The operator that applies a restart plan."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class ApplyOffsetsOperator(PipelineOperator):
-    """Applies the newest plan of the operation, if the world is still as that plan saw it.
+    """Apply the newest plan of the operation, if the state is unchanged since that plan.
 
-    It makes the checkpoint that the job starts from. Stored offsets are not changed: the epoch that the driver claims
-    says where it begins.
+    This operator creates the checkpoint that the job starts from. It does not change stored offsets: the epoch that the
+    driver claims contains the starting position.
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``fingerprint``, ``form`` and ``checkpoint``."""
+        """Apply the plan, and return ``fingerprint``, ``form`` and ``checkpoint``."""
         plan = recorded_plan(world)
         if plan is None:
             raise WorldChanged(

@@ -1,4 +1,4 @@
-"""Ask a person whether a plan may be carried out."""
+"""The operator that asks a person to approve a plan."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 
 class ApproveRestartOperator(ApprovalOperator):
-    """Shows the plan of another task to a person, and waits for *Approve* or *Reject* if the run's ``approve`` is on.
+    """Show the plan of another task to a person, and wait for *Approve* or *Reject* if the run's param ``approve`` is
+    on.
 
-    Rejected, all that comes after it is skipped and the job runs on. What is approved is the plan as it was shown, of a
-    job that still runs: the plan at rest is made anew, and refused if it would lose or skip more than is accepted.
+    After *Reject*, Airflow skips all downstream tasks and the job keeps running. The person approves the plan as shown,
+    made while the job runs. After the stop the restart is planned again. That plan is refused if it would lose or skip
+    more than accepted.
 
-    :param plan_task_id: the task whose plan is shown.
+    :param plan_task_id: id of the task whose plan is shown.
     """
 
     def __init__(self, *, plan_task_id: str = "plan", **kwargs: Any) -> None:
@@ -28,7 +30,7 @@ class ApproveRestartOperator(ApprovalOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Ask and wait, or go on at once."""
+        """Ask and wait for the answer, or return at once if no approval is required."""
         if not context["params"]["approve"]:
             return None
         return super().execute(context)

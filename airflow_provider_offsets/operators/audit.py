@@ -1,4 +1,4 @@
-"""Audit a pipeline's history."""
+"""The operator that audits a pipeline's history."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class AuditOffsetsOperator(PipelineOperator):
-    """Proves from the history that ranges tile: nothing lost, all that was replayed explained.
+    """Verify from the history that ranges are contiguous: nothing was lost, and every replay has an explanation.
 
-    Fails if records are lost, or no operation announced a discontinuity. Fails too if the history has epochs and the
-    pipeline has no record: it was renamed, or its control store was lost.
+    Fails if records were lost, or if no operation announced a discontinuity. Fails too if the history has epochs but
+    the pipeline has no record: the pipeline was renamed, or its control store was lost.
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Return the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
+        """Audit the history, and return the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
         report = audit_history(world)
         self.log.info("\n%s", audit_report(report))
         if report.unexplained_places:

@@ -1,4 +1,4 @@
-"""Plan the replay of a data interval, and audit it."""
+"""The operators that plan the replay of a data interval, and audit it."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from airflow_provider_offsets.operations.world import World
 
 WAIT_S = 30
-"""How long until the end of an open interval is looked at again."""
+"""Seconds until the end of an open interval is checked again."""
 
 
 class PlanBackfillOperator(PipelineOperator):
-    """Freezes the boundaries of a data interval and cuts it into shards, which it gives as a list to map over.
+    """Fix the boundaries of a data interval, and divide it into shards: a list for dynamic task mapping.
 
-    A retry gives the plan that is recorded; a clear makes a new attempt, with a run id of its own, between the same
-    boundaries. Beside the list, XCom has ``run_id`` and ``plan``.
+    A retry returns the recorded plan. A clear starts a new attempt with its own run id between the same boundaries. In
+    addition to the list, XCom has ``run_id`` and ``plan``.
 
-    :param begin: the start of the interval, with its zone; that of the DAG run if both are empty.
-    :param end: its end.
-    :param accept_lost: how many offsets of the interval may be deleted by retention, by topic, as for a restart.
-    :param on_open: ``close`` or ``wait``; the pipeline's own if empty.
-    :param records_per_shard: the pipeline's own if empty.
+    :param begin: start of the interval, with its time zone. The data interval of the DAG run is used if both are empty.
+    :param end: end of the interval, with its time zone.
+    :param accept_lost: highest accepted number of offsets deleted by retention, by topic, as for a restart.
+    :param on_open: ``close`` or ``wait``; the pipeline's setting if empty.
+    :param records_per_shard: the pipeline's setting if empty.
     """
 
     template_fields: Sequence[str] = (
@@ -79,7 +79,7 @@ class PlanBackfillOperator(PipelineOperator):
         self.records_per_shard = records_per_shard
 
     def act(self, world: World, context: Context) -> list[dict[str, Any]]:
-        """Give the shards: ``number`` and ``ranges``."""
+        """Plan the replay, and return its shards, each with ``number`` and ``ranges``."""
         policy = self.pipeline.backfill
         policy = replace(
             policy,
@@ -107,19 +107,19 @@ class PlanBackfillOperator(PipelineOperator):
         return [codec.plain(shard) for shard in made.shards]
 
     def execute_complete(self, context: Context, event: Any) -> Any:
-        """Look again after the triggerer."""
+        """Check again after the triggerer."""
         return self.execute(context)
 
 
 class AuditBackfillOperator(PipelineOperator):
-    """Proves that a data interval was replayed in full: its shards tile it, and each has read what was expected.
+    """Verify that a data interval was replayed completely: its shards cover it, and each has read the expected records.
 
-    Fails otherwise. It names the partitions that were closed at the end of the log, and says how far all intervals of
-    the pipeline are.
+    Fails otherwise. The report names the partitions whose boundary was the end of the log, and the progress over all
+    intervals of the pipeline.
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give the counts, ``total`` over all intervals, and ``markdown``."""
+        """Audit the replay, and return its counts, ``total`` over all intervals, and ``markdown``."""
         plan = recorded_replay_plan(world)
         if plan is None:
             raise WorldChanged(

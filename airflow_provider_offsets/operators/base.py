@@ -1,4 +1,4 @@
-"""What all operators of this provider share."""
+"""The base of this provider's operators."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     from airflow_provider_offsets.operations.world import World
 
 OPERATION = "{{ dag.dag_id }}/{{ run_id }}"
-"""The tasks of one DAG run are one operation, unless they are told otherwise."""
+"""By default, the tasks of one DAG run are one operation."""
 
 
 @contextmanager
 def fail_at_once(operation: str = "") -> Iterator[None]:
-    """Let an error that no retry can mend fail the task at once, and one that may pass be retried.
+    """Convert errors for Airflow: an error that no retry can fix fails the task at once, any other is retried.
 
-    A recovery that has nothing to start, or that another operation took the pipeline from, is skipped: a person is at
-    work on the job, and need not be alerted. Any other operation that was taken over fails.
+    A recovery is skipped if it has nothing to start or another operation has taken over: a person is already working on
+    the job, and needs no alert. Any other operation that lost the pipeline to another one fails.
 
-    :param operation: whose task it is.
+    :param operation: id of the task's operation.
+    :raises AirflowFailException: the error is not retriable.
+    :raises AirflowSkipException: the recovery is not needed.
     """
     try:
         yield
@@ -46,20 +48,23 @@ def fail_at_once(operation: str = "") -> Iterator[None]:
 
 
 def attempt_key(context: Context) -> str:
-    """Return what all tries of one attempt at a task have in common: a clear changes ``max_tries``, and a run that had
-    ended begins once more."""
+    """Return a key that all tries of one attempt at a task share.
+
+    The key contains ``max_tries``, which a clear changes, and the start of the DAG run, which changes if an ended run
+    starts again.
+    """
     return f"{context['ti'].max_tries}@{context['dag_run'].start_date}"
 
 
 class PipelineOperator(BaseOperator):
-    """Base: one act of an operation on a pipeline.
+    """Base class: one step of an operation on a pipeline.
 
     :param pipeline: the pipeline.
-    :param operation: id of the operation; the DAG run by default. Every act is recorded under it in the offset store,
-        and is safe to repeat under the same id.
-    :param reason: why, for the records; the DAG run's ``reason`` param by default.
-    :param application: another version of the pipeline's program for this act, in the folder of ``job.application``;
-        for what checks or starts the job.
+    :param operation: id of the operation; the DAG run by default. The offset store records every step under this id. A
+        step can be repeated safely under the same id.
+    :param reason: reason for the records; the DAG run's ``reason`` param by default.
+    :param application: another version of the pipeline's program for this step, in the directory of
+        ``job.application``. Only steps that check or start the job use it.
     """
 
     template_fields: Sequence[str] = ("operation", "reason", "application")
@@ -80,11 +85,11 @@ class PipelineOperator(BaseOperator):
         self.application = application
 
     def act(self, world: World, context: Context) -> Any:
-        """Do the one thing that this operator is for, and give what goes to XCom."""
+        """Perform the step of this operator, and return the value for XCom."""
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
-        """Open a session, act, close. An error that no retry can mend fails the task at once."""
+        """Open a session, act, and close the session. An error that no retry can fix fails the task at once."""
         with (
             fail_at_once(self.operation),
             open_world(self.pipeline.with_application(self.application), self.operation) as world,

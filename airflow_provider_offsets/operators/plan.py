@@ -1,4 +1,4 @@
-"""Plan a restart."""
+"""The operator that plans a restart."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class PlanRestartOperator(PipelineOperator):
-    """Shows what a restart would do, partition by partition, and fails if it would lose or skip anything.
+    """Show what a restart would do, partition by partition, and fail if it would lose or skip records.
 
-    Topics, stored offsets and the job are only looked at. What the submit will need is made ready or refused here,
+    This operator only reads topics, stored offsets and the state of the job. It checks here what the submit will need,
     while the job still runs.
 
-    :param start: where to start, as in ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``; the pipeline's own
-        start by default. All forms are in ``core/selector.py``.
-    :param window_s: how long the job is to stay stopped, in seconds. Longer than Kafka keeps what is unread is refused.
-        0 where it is stopped already, or not to stay stopped.
-    :param accept_lost: the greatest count of lost offsets that is accepted, by topic: ``{"flights": 3}``, or as text
-        ``flights:3, orders:10`` or JSON. Takes the place of the pipeline's own count for the topics that it names.
-    :param accept_skipped: the same for offsets that are left out by choice.
+    :param start: where to start, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``; the pipeline's own
+        start by default. ``core/selector.py`` has all forms.
+    :param window_s: seconds for which the job will stay stopped; 0 if it is already stopped or will not stay stopped.
+        The plan is refused if Kafka would delete unread records within that time.
+    :param accept_lost: highest accepted number of lost offsets, by topic: ``{"flights": 3}``, or as text ``flights:3,
+        orders:10`` or JSON. Replaces the pipeline's own number for these topics.
+    :param accept_skipped: the same for offsets that are skipped on purpose.
     """
 
     template_fields: Sequence[str] = (
@@ -62,7 +62,7 @@ class PlanRestartOperator(PipelineOperator):
         self.accept_skipped = accept_skipped
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give the plan's summary, its rows, and ``markdown``."""
+        """Plan the restart, and return its summary, its rows, and ``markdown``."""
         window_s = read_seconds(self.window_s, "window_s")
         policy = world.pipeline.policy.accepting(
             read_counts(self.accept_lost, "accept_lost"), read_counts(self.accept_skipped, "accept_skipped")
@@ -83,5 +83,5 @@ class PlanRestartOperator(PipelineOperator):
 
 
 def plan_summary(plan: RestartPlan) -> dict[str, Any]:
-    """Give the whole plan as JSON values, and as ``markdown``."""
+    """Return the whole plan as JSON values, and as ``markdown``."""
     return {**plan_json(plan), "markdown": plan_report(plan, MARKDOWN)}

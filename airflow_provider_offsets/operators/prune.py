@@ -1,4 +1,4 @@
-"""Remove what the pipeline's policy does not keep."""
+"""The operator that removes what the pipeline's policy does not retain."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 
 class PruneOffsetsOperator(PipelineOperator):
-    """Removes snapshots, old checkpoints and old versions of the program that the pipeline's ``keep`` does not keep.
+    """Remove snapshots, old checkpoints and old program versions that the pipeline's ``keep`` does not retain.
 
-    Without ``keep`` nothing is removed. The newest snapshot that a job can be started from always stays, and so do
-    those with a label, the checkpoint and the version that run, and those before them. Run again, it goes on.
+    Without ``keep`` nothing is removed. Always retained are the newest snapshot that a job can start from, snapshots
+    with a label, and the running and previous checkpoint and version. A repeated run continues.
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Return what was removed: ``snapshots``, ``checkpoints``, ``versions``; and what was ``retained``, and why."""
+        """Remove, and return the removed ``snapshots``, ``checkpoints`` and ``versions``, and what was ``retained`` and
+        why.
+        """
         found = find_prunable(world.control, self.pipeline, at_ms=clock.now_ms())
         done = remove(world.control, self.pipeline, found, say=self.log.info)
         for each in done.retained:

@@ -1,4 +1,4 @@
-"""Begin the recovery of a job that died."""
+"""The operator that begins the recovery of a dead job."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from airflow_provider_offsets.operations.world import World
 
 RETRY_S = 120
-"""Within this Airflow runs a task again, once it has missed its heartbeats for long enough."""
+"""Seconds within which Airflow retries a task that has missed its heartbeats for too long."""
 
 
 class BeginRecoveryOperator(PipelineOperator):
-    """Takes the pipeline of a job that died, for one more try to start it, or gives up, by the pipeline's ``recovery``.
+    """Take the lease of a dead job's pipeline for one more try to start the job, or give up, by the ``recovery``
+    policy.
 
-    What was given up stays so, over all runs, until a person has started the job. It is *skipped*, and with it what
-    comes after it, if the job runs again, somebody wants it stopped, or another operation is at work on it.
+    A recovery that was given up stays so over all runs, until a person starts the job. This task and its downstream
+    tasks are *skipped* if the job runs again, a person wants it stopped, or another operation works on it.
 
-    :param epoch: the epoch that died, as ``JobDiedSensor`` gives it.
+    :param epoch: number of the dead epoch, as returned by ``JobDiedSensor``.
     """
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "epoch")
@@ -35,7 +36,9 @@ class BeginRecoveryOperator(PipelineOperator):
         self.epoch = epoch
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Return ``epoch`` and ``tries``: how many were made to recover from its death, with this one."""
+        """Begin the recovery, and return ``epoch`` and ``tries``, the number of tries for this death including this
+        one.
+        """
         policy, run = self.pipeline.recovery, str(context["run_id"])
         tries = begin_recovery(world, int(self.epoch), run, policy, lease_timeout_s=lease_timeout_s())
         self.log.info("Try %d to recover from the death of epoch %s", tries, self.epoch)
@@ -43,6 +46,8 @@ class BeginRecoveryOperator(PipelineOperator):
 
 
 def lease_timeout_s() -> int:
-    """Return how long an operation that acted is left alone: so long until Airflow has run its task again, if that was
-    killed."""
+    """Return the seconds for which the lease of an operation protects it.
+
+    In this time, Airflow retries a task of the operation that was killed.
+    """
     return conf.getint("scheduler", "task_instance_heartbeat_timeout") + RETRY_S

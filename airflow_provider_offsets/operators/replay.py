@@ -1,4 +1,4 @@
-"""Replay one shard of a data interval."""
+"""The operator that replays one shard of a data interval."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 LOOK_EVERY_S = 10
-"""How long until the live job is looked at again, before a shard is begun."""
+"""Seconds until the live job is checked again, before a shard starts."""
 
 
 class ReplayOffsetsOperator(PipelineOperator):
-    """Replays one shard with the pipeline's own program, as a bounded Spark job beside the live one.
+    """Replay one shard with the pipeline's own program, as a bounded Spark job beside the live job.
 
-    It succeeds once the output of the shard is finished. A driver that a killed task left running is adopted by the
-    next try; where it is dead, the next try launches another with the same run id. A shard that is finished is not run
-    again under its run id. Where the task is ended (marked failed, cleared, timed out), its driver is ended too.
+    Succeeds when the output of the shard is complete. After a killed task, the next try adopts the running driver, or
+    launches another with the same run id if the driver is dead. A complete shard does not run again under its run id.
+    If the task is ended (marked failed, cleared, timed out), its driver is ended too.
 
     :param shard: ``{"number": 0, "ranges": [{"topic": …, "partition": …, "start": …, "end": …}]}``; mapped.
-    :param run_id: what sinks are given, from the operation's replay plan.
+    :param run_id: id of the run that sinks receive, from the operation's replay plan.
     """
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "run_id", "shard")
@@ -52,7 +52,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         self._looks: tuple[Look, ...] = ()
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``records_read`` and ``records_expected``, the ranges, the time that it took, and the driver's log."""
+        """Replay the shard, and return its counts, ranges, duration and driver log."""
         spark, secrets = SparkJobHook(world.pipeline), driver_secrets(world.pipeline)
         spark.check(secrets.store_url)
         shard = self._read_shard()
@@ -80,12 +80,14 @@ class ReplayOffsetsOperator(PipelineOperator):
         return dict(codec.plain(replayed))
 
     def execute_complete(self, context: Context, event: Any, window: str) -> Any:
-        """Look at the live job again after the triggerer."""
+        """Check the live job again after the triggerer."""
         self._looks = codec.loads(Window, window).looks
         return self.execute(context)
 
     def _hold_back(self, world: World) -> None:
-        """Wait in the triggerer while the live job falls behind; go on at once if it does not, or does not run."""
+        """Wait in the triggerer while the live job falls behind; return at once if the live job keeps up or does not
+        run.
+        """
         epoch = world.claimed_epoch()
         if epoch is None or epoch.ended is not None:
             return
@@ -101,7 +103,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         )
 
     def on_kill(self) -> None:
-        """End the driver with the task."""
+        """End the driver together with the task."""
         if self._replaying is not None:
             self._replaying.end_driver()
 

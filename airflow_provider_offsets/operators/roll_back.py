@@ -1,4 +1,4 @@
-"""Undo an operation."""
+"""The operator that rolls back an operation."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class RollBackOperator(PipelineOperator):
-    """Brings back the version and the position from before the operation, and then fails: the operation did.
+    """Restart the version and the position from before the operation, then fail, because the operation failed.
 
-    The version is that of the newest epoch before it that a watch found good, or else that of the newest one. Nothing
-    is stopped before it is known that there is a way back. Safe to retry and to clear: what is done is recorded under
-    an operation of its own, ``<operation>#rollback``. What another operation has started or stopped since is left
-    alone.
+    The version is that of the newest earlier epoch that a watch found good; without such an epoch, that of the newest
+    earlier epoch. Nothing is stopped before a way back is known. Retrying and clearing are safe: the steps are recorded
+    under a separate operation, ``<operation>#rollback``. A job that another operation has started or stopped since is
+    not touched.
 
-    :param automatic: for a task that runs if the submit or the watch failed: skipped unless the pipeline's
-        ``rollback.automatic`` is on and the records show that the job is unhealthy. Airflow runs such a task too if the
-        submit never came, because a task before it failed; and a watch fails too if it could not look.
-    :param fails: whether the task fails once the previous version runs. False where a rollback is what the run is for.
+    :param automatic: for a task that runs if the submit or the watch failed. Skipped unless ``rollback.automatic`` is
+        on and the records show that the job is unhealthy. Airflow runs such a task too if an earlier task failed, so
+        that the job was never submitted. A watch also fails if it cannot read the job's state.
+    :param fails: whether the task fails once the previous version runs. False if the run exists for the rollback.
     """
 
     def __init__(self, *, automatic: bool = False, fails: bool = True, **kwargs: Any) -> None:
@@ -43,7 +43,10 @@ class RollBackOperator(PipelineOperator):
         self.fails = fails
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Return what runs now, or fail with it."""
+        """Roll back, and return what runs now; raise if ``fails`` is set.
+
+        :raises RolledBack: the rollback succeeded and ``fails`` is set.
+        """
         why = why_unhealthy(world)
         if self.automatic:
             self._skip_unless_due(why, in_hands_of(world))

@@ -1,4 +1,4 @@
-"""Take a snapshot."""
+"""The operator that takes a snapshot."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 class SnapshotOffsetsOperator(PipelineOperator):
-    """Stores where the pipeline stands, with all that gives it a meaning, and gives the snapshot's id.
+    """Store the position of the pipeline with its context, and return the snapshot's id.
 
-    Nothing is committed and no consumer group is joined. Run again, it gives the snapshot that it took.
+    This operator commits nothing and joins no consumer group. A repeated run returns the snapshot that already exists.
 
-    :param moment: tells the snapshots of one operation apart, such as ``before``. The one of ``at-rest``
-        is what the audit of an untouched job goes by.
-    :param snapshot_label: a name for people, as in ``snapshot:<label>``; no other snapshot of the pipeline may have it.
+    :param moment: distinguishes the snapshots of one operation, such as ``before``. The audit of an untracked job
+        relies on the snapshot ``at-rest``.
+    :param snapshot_label: name for people, as in ``snapshot:<label>``. It must be unique among the pipeline's
+        snapshots.
     """
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "snapshot_label")
@@ -35,8 +36,11 @@ class SnapshotOffsetsOperator(PipelineOperator):
         self.snapshot_label = snapshot_label
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Return ``id``, ``label``, ``position``, ``epoch``, what was in flight, and on how many partitions the stores
-        agree."""
+        """Take the snapshot.
+
+        :returns: ``id``, ``label``, ``position``, ``epoch``, the records in flight, and per verdict the number of
+            partitions on which the stores agree or differ.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         snapshot = world.take_snapshot(self.moment, reason=self.reason or "", taken_at=now, label=self.snapshot_label)
         seen = snapshot.seen

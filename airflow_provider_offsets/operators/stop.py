@@ -1,4 +1,4 @@
-"""Stop a streaming job."""
+"""The operator that stops a streaming job."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class StopStreamingJobOperator(PipelineOperator):
-    """Stops the job between two batches, and succeeds once that is verified.
+    """Stop the job between two batches, and succeed once the job is verified as stopped.
 
-    A job that does not run is no error. The pipeline's ``stop`` says how long to wait, and whether a signal is
-    allowed after that. Marking the task as failed does not take the request back: the job still stops.
+    A job that does not run is not an error. The pipeline's ``stop`` sets how long to wait, and whether a signal may
+    follow. Marking the task as failed does not withdraw the stop request: the job still stops.
 
-    It takes the lease of the pipeline for its operation. Another operation that acted lately is not disturbed, unless
-    ``take_over`` is set. A task that is cleared and run again begins a new attempt: it stops the job again.
+    The operation takes the lease of the pipeline. An operation that acted recently keeps its lease unless ``take_over``
+    is set. A cleared task starts a new attempt and stops the job again.
 
     :param deferrable: wait for the acknowledgement in the triggerer.
-    :param take_over: take the pipeline over from an operation that acted lately; that one's next act is refused.
+    :param take_over: take the lease from an operation that acted recently; the next step of that operation is refused.
     """
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "take_over")
@@ -49,11 +49,11 @@ class StopStreamingJobOperator(PipelineOperator):
         self.take_over = take_over
 
     def session(self, world: World, context: Context) -> World:
-        """Return the session of this attempt: a new one, if the task was cleared since."""
+        """Return the session of this attempt, which is new if the task was cleared."""
         return new_attempt(world, attempt_key(context))
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``epoch``, ``how`` it came to rest, ``last_batch_id`` and ``at_rest_since``."""
+        """Stop the job, and return ``epoch``, ``how`` it stopped, ``last_batch_id`` and ``at_rest_since``."""
         asked = self._ask(world)
         if isinstance(asked, StopResult):
             return self._result(asked)
@@ -64,7 +64,7 @@ class StopStreamingJobOperator(PipelineOperator):
         return self._result(await_stop(world, asked, self.pipeline.stop, say=self.log.info))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take up again after the triggerer: the job ended, or the time for it is over and the next stage follows."""
+        """Continue after the triggerer: the job ended, or its time is up and the next stop stage follows."""
         self.log.info("The triggerer says: %s", event)
         with fail_at_once(), open_world(self.pipeline, self.operation) as opened:
             world = of_attempt(opened)

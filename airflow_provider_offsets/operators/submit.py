@@ -1,4 +1,4 @@
-"""Submit a streaming job."""
+"""The operator that submits a streaming job."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class SubmitStreamingJobOperator(PipelineOperator):
-    """Starts the job from the applied plan and leaves it running.
+    """Start the job from the applied plan, and leave it running.
 
-    It succeeds once the first batch of the new epoch is processed, or the driver says that it stands at its start
-    with nothing to read. It fails with the driver's own last lines as soon as the driver dies. Killing or clearing
-    the task does not touch a driver that runs: the next try adopts it.
+    Succeeds when the first batch of the new epoch is processed, or when the driver reports that it is idle at its
+    start. Fails with the last lines of the driver's log as soon as the driver dies. Killing or clearing the task does
+    not affect a running driver: the next try adopts it.
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Give ``epoch``, ``how`` it started, its first batch, its start and the path of its log."""
+        """Submit the job, and return ``epoch``, ``how`` it started, its first batch, its start and the path of its log."""
         world, applied = as_it_ran(world), recorded_application(world)
         if applied is None:
             raise WorldChanged(

@@ -1,4 +1,4 @@
-"""Watch a streaming job after its submit."""
+"""The operator that watches a streaming job after its submit."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from airflow_provider_offsets.operations.world import World
 
 LOOKS = 4
-"""How often the job is looked at within ``watch_s``; the history tells what came in between."""
+"""Number of samples of the job within ``watch_s``; the history has what happened in between."""
 
 SHORT_S = 10
-"""A shorter pause is not worth a round through the triggerer, which takes seconds."""
+"""Seconds below which a pause does not justify deferring, which itself takes seconds."""
 
 
 class WatchStreamingJobOperator(PipelineOperator):
-    """Watches the job that the operation has started, for as long as the pipeline's ``rollback`` says, and fails if it
-    is unhealthy: dead, stalled while records wait, or going back. A healthy epoch is marked good, for later rollbacks.
+    """Watch the started job for the time in the pipeline's ``rollback``, and fail if the job is unhealthy.
 
-    The job is only looked at. A try that is killed or cleared watches anew. A job that somebody stops in the meantime
-    is not judged.
+    Unhealthy means dead, stalled while records wait, or going backwards. A healthy epoch is marked as good, for later
+    rollbacks. This operator only reads. A killed or cleared try starts its watch again. A job that a person stops
+    meanwhile is not judged.
 
-    :param deferrable: wait in the triggerer from look to look, where the end of the driver is seen at once; but not if
-        the looks are less than 10 s apart.
+    :param deferrable: wait between two samples in the triggerer, which sees the end of the driver at once. Not used if
+        samples are less than 10 s apart.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class WatchStreamingJobOperator(PipelineOperator):
         self.deferrable = deferrable
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Return ``epoch``, ``health``, ``rule``, ``reason`` and ``warnings``."""
+        """Watch the job, and return ``epoch``, ``health``, ``rule``, ``reason`` and ``warnings``."""
         return self._watch(world, Window(watched_epoch(world).number, ()))
 
     def execute_complete(self, context: Context, event: dict[str, Any], window: str) -> dict[str, Any]:
-        """Look again after the triggerer, whatever it says."""
+        """Take the next sample after the triggerer, whatever event it sent."""
         with fail_at_once(), open_world(self.pipeline, self.operation) as world:
             return self._watch(self.session(world, context), codec.loads(Window, window))
 
