@@ -1,4 +1,4 @@
-"""Wait for a job, or for offsets."""
+"""Airflow sensors that wait for a job or for offsets."""
 
 from airflow_provider_offsets.sensors.job_died import JobDiedSensor
 from airflow_provider_offsets.sensors.offsets_reached import OffsetsReachedSensor

@@ -1,4 +1,4 @@
-"""What both sensors share."""
+"""The base of this provider's sensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PipelineSensor(BaseSensorOperator):
-    """Base: wait for something of a pipeline, in the triggerer if ``deferrable``.
+    """Base class: wait for a condition of a pipeline, in the triggerer if ``deferrable``.
 
     :param pipeline: the pipeline.
     """
@@ -38,7 +38,7 @@ class PipelineSensor(BaseSensorOperator):
 
     @contextmanager
     def store(self) -> Iterator[OffsetStore]:
-        """Yield the open store of the pipeline, and close it in the end."""
+        """Yield the open store of the pipeline, and close it on exit."""
         store = OffsetsHook(self.pipeline.store_conn_id).get_conn()
         try:
             yield store
@@ -46,12 +46,12 @@ class PipelineSensor(BaseSensorOperator):
             store.close()
 
     def execute(self, context: Context) -> Any:
-        """Look until it is so. An error that no retry can mend fails the task at once."""
+        """Wait until the condition holds. An error that no retry can fix fails the task at once."""
         with fail_at_once():
             return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take up again after the triggerer."""
+        """Continue after the triggerer."""
         if event["status"] != "reached":
             raise AirflowFailException(f"{event.get('error_type', event['status'])}: {event.get('message')}")
         return event

@@ -1,4 +1,4 @@
-"""Wait until a job has died."""
+"""The sensor that waits until a job has died."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ YEAR_S = 365 * 24 * 3600
 
 
 class JobDiedSensor(PipelineSensor):
-    """Waits until the pipeline's job is dead, and was so for the ``recovery.confirm_s`` of the pipeline.
+    """Wait until the pipeline's job has been dead for the ``recovery.confirm_s`` of the pipeline.
 
-    Dead means that its driver said that it failed, or that its process was seen to be gone from this machine. A driver
-    on another machine that is silent is not dead; nor is a job that somebody asked to stop, and one whose recovery was
-    given up is no longer looked at until a person has started it. One whose submit was killed with it is left to that
-    submit, which Airflow runs again once it has missed its heartbeats for ``task_instance_heartbeat_timeout``; two
-    minutes after that it counts as dead. So does a job that any other operation has in hand.
+    A job is dead if its driver reported a failure, or if its process has ended on this machine. These are not dead:
 
-    A triggerer that does not run on the driver's machine watches the heartbeat, and wakes this task when that is
-    silent: the task looks from where it runs, and waits on in the triggerer unless it sees a death.
+    - a driver on another machine whose heartbeat is silent;
+    - a job that a person asked to stop;
+    - a job whose recovery was given up, until a person has started it;
+    - a job that an operation works on, or whose submit was killed, while Airflow may still retry that task. That lasts
+      for ``task_instance_heartbeat_timeout`` plus two minutes.
 
-    It returns ``epoch``, ``how`` it died, and its ``message``. Unless told otherwise it waits for a year.
+    A triggerer on another machine than the driver watches the heartbeat, and wakes this task when the heartbeat is
+    silent. The task then checks from its own machine, and waits in the triggerer again unless the job is dead.
+
+    The sensor returns ``epoch``, ``how`` the job died, and its ``message``. It waits for a year by default.
     """
 
     def __init__(self, *, timeout: float = YEAR_S, **kwargs: Any) -> None:
@@ -43,13 +45,13 @@ class JobDiedSensor(PipelineSensor):
         self._watch = DeathWatch(**self._times)
 
     def execute(self, context: Context) -> Any:
-        """Wait here, or in the triggerer."""
+        """Wait here or in the triggerer."""
         if not self.deferrable:
             return super().execute(context)
         self._wait_in_triggerer()
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take up again after the triggerer, and look at a job that is silent and cannot be seen from there."""
+        """Continue after the triggerer, and check from here a silent job that the triggerer cannot see."""
         if event["status"] != SILENT:
             return super().execute_complete(context, event)
         with fail_at_once(), self.store() as store:
@@ -73,7 +75,7 @@ class JobDiedSensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """Check once."""
         with self.store() as store:
             death = self._watch.look(Control(store, self.pipeline.name))
         return PokeReturnValue(is_done=death is not None, xcom_value=None if death is None else asdict(death))

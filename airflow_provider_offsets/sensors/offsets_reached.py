@@ -1,4 +1,4 @@
-"""Wait until a job has processed up to a position."""
+"""The sensor that waits until a job has processed everything up to a position."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ END = "end"
 
 
 class OffsetsReachedSensor(PipelineSensor):
-    """Waits until the pipeline has processed every offset below a position.
+    """Wait until the pipeline has processed every offset below a position.
 
-    An untouched pipeline keeps no history: there the sensor looks where the job keeps its offsets, and cannot be
+    An untracked pipeline has no history. For such a pipeline the sensor reads the job's own offset store, and cannot be
     deferred.
 
-    :param offsets: the position as JSON, ``{"flights":{"0":123}}``; or ``end``: the ends of the topics at the moment
-        when the task starts, fixed then, so that a busy topic does not move the goal.
+    :param offsets: the position as JSON, ``{"flights":{"0":123}}``; or ``end``: the end offsets of the topics when the
+        task starts. They are fixed then, so that a busy topic does not move the target.
     """
 
     template_fields: Sequence[str] = ("offsets",)
@@ -39,7 +39,7 @@ class OffsetsReachedSensor(PipelineSensor):
         self._target = Position()
 
     def execute(self, context: Context) -> Any:
-        """Fix the goal, then wait here or in the triggerer."""
+        """Fix the target, then wait here or in the triggerer."""
         with fail_at_once():
             self._require_history()
             self._target = self._goal()
@@ -59,7 +59,7 @@ class OffsetsReachedSensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> bool:
-        """Look once."""
+        """Check once."""
         missing = self._missing()
         self.log.info("%d offsets to go in %d partitions", sum(missing.values()), len(missing))
         return not missing

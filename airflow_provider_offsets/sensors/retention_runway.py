@@ -1,4 +1,4 @@
-"""Wait until what a stopped job has not read is about to be deleted."""
+"""The sensor that waits until unread records of a stopped job are about to be deleted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ YEAR_S = 365 * 24 * 3600
 
 
 class RetentionRunwaySensor(PipelineSensor):
-    """Watches a job that is stopped, and succeeds once Kafka will delete what it has not read in less than
-    ``at_least_s``: so what comes after it is the alert, or the start of the job.
+    """Watch a stopped job, and succeed once Kafka will delete unread records in less than ``at_least_s``.
 
-    It is *skipped*, and with it what comes after it, as soon as the job runs again, or if nothing is ever deleted. It
-    fails, and is retried, where nobody can say how long something is kept: unknown is not enough. It gives
-    ``runway_s``, and ``summary`` in words. Unless told otherwise it waits for a year, and looks twice a minute.
+    The next task is the alert, or the start of the job. This task and its downstream tasks are *skipped* as soon as the
+    job runs again, or if no record is ever deleted. The task fails and is retried if the retention time cannot be
+    determined: unknown is not enough. The sensor returns ``runway_s`` and a ``summary`` for people. By default it waits
+    for a year and checks twice a minute.
 
-    :param at_least_s: as many seconds as somebody needs to bring the job back.
+    :param at_least_s: seconds that a person needs to bring the job back.
     """
 
     def __init__(self, *, at_least_s: int, timeout: float = YEAR_S, poke_interval: float = 30, **kwargs: Any) -> None:
@@ -41,7 +41,7 @@ class RetentionRunwaySensor(PipelineSensor):
         self._watch: RunwayWatch | None = None
 
     def execute(self, context: Context) -> Any:
-        """Look where the job stands, then wait here or in the triggerer."""
+        """Read the position of the job, then wait here or in the triggerer."""
         with fail_at_once():
             self._watch = self._stands()
         if not self.deferrable:
@@ -59,7 +59,7 @@ class RetentionRunwaySensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """Check once."""
         assert self._watch is not None
         with open_world(self.pipeline, "") as world:
             found = self._watch.look(world.control, world.kafka, at_ms=clock.now_ms())
@@ -70,7 +70,7 @@ class RetentionRunwaySensor(PipelineSensor):
         return PokeReturnValue(is_done=is_short, xcom_value=found.told if is_short else None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take up again after the triggerer."""
+        """Continue after the triggerer."""
         if event["status"] == WatchState.OVER.value:
             raise AirflowSkipException(event["summary"])
         if event.get("error_type") == RunwayUnknown.__name__:
@@ -79,7 +79,7 @@ class RetentionRunwaySensor(PipelineSensor):
         return {key: value for key, value in given.items() if key != "status"}
 
     def _stands(self) -> RunwayWatch:
-        """Where the job stands: it moves no more while the job is stopped."""
+        """Return the watch from the position of the job, which does not move while the job is stopped."""
         with open_world(self.pipeline, "") as world:
             state = look(world.control)
             if state.state is JobState.RUNNING:

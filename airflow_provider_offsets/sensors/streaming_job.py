@@ -1,4 +1,4 @@
-"""Wait until a job is in a state."""
+"""The sensor that waits until a job is in a state."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class StreamingJobSensor(PipelineSensor):
-    """Waits until the pipeline's job is in a state.
+    """Wait until the pipeline's job is in a state.
 
-    *Ended*: its driver is over; *stopped*: its last batch is accounted for, too. *Dead*: its process was seen to be
-    gone, and nobody has accounted for it yet. A driver on another machine whose heartbeat is silent is *unknown*,
-    however long.
+    *Ended*: its driver has ended. *Stopped*: its last batch is accounted for, too. *Dead*: its process has ended, and
+    its epoch is still open. A driver on another machine with a silent heartbeat is *unknown*, however long the silence
+    lasts.
 
     :param state: ``launching``, ``running``, ``ended``, ``stopped`` or ``dead``.
     """
@@ -30,7 +30,7 @@ class StreamingJobSensor(PipelineSensor):
         self._before: JobLook | None = None
 
     def execute(self, context: Context) -> Any:
-        """Wait here, or in the triggerer."""
+        """Wait here or in the triggerer."""
         if not self.deferrable:
             return super().execute(context)
         self.defer(
@@ -45,7 +45,7 @@ class StreamingJobSensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> bool:
-        """Look once."""
+        """Check once."""
         with self.store() as store:
             self._before = look(Control(store, self.pipeline.name), self._before)
         self.log.info("Epoch %d: %s, %s", self._before.epoch, self._before.state.value, self._before.detail)

@@ -1,1 +1,1 @@
-"""Waits that cost no worker slot: a loop with a sleep, over the same functions that operators and sensors use."""
+"""Airflow triggers, which wait without a worker slot: a loop over the functions that operators and sensors use."""

@@ -1,4 +1,4 @@
-"""Wait in the triggerer until what a stopped job has not read is about to be deleted."""
+"""The trigger that waits until unread records of a stopped job are about to be deleted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class RetentionRunwayTrigger(StoreTrigger):
-    """Fires when the runway of a stopped job is short, or when there is nothing to watch any more.
+    """Fire when the retention runway of a stopped job is short, or when there is nothing left to watch.
 
     :param kafka_conn_id: a ``kafka`` connection; resolved in the triggerer.
-    :param watch: what to look for, as ``codec.plain`` gives a ``RunwayWatch``.
+    :param watch: the ``RunwayWatch`` to check, as returned by ``codec.plain``.
     """
 
     poll_s = 30.0
@@ -39,11 +39,11 @@ class RetentionRunwayTrigger(StoreTrigger):
         return {**super().arguments(), "kafka_conn_id": self.kafka_conn_id, "watch": self.watch}
 
     async def prepare(self) -> None:
-        """Get the connection while this is the triggerer's own thread."""
+        """Load the connection on the triggerer's own thread."""
         self._connection = await BaseHook.aget_connection(self.kafka_conn_id)
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Look once. The clients live no longer than that: they have to be closed by the thread that made them."""
+        """Check once. The clients are closed again, because the thread that opened them has to close them."""
         from airflow_provider_offsets.kafka.reader import KafkaReader
 
         with open_kafka(self.kafka_conn_id, self._connection) as clients:

@@ -1,4 +1,4 @@
-"""Wait in the triggerer for a streaming job."""
+"""The triggers that wait for a streaming job."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 SILENT = "silent"
-"""The event of a job that this triggerer cannot see, and that gives no sign of life."""
+"""Status of the event for a job that this triggerer cannot see and whose heartbeat is silent."""
 PATIENCE_S = 60.0
-"""How long a store that does not answer is asked again."""
+"""Seconds for which an unreachable store is retried."""
 
 
 class StoreTrigger(BaseTrigger):
-    """Base: look at a store again and again until there is something to tell.
+    """Base class: check a store repeatedly until there is an event.
 
     :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
     :param pipeline: name of the pipeline.
-    :param timeout_s: after this long an event with ``status`` *timeout* is sent; None waits as long as Airflow lets it.
+    :param timeout_s: seconds after which an event with ``status`` *timeout* is sent. None waits as long as Airflow
+        allows.
     """
 
     def __init__(self, *, store_conn_id: str, pipeline: str, timeout_s: float | None = None) -> None:
@@ -47,10 +48,10 @@ class StoreTrigger(BaseTrigger):
         self.timeout_s = timeout_s
 
     poll_s = POLL_S
-    """Between two looks."""
+    """Seconds between two checks."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and arguments from which another triggerer makes this trigger again."""
+        """Return the class path and arguments from which another triggerer can recreate this trigger."""
         kind = type(self)
         return f"{kind.__module__}.{kind.__qualname__}", self.arguments()
 
@@ -59,14 +60,14 @@ class StoreTrigger(BaseTrigger):
         return {"store_conn_id": self.store_conn_id, "pipeline": self.pipeline, "timeout_s": self.timeout_s}
 
     async def prepare(self) -> None:
-        """Get what ``look`` needs besides the store."""
+        """Load what ``look`` needs in addition to the store."""
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Look once, in a thread; give the event's payload, or None to look again."""
+        """Check once, in a thread; return the event's payload, or None to check again."""
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is an event. Errors become one, so that the task fails with their words."""
+        """Check until there is an event. An error becomes an event, so that the task fails with its message."""
         try:
             await self.prepare()
             url = await self._url()
@@ -95,9 +96,9 @@ class StoreTrigger(BaseTrigger):
 
 
 class EpochEndedTrigger(StoreTrigger):
-    """Fires when an epoch ended, or when its driver is seen to be gone. The epoch is not closed by that.
+    """Fire when an epoch has ended, or when its driver process has ended. The trigger does not close the epoch.
 
-    :param epoch: its number.
+    :param epoch: number of the epoch.
     """
 
     def __init__(self, *, epoch: int, **kwargs: Any) -> None:
@@ -115,7 +116,7 @@ class EpochEndedTrigger(StoreTrigger):
 
 
 class JobStateTrigger(StoreTrigger):
-    """Fires when the job is in the awaited state, or can no longer come to it.
+    """Fire when the job is in the awaited state.
 
     :param state: a ``JobState`` value, such as ``running`` or ``ended``.
     """
@@ -130,7 +131,7 @@ class JobStateTrigger(StoreTrigger):
         return {**super().arguments(), "state": self.state}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Return the state once it is the awaited one."""
+        """Return the event once the job is in the awaited state."""
         self._before = look(Control(store, self.pipeline), self._before)
         if self._before.is_in(JobState(self.state)):
             return {"status": "reached", "epoch": self._before.epoch, "detail": self._before.detail}
@@ -138,10 +139,10 @@ class JobStateTrigger(StoreTrigger):
 
 
 class JobDiedTrigger(StoreTrigger):
-    """Fires when a job was seen dead for ``confirm_s``, or was silent for as long where it cannot be seen from here.
+    """Fire when a job has been dead for ``confirm_s``, or silent for as long if it cannot be seen from here.
 
-    :param confirm_s: so long the same epoch has to be seen dead, by this machine's own clock.
-    :param lease_timeout_s: an operation that acted on the pipeline within this time is left alone.
+    :param confirm_s: seconds for which the same epoch has to be dead, by this machine's own clock.
+    :param lease_timeout_s: an operation that acted on the pipeline within this many seconds is not disturbed.
     """
 
     def __init__(self, *, confirm_s: float, lease_timeout_s: float, **kwargs: Any) -> None:
@@ -154,7 +155,7 @@ class JobDiedTrigger(StoreTrigger):
         return {**super().arguments(), "confirm_s": self.confirm_s, "lease_timeout_s": self.lease_timeout_s}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Return the epoch that is dead, and how it died; or that somebody has to look from elsewhere."""
+        """Return the dead epoch and how it died, or a *silent* event that asks for a check from another machine."""
         control = Control(store, self.pipeline)
         death = self._seen.look(control)
         if death is not None:
@@ -163,9 +164,11 @@ class JobDiedTrigger(StoreTrigger):
 
 
 class OffsetsReachedTrigger(StoreTrigger):
-    """Fires when a pipeline has processed up to a position.
+    """Fire when a pipeline has processed everything up to a position.
 
-    :param target: the position, as ``Position.to_plain`` gives it.
+    :param group_id: consumer group of the pipeline.
+    :param topics: topics of the pipeline.
+    :param target: the position, as returned by ``Position.to_plain``.
     """
 
     def __init__(self, *, group_id: str, topics: list[str], target: dict[str, Any], **kwargs: Any) -> None:
@@ -180,7 +183,7 @@ class OffsetsReachedTrigger(StoreTrigger):
         return {**super().arguments(), **own}
 
     def look(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Return an event once nothing is missing."""
+        """Return the event once no offset is missing."""
         stream = Stream(self.group_id, tuple(self.topics))
         missing = behind(Control(store, self.pipeline), store, stream, Position.from_plain(self.target))
         return None if missing else {"status": "reached"}
