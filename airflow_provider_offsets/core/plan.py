@@ -340,7 +340,7 @@ def plan_restart(
         *_shape_problems(wanted, seen),
         *_leader_problems(wanted, seen, known_leader_epochs or {}),
         *_count_problems(rows, policy or RestartPolicy()),
-        *_form_problems(form, wanted, seen),
+        *_form_problems(form, wanted, seen, named, selector),
         *_untouched_problems(wanted, seen),
     )
     return RestartPlan(
@@ -735,7 +735,9 @@ def _counted(counts: Mapping[TopicPartition, int], word: str, topic: str, accept
     )
 
 
-def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> Iterator[Problem]:
+def _form_problems(
+    form: RestartForm, wanted: Position, seen: Observation, named: Collection[TopicPartition], selector: str
+) -> Iterator[Problem]:
     checkpoint, stored, known = seen.checkpoint, seen.stored or Position(), known_offsets(seen)
     if checkpoint is None:
         return
@@ -745,18 +747,22 @@ def _form_problems(form: RestartForm, wanted: Position, seen: Observation) -> It
             f"{checkpoint.location} holds state that belongs to its offsets; start from 'committed' with its partitions"
             f" as they are, or {AS_A_NEW_ONE}: it begins without state",
         )
-    # Only a start that is left to the history: a person who names another one has looked, and says so.
-    ahead = [
-        f"{partition} {offset} > {stored[partition]}"
+    # Only a start that is left to the history: a person who names a start has looked, also at where the history ends.
+    left = {partition for partition in stored if partition not in known and partition not in named}
+    ahead = {
+        partition: offset
         for partition, offset in checkpoint.committed.items()
-        if partition in stored and partition not in known and offset > stored[partition] == wanted.get(partition)
-    ]
+        if partition in left and offset > stored[partition] == wanted.get(partition)
+    }
     if ahead and seen.is_tracked:
+        there = Position(ahead)
+        here = Position({partition: stored[partition] for partition in ahead})
+        shown = ", ".join(f"{partition} {offset} > {stored[partition]}" for partition, offset in ahead.items())
         yield Problem(
             ProblemKind.STORES_DISAGREE,
-            f"Spark committed further than the history has recorded ({', '.join(ahead)}): rows of the history are"
-            " missing. Look at the output: if it is there, name Spark's offsets with 'offsets:' and accept the"
-            " difference as skipped; if not, read it again, with 'shift:-1' or an earlier 'offsets:'",
+            f"Spark committed further than the history has recorded ({shown}): rows of the history are missing. Look at"
+            f" the output: if it is there, start from '{Offsets(there)} | {selector or COMMITTED}' and accept the"
+            f" difference as skipped; if not, read it again, from '{Offsets(here)} | {selector or COMMITTED}'",
         )
 
 
