@@ -1,4 +1,4 @@
-"""DAGs made from pipelines: from ``pipelines.yaml``, or from ``StreamingPipeline`` in Python."""
+"""DAG factories for pipelines from ``pipelines.yaml``, or from ``StreamingPipeline`` in Python."""
 
 from airflow_provider_offsets.factories.backfill import backfill_dag, backfill_then_live_dag
 from airflow_provider_offsets.factories.maintenance import maintenance_dag

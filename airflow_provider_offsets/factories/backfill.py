@@ -1,4 +1,4 @@
-"""The backfill DAG: data intervals replayed beside the live job, by the same program."""
+"""The backfill DAGs: data intervals replayed beside the live job, by the same program."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ RUN_ID = "{{ ti.xcom_pull(task_ids='plan_backfill', key='run_id') }}"
 APPLICATION = "{{ params.application or '' }}"
 BEGUN_AT = "{{ dag_run.start_date.isoformat(timespec='milliseconds') }}"
 REPLAYED_TO = "offsets:{{ ti.xcom_pull(task_ids='plan_backfill', key='plan')['end'] | tojson }} | earliest"
-"""A partition that was made since the boundary was frozen was not replayed: it is read from its beginning."""
+"""A partition created after the boundary was fixed was not replayed: the job reads it from its beginning."""
 
 
 def backfill_dag(
@@ -69,13 +69,14 @@ def backfill_dag(
     retries: int = 2,
     **dag: Any,
 ) -> DAG:
-    """Give the DAG ``backfill__<pipeline>``.
+    """Return the DAG ``backfill__<pipeline>``.
 
-    :param after_audit: called with the run id in a task of its own once the audit has passed: for a sink that swaps in
-        what the replay has written.
-    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
-    :param dag: passed on to ``DAG``; ``max_active_runs`` bounds the intervals at a time (3, if no backfill says so).
-    :raises InputRefused: ``backfill.interval`` or ``backfill.since`` cannot be read.
+    :param after_audit: called with the run id in a separate task after the audit has succeeded, for a sink that swaps
+        in the replayed output.
+    :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
+    :param dag: further arguments of ``DAG``; ``max_active_runs`` limits how many intervals run at a time (3 by
+        default).
+    :raises InputRefused: ``backfill.interval`` or ``backfill.since`` is malformed.
     """
     policy = pipeline.backfill
     own = {"schedule": _timetable(policy), "params": _params(), "max_active_runs": 3, **_since(policy)}
@@ -93,10 +94,11 @@ def backfill_dag(
 
 
 def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
-    """Give the DAG ``backfill_then_live__<pipeline>``: all records from a time on by a new version, and then live.
+    """Return the DAG ``backfill_then_live__<pipeline>``: a new version replays all records since a time, then runs
+    live.
 
-    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
-    :param dag: passed on to ``DAG``.
+    :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
+    :param dag: further arguments of ``DAG``.
     """
     with new_dag(
         "backfill_then_live", pipeline, THEN_LIVE, retries=retries, **{"params": _params_then_live(pipeline), **dag}
@@ -109,14 +111,15 @@ def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **d
             *restarted(pipeline, application=APPLICATION, start=REPLAYED_TO, accept_skipped=skipped),
         )
         for task in made.tasks:
-            # A run that is cleared is another attempt, and starts the live job where that one ends.
+            # A cleared run is a new attempt, with a run id of its own. It starts the live job where that attempt
+            # ends.
             if isinstance(task, PipelineOperator) and not task.task_id.endswith("_backfill"):
                 task.operation = RUN_ID
     return made
 
 
 def _replayed(pipeline: StreamingPipeline, **interval: str) -> list[Any]:
-    """Give the tasks that plan a replay, replay each shard, and audit it."""
+    """Return the tasks that plan a replay, replay each shard, and audit the replay."""
     policy = pipeline.backfill
     plan = PlanBackfillOperator(
         task_id="plan_backfill",
@@ -134,7 +137,8 @@ def _replayed(pipeline: StreamingPipeline, **interval: str) -> list[Any]:
         max_active_tis_per_dagrun=policy.parallel_shards,
         **({"pool": policy.pool} if policy.pool else {}),
     ).expand(shard=plan.output)
-    # An interval without records has no shard: what is mapped is skipped then, and the audit says zero.
+    # An interval without records has no shard. Airflow then skips the mapped task, and the audit reports zero
+    # records.
     audit = AuditBackfillOperator(task_id="audit_backfill", pipeline=pipeline, trigger_rule=TriggerRule.NONE_FAILED)
     return [plan, replay, audit]
 

@@ -1,4 +1,4 @@
-"""The maintenance DAG: stop a job, let somebody work, start it where it stopped, and prove it."""
+"""The maintenance DAG: stop a job, run your maintenance, restart the job where it stopped, and audit the restart."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def maintenance_dag(
 ) -> DAG:
     """Return the DAG ``maintenance__<pipeline>``.
 
-    :param window: called inside the task group ``maintenance_window`` to make the tasks of your own maintenance (add
-        partitions, deploy, …); without it the window waits for the length that the run asks for.
-    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
-    :param dag: passed on to ``DAG``.
+    :param window: called inside the task group ``maintenance_window`` to create the tasks of your own maintenance (add
+        partitions, deploy, …). Without it, the window waits for the length that the run's params set.
+    :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
+    :param dag: further arguments of ``DAG``.
     """
     with new_dag("maintenance", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:
         stopped = planned_and_stopped(pipeline, start="{{ params.start }}")
@@ -63,15 +63,15 @@ def maintenance_dag(
 
 
 def wait_out_window() -> None:
-    """Make the task that waits until the window, counted from the moment of rest, is over."""
+    """Create the task that waits for the end of the window, which begins when the job is stopped."""
     WindowSensor(task_id="wait_out_window", target_time=WINDOW_END, end_from_trigger=True)
 
 
 class WindowSensor(DateTimeSensorAsync):
-    """Waits in the triggerer, to the second and without a worker slot; not at all if the time has come already."""
+    """Sensor that waits in the triggerer for an exact time, and does not wait if that time has passed."""
 
     def execute(self, context: Context) -> None:  # type: ignore[override]  # it may return, which the base never does
-        """Wait, or go on at once: the job is stopped, and a round through the triggerer takes seconds."""
+        """Wait, or return at once if the time has passed: deferring takes seconds, and the job is stopped meanwhile."""
         if not self.poke(context):
             super().execute(context)
 

@@ -1,4 +1,4 @@
-"""``pipelines.yaml``: read, checked, and turned into ``StreamingPipeline`` values."""
+"""Reading and checking ``pipelines.yaml``, which yields ``StreamingPipeline`` values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCHEMA = Path(__file__).with_name("pipelines.schema.json")
 class Pipelines(Mapping[str, StreamingPipeline]):
     """The pipelines of one file, by name.
 
-    :raises UnknownPipeline: on ``pipelines[name]``, with the names that there are.
+    :raises UnknownPipeline: ``pipelines[name]`` does not exist; the message has the names that do.
     """
 
     def __init__(self, file: Path, pipelines: Iterable[StreamingPipeline]) -> None:
@@ -60,9 +60,9 @@ class Pipelines(Mapping[str, StreamingPipeline]):
 
 
 def load_pipelines(file: str | Path) -> Pipelines:
-    """Give the pipelines of a YAML file. Relative paths in it begin at its own folder.
+    """Return the pipelines of a YAML file. Relative paths in the file are relative to its directory.
 
-    :raises PipelineFileError: the first thing that is wrong, with file, line, key and fix.
+    :raises PipelineFileError: the first error in the file, with file, line, key and fix.
     """
     path = Path(file).resolve()
     root, data = _read(path)
@@ -75,7 +75,7 @@ def load_pipelines(file: str | Path) -> Pipelines:
 
 
 def _read(path: Path) -> tuple[yaml.Node, Any]:
-    """The file as nodes, which know their lines, and as plain values."""
+    """Return the file as YAML nodes, which have line numbers, and as plain values."""
     try:
         text = path.read_text()
         root, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
@@ -101,7 +101,7 @@ def _read(path: Path) -> tuple[yaml.Node, Any]:
 
 
 def _require_each_key_once(path: Path, node: yaml.Node, where: tuple[str, ...] = ()) -> None:
-    """Of two keys of one name YAML takes the later one, and says nothing."""
+    """Raise if a key occurs twice, because YAML silently uses the later one."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
@@ -134,7 +134,7 @@ def _refuse_patterns(path: Path, root: yaml.Node, data: Any) -> None:
 def _check(path: Path, root: yaml.Node, data: Any) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
     errors = list(validator.iter_errors(data))
-    # A key that is mistyped is missing too: told is what stands there.
+    # A mistyped key also counts as missing. Report the key that is in the file.
     unknown_key = [error for error in errors if error.validator == "additionalProperties"]
     error = jsonschema.exceptions.best_match(unknown_key or errors)
     if error is None:
@@ -174,7 +174,7 @@ def _expected(error: jsonschema.ValidationError) -> str:
 
 
 def _line(root: yaml.Node, keys: Iterable[str | int]) -> int:
-    """The line, from 1, of the deepest key that is there."""
+    """Return the line, from 1, of the deepest of ``keys`` that exists."""
     node, line = root, root.start_mark.line
     for key in keys:
         if isinstance(node, yaml.MappingNode):
@@ -189,7 +189,7 @@ def _line(root: yaml.Node, keys: Iterable[str | int]) -> int:
 
 
 def _placed(path: Path, root: yaml.Node, name: str, entry: dict[str, Any]) -> StreamingPipeline:
-    """The pipeline; what only its parts together tell to be wrong is told with its place in the file."""
+    """Return the pipeline; an error that only shows when all keys are combined is raised with its place in the file."""
     try:
         return _pipeline(name, entry, path.parent)
     except InputRefused as error:
@@ -260,7 +260,7 @@ def _conf_text(value: Any) -> str:
 
 
 def _require_own_group(path: Path, root: yaml.Node, pipelines: list[StreamingPipeline]) -> None:
-    """Two pipelines with one group and topic would write into one history."""
+    """Raise if two pipelines share a group and a topic, because they would write to one history."""
     seen: dict[tuple[str, str], str] = {}
     for pipeline in pipelines:
         for topic in pipeline.topics:

@@ -1,4 +1,4 @@
-"""The recovery DAG: a job that died is started again where it stands, and a person is called if that does not help."""
+"""The recovery DAG: restart a dead job from its position, and fail the run, as an alert, if that does not help."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ watch begins when one has ended.
 
 EPOCH = "{{ ti.xcom_pull(task_ids='await_death')['epoch'] }}"
 OPERATION = "recovery/{{ '%08d' | format(ti.xcom_pull(task_ids='await_death')['epoch']) }}"
-"""The operation is that of the epoch that died, not of the DAG run: two runs recover from one death once."""
+"""The operation belongs to the epoch that died, not to the DAG run: two runs recover from one death only once."""
 
 
 def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``recovery__<pipeline>``.
 
-    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
-    :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is called when the recovery gives up.
+    :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
+    :param dag: further arguments of ``DAG``; an ``on_failure_callback`` is called when the recovery gives up.
     """
-    # Without a start date Airflow's @continuous gives the second run the logical date of the first, and never makes it.
+    # Without a start date, Airflow's @continuous gives the second run the logical date of the first, and never runs
+    # it.
     schedule = {"schedule": pipeline.schedules.recovery, "start_date": datetime(2020, 1, 1, tzinfo=UTC)}
     with new_dag("recovery", pipeline, DOC, retries=retries, **{**schedule, **dag}) as made:
         await_death = JobDiedSensor(task_id="await_death", pipeline=pipeline, deferrable=True)

@@ -1,4 +1,4 @@
-"""The rehearsal DAG: what a restart would do now, planned against the live topics, with nothing touched."""
+"""The rehearsal DAG: plan a restart against the live topics without changing anything."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ known on a schedule (`schedules.rehearsal`) than in the night when the job is do
 def rehearsal_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``rehearsal__<pipeline>``.
 
-    :param retries: of the plan; one that has problems fails at once.
-    :param dag: passed on to ``DAG``; an ``on_failure_callback`` there is the alert.
+    :param retries: retries of the plan; a plan with problems fails at once.
+    :param dag: further arguments of ``DAG``; an ``on_failure_callback`` serves as the alert.
     """
     start = Param(pipeline.start, type="string", minLength=1, title="Start", description=START_FORMS)
     own = {"schedule": pipeline.schedules.rehearsal, "params": {"reason": REASON, "start": start}}

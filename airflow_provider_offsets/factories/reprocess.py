@@ -1,4 +1,4 @@
-"""The reprocess DAG: known data once more, by the job that runs live, with a mended program if need be."""
+"""The reprocess DAG: the live job reads known data once more, with a fixed program if needed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ were read before are given to the sink again: it has to take them for the same, 
 def reprocess_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``reprocess__<pipeline>``.
 
-    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
-    :param dag: passed on to ``DAG``.
+    :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
+    :param dag: further arguments of ``DAG``.
     """
     start, application = "{{ params.start }}", "{{ params.application or '' }}"
     with new_dag("reprocess", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:

@@ -1,4 +1,4 @@
-"""What the DAGs of a pipeline have in common: their frame, the fields of their forms, and how a restart ends."""
+"""Shared parts of a pipeline's DAGs: the empty DAG, the fields of the trigger form, and the tasks of a restart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,14 @@ DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after t
 
 
 def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, **dag: Any) -> DAG:
-    """Return an empty DAG ``<kind>__<pipeline>``: one run at a time, by hand unless ``dag`` has a schedule."""
+    """Return an empty DAG ``<kind>__<pipeline>`` with one run at a time, triggered by hand unless ``dag`` has a
+    schedule.
+
+    :param kind: first part of the DAG id, and a tag.
+    :param doc: Markdown documentation of the DAG, with ``{name}`` for the pipeline.
+    :param retries: retries of every task.
+    :param dag: further arguments of ``DAG``.
+    """
     return DAG(
         **{
             "dag_id": f"{kind}__{pipeline.name}",
@@ -45,7 +52,7 @@ def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, *
             "max_active_runs": 1,
             "doc_md": doc.format(name=pipeline.name),
             "tags": ["offsets", kind, pipeline.name],
-            # 5 s, 10 s, 20 s, …: what was started again needs its time.
+            # 5 s, 10 s, 20 s, …: a restarted service needs time to become available.
             "default_args": {"retries": retries, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2},
             **dag,
         }
@@ -53,7 +60,7 @@ def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, *
 
 
 def approve_param(pipeline: StreamingPipeline) -> Param:
-    """Return the field that asks for an approval."""
+    """Return the form field that makes a run wait for approval."""
     return Param(
         pipeline.approve,
         type="boolean",
@@ -63,7 +70,7 @@ def approve_param(pipeline: StreamingPipeline) -> Param:
 
 
 def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOperator]:
-    """Return the tasks that plan a restart while the job runs, and then stop it.
+    """Return the tasks that plan a restart while the job runs, and then stop the job.
 
     :param plan: arguments of ``PlanRestartOperator``.
     """
@@ -80,13 +87,13 @@ def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOp
 def restarted(
     pipeline: StreamingPipeline, *, application: str = "", rolls_back: bool = True, **plan: Any
 ) -> list[BaseOperator]:
-    """Return the tasks that start a job that is at rest, watch it for a while, and audit it.
+    """Return the tasks that start a stopped job, watch it for a while, and audit it.
 
-    Beside this line stand ``roll_back``, which undoes what was begun if the submit or the watch fails, and
-    ``audit_rollback`` after it. The ``audit`` of the line does not run then: so the DAG run fails whatever they do.
+    Beside these tasks, ``roll_back`` undoes the operation if the submit or the watch fails, and ``audit_rollback``
+    follows it. The ``audit`` task does not run then, so the DAG run fails whatever these two tasks do.
 
     :param application: as for ``SubmitStreamingJobOperator``.
-    :param rolls_back: False where the job that is started is the one that ran before.
+    :param rolls_back: False if the started version is the one that ran before.
     :param plan: arguments of ``PlanRestartOperator``.
     """
     submit = SubmitStreamingJobOperator(task_id="submit", pipeline=pipeline, application=application)
@@ -109,5 +116,5 @@ def restarted(
 
 
 def is_no_dry_run(**context: Any) -> bool:
-    """Return whether the run goes on after the plan."""
+    """Return whether the run continues after the plan."""
     return not context["params"]["dry_run"]

@@ -1,4 +1,4 @@
-"""The snapshots DAG: on a schedule it notes where the pipeline stands, and removes what is not to be kept."""
+"""The snapshots DAG: store the pipeline's position on a schedule, and prune what the policy does not retain."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ A **label** makes a snapshot easy to find (`snapshot:<label>` as a start) and le
 def snapshots_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``snapshots__<pipeline>``.
 
-    :param retries: of every task. Each is safe to repeat; what no retry can mend fails at once.
-    :param dag: passed on to ``DAG``.
+    :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
+    :param dag: further arguments of ``DAG``.
     """
     label = Param(
         None,
