@@ -1,4 +1,4 @@
-"""Plans, audits and stores as people read them: a table for the task log, Markdown where Airflow's UI renders it."""
+"""Reports of plans, audits and stores for people: text tables for task logs, Markdown for Airflow's UI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT, MARKDOWN = "simple", "github"
 PLAN_HEADERS = ("topic", "partition", "begin", "end", "stored", "start", "replay", "skip", "lost", "reason")
 NUMBERS = {"begin", "end", "stored", "wanted", "start", "replay", "skip", "lost"}
 WANTED = "wanted"
-"""One column more, where a start is not what was asked for."""
+"""Additional column, shown if a start differs from the requested one."""
 TRUNCATION = {
     "seen": "Truncation: seen, as the problems say.",
     "unknown": "Truncation: unknown. No offset lies past an end and no leader epoch went back; a log that was cut and"
@@ -41,7 +41,7 @@ AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "
 
 
 def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
-    """Return the plan, partition by partition, with its totals and its problems."""
+    """Return the report of a restart plan: its partitions, totals and problems."""
     also = [
         f"{plan.replay_at_most:,} more at most, of a batch that was cut off" if plan.replay_at_most else "",
         f"{plan.unreplayable:,} wanted once more and deleted" if plan.unreplayable else "",
@@ -64,7 +64,7 @@ def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
 
 
 def plan_json(plan: RestartPlan) -> dict[str, Any]:
-    """Return all that the tables of the plan show, and what they leave out, as JSON values; see docs/plan.md."""
+    """Return the tables of the plan and further details as JSON values; see docs/plan.md."""
     ways = {} if plan.runway is None else {(each.topic, each.partition): each for each in plan.runway.partitions}
     rows = []
     for row in plan.rows:
@@ -107,8 +107,11 @@ def plan_json(plan: RestartPlan) -> dict[str, Any]:
 
 
 def _plan_table(plan: RestartPlan, style: str) -> str:
-    """A partition that was never read has *new* as its stored offset, one whose stored offset is gone has *lost*; one
-    that the topic does not have has *gone* as its start."""
+    """Return the table of a plan.
+
+    Instead of an offset, *new* means a partition that was never read, *lost* a partition whose stored offset is gone,
+    and *gone* a partition that the topic no longer has.
+    """
     rows: list[tuple[Any, ...]] = [
         (
             row.topic,
@@ -133,13 +136,13 @@ def _plan_table(plan: RestartPlan, style: str) -> str:
     headers = (*PLAN_HEADERS[:at], WANTED, *PLAN_HEADERS[at:])
     if all(row.wanted in (None, row.start) for row in plan.rows):
         headers, rows = PLAN_HEADERS, [(*row[:at], *row[at + 1 :]) for row in rows]
-    # Words among numbers would put a whole column to the left.
+    # Text among numbers would make tabulate align the whole column to the left.
     sides = ["right" if header in NUMBERS else "global" for header in headers]
     return str(tabulate(rows, headers, tablefmt=style, intfmt=",", colalign=sides))
 
 
 def audit_report(report: AuditReport, style: str = TEXT) -> str:
-    """Return the audit: what each partition read, and every place where its ranges do not tile."""
+    """Return the report of an audit: what each partition read, and each place where its ranges are not contiguous."""
     partitions = [(each.topic, each.partition, each.start, each.end, each.batches) for each in report.partitions]
     found = [
         (
@@ -168,7 +171,7 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
 
 
 def audit_json(report: AuditReport) -> dict[str, Any]:
-    """Return all that the tables of the audit show, as JSON values; see docs/cli.md."""
+    """Return everything in the tables of the audit as JSON values; see docs/cli.md."""
     return {
         **{key: value for key, value in codec.plain(report).items() if not key.startswith("unexplained")},
         "unexplained": report.unexplained_count,
@@ -181,7 +184,7 @@ def audit_json(report: AuditReport) -> dict[str, Any]:
 
 
 def stores_report(comparison: Comparison) -> str:
-    """Return the comparison where stores differ, and one line where they agree: for logs of something else."""
+    """Return the comparison if stores differ, or one line if they agree, for the log of another operation."""
     if comparison.count(Verdict.AGREE) < len(comparison.rows):
         return comparison_report(comparison)
     return "\n".join(
@@ -193,7 +196,7 @@ def stores_report(comparison: Comparison) -> str:
 
 
 def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
-    """Return what each store says of each partition, the verdict, and why; the ruling store first."""
+    """Return each store's offset per partition, the verdict and its reason; the authoritative store comes first."""
     rows = [
         (row.topic, row.partition, *map(_or_dash, row.offsets), row.verdict.value, row.why) for row in comparison.rows
     ]
@@ -208,7 +211,7 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
 
 
 def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
-    """Return what a copy or an import writes, partition by partition, and what speaks against it."""
+    """Return what a copy or an import writes, partition by partition, and its problems."""
     rows = [
         (row.topic, row.partition, *map(_or_dash, (row.brought, row.now, row.after)), row.replay, row.skipped)
         for row in transfer.rows
@@ -223,10 +226,13 @@ def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
 
 
 def rename_report(old: str, new: str, epoch: int, cells: int, done: bool) -> str:
-    """Return what a rename does, or did, in words.
+    """Return what a rename would do, or has done.
 
-    :param epoch: the newest launch of the pipeline.
-    :param cells: how many control cells are copied.
+    :param old: name of the pipeline before the rename.
+    :param new: name of the pipeline after the rename.
+    :param epoch: number of the newest launch of the pipeline.
+    :param cells: number of control records that are copied.
+    :param done: whether the rename was applied.
     """
     if done:
         return f"The pipeline {old!r} is {new!r} now, with {cells:,} control cells, up to epoch {epoch}."
@@ -237,7 +243,7 @@ def rename_report(old: str, new: str, epoch: int, cells: int, done: bool) -> str
 
 
 def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
-    """Return the snapshots of a pipeline, one in a row."""
+    """Return the table of a pipeline's snapshots."""
     rows = [
         (
             each.taken_at,
@@ -255,9 +261,10 @@ def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
 
 
 def prune_report(found: Prunable, gone: Prunable | None) -> str:
-    """Return what the policy does not keep, one thing a line, and whether it is gone.
+    """Return one line per prunable item, and whether it was removed.
 
-    :param gone: what was removed; None if nothing was meant to be.
+    :param found: what the policy does not retain.
+    :param gone: what was removed; None in a dry run.
     """
     lines = []
     for kind in ("snapshots", "checkpoints", "versions"):
@@ -274,7 +281,7 @@ def prune_report(found: Prunable, gone: Prunable | None) -> str:
 
 
 def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
-    """Return what a replay reads: partition by partition, in how many shards, and what speaks against it."""
+    """Return what a replay reads: its partitions, the number of its shards, and its problems."""
     rows = [
         (*key, plan.begin[key], end, end - plan.begin[key]) for key, end in plan.end.items() if end > plan.begin[key]
     ]
@@ -291,7 +298,7 @@ def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
 
 
 def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
-    """Return what was replayed of an interval, and what speaks against it."""
+    """Return what was replayed of an interval, and the findings."""
     rows = [(each.topic, each.partition, each.closed_at) for each in audit.open_boundaries]
     bound = f" at most (upper bounds for {', '.join(audit.upper_bounds)})" if audit.upper_bounds else ""
     lines = [
@@ -322,7 +329,7 @@ def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
 
 
 def backfill_report(audits: Mapping[str, ReplayAudit], total: BackfillTotal, style: str = TEXT) -> str:
-    """Return how far the replays of a pipeline are, run by run."""
+    """Return the progress of a pipeline's replays, run by run."""
     rows = [
         (
             str(each.interval),

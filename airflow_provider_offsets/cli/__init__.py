@@ -1,1 +1,1 @@
-"""``airflow offsets …``: what the stores say, and positions brought from one to another."""
+"""The ``airflow offsets`` commands: inspect offset stores, and copy positions from one store to another."""

@@ -1,4 +1,4 @@
-"""What the commands do. Each opens what it needs, does one act of ``operations``, prints, and closes."""
+"""The functions behind the commands. Each opens what it needs, calls one operation, prints the result, and closes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONFLICT = "stores contradict each other"
 
 @suppress_logs_and_warning
 def backfill_offsets(args: Namespace) -> None:
-    """``airflow offsets backfill``."""
+    """Run ``airflow offsets backfill``."""
     with command():
         pipeline = naming.pipeline(args)
         with naming.store_of(pipeline) as store:
@@ -55,7 +55,7 @@ def backfill_offsets(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def compare_offsets(args: Namespace) -> None:
-    """``airflow offsets compare``."""
+    """Run ``airflow offsets compare``."""
     with command():
         pipeline = naming.pipeline(args)
         with open_world(pipeline, "airflow offsets compare") as world:
@@ -71,7 +71,7 @@ def compare_offsets(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def plan_offsets(args: Namespace) -> None:
-    """``airflow offsets plan``."""
+    """Run ``airflow offsets plan``."""
     with command():
         pipeline = naming.pipeline(args)
         window_s = read_seconds(args.window_s, "--window-s")
@@ -87,7 +87,7 @@ def plan_offsets(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def audit_offsets(args: Namespace) -> None:
-    """``airflow offsets audit``."""
+    """Run ``airflow offsets audit``."""
     with command():
         pipeline, window = naming.pipeline(args), naming.window(args)
         with open_world(pipeline, "airflow offsets audit") as world:
@@ -100,7 +100,7 @@ def audit_offsets(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def copy_offsets(args: Namespace) -> None:
-    """``airflow offsets copy``."""
+    """Run ``airflow offsets copy``."""
     with command():
         stream = naming.stream(args)
         written = Stream(args.to_group or stream.group_id, stream.topics)
@@ -112,7 +112,7 @@ def copy_offsets(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def import_offsets(args: Namespace) -> None:
-    """``airflow offsets import``."""
+    """Run ``airflow offsets import``."""
     with command():
         given = sys.stdin.read() if args.input == "-" else _text_of(args.input)
         group = args.group or (naming.pipeline(args).group_id if args.pipeline else "")
@@ -121,7 +121,7 @@ def import_offsets(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def export_offsets(args: Namespace) -> None:
-    """``airflow offsets export``."""
+    """Run ``airflow offsets export``."""
     with command():
         topics = naming.stream(args, args.groups).topics
         groups = args.groups or [naming.pipeline(args).group_id]
@@ -135,7 +135,7 @@ def export_offsets(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def rename_offsets(args: Namespace) -> None:
-    """``airflow offsets rename``."""
+    """Run ``airflow offsets rename``."""
     with command():
         pipeline = naming.pipeline(args)
         with open_world(pipeline, f"airflow offsets rename {args.old} {pipeline.name}") as world:
@@ -144,7 +144,7 @@ def rename_offsets(args: Namespace) -> None:
 
 
 def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], accepted: dict[str, int]) -> None:
-    """Show what bringing these positions into the target would do, all of them, and then write them one by one."""
+    """Show what writing these positions to the target would change, then write one group after another if asked to."""
     topics = tuple(sorted({topic for each in groups for topic in each.position.topics}))
     live = naming.live(args, topics)
     done: list[str] = []

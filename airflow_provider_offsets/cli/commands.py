@@ -1,4 +1,4 @@
-"""The commands as Airflow's own parser wants them. Read at every start of ``airflow``: nothing heavy is imported."""
+"""Command definitions for Airflow's own parser. Airflow imports this module at every start, so it imports little."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _INPUT = Arg(
 
 
 def offsets_commands() -> list[CLICommand]:
-    """Return the group ``offsets``."""
+    """Return the command group ``offsets``."""
     return [
         GroupCommand(
             name="offsets",

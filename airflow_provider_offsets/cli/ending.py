@@ -1,4 +1,4 @@
-"""How a command prints and how it ends."""
+"""Output and exit codes of the commands."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 
 @contextmanager
 def command() -> Iterator[None]:
-    """Run a command as a person sees it: errors of ours are a sentence on standard error, and an exit code.
+    """Run a command for a person: an error of this provider becomes a message on standard error and an exit code.
 
-    Airflow's own commands set the same variable: without it a connection in Airflow's database is not found.
+    Airflow's own commands set the same variable. Without it, a connection in Airflow's database is not found.
     """
     before = os.environ.get(_CONTEXT)
     os.environ[_CONTEXT] = "server"
@@ -40,13 +40,16 @@ def command() -> Iterator[None]:
 
 
 def end(code: int, message: str) -> NoReturn:
-    """End the command with this sentence."""
+    """End the command with this exit code and message."""
     print(message, file=sys.stderr)
     raise SystemExit(code)
 
 
 def show(output: str, data: Any, report: str) -> None:
-    """Print the data for a program, or the report for a person."""
+    """Print the data for a program, or the report for a person.
+
+    :param output: value of ``--output``: ``json`` and ``yaml`` print the data.
+    """
     if output == "json":
         print(json.dumps(data))
     elif output == "yaml":
@@ -58,5 +61,5 @@ def show(output: str, data: Any, report: str) -> None:
 
 
 def style_of(output: str) -> str:
-    """Return the style of a report's tables."""
+    """Return the table style for a value of ``--output``."""
     return "plain" if output == "plain" else TEXT

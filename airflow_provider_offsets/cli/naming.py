@@ -1,4 +1,4 @@
-"""From what a person names on the command line to pipelines, groups and open stores."""
+"""Pipelines, groups and open stores from command line arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def pipeline(args: Namespace) -> StreamingPipeline:
-    """Return the pipeline that ``--pipeline`` names in ``--file``, or in the ``pipelines.yaml`` of the dags folder."""
+    """Return the pipeline named by ``--pipeline``, from ``--file`` or from ``pipelines.yaml`` in the dags folder."""
     from airflow.configuration import conf
 
     from airflow_provider_offsets.factories.pipelines import load_pipelines
@@ -38,9 +38,10 @@ def pipeline(args: Namespace) -> StreamingPipeline:
 
 
 def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
-    """Return the group (the first of ``groups``, or ``--group``) and the topics; of the pipeline what is not named.
+    """Return group and topics from the arguments, or from the pipeline where an argument is missing.
 
-    :raises InputRefused: neither says it.
+    :param groups: group ids; the first one is used instead of ``--group``.
+    :raises InputRefused: neither the arguments nor a pipeline name a group and topics.
     """
     known = pipeline(args) if args.pipeline else None
     group = groups[0] if groups else getattr(args, "group", None) or (known.group_id if known else "")
@@ -55,9 +56,10 @@ def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
 
 
 def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> dict[str, int]:
-    """Return ``{topic: count}`` of the ``TOPIC=COUNT`` texts.
+    """Return ``{topic: count}`` from ``TOPIC=COUNT`` texts.
 
-    :raises InputRefused: one is not of that form.
+    :param option: name of the option, for the error message.
+    :raises InputRefused: a text has another form.
     """
     pairs = [each.rpartition("=") for each in accepted or ()]
     if wrong := [each for each in pairs if not each[0] or not each[2].isdecimal()]:
@@ -68,9 +70,9 @@ def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> 
 
 
 def window(args: Namespace) -> Window:
-    """Return the part of a history that ``--since`` and ``--until`` name.
+    """Return the part of the history between ``--since`` and ``--until``.
 
-    :raises InputRefused: one cannot be read.
+    :raises InputRefused: a bound is malformed.
     """
     return Window(_bound(args.since, "--since"), _bound(args.until, "--until"))
 
@@ -89,7 +91,7 @@ def _bound(text: str | None, option: str) -> Bound | None:
 
 
 def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
-    """Return the topics as the cluster of ``--kafka-conn-id`` or of the pipeline has them; None if neither is named."""
+    """Return the live topics in the cluster of ``--kafka-conn-id`` or of the pipeline; None if neither is named."""
     conn_id = args.kafka_conn_id or (pipeline(args).kafka_conn_id if args.pipeline else "")
     if not conn_id:
         return None
@@ -102,12 +104,12 @@ def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
 
 @contextmanager
 def stopped(args: Namespace, command: str) -> Iterator[Callable[[], None]]:
-    """Hold the lease of the pipeline, whose job is stopped; of none if no pipeline is named.
+    """Hold the lease of a pipeline whose job is stopped; hold none if no pipeline is named.
 
-    :param command: what holds it.
-    :returns: a function to be called before each write.
-    :raises StoreInUse: the job runs, as far as anybody knows.
-    :raises LeaseHeld: another operation acted lately, and ``--take-over`` is not given.
+    :param command: name of the command that holds the lease.
+    :returns: a function that must be called before each write, to check the lease.
+    :raises StoreInUse: the job runs or may be running.
+    :raises LeaseHeld: another operation acted recently, and ``--take-over`` is not set.
     """
     if not args.pipeline:
         yield lambda: None
@@ -120,23 +122,23 @@ def stopped(args: Namespace, command: str) -> Iterator[Callable[[], None]]:
 
 
 def operation(command: str) -> str:
-    """Return the id of the operation of one call of a command."""
+    """Return the operation id of one call of a command."""
     return f"airflow offsets {command}/{datetime.now(UTC).isoformat(timespec='milliseconds')}"
 
 
 @contextmanager
 def store_of(known: StreamingPipeline) -> Iterator[OffsetStore]:
-    """Yield the store of a pipeline, and close it in the end."""
+    """Yield the store of a pipeline, and close it on exit."""
     with contextlib.closing(OffsetsHook(known.store_conn_id).get_conn()) as store:
         yield store
 
 
 @contextmanager
 def opened(name: str) -> Iterator[PositionStore]:
-    """Yield the store that ``--from`` or ``--to`` names, and close it in the end.
+    """Yield the store named by ``--from`` or ``--to``, and close it on exit.
 
-    :raises InputRefused: it names no store, or holds a password, which the shell's history and every user of the
-        machine would see.
+    :raises InputRefused: the name is not a store, or contains a password, which shell history and process list would
+        expose.
     """
     word, colon, rest = name.partition(":")
     if rest.startswith("//"):
@@ -154,7 +156,7 @@ def opened(name: str) -> Iterator[PositionStore]:
 
 
 def _known(name: str, *, only_kafka: bool) -> str:
-    """The id of the connection, which is there and leads to a store."""
+    """Return the id of a connection, after checking that it exists and leads to a store."""
     connection = _connection(name.partition(":")[2] if only_kafka else name)
     if connection.conn_type not in (("kafka",) if only_kafka else ("offsets", "kafka")):
         raise InputRefused(

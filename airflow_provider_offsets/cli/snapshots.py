@@ -1,4 +1,4 @@
-"""What the commands of ``airflow offsets snapshots`` do."""
+"""The functions behind ``airflow offsets snapshots``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_offsets.stores.control import Control
 
 @suppress_logs_and_warning
 def list_snapshots(args: Namespace) -> None:
-    """``airflow offsets snapshots list``."""
+    """Run ``airflow offsets snapshots list``."""
     with command():
         pipeline = naming.pipeline(args)
         with _control(pipeline) as control:
@@ -37,7 +37,7 @@ def list_snapshots(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def take_snapshot(args: Namespace) -> None:
-    """``airflow offsets snapshots take``."""
+    """Run ``airflow offsets snapshots take``."""
     with command():
         pipeline, now = naming.pipeline(args), datetime.now(UTC).isoformat(timespec="milliseconds")
         with open_world(pipeline, f"airflow offsets snapshots take/{now}") as world:
@@ -47,7 +47,7 @@ def take_snapshot(args: Namespace) -> None:
 
 @suppress_logs_and_warning
 def prune_snapshots(args: Namespace) -> None:
-    """``airflow offsets snapshots prune``."""
+    """Run ``airflow offsets snapshots prune``."""
     with command():
         pipeline = naming.pipeline(args)
         with _control(pipeline) as control:

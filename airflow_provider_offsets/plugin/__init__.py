@@ -1,4 +1,4 @@
-"""What this provider adds to Airflow itself, loaded by the entry point ``airflow.plugins``."""
+"""The Airflow plugin of this provider, loaded through the entry point ``airflow.plugins``."""
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -6,7 +6,7 @@ from airflow_provider_offsets.timetables import AskedCronTimetable, AskedDeltaTi
 
 
 class OffsetsPlugin(AirflowPlugin):
-    """The timetables of the backfill DAGs, which Airflow's scheduler reads from a DAG's stored form."""
+    """The timetables of the backfill DAGs, which Airflow's scheduler deserializes."""
 
     name = "offsets"
     timetables = [AskedCronTimetable, AskedDeltaTimetable]  # noqa: RUF012  # a list, as Airflow declares it
