@@ -19,7 +19,7 @@ TAIL_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Launch:
-    """A launched driver, as the control store remembers it."""
+    """A launched driver, as the control store records it."""
 
     id: str
     process: ProcessIdentity | None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ApplyOffsetsOperator(PipelineOperator):
-    """Apply the newest plan of the operation, if the state is unchanged since that plan.
+    """Operator that applies the newest plan of its operation, if the state is unchanged since that plan.
 
     This operator creates the checkpoint that the job starts from. It does not change stored offsets: the epoch that the
     driver claims contains the starting position.

@@ -11,12 +11,11 @@ if TYPE_CHECKING:
 
 
 class ApproveRestartOperator(ApprovalOperator):
-    """Show the plan of another task to a person, and wait for *Approve* or *Reject* if the run's param ``approve`` is
-    on.
+    """Operator that shows the plan of another task to a person, and waits for *Approve* or *Reject*.
 
-    After *Reject*, Airflow skips all downstream tasks and the job keeps running. The person approves the plan as shown,
-    made while the job runs. After the stop the restart is planned again. That plan is refused if it would lose or skip
-    more than accepted.
+    The operator waits only if the run's param ``approve`` is on. After *Reject*, Airflow skips all downstream tasks and
+    the job keeps running. The person approves the plan as shown, made while the job runs. After the stop the restart is
+    planned again. That plan is refused if it would lose or skip more than accepted.
 
     :param plan_task_id: id of the task whose plan is shown.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AuditOffsetsOperator(PipelineOperator):
-    """Verify from the history that ranges are contiguous: nothing was lost, and every replay has an explanation.
+    """Operator that verifies from the history that ranges are contiguous: nothing lost, every replay explained.
 
     Fails if records were lost, or if no operation announced a discontinuity. Fails too if the history has epochs but
     the pipeline has no record: the pipeline was renamed, or its control store was lost.

@@ -40,7 +40,7 @@ WAIT_S = 30
 
 
 class PlanBackfillOperator(PipelineOperator):
-    """Fix the boundaries of a data interval, and divide it into shards: a list for dynamic task mapping.
+    """Operator that fixes the boundaries of a data interval, and divides it into shards for dynamic task mapping.
 
     A retry returns the recorded plan. A clear starts a new attempt with its own run id between the same boundaries. In
     addition to the list, XCom has ``run_id`` and ``plan``.
@@ -112,7 +112,9 @@ class PlanBackfillOperator(PipelineOperator):
 
 
 class AuditBackfillOperator(PipelineOperator):
-    """Verify that a data interval was replayed completely: its shards cover it, and each has read the expected records.
+    """Operator that verifies that a data interval was replayed completely.
+
+    The shards must cover the interval, and each must have read the expected records.
 
     Fails otherwise. The report names the partitions whose boundary was the end of the log, and the progress over all
     intervals of the pipeline.

@@ -57,7 +57,7 @@ def attempt_key(context: Context) -> str:
 
 
 class PipelineOperator(BaseOperator):
-    """Base class: one step of an operation on a pipeline.
+    """Base class of operators: one step of an operation on a pipeline.
 
     :param pipeline: the pipeline.
     :param operation: id of the operation; the DAG run by default. The offset store records every step under this id. A

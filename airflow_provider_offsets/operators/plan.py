@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PlanRestartOperator(PipelineOperator):
-    """Show what a restart would do, partition by partition, and fail if it would lose or skip records.
+    """Operator that shows what a restart would do by partition, and fails if it would lose or skip records.
 
     This operator only reads topics, stored offsets and the state of the job. It checks here what the submit will need,
     while the job still runs.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PruneOffsetsOperator(PipelineOperator):
-    """Remove snapshots, old checkpoints and old program versions that the pipeline's ``keep`` does not retain.
+    """Operator that removes snapshots, checkpoints and program versions which the pipeline's ``keep`` does not retain.
 
     Without ``keep`` nothing is removed. Always retained are the newest snapshot that a job can start from, snapshots
     with a label, and the running and previous checkpoint and version. A repeated run continues.

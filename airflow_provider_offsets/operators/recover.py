@@ -20,11 +20,11 @@ RETRY_S = 120
 
 
 class BeginRecoveryOperator(PipelineOperator):
-    """Take the lease of a dead job's pipeline for one more try to start the job, or give up, by the ``recovery``
-    policy.
+    """Operator that takes the lease of a dead job's pipeline for one more try to start the job, or gives up.
 
-    A recovery that was given up stays so over all runs, until a person starts the job. This task and its downstream
-    tasks are *skipped* if the job runs again, a person wants it stopped, or another operation works on it.
+    The pipeline's ``recovery`` policy decides. A recovery that was given up stays so over all runs, until a person
+    starts the job. This task and its downstream tasks are *skipped* if the job runs again, a person wants it stopped,
+    or another operation works on it.
 
     :param epoch: number of the dead epoch, as returned by ``JobDiedSensor``.
     """

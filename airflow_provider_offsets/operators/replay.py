@@ -32,7 +32,7 @@ LOOK_EVERY_S = 10
 
 
 class ReplayOffsetsOperator(PipelineOperator):
-    """Replay one shard with the pipeline's own program, as a bounded Spark job beside the live job.
+    """Operator that replays one shard with the pipeline's own program, as a bounded Spark job beside the live job.
 
     Succeeds when the output of the shard is complete. After a killed task, the next try adopts the running driver, or
     launches another with the same run id if the driver is dead. A complete shard does not run again under its run id.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class RollBackOperator(PipelineOperator):
-    """Restart the version and the position from before the operation, then fail, because the operation failed.
+    """Operator that restarts the version and position from before an operation, then fails, as the operation did.
 
     The version is that of the newest earlier epoch that a watch found good; without such an epoch, that of the newest
     earlier epoch. Nothing is stopped before a way back is known. Retrying and clearing are safe: the steps are recorded

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SnapshotOffsetsOperator(PipelineOperator):
-    """Store the position of the pipeline with its context, and return the snapshot's id.
+    """Operator that stores the position of the pipeline with its context, and returns the snapshot's id.
 
     This operator commits nothing and joins no consumer group. A repeated run returns the snapshot that already exists.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StopStreamingJobOperator(PipelineOperator):
-    """Stop the job between two batches, and succeed once the job is verified as stopped.
+    """Operator that stops the job between two batches, and succeeds once the job is verified as stopped.
 
     A job that does not run is not an error. The pipeline's ``stop`` sets how long to wait, and whether a signal may
     follow. Marking the task as failed does not withdraw the stop request: the job still stops.

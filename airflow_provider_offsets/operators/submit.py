@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SubmitStreamingJobOperator(PipelineOperator):
-    """Start the job from the applied plan, and leave it running.
+    """Operator that starts the job from the applied plan, and leaves it running.
 
     Succeeds when the first batch of the new epoch is processed, or when the driver reports that it is idle at its
     start. Fails with the last lines of the driver's log as soon as the driver dies. Killing or clearing the task does
@@ -29,7 +29,7 @@ class SubmitStreamingJobOperator(PipelineOperator):
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Submit the job, and return ``epoch``, ``how`` it started, its first batch, its start and the path of its log."""
+        """Submit the job, and return ``epoch``, ``how`` it started, its first batch, its start and the path ``log``."""
         world, applied = as_it_ran(world), recorded_application(world)
         if applied is None:
             raise WorldChanged(

@@ -29,7 +29,7 @@ SHORT_S = 10
 
 
 class WatchStreamingJobOperator(PipelineOperator):
-    """Watch the started job for the time in the pipeline's ``rollback``, and fail if the job is unhealthy.
+    """Operator that watches the started job for the time in ``rollback``, and fails if the job is unhealthy.
 
     Unhealthy means dead, stalled while records wait, or going backwards. A healthy epoch is marked as good, for later
     rollbacks. This operator only reads. A killed or cleared try starts its watch again. A job that a person stops

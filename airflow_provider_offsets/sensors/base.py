@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PipelineSensor(BaseSensorOperator):
-    """Base class: wait for a condition of a pipeline, in the triggerer if ``deferrable``.
+    """Base class of sensors that wait for a condition of a pipeline, in the triggerer if ``deferrable``.
 
     :param pipeline: the pipeline.
     """

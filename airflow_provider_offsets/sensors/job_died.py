@@ -23,7 +23,7 @@ YEAR_S = 365 * 24 * 3600
 
 
 class JobDiedSensor(PipelineSensor):
-    """Wait until the pipeline's job has been dead for the ``recovery.confirm_s`` of the pipeline.
+    """Sensor that waits until the pipeline's job has been dead for the pipeline's ``recovery.confirm_s``.
 
     A job is dead if its driver reported a failure, or if its process has ended on this machine. These are not dead:
 

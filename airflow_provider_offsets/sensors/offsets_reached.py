@@ -22,7 +22,7 @@ END = "end"
 
 
 class OffsetsReachedSensor(PipelineSensor):
-    """Wait until the pipeline has processed every offset below a position.
+    """Sensor that waits until the pipeline has processed every offset below a position.
 
     An untracked pipeline has no history. For such a pipeline the sensor reads the job's own offset store, and cannot be
     deferred.

@@ -25,7 +25,7 @@ YEAR_S = 365 * 24 * 3600
 
 
 class RetentionRunwaySensor(PipelineSensor):
-    """Watch a stopped job, and succeed once Kafka will delete unread records in less than ``at_least_s``.
+    """Sensor that watches a stopped job until Kafka will delete unread records in less than ``at_least_s``.
 
     The next task is the alert, or the start of the job. This task and its downstream tasks are *skipped* as soon as the
     job runs again, or if no record is ever deleted. The task fails and is retried if the retention time cannot be

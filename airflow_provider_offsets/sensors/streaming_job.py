@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StreamingJobSensor(PipelineSensor):
-    """Wait until the pipeline's job is in a state.
+    """Sensor that waits until the pipeline's job is in a state.
 
     *Ended*: its driver has ended. *Stopped*: its last batch is accounted for, too. *Dead*: its process has ended, and
     its epoch is still open. A driver on another machine with a silent heartbeat is *unknown*, however long the silence

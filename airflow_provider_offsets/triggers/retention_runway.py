@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RetentionRunwayTrigger(StoreTrigger):
-    """Fire when the retention runway of a stopped job is short, or when there is nothing left to watch.
+    """Trigger that fires when the retention runway of a stopped job is short, or when there is nothing left to watch.
 
     :param kafka_conn_id: a ``kafka`` connection; resolved in the triggerer.
     :param watch: the ``RunwayWatch`` to check, as returned by ``codec.plain``.

@@ -33,7 +33,7 @@ PATIENCE_S = 60.0
 
 
 class StoreTrigger(BaseTrigger):
-    """Base class: check a store repeatedly until there is an event.
+    """Base class of triggers that check a store repeatedly until there is an event.
 
     :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
     :param pipeline: name of the pipeline.
@@ -96,7 +96,7 @@ class StoreTrigger(BaseTrigger):
 
 
 class EpochEndedTrigger(StoreTrigger):
-    """Fire when an epoch has ended, or when its driver process has ended. The trigger does not close the epoch.
+    """Trigger that fires when an epoch or its driver process has ended. It does not close the epoch.
 
     :param epoch: number of the epoch.
     """
@@ -116,7 +116,7 @@ class EpochEndedTrigger(StoreTrigger):
 
 
 class JobStateTrigger(StoreTrigger):
-    """Fire when the job is in the awaited state.
+    """Trigger that fires when the job is in the awaited state.
 
     :param state: a ``JobState`` value, such as ``running`` or ``ended``.
     """
@@ -139,7 +139,7 @@ class JobStateTrigger(StoreTrigger):
 
 
 class JobDiedTrigger(StoreTrigger):
-    """Fire when a job has been dead for ``confirm_s``, or silent for as long if it cannot be seen from here.
+    """Trigger that fires when a job has been dead for ``confirm_s``, or silent for as long if not visible from here.
 
     :param confirm_s: seconds for which the same epoch has to be dead, by this machine's own clock.
     :param lease_timeout_s: an operation that acted on the pipeline within this many seconds is not disturbed.
@@ -164,7 +164,7 @@ class JobDiedTrigger(StoreTrigger):
 
 
 class OffsetsReachedTrigger(StoreTrigger):
-    """Fire when a pipeline has processed everything up to a position.
+    """Trigger that fires when a pipeline has processed everything up to a position.
 
     :param group_id: consumer group of the pipeline.
     :param topics: topics of the pipeline.
