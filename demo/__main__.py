@@ -13,7 +13,7 @@ from demo.story import Story
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; gives the exit code: 0 only if nothing was lost, duplicated or left unexplained."""
+    """Run the demo and return the exit code: 0 only if no record was lost, duplicated or unexplained."""
     arguments = _parser().parse_args(argv)
     progress = Progress()
     if arguments.end:

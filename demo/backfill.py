@@ -1,7 +1,7 @@
-"""``make demo-backfill``: a program with a bug ran live over January 2013, and the fixed one is backfilled.
+"""``make demo-backfill``: a program with a bug processed January 2013 live, and the fixed program backfills the month.
 
-``python -m demo.backfill``. The month is five intervals of a week. Airflow's own ``airflow backfill create`` runs them,
-two at a time, while the live job goes on with the fixed program. The check shares no code with the package: it reads
+Run with ``python -m demo.backfill``. The month has five intervals of a week. ``airflow backfill create`` runs two of
+them at a time, while the live job continues with the fixed program. The check shares no code with the package: it reads
 the topic, the table, and the evidence of what was read.
 """
 
@@ -25,12 +25,12 @@ from demo.progress import DemoFailed, Progress, wait_for
 from demo.story import OUTPUT, bring_up, store_url
 
 END_MS = int(datetime(2013, 2, 1, 5, tzinfo=UTC).timestamp() * 1000)
-"""The end of January in New York."""
+"""End of January 2013 in New York."""
 FROM, TO = "2012-12-30", "2013-01-31"
 WITH_BUG = "delay_alerts_with_bug.py"
 VERDICTS = ("cancelled", "on time", "late", "very late")
 READINGS = "SELECT count(*) FROM evidence WHERE (epoch = 0) = ?"
-"""Replays hold no epoch: their evidence has 0."""
+"""Counts the rows of evidence. Replays hold no epoch, so their evidence has epoch 0."""
 
 Place = tuple[int, int]
 """Partition and offset."""
@@ -44,9 +44,9 @@ class BackfillStory:
         self._stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
 
     def tell(self) -> bool:
-        """Run it from beginning to end, print its verdict, and say whether nothing speaks against it.
+        """Run the demo from beginning to end, print its verdict, and return whether the check found no problem.
 
-        :raises DemoFailed: it could not be run to its end.
+        :raises DemoFailed: a step failed or timed out.
         """
         bring_up(["kafka", "airflow"], "sqlite", self._say)
         endpoints = stack.endpoints()
@@ -113,7 +113,7 @@ class BackfillStory:
             raise DemoFailed(f"{airflow.dag_id}, run {run_id}: {state}; {', '.join(failed)}\n{logs}")
 
     def _backfill(self) -> None:
-        """Backfill as a person would, with Airflow's command line, and follow all runs to their end."""
+        """Backfill with Airflow's command line, as a person would, and follow all runs to their end."""
         airflow = self._dags["backfill"]
         began = datetime.now(UTC)
         self._say(" ".join(create_backfill(airflow, self._env, FROM, TO)))
@@ -136,7 +136,7 @@ class BackfillStory:
 
     @staticmethod
     def _weeks() -> range:
-        """The Sundays from FROM to TO."""
+        """Return one entry per Sunday from FROM to TO."""
         return range(0, (datetime.fromisoformat(TO) - datetime.fromisoformat(FROM)).days + 1, 7)
 
     def _audited(self, run_id: str) -> str:
@@ -189,13 +189,13 @@ class BackfillStory:
 
 
 def _is_new(run: dict, began: datetime) -> bool:
-    """Whether a run was queued since the backfill began: one that is reprocessed keeps its id."""
+    """Return whether a run was queued after the backfill began. A reprocessed run keeps its id."""
     queued = run.get("queued_at") or run.get("run_after")
     return datetime.fromisoformat(queued) >= began
 
 
 def _expected(bootstrap: str) -> dict[Place, str]:
-    """Read the topic with a plain consumer and give the right verdict of each record, worked out here."""
+    """Read the topic with a plain consumer, and return the correct verdict of each record, computed here."""
     return {
         (partition, offset): _verdict(json.loads(value)["dep_delay"])
         for partition, offset, value in check.read_values(bootstrap, TOPIC)
@@ -209,7 +209,7 @@ def _verdict(delay: float | None) -> str:
 
 
 def main() -> int:
-    """Run the demo; gives the exit code: 0 only if nothing is lost, duplicated or wrong."""
+    """Run the demo and return the exit code: 0 only if no record is lost, duplicated or wrong."""
     progress = Progress()
     try:
         return 0 if BackfillStory(progress).tell() else 1

@@ -1,4 +1,4 @@
-"""``airflow backfill create``, typed as often as an Airflow with SQLite needs."""
+"""``airflow backfill create``, repeated while Airflow's SQLite database is locked."""
 
 import os
 import subprocess
@@ -14,13 +14,17 @@ LOCKED = "database is locked"
 
 
 def create_backfill(airflow: Airflow, env: Mapping[str, str], first: str, last: str, *more: str) -> list[str]:
-    """Create a backfill from one date to another, two runs at a time; gives what was typed.
+    """Create a backfill between two dates with two runs at a time, and return the command.
 
-    SQLite refuses a transaction that another one of Airflow has overtaken, at once and whatever its timeout. Then a
-    part of the runs may be there: they are cancelled, and made anew by the next try. None begins before all are there,
-    because the DAG is paused meanwhile.
+    SQLite fails at once, whatever its timeout, if another transaction of Airflow has written meanwhile. Some of the
+    runs may then exist: they are cancelled, and the next try creates them again. The DAG is paused until all runs
+    exist, so no run starts before.
 
-    :raises DemoFailed: Airflow refused it.
+    :param env: environment variables of Airflow.
+    :param first: first date of the backfill, as ``YYYY-MM-DD``.
+    :param last: last date of the backfill.
+    :param more: further arguments of the command.
+    :raises DemoFailed: Airflow refused the command.
     """
     argv = ["airflow", "backfill", "create", "--dag-id", airflow.dag_id, "--from-date", first, "--to-date", last]
     argv += ["--max-active-runs", "2", "--reprocess-behavior", "completed", *more]

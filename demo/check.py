@@ -1,9 +1,9 @@
-"""The independent check: from the topic, the job's evidence and what the plans announced, and from nothing else.
+"""The independent check, which uses only the topic, the job's evidence, and what the plans announced.
 
-It shares no code with the package that it judges, and opens none of its stores. Every record of the topic is read
-with a plain consumer; every line of evidence is compared with it; a record that was read more than once has to be
-within a replay that a plan announced, once for each announcement, and in the epoch of that restart or a later one. So
-a duplicate cannot hide in an announced replay that did not happen.
+The check shares no code with the package that it judges, and opens none of its stores. It reads every record of the
+topic with a plain consumer, and compares every line of evidence with the topic. A record that was read more than once
+must be within an announced replay: once for each announcement, and in the epoch of that restart or a later one. So an
+announced replay that did not happen cannot hide a duplicate.
 """
 
 import itertools
@@ -25,11 +25,11 @@ from demo.airflow_api import Airflow
 Place = tuple[str, int]
 """Topic and partition."""
 Readings = Mapping[Place, Mapping[int, Sequence[int]]]
-"""For each offset the epochs in which the evidence says that it was read, ascending; one entry for each reading."""
+"""For each offset the epochs that read the record according to the evidence, ascending, with one entry per read."""
 
 
 class CheckImpossible(Exception):
-    """The check could not see what it needs. Nothing is proven."""
+    """The check could not read what it needs, so nothing is proven."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,16 @@ class Announcement:
     epoch: int
 
     def covers(self, offset: int) -> bool:
-        """Say whether the offset is within it."""
+        """Return whether the replay includes the offset."""
         return self.start <= offset < self.start + self.count
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """The range ``[start, end)`` of a batch that ``epoch`` began and never finished, as the audit names it: each of its
-    offsets may have been read by that epoch, and was read again by a later one."""
+    """The range ``[start, end)`` of a batch that ``epoch`` started and never finished, as named by the audit.
+
+    That epoch may have read each offset of the range, and a later epoch has read it again.
+    """
 
     place: Place
     start: int
@@ -57,25 +59,25 @@ class CutOff:
     epoch: int
 
     def excuses(self, offset: int, epochs: Sequence[int]) -> bool:
-        """Say whether one reading of the offset more is explained by it."""
+        """Return whether this batch explains one additional read of the offset."""
         return self.start <= offset < self.end and self.epoch in epochs and epochs[-1] > self.epoch
 
 
 @dataclass
 class Finding:
-    """What became of the records of one partition, or of all together."""
+    """The result for the records of one partition, or of all partitions together."""
 
     records: int = 0
     read_once: int = 0
     read_again: int = 0
     announced: int = 0
-    """Offsets of announced replays, once for each announcement."""
+    """Offsets of announced replays, counted once per announcement."""
     lost: int = 0
     duplicated: int = 0
     unexplained: int = 0
     """Evidence of offsets that the topic does not have, and announced replays that did not happen."""
     cut_off: int = 0
-    """Read again because a batch was cut off in its middle, as the audit names it."""
+    """Records read again because a batch was interrupted, as named by the audit."""
     replayed: Counter[int] = field(default_factory=Counter)
     """Announced replays that happened, by the epoch that announced them."""
 
@@ -93,12 +95,12 @@ class Maintenance:
     stopped_at: str
     """When the stop was verified."""
     last_before_ms: int | None
-    """When the last batch before it was written; None for a first start."""
+    """When the last batch before the stop was written; None for a first start."""
     first_after_ms: int | None
 
     @property
     def downtime_s(self) -> float:
-        """From the end of the last batch before the stop to the end of the first batch after it."""
+        """Seconds from the end of the last batch before the stop to the end of the first batch after it."""
         if self.last_before_ms is None or self.first_after_ms is None:
             raise CheckImpossible(f"{self.name}: no batch before the stop, or none after it")
         return (self.first_after_ms - self.last_before_ms) / 1000
@@ -110,12 +112,12 @@ def judge(
     announced: Iterable[Announcement],
     cut_off: Iterable[CutOff] = (),
 ) -> dict[Place, Finding]:
-    """Give what became of the records, partition by partition.
+    """Return the findings by partition.
 
-    :param there: the offsets that the topic has.
-    :param read: the evidence.
-    :param announced: what the plans said in advance.
-    :param cut_off: what the audit says of crashes.
+    :param there: offsets that the topic has.
+    :param read: the job's evidence.
+    :param announced: replays that the plans announced.
+    :param cut_off: interrupted batches that the audit names.
     """
     announced, cut_off = tuple(announced), tuple(cut_off)
     places = sorted({*there, *read, *(each.place for each in announced)})
@@ -158,7 +160,9 @@ def _judge_partition(
 
 
 def _kept(again: Sequence[int], owed: Sequence[int]) -> list[int]:
-    """The announcements (their epochs) that readings after the first one keep: each by one of its epoch or later."""
+    """Return the fulfilled announcements, as their epochs: each repeated read fulfils one of its own or an earlier
+    epoch.
+    """
     kept: list[int] = []
     for epoch in again:
         if len(kept) < len(owed) and epoch >= owed[len(kept)]:
@@ -167,12 +171,12 @@ def _kept(again: Sequence[int], owed: Sequence[int]) -> list[int]:
 
 
 def total(findings: Iterable[Finding]) -> Finding:
-    """Give the sum of findings."""
+    """Return the sum of all findings."""
     return sum(findings, Finding())
 
 
 def verdict(found: Finding, downtime_s: float) -> str:
-    """Give the demo's last line."""
+    """Return the last line of the demo's output."""
     return (
         f"verdict: lost={found.lost} duplicated={found.duplicated} unexplained={found.unexplained}"
         f" replayed={found.replayed.total()} records={found.records} downtime_s={downtime_s:.1f}"
@@ -182,7 +186,12 @@ def verdict(found: Finding, downtime_s: float) -> str:
 def problems(
     found: Mapping[Place, Finding], alerts: Mapping[Place, Set[int]], there: Mapping[Place, Set[int]]
 ) -> list[str]:
-    """Give what speaks against the job, one line each; none if it lost nothing and read nothing twice unannounced."""
+    """Return the problems of the job, one line each; empty if no record was lost or duplicated.
+
+    :param found: the findings.
+    :param alerts: offsets with a row in the alerts table.
+    :param there: offsets that the topic has.
+    """
     said = []
     whole = total(found.values())
     for name in ("lost", "duplicated", "unexplained"):
@@ -197,7 +206,11 @@ def problems(
 
 
 def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> dict[Place, set[int]]:
-    """Give every offset of the topic, by partition."""
+    """Return every offset of the topic, by partition.
+
+    :param limit_s: seconds after which the read fails.
+    :raises CheckImpossible: the topic could not be read to its end.
+    """
     with _reading(bootstrap_servers, topic) as (consumer, bounds):
         found: dict[Place, set[int]] = {(topic, partition): set() for partition in bounds}
         for message in _read_until(consumer, topic, bounds, deadline=time.monotonic() + limit_s):
@@ -206,7 +219,11 @@ def read_topic(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> d
 
 
 def read_values(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> Iterator[tuple[int, int, bytes]]:
-    """Give partition, offset and value of every record of the topic."""
+    """Yield partition, offset and value of every record of the topic.
+
+    :param limit_s: seconds after which the read fails.
+    :raises CheckImpossible: the topic could not be read to its end.
+    """
     with _reading(bootstrap_servers, topic) as (consumer, bounds):
         for message in _read_until(consumer, topic, bounds, deadline=time.monotonic() + limit_s):
             yield message.partition(), message.offset(), message.value()
@@ -214,12 +231,15 @@ def read_values(bootstrap_servers: str, topic: str, *, limit_s: float = 600) -> 
 
 @contextmanager
 def _reading(bootstrap_servers: str, topic: str) -> Iterator[tuple[Consumer, dict[int, tuple[int, int]]]]:
-    """A consumer that joins no group and commits nothing, at the begin of each partition, and their begins and ends."""
+    """Yield a consumer at the beginning of each partition, and the first and end offset of each partition.
+
+    The consumer joins no group and commits nothing.
+    """
     with closing(
         Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
-                "group.id": "demo-check",  # librdkafka wants one; assign() does not join it
+                "group.id": "demo-check",  # librdkafka requires a group id; assign() does not join the group
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
             }
@@ -250,7 +270,7 @@ def _read_until(
 
 
 def read_evidence(output: Path) -> dict[Place, dict[int, list[int]]]:
-    """Give the evidence of the job."""
+    """Return the epochs that read each offset, from the job's evidence."""
     query = "SELECT topic, partition, offset, epoch FROM evidence ORDER BY topic, partition, offset, epoch"
     found: dict[Place, dict[int, list[int]]] = {}
     with closing(_open(output)) as database:
@@ -260,7 +280,7 @@ def read_evidence(output: Path) -> dict[Place, dict[int, list[int]]]:
 
 
 def read_alerts(output: Path) -> dict[Place, set[int]]:
-    """Give the keys of the alerts table."""
+    """Return the keys of the alerts table."""
     found: dict[Place, set[int]] = {}
     with closing(_open(output)) as database:
         for topic, partition, offset in database.execute("SELECT topic, partition, offset FROM alerts"):
@@ -269,9 +289,10 @@ def read_alerts(output: Path) -> dict[Place, set[int]]:
 
 
 def read_maintenances(airflow: Airflow, runs: Mapping[str, str], output: Path) -> list[Maintenance]:
-    """Give what Airflow's XComs and the output's batches tell of each run.
+    """Return the maintenances, from Airflow's XComs and the batches in the output.
 
-    :param runs: run ids by the name that people read.
+    :param runs: run ids by display name.
+    :param output: the job's SQLite file.
     """
     return [_read_maintenance(airflow, name, run_id, output) for name, run_id in runs.items()]
 
@@ -289,9 +310,9 @@ def _read_maintenance(airflow: Airflow, name: str, run_id: str, output: Path) ->
 
 
 def announcements(plan: Mapping[str, Any], epoch: int) -> list[Announcement]:
-    """Give what a plan's XCom announces for the job of ``epoch``.
+    """Return what a plan's XCom announces for the job of ``epoch``.
 
-    :raises CheckImpossible: its total is not that of its partitions.
+    :raises CheckImpossible: the plan's total differs from the sum over its partitions.
     """
     found = [
         Announcement((each["topic"], each["partition"]), each["start"], each["replay"], epoch)
@@ -304,7 +325,7 @@ def announcements(plan: Mapping[str, Any], epoch: int) -> list[Announcement]:
 
 
 def table(found: Mapping[Place, Finding], maintenances: Sequence[Maintenance]) -> str:
-    """Give what happened, for a person: by partition, and by maintenance."""
+    """Return two tables for people: the findings by partition, and the maintenances."""
     whole = total(found.values())
     rows = [
         (

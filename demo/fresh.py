@@ -1,4 +1,4 @@
-"""A fresh start: nothing of an earlier demo runs, and nothing of it is left but Airflow's own records of its runs."""
+"""Removing what an earlier demo left: its runs, job, topic, files and rows. Airflow's records of its runs stay."""
 
 import contextlib
 import os
@@ -22,10 +22,10 @@ from demo.progress import DemoFailed, Progress, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".stack" / "demo"
-"""Checkpoints and output of the job; ``dags/pipelines.yaml`` and ``jobs/delay_alerts.py`` name the same."""
+"""Checkpoints and output of the job; ``dags/pipelines.yaml`` and ``jobs/delay_alerts.py`` use the same directory."""
 
 EMBEDDED = ROOT / ".stack" / "airflow" / "offsets.db"
-"""Where pipelines have their control cells that name no store: in the folder of the stack's Airflow."""
+"""Store of the control records of pipelines without a store, in the directory of the stack's Airflow."""
 
 _ENDED = ("success", "failed", "upstream_failed", "skipped", "removed", None)
 
@@ -43,9 +43,9 @@ def end_earlier_runs(airflow: Airflow, progress: Progress) -> None:
 
 
 def stop_earlier_jobs(progress: Progress) -> None:
-    """End the demo's job if one runs, whichever store it was started with: SIGTERM, and SIGKILL if that is not heard.
+    """End the demo's job if it runs, with any store: SIGTERM first, SIGKILL if the job does not react.
 
-    The process group is spark-submit, its JVM and its Python, and nothing else: it was launched in its own session.
+    The process group contains only spark-submit, its JVM and its Python, because it was launched in its own session.
     """
     if not _signalled(signal.SIGTERM, progress):
         return
@@ -59,7 +59,7 @@ def stop_earlier_jobs(progress: Progress) -> None:
 
 
 def _signalled(number: signal.Signals, progress: Progress) -> bool:
-    """Send a signal to the job's process groups, and say whether there were any."""
+    """Send a signal to the job's process groups, and return whether there were any."""
     found = list(_drivers())
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
@@ -69,8 +69,10 @@ def _signalled(number: signal.Signals, progress: Progress) -> bool:
 
 
 def _drivers() -> Iterator[int]:
-    """The pids of spark-submits of this checkout's jobs, whichever version of a program, and the copies of them that a
-    rollback runs. Each leads a process group of its own."""
+    """Yield the pids of spark-submit processes of this checkout's jobs.
+
+    These include every version of a program, and the copies that a rollback runs. Each process leads its process group.
+    """
     wanted = {f"spark.offsets.pipeline={name}" for name in PIPELINES}
     folders = (f"{ROOT / 'jobs'}{os.sep}", f"{ROOT / '.stack' / 'logs' / 'drivers' / 'applications'}{os.sep}")
     for entry in Path("/proc").iterdir():
@@ -86,7 +88,7 @@ def _drivers() -> Iterator[int]:
 
 
 def remake_topic(admin: AdminClient) -> None:
-    """Delete the topic if it is there, and create it."""
+    """Delete the topic if it exists, and create it."""
     if TOPIC in admin.list_topics(timeout=120).topics:
         admin.delete_topics([TOPIC])[TOPIC].result(timeout=120)
         wait_for(f"topic {TOPIC} to go", lambda: TOPIC not in admin.list_topics(timeout=120).topics, limit_s=120)
@@ -94,9 +96,9 @@ def remake_topic(admin: AdminClient) -> None:
 
 
 def make_topic(admin: AdminClient) -> None:
-    """Create the topic, empty, with three partitions that keep their records for ever."""
-    # The timestamps are of all of 2013. Without retention.ms=-1 Kafka would delete every record within minutes, and
-    # without segment.ms it would begin a new segment for every week of them.
+    """Create the empty topic, with three partitions that retain their records forever."""
+    # The timestamps cover all of 2013. Without retention.ms=-1, Kafka would delete every record within minutes.
+    # Without segment.ms, Kafka would start a new segment for every week of records.
     config = {"retention.ms": "-1", "segment.ms": str(20 * 365 * 24 * 3600 * 1000)}
     new = NewTopic(TOPIC, num_partitions=PARTITIONS_BEFORE, replication_factor=1, config=config)
     admin.create_topics([new])[TOPIC].result(timeout=120)
@@ -110,9 +112,9 @@ def clear_files() -> None:
 
 
 def create_store(url: str) -> None:
-    """Create the store's tables as a person would, with the package's command line.
+    """Create the store's tables with the package's command line, as a person would.
 
-    :raises DemoFailed: what that command says.
+    :raises DemoFailed: the command failed; the message has its output.
     """
     argv = [sys.executable, "-m", "airflow_provider_offsets.stores", "create", url]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -121,8 +123,10 @@ def create_store(url: str) -> None:
 
 
 def clear_store(url: str) -> None:
-    """Remove the rows of the demo's pipelines from the store, and from the one of those that name none. Those of
-    other pipelines stay."""
+    """Remove the rows of the demo's pipelines from their store and from the default store.
+
+    Rows of other pipelines stay.
+    """
     if EMBEDDED.exists():
         _clear_sqlite(EMBEDDED)
     parts = urlsplit(url)
@@ -133,7 +137,7 @@ def clear_store(url: str) -> None:
 
 
 _TABLES = {"offsets_batches": "group_id", "offsets_prepared": "group_id", "offsets_control": "pipeline"}
-"""The tables of a SQLite store, and the column that says whose a row is. An older file lacks one of them."""
+"""Tables of a SQLite store, and the column that identifies a row's owner. An older file may lack a table."""
 
 
 def _clear_sqlite(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lines for the person who watches, and waiting that always has an end."""
+"""Progress lines for people, and waiting with a timeout."""
 
 import threading
 import time
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on. Its text says what was seen, and what to do where that helps."""
+    """The demo cannot continue; the message has the cause and, if known, the fix."""
 
 
 class Progress:
-    """Says one line for each event, with the seconds since the demo began at the left."""
+    """Progress output: one line per event, prefixed with the seconds since the demo began."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
@@ -21,7 +21,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """How long the demo has taken so far."""
+        """Seconds since the demo began."""
         return time.monotonic() - self._begin
 
     def say(self, text: str) -> None:
@@ -38,11 +38,14 @@ def wait_for(
     every_s: float = 0.3,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> T:
-    """Give what ``look`` gives, as soon as that is neither None nor False nor empty.
+    """Return the result of ``look`` as soon as that result is truthy.
 
-    :param what: what is waited for, for the message when it does not come.
-    :param meanwhile: called between two looks; what it raises ends the waiting.
-    :raises DemoFailed: it did not come within ``limit_s`` seconds.
+    :param what: what is awaited, for the error message.
+    :param look: called repeatedly.
+    :param limit_s: seconds to wait at most.
+    :param every_s: seconds between two calls of ``look``.
+    :param meanwhile: called between two calls of ``look``; an exception in it ends the wait.
+    :raises DemoFailed: ``look`` returned nothing truthy within ``limit_s`` seconds.
     """
     deadline = time.monotonic() + limit_s
     while not (found := look()):

@@ -1,4 +1,4 @@
-"""Runs of a maintenance DAG: triggered, followed task by task for whoever watches, and explained when they fail."""
+"""Runs of a maintenance DAG: triggered, reported task by task, and explained when they fail."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ DETAILS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f" unexplained {audit['unexplained']}"
     ),
 }
-"""What is worth saying of a task's result."""
+"""Description of a task's result, by task id."""
 
 Tasks = Mapping[str, Mapping[str, Any]]
 
@@ -31,14 +31,14 @@ Tasks = Mapping[str, Mapping[str, Any]]
 class Runs:
     """The runs that one program triggers.
 
-    :param meanwhile: called again and again while a run goes on; what it raises ends the waiting.
+    :param meanwhile: called repeatedly during a run; an exception in it ends the wait.
     """
 
     def __init__(self, airflow: Airflow, progress: Progress, meanwhile: Callable[[], object]) -> None:
         self._airflow, self._say, self._meanwhile = airflow, progress.say, meanwhile
         self._stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         self.ids: dict[str, str] = {}
-        """The run ids by the name that people read."""
+        """Run ids by display name."""
 
     def trigger(
         self,
@@ -48,10 +48,13 @@ class Runs:
         limit_s: float,
         watch: Callable[[str, Tasks], None] = lambda run_id, tasks: None,
     ) -> None:
-        """Trigger one run of the DAG and follow it to its end.
+        """Trigger one run of the DAG and follow the run to its end.
 
-        :param watch: called with the run's id and tasks, after what is newly done was said.
-        :raises DemoFailed: the run failed, with the last lines of the tasks that did; or it took longer.
+        :param name: display name of the run.
+        :param params: params of the run.
+        :param limit_s: seconds to wait at most.
+        :param watch: called with the run's id and tasks, after newly finished tasks were printed.
+        :raises DemoFailed: the run failed (with the last log lines of its failed tasks) or timed out.
         """
         run_id = f"demo-{self._stamp}-{name.replace(' ', '-')}"
         self.ids[name] = run_id
@@ -60,7 +63,7 @@ class Runs:
         done: set[str] = set()
 
         def follow() -> str | None:
-            state = self._airflow.state(run_id)  # before the tasks: a run that is over has no task left to tell of
+            state = self._airflow.state(run_id)  # read before the tasks: then all tasks of an ended run are reported
             tasks = self._airflow.tasks(run_id)
             for task_id in _newly_done(tasks, done):
                 self._say(f"{name}: {task_id} {self._detail(run_id, task_id)}".rstrip())

@@ -1,4 +1,4 @@
-"""What the demo does, in order: start the job, feed it, take it through two maintenances, and check."""
+"""The steps of the demo: start the job, feed it, take it through two maintenances, and check."""
 
 import json
 import os
@@ -22,9 +22,9 @@ from demo.progress import DemoFailed, Progress, wait_for
 from demo.runs import Runs, Tasks
 
 PACE_S = 150
-"""How fast the feed is while the job goes through its maintenances; the rest follows as fast as Kafka takes it."""
+"""Time constant of the feed (s) during the maintenances; the rest follows as fast as Kafka accepts it."""
 WINDOW_S = 600
-"""How long the first maintenance may keep the job stopped. It is ended once the new partitions have records."""
+"""Longest stop in the first maintenance, in seconds. The demo ends it once the new partitions have records."""
 WINDOW = "wait_out_window"
 SHIFT = -1_000
 OUTPUT = fresh.FOLDER / "output.db"
@@ -42,9 +42,9 @@ class Story:
         self._feed: Feed | None = None
 
     def tell(self) -> bool:
-        """Run the demo from beginning to end, print its verdict, and say whether nothing speaks against it.
+        """Run the demo from beginning to end, print its verdict, and return whether the check found no problem.
 
-        :raises DemoFailed: it could not be run to its end.
+        :raises DemoFailed: a step failed or timed out.
         """
         flights = _Reading()
         self._bring_up()
@@ -59,7 +59,7 @@ class Story:
         return self._check()
 
     def leave(self) -> None:
-        """Stop the feed, if there is one. Servers and job go on."""
+        """Stop the feed if it runs. Servers and job keep running."""
         if self._feed is not None:
             self._feed.stop()
 
@@ -92,7 +92,7 @@ class Story:
         self._say(f"feeding {self._feed.total:,} flights of 2013, {self._feed.total // PACE_S:,} a second at first")
 
     def _maintain(self, name: str, params: dict[str, Any], *, at_rest: Callable[[str], None] | None = None) -> None:
-        """Trigger one run of the DAG and follow it to its end; ``at_rest`` is called once its stop has succeeded."""
+        """Trigger one run of the DAG and follow it to its end; call ``at_rest`` once its stop has succeeded."""
         left = [at_rest] if at_rest is not None else []
 
         def watch(run_id: str, tasks: Tasks) -> None:
@@ -102,7 +102,7 @@ class Story:
         self._runs.trigger(name, params, limit_s=900, watch=watch)
 
     def _grow_topic(self, run_id: str) -> None:
-        """Grow the topic while the job is stopped, and see records in every new partition before the resubmit."""
+        """Add partitions while the job is stopped, and wait for records in each of them before the resubmit."""
         self._admin.create_partitions([NewPartitions(TOPIC, PARTITIONS_AFTER)])[TOPIC].result(timeout=120)
         self._require_not_begun(run_id, "replan", "the topic had grown")
         self._say(f"the topic grew from {PARTITIONS_BEFORE} to {PARTITIONS_AFTER} partitions, with the job stopped")
@@ -128,12 +128,12 @@ class Story:
             raise DemoFailed(f"{task_id} began before {event}: this run shows nothing; the window is {WINDOW_S} s")
 
     def _ends(self) -> dict[int, int]:
-        """The end of each partition. A new one has no leader for a moment; the reader waits for it."""
+        """Return the end offset of each partition, waiting until a new partition has a leader."""
         with open_clients({"bootstrap.servers": self._bootstrap, "log_level": 4}) as clients:
             return KafkaReader(clients).live_topics((TOPIC,)).end.of_topic(TOPIC)
 
     def _readings(self) -> int:
-        """How many readings the evidence has. Its rows are only ever added."""
+        """Return the number of reads in the evidence, whose rows are never removed."""
         return self._ask_output("SELECT coalesce(max(rowid), 0) FROM evidence")
 
     def _can_shift(self) -> bool:
@@ -203,7 +203,7 @@ class Story:
         return found
 
     def _deck_problems(self) -> list[str]:
-        """Read the store's table with happybase: the deck's rows, and no other cell."""
+        """Return what in the store's HBase table, read with happybase, differs from Cloudera's row layout."""
         ends = self._ends()
 
         def newest_is_last() -> list[deck.Row]:
@@ -225,7 +225,7 @@ class Story:
 
 
 class _Reading:
-    """Reads the flights while the servers come up."""
+    """A thread that reads the flights while the servers start."""
 
     def __init__(self) -> None:
         self._flights: list[Flight] = []
@@ -236,11 +236,11 @@ class _Reading:
     def _run(self) -> None:
         try:
             self._flights = read_flights()
-        except BaseException as error:  # raised where the result is asked for
+        except BaseException as error:  # raised in result()
             self._error = error
 
     def result(self) -> list[Flight]:
-        """Give the flights, waiting for them if need be."""
+        """Return the flights, waiting for them if necessary."""
         self._thread.join()
         if self._error is not None:
             raise DemoFailed(f"the flights cannot be read: {self._error!r}") from self._error
@@ -248,9 +248,12 @@ class _Reading:
 
 
 def bring_up(servers: Sequence[str], store: str, say: Callable[[str], None]) -> None:
-    """Start what is not up of the servers, and wait until they answer.
+    """Start the servers that are not running, and wait until they respond.
 
-    :raises DemoFailed: they did not come up.
+    :param servers: names of the servers.
+    :param store: ``sqlite`` or ``hbase``.
+    :param say: prints one line of progress.
+    :raises DemoFailed: a server did not start.
     """
     argv = [sys.executable, "-m", "stack", "up", *servers, "--store", store]
     with subprocess.Popen(
@@ -264,7 +267,7 @@ def bring_up(servers: Sequence[str], store: str, say: Callable[[str], None]) -> 
 
 
 def store_url(env: Mapping[str, str]) -> str:
-    """The store's URL, from the connection that the stack gave to Airflow."""
+    """Return the store's URL, from the connection that the stack set for Airflow."""
     name = "AIRFLOW_CONN_OFFSETS_DEFAULT"
     if name not in env:
         raise DemoFailed(
