@@ -1,1 +1,1 @@
-"""Measurements beside a hand-written program, in the same run: ``make bench``. They judge nothing."""
+"""Measurements that compare a replay with a hand-written program in the same run: ``make bench``. They have no verdict."""

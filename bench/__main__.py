@@ -1,8 +1,9 @@
-"""``python -m bench``: how fast a replay is beside a hand-written ``spark.read`` over the same range, and a plan.
+"""``python -m bench``: measure the time of a plan, and of a replay against a hand-written ``spark.read`` of the same
+range.
 
-Both are whole processes, from the launch to the end, in pairs one after the other: what else the machine does meets
-both. The replay is launched by ``ReplayOffsetsOperator``, so its time has the claim, the count, the record and the
-watching too.
+The replay and the read are whole processes, measured from launch to end, and run alternately: other load on the machine
+affects both. ``ReplayOffsetsOperator`` launches the replay, so the time of the replay includes claim, count, record and
+monitoring.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def plan(folder: Path) -> None:
-    """Plan one interval of a topic with 10,000 partitions, five times; Kafka's own answers are not in it."""
+    """Plan one interval of a topic with 10,000 partitions, five times. A fake Kafka answers at once."""
     kafka = FakeKafka()
     kafka.create_topic("wide", partitions=PLANNED)
     for partition in range(PLANNED):
@@ -87,7 +88,7 @@ def plan(folder: Path) -> None:
 
 
 def replay(folder: Path, records: int, pairs: int) -> None:
-    """Replay and read by hand in turn."""
+    """Replay a range and read it by hand, alternately."""
     bootstrap = stack.endpoints()["kafka"]["bootstrap_servers"]
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     with AdminClient({"bootstrap.servers": bootstrap}) as admin:
@@ -153,7 +154,7 @@ def _fill(bootstrap: str, topic: str, records: int) -> None:
 
 
 def _connect(folder: Path, bootstrap: str) -> None:
-    """What Airflow's hooks look at, of this process alone."""
+    """Set what Airflow's hooks read, in this process only."""
     url = f"sqlite:///{folder / 'offsets.db'}"
     _store(folder / "offsets.db").close()
     made = {

@@ -1,4 +1,4 @@
-"""What a person would write to read a range once more: ``by_hand.py <bootstrap> <topic> <starts> <ends>``."""
+"""A hand-written program that reads a range once more: ``by_hand.py <bootstrap> <topic> <starts> <ends>``."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The same work by a program that runs live, and that a replay gives the range to."""
+"""The same work in a tracked program, whose range comes from a replay."""
 
 from bench_work import work
 from pyspark.sql import SparkSession

@@ -1,6 +1,7 @@
-"""Archives the records of a topic as JSON files: an ordinary Structured Streaming program with a native file sink.
+"""An untracked job: archives the records of a topic as JSON files with a native file sink.
 
-It runs until its stop file appears. Nothing here knows of any offsets but Spark's own, in the checkpoint.
+It is an ordinary Structured Streaming program that runs until its stop file appears. It uses only Spark's own offsets,
+in the checkpoint.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from pyspark.sql import SparkSession
 
 
 def main() -> None:
-    """Run until the stop file is there."""
+    """Run until the stop file exists."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--bootstrap-servers", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092"))
     options.add_argument("--topic", default="flights")

@@ -1,8 +1,10 @@
 """Classifies departure delays of flights: an ordinary Structured Streaming program, and three lines of tracking.
 
-It writes to one SQLite file: ``alerts``, keyed by where the record stands in Kafka, so that a record read twice is one
-row; ``evidence``, one row for each record and batch without a key, so that a record read twice is two rows and cannot
-hide; and ``batches``, one row for each batch with the time when it was written.
+It writes three tables to one SQLite file:
+
+- ``alerts`` has the record's topic, partition and offset as its key, so a record that is read twice is one row;
+- ``evidence`` has one row per record and batch and no key, so a record that is read twice is two rows and shows;
+- ``batches`` has one row per batch, with the time when the batch was written.
 """
 
 import argparse
@@ -28,7 +30,7 @@ CREATE TABLE IF NOT EXISTS batches (epoch INTEGER, batch_id INTEGER, records INT
 
 
 def classify(records: DataFrame) -> DataFrame:
-    """Give one row for each record: where it stands, which flight, and how late it left."""
+    """Return one row per record: its position in Kafka, its flight, and its delay."""
     flight = f.from_json(f.col("value").cast("string"), SCHEMA)
     delay = f.col("flight.dep_delay")
     verdict = (
@@ -45,7 +47,7 @@ def classify(records: DataFrame) -> DataFrame:
 
 
 def write(batch: DataFrame, batch_id: int, *, epoch: int, output: Path) -> None:
-    """Write one batch in one transaction: all of it is there when this returns."""
+    """Write one batch in one transaction, which is complete when this function returns."""
     rows = [tuple(row) for row in batch.collect()]
     evidence = [(*row[:3], epoch, batch_id) for row in rows]
     with closing(sqlite3.connect(output, timeout=30)) as database, database:
@@ -58,7 +60,7 @@ def write(batch: DataFrame, batch_id: int, *, epoch: int, output: Path) -> None:
 def main() -> None:
     """Run until asked to stop."""
     options = argparse.ArgumentParser(description=__doc__)
-    # Not a place found from this file: a rollback runs a copy of it, which is elsewhere.
+    # The path must not depend on this file's location: a rollback runs a copy elsewhere.
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--max-offsets-per-trigger", default="20000")
     chosen = options.parse_args()

@@ -1,6 +1,6 @@
-"""``delay_alerts`` as somebody shipped it by mistake, for ``make demo-backfill``: who left early counts as late.
+"""``delay_alerts`` with a bug, for ``make demo-backfill``: flights that left early count as late.
 
-It classifies by how far a departure is from its schedule, whichever way.
+The program classifies a flight by the distance from its schedule, early or late.
 """
 
 import delay_alerts
@@ -11,7 +11,7 @@ classify = delay_alerts.classify
 
 
 def classify_wrongly(records: DataFrame) -> DataFrame:
-    """Give what ``classify`` gives, with the bug."""
+    """Return the rows of ``classify``, with the bug."""
     off = f.abs("delay_minutes")
     verdict = f.when(off.isNull(), "cancelled").when(off < 15, "on time").when(off < 60, "late").otherwise("very late")
     return classify(records).withColumn("verdict", verdict)

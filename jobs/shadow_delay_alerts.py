@@ -1,6 +1,6 @@
-"""``delay_alerts`` with a shadow table: what a replay writes is seen by nobody before its audit has passed.
+"""``delay_alerts`` with a shadow table: the output of a replay stays hidden until its audit has succeeded.
 
-It keeps the late flights only, so a replay may have fewer rows than what it replaces; see ``shadow_table``.
+It keeps only late flights, so a replay may write fewer rows than it replaces; see ``shadow_table``.
 """
 
 import argparse

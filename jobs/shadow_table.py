@@ -1,10 +1,10 @@
-"""A table that replays do not touch until they are audited: they write beside it, and are swapped in at once.
+"""A table that replays change only after their audit: they write to a shadow table, which is swapped in at once.
 
-SQLite here; nothing is in it but transactions, so any database that has them will do. The program calls ``write_live``
-and ``write_replay``; the DAG calls ``swap`` once the audit of a run has passed.
+This example uses SQLite and needs only transactions, so any database with transactions will do. The program calls
+``write_live`` and ``write_replay``; the DAG calls ``swap`` once the audit of a run has succeeded.
 
-``alerts`` is what people read. ``alerts_replayed`` has the rows of replays by run id, and ``replays`` which ranges each
-run has written: a range is swapped as a whole, so rows that the new program no longer makes go away.
+People read ``alerts``. ``alerts_replayed`` has the rows of replays by run id, and ``replays`` has the ranges that each
+run has written. A range is swapped as a whole, so rows that the new program no longer creates disappear.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS replays (
 
 
 def create(output: Path) -> None:
-    """Create the tables that are not there."""
+    """Create the tables that do not exist."""
     with closing(sqlite3.connect(output, timeout=30)) as database:
         database.executescript(TABLES)
 
@@ -36,7 +36,7 @@ def write_live(output: Path, rows: Iterable[tuple]) -> None:
 
 
 def write_replay(output: Path, run_id: str, ranges: Iterable[tuple], rows: Iterable[tuple]) -> None:
-    """Write one shard in one transaction. A shard that is tried again takes the place of its first try.
+    """Write one shard in one transaction. A retry of the shard replaces the rows of its earlier try.
 
     :param ranges: ``(topic, partition, start, end)`` of what the shard reads.
     """
@@ -56,7 +56,7 @@ def write_replay(output: Path, run_id: str, ranges: Iterable[tuple], rows: Itera
 
 
 def swap(output: Path, run_id: str) -> int:
-    """Put the rows of a run in the place of what was there for the same ranges, in one transaction; give how many.
+    """Replace the rows of a run's ranges by the rows of the run, in one transaction; return how many were inserted.
 
     Safe to repeat: once swapped, a run has no ranges left.
     """
