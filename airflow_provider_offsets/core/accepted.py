@@ -1,4 +1,4 @@
-"""What a person writes to accept something by number: counts by topic, and lengths of time."""
+"""Parsers for what a person accepts by number: offset counts by topic, and durations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ COUNT = re.compile(r"(?P<topic>[A-Za-z0-9._-]{1,249})\s*:\s*(?P<count>[0-9]{1,18
 
 
 def read_counts(given: Any, name: str) -> dict[str, int]:
-    """Give the greatest count of offsets that is accepted, by topic.
+    """Return the accepted maximum count of offsets, by topic.
 
-    :param given: ``{"flights": 3}``, the same as JSON text, or ``flights:3, orders:10``; empty accepts none.
-    :param name: what it is called where it was written.
-    :raises InputRefused: quotes the part that cannot be read.
+    :param given: ``{"flights": 3}``, the same as JSON text, or ``flights:3, orders:10``; an empty value accepts
+        nothing.
+    :param name: name of the setting, for the error message.
+    :raises InputRefused: a part cannot be read; the message quotes the part.
     """
     if not given:
         return {}
@@ -33,9 +34,10 @@ def read_counts(given: Any, name: str) -> dict[str, int]:
 
 
 def read_seconds(given: Any, name: str) -> int:
-    """Give a whole number of seconds from 0 up; 0 for nothing.
+    """Return a duration as a whole number of seconds, 0 or more; 0 for an empty value.
 
-    :raises InputRefused: quotes what was given.
+    :param name: name of the setting, for the error message.
+    :raises InputRefused: the value is no such number; the message quotes the value.
     """
     text = str(given if given is not None else "").strip()
     if isinstance(given, bool) or not re.fullmatch(r"[0-9]{0,12}", text, re.ASCII):

@@ -1,4 +1,4 @@
-"""From what the selectors of a start answer to what a plan is made of."""
+"""Conversion of the selectors' results into the inputs of a plan."""
 
 from __future__ import annotations
 
@@ -14,34 +14,41 @@ from airflow_provider_offsets.core.selector import Chosen, Committed, FromFile, 
 from airflow_provider_offsets.core.snapshot import Observation
 
 LONGEST = 60
-"""How many characters of a selector stand in a row of a plan."""
+"""Maximum number of characters of a selector in a row of a plan."""
 
 
 @dataclass(frozen=True)
 class StartChoice:
-    """What the selectors of a start chose, and what speaks against it."""
+    """Offsets that the selectors of a start chose, with the problems."""
 
     wanted: Position
     chosen_by: dict[TopicPartition, str]
-    """The part that chose, in words, where that is not plain: see ``PartitionPlan.chosen_by``."""
+    """Description of the selector that chose, where the choice is not obvious: see ``PartitionPlan.chosen_by``."""
     problems: tuple[Problem, ...]
     named: frozenset[TopicPartition]
-    """The partitions whose start was not left to the stores that lost it, nor to a fallback: see ``known.replaced``."""
+    """The partitions whose start was left neither to the stores that lost it nor to a fallback: see ``known.replaced``.
+    """
 
 
 def weigh(
     start: Start, chosen: Mapping[TopicPartition, Chosen], seen: Observation, on_conflict: OnConflict
 ) -> StartChoice:
-    """Return what ``start`` chose as a plan takes it.
+    """Return the offsets that ``start`` chose, with a problem for each partition that no selector named.
 
-    What nobody named is a problem, but for two things that the plan knows itself: a partition that is new in a topic
-    of the pipeline starts at 0 (law 3), and a topic that was never read begins at its first offset, if the start
-    is left to the stores at all (``committed``, ``shift:``).
+    Two kinds of partitions need no selector:
+
+    - a partition that is new in a topic of the pipeline starts at 0 (law 3);
+    - a topic that was never read starts at its earliest offset, if a selector of ``start`` reads the stores
+      (``committed``, ``shift:``).
+
+    :param chosen: offset and selector of each partition.
+    :param seen: stores and live topics at the time of the plan.
+    :param on_conflict: what to do about stores that contradict each other.
     """
     left = {partition for partition, each in chosen.items() if isinstance(each.by, Committed | Shift)}
     stands, conflicts = settle(seen, on_conflict, chosen.keys() - left)
     stored, by_name = seen.stored or Position(), _by_name(start)
-    # Where stores contradict each other, and a person said that the smallest offset counts, that one is no first start.
+    # An offset that the policy picked from contradicting stores is not a first start.
     by_policy = {partition for partition in left if partition in stands and partition not in stored}
     return StartChoice(
         Position({partition: each.offset for partition, each in chosen.items()}),
@@ -52,9 +59,9 @@ def weigh(
 
 
 def _by_name(start: Start) -> tuple[StartSelector, ...]:
-    """The parts that are no fallback: the first one that is not a mere list of partitions, and the lists before it.
+    """Return the selectors that are no fallback: the lists of partitions at the front, and the first other selector.
 
-    None if that one leaves the start to the stores: what stands behind it is for what the stores do not tell.
+    The first other selector is excluded if it reads the stores: what follows it is for partitions that the stores lack.
     """
     lists = tuple(itertools.takewhile(lambda part: isinstance(part, Offsets | FromFile), start.parts))
     first = start.parts[len(lists) : len(lists) + 1]
@@ -75,7 +82,7 @@ def _unnamed(start: Start, chosen: Mapping[TopicPartition, Chosen], seen: Observ
         partition
         for partition in seen.live.partitions
         if partition not in chosen
-        and partition not in known  # the plan names what is known
+        and partition not in known  # the plan itself adds known partitions
         and (partition in stored or (partition.topic not in stored.topics and not start.is_left_to_the_stores))
     ]
     if not unnamed:

@@ -1,7 +1,8 @@
 """JSON for the frozen dataclasses of this package: one text form, the same bytes for equal values.
 
-A field is encoded by its declared type, so a value that is read back equals the value that was written. Unknown
-keys are ignored (a newer writer may know more); a missing key takes the field's default, or is an error.
+The declared type of a field determines its encoding, so a value that is read back equals the written value. Unknown
+keys are ignored, because a newer version may write more of them. A missing key takes the field's default; without a
+default it is an error.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SCALARS = (int, str, bool, float)
-"""Looked at first: ten thousand partitions are mostly numbers."""
+"""Types that are tested first: most values of ten thousand partitions are numbers."""
 
 
 def dumps(value: Any) -> str:
-    """Give the JSON text of a dataclass: keys sorted, no spaces, so that equal values give equal text."""
+    """Return the JSON text of a dataclass: keys sorted and no spaces, so that equal values have equal text."""
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
 
 
 def loads(kind: type[T], text: str) -> T:
-    """Give the value of type ``kind`` that ``text`` holds.
+    """Return the value of type ``kind`` from its JSON text.
 
-    :raises ValueError: ``text`` is not JSON, or not of that shape; the message names the field.
+    :raises ValueError: ``text`` is not JSON or has another shape; the message names the field.
     """
     return typing.cast(T, build(kind, json.loads(text), kind.__name__))
 
 
 def plain(value: Any) -> Any:
-    """Give ``value`` as dicts, lists, strings and numbers, ready for XCom or a page."""
+    """Return ``value`` as dicts, lists, strings and numbers, ready for XCom or a page."""
     kind: Any = type(value)
     return value if kind in SCALARS else _plainer(kind)(value)
 
 
 @functools.cache
 def _plainer(kind: type) -> Callable[[Any], Any]:
-    """Return what makes values of a type plain. A type is looked at once: there are few types, and many values."""
+    """Return the function that converts values of a type. Cached, because there are few types and many values."""
     if hasattr(kind, "to_plain"):
         return lambda value: value.to_plain()
     if issubclass(kind, enum.Enum):
@@ -68,7 +69,12 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def build(kind: Any, data: Any, where: str) -> Any:
-    """Give ``data`` (as ``plain`` made it) as a value of the declared type ``kind``; ``where`` names it in errors."""
+    """Return the value of the declared type ``kind`` for ``data``.
+
+    :param data: as :func:`plain` returned it.
+    :param where: path of the value, for error messages.
+    :raises ValueError: ``data`` has another shape.
+    """
     if type(data) is kind and kind in SCALARS:
         return data
     origin = typing.get_origin(kind)

@@ -1,8 +1,8 @@
 """Positions as text for other tools: the CSV of ``kafka-consumer-groups --export``, and our own JSON.
 
-The CSV has no header. Its columns are ``topic,partition,offset`` if it is of one group, and
-``group,topic,partition,offset`` if it is of several (Kafka's ``CsvUtils``; the tool reads the form that its own
-``--group`` options ask for). The JSON says besides of which cluster and topics the offsets are, where that is known.
+The CSV has no header. The columns are ``topic,partition,offset`` for one group, and ``group,topic,partition,offset``
+for several (Kafka's ``CsvUtils``). The tool reads the form that its ``--group`` options ask for. Our JSON also names
+the cluster and the topic ids of the offsets, if they are known.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused
 
 LAST_OFFSET, LAST_PARTITION = 2**63 - 1, 2**31 - 1
-"""How far Kafka counts."""
+"""Greatest offset and partition number in Kafka."""
 
 
 _JSON = re.compile(r"\s*\{\s*\"")
-"""How JSON begins, and no CSV: a field with a quote in it is quoted itself."""
+"""Start of JSON that no CSV has: CSV quotes a field that contains a quote."""
 
 
 _UNNAMED = "\n"
-"""Stands for a group that nobody named; no group has such an id."""
+"""Placeholder for an unnamed group: no group has such an id."""
 
 
 @dataclass(frozen=True)
 class GroupPosition:
-    """The position of one group, with what gives the offsets a meaning."""
+    """Position of one group, with the cluster and topics that give the offsets a meaning."""
 
     group_id: str
     position: Position
     identity: TopicIdentity | None = None
-    """None if nobody asked the cluster; a CSV cannot say it."""
+    """None if the cluster was not asked, and for CSV, which cannot hold an identity."""
     store: str = ""
-    """Where it was read; for people."""
+    """Where the position was read; for people."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class _Document:
 
 
 class _Lines(list[str]):
-    """What a csv writer writes to."""
+    """Target of a csv writer."""
 
     def write(self, line: str) -> None:
         self.append(line)
 
 
 def to_csv(groups: Sequence[GroupPosition]) -> str:
-    """Give the text that ``kafka-consumer-groups --from-file`` reads: the one-group form for one group."""
+    """Return the CSV that ``kafka-consumer-groups --from-file`` reads, in the one-group form for one group."""
     lines = _Lines()
     writer = csv.writer(lines, lineterminator="\n")
     for group in groups:
@@ -66,26 +66,25 @@ def to_csv(groups: Sequence[GroupPosition]) -> str:
 
 
 def to_json(groups: Sequence[GroupPosition]) -> str:
-    """Give our own text: one JSON object, one line."""
+    """Return our own JSON: one object on one line."""
     return codec.dumps(_Document(tuple(groups)))
 
 
 def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...]:
-    """Give the positions that a text of either form holds, group by group, in the order of their first lines.
+    """Return the positions in a text of either form, in the order in which the groups first appear.
 
-    :param group_id: whose the one-group form is; of the other forms only this group is given, if it is named.
-    :raises InputRefused: the text is of neither form, names a partition twice, or has no group where one is needed.
+    :param group_id: group of a CSV in the one-group form. For other forms, only this group is returned if it is named.
+    :raises InputRefused: the text has neither form, names a partition twice, or has no group where one is required.
     """
     return _only(_from_json(text) if _JSON.match(text) else _from_csv(text, group_id), group_id)
 
 
 def read_position(text: str, *, group_id: str = "") -> GroupPosition:
-    """Give the one position that a text of either form holds, or that of ``group_id``.
+    """Return the only position in a text of either form, or the position of ``group_id``.
 
-    A text of the one-group form does not say whose it is: it is taken for whoever is named, and given without a group
-    if nobody is.
+    A text of the one-group form names no group. Its position gets the id ``group_id``, or an empty id.
 
-    :raises InputRefused: the text is of neither form, or has several groups and none was named.
+    :raises InputRefused: the text has neither form, or has several groups and none was named.
     """
     groups = _from_json(text) if _JSON.match(text) else _from_csv(text, group_id or _UNNAMED)
     if group_id:
@@ -144,7 +143,7 @@ def _from_csv(text: str, group_id: str) -> tuple[GroupPosition, ...]:
 
 def _rows(text: str) -> Iterator[list[str]]:
     try:
-        # Not ``splitlines``, which ends a line at characters that a group id may hold.
+        # Not ``splitlines``, which also splits at characters that are legal in a group id.
         yield from csv.reader((f"{line}\n" for line in text.removeprefix("\ufeff").split("\n")), strict=True)
     except csv.Error as error:
         raise _refused(f"CSV that cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""What Kafka said about the topics of a pipeline, at one moment."""
+"""Topics of a pipeline as Kafka reports them at one moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 
 @dataclass(frozen=True)
 class LivePartition:
-    """The offsets of one partition that can be read: ``[begin, end)``."""
+    """Readable offsets of one partition: ``[begin, end)``."""
 
     begin: int
     end: int
@@ -18,11 +18,11 @@ class LivePartition:
 
 @dataclass(frozen=True)
 class LiveTopic:
-    """One topic. Partition ``n`` is ``partitions[n]``: Kafka numbers them from 0 without gaps, and only ever adds."""
+    """One topic. Partition ``n`` is ``partitions[n]``: Kafka numbers partitions from 0 without gaps, and keeps all."""
 
     name: str
     topic_id: str
-    """Given by the cluster at creation: a topic that was deleted and made again has another (KIP-516)."""
+    """Assigned by the cluster when the topic is created: a recreated topic has another id (KIP-516)."""
     partitions: tuple[LivePartition, ...]
 
 
@@ -44,7 +44,7 @@ class LiveTopics:
 
     @property
     def begin(self) -> Position:
-        """The first offset of each partition that retention has left."""
+        """The earliest retained offset of each partition."""
         return Position({partition: live.begin for partition, live in self.partitions.items()})
 
     @property
@@ -54,43 +54,43 @@ class LiveTopics:
 
     @property
     def leader_epochs(self) -> dict[str, tuple[int | None, ...]]:
-        """The leader epoch of each partition, by topic; None where the cluster does not tell it."""
+        """The leader epoch of each partition, by topic; None where the cluster does not report it."""
         return {topic.name: tuple(each.leader_epoch for each in topic.partitions) for topic in self.topics}
 
     @property
     def identity(self) -> TopicIdentity:
-        """Which cluster and which topics these are, whatever their names."""
+        """Ids of the cluster and the topics, which differ for recreated topics of the same names."""
         return TopicIdentity(self.cluster_id, {topic.name: topic.topic_id for topic in self.topics})
 
 
 @dataclass(frozen=True)
 class TopicSettings:
-    """How long Kafka keeps the records of a topic."""
+    """Retention settings of a topic."""
 
     cleanup_policy: str = "delete"
     """``delete``, ``compact``, or both with a comma; empty (Kafka 4) for neither."""
     retention_ms: int = 7 * 24 * 3_600_000
-    """Below 0: time alone deletes nothing."""
+    """Below 0: no record is deleted by time."""
     retention_bytes: int = -1
-    """Of each partition. Below 0: size alone deletes nothing."""
+    """Per partition. Below 0: no record is deleted by size."""
     timestamp_type: str = "CreateTime"
-    """Whose clock gives the time that retention goes by: ``CreateTime`` the producer's, ``LogAppendTime`` the
-    broker's."""
+    """Clock of the timestamps that retention compares: ``CreateTime`` the producer's, ``LogAppendTime`` the broker's.
+    """
 
     @property
     def is_compacted(self) -> bool:
-        """Say whether records go when a later one has their key: offsets stay, without a record."""
+        """Whether compaction removes records with an older value of a key: their offsets stay, without a record."""
         return "compact" in self.cleanup_policy
 
     @property
     def deletes(self) -> bool:
-        """Say whether records go with their age or number."""
+        """Whether retention deletes records by time or size."""
         return "delete" in self.cleanup_policy and (self.retention_ms >= 0 or self.retention_bytes >= 0)
 
 
 @dataclass(frozen=True)
 class TopicIdentity:
-    """Which cluster and topics offsets belong to: they mean nothing in any other."""
+    """Cluster and topics that offsets belong to: offsets have no meaning elsewhere."""
 
     cluster_id: str
     topic_ids: dict[str, str]

@@ -1,4 +1,4 @@
-"""Moments and lengths of time as people write them (ISO 8601), in whole milliseconds."""
+"""Timestamps and durations as people write them (ISO 8601), in whole milliseconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 LAST_MOMENT_MS = 9_999_999_999_999
-"""The year 2286: the last time that a row key of a history can hold."""
+"""The year 2286: the latest time that fits a row key of a history."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -19,7 +19,7 @@ _LENGTH = re.compile(
 
 
 def whole_moment_ms(text: str) -> int:
-    """Give the milliseconds since 1970 of a date and time that a program wrote, cut to whole ones.
+    """Return the milliseconds since 1970 of a date and time that a program wrote, rounded down.
 
     :raises ValueError: as ``read_moment``.
     """
@@ -27,7 +27,7 @@ def whole_moment_ms(text: str) -> int:
 
 
 def read_moment(text: str) -> int:
-    """Give the milliseconds since 1970 of a date and time with its zone, such as ``2026-11-01T00:00Z``.
+    """Return the milliseconds since 1970 of a date and time with its zone, such as ``2026-11-01T00:00Z``.
 
     :raises ValueError: another form, no zone, finer than a millisecond, or not between 1970 and 2286.
     """
@@ -47,16 +47,16 @@ def read_moment(text: str) -> int:
 
 
 def moment_text(moment_ms: int) -> str:
-    """Give a moment in UTC, such as ``2026-11-01T00:00:00Z``."""
+    """Return a timestamp in UTC, such as ``2026-11-01T00:00:00Z``."""
     moment = _EPOCH + moment_ms * _MS
     spec = "milliseconds" if moment_ms % _SECOND_MS else "seconds"
     return moment.isoformat(timespec=spec).replace("+00:00", "Z")
 
 
 def read_length(text: str) -> int:
-    """Give the milliseconds of a duration, such as ``PT1H30M``, ``P7D`` or ``P2W``. A day has 24 hours.
+    """Return the milliseconds of a duration, such as ``PT1H30M``, ``P7D`` or ``P2W``. A day has 24 hours.
 
-    :raises ValueError: another form; or years or months, of which nobody can say how long they are.
+    :raises ValueError: another form, or years or months, whose length varies.
     """
     text = text.strip()
     if re.match(r"P[^T]*\d[YM]", text):
@@ -70,7 +70,7 @@ def read_length(text: str) -> int:
 
 
 def length_text(length_ms: int) -> str:
-    """Give a duration in days, hours, minutes and seconds, such as ``P1DT2H``."""
+    """Return a duration in days, hours, minutes and seconds, such as ``P1DT2H``."""
     days, rest = divmod(length_ms, _DAY_MS)
     hours, rest = divmod(rest, _HOUR_MS)
     minutes, rest = divmod(rest, _MINUTE_MS)

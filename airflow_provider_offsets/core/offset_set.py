@@ -1,4 +1,4 @@
-"""A set of offsets of one partition, kept as the ranges that it consists of."""
+"""Set of offsets of one partition, stored as ranges."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 
 
 class OffsetSet:
-    """Offsets of one partition. Memory and time depend on the number of its ranges, not of its offsets."""
+    """Offsets of one partition. Memory and time depend on the number of ranges, not on the number of offsets."""
 
     __slots__ = ("_edges",)
 
     def __init__(self) -> None:
         self._edges: list[int] = []
-        """Start and end of each range in turn, ascending and without repetition: ranges never touch."""
+        """Start and end of each range in turn, strictly ascending: ranges never touch."""
 
     def add(self, start: int, end: int) -> None:
         """Add the offsets ``[start, end)``."""
         if start >= end:
             return
         first, last = bisect_left(self._edges, start), bisect_right(self._edges, end)
-        # An odd index lies inside a range, which then goes on here.
+        # An odd index lies inside a range, which then continues here.
         self._edges[first:last] = [start] * (first % 2 == 0) + [end] * (last % 2 == 0)
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:

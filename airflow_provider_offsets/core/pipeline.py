@@ -1,4 +1,4 @@
-"""What a person says of a pipeline: its topics, its connections, its job."""
+"""Configuration of a pipeline: its topics, its connections, its job."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 class Subscription(enum.Enum):
-    """How Spark's Kafka source is told what to read."""
+    """Option of Spark's Kafka source that selects what to read."""
 
     SUBSCRIBE = "subscribe"
-    """By topic: Spark finds new partitions by itself once it runs."""
+    """By topic: Spark finds new partitions while it runs."""
     ASSIGN = "assign"
-    """By partition: Spark never sees a new one, so each submit names all that there are then."""
+    """By partition: Spark never finds a new one, so each submit names all partitions that exist then."""
 
 
 @dataclass(frozen=True)
 class SparkJob:
-    """The Spark program, and how it is submitted."""
+    """Spark program, and the options to submit it."""
 
     application: str
     checkpoint: str = ""
-    """The folder of the checkpoint: a path, or a URL that fsspec opens. Of a tracked job it is the first one: seeded
-    ones are written beside it, with a suffix. An untouched job finds a seeded one here; the old one is moved aside.
-    Empty for a job that keeps none."""
+    """The folder of the checkpoint: a path, or a URL that fsspec opens. Empty for a job without a checkpoint. For a
+    tracked job this is the first checkpoint: seeded ones are written beside it, with a suffix. For an untracked job a
+    seeded checkpoint is written here, and the old one is moved aside."""
     main_class: str = ""
     """The class to run, if the application is a jar."""
     spark_conn_id: str = "spark_default"
@@ -49,33 +49,34 @@ class SparkJob:
     packages: str = ""
     py_files: str = ""
     log_dir: str = ""
-    """Where the drivers' logs go, on this machine; beside the checkpoint if empty."""
+    """Folder on this machine for the drivers' logs; beside the checkpoint if empty."""
 
     @property
     def folder_for_logs(self) -> str:
-        """Where the drivers' logs, and what a submit hands to its driver, are put."""
+        """Folder for the drivers' logs and for the files that a submit passes to its driver."""
         return self.log_dir or f"{self.checkpoint.rstrip('/')}.logs"
 
 
 @dataclass(frozen=True)
 class StopLadder:
-    """How a running job is stopped. Each rung has its time; a rung without one is not allowed."""
+    """Stop policy of a running job. Each stage has its timeout; a stage without a timeout is not allowed."""
 
     graceful_timeout_s: int = 300
-    """Until the driver acknowledges that it stopped between two batches; of an untouched job: until it is gone."""
+    """Until the driver acknowledges that it stopped between two batches; for an untracked job, until the process has
+    exited."""
     signal_timeout_s: int | None = None
-    """SIGTERM, and this long for the process to go. What it cuts off is replayed."""
+    """Timeout after SIGTERM for the process to exit. Batches that SIGTERM interrupts are replayed."""
     kill_timeout_s: int | None = None
-    """SIGKILL, and this long."""
+    """Timeout after SIGKILL for the process to exit."""
     marker: str = ""
-    """For untouched jobs: a file that the job looks for. It is created to stop the job, and removed before a start."""
+    """For untracked jobs: a file that makes the job stop. It is created to stop the job, and removed before a start."""
     cluster_timeout_s: int | None = None
-    """YARN is told to kill the application, and this long until its containers are gone. It comes before SIGKILL."""
+    """Timeout after a kill through YARN until the containers are gone. This stage comes before SIGKILL."""
 
 
 @dataclass(frozen=True)
 class Schedules:
-    """When the DAGs of a pipeline run by themselves: cron expressions or Airflow's presets. None: only by hand."""
+    """When the DAGs of a pipeline run without a person: cron expressions or Airflow's presets. None: only by hand."""
 
     recovery: str | None = None
     """``@continuous`` watches all the time."""
@@ -85,53 +86,55 @@ class Schedules:
 
 @dataclass(frozen=True)
 class RollbackPolicy(HealthPolicy):
-    """How long a new start is watched, and what follows if it is unhealthy."""
+    """How long a new start is watched, and what happens if the job is unhealthy."""
 
     automatic: bool = False
-    """Whether the version and the position of before are brought back at once. A rollback reads again what the bad
-    version has read, so it is somebody's decision: without it the run fails, and the job is left as it is."""
+    """Whether the previous version and the previous position are restored at once. A rollback replays what the bad
+    version has read, so a person should decide. If False, the run fails and the job is left as it is."""
 
 
 @dataclass(frozen=True)
 class StreamingPipeline:
-    """One Kafka to Spark streaming job, and all that is needed to stop and start it without losing records.
+    """Kafka to Spark streaming job, with all that is needed to stop and start it without losing records.
 
-    :raises InputRefused: a name that could not stand in a row key, no topic, or a start that cannot be read.
+    :raises InputRefused: a name does not fit a row key, there is no topic, or ``start`` cannot be read.
     """
 
     name: str
     topics: tuple[str, ...]
     job: SparkJob
     tracked: bool = True
-    """Whether the program uses ``TrackedStream``. One that does not is managed from where it keeps its offsets."""
+    """Whether the program uses ``TrackedStream``. An untracked job is managed from the stores where it keeps its
+    offsets."""
     offsets_in: tuple[str, ...] = ()
-    """Where the job keeps its offsets, the store that rules first: ``history`` (tracked jobs), ``checkpoint``, and ids
-    of connections: of type ``offsets`` (a history or ZooKeeper), or ``kafka`` (the committed offsets of the group).
-    What is not named is not read; a tracked job's history, and otherwise the checkpoint, if empty."""
+    """Stores of the job's offsets, the authoritative store first. Values are ``history`` (tracked jobs),
+    ``checkpoint``, and connection ids. A connection is of type ``offsets`` (a history or ZooKeeper) or ``kafka``
+    (committed offsets of the group). Stores that are not named are not read. If empty: ``history`` for a tracked job,
+    else ``checkpoint``."""
     group_id: str = ""
-    """Stands in the history's row keys; the pipeline's name if empty. May hold ``:``."""
+    """Part of the history's row keys; the pipeline's name if empty. May contain ``:``."""
     subscription: Subscription = Subscription.SUBSCRIBE
     read_committed: bool = False
-    """Whether the job reads with ``kafka.isolation.level=read_committed``: then the topics end for it where the oldest
-    open transaction begins. A tracked job is given that option; the program of an untouched one has it itself."""
+    """Whether the job reads with ``kafka.isolation.level=read_committed``: then the topics end at the oldest open
+    transaction. A tracked job gets that option; the program of an untracked job must set it itself."""
     kafka_conn_id: str = "kafka_default"
     store_conn_id: str = ""
-    """An ``offsets`` connection, for history and control; ``offsets_default`` if empty. An untouched job that names
-    none has its control in a SQLite file of its own in Airflow's folder: there is no history to keep."""
+    """An ``offsets`` connection for history and control; ``offsets_default`` if empty. An untracked job without this
+    connection keeps its control records in a SQLite file in Airflow's folder: it has no history."""
     stop: StopLadder = field(default_factory=StopLadder)
     start_timeout_s: int = 180
-    """Until the first batch of a new epoch is processed, or its driver says that it stands idle."""
+    """Until the first batch of a new epoch is processed, or its driver reports that it is idle."""
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     approve: bool = False
-    """Whether a person has to approve each plan before anything is stopped; a run may say otherwise."""
+    """Whether a person has to approve each plan before anything is stopped; a run may override this."""
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     schedules: Schedules = field(default_factory=Schedules)
     rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
     keep: KeepPolicy = field(default_factory=KeepPolicy)
-    """How much is kept of snapshots, old checkpoints and old versions of the program."""
+    """Retention of snapshots, old checkpoints and old versions of the program."""
     backfill: BackfillPolicy = field(default_factory=BackfillPolicy)
     start: str = COMMITTED
-    """Where it starts unless a run says otherwise: selectors as text."""
+    """Selectors, as text, of every start that names no others."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -156,7 +159,7 @@ class StreamingPipeline:
         self._require_whole()
 
     def _require_whole(self) -> None:
-        """What only the parts together tell to be wrong."""
+        """Check the fields against each other."""
         if not self.job.checkpoint and (self.tracked or CHECKPOINT in self.offsets_in or not self.job.log_dir):
             raise InputRefused(
                 seen=f"job.checkpoint of pipeline {self.name!r} is missing",
@@ -191,10 +194,12 @@ class StreamingPipeline:
             )
 
     def with_application(self, application: str) -> StreamingPipeline:
-        """Give this pipeline with another version of its program.
+        """Return this pipeline with another version of its program.
 
-        :param application: a path in the folder of ``job.application``, or relative to it; empty changes nothing.
-        :raises InputRefused: it is somewhere else. Whoever may trigger a run could have any file executed otherwise.
+        :param application: path in the folder of ``job.application``, or relative to that folder; empty changes
+            nothing.
+        :raises InputRefused: the path is outside of the folder. Otherwise a user who may trigger a run could execute
+            any file.
         """
         if not application:
             return self
@@ -210,10 +215,10 @@ class StreamingPipeline:
 
     @property
     def ruling(self) -> str:
-        """The store that says where the job stands."""
+        """The authoritative store."""
         return self.offsets_in[0]
 
     @property
     def stream(self) -> Stream:
-        """What its history belongs to."""
+        """The owner of the history's rows."""
         return Stream(self.group_id, tuple(sorted(self.topics)))

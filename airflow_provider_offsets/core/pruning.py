@@ -1,4 +1,4 @@
-"""What may be removed of what is kept: by the pipeline's policy, and never what a restart may still need."""
+"""What may be pruned: everything outside of the pipeline's policy that no restart may still need."""
 
 from __future__ import annotations
 
@@ -14,49 +14,53 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class KeepPolicy:
-    """How much is kept of what piles up. What is not named is kept for ever."""
+    """Limits of what is retained. Without a limit everything is retained for ever."""
 
     snapshots: int | None = None
-    """So many of the newest snapshots, however old."""
+    """Number of newest snapshots to retain, however old."""
     days: int | None = None
-    """All snapshots of so many days, however many."""
+    """Days for which all snapshots are retained, however many."""
     checkpoints: int | None = None
-    """So many of the newest checkpoints, the one that is in use among them."""
+    """Number of newest checkpoints to retain, including the one in use."""
     versions: int | None = None
-    """So many of the newest versions of the program, the one that runs among them."""
+    """Number of newest versions of the program to retain, including the running one."""
 
     @property
     def prunes_snapshots(self) -> bool:
-        """Say whether any snapshot may be removed."""
+        """Whether any snapshot may be removed."""
         return self.snapshots is not None or self.days is not None
 
 
 @dataclass(frozen=True)
 class Prunable:
-    """What may go, the oldest first."""
+    """What may be removed, the oldest first."""
 
     snapshots: tuple[str, ...] = ()
-    """Their ids."""
+    """Ids of snapshots."""
     checkpoints: tuple[str, ...] = ()
-    """Their locations."""
+    """Locations of checkpoints."""
     versions: tuple[str, ...] = ()
-    """Their digests."""
+    """Digests of versions."""
     retained: tuple[str, ...] = ()
-    """What the policy does not keep and what stays all the same, and why, in words."""
+    """What is retained although the policy does not require it, with the reason, as text."""
 
 
 def prunable_snapshots(
     snapshots: Iterable[Snapshot], epochs: Sequence[Epoch], policy: KeepPolicy, *, at_ms: int, is_tracked: bool
 ) -> tuple[Snapshot, ...]:
-    """Return the snapshots that the policy does not keep, the oldest first.
+    """Return the snapshots that the policy does not retain, the oldest first.
 
-    One is kept if either limit keeps it. Kept whatever the policy says: what a person gave a label; the newest one
-    that a job could be started from; what alone knows where a partition stood or which topic its offsets are of; what
-    the audit of an untouched job goes by; and what knows of a leader epoch that no kept one knows of, as long as the
-    epoch lasts in which it was taken.
+    A snapshot is retained if either limit retains it. These are always retained:
 
-    :param snapshots: all that are whole.
-    :param epochs: all, the oldest first.
+    - snapshots that a person labelled;
+    - the newest snapshot that a job could be started from;
+    - the only evidence of a partition's position, or of the topic that its offsets belong to;
+    - snapshots that the audit of an untracked job depends on;
+    - snapshots of the current epoch with a leader epoch that no other retained snapshot knows.
+
+    :param snapshots: all complete snapshots.
+    :param epochs: all epochs, the oldest first.
+    :param at_ms: the time from which days are counted back.
     """
     if not policy.prunes_snapshots:
         return ()
@@ -78,20 +82,22 @@ def prunable_snapshots(
 
 
 def beyond_newest(kept: Sequence[str], count: int | None) -> tuple[str, ...]:
-    """Return what is not among the newest ``count`` of ``kept``, the oldest first; nothing if there is no such limit.
+    """Return what is not among the newest ``count`` of ``kept``, the oldest first; nothing if ``count`` is None.
 
-    The newest two always stay: what runs or ran last, and what was before it.
+    The newest two are always retained: the current or last one, and its predecessor.
+
+    :param kept: the oldest first.
     """
     return () if count is None else tuple(kept[: -max(count, 2)])
 
 
 def _is_good(snapshot: Snapshot, epochs: Sequence[Epoch]) -> bool:
-    """Whether a job could be started from it: it has a position, and that is of the topics that the job reads."""
+    """Check whether a job could be started from it: it has a position, of the topics that the job reads."""
     return bool(snapshot.position) and (not epochs or snapshot.seen.live.identity == epochs[-1].claim.identity)
 
 
 def _knows_more(snapshot: Snapshot, good: Snapshot | None, epochs: Sequence[Epoch]) -> bool:
-    """Whether it has a greater leader epoch of some partition: a plan tells by that that a log was truncated since."""
+    """Check whether it has a greater leader epoch of some partition: a plan needs that to detect a truncated log."""
     if good is None or not epochs or snapshot.seen.epoch_number != epochs[-1].number:
         return False
     known = good.seen.live.leader_epochs

@@ -1,4 +1,4 @@
-"""What the driver of one shard is told, and what people are told of its progress."""
+"""Claim of one shard's driver, and its progress for people."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ DIGEST_BITS = 62
 
 @dataclass(frozen=True)
 class ShardClaim:
-    """What the launch of a shard asks its driver to claim.
+    """Claim that the launch of a shard passes to its driver.
 
-    The driver claims the launch of ``tag``, which the record of the shard names. Of two drivers that a killed and
-    retried task has launched, one is refused before it has read anything.
+    The driver claims the launch of ``tag``, which the record of the shard names. If a task was killed and retried, it
+    may have launched two drivers: one of them is refused before it reads anything.
     """
 
     run_id: str
     shard: Shard
     number: int
-    """Of the try, from 1."""
+    """Number of the attempt, from 1."""
     tag: str
-    """Random: tells this launch from every other one."""
+    """Random: identifies this launch."""
     operation: str
     log: str
     """Path of the driver's log."""
@@ -32,23 +32,30 @@ class ShardClaim:
 
 @dataclass(frozen=True)
 class ShardProgress:
-    """How far a try is, by its driver's word. For people: nothing is decided by it."""
+    """Progress of an attempt, as its driver reported it. For people: no decision depends on it."""
 
     beat: int
     records_read: int
-    """At most what the shard has. Executors report every ten seconds, by Spark's defaults."""
+    """At most the number of records in the shard. Executors report every ten seconds, by Spark's defaults."""
     elapsed_ms: int
 
 
 def replay_batch_id(run_id: str, shard: int) -> int:
-    """Return the batch id of a shard: the same for every try, another one for another run or shard, and below 0, where
-    no live batch has its id."""
+    """Return the batch id of a shard: equal for every attempt, different for other runs and shards.
+
+    The id is below 0, so it never equals the id of a live batch.
+    """
     digest = hashlib.sha256(f"{run_id}#{shard}".encode()).digest()
     return -1 - (int.from_bytes(digest[:8], "big") >> (64 - DIGEST_BITS))
 
 
 def progress_text(done: int, total: int, elapsed_ms: int) -> str:
-    """Return how many records are done, at which rate, and how long the rest takes at that rate."""
+    """Return a text with the number of finished records, the rate, and the remaining time at that rate.
+
+    :param done: number of finished records.
+    :param total: number of all records.
+    :param elapsed_ms: time since the start.
+    """
     rate = done * 1000 / elapsed_ms if elapsed_ms else 0.0
     left = f", {(total - done) / rate:,.0f} s left" if rate else ""
     return f"{done:,} of {total:,} records, {rate:,.0f} a second{left}"

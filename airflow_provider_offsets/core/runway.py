@@ -1,15 +1,16 @@
-"""How long a job may stay stopped before Kafka deletes what it has not read.
+"""How long a job may stay stopped before Kafka deletes records that the job has not read.
 
-Kafka deletes whole segments, the oldest first, and by time only one whose *newest* record is older than
-``retention.ms``. So the first unread record is there at least until its own time plus ``retention.ms``; how much longer
-depends on the records that share its segment, and on when the broker looks (every five minutes by default).
+Kafka deletes whole segments, the oldest first. By time, Kafka deletes a segment only if its *newest* record is older
+than ``retention.ms``. So the first unread record stays at least until its own timestamp plus ``retention.ms``. How much
+longer depends on the records in its segment, and on the broker's check interval (five minutes by default).
 
-By size it deletes the oldest segment once the others hold ``retention.bytes``. Nobody tells how many records that is:
-if anything was deleted before, then about as many as are there now, or more, and the rate of the last hour says how
-long that lasts. If nothing was, or nothing came in that hour, it is *unknown*.
+By size, Kafka deletes the oldest segment once the others hold ``retention.bytes``. Kafka does not report how many
+records that is. If records were deleted before, the limit is about as many records as the log holds now, or more. The
+rate of the last hour then tells how long that lasts. If nothing was deleted yet, or no record arrived in that hour, the
+runway is *unknown*.
 
-Clocks: Kafka compares the time in the record (its producer's, unless ``message.timestamp.type`` says otherwise) with
-the broker's clock. Here it is compared with the clock of whoever asks.
+Clocks: Kafka compares the timestamp in the record with the broker's clock. The timestamp is the producer's unless
+``message.timestamp.type`` says otherwise. This module compares it with the clock of its caller.
 """
 
 from __future__ import annotations
@@ -21,50 +22,51 @@ from airflow_provider_offsets.core.live import LivePartition, LiveTopics, TopicS
 from airflow_provider_offsets.core.position import Position, TopicPartition
 
 RATE_S = 3_600
-"""The rate is that of the last hour."""
+"""The rate is measured over the last hour."""
 
 
 class RunwayKind(enum.Enum):
-    """How a runway is known."""
+    """How the runway was determined."""
 
     AT_LEAST = "at least"
-    """By time: Kafka deletes it no earlier."""
+    """By time: Kafka deletes the record no earlier."""
     ABOUT = "about"
-    """By size, at the rate of the last hour and with records as long as those before: an estimate."""
+    """By size: an estimate from the rate of the last hour, assuming records of the same size as before."""
     UNLIMITED = "unlimited"
-    """Nothing deletes it."""
+    """Kafka never deletes the record."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class RetentionLook:
-    """What Kafka said of how long it keeps records, at one moment."""
+    """Retention settings and record times of the topics at one moment."""
 
     at_ms: int
     settings: dict[str, TopicSettings | None]
-    """None for a topic whose settings this user may not see."""
+    """None for a topic whose settings this user may not read."""
     record_times: dict[TopicPartition, int | None]
-    """The time of the first record that is not read yet; None if there is none. What could not be asked is left out."""
+    """Timestamp of the first unread record; None if every record was read. Partitions that could not be read are
+    missing."""
     hour_ago: dict[TopicPartition, int | None] = field(default_factory=dict)
-    """The first offset whose record is of the last hour; None if none is."""
+    """First offset whose record is at most one hour old, or None if every record is older."""
     outliving: dict[TopicPartition, int | None] = field(default_factory=dict)
-    """The first offset whose record is still kept at the end of the window; None if none is."""
+    """First offset whose record is still retained when the window ends, or None if every record will be deleted."""
     window_s: int = 0
 
 
 @dataclass(frozen=True)
 class PartitionRunway:
-    """How long the first unread record of one partition is kept."""
+    """How long the first unread record of one partition is retained."""
 
     topic: str
     partition: int
     kind: RunwayKind
     seconds: int | None
-    """None where it is unlimited or unknown."""
+    """None if the runway is unlimited or unknown."""
     why: str
     at_risk: int | None = 0
-    """So many unread offsets are known to be at risk within the window; None if they cannot be counted, because they
-    are still to come."""
+    """Unread offsets that are at risk within the window; None if the number is unknown because they are not written
+    yet."""
 
     def __str__(self) -> str:
         length = "" if self.seconds is None else f" {duration(self.seconds)}"
@@ -73,28 +75,28 @@ class PartitionRunway:
 
 @dataclass(frozen=True)
 class Runway:
-    """How long the first unread records are kept, partition by partition."""
+    """How long the first unread records are retained, partition by partition."""
 
     at_ms: int
-    """When Kafka was asked, by the clock of who asked."""
+    """When Kafka was asked, by the caller's clock."""
     window_s: int
-    """How long the job is to stay stopped; 0 if nobody said."""
+    """How long the job is to stay stopped; 0 if unknown."""
     partitions: tuple[PartitionRunway, ...]
 
     @property
     def least(self) -> PartitionRunway | None:
-        """The shortest one that is known; None if all are unlimited or unknown."""
+        """The shortest known runway; None if all are unlimited or unknown."""
         known = [each for each in self.partitions if each.seconds is not None]
         return min(known, key=lambda each: each.seconds or 0, default=None)
 
     @property
     def unknown(self) -> tuple[PartitionRunway, ...]:
-        """The partitions of which nobody can say."""
+        """The partitions whose runway is unknown."""
         return tuple(each for each in self.partitions if each.kind is RunwayKind.UNKNOWN)
 
     @property
     def summary(self) -> str:
-        """The least one and what is not known, in a line."""
+        """The shortest runway, and the number of unknown ones, in one line."""
         said = [] if self.least is None else [str(self.least)]
         if self.unknown:
             first = self.unknown[0]
@@ -104,9 +106,10 @@ class Runway:
 
 
 def runway_of(start: Position, live: LiveTopics, look: RetentionLook) -> Runway:
-    """Give how long the first unread record of each partition is kept.
+    """Return how long the first unread record of each partition is retained.
 
-    :param start: the next offset to read of each partition; one that is left out is looked at from its first record.
+    :param start: the next offset to read of each partition. A missing partition starts at its earliest retained offset.
+    :param look: settings and record times of the same topics.
     """
     partitions = tuple(
         _Partition(each, start.get(each, there.begin), there, look).runway() for each, there in live.partitions.items()
@@ -115,12 +118,16 @@ def runway_of(start: Position, live: LiveTopics, look: RetentionLook) -> Runway:
 
 
 def outliving_ms(settings: TopicSettings, at_ms: int, window_s: int) -> int:
-    """Give the time from which on records are still there after the window, by ``retention.ms``."""
+    """Return the timestamp (ms) before which ``retention.ms`` will have deleted records when the window ends.
+
+    :param at_ms: start of the window.
+    :param window_s: length of the window.
+    """
     return at_ms + window_s * 1000 - settings.retention_ms
 
 
 def duration(seconds: int) -> str:
-    """Give a length of time in its two greatest units: ``6 d 23 h``, ``2 h 5 min``, ``45 s``."""
+    """Return a duration in its two greatest units: ``6 d 23 h``, ``2 h 5 min``, ``45 s``."""
     units = (("d", seconds // 86_400), ("h", seconds // 3_600 % 24), ("min", seconds // 60 % 60), ("s", seconds % 60))
     first = next((index for index, (_, count) in enumerate(units) if count), len(units) - 1)
     return " ".join(f"{count:,} {unit}" for unit, count in units[first : first + 2] if count) or "0 s"
@@ -149,7 +156,7 @@ class _Partition:
         return self._both(by_time, by_size)
 
     def _both(self, by_time: PartitionRunway, by_size: PartitionRunway) -> PartitionRunway:
-        """The shorter one; where one of them is unknown, both are, and what is at risk by the other one stays so."""
+        """Return the shorter runway, or an unknown one if either is unknown. The counts at risk are kept."""
         risks = [each.at_risk for each in (by_time, by_size) if each.at_risk is not None]
         at_risk = max(risks) if len(risks) == 2 else None
         if by_time.seconds is None or by_size.seconds is None:
@@ -176,7 +183,7 @@ class _Partition:
         if not window_s:
             return 0
         if outliving_ms(settings, self.look.at_ms, window_s) > self.look.at_ms:
-            return None  # records that are still to come, too
+            return None  # includes records that are not written yet
         outliving = self.look.outliving.get(self.key)
         return max(0, (self.live.end if outliving is None else outliving) - self.start)
 

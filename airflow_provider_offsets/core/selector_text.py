@@ -1,4 +1,4 @@
-"""Read a start from the text or the YAML that a person wrote. Everything that is wrong is quoted."""
+"""Parser of a start from the text or the YAML that a person wrote. Errors quote the wrong part."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ FORMS = (
     "committed, earliest, latest, snapshot:<id or label>, as-of:<time>, timestamp:<time>, duration:<ISO 8601>,"
     " shift:<±n>, offsets:<json>, file:<path> or group:<id>"
 )
-"""What a person may write, for messages and forms."""
+"""Forms of a selector, for messages and trigger forms."""
 
 COMMITTED = "committed"
-"""The start of who says nothing."""
+"""The default start."""
 
 FALLBACK = "|"
-"""What stands between selectors."""
+"""Separator between selectors."""
 _WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 
 
 def parse_start(text: str) -> Start:
-    """Give the start that ``text`` names: one selector, or several with ``|`` between them.
+    """Return the start that ``text`` describes: one selector, or several separated by ``|``.
 
-    A list of offsets (``offsets:``, ``file:``) that stands last is followed by ``committed``: a partition that it does
-    not name stays where it stands.
+    A list of offsets (``offsets:``, ``file:``) at the end is followed by ``committed``. So a partition that the list
+    does not name keeps its position.
 
-    :raises SelectorError: quotes the part that cannot be read.
+    :raises SelectorError: a part cannot be read; the message quotes the part.
     """
     parts = [_parse_one(part.strip(), text) for part in text.split(FALLBACK)]
     if isinstance(parts[-1], Offsets | FromFile):
@@ -55,9 +55,9 @@ def parse_start(text: str) -> Start:
 
 
 def start_text(value: Any) -> str:
-    """Give the text of a start as YAML has it: a text, or a list of texts and of mappings of one selector each.
+    """Return the text of a start from YAML: a string, or a list of strings and one-key mappings.
 
-    :raises SelectorError: quotes the part that cannot be read.
+    :raises SelectorError: a part cannot be read; the message quotes the part.
     """
     if isinstance(value, str):
         parse_start(value)
@@ -81,7 +81,7 @@ def _item_text(item: Any) -> str:
             do="write it as in 'earliest', or as in {as-of: 2026-11-01T00:00Z}",
         )
     [(word, value)] = item.items()
-    if hasattr(value, "isoformat"):  # YAML makes a time of what looks like one
+    if hasattr(value, "isoformat"):  # YAML parses a value that looks like a time
         value = value.isoformat()
     elif isinstance(value, Mapping):
         value = json.dumps(value)

@@ -1,4 +1,4 @@
-"""What writing one store's position to another would do, partition by partition, before anything is written."""
+"""Effect of writing one store's position to another, partition by partition, before anything is written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 
 @dataclass(frozen=True)
 class TransferRow:
-    """One partition: what is brought, what is there, what will be there. None: nothing."""
+    """One partition: the offset to write, the offset now, and the offset after the write. None: no offset."""
 
     topic: str
     partition: int
@@ -21,10 +21,11 @@ class TransferRow:
     now: int | None
     after: int | None
     replay: int = 0
-    """Read again by a job that starts from the target."""
+    """Offsets that a job replays if it starts from the target."""
     skipped: int = 0
-    """Left out by a job that starts from the target, if what the target says now is true. A partition that the target
-    does not name begins at 0, if it names others of the topic (deck, third case)."""
+    """Offsets that a job skips if it starts from the target, assuming that the target's current offset is right. A
+    partition that the target does not name begins at 0 if the target names others of its topic (Cloudera's slides,
+    third case)."""
 
     @property
     def key(self) -> TopicPartition:
@@ -34,28 +35,28 @@ class TransferRow:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A position on its way into a store, and all that speaks against it."""
+    """Planned write of a position to a store, with all problems."""
 
     group_id: str
     now: Position | None
-    """What the target says: the write expects to find it there."""
+    """Current position of the target: the write expects to find it there."""
     after: Position
     rows: tuple[TransferRow, ...]
     problems: tuple[Problem, ...]
 
     @property
     def replay(self) -> int:
-        """Offsets that would be read again."""
+        """Number of offsets that would be replayed."""
         return sum(row.replay for row in self.rows)
 
     @property
     def skipped(self) -> int:
-        """Offsets that would be left out, if what the target says now is true."""
+        """Number of offsets that would be skipped, assuming that the target's current position is right."""
         return sum(row.skipped for row in self.rows)
 
     @property
     def changed(self) -> int:
-        """How many partitions would have another offset than now."""
+        """Number of partitions whose offset would change."""
         return sum(row.after != row.now for row in self.rows)
 
 
@@ -68,14 +69,17 @@ def plan_transfer(
     live: LiveTopics | None = None,
     identity: TopicIdentity | None = None,
 ) -> Transfer:
-    """Give what writing ``brought`` over ``now`` would do.
+    """Return the effect of writing ``brought`` over ``now``.
 
-    Going back is replay, and allowed. Going forward skips what the target's job has not read, if the target is right:
-    so it is a problem, unless accepted by topic and count. Into an empty store everything may go.
+    A smaller offset causes replay, which is allowed. A greater offset skips what the target's job has not read, if the
+    target is right. So skipping is a problem unless accepted by topic and count. An empty store accepts everything.
 
+    :param group_id: the group to write.
+    :param brought: the position to write.
+    :param now: the target's current position; None if the target is empty.
     :param accept_skipped: ``{topic: greatest count of offsets}``.
-    :param live: the topics as they are, if somebody asked the cluster: then offsets past their ends are refused.
-    :param identity: of which cluster and topics the offsets are, if what brought them says so.
+    :param live: the live topics if the cluster was asked: then offsets past their ends are refused.
+    :param identity: cluster and topic ids of ``brought``, if its source names them.
     """
     there = now or Position()
     rows = tuple(_row(partition, brought, there) for partition in sorted({*brought, *there}))

@@ -1,6 +1,6 @@
-"""What a Kafka cluster knows of a pipeline's topics, read in as few requests as the protocol allows.
+"""Access to a Kafka cluster: topics, offsets and commits, in as few requests as the protocol allows.
 
-Reading here joins no consumer group, commits nothing and creates no topic. ``view`` says what is asked, ``reader``
-asks a real cluster through ``calls``, which has its clients; ``airflow_provider_offsets.testing`` has a cluster in
+Reading joins no consumer group, commits nothing and creates no topic. ``view`` defines the interface. ``reader``
+implements it for a real cluster, with the clients of ``calls``. ``airflow_provider_offsets.testing`` has a cluster in
 memory.
 """

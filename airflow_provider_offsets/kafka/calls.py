@@ -1,16 +1,16 @@
-"""The clients of one cluster, and calls of them, with answers awaited and errors in this package's words.
+"""Kafka clients of one cluster, and calls that wait for all answers and raise the errors of this package.
 
-Four things of confluent_kafka shape the code:
+Four properties of confluent_kafka shape the code:
 
-- An admin call gives one future per topic, partition or group, and the interpreter may crash when it ends while some
-  are pending: so all of them are waited for before the first error is raised.
-- An admin client that is collected in its own thread aborts the process (confluent-kafka-python, pull request 2131): so
-  who opens the clients closes them, in the thread that uses them.
-- ``AdminClient.list_consumer_group_offsets`` **kills the process** (SIGSEGV) where a broker answers that it is not the
-  group's coordinator, as brokers do after a restart, and while the first group of a cluster is made (librdkafka, issue
-  5040: ``rd_kafka_handle_OffsetFetch`` turns to the consumer group of a client that has none). So commits are read by a
-  consumer that subscribes to nothing: it never joins the group.
-- A consumer asks again for a coordinator that is not known, and says nowhere but in its queue why it is not.
+- An admin call returns one future per topic, partition or group. The interpreter may crash if it exits while futures
+  are pending. So all futures are awaited before the first error is raised.
+- An admin client that is garbage-collected in its own thread aborts the process (confluent-kafka-python, pull request
+  2131). So the code that opens the clients also closes them, in the thread that uses them.
+- ``AdminClient.list_consumer_group_offsets`` **kills the process** (SIGSEGV) when a broker answers that it is not the
+  group's coordinator. Brokers answer so after a restart, and while the first group of a cluster is created (librdkafka,
+  issue 5040: ``rd_kafka_handle_OffsetFetch`` uses the consumer group of a client that has none). So a consumer that
+  subscribes to nothing reads the commits: such a consumer never joins the group.
+- A consumer retries while the coordinator is unknown, and reports the reason only in its event queue.
 """
 
 from __future__ import annotations
@@ -34,26 +34,25 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 GRACE_S = 2.0
-"""How much later than the client's own time limit its answer may come in before it is not waited for any more."""
+"""Extra time after the client's own timeout before an answer is abandoned."""
 PAUSE_S = 0.1
-"""Between two tries of what is not settled just now: elections take from milliseconds to seconds."""
+"""Pause between two attempts while leaders are being elected: an election takes from milliseconds to seconds."""
 LOOKING = "airflow-provider-offsets"
-"""A client that only looks at records has to name a group, which it neither joins nor makes."""
+"""Group id of a client that only reads records. Kafka requires one; the client neither joins nor creates the group."""
 ROUND_S = 1.0
-"""How long a consumer looks for a coordinator before its queue is looked into."""
+"""Time for which a consumer searches for a coordinator before its event queue is read."""
 
 READING = {
     "enable.auto.commit": False,
-    # "read_committed" would wait for the end of transactions that are open, and give no other offsets.
+    # "read_committed" would wait for the end of open transactions and return the same offsets.
     "isolation.level": "read_uncommitted",
-    # Of records that are read, one of each partition is looked at: where there is none, that is said, and no more than
-    # that is asked for.
+    # One record per partition is enough: report the end of a partition that has none, and fetch as little as possible.
     "auto.offset.reset": "earliest",
     "enable.partition.eof": True,
     "fetch.message.max.bytes": 16_384,
     "queued.min.messages": 1,
 }
-"""How a consumer reads that leaves no trace."""
+"""Settings of a consumer that reads without leaving a trace in the cluster."""
 
 SILENCE = {
     Code._ALL_BROKERS_DOWN,
@@ -74,30 +73,32 @@ SILENCE = {
 
 
 class Commit(NamedTuple):
-    """What a consumer group has committed of one partition."""
+    """Committed offset of a consumer group in one partition."""
 
     offset: int
     leader_epoch: int | None
-    """Of the last record before the offset, if the committer knew it."""
+    """Leader epoch of the last record before the offset, or None if the committer did not know the epoch."""
     metadata: str | None
-    """The committer's own words."""
+    """Text that the committer stored with the offset."""
 
 
 class Clients(NamedTuple):
-    """What one cluster is asked with."""
+    """Clients for the requests to one cluster."""
 
     admin: AdminClient
     consumer: Callable[[str], Consumer]
-    """Makes a client of the group of that id. Who makes one closes it."""
+    """Creates a client with this group id. The caller closes the client."""
     bootstrap_servers: str = ""
-    """For messages only; the clients do not tell their own."""
+    """For messages only: the clients do not expose their own setting."""
 
 
 @contextmanager
 def open_clients(settings: Mapping[str, Any]) -> Iterator[Clients]:
-    """Give the clients of the cluster that these settings of librdkafka lead to, and close the admin client at the end.
+    """Yield the clients of one cluster, and close the admin client at the end.
 
-    Nothing may be asked afterwards. The settings may hold callbacks.
+    The clients cannot be used after the end of the context.
+
+    :param settings: properties of librdkafka; the values may be callbacks.
     """
 
     def consumer(group_id: str) -> Consumer:
@@ -108,9 +109,10 @@ def open_clients(settings: Mapping[str, Any]) -> Iterator[Clients]:
 
 
 class AdminCalls:
-    """Asks one cluster.
+    """Requests to one cluster.
 
-    :param timeout_s: for messages: how long the caller gives a method of its own as a whole.
+    :param clients: such as :func:`open_clients` yields.
+    :param timeout_s: time limit of one method of the caller as a whole; also quoted in messages.
     """
 
     def __init__(self, clients: Clients, timeout_s: float) -> None:
@@ -120,14 +122,15 @@ class AdminCalls:
         self._consumer = clients.consumer
 
     def deadline(self) -> float:
-        """Give the moment, by the monotonic clock, at which a method that begins now has used up its time."""
+        """Return the time, on the monotonic clock, at which a method that starts now times out."""
         return time.monotonic() + self.timeout_s
 
     def ask(self, call: Callable[[float], Mapping[Key, Future[Any]]], deadline: float) -> dict[Key, Any]:
-        """Wait for all answers; give each one, or the ``KafkaException`` that came in its place.
+        """Wait for all answers and return each, or the ``KafkaException`` that replaced the answer.
 
-        :param call: gets the seconds that are left.
-        :raises KafkaUnreachable: no broker answered.
+        :param call: starts the request; its argument is the remaining time in seconds.
+        :param deadline: from :meth:`deadline`.
+        :raises KafkaUnreachable: no broker answered before the deadline.
         """
         left_s = deadline - time.monotonic()
         if left_s <= 0:
@@ -145,9 +148,13 @@ class AdminCalls:
     def commits(
         self, group_id: str, partitions: Sequence[TopicPartition], deadline: float
     ) -> dict[TopicPartition, Commit]:
-        """Give what the group has committed in these partitions; one without a commit is left out.
+        """Return what the group has committed in these partitions, without the partitions that have no commit.
 
-        Its coordinator is asked, and asked again while there is none, until the deadline.
+        Asks the group's coordinator, and retries until the deadline while the group has none.
+
+        :param deadline: from :meth:`deadline`.
+        :raises KafkaUnreachable: no coordinator answered before the deadline.
+        :raises KafkaError: the coordinator refused the request.
         """
         seen = "no time was left to ask the coordinator of the group"
         with closing(self._consumer(group_id)) as consumer:
@@ -168,10 +175,13 @@ class AdminCalls:
     def first_records(
         self, position: Mapping[TopicPartition, int], deadline: float
     ) -> dict[TopicPartition, Message | None]:
-        """Give the first record at or after each offset; None where the partition has none.
+        """Return the first record at or after each offset, or None for a partition without such a record.
 
-        The consumer is assigned its partitions, so it joins no group. What this user may not read, or did not come
-        before the deadline, is left out.
+        The consumer is assigned its partitions, so it joins no group.
+
+        :param deadline: from :meth:`deadline`.
+        :returns: the records, without partitions that this user may not read or that did not answer before the
+            deadline.
         """
         found: dict[TopicPartition, Message | None] = {}
         refused: set[TopicPartition] = set()
@@ -183,7 +193,7 @@ class AdminCalls:
                     code = None if error is None else error.code()
                     key = TopicPartition(message.topic() or "", message.partition() or 0)
                     if key not in position or key in found:
-                        continue  # what hinders the search for a group's coordinator hinders no reading
+                        continue  # An error of the coordinator search does not prevent reading.
                     if code is None or code == Code._PARTITION_EOF:
                         found[key] = message if code is None else None
                         consumer.pause([Asked(*key)])
@@ -201,7 +211,7 @@ class AdminCalls:
         }
 
     def unreachable(self, detail: str) -> KafkaUnreachable:
-        """Give the error for a cluster that does not answer."""
+        """Return the error for a cluster that does not answer."""
         return KafkaUnreachable(
             seen=f"no answer from Kafka{self.where and f' at {self.where}'} within {self.timeout_s:g} s ({detail})",
             expected="a broker that answers",
@@ -209,7 +219,10 @@ class AdminCalls:
         )
 
     def refusal(self, error: KafkaException, what: str) -> KafkaError:
-        """Give the error for a question that the cluster refused; the cause is chained."""
+        """Return the error for a request that the cluster refused, with ``error`` as its cause.
+
+        :param what: what the request was about, for the message.
+        """
         if code_of(error) in SILENCE:
             return self.unreachable(error.args[0].str())
         refused = KafkaError(
@@ -230,12 +243,12 @@ class AdminCalls:
 
 
 def code_of(error: KafkaException) -> int:
-    """Give the number of the error in Kafka's protocol, or librdkafka's own below 0."""
+    """Return the error code of Kafka's protocol, or librdkafka's own negative code."""
     return int(error.args[0].code())
 
 
 def _met(consumer: Consumer, error: KafkaException) -> KafkaException:
-    """Give the error, or in place of *timed out* what the consumer met while it looked for the coordinator."""
+    """Return what the consumer met while it searched for the coordinator if ``error`` is a timeout, else ``error``."""
     event = consumer.poll(0) if code_of(error) == Code._TIMED_OUT else None
     met = event.error() if event is not None else None
     return error if met is None else KafkaException(met)

@@ -1,7 +1,8 @@
-"""The committed offsets of a consumer group, read and set through confluent_kafka's clients.
+"""Committed offsets of a consumer group, read and written through confluent_kafka's clients.
 
-Jobs on Kafka's own consumer, and DStreams with ``commitAsync``, keep their position here. Kafka keeps one position and
-no history, deletes it some days after the group's last member left, and cannot compare and set.
+Jobs on Kafka's own consumer, and DStreams with ``commitAsync``, keep their position here. Kafka keeps one position per
+group and no history. Kafka deletes the position some days after the group's last member left, and offers no
+compare-and-set.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, Ka
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 
-# The package re-exports them without saying so in the form that mypy asks for.
+# confluent_kafka re-exports these names without the explicit form that mypy requires.
 from confluent_kafka.admin import AclOperation, ConfigResource  # type: ignore[attr-defined]
 
 from airflow_provider_offsets.core.batch import Stream
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _Live = Mapping[TopicPartition, LivePartition]
 
 _AT_REST = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
-"""The broker calls a group dead that it does not have."""
+"""The broker reports a group that it does not have as dead."""
 _DENIED = {Code.CLUSTER_AUTHORIZATION_FAILED, Code.GROUP_AUTHORIZATION_FAILED, Code.TOPIC_AUTHORIZATION_FAILED}
 _HAS_MEMBERS = {
     Code.FENCED_INSTANCE_ID,
@@ -54,13 +55,13 @@ _MINUTES_A_DAY = 24 * 60
 
 
 class KafkaGroupStore:
-    """Positions in consumer groups. Reading joins no group and commits nothing.
+    """Position store in Kafka's consumer groups. Reading joins no group and commits nothing.
 
     Errors of the cluster are those of ``KafkaReader``: ``KafkaUnreachable`` (retriable), ``TopicMissing``,
     ``PartitionUnavailable``.
 
-    :param clients: such as ``open_clients`` gives. Who opened them closes them.
-    :param timeout_s: how long each question may take.
+    :param clients: such as ``open_clients`` yields. The code that opened the clients closes them.
+    :param timeout_s: time limit of each request.
     """
 
     kind = "kafka"
@@ -73,12 +74,12 @@ class KafkaGroupStore:
         return f"KafkaGroupStore({self._calls.where!r})"
 
     def position(self, stream: Stream) -> Position | None:
-        """Give what the group has committed in the stream's topics; None if that is nothing.
+        """Return the committed offsets of the group in the stream's topics, or None if the group has none.
 
-        A partition without a commit is left out: a consumer has not come to it yet, or its commit is gone. A commit of
-        a partition that the topic does not have is not seen.
+        A partition without a commit is omitted: no consumer has reached the partition yet, or the commit has expired.
+        A commit for a partition that the topic does not have is ignored.
 
-        :raises TopicMissing: a mistyped topic would read as nothing stored.
+        :raises TopicMissing: a topic does not exist; a mistyped topic would otherwise look like an empty store.
         :raises StoreDenied: this user may not describe the group.
         """
         stream = rules.check_stream(stream)
@@ -86,7 +87,7 @@ class KafkaGroupStore:
             return self._reader.committed(stream.group_id, stream.topics) or None
 
     def leader_epochs(self, stream: Stream) -> dict[TopicPartition, int]:
-        """Give the leader epochs that were committed with the group's offsets; a consumer commits those that it knows.
+        """Return the leader epochs that were committed with the offsets, for partitions whose committer knew the epoch.
 
         :raises TopicMissing: as ``position`` does.
         """
@@ -98,19 +99,21 @@ class KafkaGroupStore:
         return {partition: epoch for partition, epoch in epochs.items() if epoch is not None and epoch >= 0}
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Set the group's offsets while nobody is in it, in one request, and read them back.
+        """Set the group's offsets in one request while the group has no members, and read them back.
 
-        Kafka has no compare-and-set. What stands in its place: the group has to be empty, the broker itself refuses the
-        request if somebody joined meanwhile, and what is read back has to be what was written. A second writer of the
-        same moment, who is no member, may still be overwritten.
+        Kafka has no compare-and-set. Three checks replace it: the group must be empty, the broker refuses the request
+        if a member joins meanwhile, and the offsets that are read back must equal the written ones. A second writer at
+        the same moment that is no member may still be overwritten.
 
-        The leader epoch and the committer's words stay with a partition that does not move. One that is set to the end
-        of its log gets the epoch of the end; of any other offset nobody knows the epoch.
+        The leader epoch and the committer's metadata of a partition stay if its offset does not change. A partition
+        that is set to the end of its log gets the leader epoch of the end. The epoch of any other offset is unknown.
 
-        :raises InputRefused: also an offset outside of what the partition holds now (the broker would take it, and the
-            next consumer go by its ``auto.offset.reset``), and a partition that is not in the topic.
-        :raises StoreInUse: the group has members, or its state is not known.
-        :raises KafkaUnreachable: also where the answer was lost and the new offsets are not there.
+        :param position: the offsets to write.
+        :param expected: the position that the group must have now; None for a group without commits.
+        :raises InputRefused: an offset is outside of what the partition retains, or a partition is not in the topic.
+            The broker would accept such an offset, and the next consumer would apply its ``auto.offset.reset``.
+        :raises StoreInUse: the group has members, or its state is unknown.
+        :raises KafkaUnreachable: no broker answered, or the answer was lost and the new offsets were not stored.
         """
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
@@ -128,13 +131,13 @@ class KafkaGroupStore:
             try:
                 self._alter(stream.group_id, request)
             except KafkaUnreachable:
-                # Nobody knows whether it was done.
+                # The answer was lost: read the group to learn whether the write happened.
                 if self.position(stream) != position:
                     raise
             self._require_written(stream, position)
 
     def perishes(self, stream: Stream) -> str:
-        """Say when the group's offsets are deleted, by ``offsets.retention.minutes`` of a broker (Kafka's KIP-211)."""
+        """Return a sentence about when Kafka deletes the group's offsets (``offsets.retention.minutes``, KIP-211)."""
         rules.check_stream(stream)
         minutes = self._retention_minutes()
         kept = (
@@ -148,7 +151,7 @@ class KafkaGroupStore:
         )
 
     def _retention_minutes(self) -> int | None:
-        """None where this user may not see it: many clusters do not grant that."""
+        """Return the broker's setting, or None if this user may not read it: many clusters do not grant that."""
         deadline = self._calls.deadline()
         [cluster] = self._calls.ask(
             lambda timeout: {"": self._calls.admin.describe_cluster(request_timeout=timeout)}, deadline
@@ -179,7 +182,7 @@ class KafkaGroupStore:
             raise _in_use(group_id, f"is in state {group.state.name} (members: {members})")
 
     def _require_leave(self, stream: Stream) -> None:
-        """Of topics of which this user may not write one, the broker would write the others: half a position."""
+        """Check that this user may write every topic: the broker would otherwise write only some of the partitions."""
         if len(stream.topics) < 2:
             return
         asked = TopicCollection(list(stream.topics))
@@ -202,7 +205,7 @@ class KafkaGroupStore:
             ),
             self._calls.deadline(),
         )[group_id]
-        # A refusal of the whole is rare: of an active group the broker answers partition by partition.
+        # The broker rarely refuses the request as a whole: for an active group it refuses each partition.
         refused = (
             [answer]
             if isinstance(answer, KafkaException)
@@ -238,7 +241,7 @@ class KafkaGroupStore:
 
 @contextmanager
 def _denials(stream: Stream) -> Iterator[None]:
-    """Tell what this user may not do from other refusals."""
+    """Raise ``StoreDenied`` for authorization errors, and let other errors pass."""
     try:
         yield
     except KafkaError as error:
@@ -261,7 +264,7 @@ def _position(commits: Mapping[TopicPartition, Commit]) -> Position | None:
 
 
 def _require_within(live: _Live, position: Position) -> None:
-    """Refuse what the broker would take without a word, and no consumer could go on from."""
+    """Refuse offsets that the broker would accept silently and that no consumer could continue from."""
     for each, offset in position.items():
         held = live.get(each)
         if held is None:

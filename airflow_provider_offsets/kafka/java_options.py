@@ -1,4 +1,4 @@
-"""One Kafka connection for two clients: librdkafka's property names as Spark's Kafka source wants them (Java's)."""
+"""Translation of a Kafka connection from librdkafka's property names to those of Spark's Kafka source (Java)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ LOGIN = {
 
 
 def spark_kafka_options(config: Mapping[str, Any]) -> dict[str, str]:
-    """Give the ``kafka.*`` options of Spark's source for a ``kafka`` connection.
+    """Return the ``kafka.*`` options of Spark's source for a ``kafka`` connection.
 
-    Tuning options of librdkafka have no namesake in Java and are left out. Security options never are: one that is
-    not known here is an error, since a driver without it would fail later, or connect unprotected.
+    Tuning options of librdkafka have no equivalent in Java and are omitted. Security options are never omitted: a
+    driver without one would fail later, or connect unprotected.
 
-    :raises InputRefused: a security option that has no translation.
+    :param config: properties of librdkafka, from the connection's ``extra``.
+    :raises InputRefused: a security option has no translation.
     """
     options: dict[str, str] = {}
     for key, value in config.items():
@@ -37,7 +38,7 @@ def spark_kafka_options(config: Mapping[str, Any]) -> dict[str, str]:
         elif key == "ssl.keystore.password":
             options[f"kafka.{key}"] = str(value)
         elif key == HOST_CHECK:
-            # librdkafka turns the check off by "none", Java by an empty text.
+            # librdkafka disables the check with "none", Java with an empty string.
             options[f"kafka.{key}"] = "" if value == "none" else str(value)
         elif _is_untranslated_security(key, value):
             raise InputRefused(
@@ -54,7 +55,7 @@ def spark_kafka_options(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _is_untranslated_security(key: str, value: Any) -> bool:
     if key == CERTIFICATE_CHECK:
-        return str(value).lower() != "true"  # which is what Java does, and cannot be told not to
+        return str(value).lower() != "true"  # Java always verifies certificates, and cannot be configured otherwise.
     return key.startswith(("sasl.", "ssl.")) and key not in ("sasl.username", "sasl.password")
 
 

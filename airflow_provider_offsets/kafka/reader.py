@@ -1,7 +1,7 @@
-"""Reads a real cluster through the clients of confluent_kafka.
+"""Reader of a real cluster through the clients of confluent_kafka.
 
-A broker that has just been given a partition answers *not leader* for some milliseconds: so such an answer is asked
-again until the deadline.
+A broker that has just become the leader of a partition answers *not leader* for some milliseconds. So requests with
+such an answer are retried until the deadline.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, IsolationLevel, KafkaExcept
 from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 
-# The package re-exports them without saying so in the form that mypy asks for.
+# confluent_kafka re-exports these names without the explicit form that mypy requires.
 from confluent_kafka.admin import ConfigResource, OffsetSpec, TopicDescription  # type: ignore[attr-defined]
 
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicSettings
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # no annotation there
-LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # no annotation there
+EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the function has no annotation
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the function has no annotation
 
 DENIED = {Code.CLUSTER_AUTHORIZATION_FAILED, Code.TOPIC_AUTHORIZATION_FAILED}
 
@@ -47,21 +47,22 @@ UNSETTLED = {
     Code.OFFSET_NOT_AVAILABLE,
     Code.REPLICA_NOT_AVAILABLE,
     Code.UNKNOWN_LEADER_EPOCH,
-    # Of a topic that was described a moment ago: this broker has not heard of it yet. If it was deleted meanwhile,
-    # the next try's description says so.
+    # The topic was described a moment ago, so this broker does not know it yet. If the topic was deleted meanwhile, the
+    # description of the next attempt reports that.
     Code.UNKNOWN_TOPIC_OR_PART,
 }
 
 
 class KafkaReader:
-    """Reads topics, offsets and commits of one cluster; see ``KafkaView`` for what each method gives.
+    """Reader of topics, offsets and commits of one cluster; ``KafkaView`` documents the methods.
 
-    The number of requests does not grow with the partitions: ``live_topics`` makes 4 calls, ``offsets_at`` and
-    ``committed`` 2 (a call for offsets is one request to each broker that leads some of them), after its consumer has
-    connected, ``settings`` 1. ``record_times`` reads a record of each partition, some kilobytes at a time.
+    The number of calls does not grow with the number of partitions: ``live_topics`` makes 4 calls, ``offsets_at`` and
+    ``committed`` 2, ``settings`` 1. A call for offsets is one request to each broker that leads one of the partitions.
+    ``committed`` also connects a consumer first. ``record_times`` reads a record of each partition, some kilobytes at a
+    time.
 
-    :param clients: such as ``open_clients`` gives. Who opened them closes them.
-    :param timeout_s: for each method as a whole, tries for a partition without leader included.
+    :param clients: such as ``open_clients`` yields. The code that opened the clients closes them.
+    :param timeout_s: time limit of each method as a whole, including retries for a partition without a leader.
     """
 
     def __init__(self, clients: Clients, timeout_s: float = 30.0) -> None:
@@ -114,7 +115,7 @@ class KafkaReader:
         if not group_id:
             raise InputRefused(seen="an empty group id", expected="a consumer group", do="name the group")
         deadline = self._calls.deadline()
-        # A mistyped topic would read as "nothing committed", so the topics are looked at first.
+        # A mistyped topic would read as "nothing committed", so the topics are described first.
         partitions = [key for topic in self._describe(names, deadline) for key in _keys(topic)]
         commits = self._calls.commits(group_id, partitions, deadline)
         return Position({partition: commit.offset for partition, commit in commits.items()})
@@ -123,7 +124,7 @@ class KafkaReader:
         cluster_id = self._cluster_id(deadline)
         topics = self._describe(names, deadline)
         partitions = _partitions(topics)
-        # One after the other: asked together, retention could move a begin beyond an end that was answered before.
+        # Two calls in this order: at once, retention could move the earliest offset beyond an end that was read before.
         begin = self._list_offsets(partitions, EARLIEST, deadline)
         end = self._list_offsets(partitions, LATEST, deadline, read_committed=read_committed)
 
@@ -180,7 +181,7 @@ class KafkaReader:
         return {TopicPartition(key.topic, key.partition): answer for key, answer in answers.items()}
 
     def _settled(self, look: Callable[[float], Value]) -> Value:
-        """Look, and look again while a partition has no leader, until the deadline."""
+        """Return the result of ``look``, retrying until the deadline while a partition has no leader."""
         deadline = self._calls.deadline()
         unsettled: PartitionUnavailable | None = None
         while True:
@@ -189,7 +190,7 @@ class KafkaReader:
             except PartitionUnavailable as error:
                 unsettled = error
             except KafkaUnreachable as error:
-                # The time ran out in the middle of another try: what the tries before it saw says more.
+                # The time ran out during a retry: the error of the previous attempt is more precise.
                 raise (unsettled or error) from None
             if time.monotonic() + PAUSE_S >= deadline:
                 raise unsettled
@@ -206,16 +207,16 @@ def _settings(found: Mapping[str, ConfigEntry]) -> TopicSettings:
 
 
 def _topic_id(topic: TopicDescription) -> str:
-    """Give the id as Kafka's own tools print it: librdkafka has the other alphabet of Base64."""
+    """Return the topic id as Kafka's own tools print it: librdkafka uses the other Base64 alphabet."""
     return str(topic.topic_id).replace("+", "-").replace("/", "_")
 
 
 def _partitions(topics: Sequence[TopicDescription]) -> list[TopicPartition]:
-    """Give every partition.
+    """Return every partition of the topics.
 
-    :raises PartitionUnavailable: one has no leader. Asked for its offsets, the client would wait for one in vain.
+    :raises PartitionUnavailable: a partition has no leader; a request for its offsets would wait in vain.
     """
-    # TopicPartitionInfo declares that a leader is always there; librdkafka gives None where the broker says -1.
+    # TopicPartitionInfo declares that a leader always exists; librdkafka returns None where the broker says -1.
     leaders: dict[str, Node | None] = {
         f"{topic.name}[{each.id}]": each.leader for topic in topics for each in topic.partitions
     }

@@ -1,4 +1,4 @@
-"""What this package asks of a Kafka cluster, and the errors that every answer shares."""
+"""Interface for reading a Kafka cluster, and the errors that its implementations share."""
 
 from __future__ import annotations
 
@@ -11,59 +11,62 @@ from airflow_provider_offsets.errors import InputRefused, TopicMissing
 
 
 class KafkaView(Protocol):
-    """Reads a cluster and leaves no trace in it.
+    """Read access to a cluster that leaves no trace in the cluster.
 
-    Every method may raise ``TopicMissing`` (names all that are missing), ``PartitionUnavailable`` and
-    ``KafkaUnreachable`` (both retriable), and ``InputRefused`` for a question that makes no sense.
+    Every method may raise ``TopicMissing`` (names all missing topics), ``PartitionUnavailable`` and
+    ``KafkaUnreachable`` (both retriable). ``InputRefused`` is raised for arguments that make no sense.
     """
 
     def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
-        """Give the topics with their identity, partitions, and first and last offsets.
+        """Return the topics with their ids, partitions, and earliest and end offsets.
 
-        The offsets are those of one moment per partition, not of one moment in all; each begin was asked before its
-        end, so ``begin <= end`` holds whatever retention does meanwhile.
+        The offsets of different partitions may be of different moments. The earliest offset of a partition is read
+        before its end, so ``begin <= end`` holds even if retention deletes records meanwhile.
 
-        :param read_committed: take the *last stable offset* as the end, which is where a consumer of that isolation
-            level has to stop: the start of the oldest transaction that is still open.
+        :param read_committed: return the *last stable offset* as the end. A consumer of that isolation level stops
+            there, which is the start of the oldest open transaction.
         """
         ...
 
     def offsets_at(
         self, topics: Sequence[str], timestamp_ms: int, *, read_committed: bool = False
     ) -> dict[TopicPartition, int | None]:
-        """Give the first offset of each partition whose record is of that time or later; None if there is none.
+        """Return the first offset of each partition whose record has that timestamp or a later one.
 
-        Kafka goes by the time in the record, which the producer may set: later offsets may be of earlier times.
+        Kafka compares the timestamp in the record, which the producer may set: a later offset may have an earlier
+        timestamp.
 
-        :param read_committed: look no further than the last stable offset.
+        :param timestamp_ms: milliseconds since 1970, from 0 up.
+        :param read_committed: ignore records after the last stable offset.
+        :returns: offset per partition; None if no record is that recent.
         """
         ...
 
     def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
-        """Give the time of the first record at or after each offset, in milliseconds since 1970; None if there is none.
+        """Return the timestamp (ms) of the first record at or after each offset, or None if there is no such record.
 
-        Where retention has deleted that record, the first one that is left counts. A partition that could not be read
-        (this user may not, or it took too long) is left out.
+        If retention has deleted the record at the offset, the first retained record after the offset counts. A
+        partition is omitted if this user may not read its records, or if reading took too long.
         """
         ...
 
     def settings(self, topics: Sequence[str]) -> dict[str, TopicSettings | None]:
-        """Give how long the records of each topic are kept; None for one whose settings this user may not see."""
+        """Return the retention settings of each topic, or None for a topic whose settings this user may not read."""
         ...
 
     def committed(self, group_id: str, topics: Sequence[str]) -> Position:
-        """Give what the group has committed in these topics.
+        """Return the committed offsets of the group in these topics.
 
-        A partition without a commit is left out: it is neither offset 0 nor the latest. The partitions that the topics
-        have now are asked for, no others: a commit that outlived its partition is not seen.
+        A partition without a commit is omitted: a missing commit means neither offset 0 nor the latest. Only the
+        partitions that the topics have now are read, so a commit that outlived its partition is not returned.
         """
         ...
 
 
 def distinct_topics(topics: Sequence[str]) -> tuple[str, ...]:
-    """Give the topics once each, in their order.
+    """Return the topics in their order, without duplicates.
 
-    :raises InputRefused: there is none, or a text was passed where a list of names belongs.
+    :raises InputRefused: the list is empty, or a string was passed instead of a list of names.
     """
     if isinstance(topics, str) or not topics:
         raise InputRefused(
@@ -75,9 +78,9 @@ def distinct_topics(topics: Sequence[str]) -> tuple[str, ...]:
 
 
 def checked_time(timestamp_ms: int) -> int:
-    """Give the time back.
+    """Return ``timestamp_ms`` unchanged.
 
-    :raises InputRefused: it is negative. Kafka's protocol takes -1 for *latest* and -2 for *earliest*.
+    :raises InputRefused: the timestamp is negative. Kafka's protocol reads -1 as *latest* and -2 as *earliest*.
     """
     if timestamp_ms < 0:
         raise InputRefused(
@@ -89,7 +92,10 @@ def checked_time(timestamp_ms: int) -> int:
 
 
 def topics_missing(missing: Iterable[str], cluster: str) -> TopicMissing:
-    """Give the error that names all missing topics; ``cluster`` says where they were looked for, or is empty."""
+    """Return the error that names all missing topics.
+
+    :param cluster: bootstrap servers of the cluster that was read, or empty.
+    """
     names = ", ".join(repr(name) for name in sorted(missing))
     return TopicMissing(
         seen=f"topic(s) {names} are not in Kafka{cluster and f' at {cluster}'}",
