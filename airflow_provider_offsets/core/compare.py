@@ -132,13 +132,15 @@ def settle(
 
 
 def _is_for_the_plan(row: PartitionComparison, seen: Observation) -> bool:
-    """Only the checkpoint of a tracked job differs here, and it is ahead."""
+    """Only the checkpoint of a tracked job differs here, and it is ahead: also in a partition that is new, so at 0."""
     stores = [each.store for each in seen.kept]
-    if not seen.is_tracked or CHECKPOINT not in stores or row.offsets[0] is None:
+    if not seen.is_tracked or CHECKPOINT not in stores:
         return False
-    offset = row.offsets[stores.index(CHECKPOINT)]
+    ruling, offset = row.offsets[0], row.offsets[stores.index(CHECKPOINT)]
+    if ruling is None and row.topic not in (seen.stored or Position()).topics:
+        return False
     others = [each for index, each in enumerate(row.offsets) if stores[index] != CHECKPOINT]
-    return offset is not None and offset > row.offsets[0] and set(others) == {row.offsets[0]}
+    return offset is not None and offset > (ruling or 0) and set(others) == {ruling}
 
 
 def _standing(seen: Observation) -> tuple[KeptPosition, ...]:

@@ -265,10 +265,19 @@ def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopic
 
 
 def _of_other_stores(seen: Observation, newest: Claim | None) -> Iterator[KnownPosition]:
-    """What the other stores say, without the offsets that may be from before the newest launch rewound the job."""
+    """What the other stores say, without the offsets that may be from before the newest launch rewound the job.
+
+    A launch names all partitions there are. So one that the history of its epoch lacks is new, and a checkpoint that
+    names it is ahead of the history: that is a problem of its own, and no position that is gone."""
+    is_told = seen.is_tracked and seen.epoch is not None and not seen.is_progress_lost
+    told = set((seen.stored or Position()).topics) if is_told else set()
     for kept in seen.kept[1:]:
         if kept.position is not None:
-            offsets = {key: offset for key, offset in kept.position.items() if not _may_be_stale(key, offset, newest)}
+            offsets = {
+                key: offset
+                for key, offset in kept.position.items()
+                if not _may_be_stale(key, offset, newest) and not (kept.kind == CHECKPOINT and key.topic in told)
+            }
             yield KnownPosition(_store_words(kept), Position(offsets), exact=True)
 
 

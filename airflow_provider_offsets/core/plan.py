@@ -748,16 +748,17 @@ def _form_problems(
             f" as they are, or {AS_A_NEW_ONE}: it begins without state",
         )
     # Only a start that is left to the history: a person who names a start has looked, also at where the history ends.
-    left = {partition for partition in stored if partition not in known and partition not in named}
+    # A partition that the history does not name is new, and it stands at 0.
     ahead = {
         partition: offset
         for partition, offset in checkpoint.committed.items()
-        if partition in left and offset > stored[partition] == wanted.get(partition)
+        if partition.topic in stored.topics and partition not in known and partition not in named
+        if offset > stored.get(partition, 0) == wanted.get(partition, 0)
     }
     if ahead and seen.is_tracked:
         there = Position(ahead)
-        here = Position({partition: stored[partition] for partition in ahead})
-        shown = ", ".join(f"{partition} {offset} > {stored[partition]}" for partition, offset in ahead.items())
+        here = Position({partition: stored.get(partition, 0) for partition in ahead})
+        shown = ", ".join(f"{partition} {offset} > {here[partition]}" for partition, offset in ahead.items())
         yield Problem(
             ProblemKind.STORES_DISAGREE,
             f"Spark committed further than the history has recorded ({shown}): rows of the history are missing. Look at"
