@@ -1,8 +1,8 @@
-"""The real servers that the demo and the tests talk to, on this machine: Kafka, HBase, Airflow.
+"""Real servers on this machine for the demo and the tests: Kafka, HBase, Airflow.
 
-Runs on a bare Python 3.11 for Linux with the standard library only, because it is what makes the virtual
-environment. ``python3 -m stack --help`` shows the commands. Programs ask :func:`endpoints` where the servers
-are, and :func:`jars` for the jars of Spark's Kafka connector.
+The package needs only a bare Python 3.11 for Linux and its standard library, because it creates the virtual
+environment. ``python3 -m stack --help`` shows the commands. Programs call :func:`endpoints` for the servers' addresses,
+and :func:`jars` for the jars of Spark's Kafka connector.
 """
 
 import sys

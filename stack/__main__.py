@@ -11,7 +11,7 @@ from stack.problem import Problem
 from stack.report import say
 
 SERVERS = {"kafka": kafka, "hbase": hbase, "hdfs": hdfs, "yarn": yarn, "airflow": airflow}
-"""In the order of their start; Airflow is last because its connections name the others."""
+"""Servers in the order of their start. Airflow is last because its connections refer to the others."""
 
 _EPILOG = """\
 examples:
@@ -25,7 +25,7 @@ All state is below .stack: stack.json has the endpoints, logs/<server>.log what 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit code."""
+    """Run one command and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         needs.linux()
@@ -88,7 +88,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _answers(name: str) -> bool:
-    """Whether a server is up and answers, which is said; one that is broken is cleared away."""
+    """Return whether a server is running and responds, and print that; stop a server that does not respond."""
     entry = state.recorded().get(name)
     if entry is None:
         return False
@@ -112,7 +112,7 @@ def _airflow(*, store: str) -> None:
 
 
 def _on(name: str, step: Callable[[], None]) -> Callable[[], None]:
-    """The same step, whose problems carry the server's name."""
+    """Return a step that sets the server's name on its problems."""
 
     def run() -> None:
         try:
@@ -125,7 +125,7 @@ def _on(name: str, step: Callable[[], None]) -> Callable[[], None]:
 
 
 def _all_of(steps: Sequence[Callable[[], None]]) -> None:
-    """Run steps side by side; when one fails the others are still waited for, and the first problem is raised."""
+    """Run steps in parallel. If a step fails, wait for the others, then raise the first problem."""
     if steps:
         with ThreadPoolExecutor(max_workers=len(steps)) as pool:
             running = [pool.submit(step) for step in steps]

@@ -1,4 +1,4 @@
-"""Airflow: ``airflow standalone`` with this checkout's DAGs and connections to the other servers."""
+"""Airflow: ``airflow standalone`` with this checkout's DAGs and with connections to the other servers."""
 
 import http.client
 import json
@@ -22,14 +22,14 @@ _PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 def prepare() -> None:
-    """Have the virtual environment, and what its spark-submit needs."""
+    """Prepare the virtual environment, and what its spark-submit needs."""
     venv.ready()
     needs.java()
     maven.fetch("spark")
 
 
 def answers(entry: state.Entry) -> str:
-    """Ask for Airflow's health; gives what is not healthy, or the empty string."""
+    """Return which parts of Airflow are not healthy, or an empty string."""
     try:
         with urllib.request.urlopen(f"{entry['url']}/api/v2/monitor/health", timeout=30) as reply:
             health = json.load(reply)
@@ -40,7 +40,7 @@ def answers(entry: state.Entry) -> str:
 
 
 def fits(entry: state.Entry, *, store: str) -> bool:
-    """Whether the Airflow that is up has the connections that are wanted now."""
+    """Return whether the running Airflow has the connections that are needed now."""
     has = {name: value for name, value in entry["env"].items() if name.startswith(_CONNECTION)}
     return has == _connections(store=store)
 
@@ -63,7 +63,7 @@ def start(*, store: str) -> None:
 
 
 def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dict[str, str]:
-    """What differs from Airflow's defaults: one machine with two cores, which may be busy, and no slow timers."""
+    """Return what differs from Airflow's defaults: one possibly busy machine with two cores, and short intervals."""
     options = {
         "core.dags_folder": ROOT / "dags",
         "core.load_examples": False,
@@ -77,7 +77,8 @@ def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dic
         "dag_processor.refresh_interval": 5,
         "dag_processor.min_file_process_interval": 5,
         "dag_processor.parsing_processes": 1,
-        # A busy machine may take longer than Airflow waits by default: for SQLite, a DAG file, a beat, a task's answer.
+        # On a busy machine, SQLite, a DAG file, a heartbeat or a task's answer may take longer than Airflow's
+        # defaults.
         "database.sql_alchemy_conn": f"sqlite:///{HOME / 'airflow.db'}?timeout=60",
         "core.dagbag_import_timeout": 300,
         "dag_processor.dag_file_processor_timeout": 300,
@@ -99,7 +100,7 @@ def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dic
 
 
 def _connections(*, store: str) -> dict[str, str]:
-    """The connections as environment variables; one that the caller's environment has already is left to it."""
+    """Return the connections as environment variables, without those that the caller's environment sets."""
     up = state.endpoints()
     ours = {
         "KAFKA_DEFAULT": {"conn_type": "kafka", "extra": {"bootstrap.servers": _bootstrap(up)}},
@@ -115,7 +116,7 @@ def _bootstrap(up: Mapping[str, state.Entry]) -> str:
 
 
 def _offsets_connection(url: str) -> dict[str, object]:
-    """The form of the connection type ``offsets``."""
+    """Return a connection of type ``offsets`` for a store URL."""
     return {"conn_type": "offsets", "extra": {"url": url}}
 
 
@@ -128,14 +129,14 @@ def _store_url(store: str, up: Mapping[str, state.Entry]) -> str:
 
 
 def _inherited() -> dict[str, str]:
-    """The caller's environment, without what would make this Airflow another one."""
+    """Return the caller's environment without variables that select another Airflow."""
     return {
         name: value for name, value in os.environ.items() if name not in {"AIRFLOW_HOME", "PYTHONHOME", "VIRTUAL_ENV"}
     }
 
 
 def _write_env(env: Mapping[str, str]) -> None:
-    """Leave the settings in a file that a shell reads, for ``airflow`` on the command line."""
+    """Write the settings to a file that a shell can source for the ``airflow`` command."""
     search = f'export PATH={shlex.quote(str(VENV / "bin"))}:"$PATH"'
     lines = [f"export {name}={shlex.quote(value)}" for name, value in env.items() if name != "PATH"]
     (HOME / "env").write_text("\n".join([*lines, search, ""]), encoding="utf-8")

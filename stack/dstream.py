@@ -1,4 +1,4 @@
-"""An installation of Spark 3.5 for ``jobs/dstream``: its jars, its conf, and a ``spark3-submit`` that runs it."""
+"""An installation of Spark 3.5 for ``jobs/dstream``: jars, conf, and a ``spark3-submit`` command."""
 
 import shlex
 
@@ -7,13 +7,13 @@ from stack.places import JARS, STATE
 
 NAME = "dstream"
 JAR = JARS / NAME / "build" / "dstream.jar"
-"""The job."""
+"""Jar of the job."""
 HOME = STATE / NAME
 BIN = HOME / "bin"
-"""The folder of ``spark3-submit``, one of the three names that Airflow's Spark provider accepts."""
+"""Directory of ``spark3-submit``, one of the three command names that Airflow's Spark provider accepts."""
 CONF = HOME / "conf"
 
-# What Spark's own launcher (JavaModuleOptions) opens.
+# The packages that Spark's own launcher (JavaModuleOptions) opens.
 _OPENS = (
     "java.base/java.lang",
     "java.base/java.lang.invoke",
@@ -44,10 +44,10 @@ appender.console.layout.pattern = %d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n%ex
 
 
 def install() -> None:
-    """Write the conf and the launcher, for the jars that :func:`stack.maven.fetch` has put there.
+    """Write the conf and the launcher, for the jars that :func:`stack.maven.fetch` has downloaded.
 
-    The launcher is one JVM in the place of the shell, so that its pid is the driver's. It runs client mode only, with
-    its own memory: ``--driver-memory`` comes too late for a JVM that runs already.
+    The launcher replaces the shell by one JVM, so its pid is the driver's pid. It supports client mode only, with a
+    fixed memory size: ``--driver-memory`` has no effect on a JVM that already runs.
     """
     opens = [f"--add-opens={package}=ALL-UNNAMED" for package in _OPENS]
     classpath = f"{CONF}:{maven.fetch(NAME)}/*"

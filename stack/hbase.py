@@ -1,4 +1,4 @@
-"""HBase: standalone, with its own ZooKeeper, and the Thrift server that happybase talks to."""
+"""HBase: standalone with its own ZooKeeper, and the Thrift server for happybase."""
 
 import socket
 import struct
@@ -25,7 +25,7 @@ OPENS = tuple(
         "java.util.concurrent",
     )
 )
-"""What HBase reaches into, of Java 17."""
+"""Internals of Java 17 that HBase needs access to."""
 _LOGGING = [
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
@@ -33,13 +33,13 @@ _LOGGING = [
 
 
 def prepare() -> None:
-    """Have Java and the jars."""
+    """Prepare Java and the jars."""
     needs.java()
     maven.fetch(NAME)
 
 
 def answers(entry: state.Entry) -> str:
-    """Ask the Thrift server for its tables; gives what is wrong, or the empty string."""
+    """Ask the Thrift server for its tables; return an error message, or an empty string."""
     host, _, port = entry["thrift"].partition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5) as connection:
@@ -54,7 +54,7 @@ _REPLY = struct.pack(">I", 0x8001_0002)
 
 
 def _tables_request() -> bytes:
-    """A strict binary Thrift call of ``getTableNames``, which needs HBase itself to answer."""
+    """Return a strict binary Thrift call of ``getTableNames``, which only a working HBase can answer."""
     method = b"getTableNames"
     return struct.pack(">Ii", 0x8001_0001, len(method)) + method + struct.pack(">ib", 1, 0)
 
@@ -63,7 +63,7 @@ _TABLES_REQUEST = _tables_request()
 
 
 def start() -> None:
-    """Start the master (with region server and ZooKeeper in it), then Thrift, and wait until a call works."""
+    """Start the master (with region server and ZooKeeper), then Thrift, and wait until a call succeeds."""
     zookeeper = free(2181)
     thrift = free(9090, besides=[zookeeper])
     configure(CONF, _settings(zookeeper=zookeeper, thrift=thrift))
@@ -77,13 +77,17 @@ def start() -> None:
 
 
 def configure(conf: Path, settings: dict[str, str | int]) -> None:
-    """Write the settings of an HBase process into its folder."""
+    """Write the settings of an HBase process to its conf directory.
+
+    :param conf: the conf directory.
+    :param settings: values by property name.
+    """
     conf.mkdir(parents=True, exist_ok=True)
     (conf / "hbase-site.xml").write_text(_site(settings), encoding="utf-8")
 
 
 def thrift_server(conf: Path) -> list[str]:
-    """The command line of a Thrift server with the settings in that folder."""
+    """Return the command line of a Thrift server with the settings in ``conf``."""
     return [*_java(conf), "-Xmx512m", "org.apache.hadoop.hbase.thrift.ThriftServer", "start"]
 
 
@@ -104,7 +108,7 @@ def _settings(*, zookeeper: int, thrift: int) -> dict[str, str | int]:
         "hbase.zookeeper.quorum": HOST,
         "hbase.zookeeper.property.clientPort": zookeeper,
         "hbase.zookeeper.property.dataDir": str(HOME / "zookeeper"),
-        # ZooKeeper is in the same process and ends first: by default the rest would try it again for 20 s.
+        # ZooKeeper runs in the same process and ends first. By default HBase would retry it for 20 s.
         "zookeeper.recovery.retry.intervalmill": 100,
         "hbase.thrift.ipaddress": HOST,
         "hbase.regionserver.thrift.ipaddress": HOST,

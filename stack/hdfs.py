@@ -1,4 +1,4 @@
-"""HDFS: one name node and one data node, which answer over WebHDFS. Only the tests of checkpoints need it."""
+"""HDFS: one name node and one data node with WebHDFS. Only the tests of checkpoints need it."""
 
 import http.client
 import json
@@ -23,13 +23,13 @@ _DATA_NODE = "org.apache.hadoop.hdfs.server.datanode.DataNode"
 
 
 def prepare() -> None:
-    """Have Java and the jars."""
+    """Prepare Java and the jars."""
     needs.java()
     maven.fetch(NAME)
 
 
 def answers(entry: state.Entry) -> str:
-    """Ask the name node whether it can be written to; gives what is wrong, or the empty string."""
+    """Ask the name node whether it accepts writes; return an error message, or an empty string."""
     url = f"http://{entry['webhdfs']}/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
     try:
         with urllib.request.urlopen(url, timeout=5) as reply:
@@ -42,7 +42,7 @@ def answers(entry: state.Entry) -> str:
 
 
 def start() -> None:
-    """Start both nodes, and wait until files can be written."""
+    """Start both nodes, and wait until they accept writes."""
     rpc = free(8020)
     web = free(9870, besides=[rpc])
     _configure(rpc=rpc, web=web)
@@ -81,7 +81,7 @@ def _configure(*, rpc: int, web: int) -> None:
     )
     text = "\n".join(['<?xml version="1.0"?>', "<configuration>", *rows, "</configuration>", ""])
     for page in ("hdfs", "datanode"):
-        # Both nodes look for the folder of their web pages, which the jars do not have.
+        # Both nodes require the directory of their web pages, which the jars do not contain.
         (CONF / "webapps" / page).mkdir(parents=True, exist_ok=True)
     for name in ("core-site.xml", "hdfs-site.xml"):
         (CONF / name).write_text(text, encoding="utf-8")

@@ -47,13 +47,13 @@ log.retention.check.interval.ms=5000
 
 
 def prepare() -> None:
-    """Have Java and the jars."""
+    """Prepare Java and the jars."""
     needs.java()
     maven.fetch(NAME)
 
 
 def answers(entry: state.Entry) -> str:
-    """Ask for the cluster's metadata; gives what is wrong, or the empty string."""
+    """Ask for the cluster's metadata; return an error message, or an empty string."""
     host, _, port = entry["bootstrap_servers"].partition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=2) as connection:
@@ -67,7 +67,7 @@ def answers(entry: state.Entry) -> str:
 
 
 def _metadata_request() -> bytes:
-    """A request of Kafka's protocol: Metadata, version 4, of no topic."""
+    """Return a request of Kafka's protocol: Metadata, version 4, for no topic."""
     client = b"stack"
     header = struct.pack(">hhih", 3, 4, 1, len(client)) + client
     request = header + struct.pack(">i?", 0, False)
@@ -94,12 +94,12 @@ def start() -> None:
 
 
 def broker_command(properties: Path) -> list[str]:
-    """The command that runs a broker."""
+    """Return the command that runs a broker."""
     return [*_java(), "kafka.Kafka", str(properties)]
 
 
 def format_command(properties: Path) -> list[str]:
-    """The command that makes the folder of a broker, with a new cluster id."""
+    """Return the command that formats a broker's storage with a new cluster id."""
     return [*_java(), "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", str(properties)]
 
 
@@ -125,7 +125,7 @@ def _format(properties: Path) -> None:
 
 
 def cluster_id() -> str:
-    """Give a new id in Kafka's form; one that begins with a dash would be read as an option."""
+    """Return a new cluster id in Kafka's form. It never begins with a dash, which would be parsed as an option."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")).startswith("-"):
         pass
     return text

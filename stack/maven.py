@@ -1,4 +1,4 @@
-"""Jars that Maven fetches from one small pom each, and the program that it builds; kept until their sources change."""
+"""Jars that Maven downloads or builds from one small pom each, kept until their sources change."""
 
 import hashlib
 import shutil
@@ -23,19 +23,23 @@ _POMS = {
 }
 NAMES = tuple(_POMS)
 _TRIES, _PAUSE_S = 3, 10
-"""A repository within reach does not answer every time."""
+"""A reachable repository does not answer every time."""
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
 def jars(name: str = "spark") -> list[Path]:
-    """The jars of ``kafka``, ``hbase``, ``hdfs``, ``spark`` (what Spark's Kafka connector needs beside a pip pyspark),
-    ``dstream`` (a whole Spark 3.5 with what the job needs; the job's own jar is ``stack.dstream.JAR``) or ``postgres``
-    (one, which holds an archive of PostgreSQL's programs)."""
+    """Return the jars of a server or program.
+
+    - ``kafka``, ``hbase``, ``hdfs``, ``yarn``: the server;
+    - ``spark``: what Spark's Kafka connector needs in addition to pyspark from pip;
+    - ``dstream``: Spark 3.5 and the dependencies of the job, whose own jar is ``stack.dstream.JAR``;
+    - ``postgres``: one jar, which contains an archive of PostgreSQL's programs.
+    """
     return sorted((JARS / name).glob("*.jar"))
 
 
 def fetch(name: str) -> Path:
-    """Give the folder with the jars of ``name``, after making it if it is not there for these very sources."""
+    """Return the directory with the jars of ``name``, after downloading them if the directory is missing or outdated."""
     target = JARS / name
     if not is_current(name):
         draft = JARS / f"{name}.partial"
@@ -48,7 +52,7 @@ def fetch(name: str) -> Path:
 
 
 def is_current(name: str) -> bool:
-    """Whether the jars are there, made from the pom, and the program beside it, as they are now."""
+    """Return whether the jars exist and were made from the current pom and program."""
     done = JARS / name / _STAMP
     return done.exists() and done.read_text(encoding="ascii") == _digest(name)
 

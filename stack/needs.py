@@ -1,4 +1,4 @@
-"""What the machine must have, each said in one line when it is missing."""
+"""Requirements on the machine; a missing one is reported in one line."""
 
 import functools
 import os
@@ -14,14 +14,14 @@ JAVA = 17
 
 
 def linux() -> None:
-    """Refuse a system without /proc, from which processes and memory are read."""
+    """Raise on a system without /proc, which is read for processes and memory."""
     if not Path("/proc/self/stat").exists():
         raise Problem(f"no /proc on {sys.platform}", expected="Linux", do="run it in a Linux machine or container")
 
 
 @functools.cache
 def java() -> str:
-    """The path of ``java``, of JAVA_HOME or of the PATH."""
+    """Return the path of ``java``, from JAVA_HOME or the PATH."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
     hint = "install one (Debian: apt install openjdk-17-jdk-headless) or set JAVA_HOME"
@@ -38,7 +38,7 @@ def java() -> str:
 
 
 def maven() -> str:
-    """The path of ``mvn``, which fetches the servers' jars."""
+    """Return the path of ``mvn``, which downloads the servers' jars."""
     found = shutil.which("mvn")
     if found is None:
         raise Problem("no mvn on PATH", expected="Maven 3.6 or newer", do="install it (Debian: apt install maven)")
@@ -46,7 +46,7 @@ def maven() -> str:
 
 
 def memory(servers: dict[str, float]) -> None:
-    """Refuse to start servers which together need more GiB than the machine has free."""
+    """Raise if the servers together need more GiB of memory than the machine has available."""
     text = Path("/proc/meminfo").read_text(encoding="ascii")
     free = int(re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)[1]) / 2**20  # type: ignore[index]
     wanted = sum(servers.values())

@@ -1,4 +1,4 @@
-"""Where things stand in the checkout. Everything that the stack writes is below ``.stack`` and ``.venv``."""
+"""Paths in the checkout. The stack writes only below ``.stack`` and ``.venv``."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ POMS = Path(__file__).resolve().parent / "poms"
 
 
 def log_of(name: str) -> Path:
-    """The log file of a server or a step."""
+    """Return the log file of a server or a step."""
     return LOGS / f"{name}.log"
 
 
 def shown(path: Path) -> str:
-    """A path as a person at the checkout's root would type it."""
+    """Return a path relative to the checkout's root, if it is below the root."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,7 +1,7 @@
-"""One process that outlives us: started in a session of its own, known by pid *and* start time, stopped as a session.
+"""A process that outlives its parent: it has its own session, is known by pid *and* start time, and stops as a session.
 
-A pid alone says little, because the system uses it again. Nothing here sends a signal to a process whose start
-time is not the one on record, and nothing looks for processes by name.
+A pid alone does not identify a process, because the system reuses pids. This module never signals a process with
+another start time than the recorded one, and never looks for processes by name.
 """
 
 import os
@@ -20,22 +20,22 @@ _DEAD = frozenset("ZXx")
 
 @dataclass(frozen=True)
 class Process:
-    """What identifies a started process for as long as the machine runs."""
+    """Identity of a started process, unique until the machine reboots."""
 
     pid: int
     started: int
-    """Clock ticks from boot to the start of the process, as /proc has it."""
+    """Clock ticks from boot to the start of the process, from /proc."""
     boot: str
-    """The boot that those ticks count from."""
+    """Id of the boot that the ticks count from."""
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether this process still runs."""
         seen = _stat(self.pid)
         return self.boot == _boot() and seen is not None and seen.started == self.started
 
     def as_json(self) -> dict[str, object]:
-        """The fields as they stand in ``stack.json``."""
+        """Return the fields as stored in ``stack.json``."""
         return asdict(self)
 
 
@@ -53,12 +53,17 @@ def _stat(pid: int) -> _Stat | None:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold blanks and brackets
+    fields = text[text.rindex(")") + 2 :].split()  # the name before it may contain blanks and brackets
     return None if fields[0] in _DEAD else _Stat(session=int(fields[3]), started=int(fields[19]))
 
 
 def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Process:
-    """Start ``argv`` in a session of its own, with its output in ``log``; the log before is kept as ``<log>.1``."""
+    """Start ``argv`` in a session of its own, with its output in ``log``; a previous log is kept as ``<log>.1``.
+
+    :param env: the complete environment; the caller's by default.
+    :param cwd: working directory; the caller's by default.
+    :raises Problem: the process ended at once.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         log.replace(log.with_name(log.name + ".1"))
@@ -73,14 +78,14 @@ def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = Non
             start_new_session=True,
         )
     seen = _stat(child.pid)
-    child.returncode = 0  # it is meant to outlive us: no warning when the handle goes
+    child.returncode = 0  # the process outlives the parent: prevent a warning when the handle is deleted
     if seen is None:
         raise Problem(f"{argv[0]} ended at once", do=f"read {log}")
     return Process(pid=child.pid, started=seen.started, boot=_boot())
 
 
 def stop(process: Process, *, patience: float) -> None:
-    """End the process and all others of its session: SIGTERM, wait for ``patience`` seconds, SIGKILL."""
+    """End the process and its session: SIGTERM, wait for ``patience`` seconds, SIGKILL."""
     _signal(_members(process), signal.SIGTERM)
     deadline = time.monotonic() + patience
     while members := _members(process):
@@ -91,7 +96,7 @@ def stop(process: Process, *, patience: float) -> None:
 
 
 def _members(process: Process) -> dict[int, int]:
-    """The processes of the session, as pid -> start time; empty if its number has gone to somebody else."""
+    """Return the processes of the session, as pid -> start time; empty if the session's number was reused."""
     leader = _stat(process.pid)
     if process.boot != _boot() or (leader is not None and leader.started != process.started):
         return {}
@@ -111,7 +116,7 @@ def _signal(members: Mapping[int, int], number: signal.Signals) -> None:
         except ProcessLookupError:
             continue
         try:
-            seen = _stat(pid)  # read after the handle is open: from here on the pid cannot change hands
+            seen = _stat(pid)  # read after opening the handle: from here on the pid cannot refer to another process
             if seen is not None and seen.started == started:
                 signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:
@@ -121,7 +126,7 @@ def _signal(members: Mapping[int, int], number: signal.Signals) -> None:
 
 
 def last_lines(log: Path, count: int = 12) -> str:
-    """The end of a log, for a person."""
+    """Return the last lines of a log."""
     if not log.exists():
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

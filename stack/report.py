@@ -1,4 +1,4 @@
-"""Lines for the person who waits."""
+"""Progress lines for people."""
 
 import threading
 import time
@@ -9,13 +9,18 @@ _printing = threading.Lock()
 
 
 def say(name: str, text: str) -> None:
-    """Print one line about one server or step; lines of parallel steps never mix."""
+    """Print one line about a server or step; lines of parallel steps do not mix."""
     with _printing:
         print(f"{name:<8} {text}", flush=True)
 
 
 class Ticker:
-    """Says every few seconds that a step is still under way, while the ``with`` block runs."""
+    """Context manager that prints every few seconds that a step is still running.
+
+    :param name: name of the server or step.
+    :param doing: returns the text to print.
+    :param every: seconds between two lines.
+    """
 
     def __init__(self, name: str, doing: Callable[[], str], *, every: float = 10.0) -> None:
         self._name, self._doing, self._every = name, doing, every
@@ -25,7 +30,7 @@ class Ticker:
 
     @property
     def seconds(self) -> float:
-        """How long the step has taken so far."""
+        """Seconds since the step began."""
         return time.monotonic() - self._begin
 
     def _tick(self) -> None:

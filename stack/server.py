@@ -1,4 +1,4 @@
-"""What Kafka, HBase and Airflow have in common: start, wait until it answers, stop."""
+"""Starting a server, waiting until it responds, and stopping it."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +10,9 @@ from stack.problem import Problem
 from stack.report import Ticker, say
 
 LIMIT = 300.0
-"""Seconds that a server may take until it answers. A quiet machine needs a tenth; a busy one is no failure."""
+"""Seconds within which a server must respond. An idle machine needs a tenth, but a busy one is not a failure."""
 PATIENCE = 30.0
-"""Seconds that a server may take to end by itself before it is killed."""
+"""Seconds within which a server may end by itself before it is killed."""
 
 
 def launch(
@@ -24,7 +24,13 @@ def launch(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Start one process of a server and record it at once, so that ``down`` knows it whatever happens next."""
+    """Start one process of a server and record it at once, so that ``down`` finds it whatever happens next.
+
+    :param entry: the server's entry in ``stack.json``, which receives the process.
+    :param name: name of the process and its log; the server's name by default.
+    :param env: the complete environment; the caller's by default.
+    :param cwd: working directory; the caller's by default.
+    """
     name = name or server
     started = process.start(argv, log=log_of(name), env=env, cwd=cwd)
     entry.setdefault("processes", {})[name] = started.as_json()
@@ -40,10 +46,15 @@ def wait(
     part: str = "",
     limit: float,
 ) -> None:
-    """Wait until the process ``name`` (the server's own if not given) answers; ``part`` is how a person calls it.
+    """Wait until a process of the server responds.
 
-    ``answers`` gives the empty string when all is well, otherwise what is still missing. If the process dies, or
-    the limit passes, the server is stopped and the end of its log is shown.
+    If the process dies or the time is up, the server is stopped and the end of its log is shown.
+
+    :param answers: returns what is still missing, or an empty string.
+    :param name: name of the process; the server's name by default.
+    :param part: name of the part for people.
+    :param limit: seconds to wait at most.
+    :raises Problem: the process died or the time is up.
     """
     name = name or server
     log = log_of(name)
@@ -63,7 +74,7 @@ def wait(
 
 
 def stop(server: str, entry: state.Entry, *, quiet: bool = False) -> None:
-    """End a server's processes, last started first, and take it off the record."""
+    """End a server's processes, last started first, and remove the server from ``stack.json``."""
     begin = time.monotonic()
     for running in reversed(state.processes(entry).values()):
         process.stop(running, patience=PATIENCE)

@@ -1,4 +1,4 @@
-"""``.stack/stack.json``: which servers are up, where they answer, and which processes they are."""
+"""``.stack/stack.json``: the running servers, their addresses and their processes."""
 
 import contextlib
 import fcntl
@@ -18,16 +18,16 @@ _writing = threading.Lock()
 
 
 def endpoints() -> dict[str, Entry]:
-    """Where each server answers, for those whose processes run: the one source for the demo and the tests.
+    """Return the addresses of each server whose processes run, for the demo and the tests.
 
     For example ``endpoints()["kafka"]["bootstrap_servers"]``, ``endpoints()["hbase"]["thrift"]``,
-    ``endpoints()["airflow"]["url"]``. A server that is not there was not started, or has died.
+    ``endpoints()["airflow"]["url"]``. A missing server was not started, or has died.
     """
     return {name: entry for name, entry in recorded().items() if runs(entry)}
 
 
 def recorded() -> dict[str, Entry]:
-    """Every entry of the file, whether its processes still run or not."""
+    """Return every entry of the file, whether its processes still run or not."""
     try:
         return dict(json.loads(FILE.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -35,18 +35,21 @@ def recorded() -> dict[str, Entry]:
 
 
 def processes(entry: Entry) -> dict[str, Process]:
-    """The processes of a server, by the name of their log, in the order of their start."""
+    """Return the processes of a server by the name of their log, in the order of their start."""
     return {name: Process(**fields) for name, fields in entry["processes"].items()}
 
 
 def runs(entry: Entry) -> bool:
-    """Whether every process of the server runs."""
+    """Return whether every process of the server runs."""
     found = processes(entry)
     return bool(found) and all(process.alive for process in found.values())
 
 
 def record(name: str, entry: Entry | None) -> None:
-    """Write one server's entry, or take it out; readers see the file before or after, never half of it."""
+    """Write or remove one server's entry. Readers never see a partly written file.
+
+    :param entry: None removes the entry.
+    """
     with _writing:
         entries = recorded()
         entries.pop(name, None)
@@ -60,7 +63,7 @@ def record(name: str, entry: Entry | None) -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Let one ``stack`` command change things at a time; a second one waits here and says so."""
+    """Hold the lock for ``stack`` commands that change something; wait, with a message, while another command holds it."""
     STATE.mkdir(exist_ok=True)
     with (STATE / "lock").open("w") as lock:
         try:

@@ -1,4 +1,4 @@
-"""``.venv``: this project with everything it is developed with, at the versions of ``constraints.txt``."""
+"""``.venv``: this project and its development dependencies, at the versions of ``constraints.txt``."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ _INSTALL = ["-c", str(_CONSTRAINTS), "-e", f"{ROOT}[dev]"]
 
 
 def ready() -> None:
-    """Make the virtual environment, or bring it up to date; does nothing when its inputs are unchanged."""
+    """Create or update the virtual environment; do nothing if its inputs are unchanged."""
     stamp = hashlib.sha256(b"\0".join(path.read_bytes() for path in _INPUTS)).hexdigest()
     if _STAMP.exists() and _STAMP.read_text(encoding="ascii") == stamp and PYTHON.exists():
         return
@@ -49,11 +49,11 @@ def _create(log: Path) -> None:
 
 
 def _install(log: Path) -> None:
-    """With uv, which takes a third of pip's time; with pip where uv cannot be had or does not get through."""
+    """Install with uv, which takes a third of pip's time, or with pip if uv is unavailable or fails."""
     pip = [str(PYTHON), "-m", "pip"]
     uv = [str(VENV / "bin" / "uv"), "pip"]
     has_uv = _run([*pip, "install", "-q", "-c", str(_CONSTRAINTS), "uv"], log)
-    # uv leaves compiling to the first import, which never keeps the result where PYTHONDONTWRITEBYTECODE is set.
+    # By default uv leaves compiling to the first import, and PYTHONDONTWRITEBYTECODE would discard that result.
     if has_uv and _run([*uv, "install", "--compile-bytecode", "--python", str(PYTHON), *_INSTALL], log):
         return
     say("venv", "uv did not get through; pip takes about two minutes")
@@ -67,7 +67,9 @@ def _install(log: Path) -> None:
 
 
 def _whole_pyspark(log: Path) -> None:
-    """Both pyspark and pyspark-client write the folder ``pyspark``: see that the full one is what stands there."""
+    """Reinstall pyspark if needed: pyspark and pyspark-client both write the folder ``pyspark``, and it must be
+    pyspark's.
+    """
     if _is_whole(log):
         return
     again = ["install", "--force-reinstall", "--no-deps", "-c", str(_CONSTRAINTS), "pyspark"]
@@ -87,7 +89,7 @@ def _is_whole(log: Path) -> bool:
 
 def _run(argv: Sequence[str], log: Path) -> bool:
     env = dict(os.environ)
-    if "PIP_INDEX_URL" in env:  # uv has its own name for the same setting
+    if "PIP_INDEX_URL" in env:  # uv has another name for the same setting
         env.setdefault("UV_DEFAULT_INDEX", env["PIP_INDEX_URL"])
     with log.open("ab") as out:
         ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""YARN: one resource manager and one node manager, for jobs that run on a cluster. Only their tests need it."""
+"""YARN: one resource manager and one node manager, for jobs on a cluster. Only their tests need it."""
 
 import http.client
 import json
@@ -12,7 +12,7 @@ from stack.ports import HOST, free
 
 NAME = "yarn"
 MEMORY = 3.0
-"""Of both, and of what the tests run there."""
+"""Memory (GiB) of both managers and of what the tests run on them."""
 HOME = STATE / NAME
 CONF = HOME / "conf"
 _PACKAGE = "org.apache.hadoop.yarn.server"
@@ -22,13 +22,13 @@ _CONTAINERS_MB = 3072
 
 
 def prepare() -> None:
-    """Have Java and the jars."""
+    """Prepare Java and the jars."""
     needs.java()
     maven.fetch(NAME)
 
 
 def answers(entry: state.Entry) -> str:
-    """Ask the resource manager for its nodes; gives what is wrong, or the empty string."""
+    """Ask the resource manager for its nodes; return an error message, or an empty string."""
     try:
         with urllib.request.urlopen(f"{entry['web']}/ws/v1/cluster/metrics", timeout=5) as reply:
             active = json.load(reply)["clusterMetrics"]["activeNodes"]
@@ -50,7 +50,7 @@ def start() -> None:
         "-cp",
         f"{CONF}:{maven.fetch(NAME)}/*",
     ]
-    # What containers get of the node manager's environment: see env-whitelist.
+    # Containers inherit these variables from the node manager: see env-whitelist.
     env = {**os.environ, "PYSPARK_PYTHON": str(VENV / "bin" / "python")}
     entry: state.Entry = {"web": f"http://{HOST}:{given[-1]}", "conf": str(CONF)}
     server.launch(NAME, [*java, _RESOURCE_MANAGER], entry, cwd=HOME)
@@ -82,13 +82,13 @@ def _configure(client: int, scheduler: int, tracker: int, admin: int, web: int) 
         "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99.9",
         "yarn.scheduler.minimum-allocation-mb": 128,
         "yarn.scheduler.maximum-allocation-mb": _CONTAINERS_MB,
-        # Nothing of it outlives the servers: applications of an earlier start are not recovered.
+        # Nothing outlives the servers: applications of an earlier start are not recovered.
         "yarn.resourcemanager.recovery.enabled": "false",
     }
     queues = {
         "yarn.scheduler.capacity.root.queues": "default",
         "yarn.scheduler.capacity.root.default.capacity": 100,
-        # One application master may take as much as it likes: several small tests share one small node.
+        # Application masters may use all memory, so that several small tests fit on one small node.
         "yarn.scheduler.capacity.maximum-am-resource-percent": "1.0",
     }
     core = {"fs.defaultFS": "file:///", "hadoop.tmp.dir": HOME / "tmp", "hadoop.http.staticuser.user": "stack"}
