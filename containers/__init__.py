@@ -1,1 +1,1 @@
-"""The containers of docker-compose.yml: their entry point, and what prepares, tries and removes them."""
+"""The containers of docker-compose.yml: their entry point, and commands that prepare, test and remove them."""

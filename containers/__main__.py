@@ -12,7 +12,7 @@ from stack.report import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit code."""
+    """Run one command and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -69,7 +69,7 @@ def _up(arguments: argparse.Namespace) -> NoReturn:
 
 
 def _test(arguments: argparse.Namespace) -> int:
-    # Kafka's and Airflow's clients, which the other commands do without.
+    # These modules need clients of Kafka and Airflow, which the other commands do not need.
     import httpx
 
     from containers.trial import Trial

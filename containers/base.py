@@ -1,4 +1,4 @@
-"""``debian:bookworm-slim`` where no image registry is within reach: made by debootstrap from Debian's own packages."""
+"""The image ``debian:bookworm-slim``, made by debootstrap if no image registry is reachable."""
 
 import os
 import shutil
@@ -15,21 +15,21 @@ _CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
 
 def is_there() -> bool:
-    """Whether Docker has the image."""
+    """Return whether Docker has the image."""
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
 
 def pull() -> bool:
-    """Pull the image, and say whether that went."""
+    """Pull the image, and return whether that succeeded."""
     return subprocess.run(["docker", "pull", "-q", IMAGE], capture_output=True, check=False).returncode == 0
 
 
 def make() -> None:
-    """Make the image, with the certificate authorities that this machine's administrator has added.
+    """Create the image, with the certificate authorities that this machine's administrator has added.
 
-    The image gets its name when it is whole.
+    The image gets its name only when it is complete.
 
-    :raises Problem: a program or a right is missing, or debootstrap failed.
+    :raises Problem: a program or a permission is missing, or debootstrap failed.
     """
     for program in ("debootstrap", "docker"):
         if shutil.which(program) is None:

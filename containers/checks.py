@@ -1,4 +1,4 @@
-"""What is looked at before containers are made, each said in one line when it is wrong."""
+"""Checks before containers are created; a failed one is reported in one line."""
 
 import re
 import socket
@@ -12,9 +12,11 @@ HOST = "127.0.0.1"
 
 
 def require_ports(settings: Mapping[str, str], names: Iterable[str] = PORTS) -> None:
-    """Refuse ports that somebody listens on, and the same port twice.
+    """Raise if a port is in use or set twice.
 
-    :raises Problem: one is taken.
+    :param settings: values of ``.env``.
+    :param names: names of the settings with ports.
+    :raises Problem: a port is not available.
     """
     wanted: dict[int, str] = {}
     for name in names:
@@ -23,7 +25,7 @@ def require_ports(settings: Mapping[str, str], names: Iterable[str] = PORTS) -> 
             raise Problem(f"{name} and {wanted[number]} are both {number}", do="give one of them another port in .env")
         wanted[number] = name
         with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is not taken
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: allows TIME_WAIT
             try:
                 candidate.bind((HOST, number))
             except OSError as error:
@@ -31,10 +33,11 @@ def require_ports(settings: Mapping[str, str], names: Iterable[str] = PORTS) -> 
 
 
 def require_available(meminfo: str, wanted_gib: float) -> None:
-    """Refuse to start containers that would not find the memory that their limits allow them.
+    """Raise if less memory is available than the containers' limits allow them to use.
 
-    :param meminfo: the text of ``/proc/meminfo``.
-    :raises Problem: less is available.
+    :param meminfo: content of ``/proc/meminfo``.
+    :param wanted_gib: required memory.
+    :raises Problem: less memory is available.
     """
     found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
     gib = int(found[1]) / 2**20 if found else 0.0

@@ -1,4 +1,4 @@
-"""One project of Docker Compose, 1.29 or v2: its commands, its containers, and whether they are healthy."""
+"""A project of Docker Compose 1.29 or v2: its commands, its containers, and their health."""
 
 import json
 import os
@@ -18,9 +18,9 @@ KEEP_OUT = ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME")
 
 
 def program() -> list[str]:
-    """Give the command of Compose: v2 where it is, otherwise 1.29.
+    """Return the command of Docker Compose: v2 if installed, otherwise 1.29.
 
-    :raises Problem: neither is there, or nobody answers it.
+    :raises Problem: Docker Compose is not installed, or Docker does not respond.
     """
     if shutil.which("docker") is None:
         raise Problem("no docker on PATH", do="install it (Debian: apt install docker.io docker-compose)")
@@ -34,9 +34,10 @@ def program() -> list[str]:
 
 
 class Project:
-    """The containers of docker-compose.yml under one name, with settings of their own.
+    """The containers of docker-compose.yml under one project name, with settings of their own.
 
-    :param env: the file with its settings. What the environment says of the same names does not count.
+    :param name: name of the project.
+    :param env: file with the settings, which override variables of the same name in the environment.
     """
 
     def __init__(self, name: str, env: Path) -> None:
@@ -46,9 +47,12 @@ class Project:
         self._env = {key: value for key, value in os.environ.items() if key not in named}
 
     def run(self, *arguments: str, log: str, doing: str) -> float:
-        """Run a command with its output in a log, saying every ten seconds that it is at work; give its seconds.
+        """Run a command with its output in a log, print progress every ten seconds, and return the seconds it took.
 
-        :raises Problem: it failed; with the last lines of its log.
+        :param arguments: arguments of ``docker compose``.
+        :param log: name of the log.
+        :param doing: text of the progress lines.
+        :raises Problem: the command failed; with the last lines of its log.
         """
         file = log_of(log)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,9 +74,9 @@ class Project:
             return ticker.seconds
 
     def container(self, service: str) -> str:
-        """Give the id of a service's container, whether it runs or not.
+        """Return the id of a service's container, whether the container runs or not.
 
-        :raises Problem: there is none.
+        :raises Problem: the service does not have exactly one container.
         """
         asked = ["docker", "ps", "-aq", "--no-trunc", *self._filters(service)]
         found = docker(*asked[1:]).split()
@@ -81,7 +85,9 @@ class Project:
         return found[0]
 
     def health(self) -> dict[str, str]:
-        """Give the health of each container by service: healthy, starting, unhealthy, or its status if it has none."""
+        """Return the health of each container by service: healthy, starting, unhealthy, or its status without a health
+        check.
+        """
         ids = docker("ps", "-aq", *self._filters()).split()
         if not ids:
             return {}
@@ -91,14 +97,14 @@ class Project:
         }
 
     def exec(self, service: str, *argv: str) -> str:
-        """Run a program in a service's container, and give what it prints.
+        """Run a program in a service's container, and return its output.
 
-        :raises Problem: it failed.
+        :raises Problem: the program failed.
         """
         return docker("exec", self.container(service), *argv)
 
     def kill_and_start(self, service: str) -> None:
-        """End all processes of a container by SIGKILL, and start it again."""
+        """End all processes of a container with SIGKILL, and restart the container."""
         found = self.container(service)
         docker("kill", "--signal", "KILL", found)
         docker("start", found)
@@ -111,9 +117,9 @@ class Project:
 
 
 def docker(*arguments: str) -> str:
-    """Run a command of Docker's own, and give what it prints.
+    """Run a ``docker`` command, and return its output.
 
-    :raises Problem: it failed.
+    :raises Problem: the command failed.
     """
     ended = subprocess.run(
         ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -126,19 +132,23 @@ def docker(*arguments: str) -> str:
 
 
 def is_up() -> bool:
-    """Say whether containers of this checkout run: then they have its ports."""
+    """Return whether containers of this checkout run, which then use its ports."""
     return bool(docker("ps", "-q", "--filter", f"label=com.docker.compose.project.working_dir={ROOT}").strip())
 
 
 def images() -> set[str]:
-    """Give the names of all images with their tags, and the ids of those that a build of ours has left without one."""
+    """Return the names of all images with their tags, and the ids of untagged images that our builds left."""
     stages = docker("images", "-q", "--filter", "dangling=true", "--filter", "label=project=airflow-provider-offsets")
     named = docker("images", "--filter", "dangling=false", "--format", "{{.Repository}}:{{.Tag}}")
     return {*named.split(), *stages.split()}
 
 
 def unwell(health: Mapping[str, str], services: Sequence[str]) -> list[str]:
-    """Give what is not as it should be: each service healthy, and ``init`` ended well."""
+    """Return the services that are not healthy, including ``init`` unless it ended successfully.
+
+    :param health: health or status by service.
+    :param services: services that must be healthy.
+    """
     wanted = {service: "ended" if service == "init" else "healthy" for service in services}
     return [f"{name} {health.get(name, 'missing')}" for name, state in wanted.items() if health.get(name) != state]
 

@@ -1,7 +1,7 @@
-"""The entry point of every container: says in one line what is wrong, or becomes the server that it was asked for.
+"""The entry point of every container: becomes the requested server, or prints one line about what is wrong.
 
-It runs inside of the images, with Debian's own Python and nothing but its standard library. What it writes goes to a
-volume; what it prints goes to the container's log.
+It runs inside the images, with Debian's own Python and the standard library. It writes files to a volume, and prints to
+the container's log.
 """
 
 import fcntl
@@ -22,19 +22,19 @@ from stack import hbase, kafka
 from stack.problem import Problem
 
 DATA = Path("/var/lib/offsets")
-"""The volume of the server in this container."""
+"""Volume of the server in this container."""
 JARS = Path("/opt/jars")
 AIRFLOW_HOME = Path("/opt/airflow")
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 DATABASE = "airflow"
 LEAST_GIB = 7.0
-"""A machine that is sold with 8 GiB tells of a little less."""
+"""A machine sold with 8 GiB reports slightly less."""
 
 BROKER, CONTROLLER, LOCAL, THRIFT, ZOOKEEPER, API = 9092, 9093, 19092, 9090, 2181, 8080
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Become the server that the first argument names; gives an exit code only if that cannot be."""
+    """Become the server named by the first argument; return an exit code only if that fails."""
     role, *rest = sys.argv[1:] if argv is None else argv
     try:
         if role == "healthy":
@@ -53,15 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def become(argv: Sequence[str], **env: str) -> NoReturn:
-    """Let a program take this process's place."""
+    """Replace this process by a program.
+
+    :param env: additional environment variables.
+    """
     os.execvpe(argv[0], list(argv), {**os.environ, **env})  # noqa: S606 - that is the point of an entry point
 
 
 def setting(name: str, form: str) -> str:
-    """Give an environment variable that docker-compose.yml passes on from .env.
+    """Return an environment variable that docker-compose.yml passes on from .env.
 
-    :param form: a regular expression for all of it.
-    :raises Problem: it is not there, or not of that form.
+    :param form: regular expression that the whole value must match.
+    :raises Problem: the variable is missing or has another form.
     """
     value = os.environ.get(name, "")
     if not re.fullmatch(form, value):
@@ -71,7 +74,10 @@ def setting(name: str, form: str) -> str:
 
 
 def require_memory(meminfo: str) -> None:
-    """Refuse a machine on which the limits of docker-compose.yml cannot be kept."""
+    """Raise if the machine has too little memory for the limits in docker-compose.yml.
+
+    :param meminfo: content of ``/proc/meminfo``.
+    """
     found = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
     gib = int(found[1]) / 2**20 if found else 0.0
     if gib < LEAST_GIB:
@@ -83,9 +89,11 @@ def require_memory(meminfo: str) -> None:
 
 
 def version_of(jars: Path, artifact: str) -> str:
-    """Give the version of a server from the name of its jar.
+    """Return the version of a server from the name of its jar.
 
-    :raises Problem: the jar is not there: the image was not built to its end.
+    :param jars: directory of the jars.
+    :param artifact: Maven artifact of the jar.
+    :raises Problem: the jar does not exist, because the image was not built completely.
     """
     found = sorted(jars.glob(f"{artifact}-[0-9]*.jar"))
     if not found:
@@ -96,7 +104,12 @@ def version_of(jars: Path, artifact: str) -> str:
 
 
 def require_version(volume: Path, made_by: str) -> None:
-    """Leave the server's name and version in its volume, and refuse one that another version has written."""
+    """Write the server's name and version to its volume; raise if another version has written to the volume.
+
+    :param volume: directory of the volume.
+    :param made_by: name and version of the server.
+    :raises Problem: the volume is of another version, or not writable.
+    """
     mark = volume / "made-by"
     if not os.access(volume, os.W_OK):
         raise Problem(
@@ -114,10 +127,13 @@ def require_version(volume: Path, made_by: str) -> None:
 
 
 def hold_name(folder: Path) -> None:
-    """See that no second container has this host name while this one lives.
+    """Hold a lock so that no second container has this host name while this process runs.
 
-    A driver is known by host, boot, pid and start. A container that came beside it under the same name would not see
-    its process, and take it for dead. The lock goes with this process.
+    A driver is identified by host, boot, pid and start time. A second container with the same host name would not see
+    the driver's process, and would take the driver for dead. The lock is released when this process ends.
+
+    :param folder: directory of the lock file.
+    :raises Problem: another container has the host name.
     """
     lock = os.open(folder / f"{socket.gethostname()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -129,7 +145,7 @@ def hold_name(folder: Path) -> None:
             expected="one at a time: it is how a dead driver is told from one that lives",
             do=f"run commands in it: docker compose exec {name} airflow …",
         ) from error
-    os.set_inheritable(lock, True)  # over the exec: the server holds it from here on
+    os.set_inheritable(lock, True)  # inherited by the server, which holds the lock from here on
 
 
 def _java(heap_mb: int, *options: str) -> list[str]:
@@ -155,9 +171,9 @@ def _kafka() -> None:
 
 
 def kafka_properties(port: int) -> str:
-    """Give the broker's settings: those of the stack, with a listener for this network and one for the host.
+    """Return the broker's settings: those of the stack, with one listener for this network and one for the host.
 
-    :param port: under which the host reaches it, on the loopback interface.
+    :param port: port on the loopback interface under which the host reaches the broker.
     """
     ours = {
         "listeners": f"BROKER://:{BROKER},CONTROLLER://:{CONTROLLER},LOCAL://:{LOCAL}",
@@ -172,8 +188,11 @@ def kafka_properties(port: int) -> str:
 
 
 def _hbase() -> None:
-    """HBase's master, with region server and ZooKeeper in it, and the Thrift server beside it: ZooKeeper listens on
-    the loopback interface there. The container ends when one of the two does."""
+    """Run HBase's master (with region server and ZooKeeper) and the Thrift server in one container.
+
+    They share a container because ZooKeeper listens on the loopback interface. The container ends when one of them
+    ends.
+    """
     require_version(DATA, f"hbase {version_of(JARS, 'hbase-server')}")
     conf = Path("/tmp/conf")  # noqa: S108 - of this container alone
     hbase.configure(conf, hbase_settings())
@@ -184,7 +203,7 @@ def _hbase() -> None:
 
 
 def beside(*commands: Sequence[str]) -> int:
-    """Run programs until one ends, end the others, and give its exit code. SIGTERM goes to all of them."""
+    """Run programs until one ends, end the others, and return its exit code. SIGTERM is passed on to all of them."""
     running = [subprocess.Popen(command) for command in commands]
 
     def end(*_: object) -> None:
@@ -198,10 +217,10 @@ def beside(*commands: Sequence[str]) -> int:
 
 
 def hbase_settings() -> dict[str, str | int]:
-    """Give the settings of HBase's processes.
+    """Return the settings of HBase's processes.
 
-    Hadoop's ``LocalFileSystem`` keeps writes in memory that HBase has acknowledged: its *raw* one gives them to the
-    system at once, so that a container that is killed loses none. HBase itself is told to insist on that.
+    Hadoop's ``LocalFileSystem`` buffers writes that HBase has acknowledged. The *raw* one passes them to the operating
+    system at once, so a killed container loses none. HBase is configured to enforce this.
     """
     return {
         "hbase.rootdir": (DATA / "data").as_uri(),
@@ -215,7 +234,7 @@ def hbase_settings() -> dict[str, str | int]:
         "hbase.zookeeper.quorum": "127.0.0.1",
         "hbase.zookeeper.property.clientPort": ZOOKEEPER,
         "hbase.zookeeper.property.dataDir": str(DATA / "zookeeper"),
-        # After a kill the new master waits for the old one's session to end: 90 s by default.
+        # After a kill, the new master waits until the session of the old one expires: 90 s by default.
         "zookeeper.session.timeout": 30_000,
         "hbase.regionserver.thrift.port": THRIFT,
     }
@@ -233,14 +252,14 @@ def _postgres() -> None:
         _sql(draft, f"CREATE DATABASE {DATABASE};\n")
         (draft / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n", encoding="ascii")
         draft.rename(data)
-    # Each time: the one in .env is the truth, also after it was changed there.
+    # On every start, because the password in .env applies even after a change.
     _sql(data, f"ALTER ROLE {DATABASE} PASSWORD '{password}';\n")
     become([str(POSTGRES / "postgres"), "-D", str(data), "-c", "listen_addresses=*", "-c", "shared_buffers=48MB"])
 
 
 def _sql(data: Path, text: str) -> None:
-    """Run a statement without a server. A password in it does not come into an argument list or a log."""
-    (data / "postmaster.pid").unlink(missing_ok=True)  # of the container before: it was alone in its volume
+    """Run a statement without a server. A password in the statement does not appear in an argument list or a log."""
+    (data / "postmaster.pid").unlink(missing_ok=True)  # left by the previous container, which was alone in its volume
     argv = [POSTGRES / "postgres", "--single", "-D", data, "postgres"]
     ended = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     if ended.returncode != 0 or "ERROR" in ended.stderr:
@@ -248,7 +267,7 @@ def _sql(data: Path, text: str) -> None:
 
 
 def _spark_master() -> None:
-    # Applications and workers are remembered, so that a master that was started again takes them up.
+    # Applications and workers are stored, so that a restarted master can recover them.
     options = f"-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory={DATA}"
     become(["spark-class", "org.apache.spark.deploy.master.Master", "-h", "spark-master"], SPARK_MASTER_OPTS=options)
 
@@ -267,7 +286,7 @@ def _airflow(part: str) -> Callable[[], None]:
 
 
 def _write_passwords() -> None:
-    """What Airflow's simple auth manager reads. Without it Airflow would make one up, and print it to the log."""
+    """Write the file of Airflow's simple auth manager. Otherwise Airflow would generate a password and log it."""
     file = Path("/tmp/passwords.json")  # noqa: S108 - of this container alone
     file.unlink(missing_ok=True)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -283,18 +302,18 @@ ROLES: dict[str, Callable[[], None]] = {
     "spark-worker": _spark_worker,
     **{part: _airflow(part) for part in ("api-server", "scheduler", "dag-processor", "triggerer")},
 }
-"""The servers. Any other word is a program, such as that of ``init``."""
+"""Servers by name. Any other first argument is a program, such as that of ``init``."""
 
 
 def _healthy(role: str) -> int:
-    """What the health checks ask; the answer goes to ``docker inspect``."""
+    """Run the health check of a role. Docker shows its output in ``docker inspect``."""
     trouble = HEALTH[role]()
     print(trouble or "healthy")
     return 1 if trouble else 0
 
 
 def _of_airflow(part: str) -> Callable[[], str]:
-    """Airflow's own health, as its API tells it: by the heartbeat of each part."""
+    """Return a check of a part of Airflow, based on the part's heartbeat in the health API."""
 
     def look() -> str:
         try:

@@ -1,4 +1,4 @@
-"""What has to be there before Airflow starts, made unless it is: its tables, the store's tables, the topic."""
+"""Creates what Airflow needs before its start, unless it exists: Airflow's tables, the store's tables, the topic."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from demo.fresh import make_topic
 
 
 def main() -> int:
-    """Make what is missing; gives the exit code."""
+    """Create what is missing and return the exit code."""
     store = [sys.executable, "-m", "airflow_provider_offsets.stores", "create", os.environ["OFFSETS_STORE_URL"]]
     for argv in (["airflow", "db", "migrate"], store):
         ended = subprocess.run(argv, check=False)

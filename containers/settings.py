@@ -1,4 +1,4 @@
-"""``.env``: the settings of docker-compose.yml, written once with passwords and keys that nobody else has."""
+"""``.env``: the settings of docker-compose.yml, written once, with generated passwords and keys."""
 
 import base64
 import os
@@ -26,13 +26,15 @@ MADE_UP = {
     "AIRFLOW_JWT_SECRET": lambda: secrets.token_urlsafe(48),
     "AIRFLOW_SECRET_KEY": lambda: secrets.token_urlsafe(48),
 }
-"""What has no default, because everybody would know it."""
+"""Generated settings. They have no default, because everybody would know it."""
 
 
 def write(example: Path = EXAMPLE, env: Path = ENV) -> str:
-    """Write ``.env`` from the example with secrets of its own, readable by this user only; give the admin's password.
+    """Write ``.env`` from the example with generated secrets, readable by this user only; return the admin's password.
 
-    :raises Problem: it is there already: Postgres and Airflow may have what is in it.
+    :param example: file to start from.
+    :param env: file to write.
+    :raises Problem: the file already exists, and Postgres and Airflow may use its secrets.
     """
     text = example.read_text(encoding="utf-8")
     made = {name: make() for name, make in MADE_UP.items()}
@@ -51,9 +53,9 @@ def write(example: Path = EXAMPLE, env: Path = ENV) -> str:
 
 
 def read(env: Path = ENV) -> dict[str, str]:
-    """Give the settings.
+    """Return the settings.
 
-    :raises Problem: there is no ``.env``, or a secret in it is empty.
+    :raises Problem: ``.env`` does not exist, or a secret in it is empty.
     """
     if not env.exists():
         raise Problem(f"no {env.name}", do="run: make compose-password")
@@ -65,21 +67,21 @@ def read(env: Path = ENV) -> dict[str, str]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Give the pairs of a ``.env`` file."""
+    """Return the settings in the text of a ``.env`` file."""
     lines = (line.strip() for line in text.splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def changed(text: str, name: str, value: str) -> str:
-    """Give the text of a ``.env`` file with another value of one setting."""
+    """Return the text of a ``.env`` file with one setting changed."""
     return re.sub(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
 
 
 def port(settings: Mapping[str, str], name: str) -> int:
-    """Give a port of the settings.
+    """Return the port in a setting.
 
-    :raises Problem: it is no number of a port.
+    :raises Problem: the value is not a port number.
     """
     text = settings.get(name, "")
     if not (text.isdigit() and 0 < int(text) < 65536):

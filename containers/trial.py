@@ -1,6 +1,7 @@
-"""``make compose-test``: the containers from nothing, maintenances with everything killed once, and the check.
+"""``make compose-test``: containers from nothing, maintenances in which everything is killed once, and the check.
 
-It has a project, settings, ports and volumes of its own, so that it touches no installation, and removes all of it.
+The test has its own project, settings, ports and volumes. So it does not affect an installation, and it removes
+everything it created.
 """
 
 import json
@@ -39,7 +40,7 @@ SERVICES = (
 IMAGES = ("kafka", "hbase", "postgres", "spark", "airflow")
 OURS = (base.IMAGE, *(f"offsets-{one}:latest" for one in IMAGES))
 MEMORY_GIB = 6.0
-"""What is used at most; the limits allow a little more."""
+"""Highest memory usage; the limits allow slightly more."""
 RECOVERY = f"recovery__{PIPELINE}"
 OUTPUT = "/opt/offsets/.stack/demo/output.db"
 WINDOW, WINDOW_S = "wait_out_window", 900
@@ -49,7 +50,7 @@ FIRST_RECORDS = 10_000
 
 @dataclass(frozen=True)
 class Blow:
-    """What is killed, and started again, once a task of the second maintenance is as far as that."""
+    """Services to kill and restart, once a task of the second maintenance is in one of these states."""
 
     task: str
     states: tuple[str, ...]
@@ -62,9 +63,9 @@ BLOWS = (
         WINDOW, ("deferred",), ("kafka", "hbase", "postgres", "api-server", "dag-processor", "triggerer", "scheduler")
     ),
 )
-"""Each server once: Spark's while batches run and the job is about to be stopped, the others while it is stopped."""
+"""Kills each server once: Spark's while batches run and the job is about to stop, the others while it is stopped."""
 DEADLY = ("kafka", "hbase", "scheduler")
-"""Killed once more after that, while the job runs: it may die of it, or with it, and then has to be recovered."""
+"""Services that are killed again later, while the job runs. The job may die too, and then has to recover."""
 
 NEWEST_OPERATION = """
 import os, sys, time
@@ -79,7 +80,7 @@ while (newest := control.claimed_epoch(control.record()).claim.operation) != wan
     time.sleep(0.05)
 print(newest)
 """
-"""Prints the operation whose launch was claimed last. The one that is wanted, if any, is waited for."""
+"""Prints the operation that claimed the newest launch, after waiting for the wanted operation if there is one."""
 
 ANNOUNCED = """
 import json, os, sys
@@ -89,12 +90,12 @@ epochs = Control(open_store(os.environ["OFFSETS_STORE_URL"]), sys.argv[1]).epoch
 claimed = [each for each in epochs if each.holder is not None]
 print(json.dumps([[a.topic, a.partition, a.start, a.replay, e.number] for e in claimed for a in e.claim.announced]))
 """
-"""Prints what the plan of each claimed epoch has announced, whoever made it: a maintenance, a recovery, a rollback."""
+"""Prints what the plan of each claimed epoch announced: of a maintenance, a recovery or a rollback."""
 
 
 @dataclass
 class Result:
-    """The table that is shown in the end, row by row."""
+    """Table of results, printed at the end."""
 
     rows: list[tuple[str, str]] = field(default_factory=list)
 
@@ -107,7 +108,7 @@ class Result:
 
 
 class Trial:
-    """One run of it."""
+    """One run of the test."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._say = progress, progress.say
@@ -116,10 +117,10 @@ class Trial:
         self._project: Project | None = None
 
     def run(self) -> bool:
-        """Do all of it, and say whether nothing speaks against it.
+        """Run the test, and return whether the check found no problem.
 
-        :raises Problem: something that a person must change.
-        :raises DemoFailed: it could not be brought to its end.
+        :raises Problem: an error that a person must fix.
+        :raises DemoFailed: a step failed or timed out.
         """
         self._prepare()
         self._build()
@@ -141,7 +142,10 @@ class Trial:
         return self._check()
 
     def remove(self, *, keep_images: bool) -> None:
-        """Take down what was brought up, and remove what was made: containers, volumes, network, images, settings."""
+        """Remove what the test created: containers, volumes, network, images, settings.
+
+        :param keep_images: leave the images for another run.
+        """
         if self._project is None:
             return
         self._project.run("--profile", "feed", "down", "--volumes", "--timeout", "5", log="compose-down", doing="down")
@@ -226,7 +230,7 @@ class Trial:
         return self._project
 
     def _when(self, task: str, act: Callable[[str], None]) -> Callable[[str, Tasks], None]:
-        """Give a watch that acts once, when a task has succeeded."""
+        """Return a watch that calls ``act`` once, after a task has succeeded."""
         left = [act]
 
         def watch(run_id: str, tasks: Tasks) -> None:
@@ -236,7 +240,7 @@ class Trial:
         return watch
 
     def _grow(self, run_id: str) -> None:
-        """Grow the topic while the job is stopped, see records in the new partitions, and end the window."""
+        """Add partitions while the job is stopped, wait for records in them, and end the maintenance window."""
         self._admin.create_partitions([NewPartitions(TOPIC, PARTITIONS_AFTER)])[TOPIC].result(timeout=120)
         new = range(PARTITIONS_BEFORE, PARTITIONS_AFTER)
         wait_for("records in the new partitions", lambda: all(self._has_records(each) for each in new), limit_s=300)
@@ -260,7 +264,7 @@ class Trial:
         airflow.end_task(run_id, WINDOW)
 
     def _second_maintenance(self) -> None:
-        """A maintenance in which every container is killed once."""
+        """Run a maintenance in which every container is killed once."""
         left = list(BLOWS)
 
         def watch(run_id: str, tasks: Tasks) -> None:
@@ -281,7 +285,7 @@ class Trial:
         self._result.add(f"killed once in maintenance 2: {', '.join(killed)}", "it succeeded")
 
     def _kill_driver_in(self, task: str, name: str) -> None:
-        """The driver alone. A job that dies so early is rolled back, as its pipeline says, and the run fails."""
+        """Kill only the driver. A job that dies this early is rolled back as configured, and the run fails."""
         with suppress(DemoFailed):
             self._kill_in(task, name, self._kill_driver)
         newest, state = self._newest_operation(), self._airflow.state(self._runs.ids[name])
@@ -291,7 +295,7 @@ class Trial:
         self._result.add(f"killed driver in `{task}` of {name}", "it was rolled back, and has failed")
 
     def _kill_scheduler_in_submit(self, name: str) -> None:
-        """The scheduler's container, and with it the new driver and the task that waits for it."""
+        """Kill the scheduler's container, and with it the new driver and the task that waits for the driver."""
         begin = time.monotonic()
         self._kill_in("submit", name, lambda: self._here.kill_and_start("scheduler"))
         if (newest := self._newest_operation()) != self._operation(name):
@@ -302,7 +306,9 @@ class Trial:
         )
 
     def _kill_in(self, task: str, name: str, kill: Callable[[], None]) -> None:
-        """Run a maintenance, and kill something once a task runs; in submit once the new driver has its epoch."""
+        """Run a maintenance, and kill something while a task runs; in submit, after the new driver has claimed its
+        epoch.
+        """
         self._wait_for_records(self._processed() + 1)
         left = [kill]
 
@@ -324,14 +330,14 @@ class Trial:
         return self._look(NEWEST_OPERATION, wanted)
 
     def _look(self, program: str, *arguments: str) -> str:
-        """Look into the store, from where the job runs."""
+        """Run a program in the scheduler's container, which can read the store."""
         return self._here.exec("scheduler", "python", "-c", program, PIPELINE, *arguments).strip()
 
     def _kill_driver(self) -> None:
         self._here.exec("scheduler", "pkill", "-KILL", "-f", "org.apache.spark.deploy.SparkSubmit")
 
     def _kill_under_the_job(self, what: str, kill: Callable[[], None]) -> None:
-        """Kill something while the job runs, and see it read on: by itself, or started again by the recovery DAG."""
+        """Kill something while the job runs, and check that the job continues, by itself or through the recovery DAG."""
         self._wait_for_records(self._processed() + 1)
         before, batches = self._epoch(), self._batches()
         kill()
@@ -360,7 +366,7 @@ class Trial:
         return self._ask("SELECT count(*) FROM alerts")
 
     def _ask(self, query: str) -> int:
-        """Ask the job's output, where it is; 0 while it cannot be asked."""
+        """Query the job's output in the container; return 0 while the query fails."""
         program = (
             "import sqlite3, sys\n"
             "try: print(sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True, timeout=30)"
@@ -421,7 +427,7 @@ class Trial:
 
 
 def _cut_off(discontinuities: Sequence[dict[str, object]]) -> list[check.CutOff]:
-    """Give the batches that an audit names as cut off."""
+    """Return the interrupted batches that an audit names."""
     return [
         check.CutOff(
             (each["range"]["topic"], each["range"]["partition"]),

@@ -87,7 +87,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Maintenance:
-    """One run of the DAG, as Airflow and the job's output tell it."""
+    """One run of the DAG, as recorded by Airflow and by the job's output."""
 
     name: str
     epoch: int
