@@ -1,7 +1,7 @@
-"""Where offsets are kept. ``open_store(url)`` gives the history and the control of a pipeline from one URL,
-``open_positions(url)`` the positions that a job keeps, in whichever store.
+"""Stores of offsets, opened from a URL.
 
-Client libraries are imported when a store is opened and not before: a DAG file that names a store imports none.
+``open_store(url)`` opens a store of history and control records, ``open_positions(url)`` a store of the positions that
+a job keeps. Client libraries are imported when a store is opened: a DAG file that names a store imports none.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ hbase://thrift-host:9090/table"""
 
 
 def open_store(url: str) -> OffsetStore:
-    """Give the store that the URL names. Nothing is created, and no connection is made before the first call.
+    """Return the store at the URL. Nothing is created, and no connection is opened before the first call.
 
-    ``sqlite:////absolute/path.db``, ``postgresql://user:password@host:5432/database`` or
-    ``hbase://thrift-host:9090/table``, with ``?transport=framed`` (or ``http``), ``protocol=compact``, ``tls=true`` and
-    ``ca=/path/of/authority.pem`` where the Thrift server is set up so.
+    Forms of the URL: ``sqlite:////absolute/path.db``, ``postgresql://user:password@host:5432/database`` and
+    ``hbase://thrift-host:9090/table``. Options for HBase's Thrift server: ``?transport=framed`` (or ``http``),
+    ``protocol=compact``, ``tls=true`` and ``ca=/path/of/authority.pem``.
 
-    :raises InputRefused: none of these.
+    :raises InputRefused: the URL has another form.
     :raises StoreClientMissing: this Python lacks the store's client library.
     """
     scheme = url.partition(":")[0]
@@ -40,7 +40,7 @@ def open_store(url: str) -> OffsetStore:
     if scheme in ("sqlite", "postgresql", "postgresql+psycopg"):
         return _sql(url)
     raise InputRefused(
-        # What follows the scheme is not shown: it may hold a password.
+        # The rest of the URL is not shown: it may hold a password.
         seen=f"a store URL that begins with {scheme[:40]!r}",
         expected="one of " + " · ".join(_FORMS.splitlines()),
         do="correct the URL; a store in memory is for tests and is made with MemoryStore(); ZooKeeper keeps positions"
@@ -49,12 +49,11 @@ def open_store(url: str) -> OffsetStore:
 
 
 def open_positions(url: str) -> OffsetStore | ZooKeeperStore:
-    """Give the store of positions that the URL names. Nothing is created, and no connection is made before the first
-    call.
+    """Return the position store at the URL. Nothing is created, and no connection is opened before the first call.
 
-    ``zookeeper://user:password@host:2181,host2:2181/chroot``, or one of ``open_store``.
+    Forms of the URL: ``zookeeper://user:password@host:2181,host2:2181/chroot``, and those of ``open_store``.
 
-    :raises InputRefused: none of these.
+    :raises InputRefused: the URL has another form.
     :raises StoreClientMissing: this Python lacks the store's client library.
     """
     return _zookeeper(url) if url.startswith("zookeeper:") else open_store(url)

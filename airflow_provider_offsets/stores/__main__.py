@@ -1,4 +1,4 @@
-"""The command line: ``python -m airflow_provider_offsets.stores create URL``."""
+"""Command line: ``python -m airflow_provider_offsets.stores create URL``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit code."""
+    """Run one command, and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         with contextlib.closing(open_store(arguments.url)) as store:

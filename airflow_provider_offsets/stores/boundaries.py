@@ -1,11 +1,11 @@
-"""Where frozen boundaries are kept: one record a topic, and an immutable cell for each boundary.
+"""Store of frozen boundaries: one record per topic, and one immutable record per boundary.
 
-| cell | written by | means |
+| control record | written by | content |
 |---|---|---|
-| ``boundaries/<topic>/<topic id>`` | whoever freezes one, by compare-and-set | the frozen instants of the topic |
-| ``boundary/<topic>/<topic id>/<instant>/<digest>`` | the same, before that, once | one boundary |
+| ``boundaries/<topic>/<topic id>`` | the task that freezes a boundary, by compare-and-set | timestamps of the topic |
+| ``boundary/<topic>/<topic id>/<timestamp>/<digest>`` | the same task, before that, once | one boundary |
 
-A topic that was deleted and created again has another id: boundaries of the old one mean nothing to it.
+A recreated topic has another topic id: boundaries of the old topic do not apply to the new one.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ T = TypeVar("T")
 
 
 class FrozenBoundaries:
-    """The frozen boundaries of one topic for one pipeline."""
+    """Frozen boundaries of one topic in one pipeline."""
 
     def __init__(self, store: ControlStore, pipeline: str, topic: LiveTopic) -> None:
         self._store, self._pipeline, self._topic = store, pipeline, topic
         self._name = f"{topic.name}/{topic.topic_id}"
 
     def at(self, instant_ms: int) -> Boundary | None:
-        """Return the boundary at an instant, or None if none is frozen."""
+        """Return the boundary at a timestamp, or None if none is frozen."""
         return self._load(self._record()[0], instant_ms)
 
     def before(self, instant_ms: int) -> Boundary | None:
-        """Return the nearest boundary before an instant, or None."""
+        """Return the nearest boundary before a timestamp, or None."""
         record, _ = self._record()
         return self._load(record, record.around(instant_ms)[0])
 
     def is_closed(self, instant_ms: int) -> bool:
-        """Return whether a boundary is frozen at an instant or after it: nothing is open there any more."""
+        """Check whether a boundary is frozen at a timestamp or after it: then nothing is open there any more."""
         record, _ = self._record()
         return record.digest(instant_ms) is not None or record.around(instant_ms)[1] is not None
 
     def freeze(self, look: TopicLook) -> Boundary | StaleLook:
-        """Return the boundary at the instant of ``look``: the frozen one, or one from ``look``, frozen now.
+        """Return the boundary at the timestamp of ``look``, which is frozen now unless it was frozen before.
 
-        Safe to repeat. Boundaries that are frozen at once are ordered by the record: the second one is computed again,
-        beside the first one.
+        Safe to repeat. If two boundaries are frozen at the same time, the topic's record orders them: the second one is
+        computed again, with the first one as its neighbour.
 
-        :raises StoreUnreachable: nobody knows whether the boundary is frozen: repeat the call.
+        :returns: the boundary, or :class:`StaleLook` if ``look`` lacks partitions that a frozen boundary has.
+        :raises StoreUnreachable: the boundary may or may not be frozen: repeat the call.
         """
         while True:
             record, text = self._record()

@@ -1,6 +1,6 @@
-"""The checkpoint of a Structured Streaming query: read, seed, close. ``checkpoint_log`` has the layout.
+"""Checkpoint of a Structured Streaming query: read, seed, close. ``checkpoint_log`` documents the layout.
 
-Writing is for queries at rest, and for stateless ones: offsets cannot be moved without the state that belongs to them.
+Only the checkpoints of stopped, stateless queries can be written: offsets cannot be moved without their state.
 """
 
 from __future__ import annotations
@@ -51,23 +51,24 @@ __all__ = [
 ]
 
 SHUFFLE_PARTITIONS = {"spark.sql.shuffle.partitions": "200"}
-"""Spark's default, for a seed without an older entry to take it from. 4.2.0 dies (``None.get``) when it starts on a
-planned entry if that one, or the one before it, lacks this."""
+"""Spark's default, for a seed without an older entry. 4.2.0 fails (``None.get``) when it starts on a planned entry if
+that entry, or the one before it, lacks this setting."""
 
 
 LOOKED_AT = 5
-"""So many of the newest entries are asked for their times: some may be seeded."""
+"""Number of newest entries whose times are read: some may be seeded."""
 
 LATE_MS = 4000
-"""An ordinary batch is written down some 10 ms after its time was taken. In real-time mode that is when it is over:
-after 5 s at least, if nobody lowered ``spark.sql.streaming.realTimeMode.minBatchDuration``."""
+"""An ordinary batch is written to the log some 10 ms after its batch time. In real-time mode it is written when the
+batch ends: after at least 5 s, unless ``spark.sql.streaming.realTimeMode.minBatchDuration`` was lowered."""
 
 LATE_BATCHES = 3
-"""So many batches in a row tell real-time mode. One or two may be late because the driver or its file system hung."""
+"""Number of late batches in a row that identify real-time mode. One or two may be late because the driver or its file
+system hung."""
 
 
 def next_batch_id(last_batch_id: int) -> int:
-    """Give the id of the first batch that can have records in a checkpoint that is seeded after ``last_batch_id``."""
+    """Return the id of the first batch that can have records in a checkpoint that is seeded after ``last_batch_id``."""
     return last_batch_id + 2
 
 
@@ -80,23 +81,25 @@ def seed(
     like: LogEntry | None,
     sources_in: CheckpointFiles | None = None,
 ) -> int:
-    """Write a checkpoint from which Spark goes on at ``start``, and give the id of the first batch with records.
+    """Write a checkpoint from which Spark continues at ``start``, and return the id of the first batch with records.
 
-    Two consecutive entries end at ``start``: that of ``last_batch_id``, committed, and the next one, only planned.
-    Spark runs that one first, without records. So a sink that knows a batch by its id never takes new data for old, and
-    one that wants the ids without a gap has them: Spark's file sink can be neither read nor written any more once an
-    id is missing in its ``_spark_metadata`` (``BATCH_METADATA_NOT_FOUND``, tried with 4.2.0).
+    Two consecutive entries end at ``start``: the committed one of ``last_batch_id``, and the next one, which is only
+    planned. Spark runs the planned one first, without records. So a sink that identifies a batch by its id never takes
+    new data for old. A sink that needs consecutive ids gets them: Spark's file sink can be neither read nor written
+    once an id is missing in its ``_spark_metadata`` (``BATCH_METADATA_NOT_FOUND``, tried with 4.2.0).
 
-    Repeating it with the same arguments changes nothing, and finishes one that was cut off: its ``metadata`` comes
-    last, and Spark does not begin on offsets without it (tried with 4.2.0).
+    Repeating the call with the same arguments changes nothing, and finishes an interrupted call: ``metadata`` is
+    written last, and Spark does not start on offsets without that file (tried with 4.2.0).
 
-    :param last_batch_id: the greatest id of which the output is finished; ``UNSTARTED`` before the first one.
-    :param like: an entry of the old checkpoint. Its batch metadata (watermark, confs) is carried over; and the sources
-        that are not Kafka's go on where this entry has them, so it is the one that the query stands at.
-    :param sources_in: the checkpoint that ``like`` is of. Sources that are not Kafka's keep files of their own, which
-        are copied.
-    :raises CheckpointError: several sources, and it is not known which of them reads a partition of ``start``, or where
-        the files of the others are.
+    :param target: where to write.
+    :param query_id: id of the query.
+    :param last_batch_id: the greatest id whose output is complete; ``UNSTARTED`` before the first one.
+    :param start: the offsets to continue from.
+    :param like: the last committed entry of the old checkpoint. Its batch metadata (watermark, confs) and the offsets
+        of sources other than Kafka are copied.
+    :param sources_in: the checkpoint of ``like``. Sources other than Kafka have files of their own, which are copied.
+    :raises CheckpointError: of several sources it is unknown which one reads a partition of ``start``, or the files of
+        the other sources are missing.
     :raises WorldChanged: the folder holds another checkpoint.
     """
     following = next_batch_id(last_batch_id)
@@ -116,13 +119,15 @@ def seed(
 
 
 def close(checkpoint: CheckpointFolder, operation: str) -> int | None:
-    """Close a checkpoint by planting its next entry, and give that entry's id.
+    """Close a checkpoint by planting its next entry, and return the id of that entry.
 
-    A driver that still runs on it dies with ``CONCURRENT_STREAM_LOG_UPDATE`` before its next batch; not so one that
-    tracks its progress asynchronously, whose next id nobody knows. Closing what is closed changes nothing. None if
-    there is no entry at all to follow.
+    A driver that still runs on the checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE`` before its next batch.
+    Exception: the next id of a driver that tracks its progress asynchronously is unknown. Closing a closed checkpoint
+    changes nothing.
 
-    :raises WorldChanged: a driver wrote that entry first: it runs.
+    :param operation: id to write into the planted entry.
+    :returns: None if the log has no entry.
+    :raises WorldChanged: a driver wrote that entry first, so it is running.
     """
     planned_ids = batch_ids(checkpoint, "offsets")
     if not planned_ids:
@@ -142,13 +147,12 @@ def close(checkpoint: CheckpointFolder, operation: str) -> int | None:
 
 
 def require_micro_batches(checkpoint: CheckpointFolder) -> None:
-    """Refuse a query in real-time mode: what it has in flight is in no log, so no stop can count what it cuts off.
+    """Refuse a query in real-time mode: no log names its batches in flight, so no stop could count what it interrupts.
 
-    Its files have the names and the content of any other query's (tried with 4.2.0). What tells is when they were
-    written. Each batch lasts as long as the trigger says, and both of its files are written at its end. So the newest
-    three have to be late, all by about the same time, and each has to be committed at once. A write that hangs is late
-    too, and does not look like that three times in a row. Nothing is said of a query whose third batch is not over, nor
-    of a checkpoint whose files are copies.
+    The files have the names and the content of any other query's (tried with 4.2.0). Only their times differ: each
+    batch lasts as long as the trigger's interval, and both of its files are written at its end. So the newest three
+    batches must all be late by about the same time, and each must be committed at once. A write that hangs is late too,
+    but not three times in a row like that. The check passes while the third batch is unfinished, and for copied files.
 
     :raises CheckpointError: the newest three batches were written like that.
     """
@@ -179,13 +183,13 @@ class _WrittenTimes:
     """When the two files of a batch were written."""
 
     planned_after_ms: int
-    """The entry of the offset log, after the batch had begun."""
+    """Delay of the entry in the offset log after the start of the batch."""
     done_after_ms: int | None
-    """That of the commit log, after the one of the offset log; None if there is none."""
+    """Delay of the entry in the commit log after the one in the offset log; None if there is none."""
 
 
 def _written_times(checkpoint: CheckpointFolder, batch_id: int, committed_ids: list[int]) -> _WrittenTimes | None:
-    """Return when the files of a batch were written; None for a batch that Spark did not write here itself."""
+    """Return when the files of a batch were written, or None for a batch that Spark did not write here itself."""
     entry = read_entry(checkpoint, batch_id)
     written_ms = checkpoint.written_ms(f"offsets/{batch_id}")
     if entry is None or written_ms is None or entry.closed_by is not None or entry.is_seeded:
@@ -212,7 +216,7 @@ def _seeded_entry(start: Position, like: LogEntry | None) -> LogEntry:
 
 
 def _owner(partition: TopicPartition, like: LogEntry) -> int:
-    """The Kafka source that reads a partition: the only one, or the one that has it, or its topic, already."""
+    """Return the Kafka source of a partition: the only one, or the one that already has the partition or its topic."""
     kafka = like.kafka
     having = [place for place, source in kafka.items() if partition in source]
     owners = having or [place for place, source in kafka.items() if len(kafka) == 1 or partition.topic in source.topics]
@@ -226,7 +230,7 @@ def _owner(partition: TopicPartition, like: LogEntry) -> int:
 
 
 def _files_of_other_sources(entry: LogEntry, sources_in: CheckpointFiles | None) -> dict[str, str]:
-    """What the sources that are not Kafka's have written for themselves, such as the list of files read so far."""
+    """Return the files of sources other than Kafka, such as the list of files read so far."""
     others = [place for place in range(len(entry.sources)) if place not in entry.kafka]
     if not others:
         return {}
@@ -242,7 +246,7 @@ def _files_of_other_sources(entry: LogEntry, sources_in: CheckpointFiles | None)
 
 
 def _require_nothing_else(target: CheckpointFolder, files: dict[str, str]) -> None:
-    """Nothing is written among the files of another checkpoint."""
+    """Check that the folder holds no file of another checkpoint."""
     there = [f"{folder}/{batch_id}" for folder in ("offsets", "commits") for batch_id in batch_ids(target, folder)]
     for path in there:
         if path not in files:

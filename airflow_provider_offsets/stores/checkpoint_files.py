@@ -1,11 +1,12 @@
-"""Checkpoint folders, wherever they are: on this machine, or on what ``fsspec`` opens.
+"""Checkpoint folders on this machine, or on any file system that ``fsspec`` opens.
 
-Two kinds of file systems make a file appear whole or not at all, and never over another one:
+Two kinds of file systems create a file atomically and never overwrite another one:
 
-- Local disks and HDFS move a file in one step, and refuse where one is there. A whole folder is moved the same way.
-- Object stores put an object in one step, on the condition that none is there. They have no folders to move.
+- Local disks and HDFS rename a file in one step, and refuse if the target exists. They rename a whole folder the same
+  way.
+- Object stores put an object in one step, on the condition that it does not exist. They cannot rename a folder.
 
-Others (FTP, SMB, a cache before another file system) are read and not written.
+Checkpoints on other file systems (FTP, SMB, a cache before another file system) can be read but not written.
 """
 
 from __future__ import annotations
@@ -33,61 +34,64 @@ from airflow_provider_offsets.stores.checkpoint_log import CheckpointFiles
 MOVING = frozenset({"hdfs", "webhdfs"})
 PUTTING = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
 REMOVED = ".removed"
-"""What the name of a folder ends with that is being removed."""
+"""Suffix of a folder that is being removed."""
 
 EXTRAS = {"hdfs": "hdfs", "webhdfs": "hdfs", "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-"""The extra of this provider that brings the driver's library."""
+"""Extra of this provider that installs the library of the file system."""
 
 
 class CheckpointFolder(CheckpointFiles, Protocol):
-    """Reads one checkpoint folder, and writes to it."""
+    """Read and write access to one checkpoint folder."""
 
     moves: bool
-    """Whether a folder of this file system can be moved in one step."""
+    """Whether the file system can rename a folder in one step."""
 
     def create(self, path: str, text: str) -> bool:
-        """Write a file that is not there yet, whole or not at all; say whether it was written."""
+        """Write a new file atomically, and return whether it was written.
+
+        :param path: relative to the folder.
+        :returns: False if the file exists; its content is unchanged.
+        """
         ...
 
     def exists(self) -> bool:
-        """Say whether there is anything at the location."""
+        """Check whether anything exists at the location."""
         ...
 
     def written_ms(self, path: str) -> int | None:
-        """Give when a file was written, by the clock of the file system; None if it is not there."""
+        """Return when a file was written (ms, by the clock of the file system), or None if the file does not exist."""
         ...
 
     def move_to(self, location: str) -> None:
-        """Move the folder in one step to where nothing is.
+        """Rename the folder in one step to a location where nothing exists.
 
-        :raises WorldChanged: something is there.
+        :raises WorldChanged: something exists there.
         """
         ...
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it, where folders can be moved.
+        """Remove the folder with its content, on a file system that can rename folders.
 
-        It is moved aside first, so nobody ever reads half a checkpoint; one that was cut off is finished by the same
-        call.
+        The folder is renamed first, so nobody ever reads half a checkpoint. Repeating the call finishes a removal that
+        was interrupted.
         """
         ...
 
 
 FILE_SYSTEMS: dict[str, Callable[[str], CheckpointFolder]] = {}
-"""File systems beside those of fsspec, by the scheme of their URLs. A simulation adds its own."""
+"""File systems in addition to those of fsspec, by the scheme of their URLs. A simulation adds its own."""
 
 
 def open_checkpoint(location: str) -> CheckpointFolder:
-    """Give the checkpoint folder at a path or a URL (``hdfs:``, ``webhdfs:``, ``s3:``, ``s3a:``, ``gs:``, …).
+    """Return the checkpoint folder at a path or a URL (``hdfs:``, ``webhdfs:``, ``s3:``, ``s3a:``, ``gs:``, …).
 
-    It need not be there.
+    The folder need not exist. Credentials come from where the library of the file system looks for them: its
+    environment variables and files, or the configuration of fsspec. The location must not contain any, because it is
+    written to logs and records.
 
-    Credentials are taken from where the file system's own library looks for them: its environment variables and files,
-    or the configuration of fsspec. None may stand in the location, which is written to logs and records.
-
-    :raises CheckpointError: a file system that nothing here knows, or a password in the location.
-    :raises StoreClientMissing: the library of that file system is not installed.
-    :raises StoreUnreachable: it does not answer.
+    :raises CheckpointError: the file system is unknown, or the location contains a password.
+    :raises StoreClientMissing: the library of the file system is not installed.
+    :raises StoreUnreachable: the file system does not answer.
     """
     if _is_local(location):
         return LocalCheckpoint(location)
@@ -104,7 +108,7 @@ def open_checkpoint(location: str) -> CheckpointFolder:
 
 
 class LocalCheckpoint:
-    """A checkpoint folder on this machine, or on a mount that all machines share. ``open_checkpoint`` gives it."""
+    """Checkpoint folder on this machine, or on a mount that all machines share. See ``open_checkpoint``."""
 
     moves = True
 
@@ -113,20 +117,20 @@ class LocalCheckpoint:
         self._root = Path(urlsplit(location).path if location.startswith("file:") else location)
 
     def names(self, folder: str) -> list[str]:
-        """Give the names in a folder; an empty list if it is not there."""
+        """Return the names in a folder, or an empty list if the folder does not exist."""
         with _told(f"{self.location}/{folder}"), suppress(FileNotFoundError):
             return os.listdir(self._root / folder)
         return []
 
     def text(self, path: str) -> str | None:
-        """Give a file's text, or None if it is not there."""
+        """Return the text of a file, or None if the file does not exist."""
         where = f"{self.location}/{path}"
         with _told(where), suppress(FileNotFoundError):
             return _decoded((self._root / path).read_bytes(), where)
         return None
 
     def create(self, path: str, text: str) -> bool:
-        """Write a file that is not there yet, whole or not at all; say whether it was written."""
+        """Write a new file atomically, and return whether it was written."""
         target = self._root / path
         with _told(f"{self.location}/{path}"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,18 +150,18 @@ class LocalCheckpoint:
                 os.unlink(temporary)
 
     def exists(self) -> bool:
-        """Say whether there is anything at the location."""
+        """Check whether anything exists at the location."""
         with _told(self.location):
             return self._root.exists()
 
     def written_ms(self, path: str) -> int | None:
-        """Give when a file was written, or copied here; None if it is not there."""
+        """Return when a file was written, or copied here (ms), or None if the file does not exist."""
         with _told(f"{self.location}/{path}"), suppress(FileNotFoundError):
             return (self._root / path).stat().st_mtime_ns // 1_000_000
         return None
 
     def move_to(self, location: str) -> None:
-        """Move the folder in one step to where nothing is, or an empty folder."""
+        """Rename the folder in one step to a location where nothing or an empty folder exists."""
         target = LocalCheckpoint(location)
         with _told(f"{self.location} to {location}"):
             try:
@@ -171,7 +175,7 @@ class LocalCheckpoint:
             _sync_folder(self._root.parent)
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it; it is moved aside first."""
+        """Remove the folder with its content, after renaming it."""
         aside = LocalCheckpoint(f"{self.location.rstrip('/')}{REMOVED}")
         if self.exists():
             self.move_to(aside.location)
@@ -180,7 +184,7 @@ class LocalCheckpoint:
 
 
 class RemoteCheckpoint:
-    """A checkpoint folder on a file system that fsspec opens. ``open_checkpoint`` gives it."""
+    """Checkpoint folder on a file system that fsspec opens. See ``open_checkpoint``."""
 
     def __init__(self, location: str, file_system: Any, root: str) -> None:
         self.location = location
@@ -190,7 +194,7 @@ class RemoteCheckpoint:
         self._root = root.rstrip("/")
 
     def names(self, folder: str) -> list[str]:
-        """Give the names in a folder; an empty list if it is not there."""
+        """Return the names in a folder, or an empty list if the folder does not exist."""
         path = self._path(folder)
         with _told(f"{self.location}/{folder}"), suppress(FileNotFoundError):
             self._files.invalidate_cache()
@@ -199,14 +203,14 @@ class RemoteCheckpoint:
         return []
 
     def text(self, path: str) -> str | None:
-        """Give a file's text, or None if it is not there."""
+        """Return the text of a file, or None if the file does not exist."""
         where = f"{self.location}/{path}"
         with _told(where), suppress(FileNotFoundError):
             return _decoded(self._files.cat_file(self._path(path)), where)
         return None
 
     def create(self, path: str, text: str) -> bool:
-        """Write a file that is not there yet, whole or not at all; say whether it was written."""
+        """Write a new file atomically, and return whether it was written."""
         with _told(f"{self.location}/{path}"):
             if self.moves:
                 return self._create_by_moving(self._path(path), text.encode())
@@ -223,21 +227,21 @@ class RemoteCheckpoint:
             return True
 
     def exists(self) -> bool:
-        """Say whether there is anything at the location."""
+        """Check whether anything exists at the location."""
         with _told(self.location):
             return self._is_there(self._root)
 
     def written_ms(self, path: str) -> int | None:
-        """Give when a file was written, by the clock of the file system; None if it is not there."""
+        """Return when a file was written (ms, by the clock of the file system), or None if the file does not exist."""
         with _told(f"{self.location}/{path}"), suppress(FileNotFoundError):
             self._files.invalidate_cache()
             return int(self._files.modified(self._path(path)).timestamp() * 1000)
         return None
 
     def move_to(self, location: str) -> None:
-        """Move the folder in one step to where nothing is.
+        """Rename the folder in one step to a location where nothing exists.
 
-        HDFS moves a folder *into* one that is there and says nothing: so the target is looked at before and after.
+        HDFS silently moves a folder *into* an existing one. So the target is checked before and after the call.
         """
         target = RemoteCheckpoint(location, self._files, self._files._strip_protocol(location))
         if target.exists():
@@ -248,7 +252,7 @@ class RemoteCheckpoint:
             raise _in_the_way(self.location, location)
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it; it is moved aside first."""
+        """Remove the folder with its content, after renaming it."""
         aside = RemoteCheckpoint(f"{self.location.rstrip('/')}{REMOVED}", self._files, f"{self._root}{REMOVED}")
         if self.exists():
             self.move_to(aside.location)
@@ -264,14 +268,15 @@ class RemoteCheckpoint:
             self._files.pipe_file(temporary, content)
             with suppress(FileExistsError):
                 self._files.mv(temporary, target)
-            # WebHDFS answers "false" where the target is there, and fsspec does not pass that on: nothing has moved.
+            # WebHDFS answers "false" if the target exists, and fsspec hides that: then the temporary file is still
+            # there.
             return not self._is_there(temporary)
         finally:
             if self._is_there(temporary):
                 self._files.rm_file(temporary)
 
     def _is_there(self, path: str) -> bool:
-        """Fsspec's own ``exists`` takes every error for a no."""
+        """Check whether a path exists. Needed because fsspec's own ``exists`` treats every error as False."""
         self._files.invalidate_cache()
         try:
             self._files.info(path)
@@ -293,7 +298,7 @@ def _is_local(location: str) -> bool:
 def _opened(location: str, scheme: str) -> tuple[Any, str]:
     with _told(location):
         try:
-            import fsspec  # late: drivers import this module, and have none
+            import fsspec  # imported late: a driver imports this module and has no fsspec
 
             file_system, root = fsspec.core.url_to_fs(location, use_listings_cache=False)
         except ImportError as error:
@@ -318,7 +323,7 @@ def _client_missing(scheme: str, error: Exception) -> StoreClientMissing:
 
 @contextmanager
 def _told(where: str) -> Iterator[None]:
-    """Turn what a file system raises into errors of ours."""
+    """Convert exceptions of a file system to errors of this package."""
     try:
         yield
     except OffsetsError:
@@ -329,14 +334,14 @@ def _told(where: str) -> Iterator[None]:
         raise CheckpointError(
             seen=f"{where}: {error}", expected="the files of a checkpoint", do="name the folder of a checkpoint"
         ) from error
-    except Exception as error:  # each library has its own, botocore's and the HTTP clients' among them
+    except Exception as error:  # each library has its own exceptions, such as botocore's and the HTTP clients'
         if "libhdfs" in str(error) or "libjvm" in str(error):
             raise StoreClientMissing(
                 seen=f"{where}: {str(error).partition(chr(10))[0]}",
                 expected="Hadoop's native client: JAVA_HOME, HADOOP_HOME with libhdfs, and its jars on CLASSPATH",
                 do="install it where Airflow's tasks run, or name the folder as webhdfs://<namenode>:9870/…",
             ) from error
-        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):  # an HDFS data node's
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):  # of an HDFS data node
             raise _denied(where, error) from error
         raise StoreUnreachable(
             seen=f"{where}: {type(error).__name__}: {error}",

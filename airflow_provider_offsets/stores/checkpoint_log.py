@@ -1,20 +1,20 @@
-"""What the log of a Structured Streaming checkpoint says.
+"""Parser of the log in a Structured Streaming checkpoint.
 
 Layout (Spark's ``OffsetSeqLog``, ``CommitLog``, ``KafkaSourceInitialOffsetWriter``; tried with 4.2.0)::
 
     metadata          {"id":"<query id>"}
-    offsets/N         v1 / batch metadata as JSON / one line per source: the end offsets that batch N is to reach
-    commits/N         v1 / {"nextBatchWatermarkMs":0}          batch N is done
-    sources/<i>/0     of a Kafka source: a zero byte, v1, the offsets that the query began with
+    offsets/N         v1 / batch metadata as JSON / one line per source: the end offsets of batch N
+    commits/N         v1 / {"nextBatchWatermarkMs":0}          batch N is committed
+    sources/<i>/0     of a Kafka source: a zero byte, v1, the initial offsets of the query
     state/            present if the query is stateful
 
-``offsets/N`` is a plan; only with ``commits/N`` is it a fact. Ids have gaps where progress is tracked asynchronously:
-then an entry covers all batches since the one before it. ``.N.crc``, ``.N.<uuid>.tmp`` and other leftovers are no
-batches; Spark heeds whole numbers only, and so do we.
+``offsets/N`` is a plan; batch N is committed only with ``commits/N``. Batch ids have gaps if progress is tracked
+asynchronously: then an entry covers all batches since the previous entry. Files such as ``.N.crc`` and
+``.N.<uuid>.tmp`` are no batches. Spark reads only names that are whole numbers, and so does this module.
 
-**What cannot be read here**: a query in real-time mode writes the same files with the same content (tried with 4.2.0),
-only later: ``offsets/N`` when batch N is over. Until then its output is out and nothing tells of it. Only the times of
-its files tell: ``checkpoint.require_micro_batches``.
+**Limit**: a query in real-time mode writes the same files with the same content (tried with 4.2.0), but later:
+``offsets/N`` when batch N ends. Until then its output exists without any log entry. Only the times of the files reveal
+this mode: see ``checkpoint.require_micro_batches``.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ from airflow_provider_offsets.stores.rules import LAST_OFFSET
 T = TypeVar("T")
 
 CLOSED_BY = "spark.offsets.closed.by"
-"""A key in the confs of a planted entry. Spark heeds no conf there that it does not know, and writes none on."""
+"""Key in the confs of a planted entry. Spark ignores confs that it does not know, and does not copy them."""
 
 SEEDED = "spark.offsets.seeded"
-"""A key in the confs of a seeded entry: no batch of that id ever ran."""
+"""Key in the confs of a seeded entry: no batch of that id was ever run."""
 
 VOID = "-"
-"""The line of a source that has no offsets yet (Spark's ``SERIALIZED_VOID_OFFSET``)."""
+"""Line of a source that has no offsets yet (Spark's ``SERIALIZED_VOID_OFFSET``)."""
 
 BATCH_ID = re.compile(r"0|[1-9][0-9]*")
 
 
 class CheckpointFiles(Protocol):
-    """Reads the files of one checkpoint folder. Paths are relative to it."""
+    """Read access to the files of one checkpoint folder. Paths are relative to the folder."""
 
     location: str
 
     def names(self, folder: str) -> list[str]:
-        """Give the names in a folder; an empty list if it is not there."""
+        """Return the names in a folder, or an empty list if the folder does not exist."""
         ...
 
     def text(self, path: str) -> str | None:
-        """Give a file's text, or None if it is not there."""
+        """Return the text of a file, or None if the file does not exist."""
         ...
 
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One ``offsets/N``."""
+    """One ``offsets/N`` file."""
 
     metadata: dict[str, Any]
     sources: tuple[Position | str, ...]
-    """Where each source of the query is to get to, in the query's own order: a position for a Kafka source; the line
-    as it stands for any other, which is ``-`` for one that has no offsets yet."""
+    """End offsets of each source, in the order of the query: a position for a Kafka source, and the unchanged line for
+    any other source. The line is ``-`` for a source without offsets."""
 
     @cached_property
     def end(self) -> Position:
@@ -75,23 +75,23 @@ class LogEntry:
 
     @property
     def kafka(self) -> dict[int, Position]:
-        """The Kafka sources, by their place among the sources."""
+        """The Kafka sources, by their index among all sources."""
         return {place: source for place, source in enumerate(self.sources) if isinstance(source, Position)}
 
     @property
     def batch_time_ms(self) -> int:
-        """When the batch was planned, by the driver's clock; the same when it is run again."""
+        """When the batch was planned, by the driver's clock; unchanged when Spark runs the batch again."""
         return int(self.metadata["batchTimestampMs"])
 
     @property
     def closed_by(self) -> str | None:
-        """The operation that planted this entry, or None if Spark wrote it."""
+        """The operation that planted this entry, or None if Spark wrote the entry."""
         found = self._confs.get(CLOSED_BY)
         return None if found is None else str(found)
 
     @property
     def is_seeded(self) -> bool:
-        """Say whether the entry was seeded: no batch of that id ever ran."""
+        """Whether the entry was seeded: no batch of that id was ever run."""
         return SEEDED in self._confs and self.closed_by is None
 
     @property
@@ -99,23 +99,24 @@ class LogEntry:
         return dict(self.metadata.get("conf", {}))
 
     def with_conf(self, key: str, value: str) -> LogEntry:
-        """Give this entry with one more conf, and without the marks that it has."""
+        """Return this entry with one more conf, and without the marks of planted and seeded entries."""
         confs = {name: set_to for name, set_to in self._confs.items() if name not in (CLOSED_BY, SEEDED)}
         return LogEntry({**self.metadata, "conf": {**confs, key: value}}, self.sources)
 
     def to_text(self) -> str:
-        """Give the file's text."""
+        """Return the text of the file."""
         lines = [each if isinstance(each, str) else each.to_json() for each in self.sources]
         return "\n".join(["v1", json.dumps(self.metadata, separators=(",", ":")), *lines])
 
 
 def parse_entry(text: str, where: str) -> LogEntry:
-    """Give the entry that an ``offsets/N`` file holds; ``where`` names it in errors.
+    """Return the entry in the text of an ``offsets/N`` file.
 
     A source is Kafka's if its line has the shape ``{"<topic>":{"<partition>":<offset>}}``.
 
-    :raises CheckpointError: empty, of another version, of continuous processing, cut off, without a Kafka source, two
-        Kafka sources that read one partition, or an offset below 0 or above 2^63-1.
+    :param where: name of the file, for error messages.
+    :raises CheckpointError: the text is empty, cut off, of another version, of continuous processing, or has no Kafka
+        source. Also if two Kafka sources read one partition, or an offset is below 0 or above 2^63-1.
     """
     version, *lines = text.removesuffix("\n").split("\n")
     _require_v1(version, where)
@@ -138,15 +139,15 @@ def parse_entry(text: str, where: str) -> LogEntry:
 
 
 def read_entry(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
-    """Give ``offsets/<batch_id>``, or None if it is not there."""
+    """Return the entry of ``offsets/<batch_id>``, or None if the file does not exist."""
     text = files.text(f"offsets/{batch_id}")
     return None if text is None else parse_entry(text, f"{files.location}/offsets/{batch_id}")
 
 
 def read_only_source(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
-    """Give ``offsets/<batch_id>`` of a query that reads one Kafka source and nothing else, or None if it is not there.
+    """Return the entry of ``offsets/<batch_id>``, or None, for a query with one Kafka source and no other.
 
-    :raises CheckpointError: it reads several sources.
+    :raises CheckpointError: the query reads several sources.
     """
     entry = read_entry(files, batch_id)
     if entry is not None and len(entry.sources) != 1:
@@ -159,27 +160,27 @@ def read_only_source(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
 
 
 def log_entries(files: CheckpointFiles) -> Iterator[tuple[int, LogEntry, bool]]:
-    """Give ``(batch id, entry, is committed)`` in order, reading one at a time, for what is still there.
+    """Yield ``(batch id, entry, is committed)`` for all retained entries, in order, reading one at a time.
 
-    Spark keeps about the last hundred (``spark.sql.streaming.minBatchesToRetain``). A planted entry is among them:
-    its ``closed_by`` tells.
+    Spark retains about the last hundred (``spark.sql.streaming.minBatchesToRetain``). Planted entries are included:
+    they have ``closed_by``.
     """
     planned_ids = batch_ids(files, "offsets")
     committed_ids = set(batch_ids(files, "commits"))
     for batch_id in planned_ids:
         entry = read_entry(files, batch_id)
-        if entry is not None:  # else Spark has just removed it
+        if entry is not None:  # Spark has removed it since the listing
             yield batch_id, entry, batch_id in committed_ids
 
 
 def committed_entry(files: CheckpointFiles) -> LogEntry | None:
-    """Give the entry that the query stands at, the greatest that is in both logs, or None."""
+    """Return the entry of the last committed batch, the greatest id in both logs, or None."""
     committed_ids = set(batch_ids(files, "offsets")) & set(batch_ids(files, "commits"))
     return read_entry(files, max(committed_ids)) if committed_ids else None
 
 
 def read_initial(files: CheckpointFiles) -> Position | None:
-    """Give the offsets that the query began with, of all its Kafka sources; None if it never got so far."""
+    """Return the initial offsets of all Kafka sources, or None if the query never got that far."""
     found = [initial for place in batch_ids(files, "sources") if (initial := _initial_of(files, place)) is not None]
     if not found:
         return None
@@ -188,18 +189,18 @@ def read_initial(files: CheckpointFiles) -> Position | None:
 
 
 def read_query_id(files: CheckpointFiles) -> str | None:
-    """Give the query id, or None if the folder holds no checkpoint."""
+    """Return the query id, or None if the folder holds no checkpoint."""
     text = files.text("metadata")
     return None if text is None else _parsed(f"{files.location}/metadata", lambda: str(json.loads(text)["id"]))
 
 
 def read_state(files: CheckpointFiles) -> CheckpointState | None:
-    """Give what the checkpoint says, or None if it does not say where to go on (absent, or begun and empty).
+    """Return the state of the checkpoint, or None if it holds no position (missing, or created and still empty).
 
-    :raises CheckpointError: it cannot be read, is of a version or kind that was not tried, has more than one batch in
-        flight, or parts of it are missing.
+    :raises CheckpointError: the checkpoint cannot be read, is of a version or kind that was not tried, or lacks some of
+        its files. Also if more than one batch is in flight.
     """
-    planned_ids = batch_ids(files, "offsets")  # before the commits: what is planned meanwhile is not seen as in flight
+    planned_ids = batch_ids(files, "offsets")  # before commits: a batch planned meanwhile is not in flight
     committed_id = max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)
     query_id = _query_id_of(files, planned_ids)
     committed_entry = None if committed_id == UNSTARTED else _committed(files, committed_id)
@@ -232,7 +233,7 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
 
 
 def batch_ids(files: CheckpointFiles, folder: str) -> list[int]:
-    """Give the batch ids in a log folder, sorted (or the numbers of the sources); other names are passed over."""
+    """Return the batch ids in a log folder, or the numbers of the sources, sorted. Other names are ignored."""
     return sorted(int(name) for name in files.names(folder) if BATCH_ID.fullmatch(name))
 
 
@@ -255,7 +256,10 @@ def _committed(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
 
 
 def _require_one_in_flight(files: CheckpointFiles, committed_id: int, in_flight: dict[int, LogEntry]) -> None:
-    """Spark goes on at the newest entry and starts it where the one before it ends: what lies before is skipped."""
+    """Check that at most one batch is in flight.
+
+    Spark continues with the newest entry, from the end of the entry before it: earlier entries would be skipped.
+    """
     names = ", ".join(f"offsets/{each}" for each in in_flight)
     if len(in_flight) > 1:
         raise CheckpointError(
@@ -282,7 +286,7 @@ def _require_same_sources(files: CheckpointFiles, committed: LogEntry | None, pl
 
 
 def _initial_of(files: CheckpointFiles, place: int) -> Position | None:
-    """What a Kafka source began with; None for a source of another kind."""
+    """Return the initial offsets of a Kafka source, or None for a source of another kind."""
     text = files.text(f"sources/{place}/0")
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""A checkpoint as a store of positions, so that it can be compared with others, copied from, and seeded."""
+"""Checkpoint as a position store, so that it can be compared with others, copied from, and seeded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from airflow_provider_offsets.stores.swap import cut_off_swap, read_in_place, sw
 
 
 class CheckpointPositions:
-    """The committed position of the query whose checkpoint is at ``location``.
+    """Committed position of the query whose checkpoint is at ``location``.
 
-    A checkpoint belongs to one query and knows no consumer group: the stream's group is not looked at.
+    A checkpoint belongs to one query and has no consumer group: the stream's group is ignored.
     """
 
     kind = "checkpoint"
@@ -27,26 +27,28 @@ class CheckpointPositions:
         self._folder = open_checkpoint(location)
 
     def position(self, stream: Stream) -> Position | None:
-        """Give where the query stands in the stream's topics: the end of the last batch that is in both logs.
+        """Return the query's position in the stream's topics: the end of the last committed batch.
 
-        What is planned after it is in flight, and is read again when the query goes on.
+        A planned batch after it is in flight, and is replayed when the query continues.
 
-        :raises CheckpointError: it cannot be read, or its exchange for another one was cut off.
+        :raises CheckpointError: the checkpoint cannot be read, or swapping it for another one was interrupted.
         """
         stream = rules.check_stream(stream)
         return _within(read_in_place(self.location), stream)
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Seed a checkpoint that goes on at ``position``.
+        """Seed a checkpoint that continues at ``position``.
 
-        Where there is none it is written with a new query id: for a query that reads nothing but one Kafka source.
-        Where there is one, a seeded one takes its place, with the same query id, later batch ids, and its other topics
-        and sources where they are; what was there is kept as ``<location>-before-<tag>``.
+        If there is no checkpoint, the seeded one gets a new query id. This works for a query with one Kafka source and
+        no other. An existing checkpoint is replaced by one with the same query id and later batch ids. Its other topics
+        and sources keep their offsets, and the old checkpoint is kept as ``<location>-before-<tag>``.
 
-        The job has to be at rest, and nothing here sees whether it is: ``swap_in`` says what a driver then does.
+        The job must be stopped, which this method cannot check: see ``swap_in`` for what a running driver would do.
 
-        :raises CheckpointError: there is one already, and it holds state or is in an object store; or a write that was
-            cut off there was of something else.
+        :param position: the offsets to write.
+        :param expected: the position that must be stored now; None for no checkpoint.
+        :raises CheckpointError: the existing checkpoint holds state or is in an object store. Also if an interrupted
+            write had another position.
         """
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)

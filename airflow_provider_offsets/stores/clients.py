@@ -1,4 +1,4 @@
-"""The words for a client library that the running Python lacks: a driver's Python is often not the one in mind."""
+"""Error for a missing client library; names the running Python, because a driver's Python is often another one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_offsets.errors import StoreClientMissing
 
 
 def client_missing(package: str, store: str) -> StoreClientMissing:
-    """Give the error that names the package and the Python that lacks it."""
+    """Return the error that names the package and the Python that lacks it."""
     return StoreClientMissing(
         seen=f"{sys.executable} has no package {package!r}",
         expected=f"the client library of {store} in the Python that runs this",

@@ -1,17 +1,17 @@
-"""What a pipeline's processes agree on, over any ``OffsetStore``: its record, epochs, heartbeats, operations.
+"""Control records of a pipeline in any ``OffsetStore``: its record, epochs, heartbeats, operations.
 
-| cell | written by | means |
+| control record | written by | content |
 |---|---|---|
-| ``pipeline`` | operations and drivers, by compare-and-set | the record: see ``core.record`` |
+| ``pipeline`` | operations and drivers, by compare-and-set | the pipeline's record: see ``core.record`` |
 | ``launch/<n>/<tag>`` | an operation, once, before the record names it | the ``Claim`` of a launch |
 | ``move/<plan>`` | an operation, once, before the record names it | a move of an untracked job in its own store |
-| ``epoch/<n>`` | an operation, once, before the next launch | what became of epoch n; follows from the record |
-| ``heartbeat/<n>`` | the driver of epoch n | a sign of life; nothing is decided by it alone |
+| ``epoch/<n>`` | an operation, once, before the next launch | the result of epoch n; follows from the record |
+| ``heartbeat/<n>`` | the driver of epoch n | a sign of life; no decision depends on it alone |
 | ``attempt/<run>`` | the first task of a run | the number of the newest attempt of a run |
 | ``operation/<id>`` | the tasks of one operation | its steps and their results |
-| ``snapshot/<id>`` | a task, once | a named observation, or that it was removed |
+| ``snapshot/<id>`` | a task, once | a named observation, or a mark that it was removed |
 
-Cells of replays are in ``stores.replay_control``.
+Control records of replays are in ``stores.replay_control``.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from airflow_provider_offsets.stores.record_cell import RecordCell
 T = TypeVar("T")
 
 REMOVED = '"removed"'
-"""What stands in the cell of a snapshot that was removed."""
+"""Content of the control record of a removed snapshot."""
 
 
 class Control:
-    """The control cells of one pipeline, typed."""
+    """Typed access to the control records of one pipeline."""
 
     def __init__(self, store: OffsetStore, pipeline: str) -> None:
         self._store = store
@@ -56,7 +56,7 @@ class Control:
         return RecordCell(self._store, self.pipeline)
 
     def record(self) -> PipelineRecord | None:
-        """Return the record, or None if no operation has ever acted on the pipeline.
+        """Return the pipeline's record, or None if no operation has acted on the pipeline yet.
 
         :raises PipelineRenamed: the pipeline has another name now.
         """
@@ -74,7 +74,7 @@ class Control:
         return self._require(Claim, _launched(number, tag))
 
     def keep_claim(self, claim: Claim) -> None:
-        """Keep the claim of a launch, before the record names it. Keeping it again changes nothing."""
+        """Store the claim of a launch, before the record names it. Repeating the call changes nothing."""
         self._create(_launched(claim.number, claim.tag), claim)
 
     def move(self, plan: str) -> Moved:
@@ -82,25 +82,25 @@ class Control:
         return self._require(Moved, f"move/{plan}")
 
     def keep_move(self, moved: Moved) -> None:
-        """Keep a move of an untracked job in its own store, before the record names it."""
+        """Store a move of an untracked job in its own store, before the record names the move."""
         self._create(f"move/{moved.fingerprint}", moved)
 
     def keep_epoch(self, epoch: Epoch) -> None:
-        """Keep what became of an epoch. Its content follows from the record, so two actors keep the same."""
+        """Store the result of an epoch. The content follows from the record, so two actors store the same."""
         self._create(_numbered("epoch", epoch.number), epoch)
 
     def kept_epoch(self, number: int) -> Epoch | None:
-        """Return what is kept of an epoch; None for one that has no successor yet."""
+        """Return the stored result of an epoch, or None if the epoch has no successor yet."""
         return self._get(Epoch, _numbered("epoch", number))
 
     def kept_epochs(self) -> Iterator[Epoch]:
-        """Yield what is kept of epochs that have a successor, the oldest first."""
+        """Yield the stored results of the epochs that have a successor, the oldest first."""
         return (self._load(Epoch, name, text) for name, text in self._store.scan(self.pipeline, "epoch/"))
 
     def epochs(self) -> Iterator[Epoch]:
-        """Yield all launches with what became of them, the oldest first: those of the past, then the newest one.
+        """Yield all launches with their results, the oldest first: those of the past, then the newest one.
 
-        The record is read first, so an epoch that ends meanwhile is there once.
+        The record is read first, so an epoch that ends meanwhile appears once.
         """
         record = self.record()
         if record is None:
@@ -110,7 +110,7 @@ class Control:
             yield self.newest_launch(record)
 
     def newest_launch(self, record: PipelineRecord) -> Epoch:
-        """Return the newest launch of ``record`` with what became of it so far."""
+        """Return the newest launch of ``record`` with its result so far."""
         assert record.launch is not None
         claim = self.claim(record.epoch, record.launch.tag)
         recorded = record.recorded
@@ -126,7 +126,8 @@ class Control:
     def claimed_epoch(self, record: PipelineRecord | None) -> Epoch | None:
         """Return the newest epoch that a driver claimed, or None before the first claim.
 
-        A launch that is not claimed, or that was cancelled, is none: the pipeline's position is of the epoch before.
+        A launch that is unclaimed or cancelled does not count: the pipeline's position is still that of the previous
+        epoch.
         """
         if record is None or record.recorded is None:
             return None
@@ -140,11 +141,11 @@ class Control:
         return Cut(cut.batch_id, cut.query_id, cut.count, cut.why, ranges)
 
     def heartbeat(self, number: int) -> Heartbeat | None:
-        """Return the last sign of life of an epoch's driver, or None."""
+        """Return the last heartbeat of an epoch's driver, or None."""
         return self._get(Heartbeat, _numbered("heartbeat", number))
 
     def beat(self, number: int, heartbeat: Heartbeat) -> None:
-        """Record a sign of life. Only the epoch's driver calls this."""
+        """Write a heartbeat. Only the epoch's driver calls this."""
         self._put(_numbered("heartbeat", number), heartbeat)
 
     def attempt(self, run: str) -> int:
@@ -153,9 +154,10 @@ class Control:
         return 1 if found is None else found.number
 
     def begin_attempt(self, run: str, key: str) -> int:
-        """Return the number of the attempt of ``key``: a new one, unless an attempt has this key.
+        """Return the number of the attempt with this key, which is a new attempt if no attempt has the key.
 
-        :param key: the same for all automatic retries of one attempt, and another one after a clear.
+        :param run: id of the run.
+        :param key: equal for all automatic retries of one attempt, and different after a clear.
         """
         name = f"attempt/{run}"
         while True:
@@ -178,12 +180,15 @@ class Control:
         return (self._load(Operation, name, text) for name, text in cells)
 
     def open_operation(self, operation: Operation) -> Operation:
-        """Record a new operation and return it, or return the one of that id as it stands."""
+        """Write a new operation and return it, or return the stored one of that id."""
         name = f"operation/{operation.id}"
         return operation if self._create(name, operation) else self._require(Operation, name)
 
     def record_step(self, operation_id: str, step: str, result: Any) -> None:
-        """Record the result of one step of an operation that is open; a later result takes the earlier one's place."""
+        """Write the result of one step of an open operation; a later result replaces an earlier one.
+
+        :param result: a value that ``core.codec`` can encode.
+        """
         name = f"operation/{operation_id}"
         while True:
             text = self._store.get(self.pipeline, name)
@@ -193,13 +198,13 @@ class Control:
                 return
 
     def step(self, operation_id: str, step: str, kind: type[T]) -> T | None:
-        """Return the recorded result of a step, as a value of its type, or None."""
+        """Return the recorded result of a step as a value of type ``kind``, or None."""
         operation = self.operation(operation_id)
         text = None if operation is None else operation.steps.get(step)
         return None if text is None else self._load(kind, f"operation/{operation_id}#{step}", text)
 
     def keep_snapshot(self, snapshot: Snapshot) -> Snapshot:
-        """Store a sealed snapshot and return the one that stands under its id: the first one does."""
+        """Write a sealed snapshot and return the stored one of its id: the first one wins."""
         name, text = f"snapshot/{snapshot.id}", codec.dumps(snapshot)
         for nothing in (None, REMOVED):
             if self._swap(name, nothing, text):
@@ -209,8 +214,8 @@ class Control:
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a stored snapshot.
 
-        :raises SnapshotNotFound: none of that id; the message names the newest ones.
-        :raises StoreDataError: its content is not what its checksum was made of.
+        :raises SnapshotNotFound: there is none of that id; the message names the newest ones.
+        :raises StoreDataError: the content does not match its checksum.
         """
         name = f"snapshot/{snapshot_id}"
         text = self._store.get(self.pipeline, name)
@@ -231,10 +236,10 @@ class Control:
         return found
 
     def named_snapshot(self, name: str) -> Snapshot:
-        """Return the snapshot of that label, or of that id: an id has a ``#``, and a label has none.
+        """Return the snapshot of that label or id: an id contains ``#``, and a label does not.
 
         :raises SnapshotNotFound: there is none.
-        :raises StoreDataError: as ``snapshot``; or two people gave the same label at the same time.
+        :raises StoreDataError: as ``snapshot``; or two people used the same label at the same time.
         """
         labelled = [] if "#" in name else self.labelled(name)
         if len(labelled) > 1:
@@ -250,13 +255,13 @@ class Control:
         return [each for each in self.snapshots() if each.label == label]
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """Yield all snapshots that are whole, sorted by id."""
+        """Yield all snapshots whose checksum is right, sorted by id."""
         cells = self._store.scan(self.pipeline, "snapshot/")
         there = (self._load(Snapshot, name, text) for name, text in cells if text != REMOVED)
         return (found for found in there if found.is_whole)
 
     def remove_snapshot(self, snapshot_id: str) -> None:
-        """Remove a snapshot. Its cell stays and says so: no store has to delete what somebody may be comparing with."""
+        """Remove a snapshot. Its control record stays as a mark, because somebody may be comparing with the text."""
         name = f"snapshot/{snapshot_id}"
         while (text := self._store.get(self.pipeline, name)) not in (None, REMOVED):
             self._swap(name, text, REMOVED)
@@ -290,7 +295,9 @@ class Control:
             current = self._store.get(self.pipeline, name)
 
     def _swap(self, name: str, expected: str | None, text: str) -> bool:
-        """Set a cell if it holds ``expected``, and return whether it was set. Without an answer, the cell tells.
+        """Set a control record if it holds ``expected``, and return whether it was set.
+
+        If the answer is lost, the record is read to learn whether it was set.
 
         :raises StoreUnreachable: the store does not answer. Repeat the call.
         """

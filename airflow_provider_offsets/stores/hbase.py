@@ -1,12 +1,15 @@
-"""Offsets in HBase, in the form of the Cloudera deck, byte for byte.
+"""Offsets in HBase, in the Cloudera row layout, byte for byte.
 
 ``<table>``, family ``offsets``: row ``<TOPIC>:<GROUP>:<EPOCH_BATCHTIME_MS>``, qualifier the partition, value the
-offset, all as text. Jobs that follow the deck take the *number of cells* of the newest row as the number of
-partitions, so nothing else ever stands in such a row. What more is known of a batch stands in ``<table>_batches``
-under the same key, as JSON in the one cell ``batch:json`` (its *facts*). Facts are written first: those of a batch that
-was cut off have no row, and are no part of the history. ``<table>_control`` has one cell ``control:value`` per text,
-and one such cell for each group whose position was written from outside, under a key that no pipeline can have. Facts
-and control cells are only ever written by compare-and-set: a plain put beside it could hide one.
+offset, all as text. Jobs with this layout take the *number of cells* of the newest row as the number of partitions. So
+such a row never holds anything else.
+
+``<table>_batches`` holds more about a batch (its *facts*) under the same key, as JSON in the single cell
+``batch:json``. Facts are written first: those of an interrupted batch have no row, and are no part of the history.
+
+``<table>_control`` has one cell ``control:value`` per control record. It has one more such cell for each group whose
+position was written from outside, under a key that no pipeline can have. Facts and control cells are written by
+compare-and-set only: a plain put beside it could hide one.
 """
 
 from __future__ import annotations
@@ -32,13 +35,13 @@ _TABLE = re.compile(r"([A-Za-z0-9_]+:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FACTS = b"batch:json"
 _VALUE = b"control:value"
 _CLAIM = re.compile(rb"[0-9]{13} (begun|written)")
-# HBase compares an empty value as if there were none, so the empty text is stored as the one that nobody may store.
+# HBase treats an empty expected value as a missing cell, so an empty text is stored as NUL, which no caller may store.
 _EMPTY = b"\0"
 
 
 @dataclass(frozen=True)
 class _DeckRow:
-    """One topic's offsets of one batch, with the facts under the same key if there are any."""
+    """Offsets of one topic in one batch, with the facts under the same key if there are any."""
 
     topic: str
     time_ms: int
@@ -47,14 +50,16 @@ class _DeckRow:
 
 
 class HBaseStore:
-    """Positions, history and control in HBase, through its Thrift server. Safe to share between threads.
+    """Store of positions, history and control records in HBase, by its Thrift server. Safe to share between threads.
 
-    HBase changes one row at a time, so a swap is three steps: facts, text, rows. A batch is in the history once the
-    rows of all its topics are there. If its driver dies between text and rows, whoever reads the text writes them.
+    HBase changes one row atomically, so a swap has three steps: facts, text, rows. A batch is in the history once the
+    rows of all its topics exist. If its driver dies between text and rows, the next reader of the text writes the rows.
 
-    :param table: the deck's table, such as ``stream_kafka_offsets``; ``namespace:table`` is fine.
+    :param host: of the Thrift server.
+    :param port: of the Thrift server.
+    :param table: the table of offsets, such as ``stream_kafka_offsets``, or ``namespace:table``.
     :param transport: the settings of the Thrift server.
-    :param timeout_s: how long the server may be silent in one call. A connection that breaks is made anew once.
+    :param timeout_s: how long the server may be silent in one call. A broken connection is opened again once.
     """
 
     kind = "hbase"
@@ -80,33 +85,39 @@ class HBaseStore:
         return f"HBaseStore({self._url!r})"
 
     def create(self) -> None:
-        """Create what is missing of the three tables. They keep their rows for ever; the deck's had a TTL of 30 days,
-        after which a job that had been idle began again from offset 0."""
+        """Create those of the three tables that are missing. Their rows never expire.
+
+        The table of Cloudera's slides had a TTL of 30 days, after which a job that had been idle started again from
+        offset 0.
+        """
         self._client.create_tables()
 
     def close(self) -> None:
-        """Close the connection. The store may be used again: it makes a new one."""
+        """Close the connection. The store may be used again: the next call opens a new one."""
         self._client.close()
 
     def position(self, stream: Stream) -> Position | None:
-        """Return where each topic of the stream ends in the newest row that names it.
+        """Return the end offsets of each topic of the stream in the newest row that names the topic.
 
         :raises PositionExpired: as ``newest_first``.
         """
         return history.position_in(stream, lambda each: next(self.newest_first(each), None))
 
     def perishes(self, stream: Stream) -> str:
-        """Return when HBase deletes the newest rows of the stream, if the deck's table has a time to live."""
+        """Return when HBase deletes the newest rows of the stream, or an empty string if their table has no TTL."""
         return self._expiry.perishes(rules.check_stream(stream))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Add a row of the deck's form, and nothing else, for each topic of ``position``; all of one time.
+        """Add one row in the Cloudera layout, and nothing else, for each topic of ``position``; all with one time.
 
-        Of several writers that expect the same, one has its way. Each claims its row's time in a cell of the group,
-        by compare and set, and changes its claim into a receipt when its rows are written. If another's claim stands
-        there by then, it was overtaken, by rows that are later than its own. The job itself takes no part in this: it
-        has to be at rest. HBase changes one row at a time: a crash between two topics leaves one of them moved and the
-        other not, until the write is repeated.
+        If several writers expect the same position, one wins. Each writer claims its row time in a cell of the group by
+        compare-and-set, and turns the claim into a receipt after writing its rows. A writer that then finds another
+        claim was overtaken, by rows that are later than its own. The job itself ignores these cells, so it must be
+        stopped. HBase changes one row atomically: a crash between two topics leaves only one of them moved until the
+        write is repeated.
+
+        :param position: the offsets to write.
+        :param expected: the position that must be stored now; None for nothing.
         """
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
@@ -130,10 +141,10 @@ class HBaseStore:
             return
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Add the rows of a batch, and its facts before them if there are none.
+        """Add the rows of a batch, after its facts if there are none.
 
-        One without a row time goes to the first time behind the newest row at which no facts are kept, by
-        compare-and-set: two writers never get the same one.
+        A batch without a row time gets the first time after the newest row at which no facts are stored, by
+        compare-and-set. So two writers never get the same time.
         """
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
@@ -148,9 +159,9 @@ class HBaseStore:
             newest = placed.row_time_ms
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches from the newest backwards, a page at a time; no scanner is open between two of them.
+        """Yield batches, the newest first, in pages. No scanner is open between two pages.
 
-        :raises PositionExpired: there is no row, and there was one before the table's time to live.
+        :raises PositionExpired: there is no row, but there was one before the TTL of the table.
         """
         until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
         newest = None
@@ -160,12 +171,12 @@ class HBaseStore:
             self._expiry.check_never_stored(stream)
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches in the order of recording, a page at a time; no scanner is open between two of them."""
+        """Yield batches in the order of recording, in pages. No scanner is open between two pages."""
         until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
         return self._batches(stream, since_ms, until, backwards=False)
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Return the text, or None."""
+        """Return the text of a control record, or None."""
         key = _control_key(pipeline, name)
         return self._text(key, self._client.row(self._control, key))
 
@@ -184,9 +195,9 @@ class HBaseStore:
         prepare: Batch | None = None,
         append: Batch | None = None,
     ) -> bool:
-        """Keep the facts, set the text, and add the rows: one call for each, and none to read.
+        """Store the facts, set the text, and add the rows: one call for each, and none to read.
 
-        Only facts that are there already are read, and then the text too: a swap that has lost by then replaces none.
+        Existing facts are read first, and then the text too: a swap that has already lost replaces no facts.
         """
         key = _control_key(pipeline, name)
         rules.check_value(value)
@@ -201,8 +212,11 @@ class HBaseStore:
         return True
 
     def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
-        """Return the facts that are kept under a row time, or None. Of several the newest epoch's: the others are of
-        drivers that were fenced before they had prepared all topics."""
+        """Return the facts that are stored under a row time, or None.
+
+        Of several, the newest epoch's are returned: the others are of drivers that were fenced before they had prepared
+        all topics.
+        """
         stream = rules.check_stream(stream)
         keys = [layout.key(layout.prefix(topic, stream.group_id), row_time_ms) for topic in stream.topics]
         rows = self._client.rows(self._facts.table, keys)
@@ -210,7 +224,7 @@ class HBaseStore:
         return max((each for each in found if each is not None), key=lambda each: each.epoch or 0, default=None)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield names and texts, sorted by name. A pipeline's name has no ``:``, so no other one's rows are near."""
+        """Yield names and texts, sorted by name. Names of pipelines have no ``:``, so rows of others are never met."""
         owner = f"{rules.check_pipeline(pipeline)}:".encode()
         first, stop = owner + prefix.encode(), owner[:-1] + b";"
         while True:
@@ -229,9 +243,10 @@ class HBaseStore:
     # How a batch is written
 
     def _prepare(self, stream: Stream, batch: Batch, is_expected: Callable[[], bool]) -> bool:
-        """Keep the facts of a batch that is about to begin under each of its topics; False if ``is_expected`` said no.
+        """Store the facts of a batch that is about to start under each of its topics.
 
-        :param is_expected: whether the swap that they belong to may still succeed. Asked before facts are replaced.
+        :param is_expected: whether the swap of these facts may still succeed; called before facts are replaced.
+        :returns: False if ``is_expected`` returned False.
         """
         cell = codec.dumps(batch).encode()
         for topic in batch.end.topics:
@@ -244,7 +259,7 @@ class HBaseStore:
         return True
 
     def _replace(self, key: bytes, kept: bytes, cell: bytes, batch: Batch) -> bool:
-        """Replace the facts under a key by those of ``batch``, if they may be; False if others replaced them first."""
+        """Replace the facts under a key by those of ``batch``, if allowed. Return False if another writer won."""
         facts = self._facts_of(key, history.row_time_of(batch), {_FACTS: kept})
         assert facts is not None
         if self._client.row(self._deck.table, key):
@@ -254,7 +269,7 @@ class HBaseStore:
         return self._client.check_and_put(self._facts.table, key, _FACTS, kept, cell)
 
     def _append(self, stream: Stream, batch: Batch) -> Batch:
-        """Add the rows of a batch that has its time. Rows that are there already are left as they are."""
+        """Add the rows of a batch with a row time. Existing rows are not changed."""
         other = self._other_facts(stream, batch)
         recorded = batch if other is None else rules.recorded_once(other, batch)
         if not self._is_complete(stream, recorded):
@@ -262,7 +277,7 @@ class HBaseStore:
         return recorded
 
     def _other_facts(self, stream: Stream, placed: Batch) -> Batch | None:
-        """Keep the facts of a batch where none are kept; return the first others that stand in their place."""
+        """Store the facts of a batch where none are stored; return the first other facts that are there instead."""
         cell = codec.dumps(placed).encode()
         for topic in placed.end.topics:
             key = self._key(topic, stream, placed)
@@ -272,7 +287,7 @@ class HBaseStore:
         return None
 
     def _facts_beside(self, key: bytes, cell: bytes) -> bytes | None:
-        """Write a facts cell if there is none; return the one that is there instead, if it is another."""
+        """Write a facts cell if there is none; return the existing cell if it differs."""
         while not self._client.check_and_put(self._facts.table, key, _FACTS, None, cell):
             kept = self._client.row(self._facts.table, key).get(_FACTS)
             if kept is not None:
@@ -285,7 +300,7 @@ class HBaseStore:
         self._client.put_rows(self._deck.table, rows)
 
     def _last_taken(self, stream: Stream, key: bytes, claim: bytes | None) -> int | None:
-        """Return the last time that is in use: by a row, by facts, or by a write that was begun."""
+        """Return the last time in use: by a row, by facts, or by a write that was started."""
         times = [self._deck.newest_time(stream), self._facts.newest_time(stream)]
         if claim is not None:
             if not _CLAIM.fullmatch(claim):
@@ -324,9 +339,9 @@ class HBaseStore:
             yield Batch(end=end, batch_time_ms=time_ms, row_time_ms=time_ms)
 
     def _is_complete(self, stream: Stream, facts: Batch, rows: Mapping[str, _DeckRow] | None = None) -> bool:
-        """Return whether every topic that the facts name has its deck row.
+        """Check whether every topic in the facts has its row.
 
-        :raises StoreDataError: a deck row holds other offsets than its facts.
+        :raises StoreDataError: a row holds other offsets than its facts.
         """
         for topic in facts.end.topics:
             key = self._key(topic, stream, facts)
@@ -372,7 +387,7 @@ class HBaseStore:
 def _together(
     per_topic: dict[str, Iterator[_DeckRow]], choose: Callable[[Iterable[int]], int]
 ) -> Iterator[tuple[int, dict[str, _DeckRow]]]:
-    """Yield the rows of all topics, those of one time together. Reads no row before it is needed."""
+    """Yield the rows of all topics, grouped by time. No row is read before it is needed."""
     heads: dict[str, _DeckRow] = {}
     while True:
         for topic, rows in per_topic.items():
@@ -385,8 +400,10 @@ def _together(
 
 
 def _or_cut_off(stored: Position | None, position: Position, expected: Position | None) -> Position | None:
-    """Return ``expected``, or what is stored if a write of ``position`` over ``expected``, cut off between two topics,
-    looks like that: each topic stands where one of the two says."""
+    """Return ``expected``, or what is stored if that looks like this write interrupted between two topics.
+
+    Then each topic has either its offsets of ``position`` or those of ``expected``.
+    """
     if stored is None:
         return expected
     topics = {*stored.topics, *position.topics}

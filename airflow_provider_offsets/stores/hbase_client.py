@@ -1,4 +1,4 @@
-"""One Thrift connection to HBase, shared by the threads of a process, with errors in this package's words."""
+"""Thrift connection to HBase, shared by the threads of a process, with the errors of this package."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ T = TypeVar("T")
 Row = tuple[bytes, dict[bytes, bytes]]
 _FOR_EVER_S = 2**31 - 1
 IDLE_S = 30
-"""A connection that was idle for longer is not used for a compare-and-set. The server closes one after 60 s, and nobody
-would know whether a compare-and-set on it was done."""
+"""A connection that was idle for longer is not used for a compare-and-set. The server closes an idle connection after
+60 s, and then it would be unknown whether a compare-and-set on it was executed."""
 
 
 class HBaseClient:
-    """The few calls that the store uses. It connects at the first one.
+    """The few calls that the store uses. The first call opens the connection.
 
-    happybase's connections are not safe between threads, so a lock lets one call through at a time.
+    happybase's connections are not safe between threads, so a lock serialises the calls.
 
-    :param families: the tables and the column family that each has to have.
-    :param create_command: what a person types to create them.
+    :param host: of the Thrift server.
+    :param port: of the Thrift server.
+    :param transport: the settings of the Thrift server.
+    :param families: the tables, and the column family that each must have.
+    :param create_command: the command that creates the tables, for messages.
     :param timeout_s: how long the server may be silent.
     """
 
@@ -49,7 +52,7 @@ class HBaseClient:
         from thriftpy2.protocol.cybin import ProtocolError  # type: ignore[attr-defined]
         from thriftpy2.thrift import TApplicationException, TException
 
-        # A module that happybase makes from its Hbase.thrift when it is imported: no file of that name exists.
+        # happybase generates this module from its Hbase.thrift when it is imported: no file of that name exists.
         thrift = importlib.import_module("Hbase_thrift")
         self._mutation = thrift.Mutation
         self._row_mutations = thrift.BatchMutation
@@ -76,34 +79,38 @@ class HBaseClient:
         self._check_layout()
 
     def row(self, table: str, key: bytes) -> dict[bytes, bytes]:
-        """Return the cells of one row, of all its families; none if it is not there."""
+        """Return the cells of one row, of all its families; empty if the row does not exist."""
         return self._on_table(table, lambda rows: dict(rows.row(key)))
 
     def rows(self, table: str, keys: Collection[bytes]) -> dict[bytes, dict[bytes, bytes]]:
-        """Return the cells of several rows in one call; a row that is not there is left out."""
+        """Return the cells of several rows in one call, without rows that do not exist."""
         return self._on_table(table, lambda rows: dict(rows.rows(list(keys)))) if keys else {}
 
     def page(
         self, table: str, first: bytes, stop: bytes, size: int, *, backwards: bool = False, keys_only: bool = False
     ) -> list[Row]:
-        """Return up to ``size`` rows from ``first`` on, ``stop`` not among them. No scanner stays open."""
+        """Return up to ``size`` rows from ``first`` on, before ``stop``. No scanner stays open.
+
+        :param backwards: read in descending order of keys, from ``first`` down.
+        :param keys_only: read only the first cell of each row.
+        """
         cut = "FirstKeyOnlyFilter()" if keys_only else None
         options = {"limit": size, "batch_size": size, "reverse": backwards, "filter": cut}
         return self._on_table(table, lambda rows: list(rows.scan(first, stop, **options)))
 
     def written_ms(self, table: str, key: bytes) -> int | None:
-        """Return the server's time of the oldest cell of one row: the family's time to live counts from there."""
+        """Return the server's time (ms) of the oldest cell of one row: the family's TTL counts from there."""
         cells = self._on_table(table, lambda rows: dict(rows.row(key, include_timestamp=True)))
         return min((written_ms for _, written_ms in cells.values()), default=None)
 
     def time_to_live_s(self, table: str) -> int | None:
-        """Return the seconds after which HBase deletes a cell of the table's family; None if it keeps them for ever."""
+        """Return the TTL of the table's family in seconds, or None if its cells never expire."""
         families = self._on_table(table, lambda rows: dict(rows.families()))
         seconds = int(families[self._families[table].encode()]["time_to_live"])
         return None if seconds == _FOR_EVER_S else seconds
 
     def put_rows(self, table: str, rows: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
-        """Write rows in one call: each of them whole or not at all."""
+        """Write rows in one call, each of them atomically."""
         changes = [
             self._row_mutations(row=key, mutations=[self._mutation(column=name, value=value) for name, value in each])
             for key, each in ((key, cells.items()) for key, cells in rows.items())
@@ -111,11 +118,11 @@ class HBaseClient:
         self._on_table(table, lambda there: there.connection.client.mutateRows(there.name, changes, {}))
 
     def check_and_put(self, table: str, key: bytes, column: bytes, expected: bytes | None, value: bytes) -> bool:
-        """Set one cell if it holds ``expected`` (None: not there), and return whether it was set.
+        """Set one cell if it holds ``expected`` (None: it does not exist), and return whether it was set.
 
-        Never sent twice by itself: had the first one been done and only its answer lost, the second would deny it.
+        Never retried here: if only the answer to the first call was lost, the second call would return False.
 
-        :raises StoreUnreachable: also if the answer was lost, so that nobody knows whether the cell was set.
+        :raises StoreUnreachable: no answer arrived; the cell may have been set.
         """
         mutation = self._mutation(column=column, value=value)
 
@@ -125,7 +132,7 @@ class HBaseClient:
         return self._on_table(table, set_cell, attempts=1)
 
     def close(self) -> None:
-        """Close the connection. The next call makes a new one."""
+        """Close the connection. The next call opens a new one."""
         with self._lock:
             self._drop()
 
@@ -136,7 +143,7 @@ class HBaseClient:
             return self._call(lambda connection: call(connection.table(table)), attempts=attempts)
 
     def _call(self, call: Callable[[Any], T], *, attempts: int = 2) -> T:
-        """Do one call; after a broken connection make a new one and do it once more, if it may be done twice."""
+        """Make one call. After a broken connection, open a new one and call again, if ``attempts`` allows it."""
         with self._lock:
             if attempts == 1 and clock.monotonic_s() - self._answered_s > IDLE_S:
                 self._drop()
@@ -161,7 +168,7 @@ class HBaseClient:
             self._connection = None
 
     def _check_layout(self) -> None:
-        """Return if every table is there with its family."""
+        """Check that every table exists with its family."""
         self._layout_seen = False
         present = self._call(_tables)
         for table, family in self._families.items():
@@ -182,12 +189,12 @@ class HBaseClient:
         )
 
     def _create_table(self, table: str, connection: Any) -> None:
-        # Somebody else may create it at the same time; its families are looked at after this in any case.
+        # Another process may create the table at the same time; its families are checked afterwards anyway.
         with contextlib.suppress(self._exists):
             connection.create_table(table, {self._families[table]: {"max_versions": 1}})
 
     def _refusal(self, error: Any) -> StoreError:
-        """Tell a table that has gone, or lost its family, from a server that has other troubles."""
+        """Return the error for a refused call: a missing table or family, or another trouble of the server."""
         if self._layout_seen:
             self._check_layout()
         reason = _first_line(error)
@@ -218,7 +225,7 @@ def _families(table: str, connection: Any) -> set[str]:
 def _first_line(error: Any) -> str:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     text = message.decode(errors="backslashreplace") if isinstance(message, bytes) else str(message)
-    # thriftpy2 tells that it could not connect, and not why: a certificate that is not trusted, for one.
+    # thriftpy2 reports that it could not connect, but not why, such as an untrusted certificate.
     cause = error.__context__ if isinstance(error, BaseException) else None
     why = f" ({cause})" if isinstance(cause, OSError) else ""
     return text.strip().splitlines()[0][:300] + why

@@ -1,4 +1,4 @@
-"""What a time to live of the deck's table does to positions. The deck's own table had one of 30 days."""
+"""Effect of a TTL on positions in the Cloudera row layout, whose original table had a TTL of 30 days."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from airflow_provider_offsets.stores.hbase_rows import HBaseRows
 
 
 class HBaseExpiry:
-    """When rows expire, and whether some have.
+    """When rows expire, and whether some have expired.
 
-    :param deck: rows that expire if their table has a time to live.
-    :param facts: what is known of the batches of tracked jobs, under the same keys. It does not expire.
+    :param client: connection to HBase.
+    :param deck: rows that expire if their table has a TTL.
+    :param facts: facts of the batches of tracked jobs, under the same keys. They do not expire.
     """
 
     def __init__(self, client: HBaseClient, deck: HBaseRows, facts: HBaseRows) -> None:
@@ -25,7 +26,7 @@ class HBaseExpiry:
         self._facts = facts
 
     def perishes(self, stream: Stream) -> str:
-        """Return in one sentence when HBase deletes the newest rows of a stream; empty if it does not."""
+        """Return in one sentence when HBase deletes the newest rows of a stream, or an empty string for never."""
         seconds = self._client.time_to_live_s(self._deck.table)
         if seconds is None:
             return ""
@@ -37,12 +38,12 @@ class HBaseExpiry:
         return f"{rule}, the newest of group {stream.group_id!r} at {_moment(first + 1000 * seconds)}"
 
     def check_never_stored(self, stream: Stream) -> None:
-        """Return if a stream without rows may never have had one.
+        """Check that a stream without rows may never have had one.
 
-        Facts are written before their row. If there are some that are older than the table's time to live, one of them
-        had its row, as far as anybody can tell. Newer ones do not count: a batch that was cut off has no row either.
+        Facts are written before their row. If facts are older than the table's TTL, at least one of them presumably had
+        its row. Newer facts do not count: an interrupted batch has no row either.
 
-        :raises PositionExpired: it had one.
+        :raises PositionExpired: the stream had a row.
         """
         known_ms = self._facts.oldest_time(stream)
         seconds = None if known_ms is None else self._client.time_to_live_s(self._deck.table)

@@ -1,4 +1,4 @@
-"""Thrift over HTTP, as HBase's Thrift server speaks it: the only form in which it knows TLS by itself."""
+"""Thrift over HTTP, as HBase's Thrift server implements it: the only mode in which that server supports TLS."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 
 class HttpTransport:
-    """What thriftpy2 reads and writes through in the place of a socket: each call is one POST, over a connection that
-    is kept.
+    """Replacement for the socket below thriftpy2: each call is one POST over a persistent connection.
 
-    Our own, because thriftpy2's sets the timeout of every new socket of the process, takes any answer for a good one,
-    and on a kept connection sends a call again by itself: a compare and set must not be.
+    Hand-written, because thriftpy2's own transport sets the timeout of every new socket of the process and accepts any
+    HTTP status. On a persistent connection it also retries a call, which a compare-and-set must not be.
 
-    :param trusted: for TLS, the authorities; None for plain HTTP.
+    :param host: of the Thrift server.
+    :param port: of the Thrift server.
+    :param timeout_s: how long the server may be silent.
+    :param trusted: for TLS, the trusted authorities; None for plain HTTP.
     """
 
     def __init__(self, host: str, port: int, *, timeout_s: float, trusted: ssl.SSLContext | None) -> None:
@@ -26,11 +28,11 @@ class HttpTransport:
         self._answer = io.BytesIO()
 
     def is_open(self) -> bool:
-        """Return whether there is a connection."""
+        """Check whether the connection is open."""
         return self._connection.sock is not None
 
     def open(self) -> None:
-        """Make the connection."""
+        """Open the connection."""
         self._connection.connect()
 
     def close(self) -> None:
@@ -38,13 +40,13 @@ class HttpTransport:
         self._connection.close()
 
     def write(self, part: bytes) -> None:
-        """Take a part of a call."""
+        """Buffer a part of a call."""
         self._call += part
 
     def flush(self) -> None:
-        """Send the call and take its answer.
+        """Send the call and read its answer.
 
-        :raises OSError: no answer, or not one of a Thrift server.
+        :raises OSError: no answer arrived, or the answer is not a Thrift server's.
         """
         call, self._call = bytes(self._call), bytearray()
         try:
@@ -60,7 +62,7 @@ class HttpTransport:
     def read(self, size: int) -> bytes:
         """Return the next part of the answer, at most ``size`` bytes.
 
-        :raises EOFError: there is no more.
+        :raises EOFError: the answer has no more bytes.
         """
         part = self._answer.read(size)
         if not part:

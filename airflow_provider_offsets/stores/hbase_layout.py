@@ -1,8 +1,8 @@
-"""The deck's rows in HBase as bytes: keys, cells, and what may stand in them. No connection in here.
+"""Cloudera row layout in HBase as bytes: keys, cells, and their valid content. No connection in here.
 
-A key is ``<TOPIC>:<GROUP>:<13 digits>``. Topics hold no colon and the time is always 13 digits, but groups may hold
-colons: rows of ``g:10`` sort among those of ``g``. So a key belongs to a group if the whole of it matches, and a scan
-that meets a neighbour's row jumps over all rows of that neighbour.
+A key is ``<TOPIC>:<GROUP>:<13 digits>``. Topics contain no colon and the time always has 13 digits, but groups may
+contain colons: rows of ``g:10`` sort among those of ``g``. So a key belongs to a group only if the whole key matches. A
+scan that meets the row of a neighbour (another group) skips all rows of that neighbour.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores.rules import LAST_OFFSET
 
 LAST_PARTITION = 2**31 - 1
-"""The greatest number of a partition that Kafka can have."""
+"""The greatest partition number in Kafka."""
 
 _DIGITS = 13
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
@@ -24,12 +24,12 @@ Cells = Mapping[bytes, bytes]
 
 
 def prefix(topic: str, group_id: str) -> bytes:
-    """Return what all keys of a topic and a group begin with; so do keys of groups that begin with this one and ':'."""
+    """Return the prefix of all keys of a topic and a group; groups that begin with this one and ':' have it too."""
     return f"{topic}:{group_id}:".encode()
 
 
 def key(row_prefix: bytes, time_ms: int) -> bytes:
-    """Return the key of one row. Keys sort as their times do."""
+    """Return the key of one row. Keys sort by time."""
     return row_prefix + _digits(time_ms)
 
 
@@ -40,9 +40,9 @@ def time_of(row_prefix: bytes, row_key: bytes) -> int | None:
 
 
 def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
-    """Return if a key under the prefix that has no time of ours can be a neighbour's.
+    """Check that a key under the prefix without a time of this group can be a neighbour's.
 
-    :raises StoreDataError: its last part is no time, and it is no other group's either: no writer of the layout's.
+    :raises StoreDataError: the last part of the key is no time, so no writer of the layout wrote the row.
     """
     if b":" not in row_key[len(row_prefix) :]:
         raise StoreDataError(
@@ -53,9 +53,10 @@ def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
 
 
 def time_before(row_prefix: bytes, neighbour: bytes) -> int:
-    """Return the last time whose key would sort before a neighbour's, and before all rows of that neighbour.
+    """Return the last time whose key sorts before a neighbour's key, and before all rows of that neighbour.
 
-    The next time's key sorts behind all of them: so a scan backwards goes on here, and one forwards at one more.
+    The next time's key sorts after all of them. So a backward scan continues here, and a forward scan one millisecond
+    later.
     """
     tail = neighbour[len(row_prefix) :]
     digits = tail[: len(tail) - len(tail.lstrip(b"0123456789"))][:_DIGITS]
@@ -68,14 +69,14 @@ def time_before(row_prefix: bytes, neighbour: bytes) -> int:
 
 
 def cells_of(position: Position, topic: str) -> dict[bytes, bytes]:
-    """Return the deck's cells of one topic: qualifier is the partition, value the offset, both as text."""
+    """Return the cells of one topic: qualifier is the partition, value the offset, both as text."""
     return {b"offsets:%d" % partition: b"%d" % offset for partition, offset in position.of_topic(topic).items()}
 
 
 def position_of(table: str, topic: str, row_key: bytes, cells: Cells) -> Position:
-    """Return the offsets of a deck row.
+    """Return the offsets in a row.
 
-    :raises StoreDataError: a cell that the deck's layout does not have.
+    :raises StoreDataError: the row has a cell that is not in the layout.
     """
     offsets = {_partition(table, row_key, cell): _offset(table, row_key, cell, value) for cell, value in cells.items()}
     return Position({TopicPartition(topic, partition): offset for partition, offset in offsets.items()})

@@ -1,4 +1,4 @@
-"""The rows of one topic and group in a table whose keys are the deck's, in the order of their times."""
+"""Rows of one topic and group in a table with Cloudera row keys, in the order of their times."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ Page = list[tuple[bytes, int, layout.Cells]]
 
 
 class HBaseRows:
-    """Rows under keys ``<TOPIC>:<GROUP>:<13 digits>``, never one of another group.
+    """Rows under keys ``<TOPIC>:<GROUP>:<13 digits>``, never those of another group.
 
+    :param client: connection to HBase.
     :param table: a table with such keys and no others.
     """
 
@@ -24,29 +25,33 @@ class HBaseRows:
         self.table = table
 
     def newest_time(self, stream: Stream) -> int | None:
-        """Return the time of the newest row of any topic of the stream, or None; one cell of each topic is read."""
+        """Return the time of the newest row of any topic of the stream, or None. Reads one cell per topic."""
         return max(self._first_times(stream, backwards=True), default=None)
 
     def oldest_time(self, stream: Stream) -> int | None:
-        """Return the time of the oldest row of any topic of the stream, or None; one cell of each topic is read."""
+        """Return the time of the oldest row of any topic of the stream, or None. Reads one cell per topic."""
         return min(self._first_times(stream, backwards=False), default=None)
 
     def pages(
         self, topic: str, group_id: str, since_ms: int, until_ms: int, *, backwards: bool, keys_only: bool = False
     ) -> Iterator[Page]:
-        """Yield rows with their keys and times in pages that grow, each by a scan of its own: no scanner is open
-        between two of them, so a Thrift server that was started anew meanwhile is no matter.
+        """Yield rows with their keys and times, in pages of growing size.
 
-        A neighbour's row ends a page: the next scan begins behind all rows of that neighbour.
+        Each page is a scan of its own. No scanner is open between two pages, so a restart of the Thrift server does not
+        matter. A neighbour's row ends a page: the next scan starts after all rows of that neighbour.
 
-        :raises StoreDataError: a row that is neither the group's nor a neighbour's.
+        :param since_ms: the first time to read.
+        :param until_ms: the last time to read.
+        :param backwards: yield the newest rows first.
+        :param keys_only: read only the first cell of each row.
+        :raises StoreDataError: a row belongs neither to the group nor to a neighbour.
         """
         prefix = layout.prefix(topic, group_id)
         size = FIRST_PAGE
         since_ms, until_ms = max(0, since_ms), min(until_ms, rules.LAST_ROW_TIME_MS)
         while since_ms <= until_ms:
             first, last = layout.key(prefix, since_ms), layout.key(prefix, until_ms)
-            # The far end of a scan is not in it. Backwards is always as far as there are rows.
+            # A scan excludes its end. A backward scan ends at the prefix, before the first row.
             ends = (last, prefix) if backwards else (first, last + b"\0")
             found = self._client.page(self.table, *ends, size, backwards=backwards, keys_only=keys_only)
             page, neighbour = self._own_rows(prefix, found)
@@ -70,7 +75,7 @@ class HBaseRows:
                 yield page[0][1]
 
     def _own_rows(self, prefix: bytes, found: list[Row]) -> tuple[Page, bytes | None]:
-        """Return the rows up to the first one of a neighbour, and that one's key if there is one."""
+        """Return the rows before the first neighbour's, and that neighbour's key if there is one."""
         page: Page = []
         for key, cells in found:
             time_ms = layout.time_of(prefix, key)

@@ -1,4 +1,4 @@
-"""How a connection to HBase's Thrift server is made: transport, protocol, TLS. Each is a setting of that server."""
+"""Connection to HBase's Thrift server: transport, protocol, TLS. Each is a setting of that server."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Transport:
-    """What a client has to know of the server's settings; as they are where nobody changed them."""
+    """Settings of the Thrift server that a client needs. The defaults are those of the server."""
 
     transport: str = "buffered"
-    """``framed`` where ``hbase.regionserver.thrift.framed`` is true, or the server is not of the thread pool kind;
-    ``http`` where ``hbase.regionserver.thrift.http`` is true."""
+    """``framed`` if ``hbase.regionserver.thrift.framed`` is true, or if the server is not of the thread pool kind;
+    ``http`` if ``hbase.regionserver.thrift.http`` is true."""
     protocol: str = "binary"
-    """``compact`` where ``hbase.regionserver.thrift.compact`` is true."""
+    """``compact`` if ``hbase.regionserver.thrift.compact`` is true."""
     tls: bool = False
-    """Over HTTP where ``hbase.thrift.ssl.enabled`` is true. HBase's server has no TLS without HTTP (seen in 2.6.1):
-    then it is that of a proxy before the server. The certificate and the name in it are checked, always."""
+    """With HTTP: whether ``hbase.thrift.ssl.enabled`` is true. HBase's server has no TLS without HTTP (seen in 2.6.1):
+    then TLS is that of a proxy before the server. The certificate and its host name are always checked."""
     ca: str = ""
-    """A PEM file of the authorities to trust; empty for those that the system trusts."""
+    """PEM file of the authorities to trust; empty for those that the system trusts."""
 
     def __str__(self) -> str:
         return f"thrift 1, {self.transport} transport, {self.protocol} protocol, {'with' if self.tls else 'no'} TLS"
 
     @property
     def query(self) -> str:
-        """The options of a URL that say the same, ``?`` before them; empty where nothing is special."""
+        """The URL options for these settings, with a leading ``?``; empty if all are defaults."""
         told = {"transport": self.transport, "protocol": self.protocol, "tls": str(self.tls).lower(), "ca": self.ca}
         special = {name: value for name, value in told.items() if value != _CHOICES.get(name, ("",))[0]}
         return f"?{urllib.parse.urlencode(special, safe='/')}" if special else ""
@@ -44,9 +44,9 @@ class Transport:
     def connect(self, host: str, port: int, *, timeout_s: float) -> Any:
         """Return an open happybase connection.
 
-        happybase knows neither TLS nor HTTP: then the socket below it is changed for another.
+        happybase supports neither TLS nor HTTP: in these cases the socket below it is replaced.
 
-        :raises OSError: the authorities' file cannot be read.
+        :raises OSError: the file of the authorities cannot be read.
         """
         import happybase
         from happybase.connection import THRIFT_PROTOCOLS, THRIFT_TRANSPORTS, Hbase
@@ -65,7 +65,7 @@ class Transport:
         return connection
 
     def _socket(self, host: str, port: int, timeout_s: float) -> Any:
-        # Not thriftpy2's own TLS settings: they leave the name in the certificate unchecked.
+        # Not thriftpy2's own TLS settings: they do not check the host name in the certificate.
         trusted = ssl.create_default_context(cafile=self.ca or None) if self.tls else None
         if self.transport == "http":
             return HttpTransport(host, port, timeout_s=timeout_s, trusted=trusted)
@@ -77,19 +77,19 @@ class Transport:
 
 
 PLAIN = Transport()
-"""What a Thrift server takes that nobody has configured."""
+"""Settings of a Thrift server with its default configuration."""
 
 
 def parse_options(query: str) -> Transport:
-    """Return what the options of a URL say.
+    """Return the settings in the options of a URL.
 
-    :raises InputRefused: an option or a value that is not known, one that is there twice, two that exclude each other,
-        or a file of authorities that cannot be read.
+    :raises InputRefused: an option or value is unknown, an option appears twice, two options exclude each other, or the
+        file of authorities cannot be read.
     """
     given = urllib.parse.parse_qsl(query, keep_blank_values=True)
     names = [name for name, _ in given]
     for name, value in given:
-        # Values are shown only of options that we know: another's may be a password.
+        # Only values of known options are shown: the value of another one may be a password.
         if name not in (*_CHOICES, "ca"):
             raise _refused(f"the option {name!r} in an HBase store URL", "correct its name, or leave it out")
         if names.count(name) > 1:
@@ -115,7 +115,7 @@ def _check_authorities(found: Transport) -> None:
         raise _refused(f"ca={found.ca!r} without tls=true in an HBase store URL", "add tls=true, or leave out ca")
     try:
         ssl.create_default_context(cafile=found.ca)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise _refused(f"ca={found.ca!r} in an HBase store URL: {error}", "name a PEM file that is here") from error
 
 

@@ -1,4 +1,4 @@
-"""What every store with a history does the same way: where a new row stands, and where a stream stands in the rows."""
+"""Rules that every store with a history shares: the place of a new row, and the position of a stream."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from airflow_provider_offsets.stores import rules
 
 
 def place(batch: Batch, newest_row_time_ms: int | None) -> Batch:
-    """Return a batch at its place in a history, behind the newest row.
+    """Return a batch with its row time, after the newest row.
 
-    :raises StoreDataError: no row can be later than that one.
+    :raises StoreDataError: the newest row already has the greatest possible time.
     """
     row_time_ms = next_row_time_ms(batch.batch_time_ms, newest_row_time_ms)
     rules.check_row_time(row_time_ms)
@@ -27,21 +27,21 @@ def row_time_of(batch: Batch) -> int:
 
 
 def written_row(position: Position, newest_row_time_ms: int | None) -> Batch:
-    """Return the row that a write of ``position`` adds to a history: of now, and of no batch.
+    """Return the row that a write of ``position`` adds to a history: at the current time, and of no batch.
 
-    :raises StoreDataError: nothing can stand behind the newest row.
+    :raises StoreDataError: the newest row already has the greatest possible time.
     """
     return place(Batch(end=position, batch_time_ms=clock.now_ms()), newest_row_time_ms)
 
 
 def position_in(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Position | None:
-    """Return the position of a stream in a history: each of its topics where the newest row that names it ends.
+    """Return the position of a stream in a history: the end of each topic in the newest row that names the topic.
 
-    Jobs of the deck's kind write one row for each topic, once the output of the whole batch is finished. Where a crash
-    came between two of these rows, the second topic stands at its older row: its part of the batch is read again,
+    Jobs with the Cloudera row layout write one row per topic, once the output of the whole batch is complete. After a
+    crash between two of these rows, the second topic keeps its older row: its part of the batch is replayed, and
     nothing is skipped.
 
-    :param newest: gives the newest batch of a stream.
+    :param newest: returns the newest batch of a stream.
     """
     last = newest(stream)
     if last is None:

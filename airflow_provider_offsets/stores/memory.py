@@ -1,4 +1,4 @@
-"""A store in memory, for tests: the same laws as the real ones, nothing survives the process."""
+"""Store in memory, for tests: the same guarantees as the real stores, but nothing survives the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_offsets.stores import history, rules
 
 
 class MemoryStore:
-    """Keeps everything in this process; safe to share between threads. Public: use it in your own tests."""
+    """Offset store in this process; safe to share between threads. Public: use it in your own tests."""
 
     kind = "memory"
 
@@ -21,20 +21,21 @@ class MemoryStore:
         self._histories: dict[str, list[Batch]] = {}
         self._control: dict[tuple[str, str], str] = {}
         self._facts: dict[tuple[str, int], list[Batch]] = {}
-        """Batches by group and row time. Pipelines on different topics of one group may have rows of one time."""
+        """Batches by group and row time. Pipelines on different topics of one group may have rows with the same
+        time."""
 
     def create(self) -> None:
         """Do nothing: there is nothing to create."""
 
     def close(self) -> None:
-        """Do nothing. What is stored stays, so a test may close and go on reading."""
+        """Do nothing. The content stays, so a test may close the store and continue to read."""
 
     def position(self, stream: Stream) -> Position | None:
-        """Return where each topic of the stream ends in the newest batch that names it."""
+        """Return the end offsets of each topic of the stream in the newest batch that names the topic."""
         return history.position_in(stream, lambda each: next(self.newest_first(each), None))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Add a row that ends at ``position``. Comparing and adding are one step for all threads."""
+        """Add a row that ends at ``position``, atomically between threads."""
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
         with self._lock:
@@ -42,7 +43,7 @@ class MemoryStore:
                 self._add(stream, history.written_row(position, self._newest_time(stream)))
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Add the row of a batch, in one step for all threads."""
+        """Add the row of a batch, atomically between threads."""
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
         with self._lock:
@@ -51,21 +52,21 @@ class MemoryStore:
             return self._append(stream, batch)
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches from the newest backwards, as the history is at the first one taken."""
+        """Yield batches, the newest first, as of the moment when the first one is taken."""
         rows = self._history(stream)
         for index in range(_count_until(rows, until_ms) - 1, -1, -1):
             if rules.is_of(stream, rows[index]):
                 yield rows[index]
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches in the order of recording, as the history is at the first one taken."""
+        """Yield batches in the order of recording, as of the moment when the first one is taken."""
         rows = self._history(stream)
         for index in range(_count_until(rows, since_ms - 1), _count_until(rows, until_ms)):
             if rules.is_of(stream, rows[index]):
                 yield rows[index]
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Return the text, or None."""
+        """Return the text of a control record, or None."""
         return self._control.get((rules.check_pipeline(pipeline), rules.check_name(name)))
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
@@ -83,7 +84,7 @@ class MemoryStore:
         prepare: Batch | None = None,
         append: Batch | None = None,
     ) -> bool:
-        """Set the text with the facts and the row that belong to it, in one step for all threads."""
+        """Set the text with the facts and the row that belong to it, atomically between threads."""
         key = rules.check_pipeline(pipeline), rules.check_name(name)
         rules.check_value(value)
         facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
@@ -98,13 +99,13 @@ class MemoryStore:
             return True
 
     def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
-        """Return the facts that are kept under a row time, or None."""
+        """Return the facts that are stored under a row time, or None."""
         stream = rules.check_stream(stream)
         with self._lock:
             return self._kept(stream, row_time_ms)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield names and texts, sorted by name, as they are at the first one taken."""
+        """Yield names and texts, sorted by name, as of the moment when the first one is taken."""
         rules.check_pipeline(pipeline)
         with self._lock:
             found = sorted(
@@ -148,7 +149,7 @@ class MemoryStore:
         self._facts[key] = [*(each for each in self._facts.get(key, []) if each is not kept), batch]
 
     def _add(self, stream: Stream, batch: Batch) -> None:
-        """Add a row. A list that somebody reads grows at its end only; a row between others makes a new list."""
+        """Add a row. A list that somebody reads grows only at its end; a row in the middle makes a new list."""
         rows = self._histories.setdefault(stream.group_id, [])
         row_time_ms = history.row_time_of(batch)
         if not rows or history.row_time_of(rows[-1]) <= row_time_ms:
@@ -166,7 +167,7 @@ class MemoryStore:
 
 
 def _count_until(rows: list[Batch], until_ms: int | None) -> int:
-    """Return how many batches stand at or before ``until_ms``."""
+    """Return the number of batches at or before ``until_ms``."""
     if until_ms is None:
         return len(rows)
     return bisect.bisect_right(rows, until_ms, key=history.row_time_of)

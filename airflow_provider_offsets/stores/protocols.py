@@ -1,8 +1,8 @@
-"""What an offset store can do: three small protocols. Each store declares which it has by implementing them.
+"""Protocols of an offset store. A store declares its abilities by implementing them.
 
-Every method may raise ``StoreUnreachable`` (the server does not answer; nothing was done, or the same call again does
-no harm), ``StoreLayoutError`` (the table is not there or is not ours) and ``StoreDataError`` (a row cannot be read).
-After a compare-and-set that raised ``StoreUnreachable`` nobody knows whether the text was set: read it before the next
+Every method may raise ``StoreUnreachable`` (the server does not answer, and the call may be repeated),
+``StoreLayoutError`` (the table does not exist or is not ours) and ``StoreDataError`` (a row cannot be read). After a
+compare-and-set that raised ``StoreUnreachable`` it is unknown whether the text was set: read the text before the next
 one.
 """
 
@@ -17,29 +17,30 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 
 @runtime_checkable
 class PositionStore(Protocol):
-    """Keeps one position of a stream."""
+    """Store of one position per stream."""
 
     kind: str
-    """What reports call it: ``hbase``, ``sql``, ``memory``, ``zookeeper``, ``kafka`` or ``checkpoint``."""
+    """Name in reports: ``hbase``, ``sql``, ``memory``, ``zookeeper``, ``kafka`` or ``checkpoint``."""
 
     def position(self, stream: Stream) -> Position | None:
-        """Return the stored position; None if nothing is stored, which is not the same as offset 0."""
+        """Return the stored position, or None if nothing is stored, which is not the same as offset 0."""
         ...
 
 
 @runtime_checkable
 class WritablePositionStore(PositionStore, Protocol):
-    """Keeps a position that may be set from outside, while the job that owns it is at rest."""
+    """Store of a position that may be set from outside while its job is stopped."""
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Set the stored position, if it is ``expected`` now (None: nothing is stored).
+        """Set the stored position if it is ``expected`` now.
 
-        Where it is ``position`` already nothing is done: so a write that was cut off is finished by repeating it.
-        Whole or not at all where the store can do that; each store says what it does where it cannot.
+        Does nothing if ``position`` is stored already, so repeating an interrupted write finishes it. The write is
+        atomic if the store can do that; each other store documents what it does.
 
-        :raises InputRefused: ``position`` does not name every partition that is stored, or names another topic.
-        :raises WorldChanged: something else is stored; it is left as it is.
-        :raises StoreInUse: a running job holds what would be written.
+        :param expected: the position that must be stored now; None for nothing.
+        :raises InputRefused: ``position`` lacks a stored partition, or names a topic of another stream.
+        :raises WorldChanged: another position is stored; it is not changed.
+        :raises StoreInUse: a running job uses what would be written.
         :raises StoreDenied: the store does not let this user write.
         """
         ...
@@ -47,80 +48,83 @@ class WritablePositionStore(PositionStore, Protocol):
 
 @runtime_checkable
 class PerishablePositions(PositionStore, Protocol):
-    """Keeps a position that the store itself may delete after a time."""
+    """Store of a position that the store itself may delete after a time."""
 
     def perishes(self, stream: Stream) -> str:
-        """Return in one sentence what deletes the stored position, and when; empty if nothing does."""
+        """Return in one sentence what deletes the stored position, and when; an empty string if nothing does."""
         ...
 
 
 @runtime_checkable
 class LeaderEpochs(PositionStore, Protocol):
-    """Keeps with a position the leader epoch of the last record before it (KIP-320)."""
+    """Store of the leader epoch of the last record before a position (KIP-320)."""
 
     def leader_epochs(self, stream: Stream) -> dict[TopicPartition, int]:
-        """Return the epochs that are stored; a partition without one is left out."""
+        """Return the stored epochs, without partitions that have none."""
         ...
 
 
 @runtime_checkable
 class HistoryStore(PositionStore, Protocol):
-    """Keeps every processed batch of a stream, append-only, in the order of recording.
+    """Store of every processed batch of a stream, append-only, in the order of recording.
 
-    A batch is of a stream if it has its group and reads one of its topics: so a pipeline keeps its history when a topic
-    is added to it or taken from it.
+    A batch belongs to a stream if it has the stream's group and reads one of its topics. So a pipeline keeps its
+    history when a topic is added or removed.
     """
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
         """Add a row to the history and return its batch.
 
-        With ``batch.row_time_ms`` it is the row of that time, and adding it again changes nothing: so whoever reads a
-        record whose row is missing writes that row. Without one it is a new row of
-        ``next_row_time_ms(batch time, newest row's time)``, at each call: such rows no record names.
+        With ``batch.row_time_ms``, the row has that time, and repeating the call changes nothing. So the reader of a
+        pipeline record whose row is missing can write that row. Without it, each call adds a new row, at
+        ``next_row_time_ms(batch time, newest row's time)``; no pipeline record names such a row.
 
-        :raises BatchConflict: another batch, or the same one with other offsets, is kept at that time; it stands.
+        :raises BatchConflict: another batch, or the same one with other offsets, is stored at that time; it is not
+            changed.
         """
         ...
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches from the newest backwards, lazily: taking one costs one, whatever the history holds.
+        """Yield batches, the newest first, lazily: taking one costs the same for every length of the history.
 
-        :param until_ms: only rows at or before this time (so the first one is the batch *as of* then).
+        :param until_ms: only rows at or before this time, so the first one is the batch *as of* that time.
         """
         ...
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches in the order of recording, lazily, rows in ``[since_ms, until_ms]``."""
+        """Yield batches in the order of recording, lazily, with row times in ``[since_ms, until_ms]``."""
         ...
 
 
 @runtime_checkable
 class ControlStore(Protocol):
-    """Keeps small named texts of a pipeline, each changed by compare-and-set only.
+    """Store of small named texts of a pipeline (control records), each changed by compare-and-set only.
 
-    ``name`` is printable text without spaces at its ends; ``/`` separates its parts by custom (``epoch/00000004``).
+    ``name`` is printable text without spaces at its ends; by convention ``/`` separates its parts (``epoch/00000004``).
     """
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Return the text, or None."""
+        """Return the text of a control record, or None."""
         ...
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
-        """Set the text if it is ``expected`` now (None: not there), atomically against all other callers, and return
-        whether it was set.
+        """Set the text atomically if it is ``expected`` now, and return whether it was set.
 
-        :raises StoreUnreachable: nobody knows whether the text was set. It is not sent a second time.
+        :param expected: the text that must be there now; None if there must be none.
+        :raises StoreUnreachable: no answer arrived; the text may have been set. The call is not retried here.
         """
         ...
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield ``(name, text)`` of all names that begin with ``prefix``, sorted by name. Never another pipeline's,
-        however the names are made (``a`` and ``a.b``, ``a`` and ``a-b``)."""
+        """Yield ``(name, text)`` of all names that begin with ``prefix``, sorted by name.
+
+        Never yields another pipeline's, whatever the names are (``a`` and ``a.b``, ``a`` and ``a-b``).
+        """
         ...
 
 
 class OffsetStore(HistoryStore, ControlStore, Protocol):
-    """A store that can hold all that a pipeline needs."""
+    """Store of everything that a pipeline needs."""
 
     def swap(
         self,
@@ -135,29 +139,31 @@ class OffsetStore(HistoryStore, ControlStore, Protocol):
     ) -> bool:
         """Set a control text as ``check_and_put`` does, with the batches that belong to it; return whether it was set.
 
-        One transaction where the store has transactions. Where it has none: the facts first, then the text, then the
-        row. Facts without the text are not history. A row that is missing is written by whoever reads the text next
-        (``append`` with the same batch).
+        All in one transaction if the store has transactions. Otherwise in this order: the facts, the text, the row.
+        Facts without the text are not history. The next reader of the text writes a missing row (``append`` with the
+        same batch).
 
-        :param stream: that of the batches.
-        :param prepare: a batch that is about to begin. Its facts are kept under its ``row_time_ms``, and replace only
+        :param stream: of the batches.
+        :param prepare: a batch that is about to start. Its facts are stored under its ``row_time_ms``, and replace only
             facts of an earlier epoch, or of the same batch of the same epoch.
-        :param append: a batch whose row is added to the history, if the text was set. Its facts are kept already, or
+        :param append: a batch whose row is added to the history if the text was set. Its facts are stored already, or
             are ``prepare``.
-        :raises StoreUnreachable: nobody knows whether the text was set. It is not sent a second time.
-        :raises BatchConflict: facts that may not be replaced are kept under this row time. Nothing was set.
+        :raises StoreUnreachable: no answer arrived; the text may have been set. The call is not retried here.
+        :raises BatchConflict: facts that may not be replaced are stored under this row time. Nothing was set.
         """
         ...
 
     def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
-        """Return the facts that are kept under a row time, whether or not the batch is in the history; else None."""
+        """Return the facts that are stored under a row time, whether or not the batch is in the history; else None."""
         ...
 
     def create(self) -> None:
-        """Create what is missing of the store's tables. Safe to repeat. Never called behind a person's back: a table
-        that appears by itself under a mistyped name reads as a first start."""
+        """Create the store's missing tables. Safe to repeat.
+
+        Called only at a person's request: a table that is created under a mistyped name would read as a first start.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of connections. Safe to repeat."""
+        """Close connections. Safe to repeat."""
         ...

@@ -1,4 +1,4 @@
-"""The pipeline's record in its cell: read, and changed by compare-and-set."""
+"""Pipeline's record in the control store: read, and changed by compare-and-set."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ from airflow_provider_offsets.stores.protocols import OffsetStore
 
 
 class RecordCell:
-    """The record of one pipeline, as one actor sees it. Not to be shared between threads.
+    """Record of one pipeline, as one actor sees it. Not safe to share between threads.
 
-    An actor that swaps again does so without reading: it reads when a swap fails, which is when somebody else acted.
+    An actor that swaps again does not read before. It reads only after a failed swap, which means that another actor
+    changed the record.
     """
 
     def __init__(self, store: OffsetStore, pipeline: str) -> None:
         self._store = store
         self._pipeline = pipeline
         self._text: str | None = None
-        """The text that a swap expects to find; None: it must be read first."""
+        """The text that a swap expects; None: read the record first."""
         self._seen: PipelineRecord | None = None
         self._unanswered: dict[str, Event] = {}
-        """Tokens of swaps that got no answer, since the last one that got one, with what they were for."""
+        """Tokens of swaps whose answer was lost, with their events, since the last swap with an answer."""
 
     def read(self) -> PipelineRecord | None:
-        """Return the record as it is now; None if there is none.
+        """Return the current record, or None if there is none.
 
-        :raises RecordRestored: it is older than one that this actor has seen, or of another incarnation.
-        :raises StoreDataError: the cell holds something else.
+        :raises RecordRestored: the record is older than one that this actor has seen, or of another incarnation.
+        :raises StoreDataError: the text is no record.
         """
         text = self._store.get(self._pipeline, RECORD)
         record = None if text is None else self._load(text)
@@ -64,11 +65,11 @@ class RecordCell:
 
     @property
     def seen(self) -> PipelineRecord | None:
-        """The record as this actor has seen it last; None before the first read."""
+        """The record as this actor saw it last; None before the first read."""
         return self._seen
 
     def create(self) -> PipelineRecord:
-        """Return the record, created if there is none. The caller has made sure that none was lost."""
+        """Return the record, creating it if there is none. The caller must be sure that no record was lost."""
         new = codec.dumps(PipelineRecord(incarnation=uuid.uuid4().hex))
         try:
             self._store.check_and_put(self._pipeline, RECORD, None, new)
@@ -80,12 +81,12 @@ class RecordCell:
         return found
 
     def continue_from(self, record: PipelineRecord) -> PipelineRecord:
-        """Return the record of a pipeline that had another name, which goes on here. Safe to repeat.
+        """Return the record of a renamed pipeline, stored under its new name. Safe to repeat.
 
-        A record here that was renamed itself is replaced: the pipeline gets an old name back.
+        A record under the new name that is itself marked as renamed is replaced: the pipeline gets an old name back.
 
-        :param record: the one under the other name, which is marked as renamed.
-        :raises WorldChanged: another pipeline has this name or had it, or the pipeline has got a third one since.
+        :param record: the record under the old name, which is marked as renamed.
+        :raises WorldChanged: another pipeline has or had the new name, or the pipeline was renamed again.
         """
         new = replace(record, version=record.version + 1, generation=record.generation + 1, lease=None, renamed_to="")
         while True:
@@ -113,18 +114,19 @@ class RecordCell:
         prepare: Batch | None = None,
         append: Batch | None = None,
     ) -> PipelineRecord:
-        """Return the record after ``event``. Safe to repeat, also if an answer was lost.
+        """Return the record after ``event``. Safe to repeat, also after a lost answer.
 
-        :param stream: of the batches that follow.
-        :param prepare: a batch whose facts are kept before the swap.
+        :param event: the transition to make.
+        :param stream: of the batches below.
+        :param prepare: a batch whose facts are stored before the swap.
         :param append: a batch whose row is added to the history after the swap.
-        :raises StoreUnreachable: nobody knows whether the record was changed: repeat the call.
+        :raises StoreUnreachable: no answer arrived; the record may have been changed: repeat the call.
         :raises RecordRestored: see ``read``.
-        :raises RecordChanged: the record is in a state in which the event is not possible.
+        :raises RecordChanged: the state of the record does not allow the event.
         :raises WorldChanged: there is no record.
-        :raises LeaseHeld: another operation acted lately, and ``take_over`` was not given.
-        :raises TakenOver: the operation does not hold the lease any more.
-        :raises NothingToRecover: the pipeline is not a recovery's to start.
+        :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
+        :raises TakenOver: the operation no longer holds the lease.
+        :raises NothingToRecover: a recovery may not start the pipeline.
         :raises Fenced: the driver does not hold the newest launch.
         :raises StopRequested: the driver was asked to stop.
         """
@@ -140,15 +142,15 @@ class RecordCell:
                 if self._swap(event, after, stream, prepare, append):
                     return after
             except StoreUnreachable:
-                # The record tells whether it was done. If the store still does not answer, the read says so.
+                # The record shows whether the swap happened. If the store still does not answer, the read raises.
                 if not may_ask_again:
                     raise
                 may_ask_again = False
 
     def _decide(self, event: Event) -> tuple[PipelineRecord, Next | Already]:
-        """Return the record and what ``event`` makes of it.
+        """Return the record, and the effect of ``event`` on it.
 
-        What is kept of the record may be old: it is good for a swap, which then fails, and never for a refusal.
+        The cached record may be old: that is good enough for a swap, which then fails, but not for a refusal.
         """
         if self._text is not None and self._seen is not None:
             outcome = transition(self._seen, event)
@@ -229,7 +231,7 @@ _ERRORS: dict[Refusal, tuple[type[OffsetsError], str, str]] = {
 
 
 def _follows(before: PipelineRecord, record: PipelineRecord | None) -> bool:
-    """Return whether ``record`` is ``before``, or came after it. Of one version there is one token."""
+    """Check whether ``record`` is ``before`` or a later version of it. Each version has one token."""
     if record is None or record.incarnation != before.incarnation:
         return False
     return record.version > before.version or (record.version, record.token) == (before.version, before.token)

@@ -1,12 +1,12 @@
-"""What the tasks and drivers of replays agree on, over any ``ControlStore``.
+"""Control records of replays, in any ``ControlStore``.
 
-| cell | written by | means |
+| control record | written by | content |
 |---|---|---|
 | ``replay/<run>`` | a task that plans, by compare-and-set | the attempts of a replay, see ``core.replay_record`` |
-| ``replay-plan/<run id>/<digest>`` | the same, before that, once | a plan, if the record names it |
+| ``replay-plan/<run id>/<digest>`` | the same task, before that, once | a plan, valid if the record names it |
 | ``replay-shard/<run id>/<n>`` | tasks and drivers of a shard, by compare-and-set | the record of shard n |
-| ``replay-progress/<run id>/<n>/<try>`` | the driver of that try | a sign of life; nothing is decided by it |
-| ``replay-audit/<run id>`` | a task that audits | what was found |
+| ``replay-progress/<run id>/<n>/<try>`` | the driver of that try | a sign of life; no decision depends on it |
+| ``replay-audit/<run id>`` | a task that audits | the audit |
 
 Frozen boundaries are in ``stores.boundaries``.
 """
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class ReplayControl:
-    """The cells of the replays of one pipeline, typed."""
+    """Typed access to the control records of one pipeline's replays."""
 
     def __init__(self, store: ControlStore, pipeline: str) -> None:
         self._store = store
@@ -59,7 +59,7 @@ class ReplayControl:
         return self._get(ReplayRecord, f"replay/{replay_of(operation)}")
 
     def replays(self, prefix: str = "") -> Iterator[tuple[str, ReplayRecord]]:
-        """Yield all replays of operations whose id begins with ``prefix``, sorted by id: the id and the record."""
+        """Yield the id and the record of all replays of operations whose id begins with ``prefix``, sorted by id."""
         for name, text in self._store.scan(self.pipeline, f"replay/{prefix}"):
             yield name.removeprefix("replay/"), self._load(ReplayRecord, name, text)
 
@@ -69,15 +69,17 @@ class ReplayControl:
         return self._load(ReplayPlan, name, self._store.get(self.pipeline, name) or "null")
 
     def newest_plan(self, operation: str) -> ReplayPlan | None:
-        """Return the plan of the newest attempt of an operation's replay, or None before the first one."""
+        """Return the plan of the newest attempt of an operation's replay, or None before the first attempt."""
         record = self.replay(operation)
         return None if record is None else self.plan(record.newest)
 
     def record_plan(self, operation: str, plan: ReplayPlan) -> ReplayPlan:
-        """Record a plan as that of the newest attempt, and return the plan that the attempt has: the first one.
+        """Store a plan as that of the newest attempt, and return the attempt's plan, which is the first one stored.
 
-        :raises Fenced: a later attempt superseded the one of this plan.
-        :raises ConcurrentAttempt: another attempt was planned since the number of this one was chosen.
+        :param operation: id of the operation.
+        :param plan: names its attempt.
+        :raises Fenced: a later attempt superseded the attempt of this plan.
+        :raises ConcurrentAttempt: another attempt was planned after the number of this one was chosen.
         """
         attempt, name = attempt_of(plan), f"replay/{replay_of(operation)}"
         cell = f"replay-plan/{attempt.run_id}/{attempt.plan}"
@@ -93,9 +95,11 @@ class ReplayControl:
                 return plan if after.newest == attempt else self.plan(after.newest)
 
     def supersede_earlier(self, operation: str, *, at_ms: int) -> None:
-        """Fence every shard of the attempts before the newest one, those that were never launched too.
+        """Fence every shard of the attempts before the newest one, including shards that were never launched.
 
-        Afterwards no driver of an earlier attempt can begin or record. Safe to repeat.
+        Afterwards no driver of an earlier attempt can start or record. Safe to repeat.
+
+        :param at_ms: the current time, for the record.
         """
         record = self.replay(operation)
         if record is None:
@@ -108,11 +112,11 @@ class ReplayControl:
                     self.change_shard(earlier.run_id, number, supersede)
 
     def audit(self, run_id: str) -> ReplayAudit | None:
-        """Return the audit that is kept of an attempt, or None."""
+        """Return the stored audit of an attempt, or None."""
         return self._get(ReplayAudit, f"replay-audit/{run_id}")
 
     def keep_audit(self, audit: ReplayAudit) -> None:
-        """Keep the audit of an attempt. A clean one stands."""
+        """Store the audit of an attempt, unless a clean one is stored."""
         name, text = f"replay-audit/{audit.run_id}", codec.dumps(audit)
         while True:
             current = self._store.get(self.pipeline, name)
@@ -122,15 +126,15 @@ class ReplayControl:
                 return
 
     def shard(self, run_id: str, number: int) -> ShardRecord:
-        """Return the record of a shard; an empty one before its first launch."""
+        """Return the record of a shard, which is empty before its first launch."""
         return self._get(ShardRecord, _shard(run_id, number)) or ShardRecord()
 
     def shards(self, run_id: str) -> dict[int, ShardRecord]:
-        """Return the records of all shards of an attempt that were launched or superseded, by their number."""
+        """Return the records of all shards of an attempt that were launched or superseded, by number."""
         return {number: record for _, number, record in self._shards(f"replay-shard/{run_id}/")}
 
     def shards_of(self, operation: str) -> Iterator[tuple[str, int, ShardRecord]]:
-        """Yield the run id, the number and the record of all shards of all attempts of an operation's replay."""
+        """Yield the run id, the number and the record of all shards in all attempts of an operation's replay."""
         mine = replay_of(operation)
         found = self._shards(f"replay-shard/{mine}#")
         return (each for each in found if each[0].rsplit("#", 2)[0] == mine)
@@ -138,9 +142,11 @@ class ReplayControl:
     def change_shard(self, run_id: str, number: int, event: ShardEvent) -> ShardRecord:
         """Return the record of a shard after ``event``. Safe to repeat.
 
-        :raises StoreUnreachable: nobody knows whether the record was changed: repeat the call with the same event.
+        :param number: of the shard.
+        :raises StoreUnreachable: no answer arrived; the record may have been changed. Repeat the call with the same
+            event.
         :raises InputRefused: the shard has other ranges.
-        :raises WorldChanged: another version of the program was launched for it.
+        :raises WorldChanged: another version of the program was launched for the shard.
         :raises Fenced: the driver's try is over.
         """
         name = _shard(run_id, number)
@@ -154,11 +160,14 @@ class ReplayControl:
                 return after
 
     def progress(self, run_id: str, shard: int, number: int) -> ShardProgress | None:
-        """Return the last sign of life of a try, or None."""
+        """Return the last reported progress of a try, or None.
+
+        :param number: of the try.
+        """
         return self._get(ShardProgress, _try(run_id, shard, number))
 
     def note_progress(self, claim: ShardClaim, progress: ShardProgress) -> None:
-        """Record a sign of life. Only the driver of the try calls this."""
+        """Write the progress of a try. Only the driver of the try calls this."""
         name, text = _try(claim.run_id, claim.shard.number, claim.number), codec.dumps(progress)
         current = self._store.get(self.pipeline, name)
         while not self._store.check_and_put(self.pipeline, name, current, text):

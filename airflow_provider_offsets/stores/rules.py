@@ -1,4 +1,4 @@
-"""What every store asks of its arguments, in the same words, so that a test with one store speaks for all."""
+"""Checks of arguments that all stores share, with the same messages, so that a test with one store covers all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError, WorldChanged
 
 LAST_ROW_TIME_MS = 9_999_999_999_999
-"""The greatest time that a row key of 13 digits can hold (year 2286). Bounds of a search never ask a clock."""
+"""The greatest time that a row key of 13 digits can hold (year 2286). Search bounds use it instead of a clock."""
 
 LAST_OFFSET = 2**63 - 1
-"""The greatest offset that Kafka can count to."""
+"""The greatest offset in Kafka."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -23,7 +23,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def check_stream(stream: Stream) -> Stream:
     """Return the stream with its topics sorted.
 
-    :raises InputRefused: a group or a topic that cannot stand in a row key.
+    :raises InputRefused: a group or a topic does not fit a row key.
     """
     if not stream.group_id or not _is_text(stream.group_id):
         raise InputRefused(
@@ -41,10 +41,10 @@ def check_stream(stream: Stream) -> Stream:
 
 
 def check_batch(stream: Stream, batch: Batch) -> None:
-    """Return if the batch can be recorded under the stream.
+    """Check that the batch can be recorded under the stream.
 
-    :raises InputRefused: it ends nowhere, in a topic of another stream or at an offset that Kafka cannot count to, or
-        its time does not fit a row key.
+    :raises InputRefused: the batch has no end, ends in a topic of another stream or at an offset above Kafka's maximum.
+        Also if its time does not fit a row key.
     """
     if not batch.end or not set(batch.end.topics) <= set(stream.topics):
         raise InputRefused(
@@ -69,10 +69,10 @@ def check_batch(stream: Stream, batch: Batch) -> None:
 
 
 def check_position(stream: Stream, position: Position) -> None:
-    """Return if the position can be written for the stream.
+    """Check that the position can be written for the stream.
 
-    :raises InputRefused: it is empty, names a topic of another stream, has a hole below the greatest partition of a
-        topic (which would read as half written), or an offset that Kafka cannot count to.
+    :raises InputRefused: the position is empty, names a topic of another stream, or has an offset above Kafka's
+        maximum. Also if a partition below the greatest of its topic is missing, which would read as half written.
     """
     foreign = set(position.topics) - set(stream.topics)
     if not position or foreign:
@@ -91,7 +91,7 @@ def check_position(stream: Stream, position: Position) -> None:
 
 
 def too_great(offsets: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-    """Return the partitions whose offset is greater than Kafka can count to."""
+    """Return the partitions whose offset is above Kafka's maximum."""
     return [each for each, offset in offsets.items() if offset > LAST_OFFSET]
 
 
@@ -105,7 +105,7 @@ def _check_offsets(offsets: Mapping[TopicPartition, int]) -> None:
 
 
 def holes_of(position: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Give, of each topic with a hole, the first partition below its greatest one that the position does not name."""
+    """Return for each topic with a hole the first partition that the position lacks below its greatest one."""
     numbers: dict[str, list[int]] = {}
     for each in sorted(position):
         numbers.setdefault(each.topic, []).append(each.partition)
@@ -116,10 +116,13 @@ def holes_of(position: Iterable[TopicPartition]) -> list[TopicPartition]:
 
 
 def is_to_be_written(stored: Position | None, position: Position, expected: Position | None) -> bool:
-    """Return whether a write has anything to do: ``stored`` is ``expected`` and not ``position`` yet.
+    """Check whether a write has anything to do: ``stored`` is ``expected`` and not ``position`` yet.
 
-    :raises WorldChanged: something else is stored.
-    :raises InputRefused: ``position`` leaves out a partition that is stored.
+    :param stored: the position in the store now; None for nothing.
+    :param position: the position to write.
+    :param expected: the position that the writer expects in the store; None for nothing.
+    :raises WorldChanged: another position is stored.
+    :raises InputRefused: ``position`` lacks a partition that is stored.
     """
     if stored == position:
         return False
@@ -139,7 +142,7 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
 
 
 def said(position: Position | None) -> str:
-    """Return a stored position for a message, cut where it is long."""
+    """Return a stored position for a message, shortened if it is long."""
     return "nothing" if position is None else _short(position.to_json())
 
 
@@ -149,9 +152,9 @@ def _shown(partitions: Sequence[TopicPartition]) -> str:
 
 
 def check_pipeline(pipeline: str) -> str:
-    """Return the pipeline's name. It has no ``:``, so what follows the first one in a row key is the cell's name.
+    """Return the pipeline's name. It has no ``:``, so the rest of a row key after the first ``:`` is the control name.
 
-    :raises InputRefused: not a name of a pipeline.
+    :raises InputRefused: the name is no valid pipeline name.
     """
     if not NAME.fullmatch(pipeline):
         raise InputRefused(
@@ -163,9 +166,9 @@ def check_pipeline(pipeline: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the name of a control text.
+    """Return the name of a control record.
 
-    :raises InputRefused: empty, not printable, or with spaces at its ends.
+    :raises InputRefused: the name is empty, not printable, or has spaces at its ends.
     """
     if not name or name != name.strip() or not name.isprintable():
         raise InputRefused(
@@ -177,9 +180,9 @@ def check_name(name: str) -> str:
 
 
 def check_value(value: str) -> str:
-    """Return a control text. Any but NUL, which PostgreSQL cannot hold, and half of a surrogate pair.
+    """Return the text of a control record, without NUL (PostgreSQL cannot store it) and without half a surrogate pair.
 
-    :raises InputRefused: one of these is in it.
+    :raises InputRefused: the text contains one of these.
     """
     if "\0" in value or _SURROGATE.search(value):
         raise InputRefused(
@@ -191,16 +194,16 @@ def check_value(value: str) -> str:
 
 
 def is_of(stream: Stream, batch: Batch) -> bool:
-    """Return whether a batch of the stream's group is of the stream: it reads one of its topics.
+    """Check whether a batch of the stream's group belongs to the stream: it reads one of the stream's topics.
 
-    So a pipeline keeps its history when a topic is added to it or taken from it, and two pipelines that share a group
-    id on different topics do not see each other's.
+    So a pipeline keeps its history when a topic is added or removed. Two pipelines that share a group id on different
+    topics do not see each other's batches.
     """
     return not set(stream.topics).isdisjoint(batch.end.topics)
 
 
 def placed(stream: Stream | None, batch: Batch | None) -> tuple[Stream, Batch] | None:
-    """Return a batch that belongs to a swap, with its stream as ``check_stream`` returns it; None without a batch.
+    """Return a batch that belongs to a swap, with its normalised stream; None without a batch.
 
     :raises InputRefused: as ``check_stream`` and ``check_batch``.
     :raises StoreDataError: as ``check_row_time``.
@@ -216,9 +219,10 @@ def placed(stream: Stream | None, batch: Batch | None) -> tuple[Stream, Batch] |
 
 
 def check_row_time(row_time_ms: int) -> None:
-    """Return if a row can have this time.
+    """Check that a row can have this time.
 
-    :raises StoreDataError: it is later than any: the row before it has the greatest time, which only a mistake can be.
+    :raises StoreDataError: the time is beyond the maximum: the row before it has the greatest time, by somebody's
+        mistake.
     """
     if row_time_ms > LAST_ROW_TIME_MS:
         raise StoreDataError(
@@ -229,12 +233,13 @@ def check_row_time(row_time_ms: int) -> None:
 
 
 def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
-    """Return the facts that stand under a row time: those of ``batch``, if they may replace the ones that are kept.
+    """Return ``batch`` if its facts may replace the ones that are stored under its row time.
 
-    They may, if the kept ones are of an earlier epoch: its driver prepared them and was fenced before the batch began.
-    Of one epoch, a batch may be prepared again.
+    They may if the stored facts are of an earlier epoch: its driver prepared them and was fenced before the batch
+    started. Within one epoch a batch may be prepared again.
 
-    :raises BatchConflict: a later epoch keeps facts there, or the same epoch those of another batch.
+    :param prepared: the batch whose facts are stored; None for none.
+    :raises BatchConflict: a later epoch has stored facts there, or the same epoch has stored those of another batch.
     """
     if prepared is None:
         return batch
@@ -249,9 +254,9 @@ def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
 
 
 def recorded_once(recorded: Batch, batch: Batch) -> Batch:
-    """Return the recorded batch, if ``batch`` is the same one.
+    """Return the recorded batch if ``batch`` is the same one.
 
-    :raises BatchConflict: it is another one, or reads other offsets.
+    :raises BatchConflict: ``batch`` is another batch, or reads other offsets.
     """
     is_same_batch = (recorded.query_id, recorded.batch_id) == (batch.query_id, batch.batch_id)
     if is_same_batch and recorded.has_same_offsets(batch):

@@ -1,8 +1,9 @@
 """Offsets in SQLite or PostgreSQL, through SQLAlchemy Core.
 
-``offsets_batches`` holds the history, one row per processed batch; ``offsets_prepared`` the facts of batches that are
-not in it; ``offsets_control`` one row per control text. A swap changes all three in one transaction, which its
-conditional ``UPDATE`` of the control text decides: it comes first, and where it changes nothing, nothing else is done.
+``offsets_batches`` holds the history, one row per processed batch. ``offsets_prepared`` holds the facts of batches that
+are not in the history. ``offsets_control`` has one row per control record. A swap changes all three in one transaction.
+The transaction starts with the conditional ``UPDATE`` of the control record; if that changes no row, nothing else is
+done.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ _Read = Callable[[sa.Select[Any]], list[Batch]]
 
 
 class SqlStore:
-    """Positions, history and control in one database. Safe to share between threads.
+    """Store of positions, history and control records in one database. Safe to share between threads.
 
-    SQLite serialises writers of one machine by a file lock, which network file systems do not keep: for drivers on
-    other hosts use PostgreSQL.
+    SQLite serialises the writers of one machine by a file lock, which network file systems do not support. Use
+    PostgreSQL for drivers on other hosts.
 
     :param url: ``sqlite:////absolute/path.db`` or ``postgresql://user:password@host/database``.
     """
@@ -57,7 +58,7 @@ class SqlStore:
         return f"SqlStore({self._shown!r})"
 
     def create(self) -> None:
-        """Create what is missing of the tables, and of SQLite's file. Its folder has to be there."""
+        """Create the missing tables, and SQLite's file. The folder of the file must exist."""
         if self._file is not None:
             self._create_file(self._file)
         with self._errors(), self._engine.begin() as connection:
@@ -65,16 +66,19 @@ class SqlStore:
         self._check_layout()
 
     def close(self) -> None:
-        """Let go of connections. The store may be used again: it opens new ones."""
+        """Close connections. The store may be used again: the next call opens new ones."""
         self._engine.dispose()
 
     def position(self, stream: Stream) -> Position | None:
-        """Return where each topic of the stream ends in the newest batch that names it."""
+        """Return the end offsets of each topic of the stream in the newest batch that names the topic."""
         return history.position_in(stream, lambda each: next(self.newest_first(each), None))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Add a row that ends at ``position``: compared and added in one transaction that no other writer of the group
-        overlaps. Whole or not at all."""
+        """Add a row that ends at ``position``, in one transaction that no other writer of the group overlaps.
+
+        :param position: the offsets to write.
+        :param expected: the position that must be stored now; None for nothing.
+        """
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
         with self._transaction(writes=True) as connection:
@@ -85,8 +89,10 @@ class SqlStore:
                 _append(connection, stream, history.written_row(position, _newest_time(connection, stream)))
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Add the row of a batch in one transaction. One without a row time is placed behind the newest row of its
-        group, and no other such appender overlaps it."""
+        """Add the row of a batch in one transaction.
+
+        A batch without a row time is placed after the newest row of its group; other such calls wait.
+        """
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
         with self._transaction(writes=True) as connection:
@@ -96,11 +102,11 @@ class SqlStore:
             return _append(connection, stream, batch)
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches from the newest backwards; no transaction is open between two of them."""
+        """Yield batches, the newest first. No transaction is open between two of them."""
         return _newest_first(stream, until_ms, self._page)
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches in the order of recording; no transaction is open between two of them."""
+        """Yield batches in the order of recording. No transaction is open between two of them."""
         stream = rules.check_stream(stream)
         until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
         query = sa.select(BATCHES).where(_of(BATCHES, stream), BATCHES.c.row_time_ms <= until)
@@ -115,13 +121,13 @@ class SqlStore:
             size = next_page(size, len(page[-1].end))
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Return the text, or None."""
+        """Return the text of a control record, or None."""
         cell = _cell({"pipeline": rules.check_pipeline(pipeline), "name": rules.check_name(name)})
         with self._transaction() as connection:
             return connection.scalar(sa.select(CONTROL.c.value).where(cell))
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
-        """Set the text by one conditional statement, which tells whether it found a row to change."""
+        """Set the text by one conditional statement, whose row count shows whether it was set."""
         return self.swap(pipeline, name, expected, value)
 
     def swap(
@@ -135,7 +141,7 @@ class SqlStore:
         prepare: Batch | None = None,
         append: Batch | None = None,
     ) -> bool:
-        """Set the text with the facts and the row that belong to it, in one transaction: all or none."""
+        """Set the text with the facts and the row that belong to it, in one transaction."""
         cell = {"pipeline": rules.check_pipeline(pipeline), "name": rules.check_name(name)}
         rules.check_value(value)
         facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
@@ -149,13 +155,13 @@ class SqlStore:
             return True
 
     def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
-        """Return the facts that are kept under a row time, or None."""
+        """Return the facts that are stored under a row time, or None."""
         stream = rules.check_stream(stream)
         with self._transaction() as connection:
             return _recorded(connection, stream, row_time_ms) or _kept(connection, PREPARED, stream, row_time_ms)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield names and texts, sorted by name; no transaction is open between two of them."""
+        """Yield names and texts, sorted by name. No transaction is open between two of them."""
         mine = CONTROL.c.pipeline == rules.check_pipeline(pipeline)
         query = sa.select(CONTROL.c.name, CONTROL.c.value).where(mine).order_by(CONTROL.c.name).limit(LARGEST_PAGE)
         after = CONTROL.c.name >= prefix
@@ -163,7 +169,7 @@ class SqlStore:
             with self._transaction() as connection:
                 page = connection.execute(query.where(after)).all()
             for name, value in page:
-                # Sorted by bytes, all names with the prefix stand together, from the prefix itself on.
+                # In byte order all names with the prefix are adjacent, beginning with the prefix itself.
                 if not name.startswith(prefix):
                     return
                 yield name, value
@@ -184,7 +190,7 @@ class SqlStore:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn the database's errors into ours. The layout is checked again: a table may have gone meanwhile."""
+        """Convert the database's errors. The layout is checked again, because a table may have been dropped."""
         try:
             yield
         except exc.SQLAlchemyError as error:
@@ -209,7 +215,7 @@ class SqlStore:
         )
 
     def _check_layout(self) -> None:
-        """Return if all tables are there with our columns."""
+        """Check that all tables exist with our columns."""
         self._layout_seen = False
         if self._file is not None and not self._file.exists():
             raise StoreLayoutError(
@@ -251,7 +257,7 @@ class SqlStore:
                 do="correct the path, or create the folder",
             )
         with contextlib.closing(sqlite3.connect(file, timeout=_LOCK_WAIT_S)) as connection, self._sqlite_errors():
-            # Readers go on while a batch is recorded. The mode stays with the file.
+            # WAL lets readers continue while a batch is recorded. The mode stays with the file.
             connection.execute("PRAGMA journal_mode=WAL")
 
     @contextlib.contextmanager
@@ -269,7 +275,7 @@ class SqlStore:
     @property
     def _create_command(self) -> str:
         url = self._url
-        # URL.set() takes a password of None for "leave it as it is".
+        # URL.set() reads a password of None as "unchanged".
         bare = sa.URL.create(url.get_backend_name(), url.username, None, url.host, url.port, url.database, url.query)
         return f"python -m airflow_provider_offsets.stores create {bare.render_as_string()}"
 
@@ -307,7 +313,7 @@ def _engine(url: sa.URL, file: Path | None) -> sa.Engine:
 
 
 def _opener(file: Path) -> Any:
-    """Return a function that opens the file, and never creates one: a mistyped path must not read as a first start."""
+    """Return a function that opens the file and never creates it: a mistyped path must not read as a first start."""
     uri = f"file:{urllib.parse.quote(str(file.absolute()))}?mode=rw"
 
     def open_file() -> sqlite3.Connection:
@@ -317,15 +323,15 @@ def _opener(file: Path) -> Any:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    """Begin as a writer where one writes: a reader that becomes one later can fail where a writer would wait."""
+    """Begin as a writer if the transaction writes: a reader that becomes a writer may fail instead of waiting."""
     writes = connection.get_execution_options().get("offsets_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _lock_stream(connection: sa.Connection, stream: Stream) -> None:
-    """Let one appender of a group in at a time, so that the newest row is still the newest when ours is placed.
+    """Serialise the appenders of a group, so that the newest row is still the newest when ours is placed.
 
-    SQLite's ``BEGIN IMMEDIATE`` has done it already.
+    SQLite's ``BEGIN IMMEDIATE`` does that already.
     """
     if connection.dialect.name == "postgresql":
         key = sa.func.hashtextextended(stream.group_id, 0)
@@ -348,7 +354,7 @@ def _newest_first(stream: Stream, until_ms: int | None, read: _Read) -> Iterator
 
 
 _PLACE = (BATCHES.c.row_time_ms, BATCHES.c.topics)
-"""What the rows of a group are sorted by."""
+"""Sort order of the rows of a group."""
 
 
 def _place_of(batch: Batch) -> tuple[int, str]:
@@ -369,7 +375,7 @@ def _newest_time(connection: sa.Connection, stream: Stream) -> int | None:
 
 
 def _set(connection: sa.Connection, cell: dict[str, str], expected: str | None, value: str) -> bool:
-    """Set a control text if it is ``expected``, and return whether it was."""
+    """Set a control text if it is ``expected``, and return whether it was set."""
     if expected is None:
         return _insert_if_missing(connection, CONTROL, {**cell, "value": value})
     changed = CONTROL.update().where(_cell(cell), CONTROL.c.value == expected).values(value=value)
@@ -377,7 +383,7 @@ def _set(connection: sa.Connection, cell: dict[str, str], expected: str | None, 
 
 
 def _prepare(connection: sa.Connection, stream: Stream, batch: Batch) -> None:
-    """Keep the facts of a batch. Whoever does has set the control text before, so others of its pipeline wait."""
+    """Store the facts of a batch. The control text was set before, so other writers of the pipeline wait."""
     row_time_ms = history.row_time_of(batch)
     recorded = _recorded(connection, stream, row_time_ms)
     if recorded is not None:
@@ -389,7 +395,7 @@ def _prepare(connection: sa.Connection, stream: Stream, batch: Batch) -> None:
 
 
 def _append(connection: sa.Connection, stream: Stream, batch: Batch) -> Batch:
-    """Add the row of a batch to the history, in the place of its facts."""
+    """Add the row of a batch to the history, and delete its stored facts."""
     kept = _kept(connection, PREPARED, stream, history.row_time_of(batch))
     added = batch if kept is None else rules.recorded_once(kept, batch)
     if not _insert_if_missing(connection, BATCHES, row_of(stream, added)):
@@ -400,7 +406,7 @@ def _append(connection: sa.Connection, stream: Stream, batch: Batch) -> Batch:
 
 
 def _recorded(connection: sa.Connection, stream: Stream, row_time_ms: int) -> Batch | None:
-    """Return the batch that the history has at a time; None for a row that no batch has written."""
+    """Return the batch that the history has at a time, or None for a row that no batch wrote."""
     found = _kept(connection, BATCHES, stream, row_time_ms)
     return None if found is None or found.batch_id is None else found
 
@@ -412,10 +418,10 @@ def _kept(connection: sa.Connection, table: sa.Table, stream: Stream, row_time_m
 
 
 def _insert_if_missing(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
-    """Insert a row if there is none under its key, and return whether it was."""
+    """Insert a row if its key is free, and return whether it was inserted."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     added = dialect.insert(table).values(values).on_conflict_do_nothing()
-    # Not the count of rows, which psycopg does not tell of an INSERT here: it is -1.
+    # Not rowcount, which is -1 in psycopg for an INSERT like this.
     return connection.execute(added.returning(*table.primary_key)).first() is not None
 
 

@@ -1,4 +1,4 @@
-"""The tables of an offset store in SQL, and batches as their rows. No connection in here."""
+"""SQL tables of an offset store, and the conversion of batches to rows. No connection in here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores import rules
 
 METADATA = sa.MetaData()
-# Byte order on PostgreSQL too, whose own default depends on the database's language.
+# Byte order on PostgreSQL too, whose default depends on the database's language.
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
@@ -22,7 +22,7 @@ def _table_of_batches(name: str) -> sa.Table:
         METADATA,
         sa.Column("group_id", _NAME, primary_key=True),
         sa.Column("row_time_ms", sa.BigInteger, primary_key=True, autoincrement=False),
-        # Pipelines on different topics of one group place their rows without knowing of each other.
+        # Pipelines on different topics of one group choose row times independently.
         sa.Column("topics", _NAME, primary_key=True, comment="sorted, with commas between them"),
         sa.Column("query_id", sa.Text),
         sa.Column("batch_id", sa.BigInteger),
@@ -36,7 +36,7 @@ def _table_of_batches(name: str) -> sa.Table:
 BATCHES = _table_of_batches("offsets_batches")
 """The history."""
 PREPARED = _table_of_batches("offsets_prepared")
-"""Facts of batches that are not in the history: they are about to begin, have begun, or were cut off."""
+"""Facts of batches that are not in the history: they are about to start, have started, or were interrupted."""
 CONTROL = sa.Table(
     "offsets_control",
     METADATA,
@@ -47,7 +47,7 @@ CONTROL = sa.Table(
 
 
 def topics_of(batch: Batch) -> str:
-    """Return the topics of a batch as its row holds them."""
+    """Return the topics of a batch in the form of the column."""
     return ",".join(batch.end.topics)
 
 
@@ -69,7 +69,7 @@ def row_of(stream: Stream, batch: Batch) -> dict[str, Any]:
 def batch_of(table: sa.Table, row: sa.Row[Any]) -> Batch:
     """Return the batch of a row of ``table``.
 
-    :raises StoreDataError: its offsets cannot be read.
+    :raises StoreDataError: the offsets cannot be read.
     """
     return Batch(
         end=_position(table, row, "end_offsets"),

@@ -1,6 +1,6 @@
-"""Offsets in ZooKeeper, one znode a partition, in the form of Kafka's old consumers and of the deck.
+"""Offsets in ZooKeeper, one znode per partition, as Kafka's old consumers and Cloudera's slides write them.
 
-Jobs that write this form keep one position and no history: what was there before is gone.
+Jobs that write this form keep one position and no history: a write replaces the previous position.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _Stored = dict[TopicPartition, Znode]
 
 
 class ZooKeeperStore:
-    """Positions in ZooKeeper. Safe to share between threads.
+    """Position store in ZooKeeper. Safe to share between threads.
 
-    :param address: ``zookeeper_layout.parse_url`` gives it from a URL.
-    :param timeout_s: how long the server may be silent: before the session begins, and between two answers.
+    :param address: from ``zookeeper_layout.parse_url``.
+    :param timeout_s: how long the server may be silent: before the session starts, and between two answers.
     """
 
     kind = "zookeeper"
@@ -41,16 +41,16 @@ class ZooKeeperStore:
         return f"ZooKeeperStore('{self._address}')"
 
     def close(self) -> None:
-        """End the session. The store may be used again: it begins another one."""
+        """End the session. The store may be used again: the next call starts a new session."""
         self._client.close()
 
     def position(self, stream: Stream) -> Position | None:
-        """Give what all partitions of the stream's topics hold; None if no partition is stored.
+        """Return the offsets of all partitions of the stream's topics, or None if no partition is stored.
 
-        Partitions are read one by one: of a job that runs, some may be of the batch before.
+        Partitions are read one by one: while the job runs, some offsets may be of the previous batch.
 
-        :raises StoreLayoutError: the chroot is not there.
-        :raises StoreDataError: a partition is missing below the greatest of its topic, or a znode holds no offset.
+        :raises StoreLayoutError: the chroot does not exist.
+        :raises StoreDataError: a partition below the greatest of its topic is missing, or a znode holds no offset.
         :raises StoreDenied: this user may not read a znode.
         """
         stream = rules.check_stream(stream)
@@ -58,15 +58,18 @@ class ZooKeeperStore:
         return self._position(self._stored(paths), paths)
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Set every partition in one transaction, which asks for the version of each: all are set, or none.
+        """Set every partition, or none, in one transaction that checks the version of each znode.
 
-        New znodes get the ACL of the one above them. What is above them is made first, and stays if the write is cut
-        off then: a topic without partitions reads as nothing stored. An answer that was lost is looked for by reading
-        back; where the write is not found, the error says that it may be repeated.
+        New znodes get the ACL of their parent. Missing parents are created before the transaction, and stay if the
+        write is interrupted: a topic without partitions reads as nothing stored. If the answer is lost, the store reads
+        the znodes back. If the write is not found, the error says that it may be repeated.
 
-        :raises InputRefused: also where the transaction is longer than a ZooKeeper server takes (jute.maxbuffer,
-            1 MiB by default: some 9,000 new partitions, or 13,000 that are there, with short names).
-        :raises StoreUnreachable: also where the answer was lost and the new offsets are not there.
+        :param position: the offsets to write.
+        :param expected: the position that must be stored now; None for nothing.
+        :raises InputRefused: as in the protocol, or the transaction is longer than a ZooKeeper server accepts.
+            (``jute.maxbuffer``, 1 MiB by default: some 9,000 new partitions, or 13,000 existing ones, with short
+            names.)
+        :raises StoreUnreachable: no answer arrived, and the new offsets are not stored.
         """
         stream = rules.check_stream(stream)
         paths = layout.topic_paths(self._address.chroot, stream)
@@ -90,7 +93,7 @@ class ZooKeeperStore:
         try:
             self._client.commit(changes)
         except StoreUnreachable:
-            # Nobody knows whether it was done. If it is done only later, it meets other versions, or says the same.
+            # The write may still be executed later: then it meets other versions, or writes the same offsets.
             if self.position(stream) != position:
                 raise
 
@@ -108,7 +111,7 @@ class ZooKeeperStore:
             layout.partition_of(topic, paths[topic], name) for topic, found in names.items() for name in found or ()
         )
         znodes = self._client.read([f"{paths[each.topic]}/{each.partition}" for each in partitions])
-        # One that was deleted since is missing: it is not there, or it leaves a hole.
+        # A znode that was deleted meanwhile either does not count or leaves a hole.
         stored = {each: znode for each, znode in zip(partitions, znodes, strict=True) if znode is not None}
         if holes := rules.holes_of(stored):
             raise StoreDataError(
@@ -126,7 +129,7 @@ class ZooKeeperStore:
         return Position(offsets) if offsets else None
 
     def _above(self, topic_path: str) -> tuple[list[str], list[Any]]:
-        """Give the znodes that have to be made above a topic's partitions, and the ACL that they and these get."""
+        """Return the missing znodes above a topic's partitions, and the ACL for these and the partitions."""
         chroot = self._address.chroot
         above = layout.ancestors(chroot, topic_path)
         missing = [path for path, there in zip(above, self._client.exists(above), strict=True) if not there]

@@ -1,7 +1,7 @@
-"""One session with ZooKeeper, with errors in this package's words.
+"""One session with ZooKeeper, with the errors of this package.
 
-kazoo mends a lost connection behind its caller's back and then sends what still waits. Here a session that lost its
-connection, or gave no answer in time, is ended with all that waits in it: what was not answered is not done later.
+kazoo reconnects by itself and then sends the pending requests. This client ends a session that lost its connection or
+got no answer in time, together with all pending requests. So a request without an answer is never executed later.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from airflow_provider_offsets.errors import StoreDenied, StoreError, StoreUnreac
 from airflow_provider_offsets.stores.zookeeper_layout import Address
 
 LARGEST_REQUEST_BYTES = 0xFFFFF
-"""``jute.maxbuffer`` of a server that nobody gave another one: it closes the connection on a longer request."""
+"""Default of ``jute.maxbuffer``: the server closes the connection on a longer request."""
 _HEADER_BYTES = 8
 
-# kazoo logs each request at DEBUG, the one that holds the password among them.
+# kazoo logs each request at DEBUG, including the one with the password.
 _LOG = logging.getLogger(f"{__name__}.kazoo")
 _LOG.setLevel(logging.INFO)
 
@@ -46,30 +46,31 @@ _ROLLED_BACK = (zk.RolledBackError, zk.RuntimeInconsistency)
 
 
 class Znode(NamedTuple):
-    """What a znode holds."""
+    """Content of a znode."""
 
     value: bytes
     version: int
 
 
 class Change(NamedTuple):
-    """One step of a transaction."""
+    """One operation of a transaction."""
 
     path: str
     value: bytes | None
     """None: the znode is only checked."""
     version: int | None
-    """What it has to have; None: the znode must not be there, and is made."""
+    """Expected version; None: the znode must not exist, and is created."""
     acl: list[Any]
-    """Of a znode that is made."""
+    """ACL of a znode that is created."""
 
 
 class ZooKeeperClient:
-    """Gives the few calls that the store uses. The session begins with the first one, and anew after one that failed.
+    """The few calls that the store uses. A session starts with the first call, and again after a call that failed.
 
-    Safe to share between threads; where one of them loses the connection, all do.
+    Safe to share between threads; if one of them loses the connection, all do.
 
-    :param timeout_s: how long the server may be silent: before the session begins, and between two answers.
+    :param address: from ``zookeeper_layout.parse_url``.
+    :param timeout_s: how long the server may be silent: before the session starts, and between two answers.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:
@@ -79,30 +80,33 @@ class ZooKeeperClient:
         self._client: Any = None
 
     def close(self) -> None:
-        """End the session. Safe to repeat; the next call begins another one."""
+        """End the session. Safe to repeat; the next call starts a new session."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
-            # It waits for its threads, and says so if one does not end; there is nothing to do about that.
+            # kazoo waits for its threads, and raises if one does not end; nothing can be done about that.
             with contextlib.suppress(zk.WriterNotClosedException, OSError):
                 client.stop()
             client.close()
 
     def sync(self, path: str) -> None:
-        """Let the server that answers us catch up with its leader: a follower may tell what was true a while ago."""
+        """Wait until our server has caught up with its leader: a follower may return old values."""
         self._ask([path], lambda client: client.sync_async)
 
     def exists(self, paths: Sequence[str]) -> list[bool]:
-        """Say of each znode whether it is there."""
+        """Check for each znode whether it exists."""
         return [answer is not None for answer in self._ask(paths, lambda client: client.exists_async)]
 
     def children(self, paths: Sequence[str]) -> list[list[str] | None]:
-        """Give the names below each znode; None where it is not there."""
+        """Return the names of the children of each znode, or None if the znode does not exist."""
         answers = self._ask(paths, lambda client: client.get_children_async)
         return [None if isinstance(answer, zk.NoNodeError) else list(answer) for answer in answers]
 
     def read(self, paths: Sequence[str]) -> list[Znode | None]:
-        """Give what each znode holds; None where it is not there. All are asked before the first answer is awaited."""
+        """Return the content of each znode, or None if the znode does not exist.
+
+        All requests are sent before the first answer is awaited.
+        """
         answers = self._ask(paths, lambda client: client.get_async)
         return [
             None if isinstance(answer, zk.NoNodeError) else Znode(answer[0] or b"", answer[1].version)
@@ -110,9 +114,9 @@ class ZooKeeperClient:
         ]
 
     def acl(self, path: str) -> list[Any]:
-        """Give who may do what with a znode, in a form that another one can be made with.
+        """Return the ACL of a znode, in a form that can be used to create another znode.
 
-        :raises StoreDenied: this user does not see all of it. (ZooKeeper hides digests from who has not ADMIN.)
+        :raises StoreDenied: this user does not see the whole ACL. (ZooKeeper hides digests from users without ADMIN.)
         """
         [answer] = self._ask([path], lambda client: client.get_acls_async)
         if isinstance(answer, zk.NoNodeError):
@@ -127,7 +131,7 @@ class ZooKeeperClient:
         return entries
 
     def make(self, path: str, acl: list[Any]) -> None:
-        """Make an empty znode; one that is there already is as good."""
+        """Create an empty znode, unless it exists already."""
         [answer] = self._ask([path], lambda client: lambda each: client.create_async(each, acl=acl))
         if isinstance(answer, zk.NoNodeError):
             raise _overtaken(path, answer)
@@ -135,8 +139,8 @@ class ZooKeeperClient:
     def commit(self, changes: Sequence[Change]) -> None:
         """Make all changes or none of them, in one transaction.
 
-        :raises StoreUnreachable: also where the answer was lost, and so it is not known whether it was done.
-        :raises WorldChanged: a znode has another version, or is there, or is not.
+        :raises StoreUnreachable: no answer arrived; the transaction may have been executed.
+        :raises WorldChanged: a znode has another version, exists unexpectedly, or does not exist.
         """
         [results] = self._ask(
             [self._address.chroot or "/"], lambda client: lambda _: _transaction(client, changes).commit_async()
@@ -152,7 +156,7 @@ class ZooKeeperClient:
             raise self._problem(path, error)
 
     def _ask(self, paths: Sequence[str], call_of: Callable[[Any], Callable[[str], Any]]) -> list[Any]:
-        """Give the answer for each path: a value, or ``NoNodeError`` and its like in its place."""
+        """Return the answer for each path: a value, or an exception such as ``NoNodeError``."""
         try:
             call = call_of(self._connected())
             pending = [call(path) for path in paths]
@@ -207,7 +211,7 @@ class ZooKeeperClient:
 
 
 def request_bytes(changes: Sequence[Change]) -> int:
-    """Give how long the request for a transaction is on the wire."""
+    """Return the length of a transaction's request on the wire, in bytes."""
     operations = _transaction(KazooClient(logger=_LOG), changes).operations
     return len(Transaction(operations).serialize()) + _HEADER_BYTES
 

@@ -1,7 +1,7 @@
-"""Where ZooKeeper keeps offsets: the URL that leads there, the znodes, and what may stand in them.
+"""Layout of offsets in ZooKeeper: the URL, the znodes, and their valid content.
 
-``<chroot>/consumers/<group>/offsets/<topic>/<partition>`` holds the offset as text: the form of Kafka's old consumers,
-which the deck's slide *Offset Management in ZooKeeper* writes too.
+``<chroot>/consumers/<group>/offsets/<topic>/<partition>`` holds the offset as text. This is the form of Kafka's old
+consumers, which Cloudera's slide *Offset Management in ZooKeeper* uses too.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
 _PARTITION = re.compile(r"0|[1-9][0-9]{0,9}")
 _LAST_PARTITION = 2**31 - 1
-# ZooKeeper's PathUtils.validatePath, which sees UTF-16: so a character beyond U+FFFF is two that it refuses.
+# As ZooKeeper's PathUtils.validatePath, which sees UTF-16: it refuses both halves of a character beyond U+FFFF.
 _NOT_IN_A_NAME = re.compile("[\u0000-\u001f\u007f-\u009f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff/]")
 
 
 @dataclass(frozen=True)
 class Address:
-    """What a ``zookeeper://`` URL says."""
+    """Parts of a ``zookeeper://`` URL."""
 
     hosts: str
     """``host:port,host:port``."""
     chroot: str = ""
-    """Begins with ``/``, or is empty."""
+    """Starts with ``/``, or is empty."""
     user: str = ""
     password: str = field(default="", repr=False)
 
@@ -40,9 +40,9 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Give what ``zookeeper://user:password@host:2181,host2:2181/chroot`` says. A host without a port has 2181.
+    """Return the parts of ``zookeeper://user:password@host:2181,host2:2181/chroot``. The default port is 2181.
 
-    :raises InputRefused: another form. The URL is not quoted: it may hold a password.
+    :raises InputRefused: the URL has another form. The message does not quote the URL, which may hold a password.
     """
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
@@ -55,7 +55,7 @@ def parse_url(url: str) -> Address:
         raise _refused("a ZooKeeper URL whose hosts cannot be read")
     if "?" in rest or "#" in rest or bool(user) != bool(password):
         raise _refused("a ZooKeeper URL with options, or with a user or a password alone")
-    # A password that was not quoted ends up behind the hosts.
+    # A password that was not quoted ends up after the hosts.
     if "@" in path or not all(is_znode_name(name) for name in (chroot.split("/") if chroot else ())):
         raise _refused("a ZooKeeper URL whose chroot cannot be the path of a znode")
     return Address(
@@ -67,14 +67,14 @@ def parse_url(url: str) -> Address:
 
 
 def is_znode_name(name: str) -> bool:
-    """Say whether ZooKeeper takes it as one part of a path."""
+    """Check whether ZooKeeper accepts the name as one part of a path."""
     return name not in ("", ".", "..") and not _NOT_IN_A_NAME.search(name)
 
 
 def topic_paths(chroot: str, stream: Stream) -> dict[str, str]:
-    """Give the znode of each topic.
+    """Return the path of each topic's znode.
 
-    :raises InputRefused: a group or a topic that cannot be the name of a znode. It would lead to another place.
+    :raises InputRefused: a group or a topic cannot be the name of a znode; the path would lead elsewhere.
     """
     for what, name in (("group id", stream.group_id), *(("topic", topic) for topic in stream.topics)):
         if not is_znode_name(name):
@@ -88,15 +88,17 @@ def topic_paths(chroot: str, stream: Stream) -> dict[str, str]:
 
 
 def ancestors(chroot: str, path: str) -> list[str]:
-    """Give ``path`` and the znodes between the chroot and it, the highest first."""
+    """Return ``path`` and the znodes between the chroot and ``path``, the highest first."""
     parts = path[len(chroot) + 1 :].split("/")
     return [f"{chroot}/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1)]
 
 
 def partition_of(topic: str, path: str, name: str) -> TopicPartition:
-    """Give the partition that a child of a topic's znode stands for.
+    """Return the partition of a child of a topic's znode.
 
-    :raises StoreDataError: its name is no partition number.
+    :param path: of the topic's znode, for the message.
+    :param name: of the child.
+    :raises StoreDataError: the name is no partition number.
     """
     if not _PARTITION.fullmatch(name) or int(name) > _LAST_PARTITION:
         raise StoreDataError(
@@ -108,9 +110,9 @@ def partition_of(topic: str, path: str, name: str) -> TopicPartition:
 
 
 def offset_of(path: str, value: bytes) -> int:
-    """Give the offset that a znode holds.
+    """Return the offset in a znode's value.
 
-    :raises StoreDataError: it is not a number from 0 to 2^63-1.
+    :raises StoreDataError: the value is no number from 0 to 2^63-1.
     """
     if not _NUMBER.fullmatch(value) or int(value) > LAST_OFFSET:
         raise StoreDataError(
