@@ -123,8 +123,15 @@ def _move(world: World, plan: RestartPlan, token: str) -> Applied:
         query_id=plan.query_id or str(uuid.uuid5(uuid.NAMESPACE_OID, plan.fingerprint)),
         last_batch_id=plan.last_batch_id,
         start=plan.start,
+        require_lease=lambda: _require_lease_now(world),
     )
     return Applied(plan, location, next_batch_id)
+
+
+def _require_lease_now(world: World) -> None:
+    record = world.cell.read()
+    assert record is not None
+    require_lease(world, record)
 
 
 def _write_start(world: World, plan: RestartPlan, token: str) -> None:

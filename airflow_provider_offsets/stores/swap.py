@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import CheckpointError, WorldChanged
@@ -20,7 +22,15 @@ from airflow_provider_offsets.stores.checkpoint import (
 )
 
 
-def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start: Position) -> int:
+def swap_in(
+    location: str,
+    *,
+    tag: str,
+    query_id: str,
+    last_batch_id: int,
+    start: Position,
+    require_lease: Callable[[], None] = lambda: None,
+) -> int:
     """Put a checkpoint that goes on at ``start`` at ``location``; give what ``seed`` gives.
 
     It is written whole as ``<location>-seeded-<tag>``. Then what is at ``location`` is closed, and moved to
@@ -35,13 +45,18 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
     to. Two are not fenced, so the job has to be seen gone: one in the middle of batch ``last + 1`` may commit it into
     the seeded folder and go on there; one that tracks its progress asynchronously has ids with gaps.
 
+    A caller that hangs in here may be superseded, and another one may put a seeded checkpoint of its own there. So what
+    is there is looked at before it is moved aside, and after it: what is not the closed old one is put back.
+
     :param last_batch_id: the greatest batch id that the old checkpoint has committed. One that is planned after it is
         given to a batch without records: a file sink may have taken it, or not.
+    :param require_lease: called before the old one is closed; it raises if the caller was superseded.
+
     Object stores have no folders to move. There the seeded one is written at ``location`` itself, if nothing is there.
 
     :raises CheckpointError: the old one holds state, or is in an object store.
-    :raises WorldChanged: a batch was planned since ``last_batch_id`` was read, or something appeared at ``location``
-        between the two moves; what is there is left as it is.
+    :raises WorldChanged: a batch was planned since ``last_batch_id`` was read, another checkpoint was put there, or
+        something appeared at ``location`` between the two moves; what is there is left as it is.
     """
     place = open_checkpoint(location)
     following = next_batch_id(last_batch_id)
@@ -50,6 +65,7 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
     seeded, before = (open_checkpoint(f"{location.rstrip('/')}-{kind}-{tag}") for kind in ("seeded", "before"))
     if before.exists():
         if seeded.exists():
+            _require_moved(before, location, is_old=_is_closed(before))
             seeded.move_to(location)
         return following
     _require_whole(location, except_for=tag)
@@ -66,8 +82,12 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
         sources_in=place,
     )
     if place.exists():
+        require_lease()
         _close_after(place, last_batch_id, tag)
+        if not _is_old(place, old):
+            raise _another_one(location)
         place.move_to(before.location)
+        _require_moved(before, location, is_old=_is_old(before, old))
     seeded.move_to(location)
     return following
 
@@ -168,6 +188,41 @@ def _require_movable(place: CheckpointFolder, old: CheckpointState | None) -> No
             expected="a stateless query",
             do="start from 'committed' with its partitions as they are",
         )
+
+
+def _is_old(folder: CheckpointFolder, old: CheckpointState | None) -> bool:
+    """Return whether a folder is the checkpoint that was read as ``old``, closed since: not one that was put there."""
+    now = read_state(folder)
+    if now is None or old is None:
+        return now is old and _is_closed(folder)
+    same = (now.query_id, now.committed_batch_id, now.committed) == (
+        old.query_id,
+        old.committed_batch_id,
+        old.committed,
+    )
+    return same and _is_closed(folder)
+
+
+def _is_closed(folder: CheckpointFolder) -> bool:
+    """Return whether the newest entry is a closing one. Where there is no entry, nothing can be closed."""
+    planned_ids = batch_ids(folder, "offsets")
+    newest = read_entry(folder, planned_ids[-1]) if planned_ids else None
+    return newest is None or newest.closed_by is not None
+
+
+def _require_moved(before: CheckpointFolder, location: str, *, is_old: bool) -> None:
+    """Put back what was moved aside, and raise, unless it is the old checkpoint."""
+    if not is_old:
+        before.move_to(location)
+        raise _another_one(location)
+
+
+def _another_one(location: str) -> WorldChanged:
+    return WorldChanged(
+        seen=f"{location} was exchanged for another checkpoint meanwhile",
+        expected="the one that was closed",
+        do="No action needed if another operation has taken the pipeline over. Otherwise plan again.",
+    )
 
 
 def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
