@@ -261,7 +261,7 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
         yarn=YarnApplication(resource_manager, _yarn_tag(world, tag)) if resource_manager else None,
         recorded_before=_recorded_before(world, record),
         last_planned_batch_id=_last_planned(world, applied, is_first=before is None),
-        in_flight=_in_flight(world, record, is_again=before is not None),
+        in_flight=_in_flight(world, record),
     )
 
 
@@ -297,14 +297,16 @@ def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
             )
 
 
-def _in_flight(world: World, record: PipelineRecord, *, is_again: bool) -> Cut | None:
-    """Return what a job had in flight that becomes tracked with this launch, or that is launched again untracked.
+def _in_flight(world: World, record: PipelineRecord) -> Cut | None:
+    """Return what a job had in flight that becomes tracked with this launch, or whose newest epoch this very operation
+    started, untracked.
 
-    Of any other launch the record tells, or the snapshot at rest that its operation took.
+    Of any other launch the record tells, or the snapshot at rest that its operation took after that epoch.
     """
     claimed = world.control.claimed_epoch(record)
     if not world.pipeline.tracked:
-        ranges = world.observe().in_flight if is_again else ()
+        is_mine = claimed is not None and claimed.claim.operation == world.operation
+        ranges = world.observe().in_flight if is_mine else ()
         return Cut(UNSTARTED, "", 1, "", ranges) if ranges else None
     if claimed is not None and claimed.claim.tracked:
         return None
