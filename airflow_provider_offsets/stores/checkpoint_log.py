@@ -42,6 +42,9 @@ SEEDED = "spark.offsets.seeded"
 VOID = "-"
 """Line of a source that has no offsets yet (Spark's ``SERIALIZED_VOID_OFFSET``)."""
 
+REMOVE_THE_REST = "if somebody removed the checkpoint while an operation wrote to it, remove what is left of it"
+"""A folder that is gone stops no plan: the history or the snapshots tell the position."""
+
 BATCH_ID = re.compile(r"0|[1-9][0-9]*")
 
 
@@ -243,7 +246,8 @@ def _query_id_of(files: CheckpointFiles, planned_ids: Sequence[int]) -> str | No
         raise CheckpointError(
             seen=f"{files.location} has offsets, and no metadata file with the id of its query",
             expected="a whole checkpoint",
-            do="restore the file; if the folder was being seeded, do that again: it finishes what was cut off",
+            do="restore the file; if the folder was being seeded, do that again: it finishes what was cut off;"
+            f" {REMOVE_THE_REST}",
         )
     return query_id
 
@@ -271,7 +275,7 @@ def _require_one_in_flight(files: CheckpointFiles, committed_id: int, in_flight:
         raise CheckpointError(
             seen=f"{files.location} has {names}, and no entry that is committed",
             expected="commits/<number> for the batch before it",
-            do="restore the commits folder, or start with a new checkpoint at a chosen position",
+            do=f"restore the commits folder; {REMOVE_THE_REST}",
         )
 
 
