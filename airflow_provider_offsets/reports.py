@@ -109,8 +109,8 @@ def plan_json(plan: RestartPlan) -> dict[str, Any]:
 def _plan_table(plan: RestartPlan, style: str) -> str:
     """Return the table of a plan.
 
-    Instead of an offset, *new* means a partition that was never read, *lost* a partition whose stored offset is gone,
-    and *gone* a partition that the topic no longer has.
+    A word may replace an offset. *new*: the partition was never read. *lost*: its stored offset is gone.
+    *gone*: the topic no longer has the partition.
     """
     rows: list[tuple[Any, ...]] = [
         (

@@ -67,9 +67,7 @@ def _install(log: Path) -> None:
 
 
 def _whole_pyspark(log: Path) -> None:
-    """Reinstall pyspark if needed: pyspark and pyspark-client both write the folder ``pyspark``, and it must be
-    pyspark's.
-    """
+    """Reinstall pyspark if pyspark-client has overwritten it: both write the folder ``pyspark``."""
     if _is_whole(log):
         return
     again = ["install", "--force-reinstall", "--no-deps", "-c", str(_CONSTRAINTS), "pyspark"]
