@@ -39,7 +39,7 @@ def jars(name: str = "spark") -> list[Path]:
 
 
 def fetch(name: str) -> Path:
-    """Return the directory with the jars of ``name``, after downloading them if the directory is missing or outdated."""
+    """Return the directory with the jars of ``name``, after downloading them if they are missing or outdated."""
     target = JARS / name
     if not is_current(name):
         draft = JARS / f"{name}.partial"
