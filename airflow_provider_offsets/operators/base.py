@@ -85,7 +85,11 @@ class PipelineOperator(BaseOperator):
         self.application = application
 
     def act(self, world: World, context: Context) -> Any:
-        """Perform the step of this operator, and return the value for XCom."""
+        """Perform the step of this operator, and return the value for XCom.
+
+        :param world: the session of the operation on the pipeline.
+        :param context: Airflow's task context.
+        """
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
