@@ -39,7 +39,7 @@ ROW_CLUE = (
 
 
 class DiscontinuityKind(enum.Enum):
-    """What is wrong with the ranges at one place."""
+    """Kind of a fault in the ranges at one place."""
 
     REPLAY = "replay"
     """A range was replayed."""

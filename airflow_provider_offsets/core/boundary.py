@@ -34,7 +34,7 @@ class BoundaryBy(enum.Enum):
 
 
 class OnOpen(enum.Enum):
-    """What a run does if its interval ends later than the newest record."""
+    """Behaviour of a run whose interval ends later than the newest record."""
 
     CLOSE = "close"
     """Put the boundary at the end of the log. Records written later belong to the next interval, whatever their

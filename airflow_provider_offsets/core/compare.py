@@ -58,7 +58,7 @@ class Comparison:
     running: bool
     rows: tuple[PartitionComparison, ...]
     perishing: tuple[str, ...] = ()
-    """What expires a stored position, and when: one sentence for each such store."""
+    """For each store whose position expires: one sentence with the cause and the time."""
 
     @property
     def ruling(self) -> str:

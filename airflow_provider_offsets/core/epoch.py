@@ -27,7 +27,7 @@ class ProcessIdentity:
 
 @dataclass(frozen=True)
 class Announced:
-    """What a plan announced about one partition that is not simply resumed: read by the audit."""
+    """Announcement of a plan about one partition that is not simply resumed, for the audit."""
 
     topic: str
     partition: int
@@ -40,7 +40,7 @@ class Announced:
 
 @dataclass(frozen=True)
 class YarnApplication:
-    """How to find the application of an epoch on YARN."""
+    """Address and tag by which the application of an epoch is found on YARN."""
 
     resource_manager: str
     """Web address of the ResourceManager at the submit: ``http://host:8088``."""
@@ -197,7 +197,7 @@ class StopRequest:
 
 
 class EndedHow(enum.Enum):
-    """How an epoch ended."""
+    """Kind of an epoch's end."""
 
     STOPPED = "stopped"
     """On request. A tracked job stopped between two batches. An untracked one exited by itself, on its marker or on

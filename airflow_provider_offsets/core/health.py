@@ -25,7 +25,7 @@ HELD_BY = 3
 
 @dataclass(frozen=True)
 class HealthPolicy:
-    """How long a job is watched, and which silence is too long."""
+    """Limits of a health watch: its length, and the longest silence of a healthy job."""
 
     watch_s: int = 60
     """Minimum time for which a job is watched. The watch ends earlier only if the job is unhealthy or was stopped."""
@@ -91,7 +91,7 @@ class Verdict:
     rule: Rule
     reason: str
     warnings: tuple[str, ...] = ()
-    """What a person may want to check, but no reason for a rollback."""
+    """Remarks that a person may want to check, but that are no reason for a rollback."""
 
 
 def judge(looks: Sequence[Look], policy: HealthPolicy) -> Verdict:

@@ -39,7 +39,7 @@ class GroupPosition:
     identity: TopicIdentity | None = None
     """None if the cluster was not asked, and for CSV, which cannot hold an identity."""
     store: str = ""
-    """Where the position was read; for people."""
+    """Store that the position was read from, for people."""
 
 
 @dataclass(frozen=True)

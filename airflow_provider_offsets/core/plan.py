@@ -35,7 +35,7 @@ from airflow_provider_offsets.errors import WorldChanged
 
 
 class RestartForm(enum.Enum):
-    """How the job gets its start."""
+    """Form of a restart: the way in which the job gets its start."""
 
     RESUME = "resume"
     """The same checkpoint; Spark continues by itself."""
@@ -231,7 +231,7 @@ class Preconditions:
 
 @dataclass(frozen=True)
 class RestartPlan:
-    """What a restart would do. Pure data; identified by ``fingerprint``."""
+    """Effect of a restart. Pure data; identified by ``fingerprint``."""
 
     pipeline: str
     selector: str
@@ -257,9 +257,9 @@ class RestartPlan:
     settles: tuple[str, ...] = ()
     """Tokens of the late writes that the plan accounts for."""
     notes: tuple[str, ...] = ()
-    """What a reader of the plan should know, but no reason to refuse it."""
+    """Remarks for a reader of the plan that are no reason to refuse it."""
     runway: Runway | None = None
-    """How long Kafka retains records from the start on; None if Kafka was not asked."""
+    """Retention of the records from the start on; None if Kafka was not asked."""
 
     @property
     def start(self) -> Position:
@@ -427,7 +427,7 @@ def reconcile(start: Position, live: LiveTopics) -> Position:
 
 @dataclass(frozen=True)
 class _Read:
-    """What the pipeline has read, as far as any source shows."""
+    """Offsets and topics that the pipeline has read, as far as any source shows."""
 
     stored: Position
     known: dict[TopicPartition, KnownPosition]

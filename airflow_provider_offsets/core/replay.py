@@ -16,7 +16,7 @@ from airflow_provider_offsets.core.position import OffsetRange, Position, ranges
 
 @dataclass(frozen=True)
 class BackfillPolicy:
-    """How the intervals of a pipeline are cut and replayed."""
+    """Policy of how the intervals of a pipeline are cut and replayed."""
 
     interval: str = "@daily"
     """The data intervals: a cron expression, one of Airflow's presets, or a duration such as ``PT6H``."""
@@ -113,7 +113,7 @@ class ReplayPlan:
     unknown."""
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader of the plan should know, but no reason to refuse it."""
+    """Remarks for a reader of the plan that are no reason to refuse it."""
 
     @property
     def records_expected(self) -> int:
@@ -128,7 +128,7 @@ class ReplayPlan:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What the driver of one shard has read, once its output is complete."""
+    """Records that the driver of one shard has read, recorded once its output is complete."""
 
     run_id: str
     shard: int

@@ -45,7 +45,7 @@ class ReplayAudit:
     upper_bounds: tuple[str, ...] = ()
     open_boundaries: tuple[OpenBoundary, ...] = ()
     findings: tuple[str, ...] = ()
-    """What is wrong. Empty: each record of the interval was passed to the program."""
+    """Faults. Empty: each record of the interval was passed to the program."""
     counted_apart: tuple[int, ...] = ()
     """The shards whose program read fewer records by itself, and that were counted in a separate pass."""
     cut_off: tuple[int, ...] = ()

@@ -176,7 +176,7 @@ class ShardTry:
 
 @dataclass(frozen=True)
 class ShardRead:
-    """What the driver of a shard has read, recorded once its output is complete."""
+    """Records that the driver of a shard has read, recorded once its output is complete."""
 
     records_read: int
     elapsed_ms: int = 0

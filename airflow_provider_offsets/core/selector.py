@@ -1,22 +1,22 @@
-"""Ways to name a starting point: small objects with one method.
+"""Selectors of starting offsets: small objects with one method.
 
 | text | start |
 |---|---|
-| ``committed`` | where the pipeline stands: after the last processed batch |
-| ``earliest`` | the first offset that retention has left |
-| ``latest`` | after the last record: what was not read yet is skipped, so it is counted and has to be accepted |
-| ``snapshot:<id>`` | the position of a stored snapshot, by id or label; partitions made after it are read from 0 |
+| ``committed`` | the pipeline's stored position: after the last processed batch |
+| ``earliest`` | the earliest retained offset |
+| ``latest`` | after the last record: unread records are skipped, so they are counted and must be accepted |
+| ``snapshot:<id>`` | the position of a stored snapshot, by id or label; newer partitions are read from 0 |
 | ``as-of:<time>`` | after the last batch that was processed at or before that time, by the history |
-| ``timestamp:<time>`` | the first record of that time or later, by Kafka's record time |
-| ``duration:<ISO 8601>`` | the same, so long before the first plan of the operation |
-| ``shift:-1000`` | that many offsets before (or after) where the pipeline stands |
-| ``offsets:{"flights":{"0":123}}`` | exactly there |
-| ``file:<path>`` | the offsets of a file; ``file:<path>#<group>`` if it has several groups |
-| ``group:<id>`` | what that consumer group has committed |
+| ``timestamp:<time>`` | the first record with that timestamp or a later one, by Kafka's record time |
+| ``duration:<ISO 8601>`` | the same, for the time so long before the operation's first plan |
+| ``shift:-1000`` | that many offsets before (or after) the pipeline's stored position |
+| ``offsets:{"flights":{"0":123}}`` | exactly these offsets |
+| ``file:<path>`` | the offsets in a file; ``file:<path>#<group>`` if it has several groups |
+| ``group:<id>`` | the committed offsets of that consumer group |
 
-A selector answers for the partitions that it can say something of, and leaves the others out: it never guesses. Several
-of them are asked from left to right (``as-of:2026-11-01T00:00Z | earliest``), and each partition starts where the first
-one that answers for it says.
+A selector returns offsets only for partitions that it knows, and never guesses. Several selectors are evaluated from
+left to right (``as-of:2026-11-01T00:00Z | earliest``): each partition starts at the offset of the first selector that
+matches it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PastPosition:
 
     position: Position
     source: str
-    """What the position was read from, for people."""
+    """Description of the record that the position was read from."""
     identity: TopicIdentity | None = None
     """Cluster and topics of the offsets; None if they were not recorded."""
 
@@ -50,12 +50,12 @@ class Sources(Protocol):
 
     @property
     def stands(self) -> Position:
-        """Where a start begins that is left to the pipeline's own stores; empty before the first start."""
+        """The pipeline's position, where a start begins that is left to the stores; empty before the first start."""
         ...
 
     @property
     def asked_at_ms(self) -> int:
-        """When the operation made its first plan: a relative time stays the same when the operation plans again."""
+        """Time of the operation's first plan (ms): a relative time stays the same when the operation plans again."""
         ...
 
     def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:
@@ -94,7 +94,7 @@ class Chosen(NamedTuple):
     offset: int
     by: StartSelector
     note: str = ""
-    """What a person would not expect of this start, as text."""
+    """Unexpected property of this start, as text for people."""
 
 
 class StartSelector(Protocol):

@@ -66,7 +66,7 @@ class KeptPosition:
     before: Position | None = None
     """The stored position one batch earlier, if the store knows it."""
     perishes: str = ""
-    """What expires the stored position, and when; empty if nothing does."""
+    """One sentence about what expires the stored position, and when; empty if nothing does."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class KnownPosition:
     """Whether the job read nothing after the position. If False, the position is a lower bound of what the job has
     read."""
     in_flight: tuple[OffsetRange, ...] = ()
-    """What the job may have read after the position."""
+    """Ranges that the job may have read after the position."""
     selector: str = ""
     """Selector that starts there, such as ``snapshot:upgrade-7#at-rest``; empty if there is none."""
 
@@ -139,7 +139,7 @@ class Observation:
 
     @property
     def ended(self) -> Ended | None:
-        """How ``epoch`` ended; None while it runs, or while its end is unknown."""
+        """End of ``epoch``; None while it runs, or while its end is unknown."""
         return None if self.epoch is None else self.epoch.ended
 
     @property
@@ -280,7 +280,7 @@ class Snapshot:
 
     @property
     def taken_ms(self) -> int:
-        """When it was taken, in milliseconds since 1970."""
+        """Time of the snapshot, in milliseconds since 1970."""
         return whole_moment_ms(self.taken_at)
 
     @property

@@ -180,7 +180,7 @@ def require_micro_batches(checkpoint: CheckpointFolder) -> None:
 
 @dataclass(frozen=True)
 class _WrittenTimes:
-    """When the two files of a batch were written."""
+    """Times at which the two files of a batch were written."""
 
     planned_after_ms: int
     """Delay of the entry in the offset log after the start of the batch."""

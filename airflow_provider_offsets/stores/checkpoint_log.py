@@ -43,7 +43,7 @@ VOID = "-"
 """Line of a source that has no offsets yet (Spark's ``SERIALIZED_VOID_OFFSET``)."""
 
 REMOVE_THE_REST = "if somebody removed the checkpoint while an operation wrote to it, remove what is left of it"
-"""A folder that is gone stops no plan: the history or the snapshots tell the position."""
+"""A missing folder prevents no plan: the position is in the history or the snapshots."""
 
 BATCH_ID = re.compile(r"0|[1-9][0-9]*")
 
@@ -83,7 +83,7 @@ class LogEntry:
 
     @property
     def batch_time_ms(self) -> int:
-        """When the batch was planned, by the driver's clock; unchanged when Spark runs the batch again."""
+        """Time at which the batch was planned, by the driver's clock; unchanged when Spark runs the batch again."""
         return int(self.metadata["batchTimestampMs"])
 
     @property

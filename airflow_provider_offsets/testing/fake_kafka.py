@@ -1,4 +1,4 @@
-"""A Kafka cluster in memory that can be read like a real one, with the knobs that a test needs.
+"""Kafka cluster in memory that can be read like a real one, and changed as a test needs::
 
 kafka = FakeKafka()
 kafka.create_topic("orders", partitions=3)
