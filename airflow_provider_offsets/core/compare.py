@@ -106,8 +106,9 @@ def settle(
     ``refuse`` returns a problem, and ``ruling-store`` takes the offset of the authoritative store. ``smallest`` takes
     the smallest offset of any store that names the partition, so it replays and never skips.
 
-    Two cases are left to ``plan_restart``, which counts them itself: the checkpoint of a tracked job that is ahead of
-    its history, and a partition whose offset the authoritative store has lost (``Observation.known``).
+    Two cases are left to ``plan_restart``, which counts them itself. One is the checkpoint of a tracked job that is
+    ahead of its history. The other is a partition whose offset the authoritative store has lost
+    (``Observation.known``).
 
     :param elsewhere: partitions whose start is not left to the stores; their conflicts are ignored.
     """

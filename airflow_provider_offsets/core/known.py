@@ -8,9 +8,9 @@ and by partition.
 
 Three orders determine which record is used. A launch by this provider outranks everything before it, for the partitions
 that it names. Of the snapshots of one epoch the newest counts. The stores of ``offsets_in`` are read now, and offsets
-only grow in one epoch, so a store with a greater offset than the newest record is right. There is one exception, a
-launch that rewound the job: a second store may not have moved since, if its offset is not greater than the position
-before that launch.
+only grow in one epoch. So a store with a greater offset than the newest record is right. A launch that rewound the job
+is the exception: a second store may not have moved since. That is possible if its offset is not greater than the
+position before that launch.
 """
 
 from __future__ import annotations
@@ -116,8 +116,9 @@ def replaced(
 ) -> dict[TopicPartition, KnownPosition]:
     """Return the partitions whose known position a first start or a fallback would replace, with the known position.
 
-    A start at exactly the known offset replaces nothing. If the known offset is only a lower bound of what the job has
-    read, that holds only for a partition that the store lacks beside others: most likely nothing was read from it.
+    A start at exactly the known offset replaces nothing. The known offset may be only a lower bound of what the job has
+    read. Then a start there replaces nothing only in a partition that the store lacks beside others. Most likely the
+    job read nothing from such a partition.
 
     :param starts: starting offset of each partition.
     :param seen: the observation, with what is known.
@@ -202,8 +203,8 @@ def _identities(snapshots: Sequence[Snapshot], epochs: Sequence[Epoch]) -> Itera
     """Yield the identity of each topic's offsets with its source.
 
     The source is the newest launch that names the topic. For a topic without a launch it is the *oldest* snapshot with
-    an offset of the topic. Only a launch makes sure that stored offsets belong to the topic as it is now: a snapshot
-    taken after the topic was recreated has the new id beside the old offset.
+    an offset of the topic. Only a launch makes sure that stored offsets belong to the present topic. A snapshot taken
+    after the topic was recreated has the new id beside the old offset.
     """
     covered: set[str] = set()
     for epoch in reversed(epochs):

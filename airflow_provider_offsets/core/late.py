@@ -3,8 +3,8 @@
 The start of such a job is written to a store that knows no lease. A task may hang between recording its intent and that
 write, while another operation takes the pipeline over and starts the job. When the task continues, the store may still
 have what the write expects. So each write stays in the record as a ``PendingWrite`` until its caller knows that it has
-ended. If the store has the offsets of a pending write, and nothing shows that the job reached them by itself, they are
-not the job's position.
+ended. The store may have the offsets of a pending write without any sign that the job reached them by itself. Then they
+are not the job's position.
 """
 
 from __future__ import annotations

@@ -378,8 +378,8 @@ def with_runway(
 ) -> RestartPlan:
     """Return the plan with the effects of its topics' settings.
 
-    These are: which counts are upper bounds, how long Kafka retains the records after the start, and a problem if that
-    is shorter than the window.
+    The plan then shows which counts are upper bounds, and how long Kafka retains the records after the start. A
+    retention shorter than the window is a problem.
 
     :param settings: settings of each topic; None for a topic whose settings this user may not read.
     :param policy: accepted loss. The count of a topic accepts a window that puts no more offsets at risk.
@@ -689,8 +689,8 @@ def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
 def _leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPartition, int]) -> Iterator[Problem]:
     """Yield a problem for each partition whose leader epoch went back.
 
-    A leader epoch only increases. If one went back, the cluster was restored from an earlier state: the record at the
-    stored offset may differ from the one that was read. A recreated topic begins with a new epoch.
+    A leader epoch only increases. If one went back, the cluster was restored from an earlier state. Then the record at
+    the stored offset may differ from the one that was read. A recreated topic begins with a new epoch.
     """
     stored, live, recreated = seen.last_known or Position(), seen.live.partitions, recreated_topics(seen)
     if is_other_cluster(seen.identities, seen.live):

@@ -6,10 +6,10 @@ simulation use this same function.
 
 Only the operation that holds the lease requests stops, cancels, closes dead epochs, reconciles, moves and launches. A
 driver claims, starts batches, records them, goes idle and ends. Starting and recording a batch are swaps of this
-record. So the fence, the stop request and the mark of the started batch are one step: a driver whose launch is no
-longer the newest one can do neither.
+record. So the fence, the stop request and the mark of the started batch are one step. A driver whose launch is no
+longer the newest one can neither start nor record a batch.
 
-Large values are not in the record: a launch and the offsets of a batch are stored under keys of their own, before the
+Large values are not in the record. A launch and the offsets of a batch are stored under keys of their own, before the
 swap that refers to them.
 """
 

@@ -38,7 +38,7 @@ def position_in(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Pos
     """Return the position of a stream in a history: the end of each topic in the newest row that names the topic.
 
     Jobs with the Cloudera row layout write one row per topic, once the output of the whole batch is complete. After a
-    crash between two of these rows, the second topic keeps its older row: its part of the batch is replayed, and
+    crash between two of these rows, the second topic keeps its older row. Then its part of the batch is replayed, and
     nothing is skipped.
 
     :param newest: returns the newest batch of a stream.

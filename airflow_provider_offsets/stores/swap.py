@@ -44,7 +44,7 @@ def swap_in(
     - nothing at ``location``, between the two renames (see ``cut_off_swap``);
     - the seeded checkpoint in its place.
 
-    A driver that still waits on the old checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE``: its next file,
+    A driver that still waits on the old checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE``. Its next file,
     ``offsets/<last + 1>``, exists in the closed folder and in the seeded one. In between there is no folder to write
     to. Two kinds of drivers are not fenced, so the job must be verified to be stopped. A driver in the middle of batch
     ``last + 1`` may commit it into the seeded folder and continue there. A driver that tracks its progress

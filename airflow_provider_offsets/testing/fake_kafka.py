@@ -1,9 +1,11 @@
-"""Kafka cluster in memory that can be read like a real one, and changed as a test needs::
+"""Kafka cluster in memory that can be read like a real one, and changed as a test needs.
 
-kafka = FakeKafka()
-kafka.create_topic("orders", partitions=3)
-kafka.append("orders", 0, count=100)
-kafka.live_topics(["orders"]).end          # {"orders":{"0":100,"1":0,"2":0}}
+Example::
+
+    kafka = FakeKafka()
+    kafka.create_topic("orders", partitions=3)
+    kafka.append("orders", 0, count=100)
+    kafka.live_topics(["orders"]).end          # {"orders":{"0":100,"1":0,"2":0}}
 """
 
 from __future__ import annotations
