@@ -82,8 +82,9 @@ def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...
 def read_position(text: str, *, group_id: str = "") -> GroupPosition:
     """Return the only position in a text of either form, or the position of ``group_id``.
 
-    A text of the one-group form names no group. Its position gets the id ``group_id``, or an empty id.
-
+    :param text: CSV or our own JSON.
+    :param group_id: group to return. A CSV in the one-group form names no group: its position gets this id, or an empty
+        id.
     :raises InputRefused: the text has neither form, or has several groups and none was named.
     """
     groups = _from_json(text) if _JSON.match(text) else _from_csv(text, group_id or _UNNAMED)

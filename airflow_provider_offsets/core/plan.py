@@ -412,6 +412,8 @@ def with_runway(
 def reconcile(start: Position, live: LiveTopics) -> Position:
     """Return ``start`` with the partitions that were created after the plan, at 0 (law 3).
 
+    :param start: starting offsets of the plan.
+    :param live: the live topics.
     :raises WorldChanged: retention has already deleted the first records of such a partition.
     """
     new = {partition: there.begin for partition, there in live.partitions.items() if partition not in start}

@@ -146,7 +146,12 @@ class Replayed:
 
 
 def replay_run_id(operation: str, application_version: str, attempt: int) -> str:
-    """Return the run id of one attempt, for people and sinks: operation, program and number of the attempt."""
+    """Return the run id of one attempt, for people and sinks.
+
+    :param operation: id of the operation.
+    :param application_version: digest of the program and its command.
+    :param attempt: number of the attempt, from 1.
+    """
     return f"{operation}#{application_version[:12]}#{attempt}"
 
 

@@ -87,7 +87,12 @@ class AttemptRefusal(enum.Enum):
 
 
 def next_attempt_number(record: ReplayRecord | None, key: str, interval: Interval) -> int:
-    """Return the number of the attempt for a plan with this key and interval."""
+    """Return the number of the attempt for a plan.
+
+    :param record: the attempts so far; None before the first plan.
+    :param key: key that the tries of one attempt share.
+    :param interval: data interval of the plan.
+    """
     if record is None:
         return 1
     return record.newest.number + (not record.newest.is_of(key, interval))

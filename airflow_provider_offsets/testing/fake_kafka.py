@@ -144,8 +144,9 @@ class FakeKafka:
         self.create_topic(name, partitions)
 
     def add_partitions(self, topic: str, total: int) -> None:
-        """Increase the partitions of a topic to ``total``, as Kafka counts them.
+        """Increase the number of partitions of a topic.
 
+        :param total: number of partitions afterwards, as Kafka counts them.
         :raises ValueError: ``total`` is not greater than the present number.
         """
         have = self._topics[topic].partitions
@@ -154,7 +155,11 @@ class FakeKafka:
         have.extend(_Partition() for _ in range(total - len(have)))
 
     def append(self, topic: str, partition: int, count: int, *, timestamp_ms: int = 0) -> None:
-        """Append ``count`` records with one timestamp."""
+        """Append records with one timestamp.
+
+        :param count: number of records.
+        :param timestamp_ms: timestamp of each record, in milliseconds since 1970.
+        """
         self._topics[topic].partitions[partition].append(count, timestamp_ms)
 
     def begin_transaction(self, topic: str, partition: int) -> None:
@@ -169,8 +174,9 @@ class FakeKafka:
         found.end += 1
 
     def delete_records_before(self, topic: str, partition: int, offset: int) -> None:
-        """Delete the records before this offset, as retention does.
+        """Delete the records before an offset, as retention does.
 
+        :param offset: the new earliest retained offset.
         :raises ValueError: the offset is past the end.
         """
         found = self._topics[topic].partitions[partition]
@@ -181,6 +187,8 @@ class FakeKafka:
     def truncate(self, topic: str, partition: int, end: int, *, leader_epoch: int) -> None:
         """Delete the records at and after ``end``, and set a new leader epoch, as an unclean election does.
 
+        :param end: the new end of the log.
+        :param leader_epoch: the new leader epoch, greater than the present one.
         :raises ValueError: ``end`` is outside of the log, or the leader epoch does not increase.
         """
         found = self._topics[topic].partitions[partition]
