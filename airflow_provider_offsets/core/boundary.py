@@ -49,7 +49,7 @@ class TopicLook:
 
     instant_ms: int
     offsets: tuple[int, ...]
-    """The first record at or after the timestamp of each partition, or the end of the log if there is none."""
+    """Per partition, the first record at or after the timestamp, or the end of the log if there is none."""
     begins: tuple[int, ...]
     """The earliest retained offset, read after ``offsets``. A record below it that is still retained is certainly older
     than the timestamp."""

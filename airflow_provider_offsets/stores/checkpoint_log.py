@@ -172,7 +172,7 @@ def log_entries(files: CheckpointFiles) -> Iterator[tuple[int, LogEntry, bool]]:
     committed_ids = set(batch_ids(files, "commits"))
     for batch_id in planned_ids:
         entry = read_entry(files, batch_id)
-        if entry is not None:  # Spark has removed it since the listing
+        if entry is not None:  # else Spark has removed it since the listing
             yield batch_id, entry, batch_id in committed_ids
 
 
@@ -203,7 +203,7 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
     :raises CheckpointError: the checkpoint cannot be read, is of a version or kind that was not tried, or lacks some of
         its files. Also if more than one batch is in flight.
     """
-    planned_ids = batch_ids(files, "offsets")  # before commits: a batch planned meanwhile is not in flight
+    planned_ids = batch_ids(files, "offsets")  # first: a batch that is planned meanwhile must not look in flight
     committed_id = max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)
     query_id = _query_id_of(files, planned_ids)
     committed_entry = None if committed_id == UNSTARTED else _committed(files, committed_id)
