@@ -123,15 +123,23 @@ def _move(world: World, plan: RestartPlan, token: str) -> Applied:
         query_id=plan.query_id or str(uuid.uuid5(uuid.NAMESPACE_OID, plan.fingerprint)),
         last_batch_id=plan.last_batch_id,
         start=plan.start,
-        require_lease=lambda: _require_lease_now(world),
+        require_lease=lambda: _require_intent(world, plan),
     )
     return Applied(plan, location, next_batch_id)
 
 
-def _require_lease_now(world: World) -> None:
+def _require_intent(world: World, plan: RestartPlan) -> None:
+    """Raise unless the operation holds the lease and the record names this move: two tries of a task may have two
+    plans, and the later intent tells where the job stood."""
     record = world.cell.read()
     assert record is not None
     require_lease(world, record)
+    if record.intent is None or record.intent.plan != plan.fingerprint:
+        raise WorldChanged(
+            seen=f"the record names {'no move' if record.intent is None else f'the move of plan {record.intent.plan}'}",
+            expected=f"the move of plan {plan.fingerprint}",
+            do="No action needed: another try of this task moves the job.",
+        )
 
 
 def _write_start(world: World, plan: RestartPlan, token: str) -> None:

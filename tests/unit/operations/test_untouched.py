@@ -7,6 +7,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -498,6 +499,34 @@ def test_an_apply_that_wakes_up_after_it_was_taken_over_exchanges_no_checkpoint(
     submit(lab, apply(lab, operation="fourth"), "fourth")
     read(lab)
     assert (audited(lab).lost, audited(lab).replayed, audited(lab).unexplained) == (0, 0, ())
+
+
+def test_a_try_that_wakes_up_after_another_plan_of_its_operation_moves_nothing(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both tries hold the lease. Only the move that the record names tells where the job stood. After another one the
+    job seems to stand where it was moved to, and no plan counts what lies between."""
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    seed = swap.seed
+
+    def hung(*arguments: Any, **more: Any) -> Any:
+        done = seed(*arguments, **more)
+        monkeypatch.setattr(swap, "seed", killed)
+        with pytest.raises(Crash):
+            apply(lab, "shift:-10", "second")
+        return done
+
+    def killed(*arguments: Any, **more: Any) -> Any:
+        raise Crash("before the move")
+
+    monkeypatch.setattr(swap, "seed", hung)
+    with suppress(WorldChanged):
+        apply(lab, "shift:-30", "second")
+
+    assert lab.world().observe().stored == lab.at(100, 100)
 
 
 def test_what_somebody_removed_in_the_middle_of_a_swap_is_no_first_start(make: Any) -> None:
