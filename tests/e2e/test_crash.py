@@ -1,4 +1,4 @@
-"""A driver that is killed with SIGKILL, wherever it stands, and one that fails by itself."""
+"""A driver that is killed with SIGKILL at any step, and a driver that fails by itself."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
 
 
 def test_a_function_whose_jvm_is_killed_is_given_a_part_of_its_rows_and_all_of_them_by_the_next_epoch(lab: Lab) -> None:
-    """PySpark's ``collect()`` ends early, and raises nothing."""
+    """PySpark's ``collect()`` then returns early, and raises nothing."""
     lab.maintain()
     lab.stop(lab.operation())
     lab.produce(3_000, 0)
