@@ -11,7 +11,7 @@ DEADLINE_S = 120.0
 
 
 def kafka_consumer_groups(servers: str, *words: str) -> str:
-    """Run Kafka's own tool, and give what it prints."""
+    """Run Kafka's own tool, and return its output."""
     jars = f"{stack.jars('kafka')[0].parent}/*"
     main = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
     command = ["java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", jars, main]

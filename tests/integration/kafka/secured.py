@@ -1,4 +1,4 @@
-"""A broker of the tests' own, whose users have to log in and may do what ACLs grant them and nothing else."""
+"""A broker of the tests' own, whose users must log in and may do only what ACLs grant them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SecuredBroker:
         self._running: subprocess.Popen[bytes] | None = None
 
     def settings(self, password: str = PASSWORD) -> dict[str, str | int]:
-        """Give the settings of librdkafka for the user."""
+        """Return the settings of librdkafka for the user."""
         return {
             "bootstrap.servers": self._client,
             "security.protocol": "SASL_PLAINTEXT",
@@ -65,7 +65,7 @@ class SecuredBroker:
         }
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the broker and wait until it answers."""
         with self._log.open("ab") as out:
             subprocess.run(kafka.format_command(self._properties), check=True, stdout=out, stderr=out)
             self._running = subprocess.Popen(kafka.broker_command(self._properties), stdout=out, stderr=out)
@@ -77,7 +77,7 @@ class SecuredBroker:
             time.sleep(0.1)
 
     def grant(self, kind: ResourceType, name: str, *operations: AclOperation) -> None:
-        """Let the user do these, and no others, with a topic or group."""
+        """Allow the user these operations, and no others, on a topic or group."""
         with AdminClient({"bootstrap.servers": self.administrator}) as admin:
             rules = [
                 AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{USER}", "*", each, AclPermissionType.ALLOW)
@@ -87,7 +87,7 @@ class SecuredBroker:
                 future.result(DEADLINE_S)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the broker."""
         if self._running is not None:
             self._running.kill()
             self._running.wait(DEADLINE_S)

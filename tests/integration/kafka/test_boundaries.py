@@ -1,4 +1,4 @@
-"""Data intervals of a real topic: what is frozen stays where it is, whatever the log does."""
+"""Data intervals of a real topic: a frozen boundary stays where it is, whatever happens to the log."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Days:
 
 @pytest.fixture
 def days(cluster: RealCluster, topic: str, tmp_path: Path) -> Days:
-    """Give three days: ten records of each in partition 0, of the second one alone in partition 1."""
+    """Return three days: ten records of each in partition 0, and only those of the second day in partition 1."""
     cluster.create_topic(topic, 2, **KEPT)
     made = Days(cluster, topic, tmp_path)
     for day in range(3):

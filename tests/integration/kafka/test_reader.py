@@ -19,11 +19,11 @@ from tests.integration.kafka.conftest import DEADLINE_S, RealCluster, until
 
 
 class TestKafkaReader(KafkaViewContract):
-    """All that ``FakeKafka`` does too."""
+    """Everything that ``FakeKafka`` does too."""
 
 
 class CountingAdmin:
-    """Passes every call on, and counts it."""
+    """An admin client that forwards every call, and counts it."""
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
@@ -90,7 +90,7 @@ def test_500_partitions_cost_as_many_requests_on_the_wire(cluster: RealCluster, 
 
 
 def _sent(cluster: RealCluster, topic: str) -> int:
-    """Give how many ListOffsets requests one look at the topic sends."""
+    """Return how many ListOffsets requests one look-up of the topic sends."""
     reports: list[str] = []
     settings = {
         "bootstrap.servers": cluster.bootstrap_servers,
@@ -113,7 +113,7 @@ def _sent(cluster: RealCluster, topic: str) -> int:
 
 
 def test_ids_are_written_as_kafka_writes_them(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
-    """22 characters of URL-safe Base64; librdkafka itself gives '+' and '/', as one in three ids would show."""
+    """Kafka writes 22 characters of URL-safe Base64; librdkafka returns '+' and '/', as about one id in three shows."""
     names = [f"{topic}-{number}" for number in range(20)]
     for name in names:
         cluster.create_topic(name, 1)
@@ -162,7 +162,7 @@ def test_a_missing_topic_is_not_created_by_asking(cluster: RealCluster, view: Ka
 
 
 def test_a_topic_is_readable_at_once_after_its_creation(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
-    """The broker answers NOT_LEADER for some milliseconds; the reader waits, and does not pass that on."""
+    """The broker answers NOT_LEADER for some milliseconds; the reader waits, and hides that from its caller."""
     for number in range(5):
         cluster.create_topic(f"{topic}-{number}", 3)
         assert len(view.live_topics([f"{topic}-{number}"]).end) == 3

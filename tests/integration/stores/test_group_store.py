@@ -29,7 +29,7 @@ PARTITIONS, RECORDS = 3, 9
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RealCluster]:
-    """The broker, with ``TOPICS``. Without one the tests are skipped; in CI, where one is promised, they fail."""
+    """Yield the broker, with ``TOPICS``. Without one the tests are skipped; in CI, where one is promised, they fail."""
     entry = endpoints().get("kafka")
     if entry is None:
         missing = "no Kafka is up: `python3 -m stack up kafka` starts one"
@@ -83,7 +83,7 @@ def at(*offsets: int) -> Position:
 
 
 def consumer_of(cluster: RealCluster, group_id: str) -> Consumer:
-    """A member of the group, with partitions of its own."""
+    """Return a member of the group, with partitions of its own."""
     made = Consumer(
         {
             "bootstrap.servers": cluster.bootstrap_servers,
@@ -168,7 +168,7 @@ def test_a_group_with_members_is_left_alone(store: KafkaGroupStore, cluster: Rea
 def test_a_member_that_joins_before_the_write(
     store: KafkaGroupStore, cluster: RealCluster, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker answers partition by partition, and raises nothing."""
+    """The broker answers for each partition, and raises nothing."""
     store.write(stream, at(1, 2, 3), expected=None)
     joined: list[Consumer] = []
     look = store._require_empty
