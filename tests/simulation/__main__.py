@@ -95,7 +95,7 @@ def _run_lean(work: tuple[int, tuple[str, ...]]) -> Outcome:
 
 
 class Tally:
-    """What all histories together come to."""
+    """The totals of all histories."""
 
     def __init__(self) -> None:
         self.began = self.said = time.monotonic()
@@ -118,7 +118,7 @@ class Tally:
         return bool(outcome.failure)
 
     def line(self) -> str:
-        """Return the last line: what was run, and what was found."""
+        """Return the last line of the output: what was run, and what was found."""
         always = ("lost", "duplicated", "unexplained", "false_alarms")
         others = [
             f"{name.replace(' ', '_')}={self.failures[name]}" for name in sorted(self.failures) if name not in always
@@ -133,7 +133,7 @@ class Tally:
 
 
 def show(outcome: Outcome, *, whole: bool) -> None:
-    """Print a failing history: each effect, or only what was decided."""
+    """Print a failing history: every effect, or only the decisions of the seed."""
     print(f"  with {len(outcome.happened)} faults and steps of the world: {outcome.detail[:300]}")
     for line in outcome.trace:
         if whole or line.decision:

@@ -1,7 +1,7 @@
-"""``python -m tests.simulation.mutants``: mistakes that would leak, each planted in a copy of the package.
+"""``python -m tests.simulation.mutants``: mistakes that would lose or duplicate records, each planted in a copy.
 
-The simulation has to find each of them within ``--seeds`` histories. A mistake that can no longer be planted fails as
-well: write it anew.
+The simulation must find each mistake within ``--seeds`` histories. A mistake that can no longer be planted fails as
+well: write it again for the changed source.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ MUTANTS = [
 def planted(mutant: Mutant) -> dict[str, str]:
     """Return the sources with the mistake, by file.
 
-    :raises ValueError: its place is gone, or there are several.
+    :raises ValueError: the text to replace is missing, or occurs several times.
     """
     sources: dict[str, str] = {}
     for file, right, wrong in ((mutant.file, mutant.right, mutant.wrong), *mutant.and_wrong):
@@ -310,9 +310,10 @@ def planted(mutant: Mutant) -> dict[str, str]:
 
 
 def hunt(mutant: Mutant, seeds: int) -> str:
-    """Return the first seed that finds a mistake, with what it said; empty if none of ``seeds`` does.
+    """Return the first seed that finds a mistake, with its finding; empty if none of ``seeds`` does.
 
-    The seed is run without the mistake too: what fails then shows nothing of the mistake, and the hunt goes on.
+    The seed is run without the mistake too: if it fails then as well, it says nothing about the mistake, and the hunt
+    continues.
     """
     sources = planted(mutant)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
@@ -363,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _hunted(mutant: Mutant, seeds: int) -> bool:
-    """Hunt one mutant, print what came of it, and return whether it was found."""
+    """Hunt one mutant, print the outcome, and return whether the mutant was found."""
     began = time.monotonic()
     found = hunt(mutant, seeds)
     said = f"found by seed {found}" if found else "NOT FOUND"
