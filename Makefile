@@ -11,11 +11,11 @@ SEEDS ?= 2000
 FROM ?= 1
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
-.PHONY: simulate mutants docs
+.PHONY: simulate mutants docs spark-4.1
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this help
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  SERVERS="kafka hbase airflow"   which servers `make up` starts (all by default)'
 	@echo '  SEEDS=2000 FROM=1               how many histories `make simulate` draws, and from which seed on'
@@ -65,6 +65,11 @@ integration: venv jars  ## tests against the Kafka and HBase that are up
 
 e2e: venv jars  ## tests of whole stories, with Spark and Airflow
 	$(PY) -m pytest tests/e2e -p no:randomly --durations 10 $(PYTEST_ARGS)
+
+spark-4.1: venv  ## test on the real Spark 4.1.1, fetched for it, the bug that ends a query; no part of make test
+	@$(PYTHON3) -m stack jars spark-4.1
+	@$(PYTHON3) -m stack up kafka
+	$(PY) -m pytest tests/versions/test_spark_4_1.py -p no:randomly $(PYTEST_ARGS)
 
 test:  ## unit, check, simulate, integration, e2e, with Kafka and HBase brought up for them
 	@$(MAKE) --no-print-directory unit

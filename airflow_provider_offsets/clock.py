@@ -1,4 +1,4 @@
-"""The clock that operations and drivers go by: the machine's own, unless a simulation installs another."""
+"""Clock of operations and drivers: the machine's own, unless a simulation installs another one."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What this package asks of a clock."""
+    """Interface of a clock."""
 
     def now_ms(self) -> int:
-        """Return the time of day, in milliseconds since 1970. It may jump, forwards and backwards."""
+        """Return the time of day in milliseconds since 1970. It may jump forwards and backwards."""
         ...
 
     def monotonic_s(self) -> float:
-        """Return seconds since some moment. They never go back."""
+        """Return seconds since an arbitrary moment. The value never decreases."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
+        """Wait for that many seconds."""
         ...
 
 
 class SystemClock:
-    """The clock of this machine."""
+    """Clock of this machine."""
 
     def now_ms(self) -> int:
-        """Return the time of day, in milliseconds since 1970."""
+        """Return the time of day in milliseconds since 1970."""
         return time.time_ns() // 1_000_000
 
     def monotonic_s(self) -> float:
@@ -36,7 +36,7 @@ class SystemClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
+        """Wait for that many seconds."""
         time.sleep(seconds)
 
 
@@ -49,18 +49,18 @@ def now_ms() -> int:
 
 
 def monotonic_s() -> float:
-    """Return seconds since some moment, to measure how long something takes."""
+    """Return seconds since an arbitrary moment, to measure durations."""
     return _clock.monotonic_s()
 
 
 def sleep(seconds: float) -> None:
-    """Wait."""
+    """Wait for that many seconds."""
     _clock.sleep(seconds)
 
 
 @contextmanager
 def installed(clock: Clock) -> Iterator[None]:
-    """Let this process go by another clock, as a simulation does."""
+    """Replace the clock of this process within a ``with`` block, as a simulation does."""
     global _clock
     before, _clock = _clock, clock
     try:

@@ -1,53 +1,54 @@
-"""Every error that this provider raises on purpose.
+"""Errors that this provider raises on purpose.
 
-Each message says what was *seen*, what was *expected*, and what to *do*. Catch a branch, not a leaf:
+Each message has three parts: what was *seen*, what was *expected*, and what to *do*. Catch a branch, not a leaf:
 
     OffsetsError
-    ├── InputRefused              what a person wrote is wrong, before anything was touched
-    │   ├── PipelineFileError         pipelines.yaml does not hold
-    │   ├── UnknownPipeline           no pipeline of that name
-    │   ├── SelectorError             a start selector that cannot be read
+    ├── InputRefused              input from a person cannot be used; nothing was touched
+    │   ├── PipelineFileError         pipelines.yaml is invalid
+    │   ├── UnknownPipeline           no pipeline has that name
+    │   ├── SelectorError             a start selector cannot be read
     │   ├── ModeUnsupported           Spark Connect, a remote master with SQLite, …
-    │   └── NoHistory                 asked for what only a history knows, of a pipeline that keeps none
+    │   └── NoHistory                 the request needs a history, and the pipeline keeps none
     ├── StoreError
     │   ├── StoreUnreachable          retriable
-    │   ├── StoreLayoutError          the table, family or file is not ours, or not there
-    │   ├── StoreDataError            a row holds what no writer of ours writes
-    │   ├── PositionExpired           the store has deleted what it knew: no first start
+    │   ├── StoreLayoutError          the table, family or file is another program's, or does not exist
+    │   ├── StoreDataError            a row holds content that this provider never writes
+    │   ├── PositionExpired           the stored position has expired: no first start
     │   ├── StoreClientMissing        this Python lacks the store's client library
     │   ├── StoreDenied               the store does not let this user read or write there
-    │   ├── StoreInUse                a running job holds what would be written
-    │   ├── BatchConflict             other content under a batch that is already recorded
+    │   ├── StoreInUse                a running job uses what would be written
+    │   ├── BatchConflict             a batch is already recorded with other content
     │   └── SnapshotNotFound
     ├── KafkaError
     │   ├── KafkaUnreachable          retriable
     │   ├── TopicMissing
-    │   ├── RunwayUnknown             retriable: nobody can say how long Kafka keeps what is unread
-    │   └── PartitionUnavailable      retriable: a partition has no leader just now
-    ├── CheckpointError               a checkpoint that cannot be read, or is not one that we know
-    ├── PlanRefused                   the plan has problems; ``problems`` holds them all
-    ├── WorldChanged                  what the plan saw is not what is there now
-    │   ├── NothingToRecover              the pipeline is not a recovery's to start
-    │   ├── RecordChanged                 another actor changed the record between a look at it and an act
-    │   ├── RecordRestored                the control store was restored, or removed
+    │   ├── RunwayUnknown             retriable: how long Kafka retains unread records is unknown
+    │   └── PartitionUnavailable      retriable: a partition has no leader at the moment
+    ├── CheckpointError               a checkpoint cannot be read, or is of an unknown kind
+    ├── PlanRefused                   the plan has problems; ``problems`` holds all of them
+    ├── WorldChanged                  the state differs from what the plan saw
+    │   ├── NothingToRecover              a recovery may not start the pipeline
+    │   ├── RecordChanged                 another actor changed the record between check and action
+    │   ├── RecordRestored                the control store was restored or removed
     │   ├── StateLost                     a pipeline has a history and no record
-    │   └── PipelineRenamed               the pipeline has another name now
-    ├── LeaseHeld                     another operation is at work on the pipeline
+    │   ├── PipelineRenamed               the pipeline has another name now
+    │   └── ConcurrentAttempt             retriable: another attempt was planned at the same time
+    ├── LeaseHeld                     another operation works on the pipeline
     ├── TakenOver                     another operation took the pipeline over
-    ├── Fenced                        a newer epoch of the pipeline has the word
+    ├── Fenced                        the driver's epoch was fenced by a newer epoch, or closed
     ├── StopRequested                 the driver was asked to stop: inside the driver only
     ├── StopTimedOut
-    ├── RecoveryGivenUp               a job died again and again; a person has to look
+    ├── RecoveryGivenUp               a job died repeatedly; a person has to look into it
     ├── DriverFailed
-    │   ├── DriverDied                ``log_tail`` holds its own last lines
-    │   ├── DriverSilent              it lives, but neither processed a batch nor said that it is idle
-    │   └── ShardFailed               retriable: the driver of a replay ended before its shard was finished
-    ├── JobUnhealthy                  a job that was started runs badly, or not any more
-    ├── RollbackRefused               the version or the position of before cannot be brought back
-    ├── RolledBack                    the operation was undone: the version of before runs again
-    └── AuditFailed                   records are lost, or read twice with nothing to explain it
+    │   ├── DriverDied                ``log_tail`` holds the last lines of its log
+    │   ├── DriverSilent              it is alive, but has neither processed a batch nor reported that it is idle
+    │   └── ShardFailed               retriable: the driver of a replay ended before its shard was complete
+    ├── JobUnhealthy                  a job that was started is unhealthy or dead
+    ├── RollbackRefused               the previous version or the previous position cannot be restored
+    ├── RolledBack                    the operation was undone: the previous version is running again
+    └── AuditFailed                   records are lost, or duplicated without an explanation
 
-``retriable`` says whether the same call may succeed later with nothing changed by a person.
+``retriable`` means that the same call may succeed later although no person has changed anything.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ from typing import ClassVar
 
 
 class OffsetsError(Exception):
-    """Base of all errors here: *seen · expected · do this*.
+    """Base of all errors of this provider: *seen · expected · do this*.
 
     :param seen: what was found, values quoted.
-    :param expected: what had to be there instead.
-    :param do: the next thing for a person to do.
+    :param expected: what was required instead.
+    :param do: what a person should do next.
     """
 
     retriable: ClassVar[bool] = False
@@ -74,31 +75,31 @@ class OffsetsError(Exception):
 
 
 class InputRefused(OffsetsError):
-    """What a person wrote cannot be used. Nothing was touched."""
+    """Input from a person cannot be used. Nothing was touched."""
 
 
 class PipelineFileError(InputRefused):
-    """``pipelines.yaml`` does not hold: the message names file, line, key and fix."""
+    """``pipelines.yaml`` is invalid: the message names file, line, key and fix."""
 
 
 class UnknownPipeline(InputRefused):
-    """No pipeline of that name."""
+    """No pipeline has that name."""
 
 
 class SelectorError(InputRefused):
-    """A start selector that cannot be read. The message quotes the part that is wrong."""
+    """A start selector cannot be read. The message quotes the wrong part."""
 
 
 class ModeUnsupported(InputRefused):
-    """A combination in which the guarantees cannot be kept, so it is not begun."""
+    """The guarantees cannot be kept in this combination, so nothing was started."""
 
 
 class NoHistory(InputRefused):
-    """Asked for what only a history knows, of a pipeline that keeps none."""
+    """The request needs a history, and the pipeline keeps none."""
 
 
 class StoreError(OffsetsError):
-    """Base of what goes wrong with an offset store."""
+    """Base of errors of an offset store."""
 
 
 class StoreUnreachable(StoreError):
@@ -108,19 +109,19 @@ class StoreUnreachable(StoreError):
 
 
 class StoreLayoutError(StoreError):
-    """The table, column family or file is not there, or is not of our making."""
+    """The table, column family or file does not exist, or belongs to another program."""
 
 
 class StoreDataError(StoreError):
-    """A row holds what no writer of this layout writes, such as an offset that is not a number."""
+    """A row holds content that no writer of this layout writes, such as an offset that is not a number."""
 
 
 class PositionExpired(StoreError):
-    """The store held a position, and deleted it after its time. Not a first start: nothing was begun."""
+    """The store held a position, which has expired. This is no first start: nothing was started."""
 
 
 class StoreClientMissing(StoreError):
-    """The Python that runs this lacks the client library of the store."""
+    """The running Python lacks the client library of the store."""
 
 
 class StoreDenied(StoreError):
@@ -128,19 +129,19 @@ class StoreDenied(StoreError):
 
 
 class StoreInUse(StoreError):
-    """A running job holds what would be written, such as an active consumer group. Nothing was written."""
+    """A running job uses what would be written, such as an active consumer group. Nothing was written."""
 
 
 class BatchConflict(StoreError):
-    """The batch is recorded already, with other offsets. The recorded one stands."""
+    """The batch is already recorded with other offsets. The recorded one is unchanged."""
 
 
 class SnapshotNotFound(StoreError):
-    """No snapshot of that id in this store."""
+    """The store has no snapshot of that id."""
 
 
 class KafkaError(OffsetsError):
-    """Base of what goes wrong with Kafka."""
+    """Base of errors of Kafka."""
 
 
 class KafkaUnreachable(KafkaError):
@@ -154,23 +155,23 @@ class TopicMissing(KafkaError):
 
 
 class RunwayUnknown(KafkaError):
-    """Nobody can say how long Kafka keeps what a job has not read."""
+    """It is unknown how long Kafka retains the records that a job has not read."""
 
     retriable = True
 
 
 class PartitionUnavailable(KafkaError):
-    """A partition cannot be asked just now, mostly because it has no leader."""
+    """A partition cannot be read at the moment, mostly because it has no leader."""
 
     retriable = True
 
 
 class CheckpointError(OffsetsError):
-    """A checkpoint that cannot be read, or of a version or mode that was not tried."""
+    """A checkpoint cannot be read, or is of a version or mode that was not tried."""
 
 
 class PlanRefused(OffsetsError):
-    """The plan has problems; all of them are named together.
+    """The plan has problems; the message names all of them.
 
     ``problems`` holds the ``Problem`` values of the plan.
     """
@@ -186,27 +187,27 @@ class PlanRefused(OffsetsError):
 
 
 class WorldChanged(OffsetsError):
-    """The stored position, the topic, the checkpoint or the epoch is not what the plan saw."""
+    """The stored position, the topic, the checkpoint or the epoch differs from what the plan saw."""
 
 
 class NothingToRecover(WorldChanged):
-    """The job was not found dead, or somebody wants it stopped, or another operation is at work on it."""
+    """The job is not known to be dead, was asked to stop, or is in the hands of another operation."""
 
 
 class RecordChanged(WorldChanged):
-    """The pipeline's record is in another state than the one that was looked at. Nothing was changed."""
+    """The pipeline's record is in another state than the one that was read. Nothing was changed."""
 
 
 class RecordRestored(WorldChanged):
-    """The pipeline's record is older than one that was seen: its control store was restored, or removed."""
+    """The pipeline's record is older than one that was read before: its control store was restored or removed."""
 
 
 class StateLost(WorldChanged):
-    """The pipeline has a history, and its control store has no record of it: it was lost, or the pipeline renamed."""
+    """The pipeline has a history, but its control store has no record: the record was lost, or the pipeline renamed."""
 
 
 class PipelineRenamed(WorldChanged):
-    """The pipeline has another name now: its record goes on under that one."""
+    """The pipeline has another name now: its record continues under that name."""
 
 
 class ConcurrentAttempt(WorldChanged):
@@ -216,7 +217,7 @@ class ConcurrentAttempt(WorldChanged):
 
 
 class LeaseHeld(OffsetsError):
-    """Another operation acted on the pipeline lately. Nothing was changed."""
+    """Another operation acted on the pipeline recently. Nothing was changed."""
 
 
 class TakenOver(OffsetsError):
@@ -224,7 +225,7 @@ class TakenOver(OffsetsError):
 
 
 class StopRequested(OffsetsError):
-    """The driver was asked to stop. Raised inside a driver only, which then ends its epoch."""
+    """The driver was asked to stop. Raised only inside a driver, which then ends its epoch."""
 
 
 class Fenced(OffsetsError):
@@ -232,19 +233,19 @@ class Fenced(OffsetsError):
 
 
 class StopTimedOut(OffsetsError):
-    """The job was asked to stop and did not acknowledge in time. It may still run."""
+    """The job was asked to stop and did not acknowledge in time. It may still be running."""
 
 
 class RecoveryGivenUp(OffsetsError):
-    """A job died as often as its recovery may start it. It is left as it is."""
+    """A job died as often as its recovery may restart it. It is left as it is."""
 
 
 class DriverFailed(OffsetsError):
-    """Base: the driver did not get as far as its first batch, or the end of its shard."""
+    """Base of errors of a driver that did not reach its first batch, or the end of its shard."""
 
 
 class DriverDied(DriverFailed):
-    """The driver ended before its first batch. ``log_tail`` holds its own last lines."""
+    """The driver ended before its first batch. ``log_tail`` holds the last lines of its log."""
 
     def __init__(self, *, seen: str, expected: str, do: str, log_tail: str = "") -> None:
         self.log_tail = log_tail
@@ -252,26 +253,26 @@ class DriverDied(DriverFailed):
 
 
 class DriverSilent(DriverFailed):
-    """The driver lives, but within the time it neither processed a batch nor said that it stands idle."""
+    """The driver is alive, but has neither processed a batch nor reported that it is idle within the time."""
 
 
 class ShardFailed(DriverFailed):
-    """The driver of a replay ended before the output of its shard was finished. The next try has the same run id."""
+    """The driver of a replay ended before the output of its shard was complete. The next try has the same run id."""
 
     retriable = True
 
 
 class JobUnhealthy(OffsetsError):
-    """A job that was started has died, stands still, or went back. It is left as it is."""
+    """A job that was started has died, is stalled, or went back. It is left as it is."""
 
 
 class RollbackRefused(OffsetsError):
-    """The version or the position of before cannot be brought back. The message says what was touched."""
+    """The previous version or the previous position cannot be restored. The message names what was changed."""
 
 
 class RolledBack(OffsetsError):
-    """The version of before runs again, from the position of before. The operation itself has failed."""
+    """The previous version is running again, from the previous position. The operation itself has failed."""
 
 
 class AuditFailed(OffsetsError):
-    """Records are lost, or read twice with nothing to explain it."""
+    """Records are lost, or duplicated without an explanation."""

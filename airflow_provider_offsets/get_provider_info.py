@@ -1,11 +1,11 @@
-"""What Airflow wants to know of this provider, as data."""
+"""Description of this provider for Airflow, as data."""
 
 from __future__ import annotations
 
 from typing import Any
 
 NAME = "airflow-provider-offsets"
-"""Must equal the distribution's name: Airflow raises for all providers if it does not."""
+"""Must equal the distribution's name: otherwise Airflow raises an error for all providers."""
 
 OPERATORS = (
     "snapshot",
@@ -25,7 +25,7 @@ OPERATORS = (
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Give the provider's description, its modules and its connection type with the form as data."""
+    """Return the provider's description, modules and connection type, with the form as data."""
     return {
         "package-name": NAME,
         "name": "Offsets",

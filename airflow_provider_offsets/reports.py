@@ -41,7 +41,11 @@ AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "
 
 
 def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
-    """Return the report of a restart plan: its partitions, totals and problems."""
+    """Return the report of a restart plan: its partitions, totals and problems.
+
+    :param plan: the plan.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     also = [
         f"{plan.replay_at_most:,} more at most, of a batch that was cut off" if plan.replay_at_most else "",
         f"{plan.unreplayable:,} wanted once more and deleted" if plan.unreplayable else "",
@@ -109,8 +113,8 @@ def plan_json(plan: RestartPlan) -> dict[str, Any]:
 def _plan_table(plan: RestartPlan, style: str) -> str:
     """Return the table of a plan.
 
-    Instead of an offset, *new* means a partition that was never read, *lost* a partition whose stored offset is gone,
-    and *gone* a partition that the topic no longer has.
+    A word may replace an offset. *new*: the partition was never read. *lost*: its stored offset is gone.
+    *gone*: the topic no longer has the partition.
     """
     rows: list[tuple[Any, ...]] = [
         (
@@ -142,7 +146,11 @@ def _plan_table(plan: RestartPlan, style: str) -> str:
 
 
 def audit_report(report: AuditReport, style: str = TEXT) -> str:
-    """Return the report of an audit: what each partition read, and each place where its ranges are not contiguous."""
+    """Return the report of an audit: what each partition read, and each place where its ranges are not contiguous.
+
+    :param report: the audit.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     partitions = [(each.topic, each.partition, each.start, each.end, each.batches) for each in report.partitions]
     found = [
         (
@@ -196,7 +204,11 @@ def stores_report(comparison: Comparison) -> str:
 
 
 def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
-    """Return each store's offset per partition, the verdict and its reason; the authoritative store comes first."""
+    """Return each store's offset per partition, the verdict and its reason; the authoritative store comes first.
+
+    :param comparison: the comparison of a pipeline's stores.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     rows = [
         (row.topic, row.partition, *map(_or_dash, row.offsets), row.verdict.value, row.why) for row in comparison.rows
     ]
@@ -211,7 +223,11 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
 
 
 def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
-    """Return what a copy or an import writes, partition by partition, and its problems."""
+    """Return what a copy or an import writes, partition by partition, and its problems.
+
+    :param transfer: the planned copy or import of one group.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     rows = [
         (row.topic, row.partition, *map(_or_dash, (row.brought, row.now, row.after)), row.replay, row.skipped)
         for row in transfer.rows
@@ -243,7 +259,11 @@ def rename_report(old: str, new: str, epoch: int, cells: int, done: bool) -> str
 
 
 def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
-    """Return the table of a pipeline's snapshots."""
+    """Return the table of a pipeline's snapshots.
+
+    :param snapshots: one row each, in this order.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     rows = [
         (
             each.taken_at,
@@ -281,7 +301,11 @@ def prune_report(found: Prunable, gone: Prunable | None) -> str:
 
 
 def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
-    """Return what a replay reads: its partitions, the number of its shards, and its problems."""
+    """Return what a replay reads: its partitions, the number of its shards, and its problems.
+
+    :param plan: the replay plan.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     rows = [
         (*key, plan.begin[key], end, end - plan.begin[key]) for key, end in plan.end.items() if end > plan.begin[key]
     ]
@@ -298,7 +322,11 @@ def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
 
 
 def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
-    """Return what was replayed of an interval, and the findings."""
+    """Return what was replayed of an interval, and the findings.
+
+    :param audit: the audit of one interval.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     rows = [(each.topic, each.partition, each.closed_at) for each in audit.open_boundaries]
     bound = f" at most (upper bounds for {', '.join(audit.upper_bounds)})" if audit.upper_bounds else ""
     lines = [
@@ -329,7 +357,12 @@ def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
 
 
 def backfill_report(audits: Mapping[str, ReplayAudit], total: BackfillTotal, style: str = TEXT) -> str:
-    """Return the progress of a pipeline's replays, run by run."""
+    """Return the progress of a pipeline's replays, run by run.
+
+    :param audits: the audit of each run, by run.
+    :param total: the counts over all runs.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
     rows = [
         (
             str(each.interval),

@@ -1,4 +1,4 @@
-"""Data intervals that Airflow's backfills know, and that nothing runs by itself."""
+"""Timetables whose data intervals run only by hand and by Airflow's backfills."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 
 
 class _OnlyAsked:
-    """Gives no automatic run. Airflow asks for those with ``catchup`` off, as the DAG has it, and for the runs of a
-    backfill with ``catchup`` on (``SerializedDAG.iter_dagrun_infos_between``)."""
+    """Timetable without automatic runs.
+
+    Airflow asks for automatic runs with ``catchup`` off, as the DAG has it, and for the runs of a backfill with
+    ``catchup`` on (``SerializedDAG.iter_dagrun_infos_between``).
+    """
 
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Give the next interval of a backfill; None to the scheduler."""
+        """Return the next interval of a backfill, or None to the scheduler."""
         if not restriction.catchup:
             return None
         return super().next_dagrun_info(  # type: ignore[misc,no-any-return]  # of the timetable beside this class
@@ -26,7 +29,7 @@ class _OnlyAsked:
 
 
 class AskedCronTimetable(_OnlyAsked, CronDataIntervalTimetable):
-    """The data intervals of a cron expression, run by hand and by Airflow's backfills only."""
+    """Data intervals of a cron expression, run by hand and by Airflow's backfills only."""
 
 
 class AskedDeltaTimetable(_OnlyAsked, DeltaDataIntervalTimetable):

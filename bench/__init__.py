@@ -1,1 +1,1 @@
-"""Measurements that compare a replay with a hand-written program in the same run: ``make bench``. They have no verdict."""
+"""Measurements, without a verdict, of a replay and a hand-written program in the same run: ``make bench``."""

@@ -1,5 +1,4 @@
-"""``python -m bench``: measure the time of a plan, and of a replay against a hand-written ``spark.read`` of the same
-range.
+"""``python -m bench``: measure a plan, and a replay against a hand-written ``spark.read`` of the same range.
 
 The replay and the read are whole processes, measured from launch to end, and run alternately: other load on the machine
 affects both. ``ReplayOffsetsOperator`` launches the replay, so the time of the replay includes claim, count, record and

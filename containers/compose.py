@@ -85,9 +85,7 @@ class Project:
         return found[0]
 
     def health(self) -> dict[str, str]:
-        """Return the health of each container by service: healthy, starting, unhealthy, or its status without a health
-        check.
-        """
+        """Return the health by service: healthy, starting, unhealthy, or the status without a health check."""
         ids = docker("ps", "-aq", *self._filters()).split()
         if not ids:
             return {}

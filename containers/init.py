@@ -1,4 +1,4 @@
-"""Creates what Airflow needs before its start, unless it exists: Airflow's tables, the store's tables, the topic."""
+"""Create what Airflow needs before its start, unless it exists: Airflow's tables, the store's tables, the topic."""
 
 import os
 import subprocess

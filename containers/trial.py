@@ -306,9 +306,7 @@ class Trial:
         )
 
     def _kill_in(self, task: str, name: str, kill: Callable[[], None]) -> None:
-        """Run a maintenance, and kill something while a task runs; in submit, after the new driver has claimed its
-        epoch.
-        """
+        """Run a maintenance, and kill something while a task runs; in submit, after the new driver's claim."""
         self._wait_for_records(self._processed() + 1)
         left = [kill]
 
@@ -337,7 +335,7 @@ class Trial:
         self._here.exec("scheduler", "pkill", "-KILL", "-f", "org.apache.spark.deploy.SparkSubmit")
 
     def _kill_under_the_job(self, what: str, kill: Callable[[], None]) -> None:
-        """Kill something while the job runs, and check that the job continues, by itself or through the recovery DAG."""
+        """Kill something while the job runs, and check that the job continues, by itself or by the recovery DAG."""
         self._wait_for_records(self._processed() + 1)
         before, batches = self._epoch(), self._batches()
         kill()

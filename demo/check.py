@@ -1,9 +1,9 @@
 """The independent check, which uses only the topic, the job's evidence, and what the plans announced.
 
 The check shares no code with the package that it judges, and opens none of its stores. It reads every record of the
-topic with a plain consumer, and compares every line of evidence with the topic. A record that was read more than once
-must be within an announced replay: once for each announcement, and in the epoch of that restart or a later one. So an
-announced replay that did not happen cannot hide a duplicate.
+topic with a plain consumer, and compares every line of evidence with the topic. For each repeated read of a record,
+there must be an announced replay of that epoch or an earlier one. So a replay that did not happen cannot hide a
+duplicate.
 """
 
 import itertools
@@ -160,9 +160,7 @@ def _judge_partition(
 
 
 def _kept(again: Sequence[int], owed: Sequence[int]) -> list[int]:
-    """Return the fulfilled announcements, as their epochs: each repeated read fulfils one of its own or an earlier
-    epoch.
-    """
+    """Return the epochs of the announcements that happened: a repeated read counts for its own or an earlier epoch."""
     kept: list[int] = []
     for epoch in again:
         if len(kept) < len(owed) and epoch >= owed[len(kept)]:

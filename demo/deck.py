@@ -25,9 +25,9 @@ def read_rows(url: str) -> list[Row]:
 
 
 def foreign(rows: Iterable[Row]) -> list[str]:
-    """Return what differs from Cloudera's row layout: keys ``<topic>:<group>:<13 digits>``, cells
-    ``offsets:<partition>``, text.
-    """
+    """Return what differs from Cloudera's row layout.
+
+    Keys are ``<topic>:<group>:<13 digits>``, cells are ``offsets:<partition>``, and values are text."""
     found = []
     for key, cells in rows:
         if not _KEY.fullmatch(key):

@@ -1,4 +1,4 @@
-"""Removing what an earlier demo left: its runs, job, topic, files and rows. Airflow's records of its runs stay."""
+"""Remove what an earlier demo left: its runs, job, topic, files and rows. Airflow's records of its runs stay."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Classifies departure delays of flights: an ordinary Structured Streaming program, and three lines of tracking.
+"""Classify departure delays of flights: an ordinary Structured Streaming program, and three lines of tracking.
 
 It writes three tables to one SQLite file:
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stack import airflow, dstream, hbase, hdfs, kafka, maven, needs, server, state, venv, yarn
+from stack import airflow, dstream, hbase, hdfs, kafka, maven, needs, server, spark_4_1, state, venv, yarn
 from stack.places import log_of, shown
 from stack.problem import Problem
 from stack.report import say
@@ -178,8 +178,10 @@ def _jars(arguments: argparse.Namespace) -> int:
 
 def _fetched(name: str) -> None:
     folder = maven.fetch(name)
-    if name == "dstream":
+    if name == dstream.NAME:
         dstream.install()
+    if name == spark_4_1.NAME:
+        spark_4_1.install()
     say(name, f"{len(maven.jars(name))} jars in {shown(folder)}")
 
 

@@ -19,6 +19,7 @@ _POMS = {
     "yarn": POMS / "yarn.xml",
     "postgres": POMS / "postgres.xml",
     "spark": POMS / "spark-connector.xml",
+    "spark-4.1": POMS / "spark-4.1-connector.xml",
     "dstream": ROOT / "jobs" / "dstream" / "pom.xml",
 }
 NAMES = tuple(_POMS)
@@ -32,6 +33,7 @@ def jars(name: str = "spark") -> list[Path]:
 
     - ``kafka``, ``hbase``, ``hdfs``, ``yarn``: the server;
     - ``spark``: what Spark's Kafka connector needs in addition to pyspark from pip;
+    - ``spark-4.1``: the same for the pyspark of ``stack.spark_4_1``;
     - ``dstream``: Spark 3.5 and the dependencies of the job, whose own jar is ``stack.dstream.JAR``;
     - ``postgres``: one jar, which contains an archive of PostgreSQL's programs.
     """
@@ -39,7 +41,7 @@ def jars(name: str = "spark") -> list[Path]:
 
 
 def fetch(name: str) -> Path:
-    """Return the directory with the jars of ``name``, after downloading them if the directory is missing or outdated."""
+    """Return the directory with the jars of ``name``, after downloading them if they are missing or outdated."""
     target = JARS / name
     if not is_current(name):
         draft = JARS / f"{name}.partial"

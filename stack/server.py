@@ -1,4 +1,4 @@
-"""Starting a server, waiting until it responds, and stopping it."""
+"""Start a server, wait until it responds, and stop it."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -63,7 +63,7 @@ def record(name: str, entry: Entry | None) -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Hold the lock for ``stack`` commands that change something; wait, with a message, while another command holds it."""
+    """Hold the lock for ``stack`` commands that change something; wait, with a message, until it is free."""
     STATE.mkdir(exist_ok=True)
     with (STATE / "lock").open("w") as lock:
         try:

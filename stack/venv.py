@@ -13,10 +13,10 @@ from stack.process import last_lines
 from stack.report import Ticker, say
 
 PYTHON = VENV / "bin" / "python"
-_CONSTRAINTS = ROOT / "constraints.txt"
-_INPUTS = (ROOT / "setup.cfg", ROOT / "pyproject.toml", _CONSTRAINTS)
+CONSTRAINTS = ROOT / "constraints.txt"
+_INPUTS = (ROOT / "setup.cfg", ROOT / "pyproject.toml", CONSTRAINTS)
 _STAMP = VENV / "installed.sha256"
-_INSTALL = ["-c", str(_CONSTRAINTS), "-e", f"{ROOT}[dev]"]
+_INSTALL = ["-c", str(CONSTRAINTS), "-e", f"{ROOT}[dev]"]
 
 
 def ready() -> None:
@@ -29,17 +29,19 @@ def ready() -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     with Ticker("venv", lambda: last_lines(log, 1).strip() or "preparing") as ticker:
-        _create(log)
+        create(VENV, log)
         _install(log)
         _whole_pyspark(log)
         say("venv", f"ready in {ticker.seconds:.0f} s: {shown(VENV)}")
     _STAMP.write_text(stamp, encoding="ascii")
 
 
-def _create(log: Path) -> None:
-    if PYTHON.exists() and _run([str(PYTHON), "-c", "import pip"], log):
+def create(folder: Path, log: Path) -> None:
+    """Create a virtual environment with pip in ``folder``; keep one that works."""
+    python = folder / "bin" / "python"
+    if python.exists() and run([str(python), "-c", "import pip"], log):
         return
-    if not _run([sys.executable, "-m", "venv", "--clear", str(VENV)], log):
+    if not run([sys.executable, "-m", "venv", "--clear", str(folder)], log):
         raise Problem(
             f"{sys.executable} cannot make a virtual environment",
             expected="the venv module with ensurepip",
@@ -52,12 +54,12 @@ def _install(log: Path) -> None:
     """Install with uv, which takes a third of pip's time, or with pip if uv is unavailable or fails."""
     pip = [str(PYTHON), "-m", "pip"]
     uv = [str(VENV / "bin" / "uv"), "pip"]
-    has_uv = _run([*pip, "install", "-q", "-c", str(_CONSTRAINTS), "uv"], log)
+    has_uv = run([*pip, "install", "-q", "-c", str(CONSTRAINTS), "uv"], log)
     # By default uv leaves compiling to the first import, and PYTHONDONTWRITEBYTECODE would discard that result.
-    if has_uv and _run([*uv, "install", "--compile-bytecode", "--python", str(PYTHON), *_INSTALL], log):
+    if has_uv and run([*uv, "install", "--compile-bytecode", "--python", str(PYTHON), *_INSTALL], log):
         return
     say("venv", "uv did not get through; pip takes about two minutes")
-    if not _run([*pip, "install", "--progress-bar", "off", *_INSTALL], log):
+    if not run([*pip, "install", "--progress-bar", "off", *_INSTALL], log):
         raise Problem(
             "pip could not install the project",
             expected="the versions of constraints.txt within reach",
@@ -67,13 +69,11 @@ def _install(log: Path) -> None:
 
 
 def _whole_pyspark(log: Path) -> None:
-    """Reinstall pyspark if needed: pyspark and pyspark-client both write the folder ``pyspark``, and it must be
-    pyspark's.
-    """
+    """Reinstall pyspark if pyspark-client has overwritten it: both write the folder ``pyspark``."""
     if _is_whole(log):
         return
-    again = ["install", "--force-reinstall", "--no-deps", "-c", str(_CONSTRAINTS), "pyspark"]
-    if not (_run([str(PYTHON), "-m", "pip", *again], log) and _is_whole(log)):
+    again = ["install", "--force-reinstall", "--no-deps", "-c", str(CONSTRAINTS), "pyspark"]
+    if not (run([str(PYTHON), "-m", "pip", *again], log) and _is_whole(log)):
         raise Problem(
             "pyspark is not whole in .venv",
             expected="its jars and an import that works",
@@ -84,10 +84,11 @@ def _whole_pyspark(log: Path) -> None:
 
 def _is_whole(log: Path) -> bool:
     look = "import pathlib, pyspark.sql; assert any(pathlib.Path(pyspark.__path__[0], 'jars').glob('spark-core_*.jar'))"
-    return _run([str(PYTHON), "-c", look], log)
+    return run([str(PYTHON), "-c", look], log)
 
 
-def _run(argv: Sequence[str], log: Path) -> bool:
+def run(argv: Sequence[str], log: Path) -> bool:
+    """Run a command with its output in ``log``, and return whether it succeeded."""
     env = dict(os.environ)
     if "PIP_INDEX_URL" in env:  # uv has another name for the same setting
         env.setdefault("UV_DEFAULT_INDEX", env["PIP_INDEX_URL"])

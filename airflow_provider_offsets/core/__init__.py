@@ -1,1 +1,1 @@
-"""What offsets mean: frozen values and pure functions. Standard library only, no clock, no I/O."""
+"""Semantics of offsets: frozen values and pure functions. Standard library only, no clock, no I/O."""

@@ -1,16 +1,16 @@
-"""The proof that a history's ranges tile: per partition, what was read once, read again, skipped or lost.
+"""Proof that a history's ranges tile: per partition, what was read once, replayed, skipped or lost.
 
 Rule (Spark's documentation on storing offsets yourself): the end of the existing offsets matches the beginning of the
-next batch. The official history is: each claimed epoch begins where its launch says, and its batches tile from there.
-Each place where this does not hold is a discontinuity. It is explained if the launch of the epoch that begins there
-announced it, and unexplained otherwise.
+next batch. In the official history each claimed epoch begins at the start of its launch, and its batches tile from
+there. A place where the ranges do not tile is a discontinuity. It is explained if the launch of the epoch that begins
+there announced it, and unexplained otherwise.
 
-Counting goes offset by offset, by what was read. An offset that was read before counts as replayed each time that it is
-read again, whatever jumps led there. An offset that a jump passed over counts as skipped or lost only as long as nobody
-reads it.
+Offsets are counted one by one, as they were read. An offset counts as replayed each time it is read after the first
+time, whatever jumps led there. An offset that a jump passed over counts as skipped or lost only while no batch reads
+it.
 
-One pass, in the order of recording. Memory grows with the number of holes and of what is listed, not with the number of
-batches. Counts are exact, however much of what they count is listed.
+The audit is one pass, in the order of recording. Memory grows with the number of holes and of listed discontinuities,
+not with the number of batches. Counts are exact even if not everything is listed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from airflow_provider_offsets.core.offset_set import OffsetSet
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 
 LISTED = 1_000
-"""How many explained and how many unexplained discontinuities a report lists."""
+"""Maximum number of explained, and of unexplained, discontinuities that a report lists."""
 START_CLUE = (
     "epoch {} starts elsewhere than the rows before it end, and its plan did not announce it: rows are missing or"
     " changed, or a position was moved by hand"
@@ -39,26 +39,26 @@ ROW_CLUE = (
 
 
 class DiscontinuityKind(enum.Enum):
-    """What is wrong with the tiling at one place."""
+    """Kind of a fault in the ranges at one place."""
 
     REPLAY = "replay"
-    """A range was read again."""
+    """A range was replayed."""
     SKIP = "skip"
     """A range was never read: a restart plan skipped it by choice."""
     LOSS = "loss"
-    """A range was never read: no plan said so, or retention deleted it and a plan accepted that."""
+    """A range was never read: no plan announced it, or retention deleted it and a plan accepted that."""
     CUT_OFF = "cut off"
-    """A batch was started and not recorded: its output may be there, in part or whole. Listed once for each start."""
+    """A batch was started and not recorded: its output may exist, in part or completely. Listed once for each start."""
     JUMP = "jump"
-    """Reading went on elsewhere and no plan said so. The range was neither lost nor read again by it: rows are missing,
-    changed or out of order."""
+    """Reading continued elsewhere and no plan announced it. The jump neither lost nor replayed the range: rows are
+    missing, changed or out of order."""
     CHANGED = "changed row"
-    """The row of the newest batch has other offsets than the pipeline's record says."""
+    """The row of the newest batch has other offsets than the pipeline's record."""
     OVERLAP = "overlapping writers"
-    """A batch was recorded by a writer that was not the active epoch. The job does not go on from it, and its output is
-    there beside that of the active epoch."""
+    """A batch was recorded by a writer that was not the active epoch. The job does not continue from it, and its output
+    exists beside that of the active epoch."""
     MOVED = "moved by hand"
-    """A row without a batch was written into the history of a job that has epochs. The job does not go on from it."""
+    """A row without a batch was written into the history of a job with epochs. The job does not continue from it."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ class Discontinuity:
     range: OffsetRange
     epoch: int | None
     explanation: str
-    """Which operation announced it; empty if none did."""
+    """The operation that announced it; empty if none did."""
     clue: str = ""
-    """What it looks like, if no operation announced it."""
+    """A probable cause, if no operation announced the discontinuity."""
 
     @property
     def is_explained(self) -> bool:
-        """Whether an operation announced it."""
+        """Whether a restart plan announced this discontinuity."""
         return bool(self.explanation)
 
 
 @dataclass(frozen=True)
 class PartitionAudit:
-    """What the history says of one partition. Counts are of offsets."""
+    """History of one partition. Counts are of offsets."""
 
     topic: str
     partition: int
@@ -92,33 +92,34 @@ class PartitionAudit:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The audit of a history: ``lost`` is 0, or records leaked. All counts but the first two are of offsets."""
+    """Audit of a history: records leaked unless ``lost`` is 0. All counts but the first two are of offsets."""
 
     pipeline: str
     partitions: tuple[PartitionAudit, ...]
     discontinuities: tuple[Discontinuity, ...]
-    """The first ``LISTED`` that are explained, and as many that are not."""
+    """The first ``LISTED`` explained ones, and the first ``LISTED`` unexplained ones."""
     batches: int
     records: int
     """Offsets read, counted as often as they were read."""
     deck_rows: int = 0
-    """Rows without a start offset (written by a job without this provider): taken as they are."""
+    """Rows without a start offset, which a job without this provider wrote: accepted as they are."""
     by_epochs: bool = False
-    """Whether it goes by epochs, each as one batch: an untracked job keeps no history of its batches."""
+    """Whether the audit treats each epoch as one batch: an untracked job keeps no history of its batches."""
     lost: int = 0
-    """Never read though nobody chose so, accepted loss included."""
+    """Offsets never read that nobody chose to skip, including accepted loss."""
     skipped: int = 0
-    """Never read by choice."""
+    """Offsets never read by choice."""
     replayed: int = 0
-    """Read again by recorded batches, explained or not."""
+    """Offsets that recorded batches replayed, explained or not."""
     replayed_at_most: int = 0
-    """Of batches that were started and not recorded, once for each start: in the output once more at most."""
+    """Offsets of batches that were started and not recorded, once for each start: an upper bound of duplicated
+    output."""
     unexplained_count: int = 0
-    """In discontinuities that no operation announced."""
+    """Offsets in discontinuities that no operation announced."""
     unexplained_places: int = 0
     """Number of these discontinuities."""
     unlisted: int = 0
-    """How many discontinuities are counted and not listed."""
+    """Number of discontinuities that are counted and not listed."""
 
     @property
     def unexplained(self) -> tuple[Discontinuity, ...]:
@@ -127,7 +128,7 @@ class AuditReport:
 
 
 class Measure(enum.Enum):
-    """What a bound of a window counts in."""
+    """Unit of a window's bound."""
 
     TIME = "time"
     BATCH = "batch"
@@ -136,7 +137,7 @@ class Measure(enum.Enum):
 
 @dataclass(frozen=True)
 class Bound:
-    """One end of a window: a time in milliseconds, a batch id or an epoch. It belongs to the window."""
+    """One end of a window, inclusive: a time in milliseconds, a batch id or an epoch."""
 
     measure: Measure
     value: int
@@ -148,7 +149,7 @@ class Bound:
     def read(cls, text: str) -> Bound:
         """Return the bound of ``2026-11-01T00:00Z``, ``batch:12`` or ``epoch:3``.
 
-        :raises ValueError: another form, or a time without a zone.
+        :raises ValueError: the text has another form, or a time has no zone.
         """
         word, _, rest = text.strip().partition(":")
         for measure in (Measure.BATCH, Measure.EPOCH):
@@ -161,34 +162,36 @@ class Bound:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a history that an audit reports: from the first row or epoch at ``since`` to the last one at
-    ``until``.
+    """Part of a history that an audit reports: from the first row or epoch at ``since`` to the last one at ``until``.
 
-    The rows before it are read all the same: what they have read decides what is read again in it.
+    Earlier rows are read too: what they have read determines what is replayed in the window.
     """
 
     since: Bound | None = None
     until: Bound | None = None
 
     def holds(self, places: dict[Measure, int]) -> bool:
-        """Return whether something at these places belongs to it. A place that is not named is the end of time."""
+        """Check whether something at these places is in the window. A missing place is after every bound.
+
+        :param places: place by measure: a time in milliseconds, a batch id or an epoch.
+        """
         since, until = self.since, self.until
         is_late_enough = since is None or places.get(since.measure, since.value) >= since.value
         return is_late_enough and (until is None or places.get(until.measure, until.value + 1) <= until.value)
 
 
 class _Progress:
-    """How far a walk through a history has come, as seen from a window. It never goes back."""
+    """Progress of a walk through a history, relative to a window. It never goes back."""
 
     def __init__(self, window: Window) -> None:
         self._window = window
         self.is_inside = window.since is None
         """Whether what is found counts."""
         self.is_past = False
-        """Whether the window is over."""
+        """Whether the window has ended."""
 
     def go_to(self, measure: Measure, place: int | None) -> None:
-        """Come to a place in one measure; None if the row has none in it."""
+        """Advance to a place in one measure; do nothing if the row has no place in that measure."""
         if place is None:
             return
         since, until = self._window.since, self._window.until
@@ -200,29 +203,29 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Jump:
-    """Reading that goes on elsewhere than where it stood."""
+    """Reading that continues at another offset than the current position."""
 
     epoch: int | None
     explanation: str
     clue: str = ""
     lost: int = 0
-    """How many of the offsets that it passes over were accepted as lost; the others are skipped."""
+    """Number of passed-over offsets that were accepted as lost; the others are skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Hole:
-    """Offsets that the last jump over them has passed over, and that nobody has read since."""
+    """Offsets that the last jump over them has passed over, and that no batch has read since."""
 
     start: int
     end: int
     kind: DiscontinuityKind
     jump: _Jump
     number: int | None
-    """Its place in the order of what was found; None if it lies before the window."""
+    """Number in the order of findings; None if the hole lies before the window."""
 
 
 class _Holes:
-    """The holes of one partition: sorted, and no two of them overlap."""
+    """Holes of one partition, sorted and without overlaps."""
 
     def __init__(self) -> None:
         self._holes: list[_Hole] = []
@@ -231,7 +234,7 @@ class _Holes:
         return iter(self._holes)
 
     def close(self, start: int, end: int) -> None:
-        """Take ``[start, end)`` out of the holes."""
+        """Remove ``[start, end)`` from the holes."""
         first = bisect_right(self._holes, start, key=lambda each: each.end)
         last = bisect_left(self._holes, end, lo=first, key=lambda each: each.start)
         self._holes[first:last] = [
@@ -248,7 +251,7 @@ class _Holes:
 
 @dataclass
 class _Cursor:
-    """Where reading stands in one partition, and what was read of it."""
+    """Current position in one partition, and what was read of it."""
 
     start: int
     position: int
@@ -256,27 +259,28 @@ class _Cursor:
     read: OffsetSet = field(default_factory=OffsetSet)
     holes: _Holes = field(default_factory=_Holes)
     back: _Jump | None = None
-    """The last jump back: what is read again from there on is read again by it."""
+    """The last jump back, which explains what is replayed from there on."""
     replay: tuple[int | None, Discontinuity] | None = None
-    """The replay that ends at the position. Its number among what was found is None while it lies before the window."""
+    """The replay that ends at the position. Its number in the order of findings is None while it lies before the
+    window."""
     is_taken: bool = False
     """Whether the position is the end of a row without a start."""
 
 
 @dataclass
 class _Findings:
-    """What was found for good: counted in full, listed up to a limit."""
+    """Final findings: counted completely, listed up to a limit."""
 
     listed: dict[int, Discontinuity] = field(default_factory=dict)
-    """By their number, in the order in which they were found."""
+    """By number, in the order in which they were found."""
     offsets: Counter[DiscontinuityKind] = field(default_factory=Counter)
     places: Counter[bool] = field(default_factory=Counter)
-    """How many are explained, and how many are not."""
+    """Number of explained (True) and of unexplained (False) discontinuities."""
     unexplained_offsets: int = 0
     _numbers: int = 0
 
     def number(self) -> int:
-        """Return the next number in the order of what is found."""
+        """Return the next number in the order of findings."""
         self._numbers += 1
         return self._numbers
 
@@ -290,22 +294,22 @@ class _Findings:
         return number
 
     def extend(self, number: int, found: Discontinuity, more: int) -> None:
-        """Let a discontinuity that was added reach further by so many offsets."""
+        """Extend an added discontinuity by ``more`` offsets."""
         if (there := self.listed.get(number)) is not None:
             self.listed[number] = replace(there, range=replace(there.range, end=there.range.end + more))
         self.count(found.kind, more, is_explained=found.is_explained)
 
     def count(self, kind: DiscontinuityKind, offsets: int, *, is_explained: bool) -> None:
-        """Count so many offsets more of a kind."""
+        """Add to the count of a kind."""
         self.offsets[kind] += offsets
         self.unexplained_offsets += 0 if is_explained else offsets
 
     def completed(self, holes: Iterable[tuple[TopicPartition, _Hole]]) -> tuple[Discontinuity, ...]:
-        """Count the holes that are left at the end, and return what is listed, in the order in which it was found."""
+        """Count the remaining holes, and return the listed discontinuities in the order of findings."""
         found = [(number, 0, each) for number, each in self.listed.items()]
         listed: Counter[bool] = Counter()
         inside = [(each.number, each.start, key, each) for key, each in holes if each.number is not None]
-        # A hole that was read in part is there in pieces, under one number.
+        # A hole that was partly read consists of several pieces with one number.
         for number, start, key, hole in sorted(inside, key=lambda each: each[:2]):
             is_explained = bool(hole.jump.explanation)
             self.places[is_explained] += 1
@@ -317,26 +321,26 @@ class _Findings:
 
 
 class _Epochs:
-    """The epochs that are still to come, the oldest first."""
+    """Upcoming epochs, the oldest first."""
 
     def __init__(self, epochs: Iterable[Epoch]) -> None:
         self._coming = iter(epochs)
         self._ahead: deque[Epoch] = deque()
-        """Those that were looked at and not taken yet."""
+        """Epochs that were read ahead and not taken yet."""
 
     def find(self, number: int) -> Epoch | None:
-        """Return the epoch of a number without taking any, or None if none to come has it."""
+        """Return the epoch of a number without taking it, or None if no upcoming epoch has the number."""
         for each in self._look_ahead():
             if each.number >= number:
                 return each if each.number == number else None
         return None
 
     def next(self) -> Epoch | None:
-        """Return the next epoch without taking it, or None if none is left."""
+        """Return the next epoch without taking it, or None if there is none."""
         return self._ahead[0] if self._ahead else next(self._look_ahead(), None)
 
     def take(self, up_to: int | None = None) -> Iterator[Epoch]:
-        """Take the epochs up to a number, that one included; None: all."""
+        """Take and yield the epochs up to and including a number; None: all."""
         while (each := self.next()) is not None and (up_to is None or each.number <= up_to):
             yield self._ahead.popleft()
 
@@ -348,7 +352,7 @@ class _Epochs:
 
 
 class _Walk:
-    """The state of one pass."""
+    """State of one pass."""
 
     def __init__(self, epochs: Iterable[Epoch], since: Position, recorded: Recorded | None, window: Window) -> None:
         self._recorded = recorded
@@ -360,14 +364,14 @@ class _Walk:
         self._progress = _Progress(window)
         self._coming = _Epochs(epochs)
         self._epoch: Epoch | None = None
-        """The newest epoch that has begun."""
+        """The newest epoch that has started."""
         self._last: Batch | None = None
-        """The last row that the job goes on from."""
+        """The last row that the job continues from."""
         self._untold: Claim | None = None
-        """The launch of the newest epoch, if the history has no row of it: that of an untracked job."""
+        """The launch of the newest epoch if the history has no row of it: that of an untracked job."""
 
     def read(self, batch: Batch) -> None:
-        """Take the next row."""
+        """Process the next row."""
         progress = self._progress
         progress.go_to(Measure.TIME, batch.batch_time_ms if batch.row_time_ms is None else batch.row_time_ms)
         if progress.is_past:
@@ -380,7 +384,7 @@ class _Walk:
             self._official(batch)
 
     def finish(self) -> None:
-        """Take the epochs that come after the last row."""
+        """Process the epochs after the last row."""
         for each in self._coming.take():
             if not _is_void(each):
                 self._progress.go_to(Measure.TIME, each.claimed_at_ms)
@@ -404,18 +408,21 @@ class _Walk:
             self._stray(DiscontinuityKind.CHANGED, batch.ranges, batch.epoch, clue)
 
     def _is_changed(self, batch: Batch) -> bool:
-        """Return whether this is the newest batch by the record, with other offsets. No later row could show it."""
+        """Check whether this is the newest batch of the pipeline's record, with other offsets than recorded.
+
+        No later row could reveal such a change.
+        """
         recorded = self._recorded
         if recorded is None or (recorded.epoch, recorded.row_time_ms) != (batch.epoch, batch.row_time_ms):
             return False
         return recorded.digest != digest_of(batch)
 
     def _without_start(self, batch: Batch) -> None:
-        """Take a row of the Cloudera layout as it is, or as written by hand where a tracked epoch writes rows."""
+        """Process a row in the Cloudera layout as it is, or as written by hand if a tracked epoch writes the rows."""
         coming = self._coming.next()
         if self._epoch is None or not self._epoch.claim.tracked or (coming is not None and not coming.claim.tracked):
             for partition, offset in batch.end.items():
-                # Nobody knows where its batch began: a rewind to any place before it counts as a replay.
+                # The start of its batch is unknown: a rewind to any earlier place counts as a replay.
                 taken = self.cursors[partition] = _Cursor(offset, offset, is_taken=True)
                 taken.read.add(0, offset)
             self.batches += self._progress.is_inside
@@ -429,7 +436,7 @@ class _Walk:
         self._stray(DiscontinuityKind.MOVED, ranges, None, "a row without a batch; the job did not go on from it")
 
     def _foreign(self, batch: Batch) -> str:
-        """Return why the writer of this row was not the active epoch; empty if it was."""
+        """Return why the writer of this row was not the active epoch, or an empty string if it was."""
         named = f"batch {batch.batch_id} names epoch {batch.epoch}"
         if batch.epoch is None:
             return f"batch {batch.batch_id} names no epoch"
@@ -449,7 +456,7 @@ class _Walk:
                 self.findings.add(Discontinuity(kind, each, epoch, "", clue))
 
     def _begin(self, epoch: Epoch, *, has_rows: bool) -> None:
-        """Come to an epoch, whether or not it has recorded a batch."""
+        """Process an epoch, whether or not it has recorded a batch."""
         if not _is_void(epoch):
             self._progress.go_to(Measure.EPOCH, epoch.number)
             if not self._progress.is_past:
@@ -459,7 +466,7 @@ class _Walk:
             self._cut(epoch, cut)
 
     def _start(self, claim: Claim, *, is_untold: bool) -> None:
-        """Go to where a launch begins."""
+        """Move to the start of a launch."""
         if self._untold is not None:
             self._read_untold(self._untold, claim)
         announced = {(each.topic, each.partition, each.start): each for each in claim.announced}
@@ -467,7 +474,7 @@ class _Walk:
         for key, start in claim.start.items():
             cursor = self._cursor(key, start)
             if is_untold and cursor.is_taken:
-                continue  # the rows without a start go on: they are what this epoch has read
+                continue  # the rows without a start continue: they are what this epoch has read
             cursor.is_taken = False
             silent = _Jump(claim.number, "", START_CLUE.format(claim.number))
             here = announced.get((*key, start))
@@ -480,7 +487,7 @@ class _Walk:
         self._untold = claim if is_untold else None
 
     def _stand(self, key: TopicPartition, cursor: _Cursor, stood: int | None, jump: _Jump) -> None:
-        """Come to where the pipeline stood when a launch was planned: its plan explains the way from there only."""
+        """Move to the pipeline's position when a launch was planned: its plan explains only the jump from there."""
         if stood is None or stood == cursor.position:
             return
         if stood > cursor.position:
@@ -489,7 +496,7 @@ class _Walk:
             self.findings.add(_discontinuity(DiscontinuityKind.JUMP, key, stood, cursor.position, jump))
 
     def _read_untold(self, untold: Claim, later: Claim) -> None:
-        """Read what an epoch without rows has read: up to where the pipeline stood when the next one was planned."""
+        """Process the offsets of an epoch without rows, up to the pipeline's position when the next one was planned."""
         stood = later.start if later.stood is None else later.stood
         for key, start in untold.start.items():
             cursor, end = self.cursors[key], stood.get(key, start)
@@ -533,7 +540,7 @@ class _Walk:
         return self.cursors[key]
 
     def _jump(self, key: TopicPartition, cursor: _Cursor, to: int, jump: _Jump) -> None:
-        """Go on elsewhere."""
+        """Continue at another offset."""
         stood, cursor.position, cursor.replay = cursor.position, to, None
         if to < stood:
             cursor.back = jump
@@ -555,7 +562,7 @@ class _Walk:
         cursor.position = end
 
     def _read_again(self, key: TopicPartition, cursor: _Cursor, low: int, high: int, epoch: int | None) -> None:
-        """Report a range that is read again. However many batches read it without a gap, it is one replay."""
+        """Report a replayed range. Adjacent replayed ranges are one replay, whatever the number of batches."""
         number, found = cursor.replay or (None, None)
         if found is not None and found.range.end == low:
             found = replace(found, range=replace(found.range, end=high))
@@ -565,13 +572,13 @@ class _Walk:
         if number is not None:
             self.findings.extend(number, found, high - low)
         elif self._progress.is_inside:
-            # Of a replay that began before the window, what is read in it counts.
+            # Of a replay that began before the window, only the part in the window counts.
             found = replace(found, range=replace(found.range, start=low))
             number = self.findings.add(found)
         cursor.replay = number, found
 
     def _clue(self, batch: Batch) -> str:
-        """Return what a jump before ``batch`` looks like. Spark's batches of one query tile, with ids without a gap."""
+        """Return a probable cause of a jump before ``batch``: batches of one query tile, with consecutive ids."""
         last = self._last
         is_same_query = last is not None and last.query_id == batch.query_id
         if last is not None and is_same_query and (missing := _ids_between(last.batch_id, batch.batch_id)):
@@ -591,16 +598,16 @@ def audit(
     recorded: Recorded | None = None,
     window: Window | None = None,
 ) -> AuditReport:
-    """Return the audit of a history. Everything is read once, one at a time.
+    """Return the audit of a history. Everything is read once, one row at a time.
 
-    :param batches: all rows, in the order of the history. Rows of an epoch that ``epochs`` does not have count as
-        those of a foreign writer, so read the epochs first and no row behind what their record knows.
-    :param epochs: all launches with what became of them, the oldest first. Those that nobody claimed announce nothing.
-    :param since: where the first epoch has to begin; None takes its own start. A partition that it does not name
-        has to begin at 0 if its topic is named.
-    :param read_before: where the job had come to before the first epoch: what lies before has been read.
-    :param recorded: the newest batch by the pipeline's record; None: nobody knows.
-    :param window: the part that is reported; None: all.
+    :param batches: all rows, in the order of the history. Rows of an epoch that ``epochs`` lacks count as those of a
+        foreign writer. So read the epochs first, and no row after what their record knows.
+    :param epochs: all launches with their results, the oldest first. Unclaimed launches announce nothing.
+    :param since: required start of the first epoch; None accepts its own start. A partition that it lacks has to begin
+        at 0 if its topic is named.
+    :param read_before: the job's position before the first epoch: everything before it counts as read.
+    :param recorded: the newest batch by the pipeline's record; None if unknown.
+    :param window: the part to report; None for all.
     """
     window = window or Window()
     walk = _Walk(epochs, since or Position(), recorded, window)
@@ -635,19 +642,19 @@ def audit(
 
 
 def _is_void(epoch: Epoch) -> bool:
-    """Return whether nobody has claimed a launch: where it starts and what it announces do not hold."""
+    """Check whether no driver claimed a launch: then its start and its announcements are void."""
     return epoch.holder is None or epoch.is_cancelled
 
 
 def _ids_between(last: int | None, following: int | None) -> str:
-    """Return the batch ids that are missing between two rows; empty if none is."""
+    """Return the batch ids that are missing between two rows, or an empty string."""
     if last is None or following is None or following - last < 2:
         return ""
     return f"{last + 1}" if following - last == 2 else f"{last + 1} to {following - 1}"
 
 
 def _passed_over(read: OffsetSet, start: int, end: int, jump: _Jump) -> Iterator[tuple[int, int, DiscontinuityKind]]:
-    """Yield what a jump from ``start`` to ``end`` leaves out. Where a plan says so, what was read before is no gap."""
+    """Yield what a jump from ``start`` to ``end`` passes over. If a plan announced it, earlier reads leave no gap."""
     if not jump.explanation:
         yield from ((low, high, DiscontinuityKind.LOSS) for low, high in read.missing(start, end))
         yield from ((low, high, DiscontinuityKind.JUMP) for low, high in read.within(start, end))
@@ -667,7 +674,7 @@ def _discontinuity(kind: DiscontinuityKind, key: TopicPartition, start: int, end
 
 
 def _first_listed(found: Iterable[Discontinuity]) -> Iterator[Discontinuity]:
-    """Yield the first that are explained, and the first that are not."""
+    """Yield the first explained and the first unexplained discontinuities."""
     listed: Counter[bool] = Counter()
     for each in found:
         if listed[each.is_explained] < LISTED:

@@ -34,7 +34,7 @@ class BoundaryBy(enum.Enum):
 
 
 class OnOpen(enum.Enum):
-    """What a run does if its interval ends later than the newest record."""
+    """Behaviour of a run whose interval ends later than the newest record."""
 
     CLOSE = "close"
     """Put the boundary at the end of the log. Records written later belong to the next interval, whatever their
@@ -49,7 +49,7 @@ class TopicLook:
 
     instant_ms: int
     offsets: tuple[int, ...]
-    """The first record at or after the timestamp of each partition, or the end of the log if there is none."""
+    """Per partition, the first record at or after the timestamp, or the end of the log if there is none."""
     begins: tuple[int, ...]
     """The earliest retained offset, read after ``offsets``. A record below it that is still retained is certainly older
     than the timestamp."""

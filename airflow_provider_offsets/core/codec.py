@@ -30,6 +30,8 @@ def dumps(value: Any) -> str:
 def loads(kind: type[T], text: str) -> T:
     """Return the value of type ``kind`` from its JSON text.
 
+    :param kind: a dataclass.
+    :param text: as :func:`dumps` returned it.
     :raises ValueError: ``text`` is not JSON or has another shape; the message names the field.
     """
     return typing.cast(T, build(kind, json.loads(text), kind.__name__))

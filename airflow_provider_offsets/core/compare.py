@@ -1,7 +1,7 @@
-"""What the stores of a pipeline say beside each other: agree, expected lag, or conflict, partition by partition.
+"""Comparison of a pipeline's stores, partition by partition: they agree, lag as expected, or conflict.
 
-Each store is held against the ruling one. A difference is an expected lag if a rule below explains it; what no rule
-explains is a conflict. The rules are small functions of one pair of stores and one partition, each with its source.
+Each store is compared with the authoritative one. A difference is an expected lag if a rule below explains it, and a
+conflict otherwise. The rules are small functions of one pair of stores and one partition, each with its source.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY, KeptPosition, Observation
 
 SHOWN = 5
-"""How many partitions a problem names; the report has them all."""
+"""Number of partitions that a problem names; the report has them all."""
 
 
 class Verdict(enum.Enum):
-    """What two stores say of one partition, taken together."""
+    """Result of comparing two stores in one partition."""
 
     AGREE = "agree"
     EXPECTED_LAG = "expected lag"
-    """They differ, and it is known why: nothing is wrong with either."""
+    """The offsets differ for a known reason: neither store is wrong."""
     CONFLICT = "conflict"
 
 
@@ -36,7 +36,7 @@ class PartitionComparison:
     topic: str
     partition: int
     offsets: tuple[int | None, ...]
-    """In the order of ``Comparison.stores``; None where the store does not name the partition."""
+    """In the order of ``Comparison.stores``; None if the store does not name the partition."""
     verdict: Verdict
     why: str = ""
     """Which store differs and why; empty if all agree."""
@@ -49,40 +49,40 @@ class PartitionComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All stores of a pipeline beside each other."""
+    """Comparison of all stores of a pipeline."""
 
     pipeline: str
     stores: tuple[str, ...]
-    """The ruling one first. Its offsets are where the pipeline stands, which of a tracked job that was rewound and has
-    run no batch since is not what the newest row of its history says."""
+    """The authoritative one first. Its offsets are the pipeline's position. For a tracked job that was rewound and has
+    run no batch since, that position differs from the newest row of the history."""
     running: bool
     rows: tuple[PartitionComparison, ...]
     perishing: tuple[str, ...] = ()
-    """What deletes a stored position, and when: one sentence for each store that does."""
+    """For each store whose position expires: one sentence with the cause and the time."""
 
     @property
     def ruling(self) -> str:
-        """The store that says where the job stands."""
+        """The authoritative store."""
         return self.stores[0]
 
     @property
     def conflicts(self) -> tuple[PartitionComparison, ...]:
-        """The partitions that stores contradict each other about."""
+        """The partitions with contradicting stores."""
         return tuple(row for row in self.rows if row.verdict is Verdict.CONFLICT)
 
     def count(self, verdict: Verdict) -> int:
-        """How many partitions have that verdict."""
+        """Return the number of partitions with that result."""
         return sum(row.verdict is verdict for row in self.rows)
 
 
 def compare_stores(seen: Observation, earlier: Observation | None = None) -> Comparison:
-    """Give what the stores of a pipeline say beside each other.
+    """Return the comparison of a pipeline's stores.
 
-    While the job runs its stores are read one after the other, so a difference may be nothing but the time between two
-    reads: one look alone calls nothing a conflict then. At rest nothing moves, and no difference passes for motion.
+    While the job runs, its stores are read one after the other, so a difference may only be the time between two reads.
+    A single observation then reports no conflict. The offsets of a stopped job do not move, so every difference counts.
 
-    :param earlier: another look at the same running job, begun and ended before ``seen`` was. What stood still while
-        another store passed it by is no motion. Leave it out if the job was started anew in between.
+    :param earlier: another observation of the same running job, completed before ``seen`` was started. A store that
+        stood still while another one passed it is then a conflict. None if the job was restarted in between.
     """
     kept = _standing(seen)
     first = None if earlier is None or not seen.is_running else {each.store: each for each in _standing(earlier)}
@@ -100,16 +100,17 @@ def compare_stores(seen: Observation, earlier: Observation | None = None) -> Com
 def settle(
     seen: Observation, on_conflict: OnConflict, elsewhere: Collection[TopicPartition] = ()
 ) -> tuple[Position, tuple[Problem, ...]]:
-    """Give where a start that is left to the stores (``committed``) begins, and what speaks against it.
+    """Return the start that is left to the stores (``committed``), and the problems with it.
 
-    Where stores agree, or lag as expected, that is where the pipeline stands. Where they contradict each other:
-    ``refuse`` gives a problem, ``ruling-store`` goes by the ruling one, and ``smallest`` takes the smallest offset that
-    any store has of such a partition, so it replays and never skips; a store that does not name it is not asked.
+    Where stores agree, or lag as expected, the start is the pipeline's position. Where they contradict each other:
+    ``refuse`` returns a problem, and ``ruling-store`` takes the offset of the authoritative store. ``smallest`` takes
+    the smallest offset of any store that names the partition, so it replays and never skips.
 
-    That the checkpoint of a tracked job is ahead of its history is left to ``plan_restart``, which counts it itself. So
-    is a partition whose offset the ruling store has lost (``Observation.known``).
+    Two cases are left to ``plan_restart``, which counts them itself. One is the checkpoint of a tracked job that is
+    ahead of its history. The other is a partition whose offset the authoritative store has lost
+    (``Observation.known``).
 
-    :param elsewhere: partitions whose start is not left to the stores: what these say of them speaks against nothing.
+    :param elsewhere: partitions whose start is not left to the stores; their conflicts are ignored.
     """
     stands, known = seen.stored or Position(), known_offsets(seen)
     conflicts = [row for row in compare_stores(seen).conflicts if not _is_for_the_plan(row, seen)]
@@ -132,7 +133,7 @@ def settle(
 
 
 def _is_for_the_plan(row: PartitionComparison, seen: Observation) -> bool:
-    """Only the checkpoint of a tracked job differs here, and it is ahead: also in a partition that is new, so at 0."""
+    """Check whether only the checkpoint of a tracked job differs here, and is ahead; a new partition counts as at 0."""
     stores = [each.store for each in seen.kept]
     if not seen.is_tracked or CHECKPOINT not in stores:
         return False
@@ -144,8 +145,10 @@ def _is_for_the_plan(row: PartitionComparison, seen: Observation) -> bool:
 
 
 def _standing(seen: Observation) -> tuple[KeptPosition, ...]:
-    """What the stores say, the ruling one put right for a tracked job: the newest row of its history may be of an epoch
-    that ended elsewhere than where the job stands now."""
+    """Return the stores' positions, with that of a tracked job's history corrected.
+
+    The newest row of the history may be of an epoch that ended elsewhere than at the pipeline's position.
+    """
     if not seen.kept:
         return (KeptPosition(HISTORY, HISTORY, seen.stored),)
     if not seen.is_tracked:
@@ -157,7 +160,7 @@ def _standing(seen: Observation) -> tuple[KeptPosition, ...]:
 
 
 def _before_processed(seen: Observation, epoch_start: Position) -> Position | None:
-    """Where the pipeline was one batch earlier. A partition that was new in that batch began at 0."""
+    """Return the position of the pipeline one batch earlier. A partition that was new in that batch began at 0."""
     processed = seen.processed
     if processed is None or processed.start is None or not _is_at_processed(seen):
         return None
@@ -165,7 +168,7 @@ def _before_processed(seen: Observation, epoch_start: Position) -> Position | No
 
 
 def _is_at_processed(seen: Observation) -> bool:
-    """Whether the pipeline is where its newest batch ended: also under a later epoch that has recorded none yet."""
+    """Check whether the pipeline is at the end of its newest batch, also in a later epoch without a batch."""
     stands, processed = seen.stored, seen.processed
     if stands is None or processed is None:
         return False
@@ -174,7 +177,7 @@ def _is_at_processed(seen: Observation) -> bool:
 
 @dataclass(frozen=True)
 class _Pair:
-    """The ruling store, one other, and what bears on the two."""
+    """The authoritative store, another one, and the observation of both."""
 
     ruling: KeptPosition
     other: KeptPosition
@@ -220,7 +223,7 @@ def _difference(ruling: int | None, other: int | None, store: str) -> str:
 
 
 def _is_one_batch_behind(late: KeptPosition, ahead: KeptPosition) -> bool:
-    """As a whole: a mixture of two batches is of no moment at all."""
+    """Check that all partitions are one batch behind: a mixture of two batches is no position of any time."""
     if late.position is None or ahead.before is None:
         return False
     named = {*late.position, *ahead.before}
@@ -228,11 +231,13 @@ def _is_one_batch_behind(late: KeptPosition, ahead: KeptPosition) -> bool:
 
 
 def _commit_goes_with_the_next_batch(pair: _Pair, partition: TopicPartition) -> str:
-    """A DStream's ``commitAsync`` only queues the offsets; ``DirectKafkaInputDStream.compute`` sends what is queued
-    when the next batch is made. So a group is one batch behind, for ever after the last one.
+    """Explain a consumer group that is one batch behind because of ``commitAsync``.
 
-    A job that was behind its own schedule when it was stopped has several batches queued, and loses all their commits.
-    That is not expected here: nobody could tell it from a store that was changed by hand.
+    A DStream's ``commitAsync`` only queues the offsets. ``DirectKafkaInputDStream.compute`` sends the queue when the
+    next batch is generated. So a group is one batch behind, permanently after the last batch.
+
+    A job that was behind its own schedule when it was stopped loses the commits of several batches. That is not
+    expected here: it looks the same as a store that was changed by hand.
     """
     if pair.other.kind == "kafka" and pair.other_is_one_batch_behind:
         return "is one batch behind: commitAsync sends a batch's offsets with the next batch"
@@ -242,8 +247,11 @@ def _commit_goes_with_the_next_batch(pair: _Pair, partition: TopicPartition) -> 
 
 
 def _commit_follows_the_record(pair: _Pair, partition: TopicPartition) -> str:
-    """Spark writes ``commits/N`` after the batch's function has returned (``MicroBatchExecution``), and whoever records
-    a batch in that function has done so before: in between, and after a crash there, the log is one batch behind."""
+    """Explain a checkpoint that is one batch behind the recorded batch.
+
+    Spark writes ``commits/N`` after the batch's function has returned (``MicroBatchExecution``), and a batch is
+    recorded in that function. In between, and after a crash there, the log is one batch behind.
+    """
     if pair.other.kind == CHECKPOINT and pair.other_is_one_batch_behind:
         return "is one batch behind: the batch was recorded, and Spark has not committed it"
     if pair.ruling.kind == CHECKPOINT and pair.ruling_is_one_batch_behind:
@@ -252,7 +260,7 @@ def _commit_follows_the_record(pair: _Pair, partition: TopicPartition) -> str:
 
 
 def _new_partition(pair: _Pair, partition: TopicPartition) -> str:
-    """A partition that appeared begins at 0 (deck, third case); a store names it once something was read from it."""
+    """Explain a new partition: it begins at 0 (law 3), and a store names it once something was read from it."""
     offsets = {_offset(pair.ruling, partition), _offset(pair.other, partition)}
     if pair.other.position is not None and pair.ruling.position is not None and offsets == {None, 0}:
         return "differs in a new partition only, of which nothing was read yet"
@@ -260,16 +268,20 @@ def _new_partition(pair: _Pair, partition: TopicPartition) -> str:
 
 
 def _nothing_stored(pair: _Pair, partition: TopicPartition) -> str:
-    """A store without any position contradicts nobody: it was never written, or what it had has perished. A *ruling*
-    store without one does: it makes the next start a first start."""
+    """Explain a store without any position: it was never written, or its position has expired.
+
+    An *authoritative* store without a position is not explained: it makes the next start a first start.
+    """
     if pair.other.position is None:
         return f"has nothing stored{f' ({pair.other.perishes})' if pair.other.perishes else ''}"
     return ""
 
 
 def _moved_from_here(pair: _Pair, partition: TopicPartition) -> str:
-    """A start that was moved is written to the ruling store alone. The others learn of it from the job, with its first
-    batch, or with the one after it."""
+    """Explain a start that was moved: it is written to the authoritative store only.
+
+    The job updates the other stores with its first batch, or with the one after it.
+    """
     moved, epoch, there = pair.seen.moved, pair.seen.epoch, _offset(pair.other, partition)
     has_moved = moved is not None and moved.explains(pair.ruling.position)
     if has_moved and moved is not None and moved.stood is not None and there == moved.stood.get(partition):
@@ -284,10 +296,11 @@ def _moved_from_here(pair: _Pair, partition: TopicPartition) -> str:
 
 
 def _in_motion(pair: _Pair, partition: TopicPartition) -> str:
-    """Two stores of a running job are read at two moments, and offsets only grow in an epoch.
+    """Explain a difference by motion: two stores of a running job are read at two moments, and offsets only grow.
 
-    With two looks more can be said: what a store says at the second one is later than all that was said at the first,
-    so a store that is *then* behind what another said before is behind indeed; but for the batch that it may lag.
+    With two observations, more is known: every value of the second one is later than all values of the first. So a
+    store that is *then* behind the earlier value of another store is really behind, apart from the batch by which it
+    may lag.
     """
     if not pair.seen.is_running:
         return ""
@@ -300,13 +313,13 @@ def _in_motion(pair: _Pair, partition: TopicPartition) -> str:
 
 
 def _is_left_behind(late: KeptPosition, before: KeptPosition | None, partition: TopicPartition) -> bool:
-    """Say whether ``late``, read last, is behind what another store said at the look before."""
+    """Check whether ``late``, read last, is behind the earlier value of another store."""
     now, then = _offset(late, partition), _offset(before, partition)
     if before is None or now is None or then is None:
         return False
     if late.kind not in ("kafka", CHECKPOINT):
         return now < then
-    # It may lag one batch: only a store that knows where that batch began can say that it is further behind.
+    # It may lag by one batch: only a store that knows the start of that batch can show that it is further behind.
     return before.before is not None and now < before.before.get(partition, 0)
 
 
@@ -318,4 +331,4 @@ RULES: tuple[Callable[[_Pair, TopicPartition], str], ...] = (
     _moved_from_here,
     _in_motion,
 )
-"""The first that explains a difference is shown. Motion comes last: it explains anything while the job runs."""
+"""The first rule that explains a difference is shown. Motion comes last: it explains anything while the job runs."""

@@ -1,4 +1,4 @@
-"""Epochs of a pipeline and what belongs to them: frozen values. ``core.record`` has what decides."""
+"""Epochs of a pipeline and their parts: frozen values. ``core.record`` has the rules that change them."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from airflow_provider_offsets.core.position import OffsetRange, Position
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One process on one machine. A pid alone may be another process by now: it counts only with the rest."""
+    """One process on one machine. A pid may be reused, so it identifies a process only with the other fields."""
 
     host: str
     boot_id: str
     """Linux's ``/proc/sys/kernel/random/boot_id``."""
     pid: int
     start_ticks: int
-    """When it started, in clock ticks since boot (field 22 of ``/proc/<pid>/stat``)."""
+    """Start of the process, in clock ticks since boot (field 22 of ``/proc/<pid>/stat``)."""
     namespaces: tuple[str, ...] = ()
-    """The PID, UTS and network namespaces of whoever identified it, as ``/proc/self/ns`` names them. A pid counts in
-    its PID namespace only: a container may have the host name of another one, or of the machine."""
+    """PID, UTS and network namespaces of the identifying process, as ``/proc/self/ns`` names them. A pid is valid only
+    in its PID namespace: a container may have the host name of another one, or of the machine."""
 
 
 @dataclass(frozen=True)
 class Announced:
-    """What a plan said in advance about one partition that does not simply go on: read by the audit."""
+    """Announcement of a plan about one partition that is not simply resumed, for the audit."""
 
     topic: str
     partition: int
     start: int
     replay: int = 0
-    """Offsets below the stored one that are read again: ``[start, start + replay)``."""
+    """Replayed offsets below the stored one: ``[start, start + replay)``."""
     skipped: int = 0
     lost: int = 0
 
 
 @dataclass(frozen=True)
 class YarnApplication:
-    """How the application of an epoch is found on YARN."""
+    """Address and tag by which the application of an epoch is found on YARN."""
 
     resource_manager: str
-    """Its web address, as it was at the submit: ``http://host:8088``."""
+    """Web address of the ResourceManager at the submit: ``http://host:8088``."""
     tag: str
-    """Of this launch alone. In small letters: YARN turns others into them."""
+    """Tag of this launch alone, in small letters: YARN converts other letters."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A launch: what a submit tells its driver to claim, and the epoch's settings afterwards.
+    """Launch of an epoch: what the submit asks its driver to claim, and the epoch's settings afterwards.
 
-    Immutable, in the cell ``launch/<number>/<tag>``, written before the record names it.
+    Immutable control record ``launch/<number>/<tag>``, written before the pipeline's record names it.
     """
 
     number: int
-    """Of the epoch. One more than the newest launch that the plan saw."""
+    """Number of the epoch: one more than the newest launch that the plan saw."""
     operation: str
     tag: str
-    """Random: tells this launch from every other one, of this operation or another."""
+    """Random: identifies this launch."""
     checkpoint: str
     start: Position
-    """Where the epoch begins: what the plan chose. Of a first start too."""
+    """Start of the epoch: the offsets that the plan chose, also for a first start."""
     identity: TopicIdentity
     stream: Stream
     plan: str = ""
@@ -70,102 +70,104 @@ class Claim:
     announced: tuple[Announced, ...] = ()
     application_digest: str = ""
     version: str = ""
-    """What is kept of the program and its command, for a rollback; empty in epochs that an earlier release started."""
+    """Digest of the stored program and its command, for a rollback; empty in epochs that an earlier release started."""
     tracked: bool = True
-    """False: the program knows nothing of epochs. What launches it claims, and then becomes it (``exec``)."""
+    """False: the program knows nothing of epochs. Its launcher claims the epoch, and then becomes the program
+    (``exec``)."""
     stood: Position | None = None
-    """The pipeline's position when this epoch was planned: the end of the epoch before it."""
+    """The pipeline's position when this epoch was planned: the end of the previous epoch."""
     leader_epochs: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
-    """Of each partition, by topic, at the submit. One that is lower later tells of a log that was brought back from
-    before (KIP-320)."""
+    """Leader epoch of each partition at the submit, by topic. If one is lower later, the log was restored from an
+    earlier state (KIP-320)."""
     yarn: YarnApplication | None = None
-    """None if the job runs elsewhere, or nobody said where the ResourceManager answers."""
+    """None if the job runs elsewhere, or the address of the ResourceManager is unknown."""
     recorded_before: Recorded | None = None
-    """The batch that the pipeline had recorded last. Spark asks for it again where its driver died between the record
-    and Spark's own commit: it is not run a second time."""
+    """The batch that the pipeline recorded last. Spark runs it again if its driver died between the record and Spark's
+    own commit: then the runtime skips it."""
     last_planned_batch_id: int | None = None
-    """The greatest batch id that the checkpoint named when the plan was made; None for a checkpoint that is made by
-    this launch. A driver that finds another one ends: another job writes that checkpoint."""
+    """The greatest batch id in the checkpoint when the plan was made; None if this launch creates the checkpoint. A
+    driver that finds another id ends: another job writes to that checkpoint."""
     in_flight: Cut | None = None
-    """What may be partly in the output from before this launch, where nothing else tells. The first launch of a tracked
-    job has what was in flight before it; a repeated launch of an untracked job what the last one had."""
+    """Offsets whose output from before this launch may exist in part, if no other record has them. For the first launch
+    of a tracked job: what was in flight before. For a repeated launch of an untracked job: what the last launch had in
+    flight."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Where a pipeline stands: the official end of its history."""
+    """Position of a pipeline: the official end of its history."""
 
     epoch: int
     tag: str
-    """Of the launch of that epoch."""
+    """Tag of that epoch's launch."""
     batch_id: int | None = None
-    """None: the epoch has recorded no batch, and the pipeline stands at the start of its launch."""
+    """None: the epoch has recorded no batch, and the pipeline's position is the start of its launch."""
     query_id: str = ""
     row_time_ms: int | None = None
-    """The batch's row in the history. Its facts are written before the record names it, the row after it."""
+    """The batch's row in the history. Its facts are written before the record names it, its row afterwards."""
     digest: str = ""
-    """Of the batch's offsets."""
+    """Digest of the batch's offsets."""
 
 
 @dataclass(frozen=True)
 class CutOff:
-    """A batch that began and was not recorded, as the record notes it."""
+    """Batch that was started and not recorded, as the pipeline's record has it."""
 
     batch_id: int
     query_id: str
     row_time_ms: int | None
-    """Where its facts are kept; None if nobody knows what it was about to read."""
+    """Row time of the batch's facts; None if its ranges are unknown."""
     count: int = 1
-    """How many runs have begun it."""
+    """Number of runs that started the batch."""
     why: str = ""
     """Why its facts are an upper bound; empty if they are exact."""
 
     def is_same(self, other: CutOff) -> bool:
-        """Return whether both are of one batch with one set of facts."""
+        """Check whether both are of one batch with one set of facts."""
         return (self.batch_id, self.query_id, self.row_time_ms) == (other.batch_id, other.query_id, other.row_time_ms)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A batch that began and was not recorded: its output may be there, at most ``count`` times."""
+    """Batch that was started and not recorded: its output may exist, at most ``count`` times."""
 
     batch_id: int
     query_id: str
     count: int
     why: str
-    """Why the ranges are an upper bound; empty if they are what the batch was about to read."""
+    """Why the ranges are an upper bound; empty if they are exact."""
     ranges: tuple[OffsetRange, ...]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One launch with what became of it. The cell ``epoch/<number>`` keeps it once the next launch is made."""
+    """One launch with its result. The control record ``epoch/<number>`` stores it once the next launch is made."""
 
     claim: Claim
     holder: ProcessIdentity | None = None
-    """The process that claimed it; None if none did."""
+    """The process that claimed the epoch; None if none did."""
     claimed_at_ms: int = 0
     """By the driver's clock: for people, never compared."""
     ended: Ended | None = None
-    """None while it runs, or while nobody knows that it does not."""
+    """None while the epoch runs, or while its end is unknown."""
     cuts: tuple[Cut, ...] = ()
     last_batch_id: int | None = None
-    """The last batch that it recorded; None if it recorded none."""
+    """The last batch that the epoch recorded; None if it recorded none."""
 
     @property
     def number(self) -> int:
-        """Its number: 1 for the first launch."""
+        """Number of the epoch: 1 for the first launch."""
         return self.claim.number
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it was cancelled before a driver claimed it: its start and what it announced are void."""
+        """Whether the launch was cancelled before a driver claimed it: its start and its announcements are void."""
         return self.ended is not None and self.ended.how is EndedHow.CANCELLED
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life. Only that ``beat`` grew says something: clocks of two hosts are never compared."""
+    """Heartbeat of a driver. Only an increase of ``beat`` counts: the clocks of two hosts are never compared."""
 
     beat: int
     at_ms: int
@@ -174,49 +176,49 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class StopStage:
-    """A stage of the stop policy. Noted before it is carried out: nobody is forced without a note of it."""
+    """A stage of the stop policy. Recorded before it is carried out, so no kill is without a record."""
 
     name: str
     """``SIGTERM``, ``SIGKILL``, or ``a kill on YARN``."""
     is_request: bool
-    """Whether this is how the program is asked to stop, and not what comes after it did not."""
+    """Whether this stage is how the program is asked to stop, and not what follows an unanswered request."""
     at_ms: int
 
 
 @dataclass(frozen=True)
 class StopRequest:
-    """An operation asked the newest epoch to end between two batches, or a job that is over to stay so."""
+    """Request of an operation that the newest epoch end between two batches, or that an ended job stay stopped."""
 
     operation: str
     reason: str
     requested_at_ms: int
     stage: StopStage | None = None
-    """The stage of the stop policy that was taken last; None for the request alone."""
+    """The last stage of the stop policy that was taken; None for the request alone."""
 
 
 class EndedHow(enum.Enum):
-    """How an epoch ended."""
+    """Kind of an epoch's end."""
 
     STOPPED = "stopped"
-    """On request: a tracked job between two batches. An untouched one went by itself, on its marker or on SIGTERM where
-    that is its way to stop; whether in the middle of a batch, only its store can tell."""
+    """On request. A tracked job stopped between two batches. An untracked one exited by itself, on its marker or on
+    SIGTERM if that is its way to stop. Only its store can show whether that was in the middle of a batch."""
     FENCED = "fenced"
-    """It met a newer epoch, or its own was closed."""
+    """The driver met a newer epoch, or its own epoch was closed."""
     FAILED = "failed"
-    """The query failed, and the driver lived to say so."""
+    """The query failed, and the driver reported it."""
     FINISHED = "finished"
     """The query ended by itself (a bounded trigger)."""
     DIED = "died"
-    """The driver said nothing; somebody who could see that the process is gone closed the epoch."""
+    """The driver reported nothing. An actor that could see that the process has exited closed the epoch."""
     KILLED = "killed"
-    """A stop with that stage allowed signalled or killed it, saw it gone, and closed the epoch."""
+    """A stop with that stage allowed signalled or killed the driver, saw that it has exited, and closed the epoch."""
     CANCELLED = "cancelled"
-    """Nobody had claimed it, and nobody can any more."""
+    """No driver had claimed the launch, and none can any more."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How an epoch ended, by its driver's word or by that of whoever saw it gone."""
+    """End of an epoch, as reported by its driver or by the actor that closed it."""
 
     how: EndedHow
     at_ms: int
@@ -226,27 +228,29 @@ class Ended:
 
 @dataclass(frozen=True)
 class Moved:
-    """The position of an untouched job was moved in its own store, for an epoch that nobody has claimed yet.
+    """Move of an untracked job's position in its own store, for an epoch that no driver has claimed yet.
 
-    Written before the move: a job whose store was moved, and that was never started there, still stands where its
-    output ends.
+    Written before the move: if the store was moved but the job was never started there, the job's output still ends at
+    its previous position.
     """
 
     operation: str
     fingerprint: str
-    """Of the plan that moved it last."""
+    """Fingerprint of the plan that moved the position last."""
     stood: Position | None
-    """Where the job stood before the first move; None if nothing was stored."""
+    """The pipeline's position before the first move; None if nothing was stored."""
     kept: Position | None
-    """What the store said before this move."""
+    """The stored position before this move."""
     to: Position
-    """What it says after it."""
+    """The stored position after this move."""
     in_flight: tuple[OffsetRange, ...] = ()
-    """What may be partly in the output of the epoch before: the store that told it was moved."""
+    """Offsets of the previous epoch whose output may exist in part: the moved store can no longer show them."""
 
     def explains(self, position: Position | None) -> bool:
-        """Say whether ``position`` is what the store says before, in the middle of, or after this move. Otherwise
-        somebody else has moved it since, or the job has run without being asked to."""
+        """Check whether ``position`` is the stored position before, in the middle of, or after this move.
+
+        Otherwise another actor has moved it since, or the job has run without being asked to.
+        """
         if position is None:
             return True
         before = self.kept or Position()
@@ -254,26 +258,27 @@ class Moved:
 
 
 ATTEMPT = "@"
-"""Between the name of a run and the number of an attempt: ``<dag>/<run>@2``. Airflow allows no ``@`` in either name."""
+"""Separator between the name of a run and the number of an attempt: ``<dag>/<run>@2``. Airflow allows no ``@`` in
+either name."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a run. A run that is cleared and run again is a new one; an automatic retry is not."""
+    """One attempt at a run. Clearing a run makes a new attempt; an automatic retry does not."""
 
     number: int
     key: str
-    """What all tries of the attempt have in common, and the next attempt does not."""
+    """Equal for all tries of the attempt, and different for the next attempt."""
     earlier: tuple[str, ...] = ()
-    """The keys of the attempts before it, the first one first: a try of theirs that wakes up late begins no new one."""
+    """Keys of the previous attempts, the first one first: a late try of an earlier attempt starts no new attempt."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One maintenance, reprocess, replay or recovery: what it asked for and which steps it has done.
+    """One maintenance, reprocess, replay or recovery: its request and its finished steps.
 
-    ``steps`` maps a step's name to its result, as JSON text of the type that the step has. A task that is run again
-    finds its result here; XCom is wiped on a retry and remembers nothing.
+    ``steps`` maps the name of a step to its result, as JSON text of the step's type. A task that is run again finds its
+    result here, because Airflow clears XCom on a retry.
     """
 
     id: str

@@ -1,9 +1,9 @@
-"""Whether a job that was started does well: rules over a window of looks at it.
+"""Health of a job that was started: rules over a window of samples.
 
-The rules are those of LinkedIn's Burrow (``core/internal/evaluator/caching.go``), which judges a consumer by a window
-of its commits and knows no thresholds of lag: *stop*, *rewind*, *stall*, and lag that never shrinks. Two things
-differ. A rule of Burrow's that fires too early costs an alert; here it may cost a rollback. So what Burrow tells from
-the window alone is a doubt, which prolongs the watch, and is believed after ``stall_s``. And a driver can be seen dead.
+The rules are those of LinkedIn's Burrow (``core/internal/evaluator/caching.go``): *stop*, *rewind*, *stall*, and lag
+that never shrinks. Burrow evaluates a consumer by a window of its commits, without thresholds of lag. Two things differ
+here. A rule of Burrow that fires too early costs an alert; here it may cost a rollback. So a conclusion from the window
+alone is only a doubt, which prolongs the watch and counts after ``stall_s``. And a driver can be observed to be dead.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from airflow_provider_offsets.core.epoch import Ended, EndedHow
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 
 NAMED = 3
-"""How many partitions a reason names."""
+"""Number of partitions that a reason names."""
 HELD_BY = 3
-"""How many looks tell whether a job falls behind."""
+"""Number of samples that show whether a job falls behind."""
 
 
 @dataclass(frozen=True)
 class HealthPolicy:
-    """How long a job is watched, and what is too long."""
+    """Limits of a health watch: its length, and the longest silence of a healthy job."""
 
     watch_s: int = 60
-    """How long a job is watched at least. It ends earlier only if the job is unhealthy, or stopped by somebody."""
+    """Minimum time for which a job is watched. The watch ends earlier only if the job is unhealthy or was stopped."""
     stall_s: int = 300
-    """How long records may wait, with no progress, before that is unhealthy: longer than the longest batch, and than
-    the interval of the trigger."""
+    """Time for which records may wait without progress before the job is unhealthy. It must exceed the longest batch
+    and the interval of the trigger."""
 
 
 class Health(enum.Enum):
-    """What can be said of a job."""
+    """Health of a job."""
 
     TOO_EARLY = "too early"
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     OVER = "over"
-    """Somebody stopped it, or started a newer epoch, or it had no more to do: there is nothing to judge."""
+    """The job was stopped, a newer epoch was started, or the job had no more to do: there is nothing to evaluate."""
 
 
 class Rule(enum.Enum):
-    """What a verdict goes by. The first four words are Burrow's."""
+    """Rule behind a verdict. The first four names are Burrow's."""
 
     STOP = "stop"
     REWIND = "rewind"
@@ -59,46 +59,48 @@ class Rule(enum.Enum):
 
 @dataclass(frozen=True)
 class Look:
-    """One look at a running epoch."""
+    """One sample of a running epoch."""
 
     at_s: float
-    """By the clock of whoever looks; only differences are used."""
+    """Time of the sample, by the sampler's clock; only differences are used."""
     position: Position
-    """Where the epoch stands: the end of its last finished batch, or its start."""
+    """Position of the epoch: the end of its last processed batch, or its start."""
     end: Position
-    """The ends of its topics, read after ``position``: so a job that reads all there is has no lag."""
+    """Ends of its topics, read after ``position``: so a job that has read everything has no lag."""
     last_batch_id: int | None = None
-    """Of the batch that it finished last; None if it does not tell."""
+    """Id of its last processed batch; None if unknown."""
     query_id: str | None = None
     beat: int | None = None
-    """The driver's heartbeat; None of an untouched job."""
+    """The driver's heartbeat; None for an untracked job."""
     went_back: tuple[OffsetRange, ...] = ()
-    """What batches of this epoch read again though nothing announced it."""
+    """Ranges that batches of this epoch replayed without an announcement."""
     ended: Ended | None = None
     superseded_by: str = ""
     """The operation that stopped this epoch, or claimed a newer one."""
 
     def lag(self, partition: TopicPartition) -> int:
-        """Return how many offsets of a partition wait."""
+        """Return the lag of a partition in offsets."""
         return max(0, self.end.get(partition, 0) - self.position.get(partition, 0))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a window says, and by which rule."""
+    """Result of a window, and the rule behind it."""
 
     health: Health
     rule: Rule
     reason: str
     warnings: tuple[str, ...] = ()
-    """What a person may want to look at, and no reason to roll back."""
+    """Remarks that a person may want to check, but that are no reason for a rollback."""
 
 
 def judge(looks: Sequence[Look], policy: HealthPolicy) -> Verdict:
-    """Return the verdict of a window of looks, the oldest first.
+    """Return the verdict of a window of samples.
 
-    The order matters: an end explains everything else; going back is wrong at once, however much is read since; the
-    others need their time.
+    The order of the rules matters. The end of an epoch explains everything else. A rewind is wrong at once, whatever is
+    read since. The other rules need their time.
+
+    :param looks: the oldest sample first.
     """
     for rule in (_over, _dead, _restarted, _rewound):
         if (found := rule(looks)) is not None:
@@ -115,13 +117,13 @@ def judge(looks: Sequence[Look], policy: HealthPolicy) -> Verdict:
 
 
 def why_hold_back(looks: Sequence[Look]) -> str | None:
-    """Return why a replay must yield to a running job: it falls behind, or it is stalled. Empty if it is neither;
-    None if more looks are needed to know.
+    """Return why a replay must yield to the running job: it falls behind, or it is stalled.
 
-    Burrow's ``checkIfLagNotDecreasing``, over the newest looks: where there was no lag at any time, or less of it than
-    before, there is nothing to say.
+    Burrow's ``checkIfLagNotDecreasing`` over the newest samples: a job whose lag was zero at any time, or shrank, is
+    fine.
 
-    :param looks: the oldest first.
+    :param looks: the oldest sample first.
+    :returns: the reason; an empty string if the job is fine; None if more samples are needed.
     """
     newest = looks[-HELD_BY:]
     if newest[-1].ended is not None or newest[-1].superseded_by:
@@ -138,9 +140,10 @@ def why_hold_back(looks: Sequence[Look]) -> str | None:
 
 
 def went_back(start: Position, batches: Iterable[Batch]) -> tuple[OffsetRange, ...]:
-    """Return what ``batches`` of one epoch, the oldest first, read again.
+    """Return the ranges that batches of one epoch replayed.
 
-    :param start: where the first of them has to begin.
+    :param start: required start of the first batch.
+    :param batches: the oldest first.
     """
     found, ends = [], start
     for batch in batches:
@@ -153,7 +156,7 @@ def went_back(start: Position, batches: Iterable[Batch]) -> tuple[OffsetRange, .
 
 
 def _over(looks: Sequence[Look]) -> Verdict | None:
-    """A job that somebody stopped, or that came to its own end, is no unhealthy job."""
+    """Return a verdict if the job was stopped or came to its own end, which is not unhealthy."""
     last = looks[-1]
     if last.superseded_by:
         return Verdict(Health.OVER, Rule.OK, f"{last.superseded_by} stopped the job, or started a newer epoch")
@@ -163,7 +166,7 @@ def _over(looks: Sequence[Look]) -> Verdict | None:
 
 
 def _dead(looks: Sequence[Look]) -> Verdict | None:
-    """A driver that failed, or whose process is gone. Burrow cannot know this; unknown is not dead."""
+    """Return a verdict if the driver failed or its process has exited. Burrow cannot know this; unknown is not dead."""
     ended = looks[-1].ended
     if ended is None:
         return None
@@ -171,7 +174,7 @@ def _dead(looks: Sequence[Look]) -> Verdict | None:
 
 
 def _restarted(looks: Sequence[Look]) -> Verdict | None:
-    """Another query under the same epoch: it began on another checkpoint than the one it was started from."""
+    """Return a verdict if the query id changed within the epoch: the job left the checkpoint of its start."""
     ids = [look.query_id for look in looks if look.query_id is not None]
     changed = next(((one, other) for one, other in pairwise(ids) if one != other), None)
     if changed is None:
@@ -181,8 +184,10 @@ def _restarted(looks: Sequence[Look]) -> Verdict | None:
 
 
 def _rewound(looks: Sequence[Look]) -> Verdict | None:
-    """Burrow's ``checkIfOffsetsRewind``: an offset that is less than the one before. Within an epoch nothing may go
-    back: a rewind is announced, and begins an epoch."""
+    """Return a verdict if the position went back (Burrow's ``checkIfOffsetsRewind``).
+
+    Within an epoch no offset may go back: a rewind is announced, and starts a new epoch.
+    """
     ranges = [each for look in looks for each in look.went_back]
     for before, after in pairwise(looks):
         ranges += [
@@ -196,8 +201,11 @@ def _rewound(looks: Sequence[Look]) -> Verdict | None:
 
 
 def _stopped(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
-    """Burrow's ``checkIfOffsetsStopped``: no commit for longer than the window of commits is long, while records wait.
-    Batches are not alike, so the time is the pipeline's own: a long batch is no stop before it."""
+    """Return a verdict if no batch was processed for ``stall_s`` while records wait.
+
+    Burrow's ``checkIfOffsetsStopped`` compares with the length of the window. Batches differ, so here the time is the
+    pipeline's own: a long batch is no stop before it.
+    """
     since, waiting = _silence(looks)
     silent_s = looks[-1].at_s - since.at_s
     if not waiting or silent_s < policy.stall_s:
@@ -207,7 +215,10 @@ def _stopped(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
 
 
 def _stalled(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
-    """Burrow's ``checkIfOffsetsStalled``: commits come, and the offset of a partition with lag is always the same."""
+    """Return a verdict if batches are processed, but a partition with lag stays at its offset.
+
+    This is Burrow's ``checkIfOffsetsStalled``.
+    """
     stuck = [
         partition
         for partition in looks[-1].end
@@ -220,7 +231,10 @@ def _stalled(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
 
 
 def _silent(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
-    """A tracked driver whose heartbeat does not grow. Its process may be on another machine, and is not called dead."""
+    """Return a verdict if a tracked driver's heartbeat does not increase.
+
+    The process may run on another machine, so it is not reported as dead.
+    """
     last = looks[-1]
     same = _tail(looks, lambda look: (look.beat, look.last_batch_id))
     silent_s = last.at_s - same[0].at_s
@@ -230,7 +244,7 @@ def _silent(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
 
 
 def _unsure_of_progress(looks: Sequence[Look]) -> Iterator[str]:
-    """Burrow's stop, as it is: silence that is longer than the time in which there was progress."""
+    """Yield a doubt if the silence is longer than the time with progress: Burrow's stop, unchanged."""
     since, waiting = _silence(looks)
     silent_s, active_s = looks[-1].at_s - since.at_s, since.at_s - looks[0].at_s
     if waiting and silent_s > active_s:
@@ -238,14 +252,14 @@ def _unsure_of_progress(looks: Sequence[Look]) -> Iterator[str]:
 
 
 def _unsure_of_partitions(looks: Sequence[Look]) -> Iterator[str]:
-    """Burrow's stall, as it is: lag in the whole window, and an offset that is always the same."""
+    """Yield a doubt if a partition had lag and the same offset in the whole window: Burrow's stall, unchanged."""
     stuck = [partition for partition in looks[-1].end if _standing_since(looks, partition) is looks[0]]
     if stuck:
         yield f"nothing was read yet of {_lags(looks[-1], stuck)}"
 
 
 def _growing_lag(looks: Sequence[Look]) -> Iterator[str]:
-    """Burrow's ``checkIfLagNotDecreasing``, a warning there too: it reads, and falls behind."""
+    """Yield a warning for each partition that falls behind: Burrow's ``checkIfLagNotDecreasing``, unchanged."""
     for partition in looks[-1].end:
         lags = [look.lag(partition) for look in looks]
         if 0 not in lags and lags[0] < lags[-1] and all(one <= other for one, other in pairwise(lags)):
@@ -253,16 +267,16 @@ def _growing_lag(looks: Sequence[Look]) -> Iterator[str]:
 
 
 def _silence(looks: Sequence[Look]) -> tuple[Look, list[TopicPartition]]:
-    """The look since which nothing was finished, and the partitions whose records have waited all that time.
+    """Return the sample since which nothing was processed, and the partitions whose records have waited since.
 
-    Burrow's first rule is in it: where the lag was zero at any time, there is nothing to say.
+    Includes Burrow's first rule: a partition whose lag was zero at any time does not count.
     """
     same = _tail(looks, lambda look: (look.position, look.last_batch_id))
     return same[0], [partition for partition in same[-1].end if all(look.lag(partition) for look in same)]
 
 
 def _standing_since(looks: Sequence[Look], partition: TopicPartition) -> Look | None:
-    """The look since which a partition stands still with records waiting, though batches came; None if it does not."""
+    """Return the sample since which a partition with lag stays at its offset although batches came, or None."""
     same = _tail(looks, lambda look: look.position.get(partition, 0))
     lagging = _tail(same, lambda look: look.lag(partition) > 0)
     batches_came = len({(look.last_batch_id, look.position) for look in lagging}) > 1
@@ -270,7 +284,7 @@ def _standing_since(looks: Sequence[Look], partition: TopicPartition) -> Look | 
 
 
 def _tail(looks: Sequence[Look], what: Callable[[Look], object]) -> Sequence[Look]:
-    """The newest looks that agree in ``what``."""
+    """Return the newest samples that agree in ``what``."""
     count = next(
         (index for index, look in enumerate(reversed(looks)) if what(look) != what(looks[-1])),
         len(looks),

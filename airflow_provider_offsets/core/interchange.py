@@ -39,7 +39,7 @@ class GroupPosition:
     identity: TopicIdentity | None = None
     """None if the cluster was not asked, and for CSV, which cannot hold an identity."""
     store: str = ""
-    """Where the position was read; for people."""
+    """Store that the position was read from, for people."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...
 def read_position(text: str, *, group_id: str = "") -> GroupPosition:
     """Return the only position in a text of either form, or the position of ``group_id``.
 
-    A text of the one-group form names no group. Its position gets the id ``group_id``, or an empty id.
-
+    :param text: CSV or our own JSON.
+    :param group_id: group to return. A CSV in the one-group form names no group: its position gets this id, or an empty
+        id.
     :raises InputRefused: the text has neither form, or has several groups and none was named.
     """
     groups = _from_json(text) if _JSON.match(text) else _from_csv(text, group_id or _UNNAMED)

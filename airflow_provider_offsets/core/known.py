@@ -1,15 +1,16 @@
-"""Where a pipeline stood, as its records and its other stores know it, and the one rule that goes by that.
+"""Positions of a pipeline by its records and other stores, for partitions whose stored offset is gone.
 
-A position can be gone from the store that starts the job: its rows expired, its folder was removed, the offsets of one
-topic were deleted. What is left of the pipeline may still know it: snapshots, launches, the history, the other stores
-of ``offsets_in``. Where any of them knows the offset of a partition, no first start and no fallback may take the place
-of that offset: :func:`replaced` finds the partitions where one would. The rule is the same for every store and every
-record, by topic and by partition.
+The store that starts the job can lose a position: its rows expired, its folder was removed, the offsets of one topic
+were deleted. Other sources may still know the position: snapshots, launches, the history, the other stores of
+``offsets_in``. If any of them knows the offset of a partition, no first start and no fallback may replace that offset.
+:func:`replaced` finds the partitions where one would. The rule is the same for every store and every record, by topic
+and by partition.
 
-Three orders decide which record is believed. A launch by this provider outranks everything from before it, for the
-partitions that it names. Of the snapshots of one epoch the newest counts. The stores of ``offsets_in`` are read now,
-and in one epoch offsets only grow, so a store that is further than the newest record is right. There is one exception:
-a launch that rewound the job. A second store that is no further than before that launch may not have moved since.
+Three orders determine which record is used. A launch by this provider outranks everything before it, for the partitions
+that it names. Of the snapshots of one epoch the newest counts. The stores of ``offsets_in`` are read now, and offsets
+only grow in one epoch. So a store with a greater offset than the newest record is right. A launch that rewound the job
+is the exception: a second store may not have moved since. That is possible if its offset is not greater than the
+position before that launch.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from airflow_provider_offsets.core.snapshot import (
 
 
 def needs_records(seen: Observation) -> bool:
-    """Return whether the stores alone do not tell where each partition stood, or which topics their offsets are of.
+    """Check whether the stores alone lack a partition's position, or the topic id of its offsets.
 
     Reading all snapshots is slow, and most observations need none of them.
     """
@@ -48,9 +49,9 @@ def needs_records(seen: Observation) -> bool:
 def with_records(
     seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterable[Epoch], history: Position | None = None
 ) -> Observation:
-    """Return ``seen`` with what the pipeline's records know beside its stores.
+    """Return ``seen`` with what the pipeline's records know beyond its stores.
 
-    :param snapshots: all of the pipeline that are whole, in any order.
+    :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
     :param history: the end of the newest row of each topic in the history of a tracked job.
     """
@@ -72,11 +73,11 @@ def with_records(
 
 
 def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozenset[str]:
-    """Return the ids of the snapshots that alone know where a partition stood, or which topic its offsets are of.
+    """Return the ids of the snapshots that alone know a partition's position, or the topic id of its offsets.
 
-    Without them, a position that is lost later would be a first start.
+    Without them, a position that is lost later would look like a first start.
 
-    :param snapshots: all of the pipeline that are whole, in any order.
+    :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
     """
     taken = list(snapshots)
@@ -94,9 +95,9 @@ def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozense
 
 
 def first_at_rest(snapshots: Iterable[Snapshot]) -> dict[int, Snapshot]:
-    """Return the first snapshot that was taken of the stopped job after each epoch, by the epoch's number.
+    """Return the first snapshot of the stopped job after each epoch, by the epoch's number.
 
-    A task that comes late may take its snapshot at rest of a job that runs again. Such a one is left out.
+    A late task may take its snapshot of a job that is running again. Such a snapshot is ignored.
     """
     found: dict[int, Snapshot] = {}
     for each in sorted(snapshots, key=lambda each: (each.seen.generation, _taken_ms(each), each.id)):
@@ -106,19 +107,21 @@ def first_at_rest(snapshots: Iterable[Snapshot]) -> dict[int, Snapshot]:
 
 
 def known_offsets(seen: Observation) -> dict[TopicPartition, KnownPosition]:
-    """Return what knows the offset of each partition whose stored one is gone."""
+    """Return the known offset, with its source, of each partition whose stored offset is gone."""
     return {partition: each for each in seen.known for partition in each.position}
 
 
 def replaced(
     starts: Mapping[TopicPartition, int], seen: Observation, named: Collection[TopicPartition]
 ) -> dict[TopicPartition, KnownPosition]:
-    """Return the partitions whose known position a first start or a fallback would replace, and what knows it.
+    """Return the partitions whose known position a first start or a fallback would replace, with the known position.
 
-    A start at exactly the known offset replaces nothing. Where the known offset is only the least that the job has
-    read, that holds for a partition which the store leaves out beside others: most likely nothing was read from it.
+    A start at exactly the known offset replaces nothing. The known offset may be only a lower bound of what the job has
+    read. Then a start there replaces nothing only in a partition that the store lacks beside others. Most likely the
+    job read nothing from such a partition.
 
-    :param starts: where each partition is to start.
+    :param starts: starting offset of each partition.
+    :param seen: the observation, with what is known.
     :param named: the partitions whose start a person chose, instead of leaving it to the stores or to a fallback.
     """
     stored = seen.stored or Position()
@@ -135,27 +138,29 @@ def replaced(
 
 
 def recreated_topics(seen: Observation) -> dict[str, KnownIdentity]:
-    """Return the topics that have another id than the pipeline's offsets are of, and what knows the earlier id.
+    """Return the topics whose id differs from that of the pipeline's offsets, with the source of the earlier id.
 
-    Of another cluster nothing is said: there every topic has another id.
+    Returns nothing for another cluster, where every topic has another id.
     """
     return {} if is_other_cluster(seen.identities, seen.live) else _recreated(seen.identities, seen.live)
 
 
 def is_other_cluster(identities: Sequence[KnownIdentity], live: LiveTopics) -> bool:
-    """Return whether the offsets of the pipeline are of another cluster than the topics."""
+    """Check whether the offsets of the pipeline belong to another cluster than the topics."""
     return any(known.identity.cluster_id != live.cluster_id for known in identities)
 
 
 def adopted_batch(
     checkpoint: CheckpointState | None, processed: Batch | None, live: LiveTopics, first: Claim | None
 ) -> Cut | None:
-    """Return the batch that may be partly in the output since before the job was tracked, or None.
+    """Return the batch whose output may exist in part since before the job was tracked, or None.
 
-    Nothing noted whether it began, so it counts as begun. It is over once a tracked launch has begun a batch.
+    It is unknown whether that batch was started, so it counts as started. It is over once a tracked launch has started
+    a batch.
 
-    :param checkpoint: of the newest launch; of the job as it was before the first one.
+    :param checkpoint: of the newest launch, or of the job before its first launch.
     :param processed: the batch that was recorded last.
+    :param live: the live topics.
     :param first: the first launch of the tracked job; None before it.
     """
     if checkpoint is None or checkpoint.closed_by is not None:
@@ -179,7 +184,7 @@ def adopted_batch(
 
 
 def _without_offset(seen: Observation) -> list[TopicPartition]:
-    """The partitions of which no store tells where the job came to."""
+    """Return the partitions whose progress no store knows."""
     stored = seen.stored or Position()
     return [partition for partition in seen.live.partitions if seen.is_progress_lost or partition not in stored]
 
@@ -195,9 +200,12 @@ def _recreated(identities: Sequence[KnownIdentity], live: LiveTopics) -> dict[st
 
 
 def _identities(snapshots: Sequence[Snapshot], epochs: Sequence[Epoch]) -> Iterator[KnownIdentity]:
-    """Of each topic the newest launch that names it tells, and for a topic without launch the *oldest* snapshot with
-    an offset of it. Nothing but a launch makes sure that stored offsets are of the topic as it is: a snapshot that is
-    taken after the topic was created again has the new id beside the old offset."""
+    """Yield the identity of each topic's offsets with its source.
+
+    The source is the newest launch that names the topic. For a topic without a launch it is the *oldest* snapshot with
+    an offset of the topic. Only a launch makes sure that stored offsets belong to the present topic. A snapshot taken
+    after the topic was recreated has the new id beside the old offset.
+    """
     covered: set[str] = set()
     for epoch in reversed(epochs):
         claim = epoch.claim
@@ -206,7 +214,7 @@ def _identities(snapshots: Sequence[Snapshot], epochs: Sequence[Epoch]) -> Itera
     for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id)):
         live = snapshot.seen.live.identity
         if epochs and live.cluster_id != epochs[-1].claim.identity.cluster_id:
-            continue  # the launch settled which cluster it is
+            continue  # the launch determined the cluster
         topics = set(snapshot.position.topics)
         of_offsets = {topic: topic_id for topic, topic_id in live.topic_ids.items() if topic in topics}
         yield from _uncovered(_words(snapshot), TopicIdentity(live.cluster_id, of_offsets), covered, snapshot.id)
@@ -220,7 +228,7 @@ def _uncovered(source: str, identity: TopicIdentity, covered: set[str], snapshot
 
 
 _Rank = tuple[int, bool, int, str]
-"""Epoch; whether it is from after its launch; time in ms; id."""
+"""Epoch; whether it is from after the epoch's launch; time in ms; id."""
 
 
 def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[tuple[_Rank, KnownPosition]]:
@@ -244,7 +252,7 @@ def _rank(snapshot: Snapshot) -> _Rank:
 
 
 def _tells(snapshot: Snapshot) -> bool:
-    """Whether the position was still there when the snapshot was taken."""
+    """Check whether the position was still stored when the snapshot was taken."""
     return not snapshot.seen.is_progress_lost
 
 
@@ -256,7 +264,7 @@ def _of_launches(epochs: Iterable[Epoch], seen: Observation) -> Iterator[tuple[_
 
 
 def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopics) -> Position:
-    """The offsets of topics that are the same now: of another cluster or a deleted topic they mean nothing."""
+    """Return the offsets of topics that still exist: offsets of another cluster or a deleted topic have no meaning."""
     if identity.cluster_id != live.cluster_id:
         return Position()
     now = live.identity.topic_ids
@@ -265,10 +273,11 @@ def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopic
 
 
 def _of_other_stores(seen: Observation, newest: Claim | None) -> Iterator[KnownPosition]:
-    """What the other stores say, without the offsets that may be from before the newest launch rewound the job.
+    """Yield the positions of the other stores, without offsets from before the newest launch rewound the job.
 
-    A launch names all partitions there are. So one that the history of its epoch lacks is new, and a checkpoint that
-    names it is ahead of the history: that is a problem of its own, and no position that is gone."""
+    A launch names all existing partitions. So a partition that the history of its epoch lacks is new, and a checkpoint
+    with that partition is ahead of the history. That is another problem, and no lost position.
+    """
     is_told = seen.is_tracked and seen.epoch is not None and not seen.is_progress_lost
     told = set((seen.stored or Position()).topics) if is_told else set()
     for kept in seen.kept[1:]:
@@ -293,22 +302,23 @@ def _best(
     now: Sequence[KnownPosition],
     seen: Observation,
 ) -> KnownPosition | None:
-    """What knows most of one partition.
+    """Return the best known position of one partition.
 
     :param records: the newest one first.
+    :param now: positions of the stores that are read now.
     """
     newest = next((each for each in records if partition in each[1].position), None)
     candidates = [known for known in now if partition in known.position]
-    # A record from before the newest launch is older than what a store has now: that may have been moved back since.
+    # A store read now is more recent than a record from before the newest launch, and may have been moved back since.
     if newest is not None and (not candidates or newest[0][0] == seen.epoch_number):
         candidates.append(newest[1])
     return max(candidates, key=lambda each: (each.position[partition], each.exact, bool(each.selector)), default=None)
 
 
 def _by_source(best: Mapping[TopicPartition, KnownPosition], seen: Observation) -> Iterator[KnownPosition]:
-    """What is known, each partition once: of each source the partitions that it knows best."""
+    """Yield what is known, each partition once, grouped by source."""
     live_end = seen.live.end
-    # A store that names every partition which was read tells that nothing was read of one that it leaves out: at rest.
+    # If a store of a stopped job names every partition that was read, nothing was read of a partition that it lacks.
     is_synchronous = seen.checkpoint is None or not seen.checkpoint.asynchronous
     names_all = seen.is_tracked or (seen.kept[0].store == CHECKPOINT and not seen.is_running and is_synchronous)
     has_rest = names_all and bool(seen.stored) and not seen.is_progress_lost

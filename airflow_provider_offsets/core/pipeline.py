@@ -76,7 +76,7 @@ class StopLadder:
 
 @dataclass(frozen=True)
 class Schedules:
-    """When the DAGs of a pipeline run without a person: cron expressions or Airflow's presets. None: only by hand."""
+    """Schedules of a pipeline's DAGs: cron expressions or Airflow's presets. None: the DAG runs only by hand."""
 
     recovery: str | None = None
     """``@continuous`` watches all the time."""
@@ -86,7 +86,7 @@ class Schedules:
 
 @dataclass(frozen=True)
 class RollbackPolicy(HealthPolicy):
-    """How long a new start is watched, and what happens if the job is unhealthy."""
+    """Watch of a new start, and the reaction if the job is unhealthy."""
 
     automatic: bool = False
     """Whether the previous version and the previous position are restored at once. A rollback replays what the bad

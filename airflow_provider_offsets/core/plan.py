@@ -1,8 +1,8 @@
-"""What a restart would do, partition by partition, before anything moves.
+"""Plan of a restart, partition by partition, before anything moves.
 
-The three cases of the deck's slide "Starting Streaming Jobs with Known Offsets" are rows here: first time, no change
-in partitions, more partitions. Nothing is clamped in silence: what differs between the wanted and the possible start
-is counted, and loss and skipping are problems unless accepted by topic and count. Replay is allowed.
+The three cases of Cloudera's slide "Starting Streaming Jobs with Known Offsets" are rows here: first time, no change in
+partitions, more partitions. No offset is changed silently: every difference between the wanted and the possible start
+is counted. Loss and skipping are problems unless accepted by topic and count. Replay is allowed.
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from airflow_provider_offsets.errors import WorldChanged
 
 
 class RestartForm(enum.Enum):
-    """How the job gets its start."""
+    """Form of a restart: the way in which the job gets its start."""
 
     RESUME = "resume"
-    """Same checkpoint; Spark goes on by itself."""
+    """The same checkpoint; Spark continues by itself."""
     REPOSITION = "reposition"
-    """A checkpoint seeded with the chosen offsets beside the old one, which is closed. Query id and batch ids go on."""
+    """A checkpoint seeded with the chosen offsets beside the old one, which is closed. Query id and batch ids
+    continue."""
     FRESH = "fresh"
-    """A new checkpoint and ``startingOffsets`` that names every partition; of an untouched job: a seeded checkpoint at
-    its own place, because its program names its own ``startingOffsets``."""
+    """A new checkpoint, and ``startingOffsets`` that name every partition. For an untracked job: a seeded checkpoint at
+    the job's own location, because its program sets its own ``startingOffsets``."""
     WRITE = "write"
     """For jobs that keep their offsets elsewhere: the start is written to the store that they read."""
 
 
 class StartReason(enum.Enum):
-    """Why a partition starts where it does."""
+    """Why a partition starts at its offset."""
 
     FIRST_START = "first start: from the first offset there is"
     STORED = "goes on where it stands"
@@ -80,24 +81,24 @@ class ProblemKind(enum.Enum):
 
 
 TRUNCATION = (ProblemKind.OFFSET_PAST_END, ProblemKind.LEADER_EPOCH_BACK)
-"""The only two signs of a truncated log that can be seen from outside. Without them it is *unknown*, never *ok*: a log
-that was cut and has grown past the stored offset since, under a newer leader, looks like any other."""
+"""The only two signs of a truncated log that are visible from outside. Without them, truncation is *unknown*, never
+*ok*. A log that was cut, and has grown past the stored offset under a newer leader, looks like any other."""
 
 
 SHOWN = 10
-"""How many partitions a problem names one by one."""
+"""Maximum number of partitions that a problem names one by one."""
 
 AS_A_NEW_ONE = (
     "describe the job as a new pipeline, with another name, group_id and checkpoint, and for Spark's file sink with"
     " another output folder"
 )
-"""The way out where stored offsets mean nothing: epochs belong to a pipeline's name, history to its group id. Batch ids
-begin at 0 again, and a file sink leaves out a batch whose id its ``_spark_metadata`` has."""
+"""The remedy if stored offsets have no meaning: epochs belong to a pipeline's name, and history to its group id. Batch
+ids begin at 0 again, and a file sink skips a batch whose id is in its ``_spark_metadata``."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason to refuse the plan, in words: what was seen, and the way out."""
+    """One reason to refuse the plan: what was found, and the remedy."""
 
     kind: ProblemKind
     message: str
@@ -107,24 +108,28 @@ class Problem:
 
 
 class OnConflict(enum.Enum):
-    """What a start that is left to the stores does when they contradict each other."""
+    """Policy for a start that is left to the stores if they contradict each other."""
 
     REFUSE = "refuse"
     RULING_STORE = "ruling-store"
     SMALLEST = "smallest"
-    """Of each partition the smallest offset that any store has: it replays, and never skips."""
+    """The smallest offset of each partition in any store: replays, and never skips."""
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """What a person accepts by name and greatest count of offsets: ``{topic: count}``."""
+    """Accepted loss and skipping, as topic and maximum count of offsets: ``{topic: count}``."""
 
     accept_lost: dict[str, int] = field(default_factory=dict)
     accept_skipped: dict[str, int] = field(default_factory=dict)
     on_conflict: OnConflict = OnConflict.REFUSE
 
     def accepting(self, lost: Mapping[str, int], skipped: Mapping[str, int]) -> RestartPolicy:
-        """Give this policy with the counts of one run in the place of its own, for the topics that the run names."""
+        """Return this policy with the counts of one run replacing its own, for the topics that the run names.
+
+        :param lost: accepted loss, ``{topic: count}``.
+        :param skipped: accepted skipping, ``{topic: count}``.
+        """
         return replace(
             self,
             accept_lost={**self.accept_lost, **lost},
@@ -134,43 +139,43 @@ class RestartPolicy:
 
 @dataclass(frozen=True)
 class PartitionPlan:
-    """The restart of one partition. Counts are of offsets."""
+    """Restart of one partition. Counts are of offsets."""
 
     topic: str
     partition: int
     begin: int
     end: int
     stored: int | None
-    """Where the pipeline stands; None for a partition that it never read, or whose stored offset is gone."""
+    """The pipeline's offset; None for a partition that it never read, or whose stored offset is gone."""
     wanted: int | None
-    """What the selector says; None if it says nothing."""
+    """Offset that the selector chose; None if it chose none."""
     start: int
     reason: StartReason
     replay: int = 0
-    """Below ``stored``, and read again."""
+    """Offsets below ``stored`` that are replayed."""
     skipped: int = 0
-    """Not read yet, and left out by choice."""
+    """Unread offsets that are skipped by choice."""
     lost: int = 0
-    """Not read yet, and deleted by retention."""
+    """Unread offsets that retention has deleted."""
     unreplayable: int = 0
-    """Wanted once more, and deleted by retention."""
+    """Offsets to replay that retention has deleted."""
     recreated: bool = False
-    """The topic has another id than the one that ``stored`` is of."""
+    """Whether the topic has another id than the topic that ``stored`` belongs to."""
     chosen_by: str = ""
-    """The selector that named this start, and what it has to say of it; empty if it goes without saying."""
+    """The selector that chose this start, with its note; empty if that is obvious."""
     known: int | None = None
-    """Where the pipeline stood, if its stored offset is gone and something else knows it. Counts go by it then."""
+    """The pipeline's offset by another source, if the stored offset is gone. Counts then use it."""
     known_by: str = ""
-    """What knows it, in words."""
+    """Description of that source."""
 
     @property
     def is_new(self) -> bool:
-        """Whether the pipeline never read it, as far as anything tells."""
+        """Whether no store and no other source shows that the pipeline has read the partition."""
         return self.stored is None and self.known is None
 
     @property
     def why(self) -> str:
-        """The reason, in words."""
+        """The reason, as text."""
         chosen = f"chosen by {self.chosen_by}" if self.chosen_by else ""
         reason = "" if chosen and self.reason is StartReason.CHOSEN else self.reason.value
         known = "" if self.known is None else f"known at {self.known:,} by {self.known_by}"
@@ -178,7 +183,7 @@ class PartitionPlan:
 
     @property
     def missing(self) -> int:
-        """What the start wants and Kafka no longer has."""
+        """Offsets that the start wants and Kafka no longer has."""
         return self.lost + self.unreplayable
 
     @property
@@ -189,12 +194,13 @@ class PartitionPlan:
 
 @dataclass(frozen=True)
 class Preconditions:
-    """What must still be so when the plan is applied."""
+    """State that must be unchanged when the plan is applied."""
 
     generation: int
-    """Of the pipeline's record: nobody else has held the lease since, and the job's phase is the same."""
+    """Generation of the pipeline's record: if it is unchanged, no other operation has held the lease and the job's
+    phase is the same."""
     epoch: int
-    """The newest launch."""
+    """Number of the newest launch."""
     stored: Position | None
     identity: TopicIdentity
     checkpoint: str | None
@@ -204,7 +210,7 @@ class Preconditions:
 
     @classmethod
     def of(cls, seen: Observation) -> Preconditions:
-        """Give the preconditions of a plan that was made from ``seen``."""
+        """Return the preconditions of a plan that was made from ``seen``."""
         checkpoint = seen.checkpoint
         return cls(
             generation=seen.generation,
@@ -218,14 +224,14 @@ class Preconditions:
         )
 
     def changes(self, now: Preconditions) -> tuple[str, ...]:
-        """Name what differs between this and ``now``, each with both values."""
+        """Return what differs between these preconditions and ``now``, each with both values."""
         pairs = ((name, getattr(self, name), getattr(now, name)) for name in self.__dataclass_fields__)
         return tuple(f"{name} was {then!r} and is {later!r}" for name, then, later in pairs if then != later)
 
 
 @dataclass(frozen=True)
 class RestartPlan:
-    """What a restart would do. Pure data; ``fingerprint`` names it."""
+    """Effect of a restart. Pure data; identified by ``fingerprint``."""
 
     pipeline: str
     selector: str
@@ -235,40 +241,40 @@ class RestartPlan:
     problems: tuple[Problem, ...]
     seen: Preconditions
     ruling: str = ""
-    """The store that an untouched job is managed from; empty for a tracked one."""
+    """The authoritative store of an untracked job; empty for a tracked one."""
     kept: Position | None = None
-    """What the ruling store of an untouched job says itself: what a write expects to find there."""
+    """Position in an untracked job's authoritative store: a write expects it there."""
     last_batch_id: int = UNSTARTED
-    """The greatest id of a batch whose output is finished. A seeded checkpoint gives the next one, which may be there
-    in part, to a batch without records, and goes on after it."""
+    """The greatest id of a batch whose output is complete. The output of the next one may exist in part. So a seeded
+    checkpoint uses the next id for a batch without records, and continues after it."""
     query_id: str | None = None
     replay_at_most: int = 0
-    """Offsets of a batch that was cut off in its middle: its output may be partly there, and it is run again."""
+    """Offsets of an interrupted batch: its output may exist in part, and the batch is run again."""
     gone: Position = field(default_factory=Position)
-    """What is stored or chosen of partitions that the topics do not have: not read, and no row."""
+    """Stored or chosen offsets of partitions that the topics do not have: neither read nor in ``rows``."""
     upper_bounds: tuple[str, ...] = ()
     """The topics whose counts are upper bounds: they have offsets without a record."""
     settles: tuple[str, ...] = ()
-    """Tokens of the late writes that the plan has accounted for: it starts nowhere only because they say so."""
+    """Tokens of the late writes that the plan accounts for."""
     notes: tuple[str, ...] = ()
-    """What a reader of the plan should know, and what does not speak against it."""
+    """Remarks for a reader of the plan that are no reason to refuse it."""
     runway: Runway | None = None
-    """How long Kafka keeps what comes at and after the start; None if nobody asked."""
+    """Retention of the records from the start on; None if Kafka was not asked."""
 
     @property
     def start(self) -> Position:
-        """Where each partition starts."""
+        """Starting offset of each partition."""
         return Position({row.key: row.start for row in self.rows})
 
     @property
     def stood(self) -> Position | None:
-        """The pipeline's position when the plan was made, with what is known where its stored offset is gone."""
+        """The pipeline's position when the plan was made, with known offsets where the stored ones are gone."""
         known = {row.key: row.known for row in self.rows if row.known is not None}
         return (self.seen.stored or Position()).updated(known) if known else self.seen.stored
 
     @property
     def replay(self) -> int:
-        """Offsets that are read again."""
+        """Offsets that are replayed."""
         return sum(row.replay for row in self.rows)
 
     @property
@@ -278,22 +284,22 @@ class RestartPlan:
 
     @property
     def lost(self) -> int:
-        """Offsets that are never read, deleted by retention."""
+        """Offsets that are never read, because retention has deleted them."""
         return sum(row.lost for row in self.rows)
 
     @property
     def unreplayable(self) -> int:
-        """Offsets that were wanted once more and are deleted by retention."""
+        """Offsets to replay that retention has deleted."""
         return sum(row.unreplayable for row in self.rows)
 
     @property
     def truncation(self) -> str:
-        """Say what is known of truncated logs: ``seen``, or ``unknown``."""
+        """Whether a truncated log is known: ``seen`` or ``unknown``."""
         return "seen" if any(problem.kind in TRUNCATION for problem in self.problems) else "unknown"
 
     @property
     def announced(self) -> tuple[Announced, ...]:
-        """The partitions that do not simply go on, for the audit."""
+        """The partitions that are not simply resumed, for the audit."""
         return tuple(
             Announced(row.topic, row.partition, row.start, row.replay, row.skipped, row.lost)
             for row in self.rows
@@ -302,7 +308,7 @@ class RestartPlan:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits over the decision and all that it stands on; end offsets, which move on, are left out."""
+        """Sixteen hex digits over the decision and its preconditions, without end offsets, which always change."""
         decision = (self.pipeline, self.form.value, self.start.to_json(), codec.dumps(self.seen))
         return hashlib.sha256("\n".join(decision).encode()).hexdigest()[:16]
 
@@ -319,11 +325,11 @@ def plan_restart(
 ) -> RestartPlan:
     """Return the plan of a restart from ``wanted``, in the state that was ``seen``.
 
-    :param wanted: what the selector chose. Partitions that it does not name and the pipeline never read are new.
-    :param policy: what loss and skipping is accepted; None accepts none.
+    :param wanted: the offsets that the selectors chose. Partitions that it lacks and the pipeline never read are new.
+    :param policy: accepted loss and skipping; None accepts none.
     :param selector: the selector's text, for people.
-    :param known_leader_epochs: the greatest leader epoch of each partition that was seen since the job started.
-    :param chosen_by: which part of it named the start of a partition, for people.
+    :param known_leader_epochs: the greatest leader epoch of each partition that was observed since the job started.
+    :param chosen_by: the selector that chose the start of each partition, for people.
     :param named: the partitions whose start a person chose, instead of leaving it to the stores or to a fallback.
     """
     named_by = chosen_by or {}
@@ -370,11 +376,14 @@ def with_runway(
     *,
     read_committed: bool = False,
 ) -> RestartPlan:
-    """Give the plan with what the settings of its topics mean for it: counts that are upper bounds, how long Kafka
-    keeps what comes after the start, and a problem if that is shorter than the window.
+    """Return the plan with the effects of its topics' settings.
 
-    :param policy: what may be lost. The count of a topic accepts a window that puts no more offsets at risk.
-    :param read_committed: the job reads committed records only.
+    The plan then shows which counts are upper bounds, and how long Kafka retains the records after the start. A
+    retention shorter than the window is a problem.
+
+    :param settings: settings of each topic; None for a topic whose settings this user may not read.
+    :param policy: accepted loss. The count of a topic accepts a window that puts no more offsets at risk.
+    :param read_committed: whether the job reads committed records only.
     """
     topics = sorted({row.topic for row in plan.rows})
     compacted = [topic for topic in topics if (found := settings.get(topic)) is not None and found.is_compacted]
@@ -401,9 +410,11 @@ def with_runway(
 
 
 def reconcile(start: Position, live: LiveTopics) -> Position:
-    """Give ``start`` with the partitions that appeared since it was planned, at 0 (deck, third case).
+    """Return ``start`` with the partitions that were created after the plan, at 0 (law 3).
 
-    :raises WorldChanged: retention has eaten the head of such a partition already, so 0 cannot be read.
+    :param start: starting offsets of the plan.
+    :param live: the live topics.
+    :raises WorldChanged: retention has already deleted the first records of such a partition.
     """
     new = {partition: there.begin for partition, there in live.partitions.items() if partition not in start}
     eaten = [f"{partition} begins at {begin}" for partition, begin in new.items() if begin > 0]
@@ -418,14 +429,14 @@ def reconcile(start: Position, live: LiveTopics) -> Position:
 
 @dataclass(frozen=True)
 class _Read:
-    """What the pipeline has read, as far as anything tells."""
+    """Offsets and topics that the pipeline has read, as far as any source shows."""
 
     stored: Position
     known: dict[TopicPartition, KnownPosition]
     recreated: dict[str, KnownIdentity]
     stored_topics: frozenset[str]
     topics: frozenset[str]
-    """Those that the pipeline has read: a new partition of them begins at 0."""
+    """Topics that the pipeline has read: a new partition of these begins at 0."""
 
     @classmethod
     def of(cls, seen: Observation) -> _Read:
@@ -448,8 +459,8 @@ def _row(
         is_new = stood is None and topic_is_stored and want == 0
         start, reason = want, StartReason.NEW_PARTITION if is_new else StartReason.CHOSEN
         reason = StartReason.STORED if want == stored else reason
-    # What nobody has read yet begins where the pipeline stood, and at 0 in a new partition of a topic that it reads.
-    # Of a topic that is read for the first time there is nothing to lose or to skip before the place that was chosen.
+    # Unread records begin at the pipeline's offset, or at 0 in a new partition of a topic that the pipeline has read.
+    # In a topic that is read for the first time, nothing before the chosen start can be lost or skipped.
     unread = stood if stood is not None else 0 if partition.topic in read.topics else max(start, live.begin)
     if start < live.begin:
         start, reason = live.begin, StartReason.RETENTION
@@ -505,8 +516,10 @@ def _form_of_write(start: Position, kept: KeptPosition) -> tuple[RestartForm, st
 
 
 def _resume_position(checkpoint: CheckpointState, processed: Batch | None) -> Position:
-    """Where Spark goes on *and our runtime acts*: a planned batch that the history has is run by Spark and skipped
-    by the runtime."""
+    """Return where Spark continues *and the runtime acts*.
+
+    Spark runs a planned batch again even if the history has it, but then the runtime skips the batch.
+    """
     planned_is_processed = (
         checkpoint.planned is not None
         and processed is not None
@@ -546,7 +559,7 @@ def _identity_problems(seen: Observation) -> Iterator[Problem]:
     stored = {partition.topic for kept in seen.kept for partition in kept.position or ()}
     stored.update((seen.stored or Position()).topics)
     for topic, known in recreated_topics(seen).items():
-        # If no start by this provider has read the topic, an offset in a store is all that can be of the old one.
+        # If no start by this provider has read the topic, only an offset in a store can be of the old topic.
         if known.snapshot and topic not in stored:
             continue
         delete = "delete the stored offsets of this topic, which makes it a first start, or " if known.snapshot else ""
@@ -559,8 +572,7 @@ def _identity_problems(seen: Observation) -> Iterator[Problem]:
 
 
 def _unless_wrong(known: KnownIdentity, seen: Observation) -> str:
-    """The way out if the snapshot that tells is no good: it was taken through a wrong connection, or before the stored
-    offsets were put right by hand."""
+    """Return the remedy for a misleading snapshot, taken through a wrong connection or before a manual correction."""
     if not known.snapshot:
         return ""
     return (
@@ -570,7 +582,7 @@ def _unless_wrong(known: KnownIdentity, seen: Observation) -> str:
 
 
 def _gone(wanted: Position, seen: Observation) -> Position:
-    """What is stored or chosen of partitions that a topic of the pipeline does not have."""
+    """Return stored or chosen offsets of partitions that a topic of the pipeline does not have."""
     live, topics = seen.live.partitions, {topic.name for topic in seen.live.topics}
     named = (seen.stored or Position()).updated(wanted)
     return Position({each: offset for each, offset in named.items() if each not in live and each.topic in topics})
@@ -605,7 +617,7 @@ def _gone_problems(
     more = f"; and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
     has_rest = bool(seen.stored) and not seen.is_progress_lost
     selectors = {known.selector for known in gone.values()}
-    # One snapshot is a way out if it knows all that is gone; what is still stored is not moved back to it.
+    # One snapshot is a remedy if it knows all that is gone; partitions that are still stored keep their offsets.
     ways = [f"'{f'{COMMITTED} | ' if has_rest else ''}{each}'" for each in selectors if each and len(selectors) == 1]
     if len(gone) <= SHOWN:
         there = Position({partition: known.position[partition] for partition, known in gone.items()})
@@ -677,15 +689,18 @@ def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
 
 
 def _leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPartition, int]) -> Iterator[Problem]:
-    """A leader epoch only ever grows. One that went back tells of a cluster that was restored from before: what stands
-    at the stored offset may be another record than the one that was read. A topic that was made again begins anew."""
+    """Yield a problem for each partition whose leader epoch went back.
+
+    A leader epoch only increases. If one went back, the cluster was restored from an earlier state. Then the record at
+    the stored offset may differ from the one that was read. A recreated topic begins with a new epoch.
+    """
     stored, live, recreated = seen.last_known or Position(), seen.live.partitions, recreated_topics(seen)
     if is_other_cluster(seen.identities, seen.live):
         return
     for partition, offset in wanted.items():
         now = live[partition].leader_epoch if partition in live else None
         before = known.get(partition)
-        # A start before the stored offset was chosen by somebody, and reads again what may have been replaced.
+        # A start before the stored offset was chosen by a person, and replays what may have been replaced.
         if now is None or before is None or now >= before or partition.topic in recreated:
             continue
         if offset >= stored.get(partition, 0):
@@ -747,8 +762,8 @@ def _form_problems(
             f"{checkpoint.location} holds state that belongs to its offsets; start from 'committed' with its partitions"
             f" as they are, or {AS_A_NEW_ONE}: it begins without state",
         )
-    # Only a start that is left to the history: a person who names a start has looked, also at where the history ends.
-    # A partition that the history does not name is new, and it stands at 0.
+    # Only for a start that is left to the history: a person who names a start has checked it. A partition that the
+    # history lacks is new, and counts as at 0.
     ahead = {
         partition: offset
         for partition, offset in checkpoint.committed.items()

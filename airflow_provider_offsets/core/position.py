@@ -1,8 +1,8 @@
-"""Positions and ranges: where a job stands, and what lies between two such places.
+"""Positions and ranges: the next offsets of a job, and the offsets between two positions.
 
-An *offset* is always the next record to read (Spark's ``untilOffset``, Kafka's committed offset), so a range is
-``[start, end)`` and its length counts offsets. On plain topics that is the count of records; on compacted topics and
-under transactions it is an upper bound (markers and removed records take offsets too).
+An *offset* is always the next record to read (Spark's ``untilOffset``, Kafka's committed offset). So a range is
+``[start, end)`` and its length counts offsets. On plain topics that is the number of records. On compacted topics and
+with transactions it is an upper bound, because markers and removed records have offsets too.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class TopicPartition(NamedTuple):
 
 
 class Position(Mapping[TopicPartition, int]):
-    """The next offset to read of every partition that a job is responsible for. Immutable, sorted, hashable.
+    """Next offset to read of every partition that a job is responsible for. Immutable, sorted, hashable.
 
     Its JSON is the form that Spark writes to ``offsets/N`` and reads from ``startingOffsets``:
     ``{"flights":{"0":123,"1":456}}``.
 
-    :raises ValueError: an offset or a partition number is negative. Spark's -1 and -2 (latest, earliest) are wishes,
-        not offsets, and have no place in a position.
+    :raises ValueError: an offset or a partition number is negative. Spark's -1 and -2 (latest, earliest) are sentinels,
+        not offsets, and are not allowed in a position.
     """
 
     __slots__ = ("_offsets",)
@@ -62,19 +62,19 @@ class Position(Mapping[TopicPartition, int]):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics named here, sorted."""
+        """The topics of the position, sorted."""
         return tuple(sorted({partition.topic for partition in self}))
 
     def of_topic(self, topic: str) -> dict[int, int]:
-        """Give ``partition number -> offset`` of one topic."""
+        """Return ``partition number -> offset`` of one topic."""
         return {partition.partition: offset for partition, offset in self.items() if partition.topic == topic}
 
     def updated(self, later: Mapping[TopicPartition, int]) -> Position:
-        """Give this position with the offsets of ``later`` in the place of its own."""
+        """Return this position, with the offsets of ``later`` replacing its own."""
         return Position({**self, **later})
 
     def to_plain(self) -> dict[str, dict[str, int]]:
-        """Give ``{topic: {partition as text: offset}}``."""
+        """Return ``{topic: {partition as text: offset}}``."""
         return {
             topic: {str(partition): offset for partition, offset in self.of_topic(topic).items()}
             for topic in self.topics
@@ -82,9 +82,9 @@ class Position(Mapping[TopicPartition, int]):
 
     @classmethod
     def from_plain(cls, data: Any) -> Position:
-        """Give the position that ``to_plain`` turned into dicts.
+        """Return the position of ``{topic: {partition as text: offset}}``.
 
-        :raises ValueError: another shape, or an offset that is not a whole number from 0 up.
+        :raises ValueError: the data has another shape, or an offset is no whole number from 0 up.
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"{data!r} is not a position, expected {{topic: {{partition: offset}}}}")
@@ -101,21 +101,21 @@ class Position(Mapping[TopicPartition, int]):
         return cls(offsets)
 
     def to_json(self) -> str:
-        """Give the text form that Spark reads and writes, partitions in order of their numbers."""
+        """Return the text that Spark reads and writes, partitions sorted by number."""
         return json.dumps(self.to_plain(), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Position:
-        """Give the position of Spark's text form.
+        """Return the position in Spark's text.
 
-        :raises ValueError: not JSON, or not of that shape.
+        :raises ValueError: the text is not JSON, or not of that shape.
         """
         return cls.from_plain(json.loads(text))
 
 
 @dataclass(frozen=True, order=True)
 class OffsetRange:
-    """The offsets ``[start, end)`` of one partition."""
+    """Offsets ``[start, end)`` of one partition."""
 
     topic: str
     partition: int
@@ -131,13 +131,13 @@ class OffsetRange:
 
     @property
     def count(self) -> int:
-        """How many offsets the range holds."""
+        """Number of offsets in the range."""
         return self.end - self.start
 
 
 def ranges_between(start: Position, end: Position) -> tuple[OffsetRange, ...]:
-    """Give the range of every partition of ``end``; one that ``start`` does not name begins at 0 (deck, third case).
+    """Return the range of every partition of ``end``. A partition that ``start`` lacks begins at 0 (law 3).
 
-    :raises ValueError: an end lies before its start.
+    :raises ValueError: an end is before its start.
     """
     return tuple(OffsetRange(*partition, start.get(partition, 0), offset) for partition, offset in end.items())

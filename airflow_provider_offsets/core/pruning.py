@@ -1,4 +1,4 @@
-"""What may be pruned: everything outside of the pipeline's policy that no restart may still need."""
+"""Pruning: what may be removed, because the policy does not retain it and no restart may still need it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class KeepPolicy:
 
 @dataclass(frozen=True)
 class Prunable:
-    """What may be removed, the oldest first."""
+    """Objects that may be removed, the oldest first."""
 
     snapshots: tuple[str, ...] = ()
     """Ids of snapshots."""
@@ -42,7 +42,7 @@ class Prunable:
     versions: tuple[str, ...] = ()
     """Digests of versions."""
     retained: tuple[str, ...] = ()
-    """What is retained although the policy does not require it, with the reason, as text."""
+    """Objects that are retained although the policy does not require it, each with the reason, as text."""
 
 
 def prunable_snapshots(

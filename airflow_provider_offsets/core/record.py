@@ -1,16 +1,16 @@
-"""One record per pipeline: everything that its processes must agree on, and the one function that changes it.
+"""Record of a pipeline, which holds all state that its processes share, and the one function that changes it.
 
-The record is one cell of the control store. It is changed by compare-and-set only: read the record, compute the next
-one with :func:`transition`, swap; on a conflict read again and compute again. Production, tests and the simulation use
-this same function.
+The record is one value in the control store, changed by compare-and-set only. An actor reads the record, computes the
+next one with :func:`transition`, and swaps. After a conflict it reads and computes again. Production, tests and the
+simulation use this same function.
 
-Only the operation that holds the lease asks to stop, cancels, closes the dead, reconciles, moves and launches. A driver
-claims, begins, records, goes idle and ends. A batch begins and is recorded by a swap of this record, so the fence, the
-stop request and the note of the started batch are one step: a driver whose launch is not the newest one any more can do
-neither.
+Only the operation that holds the lease requests stops, cancels, closes dead epochs, reconciles, moves and launches. A
+driver claims, starts batches, records them, goes idle and ends. Starting and recording a batch are swaps of this
+record. So the fence, the stop request and the mark of the started batch are one step. A driver whose launch is no
+longer the newest one can neither start nor record a batch.
 
-What may be large is not in the record: a launch and the offsets of a batch are facts under keys of their own, written
-before the swap that points to them.
+Large values are not in the record. A launch and the offsets of a batch are stored under keys of their own, before the
+swap that refers to them.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from airflow_provider_offsets.core.epoch import (
 from airflow_provider_offsets.core.recovery import DEATHS, is_recovery, is_rollback_of, recovered_epoch
 
 RECORD = "pipeline"
-"""The name of the record's cell in the control store."""
+"""Name of the record in the control store."""
 
 
 class Phase(enum.Enum):
-    """What is known of the job."""
+    """State of the job."""
 
     STOPPED = "stopped"
-    """No driver may write, and what the last one wrote is accounted for."""
+    """No driver may write, and the output of the last one is accounted for."""
     LAUNCHING = "launching"
     """A launch was recorded, and no driver has claimed it yet."""
     RUNNING = "running"
     """A driver has claimed the launch."""
     ENDED = "ended"
-    """The driver is over; its last batch is not reconciled yet."""
+    """The driver has ended; its last batch is not reconciled yet."""
 
 
 @dataclass(frozen=True)
@@ -55,45 +55,47 @@ class Lease:
 
     operation: str
     acted_at_ms: int
-    """Time of its last act, by the clock of the machine that acted. Politeness goes by it, safety does not."""
+    """Time of its last action, by the clock of the acting machine. Safety does not depend on this time, only
+    politeness."""
 
 
 @dataclass(frozen=True)
 class EpochLaunch:
-    """A launch, known before it exists. The rest of it is the ``Claim`` in the cell ``launch/<epoch>/<tag>``."""
+    """A launch, recorded before it exists. The rest of it is the ``Claim`` in ``launch/<epoch>/<tag>``."""
 
     epoch: int
     tag: str
     """Random. A driver claims the launch of this tag, never that of a number."""
     operation: str
     plan: str
-    """Fingerprint of the restart plan that it carries out."""
+    """Fingerprint of the restart plan that the launch carries out."""
     checkpoint: str
     tracked: bool = True
     settles: tuple[str, ...] = ()
-    """Tokens of the pending writes that its plan has accounted for."""
+    """Tokens of the pending writes that its plan accounts for."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """The started batch: its output may have begun."""
+    """The started batch: its output may exist in part."""
 
     batch_id: int
     query_id: str
     batch_time_ms: int
     run: str
-    """Nonce of one ``stream.run()`` in one process: it tells a repeated call from a second run of the batch."""
+    """Nonce of one ``stream.run()`` in one process, which distinguishes a repeated call from a second run of the
+    batch."""
     row_time_ms: int | None = None
-    """Where the facts of the batch are kept. None under ``sink=``: Spark has not planned its end yet."""
+    """Row time of the batch's facts. None under ``sink=``: Spark has not planned the end of the batch yet."""
     digest: str = ""
-    """Of what it reads; empty with ``row_time_ms`` None."""
+    """Digest of the offsets that the batch reads; empty if ``row_time_ms`` is None."""
     count: int = 1
-    """How many runs have begun it."""
+    """Number of runs that started the batch."""
 
 
 @dataclass(frozen=True)
 class Intent:
-    """The position of an untracked job is being moved in its own store. The cell ``move/<plan>`` has from and to."""
+    """Move of an untracked job's position in its own store. The control record ``move/<plan>`` has both positions."""
 
     operation: str
     plan: str
@@ -101,35 +103,36 @@ class Intent:
 
 @dataclass(frozen=True)
 class PendingWrite:
-    """A call that writes the start of an untracked job to its own store, until the caller knows that it is over.
+    """A call that writes the start of an untracked job to its own store, until its caller knows that it ended.
 
-    That store knows no lease: the write of a task that hangs may come when another operation has started the job.
+    That store knows no lease: if a task hangs, its write may arrive after another operation has started the job.
     """
 
     token: str
     """Random: two tries of one task are two writes."""
     operation: str
     plan: str
-    """The cell ``move/<plan>`` has what it writes, and what it expects to find."""
+    """The control record ``move/<plan>`` has what the call writes, and what it expects to find."""
     epoch: int
     """The newest epoch that a driver had claimed by then."""
     writer: ProcessIdentity | None = None
     met: int = 0
-    """The newest launch when it came, if its job may have read it; 0: it has not come, as far as anybody knows."""
+    """The newest launch when the write arrived, if its job may have read it; 0: the write is not known to have
+    arrived."""
 
 
 @dataclass(frozen=True)
 class PipelineRecord:
-    """The record. About 1 KB of JSON, whatever the number of partitions."""
+    """State that the processes of a pipeline share. About 1 KB of JSON, whatever the number of partitions."""
 
     incarnation: str
-    """Random, from the creation of the record. Another one later: the control store was lost or restored."""
+    """Random, assigned when the record is created. If it differs later, the control store was lost or restored."""
     version: int = 0
-    """Grows with every swap, so no text ever comes back."""
+    """Increases with every swap, so no text ever recurs."""
     token: str = ""
-    """Of the swap that wrote this text: after a lost answer the writer recognises its own."""
+    """Token of the swap that wrote this text: after a lost answer the writer recognises its own swap."""
     generation: int = 0
-    """Grows with every change of lease or phase. A plan names the generation that it was made against."""
+    """Increases with every change of lease or phase. A plan names the generation that it was made against."""
     phase: Phase = Phase.STOPPED
     lease: Lease | None = None
     epoch: int = 0
@@ -139,24 +142,25 @@ class PipelineRecord:
     """The process that claimed the newest launch."""
     claimed_at_ms: int = 0
     recorded: Recorded | None = None
-    """Where the pipeline stands; None before the first claim."""
+    """The pipeline's position; None before the first claim."""
     last_row_time_ms: int = 0
-    """The greatest row time that is in use. A new row goes behind it."""
+    """The greatest row time in use. A new row gets a later one."""
     begun: Begun | None = None
     cuts: tuple[CutOff, ...] = ()
-    """Batches of the newest epoch that began and were not recorded by that run."""
+    """Batches of the newest epoch that were started and not recorded by that run."""
     stop: StopRequest | None = None
     idle: bool = False
-    """The driver acknowledged that it is ready and that there is nothing to read."""
+    """Whether the driver acknowledged that it is ready and that there is nothing to read."""
     ended: Ended | None = None
-    """How the newest launch ended. It stays until the next launch, so that its summary can be derived."""
+    """How the newest launch ended. Kept until the next launch, so that the result of the epoch can be derived."""
     intent: Intent | None = None
     writes: tuple[PendingWrite, ...] = ()
-    """Writes to the job's own store that may still come, or that came when the job may have run. See ``core.late``."""
+    """Writes to the job's own store that may still arrive, or that arrived when the job may have run. See
+    ``core.late``."""
     good: int = 0
     """The newest epoch that a health window found healthy; 0 if none."""
     renamed_to: str = ""
-    """The name that the pipeline has now. Under this one nothing happens any more."""
+    """The pipeline's present name. No event is possible under the old name."""
 
 
 class Refusal(enum.Enum):
@@ -181,7 +185,7 @@ class Next:
 
 @dataclass(frozen=True)
 class Already:
-    """The event has happened already: an answer was lost on the way, or a task is run again."""
+    """The event has happened already: an answer was lost, or a task is run again."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ Outcome = Next | Already | Refused
 
 @dataclass(frozen=True)
 class Take:
-    """An operation takes the lease. Always safe; whether it is allowed without asking is politeness."""
+    """An operation takes the lease. Always safe; asking another holder first is only politeness."""
 
     operation: str
     at_ms: int
@@ -211,7 +215,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Renew:
-    """An operation that waits acts once more, so that its lease does not age. A lost lease is not taken back."""
+    """A waiting operation renews its lease, so that the lease does not age. A lost lease is not taken back."""
 
     operation: str
     at_ms: int
@@ -219,7 +223,7 @@ class Renew:
 
 @dataclass(frozen=True)
 class TakeToRecover:
-    """A recovery takes the lease of a pipeline whose driver was seen dead, or said that it failed."""
+    """A recovery takes the lease of a pipeline whose driver was observed dead, or reported a failure."""
 
     operation: str
     epoch: int
@@ -230,7 +234,7 @@ class TakeToRecover:
 
 @dataclass(frozen=True)
 class AskToStop:
-    """The lease holder asks the driver to end before its next batch, or notes that a job that is over stays so."""
+    """The lease holder asks the driver to end before its next batch, or an ended job to stay stopped."""
 
     operation: str
     reason: str
@@ -239,7 +243,7 @@ class AskToStop:
 
 @dataclass(frozen=True)
 class NoteStopStage:
-    """The lease holder notes a stage of the stop policy, before it is carried out."""
+    """The lease holder records a stage of the stop policy, before carrying it out."""
 
     operation: str
     stage: StopStage
@@ -247,7 +251,7 @@ class NoteStopStage:
 
 @dataclass(frozen=True)
 class Cancel:
-    """The lease holder cancels a launch that nobody has claimed: from then on nobody can."""
+    """The lease holder cancels an unclaimed launch: from then on no driver can claim it."""
 
     operation: str
     at_ms: int
@@ -255,7 +259,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class CloseDead:
-    """The lease holder closes an epoch whose driver is over, by its backend's word."""
+    """The lease holder closes an epoch whose driver has ended, as its backend reports."""
 
     operation: str
     holder: ProcessIdentity
@@ -266,13 +270,13 @@ class CloseDead:
 class Reconcile:
     """The lease holder accounts for the last batch of an epoch that has ended.
 
-    :param recorded: the batch that Spark committed and nobody recorded, if there is one (``sink=``).
-    :param cut: the started batch, if it was cut off.
+    :param recorded: the batch that Spark committed and no driver recorded, if there is one (``sink=``).
+    :param cut: the started batch, if it was interrupted.
     """
 
     operation: str
     generation: int
-    """Of the record when the checkpoint was read."""
+    """Generation of the record when the checkpoint was read."""
     at_ms: int
     recorded: Recorded | None = None
     cut: CutOff | None = None
@@ -280,48 +284,48 @@ class Reconcile:
 
 @dataclass(frozen=True)
 class Intend:
-    """The lease holder notes that it moves an untracked job in its own store, before it does."""
+    """The lease holder records that it moves an untracked job in its own store, before doing so."""
 
     operation: str
     plan: str
     at_ms: int
     token: str = ""
-    """Of the write that follows; empty if the position is in a checkpoint."""
+    """Token of the write that follows; empty if the position is in a checkpoint."""
     writer: ProcessIdentity | None = None
 
 
 @dataclass(frozen=True)
 class EndWrite:
-    """A pending write is over. Whoever made it says so, with or without the lease."""
+    """A pending write has ended. Its caller reports this, with or without the lease."""
 
     token: str
     is_written: bool
-    """False: it found something else than it expected, and wrote nothing."""
+    """False: the call found something unexpected, and wrote nothing."""
 
 
 @dataclass(frozen=True)
 class LaunchEpoch:
-    """The lease holder records a launch. What its plan announces, it announces by this swap."""
+    """The lease holder records a launch. This swap makes the announcements of its plan valid."""
 
     operation: str
     generation: int
-    """The one that the plan was made against."""
+    """The generation that the plan was made against."""
     launch: EpochLaunch
     at_ms: int
     newest_row_time_ms: int = 0
-    """Of the history, whoever wrote it."""
+    """Row time of the newest row in the history, whoever wrote it."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """The lease holder has nothing more to do with the job."""
+    """The lease holder has finished its work on the job."""
 
     operation: str
 
 
 @dataclass(frozen=True)
 class Rename:
-    """The lease holder gives a stopped pipeline another name: its record goes on under that one."""
+    """The lease holder renames a stopped pipeline: its record continues under the new name."""
 
     operation: str
     to: str
@@ -348,13 +352,13 @@ class ClaimLaunch:
 
 @dataclass(frozen=True)
 class BeginBatch:
-    """A driver begins a batch. Refused if the job was asked to stop: that is how a stop comes between two batches."""
+    """A driver starts a batch. Refused if the job was asked to stop: so a stop takes effect between two batches."""
 
     tag: str
     holder: ProcessIdentity
     batch: Begun
     again: bool = True
-    """Whether the batch that an earlier run has begun may have been written. False: it was never planned."""
+    """Whether the batch that an earlier run started may have been written. False: it was never planned."""
 
 
 @dataclass(frozen=True)
@@ -369,7 +373,7 @@ class RecordBatch:
 
 @dataclass(frozen=True)
 class GoIdle:
-    """A driver says that it is ready and that there is nothing to read."""
+    """A driver reports that it is ready and that there is nothing to read."""
 
     tag: str
     holder: ProcessIdentity
@@ -408,9 +412,9 @@ Event = (
 
 
 def transition(record: PipelineRecord, event: Event) -> Outcome:
-    """Return the record after ``event``, or that it happened already, or why it cannot happen.
+    """Return the record after ``event``, or that the event happened already, or why it is not possible.
 
-    ``version`` grows by one and ``generation`` with every change of lease or phase. The token is the caller's.
+    ``version`` increases by one, and ``generation`` with every change of lease or phase. The caller sets the token.
     """
     if record.renamed_to and not isinstance(event, _OF_DRIVERS):
         if isinstance(event, Rename) and event.to == record.renamed_to:
@@ -438,7 +442,7 @@ def _take(record: PipelineRecord, event: Take) -> Outcome:
 
 
 def _is_of(lease: Lease, operation: str) -> bool:
-    """Return whether a lease is an operation's own, of an earlier attempt of its run, or of what it rolls back."""
+    """Check whether a lease belongs to the operation, an earlier attempt of its run, or what it rolls back."""
     run, attempt = _attempt_of(operation)
     held_run, held_attempt = _attempt_of(lease.operation)
     is_mine = run == held_run and attempt >= held_attempt
@@ -446,7 +450,7 @@ def _is_of(lease: Lease, operation: str) -> bool:
 
 
 def _later_attempt(record: PipelineRecord, operation: str) -> str | None:
-    """Return the later attempt of the operation's run that holds the lease, or has launched the job; None if none."""
+    """Return the later attempt of the operation's run that holds the lease or has launched the job, or None."""
     run, attempt = _attempt_of(operation)
     names = [each.operation for each in (record.lease, record.launch) if each is not None]
     return next((name for name in names if _attempt_of(name)[0] == run and _attempt_of(name)[1] > attempt), None)
@@ -459,7 +463,7 @@ def _attempt_of(operation: str) -> tuple[str, int]:
 
 
 def _renew(record: PipelineRecord, event: Renew) -> Outcome:
-    """A lease that the driver has ended, by its first batch, needs nobody to keep it."""
+    """Renew a lease. A lease that the driver's first batch has ended needs no renewal."""
     return Already() if record.lease is None else _by_lease_holder(_renewed)(record, event)
 
 
@@ -468,10 +472,10 @@ def _renewed(record: PipelineRecord, event: Renew) -> Outcome:
 
 
 def epoch_to_recover(record: PipelineRecord) -> int | None:
-    """Return the epoch from whose death a recovery may recover; None if there is none, or a person wants it stopped.
+    """Return the epoch whose death a recovery may handle; None if there is none, or a person wants the job stopped.
 
-    Of a running epoch only a look at its process can tell whether it is dead. A launch of a recovery that nobody
-    claimed leaves the death as it was.
+    For a running epoch, only its process shows whether it is dead. An unclaimed launch of a recovery does not end the
+    death before it.
     """
     launch, ended = record.launch, record.ended
     if launch is None or record.stop is not None or record.renamed_to:
@@ -484,9 +488,12 @@ def epoch_to_recover(record: PipelineRecord) -> int | None:
 
 
 def acted_lately(record: PipelineRecord, at_ms: int, timeout_ms: int) -> str:
-    """Return the operation that a recovery leaves the pipeline to, because it acted lately; empty if there is none.
+    """Return the operation that acted recently, to which a recovery leaves the pipeline; empty if there is none.
 
-    A recovery takes the place of another one, unless that one's launch may still be claimed.
+    A recovery replaces another recovery, unless the launch of the other one may still be claimed.
+
+    :param at_ms: the current time.
+    :param timeout_ms: how long an action counts as recent.
     """
     lease = record.lease
     if lease is None or (is_recovery(lease.operation) and record.phase is not Phase.LAUNCHING):
@@ -575,7 +582,10 @@ def _intend(record: PipelineRecord, event: Intend) -> Outcome:
 
 
 def _end_write(record: PipelineRecord, event: EndWrite) -> Outcome:
-    """A write that came while no job could read it is over. Any other one stays named until a plan accounts for it."""
+    """End a pending write.
+
+    A write that arrived while no job could read it has ended. Any other one stays pending until a plan accounts for it.
+    """
     write = next((each for each in record.writes if each.token == event.token), None)
     if write is None:
         return Already()
@@ -713,7 +723,7 @@ def _end(record: PipelineRecord, event: EndEpoch) -> Outcome:
 
 
 def _with_cut(cuts: tuple[CutOff, ...], cut: CutOff | None) -> tuple[CutOff, ...]:
-    """Return the cuts with one more. Of one batch there is one entry, which counts."""
+    """Return the cuts with one more. A batch has one entry, with a count."""
     if cut is None:
         return cuts
     same = [each for each in cuts if each.is_same(cut)]
@@ -727,7 +737,7 @@ def _again(begun: Begun, recorded: Recorded) -> CutOff:
 
 
 def _without_launcher(record: PipelineRecord) -> PipelineRecord:
-    """Return the record without the lease of the operation that made this launch: the job is on its way."""
+    """Return the record without the lease of the operation that made this launch: the job has started."""
     lease, launch = record.lease, record.launch
     is_launcher = lease is not None and launch is not None and lease.operation == launch.operation
     return replace(record, lease=None) if is_launcher and record.stop is None else record

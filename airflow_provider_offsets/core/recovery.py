@@ -46,7 +46,7 @@ class RecoveryPolicy:
     tries: int = 3
     within_s: int = 3600
     confirm_s: int = 30
-    """How long a job has to be observed dead before the recovery starts it."""
+    """Time for which a job has to be observed dead before the recovery starts it."""
 
     def allows(self, tries_ms: Iterable[int], now_ms: int) -> bool:
         """Check whether one more attempt is allowed.

@@ -1,7 +1,7 @@
-"""A bounded replay of one data interval: what is read, in which shards, and what the drivers say they have read.
+"""Bounded replay of one data interval: its ranges, its shards, and what the drivers have read.
 
-Counts are of offsets. On plain topics that is records; where a topic has offsets without a record (compacted, or with
-transactions) it is an upper bound, and the plan says of which topics.
+Counts are of offsets. On plain topics that is the number of records. If a topic has offsets without a record
+(compacted, or with transactions), it is an upper bound, and the plan names such topics.
 """
 
 from __future__ import annotations
@@ -16,31 +16,34 @@ from airflow_provider_offsets.core.position import OffsetRange, Position, ranges
 
 @dataclass(frozen=True)
 class BackfillPolicy:
-    """How the intervals of a pipeline are cut and replayed."""
+    """Policy of how the intervals of a pipeline are cut and replayed."""
 
     interval: str = "@daily"
-    """The data intervals: a cron expression, one of Airflow's presets, or a length such as ``PT6H``."""
+    """The data intervals: a cron expression, one of Airflow's presets, or a duration such as ``PT6H``."""
     automatic: bool = False
-    """Whether each interval is replayed by itself once it is over. If not, only by hand and by Airflow's backfills."""
+    """Whether each interval is replayed automatically once it has ended. If False, only by hand and by Airflow's
+    backfills."""
     since: str = ""
-    """The first instant of automatic runs: those between it and now are caught up. Empty: only what comes."""
+    """The first timestamp of automatic runs: intervals between it and now are caught up. Empty: only future
+    intervals."""
     by: BoundaryBy = BoundaryBy.RECORD_TIME
     late_s: int = 0
-    """How late a record may be and still be counted to its interval: topics are cut so much later."""
+    """Seconds by which a record may be late and still count to its interval: boundaries are taken for a time that much
+    later."""
     on_open: OnOpen = OnOpen.CLOSE
     records_per_shard: int = 1_000_000
     max_shards: int = 100
     parallel_shards: int = 2
-    """Of one run; a pool bounds those of all runs."""
+    """Maximum of one run; a pool limits the shards of all runs."""
     pool: str = ""
-    """Airflow's pool that the shards take their slots of; its default one if empty."""
+    """Airflow pool of the shards' slots; the default pool if empty."""
     mind_live: bool = True
-    """Whether no further shard is begun while the live job falls behind."""
+    """Whether no further shard starts while the live job falls behind."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A data interval: the records of ``[start, end)``, by the time that the pipeline goes by."""
+    """Data interval: the records of ``[start, end)``, by the time that the pipeline's policy selects."""
 
     start_ms: int
     end_ms: int
@@ -51,7 +54,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Shard:
-    """What one Spark job of a replay reads: at most one range of each partition, none of them empty."""
+    """Ranges that one Spark job of a replay reads: at most one of each partition, none of them empty."""
 
     number: int
     """From 0, in the order of the ranges."""
@@ -59,14 +62,17 @@ class Shard:
 
     @property
     def record_count(self) -> int:
-        """How many offsets its ranges hold."""
+        """Number of offsets in the ranges."""
         return sum(each.count for each in self.ranges)
 
 
 @dataclass(frozen=True)
 class OpenBoundary:
-    """A partition with no record at or after the end of the interval when that boundary was frozen: it was closed at
-    the end of the log, and what is written there later belongs to the next interval, whatever its time."""
+    """Partition without a record at or after the end of the interval when that boundary was frozen.
+
+    The boundary was put at the end of the log. Records written later belong to the next interval, whatever their
+    timestamp.
+    """
 
     topic: str
     partition: int
@@ -75,24 +81,24 @@ class OpenBoundary:
 
 @dataclass(frozen=True)
 class ReplayPlan:
-    """What a replay of one data interval reads. Pure data; recorded under its operation before anything is read."""
+    """Plan of a replay of one data interval. Pure data; recorded under its operation before anything is read."""
 
     pipeline: str
     operation: str
     run_id: str
-    """What sinks are given: another one for each attempt at the interval, the same for all tries of an attempt."""
+    """Run id for sinks: another one for each attempt at the interval, the same for all tries of an attempt."""
     attempt: int
-    """From 1: reprocessed or cleared is another one, tried again by itself is not."""
+    """From 1. Reprocessing or clearing makes a new attempt; an automatic retry does not."""
     attempt_key: str
-    """By which tries of one attempt know each other."""
+    """Key that the tries of one attempt share."""
     interval: Interval
     begin: Position
     """The frozen boundary at the start of the interval."""
     end: Position
-    """The frozen boundary at its end."""
+    """The frozen boundary at the end of the interval."""
     shards: tuple[Shard, ...]
     application: str
-    """The program that replays: the pipeline's own, or another version in its folder."""
+    """The program that replays: the pipeline's own, or another version in the same folder."""
     application_version: str
     """The digest of that program and its command."""
     open_boundaries: tuple[OpenBoundary, ...] = ()
@@ -101,16 +107,17 @@ class ReplayPlan:
     upper_bounds: tuple[str, ...] = ()
     """The topics whose counts are upper bounds: they have offsets without a record."""
     deleted: tuple[OffsetRange, ...] = ()
-    """Of the interval, and deleted by retention: accepted by name, or a problem."""
+    """Ranges of the interval that retention has deleted: accepted by name, or a problem."""
     deleted_before: tuple[OffsetRange, ...] = ()
-    """Deleted by retention before the interval's start was frozen: nobody knows how much of it is of the interval."""
+    """Ranges deleted by retention before the interval's start was frozen: how much of them is in the interval is
+    unknown."""
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader of the plan should know, and what does not speak against it."""
+    """Remarks for a reader of the plan that are no reason to refuse it."""
 
     @property
     def records_expected(self) -> int:
-        """How many records the shards read; at most, if not :attr:`is_exact`."""
+        """Number of records that the shards read; an upper bound unless :attr:`is_exact`."""
         return sum(shard.record_count for shard in self.shards)
 
     @property
@@ -121,7 +128,7 @@ class ReplayPlan:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What the driver of one shard has read, once its output is finished."""
+    """Records that the driver of one shard has read, recorded once its output is complete."""
 
     run_id: str
     shard: int
@@ -132,21 +139,26 @@ class Replayed:
     log: str = ""
     """Path of the driver's log."""
     elapsed_ms: int = 0
-    """How long the program ran, Spark's start left out."""
+    """Run time of the program, without Spark's start."""
     counted_apart: bool = False
-    """Whether the program's own actions read fewer (its sink knew the batch already, it has offsets without a record,
-    or it reads without SQL), so that the driver has read the ranges once more, to count."""
+    """Whether the driver read the ranges once more to count, because the program's own actions read fewer records. (Its
+    sink knew the batch already, it has offsets without a record, or it reads without SQL.)"""
 
 
 def replay_run_id(operation: str, application_version: str, attempt: int) -> str:
-    """Return the run id of one attempt, for people and sinks alike: operation, program and number of the attempt."""
+    """Return the run id of one attempt, for people and sinks.
+
+    :param operation: id of the operation.
+    :param application_version: digest of the program and its command.
+    :param attempt: number of the attempt, from 1.
+    """
     return f"{operation}#{application_version[:12]}#{attempt}"
 
 
 def attempt_number(run_id: str) -> int:
-    """Return the number of the attempt that a run id names. Attempts at one replay are numbered upwards.
+    """Return the number of the attempt in a run id. Attempts at one replay have ascending numbers.
 
-    :raises ValueError: it is not what ``replay_run_id`` returns.
+    :raises ValueError: the text is no result of ``replay_run_id``.
     """
     number = run_id.rpartition("#")[2]
     if run_id.count("#") < 2 or not number.isdecimal():
@@ -155,10 +167,12 @@ def attempt_number(run_id: str) -> int:
 
 
 def cut_shards(begin: Position, end: Position, *, records_per_shard: int, max_shards: int) -> tuple[Shard, ...]:
-    """Return shards of equal size, to one record, that tile ``[begin, end)``.
+    """Return shards that tile ``[begin, end)``, equal in size to within one record.
 
-    One pass over the partitions, and at most one range more for each shard: a partition is cut where a shard is full.
-    Shards grow beyond ``records_per_shard`` rather than in number beyond ``max_shards``.
+    Makes one pass over the partitions, and adds at most one range per shard: a partition is cut where a shard is full.
+
+    :param records_per_shard: intended size of a shard.
+    :param max_shards: maximum number of shards; with more records, the shards are larger.
     """
     ranges = [each for each in ranges_between(begin, end) if each.count]
     total = sum(each.count for each in ranges)

@@ -1,4 +1,4 @@
-"""The proof that a replay has read its interval: shards tile it, and each has read what was expected of it."""
+"""Proof that a replay has read its interval: the shards tile it, and each has read what was expected."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from airflow_provider_offsets.core.replay_record import ReplayAttempt, ShardPhas
 
 @dataclass(frozen=True)
 class AlsoReplayed:
-    """Records of the interval that another attempt has given to the program too."""
+    """Records of the interval that another attempt has passed to the program too."""
 
     run_id: str
-    """Of the other attempt."""
+    """Run id of the other attempt."""
     interval: Interval
     records: int
-    """At most, where offsets have no record, or where the other attempt was cut off."""
+    """An upper bound if offsets have no record, or if the other attempt was interrupted."""
 
     def __str__(self) -> str:
         return f"{self.records:,} records also by {self.run_id!r}, {self.interval}"
@@ -26,7 +26,7 @@ class AlsoReplayed:
 
 @dataclass(frozen=True)
 class OtherReplay:
-    """Another attempt whose interval overlaps: its plan, and the records of its shards by number."""
+    """Another attempt with an overlapping interval: its plan, and the records of its shards by number."""
 
     plan: ReplayPlan
     shards: Mapping[int, ShardRecord]
@@ -34,7 +34,7 @@ class OtherReplay:
 
 @dataclass(frozen=True)
 class ReplayAudit:
-    """What is known of one attempt at an interval."""
+    """Audit of one attempt at an interval."""
 
     run_id: str
     interval: Interval
@@ -45,22 +45,22 @@ class ReplayAudit:
     upper_bounds: tuple[str, ...] = ()
     open_boundaries: tuple[OpenBoundary, ...] = ()
     findings: tuple[str, ...] = ()
-    """What speaks against it. None: each record of the interval was given to the program."""
+    """Faults. Empty: each record of the interval was passed to the program."""
     counted_apart: tuple[int, ...] = ()
-    """The shards whose program read fewer by itself, and that were counted in a pass of their own."""
+    """The shards whose program read fewer records by itself, and that were counted in a separate pass."""
     cut_off: tuple[int, ...] = ()
-    """The shards whose program was called and cut off before it was called again: under the same run id and batch id,
-    a part of their records may have been written before."""
+    """The shards whose program was called, interrupted, and called again. Some of their records may have been written
+    before, under the same run id and batch id."""
     also_replayed: tuple[AlsoReplayed, ...] = ()
 
     @property
     def is_clean(self) -> bool:
-        """Whether each record of the interval was given to the program."""
+        """Whether each record of the interval was passed to the program."""
         return not self.findings
 
 
 def may_overlap(plan: ReplayPlan, attempt: ReplayAttempt) -> bool:
-    """Return whether an attempt may read records that ``plan`` reads: another one, of the same time and topic."""
+    """Check whether another attempt may read records that ``plan`` reads: its time and a topic overlap."""
     is_other = attempt.run_id != plan.run_id and not attempt.has_problems
     first_ms = max(plan.interval.start_ms, attempt.interval.start_ms)
     last_ms = min(plan.interval.end_ms, attempt.interval.end_ms)
@@ -70,9 +70,10 @@ def may_overlap(plan: ReplayPlan, attempt: ReplayAttempt) -> bool:
 def audit_replay(
     plan: ReplayPlan, shards: Mapping[int, ShardRecord], others: Iterable[OtherReplay] = ()
 ) -> ReplayAudit:
-    """Return the audit of an attempt from what its drivers have recorded.
+    """Return the audit of an attempt from the records of its drivers.
 
-    :param shards: the records of its shards, by their number.
+    :param plan: the plan of the attempt.
+    :param shards: the records of its shards, by number.
     :param others: the other attempts that may have read records of the interval.
     """
     done = {number: each for number, each in shards.items() if each.phase is ShardPhase.REPLAYED}
@@ -99,7 +100,7 @@ def audit_replay(
 
 
 def _holes(plan: ReplayPlan) -> Iterator[str]:
-    """Whether the ranges of the shards, and what was accepted as deleted, are the interval: no gap, no overlap."""
+    """Yield where the ranges of the shards, with those accepted as deleted, leave a gap or overlap in the interval."""
     pieces: dict[TopicPartition, list[OffsetRange]] = {}
     for each in (*plan.deleted, *(each for shard in plan.shards for each in shard.ranges)):
         pieces.setdefault(TopicPartition(each.topic, each.partition), []).append(each)
@@ -130,7 +131,7 @@ def _read(done: ShardRecord) -> int:
 
 
 def _common(plan: ReplayPlan, other: OtherReplay) -> int:
-    """Count the offsets of a plan that the begun shards of another one have too."""
+    """Return the number of offsets of a plan that started shards of another one have too."""
     mine: dict[TopicPartition, list[OffsetRange]] = {}
     for each in (each for shard in plan.shards for each in shard.ranges):
         mine.setdefault(TopicPartition(each.topic, each.partition), []).append(each)
@@ -150,7 +151,7 @@ def _listed(ranges: Iterable[OffsetRange]) -> str:
 
 @dataclass(frozen=True)
 class BackfillTotal:
-    """How far all replays of a pipeline are, counting the newest attempt at each interval."""
+    """Progress of all replays of a pipeline, counting the newest attempt at each interval."""
 
     intervals: int
     intervals_done: int
@@ -167,7 +168,7 @@ class BackfillTotal:
 
 
 def total_of(audits: Iterable[ReplayAudit]) -> BackfillTotal:
-    """Return the total of the audits of many runs, as they stand now."""
+    """Return the current total of the audits of many runs."""
     found = list(audits)
     return BackfillTotal(
         intervals=len(found),

@@ -1,4 +1,4 @@
-"""From the frozen boundaries of an interval to the plan of its replay."""
+"""Plan of a replay, from the frozen boundaries of its interval."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from airflow_provider_offsets.core.replay import (
 )
 
 NAMED = 5
-"""How many partitions a sentence names."""
+"""Number of partitions that a sentence names."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Which interval is to be replayed, by whom and with what."""
+    """Request for a replay: the interval, the operation and the program."""
 
     pipeline: str
     operation: str
@@ -39,17 +39,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class CutTopic:
-    """The boundaries of an interval in one topic."""
+    """Boundaries of an interval in one topic."""
 
     begin: Boundary
     end: Boundary
     below: Boundary | None = None
-    """The nearest frozen one before ``begin``."""
+    """The nearest frozen boundary before ``begin``."""
 
     def before_begin(self, partition: int) -> OffsetRange | None:
-        """Return what was deleted before ``begin`` was frozen and may be of the interval, or None.
+        """Return what was deleted before ``begin`` was frozen and may be in the interval, or None.
 
-        An upper bound: records below a boundary that is sure are older than the interval, all others may be of it.
+        An upper bound: records below a certain boundary are older than the interval, all others may be in it.
         """
         if not self.begin.is_unsure(partition):
             return None
@@ -68,12 +68,15 @@ def plan_replay(
     read_committed: bool = False,
     notes: tuple[str, ...] = (),
 ) -> ReplayPlan:
-    """Return the plan of a replay between frozen boundaries. Linear in the partitions.
+    """Return the plan of a replay between frozen boundaries, in linear time.
 
-    :param cuts: the boundaries by topic, of which ``live`` knows every partition.
-    :param live: the topics as they are now: what retention has deleted of the interval is counted.
-    :param read_committed: the program reads committed records only.
-    :param notes: what is known already.
+    :param asked: the request.
+    :param cuts: the boundaries by topic, for every partition of ``live``.
+    :param live: the live topics, to count what retention has deleted of the interval.
+    :param settings: retention settings of each topic; None for a topic whose settings this user may not read.
+    :param policy: how intervals are cut into shards.
+    :param read_committed: whether the program reads committed records only.
+    :param notes: notes to begin with.
     """
     begin, end = _position(cuts, live, "begin"), _position(cuts, live, "end")
     deleted = tuple(

@@ -1,17 +1,17 @@
-"""The records of a replay, and the pure functions that change them.
+"""Records of a replay, and the pure functions that change them.
 
-Two kinds of records, each one cell of the control store, changed by compare-and-set only:
+Two kinds of control records, changed by compare-and-set only:
 
-- One :class:`ReplayRecord` for the replay of one DAG run: its newest attempt and the attempts before.
+- One :class:`ReplayRecord` for the replay of one DAG run: its newest attempt and the previous attempts.
 - One :class:`ShardRecord` for each shard of an attempt: its newest try, from the launch to the recorded output.
 
 A launch is in the record of its shard before any process exists, under a random tag. A driver claims the launch of its
-tag, begins and records; each is one swap, which is the fence too. A launch that was cancelled can never be claimed. A
-shard that was superseded can never be launched, claimed, begun or recorded again, so a new attempt supersedes all
-shards of the attempts before it, those without a launch too.
+tag, starts and records. Each of these is one swap, which also fences other drivers. A cancelled launch can never be
+claimed. A superseded shard can never be launched, claimed, started or recorded again. So a new attempt supersedes all
+shards of the previous attempts, including shards without a launch.
 
-Every transition is recognised by what it has changed (tags and nonces are random), so repeating one after a lost answer
-changes nothing. No text of a record ever comes back, so a delayed request cannot fit again.
+Every transition is recognised by its effect (tags and nonces are random), so repeating one after a lost answer changes
+nothing. No text of a record ever recurs, so a delayed request cannot match again.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ def replay_of(operation: str) -> str:
     return _ATTEMPT.sub("", operation)
 
 
-# The attempts of a replay
+# Attempts of a replay
 
 
 @dataclass(frozen=True)
 class ReplayAttempt:
-    """One attempt at an interval. Its plan is an immutable cell."""
+    """One attempt at an interval. Its plan is an immutable control record."""
 
     number: int
-    """From 1. A clear makes a new attempt, an automatic retry does not."""
+    """From 1. A clear makes a new attempt; an automatic retry does not."""
     key: str
-    """The same for all tries of the attempt, and of no other attempt."""
+    """Equal for all tries of the attempt, and different from every other attempt's."""
     interval: Interval
     run_id: str
     plan: str
     """Digest of the plan."""
     shards: int
     has_problems: bool = False
-    """Whether the plan was refused: then it gave no shards, and the attempt may plan again."""
+    """Whether the plan was refused: then it has no shards, and the attempt may plan again."""
     topic_ids: dict[str, str] = field(default_factory=dict)
-    """Id of each topic, by its name."""
+    """Id of each topic, by name."""
 
     def is_of(self, key: str, interval: Interval) -> bool:
-        """Return whether a task with this key and interval is a try of this attempt."""
+        """Check whether a task with this key and interval is a try of this attempt."""
         return (self.key, self.interval) == (key, interval)
 
 
 @dataclass(frozen=True)
 class ReplayRecord:
-    """The attempts of one replay. Only the shards of the newest attempt may be launched."""
+    """Attempts of one replay. Only the shards of the newest attempt may be launched."""
 
     newest: ReplayAttempt
     earlier: tuple[ReplayAttempt, ...] = ()
@@ -80,24 +80,29 @@ class ReplayRecord:
 
 
 class AttemptRefusal(enum.Enum):
-    """Why an attempt is not the newest one, and cannot be."""
+    """Why an attempt is not the newest one, and cannot become it."""
 
     SUPERSEDED = "a later attempt superseded it"
     CONCURRENT = "another attempt was planned at the same time"
 
 
 def next_attempt_number(record: ReplayRecord | None, key: str, interval: Interval) -> int:
-    """Return the number that a plan for this key and interval has."""
+    """Return the number of the attempt for a plan.
+
+    :param record: the attempts so far; None before the first plan.
+    :param key: key that the tries of one attempt share.
+    :param interval: data interval of the plan.
+    """
     if record is None:
         return 1
     return record.newest.number + (not record.newest.is_of(key, interval))
 
 
 def add_attempt(record: ReplayRecord | None, attempt: ReplayAttempt) -> ReplayRecord | AttemptRefusal:
-    """Return the record with an attempt as its newest one; the record itself if the attempt has a plan already.
+    """Return the record with ``attempt`` as its newest attempt, unchanged if the attempt has a plan already.
 
-    Of two tasks that plan one attempt at once, the first one wins, and the other one takes its plan. A plan with
-    problems gave no shards, so a later plan of the same attempt replaces it.
+    If two tasks plan one attempt at the same time, the first one wins, and the other one uses its plan. A plan with
+    problems has no shards, so a later plan of the same attempt replaces it.
     """
     if record is None:
         return ReplayRecord(attempt)
@@ -112,7 +117,7 @@ def add_attempt(record: ReplayRecord | None, attempt: ReplayAttempt) -> ReplayRe
 
 
 def attempt_of(plan: ReplayPlan) -> ReplayAttempt:
-    """Return the attempt that a plan is of."""
+    """Return the attempt of a plan."""
     return ReplayAttempt(
         number=plan.attempt,
         key=plan.attempt_key,
@@ -126,42 +131,42 @@ def attempt_of(plan: ReplayPlan) -> ReplayAttempt:
 
 
 def digest_of(plan: ReplayPlan) -> str:
-    """Return the name of a plan's content."""
+    """Return the digest of a plan's content, used as its name."""
     return hashlib.sha256(codec.dumps(plan).encode()).hexdigest()[:16]
 
 
-# The tries of a shard
+# Tries of a shard
 
 
 class ShardPhase(enum.Enum):
-    """What is known of a shard."""
+    """State of a shard."""
 
     WAITING = "waiting"
-    """No driver may claim it: it was not launched yet, or its newest try is over."""
+    """No driver may claim it: it was not launched yet, or its newest try has ended."""
     LAUNCHING = "launching"
     """A launch was recorded, and no driver has claimed it yet."""
     RUNNING = "running"
     """A driver has claimed the launch."""
     REPLAYED = "replayed"
-    """The output is finished. This never changes."""
+    """The output is complete. This state is final."""
     SUPERSEDED = "superseded"
-    """A later attempt replays the interval. This never changes."""
+    """A later attempt replays the interval. This state is final."""
 
 
 @dataclass(frozen=True)
 class TryEnded:
-    """How a try ended, by its driver's word or by that of whoever saw it gone."""
+    """End of a try, as reported by its driver or by the actor that closed it."""
 
     how: EndedHow
     at_ms: int
     message: str = ""
     retriable: bool = True
-    """Whether the same program may succeed next time: False for what the runtime refused."""
+    """Whether the same program may succeed next time: False if the runtime refused it."""
 
 
 @dataclass(frozen=True)
 class ShardTry:
-    """One launch of a shard with what became of it."""
+    """One launch of a shard with its result."""
 
     number: int
     """From 1."""
@@ -170,24 +175,24 @@ class ShardTry:
     log: str
     """Path of the driver's log."""
     holder: ProcessIdentity | None = None
-    """The leader of the driver's session: spark-submit, its JVM and its Python program are in it."""
+    """The leader of the driver's session, which contains spark-submit, its JVM and its Python program."""
     ended: TryEnded | None = None
 
 
 @dataclass(frozen=True)
 class ShardRead:
-    """What the driver of a shard has read, recorded once its output is finished."""
+    """Records that the driver of a shard has read, recorded once its output is complete."""
 
     records_read: int
     elapsed_ms: int = 0
-    """How long the program ran, Spark's start left out."""
+    """Run time of the program, without Spark's start."""
     counted_apart: bool = False
-    """Whether the driver has read the ranges once more, to count: the program's own actions read fewer."""
+    """Whether the driver read the ranges once more to count, because the program's own actions read fewer records."""
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """The record of one shard of one attempt."""
+    """Record of one shard of one attempt."""
 
     phase: ShardPhase = ShardPhase.WAITING
     ranges: str = ""
@@ -198,19 +203,19 @@ class ShardRecord:
     run: str = ""
     """Nonce of the newest call of the program's function."""
     begun: int = 0
-    """How many calls of the function began. Each may have written: all of them but the last one were cut off."""
+    """Number of calls of the function that started. Each may have written; all but the last one were interrupted."""
     read: ShardRead | None = None
     superseded_by: str = ""
     """Run id of the later attempt."""
 
     @property
     def driver(self) -> ProcessIdentity | None:
-        """The process that claimed the newest try and of which no end is recorded; None if there is none."""
+        """The process that claimed the newest try and has no recorded end, or None."""
         return None if self.newest is None or self.newest.ended is not None else self.newest.holder
 
 
 def digest_of_ranges(ranges: Iterable[OffsetRange]) -> str:
-    """Return the name of the ranges of a shard."""
+    """Return the digest of the ranges of a shard, used as their name."""
     return hashlib.sha256("\n".join(map(str, ranges)).encode()).hexdigest()[:16]
 
 
@@ -227,7 +232,7 @@ class ShardRefusal(enum.Enum):
 
 @dataclass(frozen=True)
 class ShardRefused:
-    """The event is not possible now."""
+    """Result of an event that is not possible now."""
 
     why: ShardRefusal
     detail: str
@@ -240,7 +245,7 @@ class ShardRefused:
 class LaunchShard:
     """A task records a launch, before the process exists.
 
-    Where another launch is at work, or nothing is left to launch, the record stays as it is.
+    If another launch is active, or nothing is left to launch, the record is not changed.
     """
 
     tag: str
@@ -260,7 +265,7 @@ class CancelShard:
 
 @dataclass(frozen=True)
 class CloseShard:
-    """A task closes a try whose driver is gone. If that is wrong, the driver is fenced."""
+    """A task closes a try whose driver has exited. If the driver is still running, it is fenced."""
 
     tag: str
     ended: TryEnded
@@ -268,7 +273,7 @@ class CloseShard:
 
 @dataclass(frozen=True)
 class SupersedeShard:
-    """A later attempt fences the shard, whatever is at work on it."""
+    """A later attempt fences the shard, whatever its state."""
 
     by: str
     """Run id of the later attempt."""
@@ -298,7 +303,7 @@ class BeginShard:
 
 @dataclass(frozen=True)
 class RecordShard:
-    """A driver records that the output is finished."""
+    """A driver records that the output is complete."""
 
     tag: str
     holder: ProcessIdentity
@@ -319,7 +324,7 @@ ShardEvent = LaunchShard | CancelShard | CloseShard | SupersedeShard | ClaimShar
 
 
 def shard_transition(record: ShardRecord, event: ShardEvent) -> ShardRecord | ShardRefused:
-    """Return the record after ``event``, or why the event cannot happen. An equal record: it happened already."""
+    """Return the record after ``event``, or why the event is not possible. An equal record: it happened before."""
     return _RULES[type(event)](record, event)
 
 
@@ -410,14 +415,14 @@ def _is_newest(record: ShardRecord, tag: str) -> bool:
 
 
 def _with_end(record: ShardRecord, ended: TryEnded) -> ShardRecord:
-    """Return the record with the end of its newest try; the first one to say how it ended is right."""
+    """Return the record with the end of its newest try; the end that was recorded first is kept."""
     newest = record.newest
     assert newest is not None
     return record if newest.ended is not None else replace(record, newest=replace(newest, ended=ended))
 
 
 def _over(record: ShardRecord) -> ShardRefused:
-    """Return why a driver may not go on."""
+    """Return why a driver may not continue."""
     ended = None if record.newest is None else record.newest.ended
     if record.phase is ShardPhase.SUPERSEDED:
         why = ShardRefusal.SUPERSEDED
@@ -431,7 +436,7 @@ def _over(record: ShardRecord) -> ShardRefused:
 
 
 def _words(record: ShardRecord) -> str:
-    """Return what a record says, for people."""
+    """Return a description of the record, for people."""
     newest = record.newest
     if record.phase is ShardPhase.SUPERSEDED:
         return f"it was superseded by {record.superseded_by!r}"

@@ -1,4 +1,4 @@
-"""How long a job may stay stopped before Kafka deletes records that the job has not read.
+"""Runway: how long a job may stay stopped before Kafka deletes records that the job has not read.
 
 Kafka deletes whole segments, the oldest first. By time, Kafka deletes a segment only if its *newest* record is older
 than ``retention.ms``. So the first unread record stays at least until its own timestamp plus ``retention.ms``. How much
@@ -6,11 +6,11 @@ longer depends on the records in its segment, and on the broker's check interval
 
 By size, Kafka deletes the oldest segment once the others hold ``retention.bytes``. Kafka does not report how many
 records that is. If records were deleted before, the limit is about as many records as the log holds now, or more. The
-rate of the last hour then tells how long that lasts. If nothing was deleted yet, or no record arrived in that hour, the
+rate of the last hour then shows how long that lasts. If nothing was deleted yet, or no record arrived in that hour, the
 runway is *unknown*.
 
-Clocks: Kafka compares the timestamp in the record with the broker's clock. The timestamp is the producer's unless
-``message.timestamp.type`` says otherwise. This module compares it with the clock of its caller.
+Clocks: Kafka compares the timestamp in the record with the broker's clock. The timestamp is the producer's, unless
+``message.timestamp.type`` is ``LogAppendTime``. This module compares it with the clock of its caller.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RATE_S = 3_600
 
 
 class RunwayKind(enum.Enum):
-    """How the runway was determined."""
+    """Certainty of a runway."""
 
     AT_LEAST = "at least"
     """By time: Kafka deletes the record no earlier."""
@@ -56,7 +56,7 @@ class RetentionLook:
 
 @dataclass(frozen=True)
 class PartitionRunway:
-    """How long the first unread record of one partition is retained."""
+    """Time for which the first unread record of one partition is retained."""
 
     topic: str
     partition: int
@@ -75,12 +75,12 @@ class PartitionRunway:
 
 @dataclass(frozen=True)
 class Runway:
-    """How long the first unread records are retained, partition by partition."""
+    """Times for which the first unread records are retained, partition by partition."""
 
     at_ms: int
-    """When Kafka was asked, by the caller's clock."""
+    """Time of the requests to Kafka, by the caller's clock."""
     window_s: int
-    """How long the job is to stay stopped; 0 if unknown."""
+    """Time for which the job is to stay stopped; 0 if unknown."""
     partitions: tuple[PartitionRunway, ...]
 
     @property

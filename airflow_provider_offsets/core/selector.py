@@ -1,22 +1,22 @@
-"""Ways to name a starting point: small objects with one method.
+"""Selectors of starting offsets: small objects with one method.
 
 | text | start |
 |---|---|
-| ``committed`` | where the pipeline stands: after the last processed batch |
-| ``earliest`` | the first offset that retention has left |
-| ``latest`` | after the last record: what was not read yet is skipped, so it is counted and has to be accepted |
-| ``snapshot:<id>`` | the position of a stored snapshot, by id or label; partitions made after it are read from 0 |
+| ``committed`` | the pipeline's stored position: after the last processed batch |
+| ``earliest`` | the earliest retained offset |
+| ``latest`` | after the last record: unread records are skipped, so they are counted and must be accepted |
+| ``snapshot:<id>`` | the position of a stored snapshot, by id or label; newer partitions are read from 0 |
 | ``as-of:<time>`` | after the last batch that was processed at or before that time, by the history |
-| ``timestamp:<time>`` | the first record of that time or later, by Kafka's record time |
-| ``duration:<ISO 8601>`` | the same, so long before the first plan of the operation |
-| ``shift:-1000`` | that many offsets before (or after) where the pipeline stands |
-| ``offsets:{"flights":{"0":123}}`` | exactly there |
-| ``file:<path>`` | the offsets of a file; ``file:<path>#<group>`` if it has several groups |
-| ``group:<id>`` | what that consumer group has committed |
+| ``timestamp:<time>`` | the first record with that timestamp or a later one, by Kafka's record time |
+| ``duration:<ISO 8601>`` | the same, for the time so long before the operation's first plan |
+| ``shift:-1000`` | that many offsets before (or after) the pipeline's stored position |
+| ``offsets:{"flights":{"0":123}}`` | exactly these offsets |
+| ``file:<path>`` | the offsets in a file; ``file:<path>#<group>`` if it has several groups |
+| ``group:<id>`` | the committed offsets of that consumer group |
 
-A selector answers for the partitions that it can say something of, and leaves the others out: it never guesses. Several
-of them are asked from left to right (``as-of:2026-11-01T00:00Z | earliest``), and each partition starts where the first
-one that answers for it says.
+A selector returns offsets only for partitions that it knows, and never guesses. Several selectors are evaluated from
+left to right (``as-of:2026-11-01T00:00Z | earliest``): each partition starts at the offset of the first selector that
+matches it.
 """
 
 from __future__ import annotations
@@ -36,78 +36,78 @@ from airflow_provider_offsets.errors import InputRefused, SelectorError
 
 @dataclass(frozen=True)
 class PastPosition:
-    """Where a pipeline stood at some time."""
+    """Position of a pipeline at some time."""
 
     position: Position
     source: str
-    """What says so, in words."""
+    """Description of the record that the position was read from."""
     identity: TopicIdentity | None = None
-    """Which cluster and topics the offsets are of; None if nobody noted it."""
+    """Cluster and topics of the offsets; None if they were not recorded."""
 
 
 class Sources(Protocol):
-    """What a selector may ask for beside what was observed. Nothing is changed by it, and no group is joined."""
+    """Further sources that a selector may read. Reading changes nothing, and joins no consumer group."""
 
     @property
     def stands(self) -> Position:
-        """Where a start begins that is left to the pipeline's own stores; empty before the first start."""
+        """The pipeline's position, where a start begins that is left to the stores; empty before the first start."""
         ...
 
     @property
     def asked_at_ms(self) -> int:
-        """When the operation made its first plan: what is relative to now stays the same when it plans again."""
+        """Time of the operation's first plan (ms): a relative time stays the same when the operation plans again."""
         ...
 
     def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:
-        """Give of each partition the first offset with that record time or a later one; None if there is none."""
+        """Return per partition the first offset with that timestamp or a later one; None if there is no such record."""
         ...
 
     def commits_of(self, group_id: str) -> Position:
-        """Give what a group has committed in the pipeline's topics."""
+        """Return the committed offsets of a group in the pipeline's topics."""
         ...
 
     def as_of(self, time_ms: int) -> PastPosition | None:
-        """Give where the pipeline stood after the last batch at or before that time; None before the first one.
+        """Return the position of the pipeline after the last batch at or before that time; None before the first one.
 
-        :raises NoHistory: the pipeline keeps nothing that could tell.
+        :raises NoHistory: the pipeline keeps neither a history nor snapshots.
         """
         ...
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
-        """Give a stored snapshot.
+        """Return a stored snapshot.
 
-        :raises SnapshotNotFound: there is none of that id.
+        :raises SnapshotNotFound: there is no snapshot of that id.
         """
         ...
 
     def text_of(self, path: str) -> str:
-        """Give the text of a file on the machine that plans.
+        """Return the text of a file on the machine that plans.
 
-        :raises SelectorError: it cannot be read.
+        :raises SelectorError: the file cannot be read.
         """
         ...
 
 
 class Chosen(NamedTuple):
-    """Where one partition is to start."""
+    """Chosen start of one partition."""
 
     offset: int
     by: StartSelector
     note: str = ""
-    """What a person would not expect, in words."""
+    """Unexpected property of this start, as text for people."""
 
 
 class StartSelector(Protocol):
-    """Names a starting point. Its ``str`` is the text that it is read from."""
+    """Selector of starting offsets. Its ``str`` is the text that it is parsed from."""
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
-        """Give the wanted offset of each partition that it can answer for."""
+        """Return the wanted offset of each partition that the selector matches."""
         ...
 
 
 @dataclass(frozen=True)
 class Start:
-    """Selectors from left to right: each partition starts where the first one that answers for it says."""
+    """Selectors from left to right: each partition starts at the offset of the first selector that matches it."""
 
     parts: tuple[StartSelector, ...]
 
@@ -116,19 +116,19 @@ class Start:
 
     @property
     def is_left_to_the_stores(self) -> bool:
-        """Say whether it depends on where the pipeline stands; before the first start that is a first start."""
+        """Whether the start depends on the pipeline's stored position, which is empty before the first start."""
         return any(isinstance(part, Committed | Shift) for part in self.parts)
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
-        # Also those that have nothing left to answer for: a wrong one is refused while the job runs, and not when a
-        # partition that was added in the maintenance window asks for it.
+        # Every selector is evaluated, even if the ones before it match all partitions. So a wrong one is refused while
+        # the job runs, and not when a partition added in the maintenance window needs it.
         answers = [part.choose(seen, sources) for part in self.parts]
         return {partition: chosen for answer in reversed(answers) for partition, chosen in answer.items()}
 
 
 @dataclass(frozen=True)
 class Committed:
-    """Where the pipeline stands. Before the first start that is nowhere."""
+    """The pipeline's stored position, which is empty before the first start."""
 
     def __str__(self) -> str:
         return "committed"
@@ -139,7 +139,7 @@ class Committed:
 
 @dataclass(frozen=True)
 class Earliest:
-    """The first offset that retention has left, of each partition."""
+    """The earliest retained offset of each partition."""
 
     def __str__(self) -> str:
         return "earliest"
@@ -150,7 +150,7 @@ class Earliest:
 
 @dataclass(frozen=True)
 class Latest:
-    """After the last record of each partition, new ones too."""
+    """After the last record of each partition, including new partitions."""
 
     def __str__(self) -> str:
         return "latest"
@@ -161,7 +161,7 @@ class Latest:
 
 @dataclass(frozen=True)
 class Offsets:
-    """These offsets."""
+    """Offsets that a person named."""
 
     offsets: Position
 
@@ -175,10 +175,10 @@ class Offsets:
 
 @dataclass(frozen=True)
 class Shift:
-    """So many offsets before (negative) or after where the pipeline stands.
+    """That many offsets before (negative) or after the pipeline's stored position.
 
-    What lies before the first offset that is left, or after the end, is for the plan to count and to refuse. Before
-    offset 0 there never was anything.
+    A result before the earliest retained offset or after the end is counted and refused by the plan. A result below 0
+    becomes 0.
     """
 
     by: int
@@ -214,10 +214,10 @@ class FromSnapshot:
 
 @dataclass(frozen=True)
 class AsOf:
-    """Where the pipeline stood after the last batch that was processed at or before a time.
+    """The position of the pipeline after the last batch that was processed at or before a time.
 
-    A batch has the time at which Spark planned it. Order is that of the history: where a driver's clock was behind,
-    its batches count as just after the ones before them.
+    The time of a batch is when Spark planned it. The order is that of the history: if a driver's clock was behind, its
+    batches count as just after the ones before them.
     """
 
     time_ms: int
@@ -239,10 +239,10 @@ class AsOf:
 
 @dataclass(frozen=True)
 class AtTimestamp:
-    """The first record of a time or later, by Kafka's record time, which producers may set.
+    """The first record with a timestamp or a later one, by Kafka's record time, which producers may set.
 
-    A partition without such a record starts at its end, which skips what was not read yet. One that the pipeline never
-    read, of a topic that it reads, starts at 0.
+    A partition without such a record starts at its end, which skips unread records. A partition that the pipeline never
+    read, in a topic that it reads, starts at 0.
     """
 
     time_ms: int
@@ -256,7 +256,7 @@ class AtTimestamp:
 
 @dataclass(frozen=True)
 class Before:
-    """The first record of the time so long before the first plan of the operation."""
+    """The first record with the timestamp that is so long before the operation's first plan, or a later one."""
 
     length_ms: int
 
@@ -276,14 +276,14 @@ class Before:
 
 @dataclass(frozen=True)
 class FromFile:
-    """The offsets of a file: the CSV of ``kafka-consumer-groups --export``, or our own JSON."""
+    """The offsets in a file: the CSV of ``kafka-consumer-groups --export``, or our own JSON."""
 
     path: str
     group_id: str = ""
-    """Whose offsets, if the file has several groups."""
+    """Group to read, if the file has several."""
 
     def __str__(self) -> str:
-        # A path with '#' in it is told from its group by the last one.
+        # The last '#' separates the path from the group, so a path that contains '#' needs one at its end.
         return f"file:{self.path}{'#' if self.group_id or '#' in self.path else ''}{self.group_id}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
@@ -305,7 +305,7 @@ class FromFile:
 
 @dataclass(frozen=True)
 class FromGroup:
-    """What a consumer group has committed. A partition without a commit is left out: it is not the latest."""
+    """The committed offsets of a consumer group, without the partitions that have no commit."""
 
     group_id: str
 
@@ -321,15 +321,17 @@ def _all_of(offsets: Mapping[TopicPartition, int], by: StartSelector) -> dict[To
 
 
 def _with_new(position: Position, live: LiveTopics, by: StartSelector, note: str = "") -> dict[TopicPartition, Chosen]:
-    """The offsets of a position, and 0 for the partitions that its topics were given after it. A hole is not new."""
+    """Return the offsets of a position, and 0 for partitions that its topics got later. Holes are not new."""
     greatest = {topic: max(position.of_topic(topic)) for topic in position.topics}
     new = (each for each in live.partitions if each.partition > greatest.get(each.topic, each.partition))
     return {**_all_of(position, by), **{partition: Chosen(0, by, note) for partition in new}}
 
 
 def _going_on(stands: Position, seen: Observation, by: StartSelector) -> dict[TopicPartition, Chosen]:
-    """The offsets of a position, and 0 for the partitions that nobody has read. One whose stored offset is gone is not
-    new: what knows of it is for a person to choose."""
+    """Return the offsets of a position, and 0 for partitions that were never read.
+
+    A partition whose stored offset is gone is not new: a person must choose its start from what other sources know.
+    """
     known = known_offsets(seen)
     return {
         partition: chosen
@@ -340,7 +342,7 @@ def _going_on(stands: Position, seen: Observation, by: StartSelector) -> dict[To
 
 def _at_time(time_ms: int, by: StartSelector, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
     found = sources.offsets_at(time_ms)
-    # Nobody knows when a partition was made, and its records may have earlier times: one that was never read is new.
+    # The creation time of a partition is unknown, and its records may be older: one that was never read is new.
     new = set(_going_on(sources.stands, seen, by)) - set(sources.stands)
     chosen = {}
     for partition, live in seen.live.partitions.items():
@@ -381,10 +383,12 @@ def _require_known(what: str, position: Position, live: LiveTopics) -> None:
 
 
 def missing_partitions(position: Position, topic: str, live_count: int) -> tuple[TopicPartition, ...]:
-    """Give the partitions that a position ought to name and does not.
+    """Return the partitions that a position lacks below the greatest one it names.
 
-    Kafka only ever adds partitions at the end, so one *below* the greatest that is named is a hole in the stored
-    position, and not a new partition.
+    Kafka only adds partitions at the end, so such a partition is a hole in the stored position, and not a new
+    partition.
+
+    :param live_count: number of partitions of the live topic.
     """
     named = position.of_topic(topic)
     greatest = max(named, default=-1)

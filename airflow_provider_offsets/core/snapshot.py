@@ -1,4 +1,4 @@
-"""What was seen of a pipeline at one moment, and the named, stored form of it."""
+"""Observation of a pipeline at one moment, and its named, stored form."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from airflow_provider_offsets.core.position import OffsetRange, Position, ranges
 from airflow_provider_offsets.core.record import Phase
 
 HISTORY, CHECKPOINT = "history", "checkpoint"
-"""Stores that have no connection of their own: the batches that a tracked job records, and Spark's own log."""
+"""Stores without a connection of their own: the batches that a tracked job records, and Spark's own log."""
 
 AT_REST = "at-rest"
-"""The moment of a snapshot that is taken of a stopped job, before it is planned anew."""
+"""Moment of a snapshot of a stopped job, before its restart is planned."""
 
 UNSTARTED = -1
-"""The committed batch id of a checkpoint that knows where it begins and has finished nothing yet."""
+"""Committed batch id of a checkpoint that has initial offsets and no committed batch."""
 
 
 @dataclass(frozen=True)
 class CheckpointState:
-    """What the two logs of a Structured Streaming checkpoint say.
+    """State of a Structured Streaming checkpoint by its two logs.
 
-    ``offsets/N`` without ``commits/N`` is a plan, not a fact: so ``committed`` is the greatest N that both have
-    (Spark's ``OffsetSeqLog`` and ``CommitLog``).
+    ``offsets/N`` without ``commits/N`` is only a plan. So ``committed`` is the greatest N in both logs (Spark's
+    ``OffsetSeqLog`` and ``CommitLog``).
     """
 
     location: str
@@ -38,106 +38,108 @@ class CheckpointState:
     committed: Position
     """The end offsets of that batch, or the initial offsets in ``sources/0/0``."""
     planned_batch_id: int | None = None
-    """A batch that has its end offsets but is not committed. Spark runs it first when the query goes on."""
+    """A batch with end offsets that is not committed. Spark runs it first when the query continues."""
     planned: Position | None = None
     closed_by: str | None = None
-    """The operation that closed this checkpoint by planting its next entry: nothing may go on from here."""
+    """The operation that closed this checkpoint by planting its next entry: no query may continue from here."""
     stateful: bool = False
-    """It has a ``state/`` folder: its offsets cannot be moved without its state."""
+    """Whether it has a ``state/`` folder: its offsets cannot be moved without its state."""
     asynchronous: bool = False
-    """Its ids have gaps: Spark writes it now and then, behind the query's back, which may have got further."""
+    """Whether its ids have gaps: Spark writes it asynchronously, so the query may be further than the log."""
 
     @property
     def last_batch_id(self) -> int:
-        """The greatest batch id that this checkpoint ever named."""
+        """The greatest batch id in this checkpoint."""
         return self.committed_batch_id if self.planned_batch_id is None else self.planned_batch_id
 
 
 @dataclass(frozen=True)
 class KeptPosition:
-    """What one of a pipeline's stores says of where it stands."""
+    """Position in one of a pipeline's stores."""
 
     store: str
-    """``history``, ``checkpoint``, or the id of the connection that leads to the store."""
+    """``history``, ``checkpoint``, or the id of the store's connection."""
     kind: str
     """``history``, ``checkpoint``, ``hbase``, ``sql``, ``zookeeper`` or ``kafka``."""
     position: Position | None
     """None if nothing is stored, which is not the same as offset 0."""
     before: Position | None = None
-    """Where it stood one batch earlier, if the store knows."""
+    """The stored position one batch earlier, if the store knows it."""
     perishes: str = ""
-    """What deletes the stored position, and when; empty if nothing does."""
+    """One sentence about what expires the stored position, and when; empty if nothing does."""
 
 
 @dataclass(frozen=True)
 class KnownPosition:
-    """Offsets of partitions whose stored offset is gone, as something else of the pipeline knows them."""
+    """Offsets of partitions whose stored offset is gone, from another source of the pipeline."""
 
     source: str
-    """What knows them, in words: ``snapshot upgrade-7#at-rest of 2026-11-01T00:00:00Z``, ``the launch of epoch 3``."""
+    """Description of the source: ``snapshot upgrade-7#at-rest of 2026-11-01T00:00:00Z``, ``the launch of epoch 3``."""
     position: Position
     exact: bool = False
-    """Whether the job read nothing after it. Otherwise the job has read at least so far."""
+    """Whether the job read nothing after the position. If False, the position is a lower bound of what the job has
+    read."""
     in_flight: tuple[OffsetRange, ...] = ()
-    """What the job may have read after it."""
+    """Ranges that the job may have read after the position."""
     selector: str = ""
-    """The selector that starts there, such as ``snapshot:upgrade-7#at-rest``; empty if there is none."""
+    """Selector that starts there, such as ``snapshot:upgrade-7#at-rest``; empty if there is none."""
 
 
 @dataclass(frozen=True)
 class KnownIdentity:
-    """The cluster and the topics that a record of the pipeline has offsets of."""
+    """Cluster and topics of the offsets in a record of the pipeline."""
 
     source: str
-    """What knows them, in words."""
+    """Description of the source."""
     identity: TopicIdentity
     snapshot: str = ""
-    """Id of the snapshot, if only a snapshot has them; empty if a start by this provider was made with them."""
+    """Id of the snapshot if only a snapshot has these offsets; empty if a start by this provider was made with them."""
 
 
 @dataclass(frozen=True)
 class LateWrite:
-    """What a job's own store says may be of an operation that was taken over, and not of the job."""
+    """Content of a job's own store that may be from an operation that was taken over, and not from the job."""
 
     token: str
-    """Of the ``PendingWrite`` in the record."""
+    """Token of the ``PendingWrite`` in the pipeline's record."""
     operation: str
     doubtful: Position
-    """The offsets that may not be the job's. Empty if no job has run since, so that its position is known."""
+    """Offsets that may not be the job's. Empty if no job has run since, so that its position is known."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything that a restart is decided from, seen at one moment."""
+    """Everything that a restart decision depends on, observed at one moment."""
 
     pipeline: str
     live: LiveTopics
     checkpoint: CheckpointState | None = None
     processed: Batch | None = None
-    """The batch that the pipeline recorded last, whichever epoch did."""
+    """The batch that the pipeline recorded last, in any epoch."""
     epoch: Epoch | None = None
     """The newest epoch that a driver claimed."""
     phase: Phase = Phase.STOPPED
     launched: int = 0
     """Number of the newest launch, claimed or not; 0 before the first one."""
     generation: int = 0
-    """Of the pipeline's record: it grows with every change of lease or phase."""
+    """Generation of the pipeline's record: it increases with every change of lease or phase."""
     cut: Cut | None = None
-    """The batch after the recorded ones that has begun and was not recorded, or may have."""
+    """The batch after the recorded ones that was or may have been started, and was not recorded."""
     kept: tuple[KeptPosition, ...] = ()
-    """What each store of the pipeline says, the ruling one first."""
+    """Position in each store of the pipeline, the authoritative one first."""
     moved: Moved | None = None
-    """Of an untouched job: a move in its own store since its last epoch ended. It still stands where it stood."""
+    """For an untracked job: a move in its own store since its last epoch ended. Its position is still the one before
+    the move."""
     late: tuple[LateWrite, ...] = ()
-    """Of an untracked job: pending writes whose offsets its own store has. ``core.late`` fills it."""
+    """For an untracked job: pending writes whose offsets are in its own store. Filled by ``core.late``."""
     known: tuple[KnownPosition, ...] = ()
-    """Where the partitions stood whose stored offset is gone; each partition once. ``core.known`` fills it."""
+    """Known positions of the partitions whose stored offset is gone, each partition once. Filled by ``core.known``."""
     known_identities: tuple[KnownIdentity, ...] = ()
-    """Which cluster and topics the pipeline's records have offsets of; each topic once. ``core.known`` fills it."""
+    """Cluster and topics of the offsets in the pipeline's records, each topic once. Filled by ``core.known``."""
 
     @property
     def ended(self) -> Ended | None:
-        """How ``epoch`` ended; None while it runs, or while nobody knows."""
+        """End of ``epoch``; None while it runs, or while its end is unknown."""
         return None if self.epoch is None else self.epoch.ended
 
     @property
@@ -147,24 +149,24 @@ class Observation:
 
     @property
     def is_tracked(self) -> bool:
-        """Say whether the history rules: the program records its own batches."""
+        """Whether the program records its own batches, so that the history is the authoritative store."""
         return not self.kept or self.kept[0].store == HISTORY
 
     @property
     def is_running(self) -> bool:
-        """Whether a driver may be at work, as far as anybody knows."""
+        """Whether a driver may be running, as far as is known."""
         return self.phase in (Phase.LAUNCHING, Phase.RUNNING)
 
     @property
     def stored(self) -> Position | None:
-        """The pipeline's position: the end of the last batch processed in the newest epoch, or the place where that
-        epoch begins; None before the first start. Of an untouched job: what its ruling store says.
+        """The pipeline's position; None before the first start.
 
-        An epoch that was rewound and stopped before its first batch stands where it was rewound to, not where the
-        epoch before it ended. Without an epoch, the history rules, and after it the checkpoint. An epoch that was
-        started before the job was tracked recorded no batch: after it, the checkpoint rules.
+        For a tracked job: the end of the last batch processed in the newest epoch, or the start of that epoch. An epoch
+        that was rewound and stopped before its first batch is at its start, not at the end of the previous epoch.
+        Without an epoch, the history is authoritative, and after it the checkpoint. After an epoch from before the job
+        was tracked, which recorded no batch, the checkpoint is authoritative.
 
-        Offsets of an untracked job that a late write may have set are none of its position.
+        For an untracked job: the position in its authoritative store, without offsets that a late write may have set.
         """
         if not self.is_tracked:
             kept = self.kept[0].position
@@ -186,7 +188,7 @@ class Observation:
 
     @property
     def is_progress_lost(self) -> bool:
-        """Whether ``stored`` is only where the newest epoch began, and how far it came is not stored any more."""
+        """Whether ``stored`` is only the start of the newest epoch because the epoch's progress is lost."""
         if not self.is_tracked or self.epoch is None:
             return False
         if not self.epoch.claim.tracked:
@@ -201,7 +203,7 @@ class Observation:
 
     @property
     def last_known(self) -> Position | None:
-        """The pipeline's position, with what is known of the partitions whose stored offset is gone."""
+        """The pipeline's position, with known offsets for the partitions whose stored offset is gone."""
         if not self.known:
             return self.stored
         return (self.stored or Position()).updated(
@@ -210,18 +212,18 @@ class Observation:
 
     @property
     def identities(self) -> tuple[KnownIdentity, ...]:
-        """Which cluster and topics the pipeline's offsets are of, as far as anything tells."""
+        """Cluster and topics of the pipeline's offsets, as far as known."""
         if self.known_identities or self.epoch is None:
             return self.known_identities
         return (KnownIdentity(f"the launch of epoch {self.epoch.number}", self.epoch.claim.identity),)
 
     @property
     def in_flight(self) -> tuple[OffsetRange, ...]:
-        """What may be partly in the output: the ranges of a batch that began and was not recorded.
+        """Ranges whose output may exist in part: those of a batch that was started and not recorded.
 
-        Of an untracked job: of the batch that its checkpoint has planned; and where nobody can say, because it runs,
-        tracks its progress asynchronously, or keeps its offsets elsewhere, all that it could have read. Of a partition
-        whose stored offset is gone: what it may have read after the offset that is known.
+        For an untracked job: the ranges of the batch that its checkpoint has planned. If the planned batch is unknown,
+        because the job runs, tracks its progress asynchronously or keeps its offsets elsewhere: all that it could have
+        read. For a partition whose stored offset is gone: what may have been read after the known offset.
         """
         cut = () if self.cut is None else self.cut.ranges
         told = cut if self.is_tracked else self._in_flight_untouched()
@@ -239,10 +241,10 @@ class Observation:
         known = {partition for each in self.known for partition in each.position}
         until: Position | None = self.live.end
         if stands is None:
-            stands = Position()  # of a partition that no record knows, all may have been read
+            stands = Position()  # a partition that no record knows may have been read completely
         elif self.kept[0].store == CHECKPOINT and not self.is_running and tells:
             until = None if self.checkpoint is None else self.checkpoint.planned
-            known -= set(until or ())  # of a new partition too, a planned batch tells what it reads
+            known -= set(until or ())  # a planned batch also has the range of a new partition
         ends = {
             partition: max(offset, stands.get(partition, 0))
             for partition, offset in (until or Position()).items()
@@ -252,33 +254,33 @@ class Observation:
 
 
 def snapshot_id(operation: str, moment: str) -> str:
-    """Give the id of the snapshot that an operation took at a moment of its own."""
+    """Return the id of the snapshot that an operation took at the given moment."""
     return f"{operation}#{moment}"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A named, stored observation: the position with all that gives it a meaning.
+    """Named, stored observation: the position with all that gives it a meaning.
 
-    Positions without their cluster and topic ids can be applied to the wrong topic; without begin and end offsets
-    nobody sees what retention took.
+    A position without its cluster and topic ids can be applied to the wrong topic. Without begin and end offsets,
+    nobody can see what retention has deleted.
     """
 
     id: str
     operation: str
     moment: str
-    """Tells the snapshots of one operation apart: ``before``, ``at-rest``."""
+    """Distinguishes the snapshots of one operation: ``before``, ``at-rest``."""
     reason: str
     taken_at: str
     """ISO 8601 with zone, for people."""
     seen: Observation
     label: str = ""
-    """The name that a person gave it."""
+    """The label that a person chose."""
     checksum: str = ""
 
     @property
     def taken_ms(self) -> int:
-        """When it was taken, in milliseconds since 1970."""
+        """Time of the snapshot, in milliseconds since 1970."""
         return whole_moment_ms(self.taken_at)
 
     @property
@@ -287,12 +289,12 @@ class Snapshot:
         return self.seen.stored or Position()
 
     def sealed(self) -> Snapshot:
-        """Give this snapshot with the checksum of its content."""
+        """Return this snapshot with the checksum of its content."""
         return replace(self, checksum=self._digest())
 
     @property
     def is_whole(self) -> bool:
-        """Say whether the content is what the checksum was made of."""
+        """Whether the content matches the checksum."""
         return self.checksum == self._digest()
 
     def _digest(self) -> str:

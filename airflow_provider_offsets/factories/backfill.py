@@ -94,8 +94,7 @@ def backfill_dag(
 
 
 def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
-    """Return the DAG ``backfill_then_live__<pipeline>``: a new version replays all records since a time, then runs
-    live.
+    """Return the DAG ``backfill_then_live__<pipeline>``: replay records since a time by a new version, then go live.
 
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.

@@ -1,4 +1,4 @@
-"""Reading and checking ``pipelines.yaml``, which yields ``StreamingPipeline`` values."""
+"""Read and check ``pipelines.yaml``, and return its pipelines as ``StreamingPipeline`` values."""
 
 from __future__ import annotations
 

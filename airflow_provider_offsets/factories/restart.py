@@ -36,8 +36,7 @@ DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after t
 
 
 def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, **dag: Any) -> DAG:
-    """Return an empty DAG ``<kind>__<pipeline>`` with one run at a time, triggered by hand unless ``dag`` has a
-    schedule.
+    """Return an empty DAG ``<kind>__<pipeline>`` with one run at a time, without a schedule by default.
 
     :param kind: first part of the DAG id, and a tag.
     :param doc: Markdown documentation of the DAG, with ``{name}`` for the pipeline.

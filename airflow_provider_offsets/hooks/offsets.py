@@ -27,8 +27,8 @@ class OffsetsHook(BaseHook):
     ``postgresql://user@host:5432/database``. A store that keeps positions only has ``zookeeper://host:2181/chroot``. A
     password belongs in the connection's password field, where Airflow masks it.
 
-    :param conn_id: an ``offsets`` connection. If empty, the hook opens a SQLite file in ``AIRFLOW_HOME``, and creates
-        it on first use: it holds the control records of an untracked job without a store of its own.
+    :param conn_id: an ``offsets`` connection. If empty, the hook opens a SQLite file in ``AIRFLOW_HOME``, which
+        it creates on first use. That file holds the control records of an untracked job without a store of its own.
     """
 
     conn_name_attr = "offsets_conn_id"

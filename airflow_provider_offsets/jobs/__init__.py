@@ -1,1 +1,1 @@
-"""Launching, finding and watching drivers."""
+"""Launch, find and watch drivers."""

@@ -42,9 +42,7 @@ class Machine(Protocol):
         ...
 
     def signal_leader(self, leader: ProcessIdentity, number: signal.Signals) -> bool:
-        """Send a signal to the leader of a session, or to the rest of its session. Return whether any process received
-        it.
-        """
+        """Send a signal to a session's leader, or else to the rest of it. Return whether any process received it."""
         ...
 
     def signal_session(self, leader: ProcessIdentity, number: signal.Signals) -> bool:

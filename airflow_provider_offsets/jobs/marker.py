@@ -6,8 +6,7 @@ import fsspec
 
 
 def place_marker(location: str, text: str) -> None:
-    """Write the marker to any file system that fsspec supports (``/path``, ``hdfs://…``). An existing marker is
-    replaced.
+    """Write or replace the marker on any file system that fsspec supports (``/path``, ``hdfs://…``).
 
     :param location: path or URL of the marker.
     :param text: content for people who find the file.

@@ -149,8 +149,7 @@ def is_session_alive(leader: ProcessIdentity) -> bool | None:
 
 
 def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to the session leader alone, or to its session if it has ended; return whether a process received
-    it.
+    """Send a signal to the session leader, or if it has ended to its session; return whether a process received it.
 
     A JVM runs short-lived helpers (Hadoop runs ``chmod`` and ``readlink``). A helper that received the signal would
     fail the batch that the JVM could have finished.

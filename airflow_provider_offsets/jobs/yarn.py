@@ -73,7 +73,7 @@ def _applications(client: httpx.Client, application: YarnApplication) -> list[di
 
 
 def _containers(client: httpx.Client, application: YarnApplication, found: dict[str, Any]) -> str:
-    """Return a message about containers that still run although their application has ended; empty if there are none."""
+    """Return a message about containers that still run although their application has ended; empty if none do."""
     scheme = application.resource_manager.partition("://")[0]
     number = f"_{found['id'].removeprefix('application_')}_"
     answer = _get(client, f"{application.resource_manager}/ws/v1/cluster/nodes")

@@ -101,9 +101,9 @@ class KafkaGroupStore:
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
         """Set the group's offsets in one request while the group has no members, and read them back.
 
-        Kafka has no compare-and-set. Three checks replace it: the group must be empty, the broker refuses the request
-        if a member joins meanwhile, and the offsets that are read back must equal the written ones. A second writer at
-        the same moment that is no member may still be overwritten.
+        Kafka has no compare-and-set. Three checks replace it. The group must be empty. The broker refuses the request
+        if a member joins meanwhile. The offsets that are read back must equal the written ones. A second writer at the
+        same moment that is no member may still be overwritten.
 
         The leader epoch and the committer's metadata of a partition stay if its offset does not change. A partition
         that is set to the end of its log gets the leader epoch of the end. The epoch of any other offset is unknown.

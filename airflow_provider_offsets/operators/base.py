@@ -29,8 +29,8 @@ OPERATION = "{{ dag.dag_id }}/{{ run_id }}"
 def fail_at_once(operation: str = "") -> Iterator[None]:
     """Convert errors for Airflow: an error that no retry can fix fails the task at once, any other is retried.
 
-    A recovery is skipped if it has nothing to start or another operation has taken over: a person is already working on
-    the job, and needs no alert. Any other operation that lost the pipeline to another one fails.
+    A recovery is skipped if it has nothing to start or another operation has taken over. A person is then already
+    working on the job, and needs no alert. Any other operation that lost the pipeline to another one fails.
 
     :param operation: id of the task's operation.
     :raises AirflowFailException: the error is not retriable.
@@ -85,7 +85,11 @@ class PipelineOperator(BaseOperator):
         self.application = application
 
     def act(self, world: World, context: Context) -> Any:
-        """Perform the step of this operator, and return the value for XCom."""
+        """Perform the step of this operator, and return the value for XCom.
+
+        :param world: the session of the operation on the pipeline.
+        :param context: Airflow's task context.
+        """
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:

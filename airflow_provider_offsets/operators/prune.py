@@ -23,9 +23,7 @@ class PruneOffsetsOperator(PipelineOperator):
     """
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Remove, and return the removed ``snapshots``, ``checkpoints`` and ``versions``, and what was ``retained`` and
-        why.
-        """
+        """Remove; return removed ``snapshots``, ``checkpoints`` and ``versions``, and what was ``retained`` and why."""
         found = find_prunable(world.control, self.pipeline, at_ms=clock.now_ms())
         done = remove(world.control, self.pipeline, found, say=self.log.info)
         for each in done.retained:

@@ -36,9 +36,7 @@ class BeginRecoveryOperator(PipelineOperator):
         self.epoch = epoch
 
     def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Begin the recovery, and return ``epoch`` and ``tries``, the number of tries for this death including this
-        one.
-        """
+        """Begin the recovery; return ``epoch`` and ``tries``, the number of tries for this death including this one."""
         policy, run = self.pipeline.recovery, str(context["run_id"])
         tries = begin_recovery(world, int(self.epoch), run, policy, lease_timeout_s=lease_timeout_s())
         self.log.info("Try %d to recover from the death of epoch %s", tries, self.epoch)

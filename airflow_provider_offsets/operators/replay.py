@@ -85,9 +85,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         return self.execute(context)
 
     def _hold_back(self, world: World) -> None:
-        """Wait in the triggerer while the live job falls behind; return at once if the live job keeps up or does not
-        run.
-        """
+        """Wait in the triggerer while the live job falls behind; return at once if it keeps up or does not run."""
         epoch = world.claimed_epoch()
         if epoch is None or epoch.ended is not None:
             return

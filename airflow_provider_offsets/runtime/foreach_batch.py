@@ -1,7 +1,7 @@
 """A query whose batches run the user's function; each batch starts and is recorded inside Spark's own callback.
 
-- Returning from ``foreachBatch`` commits the batch. So a stop *before* a batch raises out of the callback:
-  ``offsets/N+1`` stays planned, and the next epoch runs that batch first (tried on Spark 4.2.0).
+- Returning from ``foreachBatch`` commits the batch. So a stop *before* a batch raises out of the callback.
+  ``offsets/N+1`` then stays planned, and the next epoch runs that batch first (tried on Spark 4.2.0).
 - ``query.stop()`` interrupts a running batch, so it is called only while the query is idle.
 - A batch is recorded only if the JVM still answers after the user's function (see ``jvm``).
 - A batch that is already recorded does not run again: its output was complete before it was recorded. Spark asks for

@@ -114,8 +114,8 @@ class NativeSinkQuery:
 
     :param epoch: the claimed epoch under which the batches run.
     :param interval_s: seconds from the start of one batch to the start of the next. None: the next run starts at once
-        while there is something to read. Otherwise it starts after a pause that grows from ``poll_interval_s`` to 5 s,
-        because even an empty run leaves a hundred log lines of Spark and Kafka.
+        while there is something to read. Otherwise it starts after a pause that grows from ``poll_interval_s`` to 5 s.
+        The pause saves log space: even an empty run leaves a hundred log lines of Spark and Kafka.
     """
 
     def __init__(self, epoch: HeldEpoch, interval_s: float | None = None) -> None:

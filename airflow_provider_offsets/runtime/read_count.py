@@ -57,7 +57,7 @@ def refuse_stateful(frame: Any) -> None:
 
 
 def _walk(plan: Any, found: set[str]) -> bool:
-    """Return whether ``plan`` reads the source, and collect into ``found`` the nodes that keep state over the source."""
+    """Return whether ``plan`` reads the source, and add to ``found`` the nodes that keep state over the source."""
     children = plan.children()
     reading = [_walk(children.apply(index), found) for index in range(children.size())]
     name = plan.getClass().getSimpleName()

@@ -1,6 +1,6 @@
 """The replay of one shard by the user's own program: one bounded read, one call of the function, one record.
 
-A driver claims the launch of its tag, marks the shard as started before it calls the function, and records the shard
+A driver claims the launch of its tag and marks the shard as started before it calls the function. It records the shard
 when the output is complete. Each step is one compare-and-swap of the shard's record, which also fences: once a try has
 ended, its driver can do none of these steps.
 
@@ -141,9 +141,7 @@ class ShardReplay:
 
     @contextlib.contextmanager
     def _alive(self, count: ReadCount, began: float) -> Iterator[None]:
-        """Report progress from a separate thread, and cancel the work once the shard's record says that this try has
-        ended.
-        """
+        """Report progress from a separate thread, and cancel the work once this try has ended by the shard's record."""
         over = threading.Event()
         thread = threading.Thread(target=self._live, args=(count, began, over), name="signs-of-life", daemon=True)
         thread.start()

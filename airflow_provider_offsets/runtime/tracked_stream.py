@@ -162,8 +162,8 @@ class TrackedStream:
         :raises WorldChanged: another job has written to the checkpoint since the plan. No batch was started.
         :raises RecordRestored: the control store was restored or removed; the query was ended.
         :raises StoreUnreachable: the store did not answer for ``store_patience_s``; the query was ended first.
-        :raises InputRefused: both or neither of ``process`` and ``sink``; a ``sink`` that sets what the runtime sets;
-            in a replay, transforms that keep state, or a ``sink`` without a ``replay_sink``.
+        :raises InputRefused: both or neither of ``process`` and ``sink``; a ``sink`` that sets what the runtime sets.
+            In a replay also: transforms that keep state, or a ``sink`` without a ``replay_sink``.
         """
         if (process is None) == (sink is None):
             raise InputRefused(

@@ -45,7 +45,7 @@ class FrozenBoundaries:
     def freeze(self, look: TopicLook) -> Boundary | StaleLook:
         """Return the boundary at the timestamp of ``look``, which is frozen now unless it was frozen before.
 
-        Safe to repeat. If two boundaries are frozen at the same time, the topic's record orders them: the second one is
+        Safe to repeat. If two boundaries are frozen at the same time, the topic's record orders them. The second one is
         computed again, with the first one as its neighbour.
 
         :returns: the boundary, or :class:`StaleLook` if ``look`` lacks partitions that a frozen boundary has.

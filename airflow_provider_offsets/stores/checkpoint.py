@@ -51,8 +51,8 @@ __all__ = [
 ]
 
 SHUFFLE_PARTITIONS = {"spark.sql.shuffle.partitions": "200"}
-"""Spark's default, for a seed without an older entry. 4.2.0 fails (``None.get``) when it starts on a planned entry if
-that entry, or the one before it, lacks this setting."""
+"""Spark's default, for a seed without an older entry. 4.2.0 fails (``None.get``) when it starts on a planned entry
+without this setting, or if the entry before lacks it."""
 
 
 LOOKED_AT = 5
@@ -88,7 +88,7 @@ def seed(
     new data for old. A sink that needs consecutive ids gets them: Spark's file sink can be neither read nor written
     once an id is missing in its ``_spark_metadata`` (``BATCH_METADATA_NOT_FOUND``, tried with 4.2.0).
 
-    Repeating the call with the same arguments changes nothing, and finishes an interrupted call: ``metadata`` is
+    Repeating the call with the same arguments changes nothing, and finishes an interrupted call. ``metadata`` is
     written last, and Spark does not start on offsets without that file (tried with 4.2.0).
 
     :param target: where to write.
@@ -180,7 +180,7 @@ def require_micro_batches(checkpoint: CheckpointFolder) -> None:
 
 @dataclass(frozen=True)
 class _WrittenTimes:
-    """When the two files of a batch were written."""
+    """Times at which the two files of a batch were written."""
 
     planned_after_ms: int
     """Delay of the entry in the offset log after the start of the batch."""

@@ -42,6 +42,9 @@ SEEDED = "spark.offsets.seeded"
 VOID = "-"
 """Line of a source that has no offsets yet (Spark's ``SERIALIZED_VOID_OFFSET``)."""
 
+REMOVE_THE_REST = "if somebody removed the checkpoint while an operation wrote to it, remove what is left of it"
+"""A missing folder prevents no plan: the position is in the history or the snapshots."""
+
 BATCH_ID = re.compile(r"0|[1-9][0-9]*")
 
 
@@ -80,7 +83,7 @@ class LogEntry:
 
     @property
     def batch_time_ms(self) -> int:
-        """When the batch was planned, by the driver's clock; unchanged when Spark runs the batch again."""
+        """Time at which the batch was planned, by the driver's clock; unchanged when Spark runs the batch again."""
         return int(self.metadata["batchTimestampMs"])
 
     @property
@@ -169,7 +172,7 @@ def log_entries(files: CheckpointFiles) -> Iterator[tuple[int, LogEntry, bool]]:
     committed_ids = set(batch_ids(files, "commits"))
     for batch_id in planned_ids:
         entry = read_entry(files, batch_id)
-        if entry is not None:  # Spark has removed it since the listing
+        if entry is not None:  # else Spark has removed it since the listing
             yield batch_id, entry, batch_id in committed_ids
 
 
@@ -200,7 +203,7 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
     :raises CheckpointError: the checkpoint cannot be read, is of a version or kind that was not tried, or lacks some of
         its files. Also if more than one batch is in flight.
     """
-    planned_ids = batch_ids(files, "offsets")  # before commits: a batch planned meanwhile is not in flight
+    planned_ids = batch_ids(files, "offsets")  # first: a batch that is planned meanwhile must not look in flight
     committed_id = max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)
     query_id = _query_id_of(files, planned_ids)
     committed_entry = None if committed_id == UNSTARTED else _committed(files, committed_id)
@@ -243,7 +246,8 @@ def _query_id_of(files: CheckpointFiles, planned_ids: Sequence[int]) -> str | No
         raise CheckpointError(
             seen=f"{files.location} has offsets, and no metadata file with the id of its query",
             expected="a whole checkpoint",
-            do="restore the file; if the folder was being seeded, do that again: it finishes what was cut off",
+            do="restore the file; if the folder was being seeded, do that again: it finishes what was cut off;"
+            f" {REMOVE_THE_REST}",
         )
     return query_id
 
@@ -271,7 +275,7 @@ def _require_one_in_flight(files: CheckpointFiles, committed_id: int, in_flight:
         raise CheckpointError(
             seen=f"{files.location} has {names}, and no entry that is committed",
             expected="commits/<number> for the batch before it",
-            do="restore the commits folder, or start with a new checkpoint at a chosen position",
+            do=f"restore the commits folder; {REMOVE_THE_REST}",
         )
 
 

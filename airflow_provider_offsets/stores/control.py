@@ -198,7 +198,12 @@ class Control:
                 return
 
     def step(self, operation_id: str, step: str, kind: type[T]) -> T | None:
-        """Return the recorded result of a step as a value of type ``kind``, or None."""
+        """Return the recorded result of a step, or None.
+
+        :param operation_id: id of the operation.
+        :param step: name of the step.
+        :param kind: type of the result.
+        """
         operation = self.operation(operation_id)
         text = None if operation is None else operation.steps.get(step)
         return None if text is None else self._load(kind, f"operation/{operation_id}#{step}", text)

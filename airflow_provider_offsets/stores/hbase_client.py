@@ -118,10 +118,12 @@ class HBaseClient:
         self._on_table(table, lambda there: there.connection.client.mutateRows(there.name, changes, {}))
 
     def check_and_put(self, table: str, key: bytes, column: bytes, expected: bytes | None, value: bytes) -> bool:
-        """Set one cell if it holds ``expected`` (None: it does not exist), and return whether it was set.
+        """Set one cell atomically, and return whether it was set.
 
         Never retried here: if only the answer to the first call was lost, the second call would return False.
 
+        :param expected: value that the cell must have now; None if the cell must not exist.
+        :param value: value to set.
         :raises StoreUnreachable: no answer arrived; the cell may have been set.
         """
         mutation = self._mutation(column=column, value=value)

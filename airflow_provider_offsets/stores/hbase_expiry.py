@@ -13,7 +13,7 @@ from airflow_provider_offsets.stores.hbase_rows import HBaseRows
 
 
 class HBaseExpiry:
-    """When rows expire, and whether some have expired.
+    """Expiry of rows by a TTL.
 
     :param client: connection to HBase.
     :param deck: rows that expire if their table has a TTL.

@@ -42,6 +42,9 @@ def time_of(row_prefix: bytes, row_key: bytes) -> int | None:
 def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
     """Check that a key under the prefix without a time of this group can be a neighbour's.
 
+    :param table: for the message.
+    :param row_prefix: prefix of this group's keys, from :func:`prefix`.
+    :param row_key: key without a time of this group.
     :raises StoreDataError: the last part of the key is no time, so no writer of the layout wrote the row.
     """
     if b":" not in row_key[len(row_prefix) :]:
@@ -76,6 +79,10 @@ def cells_of(position: Position, topic: str) -> dict[bytes, bytes]:
 def position_of(table: str, topic: str, row_key: bytes, cells: Cells) -> Position:
     """Return the offsets in a row.
 
+    :param table: for the message.
+    :param topic: topic of the row.
+    :param row_key: for the message.
+    :param cells: cells of the row, by column.
     :raises StoreDataError: the row has a cell that is not in the layout.
     """
     offsets = {_partition(table, row_key, cell): _offset(table, row_key, cell, value) for cell, value in cells.items()}
@@ -96,7 +103,11 @@ def _offset(table: str, row_key: bytes, column: bytes, value: bytes) -> int:
 
 
 def bad_cell(table: str, row_key: bytes, column: bytes, value: bytes | None, expected: str) -> StoreDataError:
-    """Return the error that names table, row, column and value."""
+    """Return the error that names table, row, column and value.
+
+    :param value: content of the cell; None if the cell itself is wrong.
+    :param expected: valid content, for the message.
+    """
     held = "" if value is None else f", value {_text(value)!r}"
     return StoreDataError(
         seen=f"table {table!r}, row {_text(row_key)!r}, column {_text(column)!r}{held}",

@@ -46,6 +46,7 @@ class Transport:
 
         happybase supports neither TLS nor HTTP: in these cases the socket below it is replaced.
 
+        :param timeout_s: how long the server may be silent.
         :raises OSError: the file of the authorities cannot be read.
         """
         import happybase

@@ -13,6 +13,7 @@ from airflow_provider_offsets.stores import rules
 def place(batch: Batch, newest_row_time_ms: int | None) -> Batch:
     """Return a batch with its row time, after the newest row.
 
+    :param newest_row_time_ms: time of the newest row in the history; None if the history is empty.
     :raises StoreDataError: the newest row already has the greatest possible time.
     """
     row_time_ms = next_row_time_ms(batch.batch_time_ms, newest_row_time_ms)
@@ -29,6 +30,7 @@ def row_time_of(batch: Batch) -> int:
 def written_row(position: Position, newest_row_time_ms: int | None) -> Batch:
     """Return the row that a write of ``position`` adds to a history: at the current time, and of no batch.
 
+    :param newest_row_time_ms: time of the newest row in the history; None if the history is empty.
     :raises StoreDataError: the newest row already has the greatest possible time.
     """
     return place(Batch(end=position, batch_time_ms=clock.now_ms()), newest_row_time_ms)
@@ -38,7 +40,7 @@ def position_in(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Pos
     """Return the position of a stream in a history: the end of each topic in the newest row that names the topic.
 
     Jobs with the Cloudera row layout write one row per topic, once the output of the whole batch is complete. After a
-    crash between two of these rows, the second topic keeps its older row: its part of the batch is replayed, and
+    crash between two of these rows, the second topic keeps its older row. Then its part of the batch is replayed, and
     nothing is skipped.
 
     :param newest: returns the newest batch of a stream.

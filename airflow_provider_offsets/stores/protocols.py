@@ -79,6 +79,9 @@ class HistoryStore(PositionStore, Protocol):
         pipeline record whose row is missing can write that row. Without it, each call adds a new row, at
         ``next_row_time_ms(batch time, newest row's time)``; no pipeline record names such a row.
 
+        :param stream: the owner of the history.
+        :param batch: the batch to add.
+        :returns: the batch with its row time.
         :raises BatchConflict: another batch, or the same one with other offsets, is stored at that time; it is not
             changed.
         """
@@ -92,7 +95,11 @@ class HistoryStore(PositionStore, Protocol):
         ...
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches in the order of recording, lazily, with row times in ``[since_ms, until_ms]``."""
+        """Yield batches in the order of recording, lazily.
+
+        :param since_ms: only rows at or after this time.
+        :param until_ms: only rows at or before this time; None for no limit.
+        """
         ...
 
 
@@ -104,7 +111,11 @@ class ControlStore(Protocol):
     """
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Return the text of a control record, or None."""
+        """Return the text of a control record, or None.
+
+        :param pipeline: name of the pipeline.
+        :param name: name of the control record.
+        """
         ...
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
@@ -118,7 +129,9 @@ class ControlStore(Protocol):
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield ``(name, text)`` of all names that begin with ``prefix``, sorted by name.
 
-        Never yields another pipeline's, whatever the names are (``a`` and ``a.b``, ``a`` and ``a-b``).
+        :param pipeline: name of the pipeline. Records of others are never yielded, whatever the names are (``a`` and
+            ``a.b``, ``a`` and ``a-b``).
+        :param prefix: start of the names; empty for all.
         """
         ...
 

@@ -1,6 +1,8 @@
-"""Put a seeded checkpoint in the place of another one, for a job whose program names the place itself."""
+"""Swap of a checkpoint for a seeded one at the same location, for a job whose program names that location."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
@@ -20,28 +22,47 @@ from airflow_provider_offsets.stores.checkpoint import (
 )
 
 
-def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start: Position) -> int:
-    """Put a checkpoint that goes on at ``start`` at ``location``; give what ``seed`` gives.
+def swap_in(
+    location: str,
+    *,
+    tag: str,
+    query_id: str,
+    last_batch_id: int,
+    start: Position,
+    require_lease: Callable[[], None] = lambda: None,
+) -> int:
+    """Put a checkpoint that continues at ``start`` at ``location``, and return the id of the first batch with records.
 
-    It is written whole as ``<location>-seeded-<tag>``. Then what is at ``location`` is closed, and moved to
-    ``<location>-before-<tag>``, where it stays. Then the seeded one takes its place.
+    The seeded checkpoint is written completely as ``<location>-seeded-<tag>``. Then the old one is closed, and renamed
+    to ``<location>-before-<tag>``, where it stays. Then the seeded one is renamed to ``location``. In an object store,
+    which cannot rename folders, the seeded one is written at ``location`` itself if nothing is there.
 
-    A swap that was cut off is finished by the same call. What it leaves, step by step: a part of the seeded folder,
-    that nothing reads; the old checkpoint, closed, in its place; nothing at ``location``, between the two moves
-    (``cut_off_swap`` finds that out); the seeded one in its place.
+    Repeating the call finishes an interrupted swap. After an interruption there is one of these states:
 
-    A driver that still waits on the old one dies with ``CONCURRENT_STREAM_LOG_UPDATE``: what it writes next,
-    ``offsets/<last + 1>``, is in the closed folder and in the seeded one; and in between there is no folder to write
-    to. Two are not fenced, so the job has to be seen gone: one in the middle of batch ``last + 1`` may commit it into
-    the seeded folder and go on there; one that tracks its progress asynchronously has ids with gaps.
+    - a part of the seeded folder, which nobody reads;
+    - the old checkpoint in its place, closed;
+    - nothing at ``location``, between the two renames (see ``cut_off_swap``);
+    - the seeded checkpoint in its place.
 
-    :param last_batch_id: the greatest batch id that the old checkpoint has committed. One that is planned after it is
-        given to a batch without records: a file sink may have taken it, or not.
-    Object stores have no folders to move. There the seeded one is written at ``location`` itself, if nothing is there.
+    A driver that still waits on the old checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE``. Its next file,
+    ``offsets/<last + 1>``, exists in the closed folder and in the seeded one. In between there is no folder to write
+    to. Two kinds of drivers are not fenced, so the job must be verified to be stopped. A driver in the middle of batch
+    ``last + 1`` may commit it into the seeded folder and continue there. A driver that tracks its progress
+    asynchronously has ids with gaps.
 
-    :raises CheckpointError: the old one holds state, or is in an object store.
-    :raises WorldChanged: a batch was planned since ``last_batch_id`` was read, or something appeared at ``location``
-        between the two moves; what is there is left as it is.
+    A caller that hangs in this function may be superseded, and its successor may put another seeded checkpoint there.
+    So the checkpoint is checked before and after it is moved aside. If it is not the closed old one, it is put back.
+
+    :param location: of the checkpoint.
+    :param tag: name of this swap, the same when the call is repeated.
+    :param query_id: id of the query.
+    :param last_batch_id: the greatest batch id that the old checkpoint has committed. The next id goes to a batch
+        without records: a file sink may already have taken a planned batch of that id.
+    :param start: the offsets to continue from.
+    :param require_lease: called before the old one is closed; raises if the caller was superseded.
+    :raises CheckpointError: the old checkpoint holds state, or is in an object store.
+    :raises WorldChanged: a batch was planned after ``last_batch_id`` was read, another checkpoint was put there, or
+        something appeared at ``location`` between the two renames. Nothing there is changed.
     """
     place = open_checkpoint(location)
     following = next_batch_id(last_batch_id)
@@ -50,6 +71,7 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
     seeded, before = (open_checkpoint(f"{location.rstrip('/')}-{kind}-{tag}") for kind in ("seeded", "before"))
     if before.exists():
         if seeded.exists():
+            _require_moved(before, location, is_old=_is_closed(before))
             seeded.move_to(location)
         return following
     _require_whole(location, except_for=tag)
@@ -66,16 +88,20 @@ def swap_in(location: str, *, tag: str, query_id: str, last_batch_id: int, start
         sources_in=place,
     )
     if place.exists():
+        require_lease()
         _close_after(place, last_batch_id, tag)
+        if not _is_old(place, old):
+            raise _another_one(location)
         place.move_to(before.location)
+        _require_moved(before, location, is_old=_is_old(before, old))
     seeded.move_to(location)
     return following
 
 
 def cut_off_swap(location: str) -> str | None:
-    """Give the tag of a swap that was cut off between its two moves, or None.
+    """Return the tag of a swap that was interrupted between its two renames, or None.
 
-    Then there is nothing at ``location``, which would read as a first start.
+    In that state nothing is at ``location``, which would read as a first start.
     """
     place = open_checkpoint(location)
     if not place.moves or place.exists():
@@ -90,24 +116,24 @@ def cut_off_swap(location: str) -> str | None:
 
 
 def seeded_beside(location: str, tag: str) -> str:
-    """Return where the seeded checkpoint of a swap is until it takes its place."""
+    """Return the location of a swap's seeded checkpoint until it is renamed."""
     return f"{location.rstrip('/')}-seeded-{tag}"
 
 
 def finish_swap(location: str, tag: str) -> None:
-    """Put the seeded checkpoint of a swap that was cut off between its two moves in its place.
+    """Finish a swap that was interrupted between its two renames.
 
-    :raises WorldChanged: something is there by now.
+    :raises WorldChanged: something exists at ``location`` by now.
     """
     if cut_off_swap(location) == tag:
         open_checkpoint(seeded_beside(location, tag)).move_to(location)
 
 
 def read_in_place(location: str) -> CheckpointState | None:
-    """Give what the checkpoint at ``location`` says, or None if no query has begun there.
+    """Return the state of the checkpoint at ``location``, or None if no query has started there.
 
-    :raises CheckpointError: it cannot be read; it is of a query in real-time mode; or nothing is there because a swap
-        was cut off between its two moves.
+    :raises CheckpointError: the checkpoint cannot be read, or is of a query in real-time mode. Also if nothing is there
+        because a swap was interrupted between its two renames.
     """
     place = open_checkpoint(location)
     state = read_state(place)
@@ -121,17 +147,17 @@ def read_in_place(location: str) -> CheckpointState | None:
             expected="the old checkpoint, or the seeded one in its place",
             do="run the apply task, or the copy, that did it once more: that finishes it",
         )
-    return read_state(place)  # of a swap that was finished since the first look
+    return read_state(place)  # a swap may have been finished since the first read
 
 
 def can_be_seeded(location: str) -> bool:
-    """Say whether a seeded checkpoint can be put at ``location``: not in an object store, where there is one."""
+    """Check whether a seeded checkpoint can be put at ``location``: not if one exists there in an object store."""
     place = open_checkpoint(location)
     return place.moves or not place.exists()
 
 
 def _put_where_nothing_is(place: CheckpointFolder, query_id: str, last_batch_id: int, start: Position) -> int:
-    """Seed a checkpoint where it is to be. One that was cut off has no ``metadata`` yet, and is finished."""
+    """Seed a checkpoint at its final location. An interrupted one has no ``metadata`` yet, and is finished."""
     following = next_batch_id(last_batch_id)
     there_id = read_query_id(place)
     if there_id is not None:
@@ -170,11 +196,47 @@ def _require_movable(place: CheckpointFolder, old: CheckpointState | None) -> No
         )
 
 
-def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
-    """Close the old checkpoint, if no batch was planned since ``last_batch_id`` was read.
+def _is_old(folder: CheckpointFolder, old: CheckpointState | None) -> bool:
+    """Check whether a folder is the checkpoint that was read as ``old``, closed since, and not a replacement."""
+    now = read_state(folder)
+    if now is None or old is None:
+        return now is old and _is_closed(folder)
+    same = (now.query_id, now.committed_batch_id, now.committed) == (
+        old.query_id,
+        old.committed_batch_id,
+        old.committed,
+    )
+    return same and _is_closed(folder)
 
-    It is looked at before too: an entry that is planted after a planned batch hides that batch from Spark for ever.
-    What is there may be the seeded checkpoint with a job on it, put there by another try of the same task.
+
+def _is_closed(folder: CheckpointFolder) -> bool:
+    """Check whether the newest entry is a closing one. A checkpoint without entries counts as closed."""
+    planned_ids = batch_ids(folder, "offsets")
+    newest = read_entry(folder, planned_ids[-1]) if planned_ids else None
+    return newest is None or newest.closed_by is not None
+
+
+def _require_moved(before: CheckpointFolder, location: str, *, is_old: bool) -> None:
+    """Put back what was moved aside, and raise, unless it is the old checkpoint."""
+    if not is_old:
+        before.move_to(location)
+        raise _another_one(location)
+
+
+def _another_one(location: str) -> WorldChanged:
+    return WorldChanged(
+        seen=f"{location} was exchanged for another checkpoint meanwhile",
+        expected="the one that was closed",
+        do="No action needed if another operation has taken the pipeline over. Otherwise plan again.",
+    )
+
+
+def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
+    """Close the old checkpoint, if no batch was planned after ``last_batch_id`` was read.
+
+    That is checked before closing too: an entry planted after a planned batch would hide that batch from Spark for
+    ever. The location may also hold the seeded checkpoint with a running job, put there by another try of the same
+    task.
     """
     _require_no_later_batch(place, last_batch_id, except_for=None)
     planted_id = close(place, tag)
@@ -184,7 +246,7 @@ def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
 def _require_no_later_batch(place: CheckpointFolder, last_batch_id: int, *, except_for: int | None) -> None:
     newest = max((each for each in batch_ids(place, "offsets") if each != except_for), default=UNSTARTED)
     planted = read_entry(place, newest) if except_for is None and newest > last_batch_id + 1 else None
-    is_closed = planted is not None and planted.closed_by is not None  # by an earlier try of this one
+    is_closed = planted is not None and planted.closed_by is not None  # by an earlier try of this call
     if (newest > last_batch_id + 1 and not is_closed) or max(
         batch_ids(place, "commits"), default=UNSTARTED
     ) > last_batch_id:

@@ -1,9 +1,11 @@
-"""A Kafka cluster in memory that can be read like a real one, with the knobs that a test needs.
+"""Kafka cluster in memory that can be read like a real one, and changed as a test needs.
 
-kafka = FakeKafka()
-kafka.create_topic("orders", partitions=3)
-kafka.append("orders", 0, count=100)
-kafka.live_topics(["orders"]).end          # {"orders":{"0":100,"1":0,"2":0}}
+Example::
+
+    kafka = FakeKafka()
+    kafka.create_topic("orders", partitions=3)
+    kafka.append("orders", 0, count=100)
+    kafka.live_topics(["orders"]).end          # {"orders":{"0":100,"1":0,"2":0}}
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class _Partition:
     begin: int = 0
     end: int = 0
     open_since: int | None = None
-    """Where the open transaction began."""
+    """Start of the open transaction."""
     leader_epoch: int = 0
     runs: list[_Run] = field(default_factory=list)
 
@@ -60,7 +62,7 @@ class _Topic:
 
 
 class FakeKafka:
-    """A ``KafkaView`` in memory. Nothing happens in it that a test did not ask for: no clock, no retention.
+    """``KafkaView`` in memory. Everything happens at the request of a test: there is no clock and no retention.
 
     :param cluster_id: two fakes with different ids are two clusters.
     """
@@ -121,9 +123,9 @@ class FakeKafka:
         return Position({partition: offset for partition, offset in stored.items() if partition.topic in asked})
 
     def create_topic(self, name: str, partitions: int, **config: str) -> None:
-        """Create an empty topic, with settings such as ``**{"retention.ms": "3600000"}``; they delete nothing here.
+        """Create an empty topic, with settings such as ``**{"retention.ms": "3600000"}``, which delete nothing here.
 
-        :raises ValueError: there is one of that name.
+        :raises ValueError: a topic of that name exists.
         """
         if name in self._topics:
             raise ValueError(f"topic {name!r} is there already; recreate_topic makes it anew")
@@ -131,20 +133,21 @@ class FakeKafka:
         self._topics[name] = _Topic(f"fake-topic-id-{self._created}", [_Partition() for _ in range(partitions)], config)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic, and what groups have committed in it, as a broker does."""
+        """Delete a topic, and the commits of groups in it, as a broker does."""
         del self._topics[name]
         for group, stored in self._commits.items():
             self._commits[group] = Position({key: offset for key, offset in stored.items() if key.topic != name})
 
     def recreate_topic(self, name: str, partitions: int) -> None:
-        """Delete a topic and create one of the same name: it gets another id, and begins at 0."""
+        """Delete a topic and create one of the same name, which has another id and begins at 0."""
         self.delete_topic(name)
         self.create_topic(name, partitions)
 
     def add_partitions(self, topic: str, total: int) -> None:
-        """Let a topic have so many partitions *in all*, as Kafka counts it.
+        """Increase the number of partitions of a topic.
 
-        :raises ValueError: that would not be more than it has.
+        :param total: number of partitions afterwards, as Kafka counts them.
+        :raises ValueError: ``total`` is not greater than the present number.
         """
         have = self._topics[topic].partitions
         if total <= len(have):
@@ -152,11 +155,15 @@ class FakeKafka:
         have.extend(_Partition() for _ in range(total - len(have)))
 
     def append(self, topic: str, partition: int, count: int, *, timestamp_ms: int = 0) -> None:
-        """Append so many records, all of one time."""
+        """Append records with one timestamp.
+
+        :param count: number of records.
+        :param timestamp_ms: timestamp of each record, in milliseconds since 1970.
+        """
         self._topics[topic].partitions[partition].append(count, timestamp_ms)
 
     def begin_transaction(self, topic: str, partition: int) -> None:
-        """Let what follows be part of a transaction: readers of committed records stop here until it ends."""
+        """Start a transaction: readers of committed records stop here until it ends."""
         found = self._topics[topic].partitions[partition]
         found.open_since = found.end
 
@@ -167,9 +174,10 @@ class FakeKafka:
         found.end += 1
 
     def delete_records_before(self, topic: str, partition: int, offset: int) -> None:
-        """Do what retention does: what is before this offset is gone.
+        """Delete the records before an offset, as retention does.
 
-        :raises ValueError: the offset lies past the end.
+        :param offset: the new earliest retained offset.
+        :raises ValueError: the offset is past the end.
         """
         found = self._topics[topic].partitions[partition]
         if offset > found.end:
@@ -177,9 +185,11 @@ class FakeKafka:
         found.begin = max(found.begin, offset)
 
     def truncate(self, topic: str, partition: int, end: int, *, leader_epoch: int) -> None:
-        """Do what an unclean election does: what lies at and after ``end`` is gone, and a new leader has the log.
+        """Delete the records at and after ``end``, and set a new leader epoch, as an unclean election does.
 
-        :raises ValueError: the end lies outside of the log, or the leader epoch does not grow.
+        :param end: the new end of the log.
+        :param leader_epoch: the new leader epoch, greater than the present one.
+        :raises ValueError: ``end`` is outside of the log, or the leader epoch does not increase.
         """
         found = self._topics[topic].partitions[partition]
         if not found.begin <= end <= found.end or leader_epoch <= found.leader_epoch:
@@ -189,28 +199,30 @@ class FakeKafka:
         found.end, found.leader_epoch = end, leader_epoch
 
     def set_config(self, topic: str, **config: str) -> None:
-        """Change settings of a topic; the others stay."""
+        """Change some settings of a topic."""
         self._topics[topic].config.update(config)
 
     def set_leader_epoch(self, topic: str, partition: int, leader_epoch: int) -> None:
-        """Let the partition have this leader epoch: each election adds one, and it goes back only in a cluster that was
-        restored from before."""
+        """Set the leader epoch of a partition.
+
+        Each election adds one. A smaller epoch occurs only in a cluster that was restored from an earlier state.
+        """
         self._topics[topic].partitions[partition].leader_epoch = leader_epoch
 
     def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit offsets for a group; those of other partitions stay."""
+        """Commit offsets for a group; commits in other partitions are kept."""
         self._commits[group_id] = self._commits.get(group_id, Position()).updated(offsets)
 
     def delete_group(self, group_id: str) -> None:
-        """Delete a group with all its commits. Commits that expired look the same.
+        """Delete a group with all its commits. Expired commits look the same.
 
-        :raises ValueError: there is no such group.
+        :raises ValueError: the group does not exist.
         """
         if self._commits.pop(group_id, None) is None:
             raise ValueError(f"there is no group {group_id!r}")
 
     def fail_with(self, error: Exception | None) -> None:
-        """Let every reading method raise this error from now on; None ends it."""
+        """Raise this error in every reading method from now on; None ends that."""
         self._error = error
 
     def _asked(self, topics: Sequence[str]) -> dict[str, _Topic]:

@@ -1,7 +1,7 @@
-"""What every store of positions that can be written has to hold. Subclass it where a ``store`` fixture gives one.
+"""The contract of every writable position store. Subclass it where a ``store`` fixture is defined.
 
-A store that keeps positions of real topics only (a consumer group) says in ``TOPICS``, ``PARTITIONS`` and ``LAST``
-which ones there are.
+A store that keeps positions of existing topics only (a consumer group) names them in ``TOPICS``, ``PARTITIONS`` and
+``LAST``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tests.contract.store_contract import EXAMPLES, GROUPS, GROUPS_BESIDE_G, TOP
 
 
 def numbered(topic: str, *offsets: int) -> Position:
-    """Give the position of a topic whose partitions, from 0 up, stand at these offsets."""
+    """Return the position of a topic with these offsets for the partitions from 0 up."""
     return Position({TopicPartition(topic, number): offset for number, offset in enumerate(offsets)})
 
 
 class PositionContract:
-    """A fixture that a subclass gives: ``store``. No offset but those of the property test is greater than 9."""
+    """Contract for a subclass that defines the fixture ``store``. Only the property test uses offsets above 9."""
 
     TOPICS: st.SearchStrategy[str] = TOPICS
     GROUPS: st.SearchStrategy[str] = GROUPS
@@ -37,17 +37,17 @@ class PositionContract:
 
     @pytest.fixture
     def topics(self) -> tuple[str, str]:
-        """Two topics of which the store can keep positions."""
+        """Return two topics whose positions the store can keep."""
         return "t", "u"
 
     @pytest.fixture
     def stream(self, topics: tuple[str, str]) -> Stream:
-        """A group that no other test has, and one topic."""
+        """Return a group that no other test has, and one topic."""
         return Stream(f"g-{uuid.uuid4().hex[:8]}", topics[:1])
 
     @pytest.fixture
     def both(self, stream: Stream, topics: tuple[str, str]) -> Stream:
-        """The same group, and two topics."""
+        """Return a group that no other test has, and two topics."""
         return Stream(stream.group_id, topics)
 
     @pytest.fixture
@@ -220,7 +220,7 @@ class PositionContract:
 
 
 class AtomicPositionContract(PositionContract):
-    """For a store that compares and writes in one step: of writers that expect the same, one has its way."""
+    """Contract for a store that compares and writes in one step: of those that expect the same, one succeeds."""
 
     def test_eight_write_at_once_and_one_wins(self, store: WritablePositionStore, stream: Stream) -> None:
         [topic] = stream.topics

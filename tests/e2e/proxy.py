@@ -1,4 +1,4 @@
-"""A way to a server that can be cut, and opened again at the same port."""
+"""A proxy before a server, which can be cut and opened again at the same port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 class Proxy:
-    """Passes what comes to ``port`` on to a server, until it is cut.
+    """A proxy that forwards ``port`` to a server until it is cut.
 
     :param server: ``host:port``.
     """

@@ -1,8 +1,9 @@
-"""A driver that is killed with SIGKILL, wherever it stands, and one that fails by itself."""
+"""A driver that is killed with SIGKILL at any step, and a driver that fails by itself."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
 
 
 def test_a_function_whose_jvm_is_killed_is_given_a_part_of_its_rows_and_all_of_them_by_the_next_epoch(lab: Lab) -> None:
-    """PySpark's ``collect()`` ends early, and raises nothing."""
+    """PySpark's ``collect()`` then returns early, and raises nothing."""
     lab.maintain()
     lab.stop(lab.operation())
     lab.produce(3_000, 0)
@@ -142,8 +143,12 @@ def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
     assert [epoch.claim.operation for epoch in lab.control.epochs()] == [operation] * 3
 
 
-def test_a_query_that_a_known_bug_of_spark_ended_goes_on_under_its_epoch(lab: Lab) -> None:
-    """SPARK-55271 of Spark 4.1: a batch is committed, and then the query dies. The next one may be planned by then."""
+def test_a_query_that_a_known_bug_of_spark_ended_goes_on_under_its_epoch(make_lab: Callable[..., Lab]) -> None:
+    """SPARK-55271 of Spark 4.1: a batch is committed, and then the query dies. The next one may be planned by then.
+
+    The bug itself is in ``tests/versions/test_spark_4_1.py``.
+    """
+    lab = make_lab(arguments=("any-spark",))
     lab.produce(20, 0, 1, 2)
     log = Path(lab.maintain()["log"])
     lab.wait_until_idle()

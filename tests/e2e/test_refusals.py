@@ -1,4 +1,4 @@
-"""What is refused, with everything left as it was: settings that cannot work, and starts that would leak."""
+"""What is refused without any change: settings that cannot work, and starts that would lose or duplicate records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOWHERE = "127.0.0.1:1"
 
 
 def refuses(lab: Lab, words: str, start: str = "committed", error: type[Exception] = AirflowFailException) -> None:
-    """Plan, and see that it is refused in these words and nothing is changed."""
+    """Plan, and check that the plan is refused with these words and that nothing has changed."""
     before = lab.standing()
     with pytest.raises(error, match=words):
         lab.plan(lab.operation(), start)
@@ -31,7 +31,7 @@ def refuses(lab: Lab, words: str, start: str = "committed", error: type[Exceptio
 
 
 def connection(**fields: Any) -> str:
-    """Give the value of an environment variable that is an Airflow connection."""
+    """Return the value of an environment variable that is an Airflow connection."""
     return json.dumps(fields)
 
 
@@ -135,5 +135,5 @@ def test_stored_offset_past_the_end(make_lab: Callable[..., Lab]) -> None:
 
 
 def offsets(lab: Lab, start: int) -> str:
-    """Give the selector that starts partition 0 there."""
+    """Return the selector that starts partition 0 at this offset."""
     return f'offsets:{{"{lab.topic}":{{"0":{start}}}}}'

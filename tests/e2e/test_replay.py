@@ -1,4 +1,4 @@
-"""Replays on real Spark: bounded, exact, counted, beside a live job that they do not touch."""
+"""Replays on real Spark: bounded, exact and counted, without any effect on the live job beside them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Replays:
         return ReplayControl(self.lab.store, self.lab.pipeline.name).shard(self.run_id(attempt), number)
 
     def evidence(self) -> Counter[tuple[int, int, int, str]]:
-        """How often each partition and offset was read, by batch id and run id; live ones have none."""
+        """Return how often each partition and offset was read, by batch id and run id; the live job has no run id."""
         path = self.lab.home / "evidence.db"
         if not path.exists():
             return Counter()

@@ -1,4 +1,4 @@
-"""A version that fails on its third batch, and what it takes to have the one of before back."""
+"""A version that fails on its third batch, and the rollback to the previous version."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The simulation's Spark does what Spark does: every situation runs on both, and both have to do the same.
+"""The simulation's Spark does what Spark does: every situation runs on both engines, and both must behave the same.
 
-A situation is a list of steps that knows neither engine. What is compared of each run: which ranges ran, under which
-batch ids and in which order; how the query ended; which files the checkpoint holds then, with the offsets in them; and
-what a file sink holds.
+A situation is a list of steps that does not depend on the engine. Compared for each run: which ranges ran, under which
+batch ids and in which order; how the query ended; which files the checkpoint then holds, with the offsets in them;
+and what a file sink holds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Ranges = dict[int, str]
 
 
 class Cut(Exception):
-    """Ends a batch in its middle."""
+    """An exception that ends a batch in its middle."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Run:
 
 
 def ranges_of(offsets: Sequence[tuple[int, int]]) -> Ranges:
-    """Return the range of each partition, with its count if there are holes in it."""
+    """Return the range of each partition, with its count if the range has holes."""
     found: dict[int, list[int]] = {}
     for partition, offset in offsets:
         found.setdefault(partition, []).append(offset)
@@ -104,7 +104,7 @@ class Stage:
         reads: bool,
         dies: str,
     ) -> None:
-        """Run a query until nothing is left to read, or for one trigger with a sink, and note what it did."""
+        """Run a query until nothing is left to read, or for one trigger with a sink, and record what it did."""
         self.runs.append(noted := Run())
 
         def process(frame: Any, batch_id: int) -> None:
@@ -282,22 +282,22 @@ Step = Callable[[Stage], object]
 
 
 def append(partition: int, count: int) -> Step:
-    """Records arrive."""
+    """Append records."""
     return lambda stage: stage.cluster.append(stage.topic, partition, count)
 
 
 def grow(total: int) -> Step:
-    """The topic gets more partitions."""
+    """Add partitions to the topic."""
     return lambda stage: stage.cluster.add_partitions(stage.topic, total)
 
 
 def delete(partition: int, before: int) -> Step:
-    """Retention deletes records."""
+    """Delete records, as retention does."""
     return lambda stage: stage.cluster.delete_records_before(stage.topic, partition, before)
 
 
 def recreate(partitions: int) -> Step:
-    """Somebody deletes the topic and creates one of the same name."""
+    """Delete the topic, and create one of the same name."""
 
     def step(stage: Stage) -> None:
         stage.cluster.delete_topic(stage.topic)
@@ -307,7 +307,7 @@ def recreate(partitions: int) -> Step:
 
 
 def remove(*paths: str) -> Step:
-    """Somebody removes files of the checkpoint."""
+    """Remove files of the checkpoint."""
 
     def step(stage: Stage) -> None:
         for path in paths:
@@ -317,17 +317,17 @@ def remove(*paths: str) -> Step:
 
 
 def plant(path: str, like: str) -> Step:
-    """A file of the checkpoint appears from elsewhere."""
+    """Write a file into the checkpoint, as another process would."""
     return lambda stage: stage.folder.create(path, stage.folder.text(like) or "")
 
 
 def close(stage: Stage) -> None:
-    """An operation closes the checkpoint."""
+    """Close the checkpoint, as an operation does."""
     checkpoint.close(stage.folder, "operation")
 
 
 def seed(last_batch_id: int, *start: int) -> Step:
-    """An operation seeds a checkpoint."""
+    """Seed a checkpoint, as an operation does."""
     return lambda stage: checkpoint.seed(
         stage.folder, query_id=stage.query_id, last_batch_id=last_batch_id, start=stage.position(*start), like=None
     )
@@ -561,7 +561,7 @@ SITUATIONS: list[tuple[str, list[Step], list[int]]] = [
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One session for all situations."""
+    """Yield one Spark session for all situations."""
     builder = SparkSession.builder.master("local[2]").config("spark.jars", ",".join(map(str, stack.jars("spark"))))
     settings = {
         "spark.ui.enabled": "false",
@@ -580,7 +580,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture
 def stages(spark: SparkSession, tmp_path: Path) -> Iterator[list[Stage]]:
-    """The same topic with two partitions, an empty checkpoint and an empty sink, on both engines."""
+    """Yield the same topic with two partitions, an empty checkpoint and an empty sink, on both engines."""
     topic = f"simulated-{uuid.uuid4().hex[:8]}"
     cluster = RealCluster(endpoint("kafka", "bootstrap_servers"))
     made = [RealStage(spark, cluster, topic, tmp_path), SimulatedStage(topic)]

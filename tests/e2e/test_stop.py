@@ -1,4 +1,4 @@
-"""Stopping a job: between two batches, at once when it is idle, and by a signal where that is allowed."""
+"""Stopping a job: between two batches, immediately when it is idle, and by a signal where that is allowed."""
 
 from __future__ import annotations
 
@@ -109,5 +109,5 @@ def test_signal_cuts_a_batch_off_and_that_is_counted(lab: Lab) -> None:
 
 
 def processed_id(seen: Observation) -> int | None:
-    """Give the id of the last processed batch."""
+    """Return the id of the last processed batch."""
     return None if seen.processed is None else seen.processed.batch_id

@@ -1,4 +1,4 @@
-"""Bad days of the store: its rows are of a clock that is ahead of the driver's, and it goes away."""
+"""Faults of the store: its rows have the time of a clock ahead of the driver's, and the store becomes unreachable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.e2e.proxy import Proxy
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """Give a way to HBase that can be cut."""
+    """Yield a proxy before HBase that can be cut."""
     made = Proxy(endpoint("hbase", "thrift"))
     yield made
     made.close()

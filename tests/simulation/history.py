@@ -31,6 +31,8 @@ ADVICE = re.compile(r"start from '(offsets:[^']*)'")
 """Where a refusal tells a person to start from: who reads it does so."""
 AS_A_NEW_ONE = "describe the job as a new pipeline"
 """What a refusal tells a person to do where stored offsets mean nothing any more."""
+REST_OF_CHECKPOINT = re.compile(r"CheckpointError: (\S+) has .* remove what is left of it")
+"""What a refusal tells a person to do who removed a checkpoint while an operation wrote to it."""
 CONFLICT = "set on_conflict to ruling-store"
 """What a refusal tells a person to do who has found out which of two stores is right."""
 MAIN_STEPS, MORE_STEPS = 2500, 6000
@@ -179,6 +181,8 @@ class Laboratory:
         self.notes: list[str] = []
         self.recreated: dict[str, str] = {}
         """Topics that were recreated since the job was described: name by new id."""
+        self.removed: set[str] = set()
+        """Checkpoints that were removed."""
         self._former = "", ""
         """What is wrong with a pipeline that was left."""
         self._described_at = 0
@@ -247,6 +251,10 @@ class Laboratory:
             if run.is_over and not run.failure:
                 break
             self.notes.append(f"{run.name}: {run.failure or 'does not end'}")
+            if (rest := REST_OF_CHECKPOINT.search(run.failure)) is not None and rest[1] in self.removed:
+                self.removed.remove(rest[1])
+                self.world.files.remove_tree(rest[1])
+                ways = list(WAYS_OUT)
             if AS_A_NEW_ONE in run.failure and self.recreated:
                 advised, ways = self._describe_anew(), list(WAYS_OUT)
         until_s = self.sim.now_s + CATCH_UP_S
@@ -453,6 +461,7 @@ class History(Laboratory):
         if name == "checkpoint gone" and found:
             gone = draw.choice(found)
             world.files.remove_tree(gone)
+            self.removed.add(gone)
             return f"{gone} is gone"
         return ""
 

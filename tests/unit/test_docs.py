@@ -47,7 +47,7 @@ def make_targets() -> list[str]:
     """All but ``help``, which ``make`` alone gives."""
     return [
         f"make {name}"
-        for name in re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        for name in re.findall(r"^([a-z0-9.-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
         if name != "help"
     ]
 

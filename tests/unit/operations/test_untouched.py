@@ -7,6 +7,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ from airflow_provider_offsets.errors import (
 )
 from airflow_provider_offsets.operations import applying
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.lease import release_lease, take_lease
+from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, take_lease
 from airflow_provider_offsets.operations.pruning import find_prunable, remove
 from airflow_provider_offsets.operations.stopping import StopResult
 from airflow_provider_offsets.reports import audit_report
+from airflow_provider_offsets.stores import swap
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from tests.unit.operations.lab import Crash, Lab, install
 from tests.unit.operations.steps import apply, launch, launch_applied, plan, start, stop, submit
@@ -463,6 +465,70 @@ def test_another_operation_goes_on_in_the_middle_of_a_swap(make: Any) -> None:
         applying.apply_plan(lab.world("second"), applied.plan)
 
 
+@pytest.mark.parametrize("hangs_in", ["seed", "close"])
+@pytest.mark.parametrize("start_of_third", ["committed", "shift:-10"])
+def test_an_apply_that_wakes_up_after_it_was_taken_over_exchanges_no_checkpoint(
+    start_of_third: str, hangs_in: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs before it closes the old one, or after that. The third operation's job dies before it has read."""
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    act = getattr(swap, hangs_in)
+
+    def hung(*arguments: Any, **more: Any) -> Any:
+        done = act(*arguments, **more)
+        monkeypatch.setattr(swap, hangs_in, act)
+        stop(lab, "third", take_over=True)
+        lab.world("third").take_snapshot(AT_REST, reason="", taken_at="2026-01-02T00:00:00Z")
+        launch_applied(lab, apply(lab, start_of_third, "third"), "third")
+        if start_of_third == "committed":
+            lab.driver.tick()
+        lab.driver.die()
+        return done
+
+    planned = plan(lab, "shift:-30", "second")
+    monkeypatch.setattr(swap, hangs_in, hung)
+    with pytest.raises((TakenOver, WorldChanged)):
+        applying.apply_plan(lab.world("second"), planned)
+    stop(lab, "fourth", take_over=True)
+    lab.world("fourth").take_snapshot(AT_REST, reason="", taken_at="2026-01-03T00:00:00Z")
+
+    assert lab.world("fourth").observe().stored == lab.at(100, 100)
+    submit(lab, apply(lab, operation="fourth"), "fourth")
+    read(lab)
+    assert (audited(lab).lost, audited(lab).replayed, audited(lab).unexplained) == (0, 0, ())
+
+
+def test_a_try_that_wakes_up_after_another_plan_of_its_operation_moves_nothing(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both tries hold the lease. Only the move that the record names tells where the job stood. After another one the
+    job seems to stand where it was moved to, and no plan counts what lies between."""
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    seed = swap.seed
+
+    def hung(*arguments: Any, **more: Any) -> Any:
+        done = seed(*arguments, **more)
+        monkeypatch.setattr(swap, "seed", killed)
+        with pytest.raises(Crash):
+            apply(lab, "shift:-10", "second")
+        return done
+
+    def killed(*arguments: Any, **more: Any) -> Any:
+        raise Crash("before the move")
+
+    monkeypatch.setattr(swap, "seed", hung)
+    with suppress(WorldChanged):
+        apply(lab, "shift:-30", "second")
+
+    assert lab.world().observe().stored == lab.at(100, 100)
+
+
 def test_what_somebody_removed_in_the_middle_of_a_swap_is_no_first_start(make: Any) -> None:
     lab = make(("checkpoint",))
     start(lab)
@@ -608,6 +674,24 @@ def test_a_job_that_has_records_to_read_and_reads_none_is_not_started(make: Any)
 
     with pytest.raises(DriverSilent):
         start(lab)
+
+
+def test_what_was_in_flight_when_an_operation_planned_anew_is_in_the_audit(lab: Lab) -> None:
+    """Its snapshot at rest is from before its first launch. The second one was cancelled, and nobody claimed it."""
+    start(lab)
+    read(lab)
+    rest(lab)
+    lab.feed(7)
+    die_in_the_first_batch(lab, operation="second")
+    launch_applied(lab, apply(lab, operation="second"), "second")
+    lab.driver.die()
+    close_and_reconcile(lab.world("second"))
+
+    submit(lab, apply(lab, operation="second"), "second")
+    read(lab)
+
+    report = audited(lab)
+    assert (report.lost, report.replayed, report.replayed_at_most, report.unexplained) == (0, 0, 14, ())
 
 
 @pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "taken for running"])

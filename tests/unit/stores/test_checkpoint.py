@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -259,6 +260,23 @@ class TestState:
     def test_what_cannot_be_read_is_named(self, why: str, files: dict[str, str], seen: str, folder: Path) -> None:
         with pytest.raises(CheckpointError, match=seen):
             read_state(write(folder, files))
+
+    @pytest.mark.parametrize(
+        ("why", "files"),
+        [
+            ("an operation closed what was gone by then", {"offsets/3": ENTRY}),
+            ("a late task finished its seeded checkpoint", {"offsets/4": ENTRY, "metadata": '{"id":"q"}'}),
+        ],
+    )
+    def test_what_was_written_to_a_removed_checkpoint_has_a_way_out(
+        self, why: str, files: dict[str, str], folder: Path
+    ) -> None:
+        with pytest.raises(CheckpointError, match=r"removed the checkpoint while .* remove what is left of it"):
+            read_state(write(folder, files))
+
+        shutil.rmtree(folder)
+
+        assert read_state(open_checkpoint(str(folder))) is None
 
     def test_bytes_that_are_no_text_are_named(self, folder: Path) -> None:
         checkpoint = log(folder, {0: entry(10, 10)}, (0,))

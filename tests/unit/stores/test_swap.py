@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -257,6 +258,57 @@ def test_another_swap_does_not_begin_in_the_middle_of_one(place: Path) -> None:
         swap_in(str(place), **{**SWAP, "tag": "t2"})
 
     assert tree(place.parent) == before
+
+
+@pytest.mark.parametrize("position", [at(30, 60), at(40, 60)], ids=["elsewhere", "where the old one stood"])
+@pytest.mark.parametrize("hangs_in", ["create", "move_to"])
+def test_a_caller_that_hangs_moves_no_checkpoint_of_another_one(
+    place: Path, hangs_in: str, position: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs once it has closed the old one, or between its last look and its first move."""
+    act = getattr(LocalCheckpoint, hangs_in)
+
+    def superseded(files: CheckpointFolder, *arguments: Any) -> Any:
+        if files.location != str(place):
+            return act(files, *arguments)
+        monkeypatch.undo()
+        monkeypatch.setattr("os.fsync", lambda handle: None)
+        closed = act(files, *arguments) if hangs_in == "create" else None
+        swap_in(str(place), **{**SWAP, "tag": "t2", "start": position})
+        return act(files, *arguments) if closed is None else closed
+
+    monkeypatch.setattr(LocalCheckpoint, hangs_in, superseded)
+
+    with pytest.raises(WorldChanged, match="was exchanged for another checkpoint meanwhile"):
+        swap_in(str(place), **{**SWAP, "start": at(10, 10)})
+
+    state = read_state(open_checkpoint(str(place)))
+    assert state is not None
+    assert (state.committed, state.closed_by) == (position, None)
+    assert beside(place) == ["checkpoint", "checkpoint-before-t2", "checkpoint-seeded-t1"]
+
+
+def test_killed_before_it_puts_back_anothers_checkpoint_it_does_so_when_it_is_run_again(place: Path) -> None:
+    swap_in(str(place), **SWAP)
+    place.rename(f"{place}-before-t2")
+    shutil.copytree(f"{place}-before-t2", f"{place}-seeded-t2")
+
+    with pytest.raises(WorldChanged, match="was exchanged for another checkpoint meanwhile"):
+        swap_in(str(place), **{**SWAP, "tag": "t2"})
+
+    assert beside(place) == ["checkpoint", "checkpoint-before-t1", "checkpoint-seeded-t2"]
+
+
+def test_a_caller_that_was_superseded_closes_nothing(place: Path) -> None:
+    before = tree(place)
+
+    def superseded() -> None:
+        raise WorldChanged(seen="another holder", expected="the lease", do="No action needed.")
+
+    with pytest.raises(WorldChanged, match="another holder"):
+        swap_in(str(place), **SWAP, require_lease=superseded)
+
+    assert tree(place) == before
 
 
 @pytest.mark.parametrize("neighbour", ["checkpoint2-before-t1", "checkpoint-before", "other-checkpoint-before-t1"])
