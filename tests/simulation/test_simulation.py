@@ -1,4 +1,4 @@
-"""The simulation itself: a seed is always the same history, what fails shrinks, the checker sees each mistake."""
+"""The simulation itself: a seed always yields the same history, a failure shrinks, the checker detects each mistake."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ STREAM = Stream("p", ("t",))
 
 
 def begin_epoch(store: SqlStore, pipeline: str) -> None:
-    """Let a driver claim epoch 1 of a pipeline, and be stopped."""
+    """Make a driver claim epoch 1 of a pipeline, and stop it."""
     control = Control(store, pipeline)
     start = Position({TopicPartition("t", 0): 0})
     control.keep_claim(Claim(1, "first", "tag", "/checkpoint", start, TopicIdentity("cluster", {"t": "id"}), STREAM))
@@ -50,7 +50,7 @@ def begin_epoch(store: SqlStore, pipeline: str) -> None:
 
 @pytest.fixture
 def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStore:
-    """Give a store with three batches of a pipeline whose Kafka does not answer: an audit has nothing to ask there."""
+    """Return a store with three batches of a pipeline whose Kafka does not answer: an audit does not need Kafka."""
     kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": "127.0.0.1:1"}}
     monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(kafka))
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What docker-compose.yml promises, read from the file itself; that it runs is shown by `make compose-test`."""
+"""The guarantees of docker-compose.yml, read from the file itself; `make compose-test` shows that it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 
 
 def stages() -> dict[str, str]:
-    """The text of each stage of the Dockerfile, by its name."""
+    """Return the text of each stage of the Dockerfile, by its name."""
     parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

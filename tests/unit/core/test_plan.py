@@ -1,4 +1,4 @@
-"""The plan, as a table: one world per row, the reason for it, and what has to come out."""
+"""The plan, as a table: one state per row, the reason for it, and the expected plan."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FIRST_OF_TWO = {TopicPartition(TOPIC, 0): 5}
 
 @dataclass(frozen=True)
 class Case:
-    """One world, and its plan."""
+    """One state, and its plan."""
 
     why: str
     seen: Observation

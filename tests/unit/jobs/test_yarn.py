@@ -1,6 +1,6 @@
-"""What is left of an application on YARN. Unknown is not gone, and nothing is killed but what bears the tag.
+"""What is left of an application on YARN. Unknown does not mean stopped, and only what bears the tag is killed.
 
-The answers are those of Hadoop 3.4.1, cut down; ``tests/e2e/test_yarn.py`` asks the real one.
+The answers are those of Hadoop 3.4.1, shortened; ``tests/e2e/test_yarn.py`` asks a real cluster.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the store of consumer groups makes of answers that one healthy broker does not give."""
+"""How the store of consumer groups handles answers that one healthy broker does not return."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def answered(value: Any) -> Future[Any]:
 class Cluster:
     """One topic ``orders`` of two partitions and one group ``billing``: admin client and consumer in one.
 
-    ``refused[method]`` is the code that the method answers in place of anything else.
+    ``refused[method]`` is the code that the method answers instead of its result.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the reader makes of answers that one healthy broker does not give."""
+"""How the reader handles answers that one healthy broker does not return."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refusal(code: int) -> KafkaException:
 
 
 class ScriptedAdmin:
-    """Answers as told: one topic ``orders`` of two partitions, unless a field says otherwise."""
+    """An admin client with scripted answers: one topic ``orders`` of two partitions, unless a field says otherwise."""
 
     def __init__(self) -> None:
         self.leaders: list[object | None] = [HERE, HERE]
@@ -60,7 +60,7 @@ class ScriptedAdmin:
 
 
 class ScriptedConsumer:
-    """Answers as told, for any group."""
+    """A consumer with scripted answers, for any group."""
 
     def __init__(self) -> None:
         self.commits: list[Any] = []
@@ -142,7 +142,7 @@ def test_a_group_without_coordinator_is_given_up_at_the_deadline(
 
 
 def test_what_kept_the_consumer_from_its_coordinator_is_told(admin: ScriptedAdmin, consumer: ScriptedConsumer) -> None:
-    """It answers *timed out* whatever it met: why stands in its queue, after what is only noise."""
+    """The consumer answers *timed out* for every cause: the cause is in its queue, after irrelevant entries."""
     consumer.refusals = [refusal(Code._TIMED_OUT)] * 3
     consumer.events = [Code._ALL_BROKERS_DOWN, Code.GROUP_AUTHORIZATION_FAILED]
     with pytest.raises(KafkaError, match=r"consumer group 'billing': GROUP_AUTHORIZATION_FAILED") as caught:
