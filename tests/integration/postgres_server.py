@@ -65,7 +65,7 @@ def running_postgres() -> Iterator[str]:
 
 
 def new_database(server: str) -> str:
-    """Create a database with English collation, which differs from Python's order: `a` before `B`."""
+    """Create a database with English collation (unlike Python: `a` before `B`), and return its URL."""
     name = f"offsets_{secrets.token_hex(5)}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         english = "template template0 locale_provider icu icu_locale 'en'"

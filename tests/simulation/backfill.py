@@ -44,7 +44,7 @@ class Truth:
 
 
 def feed(world: World_, draw: Random, intervals: int) -> Truth:
-    """Append records of each interval in the order of their times, and advance the time beyond the last one."""
+    """Append records of each interval in the order of their times, advance the time, and return the records."""
     cluster, places = world.kafka.cluster, {}
     for number in range(intervals):
         mine = places.setdefault(number, set())

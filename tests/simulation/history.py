@@ -311,7 +311,7 @@ class Laboratory:
         return run
 
     def only_own_errors(self, run: Run) -> None:
-        """Return if a run failed by an error of the product's own, or of the platform, or not at all.
+        """Check that a run that failed did so by an error of the product or of the platform.
 
         :raises Violated: it failed by a bare exception.
         """

@@ -1,8 +1,8 @@
 """Run several tasks in one process, one effect at a time, in an order that a test chooses.
 
 A task runs until it is about to do something that others can see (a call of a store, of Kafka, of a machine), and stops
-there. ``step`` lets it do that and go on to the next one. So a test can put any other task, or a step of the world,
-between any two effects.
+there. ``step`` executes that call and continues to the next one. So a test can put any other task, or an external
+event, between any two effects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LIMIT = 5_000
 
 
 class Fault(Enum):
-    """What goes wrong with the next effect of a task."""
+    """The failure of a task's next effect."""
 
     LOST_REQUEST = "the effect does not happen, and the call fails"
     LOST_ANSWER = "the effect happens, and the call fails"
@@ -41,21 +41,21 @@ class Task:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has nothing more to do."""
+        """Whether the task has nothing more to do."""
         return self._thread is None
 
     def step(self, fault: Fault | None = None) -> None:
-        """Let it have its next effect."""
+        """Execute the task's next effect."""
         self._go(fault)
 
     def until(self, effect: str) -> None:
-        """Step until it is about to have an effect whose text begins so."""
+        """Step until the task is about to have an effect whose text begins with this."""
         while not self.next_effect.startswith(effect):
             assert not self.is_over, f"{self.name} is over: {self.error or self.result}"
             self.step()
 
     def finish(self) -> Any:
-        """Step until it is over; return what it returned, or raise what it raised."""
+        """Step until the task is over; return what it returned, or raise what it raised."""
         for _ in range(LIMIT):
             if not self.is_over:
                 self.step()
@@ -65,7 +65,7 @@ class Task:
         return self.result
 
     def kill(self) -> None:
-        """End it as SIGKILL would: before its next effect."""
+        """End the task as SIGKILL would: before its next effect."""
         if self._thread is not None:
             thread, self._thread, self.next_effect = self._thread, None, ""
             thread.throw()
@@ -85,7 +85,7 @@ class Task:
 
 
 class Stepped:
-    """An object whose methods are effects of the task that calls them. Outside of tasks they are plain calls."""
+    """An object whose methods are effects of the calling task. Outside of tasks they are plain calls."""
 
     def __init__(self, target: Any) -> None:
         self._target = target

@@ -1,4 +1,4 @@
-"""What people can write, call or meet is said somewhere in the pages, and what the pages show works."""
+"""Everything that people can write, call or meet is documented, and what the pages show works."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def keys_of_the_schema() -> list[str]:
 
 
 def selectors() -> list[str]:
-    """The first words of the table in the selector's own module."""
+    """Return the first words of the table in the selector's own module."""
     return re.findall(r"^\| ``([a-z-]+:?)", selector.__doc__ or "", re.MULTILINE)
 
 
 def make_targets() -> list[str]:
-    """All but ``help``, which ``make`` alone gives."""
+    """Return all targets except ``help``, which plain ``make`` prints."""
     return [
         f"make {name}"
         for name in re.findall(r"^([a-z0-9.-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -138,7 +138,7 @@ def test_dotted_names_lead_somewhere(page: Path) -> None:
 
 
 def examples(page: str, language: str) -> list[str]:
-    """The code blocks of one language, in the order of the page."""
+    """Return the code blocks of one language, in the order of the page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 

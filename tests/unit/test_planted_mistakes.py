@@ -1,6 +1,6 @@
-"""Mistakes that would leak, each planted in a copy of the package: the test that is named beside it has to go red.
+"""Mistakes that would lose or duplicate records, each planted in a copy of the package: its named test must go red.
 
-A mistake that can no longer be planted, or whose test is gone, fails as well. ``docs/guarantees.md`` has the list.
+A mistake that can no longer be planted, or whose test is missing, fails as well. ``docs/guarantees.md`` has the list.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEADLINE_S = 300
 
 @dataclass(frozen=True)
 class Mistake:
-    """One change of the source, and the test that catches it."""
+    """One change of the source, and the test that detects it."""
 
     what: str
     file: str
@@ -301,7 +301,7 @@ what it needs of others; of the package and its tests nothing is there, so each 
 
 
 def planted(mistake: Mistake) -> str:
-    """Give the source with the mistake."""
+    """Return the source with the mistake."""
     source = (ROOT / PACKAGE / mistake.file).read_text()
     assert source.count(mistake.right) == 1, f"{mistake.what!r} can no longer be planted: write it anew"
     return source.replace(mistake.right, mistake.wrong)

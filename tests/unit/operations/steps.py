@@ -54,6 +54,6 @@ def stop(lab: Lab, operation: str = "op", *, take_over: bool = False) -> StopRes
 
 
 def rest(lab: Lab) -> None:
-    """Return a pipeline that has run, and was stopped by another operation."""
+    """Run a pipeline, and stop it by another operation."""
     start(lab, operation="first")
     stop(lab, operation="second")

@@ -20,7 +20,7 @@ from tests.unit.operations.test_crash import checkpoints
 
 @pytest.fixture
 def stopped(lab: Lab) -> None:
-    """Return a job that has read 100 of each partition, and that ``op`` has stopped."""
+    """Run a job until it has read 100 of each partition, and stop it by ``op``."""
     steps.start(lab, operation="first")
     steps.stop(lab, "op")
 

@@ -412,5 +412,5 @@ class TestB2TheNewestRowIsGone:
 
 
 def without(row_time_ms: int | None, read: Any) -> Any:
-    """Replace the reading of a history by one without one of its rows."""
+    """Return a reader of a history that omits one of its rows."""
     return lambda stream, **bounds: (row for row in read(stream, **bounds) if row.row_time_ms != row_time_ms)

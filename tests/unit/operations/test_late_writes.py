@@ -40,7 +40,7 @@ def claims_only(lab: Lab) -> None:
 
 
 def write_late(lab: Lab, start: str, meanwhile: Any = claims_only) -> None:
-    """A hangs before its write; B takes over, resumes at 100 and launches; something happens; A wakes up."""
+    """Run the case: A hangs before its write, B takes over and launches at 100, something happens, A wakes up."""
     world, write = lab.world("second"), lab.kept.write
     made = draft_plan(world, start, RestartPolicy(accept_skipped={TOPIC: 100}))[0]
     assert made.problems == ()

@@ -47,7 +47,7 @@ def under(lab: Lab, name: str, operation: str = "rename") -> World:
 
 
 def stopped(lab: Lab) -> None:
-    """Return two epochs, a snapshot, and a stop whose operation has released its lease."""
+    """Run two epochs, take a snapshot, stop the job, and release the operation's lease."""
     steps.start(lab, operation="first")
     lab.world("first").take_snapshot("before", reason="", taken_at="2026-01-01T00:00:00Z", label="good")
     steps.stop(lab, "second")

@@ -268,7 +268,7 @@ class TestAnotherPlan:
 
 
 def fails(words: str) -> Callable[[Driver], None]:
-    """Claim the launch, and end before the first batch."""
+    """Return a driver's step that claims the launch, and ends before the first batch."""
 
     def fail(driver: Driver) -> None:
         driver._claim()

@@ -796,7 +796,7 @@ def test_what_was_read_of_a_partition_that_no_record_names_is_counted_once_the_p
 def test_a_second_store_that_is_further_tells_where_a_job_stopped_whose_checkpoint_is_gone(make: Any) -> None:
     """The job was killed after its output and before Spark's commit.
 
-    A snapshot of the stopped job uses the checkpoint.
+    An earlier snapshot of the stopped job uses the checkpoint.
     """
     lab = make(("checkpoint", "elsewhere"))
     start(lab)

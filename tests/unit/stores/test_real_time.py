@@ -1,4 +1,4 @@
-"""A query in real-time mode is told from others by when its files were written, and refused."""
+"""A query in real-time mode is recognized by the times of its files, and refused."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def made(
 
 
 def late(begin_ms: int, *late_ms: int, done_ms: int = 100) -> Batches:
-    """Return batches one after the other, each written down so late, and committed ``done_ms`` after that."""
+    """Return consecutive batches, each written this much later, and committed ``done_ms`` after that."""
     batches: list[tuple[int, int, int | None]] = []
     for each_ms in late_ms:
         batches.append((begin_ms, begin_ms + each_ms, begin_ms + each_ms + done_ms))
