@@ -37,7 +37,7 @@ from tests.integration.recorded_job import record_one_batch
 
 DEADLINE_S = 300
 RECORDS = 4
-"""In each partition: the greatest offset that a group of these tests may be given."""
+"""Records in each partition: the greatest offset that a group of these tests may have."""
 
 
 def endpoint(server: str, key: str) -> str:
@@ -169,7 +169,7 @@ def call(act: Callable[[Namespace], None], capsys: pytest.CaptureFixture[str], *
 
 def commit(servers: str, group: str, position: Position) -> None:
     request = ConsumerGroupTopicPartitions(group, [Asked(*key, offset) for key, offset in position.items()])
-    # Named: a client that is collected while its call is under way never answers.
+    # Bound to a name: a client that is garbage-collected during its call never answers.
     admin = AdminClient({"bootstrap.servers": servers})
     answer = admin.alter_consumer_group_offsets([request])[group].result(DEADLINE_S)
     assert [each for each in answer.topic_partitions if each.error is not None] == []
@@ -351,7 +351,7 @@ def test_going_forward_is_refused_unless_accepted_by_count(
 def test_files_of_kafka_s_own_tool_are_read_and_ours_are_read_by_it(
     home: Path, servers: str, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This test covers the form for many groups, with group ids that CSV must quote.
+    """The form for many groups, with group ids that CSV must quote.
 
     The first test covers the other form.
     """

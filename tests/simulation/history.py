@@ -23,18 +23,18 @@ RUNS = (
     *("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward"),
     *("stop", "plan", "audit", "cleared", "undone"),
 )
-"""What a run of a history is; each as likely as the others."""
+"""The kinds of runs in a history, all equally likely."""
 WAYS_OUT = ("committed", "committed", "shift:-1", "")
-"""What a person tries, one after the other, to bring the job up again; but for the first they accept what is lost. The
-last one is what Spark's checkpoint says, for a history that is behind it."""
+"""The starts that a person tries until the job runs again; from the second on they accept losses. The last one is the
+position of Spark's checkpoint, for a history that is behind it."""
 ADVICE = re.compile(r"start from '(offsets:[^']*)'")
-"""Where a refusal tells a person to start from: who reads it does so."""
+"""The start in the advice of a refusal, which the person follows."""
 AS_A_NEW_ONE = "describe the job as a new pipeline"
-"""What a refusal tells a person to do where stored offsets mean nothing any more."""
+"""The advice of a refusal where stored offsets have become meaningless."""
 REST_OF_CHECKPOINT = re.compile(r"CheckpointError: (\S+) has .* remove what is left of it")
-"""What a refusal tells a person to do who removed a checkpoint while an operation wrote to it."""
+"""The advice of a refusal after a person removed a checkpoint to which an operation was writing."""
 CONFLICT = "set on_conflict to ruling-store"
-"""What a refusal tells a person to do who has found out which of two stores is right."""
+"""The advice of a refusal to a person who knows which of two stores is right."""
 MAIN_STEPS, MORE_STEPS = 2500, 6000
 CATCH_UP_S = 400.0
 
@@ -48,7 +48,7 @@ class Outcome:
     steps: int
     faults: Counter[str]
     failure: str = ""
-    """What is wrong, by its kind; empty if nothing is."""
+    """The kind of what is wrong; empty if nothing is."""
     detail: str = ""
     trace: Sequence[Any] = ()
     happened: list[Any] = field(default_factory=list)
@@ -97,7 +97,7 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         has_launcher=mode in ("process", "sink") and drawn != "backfill" and more.is_drawn(0.2),
     )
     faults = tuple(each for each in FAULTS if draw.random() < (0.1 if each == "lie" else 0.6))
-    if mode in ("untracked", "dstream"):  # nothing can fence a program that knows no epochs: out of the claim
+    if mode in ("untracked", "dstream"):  # nothing can fence a program without epochs: outside of the claim
         faults = tuple(each for each in faults if each != "lie")
     steps = (
         "append",
@@ -184,9 +184,9 @@ class Laboratory:
         self.removed: set[str] = set()
         """Checkpoints that were removed."""
         self._former = "", ""
-        """What is wrong with a pipeline that was left."""
+        """What is wrong with a former pipeline."""
         self._described_at = 0
-        """How much was written before the job was described as it is now."""
+        """How many records were written before the job got its current description."""
         self._caught_up_s = NEVER
         for name in ("scheduler", "worker-1", "worker-2"):
             sim.host(name)
@@ -426,7 +426,7 @@ class History(Laboratory):
         at_rest = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
         if name == "truncate" and at_rest and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
             books = product.books_of(self.world)
-            # Nobody can see a truncation of what was read, once the log has grown past it again: out of the claim.
+            # A truncation of read records is invisible once the log has grown beyond it again: outside of the claim.
             read = max(
                 self.world.sink.furthest.get((topic, partition), 0),
                 self.world.files.furthest_planned(topic, partition),
@@ -444,7 +444,7 @@ class History(Laboratory):
 
     def _remove(self, name: str, topic: str, draw: Random) -> str:
         """Remove something from a stopped job; return what was removed."""
-        if not product.newest_epoch_number(self.world):  # a job that never ran has nothing that anybody knows
+        if not product.newest_epoch_number(self.world):  # nothing is known of a job that never ran
             return ""
         world, is_tracked = self.world, self.kind.mode in ("process", "sink")
         if name == "recreate" and not self.recreated and not self.drawn.intervals:
