@@ -12,10 +12,10 @@ import fsspec
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The contracts are no test modules, so pytest would not show what their assertions compared.
+# pytest rewrites assertions of test modules only: without this, failures in contracts would show no values.
 pytest.register_assert_rewrite("tests.contract")
 
-# Laws are judged by what comes out, never by how long it took on a busy machine.
+# A busy machine is no reason to fail a law.
 settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("laws")
 

@@ -23,7 +23,7 @@ class FakeHBase:
         self.calls: list[str] = []
         """The names of the calls that changed or read rows, as Thrift has them."""
         self.around: Callable[[str, Callable[[], Any]], Any] = lambda name, call: call()
-        """What happens to a call: by default it is done. It may raise before or after, as a broken connection does."""
+        """Executes a call. A test may make it raise before or after the call, as a broken connection does."""
         self.connections = 0
         self._lock = threading.RLock()
         self._tables: dict[bytes, _Table] = {}

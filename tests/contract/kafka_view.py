@@ -18,7 +18,7 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, TopicMissing
 
 FOR_EVER = {"retention.ms": "-1"}
-"""So that a broker does not delete what is told to be of 1970."""
+"""Keeps a broker from deleting records of 1970."""
 
 
 def position(topic: str, *offsets: int) -> Position:

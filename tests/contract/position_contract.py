@@ -33,7 +33,7 @@ class PositionContract:
     LAST: int = LAST_OFFSET
     """The greatest offset that can be written."""
     PARTITIONS: int = 12
-    """How many partitions the examples have at most; at least 3."""
+    """Largest number of partitions in the examples; at least 3."""
 
     @pytest.fixture
     def topics(self) -> tuple[str, str]:
@@ -189,7 +189,7 @@ class PositionContract:
     def test_a_group_never_sees_its_neighbours(
         self, store: WritablePositionStore, topics: tuple[str, str], neighbour: str
     ) -> None:
-        # What all of a test's groups begin with keeps them apart from other tests', and in the same order.
+        # The common prefix of a test's groups separates them from other tests' groups and keeps their order.
         own, topic = uuid.uuid4().hex[:8], topics[0]
         mine, other = Stream(f"{own}g", (topic,)), Stream(f"{own}{neighbour}", (topic,))
         theirs, ours = numbered(topic, 9, 8, 7), numbered(topic, 1, 2)

@@ -31,7 +31,7 @@ from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.rules import LAST_ROW_TIME_MS
 
 NOW_MS = 1_760_000_000_000
-"""A time of 13 digits that begins as those of our days do: neighbours such as ``g:17`` sort right behind its rows."""
+"""A time of 13 digits that begins as current times do: neighbours such as ``g:17`` sort directly after its rows."""
 
 GROUPS_BESIDE_G = [
     pytest.param("g:0", id="the deck's own lower bound is t:g:0"),
@@ -59,11 +59,11 @@ GROUPS_BESIDE_G = [
     pytest.param("t:g", id="begins with the topic"),
 ]
 
-# One test over several stores is the point, and the examples use names of their own within one store.
+# One test over several stores is intended, and each example uses its own names within one store.
 _MEANT = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=_MEANT)
 GROUPS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
-"""What a group may be called: Kafka has no rule; nothing of ours holds control characters."""
+"""Names of groups: Kafka has no rule; ours have no control characters."""
 TOPICS = st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True).filter(lambda name: name not in (".", ".."))
 """Kafka's own rule; it refuses the names ``.`` and ``..`` too."""
 NEIGHBOURS = st.from_regex(r"g(:[0-9]{1,14}|:[0-9]{0,13}[x-]|[:;2 ])?(:[0-9]{13})?", fullmatch=True)
@@ -269,7 +269,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("neighbour", GROUPS_BESIDE_G)
     def test_a_group_never_sees_its_neighbours(self, store: OffsetStore, neighbour: str) -> None:
-        # What all of a test's groups begin with keeps them apart from other tests', and in the same order.
+        # The common prefix of a test's groups separates them from other tests' groups and keeps their order.
         own, topic = uuid.uuid4().hex[:8], "t"
         mine, other = Stream(f"{own}g", (topic,)), Stream(f"{own}{neighbour}", (topic,))
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 
-# A process that a story starts has the environment of its story.
+# A process that a test starts inherits the environment of that test.
 if multiprocessing.current_process().name == "MainProcess":
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]

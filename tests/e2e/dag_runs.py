@@ -17,7 +17,7 @@ from airflow_provider_offsets.factories import load_pipelines
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 RUN_S = 3 * DEADLINE_S
-"""Only a run that fails takes so long: each of its tasks has a deadline of its own."""
+"""Only a failing run reaches this limit: each of its tasks has its own deadline."""
 
 DAG = """
 import json

@@ -39,9 +39,9 @@ class DStreamLab(Lab):
     zookeeper: str = ""
     strategy: str = "subscribe"
     keeps: str = "hbase"
-    """Where the job keeps its offsets: ``hbase``, ``zookeeper``, ``kafka``, or several with commas between them."""
+    """The offset stores of the job: ``hbase``, ``zookeeper``, ``kafka``, or several separated by commas."""
     conn_ids: tuple[str, ...] = ()
-    """The same places as Airflow's connections, for the pipeline."""
+    """The same stores as Airflow connections, for the pipeline."""
     batch_ms: int = 500
     records_per_s: int = 10_000
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)

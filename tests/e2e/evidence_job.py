@@ -34,7 +34,7 @@ if "any-spark" in KINDS:
     known_bugs.KNOWN_BUGS = tuple(replace(bug, versions=re.compile(".*")) for bug in known_bugs.KNOWN_BUGS)
 DEADLINE_S = 600
 WIDE = "repeat('x', 10000) AS padding"
-"""More than the buffers of a socket hold, in a thousand rows."""
+"""A thousand rows of this size exceed the buffers of a socket."""
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ from airflow_provider_offsets.stores.record_cell import RecordCell
 
 JOB = Path(__file__).with_name("evidence_job.py")
 DEADLINE_S = 300
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 
 
 def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -98,14 +98,14 @@ class Lab:
     subscription: Subscription = Subscription.SUBSCRIBE
     application: str = str(JOB)
     arguments: tuple[str, ...] = ()
-    """Of the application, after ``home``."""
+    """Arguments of the application, after ``home``."""
     jars: str = field(default_factory=lambda: ",".join(map(str, stack.jars("spark"))))
     ladder: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=DEADLINE_S))
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     rollback: RollbackPolicy = field(default_factory=lambda: RollbackPolicy(watch_s=2, stall_s=DEADLINE_S))
     operations: int = 0
     checkpoint: str = ""
-    """Where it is, if not in ``home``."""
+    """Location of the checkpoint, if not in ``home``."""
 
     def __post_init__(self) -> None:
         self._open = contextlib.ExitStack()
@@ -338,7 +338,7 @@ class Lab:
         if not path.exists():
             return Counter()
         with contextlib.closing(sqlite3.connect(path, timeout=DEADLINE_S)) as database:
-            # The job makes the file first and its table a moment later.
+            # The job creates the file first and its table a moment later.
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone():
                 return Counter()
             rows = database.execute("SELECT partition, offset, count(*) FROM evidence GROUP BY 1, 2").fetchall()

@@ -38,7 +38,7 @@ def outcome_of(spark: Any, bootstrap: str, topic: str, folder: str, start: str) 
                 break
             if query.status["message"] == "Waiting for data to arrive":
                 break
-    except Exception:  # the kind of its end is what is asked for
+    except Exception:  # the error is the outcome that the test compares
         found.append("died")
     if query is not None:
         query.stop()

@@ -44,7 +44,7 @@ def to_kafka(writer):
 def main() -> None:
     """Run until asked to stop, or until a fault ends the job."""
     spark = SparkSession.builder.getOrCreate()
-    # An id that is missing in the sink's own log shows at the next compaction.
+    # A missing id in the sink's own log becomes visible at the next compaction.
     spark.conf.set("spark.sql.streaming.fileSink.log.compactInterval", "2")
     with TrackedStream(spark) as stream:
         count = 0

@@ -40,7 +40,7 @@ PIPELINE = "delay_alerts"
 DEMO_DEADLINE_S = 3_600
 RUN_DEADLINE_S = 900
 KILLING_DEADLINE_S = 3_600
-"""Only tests that fail wait so long: a busy machine is no failure."""
+"""Only failing tests wait this long: a busy machine is no failure."""
 ACTS = ("snapshot_before", "plan", "stop", "snapshot_at_rest", "replan", "apply", "submit", "watch", "audit")
 UNDO = ("roll_back", "audit_rollback")
 
@@ -284,7 +284,7 @@ def test_a_version_that_fails_on_its_third_batch_is_rolled_back(airflow: Airflow
     said = reprocess.result(run_id, "audit_rollback")
     assert (said["lost"], said["unexplained"], said["skipped"]) == (0, 0, 0)
 
-    # Two batches of 40 in each of the five partitions are read again, and of the third one nobody can say.
+    # Two batches of 40 in each of the five partitions are replayed; whether the third one is cannot be known.
     wait_for("the records to be read", lambda: len(readings_since(ends)) == 5 * 200, limit_s=RUN_DEADLINE_S)
     wait_for("the batch that read them to be recorded", lambda: audited().records == before.records + 1400, limit_s=60)
     after = audited()

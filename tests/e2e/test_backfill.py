@@ -46,12 +46,12 @@ from demo.progress import Progress, wait_for
 ROOT = Path(__file__).parents[2]
 JOB = Path(__file__).with_name("backfill_job.py")
 LIMIT_S = 900
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 DAYS = [f"2013-01-{day:02}" for day in range(1, 7)]
 MENDED = "2013-01-03"
 PARTITIONS = 3
 PER_SHARD = 900
-"""Some of the six days have more flights, and two shards then."""
+"""Some of the six days have more flights, and therefore two shards."""
 
 DAG_FILE = """\
 from airflow_provider_offsets.factories import backfill_dag, backfill_then_live_dag, load_pipelines, maintenance_dag
@@ -220,7 +220,7 @@ def place() -> Iterator[Place]:
     if "airflow" not in stack.endpoints():
         done = subprocess.run([sys.executable, "-m", "stack", "up", "kafka", "airflow"], cwd=ROOT, check=False)
         assert done.returncode == 0
-    fresh.stop_earlier_jobs(Progress())  # of another test, whose processor is needed here
+    fresh.stop_earlier_jobs(Progress())  # of another test, which would take processor time from this one
     up = stack.endpoints()
     made = Place(up["airflow"], up["kafka"]["bootstrap_servers"])
     fresh.create_store(made.store_url)
@@ -261,7 +261,7 @@ def backfill_six_days(place: Place, by_day: dict[str, list[Flight]]) -> None:
     total = sum(len(by_day[day]) for day in DAYS) + 300
     wait_for("the live job to read all there is", lambda: len(place.table()) == total, limit_s=LIMIT_S)
 
-    # Shards wait for this file, so that one is surely running when it is killed.
+    # Shards wait while this file exists, so that one is certainly running when it is killed.
     hold = place.home / "hold"
     hold.touch()
     create_backfill(backfill, place.env, DAYS[0], DAYS[-1])
@@ -319,7 +319,7 @@ def runs_in(place: Place) -> dict[str, int]:
 
 
 def go_on_live_where_a_replay_ended(place: Place, by_day: dict[str, list[Flight]]) -> None:
-    """The changed program replays all since day 5 beside the old one, and then starts at the boundary."""
+    """Replay all since day 5 with the changed program, beside the old one, and start it at the boundary."""
     dag, before = place.dag("backfill_then_live"), len(place.table())
     hold = place.home / "hold"
     hold.touch()

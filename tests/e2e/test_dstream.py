@@ -21,7 +21,7 @@ from tests.e2e.dstream_lab import TABLE, DStreamLab
 from tests.e2e.lab import DEADLINE_S, Lab
 
 BY_SIGNAL = StopLadder(signal_timeout_s=60)
-ENDED_BY_SIGTERM = 128 + 15  # of a JVM that has run its shutdown hooks
+ENDED_BY_SIGTERM = 128 + 15  # the exit code of a JVM that has run its shutdown hooks
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_kafka_repeats_the_batches_that_were_not_committed(make_dstream: Callabl
 def test_no_batch_is_run_after_one_that_failed(make_dstream: Callable[..., DStreamLab]) -> None:
     lab = make_dstream(keeps="hbase", batch_ms=100, records_per_s=100)
     lab.produce(1_000, 0, 1)
-    # A folder where its file is to be fails a batch: here every fifth. While the first batches are slow, others wait
-    # behind the one that fails, and could be written.
+    # A folder at the path of its file fails a batch: here every fifth. While the first batches are slow, others wait
+    # behind the failing one, and could be written.
     now_ms = time.time_ns() // 1_000_000
     in_the_way = [lab.home / f"{at_ms}.tsv" for at_ms in range(now_ms - now_ms % 500, now_ms + DEADLINE_S * 1_000, 500)]
     for folder in in_the_way:

@@ -37,7 +37,7 @@ def make_managed(
         for name, value in made.items():
             monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(value))
         with closing(open_store(f"hbase://{lab.thrift}/{TABLE}")) as store:
-            store.create()  # as a person does once, beside the table that the job has already
+            store.create()  # once, as a person would, in addition to the existing table of the job
         monkeypatch.setenv("PATH", f"{dstream.BIN}{os.pathsep}{os.environ['PATH']}")
         return lab
 

@@ -64,7 +64,7 @@ def test_reposition_over_growth_with_eyes_shut_replays_unannounced(lab: Lab, bli
     try:
         plan = rewind_over_growth(lab)
     except AirflowFailException:
-        return  # refused: stored partitions that are not to be seen
+        return  # refused: stored partitions that are invisible
     assert lab.read_again > plan["replay"]
 
 

@@ -19,7 +19,7 @@ from airflow_provider_offsets.kafka import reader
 from tests.e2e.lab import Lab, wait_for
 
 NOWHERE = "127.0.0.1:1"
-"""Nothing listens there: the port is reserved."""
+"""An address without a listener: the port is reserved."""
 
 
 def refuses(lab: Lab, words: str, start: str = "committed", error: type[Exception] = AirflowFailException) -> None:
@@ -96,10 +96,10 @@ def test_start_that_would_leak(lab: Lab) -> None:
     lab.stop(lab.operation())
     lab.produce(30, 0, 1, 2)
 
-    # A start ahead of what was read leaves records out.
+    # A start after the position skips records.
     refuses(lab, f"skip: 10 offsets of '{lab.topic}' would be skipped", offsets(lab, 30))
 
-    # Retention has eaten what was not read yet; accepted by count, and by no smaller one, the plan shows it.
+    # Retention has deleted unread records; the plan shows them once exactly their count, or more, is accepted.
     lab.delete_records(0, 35)
     refuses(lab, f"loss: 15 offsets of '{lab.topic}' would be lost .* and 0 are accepted")
     lab.policy = RestartPolicy(accept_lost={lab.topic: 14})
@@ -115,7 +115,7 @@ def test_start_that_would_leak(lab: Lab) -> None:
     assert audit["lost"] == 15
     assert audit["unexplained"] == 0
 
-    # The topic was made again under its name: stored offsets mean nothing in it.
+    # The topic was recreated under the same name: stored offsets do not apply to it.
     lab.stop(lab.operation())
     lab.delete_topic()
     lab.create_topic(3)

@@ -32,7 +32,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     wait_for(lambda: lab.read_again == 3 * 5, "what the plan announced to be there twice")
     lab.wait_until_idle()
 
-    # Cut off once its rows are there, and then back from where it was: the id that it had is not used again.
+    # Interrupted after its rows were written, and then rewound: its batch id is not used again.
     lab.fault("kill", "after")
     lab.produce(4, 0, 1, 2, 3)
     lab.wait_until_gone()
@@ -46,7 +46,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     assert lab.lost == set()
     assert lab.read_again == 3 * 5 + 4 + cut_off
 
-    # Forward by 2, as accepted by count and no more, over another growth.
+    # Forward by 2, exactly the accepted count, over another growth.
     stood = lab.observe().stored
     assert stood is not None
     lab.stop(lab.operation())
@@ -146,7 +146,7 @@ def test_partitions_that_come_during_the_start_and_drivers_by_hand(lab: Lab, mon
     assert sum("startingOffsets contains specific offsets" in text for text in logs) == 1, "the test of the test"
     assert len(logs) == 2
 
-    # By hand, as it is deployed and as it was launched: neither has an epoch, so neither reads a record.
+    # Started by hand, with the deployed and with the launched command: without an epoch neither reads a record.
     running = lab.processes("java")
     [java] = running
     launched = Path(f"/proc/{java}/cmdline").read_text().rstrip("\0").split("\0")

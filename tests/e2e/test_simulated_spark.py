@@ -123,7 +123,7 @@ class Stage:
                 self.run_trigger(self.to_files(writer))
             else:
                 self.run_to_rest(writer.foreachBatch(process).start())
-        except Exception as error:  # what ended the query: each engine has a class of its own
+        except Exception as error:  # the error that ended the query: each engine has a class of its own
             text = str(error)
             assert re.search(dies or "^$", text, re.DOTALL), f"{type(self).__name__} died of: {text}"
             noted.died = dies
@@ -178,7 +178,7 @@ class RealStage(Stage):
         super().__init__(topic)
         self.spark, self.cluster, self._home = spark, cluster, home
         self.folder = open_checkpoint(str(home / "checkpoint"))
-        # A fetched end below a known one is asked for three times.
+        # Spark fetches an end three times if it is below a known one.
         self._kafka = {"kafka.bootstrap.servers": cluster.bootstrap_servers, "fetchOffset.retryIntervalMs": "10"}
 
     def writer(self, source: dict[str, str], limit: int) -> Any:
@@ -223,7 +223,7 @@ class RealStage(Stage):
             "startingOffsets": start.to_json(),
             "endingOffsets": end.to_json(),
             "failOnDataLoss": "true",
-            "kafkaConsumer.pollTimeoutMs": "5000",  # how long it waits for a record past the end
+            "kafkaConsumer.pollTimeoutMs": "5000",  # how long it waits for a record after the end
         }
         return int(self.spark.read.format("kafka").options(**self._kafka, **options).load().count())
 
@@ -363,7 +363,7 @@ def run(
 
 FED = (append(0, 3), append(1, 2))
 LOGGED = (*FED, run(limit=2), append(0, 1))
-"""Three batches, and a record for a fourth."""
+"""Three batches, and a record for a fourth batch."""
 SITUATIONS: list[tuple[str, list[Step], list[int]]] = [
     # A first start.
     ("an empty folder begins at what retention has left", [*FED, delete(0, 1), run()], [0]),
@@ -513,7 +513,7 @@ SITUATIONS: list[tuple[str, list[Step], list[int]]] = [
         [*FED, run((1, 1), cut=True), remove("sources/0/0"), run((2, 2))],
         [0, 0],
     ),
-    # What becomes of the topic.
+    # What happens to the topic.
     (
         "records behind the position are deleted",
         [*FED, run(), append(0, 4), delete(0, 5), run(dies="Could not read records")],
@@ -573,7 +573,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it reports each exception that a query has to die of
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it logs each exception of which a query dies
     yield session
     session.stop()
 

@@ -156,7 +156,7 @@ def test_file_sink(files: SinkLab) -> None:
     assert resumed["plan"]["replay_at_most"] == 0
     files.wait_until_written()
 
-    # Killed in the middle of a batch: read again, at most; this sink knows it by its id.
+    # Killed in the middle of a batch: replayed at most; this sink recognizes the batch by its id.
     files.hold()
     lab.produce(4, 0, 1, 2, 3, 4)
     files.kill_in_the_middle()
@@ -166,7 +166,7 @@ def test_file_sink(files: SinkLab) -> None:
     assert restarted["plan"]["replay_at_most"] == planned > 0
     files.wait_until_written()
 
-    # Killed after Spark's commit, before the record: nothing is read again, and the next driver records it.
+    # Killed after Spark's commit, before the record: nothing is replayed, and the next driver records the batch.
     lab.faults({"epoch": 3, "batch": batches_of(lab, 3) + 1, "at": "committed"})
     lab.produce(3, 0, 1)
     lab.wait_until_gone()
@@ -180,7 +180,7 @@ def test_file_sink(files: SinkLab) -> None:
     files.wait_until_written()
     assert files.twice == {}
 
-    # Cut off once more, and rewound: the sink takes no new batch for an old one, and misses no id.
+    # Interrupted again, and rewound: the sink takes no new batch for an old one, and misses no id.
     files.hold()
     lab.produce(20, 0, 1, 2, 3, 4)
     files.kill_in_the_middle()
@@ -201,14 +201,14 @@ def test_kafka_sink(kafka: SinkLab) -> None:
     lab.maintain()
     kafka.wait_until_written()
 
-    # Killed in the middle of a batch, of which a part is in the topic already.
+    # Killed in the middle of a batch, part of which is in the topic already.
     kafka.hold()
     lab.produce(15, 0, 1, 2)
     wait_for(lambda: kafka.output().total() > 60, "a part of the batch in the topic")
     kafka.kill_in_the_middle()
     cut_off = in_flight_count(lab.observe())
 
-    # Rewound from there: what was cut off is read again as well, under another id.
+    # Rewound from there: the interrupted batch is replayed too, under another id.
     rewound = lab.maintain("shift:-5")
     assert rewound["plan"]["form"] == "reposition"
     assert rewound["plan"]["replay_at_most"] == cut_off > 0

@@ -26,7 +26,7 @@ from tests.e2e.untouched_lab import UntouchedLab
 
 ROOT = Path(__file__).parents[2]
 ON_YARN = {
-    # Where they are already: nothing is copied for an application.
+    # The jars are there already: nothing is copied for an application.
     "spark.yarn.jars": f"local:{Path(pyspark.__file__).parent}/jars/*",
     "spark.yarn.am.memory": "256m",
     "spark.driver.memory": "512m",

@@ -21,7 +21,7 @@ class UntouchedLab(Lab):
     offsets_in: tuple[str, ...] = ("checkpoint",)
     max_offsets_per_trigger: int = 20_000
     checkpoint_of_job: str = ""
-    """What its program calls the checkpoint, if that is not in ``home``."""
+    """The program's name of the checkpoint, if that is not in ``home``."""
 
     @property
     def job(self) -> SparkJob:

@@ -7,7 +7,7 @@ import subprocess
 import stack
 
 DEADLINE_S = 120.0
-"""Only a test that fails waits so long."""
+"""Only a failing test waits this long."""
 
 
 def kafka_consumer_groups(servers: str, *words: str) -> str:

@@ -1,4 +1,4 @@
-"""This checkout's wheel in an empty environment with Airflow: discovered without errors, its DAGs import."""
+"""The wheel in an empty environment with Airflow: it is discovered without errors, and its DAGs import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NAME = "airflow-provider-offsets"
-# Building leaves its traces in the folder of the sources, so it is done in a copy.
+# A build leaves files in the folder of the sources, so it is done in a copy.
 SOURCES = ("airflow_provider_offsets", "setup.cfg", "pyproject.toml", "LICENSE", "README.md")
 
 
@@ -128,7 +128,7 @@ def test_the_dags_of_this_repository_import(environment: Path, airflow: dict[str
 
     assert found["errors"] == {}
     assert found["dags"] == [
-        "backfill__delay_alerts",  # a job that nobody rewrote cannot be given a range
+        "backfill__delay_alerts",  # an untracked job cannot read a given range
         "backfill_then_live__delay_alerts",
         *(
             f"{kind}__{pipeline}"

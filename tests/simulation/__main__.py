@@ -23,7 +23,7 @@ from tests.simulation.shrinking import shrink
 
 KEPT = Path(__file__).with_name("kept_seeds.txt")
 SHOWN = 3
-"""How many failing seeds of one kind are told of."""
+"""Largest number of failing seeds of one kind that are printed."""
 EVERY_S = 10.0
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run histories; return 1 if one of them failed."""
     logging.disable(logging.CRITICAL)
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # a history makes many objects that are not garbage until it ends
+    gc.set_threshold(50_000, 20, 20)  # the objects of a history become garbage only when it ends
     options = _options(arguments)
     kinds = tuple(options.kinds.split(","))
     work = [(options.first + number, kinds) for number in range(options.seeds)]

@@ -15,7 +15,7 @@ from tests.simulation.scheduler import Actor
 RETRIES = 3
 RETRY_DELAY_S = 10.0
 LOST_AFTER_S = 300.0
-"""When Airflow calls a task lost whose worker gives no sign of life, and tries it again while it may still run."""
+"""After this time Airflow calls a task without heartbeat lost, and retries it while it may still run."""
 
 
 class TaskFailed(Exception):
@@ -42,7 +42,7 @@ class Run:
     failure: str = ""
     failed: BaseException | None = None
     stopped: str = ""
-    """How its stop task says the job came to rest."""
+    """How the job stopped, by the result of its stop task."""
     actor: Actor | None = None
 
     def start(self, act: Callable[[Run], None]) -> Run:

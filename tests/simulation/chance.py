@@ -67,7 +67,7 @@ class SeededChooser(Chooser):
     counts: Counter[str] = field(default_factory=Counter)
     is_healed: bool = False
     lies: set[int] = field(default_factory=set)
-    """Processes that live, and that the machine calls gone."""
+    """Living processes that the machine reports as dead."""
     on_lie: Callable[[], None] = lambda: None
     down_until_s: dict[str, float] = field(default_factory=dict)
     kills_left: int = 6

@@ -22,20 +22,20 @@ class Books:
     """What the product has stored, as plain data."""
 
     start: dict[Key, int]
-    """Where the first epoch began."""
+    """The start of the first epoch."""
     end: dict[Key, int]
-    """Where the pipeline stands."""
+    """The position of the pipeline."""
     reads: list[Span]
-    """What its official batches read, in order."""
+    """What its recorded batches read, in order."""
     announced_replays: list[Span] = field(default_factory=list)
     announced_gaps: list[Span] = field(default_factory=list)
-    """Skipped or lost, and said so by a plan."""
+    """Skipped or lost ranges that a plan announced."""
     cut_off: list[Span] = field(default_factory=list)
     """Batches that began and were not recorded."""
     read_before: dict[Key, int] = field(default_factory=dict)
-    """Where the job had come to before the first epoch."""
+    """The position of the job before the first epoch."""
     counts_batches: bool = True
-    """Whether a history names each batch. Without one only the audit says what may have been written again."""
+    """Whether a history names each batch. Without it only the audit knows what may have been written again."""
 
 
 @dataclass

@@ -28,11 +28,11 @@ from tests.simulation.scheduler import Simulation
 Cells = Mapping[tuple[str, str], str]
 """Texts of the control store, by pipeline and name."""
 WRITTEN_ONCE = ("launch/", "move/", "epoch/", "replay-plan/")
-"""Control cells that never change once they are there."""
+"""Cells of the control store that never change once they exist."""
 REMOVED = '"removed"'
-"""What a snapshot's cell may become."""
+"""Values to which a snapshot's cell may change."""
 OVER = ("stopped", "ended")
-"""Phases that a launch does not leave for ``running``."""
+"""Phases from which a launch does not return to ``running``."""
 STORE_WRITES = ("swap", "check_and_put", "append", "write", "zk put", "zk write")
 Place = tuple[str, int]
 Span = tuple[str, int, int, int]
@@ -57,7 +57,7 @@ class Contents:
     rows: Mapping[str, Sequence[Any]]
     """By group, in the order of their times."""
     row: Callable[[str, Any], Row]
-    """Takes a row of a group apart."""
+    """Parses a row of a group."""
 
 
 def contents_of(store: Any) -> Callable[[], Contents]:
@@ -140,7 +140,7 @@ class Invariants:
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _position: dict[Place, int] = field(default_factory=dict)
     _writers: dict[str, list[int]] = field(default_factory=dict)
-    """By what is written, a sink or a checkpoint: the processes that wrote, each once, the newest last."""
+    """For each sink or checkpoint: the processes that wrote, each once, the newest last."""
 
     def after_effect(self, kind: str, detail: str) -> None:
         """Check what an effect may have broken.
@@ -207,7 +207,7 @@ class Invariants:
     def _check_record(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Check one swap of a pipeline's record."""
         if before["renamed_to"]:
-            return  # the pipeline got an old name back, and the record of another name goes on under it
+            return  # the pipeline got a former name back, and the record continues under it
         if now["incarnation"] != before["incarnation"] or now["version"] != before["version"] + 1:
             self._changed("version", before, now)
         for name in ("generation", "epoch", "last_row_time_ms", "good"):
@@ -290,7 +290,7 @@ class Invariants:
     def _check_sink(self) -> None:
         newest = self.sink.writes[-1] if self.sink.writes else None
         if newest is None or newest.run:
-            return  # of a replay: its shards write side by side
+            return  # a replay, whose shards write in parallel
         self._check_writer("the sink")
 
     def _check_checkpoint(self, detail: str) -> None:

@@ -64,13 +64,13 @@ class Mutant:
     right: str
     wrong: str
     kinds: str = KINDS
-    """The kinds of jobs that it can show with."""
+    """The kinds of jobs that can reveal the mistake."""
     and_wrong: tuple[tuple[str, str, str], ...] = ()
-    """Other places: file, right and wrong text of a guard behind which the mistake would be harmless."""
+    """Further changes: file, right and wrong text of a guard behind which the mistake would be harmless."""
     faults: tuple[str, ...] = ()
-    """Faults that are drawn more often than usual: without one of them it cannot show."""
+    """Faults that are drawn more often than usual: only one of them reveals the mistake."""
     always: tuple[str, ...] = ()
-    """What every drawn job does: names of ``Kind``."""
+    """Properties of every drawn job: names of ``Kind``."""
     deaths: tuple[str, ...] = ()
     """Effects before which drivers die often: the beginnings of their details."""
 
@@ -110,7 +110,7 @@ MUTANTS = [
         '    if launch is None or launch.tag != event.tag:\n        return Refused(Refusal.FENCED, f"the newest',
         '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
         "process,sink",
-        # A driver that claims the launch of another one is fenced by its first batch: that guard is taken away too.
+        # A driver that claims the launch of another one is fenced by its first batch: that guard is removed too.
         and_wrong=(
             ("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),
         ),
@@ -121,7 +121,7 @@ MUTANTS = [
         "core/record.py",
         "if record.generation != event.generation or event.launch.epoch != record.epoch + 1:",
         "if False:",
-        # Whoever acted since the plan has taken the lease: that guard is taken away too.
+        # Whoever acted since the plan has taken the lease: that guard is removed too.
         and_wrong=(
             (
                 "core/record.py",
@@ -140,7 +140,7 @@ MUTANTS = [
         "core/record.py",
         "if lease is None or lease.operation != event.operation:\n            holder",
         "if lease is None:\n            holder",
-        # A task looks who holds the lease whenever it reads the record: that look is taken away too.
+        # A task checks who holds the lease whenever it reads the record: that check is removed too.
         and_wrong=(
             (
                 "operations/lease.py",
@@ -205,7 +205,7 @@ MUTANTS = [
         "    if True:\n        return recorded\n",
         "process",
         # One driver dies between the record of a batch and Spark's commit, the next one before its first batch. The one
-        # after it begins the recorded batch again, which is not where its plan starts: that guard is taken away too.
+        # after it begins the recorded batch again, which is not where its plan starts: that guard is removed too.
         and_wrong=(("runtime/held_epoch.py", "        if moved:\n", "        if False:\n"),),
         deaths=("create commits/", "names offsets"),
     ),
@@ -264,7 +264,7 @@ MUTANTS = [
         "core/plan.py",
         "start, reason = 0, StartReason.NEW_PARTITION",
         "start, reason = live.end, StartReason.NEW_PARTITION",
-        # What it leaves out would be refused as skipped: that count is taken away too.
+        # The records that it omits would be refused as skipped: that count is removed too.
         and_wrong=(
             (
                 "core/plan.py",

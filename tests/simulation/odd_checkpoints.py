@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 TOPIC = "{topic}"
-"""Stands for the name of the topic; the real one is made for the run."""
+"""Placeholder for the name of the topic, which is created for the run."""
 END = 10
 COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
 METADATA = '{"id":"6b7ad74c-8bd2-4e0d-9a4f-8f2a4f1f8a11"}'
 BATCH = '{"batchWatermarkMs":0,"batchTimestampMs":1790000000000,"conf":{"spark.sql.shuffle.partitions":"2"}}'
 
 Outcome = list[Any]
-"""Of each batch its id and what it read: ``[id, [[partition, start, end], …]]``; last ``"died"`` if it ended so."""
+"""The id of each batch and what it read: ``[id, [[partition, start, end], …]]``; last ``"died"`` if it ended so."""
 
 
 def at(*offsets: int | None) -> str:

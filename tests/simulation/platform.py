@@ -20,7 +20,7 @@ class Record(NamedTuple):
     partition: int
     offset: int
     era: int
-    """Grows with each truncation of the log: the same offset may hold another record then."""
+    """Increases with each truncation of the log, after which the same offset may hold another record."""
 
 
 class Write(NamedTuple):
@@ -31,7 +31,7 @@ class Write(NamedTuple):
     query_id: str
     epoch: int
     run: str
-    """Of a replay; empty live."""
+    """Run id of a replay; empty for the live job."""
     step: int
 
 
@@ -45,10 +45,10 @@ class FileSystem:
 
     sim: Simulation
     in_the_way: Callable[[str], Exception] = FileExistsError
-    """What a move raises where something is."""
+    """Error of a move to an existing location."""
     folders: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
     has_jvm: Callable[[], bool] = lambda: True
-    """Whether the process that asks still has the Java process through which it reaches files."""
+    """Whether the calling process still has the Java process through which it reaches files."""
 
     def open(self, location: str) -> Folder:
         """Return the checkpoint folder at ``location``."""
@@ -235,7 +235,7 @@ class Identity(NamedTuple):
 
 
 START_TICKS = 7
-"""When every process started: no process number is given away twice here."""
+"""Start time of every process: no process id is used twice here."""
 
 
 @dataclass
@@ -248,14 +248,14 @@ class ProcessTable:
     host: str = "worker-1"
     logs: dict[str, list[str]] = field(default_factory=dict)
     seen_gone: set[int] = field(default_factory=set)
-    """Processes that live, and that the operating system calls gone: in a second container of the same host name."""
+    """Living processes that the operating system reports as dead: in a second container of the same host name."""
     spawned: int = 0
     has_launchers: bool = False
     """Whether a driver is a Python process and the Java process that launched it and leads its session."""
     launched_by: dict[str, str] = field(default_factory=dict)
-    """By the name of a driver: the task that launched it."""
+    """The task that launched each driver, by the driver's name."""
     leaders: dict[int, int] = field(default_factory=dict)
-    """Processes that lead no session, and who led theirs."""
+    """Processes that lead no session, with the leader of their session."""
 
     def identity(self, process: int) -> Identity:
         """Return the identity of a process that lives or lived."""

@@ -255,7 +255,7 @@ class Kind:
     topics: tuple[str, ...] = ("orders",)
     partitions: int = 2
     limit: int = 10
-    """Records of a batch at most."""
+    """Largest number of records in a batch."""
     file_sink: bool = False
     store: str = "memory"
     start_timeout_s: int = 40
@@ -266,12 +266,12 @@ class Kind:
     runs_again: bool = False
     """Whether the program calls ``stream.run`` again after a failed query."""
     adopted: bool = False
-    """Whether the job ran without this provider before, on the same checkpoint, and was killed in a batch."""
+    """Whether the job once ran without this provider, on the same checkpoint, and was killed in a batch."""
     position_store: str = ""
-    """Of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
+    """The store of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
     writes_beside: bool = False
-    """Whether the program also writes its position to ZooKeeper, after each batch's output, which another store
-    rules."""
+    """Whether the program also writes its position to ZooKeeper after each batch's output, beside its authoritative
+    store."""
     retain: int = 100
     """``spark.sql.streaming.minBatchesToRetain``."""
     spark_version: str = "4.2.0"
@@ -295,7 +295,7 @@ class World_:  # the simulation's world; the product has one of its own
         self.files = FileSystem(sim, in_the_way, has_jvm=self.table.has_launcher)
         self.positions = PositionStore(sim, kind.position_store or "zookeeper")
         self.answered: dict[int, str] = {}
-        """Processes that may write no batch any more, and the run whose stop was answered."""
+        """Processes that must not write a batch any more, and the run whose stop was answered."""
         self.has_lied = False
         self.invariants = Invariants(
             sim,

@@ -53,9 +53,9 @@ class Host:
     name: str
     boot_id: str
     offset_ms: int = 0
-    """By how much its wall clock is wrong."""
+    """Deviation of its wall clock."""
     pid_namespace: str = ""
-    """Of a container that shares a machine's network and host name; empty: the machine's own."""
+    """PID namespace of a container that shares a machine's network and host name; empty: the machine's own."""
 
 
 @dataclass
@@ -70,16 +70,16 @@ class Actor:
     process: int
     run: Callable[[], Any]
     wake_s: float = 0.0
-    """Virtual time before which it does nothing."""
+    """Virtual time before which the actor does nothing."""
     ready: Callable[[], bool] | None = None
-    """What it waits for, beside the time; None: nothing."""
+    """Condition for which it waits besides the time; None: nothing."""
     is_task: bool = False
-    """Whether it is one try of a task, which Airflow runs again when it was killed."""
+    """Whether it is one try of a task, which Airflow retries when it was killed."""
     is_driver: bool = False
     is_dead: bool = False
     is_over: bool = False
     raises: BaseException | None = None
-    """What the effect raises at which it stands: a script says so."""
+    """Error that a script sets for the effect at which the actor waits."""
     deadline_s: float = NEVER
     """When it stops waiting for ``ready``."""
     error: BaseException | None = None
@@ -149,22 +149,22 @@ class Simulation:
     trace: list[Step] = field(default_factory=list)
     hosts: dict[str, Host] = field(default_factory=dict)
     after_effect: Callable[[str, str], None] | None = None
-    """Called with the kind and the detail of each effect that was done: it checks invariants."""
+    """Checks invariants; called with the kind and the detail of each executed effect."""
     on_death: Callable[[int], None] | None = None
     random: Random = field(default_factory=lambda: Random(0))
     """For identifiers that the product draws (UUIDs)."""
     is_quiet: bool = False
-    """Whether effect points are passed over: the world itself acts."""
+    """Whether effect points are skipped during an external event."""
     violation: BaseException | None = None
     allowed: Callable[[Actor], bool] | None = None
-    """Who may go on, where a script says so; None: everybody."""
+    """Which actors a script allows to continue; None: all."""
     _current: Actor | None = None
     _hub: greenlet | None = None
     _until: Callable[[Point], bool] | None = None
     _stops: Callable[[], bool] | None = None
     _processes: int = 99
     _pending: Actor | None = None
-    """Who goes on next, if somebody decided that."""
+    """Who continues next, if that was decided."""
     _left: bool = False
 
     @property

@@ -83,7 +83,7 @@ class Engine:
     retain: int = 100
     """``spark.sql.streaming.minBatchesToRetain``."""
     assigned: list[tuple[str, int]] | None = None
-    """With ``assign``: it never sees another partition."""
+    """Partitions of ``assign``: the query never sees another one."""
     query_id: str = ""
     batch_id: int = -1
     committed: Offsets = field(default_factory=dict)
@@ -232,7 +232,7 @@ class Engine:
         ranges = []
         for key in sorted(self.available):
             start, end = starts.get(key), self.available[key]
-            if start is None:  # a new partition starts at the earliest offset, which has to be 0
+            if start is None:  # a new partition starts at the earliest offset, which must be 0
                 start = begins[key]
                 if start > 0:
                     raise data_loss(f"Added partition {key} starts from {start} instead of 0")

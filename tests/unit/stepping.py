@@ -16,7 +16,7 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_offsets.errors import OffsetsError, StoreUnreachable
 
 LIMIT = 5_000
-"""More effects than a task has that ends."""
+"""More effects than a terminating task has."""
 
 
 class Fault(Enum):
@@ -34,7 +34,7 @@ class Task:
         self.result: Any = None
         self.error: OffsetsError | None = None
         self.next_effect: str = ""
-        """The effect that it is about to have; empty once it is over."""
+        """The next effect of the task; empty once the task is over."""
         self._run = run
         self._thread: greenlet | None = greenlet(self._main)
         self._go(None)
@@ -73,7 +73,7 @@ class Task:
     def _main(self, _: Any) -> None:
         try:
             self.result = self._run()
-        except OffsetsError as error:  # any other one fails the test: no task may end with it
+        except OffsetsError as error:  # any other error fails the test: no task may end with it
             self.error = error
 
     def _go(self, fault: Fault | None) -> None:

@@ -141,7 +141,7 @@ def test_core_knows_the_standard_library_and_itself(name: str) -> None:
 def test_core_has_no_clock_and_no_io(name: str) -> None:
     doors = {"time", "datetime", "os", "io", "pathlib", "socket", "subprocess", "random", "logging", "threading"}
 
-    if name == f"{PACKAGE}.core.moments":  # reads and writes times, and asks for none
+    if name == f"{PACKAGE}.core.moments":  # reads and writes times, and never reads a clock
         doors -= {"datetime"}
         assert not re.search(r"\.(now|utcnow|today)\b", MODULES[name].read_text())
 

@@ -29,7 +29,7 @@ from airflow_provider_offsets.kafka.reader import KafkaReader
 from stack import endpoints
 
 DEADLINE_S = 120.0
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 PAUSE_S = 0.02
 MOST_PARTITIONS = 16
 """No topic of these tests has more."""
@@ -42,7 +42,7 @@ NOT_YET = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
-"""What a broker answers for a moment about a topic, a partition or a group that has just been made."""
+"""Errors that a broker returns for a moment about a new topic, partition or group."""
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
@@ -87,7 +87,7 @@ class RealCluster:
     def delete_topic(self, name: str) -> None:
         self.admin.delete_topics([name])[name].result()
         until(lambda: not self._exists(name), f"{name} deleted")
-        # The coordinator of a group hears of it a moment later.
+        # The coordinator of a group learns of it a moment later.
         until(lambda: not any(self._has_commits(group, name) for group in self._groups), f"{name} forgotten by groups")
 
     def _exists(self, name: str) -> bool:
@@ -116,7 +116,7 @@ class RealCluster:
                 lost.append(error)
 
         lost: list[KafkaError] = []
-        # A new producer each time: an old one would not know of partitions that were added since.
+        # A new producer each time: an old one would not know partitions that were added since.
         producer = self._transactions.get(TopicPartition(topic, partition)) or Producer(
             {"bootstrap.servers": self.bootstrap_servers, "linger.ms": 0}
         )

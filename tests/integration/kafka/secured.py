@@ -22,7 +22,7 @@ from tests.integration.kafka.conftest import DEADLINE_S
 USER, PASSWORD = "jane", "jane-s-secret"
 RETENTION_MINUTES = 90
 
-# Whoever comes by the first listener needs no login, and may do all: that is the administrator.
+# A client of the first listener needs no login, and may do everything: the administrator.
 PROPERTIES = """
 listeners=BROKER://{host}:{broker},CLIENT://{host}:{client},CONTROLLER://{host}:{controller}
 advertised.listeners=BROKER://{host}:{broker},CLIENT://{host}:{client}
@@ -47,7 +47,7 @@ class SecuredBroker:
         own = PROPERTIES.format(**ports, client=client, user=USER, password=PASSWORD, retention=RETENTION_MINUTES)
         self._log = folder / "log"
         self._properties = folder / "server.properties"
-        # Of a key that is there twice, the later one counts.
+        # If a key occurs twice, the later one counts.
         self._properties.write_text(kafka.PROPERTIES.format(**ports, data=folder / "data") + own)
         self.administrator = f"{HOST}:{broker}"
         self._client = f"{HOST}:{client}"

@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 FIRST_MS = read_moment("2013-01-01T00:00Z")
 NOW_MS = read_moment("2026-11-01T00:00Z")
 KEPT = {"retention.ms": "-1", "segment.ms": str(20 * 365 * DAY_MS)}
-"""Records of 2013, which the broker would delete at once otherwise."""
+"""The broker would delete records of 2013 immediately otherwise."""
 
 
 class Days:

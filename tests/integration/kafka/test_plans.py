@@ -17,7 +17,7 @@ from tests.integration.kafka.conftest import DEADLINE_S, RealCluster
 from tests.integration.recorded_job import record_one_batch
 
 KEPT = {"retention.ms": "-1"}
-"""The records of these tests are of 1970, and the broker looks every five seconds for what is too old."""
+"""The records of these tests are of 1970, and the broker checks for expired ones every five seconds."""
 
 
 class Job:

@@ -46,7 +46,7 @@ def test_500_partitions_cost_as_many_calls_as_one(
     cluster.create_topic(topic, 1)
     cluster.create_topic(wide, 500)
     cluster.append(wide, 499, 3)
-    # A broker that has just been given partitions may ask for patience, which would be counted as well.
+    # A broker with new partitions may request a retry, which would be counted as well.
     view.live_topics([topic, wide])
     counting = CountingAdmin(cluster.admin)
     reader = KafkaReader(cluster.clients._replace(admin=counting), DEADLINE_S)  # type: ignore[arg-type]  # all methods
@@ -105,7 +105,7 @@ def _sent(cluster: RealCluster, topic: str) -> int:
 
     with open_clients(settings) as clients:
         KafkaReader(clients, DEADLINE_S).live_topics([topic])
-        # The first may be older than the last request; the second may have been begun before the first was here.
+        # The first may be older than the last request; the second may have started before the first arrived.
         next_report(clients.admin)
         next_report(clients.admin)
         report = json.loads(next_report(clients.admin))
@@ -170,7 +170,7 @@ def test_a_topic_is_readable_at_once_after_its_creation(cluster: RealCluster, vi
 
 def test_no_broker_at_the_port(topic: str) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # Bound and not listening: whoever connects is refused.
+        taken.bind(("127.0.0.1", 0))  # Bound but not listening: connections are refused.
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         secret = "hunter2-is-not-in-the-message"
         settings = {

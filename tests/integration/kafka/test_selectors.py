@@ -93,11 +93,11 @@ class Row:
     kafka: tuple[int | None, ...]
     ours: tuple[int, ...]
     differs: tuple[tuple[int, str], ...] = ()
-    """The partitions that differ on purpose, and why."""
+    """The partitions that differ deliberately, and why."""
     problems: frozenset[ProblemKind] = frozenset()
-    """What refuses our plan, unless it is accepted where it can be."""
+    """The problem of our plan, unless it can be accepted and is."""
     partitions: str = ""
-    """The ones that Kafka's tool is asked for; empty for all."""
+    """The partitions in the call of Kafka's tool; empty for all."""
 
 
 ROWS = [

@@ -76,7 +76,7 @@ class Proxy:
         self.address: tuple[str, int] = self._listener.getsockname()
         self.connections = 0
         self.swallow_after: bytes | None = None
-        """A request that holds these bytes reaches the server, and its answer does not come back."""
+        """A request with these bytes reaches the server, and its answer is lost."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:

@@ -117,7 +117,7 @@ def test_a_mistyped_topic_is_not_nothing_stored(store: KafkaGroupStore, cluster:
     assert stream.group_id not in cluster.groups()
 
 
-# Offsets that the broker takes and no consumer can go on from
+# Offsets that the broker accepts and from which no consumer can continue
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_another_writer_of_the_same_moment_is_seen(
         store.write(stream, at(1, 2, 3), expected=None)
 
 
-# What a commit says beside its offset
+# Further fields of a commit
 
 
 def committed(cluster: RealCluster, clients: Clients, stream: Stream) -> dict[int, tuple[int, int | None, str | None]]:
@@ -225,7 +225,7 @@ def test_the_leader_epoch_is_kept_where_it_is_known(
     assert store.leader_epochs(stream) == {TopicPartition(TOPIC, 0): 0, TopicPartition(TOPIC, 2): 0}
 
 
-# What deletes it
+# What deletes commits
 
 
 def test_when_the_offsets_of_a_group_are_deleted(store: KafkaGroupStore, stream: Stream) -> None:

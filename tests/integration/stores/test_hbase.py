@@ -78,7 +78,7 @@ class TestHBase(StoreContract):
         return lambda stream, batches: put_many(raw, created, stream, batches)
 
 
-# The deck's layout
+# The Cloudera row layout
 
 
 def cells(raw: Any, table: str, group: str) -> dict[bytes, dict[bytes, bytes]]:
@@ -157,7 +157,7 @@ def test_topics_that_such_jobs_recorded_one_by_one(store: HBaseStore, raw: Any, 
     assert [each.end.topics for each in store.oldest_first(both)] == [("t", "u"), ("t",)]
 
 
-# What costs what
+# Costs
 
 
 def test_the_newest_of_ten_thousand_rows_is_one_row(
@@ -214,7 +214,7 @@ def test_a_neighbour_of_a_thousand_rows_is_jumped_over(
     assert len(calls) < 30, calls
 
 
-# Batches that a crash left half-written
+# Batches that a crash left partly written
 
 
 @pytest.mark.parametrize("writes", range(7))
@@ -308,7 +308,7 @@ def test_a_row_time_whose_facts_are_taken_is_not_used_again(
     assert other.append(stream, batch(2, time_ms=NOW_MS)).row_time_ms == NOW_MS + 1
 
 
-# What is not ours
+# Rows of others
 
 
 @pytest.mark.parametrize(

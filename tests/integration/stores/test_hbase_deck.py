@@ -82,7 +82,7 @@ def test_the_decks_listing_is_four_rows_and_twelve_cells(listed: HBaseStore, raw
     assert listed.position(both) == numbered("kafkablog1", 120, 120, 120).updated(numbered("kafkablog2", 285, 285, 285))
 
 
-# The deck's shell line, and the lines that docs/stores.md has in its place
+# The shell line of the slide deck, and the lines of docs/stores.md that replace it
 
 
 def line_of_the_deck(group: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_the_shell_lines(
     lines = (line_of_the_deck, line_with_bounds, line_with_bounds_and_filter)
     found = [next(raw.table(created).scan(reverse=True, limit=1, **line(f"{group}b")), (b"", {}))[0] for line in lines]
     expected = [f"device_alerts:{group}{each}:{NOW_MS}" if each else "" for each in (deck, bounded, filtered)]
-    # Below this group's rows are those of other tests, which are as good as none.
+    # Rows of other tests sort before this group's rows, and count as none.
     assert [key.decode() if group.encode() in key else "" for key in found] == expected
     ours = store.position(Stream(f"{group}b", ("device_alerts",)))
     assert (ours is not None) == ("b" in groups), "what the store gives is what the last line gives"

@@ -150,7 +150,7 @@ def test_no_pipeline_sees_the_receipts(store: HBaseStore, both: Stream) -> None:
         assert list(store.scan(pipeline, "")) == []
 
 
-# A table with a time to live
+# A table whose rows expire
 
 
 @pytest.fixture(scope="module")

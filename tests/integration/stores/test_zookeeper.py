@@ -95,7 +95,7 @@ def flights(*offsets: int) -> Position:
     return numbered("flights", *offsets)
 
 
-# The form
+# The layout
 
 
 def test_a_znode_holds_the_offset_as_text(store: ZooKeeperStore, raw: Any, stream: Stream, topic_path: str) -> None:
@@ -186,7 +186,7 @@ def test_groups_that_no_znode_can_be_named_by(store: ZooKeeperStore, raw: Any, c
     assert set(raw.get_children(chroot)) == before
 
 
-# Others who write
+# Other writers
 
 
 def changed_before_the_commit(
@@ -383,7 +383,7 @@ class CuttingProxy(Proxy):
     """A proxy that cuts the connection at one request. It accepts new connections."""
 
     cut_before: int | None = None
-    """The number of the request that does not reach the server any more, from 1."""
+    """The number, from 1, of the first request that does not reach the server."""
     requests = 0
 
     def _requests(self, near: socket.socket, far: socket.socket) -> None:

@@ -20,7 +20,7 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVERS: dict[str, dict[str, Any]] = FILE["services"]
 ONCE = {"init", "feed"}
-"""They end by themselves."""
+"""Services that exit by themselves."""
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 

@@ -280,7 +280,7 @@ class TestPartitions:
             *self.rows(at(25, 7), start=at(15), epoch=2, first_id=5),
         ]
         rows = [*self.rows(at(20), at(40), start=at(0)), *rewound]
-        # While it is still being read again, a rewind of both.
+        # A rewind of both while a replay still runs.
         rows += self.rows(at(45, 9), start=at(20, 3), epoch=3, first_id=6)
         third = (Announced(TOPIC, 0, 20), Announced(TOPIC, 1, 3))
 

@@ -48,7 +48,7 @@ class Offsets:
     position: int
     readings: Counter[int] = field(default_factory=Counter)
     passed_over: dict[int, tuple[DiscontinuityKind, bool]] = field(default_factory=dict)
-    """Offsets that nobody has read since a jump over them, and whether that jump was announced."""
+    """Offsets that nobody has read since a jump over them, with whether that jump was announced."""
     is_back_explained: bool = False
 
 
@@ -158,7 +158,7 @@ class Author:
     weather: Weather
     history: History = field(default_factory=History)
     position: dict[int, int] = field(default_factory=dict)
-    """Where the job stands."""
+    """The position of the job."""
 
     def chance(self, percent: int) -> bool:
         return percent > 0 and self.draw(st.integers(1, 100)) <= percent

@@ -161,7 +161,7 @@ CASES = [
         ),
         (AGREE, AGREE),
     ),
-    # New partitions, and stores that say nothing.
+    # New partitions, and stores without a position.
     Case(
         "a new partition of which nothing was read: one store names it with 0, the other not yet",
         at_rest(kept("hbase", at(200, 0), at(200)), kept("zookeeper", at(200))),
@@ -198,7 +198,7 @@ CASES = [
         (CONFLICT, CONFLICT),
         "zookeeper has 200, and kafka does not name it",
     ),
-    # Moved by us.
+    # Moved by this provider.
     Case(
         "apply moved the ruling store, and the job was not started there yet: the other stands where it stood",
         at_rest(kept("zookeeper", at(50, 50)), kept("kafka", at(200, 90)), moved=MOVED),

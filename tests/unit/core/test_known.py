@@ -133,7 +133,7 @@ class Case:
     now: Observation
     problems: tuple[ProblemKind, ...] = ()
     names: tuple[str, ...] = ()
-    """What the first problem says."""
+    """Text of the first problem."""
     snapshots: tuple[Snapshot, ...] = ()
     epochs: tuple[Epoch, ...] = ()
     history: Position | None = None
@@ -168,7 +168,7 @@ REWOUND = replace(_SECOND, claim=replace(_SECOND.claim, stood=BOTH))
 REWOUND_ONCE: dict[str, Any] = {"epoch": REWOUND}
 
 CASES = [
-    # The whole position is gone, and a snapshot knows it.
+    # The whole position is missing, and a snapshot has it.
     Case("a first start would replay all of it", "committed", problems=(GONE,), names=(STOOD,), replay=200, **B1),
     Case(
         "a fallback is for what nobody has read: it passes over the rest",
@@ -227,7 +227,7 @@ CASES = [
         replay=200,
         **B1,
     ),
-    # A person who names a start has chosen; the counts go by what is known.
+    # A person has named a start; the counts are relative to the known position.
     Case("all again", "earliest", starts=at(0, 0), replay=200, **B1),
     Case("what is unread is left out by name, and not accepted", "latest", problems=(SKIP,), skipped=100, **B1),
     Case(
@@ -290,7 +290,7 @@ CASES = [
         sources={"times": {7: (90, 100)}},
         **B1,
     ),
-    # Retention goes on while nobody knows the position.
+    # Retention continues while nobody knows the position.
     Case(
         "what retention took after the known offset is lost, and not a first start's to pass over",
         "committed",
@@ -628,7 +628,7 @@ CASES = [
         starts=BOTH.updated(at(0, topic=OTHER)),
         replay=70,
     ),
-    # What knows nothing.
+    # Records without a position.
     Case(
         "before the first start nothing is known: a fallback is for this",
         "committed | latest",
@@ -649,7 +649,7 @@ CASES = [
         (GONE,),
         ("nobody can tell whether the job has run before",),
     ),
-    # Which topics the offsets are of.
+    # The topics of the offsets.
     Case(
         "a recreated topic that only a snapshot tells of, before any start",
         "committed",

@@ -69,7 +69,7 @@ def test_without_problems_every_start_can_be_read(wanted: Position, world: Obser
 
 @given(positions, worlds())
 def test_no_start_lies_before_what_retention_left(wanted: Position, world: Observation) -> None:
-    """This holds for plans with problems too: Spark dies of a missing start, so no plan ever contains one."""
+    """Plans with problems are included: Spark dies of a missing start, so no plan ever contains one."""
     assert all(row.begin <= row.start for row in plan_restart(wanted, world).rows)
 
 
@@ -127,7 +127,7 @@ def test_a_plan_that_starts_where_it_ended_reads_nothing_twice(world: Observatio
 
 @given(positions, worlds())
 def test_a_plan_right_after_its_own_apply_replays_nothing(wanted: Position, world: Observation) -> None:
-    """This holds whatever was chosen, accepted and counted: a replay is counted once."""
+    """Whatever was chosen, accepted and counted, a replay is counted once."""
     first = plan_restart(wanted, world, RestartPolicy({TOPIC: 1_000}, {TOPIC: 1_000}))
     assume(not first.problems)
     applied = seen(world.live, checkpoint=checkpoint(first.start), epoch=epoch(first.start, world.epoch_number + 1))

@@ -30,7 +30,7 @@ class Case:
     kind: RunwayKind
     seconds: int | None
     age_ms: int | None = 2 * HOUR_MS
-    """Of the first unread record; None: there is none."""
+    """Timestamp of the first unread record; None: there is none."""
     hour_ago: int | None = 880
     outliving: int | None = None
     window_s: int = 0
@@ -74,7 +74,7 @@ CASES = [
     Case("by both: time is shorter, but size is no promise", keeps(4, 1_000), ABOUT, 2 * 3600),
     Case("by both: size is shorter", keeps(50, 1_000), ABOUT, 5 * 3600),
     Case("by both, one is unknown: the other one is no answer", keeps(4, 1_000), UNKNOWN, None, begin=0),
-    # What a window puts at risk.
+    # Records at risk within a window.
     Case("a window within it", keeps(5), AT_LEAST, 3 * 3600, window_s=3600, outliving=650),
     Case("a window beyond it", keeps(5), AT_LEAST, 3 * 3600, window_s=4 * 3600, outliving=820, at_risk=120),
     Case("a window that no record outlives", keeps(5), AT_LEAST, 3 * 3600, window_s=5 * 3600, at_risk=300),

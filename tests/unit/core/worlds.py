@@ -90,7 +90,7 @@ class FakeSources:
     stands: Position = field(default_factory=Position)
     asked_at_ms: int = NOON
     times: Mapping[int, tuple[int | None, ...]] = field(default_factory=dict)
-    """Of each time that may be asked for, the offsets of partitions 0, 1, …"""
+    """The offsets of partitions 0, 1, … for each requested time."""
     commits: Mapping[str, Position] = field(default_factory=dict)
     past: tuple[tuple[int, PastPosition], ...] = ()
     """The batches, by their time."""

@@ -37,7 +37,7 @@ STEPS = [
     "audit",
 ]
 UNDO = ["roll_back", "audit_rollback"]
-"""What stands beside the line, for a job that does badly."""
+"""The tasks beside the linear steps, for an unhealthy job."""
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ print(helper.pid, flush=True)
 signal.pause()
 """
 DEADLINE_S = 60
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 
 
 class ThisMachine:

@@ -49,7 +49,7 @@ class TestIdentity:
     def test_a_driver_in_another_pid_namespace_is_not_taken_for_dead(self) -> None:
         """Its pid belongs to no process here, or to another one (seen with a container on the host's network)."""
         said = subprocess.run(
-            # --map-root-user: whoever runs the tests need not be root, as on a CI runner.
+            # --map-root-user: the tests need no root, as on a CI runner.
             ["/usr/bin/unshare", "--map-root-user", "-pf", "--mount-proc", sys.executable, "-c", SAYS_WHO_IT_IS],
             capture_output=True,
             text=True,

@@ -36,7 +36,7 @@ class Cluster:
     nodes: list[dict[str, Any]] = field(default_factory=lambda: [NODE])
     containers: list[dict[str, str]] = field(default_factory=list)
     says: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    """By the end of a path: what is answered there instead."""
+    """Other answers, by the end of the path."""
     killed: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -48,7 +48,7 @@ class Cluster:
         for end, answer in self.says.items():
             if path.endswith(end):
                 return answer
-        # Of nothing Hadoop gives an empty object, and older releases null.
+        # For an empty list Hadoop returns an empty object, and older releases null.
         found: dict[str, Any] = {
             "/ws/v1/cluster/apps": {"apps": {"app": self.applications} if self.applications else {}},
             "/ws/v1/cluster/nodes": {

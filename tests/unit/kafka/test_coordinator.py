@@ -25,14 +25,14 @@ ROOT = Path(__file__).parents[3]
 OFFSET_FETCH, FIND_COORDINATOR = 9, 10
 PARTITIONS = (TopicPartition("orders", 0), TopicPartition("orders", 1))
 DEADLINE_S = 120.0
-"""Only a test that fails waits so long."""
+"""Only a failing test waits this long."""
 
 
 class MockCluster:
     """One broker with the topic ``orders`` of two partitions."""
 
     def __init__(self) -> None:
-        # What this module is linked with, librdkafka, is found through it.
+        # librdkafka is found through this module, which is linked with it.
         self._library = ctypes.CDLL(cimpl.__file__)
         pointer, text = ctypes.c_void_p, ctypes.c_char_p
         handle = self._call("new", pointer, (ctypes.c_int, 0), (pointer, self._quiet()), (pointer, None), (pointer, 0))

@@ -45,7 +45,7 @@ class Cluster:
         self.refused: dict[str, int] = {}
         self.refused_partitions: dict[int, int] = {}
         self.answers_to_a_write: Callable[[], None] = lambda: None
-        """Called after the write was done, before it is answered."""
+        """Called after the write, before its answer."""
         self.settings: dict[str, Any] = {"offsets.retention.minutes": SimpleNamespace(value="10080")}
 
     def _answer(self, method: str, value: Any) -> Future[Any]:

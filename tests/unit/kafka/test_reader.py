@@ -42,7 +42,7 @@ class ScriptedAdmin:
         self.topic: Exception | None = None
         self.cluster: Exception | Any = SimpleNamespace(cluster_id="cluster")
         self.offsets: list[Exception | None] = []
-        """One for each call of list_offsets, until they are used up; None is a good answer."""
+        """One error for each call of list_offsets, until they are used up; None means success."""
         self.calls = 0
 
     def describe_cluster(self, **_: Any) -> Future[Any]:
@@ -65,9 +65,9 @@ class ScriptedConsumer:
     def __init__(self) -> None:
         self.commits: list[Any] = []
         self.refusals: list[Exception] = []
-        """One for each call of committed, until they are used up."""
+        """One error for each call of committed, until they are used up."""
         self.events: list[int] = []
-        """What its queue holds: errors that it met on the way."""
+        """Errors in its queue."""
         self.asked: list[Any] = []
         self.closed = False
 

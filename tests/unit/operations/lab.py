@@ -85,7 +85,7 @@ class Driver:
     epoch: int = 0
     query_id: str = "query-1"
     obeys: bool = True
-    """False: deaf to stop requests between two batches; a batch that begins meets them all the same."""
+    """False: ignores stop requests between two batches, though not at the beginning of a batch."""
     beats: int = 0
 
     def __post_init__(self) -> None:
@@ -333,15 +333,15 @@ class Lab:
     signalled: list[int] = field(default_factory=list)
     on_launch: Callable[[Driver], None] = lambda driver: None
     newest_first: bool = False
-    """Which of two drivers comes first at a tick."""
+    """Which of two drivers acts first at a tick."""
     stop: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=10))
     more: dict[str, Any] = field(default_factory=dict)
     offsets_in: tuple[str, ...] = ()
-    """Of an untouched job: ``checkpoint``, or ``elsewhere``. Empty for a tracked one."""
+    """Offset stores of an untracked job: ``checkpoint`` or ``elsewhere``. Empty for a tracked one."""
     stalls: bool = False
-    """Whether an untouched driver hangs in its batch."""
+    """Whether an untracked driver hangs in its batch."""
     checkpoint: str = ""
-    """Where it is, if not in the folder."""
+    """Location of the checkpoint, if not in the folder."""
 
     def __post_init__(self) -> None:
         if self.offsets_in:
@@ -498,6 +498,6 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     move = LocalCheckpoint.move_to
     monkeypatch.setattr(LocalCheckpoint, "move_to", lambda *a: lab.fuse.write(lambda: move(*a)))
     monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))
-    # What is written is read back by this very process: it need not reach the disk.
+    # The same process reads what it has written, so the data need not reach the disk.
     monkeypatch.setattr("os.fsync", lambda handle: None)
     return lab

@@ -122,7 +122,7 @@ def grow(backfills: Backfills, at_ms: int = 150) -> None:
 
 
 EFFECTS = 12
-"""More than a run has before its plan is recorded."""
+"""More effects than a run has before its plan is recorded."""
 
 
 class TestATopicThatGrows:
@@ -396,7 +396,7 @@ class Written:
 
     time_ms: int
     runs_before: int
-    """How many runs had begun when it was written."""
+    """How many runs had begun when the record was written."""
 
 
 class ConcurrentRuns(RuleBasedStateMachine):

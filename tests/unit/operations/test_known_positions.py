@@ -244,7 +244,7 @@ class TestB2PartOfThePositionIsGone:
         assert "flights[1] stood at 70 by store elsewhere" in made.problems[0].message
 
     def test_a_tracked_job_whose_rows_and_facts_are_gone(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """This happens when HBase has expired all cells of a table that was given a time to live."""
+        """It happens when HBase has expired all cells of a table that was given a time to live."""
         lab = rested(make())
         monkeypatch.setattr(lab.store, "prepared", lambda stream, row_time_ms: None)
         monkeypatch.setattr(lab.store, "newest_first", lambda stream, **more: iter(()))

@@ -178,7 +178,7 @@ class TestItComesBeforeTheLaunch:
 
 class TestNothingIsWrong:
     def test_a_job_that_has_stored_its_own_position_is_not_overwritten(self, lab: Lab) -> None:
-        with pytest.raises(AssertionError):  # what the lab's store says to another position than it expects
+        with pytest.raises(AssertionError):  # the refusal of the lab's store if the position is not the expected one
             write_late(lab, "shift:+20", lambda lab: (lab.tick(), lab.tick()))
 
         assert lab.kept.offsets == lab.at(150, 150)

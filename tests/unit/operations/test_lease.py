@@ -85,7 +85,7 @@ class TestTake:
         assert lab.holder == "other"
 
     def test_a_plan_that_was_made_before_a_takeover_is_stale_after_it(self, lab: Lab) -> None:
-        """This holds even if the other operation has changed nothing, and has ended."""
+        """Even if the other operation has changed nothing, and has ended."""
         take_lease(lab.world("op"))
         planned = steps.plan(lab)
         take_lease(lab.world("other"), take_over=True)

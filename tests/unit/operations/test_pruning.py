@@ -43,7 +43,7 @@ def rewind(lab: Lab, number: int) -> None:
         lab.tick()
     lab.world(operation).take_snapshot("snapshot", reason="", taken_at=f"2026-01-0{number + 1}T00:00:00Z")
     for each in applications(lab).glob("*.json"):
-        os.utime(each, (0, 0))  # the lab's clock is long before this file's
+        os.utime(each, (0, 0))  # the lab's clock is far behind the time of this file
 
 
 def applications(lab: Lab) -> Path:
@@ -177,7 +177,7 @@ def test_what_a_plan_has_seeded_and_nobody_started_yet_stays(old: Lab) -> None:
 
 def test_one_that_nobody_has_seen_end_stays(old: Lab) -> None:
     if not old.pipeline.tracked:
-        return  # it is moved aside only if its job was seen gone
+        return  # it is moved aside only if its job was seen dead
     name = "epoch/00000002"
     text = old.store.get(NAME, name)
     epoch = old.control.kept_epoch(2)

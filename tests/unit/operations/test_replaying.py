@@ -120,7 +120,7 @@ class Lab:
     said: list[str] = field(default_factory=list)
     next_steps: Callable[[], list[Step]] = whole
     is_slow: bool = False
-    """Whether drivers go on only when a test says so."""
+    """Whether drivers continue only when a test says so."""
 
     def __post_init__(self) -> None:
         (self.folder / "job.py").write_text("the program")
@@ -179,7 +179,7 @@ class Lab:
         file = Path(command[-1])
         process = ProcessIdentity(HERE, "boot-1", 100 + len(self.drivers), 7)
         if not file.exists():
-            return process  # and gone: a later launch has removed its settings
+            return process  # and dead: a later launch has removed its settings
         settings = codec.loads(ReplaySettings, file.read_text())
         file.unlink()
         self.alive.add(process)
@@ -262,7 +262,7 @@ def test_what_the_runtime_refused_is_not_tried_again(lab: Lab) -> None:
 
 
 EFFECTS = 16
-"""More than a task has until its driver is at work."""
+"""More effects than a task has until its driver works."""
 
 
 class TestATaskThatDies:

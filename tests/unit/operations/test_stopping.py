@@ -49,7 +49,7 @@ def test_a_job_that_never_ran_is_no_error(lab: Lab) -> None:
 
 
 ENDS = [how for how in EndedHow if how is not EndedHow.CANCELLED]
-"""How a driver, or whoever closes its epoch, may end it."""
+"""How a driver, or the operation that closes its epoch, may end it."""
 
 
 @pytest.mark.parametrize("how", ENDS)

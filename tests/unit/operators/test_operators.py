@@ -59,7 +59,7 @@ OPERATORS = (
     AuditOffsetsOperator,
 )
 STEPS = (*OPERATORS[:3], PlanRestartOperator, *OPERATORS[3:])
-"""A maintenance: what was planned while the job ran is planned anew once it is stopped."""
+"""A maintenance: it plans while the job runs, and again once the job is stopped."""
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
 
     for module in (base, stop):
         monkeypatch.setattr(module, "open_world", open_world)
-    # Airflow's own loggers write past Python's logging; here all that is said goes to caplog.
+    # Airflow's own loggers bypass Python's logging; here every message goes to caplog.
     for speaker in (PipelineOperator, SparkSubmitHook):
         monkeypatch.setattr(speaker, "log", logging.getLogger("airflow.task"))
     monkeypatch.setattr("airflow_provider_offsets.operators.submit.submit_job", submitted_with_the_lab_s_reader())

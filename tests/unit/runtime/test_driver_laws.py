@@ -25,7 +25,7 @@ from tests.unit.runtime.lab import AWAY, STREAM, Clock, Frame, Killed, Lab, Spli
 BATCHES = 4
 OF_THE_STORE = ("get", "swap", "text", "row")
 DOWN = 7
-"""Effects: a call that is repeated gives up after six of them."""
+"""Number of effects: a repeated call stops after six of them."""
 
 
 class Fate:

@@ -69,7 +69,7 @@ SOURCE = Node("CollectMetrics", Node("LogicalRelation"), mark=read_count.MARK)
 class Frame:
     plan: Node = SOURCE
     there: int = 31
-    """What a pass of its own counts."""
+    """The count of a separate pass."""
 
     @property
     def _jdf(self) -> Any:

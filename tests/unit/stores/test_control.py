@@ -204,7 +204,7 @@ class TestEpochs:
         assert control.claimed_epoch(cancelled) == control.kept_epoch(1)
 
     def test_they_come_in_the_order_of_their_numbers(self, control: Control) -> None:
-        """This holds past 9 and 99 too, where names would sort as text."""
+        """Past 9 and 99 too, where names would sort as text."""
         for number in range(1, 102):
             claimed(control, number, f"tag-{number}")
             died(control)

@@ -90,7 +90,7 @@ class UnreliableStore(MemoryStore):
         self.is_away = False
         """Whether reads get no answer."""
         self.next_swaps: list[Callable[[Callable[[], bool]], bool]] = []
-        """What becomes of the next swaps; each is given the swap itself."""
+        """The outcomes of the next swaps; each function gets the swap itself."""
 
     def get(self, pipeline: str, name: str) -> str | None:
         """Return the text, if the store answers."""
@@ -179,7 +179,7 @@ BEFORE: dict[type, tuple[list[Event], Event]] = {
     GoIdle: (RUNNING, IDLE),
     EndEpoch: (RUNNING, END),
 }
-"""For each kind of event: what happens before it, and one of its kind."""
+"""For each kind of event: the preceding events, and one of its kind."""
 
 EVENTS = pytest.mark.parametrize(("before", "event"), BEFORE.values(), ids=[kind.__name__ for kind in BEFORE])
 LOST = pytest.mark.parametrize("lose", [lose_before, lose_after])

@@ -404,7 +404,7 @@ def test_a_slash_at_the_end_changes_nothing(place: Path) -> None:
 
 
 def test_hdfs_moves_a_folder_into_one_that_is_there_and_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This is what its ``rename`` does where the target is a folder; here between our check and the move."""
+    """Its ``rename`` does so where the target is a folder; here between our check and the move."""
     import fsspec
 
     memory = fsspec.filesystem("memory")
