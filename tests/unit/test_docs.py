@@ -83,7 +83,7 @@ def test_it_is_in_the_docs(kind: str, names: list[str], some: str) -> None:
 
 def test_every_problem_of_a_plan_has_its_row_and_its_way_out() -> None:
     page = (ROOT / "docs" / "plan.md").read_text()
-    table = page.partition("## Problems")[2].partition("\n\n**")[0]
+    table = page.partition("## Problems")[2].partition("\n#")[0]
     rows = {row[0]: row for line in table.splitlines() if len(row := re.split(r" *(?<!\\)\| *", line.strip("| "))) == 3}
 
     assert set(rows) - {"problem", "---"} == {kind.value for kind in ProblemKind}
