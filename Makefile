@@ -11,7 +11,7 @@ SEEDS ?= 2000
 FROM ?= 1
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
-.PHONY: simulate mutants spark-4.1
+.PHONY: simulate mutants docs spark-4.1
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this help
@@ -79,11 +79,15 @@ test:  ## unit, check, simulate, integration, e2e, with Kafka and HBase brought 
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
 
-check: venv  ## format, lint, spelling and types
+check: venv  ## format, lint, spelling and types, and the docs site
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/codespell
 	.venv/bin/mypy
+	@$(MAKE) --no-print-directory docs
+
+docs: venv  ## build the docs site into site; fails on a broken link or a page that is not in the nav
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 wheel: venv  ## build the wheel and the source archive into dist
 	$(PY) -m build

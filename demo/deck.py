@@ -27,7 +27,8 @@ def read_rows(url: str) -> list[Row]:
 def foreign(rows: Iterable[Row]) -> list[str]:
     """Return what differs from Cloudera's row layout.
 
-    Keys are ``<topic>:<group>:<13 digits>``, cells are ``offsets:<partition>``, and values are text."""
+    Keys are ``<topic>:<group>:<13 digits>``, cells are ``offsets:<partition>``, and values are text.
+    """
     found = []
     for key, cells in rows:
         if not _KEY.fullmatch(key):

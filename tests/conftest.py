@@ -1,4 +1,4 @@
-"""For all tests: what a failure says, and what a law is judged by."""
+"""Fixtures and Hypothesis profiles of all tests."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import fsspec
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The contracts are no test modules, so pytest would not show what their assertions compared.
+# pytest rewrites assertions of test modules only: without this, failures in contracts would show no values.
 pytest.register_assert_rewrite("tests.contract")
 
-# Laws are judged by what comes out, never by how long it took on a busy machine.
+# A busy machine is no reason to fail a law.
 settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("laws")
 
 
 @pytest.fixture(scope="session")
 def hdfs_endpoint() -> dict[str, str]:
-    """Where the stack's HDFS answers: ``webhdfs`` and ``hdfs``. Nobody else needs it, so it is brought up here."""
+    """Return the stack's HDFS endpoints, ``webhdfs`` and ``hdfs``.
+
+    Only these tests need HDFS, so this fixture starts it.
+    """
     from stack import endpoints
 
     if "hdfs" not in endpoints():
@@ -32,9 +35,9 @@ def hdfs_endpoint() -> dict[str, str]:
 
 @pytest.fixture
 def hdfs(hdfs_endpoint: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Give a folder on HDFS that no other test has, as ``host:port/path`` of WebHDFS; it is removed afterwards.
+    """Yield a new folder on HDFS as WebHDFS's ``host:port/path``, and remove it afterwards.
 
-    Its user is named as a person would: in the configuration of fsspec.
+    fsspec's configuration names the user, as a person would configure it.
     """
     monkeypatch.setitem(fsspec.config.conf, "webhdfs", {"user": getpass.getuser()})
     folder = f"{hdfs_endpoint['webhdfs']}{tmp_path}"

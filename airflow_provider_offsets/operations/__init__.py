@@ -1,3 +1,5 @@
-"""The acts of an operation: observe, plan, stop, apply, submit, audit. They know no Airflow; every act is recorded in
-the control store under its operation, and is safe to repeat.
+"""The steps of an operation: observe, plan, stop, apply, submit, audit.
+
+This package does not depend on Airflow. Every step is recorded in the control store under its operation, and is safe to
+repeat.
 """

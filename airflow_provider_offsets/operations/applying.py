@@ -1,4 +1,4 @@
-"""Apply a restart plan: make the checkpoint that the job starts from, if everything is still as the plan saw it."""
+"""Apply a restart plan: create the checkpoint that the job starts from, if the state is unchanged since the plan."""
 
 from __future__ import annotations
 
@@ -24,26 +24,29 @@ APPLIED = "applied"
 
 @dataclass(frozen=True)
 class Applied:
-    """A plan that was applied, and the checkpoint that the job is to start from."""
+    """A plan that was applied, and the checkpoint that the job will start from."""
 
     plan: RestartPlan
     checkpoint: str
     """Empty for a job that keeps its offsets elsewhere."""
     next_batch_id: int | None = None
-    """The id of the job's first batch, if its checkpoint tells."""
+    """Id of the job's first batch, if its checkpoint determines that id."""
 
 
 def apply_plan(world: World, plan: RestartPlan) -> Applied:
-    """Make ``plan`` ready for the submit, record that, and return it. The operation must hold the lease.
+    """Prepare the submit of ``plan``, record that, and return the result. The operation must hold the lease.
 
-    Repeating it returns the same. Of a tracked job nothing is changed that anybody reads: a seeded checkpoint is a new
-    folder that carries the plan's fingerprint. The stored position moves when the launch is claimed.
+    A repeated call returns the same result. For a tracked job, nothing changes that anybody reads: a seeded checkpoint
+    is a new directory with the plan's fingerprint in its name. The stored position moves when the launch is claimed.
 
-    An untracked job starts where its own store says, so that is moved; and before it, the record names the move. Until
-    the job is started, its position is the one before the move, whoever plans next.
+    An untracked job starts from the position in its own store, so this function moves that position. The record names
+    the move before the store changes. Until the job starts, every plan uses the position before the move.
 
+    :param world: the session of the operation.
+    :param plan: the plan to apply.
     :raises PlanRefused: the plan has problems.
-    :raises WorldChanged: the job is not stopped, or something that the plan stands on has changed; each is named.
+    :raises WorldChanged: the job is not stopped, or a precondition of the plan no longer holds; the message names each
+        one.
     :raises TakenOver: another operation took the pipeline over.
     """
     if plan.problems:
@@ -86,9 +89,9 @@ def _require_unchanged(world: World, plan: RestartPlan) -> Observation:
 
 
 def _note_move(world: World, plan: RestartPlan) -> str:
-    """Note what is about to be moved, if everything is as the plan saw it; or find that this very move has begun.
+    """Record the move in advance if the state is unchanged since the plan, or find that this move has already started.
 
-    Return the token of the write that follows; empty for a plan that writes to no store of the job's own.
+    :returns: the token of the following write; empty for a plan that does not write to the job's own store.
     """
     token = uuid.uuid4().hex if plan.form is RestartForm.WRITE else ""
     record = world.cell.read()
@@ -108,7 +111,7 @@ def _note_move(world: World, plan: RestartPlan) -> str:
 
 
 def _move(world: World, plan: RestartPlan, token: str) -> Applied:
-    """Move an untracked job in the store that it starts from. Done again, it changes nothing."""
+    """Move an untracked job's position in the store that the job starts from. A repeated call changes nothing."""
     pipeline = world.pipeline
     if pipeline.ruling != CHECKPOINT:
         if plan.form is RestartForm.WRITE:
@@ -129,8 +132,13 @@ def _move(world: World, plan: RestartPlan, token: str) -> Applied:
 
 
 def _require_intent(world: World, plan: RestartPlan) -> None:
-    """Raise unless the operation holds the lease and the record names this move: two tries of a task may have two
-    plans, and the later intent tells where the job stood."""
+    """Raise unless the operation holds the lease and the record names this move.
+
+    Two tries of a task may have two plans. The later intent contains the position of the job before the move.
+
+    :raises TakenOver: this operation does not hold the lease.
+    :raises WorldChanged: the record names no move, or that of another plan.
+    """
     record = world.cell.read()
     assert record is not None
     require_lease(world, record)
@@ -143,10 +151,10 @@ def _require_intent(world: World, plan: RestartPlan) -> None:
 
 
 def _write_start(world: World, plan: RestartPlan, token: str) -> None:
-    """Write the start to the job's own store, and note that the write is over.
+    """Write the start to the job's own store, and record that the write has ended.
 
-    That store knows no lease. If the pipeline was taken over meanwhile, the note stays where the write may have met a
-    job that runs, and the next plan says so.
+    That store has no lease. If another operation took over meanwhile, the write may have hit a running job. Then the
+    pending write stays in the record, and the next plan reports it.
     """
     store = _writable(world.pipeline.ruling, world.kept_in)
     try:
@@ -169,7 +177,7 @@ def _writable(name: str, kept_in: Mapping[str, PositionStore]) -> WritablePositi
 
 
 def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
-    """Return the checkpoint of the next epoch. A seeded one is a new folder: nobody's folder is changed."""
+    """Return the checkpoint of the next epoch. A seeded checkpoint is a new directory, so no existing one changes."""
     base = world.pipeline.job.checkpoint
     if plan.form is RestartForm.RESUME:
         assert plan.seen.checkpoint is not None

@@ -21,14 +21,15 @@ from airflow_provider_offsets.stores.history import row_time_of
 
 
 def audit_history(world: World, window: Window | None = None) -> AuditReport:
-    """Return the audit of all that the pipeline's history holds; of an untracked job: of its epochs.
+    """Return the audit of a pipeline's whole history, or of the epochs of an untracked job.
 
-    Rows are read one at a time, and only the cursor of each partition is kept, so the history may be of any length.
+    Rows are read one at a time, and only one cursor per partition is kept, so the history may have any length.
 
-    :param window: the part that is reported; None: all.
-    :raises InputRefused: the window of an untracked job is not in epochs.
-    :raises StateLost: the history has rows of epochs, and the pipeline has no record: it was renamed, or the control
-        store was lost. Nothing would explain its rewinds.
+    :param world: the session of the operation.
+    :param window: the part to report; None reports all.
+    :raises InputRefused: the window of an untracked job is not given in epochs.
+    :raises StateLost: the history has rows of epochs, but the pipeline has no record: it was renamed, or the control
+        store was lost. Then nothing could explain its rewinds.
     """
     record = world.control.record()
     if record is None:
@@ -38,7 +39,7 @@ def audit_history(world: World, window: Window | None = None) -> AuditReport:
     epochs = _epochs(world, record)
     first = next((epoch for epoch in epochs if epoch.holder is not None), None)
     oldest = next(world.store.oldest_first(world.pipeline.stream), None)
-    # Without rows of a job before it, the history begins where the job was before its first launch.
+    # Unless an earlier job has written rows, the history begins at the job's position before its first launch.
     is_whole = first is not None and (oldest is None or oldest.epoch is not None)
     return audit(
         world.pipeline.name,
@@ -52,15 +53,15 @@ def audit_history(world: World, window: Window | None = None) -> AuditReport:
 
 
 def _stood_before(first: Epoch) -> Position:
-    """Return where the job was before its first launch: that may rewind it, or skip, as any other one."""
+    """Return the position of the job before its first launch, which may rewind or skip like any other launch."""
     stood = first.claim.stood or Position()
     return Position({partition: stood.get(partition, start) for partition, start in first.claim.start.items()})
 
 
 def _official_rows(world: World, record: PipelineRecord | None) -> Iterator[Batch]:
-    """Yield the rows of the history in their order, with the recorded batch whose row its driver has yet to write.
+    """Yield the rows of the history in order, with the recorded batch whose row is not written yet.
 
-    :param record: as it was read together with the epochs. What a running job has recorded since is left out.
+    :param record: the record as read together with the epochs. Rows that a running job has recorded since are omitted.
     """
     missing = _recorded_batch(world, record)
     for row in world.store.oldest_first(world.pipeline.stream):
@@ -75,8 +76,10 @@ def _official_rows(world: World, record: PipelineRecord | None) -> Iterator[Batc
 
 
 def _was_recorded_since(world: World, record: PipelineRecord, row: Batch) -> bool:
-    """Return whether a driver has recorded a row after the record was read. Any other row that it does not know is of
-    a foreign writer, or the control store was restored."""
+    """Return whether a driver has recorded a row after the record was read.
+
+    Any other row that the record does not know is of a foreign writer, or the control store was restored.
+    """
     recorded = record.recorded
     newest = (0, 0) if recorded is None else (recorded.epoch, recorded.row_time_ms or 0)
     if row.epoch is None or (row.epoch, row_time_of(row)) <= newest:
@@ -93,9 +96,9 @@ def _recorded_batch(world: World, record: PipelineRecord | None) -> Batch | None
 
 
 def _epochs(world: World, record: PipelineRecord | None) -> Sequence[Epoch]:
-    """Return all launches, with the batch that was in flight before the first one.
+    """Return all launches, including the batch that was in flight before the first launch.
 
-    Of an epoch that has ended and is not reconciled yet, the started batch counts as a cut.
+    If an epoch has ended but is not reconciled yet, its started batch counts as a cut.
     """
     epochs = [_with_in_flight(epoch) for epoch in world.control.epochs()]
     if record is None or record.phase is not Phase.ENDED or record.begun is None or epochs[-1].number != record.epoch:
@@ -111,11 +114,11 @@ def _with_in_flight(epoch: Epoch) -> Epoch:
 
 
 def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
-    """Return the audit of an untracked job: each epoch is one range a partition, from its start to where it stopped.
+    """Return the audit of an untracked job: each epoch is one range per partition, from its start to its stop.
 
-    An epoch stopped at the position that the next one was planned from, and the snapshots at rest of that operation and
-    of those before it agree with it, or the difference is a discontinuity that nothing explains. What was in flight
-    then and was read by the next epoch again counts as a batch that was cut off.
+    An epoch stopped at the position from which the next epoch was planned. The snapshots *at rest* of that operation
+    and of earlier ones must agree with that position. Otherwise the difference is an unexplained discontinuity. Records
+    in flight that the next epoch read again count as an interrupted batch.
     """
     bounds = (window.since, window.until) if window is not None else ()
     if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):
@@ -141,11 +144,11 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
 
 
 def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position], now: Observation) -> list[Epoch]:
-    """Return the epochs with what each had in flight when it stopped, as far as any other epoch has read it.
+    """Return the epochs with the records that each had in flight when it stopped and that another epoch has read too.
 
-    That need not be the next one, which may have ended before it came there; and an epoch that was rewound had in
-    flight what an earlier one has read. What two epochs had in flight may be there twice, though none has read it: one
-    of them may be the newest epoch, which runs or which none comes after.
+    That other epoch need not be the next one, which may have ended before these records. The in-flight records of a
+    rewound epoch may have been read by an earlier one. Records that two epochs had in flight may have been written
+    twice, although neither has finished them. One of the two may be the newest epoch.
     """
     cut = [replace(epoch, cuts=()) for epoch in epochs]
     read = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
@@ -166,7 +169,7 @@ def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position], no
 
 
 def _bounds(ranges: Iterable[OffsetRange]) -> tuple[Position, Position]:
-    """Return where ranges begin and where they end: one of each partition."""
+    """Return the starts and the ends of ranges, with one range per partition."""
     by_partition = {TopicPartition(each.topic, each.partition): each for each in ranges}
     return (
         Position({key: each.start for key, each in by_partition.items()}),
@@ -177,12 +180,15 @@ def _bounds(ranges: Iterable[OffsetRange]) -> tuple[Position, Position]:
 def _in_flight(
     seen: Observation, epoch: Epoch, stopped_at: Position, read: Iterable[tuple[Position, Position]]
 ) -> tuple[OffsetRange, ...]:
-    """Return what an epoch had in flight, by what was seen of the pipeline after it.
+    """Return what an epoch had in flight, based on an observation after the epoch.
 
-    Where nothing but the end of a topic bounds that, it tells nothing once the topic was deleted: then all counts that
-    anything of the pipeline has come to.
+    Without a planned batch, only the end of a topic limits what was in flight. After a topic was deleted, its end shows
+    nothing. Then everything counts up to the highest offset that the pipeline has reached.
 
-    :param read: the start and the end of what each epoch has read, or had in flight.
+    :param seen: the observation.
+    :param epoch: the epoch.
+    :param stopped_at: where the epoch stopped.
+    :param read: start and end of what each epoch has read or had in flight.
     """
     checkpoint = seen.checkpoint
     is_planned = seen.kept[0].store == CHECKPOINT and not seen.is_running
@@ -198,13 +204,13 @@ def _in_flight(
 
 
 def _claimed_in_flight(later: Epoch) -> tuple[tuple[OffsetRange, ...], int]:
-    """Return what the epoch before one had in flight by the launch of that one, and the id of the batch."""
+    """Return what the previous epoch had in flight according to the launch of ``later``, and the id of the batch."""
     claimed = later.claim.in_flight
     return ((), UNSTARTED) if claimed is None else (claimed.ranges, claimed.batch_id)
 
 
 def _not_read(ranges: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:
-    """Return the parts of ``ranges`` that an epoch which read from ``start`` to ``end`` has not read."""
+    """Return the parts of ``ranges`` that an epoch from ``start`` to ``end`` has not read."""
     found = []
     for each in ranges:
         key = TopicPartition(each.topic, each.partition)
@@ -215,7 +221,12 @@ def _not_read(ranges: Iterable[OffsetRange], start: Position, end: Position) -> 
 
 
 def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position) -> tuple[OffsetRange, ...]:
-    """Return the part of ``in_flight`` that an epoch which read from ``start`` to ``end`` has read too."""
+    """Return the parts of ``in_flight`` that an epoch from ``start`` to ``end`` has read too.
+
+    :param in_flight: ranges of the records in flight.
+    :param start: start of the epoch.
+    :param end: position that the epoch has reached.
+    """
     found = []
     for each in in_flight:
         key = TopicPartition(each.topic, each.partition)
@@ -226,23 +237,24 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
 
 
 def _end_of(world: World, epoch: Epoch, later: Epoch, first_rest: Snapshot | None) -> Position:
-    """Where an epoch stopped that another one was claimed after.
+    """Return where an epoch stopped before ``later`` was claimed.
 
-    :param first_rest: the first snapshot at rest after it. An operation that started nothing may have taken it.
+    :param first_rest: the first snapshot *at rest* after the epoch, possibly of an operation that started nothing.
     """
     rest = _snapshot_at_rest(world, later, after=epoch)
     stood = later.claim.stood if rest is None else rest.seen.last_known
     if first_rest is not None and rest is not None and _stood_still(first_rest, rest):
         first, stored = first_rest.seen.last_known or Position(), rest.seen.stored or Position()
-        # What is gone from the store since was not moved: the other stores and records tell where it stood.
+        # A partition that is now missing in the store was not moved: its position is in other stores and records.
         stood = (stood or Position()).updated({key: offset for key, offset in first.items() if key in stored})
     return _stopped_at(epoch, stood)
 
 
 def _stopped_at(epoch: Epoch, stood: Position | None) -> Position:
-    """Return where an epoch stopped, or is, by where the pipeline stood after it.
+    """Return where an epoch stopped, or is now, based on the pipeline's position after it.
 
-    An offset before the start was moved by hand: the next epoch's start shows it, as a replay with no reason.
+    A position before the epoch's start was moved by hand. The start of the next epoch shows that as an unexplained
+    replay.
     """
     start = epoch.claim.start
     ahead = {partition: max(offset, start.get(partition, 0)) for partition, offset in (stood or Position()).items()}
@@ -250,9 +262,9 @@ def _stopped_at(epoch: Epoch, stood: Position | None) -> Position:
 
 
 def _snapshot_at_rest(world: World, epoch: Epoch, *, after: Epoch) -> Snapshot | None:
-    """The snapshot that the operation of an epoch took of the stopped job, once the epoch before it had stopped.
+    """Return the snapshot that the operation of an epoch took of the stopped job after ``after`` ended, or None.
 
-    One that was taken earlier is of an attempt that another operation came in between of: it tells nothing.
+    An earlier snapshot belongs to an attempt that another operation interrupted, and shows nothing about this stop.
     """
     try:
         found = world.control.snapshot(snapshot_id(epoch.claim.operation, AT_REST))
@@ -262,9 +274,9 @@ def _snapshot_at_rest(world: World, epoch: Epoch, *, after: Epoch) -> Snapshot |
 
 
 def _stood_still(first: Snapshot, rest: Snapshot) -> bool:
-    """Whether nothing ran between two snapshots at rest, as far as the checkpoint tells; of another store nobody knows.
+    """Return whether nothing ran between two snapshots *at rest*, as far as the checkpoint shows; other stores do not.
 
-    What a job has read that somebody ran by hand meanwhile is read. What was moved by hand was not.
+    Records count as read if a person ran the job by hand meanwhile. Records do not count if a person moved the offsets.
     """
     before, after = first.seen.checkpoint, rest.seen.checkpoint
     has_run = before is not None and after is not None and after.committed_batch_id > before.committed_batch_id

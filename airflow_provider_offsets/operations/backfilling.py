@@ -1,15 +1,17 @@
-"""Freeze the boundaries of a data interval, plan its replay, and audit it.
+"""Freeze the boundaries of a data interval, plan its replay, and audit the replay.
 
-The steps of a plan, and why they are in this order:
+A plan has these steps, in this order:
 
-1. Read the ends of the topics, then ask where the instants are, then read the earliest retained offsets. A partition
-   without a record at or after an instant is cut at an end that is older than the answer, so no later record is below
-   it; and a record that is retained after the answer, below it, was surely older than the instant.
-2. Freeze both boundaries in each topic. They are facts: whoever comes second gets what the first one has frozen.
-3. Read the topics again if a boundary that somebody else has frozen knows more than was read in step 1.
-4. Record the plan as that of the newest attempt, and fence the shards of the attempts before.
+1. Read the end offsets of the topics, then the offsets at both timestamps, then the earliest retained offsets. A
+   partition without a record at or after a timestamp gets its end offset as the boundary. That end is older than
+   Kafka's answer, so no later record is below it. A record that is still retained after the answer, and lies below it,
+   was certainly older than the timestamp.
+2. Freeze both boundaries in each topic. Boundaries never change: a later operation gets the boundaries that the first
+   one has frozen.
+3. Read the topics again if a boundary of another operation includes more than was read in step 1.
+4. Record the plan as the plan of the newest attempt, and fence the shards of earlier attempts.
 
-A task that dies in between leaves boundaries, which its retry finds again.
+If a task dies in between, its retry finds the boundaries that are already frozen.
 """
 
 from __future__ import annotations
@@ -40,24 +42,24 @@ LOOKS = 5
 
 @dataclass(frozen=True)
 class Waiting:
-    """The interval ends where no record is yet, and the run is to wait for one."""
+    """The result for an interval whose end has no record yet, if the run waits for one."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Looked:
-    """The topics of a pipeline, and where the two instants of an interval are in them."""
+    """The topics of a pipeline, and the offsets of an interval's two timestamps in them."""
 
     live: LiveTopics
     start: Mapping[str, TopicLook]
-    """By topic."""
+    """By topic name."""
     end: Mapping[str, TopicLook]
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """Where an instant is in the partitions of all topics."""
+    """The offsets of one timestamp in the partitions of all topics."""
 
     instant_ms: int
     policy: BackfillPolicy
@@ -74,16 +76,21 @@ def make_replay_plan(
     accept_lost: Mapping[str, int] | None = None,
     now_ms: int,
 ) -> ReplayPlan | Waiting:
-    """Return the plan of a replay of one interval, recorded as that of the newest attempt of the operation.
+    """Return the plan of a replay of one interval, recorded as the plan of the operation's newest attempt.
 
-    A try of the same attempt is given the plan that the first one has recorded, unless that one had problems.
+    A try of the same attempt gets the plan that its first try has recorded, unless that plan had problems.
 
-    :param attempt_key: what all tries of one attempt have in common, and no other attempt has.
-    :param accept_lost: how many offsets may be deleted by retention, by topic.
-    :raises InputRefused: an interval that ends before it begins, or that has not begun; a topic whose records have no
-        time; an untracked pipeline.
-    :raises NoHistory: by batch time, and the history begins after the interval.
-    :raises Fenced: a later attempt was planned already.
+    :param world: the session of the operation.
+    :param interval: the data interval.
+    :param policy: how the interval is divided.
+    :param attempt_key: the same for all tries of one attempt, and different for other attempts.
+    :param accept_lost: accepted number of offsets deleted by retention, by topic.
+    :param now_ms: current time.
+    :returns: the plan, or why the run has to wait.
+    :raises InputRefused: an interval that ends before it begins or has not begun; a topic whose records have no
+        timestamp; an untracked pipeline.
+    :raises NoHistory: boundaries by batch time, and the history begins after the interval.
+    :raises Fenced: a later attempt was already planned.
     :raises ConcurrentAttempt: another attempt was planned meanwhile. Retriable.
     :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
     :raises PipelineRenamed: the pipeline has another name now.
@@ -102,23 +109,23 @@ def make_replay_plan(
 
 
 def recorded_replay_plan(world: World) -> ReplayPlan | None:
-    """Return the plan of the newest attempt of the operation's replay, or None before the first one."""
+    """Return the plan of the newest attempt of the operation's replay, or None before the first attempt."""
     return ReplayControl(world.store, world.pipeline.name).newest_plan(world.operation)
 
 
 def audit_recorded_replay(control: ReplayControl, plan: ReplayPlan) -> ReplayAudit:
     """Return the audit of what the drivers of an attempt have recorded.
 
-    It names the other attempts, of any interval, that were given records of this one: of two attempts, the one that is
-    audited last sees the other one.
+    The audit names other attempts, of any interval, that replayed the same records. Of two such attempts, the audit
+    that runs later names the other.
     """
     return _audited(control, plan, [record for _, record in control.replays()])
 
 
 def replay_audits(control: ReplayControl, prefix: str = "") -> dict[str, ReplayAudit]:
-    """Return the audit of the newest attempt of each operation whose id begins with ``prefix``, as it stands now.
+    """Return the current audit of the newest attempt of each operation whose id begins with ``prefix``.
 
-    A clean audit that is kept is not made again: a long backfill has many intervals.
+    A stored clean audit is reused, because a long backfill has many intervals.
     """
     replays = dict(control.replays())
     audits = {}
@@ -187,7 +194,7 @@ def _new_plan(
 def _cut(
     world: World, interval: Interval, policy: BackfillPolicy, now_ms: int
 ) -> tuple[Looked, dict[str, CutTopic]] | Waiting:
-    """Return the topics with their boundaries, frozen now if they were not.
+    """Return the topics with their boundaries, which are frozen now unless they already were.
 
     :raises PartitionUnavailable: the cluster does not show a partition that it has shown before.
     """
@@ -213,8 +220,10 @@ def _cut(
 
 
 def _look(world: World, interval: Interval, policy: BackfillPolicy, now_ms: int) -> Looked | None:
-    """Return where both ends of an interval are now; None if a topic was recreated meanwhile, or shows fewer partitions
-    than before."""
+    """Return the current offsets of both ends of an interval.
+
+    None if a topic was recreated meanwhile, or shows fewer partitions than before.
+    """
     ends = world.live_topics()
     answers = [_answer(world, each, policy, ends, now_ms) for each in (interval.start_ms, interval.end_ms)]
     live = world.live_topics()
@@ -230,7 +239,7 @@ def _covers(live: LiveTopics, partitions: Mapping[str, int]) -> bool:
 
 
 def _answer(world: World, instant_ms: int, policy: BackfillPolicy, ends: LiveTopics, now_ms: int) -> _Answer:
-    """Return where an instant is now. In the future all is open, whatever the clocks of producers say."""
+    """Return the current offsets of a timestamp. All partitions are open if the timestamp is in the future."""
     at_ms = instant_ms + policy.late_s * 1000
     if policy.by is BoundaryBy.BATCH_TIME:
         offsets, is_open = _by_batch_time(world, at_ms, ends)
@@ -244,7 +253,7 @@ def _answer(world: World, instant_ms: int, policy: BackfillPolicy, ends: LiveTop
 
 
 def _by_batch_time(world: World, at_ms: int, ends: LiveTopics) -> tuple[dict[TopicPartition, int], bool]:
-    """Return where the live job stood at a time, by its history, and whether it has not reached that time yet."""
+    """Return the live job's position at a time by its history, and whether the job has yet to reach that time."""
     stream = world.pipeline.stream
     newest = next(world.store.newest_first(stream), None)
     if newest is None:
@@ -261,7 +270,7 @@ def _by_batch_time(world: World, at_ms: int, ends: LiveTopics) -> tuple[dict[Top
 
 
 def _topic_look(topic: LiveTopic, answer: _Answer) -> TopicLook:
-    """Return where an instant is in the partitions of a topic that were there when Kafka was asked."""
+    """Return the offsets of a timestamp in those partitions of a topic that existed when Kafka was asked."""
     keys = [TopicPartition(topic.name, number) for number in range(len(topic.partitions))]
     known = list(takewhile(lambda key: key in answer.offsets, keys))
     return TopicLook(
@@ -275,7 +284,7 @@ def _topic_look(topic: LiveTopic, answer: _Answer) -> TopicLook:
 
 
 def _still_open(world: World, looked: Looked) -> list[TopicPartition]:
-    """Return the partitions that a run waits for: none of a topic with a boundary at that instant, or after it."""
+    """Return the partitions that a run waits for; none of a topic with a boundary at or after that timestamp."""
     return [
         TopicPartition(topic.name, number)
         for topic in looked.live.topics
@@ -285,7 +294,7 @@ def _still_open(world: World, looked: Looked) -> list[TopicPartition]:
 
 
 def _freeze(world: World, looked: Looked) -> dict[str, CutTopic] | None:
-    """Return the boundaries of all topics; None if a frozen one knows more partitions than were looked at."""
+    """Return the boundaries of all topics; None if a frozen boundary has more partitions than were read."""
     cuts = {}
     for topic in looked.live.topics:
         frozen, start = _boundaries(world, topic), looked.start[topic.name]
@@ -312,7 +321,7 @@ def _in_order(world: World, cut: CutTopic) -> CutTopic:
 
 
 def _covering(world: World, cuts: Mapping[str, CutTopic], live: LiveTopics) -> LiveTopics | None:
-    """Return the topics as they are now, if boundaries that somebody else has frozen know more than ``live``.
+    """Return the current topics, read again if another operation's frozen boundaries include more than ``live``.
 
     None if the cluster still shows fewer partitions than a boundary names.
     """
@@ -344,9 +353,9 @@ def _require_sense(world: World, interval: Interval, now_ms: int) -> None:
 
 
 def _times_of_topics(world: World, policy: BackfillPolicy, looked: Looked) -> Iterator[str]:
-    """Yield what a reader should know of topics with nothing at or after the start of the interval.
+    """Yield a note on each topic without a record at or after the start of the interval.
 
-    :raises InputRefused: the records of a topic have no time: no interval would ever have a record.
+    :raises InputRefused: the records of a topic have no timestamp, so no interval would ever have a record.
     """
     if policy.by is not BoundaryBy.RECORD_TIME:
         return

@@ -1,4 +1,4 @@
-"""Watch a job that an operation has started, and judge it."""
+"""Watch a job that an operation has started, and judge its health."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from airflow_provider_offsets.operations.watching import end_of
 from airflow_provider_offsets.operations.world import World
 
 BATCHES = 100
-"""How many batches of the history one look goes back."""
+"""Number of batches of the history that one sample covers."""
 POLL_S = 0.5
 
 
 @dataclass(frozen=True)
 class Window:
-    """The looks at one epoch, the oldest first. It goes with the task that waits; a new try begins a new one."""
+    """The samples of one epoch, the oldest first. The window belongs to a task; a new try begins a new window."""
 
     epoch: int
     looks: tuple[Look, ...]
 
     def seen_again(self, look: Look) -> Window:
-        """Return this window with one more look."""
+        """Return this window with one more sample."""
         return Window(self.epoch, (*self.looks, look))
 
 
 def watched_epoch(world: World) -> Epoch:
     """Return the newest epoch that the operation has started.
 
-    :raises WorldChanged: it has started none.
+    :raises WorldChanged: the operation has started no epoch.
     """
     mine = _claimed(world)
     if mine:
@@ -53,13 +53,16 @@ def watched_epoch(world: World) -> Epoch:
 
 
 def _claimed(world: World) -> list[Epoch]:
-    """The epochs of the operation that a driver claimed, the oldest first."""
+    """Return the epochs of the operation that a driver claimed, the oldest first."""
     mine = (epoch for epoch in world.control.epochs() if epoch.claim.operation == world.operation)
     return [epoch for epoch in mine if epoch.holder is not None]
 
 
 def look_at_health(world: World, epoch: Epoch, *, at_s: float) -> Look:
-    """Look at an epoch once. Nothing is changed: not even the epoch of a driver that is seen to be gone."""
+    """Take one sample of an epoch. This function changes nothing, not even the epoch of a driver that has exited.
+
+    :param at_s: time of the sample, in seconds since 1970.
+    """
     ended = end_of(world.control, epoch.number)
     superseded_by = _superseded_by(world, epoch)
     if superseded_by or ended is not None:
@@ -79,9 +82,9 @@ def look_at_health(world: World, epoch: Epoch, *, at_s: float) -> Look:
 
 
 def record_verdict(world: World, epoch: Epoch, verdict: Verdict) -> None:
-    """Record the verdict on an epoch, for whoever rolls it back; and mark a healthy one, for later rollbacks.
+    """Record the verdict on an epoch, and mark a healthy epoch as good. Rollbacks read both.
 
-    :raises JobUnhealthy: it is unhealthy.
+    :raises JobUnhealthy: the epoch is unhealthy.
     """
     world.control.record_step(world.operation, _health_of(epoch), verdict)
     if verdict.health is Health.HEALTHY:
@@ -95,9 +98,9 @@ def record_verdict(world: World, epoch: Epoch, verdict: Verdict) -> None:
 
 
 def in_hands_of(world: World) -> str:
-    """Return the other operation that has the pipeline: it launched or stopped the job since, or it is at work on it.
+    """Return another operation that launched or stopped the job since, or works on it; empty if there is none.
 
-    Empty if there is none. A rollback of this operation is not another one.
+    A rollback of this operation does not count as another operation.
     """
     record = world.control.record()
     applied = recorded_application(world)
@@ -109,10 +112,10 @@ def in_hands_of(world: World) -> str:
 
 
 def why_unhealthy(world: World) -> str:
-    """Return why the job that the operation was to start is known to be unhealthy; empty if nothing shows it.
+    """Return why the job that the operation should start is known to be unhealthy; empty if nothing shows that.
 
-    What shows it is the verdict of a watch, a driver that died, or a start that came to nothing. A watch that could not
-    look shows nothing: unknown is not unhealthy.
+    Three things show it: the verdict of a watch, a driver that died, or a start without a first batch. A watch that
+    failed to take a sample shows nothing: unknown is not unhealthy.
     """
     applied = recorded_application(world)
     if applied is None:
@@ -139,14 +142,14 @@ def _health_of(epoch: Epoch) -> str:
 
 
 def pause(world: World, epoch: Epoch, seconds: float) -> None:
-    """Wait until the next look is due, or the epoch is over."""
+    """Wait until the next sample is due, or the epoch has ended."""
     due = clock.monotonic_s() + seconds
     while clock.monotonic_s() < due and end_of(world.control, epoch.number) is None:
         clock.sleep(POLL_S)
 
 
 def _superseded_by(world: World, epoch: Epoch) -> str:
-    """The operation that asked the epoch to stop, or has launched a newer one."""
+    """Return the operation that asked the epoch to stop or launched a newer one; empty if there is none."""
     record = world.control.record()
     if record is None or record.launch is None:
         return ""
@@ -156,7 +159,7 @@ def _superseded_by(world: World, epoch: Epoch) -> str:
 
 
 def _newest_of(seen: Observation, epoch: Epoch) -> tuple[int | None, str | None]:
-    """The id of the newest batch of this epoch, and of its query, as far as the job tells."""
+    """Return the id of the newest batch of this epoch and the id of its query, as far as the stores show them."""
     batch, checkpoint = seen.processed, seen.checkpoint
     if seen.is_tracked:
         mine = batch is not None and batch.epoch == epoch.number

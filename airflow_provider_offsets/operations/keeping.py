@@ -1,9 +1,9 @@
-"""Keep what a job is submitted with, so that a rollback has something to go back to.
+"""Store copies of submitted programs, so that a rollback can restore them.
 
-``<logs>/applications/<digest>/<file name>`` has the bytes of each local file, under the digest of its content, and
-``<logs>/applications/<version>.json`` says which of them, and which command, one version is. Both are written before
-the launch and never changed; the epoch's claim names the version. What the program finds beside itself on the disk, and
-what its Spark connection says, is no part of it.
+``<logs>/applications/<digest>/<file name>`` has the bytes of each local file, under the digest of its content.
+``<logs>/applications/<version>.json`` has the files and the command of one version. Both are written before the launch
+and never changed; the epoch's claim names the version. Other files that the program reads, and its Spark connection,
+are not part of a version.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class KeptFile:
     """One file of a command."""
 
     name: str
-    """Its file name; of what is no file on this machine, the whole URL or path."""
+    """File name, or the whole URL or path if it is not a file on this machine."""
     digest: str = ""
-    """SHA-256 of its content; empty for what is named and not kept."""
+    """SHA-256 of the content; empty for a file that is named but not copied."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class KeptVersion:
 
     @property
     def digest(self) -> str:
-        """Name this version: equal programs with equal commands have one name."""
+        """Digest of this version: equal programs with equal commands have the same digest."""
         return hashlib.sha256(codec.dumps(self).encode()).hexdigest()
 
 
 def keep_version(job: SparkJob) -> KeptVersion:
-    """Keep the version that ``job`` is now, and give it. Safe to repeat, and to be killed in."""
+    """Store the current version of ``job`` and return it. Safe to repeat, and safe if the process is killed."""
     folder = _folder(job)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = KeptVersion(
@@ -73,9 +73,9 @@ def keep_version(job: SparkJob) -> KeptVersion:
 
 
 def restored_job(job: SparkJob, version: str) -> SparkJob:
-    """Give ``job`` with the program and the command of a kept version, which are looked at first.
+    """Return ``job`` with the program and the command of a stored version, after checking the copies.
 
-    :raises RollbackRefused: a copy is gone, or is not what was kept; all of them are named.
+    :raises RollbackRefused: a copy is missing or has changed; the message names every such copy.
     """
     folder = _folder(job)
     kept = _read(folder, version)
@@ -97,21 +97,21 @@ def restored_job(job: SparkJob, version: str) -> SparkJob:
 
 
 def is_kept(job: SparkJob, version: str) -> bool:
-    """Say whether there is a record of a version."""
+    """Return whether a version is recorded."""
     return VERSION.fullmatch(version) is not None and (_folder(job) / f"{version}.json").is_file()
 
 
 def kept_since_ms(job: SparkJob, version: str) -> int:
-    """Give when a version was kept last, in milliseconds since 1970: at each submit of it."""
+    """Return when a version was last stored, in milliseconds since 1970. Each submit stores it again."""
     return (_folder(job) / f"{version}.json").stat().st_mtime_ns // 1_000_000
 
 
 def forget_version(job: SparkJob, version: str) -> None:
-    """Remove the copies that no other kept version has, and after them the record of a version.
+    """Remove the copies that no other stored version uses, and then the record of a version.
 
-    Safe to repeat: one that was cut off has its record still, and a rollback to it is refused already.
+    Safe to repeat: after an interrupted call the record still exists, but a rollback to the version is refused.
 
-    :raises RollbackRefused: a record in the folder cannot be read, so nobody knows whose the copies are.
+    :raises RollbackRefused: a record in the directory cannot be read, so the owners of the copies are unknown.
     """
     folder = _folder(job)
     others = {each.stem for each in folder.glob("*.json")} - {version}
@@ -122,9 +122,9 @@ def forget_version(job: SparkJob, version: str) -> None:
 
 
 def local_jars(patterns: str) -> list[str]:
-    """Give the jars that a comma-separated list with wildcards names; a URL stands for itself.
+    """Return the jars that a comma-separated list with wildcards names; a URL is returned unchanged.
 
-    :raises InputRefused: a pattern that names no file.
+    :raises InputRefused: a pattern matches no file.
     """
     found: list[str] = []
     for pattern in filter(None, patterns.split(",")):
@@ -157,7 +157,7 @@ def _keep(folder: Path, path: str) -> KeptFile:
         return KeptFile(path)
     kept = KeptFile(source.name, _digest(source))
     if _wrong(folder, kept):
-        # The digest is of the copy: what is deployed in its middle is kept as what it is.
+        # Use the digest of the copy, because a deployment may change the source while it is copied.
         draft = _draft(folder)
         shutil.copyfile(source, draft)
         kept = KeptFile(source.name, _digest(draft))
@@ -172,7 +172,7 @@ def _place(folder: Path, file: KeptFile) -> str:
 
 
 def _wrong(folder: Path, file: KeptFile) -> str:
-    """What is wrong with a copy; empty if nothing is."""
+    """Return what is wrong with a copy; empty if the copy is intact."""
     path = Path(_place(folder, file))
     if not path.is_file():
         return f"{path} is gone"

@@ -1,7 +1,7 @@
-"""The lease of an operation, and how an epoch that is over is accounted for.
+"""Hold the lease of an operation, and reconcile an epoch that has ended.
 
-Only the operation that holds the lease changes a job. Each function here is one swap of the pipeline's record, or a
-loop of them; all are safe to repeat, and none acts on what another actor has changed meanwhile.
+Only the operation that holds the lease changes a job. Each function is one compare-and-swap of the pipeline's record,
+or a loop of them. All are safe to repeat, and none overwrites what another actor has changed meanwhile.
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, close, 
 from airflow_provider_offsets.stores.swap import finish_swap
 
 LEASE_TIMEOUT_S = 420
-"""An operation that has not acted for so long may be taken over without asking. Airflow runs a task again that has
-missed its heartbeats for five minutes (``task_instance_heartbeat_timeout``); two minutes more are for its start."""
+"""Seconds after its last step when an operation loses the protection of its lease.
+
+Airflow retries a task whose heartbeats are missing for five minutes (``task_instance_heartbeat_timeout``). Two more
+minutes allow for the start of that task.
+"""
 
 RENEW_AFTER_S = LEASE_TIMEOUT_S // 4
-"""An operation that waits acts this often."""
+"""Seconds between two renewals of the lease by an operation that waits."""
 
 
 def take_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
-    """Return the record once this operation holds its lease. Taking it again is an act too: it keeps others away.
+    """Return the record once this operation holds the lease. Taking the lease again also renews it.
 
-    :param take_over: take it from an operation that acted lately. That one's next act is refused.
-    :raises LeaseHeld: another operation acted lately, and ``take_over`` is False.
-    :raises StateLost: the pipeline has a history and no record.
+    :param take_over: take the lease from an operation that acted recently; the next step of that operation is refused.
+    :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
+    :raises StateLost: the pipeline has a history but no record.
     """
     if world.cell.read() is None:
         require_unknown(world)
@@ -56,7 +59,7 @@ def take_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
 
 
 def keep_lease(world: World, record: PipelineRecord) -> None:
-    """Renew the lease of an operation that waits, before others may take it without asking.
+    """Renew the lease of an operation that waits, before other operations may take the lease.
 
     :raises TakenOver: another operation holds the lease.
     """
@@ -67,9 +70,9 @@ def keep_lease(world: World, record: PipelineRecord) -> None:
 
 
 def require_lease(world: World, record: PipelineRecord) -> None:
-    """Return if this operation holds the lease.
+    """Raise unless this operation holds the lease.
 
-    :raises TakenOver: it does not.
+    :raises TakenOver: this operation does not hold the lease.
     """
     lease = record.lease
     if lease is None or lease.operation != world.operation:
@@ -81,17 +84,19 @@ def require_lease(world: World, record: PipelineRecord) -> None:
 
 
 def release_lease(world: World) -> None:
-    """Give the lease back, if this operation holds it."""
+    """Release the lease if this operation holds it."""
     record = world.cell.read()
     if record is not None and record.lease is not None and record.lease.operation == world.operation:
         world.cell.change(Release(world.operation))
 
 
 def close_and_reconcile(world: World) -> PipelineRecord:
-    """Return the record after everything that is over was accounted for: STOPPED, or RUNNING if the driver may live.
+    """Reconcile everything that has ended, and return the record: STOPPED, or RUNNING if the driver may be alive.
 
-    A launch that nobody has claimed is cancelled; an epoch whose driver is gone is closed; one that has ended is
-    reconciled with its checkpoint; a move of an untracked job that was cut off is finished.
+    - A launch that nobody has claimed is cancelled.
+    - An epoch whose driver has exited is closed.
+    - An ended epoch is reconciled with its checkpoint.
+    - An interrupted move of an untracked job is finished.
 
     :raises TakenOver: this operation does not hold the lease.
     """
@@ -99,7 +104,7 @@ def close_and_reconcile(world: World) -> PipelineRecord:
         record = world.cell.read()
         assert record is not None, "whoever reconciles has taken the lease"
         require_lease(world, record)
-        # A driver that claims, or another try of this task, may be faster: then the next look tells.
+        # A driver that claims, or another try of this task, may be faster: then the loop reads the record again.
         with suppress(RecordChanged):
             if record.phase is Phase.LAUNCHING:
                 world.cell.change(Cancel(world.operation, clock.now_ms()))
@@ -113,7 +118,7 @@ def close_and_reconcile(world: World) -> PipelineRecord:
 
 
 def close_if_over(world: World, record: PipelineRecord) -> bool:
-    """Return whether the driver of a running epoch is over; then its epoch is closed."""
+    """Close a running epoch whose driver has exited; return whether the epoch was closed."""
     ended = seen_end(record, world.control.newest_launch(record)) if record.phase is Phase.RUNNING else None
     if ended is None:
         return False
@@ -123,9 +128,10 @@ def close_if_over(world: World, record: PipelineRecord) -> bool:
 
 
 def seen_end(record: PipelineRecord, epoch: Epoch) -> Ended | None:
-    """Return how a running epoch has ended, if its driver can be seen to be gone from this machine; else None.
+    """Return how a running epoch has ended if its driver's exit is visible from this machine, else None.
 
-    Unknown is not dead. An untracked program acknowledges nothing: if it was asked to stop and went, it stopped.
+    Unknown is not dead. An untracked program acknowledges nothing: if it exits after a stop request, it counts as
+    stopped.
 
     :param record: in phase RUNNING.
     :param epoch: its newest launch.
@@ -144,10 +150,10 @@ def seen_end(record: PipelineRecord, epoch: Epoch) -> Ended | None:
 
 
 def is_running(epoch: Epoch) -> bool | None:
-    """Return whether the job of a claimed epoch lives; None if nobody can tell from here.
+    """Return whether the job of a claimed epoch is alive; None if that cannot be determined from here.
 
-    What holds the epoch of an untracked job is spark-submit: its program may outlive it for a moment. What runs on
-    YARN outlives the driver; it is asked for last, and what does not answer counts as alive.
+    The holder of an untracked job's epoch is spark-submit, whose program may outlive it for a moment. Containers on
+    YARN outlive the driver, so YARN is asked last; without an answer, the job counts as alive.
     """
     has_process, yarn = has_driver(epoch), epoch.claim.yarn
     if has_process is not False or yarn is None:
@@ -156,7 +162,7 @@ def is_running(epoch: Epoch) -> bool | None:
 
 
 def has_driver(epoch: Epoch) -> bool | None:
-    """Return whether a process of the epoch's driver lives; None if it cannot be seen from here."""
+    """Return whether a process of the epoch's driver is alive; None if the driver is not visible from here."""
     if epoch.holder is None:
         return False
     if epoch.claim.tracked:
@@ -165,12 +171,13 @@ def has_driver(epoch: Epoch) -> bool | None:
 
 
 def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
-    """Account for the last batch of an epoch that has ended, and return the record.
+    """Reconcile the last batch of an epoch that has ended, and return the record.
 
-    A row of the history that its driver had no time to write is written from the facts. A started batch that Spark has
-    committed is finished, so it is recorded; any other one is cut off, and named with its ranges.
+    If the driver had no time to write a row to the history, the row is written from the stored offsets. A started batch
+    that Spark has committed is complete, so it is recorded. Any other started batch is recorded as interrupted, with
+    its ranges.
 
-    :param record: as it was read; a record that has changed since is refused.
+    :param record: as it was read; the swap fails if the record has changed since.
     """
     epoch = world.control.newest_launch(record)
     complete_history(world, record, epoch)
@@ -191,18 +198,17 @@ def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
 
 
 def finish_move(world: World, record: PipelineRecord) -> None:
-    """Finish the move of an untracked job's checkpoint that another operation began and did not come to the end of.
+    """Finish an interrupted move of an untracked job's checkpoint.
 
-    Between its two steps there is no checkpoint at all. The record's intent names the move, so the job's position is
-    the one before it, whoever plans next.
+    Between the two steps of a move there is no checkpoint. The record's intent names the move, so every plan uses the
+    job's position before the move.
     """
     if record.intent is not None and world.pipeline.ruling == CHECKPOINT:
         finish_swap(world.pipeline.job.checkpoint, record.intent.plan)
 
 
 def _without_dead_writers(world: World, record: PipelineRecord) -> PipelineRecord:
-    """Return the record without the pending writes of processes that are gone, where the store shows that they never
-    came: nobody has to fear them any more."""
+    """Return the record without pending writes of exited processes, where the store shows that they never happened."""
     if not record.writes or not world.keeps_position_elsewhere:
         return record
     gone = [each for each in record.writes if each.writer is not None and machine().is_alive(each.writer) is False]
@@ -214,9 +220,10 @@ def _without_dead_writers(world: World, record: PipelineRecord) -> PipelineRecor
 
 
 def complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:
-    """Write the row of the recorded batch if it is missing: who recorded it died between the record and the row.
+    """Write the row of the recorded batch if it is missing because its writer died between the record and the row.
 
-    That may be the driver, or the task that reconciled its epoch. So it is done before the launch that forgets it, too.
+    The writer is the driver, or the task that reconciled its epoch. The next launch removes the batch from the record,
+    so the row must also be checked before that launch.
     """
     recorded = record.recorded
     if recorded is None or recorded.tag != epoch.claim.tag:
@@ -229,7 +236,7 @@ def complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None
 def _last_batch(
     world: World, record: PipelineRecord, begun: Begun, epoch: Epoch
 ) -> tuple[Recorded | None, CutOff | None, Batch | None]:
-    """Return what became of the started batch: recorded or cut off, with its facts; nothing if it was never planned."""
+    """Return whether the started batch is recorded or interrupted, and its offsets; nothing if it was never planned."""
     files = open_checkpoint(epoch.claim.checkpoint)
     log = BatchLog(files, epoch.claim.start)
     planned = log.batch(begun.batch_id, epoch=epoch.number)
@@ -268,11 +275,11 @@ def _batch_after(batch: Batch, record: PipelineRecord, epoch: Epoch) -> Batch | 
 def _is_never_planned(
     world: World, record: PipelineRecord, begun: Begun, files: CheckpointFolder, state: CheckpointState
 ) -> bool:
-    """Return True once Spark cannot plan the started batch any more, and False if it has done so meanwhile.
+    """Return True once Spark can no longer plan the started batch, or False if Spark has planned it meanwhile.
 
-    A driver that said itself that it is over plans nothing. One that was seen dead may live all the same: under
-    ``sink=`` Spark writes a batch without another swap, so the checkpoint is closed by planting its next entry. A
-    stateful query could not go on from another checkpoint: there the word of the backend has to do.
+    A driver that reported its own end plans nothing more. A driver that seems dead may still be alive: under ``sink=``,
+    Spark writes a batch without another swap. So the checkpoint is closed by writing its next log entry. A stateful
+    query could not continue from another checkpoint, so there the observation that the process has exited must suffice.
     """
     was_seen_dead = record.ended is not None and record.ended.how in (EndedHow.DIED, EndedHow.KILLED)
     is_next = state.last_batch_id == begun.batch_id - 1 and state.query_id == (begun.query_id or state.query_id)
@@ -287,7 +294,7 @@ def _is_never_planned(
 def _unknown_batch(
     world: World, record: PipelineRecord, begun: Begun, epoch: Epoch, state: CheckpointState | None
 ) -> tuple[None, CutOff | None, Batch | None]:
-    """Return the bounds of a started batch that no log tells; nothing if the log shows that it was never planned."""
+    """Return the bounds of a started batch that is in no log; nothing if the log shows that it was never planned."""
     cut = started_batch(world.store, record, epoch, state, world.live_topics())
     if cut is None or not cut.ranges:
         return None, None, None
@@ -306,7 +313,7 @@ def _unknown_batch(
 
 
 def require_unknown(world: World) -> None:
-    """Return if nothing of ours is known of a pipeline without a record: then it is new.
+    """Raise if a pipeline without a record is not new.
 
     :raises StateLost: epochs were recorded, so the record was lost, or the pipeline was renamed.
     """
@@ -324,16 +331,16 @@ def require_unknown(world: World) -> None:
 
 
 def of_attempt(world: World) -> World:
-    """Return the session of the newest attempt of this run: what it does is kept apart from earlier attempts."""
+    """Return the session of this run's newest attempt, which keeps its steps apart from earlier attempts."""
     return _session_of(world, world.control.attempt(world.operation))
 
 
 def new_attempt(world: World, key: str) -> World:
-    """Return the session of the attempt of ``key``, which begins now if no try of it has run before.
+    """Return the session of the attempt with ``key``, which begins now unless one of its tries ran before.
 
-    A try of an earlier attempt that wakes up late goes on under that one, which has lost the lease.
+    A late try of an earlier attempt continues under that attempt, which has lost the lease.
 
-    :param key: what all tries of one attempt have in common, and the next attempt does not.
+    :param key: the same for all tries of one attempt, and different for the next attempt.
     """
     return _session_of(world, world.control.begin_attempt(world.operation, key))
 

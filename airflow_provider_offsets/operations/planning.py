@@ -1,4 +1,4 @@
-"""Plan a restart, and keep the plan with its operation."""
+"""Plan a restart, and record the plan under its operation."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ COMPARISON = "comparison"
 
 
 def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int = 0) -> RestartPlan:
-    """Give the plan of a restart, and record it as the newest one of the operation. Nothing else is changed.
+    """Return the plan of a restart, and record it as the operation's newest plan. Nothing else is changed.
 
-    An operation that has launched its epoch already returns the plan of that launch: planning again would
-    describe the job that runs now.
+    If the operation has already launched its epoch, the plan of that launch is returned: a new plan would describe the
+    running job.
 
+    :param world: the session of the operation.
     :param start: selectors, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``.
-    :param window_s: how long the job is to stay stopped; longer than Kafka keeps what is unread is a problem.
-    :raises SelectorError: ``start`` cannot be read, or names what is not there.
+    :param policy: how many lost and skipped offsets are accepted, and how store conflicts are resolved.
+    :param window_s: seconds for which the job will stay stopped. The plan has a problem if Kafka deletes unread records
+        within that time.
+    :raises SelectorError: ``start`` is malformed, or names something that does not exist.
     """
     if world.has_launched():
         planned = recorded_plan(world)
@@ -54,10 +57,14 @@ def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int 
 def draft_plan(
     world: World, start: str, policy: RestartPolicy, *, window_s: int = 0
 ) -> tuple[RestartPlan, Observation]:
-    """Give the plan of a restart, and what it was made from. Nothing is changed, and nothing recorded of it.
+    """Return the plan of a restart, and the observation behind it, without changing or recording the plan.
 
-    :raises SelectorError: ``start`` cannot be read, or names what is not there.
-    :raises StateLost: the pipeline has a history and no record: it was renamed, or the control store was lost.
+    :param world: the session of the operation.
+    :param start: selectors, as for :func:`make_plan`.
+    :param policy: as for :func:`make_plan`.
+    :param window_s: as for :func:`make_plan`.
+    :raises SelectorError: ``start`` is malformed, or names something that does not exist.
+    :raises StateLost: the pipeline has a history but no record: it was renamed, or the control store was lost.
     """
     asked = parse_start(start)
     if world.control.record() is None:
@@ -67,7 +74,7 @@ def draft_plan(
     chosen = asked.choose(seen, sources)
     ends = seen.live.end
     if any(each.offset > ends.get(partition, each.offset) for partition, each in chosen.items()):
-        # Kafka was asked after that look, so what it answered may lie beyond the ends that were seen.
+        # Kafka answered after the observation, so its offsets may lie beyond the observed ends.
         seen = replace(seen, live=world.live_topics())
     choice = weigh(asked, chosen, seen, policy.on_conflict)
     known = known_leader_epochs(world, seen)
@@ -87,8 +94,11 @@ def draft_plan(
 
 
 def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition, int]:
-    """Give the greatest leader epoch of each partition that anybody noted since the newest epoch began: at its submit,
-    in a snapshot, or in a store that keeps them with its offsets. What was noted before that, the start has settled."""
+    """Return the highest leader epoch of each partition that was noted since the newest epoch began.
+
+    The sources are the submit, snapshots, and stores that keep leader epochs with their offsets. Earlier leader epochs
+    need no check, because the newest start has already taken them into account.
+    """
     noted = [] if seen.epoch is None else [seen.epoch.claim.leader_epochs]
     noted += [
         snapshot.seen.live.leader_epochs
@@ -105,11 +115,11 @@ def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition,
     for store in world.kept_in.values():
         if isinstance(store, LeaderEpochs):
             found += store.leader_epochs(world.pipeline.stream).items()
-    return dict(sorted(found))  # of one partition the greatest comes last, and stays
+    return dict(sorted(found))  # the highest epoch of a partition comes last, and wins
 
 
 def _place_problems(world: World, plan: RestartPlan) -> Iterator[Problem]:
-    """Whether an untouched job's checkpoint can be exchanged where it is: told while the job still runs."""
+    """Yield a problem if an untracked job's checkpoint cannot be replaced in its place, while the job still runs."""
     location = world.pipeline.job.checkpoint
     if plan.ruling == CHECKPOINT and plan.form is not RestartForm.RESUME and not can_be_seeded(location):
         yield Problem(
@@ -121,10 +131,10 @@ def _place_problems(world: World, plan: RestartPlan) -> Iterator[Problem]:
 
 
 def recorded_plan(world: World) -> RestartPlan | None:
-    """Give the newest plan of the operation, or None."""
+    """Return the newest plan of the operation, or None."""
     return world.control.step(world.operation, PLAN, RestartPlan)
 
 
 def recorded_comparison(world: World) -> Comparison | None:
-    """Give what the newest plan of the operation saw in the pipeline's stores, or None."""
+    """Return what the operation's newest plan saw in the pipeline's stores, or None."""
     return world.control.step(world.operation, COMPARISON, Comparison)

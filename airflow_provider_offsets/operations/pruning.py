@@ -1,7 +1,8 @@
-"""Remove what the pipeline's ``keep`` does not keep: snapshots, checkpoints that were left, versions of the program.
+"""Remove what the pipeline's ``keep`` does not retain: snapshots, old checkpoints, old versions of the program.
 
-What is removed is first found, so that a person can see it; and each thing is removed by itself, so a run that was
-killed is finished by the next one. Epochs, operations and the history stay: they are the record that the audit reads.
+The first step only finds prunable items, so that a person can check them. Each item is then removed separately, so the
+next run continues after a killed one. Epochs, operations and the history are never removed, because the audit needs
+them.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from airflow_provider_offsets.stores.checkpoint_files import REMOVED
 from airflow_provider_offsets.stores.control import Control
 
 TAG = re.compile(r"(before-)?[0-9a-f]{16}")
-"""What a name has after that of the first checkpoint and ``-``: the fingerprint of a plan."""
+"""What follows the first checkpoint's name and ``-``: the fingerprint of a plan."""
 
 
 def find_prunable(control: Control, pipeline: StreamingPipeline, *, at_ms: int, named: Sequence[str] = ()) -> Prunable:
-    """Return what the pipeline's ``keep`` does not keep. Nothing is changed.
+    """Return what the pipeline's ``keep`` does not retain. Nothing is changed.
 
-    :param at_ms: the time now.
-    :param named: ids of snapshots that a person wants to be removed, whatever keeps them.
+    :param control: control records of the pipeline.
+    :param pipeline: the pipeline.
+    :param at_ms: current time.
+    :param named: ids of snapshots to remove in any case.
     """
     launched = list(control.epochs())
-    # A launch that no driver claimed has used nothing; but a plan of its own may have moved a checkpoint aside.
+    # A launch that no driver claimed has used nothing, but its plan may have moved a checkpoint aside.
     epochs = [epoch for epoch in launched if epoch.holder is not None]
     snapshots = prunable_snapshots(control.snapshots(), epochs, pipeline.keep, at_ms=at_ms, is_tracked=pipeline.tracked)
     checkpoints = [(each, _why_not(epochs, each)) for each in _left_checkpoints(pipeline, epochs, launched)]
@@ -49,11 +52,14 @@ def remove(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> Prunable:
-    """Remove what was found, one by one, and return what is gone.
+    """Remove the prunable items one by one, and return what was removed.
 
-    What cannot be removed is retained, and does not keep the rest from going.
+    An item that cannot be removed is retained, and the others are still removed.
 
-    :param say: called with each thing that is removed.
+    :param control: control records of the pipeline.
+    :param pipeline: the pipeline.
+    :param found: the prunable items.
+    :param say: called with a line for each removed item.
     """
     acts: dict[str, Callable[[str], None]] = {
         "snapshots": control.remove_snapshot,
@@ -78,11 +84,11 @@ def remove(
 
 
 def _left_checkpoints(pipeline: StreamingPipeline, epochs: Sequence[Epoch], launched: Sequence[Epoch]) -> Iterator[str]:
-    """Yield the checkpoints beyond the newest ones that are there, by name ours, the oldest first.
+    """Yield the existing checkpoints beyond the newest ones that are ours by name, the oldest first.
 
-    Those of a tracked job are what its epochs ran on. An untracked job always runs on the first one, and has old ones
-    moved aside, under the fingerprint of the plan that did it. What a plan has seeded and no epoch ran on is not among
-    them: it may be about to be started from.
+    A tracked job has the checkpoints of its epochs. An untracked job always runs on the first checkpoint; its older
+    ones were moved aside, under the fingerprint of the plan that did so. A seeded checkpoint that no epoch has used is
+    not included, because a job may be about to start from it.
     """
     first = pipeline.job.checkpoint.rstrip("/")
     if not first or not epochs or pipeline.keep.checkpoints is None:
@@ -101,18 +107,18 @@ def _left_checkpoints(pipeline: StreamingPipeline, epochs: Sequence[Epoch], laun
 
 
 def _names_of(location: str) -> set[str]:
-    """What a checkpoint is called in the folder above it, before and while it is removed."""
+    """Return the names of a checkpoint in its parent directory, before and during its removal."""
     own = location.rpartition("/")[2]
     return {own, f"{own}{REMOVED}"}
 
 
 def _why_not(epochs: Sequence[Epoch], location: str) -> str:
-    """Return why a checkpoint stays, in words; empty if it may go."""
+    """Return why a checkpoint is retained; empty if it may be removed."""
     folder = open_checkpoint(location)
     if not folder.moves:
         return "no folder can be moved aside there"
     if not folder.exists():
-        return ""  # it was moved aside, and then its removal was cut off
+        return ""  # it was moved aside, but its removal was interrupted
     used_by = [epoch for epoch in epochs if epoch.claim.checkpoint.rstrip("/") == location]
     open_ends = [epoch.number for epoch in used_by if epoch.ended is None]
     if open_ends:
@@ -121,13 +127,13 @@ def _why_not(epochs: Sequence[Epoch], location: str) -> str:
         state = read_state(folder)
     except OffsetsError as error:
         return error.seen
-    if used_by:  # nobody closes the checkpoint of a tracked job
+    if used_by:  # a tracked job's checkpoint is never closed
         return "another job has gone on there" if _went_on(state, used_by) else ""
     return "" if state is not None and state.closed_by is not None else "it was not closed by a restart"
 
 
 def _went_on(state: CheckpointState | None, epochs: Sequence[Epoch]) -> bool:
-    """Whether a checkpoint names batches after the one that the last of ``epochs`` may have had in flight."""
+    """Return whether a checkpoint has batches after the one that the last of ``epochs`` may have had in flight."""
     known = [
         each
         for epoch in epochs
@@ -138,7 +144,7 @@ def _went_on(state: CheckpointState | None, epochs: Sequence[Epoch]) -> bool:
 
 
 def _left_versions(pipeline: StreamingPipeline, epochs: Sequence[Epoch]) -> Iterator[str]:
-    """Yield the versions beyond the newest ones, the oldest first, but for one that is being submitted."""
+    """Yield the versions beyond the newest ones, the oldest first, except a version that is being submitted."""
     used = list(dict.fromkeys(each.claim.version for each in reversed(epochs) if each.claim.version))[::-1]
     for each in beyond_newest(used, pipeline.keep.versions):
         if is_kept(pipeline.job, each) and kept_since_ms(pipeline.job, each) < epochs[-1].claimed_at_ms:

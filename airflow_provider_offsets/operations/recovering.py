@@ -1,4 +1,4 @@
-"""Notice that a job is dead, and decide whether it may be started again by itself."""
+"""Detect that a job is dead, and decide whether to restart it automatically."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from airflow_provider_offsets.stores.control import Control
 
 TRIES, GIVEN_UP = "tries", "given up"
 SILENT_S = 10.0
-"""Silence of this length at least: several heartbeats."""
+"""Shortest silence that counts, in seconds: several heartbeats."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """An epoch that ended and was not meant to."""
+    """An epoch that ended unintentionally."""
 
     epoch: int
     how: str
@@ -48,12 +48,18 @@ class Death:
 
 
 def find_death(control: Control, *, lease_timeout_s: float = LEASE_TIMEOUT_S) -> Death | None:
-    """Return the death that a recovery may recover from; None if there is none, or nobody can tell from here.
+    """Return a death that a recovery may handle; None if there is none, or it cannot be determined from here.
 
-    Dead is a driver that said that it failed, and one whose process was seen to be gone. A job that somebody asked to
-    stop, before or after its death, is in the hands of that operation; so is one whose operation acted within
-    ``lease_timeout_s``, such as a submit that was killed and may be tried again. One that was given up is in the hands
-    of a person. Nothing is changed.
+    A driver is dead if it reported a failure, or if its process has exited. These jobs belong to somebody else:
+
+    - a job that a person asked to stop, before or after its death, belongs to that operation;
+    - a job whose operation acted recently, such as a killed submit that may be retried, belongs to that operation;
+    - a job whose recovery was given up belongs to a person.
+
+    Nothing is changed.
+
+    :param control: control records of the pipeline.
+    :param lease_timeout_s: an operation that acted within this many seconds is not disturbed.
     """
     record = control.record()
     epoch = None if record is None else epoch_to_recover(record)
@@ -71,10 +77,10 @@ def is_given_up(control: Control, epoch: int) -> bool:
 
 
 class DeathWatch:
-    """Looks again and again, until the same epoch was seen dead for so long.
+    """A watch that confirms a death once the same epoch was dead for a while.
 
-    :param confirm_s: by this machine's own clock, from the first look that saw it.
-    :param lease_timeout_s: an operation that acted within this time is left alone.
+    :param confirm_s: seconds by this machine's own clock, from the first check that found the death.
+    :param lease_timeout_s: an operation that acted within this many seconds is not disturbed.
     """
 
     def __init__(self, confirm_s: float, lease_timeout_s: float) -> None:
@@ -82,7 +88,7 @@ class DeathWatch:
         self._first: tuple[int, float] | None = None
 
     def look(self, control: Control) -> Death | None:
-        """Look once; return the death once it is confirmed."""
+        """Check once; return the death once it is confirmed."""
         death = find_death(control, lease_timeout_s=self._lease_timeout_s)
         if death is None:
             self._first = None
@@ -93,9 +99,11 @@ class DeathWatch:
 
 
 class SilenceWatch:
-    """Looks again and again, until a job whose process cannot be seen from here gave no sign of life for so long.
+    """A watch for a job whose process is not visible from here and whose heartbeat is silent.
 
-    Silence is no death: it asks for a look from the machine of the driver, whose process is seen there.
+    Silence is not death: it requires a check on the driver's machine, where the process is visible.
+
+    :param silent_s: seconds of silence that are reported; at least ``SILENT_S``.
     """
 
     def __init__(self, silent_s: float) -> None:
@@ -104,7 +112,7 @@ class SilenceWatch:
         self._since: float | None = None
 
     def look(self, control: Control) -> bool:
-        """Look once; return whether it has been silent for so long."""
+        """Check once; return whether the job has been silent for long enough."""
         self._seen = look(control, self._seen)
         if self._seen.state is not JobState.UNKNOWN or not _may_be_recovered(control, self._seen.epoch):
             self._since = None
@@ -121,7 +129,7 @@ def _may_be_recovered(control: Control, epoch: int) -> bool:
 
 @dataclass(frozen=True)
 class Tries:
-    """When a recovery was tried, in milliseconds since 1970, by the run that tried."""
+    """When each run tried to recover, in milliseconds since 1970, by run id."""
 
     at_ms: dict[str, int]
 
@@ -129,19 +137,20 @@ class Tries:
 def begin_recovery(
     world: World, epoch: int, run: str, policy: RecoveryPolicy, *, lease_timeout_s: float = LEASE_TIMEOUT_S
 ) -> int:
-    """Take the pipeline to recover from the death of ``epoch``, account for its last batch, and count the try.
+    """Take the pipeline's lease to recover from the death of ``epoch``, reconcile its last batch, and count the try.
 
-    The same run counts once, however often its task is tried. A recovery whose job runs already changes nothing.
+    The same run counts once, however often its task is retried. Nothing changes if this recovery's job already runs.
 
     :param world: the session of the recovery.
-    :param epoch: the one that was seen dead, here or from another machine.
-    :param run: what tries; a DAG run.
-    :param lease_timeout_s: an operation that acted within this time is left alone.
-    :returns: how many tries to recover from this death were made, with this one.
-    :raises RecoveryGivenUp: as many tries as the policy allows were made. It is recorded: nobody tries again, until
-        a person has started the job.
-    :raises NothingToRecover: the job lives, somebody has started it or wants it stopped, or another operation is at
-        work on it.
+    :param epoch: number of the dead epoch, as found from this or another machine.
+    :param run: id of the DAG run that tries.
+    :param policy: how many tries are allowed.
+    :param lease_timeout_s: an operation that acted within this many seconds is not disturbed.
+    :returns: how many tries were made for this death, including this one.
+    :raises RecoveryGivenUp: the policy allows no further try. This is recorded, so no recovery tries again until a
+        person has started the job.
+    :raises NothingToRecover: the job lives, a person has started it or wants it stopped, or another operation works on
+        it.
     """
     record = world.cell.read()
     if record is not None and _is_recovered(world, record):
@@ -164,13 +173,13 @@ def begin_recovery(
 
 
 def _is_recovered(world: World, record: PipelineRecord) -> bool:
-    """Whether the job that runs is this recovery's own."""
+    """Return whether the running job is the one that this recovery started."""
     is_mine = record.launch is not None and record.launch.operation == world.operation
     return is_mine and record.phase is Phase.RUNNING and has_job(world.control, record) is not False
 
 
 def _close_unseen(world: World, record: PipelineRecord, epoch: int) -> None:
-    """Close the epoch if its driver cannot be seen from here. Somebody saw it gone, and that is for ever."""
+    """Close the epoch if its driver is not visible from here. A dead process that was seen elsewhere stays dead."""
     if record.phase is not Phase.RUNNING or record.epoch != epoch or has_job(world.control, record) is not None:
         return
     assert record.holder is not None
@@ -191,10 +200,12 @@ def _tries(world: World) -> Tries:
 
 
 def as_it_ran(world: World) -> World:
-    """Return the session of a recovery with the program that died, if a rollback had brought that back and the version
-    that it undid is deployed still. Any other session is returned as it is: a recovery starts what is deployed.
+    """Return the session of a recovery, with the program that died if a rollback had restored that program.
 
-    :raises RollbackRefused: the copy of that program is gone.
+    The program is restored only if the version that the rollback undid is still deployed. Any other session is returned
+    unchanged: by default a recovery starts the deployed program.
+
+    :raises RollbackRefused: the copy of that program is missing.
     """
     claimed = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
     before = [epoch for epoch in claimed if epoch.claim.operation != world.operation]
@@ -204,7 +215,7 @@ def as_it_ran(world: World) -> World:
     undone_operation, rolled_back, _ = by_hand[-1].claim.operation.partition(ROLLBACK)
     if not rolled_back:
         return world
-    # One that no driver claimed was undone all the same.
+    # A version counts as undone even if no driver claimed its launch.
     undone = {epoch.claim.version for epoch in world.control.epochs() if epoch.claim.operation == undone_operation}
     job = world.pipeline.job
     if undone and keep_version(job).digest not in undone:

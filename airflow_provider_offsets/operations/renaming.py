@@ -1,7 +1,7 @@
-"""Give a pipeline another name: its record and everything that belongs to it go on under that one.
+"""Rename a pipeline: its record and everything that belongs to it continue under the new name.
 
-The history is kept by group id and topics, and epochs by the pipeline's name. Under a new name alone, nothing explains
-the history, and nothing tells what the newest epoch is.
+The history is stored by group id and topics, but epochs by the pipeline's name. A new name alone would leave the
+history unexplained and the newest epoch unknown.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 @dataclass(frozen=True)
 class Renaming:
-    """What a rename does, or did."""
+    """What a rename would do, or has done."""
 
     old: str
     new: str
     epoch: int
-    """The newest launch; 0 if the pipeline never ran."""
+    """Number of the newest launch; 0 if the pipeline never ran."""
     cells: int
-    """How many control cells are copied."""
+    """Number of control records that are copied."""
     done: bool
-    """Whether the pipeline has the new name already."""
+    """Whether the pipeline already has the new name."""
 
 
 def plan_rename(world: World, old: str) -> Renaming:
     """Return what ``rename`` would do. Nothing is changed.
 
     :param world: a session of the pipeline under its new name.
-    :param old: the name that it has in the control store.
-    :raises InputRefused: there is no pipeline of that name, the new name is or was that of another one, or the group id
-        under which the history is kept is another one.
-    :raises PipelineRenamed: the pipeline has a third name already.
-    :raises StoreInUse: the job runs, or a replay does.
+    :param old: the pipeline's name in the control store.
+    :raises InputRefused: no pipeline has the old name, another one has or had the new name, or the history is stored
+        under another group id.
+    :raises PipelineRenamed: the pipeline already has a third name.
+    :raises StoreInUse: the job or a replay runs.
     """
     source = _as(world, old)
     record = _require_possible(world, source)
@@ -53,16 +53,16 @@ def plan_rename(world: World, old: str) -> Renaming:
 
 
 def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
-    """Give the pipeline ``old`` the name that it has in ``world``, and return what was done.
+    """Rename the pipeline ``old`` to its name in ``world``, and return what was done.
 
-    Safe to repeat, and to kill anywhere: no operation and no driver acts under the old name once it is given up, and
-    none under the new one before its record is there, which comes last.
+    Safe to repeat, and safe if the process is killed anywhere. Once the old name is given up, no operation or driver
+    acts under it. None acts under the new name before its record exists, which is written last.
 
     :param world: a session of the pipeline under its new name.
-    :param old: the name that it has in the control store.
-    :param take_over: take the pipeline over from an operation that acted lately.
-    :raises LeaseHeld: such an operation holds the lease, and ``take_over`` is False.
-    :raises InputRefused: see ``plan_rename``; so for the other errors.
+    :param old: the pipeline's name in the control store.
+    :param take_over: take the lease from an operation that acted recently.
+    :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
+    :raises InputRefused: as for ``plan_rename``, like all other errors.
     """
     planned = plan_rename(world, old)
     if planned.done:
@@ -133,7 +133,7 @@ def _require_possible(world: World, source: World) -> PipelineRecord:
 
 
 def _require_no_job(source: World, record: PipelineRecord) -> None:
-    """Return if neither the job nor a replay of the pipeline runs, as far as anybody knows: both have its old name."""
+    """Raise if the job or a replay of the pipeline runs or may be running, because both use its old name."""
     old = source.pipeline.name
     if record.phase is Phase.RUNNING and has_job(source.control, record) is not False:
         raise StoreInUse(
@@ -159,7 +159,7 @@ def _is_done(world: World, record: PipelineRecord) -> bool:
 
 
 def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRecord:
-    """Account for the last epoch, copy what belongs to the pipeline, and mark the old record as renamed."""
+    """Reconcile the last epoch, copy what belongs to the pipeline, and mark the old record as renamed."""
     old = source.pipeline.name
     take_lease(source, take_over=take_over)
     record = close_and_reconcile(source)
@@ -167,16 +167,17 @@ def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRe
         release_lease(source)
         _require_no_job(source, record)
     if record.launch is not None:
-        # With it there, nobody takes the new name for one that never ran, whenever this process is killed.
+        # This record prevents the new name from looking like a pipeline that never ran, wherever this process is
+        # killed.
         source.control.keep_epoch(source.control.newest_launch(record))
     _copy_cells(world, old)
     return source.cell.change(Rename(source.operation, world.pipeline.name))
 
 
 def _end_replays(source: World) -> None:
-    """Fence what a replay launched under the old name since it was looked for: its record would be of nobody.
+    """Fence the shards that a replay launched under the old name since the check: their records would be orphaned.
 
-    A launch from now on sees that the name was given up.
+    Any later launch sees that the name was given up.
     """
     replays = ReplayControl(source.store, source.pipeline.name)
     ended = TryEnded(EndedHow.CANCELLED, clock.now_ms(), "the pipeline was renamed")
@@ -189,14 +190,14 @@ def _end_replays(source: World) -> None:
 
 
 def _copy_cells(world: World, old: str) -> None:
-    """Copy all control cells but the record. What is there under the new name is of an earlier try of this.
+    """Copy all control records except the pipeline's record. Existing copies are from an earlier try of this rename.
 
-    Another try may finish the rename meanwhile: from then on the pipeline changes its cells under the new name.
+    Another try may finish the rename meanwhile: from then on the pipeline changes its records under the new name.
     """
     new = world.pipeline.name
     for name, text in list(world.store.scan(old, "")):
         while name != RECORD and (there := world.store.get(new, name)) != text:
-            record = world.cell.read()  # after the cell: what changes it from now on makes the swap fail
+            record = world.cell.read()  # read after the cell: any later change makes the swap fail
             if record is not None and not record.renamed_to:
                 return
             if world.store.check_and_put(new, name, there, text):

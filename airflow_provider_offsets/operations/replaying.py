@@ -1,4 +1,4 @@
-"""Replay one shard by a bounded job of its own, and stay with it until its output is finished."""
+"""Replay one shard in a bounded job of its own, and wait until its output is complete."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from airflow_provider_offsets.stores.replay_control import ReplayControl
 POLL_S = 0.5
 SAY_S = 10
 TERM_S = 10
-"""How long a driver that is ended has to go by itself."""
+"""Seconds that a driver has after SIGTERM before it gets SIGKILL."""
 KILL_S = 30
 SETTINGS = ".settings.json"
-"""What the name of a driver's settings ends with, beside its log."""
+"""Suffix of the file with a driver's settings, which is beside the driver's log."""
 
 Say = Callable[[str], None]
 
@@ -50,14 +50,19 @@ def _quiet(line: str) -> None:
 
 
 class ShardReplaying:
-    """The replay of one shard under one run id, as its task does it.
+    """The replay of one shard under one run id, as run by a task.
 
-    Safe to repeat, to kill, and to run twice at once. A driver that a killed task left behind is adopted. A launch that
-    no driver has claimed yet is cancelled, and a dead driver is closed; another driver with the same run id follows. A
-    finished shard is left as it is.
+    Safe to repeat, to kill, and to run twice at once. A driver left by a killed task is adopted. A launch without a
+    claim is cancelled, and a dead driver is closed; then another driver with the same run id follows. A complete shard
+    is left as it is.
 
-    :param run_id: of the operation's replay plan.
-    :raises InputRefused: ``run_id`` is not of this operation.
+    :param world: the session of the operation.
+    :param shard: the shard.
+    :param run_id: run id of the operation's replay plan.
+    :param build_command: returns the spark-submit command line.
+    :param secrets: connection values for the driver.
+    :param say: called with the progress.
+    :raises InputRefused: ``run_id`` does not belong to this operation.
     """
 
     def __init__(
@@ -71,16 +76,16 @@ class ShardReplaying:
         self._build_command, self._secrets, self._say = build_command, secrets, say
         self._launched: Launch | None = None
         self._tag = ""
-        """Of the launch that this task recorded; empty if it recorded none."""
+        """Tag of the launch that this task recorded; empty if it recorded none."""
         self._driver: ProcessIdentity | None = None
 
     def run(self) -> Replayed:
-        """Return what was read, once the output is finished.
+        """Replay the shard, and return what was read once the output is complete.
 
-        :raises ShardFailed: the driver ended before; with its own last lines. Retriable.
+        :raises ShardFailed: the driver exited before that; with the last lines of its log. Retriable.
         :raises InputRefused: the runtime refused the program, or another shard was launched under this number.
         :raises Fenced: a later attempt replays the interval.
-        :raises WorldChanged: the program or a topic is not what was planned.
+        :raises WorldChanged: the program or a topic differs from the plan.
         :raises PipelineRenamed: the pipeline has another name now.
         """
         record = self._record()
@@ -102,8 +107,8 @@ class ShardReplaying:
     def end_driver(self) -> None:
         """End the driver that this task launched or adopted. A bounded job has no reason to outlive its task.
 
-        Touches no store: it is called where the task is interrupted, whatever it was doing. Whoever comes next sees
-        the process gone.
+        This method does not use a store, because it runs when the task is interrupted at any point. A later try sees
+        that the process has exited.
         """
         driver = self._driver or (self._launched.process if self._launched is not None else None)
         if driver is not None:
@@ -121,12 +126,12 @@ class ShardReplaying:
     def _end_try(
         self, record: ShardRecord, event: type[CancelShard | CloseShard], how: EndedHow, why: str
     ) -> ShardRecord:
-        """Return the record once its newest try is over; a launch that was claimed meanwhile goes on."""
+        """End the newest try and return the record; a launch that was claimed meanwhile continues."""
         assert record.newest is not None
         return self._change(event(record.newest.tag, TryEnded(how, clock.now_ms(), why)))
 
     def _require_newest(self) -> ReplayPlan | None:
-        """Return the plan of this attempt; None if the operation has planned nothing.
+        """Return the plan of this attempt; None if the operation has no plan.
 
         :raises Fenced: a later attempt was planned.
         """
@@ -140,7 +145,7 @@ class ShardReplaying:
         return None if record is None else self._control.plan(record.newest)
 
     def _end_earlier(self) -> None:
-        """End what earlier attempts left running: an older program must not write after this attempt has begun."""
+        """End the drivers of earlier attempts: an older program must not write after this attempt has begun."""
         for run_id, number, _ in list(self._control.shards_of(self._world.operation)):
             if self._number_of(run_id) >= self._attempt:
                 continue
@@ -149,12 +154,12 @@ class ShardReplaying:
                 self._end_superseded(run_id, number, after.newest.tag, after.driver)
 
     def _end_superseded(self, run_id: str, number: int, tag: str, driver: ProcessIdentity) -> None:
-        """End a superseded driver. One that cannot be seen from here is given time to see that it is superseded.
+        """End a superseded driver. A driver that is not visible from here gets time to notice that it is superseded.
 
-        A driver looks at its record with each sign of life, and cancels its work then. After that time it is dead, or
-        cut off from the store; inside the program's function only the sink can fence it.
+        A driver reads its record with each heartbeat, and then cancels its work. After that time it has exited or lost
+        its connection to the store. Inside the program's function, only the sink can fence it.
 
-        :raises ShardFailed: it still runs.
+        :raises ShardFailed: the driver still runs.
         """
         self._say(f"ending pid {driver.pid} on {driver.host!r}, which still replays shard {number} of {run_id!r}")
         if machine().is_session_alive(driver) is None:
@@ -171,7 +176,7 @@ class ShardReplaying:
         self._control.change_shard(run_id, number, CloseShard(tag, ended))
 
     def _launch(self) -> None:
-        """Record a launch, then start its process; nothing if another task was faster."""
+        """Record a launch, then start its process; do nothing if another task was faster."""
         plan, kept = self._require_newest(), keep_version(self._world.pipeline.job)
         if plan is not None:
             self._require_as_planned(plan, kept.digest)
@@ -181,7 +186,7 @@ class ShardReplaying:
         newest = record.newest
         if newest is None or newest.tag != tag or record.phase is not ShardPhase.LAUNCHING:
             return
-        self._world.control.record()  # a rename that has not seen this launch is seen here: nothing is started
+        self._world.control.record()  # raises after a rename that missed this launch
         self._tag = tag
         claim = ShardClaim(
             run_id=self._run_id,
@@ -232,7 +237,7 @@ class ShardReplaying:
         began_s = alone_since_s = clock.monotonic_s()
         said_s = 0
         while True:
-            # Liveness first, then the record: a claim that was made just before the process ended is not missed.
+            # Check liveness before the record, so that a claim made just before the process exits is not missed.
             is_alive = self._launched is not None and self._launched.is_alive
             record = self._record()
             self._driver = record.driver or self._driver
@@ -257,9 +262,10 @@ class ShardReplaying:
             clock.sleep(POLL_S)
 
     def _require_going_on(self, record: ShardRecord) -> None:
-        """Raise if the newest try is over, or the shard is not this attempt's any more.
+        """Raise if the newest try has ended, or the shard is superseded by a later attempt.
 
-        A launch that another task of this shard has cancelled is no end: that task launches the next one.
+        A launch that another task of this shard has cancelled does not count as an end: that task launches the next
+        one.
         """
         newest = record.newest
         if record.phase is ShardPhase.SUPERSEDED:
@@ -276,7 +282,7 @@ class ShardReplaying:
             self._end_own_process()
 
     def _end_own_process(self) -> None:
-        """End the process of a launch that was cancelled: it can never claim its shard."""
+        """End the process of a cancelled launch, which can never claim its shard."""
         launched, self._launched = self._launched, None
         if launched is not None and launched.process is not None:
             end_session(launched.process)
@@ -285,7 +291,7 @@ class ShardReplaying:
         return record.newest is not None and record.newest.tag == self._tag
 
     def _is_dead(self, record: ShardRecord) -> bool:
-        """Return whether the driver of a running try was seen gone. A driver that cannot be seen is not."""
+        """Return whether the driver of a running try has exited; False if the driver is not visible from here."""
         driver = record.driver
         if record.phase is not ShardPhase.RUNNING or driver is None:
             return False
@@ -306,7 +312,7 @@ class ShardReplaying:
         return f"{text}; shards finished: {len(done)} of {attempts.newest.shards}, {sum(done):,} records"
 
     def _wait_for_end(self, record: ShardRecord) -> None:
-        """Wait for a driver that has recorded its shard to be gone: it has only Spark's own end before it."""
+        """Wait until a driver that has recorded its shard exits. It only has to shut down Spark."""
         driver = record.driver
         deadline_s = clock.monotonic_s() + KILL_S
         while driver is not None and machine().is_session_alive(driver) and clock.monotonic_s() < deadline_s:
@@ -341,7 +347,7 @@ class ShardReplaying:
         )
 
     def _nobody_comes(self, record: ShardRecord) -> ShardFailed:
-        """Return the error for a launch of another task that no driver claims, after cancelling it."""
+        """Cancel another task's launch that no driver claims, and return the error to raise."""
         if record.phase is ShardPhase.LAUNCHING:
             self._end_try(record, CancelShard, EndedHow.CANCELLED, "no driver claimed it in time")
         return ShardFailed(
@@ -371,7 +377,7 @@ class ShardReplaying:
         )
 
     def _remove_left_settings(self) -> None:
-        """Remove the settings of launches before: they hold secrets, and their drivers may never have come."""
+        """Remove the settings of earlier launches: they hold secrets, and their drivers may never have started."""
         for left in self._folder.glob(f"{self._prefix}-*{SETTINGS}"):
             left.unlink(missing_ok=True)
 
@@ -381,13 +387,13 @@ class ShardReplaying:
 
     @property
     def _prefix(self) -> str:
-        """What the files of one shard of one run have in common: a run id may hold what a file name may not."""
+        """Common prefix of the files of one shard. The run id may contain characters that file names cannot."""
         tag = hashlib.sha256(self._run_id.encode()).hexdigest()[:8]
         return f"{self._world.pipeline.name}-replay-{tag}-shard-{self._shard.number:05d}"
 
 
 def end_session(leader: ProcessIdentity) -> bool:
-    """End all processes of a driver's session, by SIGTERM and then SIGKILL, and return whether they are gone."""
+    """End all processes of a driver's session with SIGTERM and then SIGKILL; return whether they have exited."""
     for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
         if not machine().signal_session(leader, number):
             break

@@ -1,4 +1,4 @@
-"""Ask Kafka how long it keeps what a job has not read."""
+"""Ask Kafka how long it retains what a job has not read."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from airflow_provider_offsets.stores.control import Control
 
 
 class WatchState(enum.Enum):
-    """What a look at a stopped job's runway shows."""
+    """Result of one check of a stopped job's retention runway."""
 
     LONG = "long"
     SHORT = "short"
-    """Shorter than asked for."""
+    """Shorter than requested."""
     OVER = "over"
-    """There is nothing to watch: the job runs again, or nothing is ever deleted."""
+    """Nothing to watch: the job runs again, or no record is ever deleted."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """One look."""
+    """One check."""
 
     state: WatchState
     summary: str
@@ -34,26 +34,26 @@ class Watched:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What a task gives of it."""
+        """The values that a task returns."""
         return {"runway_s": self.runway_s, "summary": self.summary}
 
 
 @dataclass(frozen=True)
 class RunwayWatch:
-    """What is watched of a job that is stopped: all that a process without its checkpoint needs to know."""
+    """A watch of a stopped job's runway, with everything that a process without the checkpoint needs."""
 
     start: Position
-    """The job's position."""
+    """Position of the job."""
     topics: tuple[str, ...]
     read_committed: bool
     epoch: int
-    """The newest one that a driver had claimed when the watch began: a newer one is a job that runs again."""
+    """Newest epoch that a driver had claimed when the watch began; a newer one means that the job runs again."""
     at_least_s: int
 
     def look(self, control: Control, kafka: KafkaView, *, at_ms: int) -> Watched:
-        """Look once.
+        """Check once.
 
-        :raises RunwayUnknown: nobody knows how long a partition is kept.
+        :raises RunwayUnknown: it cannot be determined how long a partition is retained.
         """
         record = control.record()
         recorded = None if record is None else record.recorded
@@ -86,11 +86,15 @@ def measure_runway(
     at_ms: int,
     window_s: int = 0,
 ) -> Runway:
-    """Return how long the first record at or after ``start`` is kept, partition by partition. No trace is left.
+    """Return how long the first record at or after ``start`` is retained, by partition. Kafka is only read.
 
-    :param settings: those of the topics of ``live``, as Kafka has them now.
-    :param at_ms: what the time is.
-    :param window_s: how long the job is to stay stopped: what that puts at risk is counted.
+    :param kafka: reader of the cluster.
+    :param start: position of the job.
+    :param live: the pipeline's topics.
+    :param settings: current settings of these topics.
+    :param at_ms: current time.
+    :param window_s: seconds for which the job will stay stopped; records that Kafka deletes within that time are
+        counted.
     """
     timed = {name for name, each in settings.items() if each is not None and each.deletes and each.retention_ms >= 0}
     sized = [name for name, each in settings.items() if each is not None and each.deletes and each.retention_bytes >= 0]
@@ -116,7 +120,10 @@ def measure_runway(
 def _outliving(
     kafka: KafkaView, settings: dict[str, TopicSettings | None], timed: set[str], at_ms: int, window_s: int
 ) -> dict[TopicPartition, int | None]:
-    """One question for each length of retention; none where even what is still to come does not outlive the window."""
+    """Return per partition the first offset that outlives the window, with one request per retention time.
+
+    Nothing is returned for topics where even future records would not outlive the window.
+    """
     topics_by_time: dict[int, list[str]] = {}
     for name, each in settings.items():
         if window_s and each is not None and name in timed:

@@ -1,8 +1,8 @@
-"""Undo an operation: the previous version, from the previous position.
+"""Undo an operation: restart the previous version from the previous position.
 
-A rollback is an operation of its own, ``<operation>#rollback``, made of the same acts as any other: stop, plan, apply,
-submit. So each is recorded, safe to repeat, and refused where it would lose a record; and what is replayed is announced
-to the audit. What the bad version wrote is not undone: its ranges are named.
+A rollback is an operation of its own, ``<operation>#rollback``, with the usual steps: stop, plan, apply, submit. So
+each step is recorded, safe to repeat, and refused if it would lose a record. Replayed records are announced to the
+audit. The output of the bad version is not undone: the rollback names its ranges.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Target:
     """What a rollback goes back to."""
 
     epoch: int
-    """Whose version it is: the newest good one before the operation, or the last one if none was found good."""
+    """Epoch of the restored version: the newest good one before the operation, or the newest one without a good one."""
     version: str
     position: Position
-    """The pipeline's position before the operation started anything."""
+    """Position of the pipeline before the operation started anything."""
     undone: tuple[int, ...] = ()
-    """The epochs that the operation started; none if no driver came as far as its claim."""
+    """Epochs that the operation started; empty if no driver claimed its launch."""
 
     def choose(self, seen: Observation) -> Position:
-        """Return the previous position, given what is seen now; a partition that was made since begins at 0."""
+        """Return the previous position for the topics as observed now; a partition created since starts at 0."""
         topics = self.position.topics
         new = {each: 0 for each in seen.live.partitions if each.topic in topics and each not in self.position}
         return self.position.updated(new)
@@ -55,11 +55,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Output:
-    """What the epochs that are undone have read. Their output is in the sink, and stays there."""
+    """What the undone epochs have read. Their output is in the sink, and stays there."""
 
     finished: tuple[OffsetRange, ...] = ()
     in_part: tuple[OffsetRange, ...] = ()
-    """Of a batch that was cut off: it may be there in part."""
+    """Ranges of an interrupted batch, whose output may be incomplete."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Rollback:
     """An operation that was undone."""
 
     epoch: int
-    """What runs now."""
+    """Epoch that runs now."""
     target: int
-    """The epoch whose version it is."""
+    """Epoch whose version was restored."""
     version: str
     undone: tuple[int, ...]
     start: Position
@@ -85,19 +85,20 @@ def roll_back(
     reason: str,
     say: Callable[[str], None] = lambda line: None,
 ) -> Rollback:
-    """Undo the operation of ``world``, and return what runs then.
+    """Undo the operation of ``world``, and return what runs afterwards.
 
-    Safe to repeat, and to kill anywhere: what is done is recorded under the rollback's own operation. Whether it can be
-    done is found out before anything is stopped.
+    Safe to repeat, and safe if the process is killed anywhere: the steps are recorded under the rollback's own
+    operation. Nothing is stopped before it is known that the rollback is possible.
 
-    :param launcher_of: returns how a pipeline's job is launched, or refuses it.
-    :param reason: why, for the records.
+    :param world: the session of the operation to undo.
+    :param launcher_of: returns the launcher of a pipeline's job, or raises.
+    :param reason: reason for the records.
     :param say: called with the progress.
-    :raises RollbackRefused: the previous version or position cannot be brought back, or the operation started nothing
-        that could be undone. The message tells whether the job is stopped.
-    :raises Fenced: another operation has started or stopped the job since, or is at work on it.
+    :raises RollbackRefused: the previous version or position cannot be restored, or the operation started nothing. The
+        message says whether the job is stopped.
+    :raises Fenced: another operation has started or stopped the job since, or works on it.
     :raises TakenOver: another operation took the pipeline over meanwhile.
-    :raises StopTimedOut: the bad version did not stop in time; the request stands.
+    :raises StopTimedOut: the bad version did not stop in time; the stop request remains.
     :raises DriverFailed: the previous version does not start either.
     """
     back = replace(world, operation=rollback_id(world.control, world.operation))
@@ -122,7 +123,7 @@ def roll_back(
 
 
 def rollback_id(control: Control, operation: str) -> str:
-    """Return the id of the rollback of an operation: of the next one, if it was rolled back and then run once more."""
+    """Return the id of an operation's rollback. A further rollback gets an id of its own if the operation ran again."""
     number, name = 1, f"{operation}{ROLLBACK}"
     launched = [epoch.number for epoch in control.epochs() if epoch.claim.operation == operation]
     while (done := control.step(name, ROLLED_BACK, Rollback)) is not None and max(launched, default=0) > done.epoch:
@@ -132,10 +133,12 @@ def rollback_id(control: Control, operation: str) -> str:
 
 
 def find_target(world: World, rollback: str) -> Target:
-    """Return what the rollback ``rollback`` of this session's operation goes back to.
+    """Return what a rollback of this session's operation goes back to.
 
+    :param world: the session of the operation to undo.
+    :param rollback: id of the rollback's own operation.
     :raises RollbackRefused: the operation has started nothing, or there is nothing to go back to.
-    :raises Fenced: another operation has started or stopped the job since, or is at work on it.
+    :raises Fenced: another operation has started or stopped the job since, or works on it.
     """
     applied = recorded_application(world)
     if applied is None:
@@ -164,14 +167,14 @@ def find_target(world: World, rollback: str) -> Target:
 
 
 def _previous(world: World, epochs: Sequence[Epoch]) -> Epoch | None:
-    """The epoch whose version is the previous one: the newest that a watch found good, else the newest."""
+    """Return the epoch of the previous version: the newest epoch that a watch found good, else the newest one."""
     record = world.control.record()
     good = 0 if record is None else record.good
     return next((epoch for epoch in epochs if epoch.number == good), epochs[-1] if epochs else None)
 
 
 def why_no_way_back(world: World) -> str:
-    """Return why the version that runs before this operation could not be brought back; empty if it could."""
+    """Return why the version before this operation could not be restored; empty if it could."""
     claimed = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
     before = _previous(world, [epoch for epoch in claimed if epoch.claim.operation != world.operation])
     if before is None:
@@ -191,7 +194,7 @@ def _with_version(back: World, target: Target) -> World:
 
 
 def _begun_plan(back: World) -> RestartPlan | None:
-    """The plan of a try that was killed: a restart that was begun is finished, and not planned anew in its middle."""
+    """Return the plan of a killed try, because a restart that has begun must be finished, not planned again."""
     record, plan = back.cell.read(), recorded_plan(back)
     if record is None or plan is None or plan.problems:
         return None
@@ -230,14 +233,14 @@ def _record(back: World, target: Target, plan: RestartPlan, started: Started) ->
 
 
 def _require_possible(back: World, target: Target, state: str) -> None:
-    """Refuse a previous position that cannot be read any more."""
+    """Raise if the previous position can no longer be read."""
     plan = _draft(back, target, _policy(back, target))
     if plan.problems:
         raise _refused(back, "; ".join(map(str, plan.problems)), state)
 
 
 def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
-    """The plan of the way back, by what is seen now; nothing is recorded."""
+    """Return the plan of the rollback for the current state, without recording the plan."""
     seen = back.observe()
     wanted = target.choose(seen)
     return plan_restart(
@@ -251,8 +254,10 @@ def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
 
 
 def _policy(back: World, target: Target) -> RestartPolicy:
-    """What the pipeline accepts, and what looks like skipping and is none: where the operation had rewound the job, the
-    previous version has read what lies up to its own position."""
+    """Return the pipeline's policy, which additionally accepts offsets that the rollback only seems to skip.
+
+    If the operation had rewound the job, the previous version has already read the records up to its own position.
+    """
     policy = back.pipeline.policy
     rows = _draft(back, target, policy).rows
     read = {topic: sum(row.skipped for row in rows if row.topic == topic) for topic in {row.topic for row in rows}}
@@ -260,7 +265,7 @@ def _policy(back: World, target: Target) -> RestartPolicy:
 
 
 def _output(back: World, target: Target) -> Output:
-    """What the undone epochs have read, once they are stopped and accounted for."""
+    """Return what the undone epochs have read, after they are stopped and reconciled."""
     seen = back.observe()
     undone = [epoch for epoch in back.control.epochs() if epoch.number in target.undone]
     if not undone or seen.stored is None:
@@ -272,7 +277,7 @@ def _output(back: World, target: Target) -> Output:
 
 
 def _cut_off(epochs: Sequence[Epoch]) -> tuple[OffsetRange, ...]:
-    """The ranges of the batches that began and were not recorded in the end."""
+    """Return the ranges of the batches that were started and never recorded."""
     return tuple(
         each
         for epoch in epochs

@@ -1,4 +1,4 @@
-"""What of this package a Spark driver needs, as one zip for ``--py-files``."""
+"""Pack the parts of this package that a Spark driver needs into one zip for ``--py-files``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTS = ("__init__.py", "clock.py", "errors.py", "core", "jobs", "runtime", "sto
 
 
 def runtime_zip(folder: Path) -> Path:
-    """Give the path of the zip, written to ``folder`` if it is not there yet. Equal content has an equal name."""
+    """Return the path of the zip, after writing it to ``folder`` if missing. Equal content has an equal name."""
     content = _content()
     target = folder / f"airflow_provider_offsets-{hashlib.sha256(content).hexdigest()[:12]}.zip"
     if not target.exists():
@@ -31,7 +31,7 @@ def _content() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:
-            # A fixed time of change, so that equal files give an equal zip.
+            # Fixed timestamps, so that equal files result in an equal zip.
             archive.writestr(zipfile.ZipInfo(str(file.relative_to(root.parent))), file.read_bytes())
     return buffer.getvalue()
 

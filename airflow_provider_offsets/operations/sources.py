@@ -1,4 +1,4 @@
-"""What selectors may ask for, answered from the world of an operation."""
+"""Provide data for selectors from the session of an operation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ASKED_AT = "asked_at_ms"
 LARGEST_FILE = 64 * 1024 * 1024
 """In bytes: more than two million partitions."""
 CLOCKS_DIFFER_MS = 3_600_000
-"""By how much the clocks of two hosts may differ."""
+"""Largest difference between the clocks of two hosts, in milliseconds."""
 
 
 @dataclass(frozen=True)
 class WorldSources:
-    """The ``Sources`` of one operation. Only the moment of its first plan is written, if a selector asks for it."""
+    """The ``Sources`` of one operation. They write only the time of its first plan, if a selector needs that time."""
 
     world: World
     stands: Position
@@ -39,7 +39,7 @@ class WorldSources:
         recorded = control.step(operation, ASKED_AT, int)
         if recorded is None:
             recorded = clock.now_ms()
-            if control.operation(operation) is not None:  # a look is no operation
+            if control.operation(operation) is not None:  # a draft without an operation records nothing
                 control.record_step(operation, ASKED_AT, recorded)
         return recorded
 
@@ -56,7 +56,7 @@ class WorldSources:
     def text_of(self, path: str) -> str:
         file = Path(path)
         try:
-            # A device or a pipe would be read for ever.
+            # Reading a device or a pipe would never end.
             if file.exists() and not file.is_file():
                 raise OSError("it is no ordinary file")
             with file.open("rb") as opened:
@@ -73,8 +73,11 @@ class WorldSources:
             ) from error
 
     def as_of(self, time_ms: int) -> PastPosition | None:
-        """By the history of a tracked job; of an untouched one by the first of its stores that keeps a history, or else
-        by its snapshots."""
+        """Return the position at a time.
+
+        The history of a tracked job is used. For an untracked job, the first of its stores with a history is used, or
+        its snapshots without such a store.
+        """
         if self.world.pipeline.tracked:
             claimed = tuple(epoch for epoch in self.world.control.epochs() if epoch.holder is not None)
             return _by_rows(self.world.store, self.world.pipeline.stream, time_ms, claimed)
@@ -88,9 +91,13 @@ class WorldSources:
 def _by_rows(
     history: HistoryStore, stream: Stream, time_ms: int, epochs: Sequence[Epoch], where: str = ""
 ) -> PastPosition | None:
-    """By the newest row at or before a time, or the newest of each topic where rows are written topic by topic.
+    """Return the newest position at or before a time, per topic if rows are written topic by topic.
 
-    :param epochs: those that a driver claimed, the oldest first; none for a job that keeps its history elsewhere.
+    :param history: store with the rows.
+    :param stream: group and topics.
+    :param time_ms: the time.
+    :param epochs: epochs that a driver claimed, the oldest first; empty for a job that keeps its history elsewhere.
+    :param where: name of the store, for the explanation.
     """
 
     def newest(of: Stream) -> Batch | None:
@@ -106,13 +113,14 @@ def _by_rows(
 
 
 def _newest_official(rows: Iterable[Batch], epochs: Sequence[Epoch]) -> Batch | None:
-    """Return the newest row whose position the pipeline had, or None.
+    """Return the newest row that is an official position of the pipeline, or None.
 
-    Rows of epochs are official; of the others, those that were written before the first epoch: a row of an epoch that
-    lies before them shows that they were not. The time of the first claim is by another host's clock, so it decides
-    only where no such row is near.
+    Rows of epochs are official. A row without an epoch is official if it was written before the first epoch, so no row
+    of an epoch lies before it. The time of the first claim is from another host's clock. So that time decides only if
+    no row of an epoch is close.
 
-    :param rows: the newest one first.
+    :param rows: the newest first.
+    :param epochs: epochs that a driver claimed, the oldest first.
     """
     found = None
     for row in rows:

@@ -1,4 +1,4 @@
-"""Tell whether a job that was started has got anywhere."""
+"""Detect whether a job that was started makes progress."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.swap import read_in_place
 
 SETTLE_S = 15
-"""How long an untracked job that has nothing to read must have lived: it has no way to acknowledge that it is idle."""
+"""Seconds after which an untracked job with nothing to read counts as idle: it cannot acknowledge that itself."""
 
 
 @dataclass(frozen=True)
 class FirstSign:
-    """What shows that a job got somewhere."""
+    """The first evidence that a job makes progress."""
 
     how: str
     batch_id: int | None = None
 
 
 def first_sign(world: World, record: PipelineRecord, epoch: Epoch, applied: Applied) -> FirstSign | None:
-    """Return the first thing that an epoch finished, or that it is ready and has nothing to read; None if neither.
+    """Return the first sign of progress: a finished batch, or that the job is idle; None without such a sign.
 
-    Of a tracked job that is a recorded batch, or the driver's acknowledgement that it is idle. Of an untracked one it
-    is a batch that its checkpoint has committed, or that its position has left its start.
+    For a tracked job, the sign is a recorded batch or the driver's acknowledgement that it is idle. For an untracked
+    job, the sign is a batch committed in its checkpoint, or a position after its start.
 
-    :param record: as it was read last.
-    :param epoch: one that this operation launched.
+    :param world: the session of the operation.
+    :param record: the record as last read.
+    :param epoch: an epoch that this operation launched.
+    :param applied: the applied plan.
     """
     if not world.pipeline.tracked:
         return _untracked_sign(world, epoch, applied) or _untracked_idle(world, epoch)
@@ -44,7 +46,7 @@ def first_sign(world: World, record: PipelineRecord, epoch: Epoch, applied: Appl
 
 
 def has_output(world: World, epoch: Epoch, applied: Applied) -> bool:
-    """Return whether an epoch has finished anything."""
+    """Return whether an epoch has processed anything."""
     if world.pipeline.tracked:
         return epoch.last_batch_id is not None
     return _untracked_sign(world, epoch, applied) is not None

@@ -1,4 +1,4 @@
-"""Stop a running job between two batches, and make sure that it did."""
+"""Stop a running job between two batches, and verify that it stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from airflow_provider_offsets.operations.world import World
 
 POLL_S = 0.25
 HELD = "lease taken"
-"""The step of an operation that has held the lease."""
+"""Name of the step that records that an operation has held the lease."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,27 @@ class StopResult:
     """How the job was stopped."""
 
     epoch: int
-    """0 if it never ran."""
+    """0 if the job never ran."""
     how: str
     last_batch_id: int | None = None
     message: str = ""
 
 
 def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopResult | Epoch:
-    """Take the lease and ask the job to stop. Return the result if it is over already, otherwise the epoch to wait for.
+    """Take the lease and ask the job to stop; return the result if the job does not run, or the epoch to wait for.
 
-    A job that does not run is no error: *never started*, *already ended*, a launch that is cancelled before anybody
-    claimed it, and *started by this very operation* (which is past its stop, and whose job is not to be stopped by a
-    task that is run again).
+    A job that does not run is not an error. The result is one of these:
 
-    :param take_over: take the pipeline over from an operation that acted lately.
-    :raises LeaseHeld: such an operation holds the lease, and ``take_over`` is False.
-    :raises TakenOver: this operation held the lease, and another one took it: a retry does not take it back.
+    - *never started*;
+    - *already ended*;
+    - a launch that is cancelled before anybody claimed it;
+    - *started by this very operation*, which is past its stop; a repeated task must not stop its own job.
+
+    :param world: the session of the operation.
+    :param reason: recorded with the request.
+    :param take_over: take the lease from an operation that acted recently.
+    :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
+    :raises TakenOver: another operation took the lease of this one; a retry does not take it back.
     """
     if world.has_launched():
         seen = world.cell.read()
@@ -56,7 +61,7 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
     world.control.record_step(world.operation, HELD, True)
     was_launching = record.phase is Phase.LAUNCHING
     was_over = close_and_reconcile(world).phase is Phase.STOPPED
-    # Of a job that is over too: it is meant to stay so, and is no longer a recovery's to start.
+    # Also recorded for a job that has ended: it should stay stopped, so no recovery may start it.
     world.cell.change(AskToStop(world.operation, reason, clock.now_ms()))
     record = close_and_reconcile(world)
     if record.phase is Phase.STOPPED:
@@ -67,7 +72,7 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
 
 
 def _place_marker(world: World, epoch: Epoch, reason: str = "") -> None:
-    """Place the marker that asks an untracked job to stop, if it has one. Placed again, it is the same."""
+    """Write the marker that asks an untracked job to stop, if the job uses one. Safe to repeat."""
     marker = world.pipeline.stop.marker
     if marker and not epoch.claim.tracked:
         machine().place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
@@ -85,7 +90,7 @@ class _Stage:
     awaited: str
     timeout_s: int | None
     name: str = ""
-    """Empty for the first stage, which sends nothing."""
+    """Empty for the first stage, which sends no signal."""
     signal: signal.Signals | None = None
     """None for the kill on YARN."""
     is_request: bool = False
@@ -106,12 +111,13 @@ def _stages(epoch: Epoch, policy: StopLadder) -> list[_Stage]:
 def await_stop(
     world: World, epoch: Epoch, policy: StopLadder, *, say: Callable[[str], None] = lambda line: None
 ) -> StopResult:
-    """Wait until the job is stopped, carrying out each stage of ``policy`` that is allowed, and return how it stopped.
+    """Wait until the job is stopped, carrying out each allowed stage of ``policy``, and return how it stopped.
 
-    :param epoch: what ``ask_to_stop`` returned.
+    :param world: the session of the operation.
+    :param epoch: result of ``ask_to_stop``.
     :param policy: the stages, with their timeouts in seconds.
-    :param say: called with what is being waited for, every ten seconds.
-    :raises StopTimedOut: the job did not stop. The request stands: a job that wakes up later still stops.
+    :param say: called every ten seconds with what is awaited.
+    :raises StopTimedOut: the job did not stop. The request remains, so the job still stops if it responds later.
     :raises TakenOver: another operation took the pipeline over.
     """
     for stage in _stages(epoch, policy):
@@ -132,7 +138,7 @@ def await_stop(
 
 
 def _stopped(world: World, epoch: Epoch) -> StopResult | None:
-    """Return how the epoch stopped, once it is accounted for; None while it may run."""
+    """Return how the epoch stopped once it is reconciled; None while it may run."""
     record = close_and_reconcile(world)
     if record.epoch != epoch.number:
         raise WorldChanged(
@@ -147,7 +153,7 @@ def _stopped(world: World, epoch: Epoch) -> StopResult | None:
 
 
 def _hindrance(epoch: Epoch, stage: _Stage) -> str:
-    """Why a stage cannot be carried out, for people; empty if it can."""
+    """Return why a stage cannot be carried out; empty if it can."""
     if stage.signal is not None and not has_driver(epoch) and epoch.holder is not None:
         return f"pid {epoch.holder.pid} on {epoch.holder.host} cannot be signalled from here"
     if stage.name and stage.signal is None and epoch.claim.yarn is None:
@@ -158,7 +164,7 @@ def _hindrance(epoch: Epoch, stage: _Stage) -> str:
 def result_of(record: PipelineRecord, *, already: bool = False) -> StopResult:
     """Return how the newest launch of a stopped pipeline ended.
 
-    :param already: whether it was over before anybody asked.
+    :param already: whether the launch had ended before the stop request.
     """
     if record.launch is None:
         return StopResult(0, "never started")
@@ -172,7 +178,7 @@ def result_of(record: PipelineRecord, *, already: bool = False) -> StopResult:
 
 
 def _carry_out(world: World, epoch: Epoch, stage: _Stage, say: Callable[[str], None]) -> None:
-    """Carry out a stage, and wait until the job is stopped or the time is over. What went wrong is tried again."""
+    """Carry out a stage, and wait until the job is stopped or the time is up. A failed kill on YARN is retried."""
     if stage.name:
         world.cell.change(NoteStopStage(world.operation, StopStage(stage.name, stage.is_request, clock.now_ms())))
     _send(epoch, stage)
@@ -196,7 +202,7 @@ def _carry_out(world: World, epoch: Epoch, stage: _Stage, say: Callable[[str], N
 
 
 def _send(epoch: Epoch, stage: _Stage) -> str:
-    """Send a job what a stage is made of, and return what went wrong, if anybody can say."""
+    """Send the signal or kill of a stage to a job, and return an error message if there is one."""
     if stage.signal is None:
         return machine().kill_on_yarn(epoch.claim.yarn) if stage.name and epoch.claim.yarn is not None else ""
     assert epoch.holder is not None

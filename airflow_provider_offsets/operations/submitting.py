@@ -1,4 +1,4 @@
-"""Submit a job from an applied plan, and make sure that it started."""
+"""Submit a job from an applied plan, and check that it started."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ LAUNCHED, STARTED = "launched", "started"
 POLL_S = 0.2
 
 BuildCommand = Callable[[Mapping[str, str]], Sequence[str]]
-"""Returns the spark-submit command line for the conf that carries the driver's settings."""
+"""Returns the spark-submit command line for the conf that points to the driver's settings."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A job that runs."""
+    """A running job."""
 
     epoch: int
     how: str
-    """What shows it: ``processed batch <n>``, or ``idle`` at its start with nothing to read."""
+    """Evidence of the start: ``processed batch <n>``, or ``idle`` at its start with nothing to read."""
     batch_id: int | None
     log: str
     start: Position
@@ -73,7 +73,7 @@ class Launcher:
     build_command: BuildCommand
     secrets: Secrets
     resource_manager: str = ""
-    """The web address of YARN's, for a job that runs there: its application gets a tag of its own."""
+    """Web address of YARN's ResourceManager, for a job on YARN: its application gets a tag of its own."""
 
 
 def submit_job(
@@ -83,18 +83,20 @@ def submit_job(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> Started:
-    """Start the job and return how it started: after its first batch, or once it says that there is nothing to read.
+    """Start the job, and return how it started: after its first batch, or once it reports that it is idle.
 
-    Safe to repeat and to kill. The launch is in the pipeline's record before any process exists, and a driver claims
-    the launch of its own tag: of two processes that were started for it, one does. A driver that a killed task left
-    behind is adopted if its launch is this plan's. A launch that ended before its first batch is followed by another.
+    Safe to repeat, and safe if the process is killed. The pipeline's record has the launch before any process exists. A
+    driver claims the launch of its own tag, so only one of two processes gets it. A driver left by a killed task is
+    adopted if its launch belongs to this plan. A launch that ended before its first batch is followed by another.
 
-    :param applied: what ``apply_plan`` returned.
+    :param world: the session of the operation.
+    :param applied: result of ``apply_plan``.
+    :param launcher: how the job is launched.
     :param say: called with the progress.
-    :raises DriverDied: with the driver's own last lines, as soon as it is gone.
-    :raises DriverSilent: within ``start_timeout_s`` it neither processed a batch nor said that it is idle.
+    :raises DriverDied: the driver has exited; with the last lines of its log.
+    :raises DriverSilent: within ``start_timeout_s`` the driver neither processed a batch nor reported that it is idle.
     :raises TakenOver: another operation took the pipeline over.
-    :raises WorldChanged: something that the plan stands on has changed, or the job ran and is over.
+    :raises WorldChanged: a precondition of the plan no longer holds, or the job ran and has ended.
     """
     _retake_lease(world, applied)
     with _releasing_on_failure(world):
@@ -104,7 +106,8 @@ def submit_job(
             try:
                 started = _await_start(world, applied, claim, launched, say)
             except DriverDied:
-                # Spark dies unless startingOffsets names exactly the partitions there are: one may have come since.
+                # Spark fails unless startingOffsets names exactly the existing partitions. One may have been added
+                # meanwhile.
                 if is_last_try or not _partitions_came(world, claim, launched):
                     raise
                 say("partitions were added during the start; trying once more")
@@ -118,7 +121,7 @@ def submit_job(
 
 @contextmanager
 def _releasing_on_failure(world: World) -> Iterator[None]:
-    """Release the lease where no retry can help. A submit that was killed keeps it, until it is run again."""
+    """Release the lease after an error that no retry can fix. A killed submit keeps the lease until it is retried."""
     try:
         yield
     except OffsetsError as error:
@@ -128,7 +131,7 @@ def _releasing_on_failure(world: World) -> Iterator[None]:
 
 
 def _retake_lease(world: World, applied: Applied) -> None:
-    """Take the lease again for a launch of this plan that came to nothing so far, if nobody has acted on the job since.
+    """Take the lease again for this plan's launch without a first batch, unless another operation has acted since.
 
     A driver that was silent for too long was left running, and is adopted.
     """
@@ -142,10 +145,10 @@ def _retake_lease(world: World, applied: Applied) -> None:
 
 
 def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch] | None:
-    """Return the launch of this plan that an earlier try made, if it may still come to a first batch; else None.
+    """Return this plan's launch from an earlier try if it may still process a first batch, else None.
 
-    :raises WorldChanged: it has come to one, and is over.
-    :raises TakenOver: the pipeline is in other hands.
+    :raises WorldChanged: the launch has processed a batch, and has ended.
+    :raises TakenOver: another operation holds the lease.
     """
     record = _over_or_not(world)
     if record.launch is None or not _is_mine(world, record, applied):
@@ -158,7 +161,7 @@ def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, L
         if recorded is not None and recorded.id == claim.tag and recorded.is_alive:
             return claim, recorded
         _require_start(world, applied, world.live_topics())
-        # Nobody knows whether a process exists: of two, one claims.
+        # Nobody knows whether a process already exists. If there are two, only one can claim.
         return claim, _spawn(world, claim, launcher)
     if record.phase is Phase.RUNNING:
         return claim, Launch(claim.tag, record.holder, str(_log(world, claim)))
@@ -172,7 +175,7 @@ def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, L
 
 
 def _over_or_not(world: World) -> PipelineRecord:
-    """Return the record, with an epoch that is over closed and reconciled, if this operation may do so."""
+    """Return the record, after closing and reconciling an ended epoch if this operation holds the lease."""
     record = world.cell.read()
     while record is not None and record.lease is not None and record.lease.operation == world.operation:
         with suppress(RecordChanged):  # another try of this task was faster
@@ -191,7 +194,7 @@ def _over_or_not(world: World) -> PipelineRecord:
 
 
 def _is_mine(world: World, record: PipelineRecord, applied: Applied) -> bool:
-    """Return whether the newest launch is of this operation and this plan, and was not cancelled."""
+    """Return whether the newest launch belongs to this operation and plan, and was not cancelled."""
     launch = record.launch
     is_mine = launch is not None and (launch.operation, launch.plan) == (world.operation, applied.plan.fingerprint)
     return is_mine and (record.phase is not Phase.STOPPED or record.holder is not None)
@@ -204,7 +207,7 @@ def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, 
     claim = _claim(world, record, applied, launcher)
     plan = applied.plan
     is_again = _is_mine(world, record, applied)
-    # Kept once and for all, so not before it is final. Otherwise the swap below is refused.
+    # A stored epoch never changes, so store it only in its final state. Otherwise the swap below is refused.
     if record.launch is not None and record.phase is Phase.STOPPED:
         last = world.control.newest_launch(record)
         complete_history(world, record, last)
@@ -232,9 +235,10 @@ def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, 
 
 
 def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Launcher) -> Claim:
-    """Return the next launch of the plan: the first one, or one more after a launch that came to no batch.
+    """Return the next launch of the plan: the first one, or another after a launch without a batch.
 
-    The first one announces what the plan announces. The next one begins where the first one began, so it goes on.
+    Only the first launch announces the plan's discontinuities. Later launches start where the first one started, so
+    they continue.
     """
     live = world.live_topics()
     plan = applied.plan
@@ -266,11 +270,11 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
 
 
 def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
-    """Raise unless the job would find the start that was applied: in these topics, and in the store that it reads.
+    """Raise unless the job would find the applied start in these topics, and in the store that it reads.
 
-    A tracked job is given its start. An untracked one that finds none begins as if it had never run.
+    A tracked job receives its start. An untracked job without a stored start would begin as if it had never run.
 
-    :raises WorldChanged: a topic was recreated, or the store has no offset of a partition any more, or another one.
+    :raises WorldChanged: a topic was recreated, or the store has no offset for a partition, or a different one.
     """
     plan = applied.plan
     if live.identity != plan.seen.identity:
@@ -298,10 +302,10 @@ def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
 
 
 def _in_flight(world: World, record: PipelineRecord) -> Cut | None:
-    """Return what a job had in flight that becomes tracked with this launch, or whose newest epoch this very operation
-    started, untracked.
+    """Return what an earlier job had in flight, if neither the record nor a snapshot *at rest* shows that.
 
-    Of any other launch the record tells, or the snapshot at rest that its operation took after that epoch.
+    This concerns two launches: the first tracked launch of a job, and an untracked launch after an epoch that this same
+    operation started.
     """
     claimed = world.control.claimed_epoch(record)
     if not world.pipeline.tracked:
@@ -315,7 +319,7 @@ def _in_flight(world: World, record: PipelineRecord) -> Cut | None:
 
 
 def _recorded_before(world: World, record: PipelineRecord) -> Recorded | None:
-    """Return the batch that was recorded last, also where epochs came in between that recorded none."""
+    """Return the batch that was recorded last, even if later epochs recorded none."""
     recorded = record.recorded
     if recorded is None or recorded.batch_id is not None:
         return recorded
@@ -323,9 +327,10 @@ def _recorded_before(world: World, record: PipelineRecord) -> Recorded | None:
 
 
 def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | None:
-    """Return the greatest batch id that the checkpoint names, for a driver to find out whether another job writes it.
+    """Return the highest batch id in the checkpoint, which lets a driver detect another job on the same checkpoint.
 
-    Of a checkpoint that is resumed, that is what the plan saw: a job that was started by hand since then shows.
+    For a resumed checkpoint, this is the id that the plan saw. So a job that was started by hand since then is
+    detected.
     """
     if not world.pipeline.tracked:
         return None
@@ -344,7 +349,7 @@ def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | No
 
 
 def _spawn(world: World, claim: Claim, launcher: Launcher) -> Launch:
-    """Start a process that claims a launch which the record names."""
+    """Start a process that claims a launch which the record already has."""
     pipeline, log = world.pipeline, _log(world, claim)
     settings = Settings(pipeline.name, pipeline.subscription, claim, launcher.secrets)
     settings_file = _settings_file(log)
@@ -370,12 +375,12 @@ def _log(world: World, claim: Claim) -> Path:
 
 
 def _tag(world: World) -> str:
-    """What the files of one operation have in common: its id may hold what a file name may not."""
+    """Return the common part of the operation's file names: its id may contain characters that file names cannot."""
     return hashlib.sha256(world.operation.encode()).hexdigest()[:8]
 
 
 def _yarn_tag(world: World, launch_id: str) -> str:
-    """A tag that no other launch has, whatever pipelines share the cluster."""
+    """Return a tag that no other launch has, whatever pipelines share the cluster."""
     return f"offsets-{hashlib.sha256(f'{world.pipeline.name}#{launch_id}'.encode()).hexdigest()[:40]}"
 
 
@@ -391,15 +396,18 @@ def _settings_file(log: Path) -> Path:
 
 
 def _remove_settings_of_earlier_tries(world: World) -> None:
-    """They hold secrets, and the driver that would have removed them may never have come. An orphan that looks for
-    its own after this dies, and one that has read it loses the race for the epoch, or wins it and is adopted."""
+    """Remove settings files of earlier tries: they hold secrets, and their drivers may never have started.
+
+    A late driver that no longer finds its file exits. A driver that has read its file competes for the epoch: it loses,
+    or it wins and is adopted.
+    """
     folder = Path(world.pipeline.job.folder_for_logs)
     for left in folder.glob(f"{world.pipeline.name}-epoch-*-{_tag(world)}-*.settings.json"):
         left.unlink(missing_ok=True)
 
 
 def driver_environment() -> dict[str, str]:
-    """This process's environment without Airflow's own settings: they hold connections and the metadata database."""
+    """Return this process's environment without Airflow's settings, which include connections and the database URL."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW", "__AIRFLOW"))}
 
 
@@ -408,7 +416,7 @@ def _await_start(world: World, applied: Applied, claim: Claim, launched: Launch,
     timeout_s = world.pipeline.start_timeout_s
     is_claimed = False
     while clock.monotonic_s() < began + timeout_s:
-        # Liveness first, then the record: what a driver recorded just before it ended is not missed.
+        # Check liveness before the record, so that a batch recorded just before the driver's exit is not missed.
         alive = launched.is_alive
         record = _over_or_not(world)
         epoch = _epoch_of(world, record, claim)
@@ -436,16 +444,16 @@ def _await_start(world: World, applied: Applied, claim: Claim, launched: Launch,
 
 
 def _has_been_idle(record: PipelineRecord, claim: Claim) -> bool:
-    """Return whether a tracked driver, which has recorded no batch, has ended the lease that this submit held.
+    """Return whether a tracked driver without a recorded batch has ended the lease that this submit held.
 
-    It does so when it is idle, and may have begun a batch since the last look.
+    A driver does so when it is idle. It may have started a batch since the last check.
     """
     is_its_own = record.launch is not None and record.launch.tag == claim.tag
     return claim.tracked and is_its_own and record.phase is Phase.RUNNING and record.lease is None
 
 
 def _epoch_of(world: World, record: PipelineRecord, claim: Claim) -> Epoch:
-    """Return what became of a launch of this operation, also where another operation has launched since."""
+    """Return the state of a launch of this operation, even if another operation has launched since."""
     if record.epoch == claim.number:
         return world.control.newest_launch(record)
     kept = world.control.kept_epoch(claim.number)
@@ -454,7 +462,8 @@ def _epoch_of(world: World, record: PipelineRecord, claim: Claim) -> Epoch:
 
 
 def _died(launched: Launch, seen: str, ended: Ended | None = None) -> DriverDied:
-    # The driver removes this file, which holds secrets, once it has read it; this one may not have come so far.
+    # The driver removes its settings file, which holds secrets, after reading it. This driver may not have reached
+    # that.
     _settings_file(Path(launched.log)).unlink(missing_ok=True)
     tail = launched.log_tail()
     said = f" and says {ended.message!r}" if ended is not None and ended.message else ""

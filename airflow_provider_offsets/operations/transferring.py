@@ -1,4 +1,4 @@
-"""Bring a position into a store: read it, and write what was planned, or nothing."""
+"""Transfer a position to a store: read the position, and write either exactly what was planned, or nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_provider_offsets.stores.protocols import PositionStore, WritablePos
 
 
 def read_position(source: PositionStore, stream: Stream) -> Position:
-    """Return the position that a store has.
+    """Return the position in a store.
 
-    :raises InputRefused: it has none, which is not offset 0: there is nothing to bring anywhere.
+    :raises InputRefused: the store has no position, which differs from offset 0: there is nothing to transfer.
     """
     position = source.position(stream)
     if not position:
@@ -31,12 +31,12 @@ def read_position(source: PositionStore, stream: Stream) -> Position:
 
 
 def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None:
-    """Write what was planned. Where it is there already nothing is done, so it may be repeated.
+    """Write what was planned. Safe to repeat: nothing happens if the store already has the planned position.
 
     :raises PlanRefused: the transfer has problems.
-    :raises ModeUnsupported: the store can only be read.
+    :raises ModeUnsupported: the store is read-only.
     :raises WorldChanged: the target has another position than when the transfer was planned.
-    :raises StoreInUse: a running job holds it.
+    :raises StoreInUse: a running job uses the store.
     """
     if transfer.problems:
         raise PlanRefused(transfer.problems)
@@ -46,9 +46,9 @@ def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None
 
 
 def writable(target: PositionStore) -> WritablePositionStore:
-    """Return the store as one that can be written.
+    """Return the store as a writable store.
 
-    :raises ModeUnsupported: it cannot.
+    :raises ModeUnsupported: the store is read-only.
     """
     if not isinstance(target, WritablePositionStore):
         raise ModeUnsupported(
@@ -61,15 +61,16 @@ def writable(target: PositionStore) -> WritablePositionStore:
 
 @contextmanager
 def stopped(world: World, *, take_over: bool = False) -> Iterator[Callable[[], None]]:
-    """Hold the lease of a pipeline whose job is stopped, so that nobody starts it while its stores are written.
+    """Hold the lease of a pipeline whose job is stopped, so that no operation starts it during writes to its stores.
 
-    A store that its job writes with every batch would be set back by it at once, and nobody would see it.
+    A running job writes its position with every batch, and would silently overwrite the new one.
 
     :param world: the session of the operation that writes.
-    :param take_over: take the pipeline over from an operation that acted lately.
-    :returns: a function that is called before each write; it raises TakenOver once another operation has the pipeline.
-    :raises StoreInUse: the job runs, or may run.
-    :raises LeaseHeld: another operation acted lately, and ``take_over`` is False.
+    :param take_over: take the lease from an operation that acted recently.
+    :returns: a function that must be called before each write; it raises TakenOver once another operation has the
+        lease.
+    :raises StoreInUse: the job runs or may be running.
+    :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     """
     before = world.cell.read()
     if before is not None:

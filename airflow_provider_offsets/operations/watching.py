@@ -1,4 +1,4 @@
-"""Observe a job by its pipeline's record. Nothing is changed here: only the lease holder closes an epoch.
+"""Observe a job through its pipeline's record. Nothing is changed here: only the lease holder closes an epoch.
 
 Unknown is not dead.
 """
@@ -20,43 +20,44 @@ from airflow_provider_offsets.stores.protocols import OffsetStore
 
 
 class JobState(enum.Enum):
-    """What can be said of a job."""
+    """State of a job."""
 
     NEVER_STARTED = "never started"
     LAUNCHING = "launching"
-    """It was launched, and no driver has claimed the launch yet."""
+    """Launched, and no driver has claimed the launch yet."""
     RUNNING = "running"
-    """Its process was seen, or its heartbeat grew between two looks."""
+    """Its process is alive, or its heartbeat has increased between two checks."""
     ENDED = "ended"
-    """Its driver is over, and its last batch is not accounted for yet."""
+    """Its driver has ended, and its last batch is not reconciled yet."""
     STOPPED = "stopped"
-    """It does not run, and its last batch is accounted for."""
+    """The job does not run, and its last batch is reconciled."""
     DEAD = "dead"
     """Its process has exited, but its epoch is still open."""
     UNKNOWN = "unknown"
-    """Its process cannot be seen from here, and its heartbeat did not grow since the last look, if there was one."""
+    """Its process is not visible from here, and its heartbeat has not increased since the last check."""
 
 
 @dataclass(frozen=True)
 class JobLook:
-    """One look at a job; the next look needs ``beat`` of this one."""
+    """Result of one check of a job; the next check needs its ``beat``."""
 
     state: JobState
     epoch: int
-    """Of the newest launch; 0 before the first one."""
+    """Number of the newest launch; 0 before the first one."""
     beat: int | None = None
     detail: str = ""
 
     def is_in(self, state: JobState) -> bool:
-        """Return whether the job is in a state. One that is stopped has ended, too."""
+        """Return whether the job is in a state. A stopped job has also ended."""
         return self.state is state or (state is JobState.ENDED and self.state is JobState.STOPPED)
 
 
 def look(control: Control, before: JobLook | None = None) -> JobLook:
-    """Return the state of a pipeline's job. It costs one get, unless its process is gone or elsewhere.
+    """Return the state of a pipeline's job. Costs one read, unless the process has exited or runs elsewhere.
 
-    :param before: the look before; a heartbeat that grew since then is life, wherever the driver is. Clocks of two
-        hosts are never compared.
+    :param control: control records of the pipeline.
+    :param before: result of the previous check. A heartbeat that has increased since then shows life on any host.
+        Clocks of two hosts are never compared.
     """
     record = control.record()
     if record is None or record.launch is None:
@@ -78,20 +79,21 @@ def look(control: Control, before: JobLook | None = None) -> JobLook:
 
 
 def has_job(control: Control, record: PipelineRecord) -> bool | None:
-    """Return whether the job of a running epoch lives; None if nobody can tell from here.
+    """Return whether the job of a running epoch is alive; None if that cannot be determined from here.
 
+    :param control: control records of the pipeline.
     :param record: in phase RUNNING.
     """
     assert record.holder is not None
     assert record.launch is not None
     sees = machine().is_alive if record.launch.tracked else machine().is_session_alive
     has_process = sees(record.holder)
-    # The claim says whether it may go on elsewhere, on YARN. It is asked for only if the process is gone.
+    # The claim shows whether the job may still run on YARN. It is needed only if the process has exited.
     return is_running(control.newest_launch(record)) if has_process is False else has_process
 
 
 def end_of(control: Control, number: int) -> Ended | None:
-    """Return how an epoch ended, by the record, or as far as its process can be seen from here; else None."""
+    """Return how an epoch ended, by the record or by its process if visible from here, else None."""
     record = control.record()
     if record is None or record.epoch < number:
         return None
@@ -108,11 +110,12 @@ def _words(ended: Ended) -> str:
 
 
 def behind(control: Control, store: OffsetStore, stream: Stream, target: Position) -> dict[TopicPartition, int]:
-    """Return the offsets that are still to be processed, for each partition that has not reached ``target``.
+    """Return the number of unprocessed offsets for each partition that has not reached ``target``.
 
-    :param control: of a tracked pipeline.
-    :param store: the one that its control is in.
-    :param stream: the pipeline's.
+    :param control: control records of a tracked pipeline.
+    :param store: the store that contains these records.
+    :param stream: group and topics of the pipeline.
+    :param target: the position to reach.
     """
     return short_of(_position(control, store, stream), target)
 
@@ -129,6 +132,6 @@ def _position(control: Control, store: OffsetStore, stream: Stream) -> Position:
 
 
 def short_of(reached: Position, target: Position) -> dict[TopicPartition, int]:
-    """Return the offsets between ``reached`` and ``target``, for each partition that has not reached it."""
+    """Return the number of offsets between ``reached`` and ``target``, for each partition that has not reached it."""
     missing = {partition: offset - reached.get(partition, 0) for partition, offset in target.items()}
     return {partition: count for partition, count in missing.items() if count > 0}

@@ -1,4 +1,4 @@
-"""What an operation works with, and how it looks at it."""
+"""The session of an operation: pipeline, stores and Kafka, and how they are observed."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.swap import cut_off_swap, read_in_place, seeded_beside
 
 LOOKS = 5
-"""How often a running job is looked at until its checkpoint and its history are of the same moment."""
+"""How often a running job is observed until its checkpoint and its history match."""
 
 
 @dataclass(frozen=True)
 class World:
-    """One pipeline, its store and its topics, as one operation sees and changes them."""
+    """One pipeline, its stores and its topics, as one operation uses them."""
 
     pipeline: StreamingPipeline
     operation: str
     store: OffsetStore
     kafka: KafkaView
     kept_in: Mapping[str, PositionStore] = field(default_factory=dict)
-    """The stores of ``pipeline.offsets_in`` that a connection leads to, by its id."""
+    """Stores of ``pipeline.offsets_in`` that have a connection, by connection id."""
 
     @property
     def control(self) -> Control:
-        """The control cells of the pipeline."""
+        """Control records of the pipeline."""
         return Control(self.store, self.pipeline.name)
 
     @cached_property
     def cell(self) -> RecordCell:
-        """The pipeline's record, as this session sees and changes it."""
+        """The pipeline's record, as this session reads and changes it."""
         return self.control.cell
 
     def observe(self) -> Observation:
-        """Return all that a restart is decided from. Nothing is changed, no consumer group is joined.
+        """Return everything that a restart decision needs. Nothing is changed, and no consumer group is joined.
 
-        What moves is read in the order in which it moves: checkpoint, then record, then the ends of the topics; so a
-        running job does not look as if its history were behind, or its position past the end.
+        The checkpoint is read first, then the record, then the end offsets of the topics: the order in which they
+        change. So a running job never seems to have a history that is behind, or a position past the end.
         """
         elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
         record, epoch, checkpoint = self._record_and_checkpoint()
@@ -94,7 +94,7 @@ class World:
         return not self.pipeline.tracked and self.pipeline.ruling != CHECKPOINT
 
     def live_topics(self) -> LiveTopics:
-        """Give the pipeline's topics as its job sees them: of committed records only, if it reads no others."""
+        """Return the pipeline's topics as its job sees them: only committed records if the job reads only those."""
         return self.kafka.live_topics(self.pipeline.topics, read_committed=self.pipeline.read_committed)
 
     def claimed_epoch(self) -> Epoch | None:
@@ -102,17 +102,20 @@ class World:
         return self.control.claimed_epoch(self.control.record())
 
     def has_launched(self) -> bool:
-        """Whether the newest launch of the pipeline is this operation's, and was not cancelled."""
+        """Return whether the newest launch of the pipeline belongs to this operation, and was not cancelled."""
         record = self.control.record()
         if record is None or record.launch is None or record.launch.operation != self.operation:
             return False
         return record.ended is None or record.ended.how is not EndedHow.CANCELLED
 
     def take_snapshot(self, moment: str, *, reason: str, taken_at: str, label: str = "") -> Snapshot:
-        """Store what is seen now under this operation and ``moment``, or give the snapshot that is stored there.
+        """Store an observation under this operation and ``moment``, or return the snapshot that already exists.
 
-        :param label: a name for people; no other snapshot of the pipeline may have it.
-        :raises InputRefused: the label is taken, or is no name.
+        :param moment: distinguishes the snapshots of one operation.
+        :param reason: reason for the records.
+        :param taken_at: current time in ISO format.
+        :param label: name for people; it must be unique among the pipeline's snapshots.
+        :raises InputRefused: the label is taken or malformed.
         """
         self._require_free(label, snapshot_id(self.operation, moment))
         snapshot = Snapshot(
@@ -144,7 +147,7 @@ class World:
     def _kept(
         self, checkpoint: CheckpointState | None, processed: Batch | None, elsewhere: Mapping[str, KeptPosition]
     ) -> tuple[KeptPosition, ...]:
-        """What each store says, in the order of ``offsets_in``; of a tracked job the checkpoint too, named or not."""
+        """Return the position in each store of ``offsets_in``; for a tracked job always that of the checkpoint too."""
         names = self.pipeline.offsets_in
         if self.pipeline.tracked and CHECKPOINT not in names:
             names = (*names, CHECKPOINT)
@@ -166,7 +169,7 @@ class World:
         return KeptPosition(name, store.kind, store.position(stream), before, perishes)
 
     def _record_and_checkpoint(self) -> tuple[PipelineRecord | None, Epoch | None, CheckpointState | None]:
-        """Return the three as they were at one moment, if the job leaves one."""
+        """Return record, epoch and checkpoint as of one moment, unless the job changes them too fast."""
         control = self.control
         record = control.record()
         for _ in range(LOOKS):
@@ -187,9 +190,9 @@ class World:
     def _processed(
         self, record: PipelineRecord | None, epoch: Epoch | None, checkpoint: CheckpointState | None
     ) -> Batch | None:
-        """Return the batch that was recorded last. Its facts are there before the record names it, its row after it.
+        """Return the last recorded batch. Its offsets are stored before the record names it, and its row after that.
 
-        A started batch that Spark has committed is finished: whoever reconciles the epoch records it.
+        A started batch that Spark has committed is complete: the next reconciliation records it.
         """
         if not self.pipeline.tracked:
             return None
@@ -217,7 +220,7 @@ class World:
         processed: Batch | None,
         live: LiveTopics,
     ) -> Cut | None:
-        """Return the batch that may be partly in the output: the started one, or one that was cut off before."""
+        """Return the batch whose output may be incomplete: the started batch, or one that was interrupted before."""
         if not self.pipeline.tracked:
             return None
         if record is not None and epoch is not None and record.begun is not None and record.epoch == epoch.number:
@@ -243,13 +246,16 @@ class World:
                 yield epoch
 
     def _checkpoint_of_untouched(self, location: str, moved: Moved | None) -> CheckpointState | None:
-        """An empty place is a first start only if nobody was moving a checkpoint there: the folders beside it tell,
-        and so does the cell that notes a move."""
+        """Return the state of an untracked job's checkpoint.
+
+        An empty location is a first start only if no operation was moving a checkpoint there. The directories beside it
+        and the recorded move show that.
+        """
         if CHECKPOINT not in self.pipeline.offsets_in:
             return None
         tag = None if moved is None or self.pipeline.ruling != CHECKPOINT else cut_off_swap(location)
         if moved is not None and tag == moved.fingerprint:
-            # The next operation that holds the lease puts the seeded one in its place, before it plans.
+            # The next operation that holds the lease moves the seeded checkpoint into place before it plans.
             return read_in_place(seeded_beside(location, tag))
         found = read_in_place(location)
         if found is None and moved is not None and moved.kept is not None and self.pipeline.ruling == CHECKPOINT:
@@ -265,15 +271,18 @@ class World:
         newest = next((row for row in rows if not is_ours or row.epoch is not None), None)
         if newest is None or newest.start is not None:
             return newest
-        # Jobs in the Cloudera row layout record topic by topic: the newest row is the position of its own topic alone.
+        # Jobs in the Cloudera row layout record topic by topic: the newest row is the position of its own topic
+        # alone.
         return replace(newest, end=self.store.position(self.pipeline.stream) or newest.end)
 
 
 def recorded_batch(store: OffsetStore, stream: Stream, recorded: Recorded) -> Batch | None:
-    """Return the batch that a record names as recorded last; None if it names none, or its facts have expired.
+    """Return the batch that a record names as last recorded; None if there is none, or its offsets have expired.
 
-    :param stream: that of the recorded epoch's launch.
-    :raises StoreDataError: what is kept is not what was recorded.
+    :param store: offset store of the pipeline.
+    :param stream: stream of the recorded epoch's launch.
+    :param recorded: the record's last batch.
+    :raises StoreDataError: the stored offsets differ from the recorded ones.
     """
     batch = None if recorded.row_time_ms is None else store.prepared(stream, recorded.row_time_ms)
     if batch is None or digest_of(batch) == recorded.digest:
@@ -287,7 +296,7 @@ def recorded_batch(store: OffsetStore, stream: Stream, recorded: Recorded) -> Ba
 
 
 def is_committed(checkpoint: CheckpointState, begun: Begun) -> bool:
-    """Whether Spark has committed a started batch: then its output is finished."""
+    """Return whether Spark has committed a started batch, which means that its output is complete."""
     is_same_query = checkpoint.query_id == (begun.query_id or checkpoint.query_id)
     return is_same_query and checkpoint.committed_batch_id >= begun.batch_id
 
@@ -299,11 +308,16 @@ def started_batch(
     checkpoint: CheckpointState | None,
     live: LiveTopics,
 ) -> Cut | None:
-    """Return the batch that the record's driver has begun and not recorded; None if Spark has not planned it, or has
-    committed it.
+    """Return the batch that the record's driver has started and not recorded.
 
-    Under ``sink=`` a batch begins before Spark plans it, so its end is in the checkpoint. If the checkpoint is gone,
-    all that the batch could have read counts.
+    None if Spark has not planned the batch, or has committed it. Under ``sink=`` a batch starts before Spark plans it,
+    so its end is in the checkpoint. If the checkpoint is gone, everything that the batch could have read counts.
+
+    :param store: offset store of the pipeline.
+    :param record: the pipeline's record, with a started batch.
+    :param epoch: epoch of the started batch.
+    :param checkpoint: state of the epoch's checkpoint; None if the checkpoint is gone.
+    :param live: the pipeline's topics.
     """
     begun = record.begun
     assert begun is not None
@@ -328,8 +342,10 @@ def started_batch(
 
 
 def _one_row_before(history: HistoryStore, stream: Stream) -> Position | None:
-    """Where a history stood one row before the newest one, topic by topic: a job of the deck's kind writes one row for
-    each topic of a batch."""
+    """Return the position of a history one row before the newest one, topic by topic.
+
+    A job in the Cloudera row layout writes one row for each topic of a batch.
+    """
     rows = list(islice(history.newest_first(stream), 2 * len(stream.topics)))
     ends = {topic: [row.end for row in rows if topic in row.end.topics] for topic in stream.topics}
     found = {

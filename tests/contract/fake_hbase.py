@@ -1,7 +1,7 @@
-"""An HBase in memory behind the few Thrift calls that the store makes, so that its steps can be counted and broken.
+"""A fake HBase in memory, behind the few Thrift calls that the store makes: a test can count and break each of them.
 
-The store's contract runs on it (``tests/unit/stores/test_hbase.py``) and on a real HBase
-(``tests/integration/stores/test_hbase.py``): what the one does, the other does.
+The store's contract runs on the fake (``tests/unit/stores/test_hbase.py``) and on a real HBase
+(``tests/integration/stores/test_hbase.py``), so both behave the same.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ Cells = dict[bytes, bytes]
 
 
 class FakeHBase:
-    """Tables that outlive their connections. One call at a time, each of them whole."""
+    """Tables that outlive their connections. Calls run one at a time, and each call is atomic."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         """The names of the calls that changed or read rows, as Thrift has them."""
         self.around: Callable[[str, Callable[[], Any]], Any] = lambda name, call: call()
-        """What happens to a call: by default it is done. It may raise before or after, as a broken connection does."""
+        """Executes a call. A test may make it raise before or after the call, as a broken connection does."""
         self.connections = 0
         self._lock = threading.RLock()
         self._tables: dict[bytes, _Table] = {}
 
     def store(self, table: str = "stream_offsets") -> HBaseStore:
-        """Return a store with a connection of its own; its tables are there."""
+        """Return a store with its own connection, whose tables exist."""
         made = HBaseStore("fake", 9090, table, self)  # type: ignore[arg-type]
         made.create()
         return made
 
     @property
     def query(self) -> str:
-        """What a store's URL says of its transport."""
+        """The query part of a store's URL: the transport settings."""
         return ""
 
     def connect(self, host: str, port: int, *, timeout_s: float) -> _Connection:
@@ -55,7 +55,7 @@ class FakeHBase:
             return self.around(name, call)
 
     def check_and_put(self, table: bytes, key: bytes, column: bytes, expected: bytes | None, value: bytes) -> bool:
-        """Set a cell if it is the expected one. HBase takes an empty value for none."""
+        """Set a cell if it holds the expected value. HBase treats an empty value as a missing cell."""
         there = self._tables[table].rows.get(key, {}).get(column)
         if (there or None) != (expected or None):
             return False
@@ -75,7 +75,7 @@ class _Table:
         self.rows[key] = {**self.rows.get(key, {}), **cells}
 
     def scan(self, first: bytes, stop: bytes, reverse: bool) -> Iterator[bytes]:
-        """Yield keys from ``first`` on, ``stop`` not among them."""
+        """Yield keys from ``first`` up to but not including ``stop``."""
         if reverse:
             inside = slice(bisect.bisect_right(self.keys, stop), bisect.bisect_right(self.keys, first))
             yield from reversed(self.keys[inside])
@@ -84,7 +84,7 @@ class _Table:
 
 
 class _Connection:
-    """What ``happybase.Connection`` offers, as far as the store uses it."""
+    """The part of ``happybase.Connection`` that the store uses."""
 
     def __init__(self, server: FakeHBase) -> None:
         self.server = server
@@ -101,11 +101,11 @@ class _Connection:
         return _Rows(self, name.encode())
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class _Client:
-    """The calls that happybase has no method for, by their Thrift names."""
+    """The calls for which happybase has no method, by their Thrift names."""
 
     def __init__(self, server: FakeHBase) -> None:
         self._server = server
@@ -129,7 +129,7 @@ class _Client:
 
 
 class _Rows:
-    """What ``happybase.Table`` offers, as far as the store uses it."""
+    """The part of ``happybase.Table`` that the store uses."""
 
     def __init__(self, connection: _Connection, name: bytes) -> None:
         self.connection = connection

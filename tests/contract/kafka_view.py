@@ -1,8 +1,8 @@
-"""What every ``KafkaView`` does: run against ``FakeKafka`` and against the reader of a real cluster.
+"""The contract of every ``KafkaView``, run against ``FakeKafka`` and against the reader of a real cluster.
 
-A subclass gives the fixture ``cluster``: ``FakeKafka`` itself, or a real cluster with the same knobs and a ``view``.
-Elections are not among them: one broker elects no second leader, so ``FakeKafka.truncate`` and ``set_leader_epoch``
-have no counterpart.
+A subclass defines the fixture ``cluster``: ``FakeKafka`` itself, or a real cluster with the same controls and a
+``view``. The contract has no leader elections: a single broker elects no second leader, so ``FakeKafka.truncate``
+and ``set_leader_epoch`` have no counterpart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, TopicMissing
 
 FOR_EVER = {"retention.ms": "-1"}
-"""So that a broker does not delete what is told to be of 1970."""
+"""Keeps a broker from deleting records of 1970."""
 
 
 def position(topic: str, *offsets: int) -> Position:
@@ -26,7 +26,7 @@ def position(topic: str, *offsets: int) -> Position:
 
 
 class KafkaViewContract:
-    """Subclass it, name it ``Test…`` and give the fixtures ``cluster``, ``view``, ``topic`` and ``group``."""
+    """Subclass it as ``Test…`` and define the fixtures ``cluster``, ``view``, ``topic`` and ``group``."""
 
     def test_a_new_topic_is_empty(self, cluster: Any, view: Any, topic: str) -> None:
         cluster.create_topic(topic, 3)
@@ -115,7 +115,7 @@ class KafkaViewContract:
         assert view.offsets_at([topic], 2_001) == {first: None, empty: None}
 
     def test_offsets_at_a_time_within_an_open_transaction(self, cluster: Any, view: Any, topic: str) -> None:
-        """A reader of committed records cannot start there yet."""
+        """A consumer with ``read_committed`` cannot start there yet."""
         cluster.create_topic(topic, 1, **FOR_EVER)
         cluster.append(topic, 0, 3, timestamp_ms=1_000)
         cluster.begin_transaction(topic, 0)
@@ -139,7 +139,7 @@ class KafkaViewContract:
         assert view.offsets_at([topic], 500) == {TopicPartition(topic, 0): 6}
 
     def test_a_time_before_1970_is_refused(self, cluster: Any, view: Any, topic: str) -> None:
-        """-1 and -2 would be read as *latest* and *earliest*."""
+        """Kafka would read -1 and -2 as *latest* and *earliest*."""
         cluster.create_topic(topic, 1)
         with pytest.raises(InputRefused, match="timestamp -1"):
             view.offsets_at([topic], -1)
@@ -231,7 +231,7 @@ class KafkaViewContract:
     def test_commits_stay_where_retention_has_passed_them(
         self, cluster: Any, view: Any, topic: str, group: str
     ) -> None:
-        """What is committed may lie before the first record that is left, and after the last one."""
+        """A committed offset may lie before the earliest retained offset, and after the end of the log."""
         cluster.create_topic(topic, 2, **FOR_EVER)
         cluster.append(topic, 0, 9)
         cluster.commit(group, {TopicPartition(topic, 0): 2, TopicPartition(topic, 1): 99})
@@ -240,7 +240,7 @@ class KafkaViewContract:
         assert view.committed(group, [topic]) == position(topic, 2, 99)
 
     def test_commits_go_with_their_topic(self, cluster: Any, view: Any, topic: str, group: str) -> None:
-        """The topic that is made again has none, whatever its partitions: another topic of the group keeps its own."""
+        """The recreated topic has no committed offsets in any partition; another topic of the group keeps its own."""
         other = f"{topic}-other"
         for name in (topic, other):
             cluster.create_topic(name, 2)
@@ -257,7 +257,7 @@ class KafkaViewContract:
     def test_a_group_that_was_deleted_has_committed_nothing(
         self, cluster: Any, view: Any, topic: str, group: str
     ) -> None:
-        """Nor has one whose commits have expired: the broker answers the same."""
+        """A group whose commits have expired has none either: the broker answers the same."""
         cluster.create_topic(topic, 1)
         cluster.commit(group, {TopicPartition(topic, 0): 0})
 
@@ -268,7 +268,7 @@ class KafkaViewContract:
             cluster.delete_group(group)
 
     def test_a_topic_that_was_made_again_begins_anew(self, cluster: Any, view: Any, topic: str) -> None:
-        """Nothing but its id tells it from the one before."""
+        """Only the topic id tells it from the previous topic."""
         cluster.create_topic(topic, 3, **FOR_EVER)
         cluster.append(topic, 0, 9)
         cluster.delete_records_before(topic, 0, 4)

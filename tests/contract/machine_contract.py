@@ -1,6 +1,6 @@
-"""What every ``Machine`` says of processes: run against this machine and against the simulation's process table.
+"""The contract of every ``Machine`` for processes, run against this machine and against the simulation's process table.
 
-A subclass gives the fixture ``place``: it starts processes, and ends them as a machine does.
+A subclass defines the fixture ``place``, which starts and ends processes as a machine does.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class Place(Protocol):
     machine: Machine
 
     def start(self) -> ProcessIdentity:
-        """Start a process that leads a session, as a driver is launched, and waits."""
+        """Start a process that leads a session, as a driver is launched, and that waits."""
         ...
 
     def start_with_helper(self, *, in_its_group: bool = False) -> tuple[ProcessIdentity, ProcessIdentity]:
-        """Start such a process with another one in its session: Spark's JVM, and the Python program that it runs.
+        """Start such a process with a second one in its session, like Spark's JVM with the Python program that it runs.
 
-        :param in_its_group: whether the other one is in its process group too.
+        :param in_its_group: whether the second process is in the same process group too.
         """
         ...
 
     def end(self, process: ProcessIdentity, *, is_waited_for: bool) -> None:
-        """End one process alone. A parent that does not wait for it leaves a zombie."""
+        """End only this process. A parent that does not wait for it leaves a zombie."""
         ...
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Wait: a signal takes a moment."""
+        """Wait until the condition holds: a signal takes a moment."""
         ...
 
 
@@ -67,7 +67,7 @@ SIGNALS = ["signal_group", "signal_leader", "signal_session"]
 
 
 class MachineContract:
-    """Subclass it, name it ``Test…`` and give the fixture ``place``."""
+    """Subclass it as ``Test…`` and define the fixture ``place``."""
 
     def states(self, place: Place, process: ProcessIdentity) -> tuple[bool | None, bool | None]:
         return place.machine.is_alive(process), place.machine.is_session_alive(process)

@@ -1,7 +1,7 @@
-"""What every store of positions that can be written has to hold. Subclass it where a ``store`` fixture gives one.
+"""The contract of every writable position store. Subclass it where a ``store`` fixture is defined.
 
-A store that keeps positions of real topics only (a consumer group) says in ``TOPICS``, ``PARTITIONS`` and ``LAST``
-which ones there are.
+A store that keeps positions of existing topics only (a consumer group) names them in ``TOPICS``, ``PARTITIONS`` and
+``LAST``.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from tests.contract.store_contract import EXAMPLES, GROUPS, GROUPS_BESIDE_G, TOP
 
 
 def numbered(topic: str, *offsets: int) -> Position:
-    """Give the position of a topic whose partitions, from 0 up, stand at these offsets."""
+    """Return the position of a topic with these offsets for the partitions from 0 up."""
     return Position({TopicPartition(topic, number): offset for number, offset in enumerate(offsets)})
 
 
 class PositionContract:
-    """A fixture that a subclass gives: ``store``. No offset but those of the property test is greater than 9."""
+    """Contract for a subclass that defines the fixture ``store``. Only the property test uses offsets above 9."""
 
     TOPICS: st.SearchStrategy[str] = TOPICS
     GROUPS: st.SearchStrategy[str] = GROUPS
     LAST: int = LAST_OFFSET
     """The greatest offset that can be written."""
     PARTITIONS: int = 12
-    """How many partitions the examples have at most; at least 3."""
+    """Largest number of partitions in the examples; at least 3."""
 
     @pytest.fixture
     def topics(self) -> tuple[str, str]:
-        """Two topics of which the store can keep positions."""
+        """Return two topics whose positions the store can keep."""
         return "t", "u"
 
     @pytest.fixture
     def stream(self, topics: tuple[str, str]) -> Stream:
-        """A group that no other test has, and one topic."""
+        """Return a group that no other test has, and one topic."""
         return Stream(f"g-{uuid.uuid4().hex[:8]}", topics[:1])
 
     @pytest.fixture
     def both(self, stream: Stream, topics: tuple[str, str]) -> Stream:
-        """The same group, and two topics."""
+        """Return a group that no other test has, and two topics."""
         return Stream(stream.group_id, topics)
 
     @pytest.fixture
@@ -189,7 +189,7 @@ class PositionContract:
     def test_a_group_never_sees_its_neighbours(
         self, store: WritablePositionStore, topics: tuple[str, str], neighbour: str
     ) -> None:
-        # What all of a test's groups begin with keeps them apart from other tests', and in the same order.
+        # The common prefix of a test's groups separates them from other tests' groups and keeps their order.
         own, topic = uuid.uuid4().hex[:8], topics[0]
         mine, other = Stream(f"{own}g", (topic,)), Stream(f"{own}{neighbour}", (topic,))
         theirs, ours = numbered(topic, 9, 8, 7), numbered(topic, 1, 2)
@@ -220,7 +220,7 @@ class PositionContract:
 
 
 class AtomicPositionContract(PositionContract):
-    """For a store that compares and writes in one step: of writers that expect the same, one has its way."""
+    """Contract for a store that compares and writes in one step: of those that expect the same, one succeeds."""
 
     def test_eight_write_at_once_and_one_wins(self, store: WritablePositionStore, stream: Stream) -> None:
         [topic] = stream.topics

@@ -1,4 +1,4 @@
-"""What every offset store has to hold, whatever it is made of. Subclass it where a ``store`` fixture gives one."""
+"""The contract of every offset store, whatever its backend. Subclass it where a ``store`` fixture is defined."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.rules import LAST_ROW_TIME_MS
 
 NOW_MS = 1_760_000_000_000
-"""A time of 13 digits that begins as those of our days do: neighbours such as ``g:17`` sort right behind its rows."""
+"""A time of 13 digits that begins as current times do: neighbours such as ``g:17`` sort directly after its rows."""
 
 GROUPS_BESIDE_G = [
     pytest.param("g:0", id="the deck's own lower bound is t:g:0"),
@@ -59,11 +59,11 @@ GROUPS_BESIDE_G = [
     pytest.param("t:g", id="begins with the topic"),
 ]
 
-# One test over several stores is the point, and the examples use names of their own within one store.
+# One test over several stores is intended, and each example uses its own names within one store.
 _MEANT = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=_MEANT)
 GROUPS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
-"""What a group may be called: Kafka has no rule; nothing of ours holds control characters."""
+"""Names of groups: Kafka has no rule; ours have no control characters."""
 TOPICS = st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True).filter(lambda name: name not in (".", ".."))
 """Kafka's own rule; it refuses the names ``.`` and ``..`` too."""
 NEIGHBOURS = st.from_regex(r"g(:[0-9]{1,14}|:[0-9]{0,13}[x-]|[:;2 ])?(:[0-9]{13})?", fullmatch=True)
@@ -89,14 +89,14 @@ def ids(batches: Iterable[Batch]) -> list[int | None]:
 
 
 class StoreContract:
-    """Fixtures that a subclass gives: ``store``. It may replace ``fill`` by something faster."""
+    """Contract for a subclass that defines the fixture ``store``, and may replace ``fill`` by something faster."""
 
     SWAPS_ARE_ATOMIC = True
     """Whether a swap that lost leaves no facts either."""
 
     @pytest.fixture
     def stream(self) -> Stream:
-        """A group that no other test has, so that the tests can share one set of tables."""
+        """Return a group that no other test has, so that the tests can share one set of tables."""
         return Stream(f"g-{uuid.uuid4().hex[:8]}", ("t",))
 
     @pytest.fixture
@@ -105,7 +105,7 @@ class StoreContract:
 
     @pytest.fixture
     def fill(self, store: OffsetStore) -> Callable[[Stream, list[Batch]], None]:
-        """Return a function that records many batches; rows are placed at their batch times."""
+        """Return a function that records many batches; each row is placed at its batch time."""
 
         def record(stream: Stream, batches: list[Batch]) -> None:
             for each in batches:
@@ -269,7 +269,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("neighbour", GROUPS_BESIDE_G)
     def test_a_group_never_sees_its_neighbours(self, store: OffsetStore, neighbour: str) -> None:
-        # What all of a test's groups begin with keeps them apart from other tests', and in the same order.
+        # The common prefix of a test's groups separates them from other tests' groups and keeps their order.
         own, topic = uuid.uuid4().hex[:8], "t"
         mine, other = Stream(f"{own}g", (topic,)), Stream(f"{own}{neighbour}", (topic,))
 
@@ -427,7 +427,7 @@ class StoreContract:
         assert list(store.oldest_first(stream)) == [done]
 
     def test_facts_text_and_row_in_one_swap(self, store: OffsetStore, stream: Stream, pipeline: str) -> None:
-        """As a batch under ``sink=`` is recorded: its end is not known before Spark has committed it."""
+        """A batch under ``sink=`` is recorded this way: its end is unknown until Spark has committed it."""
         done = batch(1).at_row(NOW_MS)
         assert store.swap(pipeline, "pipeline", None, "recorded", stream=stream, prepare=done, append=done)
         assert list(store.newest_first(stream)) == [store.prepared(stream, NOW_MS)] == [done]
@@ -493,7 +493,7 @@ class StoreContract:
         assert list(store.newest_first(stream)) == [store.prepared(stream, NOW_MS)] == [done]
 
     def test_facts_of_a_batch_that_was_cut_off_stay(self, store: OffsetStore, stream: Stream, pipeline: str) -> None:
-        """The next epoch runs it again at a time of its own; nobody writes a row of the first run."""
+        """The next epoch runs the batch again at its own batch time; nobody writes a row of the first run."""
         cut_off, again = batch(1, epoch=1).at_row(NOW_MS), batch(1, epoch=2).at_row(NOW_MS + 1)
         store.swap(pipeline, "pipeline", None, "1", stream=stream, prepare=cut_off)
         store.swap(pipeline, "pipeline", "1", "2", stream=stream, prepare=again)
@@ -514,7 +514,7 @@ class StoreContract:
     def test_pipelines_that_share_a_group_keep_rows_of_one_time_apart(
         self, store: OffsetStore, stream: Stream, pipeline: str
     ) -> None:
-        """Each places its rows by its own record, and knows nothing of the other."""
+        """Each pipeline places its rows by its own record, and does not know the other pipeline."""
         pairs = [
             (f"{pipeline}-{topic}", Stream(stream.group_id, (topic,)), batch(1, topics=topic, epoch=epoch))
             for topic, epoch in (("t", 9), ("u", 1))
@@ -701,9 +701,9 @@ def control_calls(store: OffsetStore, pipeline: str, name: str) -> list[Callable
 
 
 def count_round_trips(store: OffsetStore, way: str, trips: list[Any]) -> None:
-    """Begin and record a batch as a driver does that has claimed its launch; ``trips`` then holds what it cost.
+    """Begin and record a batch as a driver does that has claimed its launch; ``trips`` then holds the round trips.
 
-    :param way: ``process`` or ``sink``, as the user's function is given to a tracked stream.
+    :param way: ``process`` or ``sink``, as the user's function is passed to a tracked stream.
     """
     pipeline, stream = f"p-{uuid.uuid4().hex[:8]}", Stream(f"g-{uuid.uuid4().hex[:8]}", ("t",))
     driver, row = ProcessIdentity("worker", "boot", 1, 7), batch(1).at_row(NOW_MS)
@@ -727,7 +727,7 @@ def count_round_trips(store: OffsetStore, way: str, trips: list[Any]) -> None:
 
 
 def in_threads(call: Callable[[int], Any], count: int) -> list[Any]:
-    """Call at once from so many threads, and return their answers in the order of their numbers."""
+    """Call the function in this many threads at once, and return the results in the order of the threads' numbers."""
     answers: list[Any] = [None] * count
     problems: list[BaseException] = []
     together = threading.Barrier(count)

@@ -1,6 +1,6 @@
-"""Whole stories on real servers, in an Airflow home of their own: they see nothing of the caller's Airflow.
+"""End-to-end tests on real servers, with an Airflow home of their own that ignores the caller's Airflow.
 
-Airflow reads its environment when it is imported, so this comes before every import of it.
+Airflow reads its environment when it is imported, so this module sets it before every import of Airflow.
 """
 
 import atexit
@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 
-# A process that a story starts has the environment of its story.
+# A process that a test starts inherits the environment of that test.
 if multiprocessing.current_process().name == "MainProcess":
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]

@@ -1,6 +1,6 @@
-"""The program of the backfill story: how late flights leave, one row for each record, by where it stands in Kafka.
+"""The program of the backfill test: how late flights depart, one row per record, keyed by partition and offset.
 
-A record that is read again replaces its row, and says which run wrote it last: empty for the live job.
+A replayed record replaces its row, and names the run that wrote it last: empty for the live job.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS times (
 
 
 def judge(records: DataFrame) -> DataFrame:
-    """Give one row for each record."""
+    """Return one row for each record."""
     flight = f.from_json(f.col("value").cast("string"), SCHEMA)
     named = records.select("partition", "offset", flight.alias("flight"))
     is_late = f.coalesce(f.col("flight.dep_delay") >= LATE_MINUTES, f.lit(False))
@@ -32,7 +32,7 @@ def judge(records: DataFrame) -> DataFrame:
 
 
 def write(batch: DataFrame, run_id: str, output: Path) -> None:
-    """Upsert one batch in one transaction. The live job does not undo what a replay has mended."""
+    """Upsert one batch in one transaction. The live job does not overwrite what a replay has corrected."""
     rows = [(*row, run_id) for row in batch.collect()]
     with closing(sqlite3.connect(output, timeout=60)) as database, database:
         database.execute(TABLE)
@@ -40,7 +40,7 @@ def write(batch: DataFrame, run_id: str, output: Path) -> None:
 
 
 def main() -> None:
-    """Run until asked to stop, or until the shard is finished. A shard waits while there is a file ``hold``."""
+    """Run until asked to stop, or until the shard is finished. A shard waits while the file ``hold`` exists."""
     home = Path(sys.argv[1])
     spark = SparkSession.builder.getOrCreate()
     with TrackedStream(spark) as stream:

@@ -18,7 +18,7 @@ from tests.e2e.lab import Lab, connections
 
 
 def endpoint(server: str, key: str) -> str:
-    """Give an endpoint of the local stack; without it the test fails in CI and is skipped elsewhere."""
+    """Return an endpoint of the local stack. Without it the test fails in CI and is skipped elsewhere."""
     found = stack.endpoints().get(server)
     if found is None:
         words = f"{server} is not up: python3 -m stack up {server}"
@@ -28,7 +28,10 @@ def endpoint(server: str, key: str) -> str:
 
 @pytest.fixture
 def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
-    """Give a function that makes a lab on a SQLite store, or on the store of ``store_url``; all are closed after."""
+    """Yield a function that makes a lab on a SQLite store or on the store of ``store_url``.
+
+    All labs are closed afterwards.
+    """
     closing = ExitStack()
 
     def make(*, kind: type[Lab] = Lab, partitions: int = 3, store_url: str | None = None, **settings: Any) -> Lab:
@@ -52,7 +55,7 @@ def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 @pytest.fixture(scope="session")
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the home of an Airflow of the tests' own: a database, and no servers."""
+    """Return the home of the tests' own Airflow: a database, and no servers."""
     home = tmp_path_factory.mktemp("airflow")
     run([str(Path(sys.executable).with_name("airflow")), "db", "migrate"], airflow_environment(home, home / "dags"))
     return home
@@ -60,7 +63,7 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hbase_url() -> str:
-    """Give the URL of the store that the tests share on the real HBase."""
+    """Return the URL of the store on the real HBase that the tests share."""
     url = f"hbase://{endpoint('hbase', 'thrift')}/e2e_offsets"
     store = open_store(url)
     store.create()
@@ -70,5 +73,5 @@ def hbase_url() -> str:
 
 @pytest.fixture
 def lab(make_lab: Callable[..., Lab]) -> Lab:
-    """Give a lab with three partitions on a SQLite store."""
+    """Return a lab with three partitions on a SQLite store."""
     return make_lab()

@@ -1,4 +1,4 @@
-"""The maintenance DAG of a lab's pipeline, run by Airflow itself (``dag.test``): an Airflow of the tests' own."""
+"""The maintenance DAG of a lab's pipeline, run by Airflow itself (``dag.test``) in the tests' own Airflow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_offsets.factories import load_pipelines
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 RUN_S = 3 * DEADLINE_S
-"""Only a run that fails takes so long: each of its tasks has a deadline of its own."""
+"""Only a failing run reaches this limit: each of its tasks has its own deadline."""
 
 DAG = """
 import json
@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 
 def airflow_environment(home: Path, dags: Path) -> dict[str, str]:
-    """Give the environment of the Airflow of that home, with its DAG files in another folder."""
+    """Return the environment of the Airflow in that home, with its DAG files in another folder."""
     return {
         **os.environ,
         "AIRFLOW_HOME": str(home),
@@ -61,7 +61,7 @@ def airflow_environment(home: Path, dags: Path) -> dict[str, str]:
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> str:
-    """Run a command to its end, and give what it printed."""
+    """Run a command to its end, and return its output."""
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
     return done.stdout
@@ -80,7 +80,7 @@ class MaintenanceDag:
         assert load_pipelines(file)[lab.topic] == lab.pipeline, "the lab looks at what the DAG works on"
 
     def run(self, start: str = "committed", *, at_rest: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-        """Run it, do ``at_rest`` in its maintenance window, and give what its tasks gave, and their ``log``."""
+        """Run the DAG, call ``at_rest`` in its maintenance window, and return its tasks' results and ``log``."""
         for name in ("at-rest", "done", "run.json"):
             (self._dags / name).unlink(missing_ok=True)
         command = [sys.executable, str(self._dags / "maintenance.py"), json.dumps({"reason": "test", "start": start})]
@@ -105,7 +105,7 @@ class MaintenanceDag:
 
 
 def entry_of(pipeline: StreamingPipeline) -> dict[str, Any]:
-    """Give what ``pipelines.yaml`` says of an untouched pipeline."""
+    """Return the ``pipelines.yaml`` entry of an untracked pipeline."""
     job, stop = pipeline.job, pipeline.stop
     entry = {
         "topics": list(pipeline.topics),

@@ -1,6 +1,6 @@
-"""The lab of a job of the deck's own kind, ``jobs/dstream``, and of the places where it keeps its offsets.
+"""The lab of a DStream job like the one of the slide deck, ``jobs/dstream``, and of the stores that hold its offsets.
 
-What the job stored is read with each server's plain client: nothing of the product looks at it here.
+The tests read what the job stored with each server's plain client, never with the product.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SPARK_CONN = {"conn_type": "spark", "host": "local[2]", "extra": {"spark-binary"
 
 @dataclass
 class DStreamLab(Lab):
-    """The job with a topic, a group and a place for its offsets. It is started and stopped as a person would."""
+    """The job with a topic, a group and an offset store. It is started and stopped as a person would do it."""
 
     application: str = str(dstream.JAR)
     jars: str = ""
@@ -39,9 +39,9 @@ class DStreamLab(Lab):
     zookeeper: str = ""
     strategy: str = "subscribe"
     keeps: str = "hbase"
-    """Where the job keeps its offsets: ``hbase``, ``zookeeper``, ``kafka``, or several with commas between them."""
+    """The offset stores of the job: ``hbase``, ``zookeeper``, ``kafka``, or several separated by commas."""
     conn_ids: tuple[str, ...] = ()
-    """The same places as Airflow's connections, for the pipeline."""
+    """The same stores as Airflow connections, for the pipeline."""
     batch_ms: int = 500
     records_per_s: int = 10_000
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -85,7 +85,7 @@ class DStreamLab(Lab):
 
     @property
     def group(self) -> str:
-        """The group, with the ``:`` that makes its rows hard to tell from those of another."""
+        """The group. The ``:`` in its name makes its rows hard to tell from those of another group."""
         return f"{self.topic}:1"
 
     def start(self) -> None:
@@ -99,7 +99,10 @@ class DStreamLab(Lab):
             )
 
     def stop(self, operation: str = "") -> Any:
-        """Stop the job with SIGTERM to its process group, and give its exit code. With ``operation``: the operator."""
+        """Stop the job, and return its exit code.
+
+        The job gets SIGTERM in its process group or, with ``operation``, is stopped by the operator.
+        """
         if operation:
             return super().stop(operation)
         assert self.process is not None
@@ -107,12 +110,12 @@ class DStreamLab(Lab):
         return self.exit_code()
 
     def exit_code(self) -> int:
-        """Wait for the end of the job, and give its exit code."""
+        """Wait for the end of the job, and return its exit code."""
         assert self.process is not None
         return self.process.wait(DEADLINE_S)
 
     def wait_for_batches(self, count: int) -> None:
-        """Wait until so many batches have been written since this lab began."""
+        """Wait until this many batches have been written since this lab began."""
         wait_for(lambda: len(self.batches()) >= count or self._is_over(), f"{count} batches")
         assert not self._is_over(), (self.home / "driver.log").read_text()[-3000:]
 
@@ -120,15 +123,15 @@ class DStreamLab(Lab):
         return self.process is not None and self.process.poll() is not None
 
     def batches(self) -> list[Path]:
-        """Give the files of the batches whose output is whole, oldest first."""
+        """Return the files of the batches whose output is complete, oldest first."""
         return sorted(file for file in self.home.glob("*.tsv") if file.is_file())
 
     def planned(self) -> list[str]:
-        """Give the times of the batches that Spark planned, as its log has them."""
+        """Return the times of the batches that Spark planned, from its log."""
         return re.findall(r"JobScheduler: Added jobs for time (\d{13}) ms", (self.home / "driver.log").read_text())
 
     def evidence(self) -> Counter[tuple[int, int]]:
-        """Give how often each (partition, offset) was read."""
+        """Return how often each (partition, offset) was read."""
         found: Counter[tuple[int, int]] = Counter()
         for batch in self.batches():
             for line in batch.read_text().splitlines():
@@ -139,7 +142,7 @@ class DStreamLab(Lab):
 
     @property
     def ends(self) -> dict[int, int]:
-        """Where the evidence ends in each partition."""
+        """The offset after the last evidence in each partition."""
         ends: dict[int, int] = {}
         for partition, offset in self.evidence():
             ends[partition] = max(ends.get(partition, 0), offset + 1)
@@ -166,7 +169,7 @@ class DStreamLab(Lab):
         return found
 
     def stored_in_hbase(self) -> list[dict[int, int]]:
-        """Give the rows of the group, oldest first."""
+        """Return the rows of the group, oldest first."""
         prefix = f"{self.topic}:{self.group}:"
         with self._table() as table:
             rows = table.scan(row_prefix=prefix.encode())
@@ -185,7 +188,7 @@ class DStreamLab(Lab):
             yield connection.table(TABLE)
 
     def stored_in_zookeeper(self) -> dict[int, int]:
-        """Give the offsets in the znodes of the group."""
+        """Return the offsets in the znodes of the group."""
         folder = f"/consumers/{self.group}/offsets/{self.topic}"
         with self._zookeeper() as client:
             return {int(name): int(client.get(f"{folder}/{name}")[0]) for name in client.get_children(folder)}
@@ -201,7 +204,7 @@ class DStreamLab(Lab):
             client.close()
 
     def stored_in_kafka(self) -> dict[int, int]:
-        """Give the committed offsets of the group."""
+        """Return the committed offsets of the group."""
         with self._consumer(self.group) as consumer:
             asked = [TopicPartition(self.topic, partition) for partition in self.produced]
             committed = consumer.committed(asked, timeout=DEADLINE_S)
@@ -223,7 +226,7 @@ class DStreamLab(Lab):
             consumer.close()
 
     def close(self) -> None:
-        """Leave nothing running, and nothing stored that has the topic's name."""
+        """Stop whatever runs, and delete whatever is stored under the topic's name."""
         super().close()
         if self.process is not None:
             self.process.wait(DEADLINE_S)

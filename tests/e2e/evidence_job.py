@@ -34,11 +34,11 @@ if "any-spark" in KINDS:
     known_bugs.KNOWN_BUGS = tuple(replace(bug, versions=re.compile(".*")) for bug in known_bugs.KNOWN_BUGS)
 DEADLINE_S = 600
 WIDE = "repeat('x', 10000) AS padding"
-"""More than the buffers of a socket hold, in a thousand rows."""
+"""A thousand rows of this size exceed the buffers of a socket."""
 
 
 def main() -> None:
-    """Run until asked to stop, or until a fault says otherwise."""
+    """Run until asked to stop, or until a fault ends the job."""
     spark = SparkSession.builder.getOrCreate()
     count = 0
     with TrackedStream(spark) as stream:
@@ -88,7 +88,7 @@ def write(rows):
 
 
 def happen(what: str, spark: SparkSession) -> None:
-    """Die without a word, fail, lose the JVM, or wait for the test."""
+    """Die at once, fail, lose the JVM, or wait for the test."""
     is_again = (HOME / f"{what}.happened").exists()
     (HOME / f"{what}.happened").touch()
     if what == "bug":
@@ -112,7 +112,7 @@ def happen(what: str, spark: SparkSession) -> None:
 
 
 def kill_jvm_in_collect(spark: SparkSession) -> None:
-    """Let the next ``collect()`` lose its JVM once it has the first row."""
+    """Make the next ``collect()`` lose its JVM once it has the first row."""
     jvm, load = spark._jvm.java.lang.ProcessHandle.current().pid(), dataframe._load_from_socket
 
     @contextlib.contextmanager

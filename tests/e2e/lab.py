@@ -44,11 +44,11 @@ from airflow_provider_offsets.stores.record_cell import RecordCell
 
 JOB = Path(__file__).with_name("evidence_job.py")
 DEADLINE_S = 300
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 
 
 def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Give what ``condition`` gives once it is true; fail with ``what`` after the deadline."""
+    """Return what ``condition`` returns once it is true; fail with ``what`` after the deadline."""
     deadline = time.monotonic() + deadline_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {deadline_s} s for {what}"
@@ -58,14 +58,14 @@ def wait_for(condition: Callable[[], Any], what: str, deadline_s: float = DEADLI
 
 @dataclass(frozen=True)
 class Task:
-    """One operator with its arguments. It can be handed to another process."""
+    """One operator with its arguments, which another process can execute."""
 
     operator: type
     settings: dict[str, Any]
 
 
 def act(task: Task) -> Any:
-    """Execute one operator the way its Airflow task would, and return what it would give to XCom."""
+    """Execute one operator the way its Airflow task would, and return what it would push to XCom."""
     run = SimpleNamespace(max_tries=0, start_date=None)
     return task.operator(task_id="task", **task.settings).execute({"params": {}, "ti": run, "dag_run": run})
 
@@ -89,7 +89,7 @@ def _act_and_die(task: Task, at: str, when: str, step: str | None) -> None:
 
 @dataclass
 class Lab:
-    """A topic with its pipeline and store. ``home`` is a fresh folder."""
+    """A topic with its pipeline and store. ``home`` is a new folder."""
 
     home: Path
     bootstrap: str
@@ -98,14 +98,14 @@ class Lab:
     subscription: Subscription = Subscription.SUBSCRIBE
     application: str = str(JOB)
     arguments: tuple[str, ...] = ()
-    """Of the application, after ``home``."""
+    """Arguments of the application, after ``home``."""
     jars: str = field(default_factory=lambda: ",".join(map(str, stack.jars("spark"))))
     ladder: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=DEADLINE_S))
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     rollback: RollbackPolicy = field(default_factory=lambda: RollbackPolicy(watch_s=2, stall_s=DEADLINE_S))
     operations: int = 0
     checkpoint: str = ""
-    """Where it is, if not in ``home``."""
+    """Location of the checkpoint, if not in ``home``."""
 
     def __post_init__(self) -> None:
         self._open = contextlib.ExitStack()
@@ -131,7 +131,7 @@ class Lab:
 
     @property
     def job(self) -> SparkJob:
-        """Its program, and how it is submitted."""
+        """The job: its program, and how it is submitted."""
         return SparkJob(
             application=self.application,
             checkpoint=self.checkpoint or str(self.home / "checkpoint"),
@@ -147,7 +147,7 @@ class Lab:
 
     @property
     def control(self) -> Control:
-        """The pipeline's control cells."""
+        """The control store of the pipeline."""
         return Control(self.store, self.topic)
 
     @property
@@ -163,7 +163,7 @@ class Lab:
         return self.control.newest_launch(self.record)
 
     def ended(self, number: int) -> Ended | None:
-        """Return how an epoch ended; None while nobody knows that it did."""
+        """Return how an epoch ended, or None while its end is unknown."""
         return next(epoch.ended for epoch in self.control.epochs() if epoch.number == number)
 
     def create_topic(self, partitions: int = 3) -> None:
@@ -184,7 +184,7 @@ class Lab:
         wait_for(led, f"{total} partitions of {self.topic}")
 
     def produce(self, per_partition: int, *partitions: int) -> None:
-        """Produce so many records to each of the partitions, and wait until all are acknowledged."""
+        """Produce this many records to each of the partitions, and wait until all are acknowledged."""
         refused: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -199,7 +199,7 @@ class Lab:
         assert (self.producer.flush(DEADLINE_S), refused) == (0, [])
 
     def faults(self, *faults: dict[str, Any]) -> None:
-        """Say which faults the job is to have from now on; none by default."""
+        """Set the faults that the job has from now on; none by default."""
         for trace in (*self.home.glob("*.happened"), self.home / "go"):
             trace.unlink(missing_ok=True)
         draft = self.home / "faults.new"
@@ -207,20 +207,20 @@ class Lab:
         draft.replace(self.home / "faults.json")
 
     def fault(self, do: str, at: str) -> None:
-        """Say the one fault that the job is to have: in its newest epoch, in the first batch that comes there."""
+        """Set the only fault of the job: in its newest epoch, in the next batch."""
         self.faults({"epoch": self.epoch.number, "batch": None, "at": at, "do": do})
 
     def happened(self, what: str) -> None:
-        """Wait until a fault happened."""
+        """Wait until a fault has happened."""
         wait_for((self.home / f"{what}.happened").exists, f"the fault {what!r}")
 
     def wait_until_gone(self) -> None:
-        """Wait until the newest epoch's driver is gone."""
+        """Wait until the newest epoch's driver has exited."""
         holder = self.epoch.holder
         wait_for(lambda: not is_alive(holder), "the driver to be gone")
 
     def wait_until_idle(self) -> None:
-        """Wait until the newest epoch's driver says that it is idle, at the end of its topic."""
+        """Wait until the newest epoch's driver reports that it is idle, at the end of its topic."""
         wait_for(lambda: self.record.idle and self._is_at_end(), "the driver to be idle at the end")
 
     def _is_at_end(self) -> bool:
@@ -228,29 +228,29 @@ class Lab:
         return seen.stored == seen.live.end
 
     def go(self) -> None:
-        """Let a waiting batch go on."""
+        """Make a waiting batch continue."""
         (self.home / "go").touch()
 
     def operation(self) -> str:
-        """Give the id of a new operation, for steps that are taken one by one."""
+        """Return the id of a new operation, whose steps the test runs one by one."""
         self.operations += 1
         return f"{self.topic}/run-{self.operations}"
 
     def act(self, operator: type, operation: str, **settings: Any) -> Any:
-        """Execute one operator the way its task would, and give what it would give to XCom."""
+        """Execute one operator the way its task would, and return what it would push to XCom."""
         return act(self.task(operator, operation, **settings))
 
     def task(self, operator: type, operation: str, **settings: Any) -> Task:
-        """Give one operator with its arguments, to be executed somewhere."""
+        """Return one operator with its arguments, to be executed in any process."""
         return Task(operator, {"pipeline": self.pipeline, "operation": operation, "reason": "test", **settings})
 
     def observe(self) -> Observation:
-        """See what a plan would see."""
+        """Observe the pipeline as a plan does."""
         with open_world(self.pipeline, "looking") as world:
             return world.observe()
 
     def standing(self) -> dict[str, Any]:
-        """Return all that a refusal must leave as it was: epochs and the record but its lease, history, checkpoints."""
+        """Return everything that a refusal must not change: epochs, record (except its lease), history, checkpoints."""
         record = self.control.record()
         lease = {"lease": None, "version": 0, "token": "", "generation": 0}
         return {
@@ -261,7 +261,7 @@ class Lab:
         }
 
     def checkpoint_files(self) -> dict[str, str]:
-        """Give the text of every file of every checkpoint; Spark's checksums and drafts are none."""
+        """Return the text of every file of every checkpoint, without Spark's checksums and temporary files."""
         folders = [each for each in self.home.glob("checkpoint*") if each.suffix != ".logs"]
         files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and file.name[0] != "."]
         return {str(file.relative_to(self.home)): file.read_text() for file in files}
@@ -271,7 +271,7 @@ class Lab:
         return self.act(PlanRestartOperator, operation, start=start)
 
     def stop(self, operation: str, *, take_over: bool = True) -> Any:
-        """Stop. A story leaves operations behind that go no further: the next one takes over."""
+        """Stop the job, and take over: a test may leave operations behind that do not continue."""
         return self.act(StopStreamingJobOperator, operation, take_over=take_over)
 
     def snapshot(self, operation: str, moment: str = "snapshot") -> Any:
@@ -291,7 +291,7 @@ class Lab:
         return self.act(AuditOffsetsOperator, f"{self.topic}/audit")
 
     def maintain(self, start: str = "committed", *, at_rest: Callable[[], None] = lambda: None) -> Any:
-        """Run the steps of the maintenance DAG in their order, and give the result of the submit with the plan."""
+        """Run the steps of the maintenance DAG in order, and return the result of the submit with the plan."""
         operation = self.operation()
         self.snapshot(operation, "before")
         self.plan(operation, start)
@@ -311,7 +311,7 @@ class Lab:
         return operation
 
     def processes(self, program: str) -> list[int]:
-        """Give the processes of this lab's job, or of a kept copy, that run a program: ``python`` is the drivers."""
+        """Return the processes of this lab's job or of a kept copy that run a program; ``python`` runs the drivers."""
         found, name = [], Path(self.application).name
         for file in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
@@ -321,8 +321,9 @@ class Lab:
         return found
 
     def kill(self, task: Task, at: str, when: str, *, step: str | None = None) -> None:
-        """Execute a task in a process that dies *before* or *after* it calls the method ``at`` of the control, or
-        changes the record (``change``).
+        """Execute a task in a process that dies *before* or *after* a call of the control store's method ``at``.
+
+        With ``change`` as the method, the process dies at a change of the record.
 
         :param step: only the call with this among its arguments, or an event of this name.
         """
@@ -332,12 +333,12 @@ class Lab:
         assert process.exitcode == -signal.SIGKILL
 
     def evidence(self) -> Counter[tuple[int, int]]:
-        """Give how often each (partition, offset) was read."""
+        """Return how often each (partition, offset) was read."""
         path = self.home / "evidence.db"
         if not path.exists():
             return Counter()
         with contextlib.closing(sqlite3.connect(path, timeout=DEADLINE_S)) as database:
-            # The job makes the file first and its table a moment later.
+            # The job creates the file first and its table a moment later.
             if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone():
                 return Counter()
             rows = database.execute("SELECT partition, offset, count(*) FROM evidence GROUP BY 1, 2").fetchall()
@@ -349,7 +350,7 @@ class Lab:
         wait_for(lambda: len(self.evidence()) >= expected, f"{expected} records in the evidence")
 
     def evidence_of(self, epoch: int) -> set[tuple[int, int]]:
-        """Give what the job read in one epoch."""
+        """Return what the job read in one epoch."""
         database = sqlite3.connect(self.home / "evidence.db", timeout=DEADLINE_S)
         rows = database.execute("SELECT partition, offset FROM evidence WHERE epoch = ?", (epoch,)).fetchall()
         database.close()
@@ -357,14 +358,14 @@ class Lab:
 
     @property
     def begun(self) -> Begun:
-        """The batch that the newest epoch has begun and not recorded."""
+        """The batch that the newest epoch has started and not recorded."""
         begun = self.record.begun
         assert begun is not None
         return begun
 
     @property
     def begun_batch(self) -> Batch:
-        """What that batch was about to read."""
+        """What the started batch was about to read."""
         batch = self.store.prepared(self.pipeline.stream, self.begun.row_time_ms or 0)
         assert batch is not None
         return batch
@@ -377,11 +378,11 @@ class Lab:
 
     @property
     def read_again(self) -> int:
-        """Readings beyond the first one of each record."""
+        """The readings of each record after the first one."""
         return sum(count - 1 for count in self.evidence().values())
 
     def close(self) -> None:
-        """Leave nothing running: the drivers of this lab, and of no other."""
+        """Kill the drivers of this lab, and of no other."""
         for pid in self.processes("java") + self.processes("python"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -391,19 +392,19 @@ class Lab:
             self.store.close()
 
     def delete_topic(self) -> None:
-        """Delete the topic, and wait until the cluster has forgotten it."""
+        """Delete the topic, and wait until the cluster no longer lists it."""
         [each.result() for each in self.admin.delete_topics([self.topic]).values()]
         wait_for(lambda: self.topic not in self.admin.list_topics(timeout=DEADLINE_S).topics, "the topic to be gone")
         self.produced.clear()
 
     def delete_records(self, partition: int, before: int) -> None:
-        """Do what retention does: what is before this offset is gone."""
+        """Delete the records before this offset, as retention does."""
         deleted = self.admin.delete_records([TopicPartition(self.topic, partition, before)])
         [each.result() for each in deleted.values()]
 
 
 def connections(bootstrap: str, store_url: str) -> dict[str, str]:
-    """Give the environment that holds the connections of a lab."""
+    """Return the environment variables that define the connections of a lab."""
     made = {
         "KAFKA_DEFAULT": {"conn_type": "kafka", "extra": {"bootstrap.servers": bootstrap}},
         "SPARK_DEFAULT": {"conn_type": "spark", "host": "local[2]"},

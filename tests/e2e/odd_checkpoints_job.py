@@ -1,4 +1,4 @@
-"""Starts a query on each folder of a list, and prints what came of it as one line of JSON each."""
+"""A program that starts a query on each folder of a list, and prints each outcome as one line of JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE_S = 60.0
 
 
 def outcome_of(spark: Any, bootstrap: str, topic: str, folder: str, start: str) -> list[Any]:
-    """Run a query until it has nothing more to read, or died."""
+    """Run a query until it has nothing more to read, or has died."""
     found: list[Any] = []
 
     def write(frame: Any, batch_id: int) -> None:
@@ -38,7 +38,7 @@ def outcome_of(spark: Any, bootstrap: str, topic: str, folder: str, start: str) 
                 break
             if query.status["message"] == "Waiting for data to arrive":
                 break
-    except Exception:  # the kind of its end is what is asked for
+    except Exception:  # the error is the outcome that the test compares
         found.append("died")
     if query is not None:
         query.stop()

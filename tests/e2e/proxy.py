@@ -1,4 +1,4 @@
-"""A way to a server that can be cut, and opened again at the same port."""
+"""A proxy before a server, which can be cut and opened again at the same port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 class Proxy:
-    """Passes what comes to ``port`` on to a server, until it is cut.
+    """A proxy that forwards ``port`` to a server until it is cut.
 
     :param server: ``host:port``.
     """
@@ -18,8 +18,8 @@ class Proxy:
         self._server = (host, int(port))
         self._lock = threading.Lock()
         self._open: set[socket.socket] | None = None
-        """None while the way is cut."""
-        # Bound and never listening: while the way is cut nobody else gets the port, and who connects is refused.
+        """None while the proxy is cut."""
+        # Bound but not listening: while the proxy is cut nobody else gets the port, and connections are refused.
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._held.bind(("127.0.0.1", 0))
@@ -40,7 +40,7 @@ class Proxy:
             for each in cut:
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
-        # The thread closes what it listened on: only then are new connections refused.
+        # New connections are refused only once the thread has closed its listening socket.
         self._accepting.join()
 
     def close(self) -> None:

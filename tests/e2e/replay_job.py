@@ -1,10 +1,10 @@
 """A tracked job for the tests of replays: ``replay_job.py <home> [<how>]``.
 
 It writes one row of evidence for each record it reads, with the run id and the batch id. *How*: ``process``, by
-default; ``known``, whose sink leaves out a batch id that it has; ``peek``, which looks at its batch before it works on
-it; ``sink``, with a sink of Spark's own and a way to write replays; ``stateful``.
+default; ``known``, whose sink skips a batch id that it has; ``peek``, which reads from its batch before it processes
+it; ``sink``, with a sink of Spark's own and a function that writes replays; ``stateful``.
 
-While the file ``hold`` is there a replay waits after its rows are written. The first one to find ``kill`` removes it
+While the file ``hold`` exists a replay waits after its rows are written. The first one to find ``kill`` removes it
 and dies there.
 """
 
@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def to_nowhere(writer):
-    """Write to no place."""
+    """Write nothing."""
     return writer.format("noop")
 
 
 def wait_or_die() -> None:
-    """Do what the test asks for."""
+    """Wait while the file ``hold`` exists, or die if the file ``kill`` does."""
     if (HOME / "kill").exists():
         (HOME / "kill").unlink()
         os.killpg(os.getpgid(0), signal.SIGKILL)

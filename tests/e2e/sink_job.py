@@ -1,8 +1,8 @@
 """A tracked job with a sink of Spark's own, for the tests: ``sink_job.py <home> <json|kafka> <bootstrap or ->``.
 
-While the file ``hold`` is there, every tenth record of partition 0 waits: then a batch is in its middle, with the other
-partitions written.
-The faults file is that of ``evidence_job.py`` with one place, ``committed``: between Spark's commit and the record.
+While the file ``hold`` exists, every tenth record of partition 0 waits: the batch is then half written, with the other
+partitions complete. The faults file is that of ``evidence_job.py`` with one place, ``committed``: between Spark's
+commit and the record.
 """
 
 import json
@@ -23,7 +23,7 @@ DEADLINE_S = 600
 
 
 def hold(partition, offset):
-    """Give the offset; wait while the test holds the batch."""
+    """Return the offset, after a wait while the test holds the batch."""
     deadline = time.monotonic() + DEADLINE_S
     while (partition, offset % 10) == (0, 0) and (HOME / "hold").exists() and time.monotonic() < deadline:
         (HOME / "hold.happened").touch()
@@ -32,19 +32,19 @@ def hold(partition, offset):
 
 
 def to_files(writer):
-    """Write JSON files, into one folder a partition."""
+    """Write JSON files, into one folder per partition."""
     return writer.format("json").option("path", str(HOME / "output")).partitionBy("partition")
 
 
 def to_kafka(writer):
-    """Write to the topic that is named like the input, with an ending."""
+    """Write to the topic that has the input's name with a suffix."""
     return writer.format("kafka").option("kafka.bootstrap.servers", BOOTSTRAP)
 
 
 def main() -> None:
-    """Run until asked to stop, or until a fault says otherwise."""
+    """Run until asked to stop, or until a fault ends the job."""
     spark = SparkSession.builder.getOrCreate()
-    # An id that is missing in the sink's own log shows at the next compaction.
+    # A missing id in the sink's own log becomes visible at the next compaction.
     spark.conf.set("spark.sql.streaming.fileSink.log.compactInterval", "2")
     with TrackedStream(spark) as stream:
         count = 0

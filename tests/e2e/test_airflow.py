@@ -1,4 +1,4 @@
-"""The demo, and what people do to a DAG run: kill its tasks, clear them, dry-run it. All through Airflow itself."""
+"""The demo, and what people do to a DAG run in Airflow: kill its tasks, clear them, run it dry."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ PIPELINE = "delay_alerts"
 DEMO_DEADLINE_S = 3_600
 RUN_DEADLINE_S = 900
 KILLING_DEADLINE_S = 3_600
-"""Only tests that fail wait so long: a busy machine is no failure."""
+"""Only failing tests wait this long: a busy machine is no failure."""
 ACTS = ("snapshot_before", "plan", "stop", "snapshot_at_rest", "replan", "apply", "submit", "watch", "audit")
 UNDO = ("roll_back", "audit_rollback")
 
 
 def run_demo(store: str) -> str:
-    """Run the demo as a person would, and give what it printed."""
+    """Run the demo as a person would, and return its output."""
     command = [sys.executable, "-m", "demo", "--store", store]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEMO_DEADLINE_S, check=False)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
@@ -54,20 +54,20 @@ def run_demo(store: str) -> str:
 
 
 def assert_leakproof(printed: str) -> None:
-    """The last line is the verdict, and it speaks of all flights."""
+    """Check that the last line is the verdict, and covers all flights."""
     verdict = printed.strip().splitlines()[-1]
     assert verdict.startswith("verdict: lost=0 duplicated=0 unexplained=0 replayed=5000 records=336776 downtime_s=")
 
 
 @pytest.fixture(scope="module")
 def demo() -> str:
-    """Give what the demo printed, run once for this module; the stack and the job stay up."""
+    """Return the output of the demo, run once for this module; the stack and the job stay up."""
     return run_demo("sqlite")
 
 
 @pytest.fixture
 def airflow(demo: str) -> Iterator[Airflow]:
-    """Give the maintenance DAG of the demo's pipeline; a run that an earlier test left behind is ended first."""
+    """Yield the maintenance DAG of the demo's pipeline, after ending a run that an earlier test left behind."""
     made = Airflow(stack.endpoints()["airflow"]["url"], f"maintenance__{PIPELINE}")
     fresh.end_earlier_runs(made, Progress())
     yield made
@@ -75,13 +75,13 @@ def airflow(demo: str) -> Iterator[Airflow]:
 
 
 def store_url() -> str:
-    """Give the URL of the store that the stack's Airflow uses."""
+    """Return the URL of the store that the stack's Airflow uses."""
     connection = json.loads(stack.endpoints()["airflow"]["env"]["AIRFLOW_CONN_OFFSETS_DEFAULT"])
     return str(connection["extra"]["url"])
 
 
 def epochs() -> list[Epoch]:
-    """Give all epochs of the demo's pipeline."""
+    """Return all epochs of the demo's pipeline."""
     store = open_store(store_url())
     try:
         return list(Control(store, PIPELINE).epochs())
@@ -90,12 +90,12 @@ def epochs() -> list[Epoch]:
 
 
 def living() -> list[Epoch]:
-    """Give the epochs whose driver lives."""
+    """Return the epochs whose driver is alive."""
     return [epoch for epoch in epochs() if is_alive(epoch.holder)]
 
 
 def run_to_end(airflow: Airflow, params: dict[str, Any], look: Callable[[str], None] = lambda run_id: None) -> str:
-    """Trigger a run, look at it all along, and give its id once it has ended."""
+    """Trigger a run, poll it, and return its id once it has ended."""
     run_id = f"test-{uuid.uuid4().hex[:8]}"
     airflow.trigger(run_id, {"reason": "a test", **params})
     deadline = time.monotonic() + RUN_DEADLINE_S
@@ -115,7 +115,7 @@ def test_demo_loses_nothing_with_its_offsets_in_hbase() -> None:
 
 
 def test_runs_whose_every_task_is_killed_once_end_the_same(airflow: Airflow) -> None:
-    """A task that was over before it could be seen running is killed in a later run."""
+    """A task that ended before the test saw it running is killed in a later run."""
     killed: set[str] = set()
     deadline = time.monotonic() + KILLING_DEADLINE_S
     while killed != set(ACTS):
@@ -124,7 +124,7 @@ def test_runs_whose_every_task_is_killed_once_end_the_same(airflow: Airflow) -> 
 
 
 def _run_killing(airflow: Airflow, victims: set[str]) -> set[str]:
-    """Rewind by ten records, killing the first try of each victim; give those that Airflow had to try again."""
+    """Rewind by ten records, kill the first try of each victim, and return the tasks that Airflow retried."""
     before, hit = epochs()[-1].number, set[str]()
 
     def kill_first_tries(run_id: str) -> None:
@@ -166,14 +166,14 @@ def test_a_submit_that_is_killed_after_its_launch_makes_no_twin(airflow: Airflow
 
 @pytest.fixture
 def archive(airflow: Airflow) -> Iterator[Airflow]:
-    """The maintenance DAG of the job that archives the same topic."""
+    """Yield the maintenance DAG of the job that archives the same topic."""
     made = Airflow(airflow.url, "maintenance__archive_flights")
     yield made
     made.close()
 
 
 def test_an_untouched_job_goes_through_the_same_dag(archive: Airflow) -> None:
-    """The archive of the same topic: started, and then rewound by a hundred records a partition."""
+    """The archive job of the same topic is started, and then rewound by a hundred records per partition."""
     archive.unpause()
     readings = sum(ends_of_topic().values())
 
@@ -192,17 +192,17 @@ def test_an_untouched_job_goes_through_the_same_dag(archive: Airflow) -> None:
 
 
 def wait_until_archived(readings: int) -> None:
-    """Wait for so many readings in the archive; a look takes a second of a processor."""
+    """Wait until the archive has this many readings; each check takes a second of processor time."""
     wait_for("the archive", lambda: archived().total() >= readings, limit_s=RUN_DEADLINE_S, every_s=5)
 
 
 def archived() -> Counter[tuple[int, int]]:
-    """Give how often each record is in the archive."""
+    """Return how often each record is in the archive."""
     return committed_records(ROOT / ".stack" / "demo" / "archive" / "output")
 
 
 def end_once_stopped(archive: Airflow, run_id: str) -> None:
-    """Leave the job stopped: what it costs is for other tests."""
+    """Leave the job stopped, so that other tests have the processor."""
     if archive.tasks(run_id)["snapshot_at_rest"]["state"] == "success":
         archive.end_run(run_id)
 
@@ -249,7 +249,7 @@ def test_a_snapshot_that_a_person_has_named_is_where_a_restart_begins(airflow: A
 
 
 def test_a_version_that_fails_on_its_third_batch_is_rolled_back(airflow: Airflow) -> None:
-    """It is deployed by a run of the reprocess DAG, and the records that it reads came while the job was stopped."""
+    """A run of the reprocess DAG deploys the version; the records that it reads came while the job was stopped."""
     job = ROOT / "jobs" / f"{PIPELINE}.py"
     bad = job.with_name(f"{PIPELINE}_fails.py")
     reprocess = Airflow(airflow.url, f"reprocess__{PIPELINE}")
@@ -284,7 +284,7 @@ def test_a_version_that_fails_on_its_third_batch_is_rolled_back(airflow: Airflow
     said = reprocess.result(run_id, "audit_rollback")
     assert (said["lost"], said["unexplained"], said["skipped"]) == (0, 0, 0)
 
-    # Two batches of 40 in each of the five partitions are read again, and of the third one nobody can say.
+    # Two batches of 40 in each of the five partitions are replayed; whether the third one is cannot be known.
     wait_for("the records to be read", lambda: len(readings_since(ends)) == 5 * 200, limit_s=RUN_DEADLINE_S)
     wait_for("the batch that read them to be recorded", lambda: audited().records == before.records + 1400, limit_s=60)
     after = audited()
@@ -298,7 +298,7 @@ def test_a_version_that_fails_on_its_third_batch_is_rolled_back(airflow: Airflow
 
 
 def failing_on_its_third_batch(program: str) -> str:
-    """Give a version of the demo's program that reads 200 records a batch, and fails after it has written the third."""
+    """Return a version of the demo's program that reads 200 records a batch, and fails after its third batch."""
     called = "write(batch, batch_id, epoch=stream.epoch, output=chosen.output)"
     assert program.count(called) == 1
     made = program.replace('default="20000"', 'default="200"').replace(called, f"fail_third({called})")
@@ -317,7 +317,7 @@ def main()"""
 
 
 def feed(count: int) -> int:
-    """Write so many records to each partition of the topic, and give how many."""
+    """Write this many records to each partition of the topic, and return their total."""
     producer = Producer({"bootstrap.servers": stack.endpoints()["kafka"]["bootstrap_servers"]})
     for partition in ends_of_topic():
         for number in range(count):
@@ -328,13 +328,13 @@ def feed(count: int) -> int:
 
 
 def ends_of_topic() -> dict[int, int]:
-    """Give the end of each partition of the demo's topic."""
+    """Return the end of each partition of the demo's topic."""
     with open_clients({"bootstrap.servers": stack.endpoints()["kafka"]["bootstrap_servers"]}) as clients:
         return KafkaReader(clients).live_topics((TOPIC,)).end.of_topic(TOPIC)
 
 
 def readings_since(ends: dict[int, int]) -> dict[tuple[int, int], list[int]]:
-    """Give the epochs that read each record after ``ends``, by the evidence that the job keeps."""
+    """Return the epochs that read each record after ``ends``, by the evidence that the job keeps."""
     found: dict[tuple[int, int], list[int]] = {}
     for (_, partition), readings in check.read_evidence(OUTPUT).items():
         found |= {(partition, offset): by for offset, by in readings.items() if offset >= ends[partition]}
@@ -342,7 +342,7 @@ def readings_since(ends: dict[int, int]) -> dict[tuple[int, int], list[int]]:
 
 
 def audited() -> AuditReport:
-    """Give the audit of the demo's job. It asks nothing of Kafka."""
+    """Return the audit of the demo's job. The audit does not query Kafka."""
     store = open_store(store_url())
     try:
         pipeline = load_pipelines(ROOT / "dags" / "pipelines.yaml")[PIPELINE]
@@ -361,7 +361,7 @@ def _has_launched(run_id: str) -> bool:
 
 
 def _kill(pid: int) -> bool:
-    """Kill a task's process; only if it descends from the stack's Airflow, whatever the API said."""
+    """Kill a task's process, but only if it descends from the stack's Airflow, whatever the API answered."""
     [leader] = stack.endpoints()["airflow"]["processes"].values()
     if leader["pid"] not in _ancestors(pid):
         return False

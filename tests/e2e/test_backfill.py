@@ -1,5 +1,7 @@
-"""Airflow's own backfill over six days of flights, beside the live job: a shard is killed, a day is done once more with
-a changed program, and in the end the table is what an independent reader of the topic computes.
+"""Airflow's own backfill over six days of flights, beside the live job.
+
+A shard is killed, and a day is replayed again with a changed program. In the end the table holds what an independent
+reader of the topic computes.
 """
 
 from __future__ import annotations
@@ -44,12 +46,12 @@ from demo.progress import Progress, wait_for
 ROOT = Path(__file__).parents[2]
 JOB = Path(__file__).with_name("backfill_job.py")
 LIMIT_S = 900
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 DAYS = [f"2013-01-{day:02}" for day in range(1, 7)]
 MENDED = "2013-01-03"
 PARTITIONS = 3
 PER_SHARD = 900
-"""Some of the six days have more flights, and two shards then."""
+"""Some of the six days have more flights, and therefore two shards."""
 
 DAG_FILE = """\
 from airflow_provider_offsets.factories import backfill_dag, backfill_then_live_dag, load_pipelines, maintenance_dag
@@ -113,7 +115,7 @@ class Place:
         return load_pipelines(self.home / "pipelines.yaml")[self.name]
 
     def dag(self, kind: str) -> Airflow:
-        """Give one DAG of the pipeline, once Airflow has read it, its runs allowed."""
+        """Return one unpaused DAG of the pipeline, once Airflow has parsed it."""
         made = Airflow(self.url, f"{kind}__{self.name}")
         self._open.callback(made.close)
         wait_for(f"DAG {made.dag_id} in Airflow", made.is_known, limit_s=LIMIT_S)
@@ -121,7 +123,7 @@ class Place:
         return made
 
     def change_program(self) -> str:
-        """Deploy a version that calls fewer flights late, and give its name."""
+        """Deploy a version that calls fewer flights late, and return its name."""
         text = JOB.read_text().replace("LATE_MINUTES = 15", "LATE_MINUTES = 60")
         assert text != JOB.read_text()
         (self.home / "jobs" / "times_2.py").write_text(text)
@@ -150,7 +152,7 @@ class Place:
         return {(row[0], row[1]): Row(row[2], bool(row[3]), row[4]) for row in rows}
 
     def records(self, mended: Container[str]) -> dict[tuple[int, int], tuple[str, Row]]:
-        """Read the topic with Kafka's own client: of each record its day, and the row that the programs owe it.
+        """Read the topic with Kafka's own client, and return the day and the expected row of each record.
 
         :param mended: the days that the changed program has read.
         """
@@ -174,7 +176,7 @@ class Place:
             return audit_history(World(self.pipeline, "test", store, KafkaReader(clients)))
 
     def living_shards(self, runs: Iterable[str]) -> list[int]:
-        """The drivers that replay just now, by their process."""
+        """Return the drivers that replay now, by their process."""
         with closing(open_store(self.store_url)) as store:
             control = ReplayControl(store, self.name)
             shards = [each for run_id in runs for each in control.shards_of(f"backfill__{self.name}/{run_id}")]
@@ -183,12 +185,12 @@ class Place:
 
     @contextmanager
     def control(self) -> Iterator[Control]:
-        """The control cells of the pipeline."""
+        """Yield the control store of the pipeline."""
         with closing(open_store(self.store_url)) as store:
             yield Control(store, self.name)
 
     def close(self) -> None:
-        """End the live job, and take the DAGs away."""
+        """Stop the live job, and remove the DAGs."""
         self._open.close()
         with self.control() as control:
             record = control.record()
@@ -199,7 +201,7 @@ class Place:
 
 
 def owed(message: Message, mended: Container[str]) -> tuple[str, Row]:
-    """The day of a record, and its row."""
+    """Return the day of a record, and its expected row."""
     kind, time_ms = message.timestamp()
     assert kind == TIMESTAMP_CREATE_TIME
     day, flight = day_of(time_ms), json.loads(message.value())
@@ -214,11 +216,11 @@ def day_of(time_ms: int) -> str:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    """Give the pipeline, its topic empty, and its live job not started."""
+    """Yield the pipeline with an empty topic, before its live job is started."""
     if "airflow" not in stack.endpoints():
         done = subprocess.run([sys.executable, "-m", "stack", "up", "kafka", "airflow"], cwd=ROOT, check=False)
         assert done.returncode == 0
-    fresh.stop_earlier_jobs(Progress())  # of another test, whose processor is needed here
+    fresh.stop_earlier_jobs(Progress())  # of another test, which would take processor time from this one
     up = stack.endpoints()
     made = Place(up["airflow"], up["kafka"]["bootstrap_servers"])
     fresh.create_store(made.store_url)
@@ -237,7 +239,7 @@ def run_of(airflow: Airflow, run_id: str) -> None:
 
 @pytest.fixture(scope="module")
 def by_day() -> dict[str, list[Flight]]:
-    """Give the flights of the first days of 2013."""
+    """Return the flights of the first days of 2013."""
     found: dict[str, list[Flight]] = {}
     for flight in read_flights()[:8_000]:
         found.setdefault(day_of(flight.scheduled_ms), []).append(flight)
@@ -245,7 +247,7 @@ def by_day() -> dict[str, list[Flight]]:
 
 
 def test_six_days_beside_the_live_job_and_then_live_from_there(place: Place, by_day: dict[str, list[Flight]]) -> None:
-    """One story, in this order."""
+    """One sequence of steps, in this order."""
     backfill_six_days(place, by_day)
     go_on_live_where_a_replay_ended(place, by_day)
 
@@ -259,7 +261,7 @@ def backfill_six_days(place: Place, by_day: dict[str, list[Flight]]) -> None:
     total = sum(len(by_day[day]) for day in DAYS) + 300
     wait_for("the live job to read all there is", lambda: len(place.table()) == total, limit_s=LIMIT_S)
 
-    # Shards wait for this file, so that one is surely running when it is killed.
+    # Shards wait while this file exists, so that one is certainly running when it is killed.
     hold = place.home / "hold"
     hold.touch()
     create_backfill(backfill, place.env, DAYS[0], DAYS[-1])
@@ -312,12 +314,12 @@ def backfill_six_days(place: Place, by_day: dict[str, list[Flight]]) -> None:
 
 
 def runs_in(place: Place) -> dict[str, int]:
-    """How many rows each run has written last."""
+    """Return how many rows each run was the last to write."""
     return dict(Counter(row.run_id for row in place.table().values()))
 
 
 def go_on_live_where_a_replay_ended(place: Place, by_day: dict[str, list[Flight]]) -> None:
-    """All since the fifth by the changed program. The old one reads on; the new one starts at the boundary."""
+    """Replay all since day 5 with the changed program, beside the old one, and start it at the boundary."""
     dag, before = place.dag("backfill_then_live"), len(place.table())
     hold = place.home / "hold"
     hold.touch()

@@ -1,4 +1,4 @@
-"""A driver that is killed with SIGKILL, wherever it stands, and one that fails by itself."""
+"""A driver that is killed with SIGKILL at any step, and a driver that fails by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
     lab.maintain()
 
-    # After the user's function wrote, before the record: the batch is read again, and the plan says how much.
+    # After the user's function wrote, before the record: the batch is replayed, and the plan has the count.
     lab.fault("kill", "after")
     lab.produce(20, 0, 1, 2)
     lab.wait_until_gone()
@@ -26,7 +26,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
     lab.faults({"epoch": 2, "batch": 0, "at": "start", "do": "kill"})
     with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
         lab.maintain()
-    # An epoch that never began a batch does not hide what the one before it left half done.
+    # An epoch that never began a batch does not hide what the previous one left half done.
     restarted = lab.maintain()
     assert restarted["stopped"]["how"] == "already died"
     assert restarted["plan"]["form"] == "resume"
@@ -57,7 +57,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
 
 
 def test_a_function_whose_jvm_is_killed_is_given_a_part_of_its_rows_and_all_of_them_by_the_next_epoch(lab: Lab) -> None:
-    """PySpark's ``collect()`` ends early, and raises nothing."""
+    """PySpark's ``collect()`` then returns early, and raises nothing."""
     lab.maintain()
     lab.stop(lab.operation())
     lab.produce(3_000, 0)
@@ -110,7 +110,7 @@ def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
     operation = lab.prepare()
 
-    # Not even as far as our runtime: no epoch, and no file with secrets left behind.
+    # The driver died before our runtime: no epoch, and no file with secrets is left.
     for text, told in (("def broken(:\n", "SyntaxError"), ("import not_there\n", "No module named 'not_there'")):
         lab.application = str(lab.home / "application.py")
         (lab.home / "application.py").write_text(text)
@@ -131,7 +131,7 @@ def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
         lab.submit(operation)
     assert lab.evidence() == {}
 
-    # With the fault gone the same operation starts from the same place.
+    # Once the fault is removed the same operation starts from the same position.
     started = lab.submit(operation)
     assert started["epoch"] == 3
     assert started["start"] == {lab.topic: {"0": 0, "1": 0, "2": 0}}

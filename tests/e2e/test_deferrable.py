@@ -1,4 +1,4 @@
-"""The waits in the triggerer, run by Airflow itself (``dag.test``) against a job that runs."""
+"""The deferrable waits in the triggerer, run by Airflow itself (``dag.test``) against a running job."""
 
 from __future__ import annotations
 

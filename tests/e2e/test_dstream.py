@@ -1,4 +1,4 @@
-"""A job of the deck's own kind keeps what ``docs/dstream.md`` says of it, with no product near it.
+"""A DStream job like the slide deck's behaves as ``docs/dstream.md`` says, without this product.
 
 The three cases of a start, the stop by SIGTERM in the middle of a backlog, and a batch that fails.
 """
@@ -21,12 +21,12 @@ from tests.e2e.dstream_lab import TABLE, DStreamLab
 from tests.e2e.lab import DEADLINE_S, Lab
 
 BY_SIGNAL = StopLadder(signal_timeout_s=60)
-ENDED_BY_SIGTERM = 128 + 15  # of a JVM that has run its shutdown hooks
+ENDED_BY_SIGTERM = 128 + 15  # the exit code of a JVM that has run its shutdown hooks
 
 
 @pytest.fixture
 def make_dstream(make_lab: Callable[..., Lab]) -> Callable[..., DStreamLab]:
-    """Give a function that makes a lab of the job, with a topic of two partitions."""
+    """Return a function that makes a lab of the job, with a topic of two partitions."""
     if not maven.is_current("dstream"):
         words = "jobs/dstream is not built as it is now: python3 -m stack jars dstream"
         pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
@@ -45,7 +45,10 @@ def make_dstream(make_lab: Callable[..., Lab]) -> Callable[..., DStreamLab]:
 
 
 def stop_in_a_backlog(lab: DStreamLab) -> None:
-    """The first start: nothing is stored, so it begins at the earliest record. SIGTERM comes in the middle."""
+    """Start for the first time: nothing is stored, so the job begins at the earliest record.
+
+    Then stop it in the backlog.
+    """
     lab.records_per_s = 40
     lab.produce(1_000, 0, 1)
     lab.start()
@@ -61,7 +64,7 @@ def stop_in_a_backlog(lab: DStreamLab) -> None:
 
 
 def grow_and_start_again(lab: DStreamLab) -> None:
-    """The third case: a new partition with records in it, and new records in the old ones."""
+    """Start in the third case: a new partition with records in it, and new records in the old ones."""
     lab.records_per_s = 10_000
     lab.grow(3)
     lab.produce(50, 0, 1, 2)
@@ -117,8 +120,8 @@ def test_kafka_repeats_the_batches_that_were_not_committed(make_dstream: Callabl
 def test_no_batch_is_run_after_one_that_failed(make_dstream: Callable[..., DStreamLab]) -> None:
     lab = make_dstream(keeps="hbase", batch_ms=100, records_per_s=100)
     lab.produce(1_000, 0, 1)
-    # A folder where its file is to be fails a batch: here every fifth. While the first batches are slow, others wait
-    # behind the one that fails, and could be written.
+    # A folder at the path of its file fails a batch: here every fifth. While the first batches are slow, others wait
+    # behind the failing one, and could be written.
     now_ms = time.time_ns() // 1_000_000
     in_the_way = [lab.home / f"{at_ms}.tsv" for at_ms in range(now_ms - now_ms % 500, now_ms + DEADLINE_S * 1_000, 500)]
     for folder in in_the_way:

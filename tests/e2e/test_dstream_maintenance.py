@@ -1,4 +1,4 @@
-"""A job of the deck's own kind goes through the maintenance DAG, on each of its stores."""
+"""A DStream job like the slide deck's goes through the maintenance DAG, with each of its offset stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_managed(
     make_dstream: Callable[..., DStreamLab],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., DStreamLab]:
-    """Give a function that makes the lab of a job which Airflow manages from one of its stores."""
+    """Return a function that makes the lab of a job which Airflow manages from one of its stores."""
 
     def make(keeps: str, **settings: Any) -> DStreamLab:
         conn_ids = {"hbase": "hbase_job", "zookeeper": "zookeeper_job", "kafka": "kafka_default"}
@@ -37,7 +37,7 @@ def make_managed(
         for name, value in made.items():
             monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(value))
         with closing(open_store(f"hbase://{lab.thrift}/{TABLE}")) as store:
-            store.create()  # as a person does once, beside the table that the job has already
+            store.create()  # once, as a person would, in addition to the existing table of the job
         monkeypatch.setenv("PATH", f"{dstream.BIN}{os.pathsep}{os.environ['PATH']}")
         return lab
 
@@ -81,7 +81,7 @@ def test_growth_and_a_rewind_lose_nothing(
 
 
 def test_a_commit_that_is_one_batch_late_is_an_expected_lag(make_managed: Callable[..., DStreamLab]) -> None:
-    """It is stopped in a backlog, so that its last batch has records; batches end long before the next one is due."""
+    """The job is stopped in a backlog, so its last batch has records; batches end long before the next one is due."""
     lab = make_managed("hbase,kafka", batch_ms=3_000, records_per_s=20)
     lab.produce(10_000, 0, 1)
     lab.maintain("earliest")

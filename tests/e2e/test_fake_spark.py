@@ -1,4 +1,4 @@
-"""The real Spark does on odd checkpoints what the fake one of the simulation does."""
+"""The real Spark behaves on odd checkpoints like the simulation's fake Spark."""
 
 from __future__ import annotations
 

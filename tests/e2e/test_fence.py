@@ -1,4 +1,4 @@
-"""Drivers that are fenced: their checkpoint was closed, or their epoch was, while they run."""
+"""Drivers whose checkpoint or epoch is closed while they run, and which are fenced."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.e2e.lab import Lab, wait_for
 
 
 class Liar(machine.LocalMachine):
-    """A machine on which every driver is taken for dead."""
+    """A machine that reports every driver as dead."""
 
     def is_alive(self, process: object) -> bool:  # type: ignore[override]
-        """Return that a process is gone, whatever it is."""
+        """Return that a process has exited, whatever it is."""
         return False
 
 
@@ -45,7 +45,10 @@ def test_a_driver_whose_checkpoint_was_closed(lab: Lab) -> None:
 
 
 def test_a_driver_that_is_taken_for_dead_in_its_batch(lab: Lab) -> None:
-    """Its batch is not recorded and not committed, and no other one begins. The next epoch names it before it reads."""
+    """Its batch is neither recorded nor committed, and no other batch starts.
+
+    The next epoch names the batch before it reads.
+    """
     lab.produce(20, 0, 1, 2)
     lab.maintain()
     lab.wait_until_idle()
@@ -80,7 +83,7 @@ def test_a_driver_that_is_taken_for_dead_in_its_batch(lab: Lab) -> None:
 
 
 def test_a_launch_that_was_cancelled_is_claimed_by_nobody(lab: Lab) -> None:
-    """Its driver comes late, out of a queue or off a slow machine."""
+    """Its driver starts late, out of a queue or on a slow machine."""
     lab.produce(20, 0, 1, 2)
     operation = lab.prepare()
     lab.kill(lab.task(SubmitStreamingJobOperator, operation), "record_step", "after", step=LAUNCHED)
@@ -99,7 +102,7 @@ def test_a_launch_that_was_cancelled_is_claimed_by_nobody(lab: Lab) -> None:
 
 
 def test_a_job_that_was_started_by_hand_on_the_checkpoint_is_noticed(lab: Lab) -> None:
-    """Between the plan and the start another job, which knows no record, has run a batch there."""
+    """Between the plan and the start, another job that does not know the record has run a batch there."""
     lab.produce(20, 0, 1, 2)
     lab.maintain()
     lab.wait_until_idle()

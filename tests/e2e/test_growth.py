@@ -1,7 +1,7 @@
-"""A topic that grows, in the three ways that stock Spark does not give for free.
+"""A topic that grows, in the three situations that stock Spark does not handle.
 
-Each story is told twice: as the product does it, and with its eyes shut to the new partitions. The second telling must
-go wrong, or the first proves nothing.
+Each test runs twice: with the product as it is, and with the product blind to the new partitions. The blind run must
+lose records, or the test proves nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.e2e.lab import Lab, wait_for
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the product see no partition beyond the third: no reconciling with what is live."""
+    """Hide every partition beyond the third from the product, so that it does not reconcile with the live topic."""
     seeing = KafkaReader.live_topics
 
     def see_three(self: KafkaReader, topics: Any, **settings: Any) -> LiveTopics:
@@ -36,7 +36,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rewind_over_growth(lab: Lab) -> Any:
-    """Snapshot with three partitions; grow; read the new ones; go back to the snapshot."""
+    """Take a snapshot with three partitions, grow the topic, read the new partitions, and go back to the snapshot."""
     lab.produce(100, 0, 1, 2)
     lab.maintain()
     lab.wait_until_read()
@@ -64,12 +64,15 @@ def test_reposition_over_growth_with_eyes_shut_replays_unannounced(lab: Lab, bli
     try:
         plan = rewind_over_growth(lab)
     except AirflowFailException:
-        return  # refused: stored partitions that are not to be seen
+        return  # refused: stored partitions that are invisible
     assert lab.read_again > plan["replay"]
 
 
 def test_going_back_in_time_over_growth_reads_what_was_made_since_from_0(lab: Lab) -> None:
-    """By our history and by Kafka's record times. The fallback would skip what is new, and is not asked for it."""
+    """Both our history and Kafka's record times are used.
+
+    The fallback would skip new partitions, and is not applied.
+    """
     lab.produce(100, 0, 1, 2)
     lab.maintain()
     lab.wait_until_read()
@@ -96,7 +99,7 @@ def test_going_back_in_time_over_growth_reads_what_was_made_since_from_0(lab: La
 
 
 def old_job_and_growth(make_lab: Callable[..., Lab], hbase_url: str) -> Lab:
-    """A job of the deck's kind left a row for three partitions; then the topic grew."""
+    """Leave a row for three partitions, as a job in the Cloudera row layout does, and then grow the topic."""
     lab = make_lab(store_url=hbase_url)
     lab.produce(100, 0, 1, 2)
     server = urlsplit(hbase_url)
@@ -136,7 +139,7 @@ def test_first_start_from_a_stored_position_with_eyes_shut_dies(
 
 
 def assigned_and_growth(lab: Lab) -> None:
-    """An ``assign`` job is stopped, the topic grows, the job starts again."""
+    """Stop an ``assign`` job, grow the topic, and start the job again."""
     lab.produce(100, 0, 1, 2)
     lab.maintain()
     lab.wait_until_read()

@@ -14,7 +14,7 @@ from tests.e2e.untouched_lab import UntouchedLab
 def test_a_job_that_nobody_rewrote_is_moved_on_hdfs(
     make_lab: Callable[..., Lab], hdfs: str, hdfs_endpoint: dict[str, str], tmp_path: Path
 ) -> None:
-    """Its program says ``hdfs://`` and the pipeline ``webhdfs://``, where no native client of Hadoop is installed."""
+    """Its program uses ``hdfs://`` and the pipeline ``webhdfs://``, on a machine without a native Hadoop client."""
     ladder = StopLadder(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
     place = f"{hdfs.removeprefix(hdfs_endpoint['webhdfs'])}/checkpoint"
     archive = make_lab(

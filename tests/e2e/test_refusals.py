@@ -1,4 +1,4 @@
-"""What is refused, with everything left as it was: settings that cannot work, and starts that would leak."""
+"""What is refused without any change: settings that cannot work, and starts that would lose or duplicate records."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from airflow_provider_offsets.kafka import reader
 from tests.e2e.lab import Lab, wait_for
 
 NOWHERE = "127.0.0.1:1"
-"""Nothing listens there: the port is reserved."""
+"""An address without a listener: the port is reserved."""
 
 
 def refuses(lab: Lab, words: str, start: str = "committed", error: type[Exception] = AirflowFailException) -> None:
-    """Plan, and see that it is refused in these words and nothing is changed."""
+    """Plan, and check that the plan is refused with these words and that nothing has changed."""
     before = lab.standing()
     with pytest.raises(error, match=words):
         lab.plan(lab.operation(), start)
@@ -31,7 +31,7 @@ def refuses(lab: Lab, words: str, start: str = "committed", error: type[Exceptio
 
 
 def connection(**fields: Any) -> str:
-    """Give the value of an environment variable that is an Airflow connection."""
+    """Return the value of an environment variable that is an Airflow connection."""
     return json.dumps(fields)
 
 
@@ -96,10 +96,10 @@ def test_start_that_would_leak(lab: Lab) -> None:
     lab.stop(lab.operation())
     lab.produce(30, 0, 1, 2)
 
-    # A start ahead of what was read leaves records out.
+    # A start after the position skips records.
     refuses(lab, f"skip: 10 offsets of '{lab.topic}' would be skipped", offsets(lab, 30))
 
-    # Retention has eaten what was not read yet; accepted by count, and by no smaller one, the plan shows it.
+    # Retention has deleted unread records; the plan shows them once exactly their count, or more, is accepted.
     lab.delete_records(0, 35)
     refuses(lab, f"loss: 15 offsets of '{lab.topic}' would be lost .* and 0 are accepted")
     lab.policy = RestartPolicy(accept_lost={lab.topic: 14})
@@ -115,7 +115,7 @@ def test_start_that_would_leak(lab: Lab) -> None:
     assert audit["lost"] == 15
     assert audit["unexplained"] == 0
 
-    # The topic was made again under its name: stored offsets mean nothing in it.
+    # The topic was recreated under the same name: stored offsets do not apply to it.
     lab.stop(lab.operation())
     lab.delete_topic()
     lab.create_topic(3)
@@ -135,5 +135,5 @@ def test_stored_offset_past_the_end(make_lab: Callable[..., Lab]) -> None:
 
 
 def offsets(lab: Lab, start: int) -> str:
-    """Give the selector that starts partition 0 there."""
+    """Return the selector that starts partition 0 at this offset."""
     return f'offsets:{{"{lab.topic}":{{"0":{start}}}}}'

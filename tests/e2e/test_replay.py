@@ -1,4 +1,4 @@
-"""Replays on real Spark: bounded, exact, counted, beside a live job that they do not touch."""
+"""Replays on real Spark: bounded, exact and counted, without any effect on the live job beside them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Replays:
         return ReplayControl(self.lab.store, self.lab.pipeline.name).shard(self.run_id(attempt), number)
 
     def evidence(self) -> Counter[tuple[int, int, int, str]]:
-        """How often each partition and offset was read, by batch id and run id; live ones have none."""
+        """Return how often each partition and offset was read, by batch id and run id; the live job has no run id."""
         path = self.lab.home / "evidence.db"
         if not path.exists():
             return Counter()
@@ -93,7 +93,7 @@ def test_the_live_program_replays_a_shard_beside_the_live_job(lab: Lab) -> None:
     assert lab.standing() == before, "epochs, history and checkpoint of the live job are as they were"
     assert lab.processes("python"), "the live job runs"
 
-    # Once more under the same run id, it is not run; under another one it is.
+    # A second run under the same run id is skipped; under another one it is executed.
     assert replays.replay(*shard) == done
     assert replays.read_by(replays.run_id()) == expected(*shard)
     replays.replay(*shard, attempt=2)
@@ -126,7 +126,7 @@ def test_killed_tasks_and_a_superseded_driver(lab: Lab) -> None:
     tasks[0].join(DEADLINE_S)
     assert is_session_alive(orphan.driver), "the driver outlives a task that is killed"
 
-    # The next try of the task launches no other.
+    # The next try of the task launches no second driver.
     adopting = _in_a_process(replays.task((0, 0, 10)))
     (lab.home / "hold").unlink()
     adopting.join(DEADLINE_S)
@@ -134,7 +134,7 @@ def test_killed_tasks_and_a_superseded_driver(lab: Lab) -> None:
     assert replays.record().begun == 1
     assert replays.read_by(replays.run_id()) == expected((0, 0, 10))
 
-    # A driver that an earlier attempt left is ended before the next attempt begins, and records nothing.
+    # A driver of an earlier attempt is stopped before the next attempt begins, and records nothing.
     (lab.home / "hold.happened").unlink()
     (lab.home / "hold").touch()
     left = _in_a_process(replays.task((1, 0, 10), number=1))
@@ -207,7 +207,7 @@ def test_what_is_counted(lab: Lab) -> None:
     assert (done["records_read"], done["counted_apart"]) == (50, False)
     assert replays.read_by(replays.run_id()) == expected((0, 0, 50), (1, 0, 50), (2, 0, 50)) + expected((0, 0, 50))
 
-    # Records that retention has deleted under the shard are no silent loss.
+    # Records that retention deletes while the shard runs are reported.
     lab.arguments = ()
     lab.delete_records(0, 20)
     with pytest.raises(ShardFailed, match=r"OffsetOutOfRange|data loss|aged out|failOnDataLoss"):
@@ -223,7 +223,7 @@ def test_a_shadow_table_is_swapped_in(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     for delay in (30, 5, 90, None) * 5:
         lab.producer.produce(lab.topic, json.dumps({"dep_delay": delay}).encode(), partition=0)
     assert lab.producer.flush(DEADLINE_S) == 0
-    # What a program with a bug has written: every flight, and each of them late.
+    # The output of a program with a bug: every flight, each of them late.
     shadow_table.create(output)
     wrong = [(lab.topic, 0, offset, "", 0.0, "late") for offset in range(90, 120)]
     shadow_table.write_live(output, wrong)

@@ -1,4 +1,4 @@
-"""Restarts from a chosen point on real Spark: what the sink holds in the end, against what the plans announced."""
+"""Restarts from a chosen start on real Spark: the final content of the sink against what the plans announced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 
 def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: Callable[..., Lab]) -> None:
-    """It keeps nothing under an id that it has had, so a restart that used one again would lose a batch in silence."""
+    """Such a sink skips a batch id that it has seen, so a restart that reused an id would silently lose a batch."""
     lab = make_lab(arguments=("batch-ids",))
     lab.produce(20, 0, 1, 2)
     lab.maintain()
@@ -32,7 +32,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     wait_for(lambda: lab.read_again == 3 * 5, "what the plan announced to be there twice")
     lab.wait_until_idle()
 
-    # Cut off once its rows are there, and then back from where it was: the id that it had is not used again.
+    # Interrupted after its rows were written, and then rewound: its batch id is not used again.
     lab.fault("kill", "after")
     lab.produce(4, 0, 1, 2, 3)
     lab.wait_until_gone()
@@ -46,7 +46,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     assert lab.lost == set()
     assert lab.read_again == 3 * 5 + 4 + cut_off
 
-    # Forward by 2, as accepted by count and no more, over another growth.
+    # Forward by 2, exactly the accepted count, over another growth.
     stood = lab.observe().stored
     assert stood is not None
     lab.stop(lab.operation())
@@ -91,7 +91,7 @@ def test_a_stateful_job_is_resumed_and_not_moved(make_lab: Callable[..., Lab]) -
 
 
 def test_killed_before_and_after_the_note(lab: Lab) -> None:
-    """The steps of a batch that ``test_crash.py`` leaves: planned by Spark and not noted; noted and not begun."""
+    """The steps of a batch that ``test_crash.py`` omits: planned by Spark and not begun; begun and not run."""
     lab.produce(20, 0, 1, 2)
     lab.maintain()
     lab.wait_until_idle()
@@ -122,7 +122,7 @@ def test_killed_before_and_after_the_note(lab: Lab) -> None:
 
 
 def test_partitions_that_come_during_the_start_and_drivers_by_hand(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The submit has reconciled, and loses the race all the same: Spark dies of a start that does not name them all."""
+    """A new partition appears after the submit has reconciled: Spark dies if a start omits one."""
     launch, coming = submitting.launch, iter([4])
 
     def grow_first(*arguments: Any, **settings: Any) -> Any:
@@ -146,7 +146,7 @@ def test_partitions_that_come_during_the_start_and_drivers_by_hand(lab: Lab, mon
     assert sum("startingOffsets contains specific offsets" in text for text in logs) == 1, "the test of the test"
     assert len(logs) == 2
 
-    # By hand, as it is deployed and as it was launched: neither has an epoch, so neither reads a record.
+    # Started by hand, with the deployed and with the launched command: without an epoch neither reads a record.
     running = lab.processes("java")
     [java] = running
     launched = Path(f"/proc/{java}/cmdline").read_text().rstrip("\0").split("\0")

@@ -1,4 +1,4 @@
-"""A version that fails on its third batch, and what it takes to have the one of before back."""
+"""A version that fails on its third batch, and the rollback to the previous version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_job_that_fails_on_its_third_batch_is_rolled_back(lab: Lab) -> None:
     lab.wait_until_idle()
     stood = lab.observe().stored
 
-    # The new version comes in the same file. Two batches are well, and the third one fails after it has written.
+    # The new version has the same file name. Two batches succeed, and the third one fails after it has written.
     application.write_text(f"{JOB.read_text()}\n# version 2\n")
     lab.faults({"epoch": 2, "batch": 3, "at": "after", "do": "fail"})
     operation = lab.operation()

@@ -1,8 +1,8 @@
-"""The simulation's Spark does what Spark does: every situation runs on both, and both have to do the same.
+"""The simulation's Spark does what Spark does: every situation runs on both engines, and both must behave the same.
 
-A situation is a list of steps that knows neither engine. What is compared of each run: which ranges ran, under which
-batch ids and in which order; how the query ended; which files the checkpoint holds then, with the offsets in them; and
-what a file sink holds.
+A situation is a list of steps that does not depend on the engine. Compared for each run: which ranges ran, under which
+batch ids and in which order; how the query ended; which files the checkpoint then holds, with the offsets in them;
+and what a file sink holds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Ranges = dict[int, str]
 
 
 class Cut(Exception):
-    """Ends a batch in its middle."""
+    """An exception that ends a batch in its middle."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Run:
 
 
 def ranges_of(offsets: Sequence[tuple[int, int]]) -> Ranges:
-    """Return the range of each partition, with its count if there are holes in it."""
+    """Return the range of each partition, with its count if the range has holes."""
     found: dict[int, list[int]] = {}
     for partition, offset in offsets:
         found.setdefault(partition, []).append(offset)
@@ -104,7 +104,7 @@ class Stage:
         reads: bool,
         dies: str,
     ) -> None:
-        """Run a query until nothing is left to read, or for one trigger with a sink, and note what it did."""
+        """Run a query until nothing is left to read, or for one trigger with a sink, and record what it did."""
         self.runs.append(noted := Run())
 
         def process(frame: Any, batch_id: int) -> None:
@@ -123,7 +123,7 @@ class Stage:
                 self.run_trigger(self.to_files(writer))
             else:
                 self.run_to_rest(writer.foreachBatch(process).start())
-        except Exception as error:  # what ended the query: each engine has a class of its own
+        except Exception as error:  # the error that ended the query: each engine has a class of its own
             text = str(error)
             assert re.search(dies or "^$", text, re.DOTALL), f"{type(self).__name__} died of: {text}"
             noted.died = dies
@@ -178,7 +178,7 @@ class RealStage(Stage):
         super().__init__(topic)
         self.spark, self.cluster, self._home = spark, cluster, home
         self.folder = open_checkpoint(str(home / "checkpoint"))
-        # A fetched end below a known one is asked for three times.
+        # Spark fetches an end three times if it is below a known one.
         self._kafka = {"kafka.bootstrap.servers": cluster.bootstrap_servers, "fetchOffset.retryIntervalMs": "10"}
 
     def writer(self, source: dict[str, str], limit: int) -> Any:
@@ -223,7 +223,7 @@ class RealStage(Stage):
             "startingOffsets": start.to_json(),
             "endingOffsets": end.to_json(),
             "failOnDataLoss": "true",
-            "kafkaConsumer.pollTimeoutMs": "5000",  # how long it waits for a record past the end
+            "kafkaConsumer.pollTimeoutMs": "5000",  # how long it waits for a record after the end
         }
         return int(self.spark.read.format("kafka").options(**self._kafka, **options).load().count())
 
@@ -282,22 +282,22 @@ Step = Callable[[Stage], object]
 
 
 def append(partition: int, count: int) -> Step:
-    """Records arrive."""
+    """Append records."""
     return lambda stage: stage.cluster.append(stage.topic, partition, count)
 
 
 def grow(total: int) -> Step:
-    """The topic gets more partitions."""
+    """Add partitions to the topic."""
     return lambda stage: stage.cluster.add_partitions(stage.topic, total)
 
 
 def delete(partition: int, before: int) -> Step:
-    """Retention deletes records."""
+    """Delete records, as retention does."""
     return lambda stage: stage.cluster.delete_records_before(stage.topic, partition, before)
 
 
 def recreate(partitions: int) -> Step:
-    """Somebody deletes the topic and creates one of the same name."""
+    """Delete the topic, and create one of the same name."""
 
     def step(stage: Stage) -> None:
         stage.cluster.delete_topic(stage.topic)
@@ -307,7 +307,7 @@ def recreate(partitions: int) -> Step:
 
 
 def remove(*paths: str) -> Step:
-    """Somebody removes files of the checkpoint."""
+    """Remove files of the checkpoint."""
 
     def step(stage: Stage) -> None:
         for path in paths:
@@ -317,17 +317,17 @@ def remove(*paths: str) -> Step:
 
 
 def plant(path: str, like: str) -> Step:
-    """A file of the checkpoint appears from elsewhere."""
+    """Write a file into the checkpoint, as another process would."""
     return lambda stage: stage.folder.create(path, stage.folder.text(like) or "")
 
 
 def close(stage: Stage) -> None:
-    """An operation closes the checkpoint."""
+    """Close the checkpoint, as an operation does."""
     checkpoint.close(stage.folder, "operation")
 
 
 def seed(last_batch_id: int, *start: int) -> Step:
-    """An operation seeds a checkpoint."""
+    """Seed a checkpoint, as an operation does."""
     return lambda stage: checkpoint.seed(
         stage.folder, query_id=stage.query_id, last_batch_id=last_batch_id, start=stage.position(*start), like=None
     )
@@ -363,7 +363,7 @@ def run(
 
 FED = (append(0, 3), append(1, 2))
 LOGGED = (*FED, run(limit=2), append(0, 1))
-"""Three batches, and a record for a fourth."""
+"""Three batches, and a record for a fourth batch."""
 SITUATIONS: list[tuple[str, list[Step], list[int]]] = [
     # A first start.
     ("an empty folder begins at what retention has left", [*FED, delete(0, 1), run()], [0]),
@@ -513,7 +513,7 @@ SITUATIONS: list[tuple[str, list[Step], list[int]]] = [
         [*FED, run((1, 1), cut=True), remove("sources/0/0"), run((2, 2))],
         [0, 0],
     ),
-    # What becomes of the topic.
+    # What happens to the topic.
     (
         "records behind the position are deleted",
         [*FED, run(), append(0, 4), delete(0, 5), run(dies="Could not read records")],
@@ -561,7 +561,7 @@ SITUATIONS: list[tuple[str, list[Step], list[int]]] = [
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One session for all situations."""
+    """Yield one Spark session for all situations."""
     builder = SparkSession.builder.master("local[2]").config("spark.jars", ",".join(map(str, stack.jars("spark"))))
     settings = {
         "spark.ui.enabled": "false",
@@ -573,14 +573,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it reports each exception that a query has to die of
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it logs each exception of which a query dies
     yield session
     session.stop()
 
 
 @pytest.fixture
 def stages(spark: SparkSession, tmp_path: Path) -> Iterator[list[Stage]]:
-    """The same topic with two partitions, an empty checkpoint and an empty sink, on both engines."""
+    """Yield the same topic with two partitions, an empty checkpoint and an empty sink, on both engines."""
     topic = f"simulated-{uuid.uuid4().hex[:8]}"
     cluster = RealCluster(endpoint("kafka", "bootstrap_servers"))
     made = [RealStage(spark, cluster, topic, tmp_path), SimulatedStage(topic)]

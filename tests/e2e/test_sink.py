@@ -1,4 +1,4 @@
-"""Tracked jobs with a sink of Spark's own: what the sink holds in the end against what was produced."""
+"""Tracked jobs with a sink of Spark's own: what the sink finally holds against what was produced."""
 
 from __future__ import annotations
 
@@ -36,47 +36,47 @@ class SinkLab:
 
     @property
     def twice(self) -> Counter[int]:
-        """By partition, how often records are there beyond the first time."""
+        """How many records the sink holds more than once, by partition."""
         return Counter(partition for (partition, _), count in self.output().items() for _ in range(count - 1))
 
     def wait_until_written(self) -> None:
-        """Wait until the sink holds every record, and the driver says that there is nothing more."""
+        """Wait until the sink holds every record, and the driver reports that it is idle."""
         wait_for(lambda: not self.lost, "every record in the sink")
         self.lab.wait_until_idle()
 
     def hold(self) -> None:
-        """Let the next batch that comes stand in its middle, once records are produced."""
+        """Hold the next batch in its middle, once records are produced."""
         (self.lab.home / "hold").touch()
 
     def kill_in_the_middle(self) -> None:
-        """Kill the driver while it is held there."""
+        """Kill the driver while its batch is held."""
         wait_for((self.lab.home / "hold.happened").exists, "a batch in its middle")
         signal_group(self.lab.epoch.holder, signal.SIGKILL)
         self.lab.wait_until_gone()
         self.release()
 
     def release(self) -> None:
-        """Let a batch that is held go on."""
+        """Release a held batch."""
         for name in ("hold", "hold.happened"):
             (self.lab.home / name).unlink(missing_ok=True)
 
 
 def with_job(lab: Lab, *arguments: str) -> Lab:
-    """Give the lab with the job of this module."""
+    """Return the lab with the job of this module."""
     lab.application, lab.arguments = str(JOB), arguments
     return lab
 
 
 @pytest.fixture
 def files(make_lab: Callable[..., Lab]) -> SinkLab:
-    """Give a lab with the file sink."""
+    """Return a lab with the file sink."""
     lab = with_job(make_lab(), "json", "-")
     return SinkLab(lab, lambda: files_of(lab.home / "output"))
 
 
 @pytest.fixture
 def kafka(make_lab: Callable[..., Lab]) -> Iterator[SinkLab]:
-    """Give a lab with the Kafka sink."""
+    """Yield a lab with the Kafka sink."""
     lab = make_lab()
     with_job(lab, "kafka", lab.bootstrap)
     topic = f"{lab.topic}-output"
@@ -86,9 +86,9 @@ def kafka(make_lab: Callable[..., Lab]) -> Iterator[SinkLab]:
 
 
 def files_of(folder: Path) -> Counter[tuple[int, int]]:
-    """Give what the files hold that the sink's own log names: others are left of batches that were cut off.
+    """Return the content of the files that the sink's own log names; other files are left from interrupted batches.
 
-    Read as Spark reads it: from the last compaction on, and no id may be missing.
+    The log is read as Spark reads it: from the last compaction on, and without a missing id.
     """
     log = folder / "_spark_metadata"
     names = {int(each.name.partition(".")[0]): each for each in log.glob("[0-9]*")} if log.is_dir() else {}
@@ -105,7 +105,7 @@ def files_of(folder: Path) -> Counter[tuple[int, int]]:
 
 
 def records_of(bootstrap: str, topic: str) -> Counter[tuple[int, int]]:
-    """Give what a topic of one partition holds."""
+    """Return what a topic of one partition holds."""
     settings = {"bootstrap.servers": bootstrap, "group.id": "reads-only", "enable.auto.commit": False}
     found: Counter[tuple[int, int]] = Counter()
     with closing(Consumer(settings)) as consumer:
@@ -156,7 +156,7 @@ def test_file_sink(files: SinkLab) -> None:
     assert resumed["plan"]["replay_at_most"] == 0
     files.wait_until_written()
 
-    # Killed in the middle of a batch: read again, at most; this sink knows it by its id.
+    # Killed in the middle of a batch: replayed at most; this sink recognizes the batch by its id.
     files.hold()
     lab.produce(4, 0, 1, 2, 3, 4)
     files.kill_in_the_middle()
@@ -166,7 +166,7 @@ def test_file_sink(files: SinkLab) -> None:
     assert restarted["plan"]["replay_at_most"] == planned > 0
     files.wait_until_written()
 
-    # Killed after Spark's commit, before the record: nothing is read again, and the next driver records it.
+    # Killed after Spark's commit, before the record: nothing is replayed, and the next driver records the batch.
     lab.faults({"epoch": 3, "batch": batches_of(lab, 3) + 1, "at": "committed"})
     lab.produce(3, 0, 1)
     lab.wait_until_gone()
@@ -180,7 +180,7 @@ def test_file_sink(files: SinkLab) -> None:
     files.wait_until_written()
     assert files.twice == {}
 
-    # Cut off once more, and rewound: the sink takes no new batch for an old one, and misses no id.
+    # Interrupted again, and rewound: the sink takes no new batch for an old one, and misses no id.
     files.hold()
     lab.produce(20, 0, 1, 2, 3, 4)
     files.kill_in_the_middle()
@@ -201,14 +201,14 @@ def test_kafka_sink(kafka: SinkLab) -> None:
     lab.maintain()
     kafka.wait_until_written()
 
-    # Killed in the middle of a batch, of which a part is in the topic already.
+    # Killed in the middle of a batch, part of which is in the topic already.
     kafka.hold()
     lab.produce(15, 0, 1, 2)
     wait_for(lambda: kafka.output().total() > 60, "a part of the batch in the topic")
     kafka.kill_in_the_middle()
     cut_off = in_flight_count(lab.observe())
 
-    # Rewound from there: what was cut off is read again as well, under another id.
+    # Rewound from there: the interrupted batch is replayed too, under another id.
     rewound = lab.maintain("shift:-5")
     assert rewound["plan"]["form"] == "reposition"
     assert rewound["plan"]["replay_at_most"] == cut_off > 0
@@ -228,15 +228,15 @@ def test_kafka_sink(kafka: SinkLab) -> None:
 
 
 def in_flight_count(seen: Observation) -> int:
-    """Give the offsets that may be partly there."""
+    """Return the offsets that may be partly written."""
     return sum(each.count for each in seen.in_flight)
 
 
 def batches_of(lab: Lab, epoch: int) -> int:
-    """Give how many batches the history has of an epoch."""
+    """Return how many batches of an epoch the history has."""
     return sum(batch.epoch == epoch for batch in lab.store.oldest_first(lab.pipeline.stream))
 
 
 def last_batch_of(lab: Lab, epoch: int) -> int | None:
-    """Give the id of the last batch that the history has of an epoch."""
+    """Return the id of the last batch of an epoch in the history."""
     return max(batch.batch_id or 0 for batch in lab.store.oldest_first(lab.pipeline.stream) if batch.epoch == epoch)

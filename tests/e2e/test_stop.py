@@ -1,4 +1,4 @@
-"""Stopping a job: between two batches, at once when it is idle, and by a signal where that is allowed."""
+"""Stopping a job: between two batches, immediately when it is idle, and by a signal where that is allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.produce(20, 0, 1, 2)
-    # Nobody but the next batch itself looks for a request, so it alone decides that it does not begin.
+    # Only the driver checks for a request, before it begins the next batch.
     with monkeypatch.context() as changed:
         changed.setattr(submitting, "Settings", functools.partial(Settings, poll_interval_s=60.0))
         lab.maintain()
@@ -29,7 +29,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     running, stored = lab.begun, lab.observe().stored
     lab.produce(20, 0, 1, 2)  # for the batch after the running one
 
-    # It does not come to rest in time: nothing is lost by that, and the request stands.
+    # It does not stop in time: nothing is lost by that, and the request remains.
     lab.ladder = StopLadder(graceful_timeout_s=2)
     with pytest.raises(AirflowFailException, match="StopTimedOut"):
         lab.stop(lab.operation())
@@ -55,12 +55,12 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     assert set(read) == {(p, o) for (_, p), end in (rest.stored or {}).items() for o in range(end)}
     assert lab.lost, "the batch after it would have read the rest"
 
-    # A stop of a job that is stopped already is no error and changes nothing.
+    # A stop of a stopped job is no error and changes nothing.
     standing = lab.standing()
     assert lab.stop(lab.operation())["how"] == "already stopped"
     assert lab.standing() == standing
 
-    # It reads on where it stood.
+    # It continues at its position.
     resumed = lab.maintain()
     assert resumed["plan"]["form"] == "resume"
     assert resumed["plan"]["replay_at_most"] == 0
@@ -109,5 +109,5 @@ def test_signal_cuts_a_batch_off_and_that_is_counted(lab: Lab) -> None:
 
 
 def processed_id(seen: Observation) -> int | None:
-    """Give the id of the last processed batch."""
+    """Return the id of the last processed batch."""
     return None if seen.processed is None else seen.processed.batch_id

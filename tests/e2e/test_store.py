@@ -1,4 +1,4 @@
-"""Bad days of the store: its rows are of a clock that is ahead of the driver's, and it goes away."""
+"""Faults of the store: its rows have the time of a clock ahead of the driver's, and the store becomes unreachable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.e2e.proxy import Proxy
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """Give a way to HBase that can be cut."""
+    """Yield a proxy before HBase that can be cut."""
     made = Proxy(endpoint("hbase", "thrift"))
     yield made
     made.close()
@@ -69,7 +69,7 @@ def test_store_goes_away_under_a_driver(
     lab.produce(20, 0, 1, 2)
     log = Path(lab.maintain()["log"])
 
-    # Gone for a moment while a batch runs: the driver asks again, records it, and goes on.
+    # Unreachable for a moment while a batch runs: the driver retries, records the batch, and continues.
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
@@ -81,7 +81,7 @@ def test_store_goes_away_under_a_driver(
     lab.wait_until_idle()
     assert lab.read_again == 0
 
-    # Gone for longer than the driver is patient: it ends, and leaves the one batch unrecorded that was running.
+    # Unreachable beyond the retry timeout: the driver ends, and leaves the running batch unrecorded.
     stored = lab.observe().stored
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
@@ -106,7 +106,7 @@ def test_store_goes_away_under_a_driver(
     assert lab.read_again == cut_off
     assert lab.audit()["replayed_at_most"] == cut_off
 
-    # Gone while somebody who still reaches it takes the driver for dead: the zombie wakes up, and records nothing.
+    # Unreachable for a driver that somebody else takes for dead: it resumes, is fenced, and records nothing.
     zombie = lab.epoch
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)

@@ -44,7 +44,7 @@ def test_two_operations_submit_at_once(lab: Lab) -> None:
 
 
 def test_killed_tasks_leave_no_twin(lab: Lab) -> None:
-    # Killed between the launch and its record: nobody knows of the driver. The retry launches another; one wins.
+    # Killed between the launch and its record: nobody knows the driver. The retry launches another; one claims.
     lab.produce(20, 0, 1, 2)
     operation = lab.prepare()
     lab.kill(lab.task(SubmitStreamingJobOperator, operation), "record_step", "before", step=LAUNCHED)

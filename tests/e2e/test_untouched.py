@@ -1,4 +1,4 @@
-"""A job that nobody rewrote goes through the maintenance DAG: nothing is lost, and what is read twice is counted."""
+"""An untracked job goes through the maintenance DAG: nothing is lost, and replayed records are counted."""
 
 from __future__ import annotations
 

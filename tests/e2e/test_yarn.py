@@ -1,4 +1,4 @@
-"""A job that nobody rewrote runs on YARN, and YARN stops it: what it leaves on the cluster is seen to be gone."""
+"""An untracked job runs on YARN and is stopped there: the product verifies that nothing is left on the cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.e2e.untouched_lab import UntouchedLab
 
 ROOT = Path(__file__).parents[2]
 ON_YARN = {
-    # Where they are already: nothing is copied for an application.
+    # The jars are there already: nothing is copied for an application.
     "spark.yarn.jars": f"local:{Path(pyspark.__file__).parent}/jars/*",
     "spark.yarn.am.memory": "256m",
     "spark.driver.memory": "512m",
@@ -39,7 +39,7 @@ ON_YARN = {
 
 
 class YarnLab(UntouchedLab):
-    """``jobs/archive_flights.py`` on YARN. What the cluster runs is asked for here, and not by the product."""
+    """``jobs/archive_flights.py`` on YARN. The tests query the cluster directly, without the product."""
 
     @property
     def pipeline(self) -> StreamingPipeline:
@@ -54,13 +54,13 @@ class YarnLab(UntouchedLab):
         return self.epoch.claim.yarn
 
     def on_cluster(self) -> dict[str, Any]:
-        """Give the application of the newest epoch, as the ResourceManager has it."""
+        """Return the application of the newest epoch, as the ResourceManager reports it."""
         url = f"{self.known.resource_manager}/ws/v1/cluster/apps"
         [found] = httpx.get(url, params={"applicationTags": self.known.tag}).json()["apps"]["app"]
         return dict(found)
 
     def containers(self) -> list[str]:
-        """Give the command lines of its containers, as they run on this machine."""
+        """Return the command lines of its containers that run on this machine."""
         number = self.on_cluster()["id"].removeprefix("application_")
         found = []
         for file in Path("/proc").glob("[0-9]*/cmdline"):
@@ -69,7 +69,7 @@ class YarnLab(UntouchedLab):
         return [line for line in found if f"container_{number}" in line]
 
     def close(self) -> None:
-        """Leave nothing running on YARN either."""
+        """Kill what is left on YARN too."""
         for epoch in self.control.epochs():
             if epoch.claim.yarn is not None:
                 url = f"{epoch.claim.yarn.resource_manager}/ws/v1/cluster/apps"
@@ -81,7 +81,7 @@ class YarnLab(UntouchedLab):
 
 @pytest.fixture(scope="session")
 def yarn() -> dict[str, str]:
-    """Bring YARN up if it is not, and give its endpoints. It stays up, as every server of the stack does."""
+    """Start YARN if it is not up, and return its endpoints. It stays up, as every server of the stack does."""
     subprocess.run([sys.executable, "-m", "stack", "up", "yarn"], cwd=ROOT, check=True)
     return dict(stack.endpoints()["yarn"])
 
@@ -90,7 +90,7 @@ def yarn() -> dict[str, str]:
 def make_archive(
     make_lab: Callable[..., Lab], yarn: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., YarnLab]:
-    """Give a function that makes the lab of a job in a deploy mode."""
+    """Return a function that makes the lab of a job in a deploy mode."""
 
     def make(deploy_mode: str) -> YarnLab:
         lab = make_lab(kind=YarnLab, ladder=StopLadder(cluster_timeout_s=DEADLINE_S))

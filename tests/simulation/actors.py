@@ -1,4 +1,4 @@
-"""Who acts in a history: Airflow's runs with their retries, recoveries, people."""
+"""Who acts in a history: Airflow's runs with their retries, recoveries, and people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.simulation.scheduler import Actor
 RETRIES = 3
 RETRY_DELAY_S = 10.0
 LOST_AFTER_S = 300.0
-"""When Airflow calls a task lost whose worker gives no sign of life, and tries it again while it may still run."""
+"""After this time Airflow calls a task without heartbeat lost, and retries it while it may still run."""
 
 
 class TaskFailed(Exception):
@@ -42,7 +42,7 @@ class Run:
     failure: str = ""
     failed: BaseException | None = None
     stopped: str = ""
-    """How its stop task says the job came to rest."""
+    """How the job stopped, by the result of its stop task."""
     actor: Actor | None = None
 
     def start(self, act: Callable[[Run], None]) -> Run:
@@ -60,7 +60,7 @@ class Run:
         return self
 
     def task(self, name: str, act: Callable[[], Any]) -> Any:
-        """Run a task until one try of it succeeds, and return what that gave.
+        """Run a task until one try of it succeeds, and return its result.
 
         :raises TaskFailed: it failed for good.
         """
@@ -125,7 +125,7 @@ def cleared(act_of: Callable[[str], Callable[[Run], None]], after_s: float) -> C
 
 
 def undone(act: Callable[[Run], None]) -> Callable[[Run], None]:
-    """Return a restart that is rolled back by a person, whatever came of it."""
+    """Return a restart that a person rolls back, whatever its outcome."""
 
     def both(run: Run) -> None:
         try:
@@ -143,7 +143,7 @@ def submit_only(run: Run) -> None:
 
 
 def recover(looks: int = 30, every_s: float = 8.0) -> Callable[[Run], None]:
-    """Return what a recovery does: look for a death, and start the job again."""
+    """Return the tasks of a recovery: look for a death, and start the job again."""
 
     def act(run: Run) -> None:
         world, sim = run.world, run.world.sim
@@ -166,7 +166,7 @@ def recover(looks: int = 30, every_s: float = 8.0) -> Callable[[Run], None]:
 
 
 def _recover_from(run: Run, epoch: int, number: str) -> None:
-    """Start the job again that died in an epoch."""
+    """Start the job again after the death of an epoch."""
     world, operation = run.world, product.recovery_operation(epoch)
     run.task("begin", lambda: product.task_begin_recovery(world, operation, epoch, number))
     run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
@@ -176,12 +176,12 @@ def _recover_from(run: Run, epoch: int, number: str) -> None:
 
 
 def stop_only(run: Run) -> None:
-    """Stop the job, as a person does who means to start it later."""
+    """Stop the job, as a person does who plans to start it later."""
     run.stopped = run.task("stop", lambda: product.task_stop(run.world, run.name))
 
 
 def take_over_and_stop(run: Run) -> None:
-    """Stop the job although another operation acted lately."""
+    """Stop the job although another operation acted recently."""
     run.stopped = run.task("stop", lambda: product.task_stop(run.world, run.name, take_over=True))
 
 
@@ -191,18 +191,18 @@ def snapshot_only(run: Run) -> None:
 
 
 def stop_and_look(run: Run) -> None:
-    """Stop the job, and take a snapshot of it at rest."""
+    """Stop the job, and take a snapshot of the stopped job."""
     stop_only(run)
     run.task("at_rest", lambda: product.task_snapshot(run.world, run.name, "at-rest"))
 
 
 def rename_from(former: str) -> Callable[[Run], None]:
-    """Return what a person does at the CLI after they have given a pipeline another name."""
+    """Return what a person does at the CLI after renaming a pipeline."""
     return lambda run: run.task("rename", lambda: product.rename_pipeline(run.world, run.name, former))
 
 
 def plan_only(run: Run) -> None:
-    """Look at a plan, as a person at the CLI does."""
+    """Make a plan without applying it, as a person at the CLI does."""
     run.task("plan", lambda: product.task_plan(run.world, run.name, "committed", product.policy_of()))
 
 

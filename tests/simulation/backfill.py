@@ -27,24 +27,24 @@ class Interval:
 
     @property
     def start_ms(self) -> int:
-        """Its first instant."""
+        """The first instant of the interval."""
         return EPOCH_START_MS + self.number * INTERVAL_S * 1000
 
     @property
     def end_ms(self) -> int:
-        """The first instant after it."""
+        """The first instant after the interval."""
         return self.start_ms + INTERVAL_S * 1000
 
 
 @dataclass
 class Truth:
-    """Which records are of which interval, by their times."""
+    """Which records belong to which interval, by their times."""
 
     of_interval: dict[int, set[Place]]
 
 
 def feed(world: World_, draw: Random, intervals: int) -> Truth:
-    """Append records of each interval in the order of their times, and let the time come after the last one."""
+    """Append records of each interval in the order of their times, advance the time, and return the records."""
     cluster, places = world.kafka.cluster, {}
     for number in range(intervals):
         mine = places.setdefault(number, set())
@@ -62,7 +62,7 @@ def feed(world: World_, draw: Random, intervals: int) -> Truth:
 def backfill(interval: Interval, *, attempts: int = 1, pause_s: float = 0.0) -> Callable[[Run], None]:
     """Return the tasks of one backfill run: plan, the shards in parallel, audit.
 
-    :param attempts: how often the run is cleared and run again, and once more.
+    :param attempts: how often the run is cleared and run again, plus one.
     """
 
     def act(run: Run) -> None:
@@ -102,10 +102,10 @@ def _shard(operation: str, plan: Any, number: int) -> Callable[[Run], None]:
 
 
 def judge(world: World_, truth: Truth, runs: dict[str, Interval]) -> tuple[str, str]:
-    """Hold what the replays wrote against what is of their intervals; return what is wrong, or nothing.
+    """Compare what the replays wrote with the records of their intervals; return what is wrong, or nothing.
 
-    The newest attempt of each interval counts. It has to have each record of its interval that is retained, and none of
-    another interval; one that its audit does not call cut off has each once.
+    Only the newest attempt of each interval counts. It must have each retained record of its interval, and none of
+    another interval. An attempt without interrupted batches in its audit has each record once.
     """
     taken: dict[Place, str] = {}
     for name, interval in sorted(runs.items()):
@@ -127,7 +127,7 @@ def judge(world: World_, truth: Truth, runs: dict[str, Interval]) -> tuple[str, 
 
 
 def _of_one(name: str, audit: dict[str, Any], written: Counter[Place], expected: set[Place]) -> tuple[str, str]:
-    """Hold one attempt against its audit. What no driver recorded as finished may be written all the same."""
+    """Compare one attempt with its audit. A batch that no driver recorded as finished may be written nevertheless."""
     missing = sorted(expected - set(written))
     if audit["is_clean"] and missing:
         return "lost", f"{name}: its audit is clean, and {missing[:4]} of {len(missing)} were not replayed"

@@ -1,4 +1,4 @@
-"""What a seed decides: who goes on, what fails, and what happens in the world meanwhile."""
+"""What a seed decides: which actor continues, what fails, and which external events happen meanwhile."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ DEATH_RATE = 0.3
 
 
 def _weight(point: Point) -> float:
-    """How much likelier a fault is here than at a look: what is written is what a death or a delay leaves half done."""
+    """Return how much likelier a fault is here than at a read: a fault at a write leaves something half done."""
     return WEIGHT_OF_WRITES if point.kind == "sink" or point.detail.startswith(WRITES) else 1.0
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How often things happen, by effect point. A history draws its own, so that some have few and some many."""
+    """How often faults and events happen, by effect point.
+
+    Each history draws its own rates: some have few, some many.
+    """
 
     switch: float = 0.3
-    """Whether another actor may go on at a point."""
+    """How often another actor continues at a point."""
     fault: float = 0.01
     step: float = 0.02
     faults: tuple[str, ...] = ("error", "lost answer", "hang", "kill", "kill driver", "clock jump", "down")
@@ -42,7 +45,7 @@ class Rates:
 
 @dataclass
 class Happened:
-    """A fault, or a step of the world, that happened."""
+    """A fault, or an external event, that happened."""
 
     step: int
     what: str
@@ -50,7 +53,7 @@ class Happened:
 
 @dataclass
 class SeededChooser(Chooser):
-    """Draws from a seed.
+    """A chooser that draws from a seed.
 
     :param only: the effect points where something may happen; None: all. Used to shrink a history.
     """
@@ -64,7 +67,7 @@ class SeededChooser(Chooser):
     counts: Counter[str] = field(default_factory=Counter)
     is_healed: bool = False
     lies: set[int] = field(default_factory=set)
-    """Processes that live, and that the machine calls gone."""
+    """Living processes that the machine reports as dead."""
     on_lie: Callable[[], None] = lambda: None
     down_until_s: dict[str, float] = field(default_factory=dict)
     kills_left: int = 6
@@ -74,7 +77,7 @@ class SeededChooser(Chooser):
         self._fails = Random(f"fails {self.seed}")
 
     def event(self, sim: Simulation, point: Point) -> str:
-        """Let something happen at a point, or nothing."""
+        """Make something happen at a point, or nothing."""
         happens, fails = self._what.random(), self._fails.random()
         if self.is_healed:
             return ""
@@ -91,7 +94,7 @@ class SeededChooser(Chooser):
         return ""
 
     def next_actor(self, sim: Simulation, actor: Actor) -> Actor:
-        """Return who goes on."""
+        """Return the actor that continues."""
         drawn = self._what.random()
         if drawn >= self.rates.switch:
             return actor
@@ -99,11 +102,14 @@ class SeededChooser(Chooser):
         return ready[int(drawn / self.rates.switch * len(ready))] if ready else actor
 
     def idle_pick(self, ready: list[Actor]) -> Actor:
-        """Return who goes on where the actor before cannot."""
+        """Return the actor that continues where the previous one cannot."""
         return ready[int(self._what.random() * len(ready))]
 
     def _is_deadly(self, point: Point) -> bool:
-        """Whether a driver dies before this effect. The draw is its own, so the others stay as they are."""
+        """Return whether a driver dies before this effect.
+
+        It is a separate draw, so the other draws stay as they are.
+        """
         if not (point.actor.is_driver and point.side is Side.BEFORE and point.detail.startswith(self.rates.deaths)):
             return False
         return Random(f"death {self.seed} {point.step}").random() < DEATH_RATE

@@ -1,7 +1,7 @@
-"""Decides what became of each record, from the sink and from the official books as plain JSON.
+"""Decides what became of each record, from the sink and from the stored history and record as plain JSON.
 
-It shares no code with the product, and reads its books by their documented form: so a mistake in the product's counting
-cannot hide itself here.
+The checker shares no code with the product, and reads the stores by their documented format: so a mistake in the
+product's counting cannot hide itself here.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Span = tuple[Key, int, int]
 
 @dataclass
 class Books:
-    """What the product has written down, in plain terms."""
+    """What the product has stored, as plain data."""
 
     start: dict[Key, int]
-    """Where the first epoch began."""
+    """The start of the first epoch."""
     end: dict[Key, int]
-    """Where the pipeline stands."""
+    """The position of the pipeline."""
     reads: list[Span]
-    """What its official batches read, in order."""
+    """What its recorded batches read, in order."""
     announced_replays: list[Span] = field(default_factory=list)
     announced_gaps: list[Span] = field(default_factory=list)
-    """Skipped or lost, and said so by a plan."""
+    """Skipped or lost ranges that a plan announced."""
     cut_off: list[Span] = field(default_factory=list)
     """Batches that began and were not recorded."""
     read_before: dict[Key, int] = field(default_factory=dict)
-    """Where the job had come to before the first epoch."""
+    """The position of the job before the first epoch."""
     counts_batches: bool = True
-    """Whether a history names each batch. Without one only the audit says what may have been written again."""
+    """Whether a history names each batch. Without it only the audit knows what may have been written again."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Verdict:
 def read_books(
     rows: Sequence[Mapping[str, Any]], cells: Mapping[str, str], facts: Mapping[int, Mapping[str, Any]]
 ) -> Books | None:
-    """Return the books of a tracked pipeline as its record, its epochs and its rows tell them; None before a start.
+    """Return what is stored of a tracked pipeline (its record, epochs and rows), or None before a start.
 
     :param facts: the batches that are kept under their row times.
     """
@@ -88,7 +88,7 @@ def read_books(
 
 
 def _epochs(cells: Mapping[str, str], facts: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the epochs that a driver claimed, the oldest first: what is kept of them, and the newest one."""
+    """Return the epochs that a driver claimed, oldest first: those that are kept, and the newest one."""
     kept = [json.loads(text) for name, text in sorted(cells.items()) if name.startswith("epoch/")]
     record = json.loads(cells.get("pipeline", "null"))
     if record is not None and record["launch"] is not None:
@@ -107,9 +107,9 @@ def _ranges(batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def read_untracked(cells: Mapping[str, str], end: Mapping[Key, int]) -> Books | None:
-    """Return the books of a job that keeps its own offsets; None if it was never started.
+    """Return what is stored of a job that keeps its own offsets, or None if it was never started.
 
-    :param end: what its own store says. After a move that no job was started from, it stands where it stood before.
+    :param end: the position in its own store. After a move without a start, the job's position is still the former one.
     """
     epochs = _epochs(cells, {})
     if not epochs:
@@ -139,7 +139,7 @@ def judge(written: Sequence[tuple[Key, int]], books: Books, audit: Mapping[str, 
     """Return what became of the records.
 
     :param written: partition and offset of each record that reached the sink, in order, as often as it did. A record
-        that a truncation of the log took away, and that another one has the offset of now, is not among them.
+        that a truncation of the log removed, and whose offset another record has now, is not among them.
     :param audit: the product's own audit as plain JSON.
     """
     verdict, counts = Verdict(), Counter(written)
@@ -160,7 +160,7 @@ def judge(written: Sequence[tuple[Key, int]], books: Books, audit: Mapping[str, 
 
 
 def _order(written: Sequence[tuple[Key, int]], gaps: Any, verdict: Verdict) -> None:
-    """First readings of a partition come in order, but for what was skipped and is read later."""
+    """Check that first readings of a partition come in order, except for skipped records that are read later."""
     furthest: dict[Key, int] = defaultdict(lambda: -1)
     seen: set[tuple[Key, int]] = set()
     for key, offset in written:
@@ -173,7 +173,7 @@ def _order(written: Sequence[tuple[Key, int]], gaps: Any, verdict: Verdict) -> N
 
 
 def _hold_against(audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], books: Books, verdict: Verdict) -> None:
-    """Hold the product's audit against what happened."""
+    """Compare the product's audit with what happened."""
     truly_lost = len(verdict.lost)
     accepted = sum(max(0, high - low) for _, low, high in books.announced_gaps)
     if audit["lost"] > truly_lost + accepted:
@@ -199,7 +199,7 @@ def _hold_against(audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], bo
 
 
 def _read_again(books: Books) -> int:
-    """How many offsets the official batches read that one before them had read."""
+    """Return how many offsets the recorded batches read that an earlier one had read."""
     seen = {(key, offset) for key, end in books.read_before.items() for offset in range(end)}
     again = 0
     for key, low, high in books.reads:

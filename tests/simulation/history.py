@@ -23,32 +23,32 @@ RUNS = (
     *("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward"),
     *("stop", "plan", "audit", "cleared", "undone"),
 )
-"""What a run of a history is; each as likely as the others."""
+"""The kinds of runs in a history, all equally likely."""
 WAYS_OUT = ("committed", "committed", "shift:-1", "")
-"""What a person tries, one after the other, to bring the job up again; but for the first they accept what is lost. The
-last one is what Spark's checkpoint says, for a history that is behind it."""
+"""The starts that a person tries until the job runs again; from the second on they accept losses. The last one is the
+position of Spark's checkpoint, for a history that is behind it."""
 ADVICE = re.compile(r"start from '(offsets:[^']*)'")
-"""Where a refusal tells a person to start from: who reads it does so."""
+"""The start in the advice of a refusal, which the person follows."""
 AS_A_NEW_ONE = "describe the job as a new pipeline"
-"""What a refusal tells a person to do where stored offsets mean nothing any more."""
+"""The advice of a refusal where stored offsets have become meaningless."""
 REST_OF_CHECKPOINT = re.compile(r"CheckpointError: (\S+) has .* remove what is left of it")
-"""What a refusal tells a person to do who removed a checkpoint while an operation wrote to it."""
+"""The advice of a refusal after a person removed a checkpoint to which an operation was writing."""
 CONFLICT = "set on_conflict to ruling-store"
-"""What a refusal tells a person to do who has found out which of two stores is right."""
+"""The advice of a refusal to a person who knows which of two stores is right."""
 MAIN_STEPS, MORE_STEPS = 2500, 6000
 CATCH_UP_S = 400.0
 
 
 @dataclass
 class Outcome:
-    """What came of one history."""
+    """The outcome of one history."""
 
     seed: int
     mode: str
     steps: int
     faults: Counter[str]
     failure: str = ""
-    """What is wrong, by its kind; empty if nothing is."""
+    """The kind of what is wrong; empty if nothing is."""
     detail: str = ""
     trace: Sequence[Any] = ()
     happened: list[Any] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def digest(self) -> str:
-        """Name this history: two runs of one seed have one name."""
+        """The name of this history: two runs of one seed have the same name."""
         text = "\n".join([*map(str, self.trace), self.failure, self.detail])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -97,7 +97,7 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
         has_launcher=mode in ("process", "sink") and drawn != "backfill" and more.is_drawn(0.2),
     )
     faults = tuple(each for each in FAULTS if draw.random() < (0.1 if each == "lie" else 0.6))
-    if mode in ("untracked", "dstream"):  # nothing can fence a program that knows no epochs: out of the claim
+    if mode in ("untracked", "dstream"):  # nothing can fence a program without epochs: outside of the claim
         faults = tuple(each for each in faults if each != "lie")
     steps = (
         "append",
@@ -135,16 +135,16 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
 
 @dataclass
 class _More:
-    """Draws of their own, so that what is added here leaves the other draws of a seed as they are."""
+    """Separate draws, so that an addition here leaves the other draws of a seed as they are."""
 
     random: Random
 
     def is_drawn(self, rate: float) -> bool:
-        """Return whether something of a rate is drawn."""
+        """Return whether an event of this rate is drawn."""
         return self.random.random() < rate
 
     def steps(self, kind: Kind) -> Iterator[str]:
-        """Yield the rare steps of the world that a history has."""
+        """Yield the rare external events of a history."""
         if self.is_drawn(0.15):
             yield "recreate"
         if kind.mode == "dstream" and self.is_drawn(0.4):
@@ -173,7 +173,7 @@ def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
 
 
 class Laboratory:
-    """A pipeline on its platform, and what is done with it when everything that was to happen has happened."""
+    """A pipeline on its platform, and its final checks once all events of the history have happened."""
 
     def __init__(self, kind: Kind, sim: Simulation) -> None:
         self.kind, self.sim = kind, sim
@@ -184,22 +184,22 @@ class Laboratory:
         self.removed: set[str] = set()
         """Checkpoints that were removed."""
         self._former = "", ""
-        """What is wrong with a pipeline that was left."""
+        """What is wrong with a former pipeline."""
         self._described_at = 0
-        """How much was written before the job was described as it is now."""
+        """How many records were written before the job got its current description."""
         self._caught_up_s = NEVER
         for name in ("scheduler", "worker-1", "worker-2"):
             sim.host(name)
 
     def heal(self) -> None:
-        """End all faults that last."""
+        """End all lasting faults."""
         self.world.table.seen_gone.clear()
         for actor in self.sim.actors:
             if actor.wake_s > self.sim.now_s + 5.0 and not actor.is_gone:
                 actor.wake_s = self.sim.now_s
 
     def judge(self) -> tuple[str, str]:
-        """Bring the pipeline to rest without faults, and return what is wrong: its kind, and the words; or nothing."""
+        """Stop the pipeline without faults, and return what is wrong as a kind and a text, or nothing."""
         self.rest()
         return self._former if self._former[0] else self._verdict()
 
@@ -222,11 +222,11 @@ class Laboratory:
         return "", ""
 
     def _is_there_still(self, record: Record) -> bool:
-        """Whether no truncation of the log gave the offset of a record to another one."""
+        """Return whether the offset of a record was not given to another one by a truncation of the log."""
         return self.world.kafka.era(record.topic_id, record.partition, record.offset) == record.era
 
     def rest(self) -> None:
-        """Start the job once more, let it read everything, and stop it. Who is refused does as the refusal says.
+        """Start the job once more, wait until it has read everything, and stop it. Follow the advice of refusals.
 
         :raises Violated: no plan is accepted, or the job cannot be started or stopped.
         """
@@ -275,9 +275,9 @@ class Laboratory:
         raise Violated("wedged", f"the last stop: {run.failure}")
 
     def _describe_anew(self) -> str:
-        """Leave the pipeline and describe its job as a new one, as a refusal says; return where that one starts.
+        """Leave the pipeline and describe its job as a new one, as a refusal advises; return where the new one starts.
 
-        Of a topic that is the same it goes on where the former pipeline stood.
+        For an unchanged topic, the new pipeline starts at the position of the former one.
 
         :raises Violated: the former pipeline has read the topic that was recreated.
         """
@@ -303,7 +303,7 @@ class Laboratory:
             del self.world.sink.furthest[key]
 
     def run_to_end(self, name: str, act: Callable[[Run], None]) -> Run:
-        """Let one run go to its end; other actors go on beside it."""
+        """Run one run to its end, with other actors beside it."""
         run = Run(self.world, name, (product.host_of_job(self.world),)).start(act)
         self.sim.step_limit = self.sim.step + MORE_STEPS
         self.sim.run(stops=lambda: run.is_over)
@@ -311,7 +311,7 @@ class Laboratory:
         return run
 
     def only_own_errors(self, run: Run) -> None:
-        """Return if a run failed by an error of the product's own, or of the platform, or not at all.
+        """Check that a run that failed did so by an error of the product or of the platform.
 
         :raises Violated: it failed by a bare exception.
         """
@@ -327,7 +327,7 @@ class Laboratory:
                 cluster.append(topic, partition, draw.randint(1, count), timestamp_ms=self.sim.now_ms())
 
     def _has_caught_up(self) -> bool:
-        """Whether everything that Kafka has was written, and a while has passed since."""
+        """Return whether everything in Kafka was written, and some time has passed since."""
         sink, ends = self.world.sink, self.world.kafka.cluster.live_topics(self.kind.topics).end
         caught_up = all(sink.furthest.get(key, 0) >= end for key, end in ends.items())
         self._caught_up_s = min(self._caught_up_s, self.sim.now_s) if caught_up else NEVER
@@ -426,7 +426,7 @@ class History(Laboratory):
         at_rest = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
         if name == "truncate" and at_rest and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
             books = product.books_of(self.world)
-            # Nobody can see a truncation of what was read, once the log has grown past it again: out of the claim.
+            # A truncation of read records is invisible once the log has grown beyond it again: outside of the claim.
             read = max(
                 self.world.sink.furthest.get((topic, partition), 0),
                 self.world.files.furthest_planned(topic, partition),
@@ -443,8 +443,8 @@ class History(Laboratory):
         return ""
 
     def _remove(self, name: str, topic: str, draw: Random) -> str:
-        """Take something away from a job that is stopped; return what."""
-        if not product.newest_epoch_number(self.world):  # a job that never ran has nothing that anybody knows
+        """Remove something from a stopped job; return what was removed."""
+        if not product.newest_epoch_number(self.world):  # nothing is known of a job that never ran
             return ""
         world, is_tracked = self.world, self.kind.mode in ("process", "sink")
         if name == "recreate" and not self.recreated and not self.drawn.intervals:
@@ -466,12 +466,12 @@ class History(Laboratory):
         return ""
 
     def _is_submitting(self) -> bool:
-        """Whether a task may have checked already what is about to change, and be about to launch."""
+        """Return whether a task may have already checked what is about to change, and be about to launch."""
         tasks = (each.name for each in self.sim.actors if each.is_task and not each.is_gone)
         return any(".submit~" in each or ".roll_back~" in each for each in tasks)
 
     def _kill_launcher(self, draw: Random) -> str:
-        """Kill the Java process of a driver, whose Python process goes on until it needs Java."""
+        """Kill the Java process of a driver, whose Python process runs until it needs Java."""
         drivers = {each.process for each in self.sim.actors if each.is_driver and not each.is_gone}
         leaders = self.world.table.leaders
         found = sorted({leaders[each] for each in drivers if each in leaders and self.sim.is_alive(leaders[each])})
@@ -484,7 +484,7 @@ class History(Laboratory):
 
 
 def make_store_of(name: str) -> Callable[[], Any]:
-    """Return what makes the store of a history: in memory, or on a SQLite file of its own."""
+    """Return a function that opens the store of a history: in memory, or on a SQLite file of its own."""
     return product.new_sql_store if name == "sql" else product.new_memory_store
 
 

@@ -28,11 +28,11 @@ from tests.simulation.scheduler import Simulation
 Cells = Mapping[tuple[str, str], str]
 """Texts of the control store, by pipeline and name."""
 WRITTEN_ONCE = ("launch/", "move/", "epoch/", "replay-plan/")
-"""Control cells that never change once they are there."""
+"""Cells of the control store that never change once they exist."""
 REMOVED = '"removed"'
-"""What a snapshot's cell may become."""
+"""Values to which a snapshot's cell may change."""
 OVER = ("stopped", "ended")
-"""Phases that a launch does not leave for ``running``."""
+"""Phases from which a launch does not return to ``running``."""
 STORE_WRITES = ("swap", "check_and_put", "append", "write", "zk put", "zk write")
 Place = tuple[str, int]
 Span = tuple[str, int, int, int]
@@ -51,17 +51,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a store holds, as it is now. Rows are compared by equality and taken apart only when they are new."""
+    """The content of a store at this moment. Rows are compared by equality and parsed only when they are new."""
 
     cells: Cells
     rows: Mapping[str, Sequence[Any]]
     """By group, in the order of their times."""
     row: Callable[[str, Any], Row]
-    """Takes a row of a group apart."""
+    """Parses a row of a group."""
 
 
 def contents_of(store: Any) -> Callable[[], Contents]:
-    """Return what reads a store past its own code: a store in memory, or a file of SQLite."""
+    """Return a reader of a store that bypasses the store's own code: a store in memory, or a file of SQLite."""
     if store.kind == "memory":
         return lambda: Contents(store._control, store._histories, _row_of_batch)
     return _SqlFile(store._file).read
@@ -77,7 +77,7 @@ def spans_of(batch: Any) -> tuple[Span, ...]:
 
 
 class _SqlFile:
-    """Reads the tables of a SQLite file. Where nothing was committed since the last look, it does not look again."""
+    """Reader of the tables of a SQLite file. It reads again only if something was committed since the last time."""
 
     def __init__(self, file: Path) -> None:
         self._connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)
@@ -116,13 +116,13 @@ def _spans(starts: Mapping[str, Mapping[str, int]], ends: Mapping[str, Mapping[s
 
 @dataclass
 class Invariants:
-    """Checks one history. A finding ends it.
+    """Checks of one history. A finding ends the history.
 
     :ivar contents: reads the store.
     :ivar facts: returns what the batch under a row time reads, or nothing.
     :ivar position: returns what a job's own position store holds.
-    :ivar answered: processes that may write nothing any more, and the operation whose stop was answered.
-    :ivar is_excused: whether a living driver was called gone, so that two of them may write.
+    :ivar answered: processes that may not write any more, and the operation whose stop was answered.
+    :ivar is_excused: whether a living driver was reported dead, so that two drivers may write.
     """
 
     sim: Simulation
@@ -140,7 +140,7 @@ class Invariants:
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _position: dict[Place, int] = field(default_factory=dict)
     _writers: dict[str, list[int]] = field(default_factory=dict)
-    """By what is written, a sink or a checkpoint: the processes that wrote, each once, the newest last."""
+    """For each sink or checkpoint: the processes that wrote, each once, the newest last."""
 
     def after_effect(self, kind: str, detail: str) -> None:
         """Check what an effect may have broken.
@@ -176,7 +176,7 @@ class Invariants:
     def _check_rows(
         self, group: str, before: Sequence[Any], rows: Sequence[Any], row: Callable[[str, Any], Row]
     ) -> None:
-        """Each row of before is still there, as it was; each new one is of a batch that was processed, once."""
+        """Check that each previous row is unchanged, and that each new one is of a batch that was processed, once."""
         left, new = iter(before), []
         expected = next(left, None)
         for each in rows:
@@ -207,7 +207,7 @@ class Invariants:
     def _check_record(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Check one swap of a pipeline's record."""
         if before["renamed_to"]:
-            return  # the pipeline got an old name back, and the record of another name goes on under it
+            return  # the pipeline got a former name back, and the record continues under it
         if now["incarnation"] != before["incarnation"] or now["version"] != before["version"] + 1:
             self._changed("version", before, now)
         for name in ("generation", "epoch", "last_row_time_ms", "good"):
@@ -239,7 +239,7 @@ class Invariants:
                 self._changed("cuts", before, now)
 
     def _check_lease(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Only the operation that holds the lease asks to stop, moves and launches."""
+        """Check that only the operation that holds the lease asks to stop, moves and launches."""
         lease = before["lease"] or {"operation": None}
         for name in ("launch", "stop", "intent"):
             noted = now[name]
@@ -279,7 +279,7 @@ class Invariants:
             self._violate("batch id begins again", f"batch {begun['batch_id']} of {begun['query_id']}")
 
     def _check_writes_as_holder(self, record: Mapping[str, Any], what: str) -> None:
-        """Only the process that claimed the newest launch begins and records. Operations reconcile for the dead."""
+        """Check that only the process that claimed the newest launch begins and records. Operations may reconcile."""
         actor = self.sim.current if self.sim.is_inside else None
         if actor is None or not actor.is_driver:
             return
@@ -290,7 +290,7 @@ class Invariants:
     def _check_sink(self) -> None:
         newest = self.sink.writes[-1] if self.sink.writes else None
         if newest is None or newest.run:
-            return  # of a replay: its shards write side by side
+            return  # a replay, whose shards write in parallel
         self._check_writer("the sink")
 
     def _check_checkpoint(self, detail: str) -> None:
@@ -305,7 +305,7 @@ class Invariants:
                     self._check_processed(_planned(entries, int(number)), f"commits/{number}")
 
     def _check_writer(self, what: str) -> None:
-        """The one that writes was not told to stop, and no other one has written since it began."""
+        """Check that the writing driver was not told to stop, and that no other one has written since it began."""
         actor = self.sim.current
         if self.is_excused():
             return
@@ -318,7 +318,7 @@ class Invariants:
             writers.append(actor.process)
 
     def _check_position(self, detail: str) -> None:
-        """A job's own store says that it has processed what it wrote out. A task may move it anywhere."""
+        """Check that a job's own store claims only what the job wrote to its sink. A task may move it anywhere."""
         if detail == "zk put by the job":
             now = self.position()
             spans = [(*key, self._position.get(key, end), end) for key, end in now.items()]
@@ -339,7 +339,7 @@ class Invariants:
 
 
 def _planned(offsets: Mapping[str, tuple[str, int]], number: int) -> tuple[Span, ...]:
-    """Return what Spark planned for a batch; nothing if the entry before it is not there any more."""
+    """Return what Spark planned for a batch, or nothing if the previous entry no longer exists."""
     ends, starts = ((offsets.get(str(each)) or ("{}", 0))[0].splitlines()[-1] for each in (number, number - 1))
     if starts == "{}":
         return ()

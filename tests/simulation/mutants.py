@@ -1,7 +1,7 @@
-"""``python -m tests.simulation.mutants``: mistakes that would leak, each planted in a copy of the package.
+"""``python -m tests.simulation.mutants``: mistakes that would lose or duplicate records, each planted in a copy.
 
-The simulation has to find each of them within ``--seeds`` histories. A mistake that can no longer be planted fails as
-well: write it anew.
+The simulation must find each mistake within ``--seeds`` histories. A mistake that can no longer be planted fails as
+well: write it again for the changed source.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class Mutant:
     right: str
     wrong: str
     kinds: str = KINDS
-    """The kinds of jobs that it can show with."""
+    """The kinds of jobs that can reveal the mistake."""
     and_wrong: tuple[tuple[str, str, str], ...] = ()
-    """Other places: file, right and wrong text of a guard behind which the mistake would be harmless."""
+    """Further changes: file, right and wrong text of a guard behind which the mistake would be harmless."""
     faults: tuple[str, ...] = ()
-    """Faults that are drawn more often than usual: without one of them it cannot show."""
+    """Faults that are drawn more often than usual: only one of them reveals the mistake."""
     always: tuple[str, ...] = ()
-    """What every drawn job does: names of ``Kind``."""
+    """Properties of every drawn job: names of ``Kind``."""
     deaths: tuple[str, ...] = ()
     """Effects before which drivers die often: the beginnings of their details."""
 
@@ -110,7 +110,7 @@ MUTANTS = [
         '    if launch is None or launch.tag != event.tag:\n        return Refused(Refusal.FENCED, f"the newest',
         '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
         "process,sink",
-        # A driver that claims the launch of another one is fenced by its first batch: that guard is taken away too.
+        # A driver that claims the launch of another one is fenced by its first batch: that guard is removed too.
         and_wrong=(
             ("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),
         ),
@@ -121,7 +121,7 @@ MUTANTS = [
         "core/record.py",
         "if record.generation != event.generation or event.launch.epoch != record.epoch + 1:",
         "if False:",
-        # Whoever acted since the plan has taken the lease: that guard is taken away too.
+        # Whoever acted since the plan has taken the lease: that guard is removed too.
         and_wrong=(
             (
                 "core/record.py",
@@ -140,7 +140,7 @@ MUTANTS = [
         "core/record.py",
         "if lease is None or lease.operation != event.operation:\n            holder",
         "if lease is None:\n            holder",
-        # A task looks who holds the lease whenever it reads the record: that look is taken away too.
+        # A task checks who holds the lease whenever it reads the record: that check is removed too.
         and_wrong=(
             (
                 "operations/lease.py",
@@ -205,7 +205,7 @@ MUTANTS = [
         "    if True:\n        return recorded\n",
         "process",
         # One driver dies between the record of a batch and Spark's commit, the next one before its first batch. The one
-        # after it begins the recorded batch again, which is not where its plan starts: that guard is taken away too.
+        # after it begins the recorded batch again, which is not where its plan starts: that guard is removed too.
         and_wrong=(("runtime/held_epoch.py", "        if moved:\n", "        if False:\n"),),
         deaths=("create commits/", "names offsets"),
     ),
@@ -264,7 +264,7 @@ MUTANTS = [
         "core/plan.py",
         "start, reason = 0, StartReason.NEW_PARTITION",
         "start, reason = live.end, StartReason.NEW_PARTITION",
-        # What it leaves out would be refused as skipped: that count is taken away too.
+        # The records that it omits would be refused as skipped: that count is removed too.
         and_wrong=(
             (
                 "core/plan.py",
@@ -298,7 +298,7 @@ MUTANTS = [
 def planted(mutant: Mutant) -> dict[str, str]:
     """Return the sources with the mistake, by file.
 
-    :raises ValueError: its place is gone, or there are several.
+    :raises ValueError: the text to replace is missing, or occurs several times.
     """
     sources: dict[str, str] = {}
     for file, right, wrong in ((mutant.file, mutant.right, mutant.wrong), *mutant.and_wrong):
@@ -310,9 +310,10 @@ def planted(mutant: Mutant) -> dict[str, str]:
 
 
 def hunt(mutant: Mutant, seeds: int) -> str:
-    """Return the first seed that finds a mistake, with what it said; empty if none of ``seeds`` does.
+    """Return the first seed that finds a mistake, with its finding; empty if none of ``seeds`` does.
 
-    The seed is run without the mistake too: what fails then shows nothing of the mistake, and the hunt goes on.
+    The seed is run without the mistake too: if it fails then as well, it says nothing about the mistake, and the hunt
+    continues.
     """
     sources = planted(mutant)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
@@ -363,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _hunted(mutant: Mutant, seeds: int) -> bool:
-    """Hunt one mutant, print what came of it, and return whether it was found."""
+    """Hunt one mutant, print the outcome, and return whether the mutant was found."""
     began = time.monotonic()
     found = hunt(mutant, seeds)
     said = f"found by seed {found}" if found else "NOT FOUND"

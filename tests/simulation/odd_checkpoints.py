@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 TOPIC = "{topic}"
-"""Stands for the name of the topic; the real one is made for the run."""
+"""Placeholder for the name of the topic, which is created for the run."""
 END = 10
 COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
 METADATA = '{"id":"6b7ad74c-8bd2-4e0d-9a4f-8f2a4f1f8a11"}'
 BATCH = '{"batchWatermarkMs":0,"batchTimestampMs":1790000000000,"conf":{"spark.sql.shuffle.partitions":"2"}}'
 
 Outcome = list[Any]
-"""Of each batch its id and what it read: ``[id, [[partition, start, end], …]]``; last ``"died"`` if it ended so."""
+"""The id of each batch and what it read: ``[id, [[partition, start, end], …]]``; last ``"died"`` if it ended so."""
 
 
 def at(*offsets: int | None) -> str:
-    """Return a position as Spark writes it; None leaves a partition out."""
+    """Return a position as Spark writes it; None omits a partition."""
     return json.dumps({TOPIC: {str(number): each for number, each in enumerate(offsets) if each is not None}})
 
 
@@ -31,13 +31,13 @@ def planned(*offsets: int | None) -> str:
 
 
 def begun(*offsets: int | None) -> dict[str, str]:
-    """Return the files that every begun query has."""
+    """Return the files that every started query has."""
     return {"metadata": METADATA, "sources/0/0": f"\0v1\n{at(*offsets)}"}
 
 
 @dataclass(frozen=True)
 class OddCheckpoint:
-    """One folder, and what comes of it."""
+    """One checkpoint folder, and the expected outcome of a start on it."""
 
     what: str
     files: dict[str, str]
@@ -47,7 +47,7 @@ class OddCheckpoint:
 
 
 def read(batch_id: int, *ranges: tuple[int, int, int]) -> Outcome:
-    """Return a batch that read these ranges; an empty one is left out."""
+    """Return a batch that read these ranges; an empty range is omitted."""
     return [batch_id, [list(each) for each in ranges]]
 
 

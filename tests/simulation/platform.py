@@ -13,14 +13,14 @@ from tests.simulation.scheduler import Host, Side, Simulation
 
 
 class Record(NamedTuple):
-    """One record of Kafka, as nobody can confuse it with another one."""
+    """One record of Kafka, with an identity that no other record has."""
 
     topic: str
     topic_id: str
     partition: int
     offset: int
     era: int
-    """Grows with each truncation of the log: the same offset may hold another record then."""
+    """Increases with each truncation of the log, after which the same offset may hold another record."""
 
 
 class Write(NamedTuple):
@@ -31,24 +31,24 @@ class Write(NamedTuple):
     query_id: str
     epoch: int
     run: str
-    """Of a replay; empty live."""
+    """Run id of a replay; empty for the live job."""
     step: int
 
 
 class JvmGone(Exception):
-    """What Py4J raises when the Java process has gone."""
+    """What Py4J raises once the Java process has exited."""
 
 
 @dataclass
 class FileSystem:
-    """Files of all hosts, by folder. Create-if-absent and moving a folder are one step each."""
+    """Files of all hosts, by folder. Create-if-absent and moving a folder are atomic."""
 
     sim: Simulation
     in_the_way: Callable[[str], Exception] = FileExistsError
-    """What a move raises where something is."""
+    """Error of a move to an existing location."""
     folders: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)
     has_jvm: Callable[[], bool] = lambda: True
-    """Whether the process that asks still has the Java process through which it reaches files."""
+    """Whether the calling process still has the Java process through which it reaches files."""
 
     def open(self, location: str) -> Folder:
         """Return the checkpoint folder at ``location``."""
@@ -102,11 +102,11 @@ class Folder:
         return bool(self._effect("exists", self._exists))
 
     def written_ms(self, path: str) -> int | None:
-        """Return when a file was written, by the clock of the host that wrote it; None if it is not there."""
+        """Return when a file was written, by the clock of the host that wrote it, or None if it does not exist."""
         return self._effect(f"written {path}", lambda: self._written_ms(path))
 
     def move_to(self, location: str) -> None:
-        """Move the folder to where nothing is.
+        """Move the folder to a location where nothing exists.
 
         :raises FileExistsError: something is there.
         """
@@ -120,7 +120,7 @@ class Folder:
             self._effect(f"purge {folder}", lambda: [self.files.remove(f"{where}/{each}") for each in doomed])
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with everything in it."""
         self._effect("remove", lambda: self.files.remove_tree(self._root))
 
     def peek(self, path: str) -> str | None:
@@ -173,8 +173,8 @@ class Folder:
 class Sink:
     """Everything that was written, in order.
 
-    :param is_file_sink: whether a batch is written whole or not at all, and one that is there is left out, as Spark's
-        file sink does by its ``_spark_metadata``.
+    :param is_file_sink: whether a batch is written atomically and a batch that exists is skipped, as Spark's file sink
+        does by its ``_spark_metadata``.
     """
 
     sim: Simulation
@@ -187,7 +187,7 @@ class Sink:
     on_write: Callable[[Write], None] | None = None
 
     def has(self, topic: str, partition: int, offset: int) -> bool:
-        """Return whether the newest record at an offset, or one before it there, was written."""
+        """Return whether the newest record at an offset, or an earlier one there, was written."""
         return (topic, partition, offset) in self.places
 
     places: set[tuple[str, int, int]] = field(default_factory=set)
@@ -235,12 +235,12 @@ class Identity(NamedTuple):
 
 
 START_TICKS = 7
-"""When every process started: no process number is given away twice here."""
+"""Start time of every process: no process id is used twice here."""
 
 
 @dataclass
 class ProcessTable:
-    """The processes of all hosts, and what is launched in them. A zombie is gone here as soon as it ends."""
+    """The processes of all hosts, and what is launched in them. A zombie disappears here as soon as it ends."""
 
     sim: Simulation
     programs: Callable[[list[str]], Callable[[], Any]]
@@ -248,14 +248,14 @@ class ProcessTable:
     host: str = "worker-1"
     logs: dict[str, list[str]] = field(default_factory=dict)
     seen_gone: set[int] = field(default_factory=set)
-    """Processes that live, and that the operating system calls gone: in a second container of the same host name."""
+    """Living processes that the operating system reports as dead: in a second container of the same host name."""
     spawned: int = 0
     has_launchers: bool = False
     """Whether a driver is a Python process and the Java process that launched it and leads its session."""
     launched_by: dict[str, str] = field(default_factory=dict)
-    """By the name of a driver: the task that launched it."""
+    """The task that launched each driver, by the driver's name."""
     leaders: dict[int, int] = field(default_factory=dict)
-    """Processes that lead no session, and who led theirs."""
+    """Processes that lead no session, with the leader of their session."""
 
     def identity(self, process: int) -> Identity:
         """Return the identity of a process that lives or lived."""
@@ -263,7 +263,7 @@ class ProcessTable:
         return Identity(host.name, host.boot_id, process, START_TICKS, _namespaces(host))
 
     def spawn(self, command: list[str], log: str) -> Identity:
-        """Start a command as an actor of its own, on the host of the one that asks."""
+        """Start a command as an actor of its own, on the host of the calling actor."""
         host = self.sim.current.host.name
         self.spawned += 1
 
@@ -283,12 +283,12 @@ class ProcessTable:
         return self.sim.effect("machine", "spawn", start)
 
     def has_launcher(self) -> bool:
-        """Return whether the process that asks still has the Java process that launched it, if it had one."""
+        """Return whether the calling process still has the Java process that launched it, if it had one."""
         leader = self.leaders.get(self.sim.current.process) if self.sim.is_inside else None
         return leader is None or self.sim.is_alive(leader)
 
     def is_alive(self, process: Identity) -> bool | None:
-        """Return whether a process lives; None if the one that asks cannot see it."""
+        """Return whether a process is alive, or None if the calling process cannot see it."""
         return self._look(process, f"is_alive {process.pid}", lambda: self._lives(process))
 
     def is_session_alive(self, leader: Identity) -> bool | None:
@@ -296,15 +296,15 @@ class ProcessTable:
         return self._look(leader, f"is_session_alive {leader.pid}", lambda: bool(self._session(leader)))
 
     def signal_session(self, leader: Identity, number: signal.Signals) -> bool:
-        """Kill a session by SIGTERM or SIGKILL: Spark's drivers end on both."""
+        """Kill a session by SIGTERM or SIGKILL: Spark's drivers exit on both."""
         return self._signal(leader, number, lambda: self._session(leader))
 
     def signal_leader(self, leader: Identity, number: signal.Signals) -> bool:
-        """Kill the leader of a session, or what it has left."""
+        """Kill the leader of a session, or what the leader has left."""
         return self._signal(leader, number, lambda: self._session(leader)[:1])
 
     def signal_group(self, process: Identity, number: signal.Signals) -> bool:
-        """Kill the process group of a process that lives: its session."""
+        """Kill the process group of a living process: its session."""
         return self._signal(process, number, lambda: self._session(process) if self._lives(process) else [])
 
     def _look(self, process: Identity, what: str, look: Callable[[], bool]) -> bool | None:
@@ -312,7 +312,7 @@ class ProcessTable:
         return self.sim.effect("machine", what, look) if sees else sees
 
     def _sees(self, process: Identity) -> bool | None:
-        """Whether the one that asks would see a process that lives; None: it cannot know. The test itself sees all."""
+        """Return whether the caller would see a living process, or None if it cannot know. The test itself sees all."""
         if not self.sim.is_inside:
             return True
         here = self.sim.current.host
@@ -330,7 +330,7 @@ class ProcessTable:
         return is_it and self.sim.is_alive(process.pid)
 
     def _session(self, leader: Identity) -> list[int]:
-        """Return the processes of a session that live, its leader first."""
+        """Return the living processes of a session, its leader first."""
         if leader.start_ticks != START_TICKS or leader.pid in self.seen_gone:
             return []
         members = [leader.pid, *(each for each, led_by in self.leaders.items() if led_by == leader.pid)]
@@ -376,7 +376,7 @@ class Markers:
 class EffectfulStore:
     """A store whose every call is an effect. Iterators read when their first item is taken.
 
-    :param name: how it stands in the trace.
+    :param name: its name in the trace.
     :param is_split: whether a swap is three effects, as on HBase: the facts, the text, the row.
     """
 

@@ -1,6 +1,6 @@
-"""Everything of the product that the simulation drives, in one place: what is replaced, how drivers run, what tasks do.
+"""Everything of the product that the simulation drives: what is replaced, how drivers run, and what tasks do.
 
-A port to another mechanism is a change of this file.
+To simulate another mechanism, change only this file.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ MARKER = "sim://markers/stop"
 
 
 def unreachable(kind: str) -> Exception:
-    """Return the error that a fake of ``kind`` raises where the real thing does not answer."""
+    """Return the error that a fake of ``kind`` raises where the real system would not answer."""
     if kind == "kafka":
         return KafkaUnreachable(seen="no broker answers", expected="an answer", do="wait")
     if kind in ("store", "checkpoint"):
@@ -114,12 +114,12 @@ def new_sql_store() -> SqlStore:
 
 
 def in_the_way(target: str) -> Exception:
-    """Return what a checkpoint folder raises that is moved to where something is."""
+    """Return what a checkpoint folder raises when it is moved to an existing location."""
     return WorldChanged(seen=f"something is at {target}", expected="nothing there", do="find out what made it")
 
 
 class SimClock:
-    """The clock of the actor that asks."""
+    """The clock of the calling actor."""
 
     def __init__(self, sim: Simulation) -> None:
         self._sim = sim
@@ -133,12 +133,12 @@ class SimClock:
         return self._sim.now_s
 
     def sleep(self, seconds: float) -> None:
-        """Let the others go on."""
+        """Suspend the actor, so that others continue."""
         self._sim.sleep(seconds)
 
 
 class SimMachine:
-    """The process table, as the product asks a machine."""
+    """The process table behind the product's interface of a machine."""
 
     def __init__(self, sim: Simulation, table: ProcessTable, markers: Markers) -> None:
         self._sim, self._table, self._markers = sim, table, markers
@@ -148,17 +148,17 @@ class SimMachine:
         return ProcessIdentity(*self._table.identity(self._sim.current.process))
 
     def session_leader(self) -> ProcessIdentity:
-        """Return the identity of the process that leads the session of the actor's, or of the latter."""
+        """Return the identity of the leader of the actor's session."""
         own = self._sim.current.process
         leader = self._table.leaders.get(own, own)
         return ProcessIdentity(*self._table.identity(leader if self._sim.is_alive(leader) else own))
 
     def is_alive(self, process: ProcessIdentity) -> bool | None:
-        """Return whether a process lives, as far as the actor's host can tell."""
+        """Return whether a process is alive, as far as the actor's host can tell."""
         return self._table.is_alive(_identity(process))
 
     def is_session_alive(self, leader: ProcessIdentity) -> bool | None:
-        """Return whether anything of a session lives, as far as the actor's host can tell."""
+        """Return whether any process of a session is alive, as far as the actor's host can tell."""
         return self._table.is_session_alive(_identity(leader))
 
     def signal_group(self, process: ProcessIdentity, number: Any) -> bool:
@@ -166,7 +166,7 @@ class SimMachine:
         return self._table.signal_group(_identity(process), number)
 
     def signal_leader(self, leader: ProcessIdentity, number: Any) -> bool:
-        """Send a signal to the leader of a session, or to what it has left."""
+        """Send a signal to the leader of a session, or to what the leader has left."""
         return self._table.signal_leader(_identity(leader), number)
 
     def signal_session(self, leader: ProcessIdentity, number: Any) -> bool:
@@ -217,7 +217,7 @@ class SimKafka(Kafka):
         return call
 
     def truncate(self, topic: str, partition: int, end: int) -> None:
-        """Let an unclean election take what lies at and after ``end``; what comes there next is another record."""
+        """Remove the records from ``end`` on by an unclean election; later records there are other records."""
         eras = self.eras.setdefault((self.topic_id(topic), partition), [])
         self.cluster.truncate(topic, partition, end, leader_epoch=len(eras) + 1)
         eras.append((end, len(eras) + 1))
@@ -227,7 +227,7 @@ class SimKafka(Kafka):
         return {(key.topic, key.partition): end for key, end in self.live_topics(topics).end.items()}
 
     def begins(self, topics: list[str]) -> Offsets:
-        """Return the first retained offsets. It costs no effect of its own: Spark asks beside the ends."""
+        """Return the earliest retained offsets, without an own effect: Spark asks for them with the ends."""
         live = self.cluster.live_topics(topics)
         return {(key.topic, key.partition): begin for key, begin in live.begin.items()}
 
@@ -237,11 +237,11 @@ class SimKafka(Kafka):
         return Record(topic, topic_id, partition, offset, self.era(topic_id, partition, offset))
 
     def topic_id(self, topic: str) -> str:
-        """Return the id of a topic as it is now."""
+        """Return the current id of a topic."""
         return self.cluster.live_topics([topic]).topics[0].topic_id
 
     def era(self, topic_id: str, partition: int, offset: int) -> int:
-        """Return how often an offset has been given to another record by a truncation of the log."""
+        """Return how often a truncation of the log has freed an offset for another record."""
         eras = self.eras.get((topic_id, partition), [])
         return next((number for first, number in reversed(eras) if offset >= first), 0)
 
@@ -255,7 +255,7 @@ class Kind:
     topics: tuple[str, ...] = ("orders",)
     partitions: int = 2
     limit: int = 10
-    """Records of a batch at most."""
+    """Largest number of records in a batch."""
     file_sink: bool = False
     store: str = "memory"
     start_timeout_s: int = 40
@@ -266,12 +266,12 @@ class Kind:
     runs_again: bool = False
     """Whether the program calls ``stream.run`` again after a failed query."""
     adopted: bool = False
-    """Whether the job ran without this provider before, on the same checkpoint, and was killed in a batch."""
+    """Whether the job once ran without this provider, on the same checkpoint, and was killed in a batch."""
     position_store: str = ""
-    """Of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
+    """The store of an untracked job: ``zookeeper`` or ``kafka``; empty: its checkpoint."""
     writes_beside: bool = False
-    """Whether the program also writes its position to ZooKeeper, after each batch's output, which another store
-    rules."""
+    """Whether the program also writes its position to ZooKeeper after each batch's output, beside its authoritative
+    store."""
     retain: int = 100
     """``spark.sql.streaming.minBatchesToRetain``."""
     spark_version: str = "4.2.0"
@@ -280,7 +280,7 @@ class Kind:
 
 
 class World_:  # the simulation's world; the product has one of its own
-    """One pipeline with its platform: what a history happens in."""
+    """One pipeline with its platform, in which a history happens."""
 
     def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = new_memory_store) -> None:
         self.sim, self.kind = sim, kind
@@ -295,7 +295,7 @@ class World_:  # the simulation's world; the product has one of its own
         self.files = FileSystem(sim, in_the_way, has_jvm=self.table.has_launcher)
         self.positions = PositionStore(sim, kind.position_store or "zookeeper")
         self.answered: dict[int, str] = {}
-        """Processes that may write no batch any more, and the run whose stop was answered."""
+        """Processes that must not write a batch any more, and the run whose stop was answered."""
         self.has_lied = False
         self.invariants = Invariants(
             sim,
@@ -350,7 +350,8 @@ class World_:  # the simulation's world; the product has one of its own
     def describe_anew(self) -> None:
         """Describe the job as a new pipeline, as a refusal advises.
 
-        It has another name, group and checkpoint, and a file sink has another folder: it knows batches by their ids.
+        The new pipeline has another name, group and checkpoint. A file sink gets another folder, since it identifies
+        batches by their ids.
         """
         self.sink.batches = set()
         self.name = self.group_id = f"{self.name}-anew"
@@ -358,12 +359,12 @@ class World_:  # the simulation's world; the product has one of its own
         self.positions = PositionStore(self.sim, self.positions.kind)
 
     def session(self, operation: str) -> World:
-        """Return what one operation works with, opened as each task opens it."""
+        """Return the session of one operation, opened as each task opens it."""
         world = of_attempt(World(self.pipeline, operation, self.store, self.kafka, self.kept_in))
         return self._opened(world)
 
     def new_session(self, operation: str, key: str) -> World:
-        """Return what the stop task of an operation works with: a new attempt if the task was cleared since."""
+        """Return the session of an operation's stop task: a new attempt if the task was cleared since."""
         return self._opened(new_attempt(World(self.pipeline, operation, self.store, self.kafka, self.kept_in), key))
 
     def _opened(self, world: World) -> World:
@@ -382,7 +383,7 @@ class World_:  # the simulation's world; the product has one of its own
         return lambda: self._tracked_driver(command[1])
 
     def run_before(self, batches: int) -> None:
-        """Run the job as it was before this provider, on the same checkpoint, and kill it in the middle of a batch."""
+        """Run the job as before it used this provider, on the same checkpoint, and kill it in the middle of a batch."""
         spark = self._spark()
         spark.source = {"startingOffsets": "earliest"}
         engine = spark.engine(self.checkpoint, None)
@@ -408,14 +409,14 @@ class World_:  # the simulation's world; the product has one of its own
         return spark
 
     def take_settings(self, file: Path | str, kind: Any = Settings) -> Any:
-        """Return the settings in a file, and remove it, as a driver does."""
+        """Return the settings in a file, and remove the file, as a driver does."""
         text = self.sim.effect("file", "take settings", lambda: self.settings.pop(str(file), None))
         if text is None:
             raise OSError(f"{file} is not there")
         return codec.loads(kind, text)
 
     def _tracked_driver(self, file: str) -> None:
-        """The program of a tracked job, as a user writes it."""
+        """Run the program of a tracked job, as a user writes it."""
         settings = self.take_settings(file)
         settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_patience_s=20.0)
         self.sim.sleep(2.0)  # Spark starts
@@ -443,7 +444,7 @@ class World_:  # the simulation's world; the product has one of its own
                         raise
 
     def _replay_driver(self, file: str) -> None:
-        """The same program, in a replay."""
+        """Run the same program in a replay."""
         settings = replace(self.take_settings(file, ReplaySettings), heartbeat_interval_s=15.0, store_patience_s=20.0)
         self.sim.sleep(2.0)
         spark = self._spark()
@@ -461,7 +462,7 @@ class World_:  # the simulation's world; the product has one of its own
             stream.run(stream.read_kafka(), process=process)
 
     def _on_batch(self, epoch: int, batch_id: int, query_id: str) -> None:
-        """Invariants at the moment when the output of a batch begins."""
+        """Check the invariants when the output of a batch begins."""
         actor = self.sim.current
         if actor.process in self.answered and not self.has_lied:
             self.sim.violate(
@@ -479,13 +480,13 @@ class World_:  # the simulation's world; the product has one of its own
         return () if batch is None else spans_of(batch)
 
     def note_stop(self, run: str) -> None:
-        """Remember that a stop was answered: what was launched before may write no batch any more."""
+        """Record that a stop was answered: drivers launched earlier may not write a batch any more."""
         for each in self.sim.actors:
             if each.is_driver and not each.is_gone:
                 self.answered.setdefault(each.process, run)
 
     def _claiming(self, arguments: list[str]) -> None:
-        """What claims an epoch and then becomes spark-submit."""
+        """Claim an epoch and then become spark-submit."""
         try:
             if claiming.main(arguments):
                 return
@@ -495,7 +496,7 @@ class World_:  # the simulation's world; the product has one of its own
         self._untracked_program()
 
     def _untracked_program(self) -> None:
-        """The program of a job that knows nothing of this provider: it looks for its marker between two batches."""
+        """Run the program of an untracked job, which checks for its marker between two batches."""
         if self.kind.position_store:
             self._dstream_program()
             return
@@ -518,7 +519,7 @@ class World_:  # the simulation's world; the product has one of its own
             self.positions.put(Position({TopicPartition(*key): offset for key, offset in end.items()}))
 
     def _dstream_program(self) -> None:
-        """A job that reads its start from a position store and writes it after each batch's output."""
+        """Run a job that reads its start from a position store and writes the position after each batch's output."""
         stream = self.pipeline.stream
         stored = self.positions.position(stream) or Position()
         at = {(key.topic, key.partition): offset for key, offset in stored.items()}
@@ -548,12 +549,12 @@ def _plain(position: Position | None) -> Offsets:
 
 
 class _Exec(Exception):
-    """The process became another program."""
+    """Raised when the process becomes another program."""
 
 
 @dataclass
 class PositionStore:
-    """ZooKeeper: znodes that a job writes with each batch, and that a version protects from others."""
+    """ZooKeeper: znodes that a job writes with each batch, protected by a version against concurrent writers."""
 
     sim: Simulation
     kind: str
@@ -564,7 +565,7 @@ class PositionStore:
         return self.sim.effect("store", "zk position", lambda: self.stored)
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Set what is stored, if it is what was expected."""
+        """Set the position, if it is the expected one."""
 
         def write() -> None:
             if self.stored == position:
@@ -596,19 +597,19 @@ def newest_epoch_number(world: World_) -> int:
 
 
 def host_of_job(world: World_) -> str:
-    """Return the host where the newest driver runs or ran: a person goes there."""
+    """Return the host where the newest driver runs or ran, where a person would log in."""
     holder = record_of(world).get("holder")
     return str(holder["host"]) if holder else "worker-1"
 
 
 def uuid_of(sim: Simulation) -> Callable[[], uuid.UUID]:
-    """Return a stand-in for ``uuid.uuid4`` that draws from the history's own generator."""
+    """Return a substitute for ``uuid.uuid4`` that draws from the history's own generator."""
     return lambda: uuid.UUID(int=sim.random.getrandbits(128), version=4)
 
 
 @contextmanager
 def installed(world: World_) -> Iterator[None]:
-    """Let the product run on this world's platform."""
+    """Make the product run on the platform of this history."""
     sim = world.sim
 
     def write_settings(settings: Any, file: Path) -> None:
@@ -688,7 +689,7 @@ def task_replay_shard(world: World_, operation: str, plan: ReplayPlan, number: i
 
 
 def task_audit_backfill(world: World_, operation: str) -> str:
-    """Audit a replay, as its last task does; return what speaks against it."""
+    """Audit a replay, as its last task does; return the audit's objections."""
     session = world.session(operation)
     plan = recorded_replay_plan(session)
     assert plan is not None
@@ -713,7 +714,7 @@ def deleted_places(world: World_) -> set[tuple[str, int, int]]:
 
 
 class ReadCount:
-    """What Spark's listener tells of what the program's actions have read."""
+    """What Spark's listener reports about records that the program's actions have read."""
 
     def __init__(self, spark: Session) -> None:
         self._spark = spark
@@ -749,7 +750,7 @@ class Threads:
 
 
 class SimEvent:
-    """``threading.Event``."""
+    """A substitute for ``threading.Event``."""
 
     def __init__(self, sim: Simulation) -> None:
         self._sim, self._is_set = sim, False
@@ -764,7 +765,7 @@ class SimEvent:
 
 
 class SimThread:
-    """``threading.Thread``."""
+    """A substitute for ``threading.Thread``."""
 
     def __init__(self, sim: Simulation, run: Callable[[], Any], name: str) -> None:
         self._sim, self._run, self._name = sim, run, name
@@ -778,7 +779,7 @@ class SimThread:
         )
 
     def join(self) -> None:
-        """Wait until it is over."""
+        """Wait until the thread has ended."""
         actor = self._actor
         assert actor is not None
         self._sim.wait_for(lambda: actor.is_gone)
@@ -805,7 +806,7 @@ def task_plan(world: World_, operation: str, start: str, policy: RestartPolicy) 
 
 
 def task_stop(world: World_, operation: str, take_over: bool = False, attempt: str = "1") -> str:
-    """Stop the job; return how it came to rest.
+    """Stop the job; return how it stopped.
 
     :param attempt: the same for all tries of one attempt, and another one when the task is cleared.
     """
@@ -840,12 +841,12 @@ def task_submit(world: World_, operation: str) -> str:
 
 
 def task_roll_back(world: World_, operation: str) -> None:
-    """Bring back the version and the position of before an operation."""
+    """Restore the version and the position that preceded an operation."""
     roll_back(world.session(operation), lambda pipeline: Launcher(world.command, SECRETS), reason="simulated")
 
 
 def rename_pipeline(world: World_, operation: str, former: str) -> None:
-    """Let the pipeline go on under the name that the world has for it now."""
+    """Rename the pipeline to its current name in the history."""
     rename(World(world.pipeline, operation, world.store, world.kafka, world.kept_in), former)
 
 
@@ -877,7 +878,7 @@ def audit_of(world: World_) -> dict[str, Any]:
 def policy_of(
     accept_skipped: int = 0, accept_lost: int = 0, topics: Sequence[str] = (), on_conflict: str = "refuse"
 ) -> RestartPolicy:
-    """Return what a person accepts."""
+    """Return the policy for what a person accepts."""
     return RestartPolicy(
         {t: accept_lost for t in topics if accept_lost},
         {t: accept_skipped for t in topics if accept_skipped},
@@ -886,17 +887,17 @@ def policy_of(
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Whether Airflow tries a task again that failed so."""
+    """Return whether Airflow retries a task that failed this way."""
     return not isinstance(error, OffsetsError) or error.retriable
 
 
 def is_product_error(error: BaseException) -> bool:
-    """Whether it is one that the product raises on purpose."""
+    """Return whether the product raises this error deliberately."""
     return isinstance(error, OffsetsError)
 
 
 def books_of(world: World_) -> checker.Books | None:
-    """Return what the product has written down, for a checker that knows no class of it."""
+    """Return what the product has stored, for a checker that imports no class of the product."""
     stream, cells = world.pipeline.stream, dict(world.inner.scan(world.name, ""))
     if not world.pipeline.tracked:
         return checker.read_untracked(cells, kept_position(world))
@@ -909,7 +910,7 @@ def books_of(world: World_) -> checker.Books | None:
 
 
 def checkpoint_offsets(world: World_) -> str:
-    """Return the start that a person names who has looked at Spark's checkpoint."""
+    """Return the start that a person names after reading Spark's checkpoint."""
     location = (record_of(world).get("launch") or {}).get("checkpoint") or world.checkpoint
     with world.sim.quietly():
         return offsets_text(world._spark().engine(location, None).position())
@@ -921,14 +922,14 @@ def offsets_text(offsets: Offsets) -> str:
 
 
 def position_of(world: World_) -> Offsets:
-    """Return where the pipeline stands, as its status says it."""
+    """Return the pipeline's position, as its status shows it."""
     with world.sim.quietly():
         stands = World(world.pipeline, "look", world.store, world.kafka, world.kept_in).observe().last_known
     return {(key.topic, key.partition): offset for key, offset in (stands or Position()).items()}
 
 
 def kept_position(world: World_) -> dict[tuple[str, int], int]:
-    """Return where an untracked job's own store says that it stands."""
+    """Return the position in an untracked job's own store."""
     if world.kind.position_store:
         return {(key.topic, key.partition): offset for key, offset in (world.positions.stored or Position()).items()}
     engine = Session(world.sim, world.kafka, world.files.open, world.sink, list(world.kind.topics)).engine(

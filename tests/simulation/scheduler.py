@@ -1,11 +1,12 @@
 """The scheduler: actors that run one at a time, and one seeded generator that decides what happens at each effect.
 
-An actor is a green thread (``greenlet``): it runs until an *effect point*, and only there may another one go on, or a
-fault or a step of the world happen. A switch costs less than a microsecond, so a history of a thousand points takes
-milliseconds. Time is virtual: it moves on when no actor can do anything before it does.
+An actor is a green thread (``greenlet``): it runs until an *effect point*, and only there may another one continue, or
+a fault or an external event happen. A switch costs less than a microsecond, so a history of a thousand points takes
+milliseconds. Time is virtual: it advances when no actor can do anything before it does.
 
 Ties are broken by registration order. Each effect point draws one number for *what happens* and one for *whether it
-fails*, whatever comes of them: so leaving one event out does not move the others, and a failing history can be shrunk.
+fails*, whatever the outcome. So the removal of one event does not move the others, and a failing history can be
+shrunk.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NEVER = float("inf")
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing but a ``finally`` sees it, and no effect of the actor happens after it."""
+    """SIGKILL: only a ``finally`` runs after it, and no effect of the actor happens any more."""
 
 
 class Violated(BaseException):
@@ -52,9 +53,9 @@ class Host:
     name: str
     boot_id: str
     offset_ms: int = 0
-    """By how much its wall clock is wrong."""
+    """Deviation of its wall clock."""
     pid_namespace: str = ""
-    """Of a container that shares a machine's network and host name; empty: the machine's own."""
+    """PID namespace of a container that shares a machine's network and host name; empty: the machine's own."""
 
 
 @dataclass
@@ -69,16 +70,16 @@ class Actor:
     process: int
     run: Callable[[], Any]
     wake_s: float = 0.0
-    """Virtual time before which it does nothing."""
+    """Virtual time before which the actor does nothing."""
     ready: Callable[[], bool] | None = None
-    """What it waits for, beside the time; None: nothing."""
+    """Condition for which it waits besides the time; None: nothing."""
     is_task: bool = False
-    """Whether it is one try of a task, which Airflow runs again when it was killed."""
+    """Whether it is one try of a task, which Airflow retries when it was killed."""
     is_driver: bool = False
     is_dead: bool = False
     is_over: bool = False
     raises: BaseException | None = None
-    """What the effect raises at which it stands: a script says so."""
+    """Error that a script sets for the effect at which the actor waits."""
     deadline_s: float = NEVER
     """When it stops waiting for ``ready``."""
     error: BaseException | None = None
@@ -87,12 +88,12 @@ class Actor:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it will not do anything any more."""
+        """Whether the actor will not do anything any more."""
         return self.is_dead or self.is_over
 
 
 class Step(NamedTuple):
-    """One line of the trace. Its text is made when it is asked for: most histories end well, and nobody reads them."""
+    """One line of the trace. Its text is made on request: most histories succeed, and nobody reads them."""
 
     number: int
     now_s: float
@@ -121,18 +122,18 @@ class Point:
 
 
 class Chooser:
-    """What decides at an effect point. This one decides nothing: every actor goes on until it waits."""
+    """Decides at each effect point. This one decides nothing: every actor continues until it waits."""
 
     def event(self, sim: Simulation, point: Point) -> str:
-        """Let something happen, and return what it was; raise what the effect raises. Empty: nothing."""
+        """Make something happen, and return what it was; raise what the effect raises. Empty: nothing."""
         return ""
 
     def next_actor(self, sim: Simulation, actor: Actor) -> Actor:
-        """Return who goes on: ``actor``, or another one that is ready."""
+        """Return who continues: ``actor``, or another one that is ready."""
         return actor
 
     def idle_pick(self, ready: list[Actor]) -> Actor:
-        """Return who goes on where the actor before cannot."""
+        """Return who continues where the previous actor cannot."""
         return ready[0]
 
 
@@ -148,22 +149,22 @@ class Simulation:
     trace: list[Step] = field(default_factory=list)
     hosts: dict[str, Host] = field(default_factory=dict)
     after_effect: Callable[[str, str], None] | None = None
-    """Called with the kind and the detail of each effect that was done: it checks invariants."""
+    """Checks invariants; called with the kind and the detail of each executed effect."""
     on_death: Callable[[int], None] | None = None
     random: Random = field(default_factory=lambda: Random(0))
     """For identifiers that the product draws (UUIDs)."""
     is_quiet: bool = False
-    """Whether effect points are passed over: the world itself acts."""
+    """Whether effect points are skipped during an external event."""
     violation: BaseException | None = None
     allowed: Callable[[Actor], bool] | None = None
-    """Who may go on, where a script says so; None: everybody."""
+    """Which actors a script allows to continue; None: all."""
     _current: Actor | None = None
     _hub: greenlet | None = None
     _until: Callable[[Point], bool] | None = None
     _stops: Callable[[], bool] | None = None
     _processes: int = 99
     _pending: Actor | None = None
-    """Who goes on next, if somebody decided that."""
+    """Who continues next, if that was decided."""
     _left: bool = False
 
     @property
@@ -178,7 +179,7 @@ class Simulation:
         return self._current is not None
 
     def host(self, name: str) -> Host:
-        """Return the host of that name; it is made when it is first named."""
+        """Return the host of that name, which is created at its first use."""
         return self.hosts.setdefault(name, Host(name, f"boot-{name}"))
 
     def new_process(self) -> int:
@@ -189,7 +190,7 @@ class Simulation:
     def spawn(
         self, name: str, run: Callable[[], Any], *, host: str = "worker-1", process: int = 0, **marks: Any
     ) -> Actor:
-        """Register an actor. It runs when the scheduler comes to it."""
+        """Register an actor. It runs when the scheduler selects it."""
         actor = Actor(name, self.host(host), process or self.new_process(), run, **marks)
         actor.thread = greenlet(lambda: self._main(actor))
         self.actors.append(actor)
@@ -201,7 +202,7 @@ class Simulation:
         return EPOCH_START_MS + int(self.now_s * 1000) + offset_ms
 
     def sleep(self, seconds: float) -> None:
-        """Let the current actor wait. Outside of actors time just passes."""
+        """Suspend the current actor. Outside of actors only the time advances."""
         if self._current is None:
             self.now_s += seconds
             return
@@ -209,7 +210,7 @@ class Simulation:
         self._yield(self._current)
 
     def wait_for(self, ready: Callable[[], bool], *, at_most_s: float = NEVER) -> bool:
-        """Let the current actor wait until ``ready``, or for ``at_most_s``; return whether it is ready."""
+        """Suspend the current actor until ``ready``, or for ``at_most_s``; return whether it is ready."""
         actor, until_s = self.current, self.now_s + at_most_s
         while not ready() and self.now_s < until_s:
             actor.ready, actor.deadline_s = ready, until_s
@@ -236,7 +237,7 @@ class Simulation:
         return result
 
     def point(self, side: Side, kind: str, detail: str) -> None:
-        """Pass an effect point: anything may happen here.
+        """Pass an effect point, where anything may happen.
 
         :raises Killed: the actor was killed.
         """
@@ -264,7 +265,7 @@ class Simulation:
             self._to_hub(actor)
 
     def _decide(self, point: Point) -> None:
-        """Let the chooser decide what happens at a point, and write it down."""
+        """Ask the chooser what happens at a point, and record it in the trace."""
         decision = ""
         try:
             decision = self.chooser.event(self, point)
@@ -277,7 +278,7 @@ class Simulation:
             )
 
     def violate(self, what: str, message: str) -> None:
-        """End the history: an invariant does not hold.
+        """End the history, because an invariant does not hold.
 
         :raises Violated: always.
         """
@@ -288,7 +289,7 @@ class Simulation:
         raise self.violation
 
     def ready_actors(self) -> list[Actor]:
-        """Return the actors that could go on now, in registration order."""
+        """Return the actors that could continue now, in registration order."""
         now = self.now_s
         return [
             each
@@ -310,13 +311,13 @@ class Simulation:
             self._unwind(actor)
 
     def is_alive(self, process: int) -> bool:
-        """Whether a process lives."""
+        """Return whether a process is alive."""
         return any(each.process == process and not each.is_gone for each in self.actors)
 
     def run(self, *, until: Callable[[Point], bool] | None = None, stops: Callable[[], bool] | None = None) -> bool:
-        """Let the actors run until nobody can, ``stops`` says so, or ``until`` holds of an effect point.
+        """Run the actors until none can continue, ``stops`` returns true, or ``until`` holds at an effect point.
 
-        The actor that stands at that point goes on from there in the next run.
+        The actor at that point continues from there in the next run.
 
         :returns: whether ``until`` was met.
         :raises Violated: an invariant does not hold.
@@ -342,7 +343,7 @@ class Simulation:
         return False
 
     def end(self) -> None:
-        """Unwind every actor that is left. Nothing that it does counts any more."""
+        """Unwind every remaining actor. None of their effects counts any more."""
         for actor in self.actors:
             if not actor.is_gone:
                 actor.is_dead = True
@@ -350,7 +351,7 @@ class Simulation:
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
-        """Let what is done here pass no effect point."""
+        """Pass no effect point inside this context."""
         before, self.is_quiet = self.is_quiet, True
         try:
             yield
@@ -386,7 +387,7 @@ class Simulation:
             self._current = before
 
     def _yield(self, actor: Actor) -> None:
-        """Let others go on; return when it is this actor's turn again."""
+        """Switch to other actors; return when it is this actor's turn again."""
         if actor.is_dead:
             raise Killed
         self._to_hub(actor)
@@ -401,7 +402,7 @@ class Simulation:
             raise error
 
     def _advance(self) -> list[Actor]:
-        """Return who is ready, after time has moved on if nobody was; empty if nobody ever will be."""
+        """Return who is ready, after advancing the time if nobody was; empty if nobody ever will be."""
         ready = self.ready_actors()
         while not ready:
             coming = [

@@ -28,9 +28,9 @@ STEPS = 20_000
 
 
 def at(kind: str, detail: str, side: Side = Side.BEFORE, *, by: str = "", number: int = 1) -> Callable[[Point], bool]:
-    """Return what holds at the ``number``-th effect of a kind whose detail has this text.
+    """Return a condition that holds at the ``number``-th effect of a kind whose detail contains this text.
 
-    :param by: how the name of the actor begins; empty: anybody's.
+    :param by: how the name of the actor begins; empty: any actor.
     """
     seen = 0
 
@@ -69,11 +69,11 @@ class Stage(Laboratory):
         self.world.kafka.cluster.append(topic, partition, count, timestamp_ms=self.sim.now_ms())
 
     def start(self, name: str, act: Callable[[Run], None], host: str = "worker-1") -> Run:
-        """Register a run; it goes on when the test lets it."""
+        """Register a run; it starts when the test runs it."""
         return Run(self.world, name, (host,)).start(act)
 
     def container(self, host: str) -> str:
-        """Return the name of a container on a machine's network: its host name and boot id, other process numbers."""
+        """Return the name of a container on a machine's network: its host name and boot id, but other process ids."""
         machine = self.sim.host(host)
         name = f"container on {host}"
         self.sim.hosts[name] = Host(machine.name, machine.boot_id, pid_namespace=name)
@@ -84,14 +84,14 @@ class Stage(Laboratory):
         return self.start(name, actors.restart(start, **options))
 
     def first_stop(self) -> Run:
-        """Stop the job, as a person does who starts it later, with a snapshot at rest."""
+        """Stop the job, as a person does who starts it later, with a snapshot of the stopped job."""
         return self.to_end(self.start("pause", actors.stop_and_look))
 
     def run(self, *who: str, until: Callable[[Point], bool] | None = None, for_s: float | None = None) -> bool:
-        """Let the named actors go on and nobody else; return whether ``until`` was met.
+        """Run the named actors and nobody else; return whether ``until`` was met.
 
-        :param who: how their names begin: that of a run stands for its tasks; nobody: all.
-        :param for_s: at most so long, in virtual time.
+        :param who: how their names begin: the name of a run stands for its tasks; no name: all.
+        :param for_s: at most this long, in virtual time.
         """
         self.sim.allowed = (lambda actor: actor.name.startswith(who)) if who else None
         self.sim.step_limit = self.sim.step + STEPS
@@ -109,7 +109,7 @@ class Stage(Laboratory):
             self.sim.allowed = None
 
     def to_end(self, run: Run, *who: str) -> Run:
-        """Let a run and the named actors go on until the run is over; with nobody named: everybody."""
+        """Run a run and the named actors until the run is over; without names: everybody."""
         self.sim.allowed = (lambda actor: actor.name.startswith((run.name, *who))) if who else None
         self.sim.step_limit = self.sim.step + STEPS
         try:
@@ -121,13 +121,13 @@ class Stage(Laboratory):
         return run
 
     def first_start(self) -> Run:
-        """Start the job for the first time, and let it read what there is."""
+        """Start the job for the first time, and wait until it has read all records."""
         run = self.to_end(self.restart("first"))
         self.run(for_s=20.0)
         return run
 
     def actor(self, name: str) -> Actor:
-        """Return the newest actor whose name begins so."""
+        """Return the newest actor whose name begins with this text."""
         return [each for each in self.sim.actors if each.name.startswith(name)][-1]
 
     def kill(self, name: str) -> None:
@@ -143,12 +143,12 @@ class Stage(Laboratory):
         run.is_over = True
 
     def fail(self, name: str, error: Exception | None = None) -> None:
-        """Let the effect fail at which an actor stands: before it, or after it (a lost answer)."""
+        """Make the effect fail at which an actor waits: before it, or after it (a lost answer)."""
         self.actor(name).raises = error or product.unreachable("store")
 
     @property
     def job_runs(self) -> bool:
-        """Whether a driver lives."""
+        """Whether a driver is alive."""
         return any(each.is_driver and not each.is_gone for each in self.sim.actors)
 
     def kill_in_batch(self, driver: str = "driver-1", count: int = 3) -> None:
@@ -158,7 +158,7 @@ class Stage(Laboratory):
         self.kill(driver)
 
     def forget_positions(self, topic: str) -> None:
-        """Delete what the job's own store has of a topic."""
+        """Delete the positions of a topic from the job's own store."""
         stored = self.world.positions.stored or product.Position()
         self.world.positions.stored = product.Position({key: at for key, at in stored.items() if key.topic != topic})
 
@@ -167,7 +167,7 @@ class Stage(Laboratory):
         return all(self.world.sink.has(topic, 0, offset) for offset in range(end))
 
     def hang(self, name: str, seconds: float) -> None:
-        """Let an actor stand at its effect for so long."""
+        """Suspend an actor at its effect for this long."""
         self.actor(name).wake_s = self.sim.now_s + seconds
 
     def remove_checkpoints(self) -> None:
@@ -177,7 +177,7 @@ class Stage(Laboratory):
             self.world.files.remove_tree(location)
 
     def verdict(self) -> str:
-        """Let everything come to rest, and return what is wrong; empty if nothing is."""
+        """Stop everything, and return what is wrong; empty if nothing is."""
         self.heal()
         try:
             kind, detail = self.judge()

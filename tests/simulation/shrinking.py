@@ -1,4 +1,4 @@
-"""Find the fewest faults and steps of the world with which a history still fails the same way (delta debugging)."""
+"""Find the fewest faults and external events with which a history still fails the same way (delta debugging)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RUNS_AT_MOST = 300
 def shrink(outcome: Outcome, run_with: Callable[[frozenset[int]], Outcome]) -> Outcome:
     """Return the smallest history found that fails as ``outcome`` does.
 
-    :param run_with: runs the same seed with faults and steps of the world only at these effect points.
+    :param run_with: runs the same seed with faults and external events only at these effect points.
     """
     best, left = outcome, RUNS_AT_MOST
     kept = [each.step for each in outcome.happened]

@@ -1,4 +1,4 @@
-"""A Structured Streaming engine over checkpoint files in memory: what Spark 4.2 does with them, and nothing else.
+"""A Structured Streaming engine over checkpoint files in memory, which imitates Spark 4.2 and does nothing else.
 
 Written after ``MicroBatchExecution.populateStartOffsets``, ``constructNextBatch`` and ``KafkaMicroBatchStream`` of
 Spark 4.2.0.
@@ -21,7 +21,7 @@ WAITING_FOR_DATA, WAITING_FOR_TRIGGER = "Waiting for data to arrive", "Waiting f
 
 
 class QueryDied(Exception):
-    """What ``StreamingQueryException`` is: the text of what ended the query."""
+    """The equivalent of ``StreamingQueryException``, with the text of what ended the query."""
 
 
 def data_loss(reason: str) -> QueryDied:
@@ -30,14 +30,14 @@ def data_loss(reason: str) -> QueryDied:
 
 
 class Kafka:
-    """What the engine asks of Kafka; the fake cluster of the product's own test kit is behind it."""
+    """What the engine requests from Kafka, implemented by the fake cluster of the product's own test kit."""
 
     def ends(self, topics: list[str]) -> Offsets:
         """Return the end of each partition."""
         raise NotImplementedError
 
     def begins(self, topics: list[str]) -> Offsets:
-        """Return the first offset of each partition that is retained."""
+        """Return the earliest retained offset of each partition."""
         raise NotImplementedError
 
     def record(self, topic: str, partition: int, offset: int) -> Record:
@@ -83,7 +83,7 @@ class Engine:
     retain: int = 100
     """``spark.sql.streaming.minBatchesToRetain``."""
     assigned: list[tuple[str, int]] | None = None
-    """With ``assign``: it never sees another partition."""
+    """Partitions of ``assign``: the query never sees another one."""
     query_id: str = ""
     batch_id: int = -1
     committed: Offsets = field(default_factory=dict)
@@ -138,11 +138,11 @@ class Engine:
         return True
 
     def has_data(self) -> bool:
-        """Whether another trigger would find something to read."""
+        """Return whether another trigger would find something to read."""
         return self.is_planned or self._next_ends() is not None
 
     def position(self) -> Offsets:
-        """Return what the logs say is done."""
+        """Return the position of what the logs list as done."""
         done = set(self._ids("commits")) & set(self._ids("offsets"))
         return self._entry(max(done)) if done else self._initial() or {}
 
@@ -202,17 +202,17 @@ class Engine:
         return True
 
     def _next_ends(self) -> Offsets | None:
-        """Return where the next batch ends; None if there is none.
+        """Return where the next batch ends, or None if there is none.
 
-        Spark compares with what is committed, and looks at nothing else: the first batch runs without records too, as
-        does one in which a partition is new; and one that cannot run is planned before it dies.
+        Spark compares only with what is committed. So the first batch runs even without records, as does one in which a
+        partition is new; and a batch that cannot run is planned before the query dies.
         """
         start = self._start()
         ends = self._limited(start, self._assigned_ends())
         return None if ends == self.committed else ends
 
     def _limited(self, start: Offsets, ends: Offsets) -> Offsets:
-        """Share ``maxOffsetsPerTrigger`` out by what waits in each partition, as ``rateLimit`` does: one at least."""
+        """Share ``maxOffsetsPerTrigger`` by what waits in each partition, at least one each, as ``rateLimit`` does."""
         begins = self._assigned_begins()
         sizes = {key: end - start.get(key, begins.get(key, 0)) for key, end in ends.items()}
         total = sum(size for size in sizes.values() if size > 0)
@@ -223,7 +223,7 @@ class Engine:
         return {key: min(end, end - sizes[key] + taken[key]) if key in taken else end for key, end in ends.items()}
 
     def _ranges(self) -> list[tuple[tuple[str, int], int, int]]:
-        """Return what the batch reads, as its plan on the driver: what contradicts itself dies here."""
+        """Return what the batch reads, as its plan on the driver: a contradiction ends the query here."""
         begins, starts = self._assigned_begins(), self._start()
         if gone := set(self.available) - set(starts) - set(begins):
             raise data_loss(f"Cannot find initial offsets for partitions {sorted(gone)}")
@@ -232,7 +232,7 @@ class Engine:
         ranges = []
         for key in sorted(self.available):
             start, end = starts.get(key), self.available[key]
-            if start is None:  # a new partition starts at the earliest offset, which has to be 0
+            if start is None:  # a new partition starts at the earliest offset, which must be 0
                 start = begins[key]
                 if start > 0:
                     raise data_loss(f"Added partition {key} starts from {start} instead of 0")
@@ -306,7 +306,7 @@ class Query:
 
     @property
     def status(self) -> dict[str, Any]:
-        """What Spark says of it."""
+        """What Spark reports about the query."""
         return {"message": self.engine.message, "isDataAvailable": self.engine.message == "Processing new data"}
 
     def awaitTermination(self, timeout: float) -> bool:  # Spark's name
@@ -335,7 +335,7 @@ class Query:
         return False
 
     def stop(self) -> None:
-        """End it. Nothing is running: batches run in ``awaitTermination`` only."""
+        """End the query. No batch is running then: batches run only in ``awaitTermination``."""
         self.is_stopped = True
 
 
@@ -406,7 +406,7 @@ class BatchFrame:
     fetch: Callable[[], list[Record]]
 
     def count(self) -> int:
-        """Read it once more, to count."""
+        """Read the records once more, to count them."""
         return len(self.fetch())
 
 

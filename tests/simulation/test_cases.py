@@ -1,6 +1,7 @@
-"""The histories by which the claim was refuted, as schedules: who runs until which effect, and who dies there.
+"""The histories that refuted the claim, as schedules: who runs until which effect, and who dies there.
 
-Each was red when the mechanism was a dozen cells; ``FOUND.md`` has what it said then, and the seeds that found it.
+Each was red when the mechanism was a dozen cells. ``FOUND.md`` has its message of that time, and the seeds that found
+it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ P = TopicPartition("orders", 0)
 
 
 def swap(s: Stage, **changes: Any) -> None:
-    """Write the record with some fields changed, as a mistaken actor would."""
+    """Write the record with some fields changed, as a faulty actor would."""
     text = s.world.inner.get(PIPELINE, "pipeline")
     record = json.loads(text)
     new = {**record, "version": record["version"] + 1, **changes}
@@ -90,14 +90,14 @@ VIOLATIONS: list[tuple[Callable[[Stage], None], str, str]] = [
 
 @pytest.fixture
 def running() -> Iterator[Stage]:
-    """A job that has recorded some batches and runs."""
+    """Yield a job that has recorded some batches and runs."""
     with stage("process") as s:
         s.first_start()
         yield s
 
 
 def violation_of(s: Stage, act: Callable[[Stage], None], **marks: Any) -> str:
-    """Return what an actor violates that does ``act``; empty if nothing."""
+    """Return the violation of an actor that runs ``act``; empty if there is none."""
     s.sim.spawn("mistaken", lambda: act(s), **marks)
     try:
         s.run("mistaken")

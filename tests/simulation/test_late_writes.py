@@ -1,4 +1,4 @@
-"""A write to an untracked job's own store that comes when another operation has started the job."""
+"""A write to an untracked job's own store that arrives after another operation has started the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every mistake of ``mutants.py`` can still be planted, and what is planted is still Python."""
+"""Every mistake of ``mutants.py`` can still be planted, and the planted source is valid Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fake Spark does on odd checkpoints. ``tests/e2e/test_fake_spark.py`` asks the real one."""
+"""What the fake Spark does on odd checkpoints. ``tests/e2e/test_fake_spark.py`` checks the real one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine of its own for each test, and an Airflow home that is nobody's."""
+"""A separate machine state for each test, and an Airflow home that belongs to nobody."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ os.environ |= {"AIRFLOW_HOME": _HOME, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
 
 class Connect(Protocol):
-    """Sets an Airflow connection for the time of one test."""
+    """Sets an Airflow connection for the duration of one test."""
 
     def __call__(self, conn_id: str, conn_type: str, **fields: Any) -> None: ...
 
@@ -45,7 +45,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
 
 @pytest.fixture
 def spark_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A spark-submit on the PATH that nobody calls."""
+    """Return a spark-submit on the PATH that nobody calls."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "spark-submit"

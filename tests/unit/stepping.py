@@ -1,8 +1,8 @@
 """Run several tasks in one process, one effect at a time, in an order that a test chooses.
 
 A task runs until it is about to do something that others can see (a call of a store, of Kafka, of a machine), and stops
-there. ``step`` lets it do that and go on to the next one. So a test can put any other task, or a step of the world,
-between any two effects.
+there. ``step`` executes that call and continues to the next one. So a test can put any other task, or an external
+event, between any two effects.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_offsets.errors import OffsetsError, StoreUnreachable
 
 LIMIT = 5_000
-"""More effects than a task has that ends."""
+"""More effects than a terminating task has."""
 
 
 class Fault(Enum):
-    """What goes wrong with the next effect of a task."""
+    """The failure of a task's next effect."""
 
     LOST_REQUEST = "the effect does not happen, and the call fails"
     LOST_ANSWER = "the effect happens, and the call fails"
@@ -34,28 +34,28 @@ class Task:
         self.result: Any = None
         self.error: OffsetsError | None = None
         self.next_effect: str = ""
-        """The effect that it is about to have; empty once it is over."""
+        """The next effect of the task; empty once the task is over."""
         self._run = run
         self._thread: greenlet | None = greenlet(self._main)
         self._go(None)
 
     @property
     def is_over(self) -> bool:
-        """Whether it has nothing more to do."""
+        """Whether the task has nothing more to do."""
         return self._thread is None
 
     def step(self, fault: Fault | None = None) -> None:
-        """Let it have its next effect."""
+        """Execute the task's next effect."""
         self._go(fault)
 
     def until(self, effect: str) -> None:
-        """Step until it is about to have an effect whose text begins so."""
+        """Step until the task is about to have an effect whose text begins with this."""
         while not self.next_effect.startswith(effect):
             assert not self.is_over, f"{self.name} is over: {self.error or self.result}"
             self.step()
 
     def finish(self) -> Any:
-        """Step until it is over; return what it returned, or raise what it raised."""
+        """Step until the task is over; return what it returned, or raise what it raised."""
         for _ in range(LIMIT):
             if not self.is_over:
                 self.step()
@@ -65,7 +65,7 @@ class Task:
         return self.result
 
     def kill(self) -> None:
-        """End it as SIGKILL would: before its next effect."""
+        """End the task as SIGKILL would: before its next effect."""
         if self._thread is not None:
             thread, self._thread, self.next_effect = self._thread, None, ""
             thread.throw()
@@ -73,7 +73,7 @@ class Task:
     def _main(self, _: Any) -> None:
         try:
             self.result = self._run()
-        except OffsetsError as error:  # any other one fails the test: no task may end with it
+        except OffsetsError as error:  # any other error fails the test: no task may end with it
             self.error = error
 
     def _go(self, fault: Fault | None) -> None:
@@ -85,7 +85,7 @@ class Task:
 
 
 class Stepped:
-    """An object whose methods are effects of the task that calls them. Outside of tasks they are plain calls."""
+    """An object whose methods are effects of the calling task. Outside of tasks they are plain calls."""
 
     def __init__(self, target: Any) -> None:
         self._target = target

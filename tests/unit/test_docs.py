@@ -1,4 +1,4 @@
-"""What people can write, call or meet is said somewhere in the pages, and what the pages show works."""
+"""Everything that people can write, call or meet is documented, and what the pages show works."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def keys_of_the_schema() -> list[str]:
 
 
 def selectors() -> list[str]:
-    """The first words of the table in the selector's own module."""
+    """Return the first words of the table in the selector's own module."""
     return re.findall(r"^\| ``([a-z-]+:?)", selector.__doc__ or "", re.MULTILINE)
 
 
 def make_targets() -> list[str]:
-    """All but ``help``, which ``make`` alone gives."""
+    """Return all targets except ``help``, which plain ``make`` prints."""
     return [
         f"make {name}"
         for name in re.findall(r"^([a-z0-9.-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -106,6 +106,16 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+def test_the_list_of_decisions_has_each_page_with_its_title() -> None:
+    decisions = ROOT / "docs" / "decisions"
+    listed = re.findall(r"^\| (\d{4}) \| \[(.+)\]\((\S+)\) \|", (decisions / "index.md").read_text(), re.MULTILINE)
+
+    assert sorted(listed) == [
+        (page.name[:4], page.read_text().partition("\n")[0].removeprefix("# "), page.name)
+        for page in sorted(decisions.glob("0*.md"))
+    ]
+
+
 def test_the_tests_that_are_named_are_there() -> None:
     text = (ROOT / "docs" / "testing.md").read_text()
     named = [(file, name.split("::")) for file, name in re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", text)]
@@ -128,7 +138,7 @@ def test_dotted_names_lead_somewhere(page: Path) -> None:
 
 
 def examples(page: str, language: str) -> list[str]:
-    """The code blocks of one language, in the order of the page."""
+    """Return the code blocks of one language, in the order of the page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -152,7 +162,7 @@ def pipelines_of(page: str) -> list[str]:
     return [block for block in examples(page, "yaml") if block.startswith("pipelines:")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md", "docs/tutorial.md"])
 def test_the_pipelines_that_are_shown_are_read(page: str, tmp_path: Path) -> None:
     [shown] = pipelines_of(page)
     (tmp_path / "pipelines.yaml").write_text(shown)
@@ -168,7 +178,7 @@ def test_the_untouched_pipelines_that_are_shown_are_read(page: str, tmp_path: Pa
     assert [each.tracked for each in load_pipelines(tmp_path / "pipelines.yaml").values()][:1] == [False]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md", "docs/tutorial.md"])
 def test_the_dag_files_that_are_shown_make_a_dag(page: str, tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(pipelines_of("README.md")[0])
     [shown] = [block for block in examples(page, "python") if "load_pipelines" in block]
@@ -201,8 +211,9 @@ def test_the_dag_that_swaps_a_shadow_table_in_has_its_task(tmp_path: Path) -> No
     assert names["backfill__orders"].get_task("after_audit").upstream_task_ids == {"audit_backfill"}
 
 
-def test_the_job_that_is_shown_calls_what_there_is() -> None:
-    [shown] = [block for block in examples("README.md", "python") if "TrackedStream" in block]
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_job_that_is_shown_calls_what_there_is(page: str) -> None:
+    [shown] = [block for block in examples(page, "python") if "TrackedStream" in block]
 
     fake = mock.create_autospec(TrackedStream, instance=True)
     names = {"spark": None, "transform": lambda records: records, "write": lambda batch, batch_id: None}

@@ -1,4 +1,4 @@
-"""What Airflow wants to know of this provider: a wrong word there breaks the discovery of all providers."""
+"""What Airflow asks of this provider: one wrong word there breaks the discovery of all providers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(airflow_provider_offsets.__file__).parent
 
 
 def test_its_name_is_that_of_the_distribution() -> None:
-    """Airflow raises for the whole installation if it is not."""
+    """Otherwise Airflow raises for the whole installation."""
     distribution = importlib.metadata.distribution(INFO["package-name"])
 
     assert distribution.metadata["Name"] == INFO["package-name"] == "airflow-provider-offsets"

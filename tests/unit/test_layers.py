@@ -1,7 +1,7 @@
 """Imports point down only, and reading a DAG file loads nothing heavy.
 
-The Spark driver has no Airflow, and the DAG processor reads every file again and again: both are kept apart here by
-reading the source, and the second one by a real import in a process of its own as well.
+The Spark driver has no Airflow, and the DAG processor reads every file repeatedly. These tests read the source for both
+rules, and check the second one by a real import in a process of its own as well.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ RANK = {layer: rank for rank, layers in enumerate(FROM_THE_BOTTOM) for layer in 
 
 
 def layer_of(name: str) -> str:
-    """The folder or file right under the package."""
+    """Return the folder or file directly below the package."""
     return name.split(".")[1]
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package, by its dotted name."""
+    """Return every module of the package, by its dotted name."""
     found = {}
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -56,14 +56,14 @@ MODULES = modules()
 
 
 def in_layer(*layers: str) -> list[str]:
-    """The modules of these folders or files."""
+    """Return the modules of these folders or files."""
     return [name for name in MODULES if name != PACKAGE and layer_of(name) in layers]
 
 
 def imports(source: str, *, whole: bool) -> set[str]:
-    """The modules that a source imports, by dotted name; ``from a import b`` gives ``a`` and ``a.b``.
+    """Return the modules that a source imports, by dotted name; ``from a import b`` yields ``a`` and ``a.b``.
 
-    :param whole: look into functions too. What stands under ``if TYPE_CHECKING:`` never runs and is left out.
+    :param whole: include imports in functions too. Imports under ``if TYPE_CHECKING:`` never run and are omitted.
     """
     found: set[str] = set()
     for node in _running(ast.parse(source), whole=whole):
@@ -92,7 +92,7 @@ def imported_by(name: str, *, whole: bool = False) -> set[str]:
 
 
 def loaded_by(name: str) -> dict[str, tuple[str, ...]]:
-    """All that importing a module loads, through our own modules, and the way to each: for the message."""
+    """Return all modules that an import loads through our own modules, with the path to each for the message."""
     ways: dict[str, tuple[str, ...]] = {name: (name,)}
     waiting = [name]
     while waiting:
@@ -141,7 +141,7 @@ def test_core_knows_the_standard_library_and_itself(name: str) -> None:
 def test_core_has_no_clock_and_no_io(name: str) -> None:
     doors = {"time", "datetime", "os", "io", "pathlib", "socket", "subprocess", "random", "logging", "threading"}
 
-    if name == f"{PACKAGE}.core.moments":  # reads and writes times, and asks for none
+    if name == f"{PACKAGE}.core.moments":  # reads and writes times, and never reads a clock
         doors -= {"datetime"}
         assert not re.search(r"\.(now|utcnow|today)\b", MODULES[name].read_text())
 

@@ -1,6 +1,6 @@
-"""Mistakes that would leak, each planted in a copy of the package: the test that is named beside it has to go red.
+"""Mistakes that would lose or duplicate records, each planted in a copy of the package: its named test must go red.
 
-A mistake that can no longer be planted, or whose test is gone, fails as well. ``docs/guarantees.md`` has the list.
+A mistake that can no longer be planted, or whose test is missing, fails as well. ``docs/guarantees.md`` has the list.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEADLINE_S = 300
 
 @dataclass(frozen=True)
 class Mistake:
-    """One change of the source, and the test that catches it."""
+    """One change of the source, and the test that detects it."""
 
     what: str
     file: str
@@ -296,12 +296,15 @@ for number, (test, file, text) in enumerate(json.load(sys.stdin)):
         source.write(right)
     print(ended)
 """
-"""Gives the exit code of pytest for each test with its mistake. A process of its own, which forks once all has imported
-what it needs of others; of the package and its tests nothing is there, so each child reads the source as it stands."""
+"""Program that prints the exit code of pytest for each test with its mistake.
+
+It forks a child per mistake after importing the third-party packages. The package and its tests are not imported yet,
+so each child reads the current source.
+"""
 
 
 def planted(mistake: Mistake) -> str:
-    """Give the source with the mistake."""
+    """Return the source with the mistake."""
     source = (ROOT / PACKAGE / mistake.file).read_text()
     assert source.count(mistake.right) == 1, f"{mistake.what!r} can no longer be planted: write it anew"
     return source.replace(mistake.right, mistake.wrong)
@@ -330,7 +333,7 @@ def test_each_is_caught_by_the_test_that_is_named(tmp_path: Path) -> None:
     shown = [(tmp_path / f"{number}.txt").read_text() for number in range(len(codes))]
     code, text = codes.pop(), shown.pop()
     assert code == 0, f"the test of the test: nothing is planted, and it is red\n{text}"
-    # 1 is a test that failed. One that is not there, or cannot import the package, gives another code and other words.
+    # 1 is a failed test. A missing test, or a failed import, returns another code and other words.
     unseen = [
         f"{mistake.what} ({code}):\n{text[-1500:]}"
         for mistake, code, text in zip(MISTAKES, codes, shown, strict=True)

@@ -70,7 +70,7 @@ def test_what_was_wanted_has_a_column_where_it_is_not_what_comes() -> None:
 
 
 def test_a_plan_never_calls_a_log_whole() -> None:
-    """What shows no sign of a cut is unknown."""
+    """A log without a sign of truncation is reported as unknown."""
     shown = plan_report(plan_restart(at(40, 60), running(live((0, 100), (0, 100)), at(40, 60))))
 
     assert "Truncation: unknown." in shown

@@ -1,4 +1,4 @@
-"""The shadow table of ``jobs/``: unseen before the swap, whole after it, whatever is repeated."""
+"""The shadow table of ``jobs/``: invisible before the swap, complete after it, whatever is repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Kafka that ``python3 -m stack up kafka`` started, and the knobs of ``FakeKafka`` on it."""
+"""The Kafka that ``python3 -m stack up kafka`` started, with the controls of ``FakeKafka``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from airflow_provider_offsets.kafka.reader import KafkaReader
 from stack import endpoints
 
 DEADLINE_S = 120.0
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 PAUSE_S = 0.02
 MOST_PARTITIONS = 16
 """No topic of these tests has more."""
@@ -42,11 +42,11 @@ NOT_YET = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
-"""What a broker answers for a moment about a topic, a partition or a group that has just been made."""
+"""Errors that a broker returns for a moment about a new topic, partition or group."""
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
-    """Ask until it holds."""
+    """Poll until the condition holds."""
     deadline = time.monotonic() + DEADLINE_S
     while not holds():
         assert time.monotonic() < deadline, f"{what}: not so after {DEADLINE_S:g} s"
@@ -54,7 +54,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
 
 
 def done(future: Future[Any]) -> bool:
-    """Wait for the answer; False if the broker is not ready to do it yet."""
+    """Wait for the answer; return False if the broker is not ready for the call yet."""
     try:
         future.result()
     except KafkaException as error:
@@ -65,7 +65,10 @@ def done(future: Future[Any]) -> bool:
 
 
 class RealCluster:
-    """A broker with the knobs of ``FakeKafka``. ``clean`` deletes the topics and groups that it made, and closes it."""
+    """A broker with the controls of ``FakeKafka``.
+
+    ``clean`` deletes the topics and groups that it created, and closes it.
+    """
 
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
@@ -84,7 +87,7 @@ class RealCluster:
     def delete_topic(self, name: str) -> None:
         self.admin.delete_topics([name])[name].result()
         until(lambda: not self._exists(name), f"{name} deleted")
-        # The coordinator of a group hears of it a moment later.
+        # The coordinator of a group learns of it a moment later.
         until(lambda: not any(self._has_commits(group, name) for group in self._groups), f"{name} forgotten by groups")
 
     def _exists(self, name: str) -> bool:
@@ -113,7 +116,7 @@ class RealCluster:
                 lost.append(error)
 
         lost: list[KafkaError] = []
-        # A new producer each time: an old one would not know of partitions that were added since.
+        # A new producer each time: an old one would not know partitions that were added since.
         producer = self._transactions.get(TopicPartition(topic, partition)) or Producer(
             {"bootstrap.servers": self.bootstrap_servers, "linger.ms": 0}
         )
@@ -131,7 +134,7 @@ class RealCluster:
         self._transactions[TopicPartition(topic, partition)] = producer
 
     def end_transaction(self, topic: str, partition: int) -> None:
-        """Commit, and wait for the marker: the coordinator answers before it is written."""
+        """Commit, and wait for the marker: the coordinator answers before the marker is written."""
         producer = self._transactions.pop(TopicPartition(topic, partition))
         before = self._end(topic, partition, read_committed=False)
         producer.commit_transaction(DEADLINE_S)
@@ -151,7 +154,7 @@ class RealCluster:
         until(lambda: self._committed(request), f"{group} committed")
 
     def _committed(self, request: ConsumerGroupTopicPartitions) -> bool:
-        """A refusal stands with each partition: the answer as a whole is good, whatever was refused."""
+        """Return whether every partition was committed: the answer as a whole succeeds even if one is refused."""
         future = self.admin.alter_consumer_group_offsets([request])[request.group_id]
         if not done(future):
             return False
@@ -174,7 +177,10 @@ class RealCluster:
         self._groups.discard(group)
 
     def groups(self) -> set[str]:
-        """Errors stand beside what was found: a broker whose groups are being loaded has none to tell."""
+        """Return the groups.
+
+        The answer lists errors beside them: a broker that is loading its groups has none to return.
+        """
         found: set[str] = set()
 
         def listed() -> bool:
@@ -197,7 +203,7 @@ class RealCluster:
 
 @pytest.fixture(scope="session")
 def bootstrap_servers() -> str:
-    """Where Kafka answers. Without one the tests are skipped; in CI, where one is promised, they fail."""
+    """Return the address of Kafka. Without one the tests are skipped; in CI, where one is promised, they fail."""
     entry = endpoints().get("kafka")
     if entry is None:
         missing = "no Kafka is up: `python3 -m stack up kafka` starts one"

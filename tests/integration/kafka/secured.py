@@ -1,4 +1,4 @@
-"""A broker of the tests' own, whose users have to log in and may do what ACLs grant them and nothing else."""
+"""A broker of the tests' own, whose users must log in and may do only what ACLs grant them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.integration.kafka.conftest import DEADLINE_S
 USER, PASSWORD = "jane", "jane-s-secret"
 RETENTION_MINUTES = 90
 
-# Whoever comes by the first listener needs no login, and may do all: that is the administrator.
+# A client of the first listener needs no login, and may do everything: the administrator.
 PROPERTIES = """
 listeners=BROKER://{host}:{broker},CLIENT://{host}:{client},CONTROLLER://{host}:{controller}
 advertised.listeners=BROKER://{host}:{broker},CLIENT://{host}:{client}
@@ -47,14 +47,14 @@ class SecuredBroker:
         own = PROPERTIES.format(**ports, client=client, user=USER, password=PASSWORD, retention=RETENTION_MINUTES)
         self._log = folder / "log"
         self._properties = folder / "server.properties"
-        # Of a key that is there twice, the later one counts.
+        # If a key occurs twice, the later one counts.
         self._properties.write_text(kafka.PROPERTIES.format(**ports, data=folder / "data") + own)
         self.administrator = f"{HOST}:{broker}"
         self._client = f"{HOST}:{client}"
         self._running: subprocess.Popen[bytes] | None = None
 
     def settings(self, password: str = PASSWORD) -> dict[str, str | int]:
-        """Give the settings of librdkafka for the user."""
+        """Return the settings of librdkafka for the user."""
         return {
             "bootstrap.servers": self._client,
             "security.protocol": "SASL_PLAINTEXT",
@@ -65,7 +65,7 @@ class SecuredBroker:
         }
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the broker and wait until it answers."""
         with self._log.open("ab") as out:
             subprocess.run(kafka.format_command(self._properties), check=True, stdout=out, stderr=out)
             self._running = subprocess.Popen(kafka.broker_command(self._properties), stdout=out, stderr=out)
@@ -77,7 +77,7 @@ class SecuredBroker:
             time.sleep(0.1)
 
     def grant(self, kind: ResourceType, name: str, *operations: AclOperation) -> None:
-        """Let the user do these, and no others, with a topic or group."""
+        """Allow the user these operations, and no others, on a topic or group."""
         with AdminClient({"bootstrap.servers": self.administrator}) as admin:
             rules = [
                 AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{USER}", "*", each, AclPermissionType.ALLOW)
@@ -87,7 +87,7 @@ class SecuredBroker:
                 future.result(DEADLINE_S)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the broker."""
         if self._running is not None:
             self._running.kill()
             self._running.wait(DEADLINE_S)

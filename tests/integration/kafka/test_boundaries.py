@@ -1,4 +1,4 @@
-"""Data intervals of a real topic: what is frozen stays where it is, whatever the log does."""
+"""Data intervals of a real topic: a frozen boundary stays where it is, whatever happens to the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 FIRST_MS = read_moment("2013-01-01T00:00Z")
 NOW_MS = read_moment("2026-11-01T00:00Z")
 KEPT = {"retention.ms": "-1", "segment.ms": str(20 * 365 * DAY_MS)}
-"""Records of 2013, which the broker would delete at once otherwise."""
+"""The broker would delete records of 2013 immediately otherwise."""
 
 
 class Days:
@@ -57,7 +57,7 @@ class Days:
 
 @pytest.fixture
 def days(cluster: RealCluster, topic: str, tmp_path: Path) -> Days:
-    """Give three days: ten records of each in partition 0, of the second one alone in partition 1."""
+    """Return three days: ten records of each in partition 0, and only those of the second day in partition 1."""
     cluster.create_topic(topic, 2, **KEPT)
     made = Days(cluster, topic, tmp_path)
     for day in range(3):

@@ -1,4 +1,4 @@
-"""Plans of a job that stands in a history, on topics of a real broker that are not plain."""
+"""Plans of a job with a history, on topics of a real broker with transactions or a recreated topic."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.integration.kafka.conftest import DEADLINE_S, RealCluster
 from tests.integration.recorded_job import record_one_batch
 
 KEPT = {"retention.ms": "-1"}
-"""The records of these tests are of 1970, and the broker looks every five seconds for what is too old."""
+"""The records of these tests are of 1970, and the broker checks for expired ones every five seconds."""
 
 
 class Job:
-    """A job that has read a topic as far as ``stood``, in its first epoch."""
+    """A job that has read a topic up to ``stood``, in its first epoch."""
 
     def __init__(self, view: KafkaReader, topic: str, stood: Position, *, read_committed: bool = False) -> None:
         job = SparkJob("job.py", "/no/checkpoint/yet")
@@ -55,7 +55,7 @@ def test_a_compacted_topic(cluster: RealCluster, view: KafkaReader, topic: str) 
 def test_an_open_transaction_and_its_marker(
     read_committed: bool, end: int, cluster: RealCluster, view: KafkaReader, topic: str
 ) -> None:
-    """A job of committed records sees none of an open one, and later one offset more than there are records."""
+    """With ``read_committed`` a job sees nothing of an open transaction, and afterwards one extra offset."""
     cluster.create_topic(topic, 1, **KEPT)
     cluster.append(topic, 0, 5)
     cluster.begin_transaction(topic, 0)
@@ -94,7 +94,7 @@ def test_empty_and_emptied_and_new_partitions(cluster: RealCluster, view: KafkaR
 
 
 def test_a_topic_that_was_made_again(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
-    """As many records in it as before: its offsets look right, and are not."""
+    """The recreated topic has as many records as before: the offsets look valid, and are not."""
     cluster.create_topic(topic, 1, **KEPT)
     cluster.append(topic, 0, 8)
     job = Job(view, topic, position(topic, 6))

@@ -19,11 +19,11 @@ from tests.integration.kafka.conftest import DEADLINE_S, RealCluster, until
 
 
 class TestKafkaReader(KafkaViewContract):
-    """All that ``FakeKafka`` does too."""
+    """Everything that ``FakeKafka`` does too."""
 
 
 class CountingAdmin:
-    """Passes every call on, and counts it."""
+    """An admin client that forwards every call, and counts it."""
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
@@ -46,7 +46,7 @@ def test_500_partitions_cost_as_many_calls_as_one(
     cluster.create_topic(topic, 1)
     cluster.create_topic(wide, 500)
     cluster.append(wide, 499, 3)
-    # A broker that has just been given partitions may ask for patience, which would be counted as well.
+    # A broker with new partitions may request a retry, which would be counted as well.
     view.live_topics([topic, wide])
     counting = CountingAdmin(cluster.admin)
     reader = KafkaReader(cluster.clients._replace(admin=counting), DEADLINE_S)  # type: ignore[arg-type]  # all methods
@@ -90,7 +90,7 @@ def test_500_partitions_cost_as_many_requests_on_the_wire(cluster: RealCluster, 
 
 
 def _sent(cluster: RealCluster, topic: str) -> int:
-    """Give how many ListOffsets requests one look at the topic sends."""
+    """Return how many ListOffsets requests one look-up of the topic sends."""
     reports: list[str] = []
     settings = {
         "bootstrap.servers": cluster.bootstrap_servers,
@@ -105,7 +105,7 @@ def _sent(cluster: RealCluster, topic: str) -> int:
 
     with open_clients(settings) as clients:
         KafkaReader(clients, DEADLINE_S).live_topics([topic])
-        # The first may be older than the last request; the second may have been begun before the first was here.
+        # The first may be older than the last request; the second may have started before the first arrived.
         next_report(clients.admin)
         next_report(clients.admin)
         report = json.loads(next_report(clients.admin))
@@ -113,7 +113,7 @@ def _sent(cluster: RealCluster, topic: str) -> int:
 
 
 def test_ids_are_written_as_kafka_writes_them(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
-    """22 characters of URL-safe Base64; librdkafka itself gives '+' and '/', as one in three ids would show."""
+    """Kafka writes 22 characters of URL-safe Base64; librdkafka returns '+' and '/', as about one id in three shows."""
     names = [f"{topic}-{number}" for number in range(20)]
     for name in names:
         cluster.create_topic(name, 1)
@@ -162,7 +162,7 @@ def test_a_missing_topic_is_not_created_by_asking(cluster: RealCluster, view: Ka
 
 
 def test_a_topic_is_readable_at_once_after_its_creation(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
-    """The broker answers NOT_LEADER for some milliseconds; the reader waits, and does not pass that on."""
+    """The broker answers NOT_LEADER for some milliseconds; the reader waits, and hides that from its caller."""
     for number in range(5):
         cluster.create_topic(f"{topic}-{number}", 3)
         assert len(view.live_topics([f"{topic}-{number}"]).end) == 3
@@ -170,7 +170,7 @@ def test_a_topic_is_readable_at_once_after_its_creation(cluster: RealCluster, vi
 
 def test_no_broker_at_the_port(topic: str) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # Bound and not listening: whoever connects is refused.
+        taken.bind(("127.0.0.1", 0))  # Bound but not listening: connections are refused.
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         secret = "hunter2-is-not-in-the-message"
         settings = {

@@ -1,7 +1,7 @@
 """The runway, measured on a real broker.
 
-A broker looks for old segments every five minutes, the one of these tests every five seconds. Where a test needs a
-deletion at one moment, ``deleteRecords`` does it: the begin of the partition moves just so.
+A broker checks for old segments every five minutes, the broker of these tests every five seconds. Where a test needs
+a deletion at a given moment, it uses ``deleteRecords``: the beginning of the partition moves in the same way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def measured(view: KafkaReader, start: Position, now_ms: int, window_s: int = 0)
 
 
 def test_by_time(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
-    """Records of three moments in the first partition, none in the second."""
+    """The first partition has records of three times, the second one none."""
     now_ms = time.time_ns() // 1_000_000
     cluster.create_topic(topic, 2, **{"retention.ms": str(60 * MINUTE_MS)})
     for minutes_ago, count in ((40, 10), (30, 7), (20, 5)):

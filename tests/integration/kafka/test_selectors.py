@@ -41,7 +41,7 @@ NEW = "a new partition is read from 0; Kafka's tool goes to its end, and its rec
 
 @dataclass(frozen=True)
 class Place:
-    """The topic, the group, and a pipeline that stands where the group does."""
+    """The topic, the group, and a pipeline whose position is that of the group."""
 
     cluster: RealCluster
     topic: str
@@ -62,7 +62,7 @@ class Place:
         return make_plan(world, start, RestartPolicy())
 
     def tool(self, *option: str, partitions: str = "") -> list[int | None]:
-        """What Kafka's tool would set; None for a partition that it leaves alone."""
+        """Return what Kafka's tool would set, with None for a partition that it leaves unchanged."""
         words = ["--reset-offsets", "--dry-run", "--export", "--group", self.group]
         words += [] if option[0] == "--from-file" else ["--topic", f"{self.topic}{partitions}"]
         printed = kafka_consumer_groups(self.cluster.bootstrap_servers, *words, *option)
@@ -86,18 +86,18 @@ def place(bootstrap_servers: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @dataclass(frozen=True)
 class Row:
-    """One option of Kafka's tool, and the selector for the same wish."""
+    """One option of Kafka's tool, and the selector for the same purpose."""
 
     option: tuple[str, ...]
     start: str
     kafka: tuple[int | None, ...]
     ours: tuple[int, ...]
     differs: tuple[tuple[int, str], ...] = ()
-    """The partitions that differ on purpose, and why."""
+    """The partitions that differ deliberately, and why."""
     problems: frozenset[ProblemKind] = frozenset()
-    """What refuses our plan, unless it is accepted where it can be."""
+    """The problem of our plan, unless it can be accepted and is."""
     partitions: str = ""
-    """The ones that Kafka's tool is asked for; empty for all."""
+    """The partitions in the call of Kafka's tool; empty for all."""
 
 
 ROWS = [
@@ -194,7 +194,7 @@ def test_a_time_after_the_last_record_is_said(place: Place) -> None:
 
 
 def test_a_shift_of_what_was_never_committed(place: Place) -> None:
-    """Kafka's tool refuses the whole call; here a new partition is read from 0."""
+    """Kafka's tool refuses the whole call; this provider reads a new partition from 0."""
     with pytest.raises(AssertionError, match=f"{place.topic}-3 since there is no current committed offset"):
         place.tool("--shift-by", "-1")
 

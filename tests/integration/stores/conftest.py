@@ -19,7 +19,7 @@ from stack import endpoints
 
 @pytest.fixture(scope="session")
 def thrift() -> tuple[str, int]:
-    """Where HBase answers. Without one the tests are skipped; in CI, where one is promised, they fail."""
+    """Return the address of HBase. Without one the tests are skipped; in CI, where one is promised, they fail."""
     entry = endpoints().get("hbase")
     if entry is None:
         missing = "no HBase is up: `python3 -m stack up hbase` starts one"
@@ -32,7 +32,7 @@ def thrift() -> tuple[str, int]:
 
 @pytest.fixture(scope="module")
 def raw(thrift: tuple[str, int]) -> Iterator[Any]:
-    """A plain connection, as a job that knows nothing of this provider has one."""
+    """Yield a plain connection, as a job without this provider has one."""
     connection = happybase.Connection(*thrift, timeout=60_000)
     yield connection
     connection.close()
@@ -40,7 +40,7 @@ def raw(thrift: tuple[str, int]) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def table(thrift: tuple[str, int]) -> Iterator[str]:
-    """A name for the deck's table that no other module has. What begins with it is dropped afterwards."""
+    """Yield a name for the Cloudera table that no other module has. Tables with this prefix are dropped afterwards."""
     name = f"stores_{uuid.uuid4().hex[:10]}"
     yield name
     # A connection of its own: the server closes one that was idle for a minute.
@@ -52,7 +52,7 @@ def table(thrift: tuple[str, int]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def created(thrift: tuple[str, int], table: str) -> str:
-    """The name of tables that are there."""
+    """Return the name of tables that exist."""
     store = HBaseStore(*thrift, table)
     store.create()
     store.close()
@@ -67,7 +67,7 @@ def store(thrift: tuple[str, int], created: str) -> Iterator[HBaseStore]:
 
 
 class Proxy:
-    """A TCP proxy before the server: the only way to lose an answer on purpose."""
+    """A TCP proxy before the server: the only way to lose an answer deliberately."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
@@ -76,7 +76,7 @@ class Proxy:
         self.address: tuple[str, int] = self._listener.getsockname()
         self.connections = 0
         self.swallow_after: bytes | None = None
-        """A request that holds these bytes reaches the server, and its answer does not come back."""
+        """A request with these bytes reaches the server, and its answer is lost."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -108,7 +108,7 @@ class Proxy:
                 near.sendall(answer)
 
     def cut(self) -> None:
-        """Cut every connection; new ones are taken."""
+        """Cut every connection; new ones are accepted."""
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -116,7 +116,7 @@ class Proxy:
         self._sockets.clear()
 
     def stop(self) -> None:
-        """Cut every connection and take no new one."""
+        """Cut every connection and accept no new one."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -131,12 +131,12 @@ def proxy(thrift: tuple[str, int]) -> Iterator[Proxy]:
 
 
 class Crash(BaseException):
-    """Kill -9, as near as a test comes."""
+    """Kill -9, as closely as a test can imitate it."""
 
 
 @pytest.fixture
 def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[HBaseStore, int], None]:
-    """A function that lets a store do so many writes and then crashes it; rows in one call are one write each."""
+    """Return a function after which a store crashes at its n-th write; rows in one call count as one write each."""
 
     def arrange(store: HBaseStore, writes: int) -> None:
         left = iter([True] * writes)
@@ -161,7 +161,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[HBaseStore, int], Non
 
 @pytest.fixture
 def other(thrift: tuple[str, int], created: str) -> Iterator[HBaseStore]:
-    """The next driver's store, on the same tables."""
+    """Yield the next driver's store, on the same tables."""
     made = HBaseStore(*thrift, created)
     yield made
     made.close()

@@ -1,4 +1,4 @@
-"""Checkpoints on real file systems: a local disk, an HDFS over WebHDFS, and a stand-in of S3 that answers over HTTP."""
+"""Checkpoints on real file systems: a local disk, an HDFS over WebHDFS, and a fake of S3 that answers over HTTP."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket; its server is named as a person would: in the environment that S3's library reads."""
+    """Return a bucket. The environment that S3's library reads names its server, as a person would configure it."""
     for name, value in {
         "AWS_ENDPOINT_URL": s3_url,
         "AWS_ACCESS_KEY_ID": "testing",
@@ -63,7 +63,7 @@ def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=["local", "hdfs", "s3"])
 def location(request: pytest.FixtureRequest) -> str:
-    """Where no checkpoint is yet."""
+    """Return a location without a checkpoint."""
     if request.param == "local":
         return f"{request.getfixturevalue('tmp_path')}/checkpoint"
     if request.param == "hdfs":
@@ -77,7 +77,7 @@ def folder(location: str) -> CheckpointFolder:
 
 
 def raw(location: str) -> tuple[Any, str]:
-    """The file system itself, as another program uses it."""
+    """Return the file system itself, as another program uses it."""
     files, path = fsspec.core.url_to_fs(location)
     return files, str(path)
 
@@ -90,7 +90,7 @@ def write(location: str, texts: dict[str, str]) -> None:
 
 
 def tree(location: str) -> dict[str, bytes]:
-    """Every file below the folder above a location, whoever made it."""
+    """Return every file below the parent folder of a location, whoever wrote it."""
     files, path = raw(location.rpartition("/")[0])
     files.invalidate_cache()
     if not files.exists(path):
@@ -101,7 +101,7 @@ def tree(location: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def place(location: str) -> str:
-    """A checkpoint that has committed batch 4 and planned batch 5, of a Kafka and a file source."""
+    """Return a checkpoint that has committed batch 4 and planned batch 5, of a Kafka and a file source."""
     texts = {"metadata": '{"id":"query-1"}', "sources/0/0": f"\0v1\n{at(0, 0).to_json()}", "sources/1/0": "v1\nfiles"}
     for number, ends in ((3, at(10, 10)), (4, at(40, 60)), (5, at(50, 70))):
         entry = LogEntry({"batchTimestampMs": number, "conf": {"a": "b"}}, (ends, f'{{"logOffset":{number}}}'))
@@ -111,7 +111,7 @@ def place(location: str) -> str:
 
 
 class TestContractOnHdfs(PositionContract):
-    """Without those about names of groups: each has a folder here, of which no name reaches HDFS."""
+    """The contract without its tests of group names: each group has a folder here, and its name never reaches HDFS."""
 
     test_written_and_read_is_identity_whatever_the_names = None  # type: ignore[assignment]
     test_a_group_never_sees_its_neighbours = None  # type: ignore[assignment]
@@ -224,7 +224,7 @@ class TestExchange:
     def test_cut_off_it_is_no_first_start_and_is_finished(
         self, place: str, writes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Six files, the one that closes, two moves."""
+        """The writes are six files, the file that closes the old checkpoint, and two moves."""
         with monkeypatch.context() as patched, suppress(Killed):
             die_after(writes, type(open_checkpoint(place)), patched)
             swap_in(place, **SWAP)
@@ -283,7 +283,7 @@ class TestExchange:
 
 
 class Killed(BaseException):
-    """SIGKILL, as far as a test can have it."""
+    """SIGKILL, as closely as a test can imitate it."""
 
 
 def die_after(writes: int, kind: type, patched: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def acts_on(place: str) -> list[Callable[[], Any]]:
 
 @contextmanager
 def as_nobody(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close the folder to others, and be somebody else."""
+    """Close the folder to others, and act as another user."""
     files, path = raw(place)
     files._call("SETPERMISSION", method="put", path=path, permission="700")
     with monkeypatch.context() as patched:
@@ -345,7 +345,7 @@ def as_nobody(place: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_stand_in_of_s3_refuses_a_second_put(s3: str) -> None:
-    """What the store relies on there: a put on the condition that nothing is there (Amazon has it since 2024)."""
+    """The store relies on this there: a put on the condition that nothing exists (Amazon has it since 2024)."""
     files, path = raw(f"{s3}/object")
     files.pipe_file(path, b"first", mode="create")
 

@@ -1,4 +1,4 @@
-"""Consumer groups of a broker with ACLs: what its user may not do is denied, told, and leaves all as it was."""
+"""Consumer groups of a broker with ACLs: what its user may not do is denied and reported, and changes nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cluster(broker: SecuredBroker) -> Iterator[RealCluster]:
 
 @pytest.fixture
 def both(cluster: RealCluster) -> Stream:
-    """A group that stands at 3 in each of two topics."""
+    """Return a group whose position is 3 in each of two topics."""
     own = uuid.uuid4().hex[:8]
     stream = Stream(f"group-{own}", (f"orders-{own}", f"refunds-{own}"))
     for topic in stream.topics:

@@ -29,7 +29,7 @@ PARTITIONS, RECORDS = 3, 9
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RealCluster]:
-    """The broker, with ``TOPICS``. Without one the tests are skipped; in CI, where one is promised, they fail."""
+    """Yield the broker, with ``TOPICS``. Without one the tests are skipped; in CI, where one is promised, they fail."""
     entry = endpoints().get("kafka")
     if entry is None:
         missing = "no Kafka is up: `python3 -m stack up kafka` starts one"
@@ -83,7 +83,7 @@ def at(*offsets: int) -> Position:
 
 
 def consumer_of(cluster: RealCluster, group_id: str) -> Consumer:
-    """A member of the group, with partitions of its own."""
+    """Return a member of the group, with partitions of its own."""
     made = Consumer(
         {
             "bootstrap.servers": cluster.bootstrap_servers,
@@ -117,7 +117,7 @@ def test_a_mistyped_topic_is_not_nothing_stored(store: KafkaGroupStore, cluster:
     assert stream.group_id not in cluster.groups()
 
 
-# Offsets that the broker takes and no consumer can go on from
+# Offsets that the broker accepts and from which no consumer can continue
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_group_with_members_is_left_alone(store: KafkaGroupStore, cluster: Rea
 def test_a_member_that_joins_before_the_write(
     store: KafkaGroupStore, cluster: RealCluster, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker answers partition by partition, and raises nothing."""
+    """The broker answers for each partition, and raises nothing."""
     store.write(stream, at(1, 2, 3), expected=None)
     joined: list[Consumer] = []
     look = store._require_empty
@@ -198,7 +198,7 @@ def test_another_writer_of_the_same_moment_is_seen(
         store.write(stream, at(1, 2, 3), expected=None)
 
 
-# What a commit says beside its offset
+# Further fields of a commit
 
 
 def committed(cluster: RealCluster, clients: Clients, stream: Stream) -> dict[int, tuple[int, int | None, str | None]]:
@@ -225,7 +225,7 @@ def test_the_leader_epoch_is_kept_where_it_is_known(
     assert store.leader_epochs(stream) == {TopicPartition(TOPIC, 0): 0, TopicPartition(TOPIC, 2): 0}
 
 
-# What deletes it
+# What deletes commits
 
 
 def test_when_the_offsets_of_a_group_are_deleted(store: KafkaGroupStore, stream: Stream) -> None:

@@ -1,4 +1,4 @@
-"""The contract over a real HBase, and the deck's layout byte for byte."""
+"""The contract over a real HBase, and the Cloudera row layout byte for byte."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stream(group: str) -> Stream:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the Thrift calls that are made from now on."""
+    """Return the list of the Thrift calls that are made from now on, by name."""
     made: list[str] = []
     call = TClient._req
 
@@ -78,7 +78,7 @@ class TestHBase(StoreContract):
         return lambda stream, batches: put_many(raw, created, stream, batches)
 
 
-# The deck's layout
+# The Cloudera row layout
 
 
 def cells(raw: Any, table: str, group: str) -> dict[bytes, dict[bytes, bytes]]:
@@ -111,7 +111,7 @@ def test_a_control_text_is_one_cell(store: HBaseStore, raw: Any, created: str, g
 
 
 def test_the_empty_text_is_created_once_too(store: HBaseStore, group: str) -> None:
-    """HBase takes an empty value for none: two claims of the empty text would both win if it were stored as it is."""
+    """HBase treats an empty value as a missing cell: stored as is, two claims of the empty text would succeed."""
     empty = module._control_value("")
     key = f"{group}:note".encode()
     won = [store._client.check_and_put(store._control, key, b"control:value", None, empty) for _ in range(2)]
@@ -141,7 +141,7 @@ def test_rows_of_a_job_after_the_deck_are_read_as_they_are(
 def test_a_job_after_the_deck_counts_our_partitions_right(
     store: HBaseStore, raw: Any, created: str, stream: Stream
 ) -> None:
-    """Its own code: the newest row between 't:g:<now>' and 't:g:0', and as many partitions as that has cells."""
+    """Its own code takes the newest row between 't:g:<now>' and 't:g:0', and counts that row's cells."""
     store.append(stream, Batch(position({0: 5, 1: 6, 2: 7}), NOW_MS, 1, "q", 1, position({0: 0, 1: 0, 2: 0})))
     start, stop = f"t:{stream.group_id}:{NOW_MS + 1}".encode(), f"t:{stream.group_id}:0".encode()
     [(_, row)] = raw.table(created).scan(start, stop, reverse=True, limit=1)
@@ -157,7 +157,7 @@ def test_topics_that_such_jobs_recorded_one_by_one(store: HBaseStore, raw: Any, 
     assert [each.end.topics for each in store.oldest_first(both)] == [("t", "u"), ("t",)]
 
 
-# What costs what
+# Costs
 
 
 def test_the_newest_of_ten_thousand_rows_is_one_row(
@@ -214,7 +214,7 @@ def test_a_neighbour_of_a_thousand_rows_is_jumped_over(
     assert len(calls) < 30, calls
 
 
-# Batches that a crash left half-written
+# Batches that a crash left partly written
 
 
 @pytest.mark.parametrize("writes", range(7))
@@ -227,7 +227,7 @@ def test_a_batch_whose_driver_died_in_any_place(
     group: str,
     writes: int,
 ) -> None:
-    """Facts of two topics, begin, record, two rows. Whoever comes next goes by the text alone."""
+    """The writes are facts of two topics, begin, record and two rows. The next driver relies on the text alone."""
     both = Stream(group, ("t", "u"))
     first = other.append(both, batch(1, topics="tu"))
     other.check_and_put(group, "pipeline", None, "1")
@@ -259,7 +259,7 @@ def test_a_batch_whose_driver_died_in_any_place(
 def test_rows_that_only_one_topic_has_are_completed_by_whoever_reads_the_record(
     store: HBaseStore, raw: Any, created: str, group: str
 ) -> None:
-    """HBase may do one call for two rows by half."""
+    """HBase may execute half of one call that writes two rows."""
     both, done = Stream(group, ("t", "u")), batch(1, topics="tu").at_row(NOW_MS)
     store.swap(group, "pipeline", None, "1", stream=both, prepare=done)
     raw.table(created).put(f"t:{group}:{NOW_MS}".encode(), {b"offsets:0": b"20"})
@@ -270,8 +270,10 @@ def test_rows_that_only_one_topic_has_are_completed_by_whoever_reads_the_record(
 
 
 def test_facts_of_a_fenced_driver_that_come_late(store: HBaseStore, other: HBaseStore, stream: Stream) -> None:
-    """It goes by the text that it read last. Facts of the next epoch stand; where there are none its own are in no
-    one's way."""
+    """The fenced driver relies on the text that it read last.
+
+    Its late facts do not replace facts of the next epoch. Where there are none, its own facts harm nobody.
+    """
     pipeline = stream.group_id
     store.check_and_put(pipeline, "pipeline", None, "1")
     other.check_and_put(pipeline, "pipeline", "1", "2")
@@ -288,7 +290,7 @@ def test_facts_of_a_fenced_driver_that_come_late(store: HBaseStore, other: HBase
 
 
 def test_facts_are_not_replaced_by_a_swap_that_has_lost(store: HBaseStore, other: HBaseStore, stream: Stream) -> None:
-    """Two read the batch that Spark committed, one after the other; the first one's request comes late."""
+    """Two actors read the batch that Spark committed, one after the other; the first one's request arrives late."""
     pipeline = stream.group_id
     recorded = batch(1).at_row(NOW_MS)
     assert other.swap(pipeline, "pipeline", None, "2", stream=stream, prepare=recorded)
@@ -306,7 +308,7 @@ def test_a_row_time_whose_facts_are_taken_is_not_used_again(
     assert other.append(stream, batch(2, time_ms=NOW_MS)).row_time_ms == NOW_MS + 1
 
 
-# What is not ours
+# Rows of others
 
 
 @pytest.mark.parametrize(
@@ -409,7 +411,7 @@ def test_a_broken_connection_is_made_anew_once(proxy: Proxy, created: str, strea
 def test_a_compare_and_set_goes_over_no_connection_that_was_idle(
     proxy: Proxy, created: str, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server closes it after a minute, and nobody would know whether the compare-and-set was done."""
+    """The server closes the connection after a minute, and nobody would know whether the compare-and-set was done."""
     store = HBaseStore(*proxy.address, created)
     store.append(stream, batch(1))
     now_s = clock.monotonic_s()
@@ -425,7 +427,7 @@ def test_a_compare_and_set_goes_over_no_connection_that_was_idle(
 def test_a_compare_and_set_without_an_answer_is_not_sent_twice(
     proxy: Proxy, store: HBaseStore, created: str, stream: Stream, lost: str, calls: list[str]
 ) -> None:
-    """Sent again it would find its own text, and deny what it did."""
+    """A second request would find its own text, and report that it did not write it."""
     losing = HBaseStore(*proxy.address, created)
     assert losing.get("p", stream.group_id) is None
     if lost == "the request":
@@ -445,7 +447,7 @@ def test_a_compare_and_set_without_an_answer_is_not_sent_twice(
 def test_a_driver_whose_connection_breaks_in_any_call_of_a_batch(
     proxy: Proxy, store: HBaseStore, created: str, stream: Stream, number: int, lost: str
 ) -> None:
-    """It reads its record, goes on, and the batch is there once: its user sees nothing of it."""
+    """The driver reads its record again and continues, and the batch is stored once; the user notices nothing."""
     losing = HBaseStore(*proxy.address, created)
     write, left = losing._client._on_table, iter([False] * number + [True])
     row = batch(1).at_row(NOW_MS)

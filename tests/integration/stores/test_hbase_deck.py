@@ -1,4 +1,4 @@
-"""The deck's own rows, its shell line, and what jobs without this provider may leave in the table."""
+"""Rows of the Cloudera layout, the slide deck's shell line, and rows that other jobs may leave in the table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def group() -> str:
 
 @pytest.fixture(scope="module")
 def listed(thrift: tuple[str, int], raw: Any, table: str) -> Iterator[HBaseStore]:
-    """A table that holds the deck's listing and nothing else."""
+    """Yield a table that holds the listing of the slide deck and nothing else."""
     name = f"{table}_listing"
     store = HBaseStore(*thrift, name)
     store.create()
@@ -82,7 +82,7 @@ def test_the_decks_listing_is_four_rows_and_twelve_cells(listed: HBaseStore, raw
     assert listed.position(both) == numbered("kafkablog1", 120, 120, 120).updated(numbered("kafkablog2", 285, 285, 285))
 
 
-# The deck's shell line, and the lines that docs/stores.md has in its place
+# The shell line of the slide deck, and the lines of docs/stores.md that replace it
 
 
 def line_of_the_deck(group: str) -> dict[str, Any]:
@@ -123,13 +123,13 @@ def test_the_shell_lines(
     filtered: str,
     reason: str,
 ) -> None:
-    """The group is ``b``, and each line gives the row of the group that is named, or none."""
+    """The group is ``b``, and each line returns the row of the group that it names, or none."""
     for number, name in enumerate(groups):
         raw.table(created).put(f"device_alerts:{group}{name}:{NOW_MS}".encode(), {b"offsets:0": b"%d" % number})
     lines = (line_of_the_deck, line_with_bounds, line_with_bounds_and_filter)
     found = [next(raw.table(created).scan(reverse=True, limit=1, **line(f"{group}b")), (b"", {}))[0] for line in lines]
     expected = [f"device_alerts:{group}{each}:{NOW_MS}" if each else "" for each in (deck, bounded, filtered)]
-    # Below this group's rows are those of other tests, which are as good as none.
+    # Rows of other tests sort before this group's rows, and count as none.
     assert [key.decode() if group.encode() in key else "" for key in found] == expected
     ours = store.position(Stream(f"{group}b", ("device_alerts",)))
     assert (ours is not None) == ("b" in groups), "what the store gives is what the last line gives"
@@ -141,7 +141,7 @@ def test_the_shell_lines(
 def test_a_batch_of_theirs_that_is_half_written_is_read_topic_by_topic(
     store: HBaseStore, raw: Any, created: str, group: str
 ) -> None:
-    """They write a topic's row when the whole batch is finished: what a missing row told is read again, not skipped."""
+    """Such a job writes a topic's row once the whole batch is finished: a missing row is replayed, not skipped."""
     both = Stream(group, ("t", "u"))
     deck = raw.table(created)
     deck.put(f"t:{group}:{NOW_MS}".encode(), {b"offsets:0": b"10"})

@@ -32,7 +32,7 @@ def both() -> Stream:
 
 
 def rows(raw: Any, table: str, stream: Stream) -> dict[bytes, dict[bytes, bytes]]:
-    """Every row of the group, in the table as it is."""
+    """Return every row of the group, in the table as it is."""
     return {key: cells for key, cells in raw.table(table).scan() if f":{stream.group_id}".encode() in key}
 
 
@@ -107,7 +107,7 @@ def test_another_write_may_follow_one_that_was_cut_off(
 def test_a_write_that_was_overtaken_says_so(
     store: HBaseStore, other: HBaseStore, both: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slower one has its claim and no row yet: its rows stand before those of the other."""
+    """The slower writer has its claim and no row yet: its rows sort before those of the other."""
     store.write(both, ONE, expected=None)
     put = store._client.put_rows
     overtaken = iter([True])
@@ -127,7 +127,7 @@ def test_a_write_that_was_overtaken_says_so(
 def test_a_write_does_not_take_the_place_of_a_batch_that_a_crash_left_half_written(
     store: HBaseStore, other: HBaseStore, crash_at: Callable[[HBaseStore, int], None], both: Stream
 ) -> None:
-    """Under the time of its facts the row would be read as theirs, and differ from them."""
+    """A row at the time of the batch's facts would be read as that batch's row, and differ from the facts."""
     ahead_ms = time.time_ns() // 10**6 + 3_600_000
     crash_at(store, 2)
     with pytest.raises(Crash):
@@ -150,12 +150,12 @@ def test_no_pipeline_sees_the_receipts(store: HBaseStore, both: Stream) -> None:
         assert list(store.scan(pipeline, "")) == []
 
 
-# A table with a time to live
+# A table whose rows expire
 
 
 @pytest.fixture(scope="module")
 def perishing(thrift: tuple[str, int], raw: Any, table: str) -> str:
-    """The deck's own table: its rows live for 30 days."""
+    """Return the Cloudera table, whose rows expire after 30 days."""
     name = f"{table}_perishing"
     raw.create_table(name, {"offsets": {"time_to_live": TTL_S}})
     store = HBaseStore(*thrift, name)
@@ -172,7 +172,7 @@ def mortal(thrift: tuple[str, int], perishing: str) -> Iterator[HBaseStore]:
 
 
 def record(raw: Any, table: str, stream: Stream, each: Batch, *, days_ago: float) -> None:
-    """Record a batch as the store did so many days ago: HBase counts from the time stamp of the cell."""
+    """Record a batch as the store did this many days ago: HBase counts from the time stamp of the cell."""
     at_ms = time.time_ns() // 10**6 - int(days_ago * DAY_S * 1000)
     placed = each.at_row(at_ms)
     for topic in each.end.topics:
@@ -250,7 +250,10 @@ def test_a_first_batch_that_was_half_written_is_a_first_start(
 def test_a_batch_that_was_cut_off_hides_no_expired_rows(
     mortal: HBaseStore, raw: Any, perishing: str, both: Stream
 ) -> None:
-    """A job that was idle for 31 days began a batch, and died in it. Its rows are gone, and it is no first start."""
+    """A job that was idle for 31 days began a batch, and died in it.
+
+    Its rows are expired, but this is no first start.
+    """
     record(raw, perishing, both, batch(1, topics="tu"), days_ago=31)
     begun = batch(2, topics="tu").at_row(time.time_ns() // 10**6)
     assert mortal.swap(both.group_id, "pipeline", None, "begun", stream=both, prepare=begun)

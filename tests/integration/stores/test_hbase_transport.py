@@ -1,4 +1,4 @@
-"""Thrift servers that are not as they come: framed, compact, over HTTP, with TLS; and servers that go away."""
+"""Thrift servers with other settings than the defaults (framed, compact, HTTP, TLS), and unreachable servers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ FRAMED = "transport=framed&protocol=compact"
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A key store, and the authority to trust."""
+    """Return a key store, and the certificate authority to trust."""
     return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
 def framed(thrift: tuple[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThriftServer]:
-    """A server with framed transport and compact protocol."""
+    """Yield a server with framed transport and compact protocol."""
     settings = {"hbase.regionserver.thrift.framed": "true", "hbase.regionserver.thrift.compact": "true"}
     server = ThriftServer(tmp_path_factory.mktemp("framed"), settings)
     server.start()
@@ -42,7 +42,7 @@ def framed(thrift: tuple[str, int], tmp_path_factory: pytest.TempPathFactory) ->
 def https(
     thrift: tuple[str, int], keys: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, int]]:
-    """A server with HBase's own TLS, which is HTTPS."""
+    """Yield a server with HBase's own TLS, which is HTTPS."""
     settings = {
         "hbase.regionserver.thrift.http": "true",
         "hbase.thrift.ssl.enabled": "true",
@@ -59,7 +59,7 @@ def https(
 
 @pytest.fixture(scope="module")
 def tls(framed: ThriftServer, keys: tuple[Path, Path]) -> Iterator[tuple[str, int]]:
-    """A proxy with TLS before the framed server."""
+    """Yield a proxy with TLS before the framed server."""
     proxy = TlsProxy(framed.address, make_pem(keys[0]))
     yield proxy.address
     proxy.stop()
@@ -71,7 +71,7 @@ def stream() -> Stream:
 
 
 def check_everything(store: OffsetStore, stream: Stream) -> None:
-    """Do one of each call that the store makes, and a row of some size."""
+    """Make each call of the store once, with one large row."""
     wide = position({number: 7 * number for number in range(5000)})
     assert store.position(stream) is None
     for number in range(10):
@@ -144,7 +144,7 @@ def test_a_certificate_that_does_not_hold(
 def test_settings_that_are_not_the_servers(
     request: pytest.FixtureRequest, created: str, stream: Stream, server: str, options: Transport
 ) -> None:
-    """Nothing hangs, nothing is read, and the error tells the settings that were tried."""
+    """Nothing hangs, nothing is read, and the error names the settings that were tried."""
     where = request.getfixturevalue(server)
     store = HBaseStore(*getattr(where, "address", where), created, options, timeout_s=0.5)
     with pytest.raises(StoreUnreachable) as refused:

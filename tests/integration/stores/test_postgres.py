@@ -1,4 +1,4 @@
-"""The contract over a real PostgreSQL: a private server that ends with the tests."""
+"""The contract over a real PostgreSQL: a private server that stops with the tests."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.integration.postgres_server import PASSWORD, new_database, running_po
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Give the URL of a server, without a database."""
+    """Yield the URL of a server, without a database."""
     with running_postgres() as url:
         yield url
 
 
 @pytest.fixture
 def url(server: str) -> str:
-    """An empty database of the test's own; the server goes with all of them."""
+    """Return an empty database for this test alone; it is deleted with the server."""
     return new_database(server)
 
 
@@ -43,12 +43,12 @@ def store(url: str) -> Iterator[SqlStore]:
 
 @pytest.fixture(scope="module")
 def shared_url(server: str) -> str:
-    """One database for the contract, whose tests name their own groups and pipelines."""
+    """Return one database for the contract, whose tests use groups and pipelines of their own."""
     return new_database(server)
 
 
 class InOneDatabase:
-    """One database for a contract, whose tests name their own groups and pipelines."""
+    """One database for a contract, whose tests use groups and pipelines of their own."""
 
     @pytest.fixture
     def store(self, shared_url: str) -> Iterator[SqlStore]:
@@ -86,7 +86,7 @@ def test_a_batch_costs_two_transactions(store: SqlStore, way: str) -> None:
 
 
 def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) -> None:
-    """Under READ COMMITTED the conditional UPDATE compares again when the other transaction has ended."""
+    """Under READ COMMITTED the conditional UPDATE compares again once the other transaction has ended."""
     store.check_and_put("p", "pipeline", None, "1")
     row = batch(1).at_row(NOW_MS)
     answers: list[bool] = []

@@ -1,4 +1,4 @@
-"""The contract over a real ZooKeeper: the one that HBase brings along."""
+"""The contract over a real ZooKeeper, the one that comes with HBase."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TIMEOUT_S = 120.0
 
 @pytest.fixture(scope="session")
 def hosts() -> str:
-    """Where ZooKeeper answers. Without one the tests are skipped; in CI, where one is promised, they fail."""
+    """Return the address of ZooKeeper. Without one the tests are skipped; in CI, where one is promised, they fail."""
     entry = endpoints().get("hbase")
     if entry is None:
         missing = "no ZooKeeper is up: `python3 -m stack up hbase` starts one"
@@ -53,7 +53,7 @@ def hosts() -> str:
 
 @pytest.fixture(scope="module")
 def raw(hosts: str) -> Iterator[Any]:
-    """A plain session, as a job that knows nothing of this provider has one."""
+    """Yield a plain session, as a job without this provider has one."""
     client = KazooClient(hosts)
     client.start(TIMEOUT_S)
     yield client
@@ -63,7 +63,7 @@ def raw(hosts: str) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def chroot(raw: Any) -> Iterator[str]:
-    """A chroot that no other module has."""
+    """Yield a chroot that no other module has."""
     path = f"/positions-{uuid.uuid4().hex[:10]}"
     raw.create(path)
     yield path
@@ -95,7 +95,7 @@ def flights(*offsets: int) -> Position:
     return numbered("flights", *offsets)
 
 
-# The form
+# The layout
 
 
 def test_a_znode_holds_the_offset_as_text(store: ZooKeeperStore, raw: Any, stream: Stream, topic_path: str) -> None:
@@ -186,7 +186,7 @@ def test_groups_that_no_znode_can_be_named_by(store: ZooKeeperStore, raw: Any, c
     assert set(raw.get_children(chroot)) == before
 
 
-# Others who write
+# Other writers
 
 
 def changed_before_the_commit(
@@ -252,7 +252,7 @@ def opened(hosts: str, chroot: str, user: str = "", password: str = "") -> closi
 
 @pytest.fixture
 def closed_chroot(chroot: str, raw: Any, hosts: str) -> Iterator[str]:
-    """A chroot that one user alone may read and write."""
+    """Yield a chroot that only one user may read and write."""
     path = f"{chroot}/closed-{uuid.uuid4().hex[:8]}"
     raw.create(path, acl=[HERS])
     yield path
@@ -365,7 +365,7 @@ def test_more_than_the_server_takes_is_refused_before_anything_is_written(
 
 
 def test_the_limit_is_that_of_the_server(store: ZooKeeperStore, chroot: str) -> None:
-    """The longest request gets through; one byte more, and the server hangs up."""
+    """The longest allowed request succeeds; with one byte more, the server closes the connection."""
 
     def change(size: int) -> Change:
         empty = request_bytes([Change(f"{chroot}/wide-{size}", b"", None, OPEN_ACL_UNSAFE)])
@@ -380,10 +380,10 @@ def test_the_limit_is_that_of_the_server(store: ZooKeeperStore, chroot: str) -> 
 
 
 class CuttingProxy(Proxy):
-    """Cuts the way at one request. New connections are taken."""
+    """A proxy that cuts the connection at one request. It accepts new connections."""
 
     cut_before: int | None = None
-    """The number of the request that does not reach the server any more, from 1."""
+    """The number, from 1, of the first request that does not reach the server."""
     requests = 0
 
     def _requests(self, near: socket.socket, far: socket.socket) -> None:
@@ -444,7 +444,7 @@ def test_a_lost_request_is_told_and_can_be_repeated(
 def test_cut_at_each_request_of_a_write_leaves_all_or_nothing(
     behind: ZooKeeperStore, store: ZooKeeperStore, way: CuttingProxy, raw: Any, chroot: str
 ) -> None:
-    """Of a group that is new, so that everything above its partitions is made too."""
+    """The group is new, so that every znode above its partitions is created too."""
     told = 0
     for number in range(1, 100):
         new = Stream(f"cut-{uuid.uuid4().hex[:8]}", ("flights", "delays"))

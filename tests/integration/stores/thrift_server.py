@@ -1,4 +1,4 @@
-"""Thrift servers of the tests' own, with settings of their own, before the HBase that is up."""
+"""Thrift servers of the tests' own, with their own settings, before the HBase that is up."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ThriftServer:
         hbase.configure(folder / "conf", own | settings)
 
     def start(self) -> None:
-        """Start it and wait until it takes connections."""
+        """Start the server and wait until it accepts connections."""
         log = self._folder / "log"
         with log.open("ab") as out:
             command = hbase.thrift_server(self._folder / "conf")
@@ -52,7 +52,7 @@ class ThriftServer:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it, and whatever connections it has."""
+        """Stop the server with all of its connections."""
         if self._running is not None:
             self._running.kill()
             self._running.wait(DEADLINE_S)
@@ -65,7 +65,7 @@ class ThriftServer:
 
 
 def make_keys(folder: Path) -> tuple[Path, Path]:
-    """Make a key store for a server at 127.0.0.1, and the PEM file of the authority that its clients are to trust."""
+    """Make a key store for a server at 127.0.0.1, and the PEM file of the authority that its clients trust."""
     keys, authority = folder / "server.p12", folder / "ca.pem"
     store = ["-alias", "thrift", "-keystore", str(keys), "-storepass", PASSWORD]
     keytool = str(Path(needs.java()).resolve().with_name("keytool"))
@@ -75,7 +75,7 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
 
 
 def make_pem(keys: Path) -> Path:
-    """Give the certificate and its key as Python reads them."""
+    """Write the certificate and its key in the format that Python reads, and return the file."""
     key, certificate, _ = pkcs12.load_key_and_certificates(keys.read_bytes(), PASSWORD.encode())
     assert key is not None
     assert certificate is not None
@@ -92,7 +92,7 @@ def _run(*command: str) -> None:
 
 
 class TlsProxy:
-    """A proxy that ends TLS before a server that has none."""
+    """A proxy that terminates TLS before a server that has none."""
 
     def __init__(self, target: tuple[str, int], pem: Path) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -104,7 +104,7 @@ class TlsProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
-        """Take no new connection."""
+        """Accept no new connection."""
         self._listener.close()
 
     def _accept(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ STREAM = Stream("p", ("t",))
 
 
 def begin_epoch(store: SqlStore, pipeline: str) -> None:
-    """Let a driver claim epoch 1 of a pipeline, and be stopped."""
+    """Make a driver claim epoch 1 of a pipeline, and stop it."""
     control = Control(store, pipeline)
     start = Position({TopicPartition("t", 0): 0})
     control.keep_claim(Claim(1, "first", "tag", "/checkpoint", start, TopicIdentity("cluster", {"t": "id"}), STREAM))
@@ -49,8 +51,8 @@ def begin_epoch(store: SqlStore, pipeline: str) -> None:
 
 
 @pytest.fixture
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStore:
-    """Give a store with three batches of a pipeline whose Kafka does not answer: an audit has nothing to ask there."""
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlStore]:
+    """Yield a store with three batches of a pipeline whose Kafka does not answer: an audit does not need Kafka."""
     kafka = {"conn_type": "kafka", "extra": {"bootstrap.servers": "127.0.0.1:1"}}
     monkeypatch.setenv("AIRFLOW_CONN_KAFKA_DEFAULT", json.dumps(kafka))
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
@@ -68,7 +70,8 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqlStore:
         start, end = (Position({TopicPartition("t", 0): offset}) for offset in (number * 10, number * 10 + 10))
         time_ms = 1_000 * (number + 1)
         store.append(STREAM, Batch(end, time_ms, number, "query", 1, start, time_ms))
-    return store
+    yield store
+    store.close()
 
 
 def test_an_audit_of_what_tiles_ends_with_0(history: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +84,7 @@ def test_an_audit_of_what_tiles_ends_with_0(history: SqlStore, capsys: pytest.Ca
 
 
 def test_an_audit_with_a_hole_ends_with_1_and_shows_it(history: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
-    with sqlite3.connect(str(history._file)) as database:
+    with contextlib.closing(sqlite3.connect(str(history._file))) as database, database:
         database.execute("DELETE FROM offsets_batches WHERE batch_id = 1")
 
     assert run("audit", "-p", "p") == 1

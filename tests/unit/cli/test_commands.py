@@ -1,4 +1,4 @@
-"""The commands as Airflow's parser gets them, and calls that are wrong."""
+"""The commands as Airflow's parser gets them, and invalid calls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SECRET = "hunter-two"
 
 
 def parser() -> argparse.ArgumentParser:
-    """A parser with our commands alone, made as Airflow makes it."""
+    """Return a parser with our commands alone, built as Airflow builds it."""
     made = argparse.ArgumentParser(prog="airflow", exit_on_error=False)
     [group] = offsets_commands()
     assert isinstance(group, GroupCommand)
@@ -62,7 +62,7 @@ def _add(parsers: Any, command: ActionCommand | GroupCommand) -> None:
 
 
 def run(*words: str) -> int:
-    """Run a command line; give its exit code."""
+    """Run a command line; return its exit code."""
     args = parser().parse_args(["offsets", *words])
     try:
         args.func(args)
@@ -219,7 +219,7 @@ def _refuse_second_write(monkeypatch: pytest.MonkeyPatch, error: BaseException) 
 
 @pytest.fixture
 def pipelines(url: str, tmp_path: Path) -> Callable[[str], str]:
-    """Give a function that writes a pipelines.yaml with this ``keep``; its pipeline has three snapshots."""
+    """Return a function that writes a pipelines.yaml with this ``keep``; its pipeline has three snapshots."""
     store = open_store(url)
     for number in range(3):
         seen = Observation("orders", LiveTopics("cluster", (LiveTopic("t", "id", (LivePartition(0, 9),)),)))
@@ -279,7 +279,7 @@ def test_a_prune_is_a_dry_run_unless_it_is_applied(
 
 
 def test_how_far_replays_are(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two runs: of one, one of two shards is finished; the other one had nothing to read."""
+    """Two runs: in the first, one of two shards is finished; the second had nothing to read."""
     job = "{application: a.py, checkpoint: c}"
     (tmp_path / "pipelines.yaml").write_text(
         f"pipelines: {{p: {{topics: [t], store_conn_id: store, job: {job}}}, idle: {{topics: [u], job: {job},"

@@ -1,4 +1,4 @@
-"""What a person gets wrong is one line that says what and how to mend it."""
+"""Each invalid input of a person leads to one line that says what is wrong and how to correct it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestPorts:
     def test_it_is_told_before_anything_is_brought_up(
         self, is_up: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Containers that run hold their ports themselves, and are brought up to date."""
+        """Running containers hold their ports themselves, and are brought up to date."""
         ran: list[list[str]] = []
         monkeypatch.setattr(compose, "program", lambda: ["docker-compose"])
         monkeypatch.setattr(compose, "is_up", lambda: is_up)
@@ -159,7 +159,7 @@ class TestHostName:
     HOLDS = "import sys; from pathlib import Path; from containers import enter; enter.hold_name(Path(sys.argv[1]))"
 
     def test_one_container_has_it_at_a_time(self, tmp_path: Path) -> None:
-        """A second one would take the drivers of the first for dead: it does not see their processes."""
+        """A second container would take the drivers of the first for dead: it does not see their processes."""
         holding = [sys.executable, "-c", f"{self.HOLDS}; print('up', flush=True); sys.stdin.read()", str(tmp_path)]
         name = socket.gethostname()
         with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:

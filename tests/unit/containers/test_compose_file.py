@@ -1,4 +1,4 @@
-"""What docker-compose.yml promises, read from the file itself; that it runs is shown by `make compose-test`."""
+"""The guarantees of docker-compose.yml, read from the file itself; `make compose-test` shows that it runs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVERS: dict[str, dict[str, Any]] = FILE["services"]
 ONCE = {"init", "feed"}
-"""They end by themselves."""
+"""Services that exit by themselves."""
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 EXAMPLE = (ROOT / ".env.example").read_text()
 
 
 def stages() -> dict[str, str]:
-    """The text of each stage of the Dockerfile, by its name."""
+    """Return the text of each stage of the Dockerfile, by its name."""
     parts = re.split(r"^FROM \S+ AS (\S+)$", DOCKERFILE, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

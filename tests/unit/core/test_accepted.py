@@ -1,4 +1,4 @@
-"""What a person accepts by number, as it may be written."""
+"""Counts that a person accepts, in every form in which they may be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit: what tiles is silent, and what does not is counted once and explained by who announced it."""
+"""The audit reports nothing for ranges that tile, and counts and explains every other range exactly once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CANCELLED = Ended(EndedHow.CANCELLED, 1)
 
 @dataclass(frozen=True)
 class Life:
-    """What becomes of one launch, in one partition: where it starts and where each of its batches ends."""
+    """The course of one launch in one partition: where it starts and where each of its batches ends."""
 
     start: int
     ends: tuple[int, ...] = ()
@@ -35,7 +35,7 @@ def life(start: int, *ends: int, announced: bool = False, lost: int = 0, **more:
 
 
 def lived(*lives: Life) -> tuple[list[Batch], list[Epoch]]:
-    """The rows of a history, one a second by batch ids that go on, and its epochs."""
+    """Return the rows of a history, one per second with consecutive batch ids, and its epochs."""
     rows: list[Batch] = []
     for number, each in enumerate(lives, start=1):
         starts = (each.start, *each.ends)
@@ -52,7 +52,7 @@ def report(rows: Sequence[Batch], epochs: Sequence[Epoch], **more: Any) -> Audit
 
 
 def shown(found: AuditReport) -> list[str]:
-    """Kind, range and operation of each discontinuity."""
+    """Return kind, range and operation of each discontinuity."""
     return [
         f"{each.kind.value} {each.range.start}..{each.range.end}"
         f" {each.explanation.removeprefix('announced by ') or 'UNEXPLAINED'}"
@@ -230,7 +230,7 @@ def test_what_is_reported(reason: str, lives: list[Life], expected: list[str]) -
 
 
 class TestPartitions:
-    """Partitions that appear, and where a history begins."""
+    """Partitions that appear, and the beginning of a history."""
 
     def rows(self, *ends: Position, start: Position, epoch: int = 1, first_id: int = 0) -> list[Batch]:
         starts = (start, *ends)
@@ -274,13 +274,13 @@ class TestPartitions:
         assert shown(found) == expected, reason
 
     def test_growth_during_a_replay(self) -> None:
-        """The new partition is read for the first time while another one is read again."""
+        """The new partition is read for the first time while another one is replayed."""
         rewound = [
             *self.rows(at(15), start=at(10), epoch=2, first_id=4),
             *self.rows(at(25, 7), start=at(15), epoch=2, first_id=5),
         ]
         rows = [*self.rows(at(20), at(40), start=at(0)), *rewound]
-        # While it is still being read again, a rewind of both.
+        # A rewind of both while a replay still runs.
         rows += self.rows(at(45, 9), start=at(20, 3), epoch=3, first_id=6)
         third = (Announced(TOPIC, 0, 20), Announced(TOPIC, 1, 3))
 
@@ -311,7 +311,7 @@ class TestPartitions:
 
 
 class TestRowsOfOthers:
-    """Rows that no driver of this pipeline recorded, or not as the active epoch."""
+    """Rows that no driver of this pipeline recorded, or that its active epoch did not."""
 
     ROWS, EPOCHS = lived(FIRST, life(40, 50, 60), life(70, announced=True, ended=CANCELLED, holder=None))
 
@@ -325,7 +325,7 @@ class TestRowsOfOthers:
         ],
     )
     def test_overlapping_writers(self, reason: str, number: int | None, clue: str) -> None:
-        """The job does not go on from the row; what it wrote is there twice, and no plan said so."""
+        """The job does not continue from the row; the writer's output is there twice, and no plan announced it."""
         foreign = Batch(at(65), 4_500, 9, QUERY, number, at(50), 4_500)
 
         found = report([*self.ROWS[:5], foreign, *self.ROWS[5:]], self.EPOCHS)
@@ -336,7 +336,7 @@ class TestRowsOfOthers:
         assert (found.lost, found.replayed, found.batches, found.unexplained_count) == (0, 0, 6, 15)
 
     def test_a_position_written_by_hand_into_the_history(self) -> None:
-        """The job does not go by it, so the ranges of the job tile over it."""
+        """The job does not use the position, so the ranges of the job tile across it."""
         by_hand = Batch(at(15), 1_500, row_time_ms=1_500)
         the_same = Batch(at(20), 1_500, row_time_ms=1_600)
 
@@ -370,10 +370,10 @@ class TestRowsOfOthers:
 
 
 class TestUntrackedEpochs:
-    """A job that became a tracked one: the history has no rows of the epochs before, or some without a start."""
+    """Epochs of an untracked job that became tracked: the history has no rows of them, or rows without a start."""
 
     def test_their_batches_are_in_no_row(self) -> None:
-        """What they read is known from where the pipeline stood when the next one was planned."""
+        """What they read is known from the pipeline's position when the next epoch was planned."""
         first, second = epoch(at(0), tracked=False), epoch(at(60), 2, (Announced(TOPIC, 0, 60),), tracked=False)
         third = epoch(at(30), 3, (Announced(TOPIC, 0, 30),))
         second, third = (
@@ -388,7 +388,7 @@ class TestUntrackedEpochs:
         assert (found.batches, found.records, found.skipped) == (1, 60, 0)
 
     def test_they_wrote_cloudera_rows(self) -> None:
-        """A DStream job that this provider has managed, then a tracked one, and the DStream job again."""
+        """A DStream job that this provider has managed, then a tracked job, and the DStream job again."""
         cloudera = [Batch(at(offset), offset, row_time_ms=offset) for offset in (20, 50)]
         rows = [Batch(at(60), 60, 0, QUERY, 3, at(50), 60), Batch(at(80), 80, row_time_ms=80)]
         rows.append(Batch(at(90), 90, 1, QUERY, 5, at(80), 90))
@@ -490,7 +490,7 @@ class TestWhatItDetects:
         ],
     )
     def test_an_announced_jump_hides_no_row(self, reason: str, last: int, start: int, expected: list[str]) -> None:
-        """A plan explains the way from where the pipeline stood, and not from where the rows end."""
+        """A plan explains the jump from the pipeline's position, and not from the end of the rows."""
         rows, epochs = lived(FIRST, life(start, 25, announced=True) if start == 20 else life(start, announced=True))
         epochs[1] = replace(epochs[1], claim=replace(epochs[1].claim, stood=at(40)))
         kept = [row for row in rows if row.batch_id != 3] if last == 30 else rows
@@ -506,21 +506,24 @@ class TestWhatItDetects:
         ],
     )
     def test_a_changed_row_at_the_end(self, reason: str, digest: str, expected: list[str]) -> None:
-        """Behind it is no row that it could fail to tile with."""
+        """No row follows it, so nothing could fail to tile with it."""
         recorded = Recorded(2, "launch", 6, QUERY, self.ROWS[-1].row_time_ms, digest)
 
         assert shown(report(self.ROWS, self.EPOCHS, recorded=recorded)) == expected, reason
         assert report(self.ROWS, self.EPOCHS, recorded=Recorded(2, "launch")).discontinuities == ()
 
     def test_the_first_row_of_all(self) -> None:
-        """It reads what no launch asked for; nothing is lost by it, and nothing read twice."""
+        """It reads what no launch asked for; nothing is lost by it, and nothing is read again."""
         rows, epochs = lived(life(10, 20))
 
         assert shown(report([replace(rows[0], start=at(4))], epochs)) == ["jump 4..10 UNEXPLAINED"]
 
 
 class TestWindow:
-    """The second epoch rewinds from 40 to 10 and reads on in three batches. The third one passes over 50..60."""
+    """Windows over three epochs.
+
+    The second epoch rewinds from 40 to 10 and reads on in three batches. The third one skips 50..60.
+    """
 
     ROWS, EPOCHS = lived(
         replace(FIRST, more=(("cuts", (cut(40, 47),)), ("ended", Ended(EndedHow.DIED, 3_500)))),
@@ -562,7 +565,7 @@ class TestWindow:
         assert (found.batches, found.records, shown(found)) == (batches, records, expected)
 
     def test_a_jump_at_its_edge_is_seen(self) -> None:
-        """What the row before it says decides, though that row is not reported."""
+        """The row before the jump decides, although that row is not reported."""
         hole = [self.ROWS[0], self.ROWS[2]]
 
         found = report(hole, self.EPOCHS[:1], window=Window(Bound.read("batch:2"), Bound.read("batch:2")))
@@ -576,7 +579,7 @@ class TestWindow:
         assert found.unexplained_places == 0
 
     def test_it_does_not_end_at_a_row_of_a_foreign_writer(self) -> None:
-        """Such a row names any epoch."""
+        """Such a row may name any epoch."""
         foreign = Batch(at(15), 1_500, 9, QUERY, 8, at(10), 1_500)
         rows = [*self.ROWS[:2], foreign, *self.ROWS[2:]]
 
@@ -594,7 +597,7 @@ class TestWindow:
 
 
 def long_history(length: int, *, tiles: bool) -> AuditReport:
-    """Audit a history that is never there as a whole: two partitions, an epoch every ten batches."""
+    """Audit a history that is never in memory as a whole: two partitions, an epoch every ten batches."""
 
     def made() -> Iterator[Batch]:
         for number in range(length):
@@ -626,7 +629,7 @@ def test_memory_does_not_grow_with_the_history() -> None:
 
 
 def test_memory_grows_with_holes_and_not_with_their_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hole after each batch: exact, though a hundred that are explained and a hundred that are not are listed."""
+    """Each batch is followed by a hole. Counts are exact, though the list ends at 100 holes of each kind."""
     monkeypatch.setattr("airflow_provider_offsets.core.audit.LISTED", 100)
 
     most, found = peak(15_000, tiles=False)

@@ -1,4 +1,4 @@
-"""Laws of the audit: over random histories it counts what a count of each single offset counts."""
+"""Laws of the audit: over random histories its counts equal a count offset by offset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class History:
         return [each for each in self.happened if isinstance(each, Epoch)]
 
     def until(self, number: int) -> History:
-        """The history up to the last row of an epoch."""
+        """Return the history up to the last row of an epoch."""
         later = [each for each in self.epochs if each.number > number]
         kept = self.happened[: self.happened.index(later[0])] if later else self.happened
         return History(kept, [each for each in self.foreign if each in kept])
@@ -48,12 +48,12 @@ class Offsets:
     position: int
     readings: Counter[int] = field(default_factory=Counter)
     passed_over: dict[int, tuple[DiscontinuityKind, bool]] = field(default_factory=dict)
-    """Offsets that nobody has read since a jump over them, and whether that jump was announced."""
+    """Offsets that nobody has read since a jump over them, with whether that jump was announced."""
     is_back_explained: bool = False
 
 
 class BruteForce:
-    """Counts each single offset. It knows nothing of ranges."""
+    """Counts offset by offset, without any notion of ranges."""
 
     def __init__(self, history: History) -> None:
         self.partitions: dict[int, Offsets] = {}
@@ -132,7 +132,7 @@ class BruteForce:
 
 @dataclass(frozen=True)
 class Weather:
-    """What may happen, in percent."""
+    """How often each event may happen, in percent."""
 
     moves: int = 60
     """A launch begins elsewhere in a partition."""
@@ -152,13 +152,13 @@ ALONE = replace(STORM, foreign=0)
 
 @dataclass
 class Author:
-    """Draws what happens, one thing after the other."""
+    """Draws the events of a history, one after the other."""
 
     draw: st.DrawFn
     weather: Weather
     history: History = field(default_factory=History)
     position: dict[int, int] = field(default_factory=dict)
-    """Where the job stands."""
+    """The position of the job."""
 
     def chance(self, percent: int) -> bool:
         return percent > 0 and self.draw(st.integers(1, 100)) <= percent
@@ -171,7 +171,7 @@ class Author:
         return Batch(_position(end), made, made, QUERY, number, _position(start), made)
 
     def live(self, number: int, *, is_last: bool) -> None:
-        """Let one launch happen."""
+        """Append one launch."""
         stood = dict(self.position)
         if number > 1 and self.chance(20):
             self.position[len(self.position)] = 0
@@ -192,7 +192,7 @@ class Author:
             self.batch(number)
 
     def moved(self, partition: int, stood: int) -> tuple[int, list[Announced]]:
-        """Where a launch begins in one partition, and what its plan says of it."""
+        """Return where a launch begins in one partition, and what its plan announces about it."""
         start = max(0, stood + self.draw(st.integers(-15, 12))) if self.chance(self.weather.moves) else stood
         if self.chance(self.weather.silent):
             # A plan that names another start explains nothing.
@@ -204,7 +204,7 @@ class Author:
         return [Cut(9, QUERY, 1 + self.count(2), "", tuple(ranges))] * self.count(1)
 
     def batch(self, number: int) -> None:
-        """One batch, which may be missing in the history, or have a row of another writer behind it."""
+        """Append one batch, which may be missing in the history, or be followed by a row of another writer."""
         start = dict(self.position)
         if self.chance(10):
             self.position[len(self.position)] = 0
@@ -272,8 +272,10 @@ def test_law_it_counts_what_a_count_of_each_offset_counts(history: History) -> N
 
 @given(histories())
 def test_law_what_is_listed_covers_each_offset_as_often_as_it_is_counted(history: History) -> None:
-    """An offset that was read n times is in n - 1 replays; one that is lost or skipped is in one place, and was read
-    by nobody."""
+    """An offset that was read n times is in n - 1 replays.
+
+    A lost or skipped offset is in exactly one place, and was read by nobody.
+    """
     found, counted = audited(history), BruteForce(history)
 
     listed: dict[DiscontinuityKind, Counter[tuple[int, int]]] = defaultdict(Counter)
@@ -293,7 +295,7 @@ def test_law_what_is_listed_covers_each_offset_as_often_as_it_is_counted(history
 
 @given(histories(HONEST))
 def test_law_nothing_that_plans_announced_is_an_alarm(history: History) -> None:
-    """And nobody is alarmed by cuts, cancelled launches and partitions that appear."""
+    """Neither interrupted batches, cancelled launches nor new partitions raise an alarm."""
     found = audited(history)
 
     assert (found.unexplained_places, found.unexplained_count) == (0, 0)
@@ -301,7 +303,7 @@ def test_law_nothing_that_plans_announced_is_an_alarm(history: History) -> None:
 
 @given(histories(ALONE), st.integers(1, 5))
 def test_law_a_window_splits_what_is_read_again(history: History, number: int) -> None:
-    """A window up to an epoch tells what was known then, and with the rest of the history each replay once."""
+    """A window up to an epoch reports what was known then; with the rest it counts each replay once."""
     until, since = Bound.read(f"epoch:{number}"), Bound.read(f"epoch:{number + 1}")
 
     whole = totals(audited(history))
@@ -323,7 +325,7 @@ def test_law_what_tiles_is_silent(history: History) -> None:
 
 @given(histories(CALM), st.data())
 def test_law_no_batch_can_be_taken_out_unseen(history: History, data: st.DataObject) -> None:
-    """Of the very last batch nobody can know before the next launch, which begins where it ended."""
+    """The very last batch is an exception until the next launch, which begins where that batch ended."""
     if not history.rows:
         return
     taken, last = data.draw(st.sampled_from(history.rows)), history.rows[-1]

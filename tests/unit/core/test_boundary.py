@@ -1,4 +1,4 @@
-"""A boundary lies between its neighbours, and knows what nobody can know any more."""
+"""A boundary lies between its neighbours, and names what can no longer be known."""
 
 from __future__ import annotations
 

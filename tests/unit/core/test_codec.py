@@ -1,4 +1,4 @@
-"""Every value that is stored comes back as it was, in the same bytes for equal values."""
+"""Every stored value is read back unchanged, and equal values have the same bytes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stores beside each other, as a table: what each says, the verdict, and why that verdict is right.
+"""Stores side by side, as a table: the position of each, the verdict, and why that verdict is right.
 
-A row that is changed needs its reason changed with it.
+Whoever changes a row changes its reason too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def moved_epoch(stood: Position, start: Position) -> Epoch:
 
 @dataclass(frozen=True)
 class Case:
-    """One world, the verdict of each partition, and a word of the reason that a person reads."""
+    """One state of the stores, the verdict of each partition, and a word of the reason that a person reads."""
 
     why: str
     seen: Observation
@@ -161,7 +161,7 @@ CASES = [
         ),
         (AGREE, AGREE),
     ),
-    # New partitions, and stores that say nothing.
+    # New partitions, and stores without a position.
     Case(
         "a new partition of which nothing was read: one store names it with 0, the other not yet",
         at_rest(kept("hbase", at(200, 0), at(200)), kept("zookeeper", at(200))),
@@ -198,7 +198,7 @@ CASES = [
         (CONFLICT, CONFLICT),
         "zookeeper has 200, and kafka does not name it",
     ),
-    # Moved by us.
+    # Moved by this provider.
     Case(
         "apply moved the ruling store, and the job was not started there yet: the other stands where it stood",
         at_rest(kept("zookeeper", at(50, 50)), kept("kafka", at(200, 90)), moved=MOVED),
@@ -372,7 +372,7 @@ def test_the_smallest_offset_of_each_partition_in_conflict_is_taken() -> None:
 
 
 def test_an_expected_lag_is_no_reason_to_replay() -> None:
-    """The batch that a group has not heard of is in the output: the ruling store says so."""
+    """The batch that is missing in the group is in the output: the authoritative store has it."""
     for on_conflict in OnConflict:
         assert settle(at_rest(HBASE, kept("kafka", at(100, 80))), on_conflict) == (at(200, 90), ())
 
@@ -395,7 +395,7 @@ def test_after_a_move_it_still_stands_where_it_stood() -> None:
 
 
 def test_a_log_ahead_of_the_history_is_left_to_the_plan() -> None:
-    """It counts that itself, and once is enough."""
+    """The plan counts that difference itself, and counting it once is enough."""
     rows = Batch(at(100, 80), 1, 4, QUERY, 1, at(50, 80))
     world = at_rest(kept("history", at(100, 80)), kept("checkpoint", at(200, 90)), processed=rows)
 
@@ -460,7 +460,7 @@ def test_one_look_at_a_running_job_never_shows_a_conflict(
 def test_two_looks_at_stores_that_only_move_show_no_conflict(
     batches: list[int], kinds: list[str], data: st.DataObject
 ) -> None:
-    """One true list of batches; each store is read at a moment of its own, all of the second look after the first."""
+    """One true list of batches. Each store is read at its own moment, and second readings follow all first ones."""
     ends = [sum(batches[:number]) for number in range(len(batches) + 1)]
 
     def look(since: int) -> tuple[int, list[KeptPosition]]:

@@ -1,5 +1,7 @@
-"""Verdicts by window, one row each with the reason why it is right. After Burrow's ``caching_test.go``: whoever changes
-what a row expects says in its reason why."""
+"""Verdicts by window, one row each with the reason why it is right.
+
+After Burrow's ``caching_test.go``: whoever changes what a row expects changes its reason too.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def look(
     batch: int | None = None,
     beat: int | None = None,
 ) -> Look:
-    """One look; of a single partition where numbers are given. A tracked driver's heart beats once a second."""
+    """Return one sample; numbers stand for a single partition. A tracked driver sends a heartbeat once a second."""
     where = at(*position) if isinstance(position, tuple) else at(position)
     ends = at(*end) if isinstance(end, tuple) else at(end)
     return Look(at_s, where, ends, batch, "query-1", int(at_s) + 1 if beat is None else beat)

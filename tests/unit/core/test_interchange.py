@@ -1,5 +1,7 @@
-"""Positions as text: what Kafka's own tool writes is read, and what is written it reads (shown against the tool itself
-in the integration tests)."""
+"""Positions as text: the format of Kafka's own tool is read and written.
+
+The integration tests compare with the tool itself.
+"""
 
 from __future__ import annotations
 

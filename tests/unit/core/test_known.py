@@ -1,4 +1,4 @@
-"""What is known of a position that is gone, and the rule that no first start and no fallback takes its place.
+"""What is known of a missing position, and the rule that neither a first start nor a fallback replaces it.
 
 A table of states with a reason per row, the ways out of each refusal, and laws over random states.
 """
@@ -54,7 +54,7 @@ ZOO = {"store": "zookeeper_old"}
 
 
 def two_topics(*ids: str) -> LiveTopics:
-    """``flights`` with two partitions of 150 records, ``cancelled`` with one; ``ids`` are their topic ids."""
+    """Return ``flights`` with two partitions of 150 records and ``cancelled`` with one; ``ids`` are topic ids."""
     first, second = ids or ("id-1", "id-2")
     return LiveTopics(
         "cluster-1",
@@ -70,7 +70,7 @@ def kept(store: str, position: Position | None, perishes: str = "") -> KeptPosit
 
 
 def untracked(there: LiveTopics, *stores: KeptPosition, **more: Any) -> Observation:
-    """A job that is managed from the first of ``stores``, and does not run now."""
+    """Return an untracked job that is managed from the first of ``stores``, and does not run now."""
     first = stores[0]
     if first.kind == "checkpoint" and first.position is not None:
         more.setdefault("checkpoint", checkpoint(first.position))
@@ -97,7 +97,7 @@ def taken(
     there: LiveTopics = TWO,
     number: int = 0,
 ) -> Snapshot:
-    """A snapshot of that position, in the epoch of that number."""
+    """Return a snapshot of that position, in the epoch of that number."""
     if isinstance(of, Position):
         of = untracked(there, kept("checkpoint", of), **({"epoch": epoch(at(0, 0), number)} if number else {}))
     return Snapshot(f"{id_}#{moment}", id_, moment, "", f"2026-11-{day:02}T00:00:00Z", of).sealed()
@@ -113,7 +113,7 @@ def plan(
     policy: RestartPolicy | None = None,
     **sources: Any,
 ) -> RestartPlan:
-    """The plan, as ``operations.planning`` makes it."""
+    """Return the plan, as ``operations.planning`` makes it."""
     policy = policy or RestartPolicy()
     if needs_records(now):
         now = with_records(now, snapshots, epochs, history)
@@ -126,14 +126,14 @@ def plan(
 
 @dataclass(frozen=True)
 class Case:
-    """A state, a start, and what comes out."""
+    """A state, a start, and the expected result."""
 
     why: str
     start: str
     now: Observation
     problems: tuple[ProblemKind, ...] = ()
     names: tuple[str, ...] = ()
-    """What the first problem says."""
+    """Text of the first problem."""
     snapshots: tuple[Snapshot, ...] = ()
     epochs: tuple[Epoch, ...] = ()
     history: Position | None = None
@@ -168,7 +168,7 @@ REWOUND = replace(_SECOND, claim=replace(_SECOND.claim, stood=BOTH))
 REWOUND_ONCE: dict[str, Any] = {"epoch": REWOUND}
 
 CASES = [
-    # The whole position is gone, and a snapshot knows it.
+    # The whole position is missing, and a snapshot has it.
     Case("a first start would replay all of it", "committed", problems=(GONE,), names=(STOOD,), replay=200, **B1),
     Case(
         "a fallback is for what nobody has read: it passes over the rest",
@@ -227,7 +227,7 @@ CASES = [
         replay=200,
         **B1,
     ),
-    # A person who names a start has chosen; the counts go by what is known.
+    # A person has named a start; the counts are relative to the known position.
     Case("all again", "earliest", starts=at(0, 0), replay=200, **B1),
     Case("what is unread is left out by name, and not accepted", "latest", problems=(SKIP,), skipped=100, **B1),
     Case(
@@ -290,7 +290,7 @@ CASES = [
         sources={"times": {7: (90, 100)}},
         **B1,
     ),
-    # Retention goes on while nobody knows the position.
+    # Retention continues while nobody knows the position.
     Case(
         "what retention took after the known offset is lost, and not a first start's to pass over",
         "committed",
@@ -628,7 +628,7 @@ CASES = [
         starts=BOTH.updated(at(0, topic=OTHER)),
         replay=70,
     ),
-    # What knows nothing.
+    # Records without a position.
     Case(
         "before the first start nothing is known: a fallback is for this",
         "committed | latest",
@@ -649,7 +649,7 @@ CASES = [
         (GONE,),
         ("nobody can tell whether the job has run before",),
     ),
-    # Which topics the offsets are of.
+    # The topics of the offsets.
     Case(
         "a recreated topic that only a snapshot tells of, before any start",
         "committed",
@@ -792,7 +792,7 @@ def test_what_is_known_is_not_replaced(case: Case) -> None:
     "case", [case for case in CASES if GONE in case.problems and case.snapshots], ids=lambda case: case.why
 )
 def test_each_way_out_that_is_named_is_one(case: Case) -> None:
-    """The starts that go on there begin at the known offsets and move nothing else; retention may have taken some."""
+    """Such a start begins at the known offsets and moves nothing else; retention may have deleted some."""
     refused = case.plan()
     [problem] = [each for each in refused.problems if each.kind is GONE]
     there, _, others = problem.message.partition("To go on there")[2].partition("; to read all again")
@@ -813,8 +813,10 @@ def test_each_way_out_that_is_named_is_one(case: Case) -> None:
 
 @pytest.mark.parametrize("is_written", [True, False], ids=["its output is there", "its output is not there"])
 def test_a_batch_that_spark_committed_after_it_was_cut_off_has_a_way_out(is_written: bool) -> None:
-    """A driver that was taken for dead committed a batch with a partition that is newer than the launch. Of another
-    one the history says 0, and no shift leads away from there. What is left out is announced, for the audit."""
+    """A driver taken for dead committed a batch with a partition that is newer than the launch.
+
+    For another partition the history has 0, and no shift starts from there. The plan announces what is skipped.
+    """
     now = tracked(
         live((0, 150), (0, 150), (0, 150)), history=at(40, 0), spark=at(40, 3, 3), epoch=epoch(at(0, 0)), row_epoch=1
     )
@@ -852,7 +854,7 @@ def test_the_records_are_not_read_where_the_stores_tell_all() -> None:
 
 
 def test_where_it_came_to_rest_counts_what_is_known() -> None:
-    """The audit of an untracked job goes by the snapshot at rest."""
+    """The audit of an untracked job uses the snapshot of the stopped job."""
     lost = untracked(TWO, kept("zookeeper_old", at(100)))
 
     assert lost.last_known == at(100)
@@ -924,7 +926,7 @@ left_starts = ["committed", "shift:-3", "shift:+3"]
 
 @st.composite
 def states(draw: st.DrawFn) -> dict[str, Any]:
-    """A pipeline whose stores have lost something, and what is left of it."""
+    """Return a pipeline whose stores have lost something, and the remaining records about it."""
     there, stored = draw(lives), draw(st.none() | positions)
     launches = draw(st.lists(positions, max_size=2))
     epochs = tuple(epoch(start, number) for number, start in enumerate(launches, 1))
@@ -949,7 +951,7 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def least_known(state: dict[str, Any], partition: TopicPartition) -> int | None:
-    """An offset that the job has certainly reached in its newest epoch, by a look at everything that is left."""
+    """Return an offset that the job has certainly reached in its newest epoch, by everything that is left."""
     number = len(state["epochs"])
     found = [each.claim.start.get(partition) for each in state["epochs"][-1:]]
     found += [each.position.get(partition) for each in state["snapshots"] if each.seen.epoch_number == number]
@@ -988,7 +990,7 @@ def test_what_is_left_out_after_the_known_offset_is_counted(state: dict[str, Any
 
 @given(states(), st.sampled_from(left_starts), starts)
 def test_no_fallback_takes_the_place_of_what_is_known(state: dict[str, Any], left: str, fallback: str) -> None:
-    """Whatever is accepted: it starts at the known offset, or it is refused."""
+    """Whatever is accepted: the job starts at the known offset, or the start is refused."""
     accepted = RestartPolicy({TOPIC: 1_000}, {TOPIC: 1_000})
     made = plan(f"{left} | {fallback}", policy=accepted, **state)
     assume(not made.problems)
@@ -998,7 +1000,7 @@ def test_no_fallback_takes_the_place_of_what_is_known(state: dict[str, Any], lef
 
 @given(states(), starts)
 def test_each_refusal_of_a_gone_position_has_a_way_out(state: dict[str, Any], start: str) -> None:
-    """The first start that the problem quotes plans without it; what retention took may have to be accepted."""
+    """The first start that the problem quotes plans without it; what retention deleted may have to be accepted."""
     made = plan(start, **state)
     gone = [each for each in made.problems if "To go on there" in each.message]
     assume(gone)

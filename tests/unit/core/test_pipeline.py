@@ -1,4 +1,4 @@
-"""Another version of a pipeline's program: only from where its program is."""
+"""Another version of a pipeline's program is accepted only from the folder of that program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan, as a table: one world per row, the reason for it, and what has to come out."""
+"""The plan, as a table: one state per row, the reason for it, and the expected plan."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FIRST_OF_TWO = {TopicPartition(TOPIC, 0): 5}
 
 @dataclass(frozen=True)
 class Case:
-    """One world, and its plan."""
+    """One state, and its plan."""
 
     why: str
     seen: Observation
@@ -75,7 +75,7 @@ TWO_TOPICS = LiveTopics(
 )
 
 CASES = [
-    # The deck's three cases.
+    # The three cases of the slide deck.
     Case(
         "first start: from the first offset there is, nothing stored and nothing to lose",
         seen(TWO),
@@ -146,7 +146,7 @@ CASES = [
         REPOSITION,
         reasons=(FIRST, FIRST, STORED, STORED),
     ),
-    # Other starts than where it stands.
+    # Starts other than the position.
     Case(
         "reposition back: replay is allowed, and counted",
         running(TWO, at(40, 60)),
@@ -294,7 +294,7 @@ CASES = [
         lost=3,
         problems=(LOSS,),
     ),
-    # What cannot be right.
+    # Contradictions.
     Case(
         "the stored offset lies past the end: the log was truncated, or it is of another topic",
         running(TWO, at(101, 60)),
@@ -358,7 +358,7 @@ CASES = [
         gone=Position({TopicPartition(TOPIC, 1): 60}),
         problems=(ProblemKind.PARTITIONS_GONE,),
     ),
-    # Truncated logs, as far as they can be seen.
+    # Truncated logs, as far as they are detectable.
     Case(
         "the leader epoch went back: the log was brought back from before, and other records may stand there now",
         running(live((0, 100), (0, 100), leader_epoch=4), at(40, 60)),
@@ -413,7 +413,7 @@ CASES = [
         known_leader_epochs=FIRST_OF_TWO,
         problems=(ProblemKind.WRONG_CLUSTER,),
     ),
-    # Places where nothing is.
+    # Offsets without records.
     Case(
         "empty partitions that stand at their only place: nothing to read, nothing to tell",
         running(live((0, 0), (7, 7)), at(0, 7)),
@@ -585,7 +585,7 @@ CASES = [
         at(40, 20),
         RESUME,
     ),
-    # Jobs that nobody rewrote: their own store says where they stand.
+    # Untracked jobs: their own store has their position.
     Case(
         "untouched: its checkpoint stands where it starts, whatever a history says",
         untouched(TWO, at(40, 60), checkpoint=checkpoint(at(40, 60)), processed=processed(at(10, 10))),
@@ -713,7 +713,7 @@ def test_what_the_settings_of_a_topic_mean(
 
 
 def test_every_kind_of_problem_is_in_the_table() -> None:
-    # core/compare.py and core/choosing.py find two before there is a plan, operations/planning.py one when there is;
+    # core/compare.py and core/choosing.py find two before a plan exists, operations/planning.py one once it does;
     # and test_runway.py has a table of its own.
     found_elsewhere = {ProblemKind.STORES_CONFLICT, ProblemKind.NO_START, ProblemKind.CHECKPOINT_STAYS}
     # operations/test_late_writes.py has one that needs records of the pipeline.

@@ -1,4 +1,4 @@
-"""Laws of the plan, in worlds that nobody thought of."""
+"""Laws of the plan, over random states."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_without_problems_every_start_can_be_read(wanted: Position, world: Obser
 
 @given(positions, worlds())
 def test_no_start_lies_before_what_retention_left(wanted: Position, world: Observation) -> None:
-    """With problems too: Spark dies of a start that is not there, so no plan ever holds one."""
+    """Plans with problems are included: Spark dies of a missing start, so no plan ever contains one."""
     assert all(row.begin <= row.start for row in plan_restart(wanted, world).rows)
 
 
@@ -82,7 +82,7 @@ def test_the_same_world_gives_the_same_plan(wanted: Position, world: Observation
 
 @given(positions, worlds())
 def test_every_partition_has_one_row_in_order(wanted: Position, world: Observation) -> None:
-    """``startingOffsets`` has to name every partition, and no other."""
+    """``startingOffsets`` must name every partition, and no other."""
     assert [row.key for row in plan_restart(wanted, world).rows] == sorted(world.live.partitions)
 
 
@@ -114,7 +114,7 @@ def test_a_new_partition_starts_at_0_whatever_the_form(there: LiveTopics, ends: 
 
 @given(worlds())
 def test_a_plan_that_starts_where_it_ended_reads_nothing_twice(world: Observation) -> None:
-    """Restarting is a fixed point: what was planned without problems, planned again from there, replays nothing."""
+    """A restart is a fixed point: a plan without problems, planned again from its end, replays nothing."""
     first = plan_restart(world.stored or Position(), world)
     assume(not first.problems)
     stopped = seen(world.live, checkpoint=checkpoint(first.start), epoch=epoch(first.start, 2))
@@ -127,7 +127,7 @@ def test_a_plan_that_starts_where_it_ended_reads_nothing_twice(world: Observatio
 
 @given(positions, worlds())
 def test_a_plan_right_after_its_own_apply_replays_nothing(wanted: Position, world: Observation) -> None:
-    """Whatever was chosen, accepted and counted: it is so once."""
+    """Whatever was chosen, accepted and counted, a replay is counted once."""
     first = plan_restart(wanted, world, RestartPolicy({TOPIC: 1_000}, {TOPIC: 1_000}))
     assume(not first.problems)
     applied = seen(world.live, checkpoint=checkpoint(first.start), epoch=epoch(first.start, world.epoch_number + 1))

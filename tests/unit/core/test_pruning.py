@@ -1,4 +1,4 @@
-"""What the policy does not keep, and what stays whatever it says."""
+"""What the retention policy does not keep, and what is kept regardless of the policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY = 20_000
 
 
 def taken(day: float, moment: str = "snapshot", operation: str = "hourly", **more: object) -> Snapshot:
-    """A snapshot of so many days ago, of a pipeline that has a position."""
+    """Return a snapshot from this many days ago, of a pipeline that has a position."""
     at_s = (DAY - day) * 86_400
     told = datetime.fromtimestamp(at_s, UTC).isoformat()
     world = running(live((0, 100), leader_epoch=0), at(40))

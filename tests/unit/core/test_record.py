@@ -56,7 +56,7 @@ def launch(epoch: int, operation: str = "a") -> EpochLaunch:
 
 
 def after(record: PipelineRecord, *events: Event) -> PipelineRecord:
-    """The record after events that are all possible."""
+    """Return the record after events that are all possible."""
     for event in events:
         outcome = transition(record, event)
         assert isinstance(outcome, Next), f"{event} gave {outcome}"
@@ -207,7 +207,7 @@ def test_refused(record: PipelineRecord, event: Event, why: Refusal) -> None:
     ],
 )
 def test_what_has_happened_is_said_so_and_not_refused(record: PipelineRecord, event: Event) -> None:
-    """An answer that was lost on the way does not fail a healthy driver."""
+    """A lost answer does not fail a healthy driver."""
     assert transition(record, event) == Already()
 
 
@@ -337,7 +337,7 @@ class TestLease:
         assert after(first, TakeToRecover("recovery/2", 1, 9, HOUR_MS)).lease == Lease("recovery/2", 9)
 
     def test_it_is_given_back_by_its_holder_only(self) -> None:
-        """An operation that gave it back and got no answer meets the lease of the next one: nothing is wrong."""
+        """An operation that released it and got no answer then finds the lease of the next one: no error."""
         assert after(LAUNCHING, Release("a")).lease is None
         assert transition(LAUNCHING, Release("b")) == Already()
 
@@ -347,7 +347,7 @@ OPERATIONS, PROCESSES, TAGS = ("a", "b", "recovery/1"), (ONE, OTHER), ("tag-1", 
 
 @st.composite
 def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
-    """Any event of any actor, with arguments that are right, stale or wrong."""
+    """Return any event of any actor, with arguments that are right, stale or wrong."""
     operation, holder, tag = (
         draw(st.sampled_from(OPERATIONS)),
         draw(st.sampled_from(PROCESSES)),

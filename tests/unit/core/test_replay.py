@@ -1,4 +1,4 @@
-"""Shards of a replay: they tile the interval, and are about equal."""
+"""Shards of a replay: they tile the interval, and have about the same size."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ events: st.SearchStrategy[ShardEvent] = st.one_of(
 
 @given(st.lists(events, max_size=40))
 def test_laws_of_a_shard(happening: list[ShardEvent]) -> None:
-    """Whatever comes in whatever order, judged by a list of what was accepted."""
+    """Events come in any order, and a list of the accepted ones judges the result."""
     record, accepted = NEW, []
     for event in happening:
         outcome = shard_transition(record, event)

@@ -1,4 +1,4 @@
-"""How long what is unread is kept: what is known, what is an estimate, and what nobody knows."""
+"""How long unread records are retained: what is known, what is estimated, and what cannot be known."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BY_SIZE = TopicSettings(retention_ms=-1, retention_bytes=1_000)
 
 @dataclass(frozen=True)
 class Case:
-    """One partition that holds ``[100, 1000)``, unread from 700 on, and what is said of it."""
+    """One partition that holds ``[100, 1000)``, unread from 700 on, and what is reported of it."""
 
     why: str
     settings: TopicSettings | None
     kind: RunwayKind
     seconds: int | None
     age_ms: int | None = 2 * HOUR_MS
-    """Of the first unread record; None: there is none."""
+    """Timestamp of the first unread record; None: there is none."""
     hour_ago: int | None = 880
     outliving: int | None = None
     window_s: int = 0
@@ -74,7 +74,7 @@ CASES = [
     Case("by both: time is shorter, but size is no promise", keeps(4, 1_000), ABOUT, 2 * 3600),
     Case("by both: size is shorter", keeps(50, 1_000), ABOUT, 5 * 3600),
     Case("by both, one is unknown: the other one is no answer", keeps(4, 1_000), UNKNOWN, None, begin=0),
-    # What a window puts at risk.
+    # Records at risk within a window.
     Case("a window within it", keeps(5), AT_LEAST, 3 * 3600, window_s=3600, outliving=650),
     Case("a window beyond it", keeps(5), AT_LEAST, 3 * 3600, window_s=4 * 3600, outliving=820, at_risk=120),
     Case("a window that no record outlives", keeps(5), AT_LEAST, 3 * 3600, window_s=5 * 3600, at_risk=300),
@@ -147,7 +147,7 @@ def test_two_topics_are_judged_and_accepted_apart() -> None:
 
 @dataclass(frozen=True)
 class Log:
-    """Segments of records with their times, as a broker deletes them: a whole one, if its newest record is old."""
+    """Segments of records with their times, as a broker deletes them: whole, once the newest record is old."""
 
     times: list[int]
     cuts: set[int] = field(default_factory=set)
@@ -172,8 +172,10 @@ class Log:
 def test_no_record_goes_before_its_runway_is_over(
     times_s: list[int], cuts: set[int], retention_s: int, start: int, now_s: int, later_s: int
 ) -> None:
-    """However the segments are cut and the producers' clocks go: what is deleted first was not promised, and no more
-    goes within a window than was said to be at risk."""
+    """The law holds however the segments are cut and the producers' clocks run.
+
+    What is deleted first was not promised, and no more is deleted within a window than was reported to be at risk.
+    """
     log = Log([each * 1000 for each in times_s], cuts)
     begin = log.begin_at(now_s * 1000, retention_s * 1000)
     start, end = min(max(start, begin), len(times_s)), len(times_s)

@@ -1,4 +1,4 @@
-"""Ways to name a starting point: each row with the reason why it comes out so."""
+"""Ways to name a starting point: each row with the reason for its result."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def wanted(text: str, world: Observation = NOW, **sources: Any) -> Position:
 
 
 def planned(text: str, world: Observation = NOW, **sources: Any) -> RestartPlan:
-    """The plan, as ``operations.planning`` makes it."""
+    """Return the plan, as ``operations.planning`` makes it."""
     choice = weigh(parse_start(text), chosen(text, world, **sources), world, OnConflict.REFUSE)
     plan = plan_restart(choice.wanted, world, selector=text, chosen_by=choice.chosen_by, named=choice.named)
     return RestartPlan(**{**vars(plan), "problems": (*choice.problems, *plan.problems)})
@@ -329,7 +329,7 @@ def test_what_is_wrong_is_quoted(why: str, text: str, sources: dict[str, Any], q
 
 
 class TestPlanned:
-    """What the plan makes of it: nothing moves in silence."""
+    """What the plan makes of a selector: no position moves silently."""
 
     @pytest.mark.parametrize(
         ("text", "sources", "reasons"),
@@ -594,7 +594,7 @@ def test_more_partitions_change_no_other_s_choice(
 def test_what_looks_back_reads_what_was_made_since_from_0(
     world: tuple[Observation, FakeSources], part: StartSelector
 ) -> None:
-    """Law 3, also where a fallback would be asked otherwise."""
+    """Law 3, also where a fallback would otherwise apply."""
     there, sources = world
     [topic] = there.live.topics
     count = max(len(topic.partitions), 4)

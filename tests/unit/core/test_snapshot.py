@@ -1,4 +1,4 @@
-"""Where a pipeline stands, and snapshots that know whether they are whole."""
+"""A pipeline's position, and snapshots that know whether they are complete."""
 
 from __future__ import annotations
 
@@ -102,8 +102,7 @@ def test_the_position_of_a_snapshot_before_the_first_start_is_empty() -> None:
 
 
 def test_a_new_partition_in_the_planned_batch_of_an_untracked_job_is_in_flight() -> None:
-    """Its launch knows the partition at 0, and its checkpoint has not committed it: the planned batch tells all the
-    same what it reads."""
+    """The launch has it at 0, and the checkpoint has not committed it: the planned batch shows what it reads."""
     planned = checkpoint(at(5), planned_batch_id=5, planned=at(8, 3))
     known = KnownPosition("the launch of epoch 1", at(5, 0))
     stopped = untouched(TWO, at(5), checkpoint=planned, known=(known,))

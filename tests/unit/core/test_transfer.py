@@ -1,4 +1,4 @@
-"""What a copy would do, as a table: what is brought, what is there, and what speaks against it."""
+"""What a copy would do, as a table: what is written, what exists, and what prevents the copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SKIP, MISSING = ProblemKind.SKIP, ProblemKind.PARTITION_MISSING
 
 @dataclass(frozen=True)
 class Case:
-    """One copy, and what comes of it."""
+    """One copy, and its expected result."""
 
     why: str
     brought: Position
@@ -103,7 +103,7 @@ def test_the_way_out_can_be_copied_from_the_message() -> None:
 
 
 def test_a_partition_number_without_bounds_takes_no_time() -> None:
-    """A wrong file may name any."""
+    """A damaged file may name any partition number."""
     [problem] = plan_transfer("g", Position({TopicPartition(TOPIC, 2**31 - 1): 1}), None).problems
 
     assert "flights[0]" in problem.message

@@ -1,4 +1,4 @@
-"""Small worlds to plan in: one topic, ``flights``, unless a test says otherwise."""
+"""Small states to plan in: one topic, ``flights``, unless a test says otherwise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOON = read_moment("2026-11-01T12:00Z")
 
 
 def at(*offsets: int | None, topic: str = TOPIC) -> Position:
-    """The offsets of partitions 0, 1, …; None leaves one out."""
+    """Return the offsets of partitions 0, 1, …; None omits a partition."""
     named = ((TopicPartition(topic, number), offset) for number, offset in enumerate(offsets))
     return Position({partition: offset for partition, offset in named if offset is not None})
 
@@ -57,7 +57,7 @@ def epoch(start: Position, number: int = 1, announced: tuple[Announced, ...] = (
 
 
 def seen(there: LiveTopics, **more: Any) -> Observation:
-    """The newest epoch runs, unless ``ended`` is given."""
+    """Return an observation whose newest epoch runs unless ``ended`` is given."""
     claimed, ended = more.get("epoch"), more.pop("ended", None)
     if claimed is not None:
         more["epoch"] = replace(claimed, ended=ended)
@@ -67,7 +67,7 @@ def seen(there: LiveTopics, **more: Any) -> Observation:
 
 
 def running(there: LiveTopics, stood: Position, **more: Any) -> Observation:
-    """A pipeline that has processed and committed batch 4 up to ``stood`` in epoch 1."""
+    """Return a pipeline that has processed and committed batch 4 up to ``stood`` in epoch 1."""
     facts = {"checkpoint": checkpoint(stood), "processed": processed(stood), "epoch": epoch(at(0, 0))}
     return seen(there, **{**facts, **more})
 
@@ -75,7 +75,7 @@ def running(there: LiveTopics, stood: Position, **more: Any) -> Observation:
 def untouched(
     there: LiveTopics, kept: Position | None, *, store: str = "checkpoint", perishes: str = "", **more: Any
 ) -> Observation:
-    """A pipeline that is managed from what ``store`` says; the checkpoint says the same unless told otherwise."""
+    """Return a pipeline managed from the position in ``store``; the checkpoint has the same by default."""
     if store == "checkpoint" and kept is not None:
         more.setdefault("checkpoint", checkpoint(kept))
     if "ended" in more:
@@ -90,7 +90,7 @@ class FakeSources:
     stands: Position = field(default_factory=Position)
     asked_at_ms: int = NOON
     times: Mapping[int, tuple[int | None, ...]] = field(default_factory=dict)
-    """Of each time that may be asked for, the offsets of partitions 0, 1, …"""
+    """The offsets of partitions 0, 1, … for each requested time."""
     commits: Mapping[str, Position] = field(default_factory=dict)
     past: tuple[tuple[int, PastPosition], ...] = ()
     """The batches, by their time."""

@@ -1,4 +1,4 @@
-"""The check of ``make demo-backfill`` works out itself what is right, and sees what is wrong."""
+"""The check of ``make demo-backfill`` computes the right result itself, and detects wrong output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def judged(
     live: tuple[tuple[int, int], ...] = tuple(WANTED),
     replayed: tuple[tuple[int, int], ...] = tuple(WANTED),
 ) -> tuple[bool, str]:
-    """Give what the check says of such an output."""
+    """Return the check's findings about such an output."""
     output = tmp_path / "output.db"
     with closing(sqlite3.connect(output)) as database, database:
         database.execute("CREATE TABLE alerts (partition, offset, verdict)")

@@ -1,4 +1,4 @@
-"""The demo's independent check, on hand-made cases: each of its findings can turn up, and only where it should."""
+"""The demo's independent check, on constructed cases: each of its findings can occur, and only where it should."""
 
 import pytest
 

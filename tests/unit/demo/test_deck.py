@@ -1,4 +1,4 @@
-"""The demo's look at HBase's rows: only the deck's form passes."""
+"""The demo's check of HBase's rows accepts only the Cloudera row layout."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The demo's feed: its pace. (That it delivers is seen by the demo itself, with a real broker.)"""
+"""The pace of the demo's feed. The demo itself shows with a real broker that the feed delivers."""
 
 import itertools
 

@@ -31,7 +31,7 @@ def made(**policy: Any) -> DAG:
 
 
 def stored(dag: DAG) -> Any:
-    """The DAG as Airflow's scheduler has it."""
+    """Return the DAG as Airflow's scheduler has it."""
     return DagSerialization.from_dict(DagSerialization.to_dict(dag))
 
 
@@ -163,7 +163,7 @@ class TestThenLive:
         assert str(rest) == "earliest"
 
     def test_a_run_that_is_cleared_starts_the_live_job_again(self) -> None:
-        """Each attempt is an operation of its own, as far as the live job goes: one that has started does so once."""
+        """Each attempt is an operation of its own for the live job: one operation starts the job only once."""
         for name in ("plan", "stop", "replan", "apply", "submit", "roll_back"):
             assert self.rendered(name).operation == "backfill_then_live__alerts/r#version#1", name
         for name in ("plan_backfill", "audit_backfill"):

@@ -37,7 +37,7 @@ STEPS = [
     "audit",
 ]
 UNDO = ["roll_back", "audit_rollback"]
-"""What stands beside the line, for a job that does badly."""
+"""The tasks beside the linear steps, for an unhealthy job."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def made(pipeline: StreamingPipeline) -> DAG:
 
 
 def in_order(made: DAG) -> list[str]:
-    """The tasks of a DAG that is one line, but for what undoes it."""
+    """Return the tasks of a linear DAG, without those of the rollback."""
     [here] = made.roots
     found = [here.task_id]
     while following_ids := here.downstream_task_ids - {*UNDO}:
@@ -93,7 +93,7 @@ class TestShape:
 
 
 class TestUndo:
-    """Which tasks run when. What Airflow does with these rules is shown in ``tests/e2e/test_airflow.py``."""
+    """Which tasks run when. ``tests/e2e/test_airflow.py`` shows what Airflow does with these rules."""
 
     def test_it_begins_once_the_submit_or_the_watch_has_failed(self, made: DAG) -> None:
         roll_back: Any = made.get_task("roll_back")
@@ -110,7 +110,7 @@ class TestUndo:
         assert audit.trigger_rule == TriggerRule.ALL_FAILED
 
     def test_a_run_fails_with_its_watch_whatever_the_undoing_does(self, made: DAG) -> None:
-        """The state of a run is that of its last tasks, and this one does not run without a good watch."""
+        """The state of a run is that of its last tasks, and this task does not run unless the watch succeeded."""
         audit = made.get_task("audit")
 
         assert audit in made.leaves
@@ -245,7 +245,7 @@ class TestInAirflow:
 
 
 def test_the_steps_can_stand_in_a_dag_of_one_s_own(pipeline: StreamingPipeline) -> None:
-    """The operators ask for nothing that only the factory gives."""
+    """The operators need nothing that only the factory provides."""
     from airflow_provider_offsets.operators import SnapshotOffsetsOperator
 
     @dag(schedule="@hourly")

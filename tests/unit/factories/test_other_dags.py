@@ -1,4 +1,4 @@
-"""The DAGs beside the maintenance: their steps, when they run, and what their forms take."""
+"""The DAGs beside the maintenance: their steps, when they run, and what their forms accept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop
     ids=lambda each: each.dag_id if isinstance(each, DAG) else "",
 )
 def test_their_steps(made: DAG, steps: list[str], beside: list[str]) -> None:
-    """A recovery has nothing to go back to: what it starts is what ran before."""
+    """A recovery has nothing to go back to: it starts what ran before."""
     assert in_order(made) == steps
     assert sorted(made.task_ids) == sorted([*steps, *beside])
     assert made.max_active_runs == 1
@@ -64,7 +64,7 @@ def test_when_they_run(make: Any, schedule: str | None) -> None:
 
 
 def test_a_second_watch_follows_the_first() -> None:
-    """Airflow makes no run whose logical date another has."""
+    """Airflow creates no run with the logical date of another run."""
     restriction = TimeRestriction(recovery_dag(PIPELINE).start_date, None, catchup=False)  # type: ignore[arg-type]
     timetable = ContinuousTimetable()
     first = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)

@@ -1,4 +1,4 @@
-"""``pipelines.yaml``: whatever is wrong with it is told by file, line, key and fix."""
+"""``pipelines.yaml``: every mistake is reported by file, line, key and correction."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_whole_one_has_every_key_of_the_schema() -> None:
-    """The test of the test above."""
+    """The test of the previous test."""
     pipeline = json.loads(SCHEMA.read_text())["$defs"]["pipeline"]["properties"]
 
     for key in (*pipeline, *pipeline["job"]["properties"], *pipeline["stop"]["properties"]):

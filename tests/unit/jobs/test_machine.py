@@ -1,4 +1,4 @@
-"""This machine and the simulated one say the same of processes."""
+"""The real machine and the simulated one report the same about processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(helper.pid, flush=True)
 signal.pause()
 """
 DEADLINE_S = 60
-"""Only a test that fails waits so long: a busy machine is no failure."""
+"""Only a failing test waits this long: a busy machine is no failure."""
 
 
 class ThisMachine:
@@ -75,7 +75,7 @@ class ThisMachine:
 
 
 class SimulatedPlace:
-    """Actors, and one that asks about them: it runs on their host."""
+    """Actors, and one that observes them from the same host."""
 
     def __init__(self) -> None:
         self._sim = Simulation()

@@ -1,4 +1,4 @@
-"""Processes are known by more than their pid, and a driver outlives whoever launched it. Real processes here."""
+"""Processes are identified by more than their pid, and a driver outlives its launcher; with real processes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class TestIdentity:
             assert identify(ended.pid) is None
 
     def test_a_driver_in_another_pid_namespace_is_not_taken_for_dead(self) -> None:
-        """Its pid is nobody here, or somebody else (seen with a container on the host's network)."""
+        """Its pid belongs to no process here, or to another one (seen with a container on the host's network)."""
         said = subprocess.run(
-            # --map-root-user: whoever runs the tests need not be root, as on a CI runner.
+            # --map-root-user: the tests need no root, as on a CI runner.
             ["/usr/bin/unshare", "--map-root-user", "-pf", "--mount-proc", sys.executable, "-c", SAYS_WHO_IT_IS],
             capture_output=True,
             text=True,
@@ -85,7 +85,7 @@ sys.stdin.read()
 
 
 class TestSession:
-    """What becomes of spark-submit: a JVM that leads a session, with helpers, some of them in groups of their own."""
+    """The processes of spark-submit: a JVM that leads a session, with helpers, some of them in groups of their own."""
 
     @pytest.fixture
     def leader(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -114,7 +114,7 @@ class TestSession:
     def test_a_session_of_the_same_number_in_a_container_that_was_started_again_is_left_alone(
         self, leader: subprocess.Popen[bytes], helper: ProcessIdentity, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Pids count from 1 again there, so the number comes back, and its leader may have left something too."""
+        """Pids count from 1 again there, so the number is used again, and its leader may have left something too."""
         known = self.known(leader)
         before = replace(known, start_ticks=known.start_ticks - 1)
         leader.kill()
@@ -156,7 +156,7 @@ class TestLaunch:
         assert launched.log_tail(lines=1) == "ZeroDivisionError: division by zero"
 
     def test_no_open_file_of_ours_is_left_in_its_hands(self, tmp_path: Path) -> None:
-        """A pipe that it kept would keep ``make … | tee`` waiting for as long as the job runs."""
+        """A pipe that the driver kept would make ``make … | tee`` wait for as long as the job runs."""
         reading, writing = os.pipe()
         os.set_inheritable(writing, True)
         code = "import os; print([n for n in os.listdir('/proc/self/fd') if int(n) > 2])"

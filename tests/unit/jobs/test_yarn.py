@@ -1,6 +1,6 @@
-"""What is left of an application on YARN. Unknown is not gone, and nothing is killed but what bears the tag.
+"""What is left of an application on YARN. Unknown does not mean stopped, and only what bears the tag is killed.
 
-The answers are those of Hadoop 3.4.1, cut down; ``tests/e2e/test_yarn.py`` asks the real one.
+The answers are those of Hadoop 3.4.1, shortened; ``tests/e2e/test_yarn.py`` asks a real cluster.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Cluster:
     nodes: list[dict[str, Any]] = field(default_factory=lambda: [NODE])
     containers: list[dict[str, str]] = field(default_factory=list)
     says: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    """By the end of a path: what is answered there instead."""
+    """Other answers, by the end of the path."""
     killed: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -48,7 +48,7 @@ class Cluster:
         for end, answer in self.says.items():
             if path.endswith(end):
                 return answer
-        # Of nothing Hadoop gives an empty object, and older releases null.
+        # For an empty list Hadoop returns an empty object, and older releases null.
         found: dict[str, Any] = {
             "/ws/v1/cluster/apps": {"apps": {"app": self.applications} if self.applications else {}},
             "/ws/v1/cluster/nodes": {

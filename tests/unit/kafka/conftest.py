@@ -1,4 +1,4 @@
-"""A clock that no machine is too busy for."""
+"""A clock that does not depend on the load of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_offsets.kafka import calls, reader
 
 
 class Clock:
-    """Time passes for who sleeps, and by a millisecond for who looks at it."""
+    """A clock that advances while somebody sleeps, and by a millisecond whenever it is read."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -23,7 +23,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of whoever asks a scripted cluster. Real clients need the real one."""
+    """Return the clock of a scripted cluster's clients. Real clients need the real one."""
     made = Clock()
     for module in (calls, reader):
         monkeypatch.setattr(module, "time", made)

@@ -1,4 +1,4 @@
-"""A group's coordinator that moves, played by the mock cluster that librdkafka brings along (``rdkafka_mock.h``).
+"""A group's coordinator that moves, played by the mock cluster of librdkafka (``rdkafka_mock.h``).
 
 The real clients speak to it over TCP, so what would crash them does.
 """
@@ -25,14 +25,14 @@ ROOT = Path(__file__).parents[3]
 OFFSET_FETCH, FIND_COORDINATOR = 9, 10
 PARTITIONS = (TopicPartition("orders", 0), TopicPartition("orders", 1))
 DEADLINE_S = 120.0
-"""Only a test that fails waits so long."""
+"""Only a failing test waits this long."""
 
 
 class MockCluster:
     """One broker with the topic ``orders`` of two partitions."""
 
     def __init__(self) -> None:
-        # What this module is linked with, librdkafka, is found through it.
+        # librdkafka is found through this module, which is linked with it.
         self._library = ctypes.CDLL(cimpl.__file__)
         pointer, text = ctypes.c_void_p, ctypes.c_char_p
         handle = self._call("new", pointer, (ctypes.c_int, 0), (pointer, self._quiet()), (pointer, None), (pointer, 0))
@@ -124,7 +124,7 @@ def test_a_group_that_may_not_be_seen_is_a_refusal_and_no_silence(cluster: MockC
 
 
 def test_nothing_asks_the_admin_client_for_commits() -> None:
-    """It crashes the process at *not coordinator*: see ``kafka/calls.py``."""
+    """The admin client crashes the process at *not coordinator*: see ``kafka/calls.py``."""
     deadly = "list_consumer_group" + "_offsets("
     files = [path for folder in ("airflow_provider_offsets", "demo", "tests") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 100
@@ -133,7 +133,7 @@ def test_nothing_asks_the_admin_client_for_commits() -> None:
 
 
 def test_the_admin_client_still_crashes(tmp_path: Path) -> None:
-    """Once this fails, librdkafka is mended, and its admin client may be asked again."""
+    """Once this test fails, librdkafka is fixed, and its admin client may be used again."""
     asking = (
         "from tests.unit.kafka.test_coordinator import *\n"
         "cluster = MockCluster()\n"

@@ -1,4 +1,4 @@
-"""What the store of consumer groups makes of answers that one healthy broker does not give."""
+"""How the store of consumer groups handles answers that one healthy broker does not return."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def answered(value: Any) -> Future[Any]:
 class Cluster:
     """One topic ``orders`` of two partitions and one group ``billing``: admin client and consumer in one.
 
-    ``refused[method]`` is the code that the method answers in place of anything else.
+    ``refused[method]`` is the code that the method answers instead of its result.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Cluster:
         self.refused: dict[str, int] = {}
         self.refused_partitions: dict[int, int] = {}
         self.answers_to_a_write: Callable[[], None] = lambda: None
-        """Called after the write was done, before it is answered."""
+        """Called after the write, before its answer."""
         self.settings: dict[str, Any] = {"offsets.retention.minutes": SimpleNamespace(value="10080")}
 
     def _answer(self, method: str, value: Any) -> Future[Any]:

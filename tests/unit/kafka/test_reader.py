@@ -1,4 +1,4 @@
-"""What the reader makes of answers that one healthy broker does not give."""
+"""How the reader handles answers that one healthy broker does not return."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def refusal(code: int) -> KafkaException:
 
 
 class ScriptedAdmin:
-    """Answers as told: one topic ``orders`` of two partitions, unless a field says otherwise."""
+    """An admin client with scripted answers: one topic ``orders`` of two partitions, unless a field says otherwise."""
 
     def __init__(self) -> None:
         self.leaders: list[object | None] = [HERE, HERE]
         self.topic: Exception | None = None
         self.cluster: Exception | Any = SimpleNamespace(cluster_id="cluster")
         self.offsets: list[Exception | None] = []
-        """One for each call of list_offsets, until they are used up; None is a good answer."""
+        """One error for each call of list_offsets, until they are used up; None means success."""
         self.calls = 0
 
     def describe_cluster(self, **_: Any) -> Future[Any]:
@@ -60,14 +60,14 @@ class ScriptedAdmin:
 
 
 class ScriptedConsumer:
-    """Answers as told, for any group."""
+    """A consumer with scripted answers, for any group."""
 
     def __init__(self) -> None:
         self.commits: list[Any] = []
         self.refusals: list[Exception] = []
-        """One for each call of committed, until they are used up."""
+        """One error for each call of committed, until they are used up."""
         self.events: list[int] = []
-        """What its queue holds: errors that it met on the way."""
+        """Errors in its queue."""
         self.asked: list[Any] = []
         self.closed = False
 
@@ -142,7 +142,7 @@ def test_a_group_without_coordinator_is_given_up_at_the_deadline(
 
 
 def test_what_kept_the_consumer_from_its_coordinator_is_told(admin: ScriptedAdmin, consumer: ScriptedConsumer) -> None:
-    """It answers *timed out* whatever it met: why stands in its queue, after what is only noise."""
+    """The consumer answers *timed out* for every cause: the cause is in its queue, after irrelevant entries."""
     consumer.refusals = [refusal(Code._TIMED_OUT)] * 3
     consumer.events = [Code._ALL_BROKERS_DOWN, Code.GROUP_AUTHORIZATION_FAILED]
     with pytest.raises(KafkaError, match=r"consumer group 'billing': GROUP_AUTHORIZATION_FAILED") as caught:

@@ -1,5 +1,7 @@
-"""A machine in memory: processes, a clock, and a driver that does what Spark and the runtime do with the checkpoint,
-the history and the control cells. Nothing here sleeps, and nothing leaves the test's own folder.
+"""A machine in memory: processes, a clock, and a driver that imitates Spark and the runtime.
+
+The driver works with the checkpoint, the history and the control store. Nothing sleeps, and nothing is written outside
+the test's own folder.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ SECRETS = Secrets("postgresql://me:hunter2@db/offsets", {"kafka.bootstrap.server
 
 
 class Clock:
-    """Stands in for the ``time`` module: sleeping is what lets time, and the drivers, go on."""
+    """A substitute for the ``time`` module: time and the drivers advance only while somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -83,14 +85,14 @@ class Driver:
     epoch: int = 0
     query_id: str = "query-1"
     obeys: bool = True
-    """False: deaf to stop requests between two batches; a batch that begins meets them all the same."""
+    """False: ignores stop requests between two batches, though not at the beginning of a batch."""
     beats: int = 0
 
     def __post_init__(self) -> None:
         self.cell = RecordCell(self.lab.store, self.settings.pipeline)
 
     def tick(self) -> None:
-        """Do one step of what a live driver does: claim, then obey a stop, or run the next batch, or stand idle."""
+        """Do one step of a live driver: claim, obey a stop request, run the next batch, or stay idle."""
         if not self.is_alive:
             return
         if not self.epoch:
@@ -111,7 +113,7 @@ class Driver:
         return self.process in self.lab.alive
 
     def die(self, words: str = "") -> None:
-        """Be gone without a word to the store; ``words`` are what the log ends with."""
+        """Exit without a message to the store; ``words`` are the end of the log."""
         self.lab.alive.discard(self.process)
         if words:
             self.log.write_text(words)
@@ -121,7 +123,7 @@ class Driver:
         self.lab.alive.discard(self.process)
 
     def begin(self, batch: Batch, run: str = "run-1") -> Batch:
-        """Begin a batch and return it with its place."""
+        """Begin a batch and return it with its row time."""
         record = self.cell.read()
         assert record is not None
         placed = batch.at_row(max(batch.batch_time_ms, record.last_row_time_ms + 1))
@@ -142,7 +144,7 @@ class Driver:
         self.cell.change(BeginBatch(self.settings.claim.tag, self.process, begun))
 
     def record(self, placed: Batch, run: str = "run-1") -> None:
-        """Record a batch that has begun."""
+        """Record a batch that was begun."""
         assert placed.query_id is not None
         claim = self.settings.claim
         recorded = Recorded(
@@ -212,7 +214,7 @@ class Driver:
         )
 
     def _tick_untouched(self) -> None:
-        """What a program does that knows nothing of epochs: look for its marker, or read and keep its position."""
+        """Do one step of an untracked program: check for its marker, or read and store its position."""
         pipeline = self.lab.pipeline
         if self.obeys and pipeline.stop.marker and Path(pipeline.stop.marker).exists():
             self.die()
@@ -249,12 +251,12 @@ class Driver:
 
 
 class Crash(BaseException):
-    """SIGKILL, as far as a test can have it: nothing but a ``finally`` sees it."""
+    """SIGKILL, as closely as a test can imitate it: only a ``finally`` runs after it."""
 
 
 @dataclass
 class Fuse:
-    """Raises ``Crash`` at the k-th write of a task, before it or right after it. 0 never does."""
+    """Raises ``Crash`` at the k-th write of a task, before it or directly after it; never for 0."""
 
     at: int = 0
     after: bool = False
@@ -275,7 +277,7 @@ class Fuse:
 
     @contextmanager
     def lit(self) -> Iterator[None]:
-        """What is written in here is written by a task that may be killed."""
+        """Count the writes in this context as those of a task that may be killed."""
         self.is_lit = not self.is_blown
         try:
             yield
@@ -284,7 +286,7 @@ class Fuse:
 
 
 class FusedStore:
-    """What a task sees of the store; a driver sees the store itself."""
+    """The store as a task sees it; a driver sees the store itself."""
 
     def __init__(self, store: MemoryStore, fuse: Fuse) -> None:
         self._store, self._fuse = store, fuse
@@ -301,7 +303,7 @@ class FusedStore:
 
 @dataclass
 class KeptElsewhere:
-    """A store that an untouched job keeps its offsets in: what a write may be killed at is its own."""
+    """A store in which an untracked job keeps its offsets, with its own writes at which a task may be killed."""
 
     fuse: Fuse
     offsets: Position | None = None
@@ -331,15 +333,15 @@ class Lab:
     signalled: list[int] = field(default_factory=list)
     on_launch: Callable[[Driver], None] = lambda driver: None
     newest_first: bool = False
-    """Which of two drivers comes first at a tick."""
+    """Which of two drivers acts first at a tick."""
     stop: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=10))
     more: dict[str, Any] = field(default_factory=dict)
     offsets_in: tuple[str, ...] = ()
-    """Of an untouched job: ``checkpoint``, or ``elsewhere``. Empty for a tracked one."""
+    """Offset stores of an untracked job: ``checkpoint`` or ``elsewhere``. Empty for a tracked one."""
     stalls: bool = False
-    """Whether an untouched driver hangs in its batch."""
+    """Whether an untracked driver hangs in its batch."""
     checkpoint: str = ""
-    """Where it is, if not in the folder."""
+    """Location of the checkpoint, if not in the folder."""
 
     def __post_init__(self) -> None:
         if self.offsets_in:
@@ -366,7 +368,7 @@ class Lab:
         return StreamingPipeline(NAME, (TOPIC,), job, stop=self.stop, start_timeout_s=20, **self.more)
 
     def world(self, operation: str = "op", store: Any = None) -> World:
-        """The world of an operation that is open, as every task opens it."""
+        """Return the session of an open operation, opened as every task opens it."""
         world = World(
             self.pipeline,
             operation,
@@ -383,7 +385,7 @@ class Lab:
         return Control(self.store, NAME)
 
     def launch(self, launch_id: str, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Launch:
-        """Stands in for ``jobs.detached.launch``: a driver that lives, and has read its settings."""
+        """Launch a driver that lives and has read its settings, as ``jobs.detached.launch`` does."""
         file = Path(command[-1])
         settings = codec.loads(Settings, file.read_text())
         file.unlink()
@@ -415,7 +417,7 @@ class Lab:
 
     @property
     def epoch(self) -> Epoch:
-        """The newest launch, with what became of it."""
+        """The newest launch, with its outcome."""
         return self.control.newest_launch(self.record)
 
     @property
@@ -426,12 +428,12 @@ class Lab:
 
     @property
     def batches(self) -> list[Batch]:
-        """The history, the oldest first."""
+        """The history, oldest first."""
         return list(self.store.oldest_first(self.pipeline.stream))
 
     @property
     def driver(self) -> Driver:
-        """The one that was launched last."""
+        """The driver that was launched last."""
         return self.drivers[-1]
 
     @property
@@ -446,7 +448,7 @@ class Lab:
         return Position({TopicPartition(TOPIC, number): offset for number, offset in enumerate(offsets)})
 
     def interpose(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
-        """Let somebody else act right before the next swap of the record, whoever makes it."""
+        """Call somebody else directly before the next swap of the record, whoever makes that swap."""
         swap, left = self.store.swap, [act]
 
         def swapped(pipeline: str, name: str, *arguments: Any, **more: Any) -> bool:
@@ -462,7 +464,7 @@ class Lab:
 
 
 class LabMachine(LocalMachine):
-    """The lab as the machine that operations run on. A test that sees another one patches ``lab.machine``."""
+    """The lab as the machine that operations run on. A test that needs another machine patches ``lab.machine``."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -487,7 +489,7 @@ class LabMachine(LocalMachine):
 
 
 def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """Let the operations see this machine instead of the real one."""
+    """Replace the real machine by this one for the operations."""
     create, write = LocalCheckpoint.create, Settings.write
     monkeypatch.setattr(machine, "_machine", lab.machine)
     monkeypatch.setattr(clock, "_clock", lab.clock)
@@ -496,6 +498,6 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     move = LocalCheckpoint.move_to
     monkeypatch.setattr(LocalCheckpoint, "move_to", lambda *a: lab.fuse.write(lambda: move(*a)))
     monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))
-    # What is written is read back by this very process: it need not reach the disk.
+    # The same process reads what it has written, so the data need not reach the disk.
     monkeypatch.setattr("os.fsync", lambda handle: None)
     return lab

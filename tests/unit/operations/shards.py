@@ -1,4 +1,4 @@
-"""What tasks and drivers do with a shard, where a test is about something else."""
+"""What tasks and drivers do with a shard, for tests of something else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DRIVER = ProcessIdentity("worker-1", "boot-1", 100, 7)
 
 
 def replay_shard(control: ReplayControl, run_id: str, shard: Shard, read: int | None = None) -> None:
-    """Let a driver replay a shard.
+    """Make a driver replay a shard.
 
     :param read: how many records it has read; all of them if None.
     """

@@ -26,7 +26,7 @@ def submit(lab: Lab, applied: Applied, operation: str = "op") -> Started:
 
 
 def start(lab: Lab, start: str = "committed", operation: str = "first") -> Started:
-    """Take the lease, plan, apply, submit: the job runs then, and has read all that there is."""
+    """Take the lease, plan, apply and submit: the job then runs, and has read all records."""
     take_lease(lab.world(operation))
     return submit(lab, apply(lab, start, operation), operation)
 
@@ -38,7 +38,7 @@ def launch(lab: Lab, start: str = "committed", operation: str = "launcher") -> N
 
 
 def launch_applied(lab: Lab, applied: Applied, operation: str = "op") -> None:
-    """Launch, and be killed before the first look at the driver."""
+    """Launch, and be killed before the first check of the driver."""
 
     def killed(line: str) -> None:
         raise Crash(line)
@@ -54,6 +54,6 @@ def stop(lab: Lab, operation: str = "op", *, take_over: bool = False) -> StopRes
 
 
 def rest(lab: Lab) -> None:
-    """A pipeline that has run, and was stopped by another operation."""
+    """Run a pipeline, and stop it by another operation."""
     start(lab, operation="first")
     stop(lab, operation="second")

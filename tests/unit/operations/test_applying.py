@@ -1,4 +1,4 @@
-"""A plan is applied against what it saw, or not at all."""
+"""A plan is applied only to the state for which it was made."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tests.unit.operations.test_crash import checkpoints
 
 @pytest.fixture
 def stopped(lab: Lab) -> None:
-    """A job that has read 100 of each partition, and that ``op`` has stopped."""
+    """Run a job until it has read 100 of each partition, and stop it by ``op``."""
     steps.start(lab, operation="first")
     steps.stop(lab, "op")
 
 
 def another_epoch(lab: Lab) -> None:
-    """Another operation took the pipeline over and started it; then this one took it back, and stopped it."""
+    """Take the pipeline over by another operation that starts it, take it back, and stop it."""
     take_lease(lab.world("other"), take_over=True)
     steps.submit(lab, steps.apply(lab, operation="other"), "other")
     steps.stop(lab, "op", take_over=True)
 
 
 def another_operation(lab: Lab) -> None:
-    """It has changed nothing that anybody sees, and has gone."""
+    """Take the pipeline over by another operation that changes nothing visible, and has ended."""
     take_lease(lab.world("other"), take_over=True)
     release_lease(lab.world("other"))
     take_lease(lab.world("op"))
@@ -100,7 +100,7 @@ def test_records_that_come_meanwhile_are_no_change(stopped: None, lab: Lab) -> N
 
 
 def test_a_plan_that_waits_for_a_person_is_no_change(stopped: None, lab: Lab) -> None:
-    """Its lease is old, and nobody has taken it: the approval took hours."""
+    """The plan's lease is old, and nobody has taken it: the approval took hours."""
     plan = steps.plan(lab)
     lab.clock.now += 10 * LEASE_TIMEOUT_S
 
@@ -152,7 +152,7 @@ class TestForms:
         assert checkpoints(lab.folder) == before
 
     def test_reposition_seeds_a_folder_of_its_plan_and_changes_nobody_s(self, stopped: None, lab: Lab) -> None:
-        """A driver that was taken for dead may run on the old one: nothing is planted there."""
+        """A driver that was taken for dead may still run on the old folder: nothing is written there."""
         before = checkpoints(lab.folder)
 
         applied = steps.apply(lab, "shift:-30")
@@ -175,7 +175,7 @@ class TestForms:
         assert checkpoints(lab.folder) == {}
 
     def test_the_position_moves_when_the_launch_is_claimed_and_not_before(self, stopped: None, lab: Lab) -> None:
-        """Applied, and never started: the next plan counts what is read twice from where the output ends."""
+        """Applied, but never started: the next plan counts the replayed records from the end of the output."""
         steps.apply(lab, "shift:-30")
 
         assert lab.world().observe().stored == lab.at(100, 100)

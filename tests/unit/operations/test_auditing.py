@@ -1,4 +1,4 @@
-"""The audit of a pipeline: official rows, launches with what became of them, and nothing that only looks like it."""
+"""The audit of a pipeline counts recorded rows and launches with their outcomes, and ignores foreign rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CUT_OFF = DiscontinuityKind.CUT_OFF
 
 
 def begin_batch(lab: Lab) -> None:
-    """Let the driver begin batch 1, which reads 50 offsets of each partition, and come no further."""
+    """Make the driver begin batch 1, which reads 50 offsets of each partition, and stop there."""
     lab.driver.begin(Batch(lab.at(150, 150), 1001, 1, "query-1", lab.driver.epoch, lab.at(100, 100)))
 
 
@@ -116,14 +116,14 @@ class TestStartedBatch:
 
 
 class TestNativeSink:
-    """Under ``sink=`` a batch begins before Spark plans it: its ranges are in the checkpoint alone."""
+    """Under ``sink=`` a batch begins before Spark plans it: only the checkpoint has its ranges."""
 
     def begin(self, lab: Lab, run: str = "run-1") -> None:
         claim, cell = lab.driver.settings.claim, lab.driver.cell
         cell.change(BeginBatch(claim.tag, lab.driver.process, Begun(1, "query-1", 1001, run)))
 
     def plan(self, lab: Lab, *, committed: bool) -> None:
-        """Let Spark plan batch 1, of 50 offsets of each partition, and write it."""
+        """Make Spark plan batch 1, of 50 offsets of each partition, and write it."""
         checkpoint = open_checkpoint(lab.driver.settings.claim.checkpoint)
         entry = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1001, "conf": {}}, (lab.at(150, 150),))
         checkpoint.create("offsets/1", entry.to_text())
@@ -203,7 +203,7 @@ def test_a_launch_that_nobody_claimed_announces_nothing(lab: Lab) -> None:
 
 
 class TestRenamed:
-    """History is kept by group and topics, epochs by the pipeline's name."""
+    """The history is stored by group and topics, epochs by the pipeline's name."""
 
     def renamed(self, lab: Lab) -> World:
         world = lab.world("audit")
@@ -239,7 +239,7 @@ class TestUntracked:
             lab.tick()
 
     def test_a_run_that_is_cleared_after_another_one_is_an_attempt_of_its_own(self, lab: Lab) -> None:
-        """It went by the snapshot at rest of its first attempt once, and called lost what was read since."""
+        """It once used the first attempt's snapshot of the stopped job, and called everything read since then lost."""
         steps.start(lab)
         self.maintain(lab, "one")
         self.read(lab, 50)
@@ -253,7 +253,7 @@ class TestUntracked:
         assert (report.batches, report.lost, report.replayed, report.unexplained) == (4, 0, 0, ())
 
     def test_a_snapshot_of_another_moment_is_not_gone_by(self, lab: Lab) -> None:
-        """The same, where one operation id was used twice."""
+        """The same problem, where one operation id was used twice."""
         steps.start(lab)
         self.maintain(lab, "one")
         self.read(lab, 50)
@@ -282,7 +282,7 @@ class TestUntracked:
         assert (report.batches, report.lost, report.replayed, report.unexplained) == (2, 0, 0, ())
 
     def test_under_another_name_its_audit_begins_anew(self, lab: Lab) -> None:
-        """It keeps no history that would need its record. Its own store tells where it goes on."""
+        """It has no history that would need its record. The position in its own store shows where it continues."""
         steps.start(lab)
         self.maintain(lab, "one")
         world = lab.world("audit")

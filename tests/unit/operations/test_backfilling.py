@@ -1,4 +1,4 @@
-"""From a data interval to what is read of it: boundaries that stay, and what is refused with its reason."""
+"""From a data interval to the records that are read for it: stable boundaries, and refusals with their reasons."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POLICY = BackfillPolicy(records_per_shard=10)
 
 @pytest.fixture
 def days(lab: Lab) -> Lab:
-    """Give a lab with five days of 100 ms, from 100 on: ten records a day in partition 0, five in partition 1."""
+    """Return a lab with five days of 100 ms, from 100 on: ten records a day in partition 0, five in partition 1."""
     lab.kafka = FakeKafka()
     lab.kafka.create_topic(TOPIC, partitions=2)
     for day in range(100, 600, 100):
@@ -79,7 +79,7 @@ def test_an_interval_is_read_by_record_time(days: Lab) -> None:
 
 
 def test_neighbours_meet_though_the_log_has_moved_on(days: Lab) -> None:
-    """A late record, and retention, between the two runs: the boundary at 300 is where the first one froze it."""
+    """A late record and retention come between the two runs: the boundary at 300 stays where the first run froze it."""
     later = plan(days, 300, 400, operation="backfill__p/later")
     days.kafka.append(TOPIC, 0, 3, timestamp_ms=250)
     days.kafka.delete_records_before(TOPIC, 0, 12)
@@ -208,7 +208,7 @@ class TestDeletedByRetention:
         assert [each.partition(":")[0] for each in findings] == ["shard 0", "shard 1"], "and what is gone is no gap"
 
     def test_an_interval_wider_than_retention_is_not_taken_for_an_empty_one(self, days: Lab) -> None:
-        """Nobody knows the times of what is gone: each of it may be of the interval."""
+        """Nobody knows the times of deleted records: each of them may be in the interval."""
         days.kafka.delete_records_before(TOPIC, 0, 30)
         days.kafka.delete_records_before(TOPIC, 1, 15)
 
@@ -424,7 +424,7 @@ class TestAudit:
 
 
 class TestThenLive:
-    """A live job reads on while all since a time is replayed, and is started anew where the replay ended."""
+    """A live job reads while everything since a time is replayed, and is then started where the replay ended."""
 
     def restart(self, lab: Lab, replayed: ReplayPlan, operation: str = "restart") -> RestartPlan:
         start = f"offsets:{replayed.end.to_json()} | earliest"

@@ -1,4 +1,4 @@
-"""The clock of one host is off by five minutes."""
+"""The clock of one host is wrong by five minutes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLAIMED_S, MINUTE_S = 100_000.0, 60
 def test_a_row_of_a_foreign_writer_is_no_position_of_the_pipeline(
     off_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver claims by a clock that is ahead, and the row that somebody writes later seems to be from before it."""
+    """The driver claims by a clock that is ahead, so the row that somebody writes later seems older than the claim."""
     lab = install(Lab(tmp_path), monkeypatch)
     lab.clock.now = CLAIMED_S
     lab.store.append(lab.pipeline.stream, Batch(lab.at(40, 40), int(CLAIMED_S - 10) * 1000))

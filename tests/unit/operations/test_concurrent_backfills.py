@@ -1,7 +1,7 @@
-"""Backfill runs at the same time, on a topic that grows, ages and gets late records between any two of their steps.
+"""Concurrent backfill runs, on a topic that grows, ages and gets late records between any two of their steps.
 
 What a user would miss: a record that no interval of a gapless series replays, a record that two intervals replay while
-both audits say nothing of it, and a run that ends with anything but an error of ours.
+neither audit reports it, and a run that ends with anything but an error of ours.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ Record = tuple[int, int]
 
 @pytest.fixture(autouse=True)
 def version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no program be copied."""
+    """Keep no copy of the program."""
     monkeypatch.setattr(backfilling, "keep_version", lambda job: SimpleNamespace(digest="version"))
 
 
 @dataclass
 class Backfills:
-    """One topic, one store, and runs that are stopped before each of their effects."""
+    """One topic, one store, and runs that stop before each of their effects."""
 
     store: MemoryStore = field(default_factory=MemoryStore)
     kafka: FakeKafka = field(default_factory=FakeKafka)
@@ -83,7 +83,7 @@ class Backfills:
         )
 
     def replay(self, plan: ReplayPlan) -> None:
-        """Let a driver replay each shard of a plan."""
+        """Make a driver replay each shard of a plan."""
         for shard in plan.shards:
             replay_shard(self.control, plan.run_id, shard)
 
@@ -91,7 +91,7 @@ class Backfills:
         return audit_recorded_replay(self.control, plan)
 
     def boundaries(self) -> list[Boundary]:
-        """Return all that is frozen, by time."""
+        """Return every frozen boundary, by time."""
         [topic] = self.kafka.live_topics([TOPIC]).topics
         text = self.store.get("p", f"boundaries/{TOPIC}/{topic.topic_id}")
         instants = [] if text is None else sorted(map(int, codec.loads(TopicBoundaries, text).digests))
@@ -107,7 +107,7 @@ def read(plan: ReplayPlan) -> set[Record]:
 
 @pytest.fixture
 def backfills() -> Backfills:
-    """Give a topic with ten records in each of four intervals of 100 ms."""
+    """Return a topic with ten records in each of four intervals of 100 ms."""
     made = Backfills()
     for at_ms in (150, 250, 350, 450):
         made.kafka.append(TOPIC, 0, 10, timestamp_ms=at_ms)
@@ -115,14 +115,14 @@ def backfills() -> Backfills:
 
 
 def grow(backfills: Backfills, at_ms: int = 150) -> None:
-    """Add a partition with ten records of a time."""
+    """Add a partition with ten records of this time."""
     partitions = len(backfills.kafka.live_topics([TOPIC]).partitions)
     backfills.kafka.add_partitions(TOPIC, partitions + 1)
     backfills.kafka.append(TOPIC, partitions, 10, timestamp_ms=at_ms)
 
 
 EFFECTS = 12
-"""More than a run has before its plan is recorded."""
+"""More effects than a run has before its plan is recorded."""
 
 
 class TestATopicThatGrows:
@@ -152,7 +152,7 @@ class TestATopicThatGrows:
 
     @pytest.mark.parametrize("steps", range(EFFECTS))
     def test_the_interval_between_is_a_plan_and_no_bare_error(self, backfills: Backfills, steps: int) -> None:
-        """The two neighbours first, at once; then the interval whose both ends they have frozen."""
+        """The two neighbours run first, concurrently; then the interval whose two boundaries they have frozen."""
         slow = backfills.run(300, 400, "b/slow")
         for _ in range(steps):
             slow.step()
@@ -168,7 +168,7 @@ class TestATopicThatGrows:
     def test_a_partition_that_a_boundary_of_somebody_else_names_is_planned(
         self, backfills: Backfills, steps: int
     ) -> None:
-        """Both ends are frozen by others, who know the new partition: the run that knew it too late reads it too."""
+        """Others froze both boundaries, and they know the new partition: a run that did not know it reads it too."""
         slow = backfills.run(100, 200, "b/slow")
         for _ in range(steps):
             slow.step()
@@ -201,7 +201,7 @@ class TestATopicThatGrows:
 
 
 class TestRetentionBetweenTheSteps:
-    """What is deleted while a run looks is named as deleted, or as perhaps deleted."""
+    """Records that are deleted while a run observes the log are named as deleted, or as perhaps deleted."""
 
     @pytest.mark.parametrize("steps", range(EFFECTS))
     def test_no_record_is_left_out_in_silence(self, backfills: Backfills, steps: int) -> None:
@@ -247,7 +247,7 @@ class TestRetentionBetweenTheSteps:
 
 
 class TestIntervalsThatOverlap:
-    """Records that two runs replay are named by the audit of one of them, with their number."""
+    """The audit of one of two runs names the records that both replay, with their number."""
 
     @pytest.mark.parametrize(
         ("interval", "count"),
@@ -295,11 +295,11 @@ class TestIntervalsThatOverlap:
 
 
 class TestOneAttempt:
-    """Whatever tasks plan at once: of one attempt there is one plan, and of two attempts one is the newest."""
+    """Whatever tasks plan concurrently: one attempt has one plan, and of two attempts one is the newest."""
 
     @pytest.mark.parametrize("steps", range(20))
     def test_two_tasks_of_one_attempt_are_given_one_plan(self, backfills: Backfills, steps: int) -> None:
-        """The policy was changed in between: the second task alone would cut other shards."""
+        """The policy was changed in between: the second task alone would plan other shards."""
         slow = backfills.run(100, 200, "b/one", policy=BackfillPolicy(records_per_shard=3))
         for _ in range(steps):
             if not slow.is_over:
@@ -381,7 +381,7 @@ def test_a_run_that_waits_freezes_nothing(backfills: Backfills) -> None:
 
 @dataclass
 class Run:
-    """One run of the machine below: its interval, and its newest task."""
+    """One run of the state machine below: its interval, and its newest task."""
 
     operation: str
     interval: Interval
@@ -392,11 +392,11 @@ class Run:
 
 @dataclass
 class Written:
-    """A record as the model knows it."""
+    """One record in the model."""
 
     time_ms: int
     runs_before: int
-    """How many runs had begun when it was written."""
+    """How many runs had begun when the record was written."""
 
 
 class ConcurrentRuns(RuleBasedStateMachine):
@@ -440,7 +440,7 @@ class ConcurrentRuns(RuleBasedStateMachine):
     @precondition(lambda self: len(self.written) < 4)
     @rule(count=st.integers(0, 3), time_ms=st.integers(0, 60))
     def grow(self, count: int, time_ms: int) -> None:
-        """Add a partition, which somebody writes to at once."""
+        """Add a partition, which somebody writes to immediately."""
         self.written.append([])
         self.backfills.kafka.add_partitions(TOPIC, len(self.written))
         self._write(len(self.written) - 1, count, time_ms)
@@ -455,7 +455,7 @@ class ConcurrentRuns(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) < 7)
     @rule(start=st.integers(0, 5), length=st.integers(1, 3), count=st.integers(0, 9))
     def begin(self, start: int, length: int, count: int) -> None:
-        """Begin a run, next to others, between them, over them, or the same once more; it gets as far as it gets."""
+        """Begin a run with any interval: new, adjacent, overlapping, or the same again. It may stop at any effect."""
         interval = Interval(start * 10, (start + length) * 10)
         operation = f"b/{len(self.runs)}"
         self.runs.append(Run(operation, interval, self._task(operation, interval)))
@@ -467,7 +467,7 @@ class ConcurrentRuns(RuleBasedStateMachine):
     @precondition(lambda self: any(not each.task.is_over for each in self.runs))
     @rule(data=st.data(), count=st.integers(1, 4), fault=st.sampled_from([None, None, None, *Fault]))
     def step(self, data: st.DataObject, count: int, fault: Fault | None) -> None:
-        """Let a run have its next effects; the last one may fail, and then its task is run again."""
+        """Execute the next effects of a run; the last one may fail, and then its task is run again."""
         run = data.draw(st.sampled_from([each for each in self.runs if not each.task.is_over]))
         for number in range(count):
             if not run.task.is_over:
@@ -477,7 +477,7 @@ class ConcurrentRuns(RuleBasedStateMachine):
     @precondition(lambda self: any(not each.task.is_over for each in self.runs))
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        """Let a run go on to its end while the others stand still."""
+        """Finish a run while the others are suspended."""
         self._finish_one(data.draw(st.sampled_from([each for each in self.runs if not each.task.is_over])))
 
     @precondition(lambda self: any(not each.task.is_over for each in self.runs))
@@ -553,7 +553,7 @@ class ConcurrentRuns(RuleBasedStateMachine):
             self._check_times(at_ms, boundary)
 
     def _check_one(self, run: Run) -> None:
-        """A run reads what lies between its boundaries, but for what it names as deleted."""
+        """Check that a run reads what lies between its boundaries, except for what it names as deleted."""
         assert run.plan is not None
         [audit] = run.audits
         assert audit.findings == ()
@@ -568,7 +568,7 @@ class ConcurrentRuns(RuleBasedStateMachine):
         assert not read(run.plan) & gone
 
     def _check_two(self, one: Run, other: Run) -> None:
-        """Two runs read one record only if their intervals overlap; then one audit says how many."""
+        """Check that two runs read one record only if their intervals overlap, and that one audit then counts it."""
         assert one.plan is not None
         assert other.plan is not None
         twice = len(read(one.plan) & read(other.plan))
@@ -583,8 +583,11 @@ class ConcurrentRuns(RuleBasedStateMachine):
         assert told == ({twice} if twice else set())
 
     def _check_times(self, at_ms: int, boundary: Boundary) -> None:
-        """In a log that is in order, a record is below a boundary only if it is older, and above it only if it is not,
-        or came after a run had begun that froze a later instant."""
+        """Check boundaries by record times in a log that is in order.
+
+        A record below a boundary is older than its instant. A record above it is not older, or was written after the
+        begin of a run that froze a later instant.
+        """
         first_later = min(
             (number for number, run in enumerate(self.runs) if run.interval.end_ms >= at_ms), default=len(self.runs)
         )

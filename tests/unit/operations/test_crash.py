@@ -1,6 +1,6 @@
-"""The crash law: kill a task at any of its writes, run it again, and the end is that of a run that nobody killed.
+"""The crash law: a task that is killed at any write and run again ends as a run that nobody killed.
 
-Tasks are killed before and right after each write: to the control store, to a checkpoint, of the driver's settings,
+Tasks are killed before and directly after each write: to the control store, to a checkpoint, of the driver's settings,
 and the launch itself, whose driver then is an orphan that nobody has recorded.
 """
 
@@ -32,7 +32,7 @@ Step = Callable[[Lab, World], Any]
 
 @dataclass(frozen=True)
 class Story:
-    """A chain that leads to one form of a restart."""
+    """A chain of steps that leads to one kind of restart."""
 
     form: RestartForm
     start: str
@@ -80,7 +80,7 @@ def submit(lab: Lab, world: World) -> None:
 
 
 def chain(start: str) -> list[tuple[str, Step]]:
-    """The steps of the maintenance DAG, by name."""
+    """Return the steps of the maintenance DAG, by name."""
     return [
         ("snapshot_before", snapshot("before")),
         ("plan", plan(start)),
@@ -93,14 +93,14 @@ def chain(start: str) -> list[tuple[str, Step]]:
 
 
 def ran_before(lab: Lab) -> None:
-    """Let the pipeline have a first epoch with batches, and records that nobody has read yet."""
+    """Make the pipeline run a first epoch with batches, and add records that nobody has read yet."""
     for _, step in chain("committed"):
         step(lab, lab.world("first"))
     lab.feed(50)
 
 
 def run(lab: Lab, story: Story, crash: Fuse) -> str:
-    """Run the chain, run the step that was killed again, and give the name of that step."""
+    """Run the chain, run the killed step again, and return the name of that step."""
     if story.ran_before:
         ran_before(lab)
     lab.fuse = crash
@@ -117,13 +117,13 @@ def run(lab: Lab, story: Story, crash: Fuse) -> str:
 
 
 def settle(lab: Lab) -> None:
-    """Let the drivers read all that there is; an orphan that was slow comes to its claim too."""
+    """Wait until the drivers have read all records; a slow orphan attempts its claim too."""
     for _ in range(4):
         lab.tick()
 
 
 def end_state(lab: Lab) -> dict[str, Any]:
-    """All that a person could tell two ends apart by; which launch and which process it was is no part of it."""
+    """Return everything in which two end states may differ for a person, without launch numbers and processes."""
     operation = lab.control.operation("op")
     assert operation is not None
     planned, applied = lab.control.step("op", "plan", RestartPlan), lab.control.step("op", "applied", Applied)
@@ -152,13 +152,13 @@ def anonymous(epoch: Epoch) -> Epoch:
 
 
 def timeless(snapshot: Snapshot) -> Snapshot:
-    """Without what differs between two ends that are the same: whoever saw a job gone says when he did."""
+    """Return the state without the time at which somebody saw a job dead: it differs between equal ends."""
     seen = snapshot.seen
     return replace(snapshot, seen=replace(seen, epoch=seen.epoch and anonymous(seen.epoch)), checksum="")
 
 
 def checkpoints(folder: Path) -> dict[str, str]:
-    """Every file of every checkpoint folder by its path, but for what a killed writer left half done."""
+    """Return every file of every checkpoint folder by its path, without temporary files of a killed writer."""
     return {
         str(file.relative_to(folder)): file.read_text()
         for root in folder.glob("checkpoint*")
@@ -168,7 +168,7 @@ def checkpoints(folder: Path) -> dict[str, str]:
 
 
 def fresh_lab(folder: Path, story: Story, newest_first: bool) -> Lab:
-    """The same folder for every run: its name stands in plans, and so in fingerprints."""
+    """Return a lab in the same folder for every run: the folder's name is part of plans, and so of fingerprints."""
     made = Lab(folder, newest_first=newest_first, offsets_in=story.offsets_in)
     made.wipe()
     return made
@@ -216,7 +216,7 @@ KILLS = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=12)
 def test_killed_again_and_again_it_ends_the_same(
     story: Story, kills: list[tuple[int, bool]], newest_first: bool, tmp_path: Path
 ) -> None:
-    """Each try of a step takes the next of ``kills``, until they are used up."""
+    """Each try of a step uses the next of ``kills``, until they are used up."""
 
     def attempt(planned: list[tuple[int, bool]]) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as patch:
@@ -239,7 +239,7 @@ def test_killed_again_and_again_it_ends_the_same(
 
 
 def test_a_driver_that_nobody_recorded_leaves_no_twin(lab: Lab) -> None:
-    """Killed between launch and record: two drivers were launched then, and one epoch was claimed."""
+    """The task is killed between launch and record: two drivers were launched then, and one epoch was claimed."""
     fuse = Fuse()
     for name, step in chain("committed"):
         if name == "submit":

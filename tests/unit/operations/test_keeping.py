@@ -1,4 +1,4 @@
-"""What a version is, kept: the bytes of its files and its command, and a refusal where they are not those any more."""
+"""A kept version: the bytes of its files and its command, and a refusal where they have changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def job(tmp_path: Path) -> SparkJob:
 
 
 def deploy_another(job: SparkJob, folder: Path) -> SparkJob:
-    """What an upgrade does: other bytes in the same files, another command."""
+    """Deploy other bytes in the same files with another command, as an upgrade does."""
     for file in (*folder.glob("*.py"), *folder.glob("*.jar")):
         file.write_text("version 2")
     return replace(job, arguments=(), conf={}, main_class="", packages="org.example:thing:2")
@@ -54,7 +54,7 @@ def test_program_and_command_come_back_whatever_was_deployed_since(job: SparkJob
 
 
 def test_a_version_that_came_back_is_the_same_version(job: SparkJob, tmp_path: Path) -> None:
-    """So it can be rolled back to once more, and takes no further room."""
+    """So it can be rolled back to again, and occupies no further space."""
     version = keep_version(job)
     restored = restored_job(deploy_another(job, tmp_path), version.digest)
     files = sorted((tmp_path / "checkpoint.logs").rglob("*"))

@@ -1,6 +1,6 @@
-"""A position that is gone while the pipeline's records know it: cases B1 to B3, and the planning half of A9.
+"""A missing position that the pipeline's records know: cases B1 to B3, and the planning half of A9.
 
-From the loss to the audit: the plan refuses, each way out that it names is walked, and the audit is held against it.
+From the loss to the audit: the plan refuses, each way out that it names is taken, and the audit is compared with it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def snapshot(lab: Lab, operation: str = "second", moment: str = AT_REST, day: in
 
 
 def rested(lab: Lab) -> Lab:
-    """A job that has read 100 records of both partitions and was stopped; 50 more have come since."""
+    """Return a job that has read 100 records of both partitions and was stopped; 50 more have come since."""
     start(lab)
     for _ in range(3):
         lab.tick()
@@ -52,13 +52,13 @@ def rested(lab: Lab) -> Lab:
 
 
 def lose(lab: Lab) -> None:
-    """What happens to group offsets that expire, and to a folder that somebody removes."""
+    """Lose the position, by expiry of the group's offsets or by removal of the folder."""
     lab.kept.offsets = None
     shutil.rmtree(lab.folder / "checkpoint", ignore_errors=True)
 
 
 def write_checkpoint(lab: Lab, ends: list[Position], committed: int) -> None:
-    """The checkpoint of a job that nobody managed: so many batches are planned, and so many are committed."""
+    """Write the checkpoint of an unmanaged job with this many planned and committed batches."""
     folder = lab.folder / "checkpoint"
     files = {"metadata": '{"id":"query-0"}', "sources/0/0": f"\0v1\n{lab.at(0, 0).to_json()}"}
     for number, end in enumerate(ends):
@@ -80,7 +80,7 @@ def audited(lab: Lab) -> AuditReport:
 
 
 def go_on(lab: Lab, how: str, policy: RestartPolicy | None = None) -> AuditReport:
-    """Plan, apply, submit, read all that there is, and audit."""
+    """Plan, apply, submit, read all records, and audit."""
     world = lab.world("second")
     planned = draft_plan(world, how, policy or RestartPolicy())[0]
     assert planned.problems == ()
@@ -138,14 +138,14 @@ class TestB1ThePositionIsGone:
         assert (found.lost, found.skipped, found.replayed, found.unexplained) == (0, 100, 0, ())
 
     def test_a_snapshot_that_is_taken_after_the_loss_hides_nothing(self, lab: Lab) -> None:
-        """Each maintenance takes one before it plans."""
+        """Each maintenance takes a snapshot before it plans."""
         snapshot(lab, "third", "before", day=2)
 
         assert kinds(plan(lab, "committed | latest", "third")) == [GONE, SKIP]
 
 
 class TestB1IsGoneBeforeTheJobIsAtRest:
-    """The snapshot at rest finds no position; one that was taken of the running job knows the least of it."""
+    """The snapshot of the stopped job finds no position; a snapshot of the running job has the latest known one."""
 
     @pytest.fixture(params=[True, False], ids=["with a snapshot at rest", "without one"])
     def lab(self, request: pytest.FixtureRequest, make: Any) -> Lab:
@@ -232,7 +232,7 @@ class TestB2PartOfThePositionIsGone:
         assert (found.lost, found.replayed, found.unexplained) == (0, 0, ())
 
     def test_one_topic_and_another_store_knows_it(self, make: Any) -> None:
-        """Two topics, the commits of one deleted by Kafka's own tool; a job's own store still has them."""
+        """The commits of one of two topics were deleted by Kafka's own tool; a store of the job still has them."""
         lab = make(("checkpoint", "elsewhere"))
         write_checkpoint(lab, [lab.at(100)], 1)
         lab.kept.offsets = lab.at(100, 70)
@@ -244,7 +244,7 @@ class TestB2PartOfThePositionIsGone:
         assert "flights[1] stood at 70 by store elsewhere" in made.problems[0].message
 
     def test_a_tracked_job_whose_rows_and_facts_are_gone(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As when HBase has deleted all cells of a table that was given a time to live."""
+        """It happens when HBase has expired all cells of a table that was given a time to live."""
         lab = rested(make())
         monkeypatch.setattr(lab.store, "prepared", lambda stream, row_time_ms: None)
         monkeypatch.setattr(lab.store, "newest_first", lambda stream, **more: iter(()))
@@ -312,7 +312,7 @@ class TestB3TheTopicIsAnother:
 
 
 class TestA9ABatchFromBeforeTheJobWasTracked:
-    """Its own driver was killed in batch 1, and then the program was given ``TrackedStream``."""
+    """The job's former driver was killed in batch 1, and then the program was given ``TrackedStream``."""
 
     @pytest.fixture
     def lab(self, make: Any) -> Lab:
@@ -365,7 +365,7 @@ class TestA9ABatchFromBeforeTheJobWasTracked:
 
 
 def test_where_the_stores_tell_all_no_snapshot_is_read(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There may be hundreds, of thousands of partitions each; and sensors look every minute."""
+    """There may be hundreds of snapshots with thousands of partitions each, and sensors check every minute."""
     lab = rested(make())
 
     def read(control: Any) -> Any:
@@ -386,7 +386,7 @@ def test_apply_is_held_against_what_the_plan_knew(make: Any) -> None:
 
 
 class TestB2TheNewestRowIsGone:
-    """An older row of the same epoch is left, and neither the facts nor the checkpoint of the newest batch."""
+    """An older row of the same epoch is left, but neither the facts nor the checkpoint of the newest batch."""
 
     @pytest.mark.parametrize("how", ["committed", "committed | latest"])
     def test_the_older_row_is_not_where_the_job_came_to(
@@ -412,5 +412,5 @@ class TestB2TheNewestRowIsGone:
 
 
 def without(row_time_ms: int | None, read: Any) -> Any:
-    """Reading a history without one of its rows."""
+    """Return a reader of a history that omits one of its rows."""
     return lambda stream, **bounds: (row for row in read(stream, **bounds) if row.row_time_ms != row_time_ms)

@@ -1,5 +1,7 @@
-"""A task hangs between its note of a move and the write to the job's own store, and is taken over: that write comes
-late, and what the store says then is not where the job stood."""
+"""A task hangs between its note of a move and the write to the job's own store, and another one takes over.
+
+The write then comes late, and what it leaves in the store is not the position of the job.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,18 @@ LATE = ProblemKind.LATE_WRITE
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """A stopped job that has read 100 of each partition, and 50 more have come since."""
+    """Return a stopped job that has read 100 of each partition, and 50 more records have come since."""
     return rested(install(Lab(tmp_path, offsets_in=("elsewhere",)), monkeypatch))
 
 
 def claims_only(lab: Lab) -> None:
-    """B's job is there, and has stored nothing yet."""
+    """Make B's driver claim, before it has stored anything."""
     lab.driver.tick = lab.driver._claim  # type: ignore[method-assign]
     lab.driver.tick()
 
 
 def write_late(lab: Lab, start: str, meanwhile: Any = claims_only) -> None:
-    """A hangs before its write; B takes over, resumes at 100, and launches; something happens; A wakes up."""
+    """Run the case: A hangs before its write, B takes over and launches at 100, something happens, A wakes up."""
     world, write = lab.world("second"), lab.kept.write
     made = draft_plan(world, start, RestartPolicy(accept_skipped={TOPIC: 100}))[0]
     assert made.problems == ()
@@ -55,7 +57,7 @@ def write_late(lab: Lab, start: str, meanwhile: Any = claims_only) -> None:
 
 
 def died(lab: Lab) -> None:
-    """The driver dies, and the next operation stops what is left."""
+    """Kill the driver; the next operation stops what is left."""
     lab.driver.die()
     stop(lab, "third", take_over=True)
     snapshot(lab, "third", day=3)
@@ -121,7 +123,7 @@ class TestTheJobHasStoredNothingYet:
 
 
 def test_a_job_may_begin_where_a_write_came_after_its_launch(lab: Lab) -> None:
-    """The job reads its start after A has written there, and goes on: nothing in its store shows what it left out."""
+    """The job reads its start after A's write, and continues there: its own store does not show what it skipped."""
     write_late(lab, "shift:+20", lambda lab: None)
     lab.tick()
     lab.tick()
@@ -141,7 +143,7 @@ class TestItComesBeforeTheLaunch:
 
     @pytest.fixture
     def write(self, lab: Lab) -> Any:
-        """What A is about to write when it hangs."""
+        """Return what A is about to write when it hangs."""
         written, write = [], lab.kept.write
         made = draft_plan(lab.world("second"), "shift:+50", RestartPolicy(accept_skipped={TOPIC: 100}))[0]
 
@@ -176,7 +178,7 @@ class TestItComesBeforeTheLaunch:
 
 class TestNothingIsWrong:
     def test_a_job_that_has_stored_its_own_position_is_not_overwritten(self, lab: Lab) -> None:
-        with pytest.raises(AssertionError):  # what the lab's store says to another position than it expects
+        with pytest.raises(AssertionError):  # the refusal of the lab's store if the position is not the expected one
             write_late(lab, "shift:+20", lambda lab: (lab.tick(), lab.tick()))
 
         assert lab.kept.offsets == lab.at(150, 150)
@@ -198,7 +200,7 @@ class TestNothingIsWrong:
 
 
 def test_a_marker_that_a_submit_removes_late_is_placed_again(lab: Lab) -> None:
-    """A try that found its launch unclaimed removes the marker, and another operation has stopped the job by then."""
+    """A try that found its launch unclaimed removes the marker, after another operation has stopped the job."""
     world = lab.world("B")
     launch(lab, operation="second")
     lab.driver.tick()

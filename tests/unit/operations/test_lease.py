@@ -1,4 +1,4 @@
-"""One operation at a time changes a job, and it accounts for what the driver before it has left."""
+"""One operation at a time changes a job, and it accounts for what the previous driver has left."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TestTake:
         assert lab.holder == "other"
 
     def test_a_plan_that_was_made_before_a_takeover_is_stale_after_it(self, lab: Lab) -> None:
-        """Even if the other operation has changed nothing, and has gone."""
+        """Even if the other operation has changed nothing, and has ended."""
         take_lease(lab.world("op"))
         planned = steps.plan(lab)
         take_lease(lab.world("other"), take_over=True)
@@ -174,7 +174,7 @@ class TestKeep:
     def test_one_that_the_driver_ended_in_this_very_moment_stays_ended(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The first batch is recorded while the submit waits for it: the job is on its way, and nobody's."""
+        """The first batch is recorded while the submit waits for it: the job runs, and nobody holds its lease."""
         lab.on_launch = lambda driver: driver._claim()
         steps.launch(lab, operation="op")
         world = lab.world("op")
@@ -264,7 +264,7 @@ class TestCloseAndReconcile:
             assert f"pid 100 on {HERE} is gone" in record.ended.message  # type: ignore[union-attr]
 
     def test_what_the_driver_said_stands(self, lab: Lab) -> None:
-        """It acknowledged, and was gone a moment later."""
+        """The driver acknowledged the stop, and exited a moment later."""
         steps.start(lab)
         lab.driver.end(EndedHow.FAILED, "its words")
         take_lease(lab.world())
@@ -349,11 +349,11 @@ UNREAD = ranges((100, 100), (120, 120))
 
 
 class TestProcess:
-    """A driver of ``process=`` begins a batch with its facts, so whoever reconciles knows what it was about to read."""
+    """A driver of ``process=`` begins a batch with its facts, so a reconciliation knows what it was about to read."""
 
     @pytest.fixture
     def batch(self, lab: Lab) -> Batch:
-        """The batch that Spark has planned; the driver has not begun it yet."""
+        """Return the batch that Spark has planned; the driver has not begun it yet."""
         steps.start(lab)
         lab.feed(20)
         planned = lab.driver.plan()
@@ -391,7 +391,7 @@ class TestProcess:
         assert self.reconciled(lab).cuts == (Cut(1, "query-1", 1, "", UNREAD),)
 
     def test_one_that_did_not_begin_leaves_nothing(self, batch: Batch, lab: Lab) -> None:
-        """Its facts are there, and the swap that begins it is not: half a write is no history (A5)."""
+        """Its facts are stored, but the swap that begins it was not executed: a partial write is no history (A5)."""
         placed = batch.at_row(5000)
         lab.store._prepare(lab.pipeline.stream, placed)
 
@@ -404,7 +404,7 @@ class TestProcess:
     def test_a_row_that_the_driver_had_no_time_to_write_is_written(
         self, batch: Batch, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Killed between the swap that records and the row: on HBase these are two effects (A5)."""
+        """The driver was killed between the swap that records and the row: on HBase these are two effects (A5)."""
         placed = lab.driver.begin(batch)
         with monkeypatch.context() as patch:
             patch.setattr(lab.store, "_append", lambda stream, row: row)
@@ -419,7 +419,7 @@ class TestProcess:
         assert (report.lost, report.unexplained_count, report.replayed_at_most) == (0, 0, 0)
 
     def test_one_that_was_recorded_and_not_committed_by_spark_is_not_run_again(self, batch: Batch, lab: Lab) -> None:
-        """And the next driver dies before it comes to it, so the history stays one batch ahead (A11)."""
+        """The next driver dies before it reaches the batch, so the history stays one batch ahead (A11)."""
         lab.driver.record(lab.driver.begin(batch))
         epoch = self.reconciled(lab)
         assert (epoch.cuts, epoch.last_batch_id) == ((), 1)
@@ -467,7 +467,7 @@ class TestSink:
         lab.driver.commit(batch)
 
     def begun_again_and_committed(self, lab: Lab) -> None:
-        """Resumed: Spark had planned the batch already, so it begins with its facts (A3)."""
+        """Resume: Spark had planned the batch already, so it begins with its facts (A3)."""
         batch = lab.driver.plan()
         assert batch is not None
         lab.driver.begin(batch)
@@ -538,7 +538,7 @@ class TestSink:
         assert self.reconciled(lab).cuts == ()
 
     def test_a_driver_that_was_seen_dead_cannot_plan_its_batch_later(self, lab: Lab) -> None:
-        """If it lives all the same, Spark would write a batch that is in no record."""
+        """If that driver is alive nevertheless, Spark would write a batch that is in no record."""
         self.noted(lab)
         self.reconciled(lab)
 
@@ -583,7 +583,7 @@ class TestSink:
         assert steps.plan(lab).form is RestartForm.RESUME
 
     def test_it_is_the_same_batch_for_the_plan_before_the_stop_and_after_it(self, lab: Lab) -> None:
-        """The plan runs while nobody has reconciled the epoch yet: it must not be refused, nor say something else."""
+        """The plan runs before anybody has reconciled the epoch: it must neither be refused nor count otherwise."""
         self.noted_and_committed(lab)
         lab.driver.die()
         before = steps.plan(lab)
@@ -617,7 +617,7 @@ class TestSink:
         assert lab.epoch.cuts == (Cut(1, "query-1", 1, self.GONE, ranges((100, 100), (125, 125))),)
 
     def test_a_checkpoint_that_was_read_before_the_epoch_ended_is_not_gone_by(self, lab: Lab) -> None:
-        """The driver committed the batch after this operation had looked: its record is another one by then."""
+        """The driver committed the batch after this operation read the checkpoint: the record has changed by then."""
         self.noted_and_planned(lab)
         world = lab.world()
         take_lease(world)
@@ -664,7 +664,7 @@ class TestRecordIsGone:
 
 
 class TestAttempts:
-    """A run that is cleared and run again is a new attempt: it acts. An automatic retry is not: it goes on."""
+    """A cleared run is a new attempt, which acts. An automatic retry is none: it continues."""
 
     def test_a_retry_has_the_attempt_of_the_task_before_it(self, lab: Lab) -> None:
         worlds = [new_attempt(lab.world("dag/run"), "2@noon") for _ in range(3)]
@@ -681,7 +681,7 @@ class TestAttempts:
         assert of_attempt(lab.world("another/run")).operation == "another/run"
 
     def test_a_cleared_stop_stops_the_job_that_the_first_attempt_started(self, lab: Lab) -> None:
-        """Otherwise the run would be green again, and nothing was done."""
+        """Otherwise the run would become green again without any action."""
         steps.start(lab, operation="dag/run")
 
         again = steps.stop(lab, "dag/run")

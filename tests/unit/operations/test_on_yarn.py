@@ -1,4 +1,4 @@
-"""A job on YARN is stopped once its process and its application are gone. What cannot be asked is not gone."""
+"""A job on YARN counts as stopped once its process and its application have ended; an unreachable one does not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RM = "http://rm.example:8088"
 
 @dataclass
 class Yarn:
-    """What the cluster says, and what it was told. ``left`` is what its nodes still run."""
+    """The cluster's answers, and the requests it received. ``left`` is what its nodes still run."""
 
     lab: Lab
     left: str = "application_1_0001 is RUNNING on YARN"
@@ -116,7 +116,7 @@ def test_it_is_stopped_once_its_containers_are_gone(lab: Lab, yarn: Yarn) -> Non
 def test_a_job_that_nobody_has_claimed_is_not_started_though_yarn_gives_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An untracked job with nothing to read is started once it has lived for a while: by its claim, not since 1970."""
+    """An untracked job with nothing to read counts as started some time after its claim, not after 1970."""
     lab = install(Lab(tmp_path, offsets_in=("checkpoint",)), monkeypatch)
     yarn = Yarn(lab, left="unknown: YARN gave no answer")
     monkeypatch.setattr(lab.machine, "left_on_yarn", yarn.left_on_yarn)

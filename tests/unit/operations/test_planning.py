@@ -1,4 +1,4 @@
-"""What a plan is made from besides the world of the moment."""
+"""What a plan uses besides the state of the moment."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_compacted_topic_has_counts_that_are_upper_bounds(lab: Lab) -> None:
 
 
 def test_committed_records_only(lab: Lab) -> None:
-    """The job cannot see the end of the log while a transaction is open: neither may its plan."""
+    """The job cannot see the end of the log while a transaction is open, and neither may its plan."""
     lab.kafka.begin_transaction(TOPIC, 0)
     lab.feed(7, 0)
 

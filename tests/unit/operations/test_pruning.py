@@ -1,4 +1,4 @@
-"""What is removed of snapshots, checkpoints and versions; one that was killed is finished by the next."""
+"""Which snapshots, checkpoints and versions are removed; a killed removal is finished by the next one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOW_MS = 4_000_000_000_000
 
 @pytest.fixture(params=[(), ("checkpoint",)], ids=["tracked", "untracked"])
 def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
-    """A job that was started, and then rewound four times, by another version each time."""
+    """Return a job that was started, and then rewound four times, each time by another version."""
     lab = install(Lab(tmp_path / "old", offsets_in=request.param, more={"keep": KEEP}), monkeypatch)
     lab.wipe()
     for number in range(5):
@@ -43,7 +43,7 @@ def rewind(lab: Lab, number: int) -> None:
         lab.tick()
     lab.world(operation).take_snapshot("snapshot", reason="", taken_at=f"2026-01-0{number + 1}T00:00:00Z")
     for each in applications(lab).glob("*.json"):
-        os.utime(each, (0, 0))  # the lab's clock is long before this file's
+        os.utime(each, (0, 0))  # the lab's clock is far behind the time of this file
 
 
 def applications(lab: Lab) -> Path:
@@ -59,7 +59,7 @@ def checkpoints(lab: Lab) -> list[str]:
 
 
 def left_behind(lab: Lab) -> list[str]:
-    """The checkpoints before the one that is in use, the oldest first, but for the first one of a tracked job."""
+    """Return the checkpoints older than the one in use, oldest first, without the first one of a tracked job."""
     if lab.pipeline.tracked:
         return [epoch.claim.checkpoint for epoch in lab.control.epochs()][1:-1]
     return [f"{lab.pipeline.job.checkpoint}-before-{epoch.claim.plan}" for epoch in lab.control.epochs()][1:]
@@ -120,7 +120,7 @@ def test_killed_at_any_write_it_is_finished_by_the_next_run(
 
 
 def test_what_is_not_ours_by_its_content_stays_and_is_named(old: Lab) -> None:
-    """Somebody has gone on there by hand, or has put something else in its place."""
+    """Somebody has used the checkpoint by hand, or has replaced it by something else."""
     oldest = left_behind(old)[0]
     if old.pipeline.tracked:
         newest = max(int(each.name) for each in Path(oldest, "offsets").iterdir())
@@ -165,7 +165,7 @@ def test_a_checkpoint_that_a_person_has_named_stays_though_it_begins_like_ours(
 
 
 def test_what_a_plan_has_seeded_and_nobody_started_yet_stays(old: Lab) -> None:
-    """An apply that waits for its submit: neither what it has made nor what it was made of goes."""
+    """An apply waits for its submit: both the checkpoint that it seeded and the one that it read are retained."""
     steps.stop(old, "next")
     applied = steps.apply(old, "shift:-10", "next")
 
@@ -177,7 +177,7 @@ def test_what_a_plan_has_seeded_and_nobody_started_yet_stays(old: Lab) -> None:
 
 def test_one_that_nobody_has_seen_end_stays(old: Lab) -> None:
     if not old.pipeline.tracked:
-        return  # it is moved aside only if its job was seen gone
+        return  # it is moved aside only if its job was seen dead
     name = "epoch/00000002"
     text = old.store.get(NAME, name)
     epoch = old.control.kept_epoch(2)
@@ -212,7 +212,7 @@ def test_a_launch_that_was_cancelled_counts_for_nothing(old: Lab) -> None:
 
 
 def test_a_version_that_is_being_submitted_stays(old: Lab) -> None:
-    """It is kept before its launch, and no epoch names it yet: when it was kept last tells."""
+    """It is kept before its launch, and no epoch names it yet: the time of its last use decides."""
     oldest = next(iter(old.control.epochs())).claim.version
     os.utime(applications(old) / f"{oldest}.json")
 

@@ -1,4 +1,4 @@
-"""A job that died is noticed, started again so many times, and then left to a person."""
+"""A job that died is detected, started again a limited number of times, and then left to a person."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def recover(lab: Lab, epoch: int, run: str = "run-1", policy: RecoveryPolicy = P
 
 
 def restart(lab: Lab, epoch: int) -> int:
-    """Carry a recovery that has begun to its end; return the epoch that runs then."""
+    """Finish a recovery that was begun; return the epoch that runs then."""
     operation = recovery_of(epoch)
     return steps.submit(lab, steps.apply(lab, operation=operation), operation).epoch
 
@@ -51,7 +51,7 @@ def record_of(lab: Lab) -> PipelineRecord:
 
 
 def fail_to_claim(lab: Lab, operation: str) -> None:
-    """Submit a job whose driver is gone before it claims its launch."""
+    """Submit a job whose driver exits before it claims its launch."""
     lab.on_launch = lambda driver: driver.die("SyntaxError")
     with pytest.raises(DriverDied):
         steps.submit(lab, steps.apply(lab, operation=operation), operation)
@@ -59,13 +59,13 @@ def fail_to_claim(lab: Lab, operation: str) -> None:
 
 
 def claim_and_die(lab: Lab) -> None:
-    """Let a driver claim its launch and be gone before its first batch."""
+    """Make a driver claim its launch and exit before its first batch."""
     lab.driver.tick()
     lab.driver.die()
 
 
 def die_with_submit(lab: Lab, operation: str) -> None:
-    """Let a driver claim its launch, and kill it together with the task that waits for it."""
+    """Make a driver claim its launch, and kill it together with the task that waits for it."""
     take_lease(lab.world(operation))
     applied = steps.apply(lab, operation=operation)
 
@@ -80,7 +80,7 @@ def die_with_submit(lab: Lab, operation: str) -> None:
 
 
 def die_in_submit(lab: Lab, operation: str) -> None:
-    """Let a driver claim its launch and die, and the submit say so."""
+    """Make a driver claim its launch and die, and run the submit until it reports that."""
     take_lease(lab.world(operation))
     applied = steps.apply(lab, operation=operation)
     lab.clock.on_tick = lambda: claim_and_die(lab)
@@ -134,7 +134,7 @@ class TestDeath:
         assert find_death(lab.control) is None
 
     def test_a_dead_job_that_a_maintenance_has_taken_over_is_left_alone(self, lab: Lab) -> None:
-        """Started in the middle of the maintenance's window it would read what nobody may read yet."""
+        """A start in the maintenance window would read what nobody may read yet."""
         steps.start(lab)
         lab.driver.die()
         steps.stop(lab, operation="maintenance")
@@ -160,7 +160,7 @@ class TestDeath:
         assert found.epoch == 2
 
     def test_one_that_died_with_its_submit_is_left_to_that_for_a_while(self, lab: Lab) -> None:
-        """A container took driver and task with it: Airflow runs the task again once it has missed its heartbeats."""
+        """A container stopped with driver and task: Airflow runs the task again once it has missed its heartbeats."""
         die_with_submit(lab, "maintenance")
         lease = record_of(lab).lease
         assert lease is not None
@@ -173,7 +173,7 @@ class TestDeath:
 
     @pytest.mark.parametrize("ends", ["before its claim", "after its claim"])
     def test_a_submit_that_failed_for_good_is_not_waited_for(self, ends: str, lab: Lab) -> None:
-        """No retry of Airflow's can help. A launch that nobody claimed has changed nothing, though."""
+        """No retry of Airflow can help. A launch that nobody claimed has changed nothing, though."""
         take_lease(lab.world("maintenance"))
         if ends == "before its claim":
             fail_to_claim(lab, "maintenance")
@@ -251,7 +251,7 @@ class TestBegin:
     def test_a_driver_that_only_another_machine_sees_is_closed_on_its_word(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The triggerer or another worker saw the process gone, and that is for ever."""
+        """The triggerer or another worker saw that the process had exited, and that is final."""
         steps.start(lab)
         lab.driver.die()
         with monkeypatch.context() as patch:
@@ -295,7 +295,7 @@ class TestBegin:
         assert len(lab.drivers) == 2
 
     def test_one_whose_driver_never_claimed_is_begun_again(self, lab: Lab) -> None:
-        """The death is still there: the launch that came to nothing has not changed it."""
+        """The death is still open: an unclaimed launch has not changed it."""
         steps.start(lab)
         lab.driver.die()
         recover(lab, 1)
@@ -344,7 +344,7 @@ class TestPersons:
 
     @pytest.mark.parametrize("when", ["before its plan is applied", "before its launch", "before its driver claims"])
     def test_a_maintenance_that_takes_over_ends_it(self, when: str, lab: Lab) -> None:
-        """However far it came: the recovery is told so, and what the maintenance does stands."""
+        """However far the recovery was: it is told about the takeover, and the maintenance prevails."""
         recovery = recovery_of(1)
         steps.start(lab)
         lab.feed(10)
@@ -487,7 +487,7 @@ def test_any_operation_that_is_no_recovery_starts_what_is_deployed(lab: Lab) -> 
 
 
 def test_a_process_of_another_boot_is_dead(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine was started anew: nothing of the boot before it lives."""
+    """The machine was restarted: no process of an earlier boot is alive."""
     steps.start(lab)
     was: Callable[[ProcessIdentity], bool | None] = lab.machine.is_alive
     monkeypatch.setattr(lab.machine, "is_alive", lambda process: was(replace(process, boot_id="boot-2")))

@@ -1,4 +1,4 @@
-"""A pipeline gets another name: everything goes on under it, and nothing ever acts under both."""
+"""A pipeline gets another name: everything continues under the new name, and nothing ever acts under both."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ NEW = "alerts"
 
 
 def under(lab: Lab, name: str, operation: str = "rename") -> World:
-    """A session of the pipeline as pipelines.yaml has it once its name was changed there."""
+    """Return a session of the pipeline as pipelines.yaml has it after its name was changed there."""
     pipeline = replace(lab.pipeline, name=name, group_id=lab.pipeline.group_id)
     return World(pipeline, operation, FusedStore(lab.store, lab.fuse), lab.kafka)  # type: ignore[arg-type]
 
 
 def stopped(lab: Lab) -> None:
-    """Two epochs, a snapshot, and a stop whose operation has given back its lease."""
+    """Run two epochs, take a snapshot, stop the job, and release the operation's lease."""
     steps.start(lab, operation="first")
     lab.world("first").take_snapshot("before", reason="", taken_at="2026-01-01T00:00:00Z", label="good")
     steps.stop(lab, "second")
@@ -69,7 +69,7 @@ def record(lab: Lab, name: str) -> PipelineRecord:
 
 
 def run_on(lab: Lab, name: str) -> None:
-    """Start the job under a name, and let it read on."""
+    """Start the job under a name, and run it until it has read more."""
     world = under(lab, name, "next")
     take_lease(world)
     world.control.open_operation(Operation("next", "maintenance", "a test"))
@@ -119,7 +119,7 @@ def test_whoever_meets_the_old_name_is_told_the_new_one(what: str, act: Callable
 
 
 def test_a_driver_that_comes_late_under_the_old_name_is_fenced(lab: Lab) -> None:
-    """Its launch was made before the rename, and cancelled by it."""
+    """Its launch was made before the rename, which cancelled it."""
     steps.rest(lab)
     applied = steps.apply(lab, operation="second")
 
@@ -191,7 +191,7 @@ class TestRefused:
         assert "'alerts' has a record of its own" in self.refuse(lab, InputRefused)
 
     def test_another_pipeline_had_the_new_name(self, lab: Lab) -> None:
-        """Its epochs and snapshots are still there, and would be taken for those of this pipeline."""
+        """The other pipeline's epochs and snapshots still exist, and would be taken for those of this pipeline."""
         other = under(lab, NEW, "other")
         take_lease(other)
         rename(under(lab, "elsewhere"), NEW, take_over=True)
@@ -219,7 +219,7 @@ class TestRefused:
         assert "run: airflow offsets rename third alerts" in self.refuse(lab, PipelineRenamed)
 
     def test_it_has_gone_on_to_a_third_name_since(self, lab: Lab) -> None:
-        """The first rename is asked for again: the name between is not brought back beside the third one."""
+        """The first rename is requested again: the second name is not restored beside the third one."""
         stopped(lab)
         rename(under(lab, NEW), NAME)
         run_on(lab, NEW)
@@ -244,7 +244,7 @@ DRIVER = ProcessIdentity(HERE, "boot-1", 999, 7)
 
 
 def launch_shard(lab: Lab) -> ReplayControl:
-    """A task of a backfill launches its shard; the driver waits in a queue."""
+    """Launch a shard, as a task of a backfill does; the driver waits in a queue."""
     shards = cut_shards(lab.at(0, 0), lab.at(10, 10), records_per_shard=100, max_shards=9)
     replays = ReplayControl(lab.store, NAME)
     replays.record_plan(
@@ -258,7 +258,7 @@ def launch_shard(lab: Lab) -> ReplayControl:
 
 
 class TestABackfillMeanwhile:
-    """What it wrote under the old name would be counted by nobody."""
+    """Nobody would count what the backfill wrote under the old name."""
 
     def test_a_launch_that_nobody_claimed_is_cancelled_under_both_names(self, lab: Lab) -> None:
         stopped(lab)
@@ -293,7 +293,7 @@ class TestABackfillMeanwhile:
 def test_a_slow_try_does_not_put_back_what_changed_under_the_new_name(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another try has finished the rename, and a backfill goes on under the new name."""
+    """Another try has finished the rename, and a backfill continues under the new name."""
     stopped(lab)
     launch_shard(lab)
     copy = renaming._copy_cells
@@ -353,7 +353,7 @@ def test_killed_at_any_write_nobody_acts_under_both_names_and_the_next_run_finis
 
 
 def acts(lab: Lab, name: str) -> bool:
-    """Whether an operation that takes the pipeline over may act on it under a name."""
+    """Return whether an operation that takes the pipeline over may act on it under a name."""
     world = under(lab, name, "somebody")
     try:
         draft_plan(world, "committed", world.pipeline.policy)

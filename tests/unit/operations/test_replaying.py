@@ -1,4 +1,4 @@
-"""A shard is replayed once, whatever dies or runs twice: its task, its driver, or both."""
+"""A shard is replayed once, whether its task, its driver, or both of them die or run twice."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Step = Callable[["Driver"], None]
 
 @dataclass
 class Driver:
-    """A launched driver: at each tick it does the next of its steps, and then is gone."""
+    """A launched driver: at each tick it does the next of its steps, and then exits."""
 
     lab: Lab
     process: ProcessIdentity
@@ -76,7 +76,7 @@ class Driver:
         self._change(ClaimShard(self.tag, self.process))
 
     def begin(self) -> None:
-        """Begin, and write at once."""
+        """Begin the shard, and write immediately."""
         self._change(BeginShard(self.tag, self.process, f"run of {self.process.pid}"))
         self.lab.written.append(self.settings.claim.run_id)
 
@@ -120,7 +120,7 @@ class Lab:
     said: list[str] = field(default_factory=list)
     next_steps: Callable[[], list[Step]] = whole
     is_slow: bool = False
-    """Whether drivers go on only when a test says so."""
+    """Whether drivers continue only when a test says so."""
 
     def __post_init__(self) -> None:
         (self.folder / "job.py").write_text("the program")
@@ -179,7 +179,7 @@ class Lab:
         file = Path(command[-1])
         process = ProcessIdentity(HERE, "boot-1", 100 + len(self.drivers), 7)
         if not file.exists():
-            return process  # and gone: a later launch has removed its settings
+            return process  # and dead: a later launch has removed its settings
         settings = codec.loads(ReplaySettings, file.read_text())
         file.unlink()
         self.alive.add(process)
@@ -196,7 +196,7 @@ class Lab:
 
 
 class SteppedMachine(LocalMachine):
-    """The lab as the machine that operations run on: what it does is an effect."""
+    """The lab as the machine that operations run on, whose calls are effects."""
 
     def __init__(self, lab: Lab) -> None:
         stepped = Stepped(lab)
@@ -214,7 +214,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 class SteppedClock:
-    """The lab's clock. To sleep is an effect."""
+    """The lab's clock, on which a sleep is an effect."""
 
     def __init__(self, lab: Lab) -> None:
         self.now_ms, self.monotonic_s, self.sleep = lab.now_ms, lab.monotonic_s, Stepped(lab).sleep
@@ -262,7 +262,7 @@ def test_what_the_runtime_refused_is_not_tried_again(lab: Lab) -> None:
 
 
 EFFECTS = 16
-"""More than a task has until its driver is at work."""
+"""More effects than a task has until its driver works."""
 
 
 class TestATaskThatDies:
@@ -309,7 +309,7 @@ class TestATaskThatDies:
         assert any("nothing read yet" in line for line in lab.said)
 
     def test_leaves_a_launch_that_is_cancelled_and_can_never_be_claimed(self, lab: Lab) -> None:
-        """A17: the driver of the launch before comes late, after the shard's next driver."""
+        """A17: the driver of the previous launch comes late, after the shard's next driver."""
         lab.is_slow = True
         dies = lab.task()
         dies.until("sleep")
@@ -402,7 +402,7 @@ class TestTwoTasksAtOnce:
 
 
 class TestADriverTakenForDead:
-    """It was seen gone and was not: its record is fenced by the close."""
+    """The driver was reported dead but lives: the close has fenced its record."""
 
     def test_can_neither_begin_nor_record(self, lab: Lab) -> None:
         lab.is_slow = True
@@ -452,7 +452,7 @@ class TestADriverTakenForDead:
 
 
 class TestANewAttempt:
-    """The run was cleared and planned anew while tasks and drivers of the attempt before are anywhere."""
+    """The run was cleared and planned again while tasks and drivers of the previous attempt are at any step."""
 
     @pytest.mark.parametrize("ticks", range(3))
     @pytest.mark.parametrize("steps", range(EFFECTS))
@@ -564,7 +564,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("state", ["replayed", "at work"])
     def test_other_ranges_under_the_same_number(self, lab: Lab, state: str) -> None:
-        """A13: a driver of an older plan is never adopted for another one."""
+        """A13: a driver of an older plan is never adopted for another plan."""
         if state == "replayed":
             lab.replaying().run()
         else:
@@ -590,7 +590,7 @@ class TestRefused:
             lab.replaying(plan.run_id, plan.shards[0]).run()
 
     def test_a_pipeline_that_was_renamed_since_the_plan(self, lab: Lab) -> None:
-        """Its record is under the new name: what is replayed under the old one would be counted by nobody."""
+        """Its record is under the new name: nobody would count what is replayed under the old one."""
         plan = lab.plan("1")
         cell = lab.world().cell
         cell.create()
@@ -622,7 +622,7 @@ class TestRefused:
 
 
 def test_all_attempts_of_an_operation_are_one_replay(lab: Lab) -> None:
-    """An operation that was cleared has ``@2`` at its end, and its replay goes on under the name of the run."""
+    """An operation that was cleared ends in ``@2``, and its replay continues under the name of the run."""
     plan = lab.plan("1")
     world = replace(lab.world(), operation=f"{OPERATION}@2")
 

@@ -1,4 +1,4 @@
-"""An operation that is undone: the previous version and position, and what the bad version wrote by name."""
+"""Rollback of an operation: the previous version and position, and a list of what the bad version wrote."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def settle(lab: Lab) -> None:
 
 
 def run_well(lab: Lab) -> None:
-    """The version of before: it has read 100 records of each partition."""
+    """Run the previous version until it has read 100 records of each partition."""
     steps.start(lab, operation="first")
     settle(lab)
     lab.feed(50)
@@ -68,7 +68,7 @@ def run_well(lab: Lab) -> None:
 def upgrade(
     lab: Lab, start: str = "committed", operation: str = "op", *, at_rest: Callable[[], None] = lambda: None
 ) -> None:
-    """The maintenance ``op``: it stops the job, and starts another version of it."""
+    """Run the maintenance ``op``: it stops the job, and starts another version of it."""
     steps.stop(lab, operation)
     lab.world(operation).take_snapshot(AT_REST, reason="", taken_at="2026-01-01T00:00:00Z")
     at_rest()
@@ -77,7 +77,7 @@ def upgrade(
 
 
 def fail(lab: Lab) -> None:
-    """The bad version reads 50 more records of each partition, and then it is gone."""
+    """Make the bad version read 50 more records of each partition, and exit."""
     settle(lab)
     lab.driver.end(EndedHow.FAILED, "ValueError: third batch") if lab.pipeline.tracked else lab.driver.die()
 
@@ -90,7 +90,7 @@ def undo(lab: Lab, operation: str = "op") -> Rollback:
 
 
 def ran(lab: Lab) -> str:
-    """What the program was that was launched last."""
+    """Return the program that was launched last."""
     return next(word for word in lab.commands[-1] if word.startswith("version"))
 
 
@@ -196,7 +196,7 @@ def test_a_driver_of_the_bad_version_that_would_claim_late_never_does(lab: Lab) 
 
 
 def test_what_a_rewind_had_not_read_again_is_no_skip(lab: Lab) -> None:
-    """Reprocessing from an earlier point dies at once: the version of before has read all that, and goes on."""
+    """A reprocess from an earlier point dies at once: the previous version has read all that, and continues."""
     run_well(lab)
 
     def claims_and_fails(driver: Driver) -> None:
@@ -235,7 +235,7 @@ def test_a_partition_that_was_made_since_begins_at_0(lab: Lab) -> None:
 
 @pytest.mark.parametrize("again", ["op", "op@2"], ids=["its submit is run again", "a new attempt"])
 def test_run_again_after_its_rollback_it_can_be_rolled_back_again(again: str, lab: Lab) -> None:
-    """Somebody clears the run; the second version fails once more."""
+    """Somebody clears the run; the second version fails again."""
     run_well(lab)
     upgrade(lab)
     fail(lab)
@@ -283,7 +283,7 @@ def test_it_goes_back_to_the_newest_good_version(good: int, version: str, reason
 
 
 class TestRecovery:
-    """What a rollback has brought back dies later, and its recovery starts it again by itself."""
+    """A rolled-back job dies later, and its recovery starts it again automatically."""
 
     def recover(self, lab: Lab, dead: int) -> str:
         operation = recovery_of(dead)
@@ -337,7 +337,7 @@ class TestRecovery:
 
 class TestRefused:
     def refuse(self, lab: Lab, kind: type[Exception] = RollbackRefused) -> str:
-        """The words of a refusal that touched nothing."""
+        """Return the message of a refusal, after a check that nothing has changed."""
         cells = dict(lab.store.scan(lab.pipeline.name, ""))
         drivers, files = len(lab.drivers), checkpoints(lab.folder)
         with pytest.raises(kind) as refused:
@@ -347,7 +347,7 @@ class TestRefused:
         return str(refused.value)
 
     def test_nothing_was_begun(self, lab: Lab) -> None:
-        """Its plan was refused: the job runs as it did."""
+        """The operation's plan was refused: the job runs as before."""
         run_well(lab)
         steps.plan(lab)
 
@@ -440,7 +440,7 @@ class TestRefused:
         assert "is in the hands of 'recovery/00000002'" in self.refuse(lab, Fenced)
 
     def test_somebody_else_has_stopped_the_job_since(self, lab: Lab) -> None:
-        """It is not started behind the back of whoever works on it."""
+        """The rollback does not start a job that somebody else works on."""
         run_well(lab)
         upgrade(lab)
         steps.stop(lab, "by hand")
@@ -449,7 +449,7 @@ class TestRefused:
         assert "is in the hands of 'by hand'" in self.refuse(lab, Fenced)
 
     def test_somebody_takes_it_over_in_the_middle(self, lab: Lab) -> None:
-        """The rollback ends, and what the other operation does stands."""
+        """The rollback ends, and the other operation's changes prevail."""
         run_well(lab)
         upgrade(lab)
         fail(lab)

@@ -1,4 +1,4 @@
-"""What goes to the driver: one zip, the same bytes for the same code, that runs on a Python with nothing installed."""
+"""What is shipped to the driver: one zip, the same bytes for the same code, for a Python without packages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_other_content_has_another_name(shipped: Path, tmp_path: Path, monkeypat
 
 
 def test_one_that_is_there_is_left_alone(shipped: Path) -> None:
-    """A driver may be reading it."""
+    """A driver may be reading the file."""
     before = shipped.stat()
 
     assert runtime_zip(shipped.parent) == shipped

@@ -1,4 +1,4 @@
-"""What selectors are told of the world, and plans that are made from it."""
+"""What selectors learn from stores and Kafka, and plans that are made from it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def wanted(lab: Lab, start: str, operation: str = "op") -> list[int | None]:
 
 
 class TestAsOf:
-    """By the history: one row of the lab's first batch is at 1000 ms, the second at 1001."""
+    """Times in the history: one row of the lab's first batch is at 1000 ms, the second at 1001."""
 
     @pytest.fixture
     def twice(self, lab: Lab) -> Lab:
-        """Two batches: up to 100, up to 150."""
+        """Return a history of two batches: up to 100, up to 150."""
         steps.start(lab)
         lab.feed(50)
         lab.tick()
@@ -72,7 +72,7 @@ class TestAsOf:
         assert later.position == twice.at(170, 170)
 
     def test_rows_that_the_job_does_not_go_by_are_left_out(self, twice: Lab) -> None:
-        """Somebody wrote into the history of a job that has epochs; what was written before them is its own."""
+        """Somebody wrote into the history of a job that has epochs; rows from before its epochs are the job's own."""
         stream = twice.pipeline.stream
         twice.store.append(stream, Batch(twice.at(40, 40), 2, row_time_ms=2))
         twice.store.append(stream, Batch(twice.at(950, 950), 2_000_000, row_time_ms=2_000_000))
@@ -171,7 +171,7 @@ class TestAsOfAnUntouchedJob:
 class TestDuration:
     @pytest.fixture
     def records(self, lab: Lab) -> Lab:
-        """Ten records an hour, the last of them now."""
+        """Return ten records an hour, the last of them now."""
         steps.rest(lab)
         lab.clock.now = 10_000_000.0
         now_ms = lab.clock.now_ms()
@@ -207,7 +207,7 @@ class TestWhatKafkaSays:
     def test_records_that_came_after_the_look_are_no_offsets_past_the_end(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Times and commits are asked for after the ends: the plan looks at the ends again, and clamps nothing."""
+        """Times and commits are requested after the ends: the plan requests the ends again, and clamps nothing."""
         steps.rest(lab)
         real, answers = lab.kafka.committed, []
 
@@ -257,7 +257,7 @@ class TestWhatKafkaSays:
 
 class TestShift:
     def test_it_shifts_from_where_the_stores_are_settled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With ``smallest`` from the smallest of them: it shifted from the ruling one once, and skipped the rest."""
+        """With ``smallest`` it shifts from the smallest position. It once used another one, and skipped the rest."""
         lab = install(Lab(tmp_path, offsets_in=("checkpoint", "elsewhere")), monkeypatch)
         steps.start(lab)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""A stop is reported when it is verified; unknown is not dead."""
+"""A stop is reported when it is verified; an unknown state does not count as stopped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_job_that_runs_stops_between_two_batches(lab: Lab) -> None:
 
 
 def test_the_batch_that_comes_after_the_request_does_not_begin(lab: Lab) -> None:
-    """The driver looks for a request between two batches, and meets it at the next one if it has not looked."""
+    """The driver checks for a request between two batches, and finds it before the next one at the latest."""
     steps.start(lab)
     lab.driver.obeys = False
     lab.feed(10)
@@ -49,7 +49,7 @@ def test_a_job_that_never_ran_is_no_error(lab: Lab) -> None:
 
 
 ENDS = [how for how in EndedHow if how is not EndedHow.CANCELLED]
-"""How a driver, or whoever closes its epoch, may end it."""
+"""How a driver, or the operation that closes its epoch, may end it."""
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -82,7 +82,7 @@ def test_a_task_that_is_killed_after_it_asked_and_run_again_waits_on(lab: Lab) -
 
 
 class TestLaunching:
-    """What has not claimed yet can be stopped too: by then its driver may wait in a queue for hours (A17)."""
+    """A job that has not claimed yet can be stopped too: its driver may wait in a queue for hours (A17)."""
 
     def test_a_launch_that_nobody_claimed_is_cancelled_for_ever(self, lab: Lab) -> None:
         steps.rest(lab)
@@ -146,7 +146,7 @@ def test_a_driver_that_is_seen_to_be_gone_is_closed(lab: Lab) -> None:
 
 
 def claim_elsewhere(driver: Driver) -> None:
-    """Claim from a machine that cannot be seen from here. A driver there may be cut off, and go on writing."""
+    """Claim from a machine that cannot be observed from here. A driver there may be disconnected, and still write."""
     driver.lab.alive.discard(driver.process)
     driver.process = replace(driver.process, host=ELSEWHERE)
     driver._claim()
@@ -183,7 +183,7 @@ def test_a_driver_elsewhere_is_not_signalled(elsewhere: ProcessIdentity, lab: La
 
 
 def test_what_whoever_ended_it_first_said_stands(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver acknowledged, and was gone a moment later."""
+    """The driver acknowledged, and exited a moment later."""
     steps.start(lab)
     lab.clock.on_tick = lambda: None
     asked = ask_to_stop(lab.world(), reason="")
@@ -195,7 +195,7 @@ def test_what_whoever_ended_it_first_said_stands(lab: Lab, monkeypatch: pytest.M
 
 @pytest.fixture
 def deaf(lab: Lab) -> Epoch:
-    """A driver that lives, reads nothing, and does not look for requests."""
+    """Return a driver that is alive, reads nothing, and does not check for requests."""
     steps.start(lab)
     lab.driver.obeys = False
     asked = ask_to_stop(lab.world(), reason="")
@@ -377,7 +377,7 @@ class TestTwoOperations:
 
 
 def test_an_epoch_that_was_closed_for_good_stays_closed(lab: Lab) -> None:
-    """Its driver was taken for dead and killed; whatever it says later, it is over."""
+    """Its driver was taken for dead and killed; its epoch stays closed whatever the driver reports later."""
     steps.start(lab)
     take_lease(lab.world())
     zombie = lab.driver
@@ -390,7 +390,7 @@ def test_an_epoch_that_was_closed_for_good_stays_closed(lab: Lab) -> None:
 
 
 def test_a_retry_does_not_take_the_pipeline_back_from_who_took_it_over(lab: Lab) -> None:
-    """``take_over`` is a field of the form: it holds for every try, and two runs must not take turns for ever."""
+    """``take_over`` is a field of the form: it applies to every try, and two runs must not take turns for ever."""
     steps.start(lab)
     steps.stop(lab, "mine", take_over=True)
     steps.stop(lab, "theirs", take_over=True)

@@ -1,4 +1,4 @@
-"""A launch is known before it exists; a start is reported once the new epoch has done something."""
+"""A launch is known before its process exists; a start is reported once the new epoch has made progress."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def dies(words: str = DIES_WITH) -> Callable[[Driver], None]:
 
 @pytest.fixture
 def applied(lab: Lab) -> Applied:
-    """The first plan of a pipeline, applied by ``op``, which holds the lease."""
+    """Return the first plan of a pipeline, applied by ``op``, which holds the lease."""
     take_lease(lab.world())
     return steps.apply(lab)
 
 
 def stopped(lab: Lab, start: str = "committed") -> Applied:
-    """A pipeline whose first epoch has read 100 of each partition and was stopped; the next plan is applied."""
+    """Return a pipeline whose first epoch has read 100 of each partition and was stopped; the next plan is applied."""
     steps.start(lab, operation="first")
     steps.stop(lab, "op")
     return steps.apply(lab, start)
@@ -67,7 +67,7 @@ class TestStarted:
         assert (started.epoch, started.how, started.start) == (2, "idle", lab.at(100, 100))
 
     def test_a_batch_that_begins_right_after_it_was_idle_is_no_takeover(self, lab: Lab) -> None:
-        """Between two looks the driver goes idle, which ends the lease, and begins the next batch, which takes long."""
+        """Between two checks the driver goes idle, which ends the lease, and begins the next batch, a slow one."""
         applied = stopped(lab)
 
         def idle_then_busy() -> None:
@@ -105,7 +105,7 @@ class TestStarted:
             steps.submit(lab, applied)
 
     def test_the_first_batch_ends_the_lease(self, lab: Lab) -> None:
-        """Else nobody could stop the job for minutes, nor recover it."""
+        """Otherwise nobody could stop the job for minutes, nor recover it."""
         steps.start(lab)
 
         assert lab.holder == ""
@@ -145,7 +145,7 @@ class TestLaunch:
         assert [driver.settings.claim.tag for driver in lab.drivers] == [tag], "of the same launch, not of another"
 
     def test_of_two_processes_for_one_launch_one_runs(self, applied: Applied, lab: Lab) -> None:
-        """The task was killed after it had started one, and before it could note that."""
+        """The task was killed after it had started one process, and before it could record that."""
         steps.launch(lab, operation="op")
         step = lab.control.step("op", submitting.LAUNCHED, Launch)
         assert step is not None
@@ -161,7 +161,7 @@ class TestLaunch:
     def test_the_answer_to_the_launch_is_lost(
         self, applied: Applied, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nobody knows whether it was made: the task is run again, and there is one launch."""
+        """Nobody knows whether the launch was recorded: the task is run again, and there is one launch."""
         swap, lost = lab.store.swap, [1, 2]
 
         def answerless(pipeline: str, name: str, expected: str | None, value: str, **more: object) -> bool:
@@ -179,7 +179,7 @@ class TestLaunch:
     def test_an_operation_that_takes_over_before_the_process_exists_cancels_it(
         self, applied: Applied, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The submit does not know yet, and starts its process all the same: it can claim nothing."""
+        """The submit does not know yet, and starts its process nevertheless, which cannot claim anything."""
         launch = lab.launch
 
         def late(*arguments: object, **more: object) -> object:
@@ -223,11 +223,11 @@ class TestLaunch:
 
 
 class TestAnotherPlan:
-    """Adoption is by the plan's fingerprint: what runs is what this plan asked for, or nothing is adopted (A13)."""
+    """Adoption is by the plan's fingerprint: the running job was launched by this plan, or nothing is adopted (A13)."""
 
     @pytest.fixture
     def other(self, lab: Lab) -> Applied:
-        """Another plan of the same operation, from the same state."""
+        """Return another plan of the same operation, from the same state."""
         self.first = stopped(lab, "shift:-30")
         plan, _ = draft_plan(lab.world(), "shift:-3", RestartPolicy())
         assert plan.fingerprint != self.first.plan.fingerprint
@@ -268,7 +268,7 @@ class TestAnotherPlan:
 
 
 def fails(words: str) -> Callable[[Driver], None]:
-    """A driver that claims, and ends before its first batch."""
+    """Return a driver's step that claims the launch, and ends before the first batch."""
 
     def fail(driver: Driver) -> None:
         driver._claim()
@@ -279,7 +279,7 @@ def fails(words: str) -> Callable[[Driver], None]:
 
 
 def killed(driver: Driver) -> None:
-    """SIGKILL from the kernel, after the claim: nobody closed the epoch."""
+    """Claim the launch, and be killed by the kernel: nobody closed the epoch."""
     driver._claim()
     driver.die("Killed")
 
@@ -327,7 +327,7 @@ class TestDied:
     def test_meanwhile_the_pipeline_is_free_for_others(
         self, on_launch: Callable[[Driver], None], applied: Applied, lab: Lab
     ) -> None:
-        """A task that has failed for good does not keep a person waiting who wants to mend it."""
+        """A task that has failed for good does not block a person who wants to repair the pipeline."""
         lab.on_launch = on_launch
         with pytest.raises(DriverDied):
             steps.submit(lab, applied)
@@ -349,7 +349,7 @@ class TestDied:
     def test_the_next_launch_announces_nothing_new_and_counts_nothing_twice(
         self, on_launch: Callable[[Driver], None], lab: Lab
     ) -> None:
-        """The first one has begun at the rewound position, though it read nothing: the second one goes on there."""
+        """The first launch began at the rewound position, though it read nothing: the second one continues there."""
         applied = stopped(lab, "shift:-30")
         lab.on_launch = on_launch
         for _ in range(3):
@@ -388,8 +388,10 @@ class TestDied:
         assert (report.replayed, report.replayed_at_most, report.lost, report.unexplained_count) == (0, 20, 0, 0)
 
     def test_a_batch_that_spark_committed_is_recorded_and_the_plan_is_done(self, lab: Lab) -> None:
-        """Under ``sink=``, killed between Spark's commit and the record: the next launch of this plan would begin in
-        the middle of what was read (A12)."""
+        """Under ``sink=``, the driver is killed between Spark's commit and the record (A12).
+
+        Otherwise the next launch of this plan would begin in the middle of what was read.
+        """
         applied = stopped(lab)
         lab.feed(10)
 
@@ -411,7 +413,7 @@ class TestDied:
         assert steps.submit(lab, steps.apply(lab, operation="next"), "next").how == "idle", "there is a way out"
 
     def test_the_settings_of_one_that_never_read_them_do_not_stay(self, applied: Applied, lab: Lab) -> None:
-        """They hold secrets."""
+        """The settings hold secrets."""
         lab.on_launch = dies()
         with pytest.raises(DriverDied):
             steps.submit(lab, applied)
@@ -421,7 +423,7 @@ class TestDied:
     def test_the_settings_of_a_task_that_was_killed_before_its_launch_do_not_stay(
         self, applied: Applied, lab: Lab
     ) -> None:
-        """Nobody will ever read them; another operation's are not touched."""
+        """Nobody will ever read them; the settings of another operation are not touched."""
         folder = Path(lab.pipeline.job.folder_for_logs)
         folder.mkdir(parents=True, exist_ok=True)
         tag = submitting._tag(lab.world())
@@ -481,7 +483,7 @@ class TestAdoption:
     def test_an_orphan_is_adopted_without_a_twin(
         self, on_launch: Callable[[Driver], None], applied: Applied, lab: Lab
     ) -> None:
-        """Before its claim, and after it."""
+        """The task is killed before and after the orphan's claim."""
         lab.on_launch = on_launch
         steps.launch_applied(lab, applied)
 
@@ -501,7 +503,7 @@ class TestAdoption:
         assert len(lab.drivers) == 1
 
     def test_two_tries_of_one_task_at_once_start_one_job(self, applied: Applied, lab: Lab) -> None:
-        """Airflow took the first one for dead: it has launched, and the second one finds its launch."""
+        """Airflow took the first try for dead: it has launched, and the second one finds its launch."""
         second: list[Started] = []
 
         def another_try() -> None:
@@ -534,7 +536,7 @@ class TestAdoption:
         assert len(lab.drivers) == 1
 
     def test_a_driver_that_a_person_starts_with_its_settings_claims_nothing(self, applied: Applied, lab: Lab) -> None:
-        """Once the launch has a holder, whoever comes with its tag is fenced."""
+        """Once the launch has a holder, every other process with its tag is fenced."""
         steps.submit(lab, applied)
         copy = Driver(lab, "by hand", replace(lab.driver.process, pid=4711), lab.driver.log, lab.driver.settings)
         lab.alive.add(copy.process)

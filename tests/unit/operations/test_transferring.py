@@ -1,4 +1,4 @@
-"""A position brought into a store: what was planned is written, or nothing."""
+"""A position is copied into a store: the planned position is written, or nothing."""
 
 from __future__ import annotations
 

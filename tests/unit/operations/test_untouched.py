@@ -1,5 +1,7 @@
-"""A job that nobody rewrote: it is stopped by a marker or a signal, moved where it keeps its offsets, and audited by
-its epochs and snapshots."""
+"""An untracked job: stopped by a marker or a signal, moved in its own offset store, and audited.
+
+The audit uses the job's epochs and snapshots.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,7 @@ def read(lab: Lab) -> None:
 
 
 def die_in_the_first_batch(lab: Lab, start: str = "committed", *, operation: str) -> None:
-    """Launch the job, and let it die in a batch before it has kept where it stands."""
+    """Launch the job, and make it die in a batch before it has stored its position."""
     launch_applied(lab, apply(lab, start, operation), operation)
     lab.driver.tick()
     if lab.offsets_in == ("checkpoint",):
@@ -80,7 +82,7 @@ def die_in_the_first_batch(lab: Lab, start: str = "committed", *, operation: str
 
 
 def move_by_hand(lab: Lab, to: int) -> None:
-    """Move the position of a job that stands at 100."""
+    """Move the position of a job whose position is 100."""
     if lab.offsets_in == ("checkpoint",):
         root = Path(lab.pipeline.job.checkpoint)
         for entry in (root / "offsets").iterdir():
@@ -90,7 +92,7 @@ def move_by_hand(lab: Lab, to: int) -> None:
 
 
 def prune(lab: Lab) -> None:
-    """Keep no more snapshots than must be kept."""
+    """Prune all snapshots that need not be retained."""
     pipeline = replace(lab.pipeline, keep=KeepPolicy(snapshots=1))
     remove(lab.control, pipeline, find_prunable(lab.control, pipeline, at_ms=lab.clock.now_ms()))
 
@@ -194,7 +196,7 @@ def test_without_a_marker_the_first_stage_is_sigterm(make: Any) -> None:
 
 
 def leave_on(lab: Lab, number: signal.Signals) -> None:
-    """Let the job go when it gets this signal."""
+    """Make the job exit on this signal."""
     lab.clock.on_tick = lambda: lab.driver.die() if number in lab.signalled else None
 
 
@@ -239,7 +241,7 @@ def test_what_its_jvm_leaves_gets_the_signal_once_the_jvm_is_gone(make: Any, mon
 
 
 def test_a_task_that_is_run_again_knows_what_the_one_before_it_sent(make: Any) -> None:
-    """The one before it forced the job, and was killed before it saw it go."""
+    """The previous try killed the job by force, and was killed before it saw the job exit."""
     lab = make(("elsewhere",))
     lab.stop = StopLadder(5, 5, 5)
     start(lab)
@@ -313,7 +315,7 @@ def test_what_a_stop_cut_off_is_counted_before_and_after(make: Any) -> None:
 
 
 def test_all_that_a_job_with_asynchronous_progress_could_have_read_is_counted(make: Any) -> None:
-    """Its log says where it stood when it was last written, and its output may be further."""
+    """The log of its progress holds the position at its last write, and the job's output may be further."""
     lab = make(("checkpoint",))
     start(lab)
     read(lab)
@@ -332,7 +334,7 @@ def test_all_that_a_job_with_asynchronous_progress_could_have_read_is_counted(ma
 
 
 def test_a_rewound_job_that_was_never_started_still_stands_where_it_stood(lab: Lab) -> None:
-    """Otherwise the next plan would rewind from the rewound position, and announce half of what is read twice."""
+    """Otherwise the next plan would rewind from the rewound position, and announce half of the replayed records."""
     start(lab)
     read(lab)
     rest(lab)
@@ -350,7 +352,7 @@ def test_a_rewound_job_that_was_never_started_still_stands_where_it_stood(lab: L
 
 
 def test_a_job_that_was_run_by_hand_stands_where_it_got(lab: Lab) -> None:
-    """A move that was noted is believed only while the store says what the move wrote."""
+    """A recorded move is believed only while the store has the position that the move wrote."""
     start(lab)
     read(lab)
     rest(lab)
@@ -380,7 +382,7 @@ def test_a_position_that_was_moved_by_hand_is_unexplained(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("to", "kind"), [(90, DiscontinuityKind.REPLAY), (120, DiscontinuityKind.LOSS)])
 def test_nor_does_it_matter_which_operation_saw_it_before(to: int, kind: DiscontinuityKind, lab: Lab) -> None:
-    """One that only stopped the job saw where it came to; the next one finds it elsewhere, and starts it there."""
+    """The operation that stopped the job saw one position. The next finds another, and starts the job there."""
     start(lab)
     read(lab)
     rest(lab)
@@ -445,7 +447,10 @@ def test_a_stored_position_that_is_gone_is_no_first_start(make: Any) -> None:
 
 
 def test_another_operation_goes_on_in_the_middle_of_a_swap(make: Any) -> None:
-    """The one that began the swap may never come back. The next one finishes it, and is where the job's output ends."""
+    """The operation that began the swap may never return.
+
+    The next one finishes it, and starts where the job's output ends.
+    """
     lab = make(("checkpoint",))
     start(lab)
     read(lab)
@@ -470,7 +475,7 @@ def test_another_operation_goes_on_in_the_middle_of_a_swap(make: Any) -> None:
 def test_an_apply_that_wakes_up_after_it_was_taken_over_exchanges_no_checkpoint(
     start_of_third: str, hangs_in: str, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hangs before it closes the old one, or after that. The third operation's job dies before it has read."""
+    """It hangs before or after it closes the old checkpoint. The third operation's job dies before it has read."""
     lab = make(("checkpoint",))
     start(lab)
     read(lab)
@@ -504,8 +509,10 @@ def test_an_apply_that_wakes_up_after_it_was_taken_over_exchanges_no_checkpoint(
 def test_a_try_that_wakes_up_after_another_plan_of_its_operation_moves_nothing(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both tries hold the lease. Only the move that the record names tells where the job stood. After another one the
-    job seems to stand where it was moved to, and no plan counts what lies between."""
+    """Both tries hold the lease, and only the move that the record names shows the job's former position.
+
+    After another move the job would seem to be where it was moved to, and no plan would count what lies between.
+    """
     lab = make(("checkpoint",))
     start(lab)
     read(lab)
@@ -613,14 +620,14 @@ def test_a_job_with_nothing_to_read_is_started_once_it_has_lived_for_a_while(lab
 
 
 def test_a_start_ends_the_lease(lab: Lab) -> None:
-    """The program does not know of it, so the submit gives it back."""
+    """The program does not know of the lease, so the submit releases it."""
     start(lab)
 
     assert lab.holder == ""
 
 
 def test_a_launch_that_was_cancelled_never_becomes_the_program(lab: Lab) -> None:
-    """The process that claims is the one that becomes spark-submit: refused, it ends (A17)."""
+    """The process that claims is the one that becomes spark-submit: if it is refused, it exits (A17)."""
     start(lab)
     read(lab)
     rest(lab)
@@ -634,7 +641,7 @@ def test_a_launch_that_was_cancelled_never_becomes_the_program(lab: Lab) -> None
 
 
 def test_a_move_is_noted_before_the_store_is_touched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a task that is killed in between leaves a rewound store that the next plan takes for the job's position."""
+    """Otherwise a task killed in between leaves a rewound store, which the next plan takes for the position."""
     start(lab)
     read(lab)
     rest(lab)
@@ -677,7 +684,10 @@ def test_a_job_that_has_records_to_read_and_reads_none_is_not_started(make: Any)
 
 
 def test_what_was_in_flight_when_an_operation_planned_anew_is_in_the_audit(lab: Lab) -> None:
-    """Its snapshot at rest is from before its first launch. The second one was cancelled, and nobody claimed it."""
+    """The operation's snapshot of the stopped job is older than its first launch.
+
+    The second launch was cancelled, unclaimed.
+    """
     start(lab)
     read(lab)
     rest(lab)
@@ -699,7 +709,7 @@ def test_what_was_in_flight_when_an_operation_planned_anew_is_in_the_audit(lab: 
 def test_what_was_begun_twice_and_never_stored_may_be_there_twice(
     is_recreated: bool, is_noticed: bool, lab: Lab
 ) -> None:
-    """The ends of a topic that was created again tell nothing of what was read of the old one."""
+    """The ends of a recreated topic show nothing of what was read of the old one."""
     start(lab)
     read(lab)
     rest(lab)
@@ -722,7 +732,7 @@ def test_what_was_begun_twice_and_never_stored_may_be_there_twice(
 
 
 def test_a_plan_counts_what_a_running_job_may_have_read_of_a_new_partition(lab: Lab) -> None:
-    """Its checkpoint names the partition once a batch of it is committed."""
+    """The job's checkpoint names the partition once a batch of it is committed."""
     start(lab)
     read(lab)
     rest(lab)
@@ -765,7 +775,7 @@ def test_a_plan_counts_what_a_job_with_asynchronous_progress_may_have_read_of_a_
 
 
 def test_what_was_read_of_a_partition_that_no_record_names_is_counted_once_the_position_is_gone(make: Any) -> None:
-    """It was new after the last launch and the last snapshot, so it looks like one that nobody has read."""
+    """It was new after the last launch and the last snapshot, so it looks like a partition that nobody has read."""
     lab = make(("elsewhere",))
     start(lab)
     read(lab)
@@ -784,7 +794,10 @@ def test_what_was_read_of_a_partition_that_no_record_names_is_counted_once_the_p
 
 
 def test_a_second_store_that_is_further_tells_where_a_job_stopped_whose_checkpoint_is_gone(make: Any) -> None:
-    """It was killed after its output and before Spark's commit. An earlier snapshot at rest goes by the checkpoint."""
+    """The job was killed after its output and before Spark's commit.
+
+    An earlier snapshot of the stopped job uses the checkpoint.
+    """
     lab = make(("checkpoint", "elsewhere"))
     start(lab)
     read(lab)

@@ -1,4 +1,4 @@
-"""What can be said of a job from here. Unknown is not dead, and looking changes nothing."""
+"""What can be observed of a job from here. Unknown does not mean dead, and an observation changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.operations.lab import NAME, TOPIC, Crash, Driver, Lab
 
 
 def elsewhere(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the driver be on a machine that cannot be looked into."""
+    """Move the driver to a machine that cannot be observed."""
     monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
 
 
@@ -56,7 +56,7 @@ class TestLook:
 
     @pytest.mark.parametrize("how", [how for how in EndedHow if how is not EndedHow.CANCELLED])
     def test_ended_and_then_stopped(self, how: EndedHow, lab: Lab) -> None:
-        """A look that comes only after the reconciliation has missed nothing."""
+        """An observation that comes only after the reconciliation has missed nothing."""
         steps.start(lab)
         lab.driver.end(how, "words")
 
@@ -181,7 +181,7 @@ class TestBehind:
         assert missing == {TopicPartition(TOPIC, 0): 100}
 
     def test_a_job_that_was_rewound_has_to_come_back(self, lab: Lab) -> None:
-        """What the epoch before has read does not count: it is read again."""
+        """What the previous epoch has read does not count: it is replayed."""
         steps.rest(lab)
         applied = steps.apply(lab, "shift:-30", "second")
         lab.on_launch = lambda driver: driver._claim()

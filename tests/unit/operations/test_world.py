@@ -1,4 +1,4 @@
-"""How an operation observes a pipeline: what is read in which order, and whose rows are ignored."""
+"""How an operation observes a pipeline: in which order it reads, and whose rows it ignores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.operations.lab import TOPIC, Lab
 
 
 def zombie_writes(lab: Lab) -> None:
-    """The driver of epoch 1 wakes up, after epoch 2 was claimed, and records what it had read."""
+    """Make the driver of epoch 1 continue after epoch 2 was claimed, and record what it had read."""
     batch = Batch(lab.at(900, 900), 9000, 77, "query-1", 1, lab.at(100, 100))
     lab.store.append(lab.pipeline.stream, batch)
 
@@ -69,7 +69,7 @@ class TestObserve:
         assert seen.live.end == lab.at(100, 100)
 
     def test_a_job_that_runs_on_meanwhile_does_not_look_torn(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Between the look at the checkpoint and the look at the record, two batches pass, and again."""
+        """Between the reading of the checkpoint and that of the record, two batches pass, repeatedly."""
         steps.start(lab)
         left = [2, 2]
 
@@ -183,7 +183,7 @@ class TestAudit:
 
 
 class TestWhatTheAuditDetects:
-    """With the rows of a job that ran, of which some are taken out, changed, or added behind its back."""
+    """The audit of a job that ran, some of whose rows were removed, changed, or added behind its back."""
 
     @pytest.fixture(autouse=True)
     def three_batches(self, lab: Lab) -> None:
@@ -211,13 +211,13 @@ class TestWhatTheAuditDetects:
         assert (str(found.range), found.clue) == ("flights[1] 149..150", "batch 1 or 2 is a changed row")
 
     def test_a_changed_newest_row_moves_no_plan(self, lab: Lab) -> None:
-        """A plan goes by what the record names."""
+        """A plan uses the batch that the record names."""
         self.rows(lab)[-1] = replace(self.rows(lab)[-1], end=lab.at(200, 230))
 
         assert lab.world("look").observe().stored == lab.at(200, 200)
 
     def test_the_facts_of_the_recorded_batch_were_changed(self, lab: Lab) -> None:
-        """The record has the digest of the position that it names: nobody goes by another one."""
+        """The record has the digest of the position that it names: no other position is used."""
         last = self.rows(lab)[-1]
         assert last.row_time_ms is not None
         changed = replace(last, end=lab.at(200, 170))
@@ -239,7 +239,7 @@ class TestWhatTheAuditDetects:
         assert (found.kind, str(found.range)) == (DiscontinuityKind.MOVED, "flights[0] 180..200")
 
     def test_a_checkpoint_moved_by_hand(self, lab: Lab) -> None:
-        """A driver that looked no further began where its checkpoint says, and not where its plan starts it."""
+        """A driver that checked nothing else began where its checkpoint says, and not where its plan starts it."""
         steps.stop(lab)
         applied = steps.apply(lab)
         entry = Path(applied.checkpoint) / "offsets" / "2"

@@ -1,4 +1,4 @@
-"""The operators of a backfill: where the interval comes from, what a retry and a clear are, and what XCom has."""
+"""The operators of a backfill: the source of the interval, the difference of retry and clear, values in XCom."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPERATION = "backfill__p/run-1"
 
 @pytest.fixture(autouse=True)
 def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow's connections, and a world behind them: five records a day, from the day before the third on."""
+    """Set up Airflow's connections and what is behind them: five records a day for four days."""
     Path(lab.pipeline.job.application).write_text("")
     (lab.folder / "job_2.py").write_text("mended")
     connect("offsets_default", "offsets", extra={"url": "postgresql://offsets@db.example/offsets"})
@@ -54,7 +54,7 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
 
 
 class Run:
-    """What Airflow gives to a task of one DAG run."""
+    """What Airflow passes to a task of one DAG run."""
 
     def __init__(self, days: tuple[int, int] | None = (0, 1)) -> None:
         at = (
@@ -74,7 +74,7 @@ class Run:
         return {"ti": ti, "dag_run": self.dag_run, "params": {}}
 
     def cleared(self) -> Run:
-        """As Airflow has it after a clear."""
+        """Return the run as Airflow has it after a clear."""
         self.max_tries += 1
         return self
 
@@ -144,7 +144,7 @@ def test_a_retry_has_the_run_id_of_before_and_a_clear_another_one(lab: Lab) -> N
 
 
 def test_a_run_that_began_once_more_under_the_same_id_is_another_attempt(lab: Lab) -> None:
-    """Airflow's own records of the first one are gone, and its counters with them."""
+    """Airflow's own records of the first run were deleted, with their counters."""
     run, again = Run(), Run()
     plan(lab, run)
     again.dag_run.start_date = datetime(2026, 12, 1, tzinfo=UTC)
@@ -250,11 +250,11 @@ class TestAudit:
 
 
 class TestMindTheLiveJob:
-    """A shard is begun only while the live job keeps up."""
+    """A shard starts only while the live job keeps up."""
 
     @pytest.fixture
     def begun(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """Give the numbers of the shards that were begun."""
+        """Return the numbers of the shards that were begun."""
         found: list[int] = []
 
         class Replaying:
@@ -275,7 +275,7 @@ class TestMindTheLiveJob:
         )
 
     def looked(self, lab: Lab, times: int) -> str:
-        """Look so many times, each time in a process of its own, as Airflow does; give what the task waits with."""
+        """Check this many times, each time in another process, as Airflow does; return the state of the wait."""
         window = ""
         for _ in range(times):
             lab.kafka.append(TOPIC, 0, 5)

@@ -1,4 +1,4 @@
-"""The operators: thin shells that observe, plan, apply, record, and say in XCom what came of it."""
+"""The operators: thin shells that observe, plan, apply and record, and push the outcome to XCom."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ OPERATORS = (
     AuditOffsetsOperator,
 )
 STEPS = (*OPERATORS[:3], PlanRestartOperator, *OPERATORS[3:])
-"""A maintenance: what was planned while the job ran is planned anew once it is stopped."""
+"""A maintenance: it plans while the job runs, and again once the job is stopped."""
 
 
 @pytest.fixture(autouse=True)
 def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow's connections, and a world behind them that is the lab's."""
+    """Set up Airflow's connections, with the lab behind them."""
     Path(lab.pipeline.job.application).write_text("")
     db_password, sasl_password = PASSWORDS
     url = "postgresql://offsets@db.example/offsets"
@@ -80,14 +80,14 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
 
     for module in (base, stop):
         monkeypatch.setattr(module, "open_world", open_world)
-    # Airflow's own loggers write past Python's logging; here all that is said goes to caplog.
+    # Airflow's own loggers bypass Python's logging; here every message goes to caplog.
     for speaker in (PipelineOperator, SparkSubmitHook):
         monkeypatch.setattr(speaker, "log", logging.getLogger("airflow.task"))
     monkeypatch.setattr("airflow_provider_offsets.operators.submit.submit_job", submitted_with_the_lab_s_reader())
 
 
 def submitted_with_the_lab_s_reader() -> Any:
-    """The lab's driver finds its settings by the last word of the command, as a real one by the conf."""
+    """Return a ``submit_job`` whose command ends with the path of the settings, where the lab's driver finds it."""
     from airflow_provider_offsets.operations import submitting
 
     real = submitting.submit_job
@@ -110,12 +110,12 @@ def run(kind: type[Any], lab: Lab, operation: str = "op", *, attempt: int = 1, *
 
 
 def context(attempt: int = 1) -> Any:
-    """What Airflow gives a task: the same for all tries of one attempt."""
+    """Return what Airflow passes to a task: the same for all tries of one attempt."""
     return {"ti": SimpleNamespace(max_tries=2 * attempt), "dag_run": SimpleNamespace(start_date="2026-11-01")}
 
 
 def test_a_maintenance_from_end_to_end(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    """Every value is JSON, nothing secret is in a value, a log, an argument list or a control cell."""
+    """Every value is JSON, and no secret is in a value, a log, an argument list or a cell of the control store."""
     steps.start(lab)
     lab.feed(50)
     given: dict[str, Any] = {}
@@ -228,7 +228,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(("accepted", "refused"), [("flights:29", True), ("flights:30", False)])
     def test_a_run_accepts_by_count(self, accepted: str, refused: bool, lab: Lab) -> None:
-        """And not one offset more."""
+        """One more offset than the accepted count is refused."""
         steps.rest(lab)
         lab.feed(60)
         chosen = {"start": f"offsets:{lab.at(130, 100).to_json()}", "accept_skipped": accepted}
@@ -252,7 +252,7 @@ class TestRefusals:
         assert "PROBLEM – offset past the end" in caplog.text
 
     def test_the_plan_refuses_what_the_submit_would(self, lab: Lab, connect: Connect) -> None:
-        """While the job still runs, and not after it was stopped."""
+        """The plan refuses it while the job still runs, and not after it was stopped."""
         connect("spark_default", "spark", host="sc://spark.example")
 
         with pytest.raises(AirflowFailException, match=r"ModeUnsupported.*Spark Connect"):
@@ -297,7 +297,7 @@ class TestRefusals:
 
 
 class TestRecovery:
-    """A recovery that has nothing to do, or that a person took the job from, is no alert."""
+    """A recovery that has nothing to do, or that a person took the job from, causes no alert."""
 
     def begin(self, lab: Lab) -> Any:
         begin = make(BeginRecoveryOperator, lab, recovery_of(1), epoch="1")
@@ -338,7 +338,7 @@ class TestRecovery:
 
 
 def test_a_task_that_is_cleared_stops_the_job_again_and_one_that_is_retried_does_not(lab: Lab) -> None:
-    """Under one run id: a clear makes a new attempt, with a plan and a launch of its own."""
+    """Under one run id, a clear makes a new attempt, with a plan and a launch of its own."""
 
     def maintain(attempt: int) -> int:
         for kind in STEPS[1:6]:
@@ -419,7 +419,7 @@ class TestDeferrable:
 
     @pytest.mark.parametrize("event", [{"status": "timeout", "message": ""}, {"status": "error", "message": "gone"}])
     def test_after_the_time_the_ladder_goes_on(self, event: dict[str, Any], lab: Lab) -> None:
-        """Whatever the triggerer says, what counts is what the store says."""
+        """Whatever the triggerer reports, the state in the store counts."""
         lab.stop = StopLadder(10, 5)
         steps.start(lab)
         lab.driver.obeys = False

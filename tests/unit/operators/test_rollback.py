@@ -1,4 +1,4 @@
-"""A job is watched after its submit, and brought back if it does badly: the two operators, as the DAG runs them."""
+"""A job is watched after its submit, and rolled back if it is unhealthy: the two operators, as the DAG runs them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def deploy(lab: Lab, text: str) -> None:
 
 
 def upgraded(lab: Lab) -> None:
-    """A maintenance that has started another version, which has read all there is."""
+    """Run a maintenance that starts another version, and wait until that has read all records."""
     steps.start(lab, operation="first")
     lab.feed(50)
     steps.stop(lab)
@@ -82,7 +82,7 @@ def make(kind: type[Any], lab: Lab, **more: Any) -> Any:
 
 
 def stand_still(lab: Lab) -> None:
-    """The driver lives, its heart beats, and it finishes nothing."""
+    """Keep the driver alive and its heartbeat running, without a finished batch."""
     lab.clock.on_tick = lab.driver._idle
 
 
@@ -177,7 +177,7 @@ class TestWatch:
             make(WatchStreamingJobOperator, lab).execute({})
 
     def test_the_time_is_spent_in_the_triggerer(self, lab: Lab) -> None:
-        """Each time the task is made anew, with what it kept."""
+        """Each time the task is created again, with its saved state."""
         upgraded(lab)
         resume: Callable[[Any], Any] = lambda operator: operator.execute({})  # noqa: E731
         given, triggers = None, []
@@ -248,7 +248,7 @@ class TestRollBack:
 
     @pytest.mark.parametrize("before", ["nothing was submitted", "the job is healthy"])
     def test_as_a_task_of_a_run_it_leaves_alone_what_nothing_speaks_against(self, before: str, lab: Lab) -> None:
-        """Airflow runs it too if a task before the submit has failed, or if the watch could not look."""
+        """Airflow runs this task too if a task before the submit failed, or if the watch could not observe the job."""
         if before == "nothing was submitted":
             steps.start(lab, operation="first")
         else:
@@ -293,7 +293,7 @@ class TestRollBack:
         assert judging.why_unhealthy(lab.world()) == ""
 
     def test_one_that_stood_idle_and_is_in_its_first_batch_now_is_not_bad(self, lab: Lab) -> None:
-        """The watch could not look; the batch takes long."""
+        """The watch could not observe the job, whose first batch takes long."""
         steps.start(lab, operation="first")
         steps.stop(lab)
         assert steps.submit(lab, steps.apply(lab)).how == "idle"

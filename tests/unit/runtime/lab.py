@@ -41,23 +41,23 @@ AWAY = StoreUnreachable(seen="nobody", expected="an answer", do="start it")
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing that the product catches."""
+    """SIGKILL: an exception that no code of the product catches."""
 
 
 class Store(MemoryStore):
-    """Does what ``fate`` says before and after each swap, and before each read of a cell."""
+    """A store that applies ``fate`` before and after each swap, and before each read of a cell."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fate: Callable[[str, str], None] = lambda side, act: None
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Read a cell, after a stroke of fate."""
+        """Read a cell, after one call of ``fate``."""
         self.fate("before", "get")
         return super().get(pipeline, name)
 
     def swap(self, *arguments: Any, **options: Any) -> bool:
-        """Swap, between two strokes of fate."""
+        """Swap, between two calls of ``fate``."""
         self.fate("before", "swap")
         done = super().swap(*arguments, **options)
         self.fate("after", "swap")
@@ -65,7 +65,7 @@ class Store(MemoryStore):
 
 
 class SplitStore(Store):
-    """A store without transactions: facts, then the text, then the row, with a stroke of fate between any two."""
+    """A store without transactions: facts, then the text, then the row, with a call of ``fate`` between any two."""
 
     def swap(self, pipeline: str, name: str, expected: str | None, value: str, **options: Any) -> bool:
         """Swap as HBase does."""
@@ -80,13 +80,13 @@ class SplitStore(Store):
 
 
 class Machine(machine.LocalMachine):
-    """A machine on which the process that asks is the one that the test says."""
+    """A machine on which the test chooses the calling process."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
     def this_process(self) -> ProcessIdentity:
-        """Return the identity of the process that asks."""
+        """Return the identity of the calling process."""
         return process(self._pid)
 
 
@@ -97,7 +97,7 @@ def process(pid: int) -> ProcessIdentity:
 
 @dataclass
 class Clock:
-    """Time that passes when somebody waits."""
+    """A clock that advances when somebody waits."""
 
     now: float = 1000.0
 
@@ -106,11 +106,11 @@ class Clock:
         return int(self.now * 1000)
 
     def monotonic_s(self) -> float:
-        """Return seconds."""
+        """Return the seconds."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self.now += seconds
 
 
@@ -123,24 +123,24 @@ class Lab:
 
     @property
     def control(self) -> Control:
-        """The control cells of the pipeline."""
+        """The control store of the pipeline."""
         return Control(self.store, "alerts")
 
     @property
     def record(self) -> PipelineRecord:
-        """The pipeline's record, as it is now."""
+        """The pipeline's current record."""
         found = self.control.record()
         assert found is not None
         return found
 
     @property
     def recorded(self) -> list[tuple[int | None, int | None, Position]]:
-        """Batch id, epoch and end of all that the history has."""
+        """Batch id, epoch and end of every row of the history."""
         return [(each.batch_id, each.epoch, each.end) for each in self.store.oldest_first(STREAM)]
 
     @property
     def cuts(self) -> list[tuple[int, int]]:
-        """Batch id and count of all that was cut off, in all epochs."""
+        """Batch id and count of all interrupted batches, in all epochs."""
         return [(each.batch_id, each.count) for epoch in self.control.epochs() for each in epoch.cuts]
 
     def checkpoint(self, name: str = "checkpoint") -> CheckpointFolder:
@@ -152,7 +152,7 @@ class Lab:
         return BatchLog(self.checkpoint(name), at(0, 0))
 
     def launch(self, start: Position | None = None, name: str = "checkpoint", **known: Any) -> Claim:
-        """Do what an operation does before a driver exists: account for the epoch before, and record the launch.
+        """Do what an operation does before a driver exists: account for the previous epoch, and record the launch.
 
         :param known: fields of the claim.
         """
@@ -184,7 +184,7 @@ class Lab:
         return claim
 
     def close(self, operation: str) -> PipelineRecord:
-        """Cancel, close and reconcile whatever there is, as ``operations.lease`` does; return the record."""
+        """Cancel, close and reconcile whatever is open, as ``operations.lease`` does; return the record."""
         cell = RecordCell(self.store, "alerts")
         record = cell.change(Take(operation, 0, 0, take_over=True))
         if record.phase is Phase.LAUNCHING:
@@ -194,7 +194,7 @@ class Lab:
         return self._reconcile(cell, operation, record) if record.phase is Phase.ENDED else record
 
     def stands(self, record: PipelineRecord) -> Position:
-        """Return where the pipeline stands."""
+        """Return the position of the pipeline."""
         epoch = self.control.claimed_epoch(record)
         if epoch is None or record.recorded is None:
             return at(0, 0)
@@ -212,7 +212,7 @@ class Lab:
         cell.change(AskToStop(operation, "upgrade", 0))
 
     def hold(self, claim: Claim | None = None, **settings: Any) -> HeldEpoch:
-        """Return a driver's hold on a launch, by default the newest one, that it is to claim."""
+        """Return a driver's hold on a launch that it will claim, by default the newest one."""
         if claim is None:
             launch = self.record.launch
             assert launch is not None
@@ -274,13 +274,13 @@ class Lab:
 
 @contextmanager
 def running_as(pid: int) -> Iterator[None]:
-    """Let the process that asks have this number."""
+    """Run the context as the process with this number."""
     with machine.installed(Machine(pid)):
         yield
 
 
 class Query:
-    """A run of one batch that is over at the second look."""
+    """A run of one batch that has ended at the second check."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
@@ -304,7 +304,7 @@ class Query:
 
 
 class Writer:
-    """A writer whose every run does the next of ``works``; after the last one, what ``then`` does."""
+    """A writer whose every run does the next of ``works``; after the last one, ``then``."""
 
     def __init__(self, *works: Callable[[], None], then: Callable[[], None]) -> None:
         self._works = list(works)
@@ -322,7 +322,7 @@ class Writer:
 
 
 class Frame:
-    """A batch's frame, with the session that it comes from."""
+    """A batch's frame, with the session from which it comes."""
 
     def __init__(self) -> None:
         self.sparkSession = self.conf = self
@@ -335,7 +335,7 @@ class Frame:
 
 
 class Spark:
-    """Writer and query in one: at each look one batch is planned, called back, and committed if that returns.
+    """Writer and query in one: at each check it plans one batch, calls it back, and commits it if that returns.
 
     :param batches: ids; each batch reads ten offsets of each partition.
     """

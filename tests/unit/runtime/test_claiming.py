@@ -1,4 +1,4 @@
-"""What launches an untracked program claims its launch first, and becomes the program only if it may."""
+"""The launcher of an untracked program claims its launch first, and becomes the program only if it may."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 @pytest.fixture
 def became(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The programs that the process would have become."""
+    """Return the programs that the process would have become."""
     seen: list[list[str]] = []
     monkeypatch.setattr(os, "execvp", lambda program, argv: seen.append(argv))
     return seen
 
 
 def start(folder: Path, claim: Claim) -> str | None:
-    """Start the process of a launch; return what it says."""
+    """Start the process of a launch; return its output."""
     settings = Settings("alerts", Subscription.SUBSCRIBE, claim, Secrets("memory:", {}), store_patience_s=0.0)
     file = folder / "settings.json"
     settings.write(file)

@@ -1,4 +1,4 @@
-"""Whatever kills a driver, at whichever effect: each batch is recorded once, and every other writing of it is named."""
+"""Whatever kills a driver, at any effect: each batch is recorded once, and every other writing of it is named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.unit.runtime.lab import AWAY, STREAM, Clock, Frame, Killed, Lab, Spli
 BATCHES = 4
 OF_THE_STORE = ("get", "swap", "text", "row")
 DOWN = 7
-"""Effects: a call that is repeated gives up after six of them."""
+"""Number of effects: a repeated call stops after six of them."""
 
 
 class Fate:
@@ -47,7 +47,7 @@ class Fate:
 
 
 class Spark:
-    """Spark on the lab's checkpoint: it resumes what is planned, and plans ten offsets more where nothing is."""
+    """Spark on the lab's checkpoint: it resumes a planned batch, or plans ten more offsets."""
 
     def __init__(self, lab: Lab, fate: Callable[[str, str], None], written: Counter[int], clocks: list[int]) -> None:
         self.lab, self.fate, self.written, self.clocks = lab, fate, written, clocks
@@ -105,7 +105,7 @@ class Spark:
 
 
 def live(lab: Lab, spark: Spark, epoch: HeldEpoch, *, is_sink: bool, runs: int) -> None:
-    """What a driver does, from its claim to its end; a program that calls ``run`` again after a failure."""
+    """Run a driver from its claim to its end, with a program that calls ``run`` again after a failure."""
     epoch.claim()
     for left in reversed(range(runs)):
         epoch.start_run()
@@ -167,6 +167,6 @@ def test_recorded_once_and_every_other_writing_named(
 
 
 def all_recorded(files: CheckpointFolder) -> bool:
-    """Return whether Spark has committed all that there is to read."""
+    """Return whether Spark has committed all records."""
     state = read_state(files)
     return state is not None and state.committed_batch_id == BATCHES - 1

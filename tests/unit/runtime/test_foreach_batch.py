@@ -30,7 +30,7 @@ def run(lab: Lab, process: ProcessBatch, *batches: int, epoch: HeldEpoch | None 
 
 
 def record(lab: Lab, *batches: int, epoch: HeldEpoch | None = None) -> None:
-    """Let an epoch record batches that Spark had no time to commit."""
+    """Make an epoch record batches that Spark had no time to commit."""
     epoch = epoch or lab.held()
     for batch_id in batches:
         lab.plan(batch_id, 10 * batch_id + 10, 10 * batch_id + 10)
@@ -59,7 +59,7 @@ def test_each_batch_begins_before_it_runs_and_is_recorded_after_it(lab: Lab) -> 
 
 
 def test_a_batch_whose_jvm_was_killed_under_it_is_not_recorded(lab: Lab) -> None:
-    """``collect()`` gives the rows that came until then, as if they were all: the next epoch has to run it again."""
+    """``collect()`` returns only the rows that came until then: the next epoch must run the batch again."""
 
     def process(frame: Any, batch_id: int) -> None:
         frame.has_jvm = batch_id < 1
@@ -100,7 +100,7 @@ def test_a_driver_that_is_fenced_in_its_batch_records_nothing(lab: Lab) -> None:
 def test_no_batch_runs_or_is_committed_after_a_stop_or_without_the_epoch(
     is_recorded: bool, meanwhile: Callable[[Lab], None], how: EndedHow | str, lab: Lab
 ) -> None:
-    """Nor one that was recorded before: another driver may have come to it, and its Spark dies if it is committed."""
+    """Nor a recorded one: another driver may have reached it, and its Spark dies if the batch is committed."""
     ran: list[int] = []
     epoch = lab.held()
     if is_recorded:
@@ -180,7 +180,7 @@ def test_a_query_that_is_busy_is_not_idle(lab: Lab) -> None:
 
 
 def test_a_log_without_the_batch_is_refused(lab: Lab) -> None:
-    """Real-time mode and asynchronous progress tracking write it later, if at all."""
+    """Real-time mode and asynchronous progress tracking write the log later, or never."""
     epoch = lab.held()
     query = ForeachBatchQuery(epoch, lambda frame, batch_id: None)
 

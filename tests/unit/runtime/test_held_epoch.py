@@ -1,4 +1,4 @@
-"""A driver claims, begins, records, goes idle and ends by swaps of one record. Nobody but the holder changes it."""
+"""A driver claims, begins, records, goes idle and ends by swaps of one record, which only its holder changes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TestClaim:
     def test_a_launch_that_is_not_free_is_not_claimed_and_nothing_is_written(
         self, why: str, meanwhile: Callable[[Lab], None], lab: Lab
     ) -> None:
-        """Not even what the epoch before left: that is the lease holder's business."""
+        """The driver does not record what the previous epoch left either: that is the task of the lease holder."""
         lab.plan(0, 10, 10, commit=True)
         epoch = lab.hold(lab.launch())
         meanwhile(lab)
@@ -155,7 +155,7 @@ class TestBatch:
         assert [each.row_time_ms for each in lab.store.oldest_first(STREAM)] == rows_ms
 
     def test_a_driver_with_a_slow_clock_goes_on_behind_the_rows_before_it(self, lab: Lab) -> None:
-        """Tried with 50 s: readers that go by time skipped 600 records."""
+        """Tried with 50 s: readers that used times skipped 600 records."""
         lab.store.append(STREAM, Batch(at(0, 0), 90_000))
         epoch = lab.held()
         epoch.begin(planned(0))
@@ -164,7 +164,7 @@ class TestBatch:
         assert [each.row_time_ms for each in lab.store.oldest_first(STREAM)] == [90_000, 90_001]
 
     def test_a_batch_that_was_cut_off_keeps_its_facts(self, lab: Lab) -> None:
-        """The next epoch's batch is of the same time: it is the same batch."""
+        """The next epoch's batch has the same row time: it is the same batch."""
         lab.held().begin(planned(0))
         lab.plan(0, 10, 10)
         lab.launch()
@@ -256,7 +256,7 @@ class TestBatch:
         assert lab.record.cuts == (), "a repeated call is no second run"
 
     def test_a_batch_costs_two_swaps_and_reads_nothing(self, lab: Lab) -> None:
-        """On a store without transactions that is facts, record, record, row: four round trips."""
+        """On a store without transactions these are facts, record, record, row: four round trips."""
         lab.store = SplitStore()
         epoch = lab.held()
         acts: list[str] = []
@@ -422,7 +422,7 @@ class TestCheckpoint:
     def test_the_first_batch_begins_where_the_plan_starts(
         self, why: str, starts: Position, refused: bool, lab: Lab
     ) -> None:
-        """A native sink's zombie may commit the batch that a plan is about to run again."""
+        """A native sink's fenced driver may commit the batch that a plan is about to run again."""
         lab.launch(start=at(10, 10))
         epoch = lab.held()
         batch = replace(planned(1), start=starts, end=at(30, 30, 30))

@@ -1,4 +1,4 @@
-"""A store that is away for a while is asked again; one that says no is not."""
+"""A store that is unreachable for some time is asked again; a store that refuses is not."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ the return value of "scala.Option.get()" is null
 
 
 class StreamingQueryException(Exception):
-    """PySpark's: the text has the message alone."""
+    """PySpark's exception, whose text is the message alone."""
 
     def __init__(self, trace: str) -> None:
         super().__init__("[STREAM_FAILED] Query terminated with exception")
@@ -144,7 +144,7 @@ def run(query: LiveQuery, spark: Spark, is_sink: bool) -> None:
 def test_after_a_resumed_batch_the_query_goes_on(
     is_sink: bool, lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SPARK-55271: Spark commits the batch that was cut off, and dies before its progress is out."""
+    """SPARK-55271: Spark commits the interrupted batch, and dies before it reports its progress."""
     lab.held().begin(planned(0))
     lab.plan(0, 10, 10)
     lab.launch(last_planned_batch_id=0)
@@ -198,7 +198,7 @@ def test_what_dies(why: str, deaths: dict[int, Exception], is_sink: bool, lab: L
 
 
 def test_a_fenced_driver_starts_nothing_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its batch was committed, and the operation that closed its epoch has recorded it by then."""
+    """Its batch was committed, and the operation that closed its epoch has recorded the batch by then."""
     lab.launch()
     spark = Spark(lab, [0, 1])
 

@@ -1,4 +1,4 @@
-"""One run, one batch: begun before, recorded after, and never cut."""
+"""One run, one batch: begun before, recorded after, and never interrupted by a stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lab(tmp_path: Path) -> Lab:
 
 
 def batches(lab: Lab, *ids: int) -> list[Callable[[], None]]:
-    """Runs that read ten offsets of each partition."""
+    """Return runs that read ten offsets of each partition."""
     return [partial(lab.plan, number, 10 * number + 10, 10 * number + 10, commit=True) for number in ids]
 
 
@@ -66,7 +66,7 @@ class TestRuns:
         assert (writer.runs, lab.record.begun, epoch.ending) == ([], None, EndedHow.STOPPED)
 
     def test_a_planned_batch_begins_with_its_ranges_and_is_recorded_once(self, lab: Lab) -> None:
-        """The batch before the one at hand was cut off. Its ranges are known from then on, and it is not settled."""
+        """The previous batch was interrupted. Its ranges are known from then on, and it is not reconciled."""
         lab.plan(0, 10, 10, commit=True)
         lab.plan(1, 20, 20)
         lab.launch(start=at(10, 10), last_planned_batch_id=1)
@@ -138,7 +138,7 @@ class TestEnds:
         assert lab.recorded == []
 
     def test_a_closed_checkpoint_is_not_run_on(self, lab: Lab) -> None:
-        """Spark would: a run is a new query, and it takes the plant for a batch that was planned."""
+        """Spark would run it: each run is a new query, and takes the entry that closes it for a planned batch."""
         lab.plan(0, 10, 10, commit=True)
         lab.launch(start=at(10, 10))
         epoch = lab.held()
@@ -151,7 +151,7 @@ class TestEnds:
         assert writer.runs == []
 
     def test_a_batch_that_another_job_planned_in_between_is_not_run(self, lab: Lab) -> None:
-        """Each run is a new query, and takes whatever is planned for its own: it would be written twice."""
+        """Each run is a new query, and takes any planned batch for its own: the batch would be written twice."""
         epoch = lab.held()
 
         def run_and_be_overtaken() -> None:
@@ -329,7 +329,7 @@ class TestRests:
 
 
 class DataStreamWriter:
-    """Spark's writer, as far as it goes here."""
+    """The part of Spark's writer that is used here."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []

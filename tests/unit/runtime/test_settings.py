@@ -1,4 +1,4 @@
-"""How a driver is told its secrets: a file that only its user can read, and that is read once."""
+"""How a driver gets its secrets: from a file that only its user can read, and that is read once."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def settings() -> Settings:
 
 
 class ClassicSession:
-    """As much of a classic session as is looked at."""
+    """The part of a classic session that is read here."""
 
     def __init__(self, conf: dict[str, str]) -> None:
         self.sparkContext = SimpleNamespace(getConf=lambda: conf)
 
 
 def connect_session() -> Any:
-    """A session of the class that ``pyspark.sql.connect`` makes; it has no ``sparkContext``."""
+    """Return a session of the class that ``pyspark.sql.connect`` makes; it has no ``sparkContext``."""
     return type("SparkSession", (), {"__module__": "pyspark.sql.connect.session"})()
 
 
@@ -71,7 +71,7 @@ def test_it_is_gone_once_it_was_read(settings: Settings, tmp_path: Path) -> None
 
 
 def test_a_file_that_somebody_put_there_is_not_written_to(settings: Settings, tmp_path: Path) -> None:
-    """Else another user's open file, or a link to one, would get the secrets."""
+    """Otherwise another user's open file, or a link to one, would get the secrets."""
     (tmp_path / "settings.json").symlink_to(tmp_path / "theirs")
 
     with pytest.raises(FileExistsError):
@@ -81,7 +81,7 @@ def test_a_file_that_somebody_put_there_is_not_written_to(settings: Settings, tm
 
 
 def test_the_conf_leads_to_the_file_and_shows_nothing_secret(settings: Settings, tmp_path: Path) -> None:
-    """Spark shows it to everybody who can open its Environment page."""
+    """Spark shows the conf to everybody who can open its Environment page."""
     conf = settings.conf(tmp_path / "settings.json")
 
     assert conf == {

@@ -1,4 +1,4 @@
-"""A replay in a driver without Spark: what it asks Spark to read, and what it records."""
+"""A replay in a driver without Spark: what it requests from Spark, and what it records."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHARD = Shard(3, (OffsetRange("flights", 0, 5, 25), OffsetRange("flights", 2, 0,
 
 
 class Seq(list):
-    """As much of Scala's as is asked for."""
+    """The part of Scala's ``Seq`` that is used here."""
 
     def size(self) -> int:
         return len(self)
@@ -69,7 +69,7 @@ SOURCE = Node("CollectMetrics", Node("LogicalRelation"), mark=read_count.MARK)
 class Frame:
     plan: Node = SOURCE
     there: int = 31
-    """What a pass of its own counts."""
+    """The count of a separate pass."""
 
     @property
     def _jdf(self) -> Any:
@@ -82,7 +82,7 @@ class Frame:
 
 @dataclass
 class Spark:
-    """Takes the options of a read, and gives a frame."""
+    """A session that records the options of a read, and returns a frame."""
 
     options: dict[str, str] = field(default_factory=dict)
     has_jvm: bool = True
@@ -117,7 +117,7 @@ class Spark:
 
 @dataclass
 class Counted:
-    """Stands in for the listener: what the program's actions read."""
+    """A substitute for the listener: what the program's actions read."""
 
     most_read: int
 
@@ -228,7 +228,7 @@ def test_what_the_program_did_not_read_is_counted(driver: Driver, monkeypatch: p
 
 
 def test_a_shard_whose_jvm_was_killed_under_it_is_not_recorded(driver: Driver) -> None:
-    """Spark may have told of the whole action before; the function was given a part of its rows all the same."""
+    """Spark may have reported the whole action before; the function got only a part of its rows nevertheless."""
 
     def process(frame: Any, batch_id: int) -> None:
         driver.spark.has_jvm = False
@@ -331,7 +331,7 @@ def test_a_program_that_calls_run_again_after_a_failure_is_counted(driver: Drive
 
 @pytest.mark.parametrize("call", range(1, 5), ids=["claim", "begin", "record", "end"])
 def test_an_answer_that_was_lost_is_no_fence(driver: Driver, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The swap went through, and the store did not say so: asked again, the driver finds its own."""
+    """The swap succeeded, but the store's answer was lost: at the next request, the driver finds its own swap."""
     driver.patience_s = 30
     stream = driver.launch()
     change, calls = ReplayControl.change_shard, []

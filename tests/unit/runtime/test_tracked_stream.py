@@ -1,4 +1,4 @@
-"""What ``run`` takes, before anything is claimed or read."""
+"""The arguments of ``run``, before anything is claimed or read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sensors: one look at a time, here or in the triggerer."""
+"""The sensors: one check at a time, here or in the triggerer."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestOffsetsReached:
         assert offsets(lab, offsets='{"flights":{"0":100,"1":90}}').execute({}) is None
 
     def test_the_ends_are_those_of_the_moment_when_it_starts(self, lab: Lab) -> None:
-        """A topic that is fed all the time does not move the goal."""
+        """A topic with constant input does not move the goal."""
         steps.start(lab)
         lab.feed(10)
         sensor = offsets(lab, deferrable=True)

@@ -35,7 +35,7 @@ def offsets(found: Boundary | StaleLook | None) -> tuple[int, ...]:
 
 @dataclass
 class Log:
-    """One partition: the times of its records, and how many retention has deleted."""
+    """One partition: the times of its records, and how many of them retention has deleted."""
 
     times: list[int] = field(default_factory=list)
     begin: int = 0
@@ -76,7 +76,7 @@ class Story:
             self.logs.append(Log())
 
     def look(self, number: int, _: int) -> None:
-        """See an instant, and be slow: it is frozen only later."""
+        """Observe an instant, and freeze it only later."""
         self.looks[number] = looked(self.logs, number * 10)
 
     def freeze(self, number: int, _: int = 0) -> None:
@@ -102,7 +102,7 @@ happenings = st.tuples(
 
 @given(st.lists(happenings, max_size=40), st.permutations(range(7)))
 def test_intervals_tile_in_whatever_order_they_run(events: list[tuple[str, int, int]], order: list[int]) -> None:
-    """The intervals between 0, 10, … 60: each record between the first and the last boundary is in one of them."""
+    """For the intervals between 0, 10, … 60: each record between the first and the last boundary is in one of them."""
     story = Story()
     for kind, which, amount in events:
         getattr(story, kind)(which, amount)

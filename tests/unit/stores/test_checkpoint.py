@@ -1,4 +1,4 @@
-"""Spark's offset log: what is read of it, what is refused, and what is written. The shapes are Spark 4.2's."""
+"""Spark's offset log: what is read of it, what is refused, and what is written, in the formats of Spark 4.2."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written is read back by this very process."""
+    """Skip fsync: the same process reads what it has written."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
@@ -292,7 +292,7 @@ class TestState:
         assert state.stateful is True
 
     def test_the_zero_byte_of_the_initial_offsets_may_be_left_out(self, folder: Path) -> None:
-        """Spark's own reader takes both."""
+        """Spark's own reader accepts both."""
         assert read_initial(write(folder, {"sources/0/0": f"v1\n{ENDS}"})) == at(40, 60)
 
     def test_what_cannot_be_read_is_left_as_it_is(self, folder: Path) -> None:
@@ -358,7 +358,7 @@ class TestSeed:
         assert last == UNSTARTED or before is not None, "Spark asks for the planned entry and for the one before"
 
     def test_byte_for_byte(self, folder: Path) -> None:
-        """As Spark's own writers do it: the zero byte, the version line, and no newline at the end."""
+        """Spark's own writers do so: the zero byte, the version line, and no newline at the end."""
         seed(open_checkpoint(str(folder)), query_id="query-1", last_batch_id=4, start=at(5, 7), like=None)
 
         confs = b'{"spark.sql.shuffle.partitions":"200","spark.offsets.seeded":"true"}'
@@ -394,7 +394,7 @@ class TestSeed:
         assert (plant.closed_by, plant.is_seeded) == ("op", False)
 
     def test_nothing_of_it_counts_until_all_is_there(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Spark refuses offsets without metadata, and so do we: it is the last file."""
+        """Spark refuses offsets without metadata, and so do we: the metadata is the last file."""
         target = open_checkpoint(str(folder))
         paths: list[str] = []
         create = target.create
@@ -531,7 +531,7 @@ class TestClose:
         assert (state.committed_batch_id, state.planned_batch_id, state.closed_by) == (1, None, "op")
 
     def test_a_batch_that_was_planned_stays_planned(self, folder: Path) -> None:
-        """The entry that follows it is planted: a driver that runs that batch dies right after it."""
+        """The entry that follows the batch is written: a driver that runs that batch dies directly after it."""
         checkpoint = log(folder, {0: entry(10, 10), 1: entry(40, 60)}, (0,))
 
         assert close(checkpoint, "op") == 2

@@ -1,4 +1,4 @@
-"""Checkpoint folders on local disks and on what fsspec opens: one behaviour, and errors of ours."""
+"""Checkpoint folders on local disks and on what fsspec opens: one behaviour, and errors of this package."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.unit.core.worlds import at
 
 @pytest.fixture(params=["local", "memory", "moving"])
 def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A place on a local disk, on an object store, and on a file system that moves files, as HDFS does."""
+    """Yield a location on a local disk, on an object store, and on a file system that moves files, as HDFS does."""
     if request.param == "local":
         yield str(tmp_path / "checkpoint")
         return
@@ -45,7 +45,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 def moved_like_webhdfs(files: Any, source: str, target: str) -> None:
-    """A target that is there is left alone, and nothing is said of it."""
+    """Leave an existing target unchanged, without an error."""
     if not files.exists(target):
         files.copy(source, target, recursive=True)
         files.rm(source, recursive=True)
@@ -266,7 +266,7 @@ class TestErrors:
 
 @contextmanager
 def nobody_may_enter(folder: Path) -> Iterator[None]:
-    """Take a folder away from this user; from root, to whom everything is open, by being somebody else."""
+    """Deny this user a folder; root, whom nothing is denied, becomes another user."""
     folder.chmod(0)
     is_root = os.geteuid() == 0
     if is_root:

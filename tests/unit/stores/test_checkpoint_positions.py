@@ -1,4 +1,4 @@
-"""A checkpoint among the stores of positions: the contract, and what is a checkpoint's own."""
+"""A checkpoint as a position store: the contract, and what only a checkpoint does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written is read back by this very process."""
+    """Skip fsync: the same process reads what it has written."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
@@ -66,7 +66,7 @@ class TestContract(PositionContract):
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A checkpoint that has committed batch 4 of two topics, and planned batch 5."""
+    """Return a checkpoint that has committed batch 4 of two topics, and planned batch 5."""
     folder = tmp_path / "checkpoint"
     files = {"metadata": '{"id":"query-1"}', "sources/0/0": f"\0v1\n{at(0, 0).to_json()}"}
     for number, ends in ((4, at(40, 60)), (5, at(50, 70))):
@@ -115,7 +115,7 @@ def test_a_written_one_takes_the_place_and_keeps_what_was_not_asked_for(place: P
 
 
 def test_a_new_one_has_a_query_id_of_its_own(tmp_path: Path) -> None:
-    """Or a sink that knows batches by query and id would take its first ones for those of an earlier life."""
+    """Otherwise a sink that knows batches by query and id would skip its first batches as known ones."""
     ids = set()
     for _ in range(2):
         CheckpointPositions(str(tmp_path / "c")).write(STREAM, at(1), expected=None)
@@ -152,7 +152,7 @@ def test_a_new_one_that_was_cut_off_is_finished(location: str, tmp_path: Path, m
 
 
 def test_an_exchange_that_was_cut_off_is_no_first_start(place: Path) -> None:
-    """Between its two moves there is nothing at the location."""
+    """Between its two moves nothing exists at the location."""
     CheckpointPositions(str(place)).write(STREAM, at(30, 60), expected=at(40, 60))
     [old] = place.parent.glob("checkpoint-before-*")
     place.rename(str(old).replace("-before-", "-seeded-"))

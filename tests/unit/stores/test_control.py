@@ -1,6 +1,6 @@
-"""What processes agree on beside the record: launches and what became of them, attempts, operations, snapshots.
+"""What processes share beside the record: launches with their outcomes, attempts, operations, snapshots.
 
-Over the store in memory; the stores' own contract suite shows that the others do the same compare-and-set.
+These tests use the store in memory; the stores' own contract shows that the others do the same compare-and-set.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ ROW_TIME_MS = 1_760_000_000_000
 
 
 class UnreliableStore(MemoryStore):
-    """Gets no answer to a compare-and-set, before or after it was done, as often as a test says."""
+    """A store that loses answers to a compare-and-set, before or after it was done, as often as a test says."""
 
     def __init__(self) -> None:
         super().__init__()
         self.losses: list[str] = []
 
     def swap(self, *arguments: Any, **options: Any) -> bool:
-        """Swap, and lose the answer if one is to be lost."""
+        """Swap, and lose the answer if the test says so."""
         loss = self.losses.pop(0) if self.losses else ""
         was_set = super().swap(*arguments, **options) if loss != "before" else False
         if loss:
@@ -85,7 +85,7 @@ def claim(number: int = 1, tag: str = "tag-1") -> Claim:
 
 
 def batch(batch_id: int) -> Batch:
-    """The batch that reads ten records of the first of two partitions."""
+    """Return the batch that reads ten records of the first of two partitions."""
     start, end = at(10 * batch_id, 0), at(10 * batch_id + 10, 0)
     row_time_ms = ROW_TIME_MS + batch_id
     return Batch(end, row_time_ms, batch_id, "query", 1, start, row_time_ms)
@@ -98,7 +98,7 @@ def snapshot(name: str = "op#before") -> Snapshot:
 
 
 def do(control: Control, *events: Event) -> PipelineRecord:
-    """Let events happen, one after the other."""
+    """Apply events, one after the other."""
     cell = control.cell
     return [cell.change(event) for event in events][-1]
 
@@ -117,7 +117,7 @@ def claimed(control: Control, number: int = 1, tag: str = "tag-1") -> PipelineRe
 
 
 def died(control: Control) -> PipelineRecord:
-    """Close the newest epoch as dead, account for it, and keep what became of it, as an operation does."""
+    """Close the newest epoch as dead, account for it, and store its outcome, as an operation does."""
     closed = do(control, Take(OP, 9, 0), CloseDead(OP, ONE, Ended(EndedHow.DIED, 9)))
     begun = closed.begun
     cut = None if begun is None else CutOff(begun.batch_id, begun.query_id, begun.row_time_ms, begun.count)
@@ -204,7 +204,7 @@ class TestEpochs:
         assert control.claimed_epoch(cancelled) == control.kept_epoch(1)
 
     def test_they_come_in_the_order_of_their_numbers(self, control: Control) -> None:
-        """Also past 9 and 99, where names sort as text."""
+        """Past 9 and 99 too, where names would sort as text."""
         for number in range(1, 102):
             claimed(control, number, f"tag-{number}")
             died(control)
@@ -212,7 +212,7 @@ class TestEpochs:
         assert [epoch.number for epoch in control.epochs()] == list(range(1, 102))
 
     def test_what_is_kept_of_the_newest_epoch_is_told_once(self, control: Control) -> None:
-        """An operation keeps it before it launches the next one, and may die in between."""
+        """An operation stores it before it launches the next epoch, and may die in between."""
         claimed(control)
         died(control)
 
@@ -335,7 +335,7 @@ def test_a_lost_answer_to_a_step_does_not_lose_it(store: UnreliableStore, contro
 
 
 def in_threads(call: Callable[[int], Any]) -> list[Any]:
-    """Call at once from eight threads, and return their answers."""
+    """Call the function in eight threads at once, and return the results."""
     together, answers = threading.Barrier(8), []
 
     def run(number: int) -> None:
@@ -363,7 +363,7 @@ class TestOperations:
         assert control.step("other", "applied", Batch) is None
 
     def test_opened_again_it_is_as_it_stands(self, control: Control) -> None:
-        """Every task opens it, and a retry must not forget the steps."""
+        """Every task opens it, and a retry must not lose the steps."""
         first = control.open_operation(Operation("op", "maintenance", "upgrade"))
         control.record_step("op", "plan", at(1, 2))
 

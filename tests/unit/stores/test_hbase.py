@@ -1,4 +1,4 @@
-"""The contract over HBase's calls in memory: their number, and what a break in any of them leaves."""
+"""The contract over HBase's calls in memory: their number, and what a failure in any of them leaves."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_driver_that_dies_in_any_call_of_a_batch(
     cell = claimed(store)
 
     class Death(BaseException):
-        """SIGKILL."""
+        """SIGKILL, as an exception."""
 
     break_at(server, number, is_done, Death)
     with pytest.raises(Death):
@@ -130,7 +130,7 @@ def test_a_driver_that_dies_in_any_call_of_a_batch(
 
 
 def break_at(server: FakeHBase, number: int, is_done: bool, error: type[BaseException] = ConnectionError) -> None:
-    """Let the call of that number break, once: before it is done, or after."""
+    """Make the call of that number fail once: before it is done, or after."""
     left = iter([False] * number + [True])
 
     def around(name: str, call: Callable[[], Any]) -> Any:
@@ -163,7 +163,7 @@ def test_a_connection_that_was_idle_is_not_used_for_one(
 
 
 def test_facts_are_replaced_by_no_swap_that_has_lost(server: FakeHBase, store: HBaseStore) -> None:
-    """Two read the batch that Spark committed, one after the other; the first one's request comes late."""
+    """Two actors read the batch that Spark committed, one after the other; the first one's request arrives late."""
     store.swap("p", "pipeline", None, "2", stream=STREAM, prepare=ROW)
     early = Batch(ROW.end, ROW.batch_time_ms, 1, "q", 1, None, NOW_MS)
     assert not store.swap("p", "pipeline", None, "1", stream=STREAM, prepare=early)

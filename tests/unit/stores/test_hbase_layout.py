@@ -1,4 +1,4 @@
-"""Keys and cells of the deck's table."""
+"""Keys and cells of the table in the Cloudera row layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_keys_sort_as_times_do(first: int, second: int) -> None:
 
 @given(tail=st.text(st.sampled_from("0179:-x "), max_size=18), more=st.text(st.sampled_from("0179:x"), max_size=5))
 def test_a_neighbours_rows_stand_between_two_times(tail: str, more: str) -> None:
-    """What is jumped over holds no row of ours, and the jump is over all rows that begin as the neighbour's group."""
+    """The skip covers exactly the rows that begin with the neighbour's group, and none of this group."""
     row = PREFIX + tail.encode()
     if layout.time_of(PREFIX, row) is not None:
         return

@@ -1,4 +1,4 @@
-"""A query in real-time mode is told from others by when its files were written, and refused."""
+"""A query in real-time mode is recognized by the times of its files, and refused."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.unit.core.worlds import TOPIC, at
 
 COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
 Batches = tuple[tuple[int, int, int | None], ...]
-"""Of each batch: when it began, and when its two files were written."""
+"""When each batch began, and when its two files were written."""
 
-# As Spark 4.2.0 did it, in milliseconds. The content of the files is the same in both modes.
+# Times of Spark 4.2.0, in milliseconds. The files have the same content in both modes.
 ORDINARY: Batches = ((570, 579, 893), (1010, 1019, 1229), (6007, 6013, 6249), (11008, 11017, 11236))
 REAL_TIME: Batches = ((1001, 6977, 7029), (7104, 12177, 12226), (12273, 17321, 17353), (17394, 22437, 22473))
 BEGIN_MS = 1_795_494_336_000
@@ -64,7 +64,7 @@ def made(
 
 
 def late(begin_ms: int, *late_ms: int, done_ms: int = 100) -> Batches:
-    """Return batches one after the other, each written down so late, and committed ``done_ms`` after that."""
+    """Return consecutive batches, each written this much later, and committed ``done_ms`` after that."""
     batches: list[tuple[int, int, int | None]] = []
     for each_ms in late_ms:
         batches.append((begin_ms, begin_ms + each_ms, begin_ms + each_ms + done_ms))

@@ -82,7 +82,7 @@ RUNNING: list[Event] = [TAKE, LAUNCH, CLAIM]
 
 
 class UnreliableStore(MemoryStore):
-    """Loses answers, and lets others act between what an actor reads and what it swaps."""
+    """A store that loses answers, and lets others act between what an actor reads and what it swaps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class UnreliableStore(MemoryStore):
         self.is_away = False
         """Whether reads get no answer."""
         self.next_swaps: list[Callable[[Callable[[], bool]], bool]] = []
-        """What becomes of the next swaps; each is given the swap itself."""
+        """The outcomes of the next swaps; each function gets the swap itself."""
 
     def get(self, pipeline: str, name: str) -> str | None:
         """Return the text, if the store answers."""
@@ -115,13 +115,13 @@ def lose_before(swap: Callable[[], bool]) -> bool:
 
 
 def lose_after(swap: Callable[[], bool]) -> bool:
-    """Lose the answer: all is done."""
+    """Lose the answer: everything is done."""
     swap()
     raise AWAY
 
 
 def after(act: Callable[[], object]) -> Callable[[Callable[[], bool]], bool]:
-    """Let somebody act before the swap arrives."""
+    """Call somebody else before the swap arrives."""
 
     def fate(swap: Callable[[], bool]) -> bool:
         act()
@@ -149,12 +149,12 @@ def now(store: MemoryStore) -> PipelineRecord:
 
 
 def do(cell: RecordCell, *events: Event) -> PipelineRecord:
-    """Let events happen, one after the other."""
+    """Apply events, one after the other."""
     return [cell.change(event) for event in events][-1]
 
 
 def other(store: MemoryStore, *events: Event) -> PipelineRecord:
-    """Let another actor make events happen."""
+    """Apply events of another actor."""
     return do(RecordCell(store, NAME), *events)
 
 
@@ -179,7 +179,7 @@ BEFORE: dict[type, tuple[list[Event], Event]] = {
     GoIdle: (RUNNING, IDLE),
     EndEpoch: (RUNNING, END),
 }
-"""For each kind of event: what happens before it, and one of its kind."""
+"""For each kind of event: the preceding events, and one of its kind."""
 
 EVENTS = pytest.mark.parametrize(("before", "event"), BEFORE.values(), ids=[kind.__name__ for kind in BEFORE])
 LOST = pytest.mark.parametrize("lose", [lose_before, lose_after])
@@ -208,7 +208,7 @@ class TestLostAnswers:
     def test_an_event_that_is_repeated_later_happens_once(
         self, before: list[Event], event: Event, lose: Any, store: UnreliableStore, cell: RecordCell
     ) -> None:
-        """The store stays away after the lost answer, and the caller repeats the call."""
+        """The store becomes unreachable after the lost answer, and the caller repeats the call."""
         was = do(cell, *before) if before else now(store)
         store.next_swaps, store.is_away = [lose], True
         with pytest.raises(StoreUnreachable):
@@ -241,7 +241,7 @@ class TestLostAnswers:
     def test_another_event_after_it_is_not_taken_for_done(
         self, lose: Any, store: UnreliableStore, cell: RecordCell
     ) -> None:
-        """A driver that gave up on a store that was away still ends its epoch."""
+        """A driver that gave up on an unreachable store still ends its epoch."""
         do(cell, *RUNNING)
         store.next_swaps, store.is_away = [lose], True
         with pytest.raises(StoreUnreachable):
@@ -301,7 +301,7 @@ class TestBatches:
     def test_a_row_that_is_missing_is_written_by_whoever_repeats_the_event(
         self, store: UnreliableStore, cell: RecordCell
     ) -> None:
-        """As HBase leaves it: the text was set, and the driver's connection broke before the row."""
+        """HBase can leave this state: the text was set, and the driver's connection broke before the row."""
         do(cell, *RUNNING, BEGIN)
         other(store, RECORD_IT)
 
@@ -358,7 +358,7 @@ class TestTwoActors:
     def test_what_is_kept_of_the_record_does_not_make_an_event_done(
         self, store: UnreliableStore, cell: RecordCell
     ) -> None:
-        """An idle driver that says so again sees that it was fenced meanwhile."""
+        """An idle driver that reports so again learns that it was fenced meanwhile."""
         do(cell, *RUNNING, IDLE)
         other(store, Take(OTHER, 0, 0, take_over=True), replace(CLOSE, operation=OTHER))
 

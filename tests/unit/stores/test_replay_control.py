@@ -1,4 +1,4 @@
-"""The cells of replays: what stands, what is somebody else's, and what is refused by name."""
+"""The cells of replays: what is kept, what belongs to somebody else, and what is refused by name."""
 
 from __future__ import annotations
 

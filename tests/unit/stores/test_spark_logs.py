@@ -29,7 +29,7 @@ MICRO_BATCHES = ["plain", "cut_off", "asynchronous", "several_sources", "statefu
 
 
 class Recorded:
-    """A checkpoint as it was, with its times; and what the query itself said of its last batch with records."""
+    """A checkpoint as it was, with its times; and what the query itself reported about its last batch with records."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         recording: dict[str, Any] = json.loads((HERE / f"{kind}.json").read_text())

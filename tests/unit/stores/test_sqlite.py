@@ -1,4 +1,4 @@
-"""The contract over SQLite, and what only a database file can get wrong."""
+"""The contract over SQLite, and what only a database file can do wrong."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_newest_of_ten_thousand_rows_is_one_row(store: SqlStore, monkeypatch
 
 @pytest.fixture
 def transactions(store: SqlStore) -> list[None]:
-    """One entry for each transaction that begins from now on."""
+    """Return a list with one entry for each transaction that begins from now on."""
     store.get("p", "n")
     begun: list[None] = []
     sa.event.listen(store._engine, "begin", lambda connection: begun.append(None))
@@ -100,7 +100,7 @@ def test_a_swap_that_fails_in_its_middle_changes_nothing(store: SqlStore, tmp_pa
 
 
 def test_facts_are_kept_once(store: SqlStore, tmp_path: Path) -> None:
-    """A recorded batch leaves the table of those that are not: it holds what is under way and what was cut off."""
+    """A recorded batch leaves the table of unrecorded ones, which holds the current and the interrupted batches."""
     cut_off, done = batch(1).at_row(NOW_MS), batch(2).at_row(NOW_MS + 1)
     store.swap("p", "pipeline", None, "1", stream=STREAM, prepare=cut_off)
     store.swap("p", "pipeline", "1", "2", stream=STREAM, prepare=done)
@@ -148,8 +148,11 @@ def test_create_makes_no_folder(tmp_path: Path) -> None:
 def test_a_database_without_our_tables(tmp_path: Path, url: str) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
         connection.execute("create table other (x)")
-    with pytest.raises(StoreLayoutError, match=r"no table 'offsets_batches'.*\.stores create sqlite"):
-        SqlStore(url).position(STREAM)
+    with (
+        contextlib.closing(SqlStore(url)) as store,
+        pytest.raises(StoreLayoutError, match=r"no table 'offsets_batches'.*\.stores create sqlite"),
+    ):
+        store.position(STREAM)
 
 
 def test_a_table_that_went_away(store: SqlStore, tmp_path: Path) -> None:
@@ -164,18 +167,21 @@ def test_a_table_of_another_program(tmp_path: Path, url: str) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
         connection.execute("create table offsets_control (pipeline text, setting text)")
         connection.execute("create table offsets_batches (x)")
-    calls: list[Callable[[], object]] = [SqlStore(url).create, lambda: SqlStore(url).get("p", "n")]
+    calls: list[Callable[[SqlStore], object]] = [SqlStore.create, lambda store: store.get("p", "n")]
     for call in calls:
-        with pytest.raises(StoreLayoutError, match=r"has the columns \['x'\]"):
-            call()
+        with (
+            contextlib.closing(SqlStore(url)) as store,
+            pytest.raises(StoreLayoutError, match=r"has the columns \['x'\]"),
+        ):
+            call(store)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path, url: str) -> None:
     (tmp_path / "offsets.db").write_text("pipelines: []\n" * 100)
-    calls: list[Callable[[], object]] = [SqlStore(url).create, lambda: SqlStore(url).get("p", "n")]
+    calls: list[Callable[[SqlStore], object]] = [SqlStore.create, lambda store: store.get("p", "n")]
     for call in calls:
-        with pytest.raises(StoreLayoutError, match="not a database"):
-            call()
+        with contextlib.closing(SqlStore(url)) as store, pytest.raises(StoreLayoutError, match="not a database"):
+            call(store)
 
 
 def test_a_row_that_no_writer_of_ours_wrote(store: SqlStore, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A seeded checkpoint takes the place of another one: whole or not at all, whatever cuts it off."""
+"""A seeded checkpoint replaces another one: completely or not at all, wherever it is interrupted."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ SWAP: dict[str, Any] = {"tag": "t1", "query_id": "query-1", "last_batch_id": 5, 
 
 
 class Killed(BaseException):
-    """SIGKILL, as far as a test can have it."""
+    """SIGKILL, as closely as a test can imitate it."""
 
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written is read back by this very process."""
+    """Skip fsync: the same process reads what it has written."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A checkpoint that has committed batch 4 and planned batch 5, of a Kafka and a file source."""
+    """Return a checkpoint that has committed batch 4 and planned batch 5, of a Kafka and a file source."""
     folder = tmp_path / "checkpoint"
     files = {"metadata": '{"id":"query-1"}', "sources/0/0": f"\0v1\n{at(0, 0).to_json()}", "sources/1/0": "v1\nfiles"}
     for number, ends in ((3, at(10, 10)), (4, at(40, 60)), (5, at(50, 70))):
@@ -102,7 +102,7 @@ def test_another_source_goes_on_where_the_query_stands_not_where_it_was_in_fligh
 
 @pytest.mark.parametrize("what_it_writes_next", ["commits/5", "offsets/6"])
 def test_a_driver_on_the_old_one_finds_its_next_file_written(place: Path, what_it_writes_next: str) -> None:
-    """Spark dies of that (``CONCURRENT_STREAM_LOG_UPDATE``): of the batch that it runs, or of its next one."""
+    """Spark dies of that (``CONCURRENT_STREAM_LOG_UPDATE``), in the batch that it runs or in its next one."""
     swap_in(str(place), **SWAP)
 
     assert open_checkpoint(str(place)).create(what_it_writes_next, "") is False
@@ -143,7 +143,7 @@ def test_done_again_it_changes_nothing(place: Path) -> None:
 def test_cut_off_at_any_write_it_is_finished_by_the_same_call(
     place: Path, writes: int, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seven files, the one that closes, two moves; the last rows show that the test reaches the end."""
+    """There are seven files, the one that closes, and two moves; the last rows show that the test reaches the end."""
     expected = _swapped_elsewhere(place)
     left = [writes]
     finished = _run(place, left, when, monkeypatch)
@@ -265,7 +265,7 @@ def test_another_swap_does_not_begin_in_the_middle_of_one(place: Path) -> None:
 def test_a_caller_that_hangs_moves_no_checkpoint_of_another_one(
     place: Path, hangs_in: str, position: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hangs once it has closed the old one, or between its last look and its first move."""
+    """It hangs after it has closed the old checkpoint, or between its last check and its first move."""
     act = getattr(LocalCheckpoint, hangs_in)
 
     def superseded(files: CheckpointFolder, *arguments: Any) -> Any:
@@ -335,7 +335,7 @@ def objects(location: str) -> dict[str, bytes]:
 def test_in_an_object_store_it_is_put_where_nothing_is(
     in_object_store: str, writes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four files; the last row shows that the test reaches the end."""
+    """The writes are four files; the last row shows that the test reaches the end."""
     first = {**SWAP, "last_batch_id": UNSTARTED}
     left = [writes]
     pipe_file = MemoryFileSystem.pipe_file
@@ -404,7 +404,7 @@ def test_a_slash_at_the_end_changes_nothing(place: Path) -> None:
 
 
 def test_hdfs_moves_a_folder_into_one_that_is_there_and_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its ``rename`` does where the target is a folder; here between our look and the move."""
+    """Its ``rename`` does so where the target is a folder; here between our check and the move."""
     import fsspec
 
     memory = fsspec.filesystem("memory")

@@ -1,4 +1,4 @@
-"""A server that does not answer: each call of each store says so, and none of them *nothing stored*."""
+"""A server that does not answer: each call of each store raises that, and none of them returns *nothing stored*."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ def test_each_call_says_so(request: pytest.FixtureRequest, name: str, call: str)
 
 @pytest.mark.parametrize("url", [f"zookeeper://{NOBODY}/chroot", f"hbase://{NOBODY}/table"])
 def test_opening_one_is_no_call(url: str) -> None:
-    """So that a DAG file with a store that is away can be read."""
+    """So a DAG file with an unreachable store can be read."""
     open_positions(url).close()

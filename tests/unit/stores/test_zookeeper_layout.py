@@ -1,4 +1,4 @@
-"""The URL of a ZooKeeper, and what may be the name of a znode."""
+"""The URL of a ZooKeeper, and the valid names of a znode."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_password_is_in_no_text_of_an_address() -> None:
 
 @given(group=GROUPS, topic=TOPICS)
 def test_a_legal_name_is_one_part_of_its_own(group: str, topic: str) -> None:
-    """No group leads to another one's znodes: what is taken stands as it is between two slashes."""
+    """No group leads to another one's znodes: a valid name is used unchanged between two slashes."""
     try:
         path = topic_paths("/k", Stream(group, (topic,)))[topic]
     except InputRefused:

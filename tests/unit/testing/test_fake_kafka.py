@@ -1,4 +1,4 @@
-"""``FakeKafka`` behaves as the real reader does, and its knobs refuse what no cluster would do."""
+"""``FakeKafka`` behaves as the real reader does, and its controls refuse what no cluster would do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def group() -> str:
 
 
 class TestFakeKafka(KafkaViewContract):
-    """All that a real cluster does too."""
+    """Everything that a real cluster does too."""
 
 
 def test_it_fails_as_told_until_told_otherwise(cluster: FakeKafka) -> None:

@@ -1,4 +1,4 @@
-"""The triggers: what another triggerer needs to take one over, and the one event that each gives."""
+"""The triggers: what another triggerer needs to resume one, and the one event of each."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def airflow(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def fire(trigger: StoreTrigger) -> dict[str, Any]:
-    """Run a trigger to its end: it gives one event, and no second one."""
+    """Run a trigger to its end: it yields one event, and no second one."""
 
     async def events() -> list[Any]:
         return [event.payload async for event in trigger.run()]

@@ -1,7 +1,7 @@
 """Records checkpoints that real Spark writes: ``python -m tests.unit.stores.spark_logs.record``.
 
 It needs a Kafka (``python3 -m stack up kafka``), and writes one JSON file for each kind of query: every file of its
-checkpoint, byte by byte, with the time when it was written, and what the query itself said of its last batch.
+checkpoint, byte by byte, with the time when it was written, and what the query itself reported about its last batch.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ TOPICS = ("flights", "weather")
 
 
 class Cut(Exception):
-    """Ends a batch in its middle."""
+    """An exception that ends a batch in its middle."""
 
 
 class Recorder:
-    """One Spark session, and two topics under names that nobody else has; the recording calls them as they are."""
+    """One Spark session, and two topics with unique names; the recording replaces these by fixed names."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class Recorder:
         (folder / "files").mkdir()
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Delete the topics and stop the session."""
         self.spark.stop()
         [each.result() for each in self.admin.delete_topics(list(self.names.values())).values()]
 
@@ -63,18 +63,18 @@ class Recorder:
         producer.flush()
 
     def read(self, topic: str = "flights") -> DataFrame:
-        """The stream of a topic."""
+        """Return the stream of a topic."""
         options = {"kafka.bootstrap.servers": self.bootstrap, "subscribe": self.names[topic]}
         frame = self.spark.readStream.format("kafka").options(**options, startingOffsets="earliest").load()
         return frame.selectExpr("CAST(value AS STRING) AS value")
 
     def to_kafka(self, frame: DataFrame) -> Any:
-        """A writer to Kafka."""
+        """Return a writer to Kafka."""
         options = {"kafka.bootstrap.servers": self.bootstrap, "topic": self.names["output"]}
         return frame.writeStream.format("kafka").options(**options)
 
     def record(self, kind: str, writer: Any, batches: int = 3, *, feed: Callable[[], None] | None = None) -> None:
-        """Run a query for so many batches, and write down its checkpoint. One of no batches runs for two seconds."""
+        """Run a query for this many batches, and record its checkpoint. A query of no batches runs for two seconds."""
         place = self.folder / kind
         query: StreamingQuery = writer.option("checkpointLocation", str(place)).start()
         feed = feed or (lambda: self.produce("flights", 3))
@@ -104,14 +104,14 @@ class Recorder:
         print(f"{kind}: {len(files)} files, batch {recording['said']['batch_id']}", file=sys.stderr)
 
     def put_file(self) -> None:
-        """Give the file source something, and both topics."""
+        """Add input to the file source and to both topics."""
         (self.folder / "files" / f"{uuid.uuid4().hex}.txt").write_text("record\n")
         for topic in TOPICS:
             self.produce(topic, 2)
 
 
 def cut_third(batch: DataFrame, batch_id: int) -> None:
-    """A sink that dies in the third batch."""
+    """Raise in the third batch, as a sink does that dies there."""
     batch.collect()
     if batch_id == 2:
         raise Cut("in the middle of a batch")
