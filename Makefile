@@ -79,10 +79,11 @@ test:  ## unit, check, simulate, integration, e2e, with Kafka and HBase brought 
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
 
-check: venv  ## format, lint, spelling and types, and the docs site
+check: venv  ## format, lint, spelling, retired words and types, and the docs site
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/codespell
+	$(PY) -m pytest tests/unit/test_language.py -q -p no:cacheprovider
 	.venv/bin/mypy
 	@$(MAKE) --no-print-directory docs
 

@@ -2,8 +2,8 @@
 
 It writes three tables to one SQLite file:
 
-- ``alerts`` has the record's topic, partition and offset as its key, so a record that is read twice is one row;
-- ``evidence`` has one row per record and batch and no key, so a record that is read twice is two rows and shows;
+- ``alerts`` has the record's topic, partition and offset as its key, so a replayed record is one row;
+- ``evidence`` has one row per record and batch and no key, so a replayed record is two rows and shows;
 - ``batches`` has one row per batch, with the time when the batch was written.
 """
 

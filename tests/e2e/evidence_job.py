@@ -1,14 +1,17 @@
 """A tracked job for the tests: one row of evidence for each record and batch, and faults on request.
 
 ``evidence_job.py <home> [stateful] [batch-ids] [any-spark]``. *Stateful*: the query keeps state. *Batch-ids*: the sink
-takes a batch only if its id is greater than all that it has, as tables that are idempotent by batch id do. *Any-spark*:
-every version of Spark counts as one with the known bugs.
+accepts a batch only if its id is greater than every id that it has. Tables that are idempotent by batch id do so.
+*Any-spark*: every version of Spark counts as one with the known bugs.
 
-The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill"}]``. *At*: ``planned``, before the
-batch is noted; ``before`` or ``after`` the rows are written; ``recorded`` once the batch is; or ``start`` (before the
-first batch, which makes it batch 0). The batches that are processed count from 1 in each epoch, and one that is planned
-does not count yet; ``null`` is whichever comes there. *Do*: ``kill``, ``fail``, ``wait`` for the file ``go``,
-``cut``: kill the JVM while the rows of the batch are collected, or ``bug``: fail once as a known bug of Spark does.
+The faults file is JSON, ``[{"epoch": 1, "batch": 2, "at": "before", "do": "kill"}]``.
+
+*At* is ``planned``, before the batch is known to the record; ``before`` or ``after`` the rows are written;
+``recorded``, once the batch is; or ``start``, before the first batch, which makes it batch 0. Processed batches count
+from 1 in each epoch. A planned batch does not count yet; ``null`` matches the next batch.
+
+*Do* is ``kill``, ``fail``, ``wait`` for the file ``go``, ``cut`` or ``bug``. ``cut`` kills the JVM while the rows of
+the batch are collected. ``bug`` fails once as a known bug of Spark does.
 """
 
 import contextlib

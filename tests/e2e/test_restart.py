@@ -91,7 +91,7 @@ def test_a_stateful_job_is_resumed_and_not_moved(make_lab: Callable[..., Lab]) -
 
 
 def test_killed_before_and_after_the_note(lab: Lab) -> None:
-    """The steps of a batch that ``test_crash.py`` omits: planned by Spark and not begun; begun and not run."""
+    """Steps that ``test_crash.py`` omits: a batch is planned but not in the record; in the record but not run."""
     lab.produce(20, 0, 1, 2)
     lab.maintain()
     lab.wait_until_idle()

@@ -45,9 +45,6 @@ def kept_seeds(file: Path = KEPT) -> list[KeptSeed]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run histories; return 1 if one of them failed."""
-    logging.disable(logging.CRITICAL)
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # the objects of a history become garbage only when it ends
     options = _options(arguments)
     kinds = tuple(options.kinds.split(","))
     work = [(options.first + number, kinds) for number in range(options.seeds)]
@@ -143,4 +140,8 @@ def show(outcome: Outcome, *, whole: bool) -> None:
 
 
 if __name__ == "__main__":
+    # For this process, and not for tests that call main.
+    logging.disable(logging.CRITICAL)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # the objects of a history become garbage only when it ends
     sys.exit(main())

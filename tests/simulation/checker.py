@@ -1,6 +1,6 @@
 """Decides what became of each record, from the sink and from the stored history and record as plain JSON.
 
-The checker shares no code with the product, and reads the stores by their documented format: so a mistake in the
+The checker shares no code with the product, and reads the stores by their documented format. So a mistake in the
 product's counting cannot hide itself here.
 """
 

@@ -33,7 +33,7 @@ def another_epoch(lab: Lab) -> None:
 
 
 def another_operation(lab: Lab) -> None:
-    """Take the pipeline over by another operation that changes nothing visible, and has ended."""
+    """Take the pipeline over by another operation that changes nothing visible, and take it back."""
     take_lease(lab.world("other"), take_over=True)
     release_lease(lab.world("other"))
     take_lease(lab.world("op"))

@@ -1,7 +1,10 @@
 """Concurrent backfill runs, on a topic that grows, ages and gets late records between any two of their steps.
 
-What a user would miss: a record that no interval of a gapless series replays, a record that two intervals replay while
-neither audit reports it, and a run that ends with anything but an error of ours.
+What a user would miss:
+
+- a record that no interval of a gapless series replays;
+- a record that two intervals replay while neither audit reports it;
+- a run that ends with an error that is not this package's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The crash law: a task that is killed at any write and run again ends as a run that nobody killed.
 
-Tasks are killed before and directly after each write: to the control store, to a checkpoint, of the driver's settings,
-and the launch itself, whose driver then is an orphan that nobody has recorded.
+Tasks are killed before and directly after each write: to the control store, to a checkpoint, and of the driver's
+settings. They are killed at the launch too, whose driver then is an orphan that nobody has recorded.
 """
 
 from __future__ import annotations

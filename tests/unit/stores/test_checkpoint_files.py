@@ -45,7 +45,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 def moved_like_webhdfs(files: Any, source: str, target: str) -> None:
-    """Leave an existing target unchanged, without an error."""
+    """Move files as WebHDFS does: an existing target stays unchanged, without an error."""
     if not files.exists(target):
         files.copy(source, target, recursive=True)
         files.rm(source, recursive=True)

@@ -1,7 +1,8 @@
 """Records checkpoints that real Spark writes: ``python -m tests.unit.stores.spark_logs.record``.
 
-It needs a Kafka (``python3 -m stack up kafka``), and writes one JSON file for each kind of query: every file of its
-checkpoint, byte by byte, with the time when it was written, and what the query itself reported about its last batch.
+It needs a Kafka (``python3 -m stack up kafka``), and writes one JSON file for each kind of query. The JSON file has
+every file of the checkpoint, byte by byte, with the time of its writing, and what the query itself reported about its
+last batch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,170 @@
+"""The project is written in plain English: retired openings of docstrings and retired words do not come back.
+
+Words that are still part of names are missing here until those names have changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import re
+import tokenize
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = {".cfg", ".conf", ".css", ".java", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".xml", ".yaml", ".yml"}
+NOT_OURS = {"build", "dist", "node_modules", "site", "__pycache__"}
+"""Folders that no person writes. Folders with a leading dot are none of the project's either, except ``.github``."""
+
+OPENING = re.compile(r"(Give|Say|Tell|Let)s?\b")
+"""Verbs that mean a person's words. A docstring says what the code does: return, raise, write, wait until."""
+
+GONE_EVERYWHERE = {
+    "begun batch": "started batch",
+    "(has|holder of|lost) the word": "the active epoch; an epoch was fenced",
+    "nobody rewrote": "untracked",
+    "what rules": "the authoritative store",
+    "head eaten": "truncated log",
+    "(does|runs) badly": "unhealthy, stalled or dead",
+    "h[oe]lds? back": "throttle, or yield to the live job",
+    "cut at an instant": "boundary",
+    "deck row": "row of the Cloudera row layout",
+    "people agree on": "the name of the store",
+    "say nothing if": "raise if, or a sentence with whether",
+    "superfluous": "prunable",
+    "spared": "retained",
+    "world changed": "state changed",
+}
+"""Patterns that no text of the project matches, with what to write. A space also stands for the end of a line."""
+
+GONE_FROM_PROSE = {
+    "made (again|anew)": "recreated, or planned again",
+    "eaten": "truncated, deleted by retention",
+    "left out": "skipped or omitted",
+    "of before": "previous",
+    "c[ao]mes? to rest": "stop, stopped",
+    "rungs?": "stop stage",
+    "where it stands": "its position",
+    "what is told": "the offsets, the answer",
+    "offsets? that (is|are) still there": "earliest retained offset",
+    "its word": "the stop request, the acknowledgement",
+    "at rest": "stopped",
+    "read twice": "replayed, or duplicated",
+}
+"""The same for docstrings and comments of Python files. Pages, messages and names of tests still have some of these."""
+
+REST = "what a snapshot of a stopped job is called: the kind `at-rest`"
+ALLOWED = {
+    ("airflow_provider_offsets/operations/auditing.py", "at rest"): REST,
+    ("airflow_provider_offsets/operations/submitting.py", "at rest"): REST,
+}
+"""Where a retired word is right: file and pattern, with the reason."""
+
+
+def files(*suffixes: str) -> Iterator[Path]:
+    """Yield the files of the project with one of these suffixes."""
+    for folder, below, names in os.walk(ROOT):
+        below[:] = [
+            each
+            for each in below
+            if each == ".github" or not (each.startswith(".") or each in NOT_OURS or each.endswith(".egg-info"))
+        ]
+        yield from (Path(folder, name) for name in names if Path(name).suffix in suffixes)
+
+
+def docstrings_of(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each docstring, of attributes and constants too."""
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        for each in body if isinstance(body, list) else ():
+            if (
+                isinstance(each, ast.Expr)
+                and isinstance(each.value, ast.Constant)
+                and isinstance(each.value.value, str)
+            ):
+                yield each.lineno, each.value.value
+
+
+def comments_of(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each comment; comments on consecutive lines are one text."""
+    line, text, last = 0, "", -1
+    for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__):
+        if token.type != tokenize.COMMENT:
+            continue
+        if token.start[0] != last + 1:
+            if text:
+                yield line, text
+            line, text = token.start[0], ""
+        text, last = f"{text}{token.string}\n", token.start[0]
+    if text:
+        yield line, text
+
+
+def places_of(pattern: str, texts: Mapping[str, list[tuple[int, str]]]) -> list[str]:
+    """Return ``file:line`` for each match that is not allowed."""
+    spaced = pattern.replace(" ", r"[\s#>*]+")
+    word = re.compile(rf"\b{spaced}\b", re.IGNORECASE)
+    return [
+        f"{file}:{line + text.count(chr(10), 0, match.start())}"
+        for file, each in texts.items()
+        if (file, pattern) not in ALLOWED
+        for line, text in each
+        for match in word.finditer(text)
+    ]
+
+
+@functools.cache
+def everything() -> dict[str, list[tuple[int, str]]]:
+    """Return the text of each file but this one, which is the list."""
+    found = (file for file in files(*TEXT) if file != Path(__file__))
+    return {str(file.relative_to(ROOT)): [(1, file.read_text(errors="replace"))] for file in found}
+
+
+@functools.cache
+def docstrings() -> dict[str, list[tuple[int, str]]]:
+    """Return the docstrings of each Python file."""
+    return {file: list(docstrings_of(each[0][1])) for file, each in everything().items() if file.endswith(".py")}
+
+
+@functools.cache
+def prose() -> dict[str, list[tuple[int, str]]]:
+    """Return the docstrings and comments of each Python file."""
+    return {file: [*found, *comments_of(everything()[file][0][1])] for file, found in docstrings().items()}
+
+
+def test_the_texts_were_found() -> None:
+    assert {"README.md", "docs/index.md", "ruff.toml", "airflow_provider_offsets/cli/commands.py"} <= set(everything())
+    assert sum(map(len, docstrings().values())) > 2_000
+    assert len(prose()) > 300
+
+
+def test_no_docstring_begins_with_a_person_s_words() -> None:
+    found = [
+        f"{file}:{line}: {text.split(maxsplit=1)[0]}"
+        for file, each in docstrings().items()
+        for line, text in each
+        if OPENING.match(text.lstrip())
+    ]
+
+    assert found == [], "write what the code does: Return, Yield, Raise, Write, Check whether, Wait until"
+
+
+@pytest.mark.parametrize(("pattern", "instead"), GONE_EVERYWHERE.items(), ids=str)
+def test_a_retired_word_is_nowhere(pattern: str, instead: str) -> None:
+    assert places_of(pattern, everything()) == [], f"write: {instead}"
+
+
+@pytest.mark.parametrize(("pattern", "instead"), GONE_FROM_PROSE.items(), ids=str)
+def test_a_retired_word_is_in_no_docstring_or_comment(pattern: str, instead: str) -> None:
+    assert places_of(pattern, prose()) == [], f"write: {instead}"
+
+
+@pytest.mark.parametrize(("file", "pattern"), ALLOWED)
+def test_what_is_allowed_is_still_needed(file: str, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ALLOWED, (file, pattern))
+
+    assert places_of(pattern, {file: prose()[file]})
