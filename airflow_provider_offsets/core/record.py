@@ -369,6 +369,8 @@ class RecordBatch:
     holder: ProcessIdentity
     run: str
     recorded: Recorded
+    following: Begun | None = None
+    """The next batch, if Spark has planned it without a step in between: its output may exist (``sink=``)."""
 
 
 @dataclass(frozen=True)
@@ -689,7 +691,7 @@ def _begins(record: PipelineRecord, batch: Begun) -> Outcome:
 
 
 def _record(record: PipelineRecord, event: RecordBatch) -> Outcome:
-    if record.recorded == event.recorded and record.begun is None:
+    if record.recorded == event.recorded and record.begun == event.following:
         return Already()
     begun = record.begun
     if begun is None or (begun.run, begun.batch_id) != (event.run, event.recorded.batch_id):
@@ -704,7 +706,7 @@ def _record(record: PipelineRecord, event: RecordBatch) -> Outcome:
     after = replace(
         record,
         recorded=event.recorded,
-        begun=None,
+        begun=event.following,
         cuts=cuts,
         last_row_time_ms=max(record.last_row_time_ms, event.recorded.row_time_ms or 0),
     )

@@ -181,13 +181,18 @@ def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
     """
     epoch = world.control.newest_launch(record)
     complete_history(world, record, epoch)
-    recorded, cut, batch = None, None, None
+    recorded, cut, batch, following, is_kept = None, None, None, None, False
     if record.begun is not None and epoch.claim.tracked:
         recorded, cut, batch = _last_batch(world, record, record.begun, epoch)
+        is_kept = record.begun.row_time_ms is not None
+        if recorded is not None and batch is not None and is_kept:
+            following = _batch_after(batch, record, epoch)
+        if following is not None:
+            cut = CutOff(following.batch_id or 0, following.query_id or "", following.row_time_ms, 1)
     return world.cell.change(
         Reconcile(world.operation, record.generation, clock.now_ms(), recorded, cut),
         stream=epoch.claim.stream,
-        prepare=batch if record.begun is not None and record.begun.row_time_ms is None else None,
+        prepare=following if is_kept else batch,
         append=batch if recorded is not None else None,
     )
 
@@ -253,6 +258,18 @@ def _last_batch(
     if state is not None and not _is_never_planned(world, record, begun, files, state):
         return _last_batch(world, record, begun, epoch)
     return _unknown_batch(world, record, begun, epoch, state)
+
+
+def _batch_after(batch: Batch, record: PipelineRecord, epoch: Epoch) -> Batch | None:
+    """Return the batch that Spark planned after a started and committed one, without a step of the driver (``sink=``).
+
+    A superseded driver that still lived committed the started batch just before Spark read the log.
+    """
+    log = BatchLog(open_checkpoint(epoch.claim.checkpoint), epoch.claim.start)
+    following = log.batch((batch.batch_id or 0) + 1, epoch=epoch.number, after=batch)
+    if following is None:
+        return None
+    return following.at_row(max(following.batch_time_ms, record.last_row_time_ms + 1))
 
 
 def _is_never_planned(

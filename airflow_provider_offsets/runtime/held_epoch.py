@@ -94,8 +94,7 @@ class HeldEpoch:
         begun = self._record.begun
         planned = None if begun is None else self.log.batch(begun.batch_id, epoch=self.number, after=self.last)
         if planned is not None and self.log.is_committed(planned.batch_id or 0):
-            self.record(planned)
-            self.last = planned
+            self.record_committed(planned)
         self._may_have_run = begun is None or planned is not None
         self._run, self.ending = uuid.uuid4().hex, None
 
@@ -163,9 +162,29 @@ class HeldEpoch:
         self._require_start(self.log.start_of(batch_id, after=self.last))
         self._begin(Begun(batch_id, self.log.query_id, clock.now_ms(), self._run))
 
-    def record(self, batch: Batch) -> None:
+    def record_committed(self, batch: Batch) -> Batch:
+        """Record the started batch, which Spark has committed, and account for what Spark ran after it (``sink=``).
+
+        A superseded driver that still lives may commit the started batch just before Spark reads the log. Spark then
+        runs the next batch instead, which this epoch did not start. That batch starts in the record together with the
+        step that records the one before it. It is recorded too if Spark has committed it.
+
+        :param batch: the started batch, as the log has it.
+        :returns: the last batch that was recorded.
+        :raises Fenced: this driver no longer holds the epoch.
+        """
+        following: Batch | None = batch
+        while following is not None and self.log.is_committed(following.batch_id or 0):
+            batch = following
+            following = self.log.batch((batch.batch_id or 0) + 1, epoch=self.number, after=batch)
+            self.record(batch, following)
+            self.last = batch
+        return batch
+
+    def record(self, batch: Batch, following: Batch | None = None) -> None:
         """Record the started batch as processed: its output is complete.
 
+        :param following: the next batch, if Spark has planned it already under a native sink. It counts as started.
         :raises Fenced: this driver no longer holds the epoch.
         """
         begun = self._record.begun
@@ -181,7 +200,10 @@ class HeldEpoch:
             row_time_ms=row_time_ms,
             digest=digest_of(batch),
         )
-        event = RecordBatch(self._claim.tag, self._me, begun.run, recorded)
+        started = None
+        if following is not None:
+            started = Begun(following.batch_id or 0, following.query_id or "", clock.now_ms(), begun.run)
+        event = RecordBatch(self._claim.tag, self._me, begun.run, recorded, started)
         self._change(event, prepare=None if is_kept else placed, append=placed)
 
     def idle(self) -> None:

@@ -194,8 +194,8 @@ class NativeSinkQuery:
         self._may_be_planned = False
         self._is_at_filler = planned is not None and self._is_filler(planned)
         if self._is_at_filler:
-            if self._epoch.is_stop_requested():
-                raise StopRequested(seen="a stop request", expected="none", do="No action needed: the driver ends.")
+            # Spark runs the batch after it instead, if a superseded driver commits the filler before Spark looks.
+            self._epoch.begin_unplanned(self._next_id + 1)
         elif planned is None:
             self._epoch.begin_unplanned(self._next_id)
         else:
@@ -221,15 +221,22 @@ class NativeSinkQuery:
         return bool(query.awaitTermination(LOOK_S)) or query.status["message"] == TRIGGER_IS_OVER
 
     def _record_committed(self) -> bool:
-        """Record the batch that the run committed; return whether the run committed one."""
+        """Record the batch that the run committed; return whether the run committed one.
+
+        The run of a filler may have committed the batch after the filler as well.
+        """
         if not self._epoch.log.is_committed(self._next_id):
             return False
         batch = self._planned()
         assert batch is not None, "Spark plans a batch before it commits it"
-        if not self._is_at_filler:
-            self._epoch.record(batch)
-        self._epoch.last = batch
-        self._next_id += 1
+        if self._is_at_filler:
+            self._epoch.last = batch
+            self._next_id += 1
+            self._is_at_filler = False
+            self._record_committed()
+            return True
+        last = self._epoch.record_committed(batch)
+        self._next_id = (last.batch_id or 0) + 1
         return True
 
     def _rest_s(self, took_s: float) -> float:

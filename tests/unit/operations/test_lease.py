@@ -559,6 +559,22 @@ class TestSink:
         assert self.reconciled(lab).cuts == (Cut(1, "query-1", 1, "", UNREAD),)
         assert len(planned) == 1
 
+    def test_what_spark_ran_after_a_late_commit_of_another_driver_is_cut_off(self, lab: Lab) -> None:
+        """The superseded driver committed the started batch; this driver died in the next one, which it never began."""
+        self.begun_again_and_committed(lab)
+        lab.feed(5)
+        assert lab.driver.plan() is not None
+
+        epoch = self.reconciled(lab)
+
+        assert epoch.last_batch_id == 1
+        [cut] = epoch.cuts
+        assert (cut.batch_id, cut.count, [(each.start, each.end) for each in cut.ranges]) == (
+            2,
+            1,
+            [(120, 125), (120, 125)],
+        )
+
     def test_one_that_ended_by_itself_leaves_its_checkpoint_open(self, lab: Lab) -> None:
         self.noted(lab)
         lab.driver.end(EndedHow.FAILED)

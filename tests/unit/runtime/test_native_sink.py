@@ -165,6 +165,74 @@ class TestEnds:
 
         assert (len(writer.runs), lab.recorded) == (1, [(0, 1, at(10, 10))])
 
+    def taken_over(self, lab: Lab) -> HeldEpoch:
+        """Return the epoch after a driver that was called dead in its batch 1, which Spark has planned."""
+        lab.plan(0, 10, 10, commit=True)
+        lab.launch(start=at(10, 10))
+        lab.held().begin_unplanned(1)
+        lab.plan(1, 20, 20)
+        lab.launch(start=at(10, 10))
+        return lab.held(pid=2)
+
+    @pytest.mark.parametrize("is_stopping", [False, True])
+    def test_what_spark_ran_after_a_late_commit_is_recorded(self, is_stopping: bool, lab: Lab) -> None:
+        """The superseded driver lives, and commits the batch just before Spark reads the log."""
+        epoch = self.taken_over(lab)
+        begun = []
+
+        def work() -> None:
+            begun.append(lab.record.begun)
+            if is_stopping:
+                lab.stop()
+            lab.checkpoint().create("commits/1", "v1\n{}")
+            lab.plan(2, 30, 30, commit=True)
+
+        run(epoch, Writer(work, *([] if is_stopping else batches(lab, 3)), then=lab.stop))
+
+        assert [each.batch_id for each in begun if each] == [1]
+        assert [(row.batch_id, row.start, row.end) for row in lab.store.oldest_first(STREAM)][:2] == [
+            (1, at(10, 10), at(20, 20)),
+            (2, at(20, 20), at(30, 30)),
+        ]
+        assert len(lab.recorded) == (2 if is_stopping else 3)
+        assert (lab.record.begun, lab.cuts) == (None, [(1, 1)])
+
+    def test_what_spark_ran_after_a_late_commit_counts_as_started_if_it_was_cut_off(self, lab: Lab) -> None:
+        epoch = self.taken_over(lab)
+
+        def fail() -> None:
+            lab.checkpoint().create("commits/1", "v1\n{}")
+            lab.plan(2, 30, 30)
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            run(epoch, Writer(fail, then=lab.stop))
+        epoch.start_run()
+
+        started = lab.record.begun
+        assert started is not None
+        assert (started.batch_id, lab.recorded) == (2, [(1, 2, at(20, 20))])
+        run(epoch, Writer(lambda: lab.plan(2, 30, 30, commit=True), then=lab.stop))
+        assert (lab.recorded[1:], lab.cuts) == ([(2, 2, at(30, 30))], [(1, 1), (2, 1)])
+
+    def test_what_spark_ran_after_a_late_commit_of_the_filler_had_started(self, lab: Lab) -> None:
+        seed(lab.checkpoint(), query_id=QUERY, last_batch_id=4, start=at(5, 7), like=None)
+        lab.launch(start=at(5, 7), last_planned_batch_id=5)
+        begun = []
+
+        def work() -> None:
+            begun.append(lab.record.begun)
+            lab.checkpoint().create("commits/5", "v1\n{}")
+            lab.plan(6, 9, 9, commit=True)
+
+        run(lab.held(), Writer(work, lambda: lab.plan(7, 11, 11, commit=True), then=lab.stop))
+
+        assert [each.batch_id for each in begun if each] == [6]
+        assert [(row.batch_id, row.start, row.end) for row in lab.store.oldest_first(STREAM)] == [
+            (6, at(5, 7), at(9, 9)),
+            (7, at(9, 9), at(11, 11)),
+        ]
+
     def test_a_store_that_goes_away_does_not_cut_the_batch(self, lab: Lab) -> None:
         epoch = lab.held()
 
