@@ -35,7 +35,7 @@ REST_OF_CHECKPOINT = re.compile(r"CheckpointError: (\S+) has .* remove what is l
 """The advice of a refusal after a person removed a checkpoint to which an operation was writing."""
 CONFLICT = "set on_conflict to ruling-store"
 """The advice of a refusal to a person who knows which of two stores is right."""
-MAIN_STEPS, MORE_STEPS = 2500, 6000
+MAIN_STEPS, MORE_STEPS = 2500, 12_000
 CATCH_UP_S = 400.0
 
 
