@@ -489,7 +489,7 @@ def _form(start: Position, seen: Observation) -> tuple[RestartForm, str]:
     if not seen.is_tracked and seen.kept[0].store != CHECKPOINT:
         return _form_of_write(start, seen.kept[0])
     if checkpoint is None:
-        if _query_id(seen) is None:
+        if _query_id(seen) is None and _last_batch_id(seen) == UNSTARTED:
             return RestartForm.FRESH, "there is no checkpoint to go on from"
         return RestartForm.REPOSITION, "the checkpoint is gone; a seeded one lets the batch ids go on"
     if checkpoint.closed_by is not None:
@@ -536,6 +536,9 @@ def _last_batch_id(seen: Observation) -> int:
         ids.append(seen.processed.batch_id)
     if seen.cut is not None:
         ids.append(seen.cut.batch_id - 1)
+    if seen.checkpoint is None and seen.epoch is not None and seen.epoch.claim.last_planned_batch_id is not None:
+        # The sink may have that batch, also of a job from before it was tracked: its id goes to one without records.
+        ids.append(seen.epoch.claim.last_planned_batch_id - 1)
     return max(ids)
 
 

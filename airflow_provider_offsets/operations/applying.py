@@ -123,12 +123,17 @@ def _move(world: World, plan: RestartPlan, token: str) -> Applied:
     next_batch_id = swap_in(
         location,
         tag=plan.fingerprint,
-        query_id=plan.query_id or str(uuid.uuid5(uuid.NAMESPACE_OID, plan.fingerprint)),
+        query_id=_query_id(plan),
         last_batch_id=plan.last_batch_id,
         start=plan.start,
         require_lease=lambda: _require_intent(world, plan),
     )
     return Applied(plan, location, next_batch_id)
+
+
+def _query_id(plan: RestartPlan) -> str:
+    """Return the query id of the seeded checkpoint; a new one, equal in each try, if nothing knows the job's own."""
+    return plan.query_id or str(uuid.uuid5(uuid.NAMESPACE_OID, plan.fingerprint))
 
 
 def _require_intent(world: World, plan: RestartPlan) -> None:
@@ -187,10 +192,9 @@ def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
     beside = f"{base.rstrip('/')}-{plan.fingerprint}"
     if plan.form is RestartForm.REPOSITION:
         old = open_checkpoint(plan.seen.checkpoint or base)
-        assert plan.query_id is not None
         seed(
             open_checkpoint(beside),
-            query_id=plan.query_id,
+            query_id=_query_id(plan),
             last_batch_id=plan.last_batch_id,
             start=plan.start,
             like=committed_entry(old),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -69,6 +69,9 @@ class Case:
 
 
 TWO = live((0, 100), (0, 100))
+_FIRST = epoch(at(40, 60))
+ADOPTED = replace(_FIRST, claim=replace(_FIRST.claim, last_planned_batch_id=7))
+"""The first launch of a job whose checkpoint had batch 7. A sink may have that batch under its id."""
 EATEN = live((30, 100), (0, 100))
 TWO_TOPICS = LiveTopics(
     "cluster-1", (*TWO.topics, LiveTopic("cancelled", "id-2", (LivePartition(5, 9), LivePartition(0, 2))))
@@ -521,6 +524,14 @@ CASES = [
         at(40, 60),
         REPOSITION,
         last_batch_id=4,
+    ),
+    Case(
+        "the checkpoint of an adopted job is gone before its first recorded batch: the launch knows its batch ids",
+        seen(TWO, epoch=ADOPTED, ended=ENDED),
+        at(40, 60),
+        REPOSITION,
+        wanted=at(40, 60),
+        last_batch_id=6,
     ),
     Case(
         "a planned batch that the history has: Spark runs it and the runtime skips it, so it is no replay",
