@@ -682,13 +682,15 @@ def _shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
                 f"{hole} has no stored offset though partitions after it have, so it is not new;"
                 " name its start with 'offsets:', and accept what lies before it as skipped",
             )
-    for partition, offset in wanted.items():
-        if partition in live and offset > live[partition].end:
-            yield Problem(
-                ProblemKind.OFFSET_PAST_END,
-                f"{partition} is to start at {offset} and ends at {live[partition].end}: the log was truncated, or"
-                " the offsets are of another topic; name a start with 'offsets:'",
-            )
+    past = {key: offset for key, offset in wanted.items() if key in live and offset > live[key].end}
+    ends = Position({partition: live[partition].end for partition in past})
+    for partition, offset in past.items():
+        yield Problem(
+            ProblemKind.OFFSET_PAST_END,
+            f"{partition} is to start at {offset} and ends at {ends[partition]}: the log was truncated, or the offsets"
+            f" are of another topic. To read what comes from now on, start from '{Offsets(ends)} | {COMMITTED}'; to"
+            " read earlier records again, name earlier offsets",
+        )
 
 
 def _leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPartition, int]) -> Iterator[Problem]:

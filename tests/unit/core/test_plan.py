@@ -784,3 +784,14 @@ def test_reconcile_adds_what_appeared_since_at_0() -> None:
 def test_reconcile_refuses_a_new_partition_whose_head_is_gone() -> None:
     with pytest.raises(WorldChanged, match=r"flights\[2\] begins at 3"):
         reconcile(at(40, 60), live((0, 100), (0, 100), (3, 8)))
+
+
+def test_a_truncated_log_is_refused_with_a_start_that_works() -> None:
+    """The refusal quotes the ends of all partitions that were cut off, so that one more plan is enough."""
+    cut = running(live((0, 17), (0, 30)), at(23, 60))
+
+    refused = [each for each in plan_restart(at(23, 60), cut).problems if each.kind is PAST_END]
+
+    assert len(refused) == 2
+    assert all("""start from 'offsets:{"flights":{"0":17,"1":30}} | committed'""" in each.message for each in refused)
+    assert plan_restart(at(17, 30), cut).problems == ()
