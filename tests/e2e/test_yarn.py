@@ -144,5 +144,5 @@ def test_cluster_mode_outlives_its_submit_and_a_stop_that_is_killed(make_archive
     assert lab.stop(operation)["how"] == "killed"
 
     assert lab.on_cluster()["state"] == "KILLED"
-    assert lab.containers() == []
+    wait_for(lambda: not lab.containers(), "the NodeManager to end the executors of the killed application")
     assert lab.stop(lab.operation())["how"] == "already killed"
