@@ -489,7 +489,7 @@ def _form(start: Position, seen: Observation) -> tuple[RestartForm, str]:
     if not seen.is_tracked and seen.kept[0].store != CHECKPOINT:
         return _form_of_write(start, seen.kept[0])
     if checkpoint is None:
-        if _query_id(seen) is None and _last_batch_id(seen) == UNSTARTED:
+        if _query_id(seen) is None and _planned_at_launch(seen) == UNSTARTED:
             return RestartForm.FRESH, "there is no checkpoint to go on from"
         return RestartForm.REPOSITION, "the checkpoint is gone; a seeded one lets the batch ids go on"
     if checkpoint.closed_by is not None:
@@ -536,10 +536,16 @@ def _last_batch_id(seen: Observation) -> int:
         ids.append(seen.processed.batch_id)
     if seen.cut is not None:
         ids.append(seen.cut.batch_id - 1)
-    if seen.checkpoint is None and seen.epoch is not None and seen.epoch.claim.last_planned_batch_id is not None:
-        # The sink may have that batch, also of a job from before it was tracked: its id goes to one without records.
-        ids.append(seen.epoch.claim.last_planned_batch_id - 1)
+    # The sink may have the planned batch, also of a job from before it was tracked: its id goes to one without records.
+    ids.append(_planned_at_launch(seen) - 1)
     return max(ids)
+
+
+def _planned_at_launch(seen: Observation) -> int:
+    """Return the greatest batch id that the newest launch knows of a checkpoint that is gone, or ``UNSTARTED``."""
+    if seen.checkpoint is not None or seen.epoch is None or seen.epoch.claim.last_planned_batch_id is None:
+        return UNSTARTED
+    return seen.epoch.claim.last_planned_batch_id
 
 
 def _query_id(seen: Observation) -> str | None:

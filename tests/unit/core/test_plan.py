@@ -534,6 +534,14 @@ CASES = [
         last_batch_id=6,
     ),
     Case(
+        "the same where only batch 0 was planned: it may be in the sink, so the job does not begin with its id",
+        seen(TWO, epoch=replace(ADOPTED, claim=replace(ADOPTED.claim, last_planned_batch_id=0)), ended=ENDED),
+        at(40, 60),
+        REPOSITION,
+        wanted=at(40, 60),
+        last_batch_id=UNSTARTED,
+    ),
+    Case(
         "a planned batch that the history has: Spark runs it and the runtime skips it, so it is no replay",
         running(
             TWO,
