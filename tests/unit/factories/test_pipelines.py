@@ -268,7 +268,7 @@ def changed(old: str, new: str) -> str:
             "an empty list of topics",
             changed("[flights]", "[]"),
             "line 3, key pipelines.alerts.topics",
-            "Kafka topics that the job reads.",
+            "Kafka topics that the job reads, by name.",
         ),
         (
             "text where a list belongs",
@@ -298,7 +298,7 @@ def changed(old: str, new: str) -> str:
             "a subscription that is not tried yet",
             changed("    topics", "    subscription: subscribe_pattern\n    topics"),
             "line 3, key pipelines.alerts.subscription",
-            "subscribe (default), or assign",
+            "Option of Spark's Kafka source that selects what to read",
         ),
         (
             "loss that is accepted by no number",
