@@ -7,70 +7,98 @@ from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg, CLICommand, 
 _STORES = """\
 A store is named by
   <conn id>               a connection of type offsets, or of type kafka (the committed offsets of the group)
-  kafka:<conn id>         the same, said in full
-  checkpoint:<folder>     the log of a Structured Streaming checkpoint; writing to it seeds one
+  kafka:<conn id>         a connection of type kafka
+  checkpoint:<folder>     the log of a Structured Streaming checkpoint; writing to it creates a seeded checkpoint
   hbase://host:9090/table, sqlite:////file.db, zookeeper://host:2181, …   a URL without a password
 """
-_EXIT = "Ends with 0 if all is well, 1 if stores contradict each other or the store refused, 2 if the call is wrong."
-_DRY = "Shows what would be written, and writes it only with --apply: as a whole, and only over what was shown."
+_EXIT = "Exit code: 0 without a problem, 1 if stores contradict each other or something was refused, 2 if the call is wrong."
+_DRY = "Shows what would be written. With --apply, writes it as a whole, if the target still has what was shown."
 
-_PIPELINE = Arg(("-p", "--pipeline"), help="the pipeline, by its name in pipelines.yaml", required=True)
+_PIPELINE = Arg(("-p", "--pipeline"), help="name of the pipeline in pipelines.yaml", required=True)
 _OF_PIPELINE = Arg(
     ("-p", "--pipeline"),
-    help="take group and topics from this pipeline, check the offsets against its cluster, and refuse while it runs",
+    help="take group and topics from this pipeline, and check the offsets against its cluster; a write is refused while"
+    " the job of the pipeline runs",
 )
-_FILE = Arg(("-f", "--file"), help="the pipelines.yaml (default: the one in Airflow's dags folder)")
-_FROM = Arg(("--from",), dest="source", metavar="STORE", help="the store to read", required=True)
-_TO = Arg(("--to",), dest="target", metavar="STORE", help="the store to write", required=True)
-_GROUP = Arg(("-g", "--group"), help="the group id (default: that of the pipeline)")
-_GROUPS = Arg(("-g", "--group"), action="append", help="the group id; repeat it for several", dest="groups")
-_TO_GROUP = Arg(("--to-group",), help="write under another group id")
-_TOPICS = Arg(("-t", "--topics"), help="comma-separated (default: those of the pipeline)")
-_KAFKA = Arg(("--kafka-conn-id",), help="check the offsets against this cluster (default: that of the pipeline)")
-_APPLY = Arg(("--apply",), action="store_true", help="write; without it nothing is changed")
+_FILE = Arg(("-f", "--file"), help="path of pipelines.yaml (default: the one in Airflow's dags folder)")
+_FROM = Arg(("--from",), dest="source", metavar="STORE", help="store to read", required=True)
+_TO = Arg(("--to",), dest="target", metavar="STORE", help="store to write", required=True)
+_GROUP = Arg(("-g", "--group"), help="consumer group id (default: that of the pipeline)")
+_GROUPS = Arg(
+    ("-g", "--group"),
+    action="append",
+    help="consumer group id; repeatable (default: that of the pipeline)",
+    dest="groups",
+)
+_TO_GROUP = Arg(("--to-group",), help="consumer group id to write under (default: the one that was read)")
+_TOPICS = Arg(("-t", "--topics"), help="topics, comma-separated (default: those of the pipeline)")
+_KAFKA = Arg(
+    ("--kafka-conn-id",),
+    help="id of the connection to the cluster that the offsets are checked against (default: that of the pipeline)",
+)
+_APPLY = Arg(("--apply",), action="store_true", help="write; without this option nothing is changed")
 _ACCEPT = Arg(
     ("--accept-skipped",),
     metavar="TOPIC=COUNT",
     action="append",
-    help="let the target go forward by so many offsets of this topic; repeat it for several",
+    help="greatest number of unread offsets of this topic that may be skipped; repeatable",
 )
-_START = Arg(("-s", "--start"), help="where to start, as in 'committed' or 'shift:-1000' (default: the pipeline's own)")
+_START = Arg(("-s", "--start"), help="start selectors, such as 'shift:-1000' (default: 'start' of the pipeline)")
 _WINDOW = Arg(
     ("--window-s",),
     metavar="SECONDS",
-    help="how long the job is to stay stopped; longer than Kafka keeps what is unread is a problem",
+    help="seconds for which the job will stay stopped; the plan has a problem if Kafka deletes unread records sooner",
 )
 _LOSE = Arg(
-    ("--accept-lost",), metavar="TOPIC=COUNT", action="append", help="so many offsets of this topic may be lost"
+    ("--accept-lost",),
+    metavar="TOPIC=COUNT",
+    action="append",
+    help="greatest number of offsets of this topic that may be lost; repeatable",
 )
 _SKIP = Arg(
-    ("--accept-skipped",), metavar="TOPIC=COUNT", action="append", help="so many offsets of this topic may be skipped"
+    ("--accept-skipped",),
+    metavar="TOPIC=COUNT",
+    action="append",
+    help="greatest number of offsets of this topic that may be skipped; repeatable",
 )
 _BOUND = "a time with its zone (2026-11-01T00:00Z), batch:<id> or epoch:<number>"
-_SINCE = Arg(("--since",), metavar="WHEN", help=f"the first that is told of: {_BOUND}")
-_UNTIL = Arg(("--until",), metavar="WHEN", help=f"the last that is told of: {_BOUND}")
-_SHAPE = Arg(("-o", "--output"), choices=("table", "plain", "json", "yaml"), default="table", help="default: table")
-_TEXT = Arg(("-o", "--output"), choices=("csv", "json"), default="csv", help="default: csv, as Kafka's own tool has it")
-_LABEL = Arg(("-l", "--label"), help="a name for it, as in 'snapshot:<label>'; it stays until somebody removes it")
-_REASON = Arg(("-r", "--reason"), help="why; kept with it")
+_SINCE = Arg(("--since",), metavar="WHEN", help=f"start of the report, included: {_BOUND}")
+_UNTIL = Arg(("--until",), metavar="WHEN", help=f"end of the report, included: {_BOUND}")
+_SHAPE = Arg(
+    ("-o", "--output"),
+    choices=("table", "plain", "json", "yaml"),
+    default="table",
+    help="format of the output (default: table)",
+)
+_TEXT = Arg(
+    ("-o", "--output"),
+    choices=("csv", "json"),
+    default="csv",
+    help="format of the output (default: csv, as of kafka-consumer-groups)",
+)
+_LABEL = Arg(
+    ("-l", "--label"),
+    help="name of the snapshot for the selector 'snapshot:<label>'; a labelled snapshot is kept until you remove it",
+)
+_REASON = Arg(("-r", "--reason"), help="why you take it; stored with the snapshot")
 _SNAPSHOTS = Arg(
     ("--snapshot",),
     dest="snapshots",
     metavar="ID",
     action="append",
-    help="remove this one too, by its id or label, whatever keeps it; repeat it for several",
+    help="id or label of a snapshot to remove even if 'keep' retains it; repeatable",
 )
-_REMOVE = Arg(("--apply",), action="store_true", help="remove; without it nothing is changed")
+_REMOVE = Arg(("--apply",), action="store_true", help="remove; without this option nothing is changed")
 _TAKE_OVER = Arg(
     ("--take-over",),
     action="store_true",
-    help="take the pipeline over from an operation that acted lately; that one's next act is refused",
+    help="take the pipeline over from an operation that acted recently; the next act of that operation is refused",
 )
-_OLD = Arg(("old",), metavar="OLD", help="the name that the pipeline had when it ran last")
-_NEW = Arg(("pipeline",), metavar="NEW", help="its new name, in pipelines.yaml")
-_RENAME = Arg(("--apply",), action="store_true", help="rename; without it nothing is changed")
+_OLD = Arg(("old",), metavar="OLD", help="previous name of the pipeline")
+_NEW = Arg(("pipeline",), metavar="NEW", help="new name of the pipeline in pipelines.yaml")
+_RENAME = Arg(("--apply",), action="store_true", help="rename; without this option nothing is changed")
 _INPUT = Arg(
-    ("input",), metavar="FILE", help="a file that 'export' or 'kafka-consumer-groups --export' wrote; - is stdin"
+    ("input",), metavar="FILE", help="file that 'export' or 'kafka-consumer-groups --export' wrote; - is standard input"
 )
 
 
@@ -79,40 +107,40 @@ def offsets_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="offsets",
-            help="See where streaming jobs stand and what a restart would do, and bring offsets from store to store",
+            help="Show positions of streaming jobs, plan restarts, audit histories, and copy offsets between stores",
             description="Reading joins no consumer group and commits nothing.",
             subcommands=(
                 _command(
                     "backfill",
-                    "Show how far the replays of a pipeline are, interval by interval",
-                    "Per run of a backfill DAG: its interval, its newest attempt, shards and records, and what speaks"
-                    f" against it. {_EXIT}",
+                    "Show the progress of the replays of a pipeline, interval by interval",
+                    f"For each run of a backfill DAG: its interval, newest attempt, shards, records and state. {_EXIT}",
                     (_PIPELINE, _FILE, _SHAPE),
                 ),
                 _command(
                     "compare",
-                    "Show what each store of a pipeline says, and whether they agree",
-                    f"Per partition: the offset in each store, and agree, expected lag (and why) or conflict. {_EXIT}",
+                    "Compare the offsets in all stores of a pipeline",
+                    "For each partition: the offset in each store, and 'agree', 'expected lag' with its reason, or"
+                    f" 'conflict'. {_EXIT}",
                     (_PIPELINE, _FILE, _SHAPE),
                 ),
                 _command(
                     "plan",
-                    "Show what a restart would do, partition by partition",
-                    "Nothing is stopped, written or recorded. Ends with 0 if the plan is sound, 1 if it has a problem"
+                    "Plan a restart without doing it, partition by partition",
+                    "Nothing is stopped, written or recorded. Exit code: 0 if the plan has no problem, 1 if it has one"
                     " or something was refused, 2 if the call is wrong.",
                     (_PIPELINE, _FILE, _START, _WINDOW, _LOSE, _SKIP, _SHAPE),
                 ),
                 _command(
                     "audit",
-                    "Prove from the history that nothing was lost, and what was read twice",
-                    "Per partition what was read, and every place where ranges do not tile, with the operation that"
-                    " announced it. Ends with 0 if all is explained, 1 if not or if something was refused, 2 if the"
-                    " call is wrong.",
+                    "Prove from the history that no record was lost, and which were replayed",
+                    "For each partition: what was read, and each gap or overlap with the operation that announced it."
+                    " Exit code: 0 if everything is explained, 1 if not or if something was refused, 2 if the call is"
+                    " wrong.",
                     (_PIPELINE, _FILE, _SINCE, _UNTIL, _SHAPE),
                 ),
                 _command(
                     "copy",
-                    "Bring a position from one store to another",
+                    "Copy a position from one store to another",
                     f"{_DRY}\n{_EXIT}\n\n{_STORES}",
                     (
                         _FROM,
@@ -132,23 +160,22 @@ def offsets_commands() -> list[CLICommand]:
                 _command(
                     "export",
                     "Write positions as text",
-                    "To standard output, in the CSV of 'kafka-consumer-groups --export' (topic,partition,offset; of"
-                    " several groups group,topic,partition,offset), or in JSON that says of which cluster and topics"
-                    f" the offsets are.\n{_EXIT}\n\n{_STORES}",
+                    "Writes to standard output. The CSV is that of 'kafka-consumer-groups --export': "
+                    "topic,partition,offset, or group,topic,partition,offset for several groups. The JSON also has the cluster and the topic"
+                    f" ids.\n{_EXIT}\n\n{_STORES}",
                     (_FROM, _OF_PIPELINE, _FILE, _GROUPS, _TOPICS, _KAFKA, _TEXT),
                 ),
                 _command(
                     "import",
-                    "Bring positions from a file into a store",
-                    f"Reads what 'export' and Kafka's own tool write. {_DRY}\n{_EXIT}\n\n{_STORES}",
+                    "Write positions from a file to a store",
+                    f"Reads what 'export' and 'kafka-consumer-groups --export' write. {_DRY}\n{_EXIT}\n\n{_STORES}",
                     (_INPUT, _TO, _OF_PIPELINE, _FILE, _GROUP, _KAFKA, _ACCEPT, _TAKE_OVER, _APPLY, _SHAPE),
                 ),
                 _command(
                     "rename",
-                    "Give a stopped pipeline another name",
-                    "Its epochs, operations and snapshots go on under the new name, and nothing acts under the old one"
-                    " any more. Safe to repeat. Shows what would be done, and does it only with --apply."
-                    f" {_EXIT}",
+                    "Rename a stopped pipeline",
+                    "Moves the epochs, operations and snapshots to the new name. Afterwards nothing can act under the"
+                    f" old name. Safe to repeat. Without --apply, only shows what would be done. {_EXIT}",
                     (_OLD, _NEW, _FILE, _TAKE_OVER, _RENAME, _SHAPE),
                 ),
                 _snapshots_commands(),
@@ -160,26 +187,26 @@ def offsets_commands() -> list[CLICommand]:
 def _snapshots_commands() -> GroupCommand:
     return GroupCommand(
         name="snapshots",
-        help="Name, see and remove the places that a job can be started from again",
+        help="List, take and remove snapshots of a pipeline's position",
         subcommands=(
             _command(
                 "list",
-                "Show the snapshots of a pipeline, the oldest first",
-                f"'snapshot:<id>' or 'snapshot:<label>' starts a job from one. {_EXIT}",
+                "List the snapshots of a pipeline, the oldest first",
+                f"The start selectors 'snapshot:<id>' and 'snapshot:<label>' start a job from one. {_EXIT}",
                 (_PIPELINE, _FILE, _SHAPE),
                 "snapshots.list_snapshots",
             ),
             _command(
                 "take",
-                "Note where a pipeline stands now",
+                "Store the current position of a pipeline",
                 f"Nothing is stopped or moved, and no consumer group is joined. {_EXIT}",
                 (_PIPELINE, _FILE, _LABEL, _REASON, _SHAPE),
                 "snapshots.take_snapshot",
             ),
             _command(
                 "prune",
-                "Remove snapshots, old checkpoints and old versions that 'keep' of the pipeline does not keep",
-                f"Shows what would be removed, and removes it only with --apply. {_EXIT}",
+                "Remove snapshots, old checkpoints and old versions that 'keep' does not retain",
+                f"Without --apply, only shows what would be removed. {_EXIT}",
                 (_PIPELINE, _FILE, _SNAPSHOTS, _REMOVE, _SHAPE),
                 "snapshots.prune_snapshots",
             ),

@@ -53,13 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    create = commands.add_parser("create", help="create what is missing of the store; safe to repeat")
-    create.add_argument("url", metavar="URL", help="which store; its forms: see --help of the whole command")
-    show = commands.add_parser("show", help="show the newest batches; changes nothing")
-    show.add_argument("url", metavar="URL", help="which store")
-    show.add_argument("--group-id", required=True, help="the group id that stands in the history")
-    show.add_argument("--topic", required=True, action="append", help="repeat for several")
-    show.add_argument("--limit", type=int, default=10, help="how many (default: 10)")
+    create = commands.add_parser("create", help="create the missing parts of the store; safe to repeat")
+    create.add_argument("url", metavar="URL", help="the store; --help without a command lists the forms")
+    show = commands.add_parser("show", help="show the newest batches; nothing is changed")
+    show.add_argument("url", metavar="URL", help="the store")
+    show.add_argument("--group-id", required=True, help="consumer group id of the history")
+    show.add_argument("--topic", required=True, action="append", help="topic of the history; repeatable")
+    show.add_argument("--limit", type=int, default=10, help="number of batches (default: 10)")
     return parser
 
 
