@@ -167,7 +167,8 @@ def test_the_shells_load_nothing_heavy(name: str) -> None:
 
 
 def test_importing_the_package_loads_nothing_else() -> None:
-    assert imported_by(PACKAGE) == set()
+    """Its public names are imported when they are first used: see ``test_api.py`` for the same in a real process."""
+    assert roots(imported_by(PACKAGE, whole=True)) <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != PACKAGE])
