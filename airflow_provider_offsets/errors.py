@@ -75,103 +75,171 @@ class OffsetsError(Exception):
 
 
 class InputRefused(OffsetsError):
-    """Input from a person cannot be used. Nothing was touched."""
+    """Input from a person cannot be used, such as a missing application or connection field. Nothing was changed.
+
+    What to do: Correct what the message names.
+    """
 
 
 class PipelineFileError(InputRefused):
-    """``pipelines.yaml`` is invalid: the message names file, line, key and fix."""
+    """``pipelines.yaml`` is invalid. The message names file, line, key and fix.
+
+    What to do: Correct the line.
+    """
 
 
 class UnknownPipeline(InputRefused):
-    """No pipeline has that name."""
+    """No pipeline has that name.
+
+    What to do: Correct the name, or add the pipeline to ``pipelines.yaml``.
+    """
 
 
 class SelectorError(InputRefused):
-    """A start selector cannot be read. The message quotes the wrong part."""
+    """A start selector cannot be parsed. The message quotes the wrong part.
+
+    What to do: Correct the selector.
+    """
 
 
 class ModeUnsupported(InputRefused):
-    """The guarantees cannot be kept in this combination, so nothing was started."""
+    """The guarantees cannot be kept in this mode, so nothing was started.
+
+    Unsupported are Spark Connect, cluster mode of a job that is tracked or not on YARN, SQLite with a remote master,
+    and an executor that ends the driver.
+
+    What to do: Follow the message.
+    """
 
 
 class NoHistory(InputRefused):
-    """The request needs a history, and the pipeline keeps none."""
+    """The request needs a history, and the pipeline has none.
+
+    What to do: Track the job, or ask for something else.
+    """
 
 
 class StoreError(OffsetsError):
-    """Base of errors of an offset store."""
+    """Base of the errors of an offset store."""
 
 
 class StoreUnreachable(StoreError):
-    """The store does not answer."""
+    """The store does not answer.
+
+    What to do: Start the store, or correct its connection.
+    """
 
     retriable = True
 
 
 class StoreLayoutError(StoreError):
-    """The table, column family or file does not exist, or belongs to another program."""
+    """The table, column family or file does not exist, or belongs to another program.
+
+    What to do: Run the command in the message, which creates it.
+    """
 
 
 class StoreDataError(StoreError):
-    """A row holds content that no writer of this layout writes, such as an offset that is not a number."""
+    """A row holds content that no writer of this layout writes, such as an offset that is not a number.
+
+    What to do: Find out who else writes to the store.
+    """
 
 
 class PositionExpired(StoreError):
-    """The store held a position, which has expired. This is no first start: nothing was started."""
+    """The store has deleted the position after its time, for example by the TTL of an HBase table.
+
+    This is no first start, so nothing was started.
+
+    What to do: Write the position of a snapshot to the store. Or delete all other traces of the pipeline, and start it
+    from the beginning.
+    """
 
 
 class StoreClientMissing(StoreError):
-    """The running Python lacks the client library of the store."""
+    """The running Python lacks the client library of the store. The message names the Python.
+
+    What to do: Install the package there.
+    """
 
 
 class StoreDenied(StoreError):
-    """The store does not let this user read or write there."""
+    """The user may not read or write in the store.
+
+    What to do: Grant the right.
+    """
 
 
 class StoreInUse(StoreError):
-    """A running job uses what would be written, such as an active consumer group. Nothing was written."""
+    """A running job uses what would be written, such as an active consumer group. Nothing was written.
+
+    What to do: Stop the job first.
+    """
 
 
 class BatchConflict(StoreError):
-    """The batch is already recorded with other offsets. The recorded one is unchanged."""
+    """The batch is already recorded with other offsets. The recorded ones are unchanged.
+
+    What to do: Find out who changed the checkpoint by hand.
+    """
 
 
 class SnapshotNotFound(StoreError):
-    """The store has no snapshot of that id."""
+    """No snapshot has that id or label. The message names the newest ones.
+
+    What to do: Correct the id. A snapshot that was pruned cannot be restored.
+    """
 
 
 class KafkaError(OffsetsError):
-    """Base of errors of Kafka."""
+    """Base of the errors of Kafka."""
 
 
 class KafkaUnreachable(KafkaError):
-    """No broker answers."""
+    """No broker answers.
+
+    What to do: Start a broker, or correct the connection.
+    """
 
     retriable = True
 
 
 class TopicMissing(KafkaError):
-    """A topic of the pipeline does not exist in this cluster."""
+    """Topics of the pipeline do not exist in this cluster.
+
+    What to do: Correct ``topics``, or create them.
+    """
 
 
 class RunwayUnknown(KafkaError):
-    """It is unknown how long Kafka retains the records that a job has not read."""
+    """It is unknown how long Kafka retains the records that a job has not read.
+
+    What to do: Grant the rights that the message names, or watch the job by other means.
+    """
 
     retriable = True
 
 
 class PartitionUnavailable(KafkaError):
-    """A partition cannot be read at the moment, mostly because it has no leader."""
+    """A partition has no leader, or a broker does not know a new partition yet.
+
+    What to do: Wait until the partition has a leader.
+    """
 
     retriable = True
 
 
 class CheckpointError(OffsetsError):
-    """A checkpoint cannot be read, or is of a version or mode that was not tried."""
+    """A checkpoint cannot be read, or has a version or mode that was not tried.
+
+    What to do: Follow the message.
+    """
 
 
 class PlanRefused(OffsetsError):
-    """The plan has problems; the message names all of them.
+    """The plan has problems. The message lists all of them.
+
+    What to do: Solve each problem as its text says, and plan again.
 
     ``problems`` holds the ``Problem`` values of the plan.
     """
@@ -187,65 +255,114 @@ class PlanRefused(OffsetsError):
 
 
 class WorldChanged(OffsetsError):
-    """The stored position, the topic, the checkpoint or the epoch differs from what the plan saw."""
+    """A precondition of the plan no longer holds: position, topic, checkpoint or epoch. The message names each change.
+
+    What to do: Plan again.
+    """
 
 
 class NothingToRecover(WorldChanged):
-    """The job is not known to be dead, was asked to stop, or is in the hands of another operation."""
+    """The job is not known to be dead, was asked to stop, or another operation is changing it.
+
+    The tasks of the recovery are skipped.
+
+    What to do: No action needed.
+    """
 
 
 class RecordChanged(WorldChanged):
-    """The pipeline's record is in another state than the one that was read. Nothing was changed."""
+    """Another actor changed the pipeline's record between a check and the act after it. Nothing was changed.
+
+    What to do: Run the task again. If its plan is refused as stale, run the operation again from its stop task.
+    """
 
 
 class RecordRestored(WorldChanged):
-    """The pipeline's record is older than one that was read before: its control store was restored or removed."""
+    """The pipeline's record is older than one that was read before: its control store was restored or removed.
+
+    What to do: Find out who did it, stop the job, and plan from a start that you name.
+    """
 
 
 class StateLost(WorldChanged):
-    """The pipeline has a history, but its control store has no record: the record was lost, or the pipeline renamed."""
+    """The pipeline has a history, but its control store has no record: the record was lost, or the pipeline renamed.
+
+    What to do: Restore the control store. If the pipeline had another name, run ``airflow offsets rename``.
+    """
 
 
 class PipelineRenamed(WorldChanged):
-    """The pipeline has another name now: its record continues under that name."""
+    """The pipeline has a new name, which the message contains.
+
+    What to do: Use the new name.
+    """
 
 
 class ConcurrentAttempt(WorldChanged):
-    """Another attempt at the interval was planned at the same time. Nothing was recorded."""
+    """Another attempt at the interval was planned at the same time. Nothing was recorded.
+
+    What to do: No action needed: Airflow runs the task again.
+    """
 
     retriable = True
 
 
 class LeaseHeld(OffsetsError):
-    """Another operation acted on the pipeline recently. Nothing was changed."""
+    """Another operation acted on the pipeline recently. Nothing was changed.
+
+    What to do: Wait until it has ended, or set ``take_over``.
+    """
 
 
 class TakenOver(OffsetsError):
-    """Another operation took the pipeline over. This one has changed nothing since."""
+    """Another operation took the pipeline over. This one has changed nothing since.
+
+    What to do: No action needed if the other operation continues.
+    """
 
 
 class StopRequested(OffsetsError):
-    """The driver was asked to stop. Raised only inside a driver, which then ends its epoch."""
+    """The driver was asked to stop. Raised only inside a driver, which then ends its epoch.
+
+    What to do: No action needed.
+    """
 
 
 class Fenced(OffsetsError):
-    """A newer epoch of the pipeline was claimed, or this one was closed."""
+    """The launch of a driver was cancelled, its epoch was closed, or a newer epoch was claimed.
+
+    Also raised if a task belongs to a replay that was planned again, or if another operation has the job that a
+    rollback would change.
+
+    What to do: No action needed, or start another operation.
+    """
 
 
 class StopTimedOut(OffsetsError):
-    """The job was asked to stop and did not acknowledge in time. It may still be running."""
+    """The job did not stop in time, or it is unknown whether its YARN application has ended.
+
+    The stop request stays pending, and the job may still be running.
+
+    What to do: Increase the timeout, or allow another stop stage. Repair what does not answer.
+    """
 
 
 class RecoveryGivenUp(OffsetsError):
-    """A job died as often as its recovery may restart it. It is left as it is."""
+    """The job died as often as its recovery may restart it. It is left as it is.
+
+    What to do: Fix the job, and start it with its maintenance DAG.
+    """
 
 
 class DriverFailed(OffsetsError):
-    """Base of errors of a driver that did not reach its first batch, or the end of its shard."""
+    """Base of the errors of a driver that did not reach its first batch, or the end of its shard."""
 
 
 class DriverDied(DriverFailed):
-    """The driver ended before its first batch. ``log_tail`` holds the last lines of its log."""
+    """The driver ended before its first batch. ``log_tail`` holds the last lines of its log.
+
+    What to do: Fix the cause, and run the task again.
+    """
 
     def __init__(self, *, seen: str, expected: str, do: str, log_tail: str = "") -> None:
         self.log_tail = log_tail
@@ -253,26 +370,44 @@ class DriverDied(DriverFailed):
 
 
 class DriverSilent(DriverFailed):
-    """The driver is alive, but has neither processed a batch nor reported that it is idle within the time."""
+    """The driver is alive, but has neither processed a batch nor reported that it is idle. It was left running.
+
+    What to do: Read its log. Run the task again to adopt the driver.
+    """
 
 
 class ShardFailed(DriverFailed):
-    """The driver of a replay ended before the output of its shard was complete. The next try has the same run id."""
+    """The driver of a replay ended before its shard was complete. The message has the last lines of its log.
+
+    What to do: Fix the cause, and run the task again. The run id stays the same.
+    """
 
     retriable = True
 
 
 class JobUnhealthy(OffsetsError):
-    """A job that was started has died, is stalled, or went back. It is left as it is."""
+    """A job that was started has died, is stalled, or its position went back. It is left as it is.
+
+    What to do: Roll the job back, or fix it and run the maintenance again.
+    """
 
 
 class RollbackRefused(OffsetsError):
-    """The previous version or the previous position cannot be restored. The message names what was changed."""
+    """The previous version or the previous position cannot be restored. The message names what was changed.
+
+    What to do: Follow the message.
+    """
 
 
 class RolledBack(OffsetsError):
-    """The previous version is running again, from the previous position. The operation itself has failed."""
+    """The previous version is running again, from the previous position. The operation itself has failed.
+
+    What to do: Fix the new version. Reprocess the ranges that the message names.
+    """
 
 
 class AuditFailed(OffsetsError):
-    """Records are lost, or duplicated without an explanation."""
+    """Records were lost, or duplicated without an explanation.
+
+    What to do: Compare the output with the ranges in the message.
+    """
