@@ -11,7 +11,7 @@ A store is named by
   checkpoint:<folder>     the log of a Structured Streaming checkpoint; writing to it creates a seeded checkpoint
   hbase://host:9090/table, sqlite:////file.db, zookeeper://host:2181, …   a URL without a password
 """
-_EXIT = "Exit code: 0 without a problem, 1 if stores contradict each other or something was refused, 2 if the call is wrong."
+_EXIT = "Exit code: 0 without a problem, 1 if stores conflict or something was refused, 2 if the call is wrong."
 _DRY = "Shows what would be written. With --apply, writes it as a whole, if the target still has what was shown."
 
 _PIPELINE = Arg(("-p", "--pipeline"), help="name of the pipeline in pipelines.yaml", required=True)
@@ -161,8 +161,8 @@ def offsets_commands() -> list[CLICommand]:
                     "export",
                     "Write positions as text",
                     "Writes to standard output. The CSV is that of 'kafka-consumer-groups --export': "
-                    "topic,partition,offset, or group,topic,partition,offset for several groups. The JSON also has the cluster and the topic"
-                    f" ids.\n{_EXIT}\n\n{_STORES}",
+                    "topic,partition,offset, or group,topic,partition,offset for several groups. The JSON also"
+                    f" has the cluster and the topic ids.\n{_EXIT}\n\n{_STORES}",
                     (_FROM, _OF_PIPELINE, _FILE, _GROUPS, _TOPICS, _KAFKA, _TEXT),
                 ),
                 _command(
