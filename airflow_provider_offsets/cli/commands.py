@@ -17,8 +17,8 @@ _DRY = "Shows what would be written. With --apply, writes it as a whole, if the 
 _PIPELINE = Arg(("-p", "--pipeline"), help="name of the pipeline in pipelines.yaml", required=True)
 _OF_PIPELINE = Arg(
     ("-p", "--pipeline"),
-    help="take group and topics from this pipeline, and check the offsets against its cluster; a write is refused while"
-    " the job of the pipeline runs",
+    help="take group and topics from this pipeline, and check the offsets against its cluster; --apply is refused"
+    " while its job runs",
 )
 _FILE = Arg(("-f", "--file"), help="path of pipelines.yaml (default: the one in Airflow's dags folder)")
 _FROM = Arg(("--from",), dest="source", metavar="STORE", help="store to read", required=True)

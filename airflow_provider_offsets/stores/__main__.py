@@ -27,12 +27,12 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_parser().parse_args(argv)
     try:
         with contextlib.closing(open_store(arguments.url)) as store:
             if arguments.command == "create":
                 store.create()
-                print("the store is there")
+                print("The store exists.")
                 return 0
             stream = Stream(arguments.group_id, tuple(arguments.topic))
             for batch in itertools.islice(store.newest_first(stream), arguments.limit):
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_offsets.stores",
         description="Create an offset store, or show its newest batches.",
