@@ -11,7 +11,7 @@ SEEDS ?= 2000
 FROM ?= 1
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
-.PHONY: simulate mutants docs spark-4.1
+.PHONY: simulate mutants docs reference spark-4.1
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this help
@@ -89,6 +89,9 @@ check: venv  ## format, lint, spelling, retired words and types, and the docs si
 
 docs: venv  ## build the docs site into site; fails on a broken link or a page that is not in the nav
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
+reference: venv  ## write the generated pages of the docs: keys of pipelines.yaml, errors, options of the commands
+	$(PY) docs/generate.py
 
 wheel: venv  ## build the wheel and the source archive into dist
 	$(PY) -m build

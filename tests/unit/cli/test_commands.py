@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import shlex
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,6 @@ from typing import Any
 import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
 
-from airflow_provider_offsets.cli import acts
 from airflow_provider_offsets.cli.commands import offsets_commands
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
@@ -36,7 +32,6 @@ from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.stores.sql import SqlStore
 from tests.unit.core.worlds import HOLDER
 
-PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 SECRET = "hunter-two"
 
 
@@ -69,33 +64,6 @@ def run(*words: str) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
-
-
-def examples() -> list[str]:
-    return re.findall(r"^\$ airflow (offsets .*?)(?: > \S+)?$", PAGE.read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("line", examples())
-def test_every_command_that_is_shown_is_understood(line: str) -> None:
-    args: Namespace = parser().parse_args(shlex.split(line))
-
-    assert callable(args.func)
-
-
-def test_every_command_and_option_is_on_the_page() -> None:
-    [group] = offsets_commands()
-    page = PAGE.read_text()
-    assert isinstance(group, GroupCommand)
-
-    for each in group.subcommands:
-        assert f"## {each.name}\n" in page
-        assert isinstance(each, GroupCommand) or hasattr(acts, f"{each.name}_offsets")
-    below = [one for each in group.subcommands if isinstance(each, GroupCommand) for one in each.subcommands]
-    for each in below:
-        assert callable(each.func)
-    for each in (*below, *(one for one in group.subcommands if not isinstance(one, GroupCommand))):
-        for argument in each.args:
-            assert not argument.flags[-1].startswith("--") or any(flag in page for flag in argument.flags)
 
 
 @pytest.fixture
