@@ -85,13 +85,11 @@ def test_the_defaults_in_the_schema_are_those_of_the_code(tmp_path: Path) -> Non
     assert dataclasses.replace(read["long"], name="short", group_id="short") == read["short"]
 
 
-@pytest.mark.parametrize(
-    ("page", "text"),
-    runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated_pages"]().items(),
-    ids=lambda each: getattr(each, "name", ""),
-)
-def test_generated_pages_are_up_to_date(page: Path, text: str) -> None:
-    assert page.read_text() == text, "run `make reference`"
+def test_generated_pages_are_up_to_date() -> None:
+    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated_pages"]()
+
+    assert {page.name for page in pages} == {"cli.md", "errors.md", "pipelines-yaml.md"}
+    assert [page.name for page, text in pages.items() if page.read_text() != text] == [], "run `make reference`"
 
 
 def commands_of(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
