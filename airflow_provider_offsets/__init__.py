@@ -108,7 +108,6 @@ if TYPE_CHECKING:
         RetentionRunwaySensor,
         StreamingJobSensor,
     )
-    from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
     from airflow_provider_offsets.triggers.streaming_job import (
         EpochEndedTrigger,
         JobDiedTrigger,
@@ -173,7 +172,6 @@ __all__ = [
     "ReplayOffsetsOperator",
     "RestartPolicy",
     "RetentionRunwaySensor",
-    "RetentionRunwayTrigger",
     "RollBackOperator",
     "RollbackPolicy",
     "RollbackRefused",
@@ -276,7 +274,6 @@ _MODULE_OF = {
     "ReplayOffsetsOperator": "airflow_provider_offsets.operators",
     "RestartPolicy": "airflow_provider_offsets.core.plan",
     "RetentionRunwaySensor": "airflow_provider_offsets.sensors",
-    "RetentionRunwayTrigger": "airflow_provider_offsets.triggers.retention_runway",
     "RollBackOperator": "airflow_provider_offsets.operators",
     "RollbackPolicy": "airflow_provider_offsets.core.pipeline",
     "RollbackRefused": "airflow_provider_offsets.errors",

@@ -35,18 +35,20 @@ Spark ignores the case of option names.
 class TrackedStream:
     """Context manager for one tracked streaming query: claims its epoch on entry, closes the epoch on exit.
 
-    ::
-
-        with TrackedStream(spark) as stream:
-            records = stream.read_kafka()
-            stream.run(transform(records), process=write)
+    ```python
+    with TrackedStream(spark) as stream:
+        records = stream.read_kafka()
+        stream.run(transform(records), process=write)
+    ```
 
     ``write(batch, batch_id)`` is a ``foreachBatch`` function. Pass ``stream.epoch`` to a sink that can refuse an older
     writer: only the sink can fence a driver that loses its network inside this function.
 
-    Or, with one of Spark's own sinks::
+    Or, with one of Spark's own sinks:
 
-            stream.run(transform(records), sink=lambda writer: writer.format("parquet").option("path", "/data/orders"))
+    ```python
+    stream.run(transform(records), sink=lambda writer: writer.format("parquet").option("path", "/data/orders"))
+    ```
 
     In a replay the same program reads one shard as a bounded DataFrame, and ``write`` is called once. Then
     ``stream.is_replay`` is true, and ``stream.run_id`` lets a sink keep replays apart.
