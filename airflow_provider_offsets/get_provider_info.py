@@ -7,6 +7,9 @@ from typing import Any
 NAME = "airflow-provider-offsets"
 """Must equal the distribution's name: otherwise Airflow raises an error for all providers."""
 
+DOCS = "https://airflow-provider-offsets.readthedocs.io/"
+"""Address of the docs site. ``site_url`` of ``mkdocs.yml`` and ``project_urls`` of ``setup.cfg`` have it too."""
+
 OPERATORS = (
     "snapshot",
     "plan",
@@ -30,10 +33,17 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": NAME,
         "name": "Offsets",
         "description": "Leakproof Kafka to Spark streaming: snapshot, stop, plan, resubmit, audit.",
-        "integrations": [{"integration-name": "Offsets", "external-doc-url": "", "tags": ["software"]}],
+        "integrations": [
+            {
+                "integration-name": "Offsets",
+                "external-doc-url": DOCS,
+                "logo": f"{DOCS}assets/icon.svg",
+                "tags": ["software"],
+            }
+        ],
         "operators": [_modules("operators", OPERATORS)],
         "sensors": [_modules("sensors", ("streaming_job", "job_died", "offsets_reached", "retention_runway"))],
-        "hooks": [_modules("hooks", ("kafka", "offsets", "positions", "spark", "world"))],
+        "hooks": [_modules("hooks", ("offsets",))],
         "triggers": [_modules("triggers", ("streaming_job", "retention_runway"))],
         "cli": ["airflow_provider_offsets.cli.commands.offsets_commands"],
         "connection-types": [_offsets_connection()],

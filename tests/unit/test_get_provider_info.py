@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import importlib.metadata
+import inspect
 import json
+import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import airflow
 import jsonschema
 import pytest
 from airflow.plugins_manager import AirflowPlugin
+from airflow.sdk import BaseHook
 
 import airflow_provider_offsets
 from airflow_provider_offsets.get_provider_info import get_provider_info
@@ -20,6 +25,7 @@ from airflow_provider_offsets.hooks.offsets import OffsetsHook
 INFO = get_provider_info()
 LAYERS = ("operators", "sensors", "hooks", "triggers")
 ROOT = Path(airflow_provider_offsets.__file__).parent
+CHECKOUT = Path(__file__).parents[2]
 
 
 def test_its_name_is_that_of_the_distribution() -> None:
@@ -36,14 +42,46 @@ def test_it_holds_against_airflow_s_own_schema() -> None:
     jsonschema.validate(INFO, schema)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+def named_in(layer: str) -> set[str]:
+    return {module for entry in INFO[layer] for module in entry["python-modules"]}
+
+
+@pytest.mark.parametrize("layer", ["operators", "sensors", "triggers"])
 def test_every_module_that_it_names_is_there_and_none_is_left_out(layer: str) -> None:
-    named = {module for entry in INFO[layer] for module in entry["python-modules"]}
     there = {file.stem for file in (ROOT / layer).glob("*.py")} - {"__init__", "base"}
 
-    assert named == {f"airflow_provider_offsets.{layer}.{name}" for name in there}
-    for module in named:
+    assert named_in(layer) == {f"airflow_provider_offsets.{layer}.{name}" for name in there}
+    for module in named_in(layer):
         importlib.import_module(module)
+
+
+def test_it_names_the_modules_with_a_hook_of_airflow_s() -> None:
+    """The folder also has helpers, which open clients from connections and are no hooks."""
+    modules = [importlib.import_module(f"airflow_provider_offsets.hooks.{file.stem}") for file in hook_files()]
+
+    assert named_in("hooks") == {module.__name__ for module in modules if hooks_of(module)}
+
+
+def hook_files() -> list[Path]:
+    return [file for file in (ROOT / "hooks").glob("*.py") if file.stem != "__init__"]
+
+
+def hooks_of(module: ModuleType) -> list[type[BaseHook]]:
+    kinds = [kind for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, BaseHook)]
+    return [kind for kind in kinds if kind.__module__ == module.__name__]
+
+
+def test_its_links_are_those_of_the_docs_site() -> None:
+    [integration] = INFO["integrations"]
+    site_url = re.search(r"^site_url: (\S+)$", (CHECKOUT / "mkdocs.yml").read_text(), re.MULTILINE)
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(CHECKOUT / "setup.cfg")
+
+    assert site_url is not None
+    assert integration["external-doc-url"] == site_url[1]
+    assert setup["metadata"]["project_urls"].strip() == f"Documentation = {site_url[1]}"
+    assert integration["logo"].startswith(site_url[1])
+    assert (CHECKOUT / "docs" / integration["logo"].removeprefix(site_url[1])).is_file()
 
 
 def test_every_layer_belongs_to_an_integration_that_is_described() -> None:
