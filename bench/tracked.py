@@ -3,7 +3,7 @@
 from bench_work import work
 from pyspark.sql import SparkSession
 
-from airflow_provider_offsets.runtime import TrackedStream
+from airflow_provider_offsets import TrackedStream
 
 spark = SparkSession.builder.getOrCreate()
 with TrackedStream(spark) as stream:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from airflow_provider_offsets.factories import (
+from airflow_provider_offsets import (
     backfill_dag,
     backfill_then_live_dag,
     load_pipelines,

@@ -16,7 +16,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from airflow_provider_offsets.runtime import TrackedStream
+from airflow_provider_offsets import TrackedStream
 
 SCHEMA = "flight INT, carrier STRING, origin STRING, dest STRING, tailnum STRING, dep_delay DOUBLE"
 TABLES = """

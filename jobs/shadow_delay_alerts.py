@@ -10,7 +10,7 @@ import shadow_table
 from delay_alerts import classify
 from pyspark.sql import SparkSession
 
-from airflow_provider_offsets.runtime import TrackedStream
+from airflow_provider_offsets import TrackedStream
 
 
 def main() -> None:

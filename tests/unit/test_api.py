@@ -47,7 +47,9 @@ def test_what_is_exported_is_documented_and_the_other_way_round() -> None:
     promised = [name for name in package.__all__ if name not in ("__version__", "testing")]
     promised += [f"testing.{name}" for name in package.testing.__all__]
 
-    assert sorted(documented()) == sorted(promised)
+    assert set(promised) - set(documented()) == set(), "exported, and not on the page"
+    assert set(documented()) - set(promised) == set(), "on the page, and not exported"
+    assert len(documented()) == len(promised), "each once"
 
 
 def test_type_checkers_see_what_is_loaded() -> None:
@@ -173,3 +175,18 @@ def test_the_type_checked_test_passes() -> None:
 
     tests.test_a_batch_brings_the_job_nearer()
     tests.test_a_missing_topic_is_an_error()
+
+
+SHOWN = [
+    ROOT / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "dags").glob("*.py"),
+    *(ROOT / "jobs").glob("*.py"),
+]
+
+
+@pytest.mark.parametrize("file", SHOWN, ids=lambda file: file.name)
+def test_what_users_read_imports_from_the_root(file: Path) -> None:
+    shown = re.findall(rf"^ *(?:from|import) {PACKAGE}\S* .*$", file.read_text(), re.MULTILINE)
+
+    assert [line for line in shown if f"{PACKAGE}." in line] == []

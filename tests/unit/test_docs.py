@@ -339,7 +339,7 @@ def test_the_job_that_is_shown_calls_what_there_is(page: str) -> None:
 
     fake = mock.create_autospec(TrackedStream, instance=True)
     names = {"spark": None, "transform": lambda records: records, "write": lambda batch, batch_id: None}
-    with mock.patch("airflow_provider_offsets.runtime.TrackedStream") as made:
+    with mock.patch("airflow_provider_offsets.TrackedStream") as made:
         made.return_value.__enter__.return_value = fake
         exec(shown, names)  # noqa: S102  # our own page
 
