@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from airflow_provider_offsets.core.audit import AuditReport, Measure, Window, audit
-from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Cut, Epoch
 from airflow_provider_offsets.core.known import first_at_rest
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
@@ -15,6 +17,7 @@ from airflow_provider_offsets.core.record import Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import AT_REST, CHECKPOINT, UNSTARTED, Observation, Snapshot, snapshot_id
 from airflow_provider_offsets.errors import InputRefused, SnapshotNotFound
 from airflow_provider_offsets.operations.lease import require_unknown
+from airflow_provider_offsets.operations.owning import require_own
 from airflow_provider_offsets.operations.world import World, started_batch
 from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 from airflow_provider_offsets.stores.history import row_time_of
@@ -28,22 +31,23 @@ def audit_history(world: World, window: Window | None = None) -> AuditReport:
     :param world: the session of the operation.
     :param window: the part to report; None reports all.
     :raises InputRefused: the window of an untracked job is not given in epochs.
-    :raises StateLost: the history has rows of epochs, but the pipeline has no record: it was renamed, or the control
-        store was lost. Then nothing could explain its rewinds.
+    :raises StateLost: the pipeline has no record, and the history has rows of epochs, or another pipeline owns the
+        history: the pipeline was renamed, or the control store was lost. Then nothing could explain its rewinds.
     """
     record = world.control.record()
     if record is None:
+        require_own(world)
         require_unknown(world)
     if not world.pipeline.tracked:
         return audit_epochs(world, window)
     epochs = _epochs(world, record)
     first = next((epoch for epoch in epochs if epoch.holder is not None), None)
-    oldest = next(world.store.oldest_first(world.pipeline.stream), None)
+    oldest = next(_rows(world, epochs), None)
     # Unless an earlier job has written rows, the history begins at the job's position before its first launch.
     is_whole = first is not None and (oldest is None or oldest.epoch is not None)
     return audit(
         world.pipeline.name,
-        _official_rows(world, record),
+        _official_rows(world, record, epochs),
         epochs,
         since=_stood_before(first) if first is not None and is_whole else None,
         read_before=first.claim.stood if first is not None and is_whole else None,
@@ -58,13 +62,13 @@ def _stood_before(first: Epoch) -> Position:
     return Position({partition: stood.get(partition, start) for partition, start in first.claim.start.items()})
 
 
-def _official_rows(world: World, record: PipelineRecord | None) -> Iterator[Batch]:
+def _official_rows(world: World, record: PipelineRecord | None, epochs: Sequence[Epoch]) -> Iterator[Batch]:
     """Yield the rows of the history in order, with the recorded batch whose row is not written yet.
 
     :param record: the record as read together with the epochs. Rows that a running job has recorded since are omitted.
     """
     missing = _recorded_batch(world, record)
-    for row in world.store.oldest_first(world.pipeline.stream):
+    for row in _rows(world, epochs):
         if missing is not None and row_time_of(row) >= row_time_of(missing):
             if row_time_of(row) > row_time_of(missing):
                 yield missing
@@ -73,6 +77,28 @@ def _official_rows(world: World, record: PipelineRecord | None) -> Iterator[Batc
             yield row
     if missing is not None:
         yield missing
+
+
+def _rows(world: World, epochs: Sequence[Epoch]) -> Iterator[Batch]:
+    """Yield the rows of the streams of all epochs, in order; without an epoch, those of the pipeline's stream.
+
+    Group id and topics of a pipeline may have changed in ``pipelines.yaml``. The rows of an epoch belong to the stream
+    of its launch. A row without an epoch belongs to the pipeline if the epoch of its time reads one of its topics.
+    """
+    claims = {epoch.number: epoch.claim for epoch in epochs if epoch.holder is not None}
+    if not claims:
+        yield from world.store.oldest_first(world.pipeline.stream)
+        return
+    topics: dict[str, set[str]] = defaultdict(set)
+    for claim in claims.values():
+        topics[claim.stream.group_id].update(claim.stream.topics)
+    streams = [Stream(group_id, tuple(sorted(names))) for group_id, names in topics.items()]
+    newest = claims[min(claims)]
+    for row in heapq.merge(*map(world.store.oldest_first, streams), key=row_time_of):
+        claim = newest if row.epoch is None else claims.get(row.epoch, newest)
+        newest = max(newest, claim, key=lambda each: each.number)
+        if any(partition.topic in claim.stream.topics for partition in row.end):
+            yield row
 
 
 def _was_recorded_since(world: World, record: PipelineRecord, row: Batch) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_offsets.core.audit import DiscontinuityKind
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record import BeginBatch, Begun
 from airflow_provider_offsets.core.snapshot import AT_REST
 from airflow_provider_offsets.errors import DriverDied, DriverSilent, StateLost
@@ -74,6 +75,19 @@ class TestOfficialRows:
         lab.store.append(lab.pipeline.stream, Batch(lab.at(150, 150), 9000, 7, "query-9", 5, lab.at(100, 100), 9000))
 
         assert audit_history(lab.world("audit")).unexplained_count == 100
+
+    @pytest.mark.parametrize("change", [{"topics": ("returns",)}, {"group_id": "other"}], ids=["topics", "group_id"])
+    def test_the_rows_of_an_epoch_belong_to_the_stream_of_its_launch(self, change: dict[str, Any], lab: Lab) -> None:
+        """Somebody changed group or topics in ``pipelines.yaml``; another job has rows under the new ones."""
+        steps.rest(lab)
+        lab.kafka.create_topic("returns", partitions=1)
+        edited = replace(lab.world("audit"), pipeline=replace(lab.pipeline, **change))
+        end = Position({TopicPartition(edited.pipeline.topics[0], 0): 7})
+        lab.store.append(edited.pipeline.stream, Batch(end, 9000))
+
+        report = audit_history(edited)
+
+        assert (report.batches, report.records, report.lost, report.unexplained) == (1, 200, 0, ())
 
 
 class TestStartedBatch:
