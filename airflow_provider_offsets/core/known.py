@@ -29,6 +29,7 @@ from airflow_provider_offsets.core.snapshot import (
     UNSTARTED,
     CheckpointState,
     KeptPosition,
+    KnownBatch,
     KnownIdentity,
     KnownPosition,
     Observation,
@@ -69,13 +70,28 @@ def with_records(
         for partition in _without_offset(seen):
             if partition.topic in same and (found := _best(partition, records, now, seen)) is not None:
                 best[partition] = found
-    return replace(seen, known=tuple(_by_source(best, seen)), known_identities=identities)
+    seen = replace(seen, known=tuple(_by_source(best, seen)), known_identities=identities)
+    return replace(seen, cut=seen.cut or _cut_before(seen, known_batch(seen, taken, claimed)))
+
+
+def known_batch(seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> KnownBatch | None:
+    """Return the greatest batch id that snapshots and launches know, if the job's checkpoint is gone.
+
+    Sinks may identify a batch by its id, and drop new records under an id that they have. No snapshot is left out:
+    another location, cluster or topic in it does not show that the job had another sink.
+
+    :param snapshots: all complete snapshots of the pipeline, in any order.
+    :param epochs: all launches of the pipeline, in any order.
+    """
+    if seen.checkpoint is not None or not (seen.is_tracked or seen.kept[0].store == CHECKPOINT):
+        return None
+    return _greatest(snapshots, epochs)
 
 
 def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozenset[str]:
-    """Return the ids of the snapshots that alone know a partition's position, or the topic id of its offsets.
+    """Return the ids of the snapshots that alone know a partition's position, its topic id, or the greatest batch id.
 
-    Without them, a position that is lost later would look like a first start.
+    Without them, a position or a checkpoint that is lost later would look like a first start.
 
     :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
@@ -83,6 +99,8 @@ def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozense
     taken = list(snapshots)
     claimed = sorted((each for each in epochs if each.holder is not None), key=lambda each: each.number)
     found = {known.snapshot for known in _identities(taken, claimed) if known.snapshot}
+    if (batch := _greatest(taken, claimed)) is not None and batch.snapshot:
+        found.add(batch.snapshot)
     records = [(_rank(each), each.id, each.position, each.seen.live.identity) for each in taken if _tells(each)]
     records += [((each.number, False, 0, ""), "", each.claim.start, each.claim.identity) for each in claimed]
     covered: set[tuple[str, str | None, TopicPartition]] = set()
@@ -163,7 +181,7 @@ def adopted_batch(
     :param live: the live topics.
     :param first: the first launch of the tracked job; None before it.
     """
-    if checkpoint is None or checkpoint.closed_by is not None:
+    if checkpoint is None:
         return None
     batch_id, end, why = checkpoint.planned_batch_id, checkpoint.planned, ""
     if first is None and checkpoint.asynchronous:
@@ -181,6 +199,43 @@ def adopted_batch(
         return None
     ranges = tuple(each for each in ranges_between(checkpoint.committed, end) if each.count)
     return Cut(batch_id, checkpoint.query_id, 1, why, ranges) if ranges else None
+
+
+def _cut_before(seen: Observation, batch: KnownBatch | None) -> Cut | None:
+    """Return what may be in the output after the known offsets, for a job that was not tracked before, or None.
+
+    It is the same batch as that of :func:`adopted_batch`, for a checkpoint that is gone.
+    """
+    if seen.checkpoint is not None or not seen.is_tracked or (seen.epoch is not None and seen.epoch.claim.tracked):
+        return None
+    ranges = tuple(each for known in seen.known for each in known.in_flight if each.count)
+    batch_id = (UNSTARTED if batch is None else batch.completed_id) + 1
+    return Cut(batch_id, "", 1, "its checkpoint is gone", ranges) if ranges else None
+
+
+def _greatest(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> KnownBatch | None:
+    """Return the greatest known batch id: by a launch if one knows it, otherwise by the newest snapshot that does."""
+    found = [
+        KnownBatch(each, f"epoch {epoch.number}")
+        for epoch in epochs
+        if epoch.holder is not None
+        for each in _completed_in(epoch)
+    ]
+    for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id), reverse=True):
+        completed_id, checkpoint = snapshot.seen.completed_batch_id, snapshot.seen.checkpoint
+        if completed_id is not None:
+            # An asynchronous checkpoint has gaps: the planned id may be greater by more than one.
+            planned_id = UNSTARTED if checkpoint is None else checkpoint.last_batch_id
+            found.append(KnownBatch(max(completed_id, planned_id - 1), _words(snapshot), snapshot.id))
+    return max(found, key=lambda each: (each.completed_id, not each.snapshot), default=None)
+
+
+def _completed_in(epoch: Epoch) -> Iterator[int]:
+    if epoch.last_batch_id is not None:
+        yield epoch.last_batch_id
+    if epoch.claim.last_planned_batch_id is not None:
+        yield epoch.claim.last_planned_batch_id - 1
+    yield from (cut.batch_id - 1 for cut in epoch.cuts)
 
 
 def _without_offset(seen: Observation) -> list[TopicPartition]:

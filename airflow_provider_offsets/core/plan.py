@@ -27,6 +27,7 @@ from airflow_provider_offsets.core.snapshot import (
     UNSTARTED,
     CheckpointState,
     KeptPosition,
+    KnownBatch,
     KnownIdentity,
     KnownPosition,
     Observation,
@@ -320,6 +321,7 @@ def plan_restart(
     *,
     selector: str = "",
     known_leader_epochs: Mapping[TopicPartition, int] | None = None,
+    known_batch: KnownBatch | None = None,
     chosen_by: Mapping[TopicPartition, str] | None = None,
     named: Collection[TopicPartition] = (),
 ) -> RestartPlan:
@@ -329,6 +331,7 @@ def plan_restart(
     :param policy: accepted loss and skipping; None accepts none.
     :param selector: the selector's text, for people.
     :param known_leader_epochs: the greatest leader epoch of each partition that was observed since the job started.
+    :param known_batch: the greatest batch id in the pipeline's records, if the checkpoint is gone.
     :param chosen_by: the selector that chose the start of each partition, for people.
     :param named: the partitions whose start a person chose, instead of leaving it to the stores or to a fallback.
     """
@@ -339,7 +342,8 @@ def plan_restart(
         for partition, live in seen.live.partitions.items()
     )
     start = Position({row.key: row.start for row in rows})
-    form, form_reason = _form(start, seen)
+    completed_id = _completed_batch_id(seen, known_batch)
+    form, form_reason = _form(start, seen, completed_id)
     problems = (
         *_identity_problems(seen),
         *_gone_problems(start, seen, named, selector),
@@ -359,12 +363,12 @@ def plan_restart(
         seen=Preconditions.of(seen),
         ruling="" if seen.is_tracked else seen.kept[0].store,
         kept=None if seen.is_tracked else seen.kept[0].position,
-        last_batch_id=_last_batch_id(seen),
+        last_batch_id=UNSTARTED if completed_id is None else completed_id,
         query_id=_query_id(seen),
         replay_at_most=sum(each.count for each in seen.in_flight),
         gone=_gone(wanted, seen),
         settles=tuple(each.token for each in seen.late),
-        notes=tuple(_dropped_topics(seen)),
+        notes=(*_dropped_topics(seen), *_batch_id_notes(seen, known_batch)),
     )
 
 
@@ -484,12 +488,12 @@ def _row(
     )
 
 
-def _form(start: Position, seen: Observation) -> tuple[RestartForm, str]:
+def _form(start: Position, seen: Observation, completed_id: int | None) -> tuple[RestartForm, str]:
     checkpoint = seen.checkpoint
     if not seen.is_tracked and seen.kept[0].store != CHECKPOINT:
         return _form_of_write(start, seen.kept[0])
     if checkpoint is None:
-        if _query_id(seen) is None and _planned_at_launch(seen) == UNSTARTED:
+        if completed_id is None:
             return RestartForm.FRESH, "there is no checkpoint to go on from"
         return RestartForm.REPOSITION, "the checkpoint is gone; a seeded one lets the batch ids go on"
     if checkpoint.closed_by is not None:
@@ -528,24 +532,9 @@ def _resume_position(checkpoint: CheckpointState, processed: Batch | None) -> Po
     return checkpoint.planned if planned_is_processed and checkpoint.planned is not None else checkpoint.committed
 
 
-def _last_batch_id(seen: Observation) -> int:
-    ids = [UNSTARTED]
-    if seen.checkpoint is not None:
-        ids.append(seen.checkpoint.committed_batch_id)
-    if seen.processed is not None and seen.processed.batch_id is not None:
-        ids.append(seen.processed.batch_id)
-    if seen.cut is not None:
-        ids.append(seen.cut.batch_id - 1)
-    # The sink may have the planned batch, also of a job from before it was tracked: its id goes to one without records.
-    ids.append(_planned_at_launch(seen) - 1)
-    return max(ids)
-
-
-def _planned_at_launch(seen: Observation) -> int:
-    """Return the greatest batch id that the newest launch knows of a checkpoint that is gone, or ``UNSTARTED``."""
-    if seen.checkpoint is not None or seen.epoch is None or seen.epoch.claim.last_planned_batch_id is None:
-        return UNSTARTED
-    return seen.epoch.claim.last_planned_batch_id
+def _completed_batch_id(seen: Observation, known_batch: KnownBatch | None) -> int | None:
+    ids = (seen.completed_batch_id, None if known_batch is None else known_batch.completed_id)
+    return max((each for each in ids if each is not None), default=None)
 
 
 def _query_id(seen: Observation) -> str | None:
@@ -602,6 +591,18 @@ def _dropped_topics(seen: Observation) -> Iterator[str]:
     for topic in (seen.stored or Position()).topics:
         if topic not in topics:
             yield f"{topic}: has stored offsets, is no topic of the pipeline any more, and is not read"
+
+
+def _batch_id_notes(seen: Observation, known_batch: KnownBatch | None) -> Iterator[str]:
+    if known_batch is None or not known_batch.snapshot or known_batch.completed_id == seen.completed_batch_id:
+        return
+    if known_batch.completed_id == _completed_batch_id(seen, known_batch):
+        yield (
+            f"the checkpoint is gone; by {known_batch.source}, batch {known_batch.completed_id} was complete, and the"
+            " batch ids go on after it. If the job has run later batches since, a sink that identifies a batch by its"
+            " id may drop records: compare the newest batch id in the sink, and if it is greater by more than one,"
+            f" {AS_A_NEW_ONE}"
+        )
 
 
 def _gone_problems(

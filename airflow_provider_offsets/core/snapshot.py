@@ -97,6 +97,18 @@ class KnownIdentity:
 
 
 @dataclass(frozen=True)
+class KnownBatch:
+    """Batch id of a job whose checkpoint is gone, from a record of the pipeline."""
+
+    completed_id: int
+    """As ``Observation.completed_batch_id``."""
+    source: str
+    """Description of the source."""
+    snapshot: str = ""
+    """Id of the snapshot if the source is one; empty for a launch."""
+
+
+@dataclass(frozen=True)
 class LateWrite:
     """Content of a job's own store that may be from an operation that was taken over, and not from the job."""
 
@@ -185,6 +197,23 @@ class Observation:
         if self.processed is not None:
             return self.processed.end
         return None if self.checkpoint is None else self.checkpoint.committed
+
+    @property
+    def completed_batch_id(self) -> int | None:
+        """The greatest id of a batch whose output is complete; ``UNSTARTED`` before the first one.
+
+        The next batch may have been planned, so its output may exist in part. None if no batch is known to be planned.
+        """
+        ids = []
+        if self.checkpoint is not None:
+            ids.append(self.checkpoint.committed_batch_id)
+        elif self.epoch is not None and self.epoch.claim.last_planned_batch_id is not None:
+            ids.append(self.epoch.claim.last_planned_batch_id - 1)
+        if self.processed is not None and self.processed.batch_id is not None:
+            ids.append(self.processed.batch_id)
+        if self.cut is not None:
+            ids.append(self.cut.batch_id - 1)
+        return max(ids, default=None)
 
     @property
     def is_progress_lost(self) -> bool:

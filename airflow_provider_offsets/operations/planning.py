@@ -8,6 +8,7 @@ from dataclasses import replace
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
+from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.plan import (
     Problem,
     ProblemKind,
@@ -21,6 +22,7 @@ from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.core.selector_text import parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.operations.lease import require_unknown
+from airflow_provider_offsets.operations.owning import require_own
 from airflow_provider_offsets.operations.retention import measure_runway
 from airflow_provider_offsets.operations.sources import WorldSources
 from airflow_provider_offsets.operations.world import World
@@ -64,10 +66,13 @@ def draft_plan(
     :param policy: as for :func:`make_plan`.
     :param window_s: as for :func:`make_plan`.
     :raises SelectorError: ``start`` is malformed, or names something that does not exist.
-    :raises StateLost: the pipeline has a history but no record: it was renamed, or the control store was lost.
+    :raises StateLost: the pipeline has a history but no record, or another pipeline owns what it uses: it was renamed,
+        or the control store was lost.
     """
     asked = parse_start(start)
-    if world.control.record() is None:
+    has_record = world.control.record() is not None
+    require_own(world)
+    if not has_record:
         require_unknown(world)
     seen = world.observe()
     sources = WorldSources(world, stands=settle(seen, policy.on_conflict)[0])
@@ -85,6 +90,7 @@ def draft_plan(
         selector=start,
         chosen_by=choice.chosen_by,
         known_leader_epochs=known,
+        known_batch=known_batch(seen, world.control.snapshots(), world.control.epochs()),
         named=choice.named,
     )
     plan = replace(plan, problems=(*choice.problems, *plan.problems, *_place_problems(world, plan)))

@@ -113,6 +113,18 @@ def test_a9_an_existing_job_that_was_killed_in_a_batch_is_tracked(mode: str, sta
         assert s.verdict() == ""
 
 
+@pytest.mark.parametrize("file_sink", [False, True], ids=["any sink", "file sink"])
+def test_an_existing_job_loses_its_checkpoint_before_it_is_tracked(file_sink: bool) -> None:
+    with stage("sink", records=12, file_sink=file_sink) as s:
+        s.world.run_before(2)
+        s.to_end(s.start("look", actors.snapshot_only))
+        s.remove_checkpoints()
+        s.to_end(s.restart("first", "snapshot:look#snapshot"))
+        s.run(for_s=60.0)
+        assert s.has_written("orders", 12)
+        assert s.verdict() == ""
+
+
 @pytest.mark.parametrize("mode", ["process", "sink"])
 def test_a10_a_program_runs_again_after_a_failed_query(mode: str) -> None:
     with stage(mode, runs_again=True, limit=8) as s:

@@ -19,13 +19,27 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.compare import settle
 from airflow_provider_offsets.core.epoch import Cut, Ended, EndedHow, Epoch
-from airflow_provider_offsets.core.known import adopted_batch, known_offsets, needs_records, with_records
+from airflow_provider_offsets.core.known import (
+    adopted_batch,
+    known_batch,
+    known_offsets,
+    needs_records,
+    with_records,
+)
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
-from airflow_provider_offsets.core.plan import OnConflict, ProblemKind, RestartPlan, RestartPolicy, plan_restart
+from airflow_provider_offsets.core.plan import (
+    OnConflict,
+    ProblemKind,
+    RestartForm,
+    RestartPlan,
+    RestartPolicy,
+    plan_restart,
+)
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.selector_text import parse_start
 from airflow_provider_offsets.core.snapshot import (
     AT_REST,
+    UNSTARTED,
     CheckpointState,
     KeptPosition,
     Observation,
@@ -120,7 +134,15 @@ def plan(
     there = FakeSources(settle(now, policy.on_conflict)[0], snapshots=tuple(snapshots), **sources)
     asked = parse_start(start)
     choice = weigh(asked, asked.choose(now, there), now, policy.on_conflict)
-    made = plan_restart(choice.wanted, now, policy, selector=start, chosen_by=choice.chosen_by, named=choice.named)
+    made = plan_restart(
+        choice.wanted,
+        now,
+        policy,
+        selector=start,
+        known_batch=known_batch(now, snapshots, epochs),
+        chosen_by=choice.chosen_by,
+        named=choice.named,
+    )
     return replace(made, problems=(*choice.problems, *made.problems))
 
 
@@ -922,6 +944,66 @@ lives = st.lists(st.tuples(offsets, offsets).map(sorted), min_size=1, max_size=3
 )
 named_starts = ["earliest", "latest", "snapshot:s-0#at-rest", 'offsets:{"flights":{"0":7}}', "group:g"]
 left_starts = ["committed", "shift:-3", "shift:+3"]
+
+
+def with_batch(batch_id: int, planned_id: int | None = None, day: int = 1, **more: Any) -> Snapshot:
+    """Return a snapshot of an untracked job whose checkpoint has committed this batch, and has planned the other."""
+    planned = {} if planned_id is None else {"planned_batch_id": planned_id, "planned": at(120, 120)}
+    state = replace(checkpoint(BOTH, batch_id, **planned), **more)
+    return taken(untracked(TWO, kept("checkpoint", BOTH), checkpoint=state), f"day-{day}", day=day)
+
+
+NOTHING = tracked(TWO, history=None, spark=None)
+OTHER_CLUSTER = taken(untracked(live((0, 150), cluster_id="cluster-2"), kept("checkpoint", at(3))), "elsewhere")
+FOURTEEN = epoch(at(0, 0), last_batch_id=14)
+"""A launch whose history is gone."""
+
+
+@pytest.mark.parametrize(
+    ("why", "now", "snapshots", "epochs", "form", "last_batch_id"),
+    [
+        ("nothing is known: batch 0", NOTHING, (), (), RestartForm.FRESH, UNSTARTED),
+        ("a snapshot from before the first launch", NOTHING, (with_batch(7),), (), RestartForm.REPOSITION, 7),
+        ("of an untracked job", FOLDER_GONE, (with_batch(7),), (), RestartForm.REPOSITION, 7),
+        ("it has planned batch 8", NOTHING, (with_batch(7, 8),), (), RestartForm.REPOSITION, 7),
+        ("it has planned only batch 0", NOTHING, (with_batch(-1, 0),), (), RestartForm.REPOSITION, UNSTARTED),
+        ("its ids have gaps", NOTHING, (with_batch(7, 12, asynchronous=True),), (), RestartForm.REPOSITION, 11),
+        ("the greatest, not the newest", NOTHING, (with_batch(7), with_batch(3, day=2)), (), RestartForm.REPOSITION, 7),
+        ("of another cluster", NOTHING, (OTHER_CLUSTER,), (), RestartForm.REPOSITION, 4),
+        ("of another location", NOTHING, (with_batch(7, location="/before"),), (), RestartForm.REPOSITION, 7),
+        ("a launch knows more", NOTHING, (with_batch(7),), (FOURTEEN,), RestartForm.REPOSITION, 14),
+        ("an unclaimed launch ran nothing", NOTHING, (), (replace(FOURTEEN, holder=None),), RestartForm.FRESH, -1),
+        (
+            "the checkpoint is there",
+            tracked(TWO, history=None, spark=BOTH),
+            (with_batch(7),),
+            (),
+            RestartForm.REPOSITION,
+            4,
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_batch_ids_go_on_after_each_known_one(
+    why: str,
+    now: Observation,
+    snapshots: tuple[Snapshot, ...],
+    epochs: tuple[Epoch, ...],
+    form: RestartForm,
+    last_batch_id: int,
+) -> None:
+    """A sink that identifies a batch by its id drops new records under an id that it has."""
+    made = plan("earliest", now, snapshots, epochs)
+
+    assert (made.form, made.last_batch_id) == (form, last_batch_id)
+
+
+def test_the_plan_names_the_snapshot_that_the_batch_ids_are_from() -> None:
+    """The job may have run later batches, and only the sink knows their ids."""
+    [note] = plan("earliest", NOTHING, (with_batch(7),)).notes
+
+    assert "by snapshot day-1#at-rest of 2026-11-01T00:00:00Z, batch 7 was complete" in note
+    assert plan("earliest", NOTHING, (with_batch(7),), (FOURTEEN,)).notes == ()
 
 
 @st.composite

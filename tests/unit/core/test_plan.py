@@ -542,6 +542,23 @@ CASES = [
         last_batch_id=UNSTARTED,
     ),
     Case(
+        "batch 0 was started and its checkpoint is gone: the job does not begin with its id either",
+        seen(TWO, epoch=_FIRST, ended=ENDED, cut=replace(CUT, batch_id=0)),
+        at(40, 60),
+        REPOSITION,
+        wanted=at(40, 60),
+        replay_at_most=20,
+        last_batch_id=UNSTARTED,
+    ),
+    Case(
+        "no batch was ever planned: the job begins with batch 0",
+        seen(TWO, epoch=_FIRST, ended=ENDED),
+        at(40, 60),
+        RestartForm.FRESH,
+        wanted=at(40, 60),
+        last_batch_id=UNSTARTED,
+    ),
+    Case(
         "a planned batch that the history has: Spark runs it and the runtime skips it, so it is no replay",
         running(
             TWO,

@@ -42,6 +42,7 @@ ONE = running(live((0, 100)), at(40), epoch=epoch(at(0)))
 KNOWS_TWO = running(live((0, 100), (0, 100)), at(40, 60))
 LATER = untouched(live((0, 100), (0, 100)), at(40), store="zookeeper_old", epoch=epoch(at(0, 0), 2))
 UNLAUNCHED = seen(live((0, 100)), checkpoint=checkpoint(at(40)))
+NINTH = seen(live((0, 100)), checkpoint=checkpoint(at(40), 9))
 GREATER = running(live((0, 100), leader_epoch=7), at(40))
 CASES = [
     Case("no policy keeps everything", KeepPolicy(), (1, 2, 3, 4, 5)),
@@ -73,7 +74,7 @@ CASES = [
         KeepPolicy(snapshots=1),
         (1,),
         given=(taken(1, seen=LATER), taken(2), taken(3, seen=KNOWS_TWO)),
-        epochs=(epoch(at(0)), epoch(at(0, 0), 2)),
+        epochs=(epoch(at(0), last_batch_id=4), epoch(at(0, 0), 2)),
     ),
     Case(
         "before the first launch, the oldest one: it alone knows which topic the stored offsets are of",
@@ -81,6 +82,20 @@ CASES = [
         (1, 5),
         given=tuple(taken(day, seen=UNLAUNCHED) for day in (1, 2, 3, 4, 5)),
         epochs=(),
+    ),
+    Case(
+        "what alone knows the greatest batch id: without it, ids begin again once the checkpoint is gone",
+        KeepPolicy(snapshots=1),
+        (1, 3, 5),
+        given=(*(taken(day, seen=UNLAUNCHED) for day in (1, 2)), taken(3, seen=NINTH), taken(4, seen=NINTH), taken(5)),
+        epochs=(),
+    ),
+    Case(
+        "which a launch may know too",
+        KeepPolicy(snapshots=1),
+        (1,),
+        given=(taken(1), taken(2, seen=running(live((0, 100)), at(40), checkpoint=checkpoint(at(40), 9)))),
+        epochs=(epoch(at(0), last_batch_id=9),),
     ),
     Case(
         "what a person has named",

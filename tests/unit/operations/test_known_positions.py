@@ -21,7 +21,7 @@ from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.planning import draft_plan
-from airflow_provider_offsets.stores.checkpoint import LogEntry
+from airflow_provider_offsets.stores.checkpoint import LogEntry, open_checkpoint, read_state
 from airflow_provider_offsets.testing import FakeKafka
 from tests.unit.operations.lab import TOPIC, Lab, install
 from tests.unit.operations.steps import apply, plan, start, stop, submit
@@ -335,6 +335,15 @@ class TestA9ABatchFromBeforeTheJobWasTracked:
 
         assert plan(lab, operation="second").replay_at_most == 20
 
+    def test_it_still_may_where_only_a_snapshot_knows_it(self, lab: Lab) -> None:
+        snapshot(lab)
+        lose(lab)
+
+        start(lab, "snapshot:second#at-rest", "third")
+        stop(lab, "third")
+
+        assert audited(lab).replayed_at_most == 20
+
     def test_once_it_is_recorded_it_is_not_in_flight(self, lab: Lab) -> None:
         start(lab)
         stop(lab, "second")
@@ -362,6 +371,26 @@ class TestA9ABatchFromBeforeTheJobWasTracked:
         made = plan(lab, operation="third")
 
         assert (made.problems, made.start, made.replay) == ((), lab.at(100, 100), 0)
+
+
+@pytest.mark.parametrize("committed", [1, 2], ids=["killed in batch 1", "stopped after batch 1"])
+@pytest.mark.parametrize("offsets_in", [(), ("checkpoint",)], ids=["tracked", "untracked"])
+def test_no_batch_id_is_used_again_once_the_checkpoint_of_an_existing_job_is_gone(
+    make: Any, offsets_in: tuple[str, ...], committed: int
+) -> None:
+    lab = make(offsets_in)
+    write_checkpoint(lab, [lab.at(40, 60), lab.at(50, 70)], committed)
+    snapshot(lab)
+    stood = lab.world().observe().stored
+    lose(lab)
+    take_lease(lab.world("third"))
+
+    applied = apply(lab, "snapshot:second#at-rest", "third")
+
+    state = read_state(open_checkpoint(applied.checkpoint))
+    assert state is not None
+    assert (state.committed_batch_id, state.planned_batch_id) == (committed - 1, committed)
+    assert state.committed == state.planned == stood
 
 
 def test_where_the_stores_tell_all_no_snapshot_is_read(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
