@@ -9,6 +9,7 @@ STORE ?= sqlite
 PYTEST_ARGS ?=
 SEEDS ?= 2000
 FROM ?= 1
+JOBS ?= $(shell nproc)
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
 .PHONY: simulate mutants docs reference spark-4.1
@@ -19,6 +20,7 @@ help:  ## show this help
 	@echo
 	@echo '  SERVERS="kafka hbase airflow"   which servers `make up` starts (all by default)'
 	@echo '  SEEDS=2000 FROM=1               how many histories `make simulate` draws, and from which seed on'
+	@echo '  JOBS=<number of cores>          how many processes `make simulate` uses'
 	@echo '  STORE=sqlite|hbase              what offsets_default is for `make up` and `make demo`'
 
 venv:  ## make .venv, or bring it up to date
@@ -51,13 +53,13 @@ bench: venv jars  ## measure replays beside a hand-written spark.read, and the p
 	$(PY) -m bench
 
 unit: venv  ## tests that need nothing but Python
-	$(PY) -m pytest tests/unit tests/simulation -n auto --durations 10 $(PYTEST_ARGS)
+	$(PY) -m pytest tests/unit tests/simulation -n auto --dist worksteal --durations 10 $(PYTEST_ARGS)
 
 simulate: venv  ## draw SEEDS histories FROM a seed: actors, faults and the world by chance, and check the claim
-	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM)
+	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
-mutants: venv  ## plant mistakes in copies of the package, each to be found by the simulation
-	$(PY) -m tests.simulation.mutants
+mutants: venv  ## plant mistakes in the package, each to be found by a unit test or by the simulation
+	$(PY) -m tests.mutants
 
 # Tests that share servers run in the order of their files, so that a run can be repeated; unit tests run in any order.
 integration: venv jars  ## tests against the Kafka and HBase that are up
@@ -71,10 +73,11 @@ spark-4.1: venv  ## test on the real Spark 4.1.1, fetched for it, the bug that e
 	@$(PYTHON3) -m stack up kafka
 	$(PY) -m pytest tests/versions/test_spark_4_1.py -p no:randomly $(PYTEST_ARGS)
 
-test:  ## unit, check, simulate, integration, e2e, with Kafka and HBase brought up for them
+test:  ## unit, check, simulate, mutants, integration, e2e, with Kafka and HBase brought up for them
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory simulate
+	@$(MAKE) --no-print-directory mutants
 	@$(PYTHON3) -m stack up kafka hbase
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e

@@ -1,63 +1,22 @@
-"""``python -m tests.simulation.mutants``: mistakes that would lose or duplicate records, each planted in a copy.
-
-The simulation must find each mistake within ``--seeds`` histories. A mistake that can no longer be planted fails as
-well: write it again for the changed source.
-"""
+"""Mistakes that would lose or duplicate records, each of which the simulation has to find."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-PACKAGE = "airflow_provider_offsets"
-SEEDS = 2000
-KINDS = "process,sink,untracked,dstream"
-
-HUNT = """
-import logging, sys
 import gc
-import json
-from dataclasses import replace
-logging.disable(logging.CRITICAL)
-gc.set_threshold(50_000, 20, 20)
-from tests.simulation import history
-from tests.simulation.history import run_history
-first, last, kinds = int(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(","))
-hints = json.loads(sys.argv[4])
-history.FAULTS += tuple(hints["faults"]) * 10
-draw_history = history.draw_history
-def draw_with_hints(seed, modes):
-    drawn = draw_history(seed, modes)
-    drawn.kind = replace(drawn.kind, **dict.fromkeys(hints["always"], True))
-    drawn.rates = replace(drawn.rates, deaths=tuple(hints["deaths"]))
-    return drawn
-history.draw_history = draw_with_hints
-for seed in range(first, last + 1):
-    try:
-        outcome = run_history(seed, kinds)
-        failure, detail = outcome.failure, outcome.detail.removeprefix(f"{outcome.failure}: ")
-    except Exception as error:
-        failure, detail = "the checker cannot go on", f"{type(error).__name__}: {error}"
-    if failure:
-        print(f"{seed}: {failure}: {detail[:120]}")
-        sys.exit(1)
-"""
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tests.mutants.planting import Change, in_fork, plant, with_changes
+
+SEEDS = 2000
+"""How many histories may be needed."""
+KINDS = "process,sink,untracked,dstream"
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of the source."""
+    """One change of the source, and the seed of a history that reveals it."""
 
     what: str
     file: str
@@ -73,6 +32,13 @@ class Mutant:
     """Properties of every drawn job: names of ``Kind``."""
     deaths: tuple[str, ...] = ()
     """Effects before which drivers die often: the beginnings of their details."""
+    seed: int = 1
+    """The first seed that found the mistake. It is tried first; a change of the simulation can change its history."""
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What is changed."""
+        return (Change(self.file, self.right, self.wrong), *(Change(*each) for each in self.and_wrong))
 
 
 MUTANTS = [
@@ -295,82 +261,53 @@ MUTANTS = [
 ]
 
 
-def planted(mutant: Mutant) -> dict[str, str]:
-    """Return the sources with the mistake, by file.
+def find(mutant: Mutant) -> tuple[bool, str]:
+    """Return whether a history reveals the mistake, and what is printed about it.
 
-    :raises ValueError: the text to replace is missing, or occurs several times.
+    A seed counts only if its history has no finding without the mistake.
     """
-    sources: dict[str, str] = {}
-    for file, right, wrong in ((mutant.file, mutant.right, mutant.wrong), *mutant.and_wrong):
-        source = sources.get(file) or (ROOT / PACKAGE / file).read_text()
-        if source.count(right) != 1:
-            raise ValueError(f"{mutant.what!r} can no longer be planted in {file}: write it anew")
-        sources[file] = source.replace(right, wrong)
-    return sources
+    if found := _find(mutant, mutant.seed, mutant.seed):
+        return True, f"found by seed {found}"
+    if found := _find(mutant, 1, SEEDS):
+        number = found.partition(":")[0]
+        return True, f"found by seed {found}; seed {mutant.seed} no longer finds it, write seed={number} beside it"
+    return False, f"NOT FOUND by seeds 1 to {SEEDS}"
 
 
-def hunt(mutant: Mutant, seeds: int) -> str:
-    """Return the first seed that finds a mistake, with its finding; empty if none of ``seeds`` does.
-
-    The seed is run without the mistake too: if it fails then as well, it says nothing about the mistake, and the hunt
-    continues.
-    """
-    sources = planted(mutant)
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        for name in (PACKAGE, "tests"):
-            left_out = shutil.ignore_patterns("__pycache__", "e2e", "integration")
-            shutil.copytree(ROOT / name, Path(folder) / name, ignore=left_out)
-        for file, source in sources.items():
-            (Path(folder) / PACKAGE / file).write_text(source)
-        first = 1
-        while found := _first_failure(Path(folder), first, seeds, mutant):
-            seed = int(found.partition(":")[0])
-            known = _first_failure(ROOT, seed, seed, mutant)
-            if not known:
-                return found
-            print(f"seed {seed} fails without the mistake too: {known}", flush=True)
-            first = seed + 1
+def _find(mutant: Mutant, first: int, last: int) -> str:
+    """Return the first of some seeds that finds a mistake, with its finding; empty if none does."""
+    sources = with_changes(mutant.changes)
+    while found := in_fork(_first_failure, sources, mutant, first, last):
+        seed = int(found.partition(":")[0])
+        if not in_fork(_first_failure, {}, mutant, seed, seed):
+            return found
+        first = seed + 1
     return ""
 
 
-def _first_failure(folder: Path, first: int, last: int, mutant: Mutant) -> str:
-    hints = json.dumps({"faults": mutant.faults, "always": mutant.always, "deaths": mutant.deaths})
-    ended = subprocess.run(
-        [sys.executable, "-B", "-c", HUNT, str(first), str(last), mutant.kinds, hints],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode and not ended.stdout:
-        print(f"the simulation itself ends: {ended.stderr.strip()[-600:]}", flush=True)
-    return ended.stdout.strip()
+def _first_failure(sources: dict[str, str], mutant: Mutant, first: int, last: int) -> str:
+    """Return the first of some seeds that fails on changed sources, with its finding; empty if none does."""
+    logging.disable(logging.CRITICAL)
+    gc.set_threshold(50_000, 20, 20)  # the objects of a history become garbage only when it ends
+    plant(sources)
+    from tests.simulation import history
 
+    history.FAULTS += mutant.faults * 10
+    drawn_by_seed = history.draw_history
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Hunt all mutants; return 1 if one of them was not found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many histories may be needed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--only", default="", help="only mutants whose words have this in them")
-    options = parser.parse_args(arguments)
-    chosen = [each for each in MUTANTS if options.only in each.what]
-    began = time.monotonic()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        found = list(pool.map(lambda each: _hunted(each, options.seeds), chosen))
-    print(f"{sum(map(bool, found))} of {len(chosen)} mutants found in {time.monotonic() - began:.0f} s")
-    return 0 if all(found) else 1
+    def draw_with_hints(seed: int, modes: Sequence[str]) -> history.Draw:
+        drawn = drawn_by_seed(seed, modes)
+        drawn.kind = replace(drawn.kind, **dict.fromkeys(mutant.always, True))
+        drawn.rates = replace(drawn.rates, deaths=mutant.deaths)
+        return drawn
 
-
-def _hunted(mutant: Mutant, seeds: int) -> bool:
-    """Hunt one mutant, print the outcome, and return whether the mutant was found."""
-    began = time.monotonic()
-    found = hunt(mutant, seeds)
-    said = f"found by seed {found}" if found else "NOT FOUND"
-    print(f"{mutant.what}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
-    return bool(found)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    history.draw_history = draw_with_hints
+    for seed in range(first, last + 1):
+        try:
+            outcome = history.run_history(seed, tuple(mutant.kinds.split(",")))
+            failure, detail = outcome.failure, outcome.detail.removeprefix(f"{outcome.failure}: ")
+        except Exception as error:
+            failure, detail = "the checker cannot go on", f"{type(error).__name__}: {error}"
+        if failure:
+            return f"{seed}: {failure}: {detail[:120]}"
+    return ""

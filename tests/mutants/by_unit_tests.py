@@ -1,0 +1,306 @@
+"""Mistakes that would lose or duplicate records, each of which a named unit test has to find.
+
+``docs/guarantees.md`` has the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import io
+from dataclasses import dataclass
+
+import pytest
+
+from tests.mutants.planting import PACKAGE, ROOT, Change, in_fork, plant, with_changes
+
+DEADLINE_S = 300
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One change of the source, and the test that detects it."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+    caught_by: str
+    """A file below ``tests/unit``, and a test in it."""
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What is changed."""
+        return (Change(self.file, self.right, self.wrong),)
+
+
+MISTAKES = [
+    Mistake(
+        "clamping: a start before what retention left is moved there, and nothing is counted",
+        "core/plan.py",
+        "unreplayable=0 if want is None else max(0, min(unread, live.begin) - want),",
+        "unreplayable=0,",
+        "core/test_plan.py::test_plan[a rewind further than retention left: what is there is replayed,"
+        " the rest is counted and refused]",
+    ),
+    Mistake(
+        "clock-based scan: a row stands where the driver's clock says, not behind the rows before it",
+        "core/batch.py",
+        "return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)",
+        "return batch_time_ms",
+        "stores/test_sqlite.py::TestSqlite::test_a_clock_that_goes_back_changes_no_answer",
+    ),
+    Mistake(
+        "recording before output: a batch is in the history before its function has finished",
+        "runtime/foreach_batch.py",
+        "                self._process(frame, batch_id)\n",
+        "                self._epoch.record(batch)\n                self._process(frame, batch_id)\n",
+        "runtime/test_foreach_batch.py::test_what_the_function_did_not_finish_is_neither_recorded_nor_committed",
+    ),
+    Mistake(
+        "believing `collect()`: a batch is recorded of which the killed JVM gave the function a part",
+        "runtime/foreach_batch.py",
+        "                require_jvm(frame.sparkSession)\n",
+        "",
+        "runtime/test_foreach_batch.py::test_a_batch_whose_jvm_was_killed_under_it_is_not_recorded",
+    ),
+    Mistake(
+        "no note: nobody knows that a batch was started when its driver died",
+        "runtime/foreach_batch.py",
+        "                self._epoch.begin(batch)\n",
+        "",
+        "runtime/test_foreach_batch.py::test_each_batch_begins_before_it_runs_and_is_recorded_after_it",
+    ),
+    Mistake(
+        "running again: a batch that was recorded before goes through the function once more",
+        "runtime/foreach_batch.py",
+        "if self._epoch.is_finished(batch):",
+        "if False:",
+        "runtime/test_foreach_batch.py::test_a_batch_that_was_recorded_before_is_not_run_again",
+    ),
+    Mistake(
+        "no fence: a driver whose epoch is over records its batch",
+        "core/record.py",
+        "        if record.phase is Phase.RUNNING:\n            return rule(record, event)\n",
+        "        return rule(record, event)\n",
+        "runtime/test_held_epoch.py::TestBatch::test_a_fenced_driver_changes_nothing",
+    ),
+    Mistake(
+        "two writers: an epoch is taken from the driver that has it",
+        "core/record.py",
+        "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
+        "    if False:\n        if record.holder == event.holder",
+        "runtime/test_held_epoch.py::TestClaim::test_a_launch_that_is_not_free_is_not_claimed_and_nothing_is_written",
+    ),
+    Mistake(
+        "forgotten run: a batch that an earlier run in the same process may have written is not counted",
+        "runtime/held_epoch.py",
+        "self._may_have_run = begun is None or planned is not None",
+        "self._may_have_run = False",
+        "runtime/test_held_epoch.py::TestRuns::test_what_the_earlier_run_began_is_accounted_for",
+    ),
+    Mistake(
+        "another job's checkpoint: a driver runs on batches that it did not plan",
+        "runtime/held_epoch.py",
+        "if newest_id != planned_id:",
+        "if False:",
+        "runtime/test_held_epoch.py::TestCheckpoint::test_one_that_another_job_writes_is_not_run_on",
+    ),
+    Mistake(
+        "off by one at the new partition: its first record is left out",
+        "core/plan.py",
+        "start, reason = 0, StartReason.NEW_PARTITION",
+        "start, reason = 1, StartReason.NEW_PARTITION",
+        "core/test_plan.py::test_plan[more partitions: the new ones are read from 0, whatever was written before"
+        " anybody looked]",
+    ),
+    Mistake(
+        "a partition that appears after the plan begins at its end",
+        "core/plan.py",
+        "new = {partition: there.begin for",
+        "new = {partition: there.end for",
+        "operations/test_submitting.py::TestPartitions::test_those_that_came_since_the_plan_start_at_0",
+    ),
+    Mistake(
+        "stale plan applied: the state has changed since",
+        "operations/applying.py",
+        "if changes := plan.seen.changes(",
+        "if (changes := {}) and plan.seen.changes(",
+        "operations/test_applying.py::test_what_changed_since_the_plan_is_named_and_nothing_is_written",
+    ),
+    Mistake(
+        "recreated topic: its old offsets are taken for its own",
+        "core/known.py",
+        "return {} if is_other_cluster(seen.identities, seen.live) else _recreated(seen.identities, seen.live)",
+        "return {}",
+        "core/test_plan.py::test_plan[the topic was deleted and made again: offsets of the old one mean nothing]",
+    ),
+    Mistake(
+        "recreated topic: a snapshot from after it settles whose the stored offsets are",
+        "core/known.py",
+        "    for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id)):",
+        "    for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id), reverse=True):",
+        "core/test_known.py::test_what_is_known_is_not_replaced[a snapshot after the topic was created again has the"
+        " new id beside the old offset, and settles nothing]",
+    ),
+    Mistake(
+        "a fallback takes the place of a position that a snapshot knows",
+        "core/known.py",
+        "if partition in starts and partition not in named and not goes_on(partition, known)",
+        "if False",
+        "core/test_known.py::test_what_is_known_is_not_replaced[a fallback is for what nobody has read: it passes over"
+        " the rest]",
+    ),
+    Mistake(
+        "a start by name is not counted from the known position",
+        "core/plan.py",
+        "stood = stored if known is None else known.position[partition]",
+        "stood = stored",
+        "core/test_known.py::test_what_is_known_is_not_replaced[what is unread is left out by name, and not accepted]",
+    ),
+    Mistake(
+        "accepted by topic and not by count: one more is skipped than was accepted",
+        "core/plan.py",
+        "if sum(skipped.values()) > policy.accept_skipped.get(topic, 0):",
+        "if skipped and topic not in policy.accept_skipped:",
+        "core/test_plan.py::test_plan[skipping one more than is accepted is refused]",
+    ),
+    Mistake(
+        "planned taken for done: a job stands where a batch was to end that never ran",
+        "stores/checkpoint_log.py",
+        'max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)',
+        "max(planned_ids, default=UNSTARTED)",
+        "stores/test_checkpoint.py::TestState::test_it_stands_at_the_greatest_batch_that_both_logs_have",
+    ),
+    Mistake(
+        "batch ids start again: a sink that knows batches by them drops new ones",
+        "core/plan.py",
+        "        last_batch_id=UNSTARTED if completed_id is None else completed_id,\n",
+        "",
+        "core/test_plan.py::test_plan[the checkpoint is gone and the history has batch ids: seeded,"
+        " so that they go on]",
+    ),
+    Mistake(
+        "blind audit: a gap between two batches is not seen",
+        "core/audit.py",
+        "        if each.start != cursor.position:\n",
+        "        if False:\n",
+        "core/test_audit.py::TestWhatItDetects::test_a_missing_batch",
+    ),
+    Mistake(
+        "zombies: a plan goes by the newest row of the history, whoever wrote it",
+        "operations/world.py",
+        "return newest or self._newest_row(",
+        "return self._newest_row(",
+        "operations/test_world.py::TestZombies::test_the_newest_batch_is_not_theirs",
+    ),
+    Mistake(
+        "check without set: the record is swapped without comparing",
+        "stores/memory.py",
+        "            if self._control.get(key) != expected:\n                return False\n            if facts",
+        "            if facts",
+        "operations/test_lease.py::TestTakenOver::test_between_its_look_and_its_swap",
+    ),
+    Mistake(
+        "launch not in the record: a process is there before its launch",
+        "operations/submitting.py",
+        "    world.cell.change(\n        LaunchEpoch(",
+        "    _spawn(world, claim, launcher)\n    world.cell.change(\n        LaunchEpoch(",
+        "operations/test_submitting.py::TestLaunch::test_a_process_that_is_there_finds_its_launch",
+    ),
+    Mistake(
+        "adoption without fingerprint: a driver of another plan of the operation is taken for this one's",
+        "operations/submitting.py",
+        "(launch.operation, launch.plan) == (world.operation, applied.plan.fingerprint)",
+        "launch.operation == world.operation",
+        "operations/test_submitting.py::TestAnotherPlan::test_a_launch_of_another_plan_is_not_adopted",
+    ),
+    Mistake(
+        "announced twice: a launch that follows one without a batch announces its rewind again",
+        "operations/submitting.py",
+        "announced=plan.announced if before is None else (),",
+        "announced=plan.announced,",
+        "operations/test_submitting.py::TestDied::test_the_next_launch_announces_nothing_new_and_counts_nothing_twice",
+    ),
+    Mistake(
+        "half an epoch: what became of a launch is kept before it is final",
+        "operations/submitting.py",
+        "if record.launch is not None and record.phase is Phase.STOPPED:",
+        "if record.launch is not None:",
+        "operations/test_submitting.py::TestAnotherPlan::test_after_a_cancel_the_summary_of_the_launch_says_so",
+    ),
+    Mistake(
+        "launch forgotten: a stop leaves what nobody has claimed",
+        "operations/lease.py",
+        "                world.cell.change(Cancel(world.operation, clock.now_ms()))\n",
+        "                return record\n",
+        "operations/test_stopping.py::TestLaunching::test_a_launch_that_nobody_claimed_is_cancelled_for_ever",
+    ),
+    Mistake(
+        "begin without the stop check: a batch begins after the job was asked to stop",
+        "core/record.py",
+        "    if record.stop is not None:\n        return Refused(Refusal.STOP_REQUESTED",
+        "    if False:\n        return Refused(Refusal.STOP_REQUESTED",
+        "operations/test_stopping.py::test_the_batch_that_comes_after_the_request_does_not_begin",
+    ),
+    Mistake(
+        "cut forgotten: a batch that began and was not recorded is not named",
+        "operations/lease.py",
+        'return None, CutOff(begun.batch_id, batch.query_id or "", batch.row_time_ms, begun.count), batch',
+        "return None, None, None",
+        "operations/test_lease.py::TestProcess::test_a_batch_that_was_not_recorded_is_cut_off",
+    ),
+    Mistake(
+        "unknown taken for nothing: a batch whose checkpoint is gone counts as never planned",
+        "operations/lease.py",
+        "    return _unknown_batch(world, record, begun, epoch, state)\n",
+        "    return None, None, None\n",
+        "operations/test_lease.py::TestSink::test_what_becomes_of_the_started_batch",
+    ),
+    Mistake(
+        "row forgotten: a recorded batch whose driver died before its row stays out of the history",
+        "operations/lease.py",
+        "    complete_history(world, record, epoch)\n",
+        "",
+        "operations/test_lease.py::TestProcess::test_a_row_that_the_driver_had_no_time_to_write_is_written",
+    ),
+    Mistake(
+        "lease stolen back: an operation that was taken over while it waited goes on",
+        "core/record.py",
+        "return Already() if record.lease is None else _by_lease_holder(_renewed)(record, event)",
+        "return Next(replace(record, lease=Lease(event.operation, event.at_ms)))",
+        "operations/test_lease.py::TestKeep::test_one_that_was_taken_over_in_this_very_moment_is_not_taken_back",
+    ),
+]
+
+
+def find(mistake: Mistake) -> tuple[bool, str]:
+    """Return whether the named test fails with the mistake, and what is printed about it."""
+    said = in_fork(_run, with_changes(mistake.changes), mistake.caught_by)
+    test = mistake.caught_by.partition("[")[0]
+    # 1 is a failed test. A missing test, or a failed import, returns another code and other words.
+    if said.startswith("1\n") and f"FAILED tests/unit/{test}" in said:
+        return True, f"found by {test}"
+    return False, f"NOT FOUND by {mistake.caught_by}; pytest ended with {said[-1500:]}"
+
+
+def find_nothing() -> tuple[bool, str]:
+    """Return whether all named tests pass with planted sources that have no mistake, and what is printed about it."""
+    files = {mistake.file for mistake in MISTAKES}
+    sources = {file: (ROOT / PACKAGE / file).read_text() for file in files}
+    said = in_fork(_run, sources, *(mistake.caught_by for mistake in MISTAKES))
+    if said.startswith("0\n"):
+        return True, "all named tests pass"
+    return False, f"A TEST FAILS; pytest ended with {said[-1500:]}"
+
+
+def _run(sources: dict[str, str], *tests: str) -> str:
+    """Return pytest's exit code for tests on changed sources, and on the next lines what pytest printed."""
+    faulthandler.dump_traceback_later(DEADLINE_S, exit=True)
+    plant(sources)
+    # Hypothesis is imported already: its own assertions are not rewritten, which is no matter.
+    known = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", known]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        code = pytest.main([*(f"tests/unit/{test}" for test in tests), *options])
+    return f"{int(code)}\n{shown.getvalue()}"
