@@ -7,12 +7,13 @@ rules, and check the second one by a real import in a process of its own as well
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,10 @@ def _running(node: ast.AST, *, whole: bool) -> Iterator[ast.AST]:
         yield from _running(child, whole=whole)
 
 
-def imported_by(name: str, *, whole: bool = False) -> set[str]:
-    return imports(MODULES[name].read_text(encoding="utf-8"), whole=whole)
+@functools.cache
+def imported_by(name: str, *, whole: bool = False) -> frozenset[str]:
+    """Return the modules that a module imports. Cached, because most tests ask for most modules."""
+    return frozenset(imports(MODULES[name].read_text(encoding="utf-8"), whole=whole))
 
 
 def loaded_by(name: str) -> dict[str, tuple[str, ...]]:
@@ -106,7 +109,7 @@ def loaded_by(name: str) -> dict[str, tuple[str, ...]]:
     return ways
 
 
-def roots(names: set[str]) -> set[str]:
+def roots(names: Set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -358,31 +359,28 @@ def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
     row_time_ms = record.last_row_time_ms + 1
     recorded = Recorded(record.epoch, tag, batch_id, "query", row_time_ms, "digest")
     number = record.epoch + draw(st.sampled_from([1, 1, 1, 0, 2]))
-    return draw(
-        st.sampled_from(
-            [
-                Take(operation, draw(st.integers(0, 10)), 5, draw(st.booleans())),
-                Renew(operation, 6),
-                TakeToRecover(operation, record.epoch, 5, 5),
-                AskToStop(operation, "", 1),
-                NoteStopStage(operation, StopStage("SIGTERM", draw(st.booleans()), 1)),
-                Cancel(operation, 1),
-                CloseDead(operation, holder, DIED),
-                Reconcile(operation, generation, 1, draw(st.sampled_from([None, recorded]))),
-                Intend(operation, "plan", 1),
-                Intend(operation, "plan", 1, draw(st.sampled_from(["write-1", "write-2"]))),
-                EndWrite(draw(st.sampled_from(["write-1", "write-2"])), draw(st.booleans())),
-                LaunchEpoch(operation, generation, launch(number, operation), 1),
-                Release(operation),
-                MarkGood(record.epoch),
-                ClaimLaunch(tag, holder, 1),
-                BeginBatch(tag, holder, Begun(batch_id, "query", 1, run, row_time_ms, "digest")),
-                RecordBatch(tag, holder, run, replace(recorded, row_time_ms=record.last_row_time_ms)),
-                GoIdle(tag, holder),
-                EndEpoch(tag, holder, STOPPED),
-            ]
-        )
-    )
+    choices: list[Callable[[], Event]] = [
+        lambda: Take(operation, draw(st.integers(0, 10)), 5, draw(st.booleans())),
+        lambda: Renew(operation, 6),
+        lambda: TakeToRecover(operation, record.epoch, 5, 5),
+        lambda: AskToStop(operation, "", 1),
+        lambda: NoteStopStage(operation, StopStage("SIGTERM", draw(st.booleans()), 1)),
+        lambda: Cancel(operation, 1),
+        lambda: CloseDead(operation, holder, DIED),
+        lambda: Reconcile(operation, generation, 1, draw(st.sampled_from([None, recorded]))),
+        lambda: Intend(operation, "plan", 1),
+        lambda: Intend(operation, "plan", 1, draw(st.sampled_from(["write-1", "write-2"]))),
+        lambda: EndWrite(draw(st.sampled_from(["write-1", "write-2"])), draw(st.booleans())),
+        lambda: LaunchEpoch(operation, generation, launch(number, operation), 1),
+        lambda: Release(operation),
+        lambda: MarkGood(record.epoch),
+        lambda: ClaimLaunch(tag, holder, 1),
+        lambda: BeginBatch(tag, holder, Begun(batch_id, "query", 1, run, row_time_ms, "digest")),
+        lambda: RecordBatch(tag, holder, run, replace(recorded, row_time_ms=record.last_row_time_ms)),
+        lambda: GoIdle(tag, holder),
+        lambda: EndEpoch(tag, holder, STOPPED),
+    ]
+    return draw(st.sampled_from(choices))()
 
 
 @settings(max_examples=300, deadline=None)

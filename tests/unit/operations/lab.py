@@ -334,6 +334,8 @@ class Lab:
     on_launch: Callable[[Driver], None] = lambda driver: None
     newest_first: bool = False
     """Which of two drivers acts first at a tick."""
+    had_two_drivers: bool = False
+    """Whether two drivers have lived at one tick: only then does their order matter."""
     stop: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=10))
     more: dict[str, Any] = field(default_factory=dict)
     offsets_in: tuple[str, ...] = ()
@@ -354,6 +356,7 @@ class Lab:
         self.feed(100)
 
     def tick(self) -> None:
+        self.had_two_drivers |= sum(driver.is_alive for driver in self.drivers) > 1
         for driver in reversed(self.drivers) if self.newest_first else list(self.drivers):
             driver.tick()
 
