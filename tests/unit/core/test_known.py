@@ -900,11 +900,11 @@ PLANNED_RANGE = (OffsetRange(TOPIC, 0, 40, 50),)
         ("nothing is planned", checkpoint(at(40, 60)), None, None, ()),
         ("it was planned without records", replace(PLANNED, planned=at(40, 60)), None, None, ()),
         (
-            "a checkpoint that a restart closed: what it plans is the plant",
+            "a checkpoint that a restart closed since: the plant is no batch, and the batch before it stays planned",
             replace(PLANNED, closed_by="op"),
             None,
             None,
-            (),
+            PLANNED_RANGE,
         ),
         ("there is no checkpoint", None, None, None, ()),
         (
@@ -1033,10 +1033,10 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def least_known(state: dict[str, Any], partition: TopicPartition) -> int | None:
-    """Return an offset that the job has certainly reached in its newest epoch, by everything that is left."""
-    number = len(state["epochs"])
-    found = [each.claim.start.get(partition) for each in state["epochs"][-1:]]
-    found += [each.position.get(partition) for each in state["snapshots"] if each.seen.epoch_number == number]
+    """Return an offset that the job has certainly reached since the newest launch that names the partition."""
+    number = max((each.number for each in state["epochs"] if partition in each.claim.start), default=0)
+    found = [each.claim.start.get(partition) for each in state["epochs"] if each.number == number]
+    found += [each.position.get(partition) for each in state["snapshots"] if each.seen.epoch_number >= number]
     found += [(each.position or Position()).get(partition) for each in state["now"].kept[1:]]
     return max((each for each in found if each is not None), default=None)
 
