@@ -219,6 +219,20 @@ class StreamingPipeline:
         return self.offsets_in[0]
 
     @property
+    def resources(self) -> tuple[str, ...]:
+        """What no other pipeline may use: the checkpoint, and the history or stored position, topic by topic."""
+        kind = "history" if self.ruling == HISTORY else f"position in {self.ruling}"
+        stored = () if self.ruling == CHECKPOINT else tuple(sorted(self.topics))
+        checkpoint = self.job.checkpoint and f"checkpoint {_plain_path(self.job.checkpoint)}"
+        return (*filter(None, [checkpoint]), *(f"{kind} of group {self.group_id}, topic {each}" for each in stored))
+
+    @property
     def stream(self) -> Stream:
         """The owner of the history's rows."""
         return Stream(self.group_id, tuple(sorted(self.topics)))
+
+
+def _plain_path(location: str) -> str:
+    """Return a path or URL in its shortest form, so that two spellings of one folder are equal."""
+    scheme, separator, path = re.sub("^file:(//)?", "", location).rpartition("://")
+    return f"{scheme}{separator}{posixpath.normpath(path)}"

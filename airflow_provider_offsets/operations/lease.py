@@ -29,6 +29,7 @@ from airflow_provider_offsets.core.record import (
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, CheckpointState
 from airflow_provider_offsets.errors import RecordChanged, StateLost, TakenOver, WorldChanged
 from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.operations.owning import claim_own, require_own
 from airflow_provider_offsets.operations.world import World, recorded_batch, started_batch
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, close, open_checkpoint, read_state
@@ -50,11 +51,25 @@ def take_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
 
     :param take_over: take the lease from an operation that acted recently; the next step of that operation is refused.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
-    :raises StateLost: the pipeline has a history but no record.
+    :raises StateLost: the pipeline has a history but no record, or another pipeline owns what it uses.
     """
-    if world.cell.read() is None:
+    record = world.cell.read()
+    if record is None:
+        require_own(world)
         require_unknown(world)
+    if record is None or not record.renamed_to:
+        claim_own(world)
+    if record is None:
         world.cell.create()
+    return retake_lease(world, take_over=take_over)
+
+
+def retake_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
+    """Take the lease of a pipeline that has a record, whatever the pipeline uses now.
+
+    :param take_over: as for ``take_lease``.
+    :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
+    """
     return world.cell.change(Take(world.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
 
 

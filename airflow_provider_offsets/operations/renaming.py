@@ -15,9 +15,10 @@ from airflow_provider_offsets.core.record import RECORD, Phase, PipelineRecord, 
 from airflow_provider_offsets.core.replay_record import CancelShard, CloseShard, ShardPhase, TryEnded
 from airflow_provider_offsets.errors import InputRefused, PipelineRenamed, StoreInUse
 from airflow_provider_offsets.jobs.machine import machine
-from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, take_lease
+from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, retake_lease
 from airflow_provider_offsets.operations.watching import has_job
 from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.owners import hand_over
 from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.replay_control import ReplayControl
 
@@ -56,7 +57,7 @@ def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
     """Rename the pipeline ``old`` to its name in ``world``, and return what was done.
 
     Safe to repeat, and safe if the process is killed anywhere. Once the old name is given up, no operation or driver
-    acts under it. None acts under the new name before its record exists, which is written last.
+    acts under it. None acts under the new name before its record exists and it owns what the old name owned.
 
     :param world: a session of the pipeline under its new name.
     :param old: the pipeline's name in the control store.
@@ -66,6 +67,7 @@ def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
     """
     planned = plan_rename(world, old)
     if planned.done:
+        _hand_over(world, old)
         return planned
     source = _as(world, old)
     record = source.cell.read()
@@ -75,6 +77,7 @@ def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
     _end_replays(source)
     _copy_cells(world, old)
     RecordCell(world.store, world.pipeline.name).continue_from(record)
+    _hand_over(world, old)
     return replace(planned, done=True)
 
 
@@ -161,7 +164,7 @@ def _is_done(world: World, record: PipelineRecord) -> bool:
 def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRecord:
     """Reconcile the last epoch, copy what belongs to the pipeline, and mark the old record as renamed."""
     old = source.pipeline.name
-    take_lease(source, take_over=take_over)
+    retake_lease(source, take_over=take_over)
     record = close_and_reconcile(source)
     if record.phase is not Phase.STOPPED:
         release_lease(source)
@@ -202,3 +205,13 @@ def _copy_cells(world: World, old: str) -> None:
                 return
             if world.store.check_and_put(new, name, there, text):
                 break
+
+
+def _hand_over(world: World, old: str) -> None:
+    """Give what the old name owns to the new name, unless the pipeline was renamed again meanwhile."""
+
+    def has_new_name() -> bool:
+        record = world.cell.read()
+        return record is not None and not record.renamed_to
+
+    hand_over(world.store, old, world.pipeline.name, is_due=has_new_name)

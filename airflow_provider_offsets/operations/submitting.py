@@ -41,6 +41,7 @@ from airflow_provider_offsets.operations.lease import (
 from airflow_provider_offsets.operations.lease import (
     reconcile as reconcile_epoch,
 )
+from airflow_provider_offsets.operations.owning import claim_own
 from airflow_provider_offsets.operations.starting import first_sign, has_output
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.claiming import claiming_command
@@ -204,6 +205,7 @@ def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, 
     record = world.cell.read()
     assert record is not None
     require_lease(world, record)
+    claim_own(world)  # recoveries have not taken the lease by ``take_lease``; the stop task may have read another YAML
     claim = _claim(world, record, applied, launcher)
     plan = applied.plan
     is_again = _is_mine(world, record, applied)

@@ -151,12 +151,18 @@ def _shown(partitions: Sequence[TopicPartition]) -> str:
     return ", ".join(str(each) for each in partitions[:10]) + more
 
 
+ALL_PIPELINES = "_all"
+"""Owner of control records that belong to no single pipeline. No pipeline can have this name."""
+
+
 def check_pipeline(pipeline: str) -> str:
-    """Return the pipeline's name. It has no ``:``, so the rest of a row key after the first ``:`` is the control name.
+    """Return the owner of a control record: a pipeline's name, or ``ALL_PIPELINES``.
+
+    The owner has no ``:``, so the rest of a row key after the first ``:`` is the control name.
 
     :raises InputRefused: the name is no valid pipeline name.
     """
-    if not NAME.fullmatch(pipeline):
+    if pipeline != ALL_PIPELINES and not NAME.fullmatch(pipeline):
         raise InputRefused(
             seen=f"pipeline name {pipeline!r}",
             expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",

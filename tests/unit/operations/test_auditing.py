@@ -226,7 +226,7 @@ class TestRenamed:
     def test_a_history_without_a_record_is_refused_with_a_way_out(self, lab: Lab) -> None:
         steps.start(lab)
 
-        with pytest.raises(StateLost, match=r"airflow offsets rename OLD alerts"):
+        with pytest.raises(StateLost, match=r"airflow offsets rename delay_alerts alerts"):
             audit_history(self.renamed(lab))
 
     def test_rows_of_a_job_without_epochs_need_none(self, lab: Lab) -> None:
@@ -295,13 +295,14 @@ class TestUntracked:
 
         assert (report.batches, report.lost, report.replayed, report.unexplained) == (2, 0, 0, ())
 
-    def test_under_another_name_its_audit_begins_anew(self, lab: Lab) -> None:
-        """It has no history that would need its record. The position in its own store shows where it continues."""
+    def test_under_another_name_it_is_refused_with_a_way_out(self, lab: Lab) -> None:
+        """It has no rows, but its checkpoint belongs to the previous name."""
         steps.start(lab)
         self.maintain(lab, "one")
         world = lab.world("audit")
 
         renamed = replace(world, pipeline=replace(world.pipeline, name="archive"))
-        take_lease(renamed)
 
-        assert audit_history(renamed).batches == 0
+        for act in (audit_history, take_lease):
+            with pytest.raises(StateLost, match="run: airflow offsets rename delay_alerts archive"):
+                act(renamed)

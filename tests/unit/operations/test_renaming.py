@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.record import RECORD, PipelineRecord
 from airflow_provider_offsets.core.replay import Interval, ReplayPlan, cut_shards
@@ -44,6 +45,11 @@ def under(lab: Lab, name: str, operation: str = "rename") -> World:
     """Return a session of the pipeline as pipelines.yaml has it after its name was changed there."""
     pipeline = replace(lab.pipeline, name=name, group_id=lab.pipeline.group_id)
     return World(pipeline, operation, FusedStore(lab.store, lab.fuse), lab.kafka)  # type: ignore[arg-type]
+
+
+def apart(pipeline: StreamingPipeline) -> StreamingPipeline:
+    """Return the pipeline with a checkpoint and a group of its own."""
+    return replace(pipeline, group_id="apart", job=replace(pipeline.job, checkpoint=f"{pipeline.job.checkpoint}-apart"))
 
 
 def stopped(lab: Lab) -> None:
@@ -192,9 +198,10 @@ class TestRefused:
 
     def test_another_pipeline_had_the_new_name(self, lab: Lab) -> None:
         """The other pipeline's epochs and snapshots still exist, and would be taken for those of this pipeline."""
-        other = under(lab, NEW, "other")
-        take_lease(other)
-        rename(under(lab, "elsewhere"), NEW, take_over=True)
+        for name, former in ((NEW, ""), ("elsewhere", NEW)):
+            other = under(lab, name, "other")
+            other = replace(other, pipeline=apart(other.pipeline))
+            take_lease(other) if not former else rename(other, former, take_over=True)
         stopped(lab)
 
         assert "'alerts' has a record of its own, of epoch 0, and was renamed to 'elsewhere'" in self.refuse(

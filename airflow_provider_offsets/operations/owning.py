@@ -1,0 +1,46 @@
+"""Make sure that no two pipelines use the same checkpoint, history or stored position.
+
+A pipeline is known by its name. So a changed name in ``pipelines.yaml`` looks like a new pipeline, which never ran and
+has no position, while the job of the old name may run. What the job uses shows that both are the same job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from airflow_provider_offsets.errors import StateLost
+from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.stores.owners import claim_resources, owners_of
+
+
+def require_own(world: World) -> None:
+    """Raise if another pipeline owns what this pipeline uses. Nothing is changed.
+
+    :raises StateLost: another pipeline owns a resource.
+    """
+    _require(world, owners_of(world.store, world.pipeline.resources))
+
+
+def claim_own(world: World) -> None:
+    """Claim what this pipeline uses, before anything acts on it. Safe to repeat.
+
+    A resource stays claimed when the pipeline no longer uses it: its job may still run there.
+
+    :raises StateLost: another pipeline owns a resource; nothing was claimed.
+    """
+    _require(world, claim_resources(world.store, world.pipeline.name, world.pipeline.resources))
+
+
+def _require(world: World, owners: Mapping[str, str]) -> None:
+    new = world.pipeline.name
+    foreign = {resource: owner for resource, owner in owners.items() if owner != new}
+    if not foreign:
+        return
+    resource, old = next(iter(foreign.items()))
+    more = f", and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+    raise StateLost(
+        seen=f"pipeline {new!r} uses the {resource}{more}, which pipeline {old!r} owns",
+        expected="a checkpoint, a history and a stored position that no other pipeline of this control store uses",
+        do=f"if {old!r} is the previous name of {new!r}, run: airflow offsets rename {old} {new}. If they are two"
+        f" pipelines, give one of them another checkpoint or group_id",
+    )
