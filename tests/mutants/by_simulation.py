@@ -49,6 +49,7 @@ MUTANTS = [
         "if launch is None:",
         "process,sink",
         faults=("lie",),
+        seed=62,
     ),
     Mutant(
         "a closed epoch goes on: its driver begins and records",
@@ -57,18 +58,21 @@ MUTANTS = [
         "        if True:\n            return rule(record, event)\n",
         "process,sink",
         faults=("lie",),
+        seed=3,
     ),
     Mutant(
         "a stop request is not seen by the swap that begins a batch",
         "core/record.py",
         "    if record.stop is not None:\n        return Refused(Refusal.STOP_REQUESTED",
         "    if False:\n        return Refused(Refusal.STOP_REQUESTED",
+        seed=6,
     ),
     Mutant(
         "claim without a launch: a cancelled launch can be claimed",
         "core/record.py",
         "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
         "    if record.phase not in (Phase.LAUNCHING, Phase.STOPPED):\n        if record.holder == event.holder",
+        seed=1406,
     ),
     Mutant(
         "adoption without fingerprint: any launch may be claimed",
@@ -81,6 +85,7 @@ MUTANTS = [
             ("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),
         ),
         faults=("hang",),
+        seed=443,
     ),
     Mutant(
         "stale plan applied: a launch asks neither for the generation nor for the epoch of its plan",
@@ -100,6 +105,7 @@ MUTANTS = [
                 "    if lease is None:\n        raise TakenOver(",
             ),
         ),
+        seed=37,
     ),
     Mutant(
         "no lease: any operation closes, reconciles and launches",
@@ -114,12 +120,14 @@ MUTANTS = [
                 "    if lease is None:\n        raise TakenOver(",
             ),
         ),
+        seed=37,
     ),
     Mutant(
         "cut forgotten: what was begun and not recorded is not named",
         "core/record.py",
         "    cuts = _with_cut(record.cuts, event.cut)\n",
         "    cuts = record.cuts\n",
+        seed=15,
     ),
     Mutant(
         "a cancelled launch moves the position",
@@ -127,6 +135,7 @@ MUTANTS = [
         "return _acted(replace(record, phase=Phase.STOPPED, ended=ended), event.at_ms)",
         "moved = Recorded(record.epoch, record.launch.tag)  # type: ignore[union-attr]\n"
         "    return _acted(replace(record, phase=Phase.STOPPED, ended=ended, recorded=moved), event.at_ms)",
+        seed=81,
     ),
     Mutant(
         "a second run of a batch in one epoch does not count",
@@ -156,6 +165,7 @@ MUTANTS = [
         "runtime/held_epoch.py",
         "            self._change(BeginBatch(",
         "            (lambda *_, **__: None)(BeginBatch(",
+        seed=3,
     ),
     Mutant(
         "a batch that was recorded before is run again",
@@ -163,6 +173,7 @@ MUTANTS = [
         "if self._epoch.is_finished(batch):",
         "if False:",
         "process",
+        seed=431,
     ),
     Mutant(
         "the batch recorded before is forgotten where an epoch without a batch comes in between",
@@ -174,12 +185,14 @@ MUTANTS = [
         # after it begins the recorded batch again, which is not where its plan starts: that guard is removed too.
         and_wrong=(("runtime/held_epoch.py", "        if moved:\n", "        if False:\n"),),
         deaths=("create commits/", "names offsets"),
+        seed=5,
     ),
     Mutant(
         "order by clock: a row stands where the driver's clock says",
         "core/batch.py",
         "return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)",
         "return batch_time_ms",
+        seed=3,
     ),
     Mutant(
         "what Spark committed and nobody recorded is taken for cut off",
@@ -193,18 +206,21 @@ MUTANTS = [
         "operations/lease.py",
         "    if batch is not None:\n        world.store.append(epoch.claim.stream, batch)\n",
         "    if False:\n        world.store.append(epoch.claim.stream, batch)\n",
+        seed=97,
     ),
     Mutant(
         "unknown is taken for dead",
         "operations/lease.py",
         "    if is_running(epoch) is not False:\n        return None\n",
         "    if is_running(epoch):\n        return None\n",
+        seed=10,
     ),
     Mutant(
         "launch forgotten: what became of an epoch is not kept before the next launch",
         "operations/submitting.py",
         "        world.control.keep_epoch(last)\n",
         "        pass\n",
+        seed=2,
     ),
     Mutant(
         "launched although the start that was applied is gone",
@@ -212,18 +228,21 @@ MUTANTS = [
         "    if world.pipeline.tracked:\n        return\n    expected = ",
         "    if True:\n        return\n    expected = ",
         "untracked,dstream",
+        seed=123,
     ),
     Mutant(
         "announced and not applied: a rewind is not announced",
         "operations/submitting.py",
         "announced=plan.announced if before is None else (),",
         "announced=(),",
+        seed=2,
     ),
     Mutant(
         "a stop does not cancel a launch that nobody has claimed",
         "operations/lease.py",
         "            world.cell.change(Cancel(world.operation, clock.now_ms()))\n",
         "            return record\n",
+        seed=44,
     ),
     Mutant(
         "a new partition starts at its end",
@@ -238,12 +257,14 @@ MUTANTS = [
                 "unread = stood if stood is not None else max(",
             ),
         ),
+        seed=20,
     ),
     Mutant(
         "offset clamped: what retention has deleted is not counted",
         "core/plan.py",
         "    lost = max(0, min(start, live.begin) - unread)\n",
         "    lost = 0\n",
+        seed=43,
     ),
     Mutant(
         "half a plant: a move of an untracked job is not noted before it",
@@ -251,12 +272,14 @@ MUTANTS = [
         "    world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms(), token, writer))\n",
         "",
         "untracked,dstream",
+        seed=49,
     ),
     Mutant(
         "the audit does not see what is read a second time",
         "core/audit.py",
         "        cursor.read.add(cursor.position, end)\n",
         "",
+        seed=3,
     ),
 ]
 
