@@ -18,7 +18,7 @@ from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, retake_lease
 from airflow_provider_offsets.operations.watching import has_job
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.owners import hand_over
+from airflow_provider_offsets.stores.owners import hand_over, owners_of
 from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.replay_control import ReplayControl
 
@@ -70,8 +70,7 @@ def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
         _hand_over(world, old)
         return planned
     source = _as(world, old)
-    record = source.cell.read()
-    assert record is not None
+    record = source.cell.create()
     if not record.renamed_to:
         record = _give_up_name(world, source, take_over=take_over)
     _end_replays(source)
@@ -95,6 +94,8 @@ def _as(world: World, name: str) -> World:
 def _require_possible(world: World, source: World) -> PipelineRecord:
     old, new = source.pipeline.name, world.pipeline.name
     record = source.cell.read()
+    if record is None and old in owners_of(world.store, world.pipeline.resources).values():
+        record = PipelineRecord(incarnation="")  # its first operation was killed between its claim and its record
     if record is None:
         raise InputRefused(
             seen=f"no pipeline {old!r} in the control store of {new!r}",
