@@ -93,15 +93,7 @@ def _as(world: World, name: str) -> World:
 
 def _require_possible(world: World, source: World) -> PipelineRecord:
     old, new = source.pipeline.name, world.pipeline.name
-    record = source.cell.read()
-    if record is None and old in owners_of(world.store, world.pipeline.resources).values():
-        record = PipelineRecord(incarnation="")  # its first operation was killed between its claim and its record
-    if record is None:
-        raise InputRefused(
-            seen=f"no pipeline {old!r} in the control store of {new!r}",
-            expected="the name that the pipeline had when it ran last",
-            do="correct the name, or store_conn_id of the new pipeline",
-        )
+    record = _record_of(world, source)
     if record.renamed_to not in ("", new):
         raise PipelineRenamed(
             seen=f"pipeline {old!r} was renamed to {record.renamed_to!r}",
@@ -134,6 +126,24 @@ def _require_possible(world: World, source: World) -> PipelineRecord:
     if not record.renamed_to:
         _require_no_job(source, record)
     return record
+
+
+def _record_of(world: World, source: World) -> PipelineRecord:
+    """Return the record under the old name; an empty one if its first operation was killed after it claimed.
+
+    :raises InputRefused: no pipeline has the old name.
+    """
+    old = source.pipeline.name
+    record = source.cell.read()
+    if record is not None:
+        return record
+    if old in owners_of(world.store, world.pipeline.resources).values():
+        return PipelineRecord(incarnation="")
+    raise InputRefused(
+        seen=f"no pipeline {old!r} in the control store of {world.pipeline.name!r}",
+        expected="the name that the pipeline had when it ran last",
+        do="correct the name, or store_conn_id of the new pipeline",
+    )
 
 
 def _require_no_job(source: World, record: PipelineRecord) -> None:

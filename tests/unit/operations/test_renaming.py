@@ -372,3 +372,55 @@ def acts(lab: Lab, name: str) -> bool:
         raise AssertionError("a record was created under a name that has a history")
     release_lease(world)
     return True
+
+
+class TestOwned:
+    """What the pipeline uses belongs to one name, from the first operation on."""
+
+    def test_a_new_name_is_refused_before_anything_is_written(self, lab: Lab) -> None:
+        take_lease(lab.world("op"))
+
+        for act in (take_lease, lambda world: draft_plan(world, "committed", RestartPolicy()), audit_history):
+            with pytest.raises(StateLost, match=f"run: airflow offsets rename {NAME} {NEW}"):
+                act(under(lab, NEW))
+        assert cells(lab, NEW) == {}
+        assert lab.store.get(NEW, RECORD) is None
+
+    def test_two_pipelines_may_not_use_the_same_folder_in_two_spellings(self, lab: Lab) -> None:
+        take_lease(lab.world("op"))
+        world = under(lab, NEW)
+        world = replace(world, pipeline=apart(world.pipeline))
+        take_lease(world)
+        folder = f"file://{lab.pipeline.job.checkpoint}//"
+        world = replace(world, pipeline=replace(world.pipeline, job=replace(world.pipeline.job, checkpoint=folder)))
+
+        with pytest.raises(StateLost, match="two pipelines, give one of them another checkpoint or group_id"):
+            take_lease(world)
+
+    def test_a_launch_is_refused_that_another_pipeline_was_faster_to_claim(self, lab: Lab) -> None:
+        """The submit task may have read another pipelines.yaml than the stop task."""
+        take_lease(lab.world("op"))
+        applied = steps.apply(lab)
+        lab.store._control.pop(("_all", "owners"))
+        take_lease(under(lab, "other"))
+
+        with pytest.raises(StateLost):
+            steps.submit(lab, applied)
+        assert lab.drivers == []
+
+    @pytest.mark.parametrize("goes_on", [True, False])
+    def test_a_first_operation_killed_after_its_claim_goes_on_or_is_renamed(self, goes_on: bool, lab: Lab) -> None:
+        lab.fuse = Fuse(1, after=True)
+        world = lab.world("op")
+        with lab.fuse.lit(), pytest.raises(Crash):
+            take_lease(world)
+        assert lab.store.get(NAME, RECORD) is None
+        with pytest.raises(StateLost):
+            take_lease(under(lab, NEW))
+
+        if goes_on:
+            assert take_lease(lab.world("op")).lease is not None
+            return
+        assert plan_rename(under(lab, NEW), NAME).epoch == 0
+        assert rename(under(lab, NEW), NAME).done
+        assert take_lease(under(lab, NEW)).epoch == 0
