@@ -263,11 +263,22 @@ class Fuse:
     writes: int = 0
     is_blown: bool = False
     is_lit: bool = False
+    state: Callable[[], object] | None = None
+    """Returns the state of everything that outlives the task; for a run that is not killed."""
+    repeated: set[int] = field(default_factory=set)
+    """Writes before which nothing has happened since the previous write: a kill there is a kill after that one."""
+    _left: object = None
 
     def write(self, act: Callable[[], Any]) -> Any:
         if not self.is_lit:
             return act()
         self.writes += 1
+        if self.state is not None:
+            if self.state() == self._left:
+                self.repeated.add(self.writes)
+            done = act()
+            self._left = self.state()
+            return done
         if self.writes != self.at:
             return act()
         self.is_blown, self.is_lit = True, False
@@ -279,10 +290,21 @@ class Fuse:
     def lit(self) -> Iterator[None]:
         """Count the writes in this context as those of a task that may be killed."""
         self.is_lit = not self.is_blown
+        self._left = None
         try:
             yield
         finally:
             self.is_lit = False
+
+
+def kills(undisturbed: Fuse) -> list[tuple[int, bool]]:
+    """Return the kills to try: after each write, and before it unless nothing has happened since the previous write.
+
+    :param undisturbed: the fuse of a run that was not killed, with ``state``.
+    :returns: number of the write, and whether the task is killed after it.
+    """
+    writes = range(1, undisturbed.writes + 1)
+    return [(k, after) for k in writes for after in (False, True) if after or k not in undisturbed.repeated]
 
 
 class FusedStore:
@@ -460,6 +482,13 @@ class Lab:
             return swap(pipeline, name, *arguments, **more)
 
         monkeypatch.setattr(self.store, "swap", swapped)
+
+    def state(self) -> object:
+        """Return what outlives a task: the stores, the files, the processes and the time."""
+        drivers = [(each.launch_id, each.is_alive, each.epoch, each.query_id, each.beats) for each in self.drivers]
+        files = {file: file.read_bytes() for file in sorted(self.folder.rglob("*")) if file.is_file()}
+        kept = repr(self.kept.offsets), repr(vars(self.store)), len(self.commands), len(self.signalled)
+        return self.clock.now, kept, drivers, files
 
     def wipe(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
