@@ -152,7 +152,7 @@ def _standing(seen: Observation) -> tuple[KeptPosition, ...]:
     if not seen.kept:
         return (KeptPosition(HISTORY, HISTORY, seen.stored),)
     if not seen.is_tracked:
-        return seen.kept
+        return seen.kept if seen.left is None else (replace(seen.kept[0], position=seen.stored), *seen.kept[1:])
     ruling = replace(seen.kept[0], position=seen.stored)
     if seen.epoch is not None:
         ruling = replace(ruling, before=_before_processed(seen, seen.epoch.claim.start))

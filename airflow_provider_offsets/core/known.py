@@ -42,7 +42,7 @@ def needs_records(seen: Observation) -> bool:
 
     Reading all snapshots is slow, and most observations need none of them.
     """
-    if seen.epoch is None or _without_offset(seen):
+    if seen.epoch is None or seen.opens_another or _without_offset(seen):
         return True
     return any(topic.name not in seen.epoch.claim.identity.topic_ids for topic in seen.live.topics)
 
@@ -70,20 +70,26 @@ def with_records(
         for partition in _without_offset(seen):
             if partition.topic in same and (found := _best(partition, records, now, seen)) is not None:
                 best[partition] = found
+        if seen.opens_another:
+            # Offsets only grow in one epoch: a checkpoint that is not behind its records is the moved one.
+            stored = seen.stored or Position()
+            best = {key: each for key, each in best.items() if each.position[key] > stored.get(key, UNSTARTED)}
     seen = replace(seen, known=tuple(_by_source(best, seen)), known_identities=identities)
     return replace(seen, cut=seen.cut or _cut_before(seen, known_batch(seen, taken, claimed)))
 
 
 def known_batch(seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> KnownBatch | None:
-    """Return the greatest batch id that snapshots and launches know, if the job's checkpoint is gone.
+    """Return the greatest batch id that snapshots and launches know, if the newest epoch's checkpoint is gone.
 
-    Sinks may identify a batch by its id, and drop new records under an id that they have. No snapshot is left out:
+    Sinks may identify a batch by its id, and drop new records under an id that they have. Every snapshot counts:
     another location, cluster or topic in it does not show that the job had another sink.
 
     :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
     """
-    if seen.checkpoint is not None or not (seen.is_tracked or seen.kept[0].store == CHECKPOINT):
+    if seen.checkpoint is not None and not seen.opens_another:
+        return None
+    if not seen.is_tracked and seen.kept[0].store != CHECKPOINT:
         return None
     return _greatest(snapshots, epochs)
 
@@ -222,7 +228,7 @@ def _greatest(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> KnownBa
         for each in _completed_in(epoch)
     ]
     for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id), reverse=True):
-        completed_id, checkpoint = snapshot.seen.completed_batch_id, snapshot.seen.checkpoint
+        completed_id, checkpoint = snapshot.seen.completed_batch_id, snapshot.seen.newest_checkpoint
         if completed_id is not None:
             # An asynchronous checkpoint has gaps: the planned id may be greater by more than one.
             planned_id = UNSTARTED if checkpoint is None else checkpoint.last_batch_id
@@ -239,9 +245,10 @@ def _completed_in(epoch: Epoch) -> Iterator[int]:
 
 
 def _without_offset(seen: Observation) -> list[TopicPartition]:
-    """Return the partitions whose progress no store knows."""
+    """Return the partitions whose progress no store knows, or may not know."""
     stored = seen.stored or Position()
-    return [partition for partition in seen.live.partitions if seen.is_progress_lost or partition not in stored]
+    is_doubtful = seen.is_progress_lost or seen.opens_another
+    return [partition for partition in seen.live.partitions if is_doubtful or partition not in stored]
 
 
 def _recreated(identities: Sequence[KnownIdentity], live: LiveTopics) -> dict[str, KnownIdentity]:
@@ -374,7 +381,8 @@ def _by_source(best: Mapping[TopicPartition, KnownPosition], seen: Observation) 
     """Yield what is known, each partition once, grouped by source."""
     live_end = seen.live.end
     # If a store of a stopped job names every partition that was read, nothing was read of a partition that it lacks.
-    is_synchronous = seen.checkpoint is None or not seen.checkpoint.asynchronous
+    checkpoint = seen.newest_checkpoint
+    is_synchronous = checkpoint is None or not checkpoint.asynchronous
     names_all = seen.is_tracked or (seen.kept[0].store == CHECKPOINT and not seen.is_running and is_synchronous)
     has_rest = names_all and bool(seen.stored) and not seen.is_progress_lost
     for source, known in {each.source: each for each in best.values()}.items():

@@ -77,6 +77,7 @@ class ProblemKind(enum.Enum):
     STORES_DISAGREE = "checkpoint is ahead of the history"
     STORES_CONFLICT = "stores contradict each other"
     CHECKPOINT_STAYS = "checkpoint cannot be exchanged"
+    GROUP_CHANGED = "group id changed"
     WINDOW_TOO_LONG = "window longer than the runway"
     NO_START = "no start named"
 
@@ -212,7 +213,7 @@ class Preconditions:
     @classmethod
     def of(cls, seen: Observation) -> Preconditions:
         """Return the preconditions of a plan that was made from ``seen``."""
-        checkpoint = seen.checkpoint
+        checkpoint = seen.newest_checkpoint
         return cls(
             generation=seen.generation,
             epoch=seen.launched,
@@ -493,9 +494,16 @@ def _form(start: Position, seen: Observation, completed_id: int | None) -> tuple
     if not seen.is_tracked and seen.kept[0].store != CHECKPOINT:
         return _form_of_write(start, seen.kept[0])
     if checkpoint is None:
+        if seen.left is not None:
+            return RestartForm.REPOSITION, f"{_opens_another(seen)}; a seeded one goes on from there"
         if completed_id is None:
             return RestartForm.FRESH, "there is no checkpoint to go on from"
         return RestartForm.REPOSITION, "the checkpoint is gone; a seeded one lets the batch ids go on"
+    return _form_on(checkpoint, start, seen)
+
+
+def _form_on(checkpoint: CheckpointState, start: Position, seen: Observation) -> tuple[RestartForm, str]:
+    """Return the form of a restart of a job that opens ``checkpoint``."""
     if checkpoint.closed_by is not None:
         return RestartForm.REPOSITION, f"the checkpoint was closed by {checkpoint.closed_by}"
     goes_on_at = _resume_position(checkpoint, seen.processed)
@@ -504,10 +512,33 @@ def _form(start: Position, seen: Observation, completed_id: int | None) -> tuple
         return RestartForm.REPOSITION, f"{len(moved)} partition(s) start elsewhere than the checkpoint says"
     if dropped := [partition for partition in goes_on_at if partition not in start]:
         return RestartForm.REPOSITION, f"the checkpoint holds {len(dropped)} partition(s) that the job no longer reads"
+    if seen.left is not None and seen.left.committed_batch_id > checkpoint.committed_batch_id:
+        return RestartForm.REPOSITION, f"{_opens_another(seen)}, and the batch ids there are greater"
+    if lacking := _not_planned(checkpoint):
+        return (
+            RestartForm.REPOSITION,
+            f"batch {checkpoint.planned_batch_id} was planned without {len(lacking)} partition(s) that the batch before"
+            " it has, and Spark fails on it",
+        )
     return (
         RestartForm.RESUME,
         f"the checkpoint stands where the job starts, after batch {checkpoint.committed_batch_id}",
     )
+
+
+def _opens_another(seen: Observation) -> str:
+    assert seen.left is not None
+    return f"epoch {seen.epoch_number} ran on {seen.left.location}, and the job opens another checkpoint now"
+
+
+def _not_planned(checkpoint: CheckpointState) -> list[TopicPartition]:
+    """Return the partitions that the planned batch lacks and the committed one has.
+
+    Spark reports them as deleted and fails (``failOnDataLoss``), before it reads anything. The program had subscribed
+    to fewer topics when it planned that batch.
+    """
+    planned = checkpoint.planned
+    return [] if planned is None else [partition for partition in checkpoint.committed if partition not in planned]
 
 
 def _form_of_write(start: Position, kept: KeptPosition) -> tuple[RestartForm, str]:
@@ -538,8 +569,8 @@ def _completed_batch_id(seen: Observation, known_batch: KnownBatch | None) -> in
 
 
 def _query_id(seen: Observation) -> str | None:
-    if seen.checkpoint is not None:
-        return seen.checkpoint.query_id
+    if seen.newest_checkpoint is not None:
+        return seen.newest_checkpoint.query_id
     return None if seen.processed is None else seen.processed.query_id
 
 
@@ -587,10 +618,11 @@ def _gone(wanted: Position, seen: Observation) -> Position:
 
 
 def _dropped_topics(seen: Observation) -> Iterator[str]:
-    topics = {topic.name for topic in seen.live.topics}
-    for topic in (seen.stored or Position()).topics:
-        if topic not in topics:
-            yield f"{topic}: has stored offsets, is no topic of the pipeline any more, and is not read"
+    topics, stored = {topic.name for topic in seen.live.topics}, set((seen.stored or Position()).topics)
+    read = stored.union(*(known.identity.topic_ids for known in seen.identities))
+    for topic in sorted(read - topics):
+        offsets = "stored" if topic in stored else "known"
+        yield f"{topic}: has {offsets} offsets, is no topic of the pipeline any more, and is not read"
 
 
 def _batch_id_notes(seen: Observation, known_batch: KnownBatch | None) -> Iterator[str]:
@@ -765,9 +797,11 @@ def _counted(counts: Mapping[TopicPartition, int], word: str, topic: str, accept
 def _form_problems(
     form: RestartForm, wanted: Position, seen: Observation, named: Collection[TopicPartition], selector: str
 ) -> Iterator[Problem]:
-    checkpoint, stored, known = seen.checkpoint, seen.stored or Position(), known_offsets(seen)
+    checkpoint, stored, known = seen.newest_checkpoint, seen.stored or Position(), known_offsets(seen)
     if checkpoint is None:
         return
+    if seen.left is not None and seen.checkpoint is not None:
+        yield from _left_problems(seen.left, seen.checkpoint, seen, named, selector)
     if checkpoint.stateful and form is not RestartForm.RESUME:
         yield Problem(
             ProblemKind.STATEFUL_REPOSITION,
@@ -792,6 +826,41 @@ def _form_problems(
             f" the output: if it is there, start from '{Offsets(there)} | {selector or COMMITTED}' and accept the"
             f" difference as skipped; if not, read it again, from '{Offsets(here)} | {selector or COMMITTED}'",
         )
+
+
+def _left_problems(
+    left: CheckpointState,
+    opened: CheckpointState,
+    seen: Observation,
+    named: Collection[TopicPartition],
+    selector: str,
+) -> Iterator[Problem]:
+    """Yield a problem if the checkpoint that the job opens now may know more than that of its newest epoch.
+
+    An earlier checkpoint of the same query knows less, and so does one that an operation closed.
+    """
+    is_earlier = opened.query_id == left.query_id and opened.committed_batch_id <= left.committed_batch_id
+    if is_earlier or opened.closed_by is not None:
+        return
+    other = {
+        partition: offset
+        for partition, offset in opened.committed.items()
+        if partition not in named and offset != left.committed.get(partition, 0)
+    }
+    if not other:
+        return
+    there = Position(other)
+    here = Position({partition: left.committed.get(partition, 0) for partition in other})
+    shown = ", ".join(
+        f"{partition} {offset} and {here[partition]}" for partition, offset in list(other.items())[:SHOWN]
+    )
+    more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+    yield Problem(
+        ProblemKind.STORES_CONFLICT,
+        f"{opened.location}, which the job opens now, and {left.location}, on which epoch {seen.epoch_number} ran, have"
+        f" other offsets ({shown}{more}). If the job has run on {opened.location} since, start from"
+        f" '{Offsets(there)} | {selector or COMMITTED}'; if not, from '{Offsets(here)} | {selector or COMMITTED}'",
+    )
 
 
 def _untouched_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:

@@ -126,6 +126,9 @@ class Observation:
     pipeline: str
     live: LiveTopics
     checkpoint: CheckpointState | None = None
+    """The checkpoint that the job opens."""
+    left: CheckpointState | None = None
+    """For an untracked job: the checkpoint of the newest epoch, if the job opens another one now."""
     processed: Batch | None = None
     """The batch that the pipeline recorded last, in any epoch."""
     epoch: Epoch | None = None
@@ -148,6 +151,22 @@ class Observation:
     """Known positions of the partitions whose stored offset is gone, each partition once. Filled by ``core.known``."""
     known_identities: tuple[KnownIdentity, ...] = ()
     """Cluster and topics of the offsets in the pipeline's records, each topic once. Filled by ``core.known``."""
+
+    @property
+    def newest_checkpoint(self) -> CheckpointState | None:
+        """The checkpoint of the newest epoch, which has the position of a job that keeps its position there."""
+        return self.left or self.checkpoint
+
+    @property
+    def opens_another(self) -> bool:
+        """Whether an untracked job opens another checkpoint than its newest epoch, and that of the epoch is gone.
+
+        The checkpoint that it opens may be the moved one, or an older one.
+        """
+        if self.is_tracked or self.epoch is None or self.checkpoint is None or self.left is not None:
+            return False
+        claimed = self.epoch.claim.checkpoint.rstrip("/")
+        return claimed not in ("", self.checkpoint.location.rstrip("/"))
 
     @property
     def ended(self) -> Ended | None:
@@ -179,15 +198,10 @@ class Observation:
         was tracked, which recorded no batch, the checkpoint is authoritative.
 
         For an untracked job: the position in its authoritative store, without offsets that a late write may have set.
+        If the job opens another checkpoint than its newest epoch, the position is that of the epoch.
         """
         if not self.is_tracked:
-            kept = self.kept[0].position
-            if self.moved is not None and (self.late or self.moved.explains(kept)):
-                return self.moved.stood
-            doubtful = {partition for each in self.late for partition in each.doubtful}
-            if kept is None or not doubtful:
-                return kept
-            return Position({partition: offset for partition, offset in kept.items() if partition not in doubtful})
+            return self._stored_untracked()
         if self.epoch is not None:
             if not self.epoch.claim.tracked and self.checkpoint is not None:
                 return self.checkpoint.committed
@@ -198,6 +212,19 @@ class Observation:
             return self.processed.end
         return None if self.checkpoint is None else self.checkpoint.committed
 
+    def _stored_untracked(self) -> Position | None:
+        kept = self.kept[0].position
+        if self.moved is not None and (self.late or self.moved.explains(kept)):
+            return self.moved.stood
+        if self.left is not None:
+            return self.left.committed
+        doubtful = {partition for each in self.late for partition in each.doubtful}
+        if self.opens_another:
+            doubtful.update(partition for each in self.known for partition in each.position)
+        if kept is None or not doubtful:
+            return kept
+        return Position({partition: offset for partition, offset in kept.items() if partition not in doubtful})
+
     @property
     def completed_batch_id(self) -> int | None:
         """The greatest id of a batch whose output is complete; ``UNSTARTED`` before the first one.
@@ -205,6 +232,9 @@ class Observation:
         The next batch may have been planned, so its output may exist in part. None if no batch is known to be planned.
         """
         ids = []
+        if self.left is not None:
+            # The ids of an asynchronous checkpoint have gaps.
+            ids.append(max(self.left.committed_batch_id, self.left.last_batch_id - 1))
         if self.checkpoint is not None:
             ids.append(self.checkpoint.committed_batch_id)
         elif self.epoch is not None and self.epoch.claim.last_planned_batch_id is not None:
@@ -266,13 +296,14 @@ class Observation:
             return self.moved.in_flight
         if stands is None and self.epoch is None:
             return ()
-        tells = self.checkpoint is None or not self.checkpoint.asynchronous
+        checkpoint = self.newest_checkpoint
+        tells = checkpoint is None or not checkpoint.asynchronous
         known = {partition for each in self.known for partition in each.position}
         until: Position | None = self.live.end
         if stands is None:
             stands = Position()  # a partition that no record knows may have been read completely
         elif self.kept[0].store == CHECKPOINT and not self.is_running and tells:
-            until = None if self.checkpoint is None else self.checkpoint.planned
+            until = None if checkpoint is None else checkpoint.planned
             known -= set(until or ())  # a planned batch also has the range of a new partition
         ends = {
             partition: max(offset, stands.get(partition, 0))

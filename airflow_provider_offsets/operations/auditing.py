@@ -216,7 +216,7 @@ def _in_flight(
     :param stopped_at: where the epoch stopped.
     :param read: start and end of what each epoch has read or had in flight.
     """
-    checkpoint = seen.checkpoint
+    checkpoint = seen.newest_checkpoint
     is_planned = seen.kept[0].store == CHECKPOINT and not seen.is_running
     if seen.moved is not None or (is_planned and checkpoint is not None and not checkpoint.asynchronous):
         return seen.in_flight
@@ -304,13 +304,13 @@ def _stood_still(first: Snapshot, rest: Snapshot) -> bool:
 
     Records count as read if a person ran the job by hand meanwhile. Records do not count if a person moved the offsets.
     """
-    before, after = first.seen.checkpoint, rest.seen.checkpoint
+    before, after = first.seen.newest_checkpoint, rest.seen.newest_checkpoint
     has_run = before is not None and after is not None and after.committed_batch_id > before.committed_batch_id
     return first.seen.live.identity == rest.seen.live.identity and not has_run
 
 
 def _planned_id(seen: Observation) -> int:
-    checkpoint = seen.checkpoint
+    checkpoint = seen.newest_checkpoint
     if seen.is_running or checkpoint is None or checkpoint.planned_batch_id is None:
         return UNSTARTED
     return checkpoint.planned_batch_id

@@ -160,7 +160,7 @@ def _superseded_by(world: World, epoch: Epoch) -> str:
 
 def _newest_of(seen: Observation, epoch: Epoch) -> tuple[int | None, str | None]:
     """Return the id of the newest batch of this epoch and the id of its query, as far as the stores show them."""
-    batch, checkpoint = seen.processed, seen.checkpoint
+    batch, checkpoint = seen.processed, seen.newest_checkpoint
     if seen.is_tracked:
         mine = batch is not None and batch.epoch == epoch.number
         return (batch.batch_id, batch.query_id) if batch is not None and mine else (None, None)
@@ -172,7 +172,7 @@ def _newest_of(seen: Observation, epoch: Epoch) -> tuple[int | None, str | None]
 def _went_back(world: World, epoch: Epoch) -> tuple[OffsetRange, ...]:
     if not world.pipeline.tracked:
         return ()
-    newest = takewhile(lambda batch: batch.epoch == epoch.number, world.store.newest_first(world.pipeline.stream))
+    newest = takewhile(lambda batch: batch.epoch == epoch.number, world.store.newest_first(epoch.claim.stream))
     batches: list[Batch] = list(islice(newest, BATCHES))[::-1]
     is_whole = len(batches) < BATCHES
     return went_back(epoch.claim.start if is_whole else Position(), batches)

@@ -10,6 +10,7 @@ from airflow_provider_offsets.core.choosing import weigh
 from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
 from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.plan import (
+    AS_A_NEW_ONE,
     Problem,
     ProblemKind,
     RestartForm,
@@ -93,7 +94,8 @@ def draft_plan(
         known_batch=known_batch(seen, world.control.snapshots(), world.control.epochs()),
         named=choice.named,
     )
-    plan = replace(plan, problems=(*choice.problems, *plan.problems, *_place_problems(world, plan)))
+    of_the_file = (*_group_problems(world, seen), *_place_problems(world, plan))
+    plan = replace(plan, problems=(*choice.problems, *plan.problems, *of_the_file))
     settings = world.kafka.settings(world.pipeline.topics)
     runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=clock.now_ms(), window_s=window_s)
     return with_runway(plan, runway, settings, policy, read_committed=world.pipeline.read_committed), seen
@@ -122,6 +124,18 @@ def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition,
         if isinstance(store, LeaderEpochs):
             found += store.leader_epochs(world.pipeline.stream).items()
     return dict(sorted(found))  # the highest epoch of a partition comes last, and wins
+
+
+def _group_problems(world: World, seen: Observation) -> Iterator[Problem]:
+    """Yield a problem if the pipeline has another group id than its newest epoch, under which its offsets are kept."""
+    if seen.epoch is None or seen.epoch.claim.stream.group_id == world.pipeline.group_id:
+        return
+    group_id = seen.epoch.claim.stream.group_id
+    yield Problem(
+        ProblemKind.GROUP_CHANGED,
+        f"the pipeline has group_id {world.pipeline.group_id!r}, and the offsets of epoch {seen.epoch_number} are kept"
+        f" under {group_id!r}. Write 'group_id: {group_id}' in pipelines.yaml, or {AS_A_NEW_ONE}",
+    )
 
 
 def _place_problems(world: World, plan: RestartPlan) -> Iterator[Problem]:

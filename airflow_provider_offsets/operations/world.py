@@ -64,13 +64,14 @@ class World:
         change. So a running job never seems to have a history that is behind, or a position past the end.
         """
         elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
-        record, epoch, checkpoint = self._record_and_checkpoint()
+        record, epoch, checkpoint, left = self._record_and_checkpoints()
         processed = self._processed(record, epoch, checkpoint)
         live = self.live_topics()
         seen = Observation(
             pipeline=self.pipeline.name,
             live=live,
             checkpoint=checkpoint,
+            left=left,
             processed=processed,
             epoch=epoch,
             phase=Phase.STOPPED if record is None else record.phase,
@@ -168,21 +169,51 @@ class World:
         before = _one_row_before(store, stream) if isinstance(store, HistoryStore) else None
         return KeptPosition(name, store.kind, store.position(stream), before, perishes)
 
-    def _record_and_checkpoint(self) -> tuple[PipelineRecord | None, Epoch | None, CheckpointState | None]:
-        """Return record, epoch and checkpoint as of one moment, unless the job changes them too fast."""
+    def _record_and_checkpoints(
+        self,
+    ) -> tuple[PipelineRecord | None, Epoch | None, CheckpointState | None, CheckpointState | None]:
+        """Return record, epoch and checkpoints as of one moment, unless the job changes them too fast.
+
+        The first checkpoint is the one that the job opens. The second one is ``Observation.left``.
+        """
         control = self.control
         record = control.record()
         for _ in range(LOOKS):
-            epoch = control.claimed_epoch(record)
-            location = (epoch.claim.checkpoint if epoch is not None else "") or self.pipeline.job.checkpoint
+            epoch, left = control.claimed_epoch(record), None
+            claimed = "" if epoch is None else epoch.claim.checkpoint
             if self.pipeline.tracked:
-                checkpoint = read_state(open_checkpoint(location))
+                checkpoint = read_state(open_checkpoint(claimed or self.pipeline.job.checkpoint))
             else:
-                checkpoint = self._checkpoint_of_untouched(location, self._move(record))
+                checkpoint = self._checkpoint_of_untouched(self._move(record), claimed)
+                left = self._left(record, epoch)
             before, record = record, control.record()
             if record == before:
                 break
-        return record, control.claimed_epoch(record), checkpoint
+        return record, control.claimed_epoch(record), checkpoint, left
+
+    def _left(self, record: PipelineRecord | None, epoch: Epoch | None) -> CheckpointState | None:
+        """Return the checkpoint of an untracked job's newest epoch, if its program opens another one now.
+
+        ``job.checkpoint`` was changed, or the job was tracked and repositioned. A batch that it recorded then is
+        complete, even if Spark has not committed it.
+        """
+        if epoch is None or record is None or self.pipeline.ruling != CHECKPOINT:
+            return None
+        location = epoch.claim.checkpoint
+        if not location or self._opens(location):
+            return None
+        state, recorded = read_state(open_checkpoint(location)), record.recorded
+        if recorded is None or recorded.batch_id is None or not epoch.claim.tracked:
+            return state
+        batch = recorded_batch(self.store, epoch.claim.stream, recorded)
+        if batch is None or (state is not None and state.committed_batch_id >= recorded.batch_id):
+            return state
+        end = epoch.claim.start.updated(batch.end)
+        return CheckpointState(location, recorded.query_id, recorded.batch_id, end)
+
+    def _opens(self, location: str) -> bool:
+        """Return whether an untracked job opens the checkpoint at ``location``."""
+        return location.rstrip("/") == self.pipeline.job.checkpoint.rstrip("/")
 
     def _move(self, record: PipelineRecord | None) -> Moved | None:
         return None if record is None or record.intent is None else self.control.move(record.intent.plan)
@@ -245,19 +276,25 @@ class World:
             if epoch is not None and epoch.holder is not None:
                 yield epoch
 
-    def _checkpoint_of_untouched(self, location: str, moved: Moved | None) -> CheckpointState | None:
-        """Return the state of an untracked job's checkpoint.
+    def _checkpoint_of_untouched(self, moved: Moved | None, claimed: str) -> CheckpointState | None:
+        """Return the state of the checkpoint that an untracked job opens: its program always names ``job.checkpoint``.
 
         An empty location is a first start only if no operation was moving a checkpoint there. The directories beside it
         and the recorded move show that.
+
+        :param moved: the recorded move.
+        :param claimed: location of the newest epoch's checkpoint; empty if it had none.
         """
         if CHECKPOINT not in self.pipeline.offsets_in:
             return None
+        location = self.pipeline.job.checkpoint
         tag = None if moved is None or self.pipeline.ruling != CHECKPOINT else cut_off_swap(location)
         if moved is not None and tag == moved.fingerprint:
             # The next operation that holds the lease moves the seeded checkpoint into place before it plans.
             return read_in_place(seeded_beside(location, tag))
         found = read_in_place(location)
+        if claimed and not self._opens(claimed):
+            return found  # the move may have been to the location that the pipeline had then
         if found is None and moved is not None and moved.kept is not None and self.pipeline.ruling == CHECKPOINT:
             raise CheckpointError(
                 seen=f"nothing at {location}, which operation {moved.operation!r} was moving",

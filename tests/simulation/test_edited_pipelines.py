@@ -46,3 +46,172 @@ def test_topics_are_replaced(mode: str) -> None:
         assert s.has_written("orders", 6)
         assert s.has_written("returns", 8)
         assert counts(s) == (0, 0, 0)
+
+
+MOVED = "sim://ck/moved"
+
+
+def copy_checkpoint(s: Stage, source: str, target: str) -> None:
+    """Copy a checkpoint folder, as a person does."""
+    folders = s.world.files.folders
+    for name in [each for each in folders if each.startswith(f"{source}/") or each == source]:
+        folders[target + name[len(source) :]] = dict(folders[name])
+
+
+def run_by_hand(s: Stage, location: str) -> None:
+    """Run the program by hand on a checkpoint until it has nothing to read."""
+    spark = s.world._spark()
+    spark.source = {"startingOffsets": "earliest"}
+    engine = spark.engine(location, None)
+
+    def program() -> None:
+        while engine.trigger():
+            pass
+
+    actor = s.sim.spawn("by-hand", program, host="worker-2")
+    s.run("by-hand", for_s=30.0)
+    assert actor.is_gone
+
+
+@pytest.mark.parametrize("file_sink", [False, True], ids=["any sink", "file sink"])
+def test_an_untracked_job_opens_another_checkpoint(file_sink: bool) -> None:
+    with stage("untracked", file_sink=file_sink) as s:
+        s.first_start()
+        s.first_stop()
+        s.append(3)
+        s.world.checkpoint = MOVED
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
+        assert s.verdict() == ""
+
+
+def test_the_folder_of_an_untracked_job_was_moved() -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        s.first_stop()
+        s.append(3)
+        copy_checkpoint(s, product.CHECKPOINT, MOVED)
+        s.remove_checkpoints()
+        s.world.checkpoint = MOVED
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
+        assert s.verdict() == ""
+
+
+def test_an_older_copy_of_the_folder_is_no_position() -> None:
+    with stage("untracked", file_sink=True) as s:
+        s.first_start()
+        copy_checkpoint(s, product.CHECKPOINT, MOVED)
+        s.append(6)
+        s.run(for_s=60.0)
+        s.first_stop()
+        s.append(3)
+        for location in (product.CHECKPOINT, f"{product.CHECKPOINT}/"):
+            for folder in [each for each in s.world.files.folders if each.startswith(location)]:
+                if not folder.startswith(MOVED):
+                    s.world.files.folders.pop(folder, None)
+        s.world.checkpoint = MOVED
+        a = s.to_end(s.restart("A", take_over=True))
+        assert "orders[0] stood at 12 by snapshot" in a.failure
+        assert s.to_end(s.restart("B", 'offsets:{"orders":{"0":12}} | committed', take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(18)]
+        assert counts(s) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("offset", "again"), [(9, 0), (6, 3)], ids=["what it opens", "what it opened"])
+def test_a_job_that_was_run_by_hand_on_the_other_checkpoint_is_refused(offset: int, again: int) -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        s.first_stop()
+        s.append(3)
+        copy_checkpoint(s, product.CHECKPOINT, MOVED)
+        run_by_hand(s, MOVED)
+        s.world.checkpoint = MOVED
+        a = s.to_end(s.restart("A", take_over=True))
+        assert "orders[0] 9 and 6" in a.failure
+        start = f'offsets:{{"orders":{{"0":{offset}}}}} | committed'
+        assert start in a.failure
+        assert s.to_end(s.restart("B", start, accept_skipped=3, take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        offsets = [each.record.offset for each in s.world.sink.writes]
+        assert sorted(offsets) == sorted([*range(12), *range(9 - again, 9)])
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["seeded checkpoint", "seeded checkpoint gone"])
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_a_tracked_job_that_was_repositioned_is_untracked(mode: str, is_gone: bool) -> None:
+    with stage(mode, file_sink=True) as s:
+        s.first_start()
+        s.to_end(s.restart("A", "shift:-3"))
+        s.append(6)
+        s.run(for_s=60.0)
+        s.first_stop()
+        s.append(3)
+        if is_gone:
+            for location in s.world.files.checkpoints(f"{product.CHECKPOINT}-"):
+                s.world.files.remove_tree(location)
+        edit(s, mode="untracked")
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        offsets = [each.record.offset for each in s.world.sink.writes]
+        assert sorted(offsets) == sorted([*range(18), *range(3, 6)])
+        assert counts(s) == (0, 3, 0)
+
+
+def test_the_checkpoint_is_named_as_before_again() -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        s.first_stop()
+        s.world.checkpoint = MOVED
+        s.append(3)
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        s.world.checkpoint = product.CHECKPOINT
+        s.append(3)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(15)]
+        assert s.verdict() == ""
+
+
+def test_a_batch_that_was_planned_with_fewer_topics_is_left() -> None:
+    with stage("untracked", topics=("orders", "returns")) as s:
+        s.append(6, "returns")
+        s.first_start()
+        s.first_stop()
+        s.append(3)
+        edit(s, topics=("orders",))
+        run_by_hand(s, product.CHECKPOINT)
+        edit(s, topics=("orders", "returns"))
+        s.append(3, "returns")
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert s.has_written("orders", 9)
+        assert s.has_written("returns", 9)
+        assert counts(s) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["process", "untracked"])
+def test_another_group_id_is_refused_by_name(mode: str) -> None:
+    with stage(mode) as s:
+        s.first_start()
+        s.append(3)
+        s.run(for_s=30.0)
+        s.first_stop()
+        s.world.group_id = "other"
+        assert counts(s) == (0, 0, 0)
+        a = s.to_end(s.restart("A", take_over=True))
+        assert "group_id: orders" in a.failure
+        s.world.group_id = "orders"
+        s.append(3)
+        s.to_end(s.restart("B", take_over=True))
+        assert s.verdict() == ""

@@ -1102,3 +1102,96 @@ def test_what_is_known_is_no_more_than_what_something_says(state: dict[str, Any]
     for partition, known in known_offsets(now).items():
         assert known.position[partition] in {each.get(partition) for each in said}
         assert partition in now.live.partitions
+
+
+ELSEWHERE = epoch(at(0, 0), checkpoint="/before", tracked=False)
+
+
+def opens_another(there: Position | None, left: Position | None, **more: Any) -> Observation:
+    """Return an untracked job that opens another checkpoint than its newest epoch, which ran on ``/before``.
+
+    :param there: the position in the checkpoint that the job opens, with batch 4.
+    :param left: the position in the checkpoint of the newest epoch, with batch 7.
+    """
+    state = None if left is None else replace(checkpoint(left, 7), location="/before", **more)
+    return untracked(TWO, kept("checkpoint", there), epoch=ELSEWHERE, left=state)
+
+
+@pytest.mark.parametrize(
+    ("why", "now", "start", "form", "last_batch_id", "problems"),
+    [
+        ("nothing there", opens_another(None, BOTH), at(100, 100), RestartForm.REPOSITION, 7, []),
+        ("an earlier one there", opens_another(at(40, 100), BOTH), at(100, 100), RestartForm.REPOSITION, 7, []),
+        ("its ids are smaller", opens_another(BOTH, BOTH), at(100, 100), RestartForm.REPOSITION, 7, []),
+        ("with state", opens_another(None, BOTH, stateful=True), BOTH, RestartForm.REPOSITION, 7, ["stateful"]),
+        (
+            "its ids have gaps",
+            opens_another(None, BOTH, asynchronous=True, planned_batch_id=12, planned=at(120, 120)),
+            BOTH,
+            RestartForm.REPOSITION,
+            11,
+            [],
+        ),
+        ("it is gone, and this is the moved one", opens_another(BOTH, None), BOTH, RestartForm.RESUME, 4, []),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_job_that_opens_another_checkpoint_goes_on_where_its_newest_epoch_stood(
+    why: str, now: Observation, start: Position, form: RestartForm, last_batch_id: int, problems: list[str]
+) -> None:
+    made = plan("committed", now, epochs=(ELSEWHERE,))
+
+    assert (made.start, made.form, made.last_batch_id) == (start, form, last_batch_id)
+    assert [problem.kind.value.split()[0] for problem in made.problems] == problems
+
+
+@pytest.mark.parametrize(
+    ("change", "is_refused"),
+    [({}, False), ({"query_id": "other"}, True), ({"committed_batch_id": 9}, True)],
+    ids=["an earlier one", "of another query", "it has run on"],
+)
+def test_the_checkpoint_that_the_job_opens_may_know_more(change: dict[str, Any], is_refused: bool) -> None:
+    now = opens_another(at(120, 100), BOTH)
+    assert now.checkpoint is not None
+    now = replace(now, checkpoint=replace(now.checkpoint, **change))
+
+    assert [each.kind for each in plan("committed", now).problems] == [ProblemKind.STORES_CONFLICT] * is_refused
+    assert plan('offsets:{"flights":{"0":100}} | committed', now).problems == ()
+
+
+@pytest.mark.parametrize("offset", [100, 99])
+def test_a_checkpoint_that_is_behind_the_records_of_its_epoch_is_no_position(offset: int) -> None:
+    """The checkpoint of the newest epoch is gone, and the job opens an older copy, or the moved one."""
+    at_rest = taken(opens_another(None, BOTH), number=1)
+
+    made = plan("committed", opens_another(at(100, offset), None), (at_rest,), (ELSEWHERE,))
+
+    assert [each.kind for each in made.problems] == [GONE] * (offset < 100)
+    assert made.form is (RestartForm.REPOSITION if offset < 100 else RestartForm.RESUME)
+    assert made.last_batch_id == 7
+
+
+def test_what_its_newest_epoch_had_in_flight_is_in_the_checkpoint_of_that_epoch() -> None:
+    now = opens_another(at(40, 40), BOTH, planned_batch_id=8, planned=at(110, 100))
+
+    assert now.in_flight == (OffsetRange(TOPIC, 0, 100, 110),)
+
+
+@pytest.mark.parametrize("planned", [at(150), at(150, 150)], ids=["without a partition", "with all"])
+def test_spark_cannot_run_a_batch_that_was_planned_without_a_partition(planned: Position) -> None:
+    state = replace(checkpoint(BOTH, 4), planned_batch_id=5, planned=planned)
+
+    made = plan("committed", untracked(TWO, kept("checkpoint", BOTH), checkpoint=state))
+
+    assert made.form is (RestartForm.REPOSITION if planned == at(150) else RestartForm.RESUME)
+    assert (made.last_batch_id, made.start) == (4, BOTH)
+
+
+def test_a_topic_that_was_dropped_is_noted_even_if_its_offsets_are_only_known() -> None:
+    """Another epoch without it has come since."""
+    before = epoch(at(0), identity=two_topics().identity)
+    now = untracked(TWO, kept("checkpoint", None), epoch=epoch(at(0, 0), 2))
+
+    notes = plan("earliest", now, epochs=(before, epoch(at(0, 0), 2))).notes
+
+    assert notes == ("cancelled: has known offsets, is no topic of the pipeline any more, and is not read",)
