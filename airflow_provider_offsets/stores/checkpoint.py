@@ -118,32 +118,40 @@ def seed(
     return following
 
 
-def close(checkpoint: CheckpointFolder, operation: str) -> int | None:
+def close(checkpoint: CheckpointFolder, operation: str, *, after: int | None = None) -> int | None:
     """Close a checkpoint by planting its next entry, and return the id of that entry.
 
-    A driver that still runs on the checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE`` before its next batch.
-    Exception: the next id of a driver that tracks its progress asynchronously is unknown. Closing a closed checkpoint
-    changes nothing.
+    A driver that still runs on the checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE`` before its next batch, and a
+    query that starts on it later fails when it reads the entry. Exception: the next id of a driver that tracks its
+    progress asynchronously is unknown. Closing a closed checkpoint changes nothing.
 
     :param operation: id to write into the planted entry.
-    :returns: None if the log has no entry.
-    :raises WorldChanged: a driver wrote that entry first, so it is running.
+    :param after: the newest batch id of the caller's plan; None if any will do.
+    :returns: None if no query has got as far as its initial offsets.
+    :raises WorldChanged: a driver has written another batch, so it is running.
     """
-    planned_ids = batch_ids(checkpoint, "offsets")
-    if not planned_ids:
+    newest_id = max(batch_ids(checkpoint, "offsets"), default=UNSTARTED)
+    last = _unstarted_entry(checkpoint) if newest_id == UNSTARTED else read_entry(checkpoint, newest_id)
+    if last is None:
         return None
-    last = read_entry(checkpoint, planned_ids[-1])
-    assert last is not None
     if last.closed_by is not None:
-        return planned_ids[-1]
+        return newest_id
     plant = last.with_conf(CLOSED_BY, operation)
-    if not checkpoint.create(f"offsets/{planned_ids[-1] + 1}", plant.to_text()):
+    is_planned_since = after is not None and newest_id != after
+    if is_planned_since or not checkpoint.create(f"offsets/{newest_id + 1}", plant.to_text()):
         raise WorldChanged(
-            seen=f"{checkpoint.location}/offsets/{planned_ids[-1] + 1} appeared while the checkpoint was closed",
+            seen=f"{checkpoint.location}/offsets/{newest_id + (not is_planned_since)} appeared while the checkpoint was"
+            " closed",
             expected="no driver on it",
             do="stop the job, and plan again",
         )
-    return planned_ids[-1] + 1
+    return newest_id + 1
+
+
+def _unstarted_entry(checkpoint: CheckpointFolder) -> LogEntry | None:
+    """Return an entry at the initial offsets of a query that has planned no batch, or None if it has none."""
+    initial = read_initial(checkpoint)
+    return None if initial is None else _seeded_entry(initial, None)
 
 
 def require_micro_batches(checkpoint: CheckpointFolder) -> None:

@@ -4,6 +4,7 @@ Layout (Spark's ``OffsetSeqLog``, ``CommitLog``, ``KafkaSourceInitialOffsetWrite
 
     metadata          {"id":"<query id>"}
     offsets/N         v1 / batch metadata as JSON / one line per source: the end offsets of batch N
+                      (the entry that closes a checkpoint has another first line: see ``CLOSED``)
     commits/N         v1 / {"nextBatchWatermarkMs":0}          batch N is committed
     sources/<i>/0     of a Kafka source: a zero byte, v1, the initial offsets of the query
     state/            present if the query is stateful
@@ -35,6 +36,11 @@ T = TypeVar("T")
 
 CLOSED_BY = "spark.offsets.closed.by"
 """Key in the confs of a planted entry. Spark ignores confs that it does not know, and does not copy them."""
+
+CLOSED = "closed: the job has left this checkpoint, and airflow-provider-offsets knows where it continues"
+"""First line of a planted entry, where Spark writes its log version. A query that starts on a closed checkpoint fails,
+and the message quotes this line. With ``v1``, Spark would run the entry as a batch without records, and continue (both
+tried with 4.2.0)."""
 
 SEEDED = "spark.offsets.seeded"
 """Key in the confs of a seeded entry: no batch of that id was ever run."""
@@ -109,7 +115,8 @@ class LogEntry:
     def to_text(self) -> str:
         """Return the text of the file."""
         lines = [each if isinstance(each, str) else each.to_json() for each in self.sources]
-        return "\n".join(["v1", json.dumps(self.metadata, separators=(",", ":")), *lines])
+        version = "v1" if self.closed_by is None else CLOSED
+        return "\n".join([version, json.dumps(self.metadata, separators=(",", ":")), *lines])
 
 
 def parse_entry(text: str, where: str) -> LogEntry:
@@ -122,7 +129,8 @@ def parse_entry(text: str, where: str) -> LogEntry:
         source. Also if two Kafka sources read one partition, or an offset is below 0 or above 2^63-1.
     """
     version, *lines = text.removesuffix("\n").split("\n")
-    _require_v1(version, where)
+    if version != CLOSED:
+        _require_v1(version, where)
     if lines and not lines[0].strip():
         raise CheckpointError(
             seen=f"{where} has no batch metadata, as continuous processing writes it",

@@ -275,7 +275,12 @@ class Engine:
 
     def _entry_or_none(self, batch_id: int) -> Offsets | None:
         text = self.folder.text(f"offsets/{batch_id}")
-        return None if text is None else _from_json(text.rpartition("\n")[2])
+        if text is None:
+            return None
+        version = text.partition("\n")[0]
+        if version != "v1":
+            raise QueryDied(f"[MALFORMED_LOG_FILE] failed to read correct log version from {version}")
+        return _from_json(text.rpartition("\n")[2])
 
 
 def _to_json(offsets: Offsets) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from airflow_provider_offsets.stores.checkpoint import (
     read_state,
     seed,
 )
+from airflow_provider_offsets.stores.checkpoint_log import CLOSED
 from tests.unit.core.worlds import at
 
 METADATA = {"batchWatermarkMs": 0, "batchTimestampMs": 1_700_000_000_000, "conf": {"spark.sql.shuffle.partitions": "2"}}
@@ -551,6 +553,33 @@ class TestClose:
     def test_an_empty_one_has_nothing_to_close(self, folder: Path) -> None:
         assert close(open_checkpoint(str(folder)), "op") is None
         assert not folder.exists()
+
+    def test_one_without_a_batch_is_closed_too(self, folder: Path) -> None:
+        """An idle query has written its initial offsets, and plans batch 0 with the first record."""
+        checkpoint = log(folder, {}, ())
+        before = read_state(checkpoint)
+        assert before is not None
+
+        assert close(checkpoint, "op", after=UNSTARTED) == 0
+
+        assert read_state(checkpoint) == replace(before, closed_by="op")
+
+    def test_no_query_can_start_on_it(self, folder: Path) -> None:
+        """Spark ends on a log version that it does not know. It would run an entry of version 1 without records."""
+        checkpoint = log(folder, {0: entry(10, 10)}, (0,))
+
+        close(checkpoint, "op")
+
+        assert (folder / "offsets/1").read_text().partition("\n")[0] == CLOSED
+
+    def test_after_a_batch_that_the_caller_has_not_seen_it_stays_open(self, folder: Path) -> None:
+        checkpoint = log(folder, {0: entry(10, 10), 1: entry(40, 60)}, (0,))
+        before = content(folder)
+
+        with pytest.raises(WorldChanged, match=r"offsets/1 appeared while the checkpoint was closed"):
+            close(checkpoint, "op", after=0)
+        assert content(folder) == before
+        assert close(checkpoint, "op", after=1) == 2
 
     def test_a_driver_that_plans_its_next_batch_meanwhile_wins(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
