@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.epoch import Moved
+from airflow_provider_offsets.core.epoch import Cut, Moved
 from airflow_provider_offsets.core.plan import Preconditions, RestartForm, RestartPlan
 from airflow_provider_offsets.core.record import EndWrite, Intend, Phase
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
@@ -15,7 +15,7 @@ from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, WorldC
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.lease import keep_lease, require_lease
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.checkpoint import committed_entry, open_checkpoint, read_state, seed
+from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state, seed
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 from airflow_provider_offsets.stores.swap import swap_in
 
@@ -31,13 +31,17 @@ class Applied:
     """Empty for a job that keeps its offsets elsewhere."""
     next_batch_id: int | None = None
     """Id of the job's first batch, if its checkpoint determines that id."""
+    cut: Cut | None = None
+    """The batch of a tracked job that was started before, and not recorded. The job that started it may still commit
+    it."""
 
 
 def apply_plan(world: World, plan: RestartPlan) -> Applied:
     """Prepare the submit of ``plan``, record that, and return the result. The operation must hold the lease.
 
-    A repeated call returns the same result. For a tracked job, nothing changes that anybody reads: a seeded checkpoint
-    is a new directory with the plan's fingerprint in its name. The stored position moves when the launch is claimed.
+    A repeated call returns the same result. For a tracked job, the stored position moves when the launch is claimed: a
+    seeded checkpoint is a new directory with the plan's fingerprint in its name. The checkpoint that the job leaves is
+    closed, so that nobody continues there. Every later plan can still read the position in it.
 
     An untracked job starts from the position in its own store, so this function moves that position. The record names
     the move before the store changes. Until the job starts, every plan uses the position before the move.
@@ -55,8 +59,10 @@ def apply_plan(world: World, plan: RestartPlan) -> Applied:
     if done is not None and world.has_launched():
         return done
     if world.pipeline.tracked:
-        _require_unchanged(world, plan)
-        applied = Applied(plan, _prepare_checkpoint(world, plan))
+        seen = _require_unchanged(world, plan)
+        applied = Applied(plan, _prepare_checkpoint(world, plan), cut=seen.cut)
+        if applied.checkpoint != plan.seen.checkpoint:
+            _close_left(world, plan)
     else:
         applied = _move(world, plan, _note_move(world, plan))
     world.control.record_step(world.operation, APPLIED, applied)
@@ -79,7 +85,10 @@ def _require_unchanged(world: World, plan: RestartPlan) -> Observation:
             expected="a stopped job, under the lease of this operation",
             do="stop it with StopStreamingJobOperator",
         )
-    if changes := plan.seen.changes(Preconditions.of(seen)):
+    now = Preconditions.of(seen)
+    if plan.form is not RestartForm.RESUME and plan.seen.closed_by is None and now.closed_by == world.operation:
+        now = replace(now, closed_by=None)  # by an earlier try of this task
+    if changes := plan.seen.changes(now):
         raise WorldChanged(
             seen=f"since plan {plan.fingerprint}: {'; '.join(changes)}",
             expected="the state that the plan saw",
@@ -201,3 +210,23 @@ def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
             sources_in=old,
         )
     return beside
+
+
+def _close_left(world: World, plan: RestartPlan) -> None:
+    """Close the checkpoint that a tracked job leaves.
+
+    The record fences a tracked driver. It does not fence a job from before it was tracked, a ``spark-submit`` by hand,
+    or an operation whose control store was lost.
+
+    :raises TakenOver: this operation does not hold the lease.
+    :raises WorldChanged: a batch was planned or committed there since the plan.
+    """
+    left = plan.seen
+    if left.checkpoint is None:
+        return
+    record = world.cell.read()
+    assert record is not None
+    require_lease(world, record)
+    newest_id = left.committed_batch_id if left.planned_batch_id is None else left.planned_batch_id
+    close(open_checkpoint(left.checkpoint), world.operation, after=newest_id)
+    _require_unchanged(world, plan)

@@ -127,7 +127,7 @@ def _why_not(epochs: Sequence[Epoch], location: str) -> str:
         state = read_state(folder)
     except OffsetsError as error:
         return error.seen
-    if used_by:  # a tracked job's checkpoint is never closed
+    if used_by:
         return "another job has gone on there" if _went_on(state, used_by) else ""
     return "" if state is not None and state.closed_by is not None else "it was not closed by a restart"
 

@@ -267,7 +267,7 @@ def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Lau
         yarn=YarnApplication(resource_manager, _yarn_tag(world, tag)) if resource_manager else None,
         recorded_before=_recorded_before(world, record),
         last_planned_batch_id=_last_planned(world, applied, is_first=before is None),
-        in_flight=_in_flight(world, record),
+        in_flight=_in_flight(world, record, applied),
     )
 
 
@@ -303,7 +303,7 @@ def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
             )
 
 
-def _in_flight(world: World, record: PipelineRecord) -> Cut | None:
+def _in_flight(world: World, record: PipelineRecord, applied: Applied) -> Cut | None:
     """Return what an earlier job had in flight, if neither the record nor a snapshot *at rest* shows that.
 
     This concerns two launches: the first tracked launch of a job, and an untracked launch after an epoch that this same
@@ -316,7 +316,7 @@ def _in_flight(world: World, record: PipelineRecord) -> Cut | None:
         return Cut(UNSTARTED, "", 1, "", ranges) if ranges else None
     if claimed is not None and claimed.claim.tracked:
         return None
-    cut = world.observe().cut
+    cut = applied.cut or world.observe().cut
     return None if cut is None else replace(cut, why=cut.why or "in flight before the job was tracked")
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.plan import RestartForm, RestartPlan
-from airflow_provider_offsets.errors import PlanRefused, SelectorError, WorldChanged
+from airflow_provider_offsets.core.plan import RestartForm, RestartPlan, RestartPolicy
+from airflow_provider_offsets.errors import PlanRefused, SelectorError, TakenOver, WorldChanged
+from airflow_provider_offsets.operations import applying
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, release_lease, take_lease
-from airflow_provider_offsets.operations.planning import recorded_plan
+from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
@@ -151,8 +153,8 @@ class TestForms:
         assert applied.checkpoint == lab.pipeline.job.checkpoint
         assert checkpoints(lab.folder) == before
 
-    def test_reposition_seeds_a_folder_of_its_plan_and_changes_nobody_s(self, stopped: None, lab: Lab) -> None:
-        """A driver that was taken for dead may still run on the old folder: nothing is written there."""
+    def test_reposition_seeds_a_folder_of_its_plan_and_closes_the_old_one(self, stopped: None, lab: Lab) -> None:
+        """A job that knows no record may still run on the old folder, or be started there by hand."""
         before = checkpoints(lab.folder)
 
         applied = steps.apply(lab, "shift:-30")
@@ -164,6 +166,7 @@ class TestForms:
         assert {name: text for name, text in checkpoints(lab.folder).items() if name in before} == before
         assert (new.committed, new.closed_by, new.query_id) == (lab.at(70, 70), None, old.query_id)
         assert (new.committed_batch_id, new.planned_batch_id) == (old.committed_batch_id, old.committed_batch_id + 1)
+        assert (old.committed, old.closed_by) == (lab.at(100, 100), "op")
 
     def test_fresh_leaves_the_folder_to_spark(self, lab: Lab) -> None:
         take_lease(lab.world())
@@ -197,6 +200,89 @@ class TestForms:
         steps.submit(lab, applied)
 
         assert apply_plan(lab.world(), plan) == applied
+
+
+class TestClosing:
+    """The checkpoint that a tracked job leaves."""
+
+    def test_a_start_further_on_closes_it_too(self, stopped: None, lab: Lab) -> None:
+        lab.feed(50)
+        plan = make_plan(lab.world(), "shift:+10", RestartPolicy(accept_skipped={TOPIC: 20}))
+
+        apply_plan(lab.world(), plan)
+
+        assert closer(lab.pipeline.job.checkpoint) == "op"
+
+    def test_the_one_that_the_job_ran_on_is_closed_wherever_the_yaml_now_says(self, stopped: None, lab: Lab) -> None:
+        left = lab.pipeline.job.checkpoint
+        lab.checkpoint = str(lab.folder / "another")
+        steps.apply(lab, "shift:-30")
+
+        assert closer(left) == "op"
+
+    def test_a_resume_of_the_same_operation_is_refused_then(self, stopped: None, lab: Lab) -> None:
+        """A late try with an older plan: the checkpoint that it would resume is closed."""
+        resume = steps.plan(lab)
+        steps.apply(lab, "shift:-30")
+
+        with pytest.raises(WorldChanged, match="closed_by was None and is 'op'"):
+            apply_plan(lab.world(), resume)
+
+    def test_a_batch_that_is_planned_meanwhile_is_planned_around(
+        self, stopped: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = steps.plan(lab, "shift:-30")
+        monkeypatch.setattr(applying, "require_lease", lambda *arguments: another_planned_batch(lab))
+
+        with pytest.raises(WorldChanged, match="offsets/1 appeared while the checkpoint was closed"):
+            apply_plan(lab.world(), plan)
+
+        assert closer(lab.pipeline.job.checkpoint) is None
+        assert recorded_application(lab.world()) is None
+
+    def test_a_batch_that_is_committed_meanwhile_is_counted_by_the_next_plan(
+        self, stopped: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        another_planned_batch(lab)
+        plan = steps.plan(lab, "shift:-30")
+        monkeypatch.setattr(applying, "require_lease", lambda *arguments: another_commit(lab))
+
+        with pytest.raises(WorldChanged, match="committed_batch_id was 0 and is 1"):
+            apply_plan(lab.world(), plan)
+
+        assert recorded_application(lab.world()) is None
+        assert steps.apply(lab, "shift:-30").plan.last_batch_id == 1
+
+    def test_who_has_lost_the_lease_closes_nothing(
+        self, stopped: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = steps.plan(lab, "shift:-30")
+        seed = applying.seed
+
+        def seed_and_be_taken_over(*arguments: Any, **more: Any) -> int:
+            following = seed(*arguments, **more)
+            take_lease(lab.world("other"), take_over=True)
+            return following
+
+        monkeypatch.setattr(applying, "seed", seed_and_be_taken_over)
+
+        with pytest.raises(TakenOver):
+            apply_plan(lab.world(), plan)
+        assert closer(lab.pipeline.job.checkpoint) is None
+
+    def test_the_next_operation_goes_on_from_the_position_in_it(self, stopped: None, lab: Lab) -> None:
+        steps.apply(lab, "shift:-30")
+        take_lease(lab.world("next"), take_over=True)
+
+        plan = steps.plan(lab, operation="next")
+
+        assert (plan.form, plan.start, plan.problems) == (RestartForm.REPOSITION, lab.at(100, 100), ())
+
+
+def closer(location: str) -> str | None:
+    state = read_state(open_checkpoint(location))
+    assert state is not None
+    return state.closed_by
 
 
 class TestPlanning:

@@ -123,10 +123,11 @@ def test_what_is_not_ours_by_its_content_stays_and_is_named(old: Lab) -> None:
     """Somebody has used the checkpoint by hand, or has replaced it by something else."""
     oldest = left_behind(old)[0]
     if old.pipeline.tracked:
-        newest = max(int(each.name) for each in Path(oldest, "offsets").iterdir())
-        for number in (newest + 1, newest + 2):
-            shutil.copy(Path(oldest, "offsets", str(newest)), Path(oldest, "offsets", str(number)))
-            shutil.copy(Path(oldest, "commits", str(newest)), Path(oldest, "commits", str(number)))
+        committed = max(int(each.name) for each in Path(oldest, "commits").iterdir())
+        planted = max(int(each.name) for each in Path(oldest, "offsets").iterdir())
+        for number in (planted + 1, planted + 2):
+            shutil.copy(Path(oldest, "offsets", str(committed)), Path(oldest, "offsets", str(number)))
+            shutil.copy(Path(oldest, "commits", str(committed)), Path(oldest, "commits", str(number)))
         why = "another job has gone on there"
     else:
         [planted] = [each for each in Path(oldest, "offsets").iterdir() if "closed.by" in each.read_text()]
