@@ -6,6 +6,7 @@ or a loop of them. All are safe to repeat, and none overwrites what another acto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -27,13 +28,13 @@ from airflow_provider_offsets.core.record import (
     Take,
 )
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, CheckpointState
-from airflow_provider_offsets.errors import RecordChanged, StateLost, TakenOver, WorldChanged
+from airflow_provider_offsets.errors import CheckpointError, RecordChanged, StateLost, TakenOver, WorldChanged
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.owning import claim_own, require_own
 from airflow_provider_offsets.operations.world import World, recorded_batch, started_batch
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, close, open_checkpoint, read_state
-from airflow_provider_offsets.stores.swap import finish_swap
+from airflow_provider_offsets.stores.swap import finish_swap, left_by_restarts
 
 LEASE_TIMEOUT_S = 420
 """Seconds after its last step when an operation loses the protection of its lease.
@@ -330,11 +331,13 @@ def _unknown_batch(
 def require_unknown(world: World) -> None:
     """Raise if a pipeline without a record is not new.
 
-    :raises StateLost: epochs were recorded, so the record was lost, or the pipeline was renamed.
+    :raises StateLost: epochs were recorded, or a restart has moved the job to another checkpoint. So the record was
+        lost, or the pipeline was renamed.
     """
     newest = next((row for row in world.store.newest_first(world.pipeline.stream) if row.epoch is not None), None)
     kept = next(world.control.kept_epochs(), None)
     if newest is None and kept is None:
+        _require_unmarked(world)
         return
     known = f"epoch {kept.number}" if kept is not None else f"batch {newest.batch_id if newest else None} of its group"
     raise StateLost(
@@ -343,6 +346,38 @@ def require_unknown(world: World) -> None:
         do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
         f" {world.pipeline.name}",
     )
+
+
+def _require_unmarked(world: World) -> None:
+    """Raise if the checkpoint shows that a restart has moved the job, although its control store knows of none."""
+    location = world.pipeline.job.checkpoint
+    if not location:
+        return
+    state = read_state(open_checkpoint(location)) if world.pipeline.tracked else None
+    closer = None if state is None else state.closed_by
+    beside = left_by_restarts(location)
+    if closer is None and not beside:
+        return
+    closed = f"{location} was closed by {closer!r}"
+    raise StateLost(
+        seen=f"pipeline {world.pipeline.name!r} has no record in its control store, and"
+        f" {closed if closer is not None else f'a restart has moved its job to {beside[0]}'}",
+        expected="the record of the pipeline that did so",
+        do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
+        f" {world.pipeline.name}. If the record is gone for good, end every driver of the job, and set job.checkpoint"
+        f" to {_newest_open(beside) or 'a new folder, and name the start'}",
+    )
+
+
+def _newest_open(locations: Sequence[str]) -> str:
+    """Return the checkpoint with the greatest batch id among those that are not closed; empty if there is none."""
+    found: dict[str, int] = {}
+    for each in locations:
+        with suppress(CheckpointError):
+            state = read_state(open_checkpoint(each))
+            if state is not None and state.closed_by is None:
+                found[each] = state.last_batch_id
+    return max(found, key=lambda each: found[each], default="")
 
 
 def of_attempt(world: World) -> World:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
-from airflow_provider_offsets.errors import CheckpointError, WorldChanged
+from airflow_provider_offsets.errors import CheckpointError, StoreDenied, WorldChanged
 from airflow_provider_offsets.stores.checkpoint import (
     CheckpointFolder,
     batch_ids,
@@ -20,6 +22,9 @@ from airflow_provider_offsets.stores.checkpoint import (
     require_micro_batches,
     seed,
 )
+
+FINGERPRINT = re.compile("[0-9a-f]{16}")
+"""Fingerprint of a plan."""
 
 
 def swap_in(
@@ -113,6 +118,21 @@ def cut_off_swap(location: str) -> str | None:
         if tag != each and open_checkpoint(f"{base}-seeded-{tag}").exists():
             return tag
     return None
+
+
+def left_by_restarts(location: str) -> list[str]:
+    """Return the checkpoints ``<location>-<fingerprint>``, to which restarts have moved a tracked job.
+
+    Returns nothing if this user may not list the folder above.
+    """
+    base = location.rstrip("/")
+    above, _, name = base.rpartition("/")
+    names: list[str] = []
+    with suppress(StoreDenied):
+        names = open_checkpoint(above or "/").names("")
+    tags = sorted(each.removeprefix(f"{name}-") for each in names if each.startswith(f"{name}-"))
+    found = [f"{base}-{tag}" for tag in tags if FINGERPRINT.fullmatch(tag)]
+    return [each for each in found if read_query_id(open_checkpoint(each)) is not None]
 
 
 def seeded_beside(location: str, tag: str) -> str:

@@ -173,6 +173,11 @@ class Invariants:
                 self._check_cell(key[1], self._cells.get(key), now.cells[key])
                 self._cells[key] = now.cells[key]
 
+    def forget(self) -> None:
+        """Forget what the store contained, because it was lost."""
+        self._cells.clear()
+        self._rows.clear()
+
     def _check_rows(
         self, group: str, before: Sequence[Any], rows: Sequence[Any], row: Callable[[str, Any], Row]
     ) -> None:

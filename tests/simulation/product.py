@@ -402,6 +402,26 @@ class World_:  # the simulation's world; the product has one of its own
         self.sim.kill_process(actor.process)
         assert len(self.sink.writes) >= written
 
+    def start_untracked(self, name: str) -> Actor:
+        """Start the program as it was before it used this provider, on the checkpoint of the description."""
+        spark = self._spark()
+        spark.source = {"startingOffsets": "earliest"}
+        engine = spark.engine(self.checkpoint, None)
+
+        def program() -> None:
+            while True:
+                if not engine.trigger():
+                    self.sim.sleep(4.0)
+
+        return self.sim.spawn(name, program, host="worker-2")
+
+    def lose_control_store(self) -> None:
+        """Replace the control store in memory, with the history in it, by an empty one."""
+        assert isinstance(self.inner, MemoryStore)
+        for kept in (self.inner._control, self.inner._histories, self.inner._facts):
+            kept.clear()
+        self.invariants.forget()
+
     def _spark(self) -> Session:
         spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
         spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, StopStage
-from airflow_provider_offsets.core.plan import RestartForm
+from airflow_provider_offsets.core.plan import RestartForm, RestartPolicy
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.record import AskToStop, NoteStopStage, Phase
 from airflow_provider_offsets.errors import Fenced, LeaseHeld, StateLost, TakenOver, WorldChanged
@@ -30,6 +30,7 @@ from airflow_provider_offsets.operations.lease import (
     release_lease,
     take_lease,
 )
+from airflow_provider_offsets.operations.planning import make_plan
 from airflow_provider_offsets.operations.stopping import await_stop
 from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operations.world import World
@@ -661,6 +662,64 @@ class TestRecordIsGone:
         with pytest.raises(StateLost, match=rf"no record in its control store, and {known}.*airflow offsets rename"):
             take_lease(lab.world())
         assert lab.control.record() is None
+
+    def test_nor_if_a_restart_has_moved_its_job_whatever_became_of_the_store(self, lab: Lab) -> None:
+        moved_to = self.moved_and_forgotten(lab)
+
+        for act in (take_lease, lambda world: make_plan(world, "earliest", RestartPolicy())):
+            with pytest.raises(StateLost, match=rf"was closed by 'op'.*set job.checkpoint to {moved_to}$"):
+                act(lab.world("next"))
+        assert lab.control.record() is None
+
+    def test_the_way_out_goes_on_where_the_job_ran_last(self, lab: Lab) -> None:
+        lab.checkpoint = self.moved_and_forgotten(lab)
+        take_lease(lab.world("next"))
+
+        plan = steps.plan(lab, operation="next")
+
+        assert (plan.form, plan.start, plan.problems) == (RestartForm.RESUME, lab.at(100, 100), ())
+
+    @pytest.mark.parametrize(
+        ("left", "is_refused"),
+        [("", True), ("offsets", True), ("metadata", False)],
+        ids=["a seeded checkpoint", "one that cannot be read", "no checkpoint"],
+    )
+    def test_the_seeded_checkpoint_tells_it_where_the_first_one_is_gone(
+        self, left: str, is_refused: bool, lab: Lab
+    ) -> None:
+        moved_to = Path(self.moved_and_forgotten(lab))
+        shutil.rmtree(lab.pipeline.job.checkpoint)
+        if left == "offsets":
+            for entry in (moved_to / "offsets").iterdir():
+                entry.write_text("")
+        if left == "metadata":
+            (moved_to / "metadata").unlink()
+
+        if not is_refused:
+            assert take_lease(lab.world("next")).epoch == 0
+            return
+        with pytest.raises(StateLost, match=rf"a restart has moved its job to {moved_to}"):
+            take_lease(lab.world("next"))
+
+    def test_folders_of_other_names_tell_nothing(self, lab: Lab) -> None:
+        moved_to = self.moved_and_forgotten(lab)
+        base = lab.pipeline.job.checkpoint
+        Path(moved_to).rename(f"{base}-before-0123456789abcdef")
+        shutil.rmtree(base)
+
+        assert take_lease(lab.world("next")).epoch == 0
+
+    @staticmethod
+    def moved_and_forgotten(lab: Lab) -> str:
+        """Rewind a job, stop it after it has read everything, and lose the control store with the history in it."""
+        steps.rest(lab)
+        take_lease(lab.world("op"), take_over=True)
+        applied = steps.apply(lab, "shift:-30")
+        steps.submit(lab, applied)
+        steps.stop(lab, "last", take_over=True)
+        for kept in (lab.store._control, lab.store._histories, lab.store._facts):
+            kept.clear()
+        return applied.checkpoint
 
 
 class TestAttempts:
