@@ -285,7 +285,9 @@ class RecordRestored(WorldChanged):
 
 
 class StateLost(WorldChanged):
-    """The pipeline has a history, but its control store has no record: the record was lost, or the pipeline renamed.
+    """The record of the pipeline was lost, or the pipeline was renamed, or two pipelines use the same resource.
+
+    The pipeline has a history and no record, or another pipeline owns its checkpoint, history or stored position.
 
     What to do: Restore the control store. If the pipeline had another name, run ``airflow offsets rename``.
     """

@@ -258,6 +258,23 @@ def rename_report(old: str, new: str, epoch: int, cells: int, done: bool) -> str
     )
 
 
+def release_report(owner: str, new: str, released: Sequence[str], done: bool) -> str:
+    """Return what a release would take from a pipeline, or has taken.
+
+    :param owner: name of the pipeline that owns it.
+    :param new: name of the pipeline that uses it now.
+    :param released: the resources.
+    :param done: whether they were released.
+    """
+    if not released:
+        return f"The pipeline {owner!r} owns nothing that {new!r} uses."
+    lines = [
+        f"The pipeline {owner!r} {'has released' if done else 'would release'}:",
+        *(f"- {each}" for each in released),
+    ]
+    return "\n".join(lines if done else [*lines, "Nothing was changed: this is a dry run. --apply releases it."])
+
+
 def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:
     """Return the table of a pipeline's snapshots.
 

@@ -24,7 +24,7 @@ from airflow_provider_offsets.hooks.world import open_world
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
 from airflow_provider_offsets.operations.planning import draft_plan
-from airflow_provider_offsets.operations.renaming import plan_rename, rename
+from airflow_provider_offsets.operations.renaming import plan_release, plan_rename, release, rename
 from airflow_provider_offsets.operations.transferring import carry_out, read_position, writable
 from airflow_provider_offsets.reports import (
     audit_json,
@@ -33,6 +33,7 @@ from airflow_provider_offsets.reports import (
     comparison_report,
     plan_json,
     plan_report,
+    release_report,
     rename_report,
     transfer_report,
 )
@@ -141,6 +142,17 @@ def rename_offsets(args: Namespace) -> None:
         with open_world(pipeline, f"airflow offsets rename {args.old} {pipeline.name}") as world:
             found = rename(world, args.old, take_over=args.take_over) if args.apply else plan_rename(world, args.old)
         show(args.output, codec.plain(found), rename_report(found.old, found.new, found.epoch, found.cells, found.done))
+
+
+@suppress_logs_and_warning
+def release_offsets(args: Namespace) -> None:
+    """Run ``airflow offsets release``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with open_world(pipeline, f"airflow offsets release {args.old} {pipeline.name}") as world:
+            found = release(world, args.old, take_over=args.take_over) if args.apply else plan_release(world, args.old)
+        data = {"owner": args.old, "pipeline": pipeline.name, "released": list(found), "done": args.apply}
+        show(args.output, data, release_report(args.old, pipeline.name, found, args.apply))
 
 
 def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], accepted: dict[str, int]) -> None:

@@ -97,6 +97,9 @@ _TAKE_OVER = Arg(
 _OLD = Arg(("old",), metavar="OLD", help="previous name of the pipeline")
 _NEW = Arg(("pipeline",), metavar="NEW", help="new name of the pipeline in pipelines.yaml")
 _RENAME = Arg(("--apply",), action="store_true", help="rename; without this option nothing is changed")
+_OWNER = Arg(("old",), metavar="OWNER", help="name of the pipeline that owns it")
+_USER = Arg(("pipeline",), metavar="PIPELINE", help="name of the pipeline in pipelines.yaml that uses it now")
+_RELEASE = Arg(("--apply",), action="store_true", help="release; without this option nothing is changed")
 _INPUT = Arg(
     ("input",), metavar="FILE", help="file that 'export' or 'kafka-consumer-groups --export' wrote; - is standard input"
 )
@@ -170,6 +173,13 @@ def offsets_commands() -> list[CLICommand]:
                     "Write positions from a file to a store",
                     f"Reads what 'export' and 'kafka-consumer-groups --export' write. {_DRY}\n{_EXIT}\n\n{_STORES}",
                     (_INPUT, _TO, _OF_PIPELINE, _FILE, _GROUP, _KAFKA, _ACCEPT, _TAKE_OVER, _APPLY, _SHAPE),
+                ),
+                _command(
+                    "release",
+                    "Release the checkpoint, history or position that a stopped pipeline no longer uses",
+                    "Takes from OWNER what PIPELINE uses. Safe to repeat. Without --apply, only shows what would be"
+                    f" released. {_EXIT}",
+                    (_OWNER, _USER, _FILE, _TAKE_OVER, _RELEASE, _SHAPE),
                 ),
                 _command(
                     "rename",

@@ -24,7 +24,8 @@ def require_own(world: World) -> None:
 def claim_own(world: World) -> None:
     """Claim what this pipeline uses, before anything acts on it. Safe to repeat.
 
-    A resource stays claimed when the pipeline no longer uses it: its job may still run there.
+    A resource stays claimed when the pipeline no longer uses it, because its job may still run there: see
+    ``renaming.release``.
 
     :raises StateLost: another pipeline owns a resource; nothing was claimed.
     """
@@ -42,5 +43,6 @@ def _require(world: World, owners: Mapping[str, str]) -> None:
         seen=f"pipeline {new!r} uses the {resource}{more}, which pipeline {old!r} owns",
         expected="a checkpoint, a history and a stored position that no other pipeline of this control store uses",
         do=f"if {old!r} is the previous name of {new!r}, run: airflow offsets rename {old} {new}. If they are two"
-        f" pipelines, give one of them another checkpoint or group_id",
+        f" pipelines, give one of them another checkpoint or group_id. If {old!r} no longer uses it, run: airflow"
+        f" offsets release {old} {new}",
     )

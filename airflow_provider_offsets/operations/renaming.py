@@ -1,4 +1,6 @@
-"""Rename a pipeline: its record and everything that belongs to it continue under the new name.
+"""Rename a pipeline, or release what it owns for another one.
+
+After a rename, the record and everything that belongs to the pipeline continue under the new name.
 
 The history is stored by group id and topics, but epochs by the pipeline's name. A new name alone would leave the
 history unexplained and the newest epoch unknown.
@@ -18,7 +20,7 @@ from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, retake_lease
 from airflow_provider_offsets.operations.watching import has_job
 from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.owners import hand_over, owners_of
+from airflow_provider_offsets.stores.owners import hand_over, owners_of, release_resources
 from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.replay_control import ReplayControl
 
@@ -78,6 +80,45 @@ def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
     RecordCell(world.store, world.pipeline.name).continue_from(record)
     _hand_over(world, old)
     return replace(planned, done=True)
+
+
+def plan_release(world: World, owner: str) -> tuple[str, ...]:
+    """Return what ``release`` would take from a pipeline. Nothing is changed.
+
+    :param world: a session of the pipeline that uses it now.
+    :param owner: name of the pipeline that owns it.
+    :raises InputRefused: the owner is this pipeline.
+    :raises PipelineRenamed: the owner has another name now.
+    :raises StoreInUse: the job of the owner runs, or may run.
+    """
+    source = _as(world, owner)
+    record = source.control.record()
+    if record is not None:
+        _require_no_job(source, record)
+    owners = owners_of(world.store, world.pipeline.resources)
+    return tuple(each for each, name in owners.items() if name == owner)
+
+
+def release(world: World, owner: str, *, take_over: bool = False) -> tuple[str, ...]:
+    """Take what a pipeline uses from an owner that no longer uses it, and return it. Safe to repeat.
+
+    The owner keeps its record and its other resources. It claims again what its next operation uses, if it is free.
+
+    :param world: a session of the pipeline that uses it now.
+    :param owner: name of the pipeline that owns it.
+    :param take_over: take the owner's lease from an operation that acted recently.
+    :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
+    :raises InputRefused: as for ``plan_release``, like all other errors.
+    """
+    released = plan_release(world, owner)
+    source = _as(world, owner)
+    has_record = source.cell.read() is not None
+    if has_record:
+        _hold_stopped(source, take_over=take_over)
+    release_resources(world.store, owner, released)
+    if has_record:
+        release_lease(source)
+    return released
 
 
 def _as(world: World, name: str) -> World:
@@ -175,17 +216,23 @@ def _is_done(world: World, record: PipelineRecord) -> bool:
 def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRecord:
     """Reconcile the last epoch, copy what belongs to the pipeline, and mark the old record as renamed."""
     old = source.pipeline.name
-    retake_lease(source, take_over=take_over)
-    record = close_and_reconcile(source)
-    if record.phase is not Phase.STOPPED:
-        release_lease(source)
-        _require_no_job(source, record)
+    record = _hold_stopped(source, take_over=take_over)
     if record.launch is not None:
         # This record prevents the new name from looking like a pipeline that never ran, wherever this process is
         # killed.
         source.control.keep_epoch(source.control.newest_launch(record))
     _copy_cells(world, old)
     return source.cell.change(Rename(source.operation, world.pipeline.name))
+
+
+def _hold_stopped(source: World, *, take_over: bool) -> PipelineRecord:
+    """Take the lease, reconcile the last epoch, and return the record of the stopped pipeline."""
+    retake_lease(source, take_over=take_over)
+    record = close_and_reconcile(source)
+    if record.phase is not Phase.STOPPED:
+        release_lease(source)
+        _require_no_job(source, record)
+    return record
 
 
 def _end_replays(source: World) -> None:
@@ -219,7 +266,7 @@ def _copy_cells(world: World, old: str) -> None:
 
 
 def _hand_over(world: World, old: str) -> None:
-    """Give what the old name owns to the new name, unless the pipeline was renamed again meanwhile."""
+    """Transfer what the old name owns to the new name, unless the pipeline was renamed again meanwhile."""
 
     def has_new_name() -> bool:
         record = world.cell.read()

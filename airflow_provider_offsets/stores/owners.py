@@ -53,7 +53,7 @@ def claim_resources(store: ControlStore, pipeline: str, resources: Iterable[str]
 
 
 def hand_over(store: ControlStore, old: str, new: str, *, is_due: Callable[[], bool]) -> None:
-    """Give everything that a pipeline owns to its new name. Safe to repeat.
+    """Transfer everything that a pipeline owns to its new name. Safe to repeat.
 
     :param store: the control store of the pipeline.
     :param old: the name that owns.
@@ -61,6 +61,17 @@ def hand_over(store: ControlStore, old: str, new: str, *, is_due: Callable[[], b
     :param is_due: called after each read; False: the pipeline has been renamed again, so nothing is changed.
     """
     _change(store, lambda of: {each: new if name == old else name for each, name in of.items()} if is_due() else of)
+
+
+def release_resources(store: ControlStore, pipeline: str, resources: Iterable[str]) -> None:
+    """Take these resources from a pipeline if it owns them. Safe to repeat.
+
+    :param store: the control store of the pipeline.
+    :param pipeline: name of the owner.
+    :param resources: what it shall no longer own.
+    """
+    released = set(resources)
+    _change(store, lambda of: {each: name for each, name in of.items() if name != pipeline or each not in released})
 
 
 def _change(store: ControlStore, decide: Callable[[Mapping[str, str]], Mapping[str, str]]) -> Mapping[str, str]:

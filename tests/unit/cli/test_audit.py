@@ -25,6 +25,7 @@ from airflow_provider_offsets.core.record import (
 )
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.stores.owners import claim_resources, owners_of
 from airflow_provider_offsets.stores.sql import SqlStore
 from tests.unit.cli.test_commands import run
 from tests.unit.core.worlds import HOLDER
@@ -146,3 +147,21 @@ class TestRename:
     def test_an_unknown_name_is_quoted(self, renamed: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("rename", "x", "q") == 2
         assert "no pipeline 'x' in the control store of 'q'" in capsys.readouterr().err
+
+
+def test_what_a_pipeline_owns_is_released_for_another_one(
+    history: SqlStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(file.read_text().replace("  p:\n", "  q:\n    group_id: p\n"))
+    claim_resources(history, "p", ["checkpoint /checkpoint"])
+
+    assert run("audit", "-p", "q") == 1
+    assert "run: airflow offsets rename p q" in capsys.readouterr().err
+    assert run("release", "p", "q") == 0
+    assert "would release:\n- checkpoint /checkpoint\nNothing was changed" in capsys.readouterr().out
+    assert run("release", "p", "q", "--apply") == 0
+    assert "has released:\n- checkpoint /checkpoint" in capsys.readouterr().out
+    assert run("release", "p", "q") == 0
+    assert "owns nothing that 'q' uses" in capsys.readouterr().out
+    assert owners_of(history, ["checkpoint /checkpoint"]) == {}

@@ -30,8 +30,9 @@ from airflow_provider_offsets.operations import renaming
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import release_lease, take_lease
+from airflow_provider_offsets.operations.owning import claim_own
 from airflow_provider_offsets.operations.planning import draft_plan, make_plan
-from airflow_provider_offsets.operations.renaming import Renaming, plan_rename, rename
+from airflow_provider_offsets.operations.renaming import Renaming, plan_release, plan_rename, release, rename
 from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.replay_control import ReplayControl
@@ -424,3 +425,55 @@ class TestOwned:
         assert plan_rename(under(lab, NEW), NAME).epoch == 0
         assert rename(under(lab, NEW), NAME).done
         assert take_lease(under(lab, NEW)).epoch == 0
+
+
+class TestReleased:
+    """A pipeline no longer uses what it owns, and another pipeline shall use it."""
+
+    @pytest.fixture
+    def user(self, lab: Lab) -> World:
+        """Return a session of a pipeline with a record, which now uses the checkpoint of another pipeline."""
+        world = under(lab, NEW, "release")
+        own = replace(world, pipeline=apart(world.pipeline), operation="earlier")
+        take_lease(own)
+        release_lease(own)
+        return replace(world, pipeline=replace(world.pipeline, group_id="apart"))
+
+    def test_it_is_released_once_the_job_is_stopped(self, lab: Lab, user: World) -> None:
+        stopped(lab)
+        with pytest.raises(StateLost, match=f"run: airflow offsets release {NAME} {NEW}"):
+            take_lease(user)
+        resource = f"checkpoint {lab.pipeline.job.checkpoint}"
+
+        assert plan_release(user, NAME) == (resource,)
+        with pytest.raises(StateLost):
+            take_lease(user)
+        assert release(user, NAME) == (resource,)
+        assert release(user, NAME) == ()
+
+        assert take_lease(user).lease is not None
+        with pytest.raises(StateLost, match=f"which pipeline '{NEW}' owns"):
+            take_lease(lab.world("op"))
+
+    def test_a_running_job_keeps_what_it_uses(self, lab: Lab, user: World) -> None:
+        steps.start(lab)
+
+        for act in (plan_release, release):
+            with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'delay_alerts' runs"):
+                act(user, NAME)
+        with pytest.raises(StateLost):
+            take_lease(user)
+
+    def test_an_operation_of_the_owner_at_work_keeps_it(self, lab: Lab, user: World) -> None:
+        steps.rest(lab)
+
+        with pytest.raises(LeaseHeld):
+            release(user, NAME)
+        assert release(user, NAME, take_over=True)
+        assert lab.holder == ""
+
+    def test_a_claim_without_a_record_is_released(self, lab: Lab, user: World) -> None:
+        claim_own(lab.world("op"))
+
+        assert release(user, NAME)
+        assert take_lease(user).lease is not None
