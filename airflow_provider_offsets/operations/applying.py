@@ -129,12 +129,18 @@ def _move(world: World, plan: RestartPlan, token: str) -> Applied:
     location = pipeline.job.checkpoint
     if plan.form is RestartForm.RESUME:
         return Applied(plan, location, plan.last_batch_id + 1)
+    left = plan.seen.checkpoint or ""
+    if left.rstrip("/") == location.rstrip("/"):
+        left = ""
+    if left:
+        _close_left(world, plan)
     next_batch_id = swap_in(
         location,
         tag=plan.fingerprint,
         query_id=_query_id(plan),
         last_batch_id=plan.last_batch_id,
         start=plan.start,
+        like=left,
         require_lease=lambda: _require_intent(world, plan),
     )
     return Applied(plan, location, next_batch_id)
@@ -213,7 +219,7 @@ def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
 
 
 def _close_left(world: World, plan: RestartPlan) -> None:
-    """Close the checkpoint that a tracked job leaves.
+    """Close the checkpoint that a job leaves.
 
     The record fences a tracked driver. It does not fence a job from before it was tracked, a ``spark-submit`` by hand,
     or an operation whose control store was lost.

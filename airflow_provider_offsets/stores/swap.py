@@ -34,6 +34,7 @@ def swap_in(
     query_id: str,
     last_batch_id: int,
     start: Position,
+    like: str = "",
     require_lease: Callable[[], None] = lambda: None,
 ) -> int:
     """Put a checkpoint that continues at ``start`` at ``location``, and return the id of the first batch with records.
@@ -64,6 +65,8 @@ def swap_in(
     :param last_batch_id: the greatest batch id that the old checkpoint has committed. The next id goes to a batch
         without records: a file sink may already have taken a planned batch of that id.
     :param start: the offsets to continue from.
+    :param like: location of the checkpoint whose batch metadata and other sources are copied; empty for the one at
+        ``location``.
     :param require_lease: called before the old one is closed; raises if the caller was superseded.
     :raises CheckpointError: the old checkpoint holds state, or is in an object store.
     :raises WorldChanged: a batch was planned after ``last_batch_id`` was read, another checkpoint was put there, or
@@ -72,7 +75,7 @@ def swap_in(
     place = open_checkpoint(location)
     following = next_batch_id(last_batch_id)
     if not place.moves:
-        return _put_where_nothing_is(place, query_id, last_batch_id, start)
+        return _put_where_nothing_is(place, query_id, last_batch_id, start, like)
     seeded, before = (open_checkpoint(f"{location.rstrip('/')}-{kind}-{tag}") for kind in ("seeded", "before"))
     if before.exists():
         if seeded.exists():
@@ -84,13 +87,14 @@ def swap_in(
     if old is not None and _goes_on_at(old, query_id, following, start):
         return following
     _require_movable(place, old)
+    model = open_checkpoint(like) if like else place
     seed(
         seeded,
         query_id=query_id,
         last_batch_id=last_batch_id,
         start=start,
-        like=committed_entry(place),
-        sources_in=place,
+        like=committed_entry(model),
+        sources_in=model,
     )
     if place.exists():
         require_lease()
@@ -176,7 +180,9 @@ def can_be_seeded(location: str) -> bool:
     return place.moves or not place.exists()
 
 
-def _put_where_nothing_is(place: CheckpointFolder, query_id: str, last_batch_id: int, start: Position) -> int:
+def _put_where_nothing_is(
+    place: CheckpointFolder, query_id: str, last_batch_id: int, start: Position, like: str
+) -> int:
     """Seed a checkpoint at its final location. An interrupted one has no ``metadata`` yet, and is finished."""
     following = next_batch_id(last_batch_id)
     there_id = read_query_id(place)
@@ -189,7 +195,15 @@ def _put_where_nothing_is(place: CheckpointFolder, query_id: str, last_batch_id:
             expected="a file system that moves a folder in one step: a local disk or HDFS",
             do="copy the position to a new checkpoint beside it, and let the program name that one",
         )
-    return seed(place, query_id=query_id, last_batch_id=last_batch_id, start=start, like=None)
+    model = open_checkpoint(like) if like else None
+    return seed(
+        place,
+        query_id=query_id,
+        last_batch_id=last_batch_id,
+        start=start,
+        like=None if model is None else committed_entry(model),
+        sources_in=model,
+    )
 
 
 def _require_whole(location: str, *, except_for: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.stores.checkpoint import read_state
 from tests.simulation import product
 from tests.simulation.script import Stage, stage
 
@@ -84,6 +85,10 @@ def test_an_untracked_job_opens_another_checkpoint(file_sink: bool) -> None:
         s.append(3)
         s.run(for_s=60.0)
         assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
+        with s.sim.quietly():
+            left = read_state(s.world.files.open(product.CHECKPOINT))
+        assert left is not None
+        assert left.closed_by == "A"
         assert s.verdict() == ""
 
 

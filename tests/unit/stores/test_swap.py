@@ -70,6 +70,21 @@ def beside(place: Path) -> list[str]:
     return sorted(each.name for each in place.parent.iterdir())
 
 
+def test_it_may_continue_a_checkpoint_at_another_location(place: Path) -> None:
+    """Its other sources and the conf of its batches are copied, as for a swap in place."""
+    there = place.parent / "moved"
+
+    assert swap_in(str(there), like=str(place), **SWAP) == 7
+
+    state = read_state(open_checkpoint(str(there)))
+    assert state is not None
+    assert (state.query_id, state.committed_batch_id, state.committed) == ("query-1", 5, at(30, 60))
+    entries = [entry for _, entry, _ in log_entries(open_checkpoint(str(there)))]
+    assert [(entry.metadata["conf"]["a"], entry.sources[1]) for entry in entries] == [("b", '{"logOffset":4}')] * 2
+    assert (there / "sources/1/0").read_text() == "v1\nfiles"
+    assert place.exists()
+
+
 def test_it_goes_on_at_the_start_with_later_ids(place: Path) -> None:
     assert swap_in(str(place), **SWAP) == 7
 
