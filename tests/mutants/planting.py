@@ -48,7 +48,7 @@ def with_changes(changes: Sequence[Change]) -> dict[str, str]:
 
 
 def plant(sources: Mapping[str, str]) -> None:
-    """Let this process import the package with changed sources.
+    """Make this process import the package with changed sources.
 
     :raises RuntimeError: the process has imported the package already.
     """
