@@ -26,6 +26,7 @@ from airflow_provider_offsets.core.record import (
     Take,
 )
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError
+from airflow_provider_offsets.stores.owners import claim_resources, hand_over, owners_of
 from airflow_provider_offsets.stores.protocols import ControlStore, HistoryStore, OffsetStore
 from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.rules import LAST_ROW_TIME_MS
@@ -662,7 +663,16 @@ class StoreContract:
             assert list(store.scan(owner, "")) == [("b:epoch", owner), ("epoch", owner)]
             assert store.get(owner, "epoch") == owner
 
-    @pytest.mark.parametrize("refused", ["", "a:", "a:b", "a b", ".a", "a\n"])
+    def test_the_owners_of_resources_belong_to_no_pipeline(self, store: OffsetStore, pipeline: str) -> None:
+        mine = f"checkpoint {pipeline}"
+        claims = in_threads(lambda number: claim_resources(store, f"{pipeline}-{number}", [mine]), 4)
+
+        [owner] = {each[mine] for each in claims}
+        hand_over(store, owner, f"{pipeline}-new", is_due=lambda: True)
+        assert owners_of(store, [mine]) == {mine: f"{pipeline}-new"}
+        assert list(store.scan(pipeline, "")) == []
+
+    @pytest.mark.parametrize("refused", ["", "a:", "a:b", "a b", ".a", "_a", "a\n"])
     def test_pipelines_that_fit_no_row_key(self, store: OffsetStore, refused: str) -> None:
         for call in control_calls(store, refused, "name"):
             with pytest.raises(InputRefused):
