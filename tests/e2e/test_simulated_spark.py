@@ -455,16 +455,20 @@ SITUATIONS: list[tuple[str, list[Step], list[int]]] = [
         [*FED, seed(6, 1, 1), remove("offsets/6", "commits/6"), run(dies="batch 6 doesn't exist")],
         [],
     ),
-    ("closed: the planted entry runs without records", [*FED, run(), close, append(0, 2), run()], [0, 1, 2]),
+    ("closed: no query starts on it", [*FED, run(), close, append(0, 2), run(dies="MALFORMED_LOG_FILE")], [0]),
     (
-        "closed behind a planned batch, which is skipped",
-        [*FED, run(), append(0, 2), run(cut=True), close, append(0, 3), run()],
-        [0, 1, 2, 3],
+        "closed behind a planned batch",
+        [*FED, run(), append(0, 2), run(cut=True), close, append(0, 3), run(dies="MALFORMED_LOG_FILE")],
+        [0, 1],
     ),
     (
-        "closed while it runs: dies before its next batch",
-        [*FED, run(during={0: [append(0, 1), close]}, dies="CONCURRENT_STREAM_LOG_UPDATE"), run()],
-        [0, 1, 2],
+        "closed while it runs: dies before its next batch, and does not start again",
+        [
+            *FED,
+            run(during={0: [append(0, 1), close]}, dies="CONCURRENT_STREAM_LOG_UPDATE"),
+            run(dies="MALFORMED_LOG_FILE"),
+        ],
+        [0],
     ),
     # What another job or a person did to the checkpoint.
     (
