@@ -172,6 +172,7 @@ class Refusal(enum.Enum):
     FENCED = "the launch is not this driver's any more"
     CANCELLED = "the launch was cancelled"
     STOP_REQUESTED = "the job was asked to stop"
+    STOPPED_SINCE = "another operation asked the job to stop"
     RENAMED = "the pipeline has another name"
     STATE_CHANGED = "the record is in another state"
 
@@ -234,7 +235,10 @@ class TakeToRecover:
 
 @dataclass(frozen=True)
 class AskToStop:
-    """The lease holder asks the driver to end before its next batch, or an ended job to stay stopped."""
+    """The lease holder asks the driver to end before its next batch, or an ended job to stay stopped.
+
+    The request of an earlier operation becomes the request of this one. From then on, only this one may launch.
+    """
 
     operation: str
     reason: str
@@ -518,9 +522,11 @@ def _take_to_recover(record: PipelineRecord, event: TakeToRecover) -> Outcome:
 def _ask_to_stop(record: PipelineRecord, event: AskToStop) -> Outcome:
     if record.phase is Phase.LAUNCHING:
         return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is launching: its launch is to be cancelled")
-    if record.stop is not None:
+    stop = record.stop
+    if stop is not None and stop.operation == event.operation:
         return Already()
-    return _acted(replace(record, stop=StopRequest(event.operation, event.reason, event.at_ms)), event.at_ms)
+    stage = None if stop is None else stop.stage
+    return _acted(replace(record, stop=StopRequest(event.operation, event.reason, event.at_ms, stage)), event.at_ms)
 
 
 def _note_stop_stage(record: PipelineRecord, event: NoteStopStage) -> Outcome:
@@ -612,6 +618,8 @@ def _launch(record: PipelineRecord, event: LaunchEpoch) -> Outcome:
             f"the plan was made against generation {event.generation} for epoch {event.launch.epoch}, and this is"
             f" generation {record.generation} after epoch {record.epoch}",
         )
+    if record.stop is not None and record.stop.operation != event.operation:
+        return Refused(Refusal.STOPPED_SINCE, f"{record.stop.operation!r} asked it to stop")
     after = replace(
         record,
         phase=Phase.LAUNCHING,

@@ -10,12 +10,13 @@ from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Epoch, StopStage
 from airflow_provider_offsets.core.pipeline import StopLadder
 from airflow_provider_offsets.core.record import AskToStop, NoteStopStage, Phase, PipelineRecord
-from airflow_provider_offsets.errors import StopTimedOut, WorldChanged
+from airflow_provider_offsets.errors import StopTimedOut, TakenOver, WorldChanged
 from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.lease import (
     close_and_reconcile,
     has_driver,
     keep_lease,
+    release_lease,
     require_lease,
     take_lease,
 )
@@ -23,7 +24,17 @@ from airflow_provider_offsets.operations.world import World
 
 POLL_S = 0.25
 HELD = "lease taken"
-"""Name of the step that records that an operation has held the lease."""
+"""Name of the step that records what an operation found when it first held the lease, as ``Held``."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What an operation found when it first held the lease."""
+
+    epoch: int
+    """Number of the newest launch; 0 before the first one."""
+    asked_by: str
+    """The operation that had asked that launch to stop; empty if there was none."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +62,25 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
     :param reason: recorded with the request.
     :param take_over: take the lease from an operation that acted recently.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
-    :raises TakenOver: another operation took the lease of this one; a retry does not take it back.
+    :raises TakenOver: another operation took the lease of this one, or has launched the job or asked it to stop since.
+        A retry does not take the lease back.
     """
+    seen = world.cell.read()
     if world.has_launched():
-        seen = world.cell.read()
-        return StopResult(0 if seen is None else seen.epoch, "restarted by this operation")
-    _require_not_taken_over(world)
+        return _restarted(seen)
+    held = world.control.step(world.operation, HELD, Held)
+    if seen is not None and held is not None:
+        if seen.lease is not None:
+            require_lease(world, seen)
+        _require_not_superseded(world, seen, held)
     record = take_lease(world, take_over=take_over)
-    world.control.record_step(world.operation, HELD, True)
+    held = world.control.step(world.operation, HELD, Held)  # another try may have held it while this one hung
+    if held is None:
+        world.control.record_step(world.operation, HELD, Held(record.epoch, _asked_by(record)))
+    elif record.epoch > held.epoch and _is_mine(world, record):
+        return _restarted(record)
+    else:
+        _require_not_superseded(world, record, held)
     was_launching = record.phase is Phase.LAUNCHING
     was_over = close_and_reconcile(world).phase is Phase.STOPPED
     # Also recorded for a job that has ended: it should stay stopped, so no recovery may start it.
@@ -72,17 +94,52 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
 
 
 def _place_marker(world: World, epoch: Epoch, reason: str = "") -> None:
-    """Write the marker that asks an untracked job to stop, if the job uses one. Safe to repeat."""
+    """Write the marker that asks an untracked job to stop, if the job uses one. Safe to repeat.
+
+    If this process was suspended here, another operation may have launched the job since. Nobody has asked the new job
+    to stop, so the marker is removed again.
+    """
     marker = world.pipeline.stop.marker
-    if marker and not epoch.claim.tracked:
-        machine().place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
-
-
-def _require_not_taken_over(world: World) -> None:
+    if not marker or epoch.claim.tracked:
+        return
+    machine().place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
     record = world.cell.read()
-    has_held = world.control.step(world.operation, HELD, bool)
-    if has_held and record is not None and record.lease is not None:
-        require_lease(world, record)
+    if record is not None and record.stop is None:
+        machine().remove_marker(marker)
+
+
+def _restarted(record: PipelineRecord | None) -> StopResult:
+    return StopResult(0 if record is None else record.epoch, "restarted by this operation")
+
+
+def _is_mine(world: World, record: PipelineRecord) -> bool:
+    return record.launch is not None and record.launch.operation == world.operation
+
+
+def _asked_by(record: PipelineRecord) -> str:
+    return "" if record.stop is None else record.stop.operation
+
+
+def _require_not_superseded(world: World, record: PipelineRecord, held: Held) -> None:
+    """Raise if another operation has launched the job, or asked it to stop, since this one first held the lease.
+
+    That operation may have ended, so that nobody holds the lease. A try that was suspended may just have taken it.
+
+    :raises TakenOver: another operation did so.
+    """
+    asked_by = _asked_by(record)
+    if record.epoch > held.epoch:
+        by, act = "" if record.launch is None else record.launch.operation, f"launched epoch {record.epoch}"
+    else:
+        by, act = "" if asked_by == held.asked_by else asked_by, f"asked epoch {record.epoch} to stop"
+    if by in ("", world.operation):
+        return
+    release_lease(world)
+    raise TakenOver(
+        seen=f"{by!r} has {act} of pipeline {world.pipeline.name!r}",
+        expected=f"no other operation since {world.operation!r} took the lease",
+        do="No action needed if the other one carries on. Otherwise run this operation again from its stop task.",
+    )
 
 
 @dataclass(frozen=True)

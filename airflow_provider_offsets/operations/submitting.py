@@ -135,14 +135,23 @@ def _retake_lease(world: World, applied: Applied) -> None:
     """Take the lease again for this plan's launch without a first batch, unless another operation has acted since.
 
     A driver that was silent for too long was left running, and is adopted.
+
+    :raises TakenOver: another operation has asked that launch to stop.
     """
     record = world.cell.read()
     if record is None or record.lease is not None or not _is_mine(world, record, applied):
         return
     epoch = world.control.newest_launch(record)
     is_running_well = record.phase is Phase.RUNNING and first_sign(world, record, epoch, applied) is not None
-    if not is_running_well or is_running(epoch) is False:
-        take_lease(world)
+    if is_running_well and is_running(epoch) is not False:
+        return
+    if record.stop is not None:
+        raise TakenOver(
+            seen=f"{record.stop.operation!r} asked epoch {record.epoch} of {world.pipeline.name!r} to stop",
+            expected="no other operation since this one launched that epoch",
+            do="No action needed if the job should stay stopped. Otherwise run this operation from its stop task.",
+        )
+    take_lease(world)
 
 
 def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch] | None:

@@ -225,6 +225,11 @@ _ERRORS: dict[Refusal, tuple[type[OffsetsError], str, str]] = {
     Refusal.FENCED: (Fenced, "the newest launch of the pipeline", _NO_ACTION),
     Refusal.CANCELLED: (Fenced, "a launch that stands", _NO_ACTION),
     Refusal.STOP_REQUESTED: (StopRequested, "a job that nobody asked to stop", "No action needed: the driver ends."),
+    Refusal.STOPPED_SINCE: (
+        TakenOver,
+        "no stop request of another operation since this one took the lease",
+        "No action needed if the job should stay stopped. Otherwise run this operation again from its stop task.",
+    ),
     Refusal.RENAMED: (PipelineRenamed, "the name that the pipeline has now", "use that name"),
     Refusal.STATE_CHANGED: (RecordChanged, "the record as this act needs it", "run the task again, or plan again"),
 }

@@ -209,3 +209,8 @@ def plan_only(run: Run) -> None:
 def audit_only(run: Run) -> None:
     """Audit, while others act."""
     run.task("audit", lambda: product.audit_of(run.world))
+
+
+def write_position(run: Run) -> None:
+    """Write to a position store of the stopped job, as a person at the CLI does: this takes the lease for a moment."""
+    run.task("copy", lambda: product.hold_stopped(run.world, run.name))

@@ -11,6 +11,7 @@ Each finding ends the history at the effect that broke the invariant:
 | ``history changed`` | rows, claims, epochs, snapshots and the record's own past are only added to |
 | ``batch id begins again`` | a recorded batch does not begin again, and no batch has two rows |
 | ``stop broken`` | after a stop was requested no batch begins, and after it was answered nothing is written |
+| ``late act`` | once another operation has launched, or its stop was answered, no earlier one stops or launches |
 """
 
 from __future__ import annotations
@@ -139,6 +140,10 @@ class Invariants:
     _cells: dict[tuple[str, str], str] = field(default_factory=dict)
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _position: dict[Place, int] = field(default_factory=dict)
+    _holders: list[str] = field(default_factory=list)
+    """The operations that have held the lease, in the order in which they took it first."""
+    _superseded: dict[str, str] = field(default_factory=dict)
+    """Operations that must not act on the job any more, and why."""
     _writers: dict[str, list[int]] = field(default_factory=dict)
     """For each sink or checkpoint: the processes that wrote, each once, the newest last."""
 
@@ -219,6 +224,7 @@ class Invariants:
             if now[name] < before[name]:
                 self._changed(name, before, now)
         self._check_lease(before, now)
+        self._check_superseded(before, now)
         self._check_recorded(before, now)
         is_new_launch = now["epoch"] != before["epoch"]
         if is_new_launch and (now["epoch"] != before["epoch"] + 1 or before["phase"] != "stopped"):
@@ -258,6 +264,27 @@ class Invariants:
         run = actor.name.partition(".")[0]
         if run not in lease["operation"] and not lease["operation"].startswith("recovery/"):
             self._violate("two operations", f"{actor.name} acts while {lease['operation']!r} holds the lease")
+
+    def note_stop(self, operation: str) -> None:
+        """Record that the stop of an operation was answered: no operation before it may start the job again."""
+        earlier = self._holders[: self._holders.index(operation)] if operation in self._holders else []
+        self._superseded |= dict.fromkeys(earlier, f"the stop of {operation!r} was answered")
+
+    def _check_superseded(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Check that no operation acts on the job once another one has launched it, or was told that it is stopped."""
+        is_launched = now["epoch"] != before["epoch"]
+        asked, asked_before = (each["stop"] and each["stop"]["operation"] for each in (now, before))
+        by = now["launch"]["operation"] if is_launched else asked if asked != asked_before else None
+        if by in self._superseded:
+            what = f"launches epoch {now['epoch']}" if is_launched else f"asks epoch {now['epoch']} to stop"
+            self._violate("late act", f"{by!r} {what} after {self._superseded[by]}")
+        if not is_launched and by is not None and by == (now["launch"] or {}).get("operation"):
+            self._violate("late act", f"{by!r} asks its own epoch {now['epoch']} to stop")
+        if is_launched:
+            others = [each for each in self._holders if each != by]
+            self._superseded |= dict.fromkeys(others, f"{by!r} launched epoch {now['epoch']}")
+        if now["lease"] is not None and now["lease"]["operation"] not in self._holders:
+            self._holders.append(now["lease"]["operation"])
 
     def _check_recorded(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         was, recorded = before["recorded"], now["recorded"]

@@ -62,6 +62,7 @@ from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operations.rolling_back import roll_back
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
+from airflow_provider_offsets.operations.transferring import stopped
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime import (
     TrackedStream,
@@ -504,6 +505,7 @@ class World_:  # the simulation's world; the product has one of its own
         for each in self.sim.actors:
             if each.is_driver and not each.is_gone:
                 self.answered.setdefault(each.process, run)
+        self.invariants.note_stop(run)
 
     def _claiming(self, arguments: list[str]) -> None:
         """Claim an epoch and then become spark-submit."""
@@ -834,7 +836,7 @@ def task_stop(world: World_, operation: str, take_over: bool = False, attempt: s
     asked = ask_to_stop(session, reason="simulated", take_over=take_over)
     result = asked if isinstance(asked, StopResult) else await_stop(session, asked, session.pipeline.stop)
     if result.how != "restarted by this operation":
-        world.note_stop(operation)
+        world.note_stop(session.operation)
     return result.how
 
 
@@ -863,6 +865,12 @@ def task_submit(world: World_, operation: str) -> str:
 def task_roll_back(world: World_, operation: str) -> None:
     """Restore the version and the position that preceded an operation."""
     roll_back(world.session(operation), lambda pipeline: Launcher(world.command, SECRETS), reason="simulated")
+
+
+def hold_stopped(world: World_, operation: str) -> None:
+    """Hold the lease of a stopped job, as a person at the CLI does while a position is written."""
+    with stopped(world.session(operation), take_over=True):
+        pass
 
 
 def rename_pipeline(world: World_, operation: str, former: str) -> None:

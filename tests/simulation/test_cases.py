@@ -414,3 +414,62 @@ def test_writes_that_hang_twice_are_not_taken_for_real_time_mode() -> None:
         again = s.to_end(s.restart("A"))
         assert again.failure == ""
         assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("take_over", [False, True])
+@pytest.mark.parametrize("mode", ["process", "untracked"])
+def test_a_late_try_of_stop_does_not_stop_the_job_of_a_later_run(mode: str, take_over: bool) -> None:
+    with stage(mode) as s:
+        s.first_start()
+        first = s.restart("A", take_over=take_over)
+        assert s.run("A", "driver-1", until=at("store", "swap pipeline", by="A.stop~1"))
+        s.hang("A.stop~1", 3000.0)
+        assert s.to_end(first).failure == ""
+        s.run(for_s=60.0)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=4000.0)
+        assert "TakenOver" in repr(s.actor("A.stop~1").error)
+        assert s.job_runs
+        assert s.verdict() == ""
+
+
+def test_a_retried_submit_does_not_start_a_job_that_was_stopped_since() -> None:
+    with stage("process") as s:
+        s.first_start()
+        b = s.restart("B")
+        assert s.run("B", "driver", until=at("store", "swap pipeline", Side.AFTER, by="driver-2"))
+        s.kill("B.submit~1")
+        s.run("driver-2", for_s=30.0)
+        assert s.to_end(s.start("S", actors.take_over_and_stop), "driver-2").stopped == "stopped"
+        s.to_end(s.start("copy", actors.write_position))
+        s.to_end(b)
+        assert "TakenOver" in b.failure
+        assert "'S'" in b.failure
+        assert not s.job_runs
+        assert s.verdict() == ""
+
+
+def test_a_late_try_of_stop_does_not_stop_the_job_of_its_own_run() -> None:
+    with stage("process") as s:
+        s.first_start()
+        first = s.restart("A")
+        assert s.run("A", "driver-1", until=at("store", "swap pipeline", by="A.stop~1"))
+        s.hang("A.stop~1", 3000.0)
+        assert s.to_end(first).failure == ""
+        s.run(for_s=4000.0)
+        assert s.actor("A.stop~1").result == "restarted by this operation"
+        assert s.job_runs
+        assert s.verdict() == ""
+
+
+def test_a_marker_that_is_placed_late_does_not_end_the_next_job() -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        first = s.restart("A")
+        assert s.run("A", "driver-1", until=at("file", "place marker", by="A.stop~1"))
+        s.hang("A.stop~1", 900.0)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=1000.0)
+        assert first.failure
+        assert s.job_runs
+        assert s.verdict() == ""

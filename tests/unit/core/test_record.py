@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.epoch import CutOff, Ended, EndedHow, ProcessIdentity, Recorded, StopStage
+from airflow_provider_offsets.core.epoch import (
+    CutOff,
+    Ended,
+    EndedHow,
+    ProcessIdentity,
+    Recorded,
+    StopRequest,
+    StopStage,
+)
 from airflow_provider_offsets.core.record import (
     Already,
     AskToStop,
@@ -79,6 +87,7 @@ ENDED = after(ASKED, EndEpoch("tag-1", ONE, STOPPED))
 CUT = after(
     BEGUN, Take("b", 4, HOUR_MS, take_over=True), CloseDead("b", ONE, DIED)
 )  # the driver died in the middle of its first batch
+TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Take("a", 7, HOUR_MS))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +176,12 @@ CUT = after(
             id="an answered stop stays a stop",
         ),
         pytest.param(
+            TAKEN_BACK,
+            LaunchEpoch("a", TAKEN_BACK.generation, launch(2), 8),
+            Refusal.STOPPED_SINCE,
+            id="nor does the operation that launched it start it again",
+        ),
+        pytest.param(
             BEGUN,
             TakeToRecover("recovery/1", 1, 9, HOUR_MS),
             Refusal.NOT_TO_RECOVER,
@@ -210,6 +225,17 @@ def test_refused(record: PipelineRecord, event: Event, why: Refusal) -> None:
 def test_what_has_happened_is_said_so_and_not_refused(record: PipelineRecord, event: Event) -> None:
     """A lost answer does not fail a healthy driver."""
     assert transition(record, event) == Already()
+
+
+def test_who_asks_last_owns_the_stop_request() -> None:
+    """It may launch afterwards, and the stage that was reached stays noted."""
+    staged = after(ASKED, NoteStopStage("b", StopStage("SIGTERM", False, 5)))
+    asked = after(staged, Take("c", 6, HOUR_MS, take_over=True), AskToStop("c", "mine", 7))
+
+    assert asked.stop == StopRequest("c", "mine", 7, StopStage("SIGTERM", False, 5))
+    ended = after(asked, EndEpoch("tag-1", ONE, STOPPED))
+    stopped = after(ended, Reconcile("c", ended.generation, 8))
+    assert after(stopped, LaunchEpoch("c", stopped.generation, launch(2, "c"), 9)).stop is None
 
 
 class TestPosition:

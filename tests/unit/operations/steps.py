@@ -6,7 +6,6 @@ import pytest
 
 from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy
 from airflow_provider_offsets.operations.applying import Applied, apply_plan
-from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.planning import make_plan
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Started, submit_job
@@ -26,14 +25,14 @@ def submit(lab: Lab, applied: Applied, operation: str = "op") -> Started:
 
 
 def start(lab: Lab, start: str = "committed", operation: str = "first") -> Started:
-    """Take the lease, plan, apply and submit: the job then runs, and has read all records."""
-    take_lease(lab.world(operation))
+    """Stop the job, plan, apply and submit: the job then runs, and has read all records."""
+    stop(lab, operation)
     return submit(lab, apply(lab, start, operation), operation)
 
 
 def launch(lab: Lab, start: str = "committed", operation: str = "launcher") -> None:
-    """Take the lease, plan, apply, launch, and be killed; the driver waits in a queue."""
-    take_lease(lab.world(operation), take_over=True)
+    """Stop the job, plan, apply, launch, and be killed; the driver waits in a queue."""
+    stop(lab, operation, take_over=True)
     launch_applied(lab, apply(lab, start, operation), operation)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from airflow_provider_offsets.core.epoch import EndedHow, Epoch, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import StopLadder
-from airflow_provider_offsets.core.record import Phase
+from airflow_provider_offsets.core.record import Phase, PipelineRecord
 from airflow_provider_offsets.errors import LeaseHeld, NothingToRecover, StopTimedOut, TakenOver
-from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, close_and_reconcile, take_lease
+from airflow_provider_offsets.operations import stopping
+from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, close_and_reconcile, release_lease, take_lease
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
+from airflow_provider_offsets.operations.world import World
 from tests.unit.operations import steps
 from tests.unit.operations.lab import ELSEWHERE, HERE, Crash, Driver, Lab
 
@@ -343,12 +347,12 @@ class TestTwoOperations:
 
         assert refused[-1] - refused[0] > 2 * LEASE_TIMEOUT_S
 
-    def test_one_that_takes_over_joins_the_request_and_the_first_one_ends(self, deaf: Epoch, lab: Lab) -> None:
+    def test_one_that_takes_over_owns_the_request_and_the_first_one_ends(self, deaf: Epoch, lab: Lab) -> None:
         asked = ask_to_stop(lab.world("other"), reason="mine", take_over=True)
 
         assert isinstance(asked, Epoch)
         assert lab.record.stop is not None
-        assert lab.record.stop.operation == "op", "the request is the first one's still"
+        assert lab.record.stop.operation == "other", "so only the second one may launch"
         with pytest.raises(TakenOver):
             await_stop(lab.world("op"), deaf, lab.stop)
         lab.driver.obeys = True
@@ -397,3 +401,73 @@ def test_a_retry_does_not_take_the_pipeline_back_from_who_took_it_over(lab: Lab)
 
     with pytest.raises(TakenOver, match="theirs"):
         steps.stop(lab, "mine", take_over=True)
+
+
+class TestLateTry:
+    """A try was suspended before it took the lease; another try of its task stopped the job meanwhile."""
+
+    def suspended(self, lab: Lab, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
+        """Run ``meanwhile`` right before the next try takes the lease."""
+
+        def late(*arguments: Any, **options: Any) -> PipelineRecord:
+            monkeypatch.setattr(stopping, "take_lease", take_lease)
+            meanwhile()
+            return take_lease(*arguments, **options)
+
+        monkeypatch.setattr(stopping, "take_lease", late)
+
+    @pytest.mark.parametrize("take_over", [False, True])
+    def test_it_does_not_stop_the_job_of_a_later_operation(
+        self, take_over: bool, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def others() -> None:
+            steps.start(lab, operation="mine")
+            lab.tick()
+            steps.start(lab, operation="later")
+
+        steps.start(lab)
+        self.suspended(lab, monkeypatch, others)
+
+        with pytest.raises(TakenOver, match="'later' has launched epoch 3"):
+            steps.stop(lab, "mine", take_over=take_over)
+
+        assert lab.record.phase is Phase.RUNNING
+        assert (lab.record.stop, lab.record.lease) == (None, None)
+
+    def test_nor_the_job_of_its_own_operation(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps.start(lab)
+        self.suspended(lab, monkeypatch, lambda: void(steps.start(lab, operation="mine")))
+
+        assert steps.stop(lab, "mine").how == "restarted by this operation"
+        assert (lab.record.phase, lab.record.stop) == (Phase.RUNNING, None)
+
+    def test_nor_does_it_take_the_lease_once_another_operation_has_stopped_the_job(self, lab: Lab) -> None:
+        steps.start(lab)
+        steps.stop(lab, "mine")
+        steps.stop(lab, "later", take_over=True)
+        release_lease(lab.world("later"))
+
+        with pytest.raises(TakenOver, match="'later' has asked epoch 1 to stop"):
+            steps.stop(lab, "mine")
+
+        assert lab.record.lease is None
+
+    def test_a_retry_may_stop_a_job_that_was_stopped_before_it_held_the_lease(self, lab: Lab) -> None:
+        """It was killed between the lease and its own request."""
+        steps.start(lab)
+        steps.stop(lab, "earlier")
+        release_lease(lab.world("earlier"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stopping, "close_and_reconcile", crash)
+            with pytest.raises(Crash):
+                steps.stop(lab, "mine")
+
+        assert steps.stop(lab, "mine").how == "already stopped"
+
+
+def crash(world: World) -> PipelineRecord:
+    raise Crash
+
+
+def void(result: object) -> None:
+    """Ignore a result."""

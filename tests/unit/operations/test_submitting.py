@@ -209,12 +209,25 @@ class TestLaunch:
 
         assert len(lab.drivers) == 1
 
+    def test_nor_one_whose_job_another_operation_has_stopped_since(self, applied: Applied, lab: Lab) -> None:
+        """Its driver claimed, read no batch, and was stopped; then the lease was released."""
+        steps.launch_applied(lab, applied)
+        lab.driver._claim()
+        steps.stop(lab, "other", take_over=True)
+        release_lease(lab.world("other"))
+
+        with pytest.raises(TakenOver, match=r"'other' asked epoch 1 .* to stop"):
+            steps.submit(lab, applied)
+
+        assert len(lab.drivers) == 1
+        assert lab.record.phase is Phase.STOPPED
+
     def test_a_plan_that_was_applied_before_another_epoch_ran_starts_nothing(self, lab: Lab) -> None:
         applied = stopped(lab)
-        take_lease(lab.world("other"), take_over=True)
+        steps.stop(lab, "other", take_over=True)
         steps.submit(lab, steps.apply(lab, operation="other"), "other")
-        steps.stop(lab, "other")
-        steps.stop(lab, "op", take_over=True)
+        steps.stop(lab, "third")
+        take_lease(lab.world("op"), take_over=True)
 
         with pytest.raises(RecordChanged, match=r"the plan was made against generation \d+ for epoch 3"):
             steps.submit(lab, applied)
