@@ -129,6 +129,27 @@ MISTAKES = [
         "operations/test_applying.py::test_what_changed_since_the_plan_is_named_and_nothing_is_written",
     ),
     Mistake(
+        "left open: a job of before it was tracked goes on in the checkpoint that a restart leaves",
+        "operations/applying.py",
+        "if applied.checkpoint != plan.seen.checkpoint:",
+        "if applied.checkpoint != applied.checkpoint:",
+        "operations/test_applying.py::TestForms::test_reposition_seeds_a_folder_of_its_plan_and_closes_the_old_one",
+    ),
+    Mistake(
+        "closed like a batch: a query that is started by hand runs the planted entry, and continues",
+        "stores/checkpoint_log.py",
+        'version = "v1" if self.closed_by is None else CLOSED',
+        'version = "v1"',
+        "stores/test_checkpoint.py::TestClose::test_no_query_can_start_on_it",
+    ),
+    Mistake(
+        "lost store taken for a new one: a job is resumed on the checkpoint that it left long before",
+        "operations/lease.py",
+        "if closer is None and not beside:",
+        "if closer is None or beside:",
+        "operations/test_lease.py::TestRecordIsGone::test_nor_if_a_restart_has_moved_its_job_whatever_became_of_the_store",
+    ),
+    Mistake(
         "recreated topic: its old offsets are taken for its own",
         "core/known.py",
         "return {} if is_other_cluster(seen.identities, seen.live) else _recreated(seen.identities, seen.live)",
