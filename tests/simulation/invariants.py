@@ -140,8 +140,8 @@ class Invariants:
     _cells: dict[tuple[str, str], str] = field(default_factory=dict)
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _position: dict[Place, int] = field(default_factory=dict)
-    _holders: list[str] = field(default_factory=list)
-    """The operations that have held the lease, in the order in which they took it first."""
+    _acted: list[str] = field(default_factory=list)
+    """The operations that have asked to stop, moved or launched, in the order in which they did so first."""
     _superseded: dict[str, str] = field(default_factory=dict)
     """Operations that must not act on the job any more, and why."""
     _writers: dict[str, list[int]] = field(default_factory=dict)
@@ -267,7 +267,7 @@ class Invariants:
 
     def note_stop(self, operation: str) -> None:
         """Record that the stop of an operation was answered: no operation before it may start the job again."""
-        earlier = self._holders[: self._holders.index(operation)] if operation in self._holders else []
+        earlier = self._acted[: self._acted.index(operation)] if operation in self._acted else []
         self._superseded |= dict.fromkeys(earlier, f"the stop of {operation!r} was answered")
 
     def _check_superseded(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -281,10 +281,10 @@ class Invariants:
         if not is_launched and by is not None and by == (now["launch"] or {}).get("operation"):
             self._violate("late act", f"{by!r} asks its own epoch {now['epoch']} to stop")
         if is_launched:
-            others = [each for each in self._holders if each != by]
+            others = [each for each in self._acted if each != by]
             self._superseded |= dict.fromkeys(others, f"{by!r} launched epoch {now['epoch']}")
-        if now["lease"] is not None and now["lease"]["operation"] not in self._holders:
-            self._holders.append(now["lease"]["operation"])
+        noted = [now[name]["operation"] for name in ("stop", "intent", "launch") if now[name] is not None]
+        self._acted += [each for each in noted if each not in self._acted]
 
     def _check_recorded(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         was, recorded = before["recorded"], now["recorded"]

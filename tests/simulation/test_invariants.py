@@ -154,6 +154,45 @@ def test_a_stopped_launch_runs_again(running: Stage) -> None:
     assert violation_of(running, act) == "stop broken"
 
 
+def asks(s: Stage, operation: str) -> None:
+    """Take the lease, and ask the job to stop."""
+    swap(s, lease={"operation": operation, "acted_at_ms": 1})
+    swap(s, stop={**REQUEST, "operation": operation})
+
+
+def launches(s: Stage, operation: str) -> None:
+    """Take the lease of a stopped job, and launch it."""
+    before = record(s)
+    swap(s, lease={"operation": operation, "acted_at_ms": 1})
+    launch = {**before["launch"], "operation": operation, "epoch": before["epoch"] + 1}
+    swap(s, epoch=before["epoch"] + 1, launch=launch, phase="launching", stop=None, holder=None, ended=None)
+
+
+def test_a_superseded_operation_asks_to_stop(running: Stage) -> None:
+    def act(s: Stage) -> None:
+        asks(s, "x")
+        swap(s, phase="stopped")
+        launches(s, "y")
+        asks(s, "x")
+
+    assert violation_of(running, act) == "late act"
+
+
+def test_an_operation_launches_a_job_whose_stop_another_one_was_told_of(running: Stage) -> None:
+    def act(s: Stage) -> None:
+        asks(s, "x")
+        asks(s, "y")
+        swap(s, phase="stopped")
+        s.world.note_stop("y")
+        launches(s, "x")
+
+    assert violation_of(running, act) == "late act"
+
+
+def test_an_operation_stops_its_own_job(running: Stage) -> None:
+    assert violation_of(running, lambda s: asks(s, "first")) == "late act"
+
+
 def test_a_driver_writes_after_its_stop_was_answered(running: Stage) -> None:
     def act(s: Stage) -> None:
         s.world.note_stop("x")
