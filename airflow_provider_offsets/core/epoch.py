@@ -245,6 +245,8 @@ class Moved:
     """The stored position after this move."""
     in_flight: tuple[OffsetRange, ...] = ()
     """Offsets of the previous epoch whose output may exist in part: the moved store can no longer show them."""
+    checkpoint: str = ""
+    """Location of the moved checkpoint; empty for another store."""
 
     def explains(self, position: Position | None) -> bool:
         """Check whether ``position`` is the stored position before, in the middle of, or after this move.

@@ -212,9 +212,17 @@ class Observation:
             return self.processed.end
         return None if self.checkpoint is None else self.checkpoint.committed
 
+    @property
+    def _moved_another(self) -> bool:
+        """Whether the move was at another checkpoint than the one that the job opens now."""
+        moved, opened = self.moved, self.checkpoint
+        if moved is None or opened is None or not moved.checkpoint:
+            return False
+        return moved.checkpoint.rstrip("/") != opened.location.rstrip("/")
+
     def _stored_untracked(self) -> Position | None:
         kept = self.kept[0].position
-        if self.moved is not None and (self.late or self.moved.explains(kept)):
+        if self.moved is not None and (self.late or self._moved_another or self.moved.explains(kept)):
             return self.moved.stood
         if self.left is not None:
             return self.left.committed

@@ -111,7 +111,13 @@ def _note_move(world: World, plan: RestartPlan) -> str:
         if plan.form is RestartForm.RESUME:
             return ""
         moved = Moved(
-            world.operation, plan.fingerprint, plan.seen.stored, plan.kept, plan.start, in_flight=seen.in_flight
+            world.operation,
+            plan.fingerprint,
+            plan.seen.stored,
+            plan.kept,
+            plan.start,
+            in_flight=seen.in_flight,
+            checkpoint=world.pipeline.job.checkpoint if world.pipeline.ruling == CHECKPOINT else "",
         )
         world.control.keep_move(moved)
     writer = machine().this_process() if token else None

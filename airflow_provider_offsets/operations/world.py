@@ -184,7 +184,7 @@ class World:
             if self.pipeline.tracked:
                 checkpoint = read_state(open_checkpoint(claimed or self.pipeline.job.checkpoint))
             else:
-                checkpoint = self._checkpoint_of_untouched(self._move(record), claimed)
+                checkpoint = self._checkpoint_of_untouched(self._move(record))
                 left = self._left(record, epoch)
             before, record = record, control.record()
             if record == before:
@@ -276,14 +276,11 @@ class World:
             if epoch is not None and epoch.holder is not None:
                 yield epoch
 
-    def _checkpoint_of_untouched(self, moved: Moved | None, claimed: str) -> CheckpointState | None:
+    def _checkpoint_of_untouched(self, moved: Moved | None) -> CheckpointState | None:
         """Return the state of the checkpoint that an untracked job opens: its program always names ``job.checkpoint``.
 
         An empty location is a first start only if no operation was moving a checkpoint there. The directories beside it
         and the recorded move show that.
-
-        :param moved: the recorded move.
-        :param claimed: location of the newest epoch's checkpoint; empty if it had none.
         """
         if CHECKPOINT not in self.pipeline.offsets_in:
             return None
@@ -293,9 +290,8 @@ class World:
             # The next operation that holds the lease moves the seeded checkpoint into place before it plans.
             return read_in_place(seeded_beside(location, tag))
         found = read_in_place(location)
-        if claimed and not self._opens(claimed):
-            return found  # the move may have been to the location that the pipeline had then
-        if found is None and moved is not None and moved.kept is not None and self.pipeline.ruling == CHECKPOINT:
+        is_moved = moved is not None and moved.kept is not None and self._opens(moved.checkpoint)
+        if found is None and moved is not None and is_moved and self.pipeline.ruling == CHECKPOINT:
             raise CheckpointError(
                 seen=f"nothing at {location}, which operation {moved.operation!r} was moving",
                 expected="the old checkpoint, or the seeded one in its place",

@@ -11,7 +11,7 @@ from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.stores.checkpoint import read_state
 from tests.simulation import product
-from tests.simulation.script import Stage, stage
+from tests.simulation.script import Stage, at, stage
 
 
 def edit(s: Stage, **changes: Any) -> None:
@@ -219,4 +219,41 @@ def test_another_group_id_is_refused_by_name(mode: str) -> None:
         s.world.group_id = "orders"
         s.append(3)
         s.to_end(s.restart("B", take_over=True))
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("third", ["sim://ck/third", product.CHECKPOINT], ids=["a third one", "the former one"])
+def test_another_checkpoint_is_named_between_the_move_and_the_start(third: str) -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        s.first_stop()
+        s.append(3)
+        copy_checkpoint(s, product.CHECKPOINT, MOVED)
+        s.world.checkpoint = MOVED
+        a = s.restart("A", "shift:-3", take_over=True)
+        assert s.run("A", until=at("machine", "spawn"))
+        s.give_up(a)
+        s.world.checkpoint = third
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
+        assert s.verdict() == ""
+
+
+def test_an_older_copy_is_named_between_a_rewind_and_the_start() -> None:
+    with stage("untracked", records=3) as s:
+        s.first_start()
+        copy_checkpoint(s, product.CHECKPOINT, MOVED)
+        s.append(3)
+        s.run(for_s=30.0)
+        s.first_stop()
+        a = s.restart("A", "shift:-2", take_over=True)
+        assert s.run("A", until=at("machine", "spawn"))
+        s.give_up(a)
+        s.world.checkpoint = MOVED
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(9)]
         assert s.verdict() == ""
