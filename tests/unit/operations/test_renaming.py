@@ -33,6 +33,7 @@ from airflow_provider_offsets.operations.lease import release_lease, take_lease
 from airflow_provider_offsets.operations.owning import claim_own
 from airflow_provider_offsets.operations.planning import draft_plan, make_plan
 from airflow_provider_offsets.operations.renaming import Renaming, plan_release, plan_rename, release, rename
+from airflow_provider_offsets.operations.stopping import ask_to_stop
 from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.stores.replay_control import ReplayControl
@@ -78,8 +79,8 @@ def record(lab: Lab, name: str) -> PipelineRecord:
 def run_on(lab: Lab, name: str) -> None:
     """Start the job under a name, and run it until it has read more."""
     world = under(lab, name, "next")
-    take_lease(world)
     world.control.open_operation(Operation("next", "maintenance", "a test"))
+    ask_to_stop(world, reason="a test")
     plan = make_plan(world, "committed", RestartPolicy())
     lab.feed(10)
     submit_job(world, apply_plan(world, plan), lab.launcher)
