@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_offsets import testing
     from airflow_provider_offsets.core.batch import Batch, Stream
-    from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
     from airflow_provider_offsets.core.pipeline import (
         RollbackPolicy,
         Schedules,
         SparkJob,
-        StopLadder,
+        StopPolicy,
         StreamingPipeline,
         Subscription,
     )
-    from airflow_provider_offsets.core.plan import OnConflict, Problem, ProblemKind, RestartPolicy
     from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
+    from airflow_provider_offsets.core.problem import Problem, ProblemKind
     from airflow_provider_offsets.core.pruning import KeepPolicy
     from airflow_provider_offsets.core.recovery import RecoveryPolicy
-    from airflow_provider_offsets.core.replay import BackfillPolicy
+    from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
+    from airflow_provider_offsets.core.replay.model import BackfillPolicy
+    from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
     from airflow_provider_offsets.errors import (
         AuditFailed,
         BatchConflict,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         SelectorError,
         ShardFailed,
         SnapshotNotFound,
+        StateChanged,
         StateLost,
         StopRequested,
         StopTimedOut,
@@ -72,7 +74,6 @@ if TYPE_CHECKING:
         TakenOver,
         TopicMissing,
         UnknownPipeline,
-        WorldChanged,
     )
     from airflow_provider_offsets.factories import (
         backfill_dag,
@@ -183,8 +184,9 @@ __all__ = [
     "SnapshotNotFound",
     "SnapshotOffsetsOperator",
     "SparkJob",
+    "StateChanged",
     "StateLost",
-    "StopLadder",
+    "StopPolicy",
     "StopRequested",
     "StopStreamingJobOperator",
     "StopTimedOut",
@@ -206,7 +208,6 @@ __all__ = [
     "TrackedStream",
     "UnknownPipeline",
     "WatchStreamingJobOperator",
-    "WorldChanged",
     "__version__",
     "backfill_dag",
     "backfill_then_live_dag",
@@ -225,11 +226,11 @@ _MODULE_OF = {
     "AuditBackfillOperator": "airflow_provider_offsets.operators",
     "AuditFailed": "airflow_provider_offsets.errors",
     "AuditOffsetsOperator": "airflow_provider_offsets.operators",
-    "BackfillPolicy": "airflow_provider_offsets.core.replay",
+    "BackfillPolicy": "airflow_provider_offsets.core.replay.model",
     "Batch": "airflow_provider_offsets.core.batch",
     "BatchConflict": "airflow_provider_offsets.errors",
     "BeginRecoveryOperator": "airflow_provider_offsets.operators",
-    "BoundaryBy": "airflow_provider_offsets.core.boundary",
+    "BoundaryBy": "airflow_provider_offsets.core.replay.boundary",
     "CheckpointError": "airflow_provider_offsets.errors",
     "ConcurrentAttempt": "airflow_provider_offsets.errors",
     "DriverDied": "airflow_provider_offsets.errors",
@@ -253,8 +254,8 @@ _MODULE_OF = {
     "OffsetsError": "airflow_provider_offsets.errors",
     "OffsetsReachedSensor": "airflow_provider_offsets.sensors",
     "OffsetsReachedTrigger": "airflow_provider_offsets.triggers.streaming_job",
-    "OnConflict": "airflow_provider_offsets.core.plan",
-    "OnOpen": "airflow_provider_offsets.core.boundary",
+    "OnConflict": "airflow_provider_offsets.core.restart.model",
+    "OnOpen": "airflow_provider_offsets.core.replay.boundary",
     "PartitionUnavailable": "airflow_provider_offsets.errors",
     "PipelineFileError": "airflow_provider_offsets.errors",
     "PipelineRenamed": "airflow_provider_offsets.errors",
@@ -264,15 +265,15 @@ _MODULE_OF = {
     "PlanRestartOperator": "airflow_provider_offsets.operators",
     "Position": "airflow_provider_offsets.core.position",
     "PositionExpired": "airflow_provider_offsets.errors",
-    "Problem": "airflow_provider_offsets.core.plan",
-    "ProblemKind": "airflow_provider_offsets.core.plan",
+    "Problem": "airflow_provider_offsets.core.problem",
+    "ProblemKind": "airflow_provider_offsets.core.problem",
     "PruneOffsetsOperator": "airflow_provider_offsets.operators",
     "RecordChanged": "airflow_provider_offsets.errors",
     "RecordRestored": "airflow_provider_offsets.errors",
     "RecoveryGivenUp": "airflow_provider_offsets.errors",
     "RecoveryPolicy": "airflow_provider_offsets.core.recovery",
     "ReplayOffsetsOperator": "airflow_provider_offsets.operators",
-    "RestartPolicy": "airflow_provider_offsets.core.plan",
+    "RestartPolicy": "airflow_provider_offsets.core.restart.model",
     "RetentionRunwaySensor": "airflow_provider_offsets.sensors",
     "RollBackOperator": "airflow_provider_offsets.operators",
     "RollbackPolicy": "airflow_provider_offsets.core.pipeline",
@@ -286,7 +287,7 @@ _MODULE_OF = {
     "SnapshotOffsetsOperator": "airflow_provider_offsets.operators",
     "SparkJob": "airflow_provider_offsets.core.pipeline",
     "StateLost": "airflow_provider_offsets.errors",
-    "StopLadder": "airflow_provider_offsets.core.pipeline",
+    "StopPolicy": "airflow_provider_offsets.core.pipeline",
     "StopRequested": "airflow_provider_offsets.errors",
     "StopStreamingJobOperator": "airflow_provider_offsets.operators",
     "StopTimedOut": "airflow_provider_offsets.errors",
@@ -308,7 +309,7 @@ _MODULE_OF = {
     "TrackedStream": "airflow_provider_offsets.runtime",
     "UnknownPipeline": "airflow_provider_offsets.errors",
     "WatchStreamingJobOperator": "airflow_provider_offsets.operators",
-    "WorldChanged": "airflow_provider_offsets.errors",
+    "StateChanged": "airflow_provider_offsets.errors",
     "backfill_dag": "airflow_provider_offsets.factories",
     "backfill_then_live_dag": "airflow_provider_offsets.factories",
     "load_pipelines": "airflow_provider_offsets.factories",

@@ -26,7 +26,7 @@ Each message has three parts: what was *seen*, what was *expected*, and what to 
     │   └── PartitionUnavailable      retriable: a partition has no leader at the moment
     ├── CheckpointError               a checkpoint cannot be read, or is of an unknown kind
     ├── PlanRefused                   the plan has problems; ``problems`` holds all of them
-    ├── WorldChanged                  the state differs from what the plan saw
+    ├── StateChanged                  the state differs from what the plan saw
     │   ├── NothingToRecover              a recovery may not start the pipeline
     │   ├── RecordChanged                 another actor changed the record between check and action
     │   ├── RecordRestored                the control store was restored or removed
@@ -254,14 +254,14 @@ class PlanRefused(OffsetsError):
         )
 
 
-class WorldChanged(OffsetsError):
+class StateChanged(OffsetsError):
     """A precondition of the plan no longer holds: position, topic, checkpoint or epoch. The message names each change.
 
     What to do: Plan again.
     """
 
 
-class NothingToRecover(WorldChanged):
+class NothingToRecover(StateChanged):
     """The job is not known to be dead, was asked to stop, or another operation is changing it.
 
     The tasks of the recovery are skipped.
@@ -270,21 +270,21 @@ class NothingToRecover(WorldChanged):
     """
 
 
-class RecordChanged(WorldChanged):
+class RecordChanged(StateChanged):
     """Another actor changed the pipeline's record between a check and the act after it. Nothing was changed.
 
     What to do: Run the task again. If its plan is refused as stale, run the operation again from its stop task.
     """
 
 
-class RecordRestored(WorldChanged):
+class RecordRestored(StateChanged):
     """The pipeline's record is older than one that was read before: its control store was restored or removed.
 
     What to do: Find out who did it, stop the job, and plan from a start that you name.
     """
 
 
-class StateLost(WorldChanged):
+class StateLost(StateChanged):
     """The record of the pipeline was lost, or the pipeline was renamed, or two pipelines use the same resource.
 
     The pipeline has a history and no record, or another pipeline owns its checkpoint, history or stored position.
@@ -293,14 +293,14 @@ class StateLost(WorldChanged):
     """
 
 
-class PipelineRenamed(WorldChanged):
+class PipelineRenamed(StateChanged):
     """The pipeline has a new name, which the message contains.
 
     What to do: Use the new name.
     """
 
 
-class ConcurrentAttempt(WorldChanged):
+class ConcurrentAttempt(StateChanged):
     """Another attempt at the interval was planned at the same time. Nothing was recorded.
 
     What to do: No action needed: Airflow runs the task again.

@@ -8,12 +8,12 @@ from typing import Any
 from tabulate import tabulate
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.audit import AuditReport
-from airflow_provider_offsets.core.compare import Comparison, Verdict
-from airflow_provider_offsets.core.plan import RestartPlan
+from airflow_provider_offsets.core.audit.report import AuditReport
 from airflow_provider_offsets.core.pruning import Prunable
-from airflow_provider_offsets.core.replay import ReplayPlan
-from airflow_provider_offsets.core.replay_audit import BackfillTotal, ReplayAudit
+from airflow_provider_offsets.core.replay.audit import BackfillTotal, ReplayAudit
+from airflow_provider_offsets.core.replay.model import ReplayPlan
+from airflow_provider_offsets.core.restart.comparison import Comparison, Verdict
+from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.transfer import Transfer
 
@@ -27,10 +27,10 @@ TRUNCATION = {
     "unknown": "Truncation: unknown. No offset lies past an end and no leader epoch went back; a log that was cut and"
     " has grown again since would look the same.",
 }
-UNTOUCHED = (
-    "An untouched job, managed from what {ruling} says. Holds: it starts exactly here, new partitions at 0; one launch"
-    " at a time through this provider; nothing is lost. Lacks: no fence against a copy that is started by hand; a stop"
-    " may cut off a batch, which is read again; no history, so the audit goes by epochs."
+UNTRACKED = (
+    "An untracked job, managed from what {authoritative} says. Holds: it starts exactly here, new partitions at 0; one"
+    " launch at a time through this provider; nothing is lost. Lacks: no fence against a copy that is started by hand;"
+    " a stop may cut off a batch, which is read again; no history, so the audit goes by epochs."
 )
 BY_EPOCHS = (
     "By epochs and the snapshots of the stopped job: an untracked job keeps no history, so its single batches, and the"
@@ -54,7 +54,7 @@ def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
     lines = [
         f"Plan {plan.fingerprint} of {plan.pipeline}: start {plan.selector or 'as given'}, {plan.form.value}"
         f" ({plan.form_reason}).",
-        *([UNTOUCHED.format(ruling=plan.ruling)] if plan.ruling else []),
+        *([UNTRACKED.format(authoritative=plan.authoritative)] if plan.authoritative else []),
         _plan_table(plan, style),
         "; ".join(
             [f"In all: {plan.replay:,} to replay, {plan.skipped:,} to skip, {plan.lost:,} lost", *filter(None, also)]
@@ -89,7 +89,7 @@ def plan_json(plan: RestartPlan) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "form": plan.form.value,
         "form_reason": plan.form_reason,
-        "ruling": plan.ruling,
+        "authoritative": plan.authoritative,
         "start": plan.start.to_plain(),
         "replay": plan.replay,
         "replay_at_most": plan.replay_at_most,
@@ -197,8 +197,9 @@ def stores_report(comparison: Comparison) -> str:
         return comparison_report(comparison)
     return "\n".join(
         [
-            f"{len(comparison.rows):,} partitions agree in {', '.join(comparison.stores)}; {comparison.ruling} rules.",
-            *comparison.perishing,
+            f"{len(comparison.rows):,} partitions agree in {', '.join(comparison.stores)};"
+            f" {comparison.authoritative} is authoritative.",
+            *comparison.expiring,
         ]
     )
 
@@ -212,12 +213,12 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
     rows = [
         (row.topic, row.partition, *map(_or_dash, row.offsets), row.verdict.value, row.why) for row in comparison.rows
     ]
-    stores = (f"{comparison.ruling} (rules)", *comparison.stores[1:])
+    stores = (f"{comparison.authoritative} (rules)", *comparison.stores[1:])
     counts = ", ".join(f"{comparison.count(verdict):,} {verdict.value}" for verdict in Verdict)
     lines = [
         f"Stores of {comparison.pipeline}, {'which runs' if comparison.running else 'at rest'}: {counts}.",
         _table(("topic", "partition", *stores, "verdict", "why"), rows, style) if rows else "No store has a position.",
-        *(f"- {sentence}" for sentence in comparison.perishing),
+        *(f"- {sentence}" for sentence in comparison.expiring),
     ]
     return "\n\n".join(lines)
 

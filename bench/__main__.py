@@ -27,9 +27,9 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan, Shard
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, ReplayPlan, Shard
 from airflow_provider_offsets.operations.backfilling import make_replay_plan
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.testing import FakeKafka
 
@@ -66,11 +66,11 @@ def plan(folder: Path) -> None:
     with closing(_store(folder / "plan.db")) as store:
         taken = []
         for number in range(5):
-            world = World(pipeline, f"bench/{number}", store, kafka)
-            world.control.open_operation(Operation(world.operation, "bench", ""))
+            session = Session(pipeline, f"bench/{number}", store, kafka)
+            session.control.open_operation(Operation(session.operation, "bench", ""))
             began, worked = time.perf_counter(), time.process_time()
             made = make_replay_plan(
-                world,
+                session,
                 Interval((number % 2) * 86_400_000, (number % 2 + 1) * 86_400_000),
                 BackfillPolicy(),
                 attempt_key="1",

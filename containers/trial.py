@@ -70,7 +70,7 @@ DEADLY = ("kafka", "hbase", "scheduler")
 NEWEST_OPERATION = """
 import os, sys, time
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.control.pipeline import Control
 pipeline, wanted = sys.argv[1:]
 control = Control(open_store(os.environ["OFFSETS_STORE_URL"]), pipeline)
 deadline = time.monotonic() + 120
@@ -85,7 +85,7 @@ print(newest)
 ANNOUNCED = """
 import json, os, sys
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.control.pipeline import Control
 epochs = Control(open_store(os.environ["OFFSETS_STORE_URL"]), sys.argv[1]).epochs()
 claimed = [each for each in epochs if each.holder is not None]
 print(json.dumps([[a.topic, a.partition, a.start, a.replay, e.number] for e in claimed for a in e.claim.announced]))

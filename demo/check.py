@@ -304,7 +304,7 @@ def _read_maintenance(airflow: Airflow, name: str, run_id: str, output: Path) ->
     with closing(_open(output)) as database:
         (last,) = database.execute("SELECT max(written_at_ms) FROM batches WHERE epoch < ?", [epoch]).fetchone()
         (first,) = database.execute("SELECT min(written_at_ms) FROM batches WHERE epoch = ?", [epoch]).fetchone()
-    return Maintenance(name, epoch, announced, _clock(stopped["at_rest_since"]), last, first)
+    return Maintenance(name, epoch, announced, _clock(stopped["stopped_since"]), last, first)
 
 
 def announcements(plan: Mapping[str, Any], epoch: int) -> list[Announcement]:

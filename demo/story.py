@@ -52,7 +52,7 @@ class Story:
         self._feed_with(flights.result())
         self._maintain("first start", {})
         self._wait("the first 10,000 records to be processed", lambda: self._readings() >= 10_000, limit_s=300)
-        self._maintain("maintenance 1", {"window_s": WINDOW_S}, at_rest=self._grow_topic)
+        self._maintain("maintenance 1", {"window_s": WINDOW_S}, when_stopped=self._grow_topic)
         self._wait("1,000 records of every partition to be processed", self._can_shift, limit_s=300)
         self._maintain("maintenance 2", {"start": f"shift:{SHIFT}"})
         self._finish_feeding()
@@ -91,9 +91,11 @@ class Story:
         self._runs = Runs(self._airflow, self._progress, self._feed.check)
         self._say(f"feeding {self._feed.total:,} flights of 2013, {self._feed.total // PACE_S:,} a second at first")
 
-    def _maintain(self, name: str, params: dict[str, Any], *, at_rest: Callable[[str], None] | None = None) -> None:
-        """Trigger one run of the DAG and follow it to its end; call ``at_rest`` once its stop has succeeded."""
-        left = [at_rest] if at_rest is not None else []
+    def _maintain(
+        self, name: str, params: dict[str, Any], *, when_stopped: Callable[[str], None] | None = None
+    ) -> None:
+        """Trigger one run of the DAG and follow it to its end; call ``when_stopped`` once its stop has succeeded."""
+        left = [when_stopped] if when_stopped is not None else []
 
         def watch(run_id: str, tasks: Tasks) -> None:
             if left and tasks["stop"]["state"] == "success":
@@ -185,7 +187,7 @@ class Story:
         found = check.judge(there, check.read_evidence(OUTPUT), announced)
         against = [*check.problems(found, check.read_alerts(OUTPUT), there), *self._shape_problems(there)]
         if self._store == "hbase":
-            against += self._deck_problems()
+            against += self._cloudera_problems()
         print(f"\n{check.table(found, maintenances)}\n")
         for problem in against:
             print(f"PROBLEM: {problem}")
@@ -202,7 +204,7 @@ class Story:
             found.append(f"the topic has {count:,} records, and Kafka acknowledged {self._feed.acknowledged:,}")
         return found
 
-    def _deck_problems(self) -> list[str]:
+    def _cloudera_problems(self) -> list[str]:
         """Return what in the store's HBase table, read with happybase, differs from Cloudera's row layout."""
         ends = self._ends()
 

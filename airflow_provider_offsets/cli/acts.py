@@ -12,15 +12,16 @@ from airflow.utils.cli import suppress_logs_and_warning
 
 from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.accepted import read_seconds
 from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.core.compare import Comparison, compare_stores
 from airflow_provider_offsets.core.interchange import GroupPosition, read_positions, to_csv, to_json
-from airflow_provider_offsets.core.replay_audit import total_of
+from airflow_provider_offsets.core.replay.audit import total_of
+from airflow_provider_offsets.core.restart.accepted import read_seconds
+from airflow_provider_offsets.core.restart.comparison import Comparison, compare_stores
 from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
 from airflow_provider_offsets.errors import InputRefused, PlanRefused
-from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
 from airflow_provider_offsets.operations.planning import draft_plan
@@ -37,7 +38,6 @@ from airflow_provider_offsets.reports import (
     rename_report,
     transfer_report,
 )
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 CONFLICT = "stores contradict each other"
 
@@ -59,10 +59,10 @@ def compare_offsets(args: Namespace) -> None:
     """Run ``airflow offsets compare``."""
     with command():
         pipeline = naming.pipeline(args)
-        with open_world(pipeline, "airflow offsets compare") as world:
-            earlier, seen = None, world.observe()
+        with open_session(pipeline, "airflow offsets compare") as session:
+            earlier, seen = None, session.observe()
             if seen.is_running:
-                earlier, seen = seen, world.observe()
+                earlier, seen = seen, session.observe()
         is_same_run = earlier is not None and earlier.epoch_number == seen.epoch_number
         comparison = compare_stores(seen, earlier if is_same_run else None)
         show(args.output, _comparison(comparison), comparison_report(comparison, style_of(args.output)))
@@ -79,8 +79,8 @@ def plan_offsets(args: Namespace) -> None:
         lost = naming.counts(args.accept_lost, "--accept-lost")
         policy = pipeline.policy.accepting(lost, naming.counts(args.accept_skipped))
         start = pipeline.start if args.start is None else args.start
-        with open_world(pipeline, "airflow offsets plan") as world:
-            plan, _ = draft_plan(world, start, policy, window_s=window_s)
+        with open_session(pipeline, "airflow offsets plan") as session:
+            plan, _ = draft_plan(session, start, policy, window_s=window_s)
         show(args.output, plan_json(plan), plan_report(plan, style_of(args.output)))
         if plan.problems:
             end(REFUSED, f"{len(plan.problems)} problem(s)")
@@ -91,8 +91,8 @@ def audit_offsets(args: Namespace) -> None:
     """Run ``airflow offsets audit``."""
     with command():
         pipeline, window = naming.pipeline(args), naming.window(args)
-        with open_world(pipeline, "airflow offsets audit") as world:
-            report = audit_history(world, window)
+        with open_session(pipeline, "airflow offsets audit") as session:
+            report = audit_history(session, window)
         show(args.output, audit_json(report), audit_report(report, style_of(args.output)))
         if report.unexplained_places:
             places = f"{report.unexplained_places:,} place(s)"
@@ -139,8 +139,10 @@ def rename_offsets(args: Namespace) -> None:
     """Run ``airflow offsets rename``."""
     with command():
         pipeline = naming.pipeline(args)
-        with open_world(pipeline, f"airflow offsets rename {args.old} {pipeline.name}") as world:
-            found = rename(world, args.old, take_over=args.take_over) if args.apply else plan_rename(world, args.old)
+        with open_session(pipeline, f"airflow offsets rename {args.old} {pipeline.name}") as session:
+            found = (
+                rename(session, args.old, take_over=args.take_over) if args.apply else plan_rename(session, args.old)
+            )
         show(args.output, codec.plain(found), rename_report(found.old, found.new, found.epoch, found.cells, found.done))
 
 
@@ -149,8 +151,10 @@ def release_offsets(args: Namespace) -> None:
     """Run ``airflow offsets release``."""
     with command():
         pipeline = naming.pipeline(args)
-        with open_world(pipeline, f"airflow offsets release {args.old} {pipeline.name}") as world:
-            found = release(world, args.old, take_over=args.take_over) if args.apply else plan_release(world, args.old)
+        with open_session(pipeline, f"airflow offsets release {args.old} {pipeline.name}") as session:
+            found = (
+                release(session, args.old, take_over=args.take_over) if args.apply else plan_release(session, args.old)
+            )
         data = {"owner": args.old, "pipeline": pipeline.name, "released": list(found), "done": args.apply}
         show(args.output, data, release_report(args.old, pipeline.name, found, args.apply))
 
@@ -217,7 +221,7 @@ def _show_transfers(args: Namespace, transfers: list[Transfer], done: list[str])
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         **codec.plain(comparison),
-        "ruling": comparison.ruling,
+        "authoritative": comparison.authoritative,
         "rows": [
             {**codec.plain(row), "offsets": dict(zip(comparison.stores, row.offsets, strict=True))}
             for row in comparison.rows

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_offsets.core.audit import Bound, Window
+from airflow_provider_offsets.core.audit.window import Bound, Window
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.hooks.positions import open_kept_at
-from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.transferring import stopped as stopped_pipeline
 from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore
 
@@ -115,8 +115,8 @@ def stopped(args: Namespace, command: str) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     with (
-        open_world(pipeline(args), operation(command)) as world,
-        stopped_pipeline(world, take_over=args.take_over) as require_mine,
+        open_session(pipeline(args), operation(command)) as session,
+        stopped_pipeline(session, take_over=args.take_over) as require_mine,
     ):
         yield require_mine
 
@@ -147,7 +147,7 @@ def opened(name: str) -> Iterator[PositionStore]:
         with contextlib.closing(open_positions(_without_password(name))) as store:
             yield store
     elif colon and word == "checkpoint":
-        from airflow_provider_offsets.stores.checkpoint_positions import CheckpointPositions
+        from airflow_provider_offsets.checkpoint.positions import CheckpointPositions
 
         yield CheckpointPositions(rest)
     else:

@@ -14,15 +14,15 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.pruning import Prunable
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
-from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.pruning import find_prunable, remove
 from airflow_provider_offsets.reports import prune_report, snapshots_report
-from airflow_provider_offsets.stores.control import Control
 
 
 @suppress_logs_and_warning
@@ -40,8 +40,8 @@ def take_snapshot(args: Namespace) -> None:
     """Run ``airflow offsets snapshots take``."""
     with command():
         pipeline, now = naming.pipeline(args), datetime.now(UTC).isoformat(timespec="milliseconds")
-        with open_world(pipeline, f"airflow offsets snapshots take/{now}") as world:
-            taken = world.take_snapshot("by-hand", reason=args.reason or "", taken_at=now, label=args.label or "")
+        with open_session(pipeline, f"airflow offsets snapshots take/{now}") as session:
+            taken = session.take_snapshot("by-hand", reason=args.reason or "", taken_at=now, label=args.label or "")
         show(args.output, _told(taken), snapshots_report([taken], style_of(args.output)))
 
 

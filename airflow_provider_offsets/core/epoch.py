@@ -1,4 +1,4 @@
-"""Epochs of a pipeline and their parts: frozen values. ``core.record`` has the rules that change them."""
+"""Epochs of a pipeline and their parts: frozen values. ``core.record.transition`` has the rules that change them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Rule(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Look:
+class Sample:
     """One sample of a running epoch."""
 
     at_s: float
@@ -94,41 +94,41 @@ class Verdict:
     """Remarks that a person may want to check, but that are no reason for a rollback."""
 
 
-def judge(looks: Sequence[Look], policy: HealthPolicy) -> Verdict:
+def judge(samples: Sequence[Sample], policy: HealthPolicy) -> Verdict:
     """Return the verdict of a window of samples.
 
     The order of the rules matters. The end of an epoch explains everything else. A rewind is wrong at once, whatever is
     read since. The other rules need their time.
 
-    :param looks: the oldest sample first.
+    :param samples: the oldest sample first.
     """
     for rule in (_over, _dead, _restarted, _rewound):
-        if (found := rule(looks)) is not None:
+        if (found := rule(samples)) is not None:
             return found
     for timed in (_stopped, _stalled, _silent):
-        if (found := timed(looks, policy)) is not None:
+        if (found := timed(samples, policy)) is not None:
             return found
-    watched_s = looks[-1].at_s - looks[0].at_s
-    doubts = (*_unsure_of_progress(looks), *_unsure_of_partitions(looks))
+    watched_s = samples[-1].at_s - samples[0].at_s
+    doubts = (*_unsure_of_progress(samples), *_unsure_of_partitions(samples))
     if watched_s < policy.watch_s or doubts:
         reason = "; ".join(doubts) or "nothing speaks against it so far"
         return Verdict(Health.TOO_EARLY, Rule.OK, f"watched for {watched_s:.0f} s: {reason}")
-    return Verdict(Health.HEALTHY, Rule.OK, _progress(looks), tuple(_growing_lag(looks)))
+    return Verdict(Health.HEALTHY, Rule.OK, _progress(samples), tuple(_growing_lag(samples)))
 
 
-def why_hold_back(looks: Sequence[Look]) -> str | None:
+def why_hold_back(samples: Sequence[Sample]) -> str | None:
     """Return why a replay must yield to the running job: it falls behind, or it is stalled.
 
     Burrow's ``checkIfLagNotDecreasing`` over the newest samples: a job whose lag was zero at any time, or shrank, is
     fine.
 
-    :param looks: the oldest sample first.
+    :param samples: the oldest sample first.
     :returns: the reason; an empty string if the job is fine; None if more samples are needed.
     """
-    newest = looks[-HELD_BY:]
+    newest = samples[-HELD_BY:]
     if newest[-1].ended is not None or newest[-1].superseded_by:
         return ""
-    waiting = [sum(look.lag(partition) for partition in look.end) for look in newest]
+    waiting = [sum(sample.lag(partition) for partition in sample.end) for sample in newest]
     if 0 in waiting:
         return ""
     if len(newest) < HELD_BY:
@@ -155,9 +155,9 @@ def went_back(start: Position, batches: Iterable[Batch]) -> tuple[OffsetRange, .
     return tuple(found)
 
 
-def _over(looks: Sequence[Look]) -> Verdict | None:
+def _over(samples: Sequence[Sample]) -> Verdict | None:
     """Return a verdict if the job was stopped or came to its own end, which is not unhealthy."""
-    last = looks[-1]
+    last = samples[-1]
     if last.superseded_by:
         return Verdict(Health.OVER, Rule.OK, f"{last.superseded_by} stopped the job, or started a newer epoch")
     if last.ended is not None and last.ended.how is EndedHow.FINISHED:
@@ -165,17 +165,17 @@ def _over(looks: Sequence[Look]) -> Verdict | None:
     return None
 
 
-def _dead(looks: Sequence[Look]) -> Verdict | None:
+def _dead(samples: Sequence[Sample]) -> Verdict | None:
     """Return a verdict if the driver failed or its process has exited. Burrow cannot know this; unknown is not dead."""
-    ended = looks[-1].ended
+    ended = samples[-1].ended
     if ended is None:
         return None
     return Verdict(Health.UNHEALTHY, Rule.DEAD, f"the driver is {ended.how.value}: {ended.message or 'without a word'}")
 
 
-def _restarted(looks: Sequence[Look]) -> Verdict | None:
+def _restarted(samples: Sequence[Sample]) -> Verdict | None:
     """Return a verdict if the query id changed within the epoch: the job left the checkpoint of its start."""
-    ids = [look.query_id for look in looks if look.query_id is not None]
+    ids = [sample.query_id for sample in samples if sample.query_id is not None]
     changed = next(((one, other) for one, other in pairwise(ids) if one != other), None)
     if changed is None:
         return None
@@ -183,13 +183,13 @@ def _restarted(looks: Sequence[Look]) -> Verdict | None:
     return Verdict(Health.UNHEALTHY, Rule.RESTART, reason)
 
 
-def _rewound(looks: Sequence[Look]) -> Verdict | None:
+def _rewound(samples: Sequence[Sample]) -> Verdict | None:
     """Return a verdict if the position went back (Burrow's ``checkIfOffsetsRewind``).
 
     Within an epoch no offset may go back: a rewind is announced, and starts a new epoch.
     """
-    ranges = [each for look in looks for each in look.went_back]
-    for before, after in pairwise(looks):
+    ranges = [each for sample in samples for each in sample.went_back]
+    for before, after in pairwise(samples):
         ranges += [
             OffsetRange(*partition, after.position[partition], offset)
             for partition, offset in before.position.items()
@@ -200,107 +200,108 @@ def _rewound(looks: Sequence[Look]) -> Verdict | None:
     return Verdict(Health.UNHEALTHY, Rule.REWIND, f"went back, and nothing announced it: {_some(ranges)}")
 
 
-def _stopped(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
+def _stopped(samples: Sequence[Sample], policy: HealthPolicy) -> Verdict | None:
     """Return a verdict if no batch was processed for ``stall_s`` while records wait.
 
     Burrow's ``checkIfOffsetsStopped`` compares with the length of the window. Batches differ, so here the time is the
     pipeline's own: a long batch is no stop before it.
     """
-    since, waiting = _silence(looks)
-    silent_s = looks[-1].at_s - since.at_s
+    since, waiting = _silence(samples)
+    silent_s = samples[-1].at_s - since.at_s
     if not waiting or silent_s < policy.stall_s:
         return None
-    reason = f"no batch for {silent_s:.0f} s while records wait: {_lags(looks[-1], waiting)}"
+    reason = f"no batch for {silent_s:.0f} s while records wait: {_lags(samples[-1], waiting)}"
     return Verdict(Health.UNHEALTHY, Rule.STOP, reason)
 
 
-def _stalled(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
+def _stalled(samples: Sequence[Sample], policy: HealthPolicy) -> Verdict | None:
     """Return a verdict if batches are processed, but a partition with lag stays at its offset.
 
     This is Burrow's ``checkIfOffsetsStalled``.
     """
     stuck = [
         partition
-        for partition in looks[-1].end
-        if (since := _standing_since(looks, partition)) is not None and looks[-1].at_s - since.at_s >= policy.stall_s
+        for partition in samples[-1].end
+        if (since := _standing_since(samples, partition)) is not None
+        and samples[-1].at_s - since.at_s >= policy.stall_s
     ]
     if not stuck:
         return None
-    reason = f"batches come, and for {policy.stall_s} s nothing was read of {_lags(looks[-1], stuck)}"
+    reason = f"batches come, and for {policy.stall_s} s nothing was read of {_lags(samples[-1], stuck)}"
     return Verdict(Health.UNHEALTHY, Rule.STALL, reason)
 
 
-def _silent(looks: Sequence[Look], policy: HealthPolicy) -> Verdict | None:
+def _silent(samples: Sequence[Sample], policy: HealthPolicy) -> Verdict | None:
     """Return a verdict if a tracked driver's heartbeat does not increase.
 
     The process may run on another machine, so it is not reported as dead.
     """
-    last = looks[-1]
-    same = _tail(looks, lambda look: (look.beat, look.last_batch_id))
+    last = samples[-1]
+    same = _tail(samples, lambda sample: (sample.beat, sample.last_batch_id))
     silent_s = last.at_s - same[0].at_s
     if last.beat is None or silent_s < policy.stall_s:
         return None
     return Verdict(Health.UNHEALTHY, Rule.SILENT, f"no heartbeat and no batch for {silent_s:.0f} s")
 
 
-def _unsure_of_progress(looks: Sequence[Look]) -> Iterator[str]:
+def _unsure_of_progress(samples: Sequence[Sample]) -> Iterator[str]:
     """Yield a doubt if the silence is longer than the time with progress: Burrow's stop, unchanged."""
-    since, waiting = _silence(looks)
-    silent_s, active_s = looks[-1].at_s - since.at_s, since.at_s - looks[0].at_s
+    since, waiting = _silence(samples)
+    silent_s, active_s = samples[-1].at_s - since.at_s, since.at_s - samples[0].at_s
     if waiting and silent_s > active_s:
-        yield f"no batch for {silent_s:.0f} s while records wait: {_lags(looks[-1], waiting)}"
+        yield f"no batch for {silent_s:.0f} s while records wait: {_lags(samples[-1], waiting)}"
 
 
-def _unsure_of_partitions(looks: Sequence[Look]) -> Iterator[str]:
+def _unsure_of_partitions(samples: Sequence[Sample]) -> Iterator[str]:
     """Yield a doubt if a partition had lag and the same offset in the whole window: Burrow's stall, unchanged."""
-    stuck = [partition for partition in looks[-1].end if _standing_since(looks, partition) is looks[0]]
+    stuck = [partition for partition in samples[-1].end if _standing_since(samples, partition) is samples[0]]
     if stuck:
-        yield f"nothing was read yet of {_lags(looks[-1], stuck)}"
+        yield f"nothing was read yet of {_lags(samples[-1], stuck)}"
 
 
-def _growing_lag(looks: Sequence[Look]) -> Iterator[str]:
+def _growing_lag(samples: Sequence[Sample]) -> Iterator[str]:
     """Yield a warning for each partition that falls behind: Burrow's ``checkIfLagNotDecreasing``, unchanged."""
-    for partition in looks[-1].end:
-        lags = [look.lag(partition) for look in looks]
+    for partition in samples[-1].end:
+        lags = [sample.lag(partition) for sample in samples]
         if 0 not in lags and lags[0] < lags[-1] and all(one <= other for one, other in pairwise(lags)):
             yield f"{partition} falls behind: {lags[0]:,} offsets waited at first, {lags[-1]:,} do now"
 
 
-def _silence(looks: Sequence[Look]) -> tuple[Look, list[TopicPartition]]:
+def _silence(samples: Sequence[Sample]) -> tuple[Sample, list[TopicPartition]]:
     """Return the sample since which nothing was processed, and the partitions whose records have waited since.
 
     Includes Burrow's first rule: a partition whose lag was zero at any time does not count.
     """
-    same = _tail(looks, lambda look: (look.position, look.last_batch_id))
-    return same[0], [partition for partition in same[-1].end if all(look.lag(partition) for look in same)]
+    same = _tail(samples, lambda sample: (sample.position, sample.last_batch_id))
+    return same[0], [partition for partition in same[-1].end if all(sample.lag(partition) for sample in same)]
 
 
-def _standing_since(looks: Sequence[Look], partition: TopicPartition) -> Look | None:
+def _standing_since(samples: Sequence[Sample], partition: TopicPartition) -> Sample | None:
     """Return the sample since which a partition with lag stays at its offset although batches came, or None."""
-    same = _tail(looks, lambda look: look.position.get(partition, 0))
-    lagging = _tail(same, lambda look: look.lag(partition) > 0)
-    batches_came = len({(look.last_batch_id, look.position) for look in lagging}) > 1
-    return lagging[0] if looks[-1].lag(partition) and batches_came else None
+    same = _tail(samples, lambda sample: sample.position.get(partition, 0))
+    lagging = _tail(same, lambda sample: sample.lag(partition) > 0)
+    batches_came = len({(sample.last_batch_id, sample.position) for sample in lagging}) > 1
+    return lagging[0] if samples[-1].lag(partition) and batches_came else None
 
 
-def _tail(looks: Sequence[Look], what: Callable[[Look], object]) -> Sequence[Look]:
+def _tail(samples: Sequence[Sample], what: Callable[[Sample], object]) -> Sequence[Sample]:
     """Return the newest samples that agree in ``what``."""
     count = next(
-        (index for index, look in enumerate(reversed(looks)) if what(look) != what(looks[-1])),
-        len(looks),
+        (index for index, sample in enumerate(reversed(samples)) if what(sample) != what(samples[-1])),
+        len(samples),
     )
-    return looks[len(looks) - count :]
+    return samples[len(samples) - count :]
 
 
-def _progress(looks: Sequence[Look]) -> str:
-    first, last = looks[0], looks[-1]
+def _progress(samples: Sequence[Sample]) -> str:
+    first, last = samples[0], samples[-1]
     read = sum(max(0, offset - first.position.get(partition, 0)) for partition, offset in last.position.items())
     waiting = sum(last.lag(partition) for partition in last.end)
     return f"watched for {last.at_s - first.at_s:.0f} s: {read:,} offsets read, {waiting:,} wait"
 
 
-def _lags(look: Look, partitions: Sequence[TopicPartition]) -> str:
-    return _some([f"{each} stands at {look.position.get(each, 0)} of {look.end[each]}" for each in partitions])
+def _lags(sample: Sample, partitions: Sequence[TopicPartition]) -> str:
+    return _some([f"{each} stands at {sample.position.get(each, 0)} of {sample.end[each]}" for each in partitions])
 
 
 def _some(things: Sequence[object]) -> str:

@@ -22,11 +22,11 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition, ranges_between
-from airflow_provider_offsets.core.record import Phase
+from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.snapshot import (
-    AT_REST,
     CHECKPOINT,
     UNSTARTED,
+    WHEN_STOPPED,
     CheckpointState,
     KeptPosition,
     KnownBatch,
@@ -118,14 +118,14 @@ def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozense
     return frozenset(found)
 
 
-def first_at_rest(snapshots: Iterable[Snapshot]) -> dict[int, Snapshot]:
+def first_when_stopped(snapshots: Iterable[Snapshot]) -> dict[int, Snapshot]:
     """Return the first snapshot of the stopped job after each epoch, by the epoch's number.
 
     A late task may take its snapshot of a job that is running again. Such a snapshot is ignored.
     """
     found: dict[int, Snapshot] = {}
     for each in sorted(snapshots, key=lambda each: (each.seen.generation, _taken_ms(each), each.id)):
-        if each.moment == AT_REST and each.seen.phase is Phase.STOPPED:
+        if each.moment == WHEN_STOPPED and each.seen.phase is Phase.STOPPED:
             found.setdefault(each.seen.epoch_number, each)
     return found
 
@@ -298,7 +298,7 @@ def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[t
         if not _tells(snapshot):
             continue
         position = _of_same_topics(snapshot.position, snapshot.seen.live.identity, live)
-        exact = snapshot.moment == AT_REST
+        exact = snapshot.moment == WHEN_STOPPED
         known = KnownPosition(
             _words(snapshot),
             position,

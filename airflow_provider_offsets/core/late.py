@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from airflow_provider_offsets.core.epoch import Moved
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import PendingWrite
+from airflow_provider_offsets.core.record.model import PendingWrite
 from airflow_provider_offsets.core.snapshot import LateWrite, Observation, Snapshot
 
 Pending = tuple[PendingWrite, Moved]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.health import HealthPolicy
-from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
-from airflow_provider_offsets.core.replay import BackfillPolicy
-from airflow_provider_offsets.core.selector_text import COMMITTED, parse_start
+from airflow_provider_offsets.core.replay.model import BackfillPolicy
+from airflow_provider_offsets.core.restart.model import RestartPolicy
+from airflow_provider_offsets.core.selectors.parse import COMMITTED, parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
 from airflow_provider_offsets.errors import InputRefused
 
@@ -58,7 +58,7 @@ class SparkJob:
 
 
 @dataclass(frozen=True)
-class StopLadder:
+class StopPolicy:
     """Stop policy of a running job. Each stage has its timeout; a stage without a timeout is not allowed."""
 
     graceful_timeout_s: int = 300
@@ -121,7 +121,7 @@ class StreamingPipeline:
     store_conn_id: str = ""
     """An ``offsets`` connection for history and control; ``offsets_default`` if empty. An untracked job without this
     connection keeps its control records in a SQLite file in Airflow's folder: it has no history."""
-    stop: StopLadder = field(default_factory=StopLadder)
+    stop: StopPolicy = field(default_factory=StopPolicy)
     start_timeout_s: int = 180
     """Until the first batch of a new epoch is processed, or its driver reports that it is idle."""
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -181,15 +181,15 @@ class StreamingPipeline:
             )
         if not self.tracked and not (self.stop.marker or self.stop.signal_timeout_s or self.stop.cluster_timeout_s):
             raise InputRefused(
-                seen=f"untouched pipeline {self.name!r} has no stop.marker, stop.signal_timeout_s or"
+                seen=f"untracked pipeline {self.name!r} has no stop.marker, stop.signal_timeout_s or"
                 " stop.cluster_timeout_s",
                 expected="a way to stop a job that knows nothing of this provider",
                 do="name the file that the job looks for, or allow a SIGTERM or YARN's kill by giving it its time",
             )
-        if self.tracked != (self.ruling == HISTORY):
+        if self.tracked != (self.authoritative == HISTORY):
             raise InputRefused(
-                seen=f"offsets_in of pipeline {self.name!r} begins with {self.ruling!r}, and tracked is {self.tracked}",
-                expected=f"{HISTORY!r} first for a tracked job, and another store first for an untouched one",
+                seen=f"pipeline {self.name!r} has {self.authoritative!r} first in offsets_in, tracked: {self.tracked}",
+                expected=f"{HISTORY!r} first for a tracked job, and another store first for an untracked one",
                 do="correct 'offsets_in' or 'tracked'",
             )
 
@@ -214,15 +214,15 @@ class StreamingPipeline:
         return replace(self, job=replace(self.job, application=path))
 
     @property
-    def ruling(self) -> str:
+    def authoritative(self) -> str:
         """The authoritative store."""
         return self.offsets_in[0]
 
     @property
     def resources(self) -> tuple[str, ...]:
         """What no other pipeline may use: the checkpoint, and the history or stored position, topic by topic."""
-        kind = "history" if self.ruling == HISTORY else f"position in {self.ruling}"
-        stored = () if self.ruling == CHECKPOINT else tuple(sorted(self.topics))
+        kind = "history" if self.authoritative == HISTORY else f"position in {self.authoritative}"
+        stored = () if self.authoritative == CHECKPOINT else tuple(sorted(self.topics))
         checkpoint = self.job.checkpoint and f"checkpoint {_plain_path(self.job.checkpoint)}"
         return (*filter(None, [checkpoint]), *(f"{kind} of group {self.group_id}, topic {each}" for each in stored))
 

@@ -141,3 +141,16 @@ def ranges_between(start: Position, end: Position) -> tuple[OffsetRange, ...]:
     :raises ValueError: an end is before its start.
     """
     return tuple(OffsetRange(*partition, start.get(partition, 0), offset) for partition, offset in end.items())
+
+
+def missing_partitions(position: Position, topic: str, live_count: int) -> tuple[TopicPartition, ...]:
+    """Return the partitions that a position lacks below the greatest one it names.
+
+    Kafka only adds partitions at the end, so such a partition is a hole in the stored position, and not a new
+    partition.
+
+    :param live_count: number of partitions of the live topic.
+    """
+    named = position.of_topic(topic)
+    greatest = max(named, default=-1)
+    return tuple(TopicPartition(topic, number) for number in range(min(greatest, live_count)) if number not in named)

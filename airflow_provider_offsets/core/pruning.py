@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.core.known import evidence, first_at_rest
-from airflow_provider_offsets.core.snapshot import AT_REST, Snapshot
+from airflow_provider_offsets.core.known import evidence, first_when_stopped
+from airflow_provider_offsets.core.snapshot import WHEN_STOPPED, Snapshot
 
 DAY_MS = 86_400_000
 
@@ -69,11 +69,11 @@ def prunable_snapshots(
     good = next((each for each in newest if _is_good(each, epochs)), None)
     started = {epoch.claim.operation for epoch in epochs}
     claimed_ms = epochs[-1].claimed_at_ms if epochs else 0
-    first_rests = {each.id for each in first_at_rest(newest).values()}
+    first_rests = {each.id for each in first_when_stopped(newest).values()}
 
     def is_kept(place: int, each: Snapshot) -> bool:
         is_of_epoch = each.operation in started or each.taken_ms > claimed_ms or each.id in first_rests
-        is_evidence = not is_tracked and each.moment == AT_REST and is_of_epoch
+        is_evidence = not is_tracked and each.moment == WHEN_STOPPED and is_of_epoch
         is_needed = each.label or each is good or each.id in alone or is_evidence or _knows_more(each, good, epochs)
         is_young = policy.days is not None and each.taken_ms > at_ms - policy.days * DAY_MS
         return bool(is_needed) or place < (policy.snapshots or 0) or is_young

@@ -38,7 +38,7 @@ class RunwayKind(enum.Enum):
 
 
 @dataclass(frozen=True)
-class RetentionLook:
+class RetentionObservation:
     """Retention settings and record times of the topics at one moment."""
 
     at_ms: int
@@ -105,16 +105,17 @@ class Runway:
         return "; ".join(said) or (f"unlimited ({self.partitions[0].why})" if self.partitions else "no partitions")
 
 
-def runway_of(start: Position, live: LiveTopics, look: RetentionLook) -> Runway:
+def runway_of(start: Position, live: LiveTopics, observed: RetentionObservation) -> Runway:
     """Return how long the first unread record of each partition is retained.
 
     :param start: the next offset to read of each partition. A missing partition starts at its earliest retained offset.
-    :param look: settings and record times of the same topics.
+    :param observed: settings and record times of the same topics.
     """
     partitions = tuple(
-        _Partition(each, start.get(each, there.begin), there, look).runway() for each, there in live.partitions.items()
+        _Partition(each, start.get(each, there.begin), there, observed).runway()
+        for each, there in live.partitions.items()
     )
-    return Runway(look.at_ms, look.window_s, partitions)
+    return Runway(observed.at_ms, observed.window_s, partitions)
 
 
 def outliving_ms(settings: TopicSettings, at_ms: int, window_s: int) -> int:
@@ -138,10 +139,10 @@ class _Partition:
     key: TopicPartition
     start: int
     live: LivePartition
-    look: RetentionLook
+    observed: RetentionObservation
 
     def runway(self) -> PartitionRunway:
-        settings = self.look.settings.get(self.key.topic)
+        settings = self.observed.settings.get(self.key.topic)
         if settings is None:
             return self._made(RunwayKind.UNKNOWN, None, "this user may not see the settings of the topic")
         if not settings.deletes:
@@ -168,28 +169,28 @@ class _Partition:
 
     def _by_time(self, settings: TopicSettings) -> PartitionRunway:
         said = f"retention.ms={settings.retention_ms}"
-        if self.start < self.live.end and self.key not in self.look.record_times:
+        if self.start < self.live.end and self.key not in self.observed.record_times:
             return self._made(RunwayKind.UNKNOWN, None, "its first unread record could not be read")
-        time_ms = self.look.record_times.get(self.key)
+        time_ms = self.observed.record_times.get(self.key)
         at_risk = self._at_risk_by_time(settings)
         if time_ms is None:
             why = f"nothing is unread, and what comes is kept that long: {said}"
             return self._made(RunwayKind.AT_LEAST, settings.retention_ms // 1000, why, at_risk)
-        left_ms = max(0, time_ms + settings.retention_ms - self.look.at_ms)
+        left_ms = max(0, time_ms + settings.retention_ms - self.observed.at_ms)
         return self._made(RunwayKind.AT_LEAST, left_ms // 1000, f"{said}, {settings.timestamp_type}", at_risk)
 
     def _at_risk_by_time(self, settings: TopicSettings) -> int | None:
-        window_s = self.look.window_s
+        window_s = self.observed.window_s
         if not window_s:
             return 0
-        if outliving_ms(settings, self.look.at_ms, window_s) > self.look.at_ms:
+        if outliving_ms(settings, self.observed.at_ms, window_s) > self.observed.at_ms:
             return None  # includes records that are not written yet
-        outliving = self.look.outliving.get(self.key)
+        outliving = self.observed.outliving.get(self.key)
         return max(0, (self.live.end if outliving is None else outliving) - self.start)
 
     def _by_size(self, settings: TopicSettings) -> PartitionRunway:
         said = f"retention.bytes={settings.retention_bytes}"
-        hour_ago = self.look.hour_ago.get(self.key)
+        hour_ago = self.observed.hour_ago.get(self.key)
         grown = 0 if hour_ago is None else self.live.end - hour_ago
         if self.live.begin == 0:
             why = f"{said} has deleted nothing yet, so nobody knows how many records that is"
@@ -198,7 +199,7 @@ class _Partition:
             why = f"{said}, and no record of the last hour gives a rate"
             return self._made(RunwayKind.UNKNOWN, None, why)
         before = self.start - self.live.begin
-        at_risk = max(0, -(-grown * self.look.window_s // RATE_S) - before) if self.look.window_s else 0
+        at_risk = max(0, -(-grown * self.observed.window_s // RATE_S) - before) if self.observed.window_s else 0
         why = f"or longer: {said}, {grown:,} offsets in the last hour"
         return self._made(RunwayKind.ABOUT, before * RATE_S // grown, why, at_risk)
 

@@ -11,12 +11,12 @@ from airflow_provider_offsets.core.epoch import Cut, Ended, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.moments import whole_moment_ms
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
-from airflow_provider_offsets.core.record import Phase
+from airflow_provider_offsets.core.record.model import Phase
 
 HISTORY, CHECKPOINT = "history", "checkpoint"
 """Stores without a connection of their own: the batches that a tracked job records, and Spark's own log."""
 
-AT_REST = "at-rest"
+WHEN_STOPPED = "stopped"
 """Moment of a snapshot of a stopped job, before its restart is planned."""
 
 UNSTARTED = -1
@@ -65,7 +65,7 @@ class KeptPosition:
     """None if nothing is stored, which is not the same as offset 0."""
     before: Position | None = None
     """The stored position one batch earlier, if the store knows it."""
-    perishes: str = ""
+    expires: str = ""
     """One sentence about what expires the stored position, and when; empty if nothing does."""
 
 
@@ -74,7 +74,7 @@ class KnownPosition:
     """Offsets of partitions whose stored offset is gone, from another source of the pipeline."""
 
     source: str
-    """Description of the source: ``snapshot upgrade-7#at-rest of 2026-11-01T00:00:00Z``, ``the launch of epoch 3``."""
+    """Description of the source: ``snapshot upgrade-7#stopped of 2026-11-01T00:00:00Z``, ``the launch of epoch 3``."""
     position: Position
     exact: bool = False
     """Whether the job read nothing after the position. If False, the position is a lower bound of what the job has
@@ -82,7 +82,7 @@ class KnownPosition:
     in_flight: tuple[OffsetRange, ...] = ()
     """Ranges that the job may have read after the position."""
     selector: str = ""
-    """Selector that starts there, such as ``snapshot:upgrade-7#at-rest``; empty if there is none."""
+    """Selector that starts there, such as ``snapshot:upgrade-7#stopped``; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -293,12 +293,12 @@ class Observation:
         read. For a partition whose stored offset is gone: what may have been read after the known offset.
         """
         cut = () if self.cut is None else self.cut.ranges
-        told = cut if self.is_tracked else self._in_flight_untouched()
+        told = cut if self.is_tracked else self._in_flight_untracked()
         seen = {(each.topic, each.partition) for each in told}
         lost = (each for known in self.known for each in known.in_flight)
         return (*told, *(each for each in lost if (each.topic, each.partition) not in seen))
 
-    def _in_flight_untouched(self) -> tuple[OffsetRange, ...]:
+    def _in_flight_untracked(self) -> tuple[OffsetRange, ...]:
         stands = self.stored
         if self.moved is not None:
             return self.moved.in_flight
@@ -337,7 +337,7 @@ class Snapshot:
     id: str
     operation: str
     moment: str
-    """Distinguishes the snapshots of one operation: ``before``, ``at-rest``."""
+    """Distinguishes the snapshots of one operation: ``before``, ``stopped``."""
     reason: str
     taken_at: str
     """ISO 8601 with zone, for people."""

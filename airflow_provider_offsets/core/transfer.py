@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
-from airflow_provider_offsets.core.plan import Problem, ProblemKind
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.problem import Problem, ProblemKind
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,12 @@ from typing import Any
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, DeltaDataIntervalTimetable, Param, TriggerRule, chain
 
-from airflow_provider_offsets.core.boundary import OnOpen
 from airflow_provider_offsets.core.moments import read_length, read_moment
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.replay import BackfillPolicy
+from airflow_provider_offsets.core.replay.boundary import OnOpen
+from airflow_provider_offsets.core.replay.model import BackfillPolicy
 from airflow_provider_offsets.errors import InputRefused
-from airflow_provider_offsets.factories.restart import (
-    REASON,
-    approve_param,
-    new_dag,
-    planned_and_stopped,
-    restarted,
-)
+from airflow_provider_offsets.factories.restart import REASON, approve_param, new_dag, planned_and_stopped, restarted
 from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.timetables import AskedCronTimetable, AskedDeltaTimetable
@@ -48,7 +42,7 @@ Replays what was written since **from**, by the program or by **application**, w
 that one, and starts the program exactly where the replay ended: no gap, and nothing twice by the new version.
 
 `plan_backfill → replay (one Spark job for each shard) → audit_backfill → snapshot_before → plan → approve → stop →
-snapshot_at_rest → replan → apply → submit → watch → audit`
+snapshot_stopped → replan → apply → submit → watch → audit`
 
 What the live job has read beyond the end of the replay is read again by the new one: the plan counts it, the audit
 names the run that announced it. The version that is named here is for this run: the next maintenance starts what

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 WINDOW_END = (
-    "{{ macros.datetime.fromisoformat(ti.xcom_pull(task_ids='stop')['at_rest_since'])"
+    "{{ macros.datetime.fromisoformat(ti.xcom_pull(task_ids='stop')['stopped_since'])"
     " + macros.timedelta(seconds=params.window_s) }}"
 )
 
@@ -34,7 +34,7 @@ Stops the job between two batches, keeps it stopped for the maintenance window, 
 elsewhere, if **start** says so. Nothing is stopped before the plan is sound: a plan that would lose or skip records
 fails. The first run of a pipeline starts its job: there is nothing to stop then.
 
-`snapshot_before → plan → approve → stop → snapshot_at_rest → maintenance_window → replan → apply → submit → watch →
+`snapshot_before → plan → approve → stop → snapshot_stopped → maintenance_window → replan → apply → submit → watch →
 audit`
 
 If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the

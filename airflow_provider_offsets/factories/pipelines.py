@@ -11,20 +11,20 @@ from urllib.parse import urlsplit
 import jsonschema
 import yaml
 
-from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.pipeline import (
     RollbackPolicy,
     Schedules,
     SparkJob,
-    StopLadder,
+    StopPolicy,
     StreamingPipeline,
     Subscription,
 )
-from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
-from airflow_provider_offsets.core.replay import BackfillPolicy
-from airflow_provider_offsets.core.selector_text import COMMITTED, start_text
+from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
+from airflow_provider_offsets.core.replay.model import BackfillPolicy
+from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.selectors.parse import COMMITTED, start_text
 from airflow_provider_offsets.errors import InputRefused, PipelineFileError, SelectorError, UnknownPipeline
 
 SCHEMA = Path(__file__).with_name("pipelines.schema.json")
@@ -209,7 +209,7 @@ def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeli
         subscription=Subscription(entry.get("subscription", "subscribe")),
         job=_job(entry["job"], folder),
         offsets_in=tuple(entry.get("offsets_in", ())),
-        stop=StopLadder(**_resolved_keys(entry.get("stop", {}), ("marker",), folder)),
+        stop=StopPolicy(**_resolved_keys(entry.get("stop", {}), ("marker",), folder)),
         policy=RestartPolicy(
             entry.get("accept_lost", {}),
             entry.get("accept_skipped", {}),

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import DAG, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.factories.restart import new_dag, restarted
 from airflow_provider_offsets.operators import BeginRecoveryOperator, SnapshotOffsetsOperator
 from airflow_provider_offsets.sensors import JobDiedSensor
@@ -18,7 +18,7 @@ DOC = """### Recovery of `{name}`
 Waits in the triggerer until the job is dead – its driver said so, or its process was seen to be gone, from here or from
 the worker; unknown is not dead – and starts it again where it stands. A job that somebody asked to stop is left alone.
 
-`await_death → begin_recovery → snapshot_at_rest → replan → apply → submit → watch → audit`
+`await_death → begin_recovery → snapshot_stopped → replan → apply → submit → watch → audit`
 
 After `recovery.tries` within `recovery.within_s` it gives up, and the run fails: that is the alert. Nothing is tried
 again until a person has started the job with `maintenance__{name}`. With `schedules.recovery: "@continuous"` the next
@@ -42,8 +42,8 @@ def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -
     with new_dag("recovery", pipeline, DOC, retries=retries, **{**schedule, **dag}) as made:
         await_death = JobDiedSensor(task_id="await_death", pipeline=pipeline, deferrable=True)
         begin = BeginRecoveryOperator(task_id="begin_recovery", pipeline=pipeline, epoch=EPOCH)
-        at_rest = SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment=AT_REST)
-        steps = [begin, at_rest, *restarted(pipeline, rolls_back=False, start="committed")]
+        when_stopped = SnapshotOffsetsOperator(task_id="snapshot_stopped", pipeline=pipeline, moment=WHEN_STOPPED)
+        steps = [begin, when_stopped, *restarted(pipeline, rolls_back=False, start="committed")]
         for step in steps:
             step.operation = OPERATION
         chain(await_death, *steps)

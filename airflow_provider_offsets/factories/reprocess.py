@@ -24,7 +24,7 @@ Stops the job between two batches, rewinds it to **start**, and starts it there,
 **application** names one. What it reads again is counted in the plan before anything is stopped, and in the audit
 afterwards.
 
-`snapshot_before → plan → approve → stop → snapshot_at_rest → replan → apply → submit → watch → audit`
+`snapshot_before → plan → approve → stop → snapshot_stopped → replan → apply → submit → watch → audit`
 
 If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the
 position of before, `audit_rollback` counts what is read again, and the run fails with the reason.

@@ -9,8 +9,8 @@ from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, Param, TriggerRule, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.selector_text import FALLBACK, FORMS
-from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.core.selectors.parse import FALLBACK, FORMS
+from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     ApproveRestartOperator,
@@ -79,7 +79,7 @@ def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOp
         ShortCircuitOperator(task_id="continue_unless_dry_run", python_callable=is_no_dry_run),
         ApproveRestartOperator(task_id="approve"),
         StopStreamingJobOperator(task_id="stop", pipeline=pipeline),
-        SnapshotOffsetsOperator(task_id="snapshot_at_rest", pipeline=pipeline, moment=AT_REST),
+        SnapshotOffsetsOperator(task_id="snapshot_stopped", pipeline=pipeline, moment=WHEN_STOPPED),
     ]
 
 

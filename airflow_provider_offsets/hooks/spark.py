@@ -15,8 +15,8 @@ from airflow.sdk.configuration import conf as airflow_conf
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
-from airflow_provider_offsets.operations.keeping import local_jars
 from airflow_provider_offsets.operations.shipping import runtime_zip
+from airflow_provider_offsets.operations.versions import local_jars
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -110,7 +110,7 @@ class SparkJobHook:
         if self.pipeline.tracked or not self.resource_manager:
             raise ModeUnsupported(
                 seen=f"deploy mode {self._extra['deploy-mode']!r} of pipeline {name!r}",
-                expected="client; or cluster for an untouched job on YARN whose ResourceManager's web address is in the"
+                expected="client; or cluster for an untracked job on YARN whose ResourceManager's web address is in the"
                 " Spark connection (extra yarn_resourcemanager_webapp_address)",
                 do="set deploy-mode to client in the Spark connection, or add that address",
             )

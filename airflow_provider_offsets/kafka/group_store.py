@@ -25,9 +25,9 @@ from airflow_provider_offsets.errors import (
     InputRefused,
     KafkaError,
     KafkaUnreachable,
+    StateChanged,
     StoreDenied,
     StoreInUse,
-    WorldChanged,
 )
 from airflow_provider_offsets.kafka.calls import SILENCE, AdminCalls, Clients, Commit, code_of
 from airflow_provider_offsets.kafka.reader import KafkaReader
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _Live = Mapping[TopicPartition, LivePartition]
 
-_AT_REST = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
+_WHEN_STOPPED = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
 """The broker reports a group that it does not have as dead."""
 _DENIED = {Code.CLUSTER_AUTHORIZATION_FAILED, Code.GROUP_AUTHORIZATION_FAILED, Code.TOPIC_AUTHORIZATION_FAILED}
 _HAS_MEMBERS = {
@@ -136,7 +136,7 @@ class KafkaGroupStore:
                     raise
             self._require_written(stream, position)
 
-    def perishes(self, stream: Stream) -> str:
+    def expires(self, stream: Stream) -> str:
         """Return a sentence about when Kafka deletes the group's offsets (``offsets.retention.minutes``, KIP-211)."""
         rules.check_stream(stream)
         minutes = self._retention_minutes()
@@ -177,7 +177,7 @@ class KafkaGroupStore:
             if code_of(group) == Code.GROUP_ID_NOT_FOUND:
                 return
             raise self._calls.refusal(group, f"consumer group {group_id!r}")
-        if group.state not in _AT_REST:
+        if group.state not in _WHEN_STOPPED:
             members = ", ".join(f"{each.client_id} at {each.host}" for each in group.members[:5]) or "none named"
             raise _in_use(group_id, f"is in state {group.state.name} (members: {members})")
 
@@ -232,7 +232,7 @@ class KafkaGroupStore:
     def _require_written(self, stream: Stream, position: Position) -> None:
         found = self.position(stream)
         if found != position:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"group {stream.group_id!r} has {rules.said(found)} right after the write",
                 expected=rules.said(position),
                 do="find who else commits to this group, stop that, and plan again",

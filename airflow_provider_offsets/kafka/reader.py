@@ -19,11 +19,7 @@ from confluent_kafka.admin import ConfigResource, OffsetSpec, TopicDescription  
 
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.errors import (
-    InputRefused,
-    KafkaUnreachable,
-    PartitionUnavailable,
-)
+from airflow_provider_offsets.errors import InputRefused, KafkaUnreachable, PartitionUnavailable
 from airflow_provider_offsets.kafka.calls import PAUSE_S, AdminCalls, Clients, code_of
 from airflow_provider_offsets.kafka.view import checked_time, distinct_topics, topics_missing
 
@@ -38,7 +34,7 @@ LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the
 
 DENIED = {Code.CLUSTER_AUTHORIZATION_FAILED, Code.TOPIC_AUTHORIZATION_FAILED}
 
-UNSETTLED = {
+TRANSIENT = {
     Code._UNKNOWN_PARTITION,
     Code.FENCED_LEADER_EPOCH,
     Code.KAFKA_STORAGE_ERROR,
@@ -70,19 +66,19 @@ class KafkaReader:
 
     def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
         names = distinct_topics(topics)
-        return self._settled(lambda deadline: self._live_topics(names, read_committed, deadline))
+        return self._until_available(lambda deadline: self._live_topics(names, read_committed, deadline))
 
     def offsets_at(
         self, topics: Sequence[str], timestamp_ms: int, *, read_committed: bool = False
     ) -> dict[TopicPartition, int | None]:
         names, spec = distinct_topics(topics), OffsetSpec.for_timestamp(checked_time(timestamp_ms))
 
-        def look(deadline: float) -> dict[TopicPartition, int | None]:
+        def ask(deadline: float) -> dict[TopicPartition, int | None]:
             partitions = _partitions(self._describe(names, deadline))
             found = self._list_offsets(partitions, spec, deadline, read_committed=read_committed)
             return {key: None if each.offset < 0 else each.offset for key, each in sorted(found.items())}
 
-        return self._settled(look)
+        return self._until_available(ask)
 
     def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
         if not position:
@@ -173,27 +169,29 @@ class KafkaReader:
             deadline,
         )
         refused = {key: answer for key, answer in answers.items() if isinstance(answer, KafkaException)}
-        unsettled = [f"{key.topic}[{key.partition}]" for key, answer in refused.items() if code_of(answer) in UNSETTLED]
-        if unsettled:
-            raise _unavailable(unsettled, ", ".join(sorted({answer.args[0].name() for answer in refused.values()})))
+        unavailable = [
+            f"{key.topic}[{key.partition}]" for key, answer in refused.items() if code_of(answer) in TRANSIENT
+        ]
+        if unavailable:
+            raise _unavailable(unavailable, ", ".join(sorted({answer.args[0].name() for answer in refused.values()})))
         for key, answer in refused.items():
             raise self._calls.refusal(answer, f"{key.topic}[{key.partition}]")
         return {TopicPartition(key.topic, key.partition): answer for key, answer in answers.items()}
 
-    def _settled(self, look: Callable[[float], Value]) -> Value:
-        """Return the result of ``look``, retrying until the deadline while a partition has no leader."""
+    def _until_available(self, ask: Callable[[float], Value]) -> Value:
+        """Return the result of ``ask``, retrying until the deadline while a partition has no leader."""
         deadline = self._calls.deadline()
-        unsettled: PartitionUnavailable | None = None
+        unavailable: PartitionUnavailable | None = None
         while True:
             try:
-                return look(deadline)
+                return ask(deadline)
             except PartitionUnavailable as error:
-                unsettled = error
+                unavailable = error
             except KafkaUnreachable as error:
                 # The time ran out during a retry: the error of the previous attempt is more precise.
-                raise (unsettled or error) from None
+                raise (unavailable or error) from None
             if time.monotonic() + PAUSE_S >= deadline:
-                raise unsettled
+                raise unavailable
             time.sleep(PAUSE_S)
 
 

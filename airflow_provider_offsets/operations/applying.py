@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import committed_entry, read_state
+from airflow_provider_offsets.checkpoint.seed import close, seed
+from airflow_provider_offsets.checkpoint.swap import swap_in
 from airflow_provider_offsets.core.epoch import Cut, Moved
-from airflow_provider_offsets.core.plan import Preconditions, RestartForm, RestartPlan
-from airflow_provider_offsets.core.record import EndWrite, Intend, Phase
+from airflow_provider_offsets.core.record.events import EndWrite, Intend
+from airflow_provider_offsets.core.record.model import Phase
+from airflow_provider_offsets.core.restart.model import Preconditions, RestartForm, RestartPlan
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
-from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, WorldChanged
-from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, StateChanged
 from airflow_provider_offsets.operations.lease import keep_lease, require_lease
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state, seed
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
-from airflow_provider_offsets.stores.swap import swap_in
 
 APPLIED = "applied"
 
@@ -36,7 +39,7 @@ class Applied:
     it."""
 
 
-def apply_plan(world: World, plan: RestartPlan) -> Applied:
+def apply_plan(session: Session, plan: RestartPlan) -> Applied:
     """Prepare the submit of ``plan``, record that, and return the result. The operation must hold the lease.
 
     A repeated call returns the same result. For a tracked job, the stored position moves when the launch is claimed: a
@@ -46,50 +49,50 @@ def apply_plan(world: World, plan: RestartPlan) -> Applied:
     An untracked job starts from the position in its own store, so this function moves that position. The record names
     the move before the store changes. Until the job starts, every plan uses the position before the move.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param plan: the plan to apply.
     :raises PlanRefused: the plan has problems.
-    :raises WorldChanged: the job is not stopped, or a precondition of the plan no longer holds; the message names each
+    :raises StateChanged: the job is not stopped, or a precondition of the plan no longer holds; the message names each
         one.
     :raises TakenOver: another operation took the pipeline over.
     """
     if plan.problems:
         raise PlanRefused(plan.problems)
-    done = recorded_application(world)
-    if done is not None and world.has_launched():
+    done = recorded_application(session)
+    if done is not None and session.has_launched():
         return done
-    if world.pipeline.tracked:
-        seen = _require_unchanged(world, plan)
-        applied = Applied(plan, _prepare_checkpoint(world, plan), cut=seen.cut)
+    if session.pipeline.tracked:
+        seen = _require_unchanged(session, plan)
+        applied = Applied(plan, _prepare_checkpoint(session, plan), cut=seen.cut)
         if applied.checkpoint != plan.seen.checkpoint:
-            _close_left(world, plan)
+            _close_left(session, plan)
     else:
-        applied = _move(world, plan, _note_move(world, plan))
-    world.control.record_step(world.operation, APPLIED, applied)
+        applied = _move(session, plan, _note_move(session, plan))
+    session.control.record_step(session.operation, APPLIED, applied)
     return applied
 
 
-def recorded_application(world: World) -> Applied | None:
+def recorded_application(session: Session) -> Applied | None:
     """Return the plan that the operation applied last, or None."""
-    return world.control.step(world.operation, APPLIED, Applied)
+    return session.control.step(session.operation, APPLIED, Applied)
 
 
-def _require_unchanged(world: World, plan: RestartPlan) -> Observation:
-    seen = world.observe()
-    record = world.cell.read()
+def _require_unchanged(session: Session, plan: RestartPlan) -> Observation:
+    seen = session.observe()
+    record = session.cell.read()
     if record is not None:
-        keep_lease(world, record)
+        keep_lease(session, record)
     if record is None or record.phase is not Phase.STOPPED:
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"pipeline {seen.pipeline!r} is {record.phase.value if record else 'unknown'}",
             expected="a stopped job, under the lease of this operation",
             do="stop it with StopStreamingJobOperator",
         )
     now = Preconditions.of(seen)
-    if plan.form is not RestartForm.RESUME and plan.seen.closed_by is None and now.closed_by == world.operation:
+    if plan.form is not RestartForm.RESUME and plan.seen.closed_by is None and now.closed_by == session.operation:
         now = replace(now, closed_by=None)  # by an earlier try of this task
     if changes := plan.seen.changes(now):
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"since plan {plan.fingerprint}: {'; '.join(changes)}",
             expected="the state that the plan saw",
             do="plan again",
@@ -97,40 +100,40 @@ def _require_unchanged(world: World, plan: RestartPlan) -> Observation:
     return seen
 
 
-def _note_move(world: World, plan: RestartPlan) -> str:
+def _note_move(session: Session, plan: RestartPlan) -> str:
     """Record the move in advance if the state is unchanged since the plan, or find that this move has already started.
 
     :returns: the token of the following write; empty for a plan that does not write to the job's own store.
     """
     token = uuid.uuid4().hex if plan.form is RestartForm.WRITE else ""
-    record = world.cell.read()
+    record = session.cell.read()
     if record is not None and record.intent is not None and record.intent.plan == plan.fingerprint:
-        keep_lease(world, record)
+        keep_lease(session, record)
     else:
-        seen = _require_unchanged(world, plan)
+        seen = _require_unchanged(session, plan)
         if plan.form is RestartForm.RESUME:
             return ""
         moved = Moved(
-            world.operation,
+            session.operation,
             plan.fingerprint,
             plan.seen.stored,
             plan.kept,
             plan.start,
             in_flight=seen.in_flight,
-            checkpoint=world.pipeline.job.checkpoint if world.pipeline.ruling == CHECKPOINT else "",
+            checkpoint=session.pipeline.job.checkpoint if session.pipeline.authoritative == CHECKPOINT else "",
         )
-        world.control.keep_move(moved)
+        session.control.keep_move(moved)
     writer = machine().this_process() if token else None
-    world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms(), token, writer))
+    session.cell.change(Intend(session.operation, plan.fingerprint, clock.now_ms(), token, writer))
     return token
 
 
-def _move(world: World, plan: RestartPlan, token: str) -> Applied:
+def _move(session: Session, plan: RestartPlan, token: str) -> Applied:
     """Move an untracked job's position in the store that the job starts from. A repeated call changes nothing."""
-    pipeline = world.pipeline
-    if pipeline.ruling != CHECKPOINT:
+    pipeline = session.pipeline
+    if pipeline.authoritative != CHECKPOINT:
         if plan.form is RestartForm.WRITE:
-            _write_start(world, plan, token)
+            _write_start(session, plan, token)
         return Applied(plan, "")
     location = pipeline.job.checkpoint
     if plan.form is RestartForm.RESUME:
@@ -139,7 +142,7 @@ def _move(world: World, plan: RestartPlan, token: str) -> Applied:
     if left.rstrip("/") == location.rstrip("/"):
         left = ""
     if left:
-        _close_left(world, plan)
+        _close_left(session, plan)
     next_batch_id = swap_in(
         location,
         tag=plan.fingerprint,
@@ -147,7 +150,7 @@ def _move(world: World, plan: RestartPlan, token: str) -> Applied:
         last_batch_id=plan.last_batch_id,
         start=plan.start,
         like=left,
-        require_lease=lambda: _require_intent(world, plan),
+        require_lease=lambda: _require_intent(session, plan),
     )
     return Applied(plan, location, next_batch_id)
 
@@ -157,38 +160,38 @@ def _query_id(plan: RestartPlan) -> str:
     return plan.query_id or str(uuid.uuid5(uuid.NAMESPACE_OID, plan.fingerprint))
 
 
-def _require_intent(world: World, plan: RestartPlan) -> None:
+def _require_intent(session: Session, plan: RestartPlan) -> None:
     """Raise unless the operation holds the lease and the record names this move.
 
     Two tries of a task may have two plans. The later intent contains the position of the job before the move.
 
     :raises TakenOver: this operation does not hold the lease.
-    :raises WorldChanged: the record names no move, or that of another plan.
+    :raises StateChanged: the record names no move, or that of another plan.
     """
-    record = world.cell.read()
+    record = session.cell.read()
     assert record is not None
-    require_lease(world, record)
+    require_lease(session, record)
     if record.intent is None or record.intent.plan != plan.fingerprint:
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"the record names {'no move' if record.intent is None else f'the move of plan {record.intent.plan}'}",
             expected=f"the move of plan {plan.fingerprint}",
             do="No action needed: another try of this task moves the job.",
         )
 
 
-def _write_start(world: World, plan: RestartPlan, token: str) -> None:
+def _write_start(session: Session, plan: RestartPlan, token: str) -> None:
     """Write the start to the job's own store, and record that the write has ended.
 
     That store has no lease. If another operation took over meanwhile, the write may have hit a running job. Then the
     pending write stays in the record, and the next plan reports it.
     """
-    store = _writable(world.pipeline.ruling, world.kept_in)
+    store = _writable(session.pipeline.authoritative, session.kept_in)
     try:
-        store.write(world.pipeline.stream, plan.start, expected=plan.kept)
-    except WorldChanged:
-        world.cell.change(EndWrite(token, is_written=False))
+        store.write(session.pipeline.stream, plan.start, expected=plan.kept)
+    except StateChanged:
+        session.cell.change(EndWrite(token, is_written=False))
         raise
-    require_lease(world, world.cell.change(EndWrite(token, is_written=True)))
+    require_lease(session, session.cell.change(EndWrite(token, is_written=True)))
 
 
 def _writable(name: str, kept_in: Mapping[str, PositionStore]) -> WritablePositionStore:
@@ -202,9 +205,9 @@ def _writable(name: str, kept_in: Mapping[str, PositionStore]) -> WritablePositi
     return store
 
 
-def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
+def _prepare_checkpoint(session: Session, plan: RestartPlan) -> str:
     """Return the checkpoint of the next epoch. A seeded checkpoint is a new directory, so no existing one changes."""
-    base = world.pipeline.job.checkpoint
+    base = session.pipeline.job.checkpoint
     if plan.form is RestartForm.RESUME:
         assert plan.seen.checkpoint is not None
         return plan.seen.checkpoint
@@ -224,21 +227,21 @@ def _prepare_checkpoint(world: World, plan: RestartPlan) -> str:
     return beside
 
 
-def _close_left(world: World, plan: RestartPlan) -> None:
+def _close_left(session: Session, plan: RestartPlan) -> None:
     """Close the checkpoint that a job leaves.
 
     The record fences a tracked driver. It does not fence a job from before it was tracked, a ``spark-submit`` by hand,
     or an operation whose control store was lost.
 
     :raises TakenOver: this operation does not hold the lease.
-    :raises WorldChanged: a batch was planned or committed there since the plan.
+    :raises StateChanged: a batch was planned or committed there since the plan.
     """
     left = plan.seen
     if left.checkpoint is None:
         return
-    record = world.cell.read()
+    record = session.cell.read()
     assert record is not None
-    require_lease(world, record)
+    require_lease(session, record)
     newest_id = left.committed_batch_id if left.planned_batch_id is None else left.planned_batch_id
-    close(open_checkpoint(left.checkpoint), world.operation, after=newest_id)
-    _require_unchanged(world, plan)
+    close(open_checkpoint(left.checkpoint), session.operation, after=newest_id)
+    _require_unchanged(session, plan)

@@ -8,46 +8,56 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from airflow_provider_offsets.core.audit import AuditReport, Measure, Window, audit
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.core.audit.report import AuditReport
+from airflow_provider_offsets.core.audit.walk import audit
+from airflow_provider_offsets.core.audit.window import Measure, Window
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Cut, Epoch
-from airflow_provider_offsets.core.known import first_at_rest
+from airflow_provider_offsets.core.known import first_when_stopped
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
-from airflow_provider_offsets.core.record import Phase, PipelineRecord
-from airflow_provider_offsets.core.snapshot import AT_REST, CHECKPOINT, UNSTARTED, Observation, Snapshot, snapshot_id
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
+from airflow_provider_offsets.core.snapshot import (
+    CHECKPOINT,
+    UNSTARTED,
+    WHEN_STOPPED,
+    Observation,
+    Snapshot,
+    snapshot_id,
+)
 from airflow_provider_offsets.errors import InputRefused, SnapshotNotFound
 from airflow_provider_offsets.operations.lease import require_unknown
-from airflow_provider_offsets.operations.owning import require_own
-from airflow_provider_offsets.operations.world import World, started_batch
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
+from airflow_provider_offsets.operations.ownership import require_own
+from airflow_provider_offsets.operations.session import Session, started_batch
 from airflow_provider_offsets.stores.history import row_time_of
 
 
-def audit_history(world: World, window: Window | None = None) -> AuditReport:
+def audit_history(session: Session, window: Window | None = None) -> AuditReport:
     """Return the audit of a pipeline's whole history, or of the epochs of an untracked job.
 
     Rows are read one at a time, and only one cursor per partition is kept, so the history may have any length.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param window: the part to report; None reports all.
     :raises InputRefused: the window of an untracked job is not given in epochs.
     :raises StateLost: the pipeline has no record, and the history has rows of epochs, or another pipeline owns the
         history: the pipeline was renamed, or the control store was lost. Then nothing could explain its rewinds.
     """
-    record = world.control.record()
+    record = session.control.record()
     if record is None:
-        require_own(world)
-        require_unknown(world)
-    if not world.pipeline.tracked:
-        return audit_epochs(world, window)
-    epochs = _epochs(world, record)
+        require_own(session)
+        require_unknown(session)
+    if not session.pipeline.tracked:
+        return audit_epochs(session, window)
+    epochs = _epochs(session, record)
     first = next((epoch for epoch in epochs if epoch.holder is not None), None)
-    oldest = next(_rows(world, epochs), None)
+    oldest = next(_rows(session, epochs), None)
     # Unless an earlier job has written rows, the history begins at the job's position before its first launch.
     is_whole = first is not None and (oldest is None or oldest.epoch is not None)
     return audit(
-        world.pipeline.name,
-        _official_rows(world, record, epochs),
+        session.pipeline.name,
+        _official_rows(session, record, epochs),
         epochs,
         since=_stood_before(first) if first is not None and is_whole else None,
         read_before=first.claim.stood if first is not None and is_whole else None,
@@ -62,24 +72,24 @@ def _stood_before(first: Epoch) -> Position:
     return Position({partition: stood.get(partition, start) for partition, start in first.claim.start.items()})
 
 
-def _official_rows(world: World, record: PipelineRecord | None, epochs: Sequence[Epoch]) -> Iterator[Batch]:
+def _official_rows(session: Session, record: PipelineRecord | None, epochs: Sequence[Epoch]) -> Iterator[Batch]:
     """Yield the rows of the history in order, with the recorded batch whose row is not written yet.
 
     :param record: the record as read together with the epochs. Rows that a running job has recorded since are omitted.
     """
-    missing = _recorded_batch(world, record)
-    for row in _rows(world, epochs):
+    missing = _recorded_batch(session, record)
+    for row in _rows(session, epochs):
         if missing is not None and row_time_of(row) >= row_time_of(missing):
             if row_time_of(row) > row_time_of(missing):
                 yield missing
             missing = None
-        if record is None or not _was_recorded_since(world, record, row):
+        if record is None or not _was_recorded_since(session, record, row):
             yield row
     if missing is not None:
         yield missing
 
 
-def _rows(world: World, epochs: Sequence[Epoch]) -> Iterator[Batch]:
+def _rows(session: Session, epochs: Sequence[Epoch]) -> Iterator[Batch]:
     """Yield the rows of the streams of all epochs, in order; without an epoch, those of the pipeline's stream.
 
     Group id and topics of a pipeline may have changed in ``pipelines.yaml``. The rows of an epoch belong to the stream
@@ -87,21 +97,21 @@ def _rows(world: World, epochs: Sequence[Epoch]) -> Iterator[Batch]:
     """
     claims = {epoch.number: epoch.claim for epoch in epochs if epoch.holder is not None}
     if not claims:
-        yield from world.store.oldest_first(world.pipeline.stream)
+        yield from session.store.oldest_first(session.pipeline.stream)
         return
     topics: dict[str, set[str]] = defaultdict(set)
     for claim in claims.values():
         topics[claim.stream.group_id].update(claim.stream.topics)
     streams = [Stream(group_id, tuple(sorted(names))) for group_id, names in topics.items()]
     newest = claims[min(claims)]
-    for row in heapq.merge(*map(world.store.oldest_first, streams), key=row_time_of):
+    for row in heapq.merge(*map(session.store.oldest_first, streams), key=row_time_of):
         claim = newest if row.epoch is None else claims.get(row.epoch, newest)
         newest = max(newest, claim, key=lambda each: each.number)
         if any(partition.topic in claim.stream.topics for partition in row.end):
             yield row
 
 
-def _was_recorded_since(world: World, record: PipelineRecord, row: Batch) -> bool:
+def _was_recorded_since(session: Session, record: PipelineRecord, row: Batch) -> bool:
     """Return whether a driver has recorded a row after the record was read.
 
     Any other row that the record does not know is of a foreign writer, or the control store was restored.
@@ -110,27 +120,27 @@ def _was_recorded_since(world: World, record: PipelineRecord, row: Batch) -> boo
     newest = (0, 0) if recorded is None else (recorded.epoch, recorded.row_time_ms or 0)
     if row.epoch is None or (row.epoch, row_time_of(row)) <= newest:
         return False
-    now = world.control.record()
+    now = session.control.record()
     return now is not None and now.version > record.version and row.epoch <= now.epoch
 
 
-def _recorded_batch(world: World, record: PipelineRecord | None) -> Batch | None:
+def _recorded_batch(session: Session, record: PipelineRecord | None) -> Batch | None:
     recorded = None if record is None else record.recorded
     if recorded is None or recorded.row_time_ms is None:
         return None
-    return world.store.prepared(world.control.claim(recorded.epoch, recorded.tag).stream, recorded.row_time_ms)
+    return session.store.prepared(session.control.claim(recorded.epoch, recorded.tag).stream, recorded.row_time_ms)
 
 
-def _epochs(world: World, record: PipelineRecord | None) -> Sequence[Epoch]:
+def _epochs(session: Session, record: PipelineRecord | None) -> Sequence[Epoch]:
     """Return all launches, including the batch that was in flight before the first launch.
 
     If an epoch has ended but is not reconciled yet, its started batch counts as a cut.
     """
-    epochs = [_with_in_flight(epoch) for epoch in world.control.epochs()]
-    if record is None or record.phase is not Phase.ENDED or record.begun is None or epochs[-1].number != record.epoch:
+    epochs = [_with_in_flight(epoch) for epoch in session.control.epochs()]
+    if record is None or record.phase is not Phase.ENDED or record.started is None or epochs[-1].number != record.epoch:
         return epochs
     state = read_state(open_checkpoint(epochs[-1].claim.checkpoint))
-    cut = started_batch(world.store, record, epochs[-1], state, world.live_topics())
+    cut = started_batch(session.store, record, epochs[-1], state, session.live_topics())
     return epochs if cut is None else [*epochs[:-1], replace(epochs[-1], cuts=(*epochs[-1].cuts, cut))]
 
 
@@ -139,7 +149,7 @@ def _with_in_flight(epoch: Epoch) -> Epoch:
     return epoch if before is None or epoch.holder is None else replace(epoch, cuts=(before, *epoch.cuts))
 
 
-def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
+def audit_epochs(session: Session, window: Window | None = None) -> AuditReport:
     """Return the audit of an untracked job: each epoch is one range per partition, from its start to its stop.
 
     An epoch stopped at the position from which the next epoch was planned. The snapshots *at rest* of that operation
@@ -149,27 +159,27 @@ def audit_epochs(world: World, window: Window | None = None) -> AuditReport:
     bounds = (window.since, window.until) if window is not None else ()
     if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):
         raise InputRefused(
-            seen=f"a window of {world.pipeline.name!r}, which keeps no history of its batches",
+            seen=f"a window of {session.pipeline.name!r}, which keeps no history of its batches",
             expected="'epoch:3', or nothing",
             do="name epochs",
         )
     # A launch that nobody claimed has moved nothing.
-    epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
+    epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
     if not epochs:
-        return replace(audit(world.pipeline.name, (), (), window=window), by_epochs=True)
-    rests = first_at_rest(world.control.snapshots())
-    seen = world.observe()
-    ends = [_end_of(world, epoch, later, rests.get(epoch.number)) for epoch, later in pairwise(epochs)]
+        return replace(audit(session.pipeline.name, (), (), window=window), by_epochs=True)
+    rests = first_when_stopped(session.control.snapshots())
+    seen = session.observe()
+    ends = [_end_of(session, epoch, later, rests.get(epoch.number)) for epoch, later in pairwise(epochs)]
     ends.append(_stopped_at(epochs[-1], seen.last_known))
     batches = (
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
         for epoch, end in zip(epochs, ends, strict=True)
     )
-    cut = _cut_off(world, epochs, ends, seen)
-    return replace(audit(world.pipeline.name, batches, cut, window=window), by_epochs=True)
+    cut = _cut_off(session, epochs, ends, seen)
+    return replace(audit(session.pipeline.name, batches, cut, window=window), by_epochs=True)
 
 
-def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position], now: Observation) -> list[Epoch]:
+def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position], now: Observation) -> list[Epoch]:
     """Return the epochs with the records that each had in flight when it stopped and that another epoch has read too.
 
     That other epoch need not be the next one, which may have ended before these records. The in-flight records of a
@@ -179,7 +189,7 @@ def _cut_off(world: World, epochs: Sequence[Epoch], ends: Sequence[Position], no
     cut = [replace(epoch, cuts=()) for epoch in epochs]
     read = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
     for place, (epoch, later) in enumerate(zip(epochs, [*epochs[1:], None], strict=True)):
-        rest = None if later is None else _snapshot_at_rest(world, later, after=epoch)
+        rest = None if later is None else _snapshot_stopped(session, later, after=epoch)
         if later is not None and rest is None:
             in_flight, batch_id = _claimed_in_flight(later)
         else:
@@ -262,12 +272,12 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
     return tuple(found)
 
 
-def _end_of(world: World, epoch: Epoch, later: Epoch, first_rest: Snapshot | None) -> Position:
+def _end_of(session: Session, epoch: Epoch, later: Epoch, first_rest: Snapshot | None) -> Position:
     """Return where an epoch stopped before ``later`` was claimed.
 
     :param first_rest: the first snapshot *at rest* after the epoch, possibly of an operation that started nothing.
     """
-    rest = _snapshot_at_rest(world, later, after=epoch)
+    rest = _snapshot_stopped(session, later, after=epoch)
     stood = later.claim.stood if rest is None else rest.seen.last_known
     if first_rest is not None and rest is not None and _stood_still(first_rest, rest):
         first, stored = first_rest.seen.last_known or Position(), rest.seen.stored or Position()
@@ -287,13 +297,13 @@ def _stopped_at(epoch: Epoch, stood: Position | None) -> Position:
     return start.updated(ahead)
 
 
-def _snapshot_at_rest(world: World, epoch: Epoch, *, after: Epoch) -> Snapshot | None:
+def _snapshot_stopped(session: Session, epoch: Epoch, *, after: Epoch) -> Snapshot | None:
     """Return the snapshot that the operation of an epoch took of the stopped job after ``after`` ended, or None.
 
     An earlier snapshot belongs to an attempt that another operation interrupted, and shows nothing about this stop.
     """
     try:
-        found = world.control.snapshot(snapshot_id(epoch.claim.operation, AT_REST))
+        found = session.control.snapshot(snapshot_id(epoch.claim.operation, WHEN_STOPPED))
     except SnapshotNotFound:
         return None
     return found if found.seen.epoch_number == after.number else None

@@ -21,22 +21,22 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen, StaleLook, TopicLook
+from airflow_provider_offsets.control.boundaries import FrozenBoundaries
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.live import LiveTopic, LiveTopics
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
-from airflow_provider_offsets.core.replay_audit import OtherReplay, ReplayAudit, audit_replay, may_overlap
-from airflow_provider_offsets.core.replay_plan import Asked, CutTopic, plan_replay
-from airflow_provider_offsets.core.replay_record import ReplayRecord, next_attempt_number, replay_of
+from airflow_provider_offsets.core.replay.attempt import ReplayRecord, next_attempt_number, replay_of
+from airflow_provider_offsets.core.replay.audit import OtherReplay, ReplayAudit, audit_replay, may_overlap
+from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen, StaleObservation, TopicObservation
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, ReplayPlan
+from airflow_provider_offsets.core.replay.plan import Asked, CutTopic, plan_replay
 from airflow_provider_offsets.errors import InputRefused, NoHistory, PartitionUnavailable, StoreDataError
-from airflow_provider_offsets.operations.keeping import keep_version
-from airflow_provider_offsets.operations.sources import WorldSources
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.boundaries import FrozenBoundaries
-from airflow_provider_offsets.stores.replay_control import ReplayControl
+from airflow_provider_offsets.operations.session import Session
+from airflow_provider_offsets.operations.sources import SessionSources
+from airflow_provider_offsets.operations.versions import keep_version
 
-LOOKS = 5
+MOST_TRIES = 5
 """How often the topics are read until they show every partition that a frozen boundary names."""
 
 
@@ -48,13 +48,13 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Observed:
     """The topics of a pipeline, and the offsets of an interval's two timestamps in them."""
 
     live: LiveTopics
-    start: Mapping[str, TopicLook]
+    start: Mapping[str, TopicObservation]
     """By topic name."""
-    end: Mapping[str, TopicLook]
+    end: Mapping[str, TopicObservation]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Answer:
 
 
 def make_replay_plan(
-    world: World,
+    session: Session,
     interval: Interval,
     policy: BackfillPolicy,
     *,
@@ -80,14 +80,14 @@ def make_replay_plan(
 
     A try of the same attempt gets the plan that its first try has recorded, unless that plan had problems.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param interval: the data interval.
     :param policy: how the interval is divided.
     :param attempt_key: the same for all tries of one attempt, and different for other attempts.
     :param accept_lost: accepted number of offsets deleted by retention, by topic.
     :param now_ms: current time.
     :returns: the plan, or why the run has to wait.
-    :raises InputRefused: an interval that ends before it begins or has not begun; a topic whose records have no
+    :raises InputRefused: an interval that ends before it begins or has not started; a topic whose records have no
         timestamp; an untracked pipeline.
     :raises NoHistory: boundaries by batch time, and the history begins after the interval.
     :raises Fenced: a later attempt was already planned.
@@ -95,22 +95,22 @@ def make_replay_plan(
     :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
     :raises PipelineRenamed: the pipeline has another name now.
     """
-    world.control.record()
-    control = ReplayControl(world.store, world.pipeline.name)
-    record = control.replay(world.operation)
+    session.control.record()
+    control = ReplayControl(session.store, session.pipeline.name)
+    record = control.replay(session.operation)
     plan = _recorded(control, record, attempt_key, interval)
     if plan is None:
-        made = _new_plan(world, interval, policy, record, attempt_key, accept_lost or {}, now_ms)
+        made = _new_plan(session, interval, policy, record, attempt_key, accept_lost or {}, now_ms)
         if isinstance(made, Waiting):
             return made
-        plan = control.record_plan(world.operation, made)
-    control.supersede_earlier(world.operation, at_ms=clock.now_ms())
+        plan = control.record_plan(session.operation, made)
+    control.supersede_earlier(session.operation, at_ms=clock.now_ms())
     return plan
 
 
-def recorded_replay_plan(world: World) -> ReplayPlan | None:
+def recorded_replay_plan(session: Session) -> ReplayPlan | None:
     """Return the plan of the newest attempt of the operation's replay, or None before the first attempt."""
-    return ReplayControl(world.store, world.pipeline.name).newest_plan(world.operation)
+    return ReplayControl(session.store, session.pipeline.name).newest_plan(session.operation)
 
 
 def audit_recorded_replay(control: ReplayControl, plan: ReplayPlan) -> ReplayAudit:
@@ -157,7 +157,7 @@ def _audited(control: ReplayControl, plan: ReplayPlan, replays: list[ReplayRecor
 
 
 def _new_plan(
-    world: World,
+    session: Session,
     interval: Interval,
     policy: BackfillPolicy,
     record: ReplayRecord | None,
@@ -165,115 +165,115 @@ def _new_plan(
     accept_lost: Mapping[str, int],
     now_ms: int,
 ) -> ReplayPlan | Waiting:
-    _require_sense(world, interval, now_ms)
-    cut = _cut(world, interval, policy, now_ms)
+    _require_sense(session, interval, now_ms)
+    cut = _cut(session, interval, policy, now_ms)
     if isinstance(cut, Waiting):
         return cut
-    looked, cuts = cut
+    observed, cuts = cut
     asked = Asked(
-        pipeline=world.pipeline.name,
-        operation=replay_of(world.operation),
+        pipeline=session.pipeline.name,
+        operation=replay_of(session.operation),
         attempt=next_attempt_number(record, attempt_key, interval),
         attempt_key=attempt_key,
         interval=interval,
-        application=world.pipeline.job.application,
-        application_version=keep_version(world.pipeline.job).digest,
-        accept_lost={**world.pipeline.policy.accept_lost, **accept_lost},
+        application=session.pipeline.job.application,
+        application_version=keep_version(session.pipeline.job).digest,
+        accept_lost={**session.pipeline.policy.accept_lost, **accept_lost},
     )
     return plan_replay(
         asked,
         cuts,
-        looked.live,
-        world.kafka.settings(world.pipeline.topics),
+        observed.live,
+        session.kafka.settings(session.pipeline.topics),
         policy,
-        read_committed=world.pipeline.read_committed,
-        notes=tuple(_times_of_topics(world, policy, looked)),
+        read_committed=session.pipeline.read_committed,
+        notes=tuple(_times_of_topics(session, policy, observed)),
     )
 
 
 def _cut(
-    world: World, interval: Interval, policy: BackfillPolicy, now_ms: int
-) -> tuple[Looked, dict[str, CutTopic]] | Waiting:
+    session: Session, interval: Interval, policy: BackfillPolicy, now_ms: int
+) -> tuple[Observed, dict[str, CutTopic]] | Waiting:
     """Return the topics with their boundaries, which are frozen now unless they already were.
 
     :raises PartitionUnavailable: the cluster does not show a partition that it has shown before.
     """
     seen = ""
-    for _ in range(LOOKS):
-        looked = _look(world, interval, policy, now_ms)
-        if looked is None:
+    for _ in range(MOST_TRIES):
+        observed = _observe(session, interval, policy, now_ms)
+        if observed is None:
             continue
-        if policy.on_open is OnOpen.WAIT and (still_open := _still_open(world, looked)):
+        if policy.on_open is OnOpen.WAIT and (still_open := _still_open(session, observed)):
             return Waiting(
                 f"nothing at or after {moment_text(interval.end_ms)} yet in {len(still_open)} of"
-                f" {len(looked.live.partitions)} partitions: {', '.join(map(str, still_open[:5]))}"
+                f" {len(observed.live.partitions)} partitions: {', '.join(map(str, still_open[:5]))}"
             )
-        cuts = _freeze(world, looked)
-        if cuts is not None and (live := _covering(world, cuts, looked.live)) is not None:
-            return replace(looked, live=live), cuts
-        seen = ", ".join(f"{len(each.partitions)} partitions of {each.name!r}" for each in looked.live.topics)
+        cuts = _freeze(session, observed)
+        if cuts is not None and (live := _covering(session, cuts, observed.live)) is not None:
+            return replace(observed, live=live), cuts
+        seen = ", ".join(f"{len(each.partitions)} partitions of {each.name!r}" for each in observed.live.topics)
     raise PartitionUnavailable(
-        seen=f"the cluster shows {seen or 'other topics with each look'}, in {LOOKS} looks",
+        seen=f"the cluster shows {seen or 'other topics with each look'}, in {MOST_TRIES} looks",
         expected="every partition that was seen before: Kafka never removes one",
         do="wait until all brokers know of the new partitions, and run the task again",
     )
 
 
-def _look(world: World, interval: Interval, policy: BackfillPolicy, now_ms: int) -> Looked | None:
+def _observe(session: Session, interval: Interval, policy: BackfillPolicy, now_ms: int) -> Observed | None:
     """Return the current offsets of both ends of an interval.
 
     None if a topic was recreated meanwhile, or shows fewer partitions than before.
     """
-    ends = world.live_topics()
-    answers = [_answer(world, each, policy, ends, now_ms) for each in (interval.start_ms, interval.end_ms)]
-    live = world.live_topics()
+    ends = session.live_topics()
+    answers = [_answer(session, each, policy, ends, now_ms) for each in (interval.start_ms, interval.end_ms)]
+    live = session.live_topics()
     if not _covers(live, {topic.name: len(topic.partitions) for topic in ends.topics}):
         return None
     if live.identity != ends.identity:
         return None
-    return Looked(live, *({topic.name: _topic_look(topic, each) for topic in live.topics} for each in answers))
+    return Observed(live, *({topic.name: _topic_observation(topic, each) for topic in live.topics} for each in answers))
 
 
 def _covers(live: LiveTopics, partitions: Mapping[str, int]) -> bool:
     return all(len(topic.partitions) >= partitions[topic.name] for topic in live.topics)
 
 
-def _answer(world: World, instant_ms: int, policy: BackfillPolicy, ends: LiveTopics, now_ms: int) -> _Answer:
+def _answer(session: Session, instant_ms: int, policy: BackfillPolicy, ends: LiveTopics, now_ms: int) -> _Answer:
     """Return the current offsets of a timestamp. All partitions are open if the timestamp is in the future."""
     at_ms = instant_ms + policy.late_s * 1000
     if policy.by is BoundaryBy.BATCH_TIME:
-        offsets, is_open = _by_batch_time(world, at_ms, ends)
+        offsets, is_open = _by_batch_time(session, at_ms, ends)
         open_ = set(offsets) if is_open else set()
     else:
-        found = world.kafka.offsets_at(world.pipeline.topics, at_ms, read_committed=world.pipeline.read_committed)
+        found = session.kafka.offsets_at(session.pipeline.topics, at_ms, read_committed=session.pipeline.read_committed)
         asked = {key: found[key] for key in ends.partitions if key in found}
         open_ = {key for key, offset in asked.items() if offset is None}
         offsets = {key: ends.partitions[key].end if offset is None else offset for key, offset in asked.items()}
     return _Answer(instant_ms, policy, offsets, frozenset(offsets if at_ms > now_ms else open_))
 
 
-def _by_batch_time(world: World, at_ms: int, ends: LiveTopics) -> tuple[dict[TopicPartition, int], bool]:
+def _by_batch_time(session: Session, at_ms: int, ends: LiveTopics) -> tuple[dict[TopicPartition, int], bool]:
     """Return the live job's position at a time by its history, and whether the job has yet to reach that time."""
-    stream = world.pipeline.stream
-    newest = next(world.store.newest_first(stream), None)
+    stream = session.pipeline.stream
+    newest = next(session.store.newest_first(stream), None)
     if newest is None:
         raise NoHistory(
-            seen=f"no batch of {world.pipeline.name!r} in its history",
+            seen=f"no batch of {session.pipeline.name!r} in its history",
             expected="batches, to know which records were read when",
             do="cut by record time (backfill.by: record-time), or run the job first",
         )
-    past = WorldSources(world, Position()).as_of(at_ms - 1) if at_ms else None
-    first = next(world.store.oldest_first(stream))
+    past = SessionSources(session, Position()).as_of(at_ms - 1) if at_ms else None
+    first = next(session.store.oldest_first(stream))
     position = (first.start or Position()) if past is None else past.position
     is_open = newest.row_time_ms is None or newest.row_time_ms < at_ms
     return {key: position.get(key, 0) for key in ends.partitions}, is_open
 
 
-def _topic_look(topic: LiveTopic, answer: _Answer) -> TopicLook:
+def _topic_observation(topic: LiveTopic, answer: _Answer) -> TopicObservation:
     """Return the offsets of a timestamp in those partitions of a topic that existed when Kafka was asked."""
     keys = [TopicPartition(topic.name, number) for number in range(len(topic.partitions))]
     known = list(takewhile(lambda key: key in answer.offsets, keys))
-    return TopicLook(
+    return TopicObservation(
         instant_ms=answer.instant_ms,
         offsets=tuple(answer.offsets[key] for key in known),
         begins=tuple(topic.partitions[key.partition].begin for key in known),
@@ -283,44 +283,44 @@ def _topic_look(topic: LiveTopic, answer: _Answer) -> TopicLook:
     )
 
 
-def _still_open(world: World, looked: Looked) -> list[TopicPartition]:
+def _still_open(session: Session, observed: Observed) -> list[TopicPartition]:
     """Return the partitions that a run waits for; none of a topic with a boundary at or after that timestamp."""
     return [
         TopicPartition(topic.name, number)
-        for topic in looked.live.topics
-        if not _boundaries(world, topic).is_closed(looked.end[topic.name].instant_ms)
-        for number in sorted(looked.end[topic.name].open)
+        for topic in observed.live.topics
+        if not _boundaries(session, topic).is_closed(observed.end[topic.name].instant_ms)
+        for number in sorted(observed.end[topic.name].open)
     ]
 
 
-def _freeze(world: World, looked: Looked) -> dict[str, CutTopic] | None:
+def _freeze(session: Session, observed: Observed) -> dict[str, CutTopic] | None:
     """Return the boundaries of all topics; None if a frozen boundary has more partitions than were read."""
     cuts = {}
-    for topic in looked.live.topics:
-        frozen, start = _boundaries(world, topic), looked.start[topic.name]
-        begin, end = frozen.freeze(start), frozen.freeze(looked.end[topic.name])
-        if isinstance(begin, StaleLook) or isinstance(end, StaleLook):
+    for topic in observed.live.topics:
+        frozen, start = _boundaries(session, topic), observed.start[topic.name]
+        begin, end = frozen.freeze(start), frozen.freeze(observed.end[topic.name])
+        if isinstance(begin, StaleObservation) or isinstance(end, StaleObservation):
             return None
-        cuts[topic.name] = _in_order(world, CutTopic(begin, end, frozen.before(start.instant_ms)))
+        cuts[topic.name] = _in_order(session, CutTopic(begin, end, frozen.before(start.instant_ms)))
     return cuts
 
 
-def _boundaries(world: World, topic: LiveTopic) -> FrozenBoundaries:
-    return FrozenBoundaries(world.store, world.pipeline.name, topic)
+def _boundaries(session: Session, topic: LiveTopic) -> FrozenBoundaries:
+    return FrozenBoundaries(session.store, session.pipeline.name, topic)
 
 
-def _in_order(world: World, cut: CutTopic) -> CutTopic:
+def _in_order(session: Session, cut: CutTopic) -> CutTopic:
     if cut.begin.is_before(cut.end):
         return cut
     raise StoreDataError(
         seen=f"the boundaries of {cut.begin.topic!r} at {moment_text(cut.begin.instant_ms)} and"
-        f" {moment_text(cut.end.instant_ms)}, pipeline {world.pipeline.name!r}, contradict each other",
+        f" {moment_text(cut.end.instant_ms)}, pipeline {session.pipeline.name!r}, contradict each other",
         expected="of each partition the same offset or a greater one at the later instant",
         do="find who else writes to the control table; it belongs to this provider alone",
     )
 
 
-def _covering(world: World, cuts: Mapping[str, CutTopic], live: LiveTopics) -> LiveTopics | None:
+def _covering(session: Session, cuts: Mapping[str, CutTopic], live: LiveTopics) -> LiveTopics | None:
     """Return the current topics, read again if another operation's frozen boundaries include more than ``live``.
 
     None if the cluster still shows fewer partitions than a boundary names.
@@ -329,14 +329,14 @@ def _covering(world: World, cuts: Mapping[str, CutTopic], live: LiveTopics) -> L
     is_past = any(cuts[key.topic].end.offset(key.partition) > there.end for key, there in live.partitions.items())
     if _covers(live, named) and not is_past:
         return live
-    again = world.live_topics()
+    again = session.live_topics()
     return again if again.identity == live.identity and _covers(again, named) else None
 
 
-def _require_sense(world: World, interval: Interval, now_ms: int) -> None:
-    if not world.pipeline.tracked:
+def _require_sense(session: Session, interval: Interval, now_ms: int) -> None:
+    if not session.pipeline.tracked:
         raise InputRefused(
-            seen=f"pipeline {world.pipeline.name!r} is not tracked",
+            seen=f"pipeline {session.pipeline.name!r} is not tracked",
             expected="a program with TrackedStream: one that knows nothing of this provider cannot be given a range",
             do="add its three lines, and set 'tracked: true'",
         )
@@ -347,20 +347,20 @@ def _require_sense(world: World, interval: Interval, now_ms: int) -> None:
     if interval.start_ms >= now_ms:
         raise InputRefused(
             seen=f"the interval from {interval}, and it is {moment_text(now_ms)}",
-            expected="an interval that has begun",
+            expected="an interval that has started",
             do="run it when it has",
         )
 
 
-def _times_of_topics(world: World, policy: BackfillPolicy, looked: Looked) -> Iterator[str]:
+def _times_of_topics(session: Session, policy: BackfillPolicy, observed: Observed) -> Iterator[str]:
     """Yield a note on each topic without a record at or after the start of the interval.
 
     :raises InputRefused: the records of a topic have no timestamp, so no interval would ever have a record.
     """
     if policy.by is not BoundaryBy.RECORD_TIME:
         return
-    for topic in looked.live.topics:
-        start = looked.start[topic.name]
+    for topic in observed.live.topics:
+        start = observed.start[topic.name]
         lasts = {
             TopicPartition(topic.name, number): each.end - 1
             for number, each in enumerate(topic.partitions[: len(start.offsets)])
@@ -368,7 +368,7 @@ def _times_of_topics(world: World, policy: BackfillPolicy, looked: Looked) -> It
         }
         if not lasts or any(key.partition not in start.open for key in lasts):
             continue
-        times = world.kafka.record_times(Position(lasts))
+        times = session.kafka.record_times(Position(lasts))
         if not any(each is None or each >= 0 for each in times.values()):
             raise InputRefused(
                 seen=f"the last records of topic {topic.name!r} have no time, or this user may not read them",

@@ -11,30 +11,22 @@ from contextlib import suppress
 from dataclasses import replace
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
+from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.checkpoint.seed import close
+from airflow_provider_offsets.checkpoint.swap import finish_swap, left_by_restarts
 from airflow_provider_offsets.core.batch import Batch, digest_of
 from airflow_provider_offsets.core.epoch import ATTEMPT, CutOff, Ended, EndedHow, Epoch, Recorded
 from airflow_provider_offsets.core.late import written_offsets
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import (
-    Begun,
-    Cancel,
-    CloseDead,
-    EndWrite,
-    Phase,
-    PipelineRecord,
-    Reconcile,
-    Release,
-    Renew,
-    Take,
-)
+from airflow_provider_offsets.core.record.events import Cancel, CloseDead, EndWrite, Reconcile, Release, Renew, Take
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord, StartedBatch
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, CheckpointState
-from airflow_provider_offsets.errors import CheckpointError, RecordChanged, StateLost, TakenOver, WorldChanged
-from airflow_provider_offsets.jobs.machine import machine
-from airflow_provider_offsets.operations.owning import claim_own, require_own
-from airflow_provider_offsets.operations.world import World, recorded_batch, started_batch
+from airflow_provider_offsets.errors import CheckpointError, RecordChanged, StateChanged, StateLost, TakenOver
+from airflow_provider_offsets.operations.ownership import claim_own, require_own
+from airflow_provider_offsets.operations.session import Session, recorded_batch, started_batch
 from airflow_provider_offsets.runtime.batch_log import BatchLog
-from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, close, open_checkpoint, read_state
-from airflow_provider_offsets.stores.swap import finish_swap, left_by_restarts
 
 LEASE_TIMEOUT_S = 420
 """Seconds after its last step when an operation loses the protection of its lease.
@@ -47,66 +39,66 @@ RENEW_AFTER_S = LEASE_TIMEOUT_S // 4
 """Seconds between two renewals of the lease by an operation that waits."""
 
 
-def take_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
+def take_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
     """Return the record once this operation holds the lease. Taking the lease again also renews it.
 
     :param take_over: take the lease from an operation that acted recently; the next step of that operation is refused.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     :raises StateLost: the pipeline has a history but no record, or another pipeline owns what it uses.
     """
-    record = world.cell.read()
+    record = session.cell.read()
     if record is None:
-        require_own(world)
-        require_unknown(world)
+        require_own(session)
+        require_unknown(session)
     if record is None or not record.renamed_to:
-        claim_own(world)
+        claim_own(session)
     if record is None:
-        world.cell.create()
-    return retake_lease(world, take_over=take_over)
+        session.cell.create()
+    return retake_lease(session, take_over=take_over)
 
 
-def retake_lease(world: World, *, take_over: bool = False) -> PipelineRecord:
+def retake_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
     """Take the lease of a pipeline that has a record, whatever the pipeline uses now.
 
     :param take_over: as for ``take_lease``.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     """
-    return world.cell.change(Take(world.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
+    return session.cell.change(Take(session.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
 
 
-def keep_lease(world: World, record: PipelineRecord) -> None:
+def keep_lease(session: Session, record: PipelineRecord) -> None:
     """Renew the lease of an operation that waits, before other operations may take the lease.
 
     :raises TakenOver: another operation holds the lease.
     """
-    require_lease(world, record)
+    require_lease(session, record)
     assert record.lease is not None
     if clock.now_ms() - record.lease.acted_at_ms > RENEW_AFTER_S * 1000:
-        world.cell.change(Renew(world.operation, clock.now_ms()))
+        session.cell.change(Renew(session.operation, clock.now_ms()))
 
 
-def require_lease(world: World, record: PipelineRecord) -> None:
+def require_lease(session: Session, record: PipelineRecord) -> None:
     """Raise unless this operation holds the lease.
 
     :raises TakenOver: this operation does not hold the lease.
     """
     lease = record.lease
-    if lease is None or lease.operation != world.operation:
+    if lease is None or lease.operation != session.operation:
         raise TakenOver(
-            seen=f"pipeline {world.pipeline.name!r} is in the hands of {lease.operation if lease else 'nobody'!r}",
-            expected=f"the lease of {world.operation!r}, which its stop task takes",
+            seen=f"pipeline {session.pipeline.name!r} is in the hands of {lease.operation if lease else 'nobody'!r}",
+            expected=f"the lease of {session.operation!r}, which its stop task takes",
             do="No action needed if the other one carries on. Otherwise run this operation again from its stop task.",
         )
 
 
-def release_lease(world: World) -> None:
+def release_lease(session: Session) -> None:
     """Release the lease if this operation holds it."""
-    record = world.cell.read()
-    if record is not None and record.lease is not None and record.lease.operation == world.operation:
-        world.cell.change(Release(world.operation))
+    record = session.cell.read()
+    if record is not None and record.lease is not None and record.lease.operation == session.operation:
+        session.cell.change(Release(session.operation))
 
 
-def close_and_reconcile(world: World) -> PipelineRecord:
+def close_and_reconcile(session: Session) -> PipelineRecord:
     """Reconcile everything that has ended, and return the record: STOPPED, or RUNNING if the driver may be alive.
 
     - A launch that nobody has claimed is cancelled.
@@ -117,29 +109,29 @@ def close_and_reconcile(world: World) -> PipelineRecord:
     :raises TakenOver: this operation does not hold the lease.
     """
     while True:
-        record = world.cell.read()
+        record = session.cell.read()
         assert record is not None, "whoever reconciles has taken the lease"
-        require_lease(world, record)
+        require_lease(session, record)
         # A driver that claims, or another try of this task, may be faster: then the loop reads the record again.
         with suppress(RecordChanged):
             if record.phase is Phase.LAUNCHING:
-                world.cell.change(Cancel(world.operation, clock.now_ms()))
+                session.cell.change(Cancel(session.operation, clock.now_ms()))
             elif record.phase is Phase.ENDED:
-                reconcile(world, record)
+                reconcile(session, record)
             elif record.phase is Phase.STOPPED:
-                finish_move(world, record)
-                return _without_dead_writers(world, record)
-            elif not close_if_over(world, record):
+                finish_move(session, record)
+                return _without_dead_writers(session, record)
+            elif not close_if_over(session, record):
                 return record
 
 
-def close_if_over(world: World, record: PipelineRecord) -> bool:
+def close_if_over(session: Session, record: PipelineRecord) -> bool:
     """Close a running epoch whose driver has exited; return whether the epoch was closed."""
-    ended = seen_end(record, world.control.newest_launch(record)) if record.phase is Phase.RUNNING else None
+    ended = seen_end(record, session.control.newest_launch(record)) if record.phase is Phase.RUNNING else None
     if ended is None:
         return False
     assert record.holder is not None
-    world.cell.change(CloseDead(world.operation, record.holder, ended))
+    session.cell.change(CloseDead(session.operation, record.holder, ended))
     return True
 
 
@@ -186,7 +178,7 @@ def has_driver(epoch: Epoch) -> bool | None:
     return machine().is_session_alive(epoch.holder)
 
 
-def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
+def reconcile(session: Session, record: PipelineRecord) -> PipelineRecord:
     """Reconcile the last batch of an epoch that has ended, and return the record.
 
     If the driver had no time to write a row to the history, the row is written from the stored offsets. A started batch
@@ -195,47 +187,47 @@ def reconcile(world: World, record: PipelineRecord) -> PipelineRecord:
 
     :param record: as it was read; the swap fails if the record has changed since.
     """
-    epoch = world.control.newest_launch(record)
-    complete_history(world, record, epoch)
+    epoch = session.control.newest_launch(record)
+    complete_history(session, record, epoch)
     recorded, cut, batch, following, is_kept = None, None, None, None, False
-    if record.begun is not None and epoch.claim.tracked:
-        recorded, cut, batch = _last_batch(world, record, record.begun, epoch)
-        is_kept = record.begun.row_time_ms is not None
+    if record.started is not None and epoch.claim.tracked:
+        recorded, cut, batch = _last_batch(session, record, record.started, epoch)
+        is_kept = record.started.row_time_ms is not None
         if recorded is not None and batch is not None and is_kept:
             following = _batch_after(batch, record, epoch)
         if following is not None:
             cut = CutOff(following.batch_id or 0, following.query_id or "", following.row_time_ms, 1)
-    return world.cell.change(
-        Reconcile(world.operation, record.generation, clock.now_ms(), recorded, cut),
+    return session.cell.change(
+        Reconcile(session.operation, record.generation, clock.now_ms(), recorded, cut),
         stream=epoch.claim.stream,
         prepare=following if is_kept else batch,
         append=batch if recorded is not None else None,
     )
 
 
-def finish_move(world: World, record: PipelineRecord) -> None:
+def finish_move(session: Session, record: PipelineRecord) -> None:
     """Finish an interrupted move of an untracked job's checkpoint.
 
     Between the two steps of a move there is no checkpoint. The record's intent names the move, so every plan uses the
     job's position before the move.
     """
-    if record.intent is not None and world.pipeline.ruling == CHECKPOINT:
-        finish_swap(world.pipeline.job.checkpoint, record.intent.plan)
+    if record.intent is not None and session.pipeline.authoritative == CHECKPOINT:
+        finish_swap(session.pipeline.job.checkpoint, record.intent.plan)
 
 
-def _without_dead_writers(world: World, record: PipelineRecord) -> PipelineRecord:
+def _without_dead_writers(session: Session, record: PipelineRecord) -> PipelineRecord:
     """Return the record without pending writes of exited processes, where the store shows that they never happened."""
-    if not record.writes or not world.keeps_position_elsewhere:
+    if not record.writes or not session.keeps_position_elsewhere:
         return record
     gone = [each for each in record.writes if each.writer is not None and machine().is_alive(each.writer) is False]
-    position = world.kept_in[world.pipeline.ruling].position(world.pipeline.stream) if gone else None
+    position = session.kept_in[session.pipeline.authoritative].position(session.pipeline.stream) if gone else None
     for write in gone:
-        if not written_offsets(world.control.move(write.plan), position):
-            record = world.cell.change(EndWrite(write.token, is_written=False))
+        if not written_offsets(session.control.move(write.plan), position):
+            record = session.cell.change(EndWrite(write.token, is_written=False))
     return record
 
 
-def complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None:
+def complete_history(session: Session, record: PipelineRecord, epoch: Epoch) -> None:
     """Write the row of the recorded batch if it is missing because its writer died between the record and the row.
 
     The writer is the driver, or the task that reconciled its epoch. The next launch removes the batch from the record,
@@ -244,36 +236,36 @@ def complete_history(world: World, record: PipelineRecord, epoch: Epoch) -> None
     recorded = record.recorded
     if recorded is None or recorded.tag != epoch.claim.tag:
         return
-    batch = recorded_batch(world.store, epoch.claim.stream, recorded)
+    batch = recorded_batch(session.store, epoch.claim.stream, recorded)
     if batch is not None:
-        world.store.append(epoch.claim.stream, batch)
+        session.store.append(epoch.claim.stream, batch)
 
 
 def _last_batch(
-    world: World, record: PipelineRecord, begun: Begun, epoch: Epoch
+    session: Session, record: PipelineRecord, started: StartedBatch, epoch: Epoch
 ) -> tuple[Recorded | None, CutOff | None, Batch | None]:
     """Return whether the started batch is recorded or interrupted, and its offsets; nothing if it was never planned."""
     files = open_checkpoint(epoch.claim.checkpoint)
     log = BatchLog(files, epoch.claim.start)
-    planned = log.batch(begun.batch_id, epoch=epoch.number)
-    is_same_query = planned is not None and planned.query_id == (begun.query_id or planned.query_id)
-    if begun.row_time_ms is not None:
-        batch = world.store.prepared(epoch.claim.stream, begun.row_time_ms)
+    planned = log.batch(started.batch_id, epoch=epoch.number)
+    is_same_query = planned is not None and planned.query_id == (started.query_id or planned.query_id)
+    if started.row_time_ms is not None:
+        batch = session.store.prepared(epoch.claim.stream, started.row_time_ms)
     elif is_same_query and planned is not None:
         batch = planned.at_row(max(planned.batch_time_ms, record.last_row_time_ms + 1))
     else:
         batch = None
-    if batch is not None and is_same_query and log.is_committed(begun.batch_id):
+    if batch is not None and is_same_query and log.is_committed(started.batch_id):
         recorded = Recorded(
-            epoch.number, epoch.claim.tag, begun.batch_id, batch.query_id or "", batch.row_time_ms, digest_of(batch)
+            epoch.number, epoch.claim.tag, started.batch_id, batch.query_id or "", batch.row_time_ms, digest_of(batch)
         )
         return recorded, None, batch
     if batch is not None:
-        return None, CutOff(begun.batch_id, batch.query_id or "", batch.row_time_ms, begun.count), batch
+        return None, CutOff(started.batch_id, batch.query_id or "", batch.row_time_ms, started.count), batch
     state = read_state(files)
-    if state is not None and not _is_never_planned(world, record, begun, files, state):
-        return _last_batch(world, record, begun, epoch)
-    return _unknown_batch(world, record, begun, epoch, state)
+    if state is not None and not _is_never_planned(session, record, started, files, state):
+        return _last_batch(session, record, started, epoch)
+    return _unknown_batch(session, record, started, epoch, state)
 
 
 def _batch_after(batch: Batch, record: PipelineRecord, epoch: Epoch) -> Batch | None:
@@ -289,7 +281,7 @@ def _batch_after(batch: Batch, record: PipelineRecord, epoch: Epoch) -> Batch | 
 
 
 def _is_never_planned(
-    world: World, record: PipelineRecord, begun: Begun, files: CheckpointFolder, state: CheckpointState
+    session: Session, record: PipelineRecord, started: StartedBatch, files: CheckpointFolder, state: CheckpointState
 ) -> bool:
     """Return True once Spark can no longer plan the started batch, or False if Spark has planned it meanwhile.
 
@@ -298,73 +290,73 @@ def _is_never_planned(
     query could not continue from another checkpoint, so there the observation that the process has exited must suffice.
     """
     was_seen_dead = record.ended is not None and record.ended.how in (EndedHow.DIED, EndedHow.KILLED)
-    is_next = state.last_batch_id == begun.batch_id - 1 and state.query_id == (begun.query_id or state.query_id)
+    is_next = state.last_batch_id == started.batch_id - 1 and state.query_id == (started.query_id or state.query_id)
     if not was_seen_dead or state.stateful or not is_next:
         return True
     try:
-        return close(files, world.operation) in (None, begun.batch_id)
-    except WorldChanged:
+        return close(files, session.operation) in (None, started.batch_id)
+    except StateChanged:
         return False
 
 
 def _unknown_batch(
-    world: World, record: PipelineRecord, begun: Begun, epoch: Epoch, state: CheckpointState | None
+    session: Session, record: PipelineRecord, started: StartedBatch, epoch: Epoch, state: CheckpointState | None
 ) -> tuple[None, CutOff | None, Batch | None]:
     """Return the bounds of a started batch that is in no log; nothing if the log shows that it was never planned."""
-    cut = started_batch(world.store, record, epoch, state, world.live_topics())
+    cut = started_batch(session.store, record, epoch, state, session.live_topics())
     if cut is None or not cut.ranges:
         return None, None, None
     start = Position({TopicPartition(each.topic, each.partition): each.start for each in cut.ranges})
     end = Position({TopicPartition(each.topic, each.partition): each.end for each in cut.ranges})
     batch = Batch(
         end=end,
-        batch_time_ms=begun.batch_time_ms,
-        batch_id=begun.batch_id,
-        query_id=begun.query_id,
+        batch_time_ms=started.batch_time_ms,
+        batch_id=started.batch_id,
+        query_id=started.query_id,
         epoch=epoch.number,
         start=start,
-        row_time_ms=max(begun.batch_time_ms, record.last_row_time_ms + 1),
+        row_time_ms=max(started.batch_time_ms, record.last_row_time_ms + 1),
     )
-    return None, CutOff(begun.batch_id, begun.query_id, batch.row_time_ms, begun.count, cut.why), batch
+    return None, CutOff(started.batch_id, started.query_id, batch.row_time_ms, started.count, cut.why), batch
 
 
-def require_unknown(world: World) -> None:
+def require_unknown(session: Session) -> None:
     """Raise if a pipeline without a record is not new.
 
     :raises StateLost: epochs were recorded, or a restart has moved the job to another checkpoint. So the record was
         lost, or the pipeline was renamed.
     """
-    newest = next((row for row in world.store.newest_first(world.pipeline.stream) if row.epoch is not None), None)
-    kept = next(world.control.kept_epochs(), None)
+    newest = next((row for row in session.store.newest_first(session.pipeline.stream) if row.epoch is not None), None)
+    kept = next(session.control.kept_epochs(), None)
     if newest is None and kept is None:
-        _require_unmarked(world)
+        _require_unmarked(session)
         return
     known = f"epoch {kept.number}" if kept is not None else f"batch {newest.batch_id if newest else None} of its group"
     raise StateLost(
-        seen=f"pipeline {world.pipeline.name!r} has no record in its control store, and {known} is there",
+        seen=f"pipeline {session.pipeline.name!r} has no record in its control store, and {known} is there",
         expected="the record of the pipeline that wrote it",
         do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
-        f" {world.pipeline.name}",
+        f" {session.pipeline.name}",
     )
 
 
-def _require_unmarked(world: World) -> None:
+def _require_unmarked(session: Session) -> None:
     """Raise if the checkpoint shows that a restart has moved the job, although its control store knows of none."""
-    location = world.pipeline.job.checkpoint
+    location = session.pipeline.job.checkpoint
     if not location:
         return
-    state = read_state(open_checkpoint(location)) if world.pipeline.tracked else None
+    state = read_state(open_checkpoint(location)) if session.pipeline.tracked else None
     closer = None if state is None else state.closed_by
     beside = left_by_restarts(location)
     if closer is None and not beside:
         return
     closed = f"{location} was closed by {closer!r}"
     raise StateLost(
-        seen=f"pipeline {world.pipeline.name!r} has no record in its control store, and"
+        seen=f"pipeline {session.pipeline.name!r} has no record in its control store, and"
         f" {closed if closer is not None else f'a restart has moved its job to {beside[0]}'}",
         expected="the record of the pipeline that did so",
         do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
-        f" {world.pipeline.name}. If the record is gone for good, end every driver of the job, and set job.checkpoint"
+        f" {session.pipeline.name}. If the record is gone for good, end every driver of the job, and set job.checkpoint"
         f" to {_newest_open(beside) or 'a new folder, and name the start'}",
     )
 
@@ -380,20 +372,20 @@ def _newest_open(locations: Sequence[str]) -> str:
     return max(found, key=lambda each: found[each], default="")
 
 
-def of_attempt(world: World) -> World:
+def of_attempt(session: Session) -> Session:
     """Return the session of this run's newest attempt, which keeps its steps apart from earlier attempts."""
-    return _session_of(world, world.control.attempt(world.operation))
+    return _session_of(session, session.control.attempt(session.operation))
 
 
-def new_attempt(world: World, key: str) -> World:
+def new_attempt(session: Session, key: str) -> Session:
     """Return the session of the attempt with ``key``, which begins now unless one of its tries ran before.
 
     A late try of an earlier attempt continues under that attempt, which has lost the lease.
 
     :param key: the same for all tries of one attempt, and different for the next attempt.
     """
-    return _session_of(world, world.control.begin_attempt(world.operation, key))
+    return _session_of(session, session.control.begin_attempt(session.operation, key))
 
 
-def _session_of(world: World, number: int) -> World:
-    return world if number == 1 else replace(world, operation=f"{world.operation}{ATTEMPT}{number}")
+def _session_of(session: Session, number: int) -> Session:
+    return session if number == 1 else replace(session, operation=f"{session.operation}{ATTEMPT}{number}")

@@ -6,63 +6,57 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.choosing import weigh
-from airflow_provider_offsets.core.compare import Comparison, compare_stores, settle
+from airflow_provider_offsets.checkpoint.swap import can_be_seeded
 from airflow_provider_offsets.core.known import known_batch
-from airflow_provider_offsets.core.plan import (
-    AS_A_NEW_ONE,
-    Problem,
-    ProblemKind,
-    RestartForm,
-    RestartPlan,
-    RestartPolicy,
-    plan_restart,
-    with_runway,
-)
 from airflow_provider_offsets.core.position import TopicPartition
-from airflow_provider_offsets.core.selector_text import parse_start
+from airflow_provider_offsets.core.problem import Problem, ProblemKind
+from airflow_provider_offsets.core.restart.checks import AS_A_NEW_ONE
+from airflow_provider_offsets.core.restart.choice import weigh
+from airflow_provider_offsets.core.restart.comparison import Comparison, compare_stores, resolve_conflicts
+from airflow_provider_offsets.core.restart.model import RestartForm, RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.restart.planner import plan_restart, with_runway
+from airflow_provider_offsets.core.selectors.parse import parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.operations.lease import require_unknown
-from airflow_provider_offsets.operations.owning import require_own
+from airflow_provider_offsets.operations.ownership import require_own
 from airflow_provider_offsets.operations.retention import measure_runway
-from airflow_provider_offsets.operations.sources import WorldSources
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
+from airflow_provider_offsets.operations.sources import SessionSources
 from airflow_provider_offsets.stores.protocols import LeaderEpochs
-from airflow_provider_offsets.stores.swap import can_be_seeded
 
 PLAN = "plan"
 COMPARISON = "comparison"
 
 
-def make_plan(world: World, start: str, policy: RestartPolicy, *, window_s: int = 0) -> RestartPlan:
+def make_plan(session: Session, start: str, policy: RestartPolicy, *, window_s: int = 0) -> RestartPlan:
     """Return the plan of a restart, and record it as the operation's newest plan. Nothing else is changed.
 
     If the operation has already launched its epoch, the plan of that launch is returned: a new plan would describe the
     running job.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param start: selectors, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``.
     :param policy: how many lost and skipped offsets are accepted, and how store conflicts are resolved.
     :param window_s: seconds for which the job will stay stopped. The plan has a problem if Kafka deletes unread records
         within that time.
     :raises SelectorError: ``start`` is malformed, or names something that does not exist.
     """
-    if world.has_launched():
-        planned = recorded_plan(world)
+    if session.has_launched():
+        planned = recorded_plan(session)
         if planned is not None:
             return planned
-    plan, seen = draft_plan(world, start, policy, window_s=window_s)
-    world.control.record_step(world.operation, COMPARISON, compare_stores(seen))
-    world.control.record_step(world.operation, PLAN, plan)
+    plan, seen = draft_plan(session, start, policy, window_s=window_s)
+    session.control.record_step(session.operation, COMPARISON, compare_stores(seen))
+    session.control.record_step(session.operation, PLAN, plan)
     return plan
 
 
 def draft_plan(
-    world: World, start: str, policy: RestartPolicy, *, window_s: int = 0
+    session: Session, start: str, policy: RestartPolicy, *, window_s: int = 0
 ) -> tuple[RestartPlan, Observation]:
     """Return the plan of a restart, and the observation behind it, without changing or recording the plan.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param start: selectors, as for :func:`make_plan`.
     :param policy: as for :func:`make_plan`.
     :param window_s: as for :func:`make_plan`.
@@ -71,19 +65,19 @@ def draft_plan(
         or the control store was lost.
     """
     asked = parse_start(start)
-    has_record = world.control.record() is not None
-    require_own(world)
+    has_record = session.control.record() is not None
+    require_own(session)
     if not has_record:
-        require_unknown(world)
-    seen = world.observe()
-    sources = WorldSources(world, stands=settle(seen, policy.on_conflict)[0])
+        require_unknown(session)
+    seen = session.observe()
+    sources = SessionSources(session, stands=resolve_conflicts(seen, policy.on_conflict)[0])
     chosen = asked.choose(seen, sources)
     ends = seen.live.end
     if any(each.offset > ends.get(partition, each.offset) for partition, each in chosen.items()):
         # Kafka answered after the observation, so its offsets may lie beyond the observed ends.
-        seen = replace(seen, live=world.live_topics())
+        seen = replace(seen, live=session.live_topics())
     choice = weigh(asked, chosen, seen, policy.on_conflict)
-    known = known_leader_epochs(world, seen)
+    known = known_leader_epochs(session, seen)
     plan = plan_restart(
         choice.wanted,
         seen,
@@ -91,17 +85,17 @@ def draft_plan(
         selector=start,
         chosen_by=choice.chosen_by,
         known_leader_epochs=known,
-        known_batch=known_batch(seen, world.control.snapshots(), world.control.epochs()),
+        known_batch=known_batch(seen, session.control.snapshots(), session.control.epochs()),
         named=choice.named,
     )
-    of_the_file = (*_group_problems(world, seen), *_place_problems(world, plan))
+    of_the_file = (*_group_problems(session, seen), *_place_problems(session, plan))
     plan = replace(plan, problems=(*choice.problems, *plan.problems, *of_the_file))
-    settings = world.kafka.settings(world.pipeline.topics)
-    runway = measure_runway(world.kafka, plan.start, seen.live, settings, at_ms=clock.now_ms(), window_s=window_s)
-    return with_runway(plan, runway, settings, policy, read_committed=world.pipeline.read_committed), seen
+    settings = session.kafka.settings(session.pipeline.topics)
+    runway = measure_runway(session.kafka, plan.start, seen.live, settings, at_ms=clock.now_ms(), window_s=window_s)
+    return with_runway(plan, runway, settings, policy, read_committed=session.pipeline.read_committed), seen
 
 
-def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition, int]:
+def known_leader_epochs(session: Session, seen: Observation) -> dict[TopicPartition, int]:
     """Return the highest leader epoch of each partition that was noted since the newest epoch began.
 
     The sources are the submit, snapshots, and stores that keep leader epochs with their offsets. Earlier leader epochs
@@ -110,7 +104,7 @@ def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition,
     noted = [] if seen.epoch is None else [seen.epoch.claim.leader_epochs]
     noted += [
         snapshot.seen.live.leader_epochs
-        for snapshot in world.control.snapshots()
+        for snapshot in session.control.snapshots()
         if snapshot.seen.epoch_number == seen.epoch_number
     ]
     found = [
@@ -120,28 +114,28 @@ def known_leader_epochs(world: World, seen: Observation) -> dict[TopicPartition,
         for number, epoch in enumerate(of_topic)
         if epoch is not None
     ]
-    for store in world.kept_in.values():
+    for store in session.kept_in.values():
         if isinstance(store, LeaderEpochs):
-            found += store.leader_epochs(world.pipeline.stream).items()
+            found += store.leader_epochs(session.pipeline.stream).items()
     return dict(sorted(found))  # the highest epoch of a partition comes last, and wins
 
 
-def _group_problems(world: World, seen: Observation) -> Iterator[Problem]:
+def _group_problems(session: Session, seen: Observation) -> Iterator[Problem]:
     """Yield a problem if the pipeline has another group id than its newest epoch, under which its offsets are kept."""
-    if seen.epoch is None or seen.epoch.claim.stream.group_id == world.pipeline.group_id:
+    if seen.epoch is None or seen.epoch.claim.stream.group_id == session.pipeline.group_id:
         return
     group_id = seen.epoch.claim.stream.group_id
     yield Problem(
         ProblemKind.GROUP_CHANGED,
-        f"the pipeline has group_id {world.pipeline.group_id!r}, and the offsets of epoch {seen.epoch_number} are kept"
-        f" under {group_id!r}. Write 'group_id: {group_id}' in pipelines.yaml, or {AS_A_NEW_ONE}",
+        f"the pipeline has group_id {session.pipeline.group_id!r}, and the offsets of epoch {seen.epoch_number} are"
+        f" kept under {group_id!r}. Write 'group_id: {group_id}' in pipelines.yaml, or {AS_A_NEW_ONE}",
     )
 
 
-def _place_problems(world: World, plan: RestartPlan) -> Iterator[Problem]:
+def _place_problems(session: Session, plan: RestartPlan) -> Iterator[Problem]:
     """Yield a problem if an untracked job's checkpoint cannot be replaced in its place, while the job still runs."""
-    location = world.pipeline.job.checkpoint
-    if plan.ruling == CHECKPOINT and plan.form is not RestartForm.RESUME and not can_be_seeded(location):
+    location = session.pipeline.job.checkpoint
+    if plan.authoritative == CHECKPOINT and plan.form is not RestartForm.RESUME and not can_be_seeded(location):
         yield Problem(
             ProblemKind.CHECKPOINT_STAYS,
             f"{plan.form_reason}, and {location} is where no folder can be moved in one step; start from 'committed'"
@@ -150,11 +144,11 @@ def _place_problems(world: World, plan: RestartPlan) -> Iterator[Problem]:
         )
 
 
-def recorded_plan(world: World) -> RestartPlan | None:
+def recorded_plan(session: Session) -> RestartPlan | None:
     """Return the newest plan of the operation, or None."""
-    return world.control.step(world.operation, PLAN, RestartPlan)
+    return session.control.step(session.operation, PLAN, RestartPlan)
 
 
-def recorded_comparison(world: World) -> Comparison | None:
+def recorded_comparison(session: Session) -> Comparison | None:
     """Return what the operation's newest plan saw in the pipeline's stores, or None."""
-    return world.control.step(world.operation, COMPARISON, Comparison)
+    return session.control.step(session.operation, COMPARISON, Comparison)

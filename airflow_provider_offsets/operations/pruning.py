@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from airflow_provider_offsets.checkpoint.files import REMOVED, open_checkpoint
+from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.pruning import Prunable, beyond_newest, prunable_snapshots
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import OffsetsError
-from airflow_provider_offsets.operations.keeping import forget_version, is_kept, kept_since_ms
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
-from airflow_provider_offsets.stores.checkpoint_files import REMOVED
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.operations.versions import forget_version, is_kept, kept_since_ms
 
 TAG = re.compile(r"(before-)?[0-9a-f]{16}")
 """What follows the first checkpoint's name and ``-``: the fingerprint of a plan."""

@@ -5,33 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Ended, EndedHow
-from airflow_provider_offsets.core.record import (
-    CloseDead,
-    Phase,
-    PipelineRecord,
-    TakeToRecover,
-    acted_lately,
-    epoch_to_recover,
-)
-from airflow_provider_offsets.core.recovery import (
-    DEATHS,
-    RECOVERY,
-    ROLLBACK,
-    RecoveryPolicy,
-    is_recovery,
-    recovery_of,
-)
+from airflow_provider_offsets.core.record.events import CloseDead, TakeToRecover
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
+from airflow_provider_offsets.core.record.transition import acted_lately, epoch_to_recover
+from airflow_provider_offsets.core.recovery import DEATHS, RECOVERY, ROLLBACK, RecoveryPolicy, is_recovery, recovery_of
 from airflow_provider_offsets.errors import NothingToRecover, RecoveryGivenUp
-from airflow_provider_offsets.operations.keeping import keep_version, restored_job
-from airflow_provider_offsets.operations.lease import (
-    LEASE_TIMEOUT_S,
-    close_and_reconcile,
-    release_lease,
-)
-from airflow_provider_offsets.operations.watching import JobLook, JobState, end_of, has_job, look
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.operations.job_state import JobObservation, JobState, end_of, has_job, observe_job
+from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, close_and_reconcile, release_lease
+from airflow_provider_offsets.operations.session import Session
+from airflow_provider_offsets.operations.versions import keep_version, restored_job
 
 TRIES, GIVEN_UP = "tries", "given up"
 SILENT_S = 10.0
@@ -87,7 +71,7 @@ class DeathWatch:
         self._confirm_s, self._lease_timeout_s = confirm_s, lease_timeout_s
         self._first: tuple[int, float] | None = None
 
-    def look(self, control: Control) -> Death | None:
+    def observe(self, control: Control) -> Death | None:
         """Check once; return the death once it is confirmed."""
         death = find_death(control, lease_timeout_s=self._lease_timeout_s)
         if death is None:
@@ -108,12 +92,12 @@ class SilenceWatch:
 
     def __init__(self, silent_s: float) -> None:
         self._silent_s = max(silent_s, SILENT_S)
-        self._seen: JobLook | None = None
+        self._seen: JobObservation | None = None
         self._since: float | None = None
 
-    def look(self, control: Control) -> bool:
+    def observe(self, control: Control) -> bool:
         """Check once; return whether the job has been silent for long enough."""
-        self._seen = look(control, self._seen)
+        self._seen = observe_job(control, self._seen)
         if self._seen.state is not JobState.UNKNOWN or not _may_be_recovered(control, self._seen.epoch):
             self._since = None
             return False
@@ -135,13 +119,13 @@ class Tries:
 
 
 def begin_recovery(
-    world: World, epoch: int, run: str, policy: RecoveryPolicy, *, lease_timeout_s: float = LEASE_TIMEOUT_S
+    session: Session, epoch: int, run: str, policy: RecoveryPolicy, *, lease_timeout_s: float = LEASE_TIMEOUT_S
 ) -> int:
     """Take the pipeline's lease to recover from the death of ``epoch``, reconcile its last batch, and count the try.
 
     The same run counts once, however often its task is retried. Nothing changes if this recovery's job already runs.
 
-    :param world: the session of the recovery.
+    :param session: the session of the recovery.
     :param epoch: number of the dead epoch, as found from this or another machine.
     :param run: id of the DAG run that tries.
     :param policy: how many tries are allowed.
@@ -152,54 +136,56 @@ def begin_recovery(
     :raises NothingToRecover: the job lives, a person has started it or wants it stopped, or another operation works on
         it.
     """
-    record = world.cell.read()
-    if record is not None and _is_recovered(world, record):
-        return len(_tries(world).at_ms)
-    if record is not None and record.phase is Phase.RUNNING and has_job(world.control, record):
-        raise _lives(world, record.epoch)
-    record = world.cell.change(TakeToRecover(world.operation, epoch, clock.now_ms(), int(lease_timeout_s * 1000)))
-    tries = _tries(world)
+    record = session.cell.read()
+    if record is not None and _is_recovered(session, record):
+        return len(_tries(session).at_ms)
+    if record is not None and record.phase is Phase.RUNNING and has_job(session.control, record):
+        raise _lives(session, record.epoch)
+    record = session.cell.change(TakeToRecover(session.operation, epoch, clock.now_ms(), int(lease_timeout_s * 1000)))
+    tries = _tries(session)
     if run not in tries.at_ms:
-        made = [at for each in _recoveries(world.control) for at in each.at_ms.values()]
-        if is_given_up(world.control, epoch) or not policy.allows(made, clock.now_ms()):
-            raise _given_up(world, epoch, policy)
+        made = [at for each in _recoveries(session.control) for at in each.at_ms.values()]
+        if is_given_up(session.control, epoch) or not policy.allows(made, clock.now_ms()):
+            raise _given_up(session, epoch, policy)
         tries = replace(tries, at_ms={**tries.at_ms, run: clock.now_ms()})
-        world.control.record_step(world.operation, TRIES, tries)
-    _close_unseen(world, record, epoch)
-    if close_and_reconcile(world).phase is not Phase.STOPPED:
-        release_lease(world)
-        raise _lives(world, epoch)
+        session.control.record_step(session.operation, TRIES, tries)
+    _close_unseen(session, record, epoch)
+    if close_and_reconcile(session).phase is not Phase.STOPPED:
+        release_lease(session)
+        raise _lives(session, epoch)
     return len(tries.at_ms)
 
 
-def _is_recovered(world: World, record: PipelineRecord) -> bool:
+def _is_recovered(session: Session, record: PipelineRecord) -> bool:
     """Return whether the running job is the one that this recovery started."""
-    is_mine = record.launch is not None and record.launch.operation == world.operation
-    return is_mine and record.phase is Phase.RUNNING and has_job(world.control, record) is not False
+    is_mine = record.launch is not None and record.launch.operation == session.operation
+    return is_mine and record.phase is Phase.RUNNING and has_job(session.control, record) is not False
 
 
-def _close_unseen(world: World, record: PipelineRecord, epoch: int) -> None:
+def _close_unseen(session: Session, record: PipelineRecord, epoch: int) -> None:
     """Close the epoch if its driver is not visible from here. A dead process that was seen elsewhere stays dead."""
-    if record.phase is not Phase.RUNNING or record.epoch != epoch or has_job(world.control, record) is not None:
+    if record.phase is not Phase.RUNNING or record.epoch != epoch or has_job(session.control, record) is not None:
         return
     assert record.holder is not None
     words = f"pid {record.holder.pid} on {record.holder.host} was seen to be gone"
-    world.cell.change(CloseDead(world.operation, record.holder, Ended(EndedHow.DIED, clock.now_ms(), message=words)))
+    session.cell.change(
+        CloseDead(session.operation, record.holder, Ended(EndedHow.DIED, clock.now_ms(), message=words))
+    )
 
 
-def _lives(world: World, epoch: int) -> NothingToRecover:
+def _lives(session: Session, epoch: int) -> NothingToRecover:
     return NothingToRecover(
-        seen=f"the job of epoch {epoch} of {world.pipeline.name!r} lives",
+        seen=f"the job of epoch {epoch} of {session.pipeline.name!r} lives",
         expected="a job that died",
         do="No action needed.",
     )
 
 
-def _tries(world: World) -> Tries:
-    return world.control.step(world.operation, TRIES, Tries) or Tries({})
+def _tries(session: Session) -> Tries:
+    return session.control.step(session.operation, TRIES, Tries) or Tries({})
 
 
-def as_it_ran(world: World) -> World:
+def as_it_ran(session: Session) -> Session:
     """Return the session of a recovery, with the program that died if a rollback had restored that program.
 
     The program is restored only if the version that the rollback undid is still deployed. Any other session is returned
@@ -207,31 +193,31 @@ def as_it_ran(world: World) -> World:
 
     :raises RollbackRefused: the copy of that program is missing.
     """
-    claimed = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
-    before = [epoch for epoch in claimed if epoch.claim.operation != world.operation]
+    claimed = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
+    before = [epoch for epoch in claimed if epoch.claim.operation != session.operation]
     by_hand = [epoch for epoch in before if not is_recovery(epoch.claim.operation)]
-    if not is_recovery(world.operation) or not by_hand:
-        return world
+    if not is_recovery(session.operation) or not by_hand:
+        return session
     undone_operation, rolled_back, _ = by_hand[-1].claim.operation.partition(ROLLBACK)
     if not rolled_back:
-        return world
+        return session
     # A version counts as undone even if no driver claimed its launch.
-    undone = {epoch.claim.version for epoch in world.control.epochs() if epoch.claim.operation == undone_operation}
-    job = world.pipeline.job
+    undone = {epoch.claim.version for epoch in session.control.epochs() if epoch.claim.operation == undone_operation}
+    job = session.pipeline.job
     if undone and keep_version(job).digest not in undone:
-        return world
-    return replace(world, pipeline=replace(world.pipeline, job=restored_job(job, before[-1].claim.version)))
+        return session
+    return replace(session, pipeline=replace(session.pipeline, job=restored_job(job, before[-1].claim.version)))
 
 
-def _given_up(world: World, epoch: int, policy: RecoveryPolicy) -> RecoveryGivenUp:
-    ended = end_of(world.control, epoch)
+def _given_up(session: Session, epoch: int, policy: RecoveryPolicy) -> RecoveryGivenUp:
+    ended = end_of(session.control, epoch)
     said = "" if ended is None else f"; epoch {epoch} {ended.how.value}: {ended.message}"
-    world.control.record_step(world.operation, GIVEN_UP, f"after {policy.tries} tries within {policy.within_s} s")
-    release_lease(world)
+    session.control.record_step(session.operation, GIVEN_UP, f"after {policy.tries} tries within {policy.within_s} s")
+    release_lease(session)
     return RecoveryGivenUp(
-        seen=f"{world.pipeline.name!r} was started again {policy.tries} times within {policy.within_s} s{said}",
+        seen=f"{session.pipeline.name!r} was started again {policy.tries} times within {policy.within_s} s{said}",
         expected="a job that lives",
-        do=f"mend the job, and start it with maintenance__{world.pipeline.name}; from then on it is watched again",
+        do=f"mend the job, and start it with maintenance__{session.pipeline.name}; from then on it is watched again",
     )
 
 

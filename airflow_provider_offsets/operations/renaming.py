@@ -11,18 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.control.owners import hand_over, owners_of, release_resources
+from airflow_provider_offsets.control.record_cell import RecordCell
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import NAME
-from airflow_provider_offsets.core.record import RECORD, Phase, PipelineRecord, Rename
-from airflow_provider_offsets.core.replay_record import CancelShard, CloseShard, ShardPhase, TryEnded
+from airflow_provider_offsets.core.record.events import Rename
+from airflow_provider_offsets.core.record.model import RECORD, Phase, PipelineRecord
+from airflow_provider_offsets.core.replay.shard import CancelShard, CloseShard, ShardPhase, TryEnded
 from airflow_provider_offsets.errors import InputRefused, PipelineRenamed, StoreInUse
-from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.operations.job_state import has_job
 from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, retake_lease
-from airflow_provider_offsets.operations.watching import has_job
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.owners import hand_over, owners_of, release_resources
-from airflow_provider_offsets.stores.record_cell import RecordCell
-from airflow_provider_offsets.stores.replay_control import ReplayControl
+from airflow_provider_offsets.operations.session import Session
 
 
 @dataclass(frozen=True)
@@ -39,109 +40,109 @@ class Renaming:
     """Whether the pipeline already has the new name."""
 
 
-def plan_rename(world: World, old: str) -> Renaming:
+def plan_rename(session: Session, old: str) -> Renaming:
     """Return what ``rename`` would do. Nothing is changed.
 
-    :param world: a session of the pipeline under its new name.
+    :param session: a session of the pipeline under its new name.
     :param old: the pipeline's name in the control store.
     :raises InputRefused: no pipeline has the old name, another one has or had the new name, or the history is stored
         under another group id.
     :raises PipelineRenamed: the pipeline already has a third name.
     :raises StoreInUse: the job or a replay runs.
     """
-    source = _as(world, old)
-    record = _require_possible(world, source)
-    cells = sum(1 for name, _ in world.store.scan(old, "") if name != RECORD)
-    return Renaming(old, world.pipeline.name, record.epoch, cells, done=_is_done(world, record))
+    source = _as(session, old)
+    record = _require_possible(session, source)
+    cells = sum(1 for name, _ in session.store.scan(old, "") if name != RECORD)
+    return Renaming(old, session.pipeline.name, record.epoch, cells, done=_is_done(session, record))
 
 
-def rename(world: World, old: str, *, take_over: bool = False) -> Renaming:
-    """Rename the pipeline ``old`` to its name in ``world``, and return what was done.
+def rename(session: Session, old: str, *, take_over: bool = False) -> Renaming:
+    """Rename the pipeline ``old`` to its name in ``session``, and return what was done.
 
     Safe to repeat, and safe if the process is killed anywhere. Once the old name is given up, no operation or driver
     acts under it. None acts under the new name before its record exists and it owns what the old name owned.
 
-    :param world: a session of the pipeline under its new name.
+    :param session: a session of the pipeline under its new name.
     :param old: the pipeline's name in the control store.
     :param take_over: take the lease from an operation that acted recently.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     :raises InputRefused: as for ``plan_rename``, like all other errors.
     """
-    planned = plan_rename(world, old)
+    planned = plan_rename(session, old)
     if planned.done:
-        _hand_over(world, old)
+        _hand_over(session, old)
         return planned
-    source = _as(world, old)
+    source = _as(session, old)
     record = source.cell.create()
     if not record.renamed_to:
-        record = _give_up_name(world, source, take_over=take_over)
+        record = _give_up_name(session, source, take_over=take_over)
     _end_replays(source)
-    _copy_cells(world, old)
-    RecordCell(world.store, world.pipeline.name).continue_from(record)
-    _hand_over(world, old)
+    _copy_cells(session, old)
+    RecordCell(session.store, session.pipeline.name).continue_from(record)
+    _hand_over(session, old)
     return replace(planned, done=True)
 
 
-def plan_release(world: World, owner: str) -> tuple[str, ...]:
+def plan_release(session: Session, owner: str) -> tuple[str, ...]:
     """Return what ``release`` would take from a pipeline. Nothing is changed.
 
-    :param world: a session of the pipeline that uses it now.
+    :param session: a session of the pipeline that uses it now.
     :param owner: name of the pipeline that owns it.
     :raises InputRefused: the owner is this pipeline.
     :raises PipelineRenamed: the owner has another name now.
     :raises StoreInUse: the job of the owner runs, or may run.
     """
-    source = _as(world, owner)
+    source = _as(session, owner)
     record = source.control.record()
     if record is not None:
         _require_no_job(source, record)
-    owners = owners_of(world.store, world.pipeline.resources)
+    owners = owners_of(session.store, session.pipeline.resources)
     return tuple(each for each, name in owners.items() if name == owner)
 
 
-def release(world: World, owner: str, *, take_over: bool = False) -> tuple[str, ...]:
+def release(session: Session, owner: str, *, take_over: bool = False) -> tuple[str, ...]:
     """Take what a pipeline uses from an owner that no longer uses it, and return it. Safe to repeat.
 
     The owner keeps its record and its other resources. It claims again what its next operation uses, if it is free.
 
-    :param world: a session of the pipeline that uses it now.
+    :param session: a session of the pipeline that uses it now.
     :param owner: name of the pipeline that owns it.
     :param take_over: take the owner's lease from an operation that acted recently.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     :raises InputRefused: as for ``plan_release``, like all other errors.
     """
-    released = plan_release(world, owner)
-    source = _as(world, owner)
+    released = plan_release(session, owner)
+    source = _as(session, owner)
     has_record = source.cell.read() is not None
     if has_record:
         _hold_stopped(source, take_over=take_over)
-    release_resources(world.store, owner, released)
+    release_resources(session.store, owner, released)
     if has_record:
         release_lease(source)
     return released
 
 
-def _as(world: World, name: str) -> World:
+def _as(session: Session, name: str) -> Session:
     """Return the session of the pipeline under another name."""
-    if not NAME.fullmatch(name) or name == world.pipeline.name:
+    if not NAME.fullmatch(name) or name == session.pipeline.name:
         raise InputRefused(
-            seen=f"the old name {name!r} of pipeline {world.pipeline.name!r}",
+            seen=f"the old name {name!r} of pipeline {session.pipeline.name!r}",
             expected="the name that the pipeline has in its control store, and another new one",
             do="name both: airflow offsets rename OLD NEW",
         )
-    return replace(world, pipeline=replace(world.pipeline, name=name))
+    return replace(session, pipeline=replace(session.pipeline, name=name))
 
 
-def _require_possible(world: World, source: World) -> PipelineRecord:
-    old, new = source.pipeline.name, world.pipeline.name
-    record = _record_of(world, source)
+def _require_possible(session: Session, source: Session) -> PipelineRecord:
+    old, new = source.pipeline.name, session.pipeline.name
+    record = _record_of(session, source)
     if record.renamed_to not in ("", new):
         raise PipelineRenamed(
             seen=f"pipeline {old!r} was renamed to {record.renamed_to!r}",
             expected="the name that the pipeline has now",
             do=f"run: airflow offsets rename {record.renamed_to} {new}",
         )
-    there = world.cell.read()
+    there = session.cell.read()
     if there is not None and there.incarnation != record.incarnation:
         had = f", and was renamed to {there.renamed_to!r}" if there.renamed_to else ""
         raise InputRefused(
@@ -157,9 +158,9 @@ def _require_possible(world: World, source: World) -> PipelineRecord:
         )
     if record.launch is not None:
         group_id = source.control.claim(record.epoch, record.launch.tag).stream.group_id
-        if group_id != world.pipeline.group_id:
+        if group_id != session.pipeline.group_id:
             raise InputRefused(
-                seen=f"pipeline {new!r} has group_id {world.pipeline.group_id!r}, and the history of {old!r} is kept"
+                seen=f"pipeline {new!r} has group_id {session.pipeline.group_id!r}, and the history of {old!r} is kept"
                 f" under {group_id!r}",
                 expected="the same group_id under both names",
                 do=f"add group_id: {group_id} to the pipeline {new!r}",
@@ -169,7 +170,7 @@ def _require_possible(world: World, source: World) -> PipelineRecord:
     return record
 
 
-def _record_of(world: World, source: World) -> PipelineRecord:
+def _record_of(session: Session, source: Session) -> PipelineRecord:
     """Return the record under the old name; an empty one if its first operation was killed after it claimed.
 
     :raises InputRefused: no pipeline has the old name.
@@ -178,16 +179,16 @@ def _record_of(world: World, source: World) -> PipelineRecord:
     record = source.cell.read()
     if record is not None:
         return record
-    if old in owners_of(world.store, world.pipeline.resources).values():
+    if old in owners_of(session.store, session.pipeline.resources).values():
         return PipelineRecord(incarnation="")
     raise InputRefused(
-        seen=f"no pipeline {old!r} in the control store of {world.pipeline.name!r}",
+        seen=f"no pipeline {old!r} in the control store of {session.pipeline.name!r}",
         expected="the name that the pipeline had when it ran last",
         do="correct the name, or store_conn_id of the new pipeline",
     )
 
 
-def _require_no_job(source: World, record: PipelineRecord) -> None:
+def _require_no_job(source: Session, record: PipelineRecord) -> None:
     """Raise if the job or a replay of the pipeline runs or may be running, because both use its old name."""
     old = source.pipeline.name
     if record.phase is Phase.RUNNING and has_job(source.control, record) is not False:
@@ -208,12 +209,12 @@ def _require_no_job(source: World, record: PipelineRecord) -> None:
                 )
 
 
-def _is_done(world: World, record: PipelineRecord) -> bool:
-    there = world.cell.read()
+def _is_done(session: Session, record: PipelineRecord) -> bool:
+    there = session.cell.read()
     return bool(record.renamed_to) and there is not None and not there.renamed_to
 
 
-def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRecord:
+def _give_up_name(session: Session, source: Session, *, take_over: bool) -> PipelineRecord:
     """Reconcile the last epoch, copy what belongs to the pipeline, and mark the old record as renamed."""
     old = source.pipeline.name
     record = _hold_stopped(source, take_over=take_over)
@@ -221,11 +222,11 @@ def _give_up_name(world: World, source: World, *, take_over: bool) -> PipelineRe
         # This record prevents the new name from looking like a pipeline that never ran, wherever this process is
         # killed.
         source.control.keep_epoch(source.control.newest_launch(record))
-    _copy_cells(world, old)
-    return source.cell.change(Rename(source.operation, world.pipeline.name))
+    _copy_cells(session, old)
+    return source.cell.change(Rename(source.operation, session.pipeline.name))
 
 
-def _hold_stopped(source: World, *, take_over: bool) -> PipelineRecord:
+def _hold_stopped(source: Session, *, take_over: bool) -> PipelineRecord:
     """Take the lease, reconcile the last epoch, and return the record of the stopped pipeline."""
     retake_lease(source, take_over=take_over)
     record = close_and_reconcile(source)
@@ -235,7 +236,7 @@ def _hold_stopped(source: World, *, take_over: bool) -> PipelineRecord:
     return record
 
 
-def _end_replays(source: World) -> None:
+def _end_replays(source: Session) -> None:
     """Fence the shards that a replay launched under the old name since the check: their records would be orphaned.
 
     Any later launch sees that the name was given up.
@@ -250,26 +251,26 @@ def _end_replays(source: World) -> None:
                 replays.change_shard(run_id, number, CloseShard(shard.newest.tag, ended))
 
 
-def _copy_cells(world: World, old: str) -> None:
+def _copy_cells(session: Session, old: str) -> None:
     """Copy all control records except the pipeline's record. Existing copies are from an earlier try of this rename.
 
     Another try may finish the rename meanwhile: from then on the pipeline changes its records under the new name.
     """
-    new = world.pipeline.name
-    for name, text in list(world.store.scan(old, "")):
-        while name != RECORD and (there := world.store.get(new, name)) != text:
-            record = world.cell.read()  # read after the cell: any later change makes the swap fail
+    new = session.pipeline.name
+    for name, text in list(session.store.scan(old, "")):
+        while name != RECORD and (there := session.store.get(new, name)) != text:
+            record = session.cell.read()  # read after the cell: any later change makes the swap fail
             if record is not None and not record.renamed_to:
                 return
-            if world.store.check_and_put(new, name, there, text):
+            if session.store.check_and_put(new, name, there, text):
                 break
 
 
-def _hand_over(world: World, old: str) -> None:
+def _hand_over(session: Session, old: str) -> None:
     """Transfer what the old name owns to the new name, unless the pipeline was renamed again meanwhile."""
 
     def has_new_name() -> bool:
-        record = world.cell.read()
+        record = session.cell.read()
         return record is not None and not record.renamed_to
 
-    hand_over(world.store, old, world.pipeline.name, is_due=has_new_name)
+    hand_over(session.store, old, session.pipeline.name, is_due=has_new_name)

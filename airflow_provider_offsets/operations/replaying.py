@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.detached import Launch, launch
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
-from airflow_provider_offsets.core.replay import Replayed, ReplayPlan, Shard, attempt_number
-from airflow_provider_offsets.core.replay_record import (
+from airflow_provider_offsets.core.replay.attempt import replay_of
+from airflow_provider_offsets.core.replay.claim import ShardClaim, progress_text
+from airflow_provider_offsets.core.replay.model import Replayed, ReplayPlan, Shard, attempt_number
+from airflow_provider_offsets.core.replay.shard import (
     CancelShard,
     CloseShard,
     LaunchShard,
@@ -22,17 +27,12 @@ from airflow_provider_offsets.core.replay_record import (
     SupersedeShard,
     TryEnded,
     digest_of_ranges,
-    replay_of,
 )
-from airflow_provider_offsets.core.replaying import ShardClaim, progress_text
-from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, ShardFailed, WorldChanged
-from airflow_provider_offsets.jobs.detached import Launch, launch
-from airflow_provider_offsets.jobs.machine import machine
-from airflow_provider_offsets.operations.keeping import keep_version
+from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, ShardFailed, StateChanged
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.submitting import BuildCommand, driver_environment
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.versions import keep_version
 from airflow_provider_offsets.runtime.settings import ReplaySettings, Secrets
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 POLL_S = 0.5
 SAY_S = 10
@@ -56,7 +56,7 @@ class ShardReplaying:
     claim is cancelled, and a dead driver is closed; then another driver with the same run id follows. A complete shard
     is left as it is.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param shard: the shard.
     :param run_id: run id of the operation's replay plan.
     :param build_command: returns the spark-submit command line.
@@ -66,11 +66,17 @@ class ShardReplaying:
     """
 
     def __init__(
-        self, world: World, shard: Shard, run_id: str, build_command: BuildCommand, secrets: Secrets, say: Say = _quiet
+        self,
+        session: Session,
+        shard: Shard,
+        run_id: str,
+        build_command: BuildCommand,
+        secrets: Secrets,
+        say: Say = _quiet,
     ) -> None:
-        self._world = world
-        self._control = ReplayControl(world.store, world.pipeline.name)
-        self._replay = replay_of(world.operation)
+        self._session = session
+        self._control = ReplayControl(session.store, session.pipeline.name)
+        self._replay = replay_of(session.operation)
         self._shard, self._run_id, self._ranges = shard, run_id, digest_of_ranges(shard.ranges)
         self._attempt = self._number_of(run_id)
         self._build_command, self._secrets, self._say = build_command, secrets, say
@@ -85,7 +91,7 @@ class ShardReplaying:
         :raises ShardFailed: the driver exited before that; with the last lines of its log. Retriable.
         :raises InputRefused: the runtime refused the program, or another shard was launched under this number.
         :raises Fenced: a later attempt replays the interval.
-        :raises WorldChanged: the program or a topic differs from the plan.
+        :raises StateChanged: the program or a topic differs from the plan.
         :raises PipelineRenamed: the pipeline has another name now.
         """
         record = self._record()
@@ -135,18 +141,18 @@ class ShardReplaying:
 
         :raises Fenced: a later attempt was planned.
         """
-        record = self._control.replay(self._world.operation)
+        record = self._control.replay(self._session.operation)
         if record is not None and record.newest.run_id != self._run_id:
             raise Fenced(
-                seen=f"operation {self._world.operation!r} was planned anew, as {record.newest.run_id!r}",
+                seen=f"operation {self._session.operation!r} was planned anew, as {record.newest.run_id!r}",
                 expected=f"{self._run_id!r}, which this task was given",
                 do="clear this task together with the one that plans",
             )
         return None if record is None else self._control.plan(record.newest)
 
     def _end_earlier(self) -> None:
-        """End the drivers of earlier attempts: an older program must not write after this attempt has begun."""
-        for run_id, number, _ in list(self._control.shards_of(self._world.operation)):
+        """End the drivers of earlier attempts: an older program must not write after this attempt has started."""
+        for run_id, number, _ in list(self._control.shards_of(self._session.operation)):
             if self._number_of(run_id) >= self._attempt:
                 continue
             after = self._control.change_shard(run_id, number, SupersedeShard(self._run_id, clock.now_ms()))
@@ -177,7 +183,7 @@ class ShardReplaying:
 
     def _launch(self) -> None:
         """Record a launch, then start its process; do nothing if another task was faster."""
-        plan, kept = self._require_newest(), keep_version(self._world.pipeline.job)
+        plan, kept = self._require_newest(), keep_version(self._session.pipeline.job)
         if plan is not None:
             self._require_as_planned(plan, kept.digest)
         tag = uuid.uuid4().hex
@@ -186,14 +192,14 @@ class ShardReplaying:
         newest = record.newest
         if newest is None or newest.tag != tag or record.phase is not ShardPhase.LAUNCHING:
             return
-        self._world.control.record()  # raises after a rename that missed this launch
+        self._session.control.record()  # raises after a rename that missed this launch
         self._tag = tag
         claim = ShardClaim(
             run_id=self._run_id,
             shard=self._shard,
             number=newest.number,
             tag=tag,
-            operation=self._world.operation,
+            operation=self._session.operation,
             log=str(log),
             application_version=kept.digest,
         )
@@ -207,7 +213,7 @@ class ShardReplaying:
         )
 
     def _start(self, claim: ShardClaim) -> Launch:
-        settings = ReplaySettings(self._world.pipeline.name, claim, self._secrets)
+        settings = ReplaySettings(self._session.pipeline.name, claim, self._secrets)
         file = Path(claim.log).with_suffix(SETTINGS)
         command = self._build_command(settings.conf(file))
         self._remove_left_settings()
@@ -220,14 +226,14 @@ class ShardReplaying:
 
     def _require_as_planned(self, plan: ReplayPlan, version: str) -> None:
         if plan.application_version != version:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"the program and its command are {version[:12]} now",
                 expected=f"{plan.application_version[:12]}, as planned: one run replays one version",
                 do="clear the task that plans, and all after it",
             )
-        topic_ids = self._world.live_topics().identity.topic_ids
+        topic_ids = self._session.live_topics().identity.topic_ids
         if plan.topic_ids != topic_ids:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"the ids of the topics are {topic_ids} now",
                 expected=f"{plan.topic_ids}, as planned: the offsets of a recreated topic are others",
                 do="clear the task that plans, and all after it",
@@ -254,7 +260,7 @@ class ShardReplaying:
             now_s = clock.monotonic_s()
             if record.phase is ShardPhase.RUNNING or (self._is_mine(record) and is_alive):
                 alone_since_s = now_s
-            elif now_s - alone_since_s > self._world.pipeline.start_timeout_s:
+            elif now_s - alone_since_s > self._session.pipeline.start_timeout_s:
                 raise self._nobody_comes(record)
             if (waited_s := int(now_s - began_s)) >= said_s + SAY_S:
                 said_s = waited_s
@@ -305,7 +311,7 @@ class ShardReplaying:
         if progress is None:
             return f"shard {shard.number}: {waited_s} s, nothing read yet"
         text = f"shard {shard.number}: {progress_text(progress.records_read, shard.record_count, progress.elapsed_ms)}"
-        attempts = self._control.replay(self._world.operation)
+        attempts = self._control.replay(self._session.operation)
         if attempts is None or attempts.newest.shards < 2:
             return text
         done = [each.read.records_read for each in self._control.shards(self._run_id).values() if each.read is not None]
@@ -352,7 +358,7 @@ class ShardReplaying:
             self._end_try(record, CancelShard, EndedHow.CANCELLED, "no driver claimed it in time")
         return ShardFailed(
             seen=f"shard {self._shard.number} of {self._run_id!r} was launched by another task, and no driver has"
-            f" claimed it for {self._world.pipeline.start_timeout_s} s",
+            f" claimed it for {self._session.pipeline.start_timeout_s} s",
             expected="its driver, or that task to try again",
             do="run this task again: it launches a driver of its own",
         )
@@ -371,7 +377,7 @@ class ShardReplaying:
             except ValueError:
                 pass
         raise InputRefused(
-            seen=f"run id {run_id!r} of operation {self._world.operation!r}",
+            seen=f"run id {run_id!r} of operation {self._session.operation!r}",
             expected=f"'{self._replay}#<version>#<attempt>': an attempt ends the drivers of those before it",
             do="give the run id of the operation's replay plan",
         )
@@ -383,21 +389,21 @@ class ShardReplaying:
 
     @property
     def _folder(self) -> Path:
-        return Path(self._world.pipeline.job.folder_for_logs)
+        return Path(self._session.pipeline.job.folder_for_logs)
 
     @property
     def _prefix(self) -> str:
         """Common prefix of the files of one shard. The run id may contain characters that file names cannot."""
         tag = hashlib.sha256(self._run_id.encode()).hexdigest()[:8]
-        return f"{self._world.pipeline.name}-replay-{tag}-shard-{self._shard.number:05d}"
+        return f"{self._session.pipeline.name}-replay-{tag}-shard-{self._shard.number:05d}"
 
 
 def end_session(leader: ProcessIdentity) -> bool:
     """End all processes of a driver's session with SIGTERM and then SIGKILL; return whether they have exited."""
-    for number, patience_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
+    for number, retry_timeout_s in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, KILL_S)):
         if not machine().signal_session(leader, number):
             break
-        deadline_s = clock.monotonic_s() + patience_s
+        deadline_s = clock.monotonic_s() + retry_timeout_s
         while machine().is_session_alive(leader) and clock.monotonic_s() < deadline_s:
             clock.sleep(0.1)
     return machine().is_session_alive(leader) is False

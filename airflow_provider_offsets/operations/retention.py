@@ -6,12 +6,12 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.live import LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.runway import RATE_S, RetentionLook, Runway, outliving_ms, runway_of
+from airflow_provider_offsets.core.runway import RATE_S, RetentionObservation, Runway, outliving_ms, runway_of
 from airflow_provider_offsets.errors import RunwayUnknown
 from airflow_provider_offsets.kafka.view import KafkaView
-from airflow_provider_offsets.stores.control import Control
 
 
 class WatchState(enum.Enum):
@@ -50,7 +50,7 @@ class RunwayWatch:
     """Newest epoch that a driver had claimed when the watch began; a newer one means that the job runs again."""
     at_least_s: int
 
-    def look(self, control: Control, kafka: KafkaView, *, at_ms: int) -> Watched:
+    def observe(self, control: Control, kafka: KafkaView, *, at_ms: int) -> Watched:
         """Check once.
 
         :raises RunwayUnknown: it cannot be determined how long a partition is retained.
@@ -106,7 +106,7 @@ def measure_runway(
     return runway_of(
         start,
         live,
-        RetentionLook(
+        RetentionObservation(
             at_ms=at_ms,
             settings=settings,
             record_times=kafka.record_times(Position(unread)),

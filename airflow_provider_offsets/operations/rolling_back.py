@@ -12,25 +12,26 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Epoch, Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy, plan_restart
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.recovery import ROLLBACK
-from airflow_provider_offsets.core.snapshot import AT_REST, UNSTARTED, Observation, snapshot_id
-from airflow_provider_offsets.errors import Fenced, RollbackRefused, WorldChanged
+from airflow_provider_offsets.core.restart.model import RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.restart.planner import plan_restart
+from airflow_provider_offsets.core.snapshot import UNSTARTED, WHEN_STOPPED, Observation, snapshot_id
+from airflow_provider_offsets.errors import Fenced, RollbackRefused, StateChanged
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
-from airflow_provider_offsets.operations.judging import in_hands_of
-from airflow_provider_offsets.operations.keeping import restored_job
+from airflow_provider_offsets.operations.health import in_hands_of
 from airflow_provider_offsets.operations.planning import PLAN, known_leader_epochs, recorded_plan
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, Started, submit_job
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.operations.versions import restored_job
 
 OUTPUT = "output"
 ROLLED_BACK = "rolled back"
-UNTOUCHED = "Nothing was touched: the job is as it was."
+UNCHANGED = "Nothing was changed."
 STOPPED = "The job is stopped."
 
 
@@ -79,18 +80,18 @@ class Rollback:
 
 
 def roll_back(
-    world: World,
+    session: Session,
     launcher_of: Callable[[StreamingPipeline], Launcher],
     *,
     reason: str,
     say: Callable[[str], None] = lambda line: None,
 ) -> Rollback:
-    """Undo the operation of ``world``, and return what runs afterwards.
+    """Undo the operation of ``session``, and return what runs afterwards.
 
     Safe to repeat, and safe if the process is killed anywhere: the steps are recorded under the rollback's own
     operation. Nothing is stopped before it is known that the rollback is possible.
 
-    :param world: the session of the operation to undo.
+    :param session: the session of the operation to undo.
     :param launcher_of: returns the launcher of a pipeline's job, or raises.
     :param reason: reason for the records.
     :param say: called with the progress.
@@ -101,13 +102,13 @@ def roll_back(
     :raises StopTimedOut: the bad version did not stop in time; the stop request remains.
     :raises DriverFailed: the previous version does not start either.
     """
-    back = replace(world, operation=rollback_id(world.control, world.operation))
+    back = replace(session, operation=rollback_id(session.control, session.operation))
     back.control.open_operation(Operation(back.operation, "rollback", reason))
     done = back.control.step(back.operation, ROLLED_BACK, Rollback)
     if done is not None:
         return done
     for is_last_try in (False, True):
-        target = find_target(world, back.operation)
+        target = find_target(session, back.operation)
         old = _with_version(back, target)
         launcher = launcher_of(old.pipeline)
         plan = None if is_last_try else _begun_plan(old)
@@ -115,7 +116,7 @@ def roll_back(
             plan = plan or _stop_and_plan(old, target, reason, say)
             started = submit_job(old, apply_plan(old, plan), launcher, say=say)
             return _record(old, target, plan, started)
-        except WorldChanged as changed:
+        except StateChanged as changed:
             if is_last_try:
                 raise
             say(f"planning again, because the state has changed: {changed.seen}")
@@ -132,84 +133,86 @@ def rollback_id(control: Control, operation: str) -> str:
     return name
 
 
-def find_target(world: World, rollback: str) -> Target:
+def find_target(session: Session, rollback: str) -> Target:
     """Return what a rollback of this session's operation goes back to.
 
-    :param world: the session of the operation to undo.
+    :param session: the session of the operation to undo.
     :param rollback: id of the rollback's own operation.
     :raises RollbackRefused: the operation has started nothing, or there is nothing to go back to.
     :raises Fenced: another operation has started or stopped the job since, or works on it.
     """
-    applied = recorded_application(world)
+    applied = recorded_application(session)
     if applied is None:
-        raise _refused(world, "it has applied no plan, so there is nothing of it to undo", UNTOUCHED)
-    if by := in_hands_of(world):
+        raise _refused(session, "it has applied no plan, so there is nothing of it to undo", UNCHANGED)
+    if by := in_hands_of(session):
         raise Fenced(
-            seen=f"the job of operation {world.operation!r} is in the hands of {by!r}",
+            seen=f"the job of operation {session.operation!r} is in the hands of {by!r}",
             expected="nobody else to have started or stopped it since",
             do="Nothing was undone: the job is as that operation left it. If that is still the version to undo, deploy"
             " the version before it and run a maintenance:"
-            f" 'snapshot:{snapshot_id(world.operation, AT_REST)}' starts where the job stood before.",
+            f" 'snapshot:{snapshot_id(session.operation, WHEN_STOPPED)}' starts where the job stood before.",
         )
-    epochs = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
+    epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
     while epochs and epochs[-1].claim.operation == rollback:
         epochs.pop()
     undone: list[Epoch] = []
-    while epochs and epochs[-1].claim.operation == world.operation:
+    while epochs and epochs[-1].claim.operation == session.operation:
         undone.insert(0, epochs.pop())
-    before = _previous(world, epochs)
+    before = _previous(session, epochs)
     if before is None:
-        raise _refused(world, "it is the first start of the pipeline: there is no previous version", UNTOUCHED)
+        raise _refused(session, "it is the first start of the pipeline: there is no previous version", UNCHANGED)
     stood = undone[0].claim.stood if undone else applied.plan.stood
     if not before.claim.version or stood is None:
-        raise _refused(world, f"epoch {before.number} was started by an earlier release, which kept no copy", UNTOUCHED)
+        raise _refused(
+            session, f"epoch {before.number} was started by an earlier release, which kept no copy", UNCHANGED
+        )
     return Target(before.number, before.claim.version, stood, tuple(epoch.number for epoch in undone))
 
 
-def _previous(world: World, epochs: Sequence[Epoch]) -> Epoch | None:
+def _previous(session: Session, epochs: Sequence[Epoch]) -> Epoch | None:
     """Return the epoch of the previous version: the newest epoch that a watch found good, else the newest one."""
-    record = world.control.record()
+    record = session.control.record()
     good = 0 if record is None else record.good
     return next((epoch for epoch in epochs if epoch.number == good), epochs[-1] if epochs else None)
 
 
-def why_no_way_back(world: World) -> str:
+def why_no_way_back(session: Session) -> str:
     """Return why the version before this operation could not be restored; empty if it could."""
-    claimed = [epoch for epoch in world.control.epochs() if epoch.holder is not None]
-    before = _previous(world, [epoch for epoch in claimed if epoch.claim.operation != world.operation])
+    claimed = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
+    before = _previous(session, [epoch for epoch in claimed if epoch.claim.operation != session.operation])
     if before is None:
         return "there is no previous version"
     if not before.claim.version:
         return f"epoch {before.number} was started by an earlier release, which kept no copy"
     try:
-        restored_job(world.pipeline.job, before.claim.version)
+        restored_job(session.pipeline.job, before.claim.version)
     except RollbackRefused as refused:
         return refused.seen
     return ""
 
 
-def _with_version(back: World, target: Target) -> World:
+def _with_version(back: Session, target: Target) -> Session:
     job = restored_job(back.pipeline.job, target.version)
     return replace(back, pipeline=replace(back.pipeline, job=job))
 
 
-def _begun_plan(back: World) -> RestartPlan | None:
-    """Return the plan of a killed try, because a restart that has begun must be finished, not planned again."""
+def _begun_plan(back: Session) -> RestartPlan | None:
+    """Return the plan of a killed try, because a restart that has started must be finished, not planned again."""
     record, plan = back.cell.read(), recorded_plan(back)
     if record is None or plan is None or plan.problems:
         return None
     return plan if back.has_launched() or record.generation == plan.seen.generation else None
 
 
-def _stop_and_plan(back: World, target: Target, reason: str, say: Callable[[str], None]) -> RestartPlan:
-    _require_possible(back, target, UNTOUCHED)
+def _stop_and_plan(back: Session, target: Target, reason: str, say: Callable[[str], None]) -> RestartPlan:
+    _require_possible(back, target, UNCHANGED)
     asked = ask_to_stop(back, reason=reason)
     if not isinstance(asked, StopResult):
         say(f"asked epoch {asked.number} to stop")
         asked = await_stop(back, asked, back.pipeline.stop, say=say)
     say(f"epoch {asked.epoch}: {asked.how}")
     at = datetime.fromtimestamp(clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
-    back.take_snapshot(AT_REST, reason=reason, taken_at=at)
+    back.take_snapshot(WHEN_STOPPED, reason=reason, taken_at=at)
     _require_possible(back, target, STOPPED)
     back.control.record_step(back.operation, OUTPUT, _output(back, target))
     plan = _draft(back, target, _policy(back, target))
@@ -217,7 +220,7 @@ def _stop_and_plan(back: World, target: Target, reason: str, say: Callable[[str]
     return plan
 
 
-def _record(back: World, target: Target, plan: RestartPlan, started: Started) -> Rollback:
+def _record(back: Session, target: Target, plan: RestartPlan, started: Started) -> Rollback:
     done = Rollback(
         epoch=started.epoch,
         target=target.epoch,
@@ -232,14 +235,14 @@ def _record(back: World, target: Target, plan: RestartPlan, started: Started) ->
     return done
 
 
-def _require_possible(back: World, target: Target, state: str) -> None:
+def _require_possible(back: Session, target: Target, state: str) -> None:
     """Raise if the previous position can no longer be read."""
     plan = _draft(back, target, _policy(back, target))
     if plan.problems:
         raise _refused(back, "; ".join(map(str, plan.problems)), state)
 
 
-def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
+def _draft(back: Session, target: Target, policy: RestartPolicy) -> RestartPlan:
     """Return the plan of the rollback for the current state, without recording the plan."""
     seen = back.observe()
     wanted = target.choose(seen)
@@ -253,7 +256,7 @@ def _draft(back: World, target: Target, policy: RestartPolicy) -> RestartPlan:
     )
 
 
-def _policy(back: World, target: Target) -> RestartPolicy:
+def _policy(back: Session, target: Target) -> RestartPolicy:
     """Return the pipeline's policy, which additionally accepts offsets that the rollback only seems to skip.
 
     If the operation had rewound the job, the previous version has already read the records up to its own position.
@@ -264,7 +267,7 @@ def _policy(back: World, target: Target) -> RestartPolicy:
     return replace(policy, accept_skipped=read)
 
 
-def _output(back: World, target: Target) -> Output:
+def _output(back: Session, target: Target) -> Output:
     """Return what the undone epochs have read, after they are stopped and reconciled."""
     seen = back.observe()
     undone = [epoch for epoch in back.control.epochs() if epoch.number in target.undone]
@@ -287,9 +290,9 @@ def _cut_off(epochs: Sequence[Epoch]) -> tuple[OffsetRange, ...]:
     )
 
 
-def _refused(world: World, seen: str, state: str) -> RollbackRefused:
+def _refused(session: Session, seen: str, state: str) -> RollbackRefused:
     return RollbackRefused(
-        seen=f"operation {world.operation!r} cannot be rolled back: {seen}. {state}",
+        seen=f"operation {session.operation!r} cannot be rolled back: {seen}. {state}",
         expected="a previous version and position",
         do="mend the job, and run a maintenance with the start that you need",
     )

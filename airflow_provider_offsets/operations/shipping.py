@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import os
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import airflow_provider_offsets
 
-PARTS = ("__init__.py", "clock.py", "errors.py", "core", "jobs", "runtime", "stores")
+_PACKAGE = airflow_provider_offsets.__name__
+_ENTRY = "runtime"
+"""What a driver imports. Everything that it imports in turn is shipped with it, package by package."""
 
 
 def runtime_zip(folder: Path) -> Path:
@@ -27,14 +30,34 @@ def runtime_zip(folder: Path) -> Path:
 
 def _content() -> bytes:
     root = Path(airflow_provider_offsets.__file__).parent
-    files = sorted(each for part in PARTS for each in _python_files(root / part))
+    files = [root / "__init__.py", *_shipped(root)]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in files:
+        for file in sorted(files):
             # Fixed timestamps, so that equal files result in an equal zip.
             archive.writestr(zipfile.ZipInfo(str(file.relative_to(root.parent))), file.read_bytes())
     return buffer.getvalue()
 
 
-def _python_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else list(path.rglob("*.py"))
+def _shipped(root: Path) -> list[Path]:
+    """Return the files of all packages and modules below ``root`` that ``_ENTRY`` reaches by imports."""
+    found: dict[str, list[Path]] = {}
+    waiting = {_ENTRY}
+    while waiting:
+        name = waiting.pop()
+        found[name] = sorted((root / name).rglob("*.py")) or [root / f"{name}.py"]
+        waiting |= {each for file in found[name] for each in _imported(file)} - set(found)
+    return [file for files in found.values() for file in files]
+
+
+def _imported(file: Path) -> set[str]:
+    """Return the packages and modules directly below ours that a source file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
+            names.update(f"{_PACKAGE}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[1] for name in names if name.startswith(f"{_PACKAGE}.")}

@@ -12,10 +12,10 @@ from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.selector import PastPosition
+from airflow_provider_offsets.core.selectors.model import PastPosition
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import NoHistory, SelectorError
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.history import position_in, row_time_of
 from airflow_provider_offsets.stores.protocols import HistoryStore
 
@@ -27,15 +27,15 @@ CLOCKS_DIFFER_MS = 3_600_000
 
 
 @dataclass(frozen=True)
-class WorldSources:
+class SessionSources:
     """The ``Sources`` of one operation. They write only the time of its first plan, if a selector needs that time."""
 
-    world: World
+    session: Session
     stands: Position
 
     @cached_property
     def asked_at_ms(self) -> int:
-        control, operation = self.world.control, self.world.operation
+        control, operation = self.session.control, self.session.operation
         recorded = control.step(operation, ASKED_AT, int)
         if recorded is None:
             recorded = clock.now_ms()
@@ -44,14 +44,14 @@ class WorldSources:
         return recorded
 
     def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:
-        pipeline = self.world.pipeline
-        return self.world.kafka.offsets_at(pipeline.topics, time_ms, read_committed=pipeline.read_committed)
+        pipeline = self.session.pipeline
+        return self.session.kafka.offsets_at(pipeline.topics, time_ms, read_committed=pipeline.read_committed)
 
     def commits_of(self, group_id: str) -> Position:
-        return self.world.kafka.committed(group_id, self.world.pipeline.topics)
+        return self.session.kafka.committed(group_id, self.session.pipeline.topics)
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
-        return self.world.control.named_snapshot(snapshot_id)
+        return self.session.control.named_snapshot(snapshot_id)
 
     def text_of(self, path: str) -> str:
         file = Path(path)
@@ -78,14 +78,14 @@ class WorldSources:
         The history of a tracked job is used. For an untracked job, the first of its stores with a history is used, or
         its snapshots without such a store.
         """
-        if self.world.pipeline.tracked:
-            claimed = tuple(epoch for epoch in self.world.control.epochs() if epoch.holder is not None)
-            return _by_rows(self.world.store, self.world.pipeline.stream, time_ms, claimed)
-        for name in self.world.pipeline.offsets_in:
-            store = self.world.kept_in.get(name)
+        if self.session.pipeline.tracked:
+            claimed = tuple(epoch for epoch in self.session.control.epochs() if epoch.holder is not None)
+            return _by_rows(self.session.store, self.session.pipeline.stream, time_ms, claimed)
+        for name in self.session.pipeline.offsets_in:
+            store = self.session.kept_in.get(name)
             if isinstance(store, HistoryStore):
-                return _by_rows(store, self.world.pipeline.stream, time_ms, (), f"in {name}")
-        return _by_snapshots(self.world, time_ms)
+                return _by_rows(store, self.session.pipeline.stream, time_ms, (), f"in {name}")
+        return _by_snapshots(self.session, time_ms)
 
 
 def _by_rows(
@@ -133,11 +133,11 @@ def _newest_official(rows: Iterable[Batch], epochs: Sequence[Epoch]) -> Batch | 
     return found
 
 
-def _by_snapshots(world: World, time_ms: int) -> PastPosition | None:
-    taken = [(each.taken_ms, each.id, each) for each in world.control.snapshots() if each.position and each.taken_at]
+def _by_snapshots(session: Session, time_ms: int) -> PastPosition | None:
+    taken = [(each.taken_ms, each.id, each) for each in session.control.snapshots() if each.position and each.taken_at]
     if not taken:
         raise NoHistory(
-            seen=f"'as-of:' for {world.pipeline.name!r}, which keeps no history, and of which there is no snapshot",
+            seen=f"'as-of:' for {session.pipeline.name!r}, which keeps no history, and of which there is no snapshot",
             expected="a tracked job, a store with a history in offsets_in, or snapshots",
             do="name the start by 'timestamp:', 'offsets:' or 'file:'",
         )

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.core.epoch import Epoch, StopStage
-from airflow_provider_offsets.core.pipeline import StopLadder
-from airflow_provider_offsets.core.record import AskToStop, NoteStopStage, Phase, PipelineRecord
-from airflow_provider_offsets.errors import StopTimedOut, TakenOver, WorldChanged
-from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.core.pipeline import StopPolicy
+from airflow_provider_offsets.core.record.events import AskToStop, NoteStopStage
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
+from airflow_provider_offsets.errors import StateChanged, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations.lease import (
     close_and_reconcile,
     has_driver,
@@ -20,7 +21,7 @@ from airflow_provider_offsets.operations.lease import (
     require_lease,
     take_lease,
 )
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 
 POLL_S = 0.25
 HELD = "lease taken"
@@ -48,7 +49,7 @@ class StopResult:
     message: str = ""
 
 
-def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopResult | Epoch:
+def ask_to_stop(session: Session, *, reason: str, take_over: bool = False) -> StopResult | Epoch:
     """Take the lease and ask the job to stop; return the result if the job does not run, or the epoch to wait for.
 
     A job that does not run is not an error. The result is one of these:
@@ -58,52 +59,52 @@ def ask_to_stop(world: World, *, reason: str, take_over: bool = False) -> StopRe
     - a launch that is cancelled before anybody claimed it;
     - *started by this very operation*, which is past its stop; a repeated task must not stop its own job.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param reason: recorded with the request.
     :param take_over: take the lease from an operation that acted recently.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     :raises TakenOver: another operation took the lease of this one, or has launched the job or asked it to stop since.
         A retry does not take the lease back.
     """
-    seen = world.cell.read()
-    if world.has_launched():
+    seen = session.cell.read()
+    if session.has_launched():
         return _restarted(seen)
-    held = world.control.step(world.operation, HELD, Held)
+    held = session.control.step(session.operation, HELD, Held)
     if seen is not None and held is not None:
         if seen.lease is not None:
-            require_lease(world, seen)
-        _require_not_superseded(world, seen, held)
-    record = take_lease(world, take_over=take_over)
-    held = world.control.step(world.operation, HELD, Held)  # another try may have held it while this one hung
+            require_lease(session, seen)
+        _require_not_superseded(session, seen, held)
+    record = take_lease(session, take_over=take_over)
+    held = session.control.step(session.operation, HELD, Held)  # another try may have held it while this one hung
     if held is None:
-        world.control.record_step(world.operation, HELD, Held(record.epoch, _asked_by(record)))
-    elif record.epoch > held.epoch and _is_mine(world, record):
+        session.control.record_step(session.operation, HELD, Held(record.epoch, _asked_by(record)))
+    elif record.epoch > held.epoch and _is_mine(session, record):
         return _restarted(record)
     else:
-        _require_not_superseded(world, record, held)
+        _require_not_superseded(session, record, held)
     was_launching = record.phase is Phase.LAUNCHING
-    was_over = close_and_reconcile(world).phase is Phase.STOPPED
+    was_over = close_and_reconcile(session).phase is Phase.STOPPED
     # Also recorded for a job that has ended: it should stay stopped, so no recovery may start it.
-    world.cell.change(AskToStop(world.operation, reason, clock.now_ms()))
-    record = close_and_reconcile(world)
+    session.cell.change(AskToStop(session.operation, reason, clock.now_ms()))
+    record = close_and_reconcile(session)
     if record.phase is Phase.STOPPED:
         return result_of(record, already=was_over and not was_launching)
-    epoch = world.control.newest_launch(record)
-    _place_marker(world, epoch, reason)
+    epoch = session.control.newest_launch(record)
+    _place_marker(session, epoch, reason)
     return epoch
 
 
-def _place_marker(world: World, epoch: Epoch, reason: str = "") -> None:
+def _place_marker(session: Session, epoch: Epoch, reason: str = "") -> None:
     """Write the marker that asks an untracked job to stop, if the job uses one. Safe to repeat.
 
     If this process was suspended here, another operation may have launched the job since. Nobody has asked the new job
     to stop, so the marker is removed again.
     """
-    marker = world.pipeline.stop.marker
+    marker = session.pipeline.stop.marker
     if not marker or epoch.claim.tracked:
         return
-    machine().place_marker(marker, f"stop: {world.operation} {reason}".rstrip())
-    record = world.cell.read()
+    machine().place_marker(marker, f"stop: {session.operation} {reason}".rstrip())
+    record = session.cell.read()
     if record is not None and record.stop is None:
         machine().remove_marker(marker)
 
@@ -112,15 +113,15 @@ def _restarted(record: PipelineRecord | None) -> StopResult:
     return StopResult(0 if record is None else record.epoch, "restarted by this operation")
 
 
-def _is_mine(world: World, record: PipelineRecord) -> bool:
-    return record.launch is not None and record.launch.operation == world.operation
+def _is_mine(session: Session, record: PipelineRecord) -> bool:
+    return record.launch is not None and record.launch.operation == session.operation
 
 
 def _asked_by(record: PipelineRecord) -> str:
     return "" if record.stop is None else record.stop.operation
 
 
-def _require_not_superseded(world: World, record: PipelineRecord, held: Held) -> None:
+def _require_not_superseded(session: Session, record: PipelineRecord, held: Held) -> None:
     """Raise if another operation has launched the job, or asked it to stop, since this one first held the lease.
 
     That operation may have ended, so that nobody holds the lease. A try that was suspended may just have taken it.
@@ -132,12 +133,12 @@ def _require_not_superseded(world: World, record: PipelineRecord, held: Held) ->
         by, act = "" if record.launch is None else record.launch.operation, f"launched epoch {record.epoch}"
     else:
         by, act = "" if asked_by == held.asked_by else asked_by, f"asked epoch {record.epoch} to stop"
-    if by in ("", world.operation):
+    if by in ("", session.operation):
         return
-    release_lease(world)
+    release_lease(session)
     raise TakenOver(
-        seen=f"{by!r} has {act} of pipeline {world.pipeline.name!r}",
-        expected=f"no other operation since {world.operation!r} took the lease",
+        seen=f"{by!r} has {act} of pipeline {session.pipeline.name!r}",
+        expected=f"no other operation since {session.operation!r} took the lease",
         do="No action needed if the other one carries on. Otherwise run this operation again from its stop task.",
     )
 
@@ -153,7 +154,7 @@ class _Stage:
     is_request: bool = False
 
 
-def _stages(epoch: Epoch, policy: StopLadder) -> list[_Stage]:
+def _stages(epoch: Epoch, policy: StopPolicy) -> list[_Stage]:
     tracked, marker = epoch.claim.tracked, policy.marker
     graceful = "its acknowledgement" if tracked else f"it to end on its marker {marker}"
     stages = [
@@ -166,11 +167,11 @@ def _stages(epoch: Epoch, policy: StopLadder) -> list[_Stage]:
 
 
 def await_stop(
-    world: World, epoch: Epoch, policy: StopLadder, *, say: Callable[[str], None] = lambda line: None
+    session: Session, epoch: Epoch, policy: StopPolicy, *, say: Callable[[str], None] = lambda line: None
 ) -> StopResult:
     """Wait until the job is stopped, carrying out each allowed stage of ``policy``, and return how it stopped.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param epoch: result of ``ask_to_stop``.
     :param policy: the stages, with their timeouts in seconds.
     :param say: called every ten seconds with what is awaited.
@@ -181,31 +182,31 @@ def await_stop(
         if hindrance := _hindrance(epoch, stage):
             say(hindrance)
         else:
-            _carry_out(world, epoch, stage, say)
-        if (stopped := _stopped(world, epoch)) is not None:
+            _carry_out(session, epoch, stage, say)
+        if (stopped := _stopped(session, epoch)) is not None:
             return stopped
     yarn = epoch.claim.yarn
     left = machine().left_on_yarn(yarn) if yarn is not None and has_driver(epoch) is False else ""
-    life = left or f"its last sign of life is {world.control.heartbeat(epoch.number)}"
+    life = left or f"its last sign of life is {session.control.heartbeat(epoch.number)}"
     raise StopTimedOut(
-        seen=f"epoch {epoch.number} of {world.pipeline.name!r} did not stop; {life}",
+        seen=f"epoch {epoch.number} of {session.pipeline.name!r} did not stop; {life}",
         expected=f"an acknowledgement within {policy.graceful_timeout_s} s, or that a later stage helps",
         do="raise stop.graceful_timeout_s above the longest batch, or allow stop.signal_timeout_s (replays its batch)",
     )
 
 
-def _stopped(world: World, epoch: Epoch) -> StopResult | None:
+def _stopped(session: Session, epoch: Epoch) -> StopResult | None:
     """Return how the epoch stopped once it is reconciled; None while it may run."""
-    record = close_and_reconcile(world)
+    record = close_and_reconcile(session)
     if record.epoch != epoch.number:
-        raise WorldChanged(
-            seen=f"epoch {record.epoch} of {world.pipeline.name!r} was launched while epoch {epoch.number} was stopped",
+        raise StateChanged(
+            seen=f"epoch {record.epoch} of {session.pipeline.name!r} was launched during the stop of {epoch.number}",
             expected="no other launch under this lease",
             do="run this task again",
         )
     if record.phase is Phase.STOPPED:
         return result_of(record)
-    keep_lease(world, record)
+    keep_lease(session, record)
     return None
 
 
@@ -234,16 +235,16 @@ def result_of(record: PipelineRecord, *, already: bool = False) -> StopResult:
     return StopResult(record.epoch, how, last_batch_id, ended.message)
 
 
-def _carry_out(world: World, epoch: Epoch, stage: _Stage, say: Callable[[str], None]) -> None:
+def _carry_out(session: Session, epoch: Epoch, stage: _Stage, say: Callable[[str], None]) -> None:
     """Carry out a stage, and wait until the job is stopped or the time is up. A failed kill on YARN is retried."""
     if stage.name:
-        world.cell.change(NoteStopStage(world.operation, StopStage(stage.name, stage.is_request, clock.now_ms())))
+        session.cell.change(NoteStopStage(session.operation, StopStage(stage.name, stage.is_request, clock.now_ms())))
     _send(epoch, stage)
     began = clock.monotonic_s()
     said_s = 0
     jvm_is_gone = False
     while (waited_s := clock.monotonic_s() - began) < (stage.timeout_s or 0):
-        if _stopped(world, epoch) is not None:
+        if _stopped(session, epoch) is not None:
             return
         assert epoch.holder is not None
         if stage.signal is not None and not jvm_is_gone and machine().is_alive(epoch.holder) is False:
@@ -253,7 +254,7 @@ def _carry_out(world: World, epoch: Epoch, stage: _Stage, say: Callable[[str], N
             said_s = int(waited_s)
             trouble = _send(epoch, stage) if stage.signal is None else ""
             if not stage.name:
-                _place_marker(world, epoch)  # a submit that was taken over may have removed it
+                _place_marker(session, epoch)  # a submit that was taken over may have removed it
             say(f"waited {said_s} s of {stage.timeout_s} s for {stage.awaited}{trouble and f'; {trouble}'}")
         clock.sleep(POLL_S)
 

@@ -11,24 +11,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.detached import Launch, launch
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.epoch import Claim, Cut, Ended, Epoch, Recorded, YarnApplication
 from airflow_provider_offsets.core.live import LiveTopics
-from airflow_provider_offsets.core.plan import RestartForm, reconcile
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record import EpochLaunch, LaunchEpoch, Phase, PipelineRecord
+from airflow_provider_offsets.core.record.events import LaunchEpoch
+from airflow_provider_offsets.core.record.model import EpochLaunch, Phase, PipelineRecord
+from airflow_provider_offsets.core.restart.model import RestartForm
+from airflow_provider_offsets.core.restart.planner import reconcile
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import (
     DriverDied,
     DriverSilent,
     OffsetsError,
     RecordChanged,
+    StateChanged,
     TakenOver,
-    WorldChanged,
 )
-from airflow_provider_offsets.jobs.detached import Launch, launch
-from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.operations.applying import Applied
-from airflow_provider_offsets.operations.keeping import keep_version
 from airflow_provider_offsets.operations.lease import (
     close_if_over,
     complete_history,
@@ -38,15 +41,13 @@ from airflow_provider_offsets.operations.lease import (
     require_lease,
     take_lease,
 )
-from airflow_provider_offsets.operations.lease import (
-    reconcile as reconcile_epoch,
-)
-from airflow_provider_offsets.operations.owning import claim_own
+from airflow_provider_offsets.operations.lease import reconcile as reconcile_epoch
+from airflow_provider_offsets.operations.ownership import claim_own
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.starting import first_sign, has_output
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.versions import keep_version
 from airflow_provider_offsets.runtime.claiming import claiming_command
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
 
 LAUNCHED, STARTED = "launched", "started"
 POLL_S = 0.2
@@ -78,7 +79,7 @@ class Launcher:
 
 
 def submit_job(
-    world: World,
+    session: Session,
     applied: Applied,
     launcher: Launcher,
     *,
@@ -90,93 +91,93 @@ def submit_job(
     driver claims the launch of its own tag, so only one of two processes gets it. A driver left by a killed task is
     adopted if its launch belongs to this plan. A launch that ended before its first batch is followed by another.
 
-    :param world: the session of the operation.
+    :param session: the session of the operation.
     :param applied: result of ``apply_plan``.
     :param launcher: how the job is launched.
     :param say: called with the progress.
     :raises DriverDied: the driver has exited; with the last lines of its log.
     :raises DriverSilent: within ``start_timeout_s`` the driver neither processed a batch nor reported that it is idle.
     :raises TakenOver: another operation took the pipeline over.
-    :raises WorldChanged: a precondition of the plan no longer holds, or the job ran and has ended.
+    :raises StateChanged: a precondition of the plan no longer holds, or the job ran and has ended.
     """
-    _retake_lease(world, applied)
-    with _releasing_on_failure(world):
+    _retake_lease(session, applied)
+    with _releasing_on_failure(session):
         for is_last_try in (False, True):
-            claim, launched = _adopt(world, applied, launcher) or _launch(world, applied, launcher)
+            claim, launched = _adopt(session, applied, launcher) or _launch(session, applied, launcher)
             say(f"driver log: {launched.log}")
             try:
-                started = _await_start(world, applied, claim, launched, say)
+                started = _await_start(session, applied, claim, launched, say)
             except DriverDied:
                 # Spark fails unless startingOffsets names exactly the existing partitions. One may have been added
                 # meanwhile.
-                if is_last_try or not _partitions_came(world, claim, launched):
+                if is_last_try or not _partitions_came(session, claim, launched):
                     raise
                 say("partitions were added during the start; trying once more")
                 continue
-            if not world.pipeline.tracked:
-                release_lease(world)  # a tracked driver ends its launcher's lease itself
-            world.control.record_step(world.operation, STARTED, started)
+            if not session.pipeline.tracked:
+                release_lease(session)  # a tracked driver ends its launcher's lease itself
+            session.control.record_step(session.operation, STARTED, started)
             return started
     raise AssertionError("the last try returns or raises")
 
 
 @contextmanager
-def _releasing_on_failure(world: World) -> Iterator[None]:
+def _releasing_on_failure(session: Session) -> Iterator[None]:
     """Release the lease after an error that no retry can fix. A killed submit keeps the lease until it is retried."""
     try:
         yield
     except OffsetsError as error:
         if not error.retriable and not isinstance(error, TakenOver):
-            release_lease(world)
+            release_lease(session)
         raise
 
 
-def _retake_lease(world: World, applied: Applied) -> None:
+def _retake_lease(session: Session, applied: Applied) -> None:
     """Take the lease again for this plan's launch without a first batch, unless another operation has acted since.
 
     A driver that was silent for too long was left running, and is adopted.
 
     :raises TakenOver: another operation has asked that launch to stop.
     """
-    record = world.cell.read()
-    if record is None or record.lease is not None or not _is_mine(world, record, applied):
+    record = session.cell.read()
+    if record is None or record.lease is not None or not _is_mine(session, record, applied):
         return
-    epoch = world.control.newest_launch(record)
-    is_running_well = record.phase is Phase.RUNNING and first_sign(world, record, epoch, applied) is not None
+    epoch = session.control.newest_launch(record)
+    is_running_well = record.phase is Phase.RUNNING and first_sign(session, record, epoch, applied) is not None
     if is_running_well and is_running(epoch) is not False:
         return
     if record.stop is not None:
         raise TakenOver(
-            seen=f"{record.stop.operation!r} asked epoch {record.epoch} of {world.pipeline.name!r} to stop",
+            seen=f"{record.stop.operation!r} asked epoch {record.epoch} of {session.pipeline.name!r} to stop",
             expected="no other operation since this one launched that epoch",
             do="No action needed if the job should stay stopped. Otherwise run this operation from its stop task.",
         )
-    take_lease(world)
+    take_lease(session)
 
 
-def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch] | None:
+def _adopt(session: Session, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch] | None:
     """Return this plan's launch from an earlier try if it may still process a first batch, else None.
 
-    :raises WorldChanged: the launch has processed a batch, and has ended.
+    :raises StateChanged: the launch has processed a batch, and has ended.
     :raises TakenOver: another operation holds the lease.
     """
-    record = _over_or_not(world)
-    if record.launch is None or not _is_mine(world, record, applied):
+    record = _over_or_not(session)
+    if record.launch is None or not _is_mine(session, record, applied):
         return None
-    epoch = world.control.newest_launch(record)
+    epoch = session.control.newest_launch(record)
     claim = epoch.claim
     if record.phase is Phase.LAUNCHING:
-        require_lease(world, record)
-        recorded = world.control.step(world.operation, LAUNCHED, Launch)
+        require_lease(session, record)
+        recorded = session.control.step(session.operation, LAUNCHED, Launch)
         if recorded is not None and recorded.id == claim.tag and recorded.is_alive:
             return claim, recorded
-        _require_start(world, applied, world.live_topics())
+        _require_start(session, applied, session.live_topics())
         # Nobody knows whether a process already exists. If there are two, only one can claim.
-        return claim, _spawn(world, claim, launcher)
+        return claim, _spawn(session, claim, launcher)
     if record.phase is Phase.RUNNING:
-        return claim, Launch(claim.tag, record.holder, str(_log(world, claim)))
-    if has_output(world, epoch, applied):
-        raise WorldChanged(
+        return claim, Launch(claim.tag, record.holder, str(_log(session, claim)))
+    if has_output(session, epoch, applied):
+        raise StateChanged(
             seen=f"epoch {epoch.number}, which this operation started, has processed batches and is over",
             expected="an operation whose job still runs, or never processed a batch",
             do="start another operation: it plans from the position that the job has now",
@@ -184,55 +185,57 @@ def _adopt(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, L
     return None
 
 
-def _over_or_not(world: World) -> PipelineRecord:
+def _over_or_not(session: Session) -> PipelineRecord:
     """Return the record, after closing and reconciling an ended epoch if this operation holds the lease."""
-    record = world.cell.read()
-    while record is not None and record.lease is not None and record.lease.operation == world.operation:
+    record = session.cell.read()
+    while record is not None and record.lease is not None and record.lease.operation == session.operation:
         with suppress(RecordChanged):  # another try of this task was faster
             if record.phase is Phase.ENDED:
-                reconcile_epoch(world, record)
-            elif record.phase is not Phase.RUNNING or not close_if_over(world, record):
+                reconcile_epoch(session, record)
+            elif record.phase is not Phase.RUNNING or not close_if_over(session, record):
                 break
-        record = world.cell.read()
+        record = session.cell.read()
     if record is None:
-        raise WorldChanged(
-            seen=f"pipeline {world.pipeline.name!r} has no record",
+        raise StateChanged(
+            seen=f"pipeline {session.pipeline.name!r} has no record",
             expected="the record that the stop task makes",
             do="run this operation from its stop task",
         )
     return record
 
 
-def _is_mine(world: World, record: PipelineRecord, applied: Applied) -> bool:
+def _is_mine(session: Session, record: PipelineRecord, applied: Applied) -> bool:
     """Return whether the newest launch belongs to this operation and plan, and was not cancelled."""
     launch = record.launch
-    is_mine = launch is not None and (launch.operation, launch.plan) == (world.operation, applied.plan.fingerprint)
+    is_mine = launch is not None and (launch.operation, launch.plan) == (session.operation, applied.plan.fingerprint)
     return is_mine and (record.phase is not Phase.STOPPED or record.holder is not None)
 
 
-def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch]:
-    record = world.cell.read()
+def _launch(session: Session, applied: Applied, launcher: Launcher) -> tuple[Claim, Launch]:
+    record = session.cell.read()
     assert record is not None
-    require_lease(world, record)
-    claim_own(world)  # recoveries have not taken the lease by ``take_lease``; the stop task may have read another YAML
-    claim = _claim(world, record, applied, launcher)
+    require_lease(session, record)
+    claim_own(
+        session
+    )  # recoveries have not taken the lease by ``take_lease``; the stop task may have read another YAML
+    claim = _claim(session, record, applied, launcher)
     plan = applied.plan
-    is_again = _is_mine(world, record, applied)
+    is_again = _is_mine(session, record, applied)
     # A stored epoch never changes, so store it only in its final state. Otherwise the swap below is refused.
     if record.launch is not None and record.phase is Phase.STOPPED:
-        last = world.control.newest_launch(record)
-        complete_history(world, record, last)
-        world.control.keep_epoch(last)
-    world.control.keep_claim(claim)
-    newest = next(world.store.newest_first(world.pipeline.stream), None) if world.pipeline.tracked else None
-    world.cell.change(
+        last = session.control.newest_launch(record)
+        complete_history(session, record, last)
+        session.control.keep_epoch(last)
+    session.control.keep_claim(claim)
+    newest = next(session.store.newest_first(session.pipeline.stream), None) if session.pipeline.tracked else None
+    session.cell.change(
         LaunchEpoch(
-            world.operation,
+            session.operation,
             record.generation if is_again else plan.seen.generation,
             EpochLaunch(
                 claim.number,
                 claim.tag,
-                world.operation,
+                session.operation,
                 plan.fingerprint,
                 claim.checkpoint,
                 claim.tracked,
@@ -242,108 +245,108 @@ def _launch(world: World, applied: Applied, launcher: Launcher) -> tuple[Claim, 
             0 if newest is None else newest.row_time_ms or 0,
         )
     )
-    return claim, _spawn(world, claim, launcher)
+    return claim, _spawn(session, claim, launcher)
 
 
-def _claim(world: World, record: PipelineRecord, applied: Applied, launcher: Launcher) -> Claim:
+def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher: Launcher) -> Claim:
     """Return the next launch of the plan: the first one, or another after a launch without a batch.
 
     Only the first launch announces the plan's discontinuities. Later launches start where the first one started, so
     they continue.
     """
-    live = world.live_topics()
+    live = session.live_topics()
     plan = applied.plan
-    _require_start(world, applied, live)
-    kept = keep_version(world.pipeline.job)
+    _require_start(session, applied, live)
+    kept = keep_version(session.pipeline.job)
     tag = uuid.uuid4().hex
-    before = world.control.newest_launch(record).claim if _is_mine(world, record, applied) else None
+    before = session.control.newest_launch(record).claim if _is_mine(session, record, applied) else None
     resource_manager = launcher.resource_manager
     return Claim(
         number=record.epoch + 1,
-        operation=world.operation,
+        operation=session.operation,
         tag=tag,
         checkpoint=applied.checkpoint,
         start=reconcile(plan.start, live),
         identity=live.identity,
-        stream=world.pipeline.stream,
+        stream=session.pipeline.stream,
         plan=plan.fingerprint,
         announced=plan.announced if before is None else (),
         application_digest=kept.application.digest,
         version=kept.digest,
-        tracked=world.pipeline.tracked,
+        tracked=session.pipeline.tracked,
         stood=plan.stood if before is None else before.start,
         leader_epochs=live.leader_epochs,
-        yarn=YarnApplication(resource_manager, _yarn_tag(world, tag)) if resource_manager else None,
-        recorded_before=_recorded_before(world, record),
-        last_planned_batch_id=_last_planned(world, applied, is_first=before is None),
-        in_flight=_in_flight(world, record, applied),
+        yarn=YarnApplication(resource_manager, _yarn_tag(session, tag)) if resource_manager else None,
+        recorded_before=_recorded_before(session, record),
+        last_planned_batch_id=_last_planned(session, applied, is_first=before is None),
+        in_flight=_in_flight(session, record, applied),
     )
 
 
-def _require_start(world: World, applied: Applied, live: LiveTopics) -> None:
+def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None:
     """Raise unless the job would find the applied start in these topics, and in the store that it reads.
 
     A tracked job receives its start. An untracked job without a stored start would begin as if it had never run.
 
-    :raises WorldChanged: a topic was recreated, or the store has no offset for a partition, or a different one.
+    :raises StateChanged: a topic was recreated, or the store has no offset for a partition, or a different one.
     """
     plan = applied.plan
     if live.identity != plan.seen.identity:
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"topics are {live.identity}", expected=f"{plan.seen.identity}, as planned", do="plan again"
         )
-    if world.pipeline.tracked:
+    if session.pipeline.tracked:
         return
     expected = plan.kept if plan.form is RestartForm.RESUME else plan.start
-    there = world.observe().kept[0].position
+    there = session.observe().kept[0].position
     if gone := [partition for partition in expected or () if there is None or partition not in there]:
-        raise WorldChanged(
-            seen=f"{plan.ruling} has no offset of {', '.join(map(str, gone))}",
+        raise StateChanged(
+            seen=f"{plan.authoritative} has no offset of {', '.join(map(str, gone))}",
             expected="the start that was applied",
             do="plan again",
         )
-    if world.keeps_position_elsewhere and there is not None:
+    if session.keeps_position_elsewhere and there is not None:
         moved = {key: offset for key, offset in there.items() if plan.start.get(key, offset) != offset}
         if moved:
-            raise WorldChanged(
-                seen=f"{plan.ruling} says {Position(moved).to_json()}",
+            raise StateChanged(
+                seen=f"{plan.authoritative} says {Position(moved).to_json()}",
                 expected="the start that was applied",
                 do="plan again; another task may have written there late",
             )
 
 
-def _in_flight(world: World, record: PipelineRecord, applied: Applied) -> Cut | None:
+def _in_flight(session: Session, record: PipelineRecord, applied: Applied) -> Cut | None:
     """Return what an earlier job had in flight, if neither the record nor a snapshot *at rest* shows that.
 
     This concerns two launches: the first tracked launch of a job, and an untracked launch after an epoch that this same
     operation started.
     """
-    claimed = world.control.claimed_epoch(record)
-    if not world.pipeline.tracked:
-        is_mine = claimed is not None and claimed.claim.operation == world.operation
-        ranges = world.observe().in_flight if is_mine else ()
+    claimed = session.control.claimed_epoch(record)
+    if not session.pipeline.tracked:
+        is_mine = claimed is not None and claimed.claim.operation == session.operation
+        ranges = session.observe().in_flight if is_mine else ()
         return Cut(UNSTARTED, "", 1, "", ranges) if ranges else None
     if claimed is not None and claimed.claim.tracked:
         return None
-    cut = applied.cut or world.observe().cut
+    cut = applied.cut or session.observe().cut
     return None if cut is None else replace(cut, why=cut.why or "in flight before the job was tracked")
 
 
-def _recorded_before(world: World, record: PipelineRecord) -> Recorded | None:
+def _recorded_before(session: Session, record: PipelineRecord) -> Recorded | None:
     """Return the batch that was recorded last, even if later epochs recorded none."""
     recorded = record.recorded
     if recorded is None or recorded.batch_id is not None:
         return recorded
-    return world.control.claim(recorded.epoch, recorded.tag).recorded_before
+    return session.control.claim(recorded.epoch, recorded.tag).recorded_before
 
 
-def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | None:
+def _last_planned(session: Session, applied: Applied, *, is_first: bool) -> int | None:
     """Return the highest batch id in the checkpoint, which lets a driver detect another job on the same checkpoint.
 
     For a resumed checkpoint, this is the id that the plan saw. So a job that was started by hand since then is
     detected.
     """
-    if not world.pipeline.tracked:
+    if not session.pipeline.tracked:
         return None
     plan = applied.plan
     if plan.form is RestartForm.RESUME and is_first:
@@ -351,7 +354,7 @@ def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | No
         return seen.committed_batch_id if seen.planned_batch_id is None else seen.planned_batch_id
     state = read_state(open_checkpoint(applied.checkpoint))
     if state is None and plan.form is not RestartForm.FRESH:
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"nothing at {applied.checkpoint}",
             expected="the checkpoint that this plan starts from: without it batch ids would begin at 0 again",
             do="plan again",
@@ -359,46 +362,46 @@ def _last_planned(world: World, applied: Applied, *, is_first: bool) -> int | No
     return None if state is None else state.last_batch_id
 
 
-def _spawn(world: World, claim: Claim, launcher: Launcher) -> Launch:
+def _spawn(session: Session, claim: Claim, launcher: Launcher) -> Launch:
     """Start a process that claims a launch which the record already has."""
-    pipeline, log = world.pipeline, _log(world, claim)
+    pipeline, log = session.pipeline, _log(session, claim)
     settings = Settings(pipeline.name, pipeline.subscription, claim, launcher.secrets)
     settings_file = _settings_file(log)
-    command = launcher.build_command({**settings.conf(settings_file), **_yarn_conf(world, claim)})
+    command = launcher.build_command({**settings.conf(settings_file), **_yarn_conf(session, claim)})
     if not pipeline.tracked:
         command = claiming_command(settings_file, command)
         if pipeline.stop.marker:
             machine().remove_marker(pipeline.stop.marker)
-    _remove_settings_of_earlier_tries(world)
+    _remove_settings_of_earlier_tries(session)
     settings.write(settings_file)
     try:
         launched = launch(claim.tag, command, log=str(log), env=driver_environment())
     except OSError:
         settings_file.unlink()
         raise
-    world.control.record_step(world.operation, LAUNCHED, launched)
+    session.control.record_step(session.operation, LAUNCHED, launched)
     return launched
 
 
-def _log(world: World, claim: Claim) -> Path:
-    folder = Path(world.pipeline.job.folder_for_logs)
-    return folder / f"{world.pipeline.name}-epoch-{claim.number:05d}-{_tag(world)}-{claim.tag[:8]}.log"
+def _log(session: Session, claim: Claim) -> Path:
+    folder = Path(session.pipeline.job.folder_for_logs)
+    return folder / f"{session.pipeline.name}-epoch-{claim.number:05d}-{_tag(session)}-{claim.tag[:8]}.log"
 
 
-def _tag(world: World) -> str:
+def _tag(session: Session) -> str:
     """Return the common part of the operation's file names: its id may contain characters that file names cannot."""
-    return hashlib.sha256(world.operation.encode()).hexdigest()[:8]
+    return hashlib.sha256(session.operation.encode()).hexdigest()[:8]
 
 
-def _yarn_tag(world: World, launch_id: str) -> str:
+def _yarn_tag(session: Session, launch_id: str) -> str:
     """Return a tag that no other launch has, whatever pipelines share the cluster."""
-    return f"offsets-{hashlib.sha256(f'{world.pipeline.name}#{launch_id}'.encode()).hexdigest()[:40]}"
+    return f"offsets-{hashlib.sha256(f'{session.pipeline.name}#{launch_id}'.encode()).hexdigest()[:40]}"
 
 
-def _yarn_conf(world: World, claim: Claim) -> dict[str, str]:
+def _yarn_conf(session: Session, claim: Claim) -> dict[str, str]:
     if claim.yarn is None:
         return {}
-    own = world.pipeline.job.conf.get("spark.yarn.tags", "")
+    own = session.pipeline.job.conf.get("spark.yarn.tags", "")
     return {"spark.yarn.tags": f"{own},{claim.yarn.tag}" if own else claim.yarn.tag}
 
 
@@ -406,14 +409,14 @@ def _settings_file(log: Path) -> Path:
     return log.with_suffix(".settings.json")
 
 
-def _remove_settings_of_earlier_tries(world: World) -> None:
+def _remove_settings_of_earlier_tries(session: Session) -> None:
     """Remove settings files of earlier tries: they hold secrets, and their drivers may never have started.
 
     A late driver that no longer finds its file exits. A driver that has read its file competes for the epoch: it loses,
     or it wins and is adopted.
     """
-    folder = Path(world.pipeline.job.folder_for_logs)
-    for left in folder.glob(f"{world.pipeline.name}-epoch-*-{_tag(world)}-*.settings.json"):
+    folder = Path(session.pipeline.job.folder_for_logs)
+    for left in folder.glob(f"{session.pipeline.name}-epoch-*-{_tag(session)}-*.settings.json"):
         left.unlink(missing_ok=True)
 
 
@@ -422,26 +425,28 @@ def driver_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW", "__AIRFLOW"))}
 
 
-def _await_start(world: World, applied: Applied, claim: Claim, launched: Launch, say: Callable[[str], None]) -> Started:
+def _await_start(
+    session: Session, applied: Applied, claim: Claim, launched: Launch, say: Callable[[str], None]
+) -> Started:
     began = said_at = clock.monotonic_s()
-    timeout_s = world.pipeline.start_timeout_s
+    timeout_s = session.pipeline.start_timeout_s
     is_claimed = False
     while clock.monotonic_s() < began + timeout_s:
         # Check liveness before the record, so that a batch recorded just before the driver's exit is not missed.
         alive = launched.is_alive
-        record = _over_or_not(world)
-        epoch = _epoch_of(world, record, claim)
-        if (sign := first_sign(world, record, epoch, applied)) is not None:
+        record = _over_or_not(session)
+        epoch = _epoch_of(session, record, claim)
+        if (sign := first_sign(session, record, epoch, applied)) is not None:
             return Started(epoch.number, sign.how, sign.batch_id, launched.log, claim.start)
         is_claimed = epoch.holder is not None
         if epoch.ended is not None and record.epoch == claim.number and is_claimed:
             raise _died(launched, f"epoch {epoch.number} {epoch.ended.how.value}", epoch.ended)
         if _has_been_idle(record, claim):
             return Started(epoch.number, "idle", None, launched.log, claim.start)
-        require_lease(world, record)
+        require_lease(session, record)
         if not is_claimed and not alive:
-            raise _died(launched, f"the driver of {world.pipeline.name!r} ended before it claimed its launch")
-        keep_lease(world, record)
+            raise _died(launched, f"the driver of {session.pipeline.name!r} ended before it claimed its launch")
+        keep_lease(session, record)
         if clock.monotonic_s() >= said_at + 5:
             said_at = clock.monotonic_s()
             say(f"{said_at - began:.0f} s: {f'epoch {claim.number} claimed' if is_claimed else 'driver starting'}")
@@ -463,11 +468,11 @@ def _has_been_idle(record: PipelineRecord, claim: Claim) -> bool:
     return claim.tracked and is_its_own and record.phase is Phase.RUNNING and record.lease is None
 
 
-def _epoch_of(world: World, record: PipelineRecord, claim: Claim) -> Epoch:
+def _epoch_of(session: Session, record: PipelineRecord, claim: Claim) -> Epoch:
     """Return the state of a launch of this operation, even if another operation has launched since."""
     if record.epoch == claim.number:
-        return world.control.newest_launch(record)
-    kept = world.control.kept_epoch(claim.number)
+        return session.control.newest_launch(record)
+    kept = session.control.kept_epoch(claim.number)
     assert kept is not None, "an epoch is kept before the next one is launched"
     return kept
 
@@ -486,7 +491,7 @@ def _died(launched: Launch, seen: str, ended: Ended | None = None) -> DriverDied
     )
 
 
-def _partitions_came(world: World, claim: Claim, launched: Launch) -> bool:
+def _partitions_came(session: Session, claim: Claim, launched: Launch) -> bool:
     if "startingOffsets" not in launched.log_tail(lines=200):
         return False
-    return bool(set(world.live_topics().partitions) - set(claim.start))
+    return bool(set(session.live_topics().partitions) - set(claim.start))

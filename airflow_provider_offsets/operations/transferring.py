@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record import Phase, PipelineRecord
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.transfer import Transfer
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StoreInUse
 from airflow_provider_offsets.operations.lease import keep_lease, release_lease, take_lease
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 
 
@@ -35,7 +35,7 @@ def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None
 
     :raises PlanRefused: the transfer has problems.
     :raises ModeUnsupported: the store is read-only.
-    :raises WorldChanged: the target has another position than when the transfer was planned.
+    :raises StateChanged: the target has another position than when the transfer was planned.
     :raises StoreInUse: a running job uses the store.
     """
     if transfer.problems:
@@ -60,39 +60,39 @@ def writable(target: PositionStore) -> WritablePositionStore:
 
 
 @contextmanager
-def stopped(world: World, *, take_over: bool = False) -> Iterator[Callable[[], None]]:
+def stopped(session: Session, *, take_over: bool = False) -> Iterator[Callable[[], None]]:
     """Hold the lease of a pipeline whose job is stopped, so that no operation starts it during writes to its stores.
 
     A running job writes its position with every batch, and would silently overwrite the new one.
 
-    :param world: the session of the operation that writes.
+    :param session: the session of the operation that writes.
     :param take_over: take the lease from an operation that acted recently.
     :returns: a function that must be called before each write; it raises TakenOver once another operation has the
         lease.
     :raises StoreInUse: the job runs or may be running.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     """
-    before = world.cell.read()
+    before = session.cell.read()
     if before is not None:
-        _require_stopped(world, before)
-    record = take_lease(world, take_over=take_over)
+        _require_stopped(session, before)
+    record = take_lease(session, take_over=take_over)
     try:
-        _require_stopped(world, record)
-        yield lambda: _require_mine(world)
+        _require_stopped(session, record)
+        yield lambda: _require_mine(session)
     finally:
-        release_lease(world)
+        release_lease(session)
 
 
-def _require_mine(world: World) -> None:
-    record = world.cell.read()
+def _require_mine(session: Session) -> None:
+    record = session.cell.read()
     assert record is not None, "whoever holds a lease has created the record"
-    keep_lease(world, record)
+    keep_lease(session, record)
 
 
-def _require_stopped(world: World, record: PipelineRecord) -> None:
+def _require_stopped(session: Session, record: PipelineRecord) -> None:
     if record.phase is not Phase.STOPPED:
         raise StoreInUse(
-            seen=f"epoch {record.epoch} of pipeline {world.pipeline.name!r} is {record.phase.value}: its job may run",
+            seen=f"epoch {record.epoch} of pipeline {session.pipeline.name!r} is {record.phase.value}: its job may run",
             expected="a stopped job",
-            do=f"stop it first, by the task 'stop' of maintenance__{world.pipeline.name}",
+            do=f"stop it first, by the task 'stop' of maintenance__{session.pipeline.name}",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_offsets.errors import WorldChanged
+from airflow_provider_offsets.errors import StateChanged
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.planning import recorded_plan
 from airflow_provider_offsets.operators.base import PipelineOperator
@@ -12,7 +12,7 @@ from airflow_provider_offsets.operators.base import PipelineOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class ApplyOffsetsOperator(PipelineOperator):
@@ -22,15 +22,15 @@ class ApplyOffsetsOperator(PipelineOperator):
     driver claims contains the starting position.
     """
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Apply the plan, and return ``fingerprint``, ``form`` and ``checkpoint``."""
-        plan = recorded_plan(world)
+        plan = recorded_plan(session)
         if plan is None:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"operation {self.operation!r} has no plan",
                 expected="a PlanRestartOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        applied = apply_plan(world, plan)
+        applied = apply_plan(session, plan)
         self.log.info("Applied plan %s: %s from %s", plan.fingerprint, plan.form.value, applied.checkpoint)
         return {"fingerprint": plan.fingerprint, "form": plan.form.value, "checkpoint": applied.checkpoint}

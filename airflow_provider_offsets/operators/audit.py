@@ -13,7 +13,7 @@ from airflow_provider_offsets.reports import MARKDOWN, audit_report
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class AuditOffsetsOperator(PipelineOperator):
@@ -23,9 +23,9 @@ class AuditOffsetsOperator(PipelineOperator):
     the pipeline has no record: the pipeline was renamed, or its control store was lost.
     """
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Audit the history, and return the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
-        report = audit_history(world)
+        report = audit_history(session)
         self.log.info("\n%s", audit_report(report))
         if report.unexplained_places:
             raise AuditFailed(

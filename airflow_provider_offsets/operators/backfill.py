@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.accepted import read_counts
-from airflow_provider_offsets.core.boundary import OnOpen
 from airflow_provider_offsets.core.moments import read_moment
-from airflow_provider_offsets.core.replay import Interval, ReplayPlan
-from airflow_provider_offsets.core.replay_audit import total_of
-from airflow_provider_offsets.errors import AuditFailed, InputRefused, PlanRefused, WorldChanged
+from airflow_provider_offsets.core.replay.audit import total_of
+from airflow_provider_offsets.core.replay.boundary import OnOpen
+from airflow_provider_offsets.core.replay.model import Interval, ReplayPlan
+from airflow_provider_offsets.core.restart.accepted import read_counts
+from airflow_provider_offsets.errors import AuditFailed, InputRefused, PlanRefused, StateChanged
+from airflow_provider_offsets.hooks.session import driver_secrets
 from airflow_provider_offsets.hooks.spark import SparkJobHook
-from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.backfilling import (
     Waiting,
     audit_recorded_replay,
@@ -28,12 +29,11 @@ from airflow_provider_offsets.operations.backfilling import (
 )
 from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key
 from airflow_provider_offsets.reports import MARKDOWN, replay_audit_report, replay_plan_report
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 WAIT_S = 30
 """Seconds until the end of an open interval is checked again."""
@@ -78,7 +78,7 @@ class PlanBackfillOperator(PipelineOperator):
         self.on_open = on_open
         self.records_per_shard = records_per_shard
 
-    def act(self, world: World, context: Context) -> list[dict[str, Any]]:
+    def act(self, session: Session, context: Context) -> list[dict[str, Any]]:
         """Plan the replay, and return its shards, each with ``number`` and ``ranges``."""
         policy = self.pipeline.backfill
         policy = replace(
@@ -86,9 +86,9 @@ class PlanBackfillOperator(PipelineOperator):
             on_open=OnOpen(self.on_open or policy.on_open.value),
             records_per_shard=int(self.records_per_shard or policy.records_per_shard),
         )
-        SparkJobHook(world.pipeline).check(driver_secrets(world.pipeline).store_url)
+        SparkJobHook(session.pipeline).check(driver_secrets(session.pipeline).store_url)
         made = make_replay_plan(
-            world,
+            session,
             _interval(self.begin, self.end, context),
             policy,
             attempt_key=attempt_key(context),
@@ -120,16 +120,16 @@ class AuditBackfillOperator(PipelineOperator):
     intervals of the pipeline.
     """
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Audit the replay, and return its counts, ``total`` over all intervals, and ``markdown``."""
-        plan = recorded_replay_plan(world)
+        plan = recorded_replay_plan(session)
         if plan is None:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"operation {self.operation!r} has planned no replay",
                 expected="a PlanBackfillOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        control = ReplayControl(world.store, world.pipeline.name)
+        control = ReplayControl(session.store, session.pipeline.name)
         audit = audit_recorded_replay(control, plan)
         control.keep_audit(audit)
         total = total_of(replay_audits(control, f"{self.operation.partition('/')[0]}/").values())

@@ -13,13 +13,13 @@ from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.recovery import is_recovery
 from airflow_provider_offsets.errors import NothingToRecover, OffsetsError, TakenOver
-from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.lease import of_attempt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 OPERATION = "{{ dag.dag_id }}/{{ run_id }}"
 """By default, the tasks of one DAG run are one operation."""
@@ -84,10 +84,10 @@ class PipelineOperator(BaseOperator):
         self.reason = reason
         self.application = application
 
-    def act(self, world: World, context: Context) -> Any:
+    def act(self, session: Session, context: Context) -> Any:
         """Perform the step of this operator, and return the value for XCom.
 
-        :param world: the session of the operation on the pipeline.
+        :param session: the session of the operation on the pipeline.
         :param context: Airflow's task context.
         """
         raise NotImplementedError
@@ -96,13 +96,13 @@ class PipelineOperator(BaseOperator):
         """Open a session, act, and close the session. An error that no retry can fix fails the task at once."""
         with (
             fail_at_once(self.operation),
-            open_world(self.pipeline.with_application(self.application), self.operation) as world,
+            open_session(self.pipeline.with_application(self.application), self.operation) as session,
         ):
-            session = self.session(world, context)
+            session = self.attempt(session, context)
             kind = context["dag"].dag_id if "dag" in context else self.task_id
             session.control.open_operation(Operation(session.operation, kind, self.reason))
             return self.act(session, context)
 
-    def session(self, world: World, context: Context) -> World:
+    def attempt(self, session: Session, context: Context) -> Session:
         """Return the session of the newest attempt of this run."""
-        return of_attempt(world)
+        return of_attempt(session)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_offsets.core.accepted import read_counts, read_seconds
-from airflow_provider_offsets.core.plan import RestartPlan
+from airflow_provider_offsets.core.restart.accepted import read_counts, read_seconds
+from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.errors import PlanRefused
+from airflow_provider_offsets.hooks.session import driver_secrets
 from airflow_provider_offsets.hooks.spark import SparkJobHook
-from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.planning import make_plan, recorded_comparison
 from airflow_provider_offsets.operations.rolling_back import why_no_way_back
 from airflow_provider_offsets.operations.shipping import runtime_zip
@@ -20,7 +20,7 @@ from airflow_provider_offsets.reports import MARKDOWN, plan_json, plan_report, s
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class PlanRestartOperator(PipelineOperator):
@@ -30,7 +30,7 @@ class PlanRestartOperator(PipelineOperator):
     while the job still runs.
 
     :param start: where to start, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``; the pipeline's own
-        start by default. ``core/selector.py`` has all forms.
+        start by default. ``core/selectors`` has all forms.
     :param window_s: seconds for which the job will stay stopped; 0 if it is already stopped or will not stay stopped.
         The plan is refused if Kafka would delete unread records within that time.
     :param accept_lost: highest accepted number of lost offsets, by topic: ``{"flights": 3}``, or as text ``flights:3,
@@ -61,22 +61,22 @@ class PlanRestartOperator(PipelineOperator):
         self.accept_lost = accept_lost
         self.accept_skipped = accept_skipped
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Plan the restart, and return its summary, its rows, and ``markdown``."""
         window_s = read_seconds(self.window_s, "window_s")
-        policy = world.pipeline.policy.accepting(
+        policy = session.pipeline.policy.accepting(
             read_counts(self.accept_lost, "accept_lost"), read_counts(self.accept_skipped, "accept_skipped")
         )
-        spark = SparkJobHook(world.pipeline)
-        spark.check(driver_secrets(world.pipeline).store_url)
-        if world.pipeline.tracked:
-            runtime_zip(Path(world.pipeline.job.folder_for_logs))
-        plan = make_plan(world, self.start, policy, window_s=window_s)
-        comparison = recorded_comparison(world)
+        spark = SparkJobHook(session.pipeline)
+        spark.check(driver_secrets(session.pipeline).store_url)
+        if session.pipeline.tracked:
+            runtime_zip(Path(session.pipeline.job.folder_for_logs))
+        plan = make_plan(session, self.start, policy, window_s=window_s)
+        comparison = recorded_comparison(session)
         if comparison is not None:
             self.log.info("\n%s", stores_report(comparison))
         self.log.info("\n%s", plan_report(plan))
-        self.log.info("Way back from this restart: %s", why_no_way_back(world) or "to the version that runs now")
+        self.log.info("Way back from this restart: %s", why_no_way_back(session) or "to the version that runs now")
         if plan.problems:
             raise PlanRefused(plan.problems)
         return plan_summary(plan)

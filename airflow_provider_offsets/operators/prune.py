@@ -12,7 +12,7 @@ from airflow_provider_offsets.operators.base import PipelineOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class PruneOffsetsOperator(PipelineOperator):
@@ -22,10 +22,10 @@ class PruneOffsetsOperator(PipelineOperator):
     with a label, and the running and previous checkpoint and version. A repeated run continues.
     """
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Remove; return removed ``snapshots``, ``checkpoints`` and ``versions``, and what was ``retained`` and why."""
-        found = find_prunable(world.control, self.pipeline, at_ms=clock.now_ms())
-        done = remove(world.control, self.pipeline, found, say=self.log.info)
+        found = find_prunable(session.control, self.pipeline, at_ms=clock.now_ms())
+        done = remove(session.control, self.pipeline, found, say=self.log.info)
         for each in done.retained:
             self.log.warning("not removed: %s", each)
         self.log.info(

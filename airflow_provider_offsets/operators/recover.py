@@ -13,7 +13,7 @@ from airflow_provider_offsets.operators.base import PipelineOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 RETRY_S = 120
 """Seconds within which Airflow retries a task that has missed its heartbeats for too long."""
@@ -35,10 +35,10 @@ class BeginRecoveryOperator(PipelineOperator):
         super().__init__(**kwargs)
         self.epoch = epoch
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Begin the recovery; return ``epoch`` and ``tries``, the number of tries for this death including this one."""
         policy, run = self.pipeline.recovery, str(context["run_id"])
-        tries = begin_recovery(world, int(self.epoch), run, policy, lease_timeout_s=lease_timeout_s())
+        tries = begin_recovery(session, int(self.epoch), run, policy, lease_timeout_s=lease_timeout_s())
         self.log.info("Try %d to recover from the death of epoch %s", tries, self.epoch)
         return {"epoch": int(self.epoch), "tries": tries}
 

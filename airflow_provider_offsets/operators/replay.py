@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.health import HELD_BY, Look, why_hold_back
-from airflow_provider_offsets.core.replay import Shard
+from airflow_provider_offsets.core.health import HELD_BY, Sample, why_hold_back
+from airflow_provider_offsets.core.replay.model import Shard
 from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.hooks.session import driver_secrets
 from airflow_provider_offsets.hooks.spark import SparkJobHook
-from airflow_provider_offsets.hooks.world import driver_secrets
-from airflow_provider_offsets.operations.judging import Window, look_at_health
+from airflow_provider_offsets.operations.health import Window, take_sample
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operators.base import PipelineOperator
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
-LOOK_EVERY_S = 10
+SAMPLE_EVERY_S = 10
 """Seconds until the live job is checked again, before a shard starts."""
 
 
@@ -49,22 +49,22 @@ class ReplayOffsetsOperator(PipelineOperator):
         self.shard = shard
         self.run_id = run_id
         self._replaying: ShardReplaying | None = None
-        self._looks: tuple[Look, ...] = ()
+        self._samples: tuple[Sample, ...] = ()
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Replay the shard, and return its counts, ranges, duration and driver log."""
-        spark, secrets = SparkJobHook(world.pipeline), driver_secrets(world.pipeline)
+        spark, secrets = SparkJobHook(session.pipeline), driver_secrets(session.pipeline)
         spark.check(secrets.store_url)
         shard = self._read_shard()
-        record = ReplayControl(world.store, world.pipeline.name).shard(self.run_id, shard.number)
-        if self.pipeline.backfill.mind_live and record.newest is None:
-            self._hold_back(world)
-        folder = Path(world.pipeline.job.folder_for_logs)
+        record = ReplayControl(session.store, session.pipeline.name).shard(self.run_id, shard.number)
+        if self.pipeline.backfill.yield_to_live and record.newest is None:
+            self._hold_back(session)
+        folder = Path(session.pipeline.job.folder_for_logs)
 
         def command(conf: Mapping[str, str]) -> list[str]:
             return spark.command(conf, log_dir=folder)
 
-        self._replaying = ShardReplaying(world, shard, self.run_id, command, secrets, self.log.info)
+        self._replaying = ShardReplaying(session, shard, self.run_id, command, secrets, self.log.info)
         try:
             replayed = self._replaying.run()
         except (KeyboardInterrupt, SystemExit):
@@ -81,23 +81,23 @@ class ReplayOffsetsOperator(PipelineOperator):
 
     def execute_complete(self, context: Context, event: Any, window: str) -> Any:
         """Check the live job again after the triggerer."""
-        self._looks = codec.loads(Window, window).looks
+        self._samples = codec.loads(Window, window).samples
         return self.execute(context)
 
-    def _hold_back(self, world: World) -> None:
+    def _hold_back(self, session: Session) -> None:
         """Wait in the triggerer while the live job falls behind; return at once if it keeps up or does not run."""
-        epoch = world.claimed_epoch()
+        epoch = session.claimed_epoch()
         if epoch is None or epoch.ended is not None:
             return
-        self._looks = (*self._looks, look_at_health(world, epoch, at_s=clock.now_ms() / 1000))[-HELD_BY:]
-        why = why_hold_back(self._looks)
+        self._samples = (*self._samples, take_sample(session, epoch, at_s=clock.now_ms() / 1000))[-HELD_BY:]
+        why = why_hold_back(self._samples)
         if why == "":
             return
         self.log.info("Holding back: %s", why or "records wait for the live job; looking whether it catches up")
         self.defer(
-            trigger=TimeDeltaTrigger(timedelta(seconds=LOOK_EVERY_S)),
+            trigger=TimeDeltaTrigger(timedelta(seconds=SAMPLE_EVERY_S)),
             method_name="execute_complete",
-            kwargs={"window": codec.dumps(Window(epoch.number, self._looks))},
+            kwargs={"window": codec.dumps(Window(epoch.number, self._samples))},
         )
 
     def on_kill(self) -> None:

@@ -10,9 +10,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import RolledBack
+from airflow_provider_offsets.hooks.session import driver_secrets
 from airflow_provider_offsets.hooks.spark import SparkJobHook
-from airflow_provider_offsets.hooks.world import driver_secrets
-from airflow_provider_offsets.operations.judging import in_hands_of, why_unhealthy
+from airflow_provider_offsets.operations.health import in_hands_of, why_unhealthy
 from airflow_provider_offsets.operations.rolling_back import Rollback, roll_back
 from airflow_provider_offsets.operations.submitting import Launcher
 from airflow_provider_offsets.operators.base import PipelineOperator
@@ -20,7 +20,7 @@ from airflow_provider_offsets.operators.base import PipelineOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class RollBackOperator(PipelineOperator):
@@ -42,14 +42,14 @@ class RollBackOperator(PipelineOperator):
         self.automatic = automatic
         self.fails = fails
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Roll back, and return what runs now; raise if ``fails`` is set.
 
         :raises RolledBack: the rollback succeeded and ``fails`` is set.
         """
-        why = why_unhealthy(world)
+        why = why_unhealthy(session)
         if self.automatic:
-            self._skip_unless_due(why, in_hands_of(world))
+            self._skip_unless_due(why, in_hands_of(session))
         why = why or self.reason or "on request"
         self.log.info("Rolling back operation %r: %s", self.operation, why)
         secrets = driver_secrets(self.pipeline)
@@ -60,7 +60,7 @@ class RollBackOperator(PipelineOperator):
             folder = Path(pipeline.job.folder_for_logs)
             return Launcher(lambda conf: spark.command(conf, log_dir=folder), secrets, spark.resource_manager)
 
-        done = roll_back(world, launcher_of, reason=why, say=self.log.info)
+        done = roll_back(session, launcher_of, reason=why, say=self.log.info)
         self.log.info("%s\n%s", _what_runs(done), _not_undone(done))
         if self.fails:
             raise RolledBack(

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.compare import Verdict, compare_stores
+from airflow_provider_offsets.core.restart.comparison import Verdict, compare_stores
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.reports import stores_report
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class SnapshotOffsetsOperator(PipelineOperator):
@@ -23,7 +23,7 @@ class SnapshotOffsetsOperator(PipelineOperator):
     This operator commits nothing and joins no consumer group. A repeated run returns the snapshot that already exists.
 
     :param moment: distinguishes the snapshots of one operation, such as ``before``. The audit of an untracked job
-        relies on the snapshot ``at-rest``.
+        relies on the snapshot ``stopped``.
     :param snapshot_label: name for people, as in ``snapshot:<label>``. It must be unique among the pipeline's
         snapshots.
     """
@@ -35,14 +35,14 @@ class SnapshotOffsetsOperator(PipelineOperator):
         self.moment = moment
         self.snapshot_label = snapshot_label
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Take the snapshot.
 
         :returns: ``id``, ``label``, ``position``, ``epoch``, the records in flight, and per verdict the number of
             partitions on which the stores agree or differ.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        snapshot = world.take_snapshot(self.moment, reason=self.reason or "", taken_at=now, label=self.snapshot_label)
+        snapshot = session.take_snapshot(self.moment, reason=self.reason or "", taken_at=now, label=self.snapshot_label)
         seen = snapshot.seen
         self.log.info("Snapshot %s, taken at %s: %s", snapshot.id, snapshot.taken_at, snapshot.position.to_json())
         comparison = compare_stores(seen)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import conf
 
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key, fail_at_once
@@ -19,7 +19,7 @@ from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class StopStreamingJobOperator(PipelineOperator):
@@ -48,33 +48,33 @@ class StopStreamingJobOperator(PipelineOperator):
         self.deferrable = deferrable
         self.take_over = take_over
 
-    def session(self, world: World, context: Context) -> World:
+    def attempt(self, session: Session, context: Context) -> Session:
         """Return the session of this attempt, which is new if the task was cleared."""
-        return new_attempt(world, attempt_key(context))
+        return new_attempt(session, attempt_key(context))
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
-        """Stop the job, and return ``epoch``, ``how`` it stopped, ``last_batch_id`` and ``at_rest_since``."""
-        asked = self._ask(world)
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
+        """Stop the job, and return ``epoch``, ``how`` it stopped, ``last_batch_id`` and ``stopped_since``."""
+        asked = self._ask(session)
         if isinstance(asked, StopResult):
             return self._result(asked)
         assert asked.holder is not None
         self.log.info("Asked epoch %d (pid %d on %s) to stop", asked.number, asked.holder.pid, asked.holder.host)
         if self.deferrable and (asked.claim.tracked or self.pipeline.stop.marker):
             self._defer_until_ended(asked)
-        return self._result(await_stop(world, asked, self.pipeline.stop, say=self.log.info))
+        return self._result(await_stop(session, asked, self.pipeline.stop, say=self.log.info))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Continue after the triggerer: the job ended, or its time is up and the next stop stage follows."""
         self.log.info("The triggerer says: %s", event)
-        with fail_at_once(), open_world(self.pipeline, self.operation) as opened:
-            world = of_attempt(opened)
-            asked = self._ask(world)
+        with fail_at_once(), open_session(self.pipeline, self.operation) as opened:
+            session = of_attempt(opened)
+            asked = self._ask(session)
             if isinstance(asked, StopResult):
                 return self._result(asked)
-            return self._result(await_stop(world, asked, replace(self.pipeline.stop, graceful_timeout_s=1)))
+            return self._result(await_stop(session, asked, replace(self.pipeline.stop, graceful_timeout_s=1)))
 
-    def _ask(self, world: World) -> StopResult | Epoch:
-        return ask_to_stop(world, reason=self.reason, take_over=str(self.take_over).lower() in ("true", "1"))
+    def _ask(self, session: Session) -> StopResult | Epoch:
+        return ask_to_stop(session, reason=self.reason, take_over=str(self.take_over).lower() in ("true", "1"))
 
     def _defer_until_ended(self, epoch: Epoch) -> None:
         self.defer(
@@ -94,5 +94,5 @@ class StopStreamingJobOperator(PipelineOperator):
             "epoch": stopped.epoch,
             "how": stopped.how,
             "last_batch_id": stopped.last_batch_id,
-            "at_rest_since": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "stopped_since": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_offsets.errors import WorldChanged
+from airflow_provider_offsets.errors import StateChanged
+from airflow_provider_offsets.hooks.session import driver_secrets
 from airflow_provider_offsets.hooks.spark import SparkJobHook
-from airflow_provider_offsets.hooks.world import driver_secrets
 from airflow_provider_offsets.operations.applying import recorded_application
 from airflow_provider_offsets.operations.recovering import as_it_ran
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
@@ -17,7 +17,7 @@ from airflow_provider_offsets.operators.base import PipelineOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
 
 class SubmitStreamingJobOperator(PipelineOperator):
@@ -28,24 +28,24 @@ class SubmitStreamingJobOperator(PipelineOperator):
     not affect a running driver: the next try adopts it.
     """
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Submit the job, and return ``epoch``, ``how`` it started, its first batch, its start and the path ``log``."""
-        world, applied = as_it_ran(world), recorded_application(world)
+        session, applied = as_it_ran(session), recorded_application(session)
         if applied is None:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"operation {self.operation!r} has applied no plan",
                 expected="an ApplyOffsetsOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        spark, secrets = SparkJobHook(world.pipeline), driver_secrets(world.pipeline)
+        spark, secrets = SparkJobHook(session.pipeline), driver_secrets(session.pipeline)
         spark.check(secrets.store_url)
-        folder = Path(world.pipeline.job.folder_for_logs)
+        folder = Path(session.pipeline.job.folder_for_logs)
 
         def command(conf: Mapping[str, str]) -> list[str]:
             return spark.command(conf, log_dir=folder)
 
         launcher = Launcher(command, secrets, spark.resource_manager)
-        started = submit_job(world, applied, launcher, say=self.log.info)
+        started = submit_job(session, applied, launcher, say=self.log.info)
         self.log.info("Epoch %d runs: %s; log %s", started.epoch, started.how, started.log)
         return {
             "epoch": started.epoch,

@@ -11,17 +11,17 @@ from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.health import Health, judge
-from airflow_provider_offsets.hooks.world import open_world
-from airflow_provider_offsets.operations.judging import Window, look_at_health, pause, record_verdict, watched_epoch
+from airflow_provider_offsets.hooks.session import open_session
+from airflow_provider_offsets.operations.health import Window, pause, record_verdict, take_sample, watched_epoch
 from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_offsets.operations.world import World
+    from airflow_provider_offsets.operations.session import Session
 
-LOOKS = 4
+SAMPLES = 4
 """Number of samples of the job within ``watch_s``; the history has what happened in between."""
 
 SHORT_S = 10
@@ -45,33 +45,33 @@ class WatchStreamingJobOperator(PipelineOperator):
         super().__init__(**kwargs)
         self.deferrable = deferrable
 
-    def act(self, world: World, context: Context) -> dict[str, Any]:
+    def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Watch the job, and return ``epoch``, ``health``, ``rule``, ``reason`` and ``warnings``."""
-        return self._watch(world, Window(watched_epoch(world).number, ()))
+        return self._watch(session, Window(watched_epoch(session).number, ()))
 
     def execute_complete(self, context: Context, event: dict[str, Any], window: str) -> dict[str, Any]:
         """Take the next sample after the triggerer, whatever event it sent."""
-        with fail_at_once(), open_world(self.pipeline, self.operation) as world:
-            return self._watch(self.session(world, context), codec.loads(Window, window))
+        with fail_at_once(), open_session(self.pipeline, self.operation) as session:
+            return self._watch(self.attempt(session, context), codec.loads(Window, window))
 
-    def _watch(self, world: World, window: Window) -> dict[str, Any]:
-        epoch = next(each for each in world.control.epochs() if each.number == window.epoch)
+    def _watch(self, session: Session, window: Window) -> dict[str, Any]:
+        epoch = next(each for each in session.control.epochs() if each.number == window.epoch)
         policy = self.pipeline.rollback
         while True:
-            window = window.seen_again(look_at_health(world, epoch, at_s=clock.now_ms() / 1000))
-            verdict = judge(window.looks, policy)
+            window = window.seen_again(take_sample(session, epoch, at_s=clock.now_ms() / 1000))
+            verdict = judge(window.samples, policy)
             self.log.info("Epoch %d: %s, %s", epoch.number, verdict.health.value, verdict.reason)
             if verdict.health is not Health.TOO_EARLY:
                 break
-            self._wait(world, epoch, window, min(policy.watch_s, policy.stall_s) / LOOKS)
+            self._wait(session, epoch, window, min(policy.watch_s, policy.stall_s) / SAMPLES)
         for warning in verdict.warnings:
             self.log.warning("%s", warning)
-        record_verdict(world, epoch, verdict)
+        record_verdict(session, epoch, verdict)
         return {"epoch": epoch.number, **codec.plain(verdict)}
 
-    def _wait(self, world: World, epoch: Epoch, window: Window, seconds: float) -> None:
+    def _wait(self, session: Session, epoch: Epoch, window: Window, seconds: float) -> None:
         if not self.deferrable or seconds < SHORT_S:
-            pause(world, epoch, seconds)
+            pause(session, epoch, seconds)
             return
         self.defer(
             trigger=EpochEndedTrigger(

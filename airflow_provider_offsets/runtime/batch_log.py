@@ -5,15 +5,15 @@ The log is the only source: the records of a batch may be absent or compacted.
 
 from __future__ import annotations
 
-from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.stores.checkpoint import (
+from airflow_provider_offsets.checkpoint.log import (
     CheckpointFiles,
     read_entry,
     read_initial,
     read_only_source,
     read_query_id,
 )
+from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.position import Position
 
 
 class BatchLog:

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.core.record import ClaimLaunch
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.core.record.events import ClaimLaunch
 from airflow_provider_offsets.errors import OffsetsError
-from airflow_provider_offsets.jobs.machine import machine
-from airflow_provider_offsets.runtime.insist import insist
+from airflow_provider_offsets.runtime.retry import retry
 from airflow_provider_offsets.runtime.settings import Settings, take_settings
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
 
 
 def claiming_command(settings_file: Path, command: Sequence[str]) -> list[str]:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> str:
         store = open_store(settings.secrets.store_url)
         try:
             cell = Control(store, settings.pipeline).cell
-            insist(lambda: cell.change(claim), patience_s=settings.store_patience_s)
+            retry(lambda: cell.change(claim), retry_timeout_s=settings.store_retry_timeout_s)
         finally:
             store.close()
     except OffsetsError as error:

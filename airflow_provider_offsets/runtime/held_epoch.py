@@ -13,28 +13,19 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.checkpoint.log import batch_ids
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Batch, digest_of, next_row_time_ms
 from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow, Heartbeat, ProcessIdentity, Recorded
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record import (
-    BeginBatch,
-    Begun,
-    ClaimLaunch,
-    EndEpoch,
-    Event,
-    GoIdle,
-    Phase,
-    PipelineRecord,
-    RecordBatch,
-)
+from airflow_provider_offsets.core.record.events import ClaimLaunch, EndEpoch, Event, GoIdle, RecordBatch, StartBatch
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord, StartedBatch
 from airflow_provider_offsets.core.snapshot import UNSTARTED
-from airflow_provider_offsets.errors import BatchConflict, Fenced, RecordRestored, WorldChanged
-from airflow_provider_offsets.jobs.machine import machine
+from airflow_provider_offsets.errors import BatchConflict, Fenced, RecordRestored, StateChanged
 from airflow_provider_offsets.runtime.batch_log import BatchLog
-from airflow_provider_offsets.runtime.insist import insist
+from airflow_provider_offsets.runtime.retry import retry
 from airflow_provider_offsets.runtime.settings import Settings
-from airflow_provider_offsets.stores.checkpoint import batch_ids
-from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.protocols import OffsetStore
 
 T = TypeVar("T")
@@ -42,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class HeldEpoch:
-    """The epoch that this driver holds. Every store call is retried for ``store_patience_s`` before it fails.
+    """The epoch that this driver holds. Every store call is retried for ``store_retry_timeout_s`` before it fails.
 
     :param settings: settings of the driver, with the claim of its launch.
     :param store: offset store of the pipeline.
@@ -87,15 +78,15 @@ class HeldEpoch:
         planned but did not commit counts as repeated when it starts again. A batch that Spark never planned does not.
 
         :raises Fenced: this driver no longer holds the epoch.
-        :raises WorldChanged: another job has written to the checkpoint since the plan.
+        :raises StateChanged: another job has written to the checkpoint since the plan.
         """
         if not self._run:
             self._require_planned_log()
-        begun = self._record.begun
-        planned = None if begun is None else self.log.batch(begun.batch_id, epoch=self.number, after=self.last)
+        started = self._record.started
+        planned = None if started is None else self.log.batch(started.batch_id, epoch=self.number, after=self.last)
         if planned is not None and self.log.is_committed(planned.batch_id or 0):
             self.record_committed(planned)
-        self._may_have_run = begun is None or planned is not None
+        self._may_have_run = started is None or planned is not None
         self._run, self.ending = uuid.uuid4().hex, None
 
     def is_stop_requested(self) -> bool:
@@ -103,7 +94,7 @@ class HeldEpoch:
 
         :raises Fenced: this driver no longer holds the epoch.
         """
-        self._insist(self._cell.read)
+        self._retry(self._cell.read)
         record = self._record
         tag = None if record.launch is None else record.launch.tag
         if (tag, record.holder, record.phase) != (self._claim.tag, self._holder, Phase.RUNNING):
@@ -140,11 +131,11 @@ class HeldEpoch:
 
         :raises StopRequested: the job was asked to stop.
         :raises Fenced: this driver no longer holds the epoch.
-        :raises WorldChanged: the first batch of the epoch does not start at the planned position.
+        :raises StateChanged: the first batch of the epoch does not start at the planned position.
         """
         self._require_start(batch.start or Position())
         placed = batch.at_row(next_row_time_ms(batch.batch_time_ms, self._record.last_row_time_ms))
-        begun = Begun(
+        started = StartedBatch(
             batch_id=batch.batch_id or 0,
             query_id=batch.query_id or "",
             batch_time_ms=batch.batch_time_ms,
@@ -152,7 +143,7 @@ class HeldEpoch:
             row_time_ms=placed.row_time_ms,
             digest=digest_of(batch),
         )
-        self._begin(begun, prepare=placed)
+        self._begin(started, prepare=placed)
 
     def begin_unplanned(self, batch_id: int) -> None:
         """Start a batch whose end offsets Spark has not planned yet.
@@ -160,7 +151,7 @@ class HeldEpoch:
         :raises: as :meth:`begin`.
         """
         self._require_start(self.log.start_of(batch_id, after=self.last))
-        self._begin(Begun(batch_id, self.log.query_id, clock.now_ms(), self._run))
+        self._begin(StartedBatch(batch_id, self.log.query_id, clock.now_ms(), self._run))
 
     def record_committed(self, batch: Batch) -> Batch:
         """Record the started batch, which Spark has committed, and account for what Spark ran after it (``sink=``).
@@ -187,10 +178,10 @@ class HeldEpoch:
         :param following: the next batch, if Spark has planned it already under a native sink. It counts as started.
         :raises Fenced: this driver no longer holds the epoch.
         """
-        begun = self._record.begun
-        assert begun is not None, "a batch begins before it is recorded"
-        is_kept = begun.row_time_ms is not None
-        row_time_ms = begun.row_time_ms or next_row_time_ms(batch.batch_time_ms, self._record.last_row_time_ms)
+        started = self._record.started
+        assert started is not None, "a batch begins before it is recorded"
+        is_kept = started.row_time_ms is not None
+        row_time_ms = started.row_time_ms or next_row_time_ms(batch.batch_time_ms, self._record.last_row_time_ms)
         placed = batch.at_row(row_time_ms)
         recorded = Recorded(
             epoch=self.number,
@@ -200,10 +191,10 @@ class HeldEpoch:
             row_time_ms=row_time_ms,
             digest=digest_of(batch),
         )
-        started = None
+        next_started = None
         if following is not None:
-            started = Begun(following.batch_id or 0, following.query_id or "", clock.now_ms(), begun.run)
-        event = RecordBatch(self._claim.tag, self._me, begun.run, recorded, started)
+            next_started = StartedBatch(following.batch_id or 0, following.query_id or "", clock.now_ms(), started.run)
+        event = RecordBatch(self._claim.tag, self._me, started.run, recorded, next_started)
         self._change(event, prepare=None if is_kept else placed, append=placed)
 
     def idle(self) -> None:
@@ -218,7 +209,7 @@ class HeldEpoch:
         """Send a heartbeat."""
         self._beats += 1
         heartbeat = Heartbeat(self._beats, clock.now_ms(), None if self.last is None else self.last.batch_id)
-        self._insist(lambda: self._control.beat(self.number, heartbeat))
+        self._retry(lambda: self._control.beat(self.number, heartbeat))
 
     def close(self, error: BaseException | None) -> None:
         """End this epoch in the record.
@@ -260,9 +251,9 @@ class HeldEpoch:
         assert self._cell.seen is not None, "an epoch is claimed first"
         return self._cell.seen
 
-    def _begin(self, begun: Begun, *, prepare: Batch | None = None) -> None:
+    def _begin(self, started: StartedBatch, *, prepare: Batch | None = None) -> None:
         try:
-            self._change(BeginBatch(self._claim.tag, self._me, begun, again=self._may_have_run), prepare=prepare)
+            self._change(StartBatch(self._claim.tag, self._me, started, again=self._may_have_run), prepare=prepare)
         except BatchConflict:
             self.is_stop_requested()  # a later epoch may have stored a batch there: then this driver is fenced
             raise
@@ -270,28 +261,28 @@ class HeldEpoch:
 
     def _change(self, event: Event, *, prepare: Batch | None = None, append: Batch | None = None) -> None:
         stream = self._claim.stream
-        self._insist(lambda: self._cell.change(event, stream=stream, prepare=prepare, append=append))
+        self._retry(lambda: self._cell.change(event, stream=stream, prepare=prepare, append=append))
 
-    def _insist(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns, retrying an unreachable store for ``store_patience_s``."""
+    def _retry(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns, retrying an unreachable store for ``store_retry_timeout_s``."""
 
         def locked() -> T:
             with self._lock:
                 return call()
 
-        return insist(locked, patience_s=self.settings.store_patience_s)
+        return retry(locked, retry_timeout_s=self.settings.store_retry_timeout_s)
 
     def _require_planned_log(self) -> None:
         """Raise if the checkpoint's newest batch differs from the one at the time of the plan.
 
-        :raises WorldChanged: another job writes to the checkpoint, or the checkpoint is gone.
+        :raises StateChanged: another job writes to the checkpoint, or the checkpoint is gone.
         """
         planned_id = self._claim.last_planned_batch_id
         if planned_id is None:
             return
         newest_id = max(batch_ids(self.log.files, "offsets"), default=UNSTARTED)
         if newest_id != planned_id:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"the newest batch of the checkpoint {self.log.files.location} is {newest_id}",
                 expected=f"{planned_id}, as planned for epoch {self.number}",
                 do="find out which other job runs on this checkpoint, and stop it; then plan again",
@@ -300,7 +291,7 @@ class HeldEpoch:
     def _require_start(self, start: Position) -> None:
         """Raise if the first batch of the epoch does not start at the planned position.
 
-        :raises WorldChanged: at least one partition starts at another offset.
+        :raises StateChanged: at least one partition starts at another offset.
         """
         planned = self._claim.start
         if not self._is_at_start:
@@ -308,7 +299,7 @@ class HeldEpoch:
         moved = [each for each in start if each in planned and start[each] != planned[each]]
         if moved:
             shown = ", ".join(f"{each} at {start[each]} instead of {planned[each]}" for each in moved[:10])
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"the first batch of epoch {self.number} would begin with {shown}",
                 expected="the start of its plan",
                 do="find out which other job runs on this checkpoint, and stop it; then plan again",

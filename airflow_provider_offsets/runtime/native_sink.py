@@ -15,17 +15,17 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, StopRequested, WorldChanged
+from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, StateChanged, StopRequested
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
-from airflow_provider_offsets.stores.checkpoint import read_state
 
 ONE_TRIGGER = "1000000 days"
 """Spark aligns trigger intervals to multiples of their length since 1970: the second trigger is in the year 4707."""
 
 TRIGGER_IS_OVER = "Waiting for next trigger"
-LOOK_S = 0.02
+POLL_S = 0.02
 """Seconds between two checks of a running batch."""
 LONGEST_REST_S = 5.0
 """Longest pause between two runs that found nothing to read, in seconds."""
@@ -132,7 +132,7 @@ class NativeSinkQuery:
 
         :param writer: has its sink and its checkpoint configured.
         :raises Fenced: this driver no longer holds the epoch, or the checkpoint was closed.
-        :raises WorldChanged: another job writes to the checkpoint.
+        :raises StateChanged: another job writes to the checkpoint.
         """
         self._find_next()
         is_stopped = False
@@ -185,7 +185,7 @@ class NativeSinkQuery:
                 do="No action needed: the job goes on from another checkpoint, under a newer epoch.",
             )
         if planned is not None and not self._may_be_planned:
-            raise WorldChanged(
+            raise StateChanged(
                 seen=f"{self._epoch.log.files.location}/offsets/{self._next_id} is there, and this driver did not plan"
                 " that batch",
                 expected="a checkpoint that one job writes",
@@ -218,7 +218,7 @@ class NativeSinkQuery:
 
     @staticmethod
     def _is_over(query: Any) -> bool:
-        return bool(query.awaitTermination(LOOK_S)) or query.status["message"] == TRIGGER_IS_OVER
+        return bool(query.awaitTermination(POLL_S)) or query.status["message"] == TRIGGER_IS_OVER
 
     def _record_committed(self) -> bool:
         """Record the batch that the run committed; return whether the run committed one.

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Claim
 from airflow_provider_offsets.core.pipeline import Subscription
-from airflow_provider_offsets.core.replaying import ShardClaim
+from airflow_provider_offsets.core.replay.claim import ShardClaim
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 
 PREFIX = "spark.offsets."
@@ -51,7 +51,7 @@ class Settings:
     heartbeat_interval_s: float = 2.0
     poll_interval_s: float = 0.5
     """Seconds between two checks for a stop request while the query is idle."""
-    store_patience_s: float = 30.0
+    store_retry_timeout_s: float = 30.0
     """Seconds for which an unreachable store is retried before the query ends."""
 
     def conf(self, file: Path) -> dict[str, str]:
@@ -77,7 +77,7 @@ class ReplaySettings:
     secrets: Secrets
     heartbeat_interval_s: float = 2.0
     """Seconds between two reports of progress; each report also checks whether the try was fenced."""
-    store_patience_s: float = 30.0
+    store_retry_timeout_s: float = 30.0
 
     def conf(self, file: Path) -> dict[str, str]:
         """Return the Spark conf that points to these settings in ``file``. The conf contains no secret."""

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
-from airflow_provider_offsets.core.replay_record import (
-    BeginShard,
+from airflow_provider_offsets.core.replay.claim import ShardProgress, replay_batch_id
+from airflow_provider_offsets.core.replay.shard import (
     ClaimShard,
     EndShard,
     RecordShard,
@@ -28,18 +30,16 @@ from airflow_provider_offsets.core.replay_record import (
     ShardPhase,
     ShardRead,
     ShardRecord,
+    StartShard,
     TryEnded,
 )
-from airflow_provider_offsets.core.replaying import ShardProgress, replay_batch_id
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError
-from airflow_provider_offsets.jobs.machine import machine
 from airflow_provider_offsets.runtime.foreach_batch import ProcessBatch
-from airflow_provider_offsets.runtime.insist import insist
 from airflow_provider_offsets.runtime.jvm import require_jvm
 from airflow_provider_offsets.runtime.read_count import ReadCount, marked, refuse_stateful
+from airflow_provider_offsets.runtime.retry import retry
 from airflow_provider_offsets.runtime.settings import ReplaySettings
 from airflow_provider_offsets.stores.protocols import ControlStore
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class ShardReplay:
         shard = self._claim.shard
         refuse_stateful(frame)
         run = uuid.uuid4().hex
-        self._change(BeginShard(self._claim.tag, self._holder, run))
+        self._change(StartShard(self._claim.tag, self._holder, run))
         began = clock.monotonic_s()
         with ReadCount(self._spark) as count, self._alive(count, began):
             try:
@@ -134,7 +134,7 @@ class ShardReplay:
         if error is not None:
             how = EndedHow.FENCED if isinstance(error, Fenced) else how
             message = f"{type(error).__name__}: {error}"[:2000]
-        elif self._insist(self._record).phase is ShardPhase.REPLAYED:
+        elif self._retry(self._record).phase is ShardPhase.REPLAYED:
             how, message = EndedHow.FINISHED, ""
         ended = TryEnded(how, clock.now_ms(), message, retriable=not isinstance(error, InputRefused))
         self._change(EndShard(self._claim.tag, self._holder, ended))
@@ -182,10 +182,10 @@ class ShardReplay:
 
     def _change(self, event: ShardEvent) -> None:
         number = self._claim.shard.number
-        self._insist(lambda: self._control.change_shard(self.run_id, number, event))
+        self._retry(lambda: self._control.change_shard(self.run_id, number, event))
 
-    def _insist(self, call: Callable[[], T]) -> T:
-        return insist(call, patience_s=self._settings.store_patience_s)
+    def _retry(self, call: Callable[[], T]) -> T:
+        return retry(call, retry_timeout_s=self._settings.store_retry_timeout_s)
 
 
 def assign_option(position: Position) -> str:

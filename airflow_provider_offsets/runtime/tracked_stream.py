@@ -161,9 +161,9 @@ class TrackedStream:
         :param trigger: as for ``DataStreamWriter.trigger``, such as ``processingTime="1 second"``, the only one allowed
             with ``sink``. A replay ignores it.
         :raises Fenced: a newer epoch or try is active. Nothing of this driver was recorded since.
-        :raises WorldChanged: another job has written to the checkpoint since the plan. No batch was started.
+        :raises StateChanged: another job has written to the checkpoint since the plan. No batch was started.
         :raises RecordRestored: the control store was restored or removed; the query was ended.
-        :raises StoreUnreachable: the store did not answer for ``store_patience_s``; the query was ended first.
+        :raises StoreUnreachable: the store did not answer for ``store_retry_timeout_s``; the query was ended first.
         :raises InputRefused: both or neither of ``process`` and ``sink``; a ``sink`` that sets what the runtime sets.
             In a replay also: transforms that keep state, or a ``sink`` without a ``replay_sink``.
         """

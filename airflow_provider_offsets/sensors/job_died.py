@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import PokeReturnValue
 
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.operations.recovering import DeathWatch, find_death
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.operators.recover import lease_timeout_s
-from airflow_provider_offsets.runtime.insist import insist
+from airflow_provider_offsets.runtime.retry import retry
 from airflow_provider_offsets.sensors.base import PipelineSensor
-from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.triggers.streaming_job import PATIENCE_S, SILENT, JobDiedTrigger
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class JobDiedSensor(PipelineSensor):
             return super().execute_complete(context, event)
         with fail_at_once(), self.store() as store:
             control = Control(store, self.pipeline.name)
-            death = insist(lambda: find_death(control, lease_timeout_s=lease_timeout_s()), patience_s=PATIENCE_S)
+            death = retry(lambda: find_death(control, lease_timeout_s=lease_timeout_s()), retry_timeout_s=PATIENCE_S)
         if death is None:
             self.log.info("No sign of life, but no death to be seen from here either: waiting on")
             self._wait_in_triggerer()
@@ -77,5 +77,5 @@ class JobDiedSensor(PipelineSensor):
     def poke(self, context: Context) -> PokeReturnValue:
         """Check once."""
         with self.store() as store:
-            death = self._watch.look(Control(store, self.pipeline.name))
+            death = self._watch.observe(Control(store, self.pipeline.name))
         return PokeReturnValue(is_done=death is not None, xcom_value=None if death is None else asdict(death))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import NoHistory, SelectorError
-from airflow_provider_offsets.hooks.world import open_world
-from airflow_provider_offsets.operations.watching import behind, short_of
+from airflow_provider_offsets.hooks.session import open_session
+from airflow_provider_offsets.operations.job_state import behind, short_of
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.sensors.base import PipelineSensor
-from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.triggers.streaming_job import OffsetsReachedTrigger
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class OffsetsReachedSensor(PipelineSensor):
 
     def _missing(self) -> dict[TopicPartition, int]:
         if not self.pipeline.tracked:
-            with open_world(self.pipeline, "") as world:
-                return short_of(world.observe().stored or Position(), self._target)
+            with open_session(self.pipeline, "") as session:
+                return short_of(session.observe().stored or Position(), self._target)
         with self.store() as store:
             return behind(Control(store, self.pipeline.name), store, self.pipeline.stream, self._target)
 
@@ -81,8 +81,8 @@ class OffsetsReachedSensor(PipelineSensor):
 
     def _goal(self) -> Position:
         if self.offsets == END:
-            with open_world(self.pipeline, "") as world:
-                return world.live_topics().end
+            with open_session(self.pipeline, "") as session:
+                return session.live_topics().end
         try:
             return Position.from_json(self.offsets)
         except ValueError as error:

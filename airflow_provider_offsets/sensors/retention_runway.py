@@ -11,9 +11,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.errors import RunwayUnknown
-from airflow_provider_offsets.hooks.world import open_world
+from airflow_provider_offsets.hooks.session import open_session
+from airflow_provider_offsets.operations.job_state import JobState, observe_job
 from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
-from airflow_provider_offsets.operations.watching import JobState, look
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.sensors.base import PipelineSensor
 from airflow_provider_offsets.triggers.retention_runway import RetentionRunwayTrigger
@@ -61,8 +61,8 @@ class RetentionRunwaySensor(PipelineSensor):
     def poke(self, context: Context) -> PokeReturnValue:
         """Check once."""
         assert self._watch is not None
-        with open_world(self.pipeline, "") as world:
-            found = self._watch.look(world.control, world.kafka, at_ms=clock.now_ms())
+        with open_session(self.pipeline, "") as session:
+            found = self._watch.observe(session.control, session.kafka, at_ms=clock.now_ms())
         self.log.info("Runway: %s", found.summary)
         if found.state is WatchState.OVER:
             raise AirflowSkipException(found.summary)
@@ -80,11 +80,11 @@ class RetentionRunwaySensor(PipelineSensor):
 
     def _stands(self) -> RunwayWatch:
         """Return the watch from the position of the job, which does not move while the job is stopped."""
-        with open_world(self.pipeline, "") as world:
-            state = look(world.control)
+        with open_session(self.pipeline, "") as session:
+            state = observe_job(session.control)
             if state.state is JobState.RUNNING:
                 raise AirflowSkipException(f"the job runs: epoch {state.epoch}, {state.detail}")
-            seen = world.observe()
+            seen = session.observe()
         return RunwayWatch(
             start=seen.stored or seen.live.begin,
             topics=self.pipeline.topics,

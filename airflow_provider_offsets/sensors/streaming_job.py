@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_offsets.operations.watching import JobLook, JobState, look
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.operations.job_state import JobObservation, JobState, observe_job
 from airflow_provider_offsets.sensors.base import PipelineSensor
-from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.triggers.streaming_job import JobStateTrigger
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class StreamingJobSensor(PipelineSensor):
     def __init__(self, *, state: str = JobState.RUNNING.value, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.state = JobState(state)
-        self._before: JobLook | None = None
+        self._before: JobObservation | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait here or in the triggerer."""
@@ -47,6 +47,6 @@ class StreamingJobSensor(PipelineSensor):
     def poke(self, context: Context) -> bool:
         """Check once."""
         with self.store() as store:
-            self._before = look(Control(store, self.pipeline.name), self._before)
+            self._before = observe_job(Control(store, self.pipeline.name), self._before)
         self.log.info("Epoch %d: %s, %s", self._before.epoch, self._before.state.value, self._before.detail)
         return self._before.is_in(self.state)

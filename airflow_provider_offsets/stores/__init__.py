@@ -14,7 +14,7 @@ from airflow_provider_offsets.stores.clients import client_missing
 from airflow_provider_offsets.stores.protocols import OffsetStore
 
 if TYPE_CHECKING:
-    from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
+    from airflow_provider_offsets.stores.zookeeper.store import ZooKeeperStore
 
 __all__ = ["open_positions", "open_store"]
 
@@ -61,7 +61,7 @@ def open_positions(url: str) -> OffsetStore | ZooKeeperStore:
 
 def _sql(url: str) -> OffsetStore:
     try:
-        from airflow_provider_offsets.stores.sql import SqlStore
+        from airflow_provider_offsets.stores.sql.store import SqlStore
     except ModuleNotFoundError as error:
         raise client_missing("SQLAlchemy>=2.0.40,<3", "SQLite and PostgreSQL") from error
     return SqlStore(url)
@@ -81,18 +81,18 @@ def _hbase(url: str) -> OffsetStore:
             expected="hbase://thrift-host:9090/table, without user, password or fragment",
             do="correct the URL; the port is that of HBase's Thrift server",
         )
-    from airflow_provider_offsets.stores.hbase import HBaseStore
-    from airflow_provider_offsets.stores.hbase_transport import parse_options
+    from airflow_provider_offsets.stores.hbase.store import HBaseStore
+    from airflow_provider_offsets.stores.hbase.transport import parse_options
 
     return HBaseStore(parts.hostname, port, table, parse_options(parts.query))
 
 
 def _zookeeper(url: str) -> ZooKeeperStore:
-    from airflow_provider_offsets.stores.zookeeper_layout import parse_url
+    from airflow_provider_offsets.stores.zookeeper.layout import parse_url
 
     address = parse_url(url)
     try:
-        from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
+        from airflow_provider_offsets.stores.zookeeper.store import ZooKeeperStore
     except ModuleNotFoundError as error:
         raise client_missing("kazoo>=2.10,<3", "ZooKeeper") from error
     return ZooKeeperStore(address)

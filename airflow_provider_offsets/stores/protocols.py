@@ -39,7 +39,7 @@ class WritablePositionStore(PositionStore, Protocol):
 
         :param expected: the position that must be stored now; None for nothing.
         :raises InputRefused: ``position`` lacks a stored partition, or names a topic of another stream.
-        :raises WorldChanged: another position is stored; it is not changed.
+        :raises StateChanged: another position is stored; it is not changed.
         :raises StoreInUse: a running job uses what would be written.
         :raises StoreDenied: the store does not let this user write.
         """
@@ -47,10 +47,10 @@ class WritablePositionStore(PositionStore, Protocol):
 
 
 @runtime_checkable
-class PerishablePositions(PositionStore, Protocol):
+class ExpiringPositions(PositionStore, Protocol):
     """Store of a position that the store itself may delete after a time."""
 
-    def perishes(self, stream: Stream) -> str:
+    def expires(self, stream: Stream) -> str:
         """Return in one sentence what deletes the stored position, and when; an empty string if nothing does."""
         ...
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.pipeline import NAME, TOPIC
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError, WorldChanged
+from airflow_provider_offsets.errors import BatchConflict, InputRefused, StateChanged, StoreDataError
 
 LAST_ROW_TIME_MS = 9_999_999_999_999
 """The greatest time that a row key of 13 digits can hold (year 2286). Search bounds use it instead of a clock."""
@@ -121,13 +121,13 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
     :param stored: the position in the store now; None for nothing.
     :param position: the position to write.
     :param expected: the position that the writer expects in the store; None for nothing.
-    :raises WorldChanged: another position is stored.
+    :raises StateChanged: another position is stored.
     :raises InputRefused: ``position`` lacks a partition that is stored.
     """
     if stored == position:
         return False
     if stored != expected:
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"stored is {said(stored)}",
             expected=f"{said(expected)}, as when the write was planned",
             do="nothing was written; see what moved it, and plan again",

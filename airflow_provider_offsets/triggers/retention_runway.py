@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
-from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.triggers.streaming_job import StoreTrigger
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ class RetentionRunwayTrigger(StoreTrigger):
         """Load the connection on the triggerer's own thread."""
         self._connection = await BaseHook.aget_connection(self.kafka_conn_id)
 
-    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+    def observe(self, store: OffsetStore) -> dict[str, Any] | None:
         """Check once. The clients are closed again, because the thread that opened them has to close them."""
         from airflow_provider_offsets.kafka.reader import KafkaReader
 
         with open_kafka(self.kafka_conn_id, self._connection) as clients:
             watch = codec.build(RunwayWatch, self.watch, "watch")
-            found = watch.look(Control(store, self.pipeline), KafkaReader(clients), at_ms=clock.now_ms())
+            found = watch.observe(Control(store, self.pipeline), KafkaReader(clients), at_ms=clock.now_ms())
         if found.state is WatchState.LONG:
             return None
         return {"status": "reached" if found.state is WatchState.SHORT else found.state.value, **found.told}

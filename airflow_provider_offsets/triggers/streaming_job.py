@@ -12,15 +12,15 @@ from airflow.sdk import BaseHook
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import OffsetsError
 from airflow_provider_offsets.hooks.offsets import embedded_url, store_url
+from airflow_provider_offsets.operations.job_state import JobObservation, JobState, behind, end_of, observe_job
 from airflow_provider_offsets.operations.recovering import DeathWatch, SilenceWatch
-from airflow_provider_offsets.operations.watching import JobLook, JobState, behind, end_of, look
-from airflow_provider_offsets.runtime.insist import insist
+from airflow_provider_offsets.runtime.retry import retry
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
 
 if TYPE_CHECKING:
     from airflow_provider_offsets.stores.protocols import OffsetStore
@@ -60,9 +60,9 @@ class StoreTrigger(BaseTrigger):
         return {"store_conn_id": self.store_conn_id, "pipeline": self.pipeline, "timeout_s": self.timeout_s}
 
     async def prepare(self) -> None:
-        """Load what ``look`` needs in addition to the store."""
+        """Load what ``observe_job`` needs in addition to the store."""
 
-    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+    def observe(self, store: OffsetStore) -> dict[str, Any] | None:
         """Check once, in a thread; return the event's payload, or None to check again."""
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ class StoreTrigger(BaseTrigger):
         try:
             await self.prepare()
             url = await self._url()
-            store = await asyncio.to_thread(insist, lambda: open_store(url), patience_s=PATIENCE_S)
+            store = await asyncio.to_thread(retry, lambda: open_store(url), retry_timeout_s=PATIENCE_S)
             try:
                 payload = await self._await_payload(store)
             finally:
@@ -88,7 +88,7 @@ class StoreTrigger(BaseTrigger):
     async def _await_payload(self, store: OffsetStore) -> dict[str, Any]:
         deadline = math.inf if self.timeout_s is None else clock.monotonic_s() + self.timeout_s
         while clock.monotonic_s() < deadline:
-            payload = await asyncio.to_thread(insist, lambda: self.look(store), patience_s=PATIENCE_S)
+            payload = await asyncio.to_thread(retry, lambda: self.observe(store), retry_timeout_s=PATIENCE_S)
             if payload is not None:
                 return payload
             await asyncio.sleep(self.poll_s)
@@ -109,7 +109,7 @@ class EpochEndedTrigger(StoreTrigger):
         """Return the constructor's arguments as JSON values."""
         return {**super().arguments(), "epoch": self.epoch}
 
-    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+    def observe(self, store: OffsetStore) -> dict[str, Any] | None:
         """Return how the epoch ended, or None."""
         ended = end_of(Control(store, self.pipeline), self.epoch)
         return None if ended is None else {"status": "ended", "how": ended.how.value}
@@ -124,15 +124,15 @@ class JobStateTrigger(StoreTrigger):
     def __init__(self, *, state: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.state = state
-        self._before: JobLook | None = None
+        self._before: JobObservation | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON values."""
         return {**super().arguments(), "state": self.state}
 
-    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+    def observe(self, store: OffsetStore) -> dict[str, Any] | None:
         """Return the event once the job is in the awaited state."""
-        self._before = look(Control(store, self.pipeline), self._before)
+        self._before = observe_job(Control(store, self.pipeline), self._before)
         if self._before.is_in(JobState(self.state)):
             return {"status": "reached", "epoch": self._before.epoch, "detail": self._before.detail}
         return None
@@ -154,13 +154,13 @@ class JobDiedTrigger(StoreTrigger):
         """Return the constructor's arguments as JSON values."""
         return {**super().arguments(), "confirm_s": self.confirm_s, "lease_timeout_s": self.lease_timeout_s}
 
-    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+    def observe(self, store: OffsetStore) -> dict[str, Any] | None:
         """Return the dead epoch and how it died, or a *silent* event that asks for a check from another machine."""
         control = Control(store, self.pipeline)
-        death = self._seen.look(control)
+        death = self._seen.observe(control)
         if death is not None:
             return {"status": "reached", **asdict(death)}
-        return {"status": SILENT} if self._silence.look(control) else None
+        return {"status": SILENT} if self._silence.observe(control) else None
 
 
 class OffsetsReachedTrigger(StoreTrigger):
@@ -182,7 +182,7 @@ class OffsetsReachedTrigger(StoreTrigger):
         own = {"group_id": self.group_id, "topics": self.topics, "target": self.target}
         return {**super().arguments(), **own}
 
-    def look(self, store: OffsetStore) -> dict[str, Any] | None:
+    def observe(self, store: OffsetStore) -> dict[str, Any] | None:
         """Return the event once no offset is missing."""
         stream = Stream(self.group_id, tuple(self.topics))
         missing = behind(Control(store, self.pipeline), store, stream, Position.from_plain(self.target))

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from airflow_provider_offsets.stores.hbase import HBaseStore
+from airflow_provider_offsets.stores.hbase.store import HBaseStore
 
 Cells = dict[bytes, bytes]
 

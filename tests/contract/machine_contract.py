@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from airflow_provider_offsets.backends.machine import Machine
 from airflow_provider_offsets.core.epoch import ProcessIdentity
-from airflow_provider_offsets.jobs.machine import Machine
 
 
 class Place(Protocol):

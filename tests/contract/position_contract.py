@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.errors import InputRefused, WorldChanged
+from airflow_provider_offsets.errors import InputRefused, StateChanged
 from airflow_provider_offsets.stores.protocols import WritablePositionStore
 from airflow_provider_offsets.stores.rules import LAST_OFFSET
 from tests.contract.store_contract import EXAMPLES, GROUPS, GROUPS_BESIDE_G, TOPICS, in_threads
@@ -86,7 +86,7 @@ class PositionContract:
         moved = numbered(stream.topics[0], 4, 1, 9)
         store.write(stream, position, expected=None)
         for expected in (None, numbered(stream.topics[0], 3, 0, 8), numbered(stream.topics[0], 3, 0)):
-            with pytest.raises(WorldChanged) as refused:
+            with pytest.raises(StateChanged) as refused:
                 store.write(stream, moved, expected=expected)
             assert "9" in refused.value.seen, "it says what is stored"
             assert store.position(stream) == position
@@ -94,7 +94,7 @@ class PositionContract:
     def test_nothing_is_stored_where_something_was_expected(
         self, store: WritablePositionStore, stream: Stream, position: Position
     ) -> None:
-        with pytest.raises(WorldChanged):
+        with pytest.raises(StateChanged):
             store.write(stream, position, expected=numbered(stream.topics[0], 0, 0, 0))
         assert store.position(stream) is None
 
@@ -231,7 +231,7 @@ class AtomicPositionContract(PositionContract):
         def write(number: int) -> bool:
             try:
                 store.write(stream, wanted[number], expected=stored)
-            except WorldChanged:
+            except StateChanged:
                 return False
             return True
 

@@ -13,22 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_offsets.control.owners import claim_resources, hand_over, owners_of
+from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import (
-    BeginBatch,
-    Begun,
-    ClaimLaunch,
-    EpochLaunch,
-    LaunchEpoch,
-    RecordBatch,
-    Take,
-)
+from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, Take
+from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError
-from airflow_provider_offsets.stores.owners import claim_resources, hand_over, owners_of
 from airflow_provider_offsets.stores.protocols import ControlStore, HistoryStore, OffsetStore
-from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.stores.rules import LAST_ROW_TIME_MS
 
 NOW_MS = 1_760_000_000_000
@@ -409,18 +402,18 @@ class StoreContract:
     def test_facts_are_kept_with_the_text_and_are_no_history(
         self, store: OffsetStore, stream: Stream, pipeline: str
     ) -> None:
-        begun = batch(1).at_row(NOW_MS)
-        assert store.swap(pipeline, "pipeline", None, "begun", stream=stream, prepare=begun)
-        assert store.get(pipeline, "pipeline") == "begun"
-        assert store.prepared(stream, NOW_MS) == begun
+        started = batch(1).at_row(NOW_MS)
+        assert store.swap(pipeline, "pipeline", None, "started", stream=stream, prepare=started)
+        assert store.get(pipeline, "pipeline") == "started"
+        assert store.prepared(stream, NOW_MS) == started
         assert store.prepared(stream, NOW_MS + 1) is None
         assert store.position(stream) is None
         assert list(store.newest_first(stream)) == list(store.oldest_first(stream)) == []
 
     def test_a_row_is_added_with_the_text(self, store: OffsetStore, stream: Stream, pipeline: str) -> None:
         done = batch(1).at_row(NOW_MS)
-        assert store.swap(pipeline, "pipeline", None, "begun", stream=stream, prepare=done)
-        assert store.swap(pipeline, "pipeline", "begun", "recorded", stream=stream, append=done)
+        assert store.swap(pipeline, "pipeline", None, "started", stream=stream, prepare=done)
+        assert store.swap(pipeline, "pipeline", "started", "recorded", stream=stream, append=done)
         assert store.get(pipeline, "pipeline") == "recorded"
         assert list(store.newest_first(stream)) == [done]
         assert store.prepared(stream, NOW_MS) == done
@@ -585,24 +578,26 @@ class StoreContract:
         stream, pipeline = Stream(f"h-{uuid.uuid4().hex}", ("t", "u")), f"h-{uuid.uuid4().hex}"
         text: str | None = None
         recorded: list[Batch] = []
-        begun: Batch | None = None
+        started: Batch | None = None
         row_time_ms = NOW_MS
         for number, (kind, wins, later_ms) in enumerate(steps):
-            if kind != "record" or begun is None:
+            if kind != "record" or started is None:
                 row_time_ms += later_ms
-                begun = batch(number, topics="tu").at_row(row_time_ms)
-                parts: dict[str, Any] = {"prepare": begun} if kind == "begin" else {"prepare": begun, "append": begun}
+                started = batch(number, topics="tu").at_row(row_time_ms)
+                parts: dict[str, Any] = (
+                    {"prepare": started} if kind == "begin" else {"prepare": started, "append": started}
+                )
             else:
-                parts = {"append": begun}
+                parts = {"append": started}
             expected = text if wins else "a text that was there before"
             assert store.swap(pipeline, "pipeline", expected, str(number), stream=stream, **parts) == wins
             if wins:
                 text = str(number)
-                assert store.prepared(stream, row_time_ms) == begun
+                assert store.prepared(stream, row_time_ms) == started
             if wins and "append" in parts:
-                recorded.append(begun)
+                recorded.append(started)
             if "append" in parts or not wins:
-                begun = None
+                started = None
             assert store.get(pipeline, "pipeline") == text
         assert list(store.oldest_first(stream)) == recorded
         assert list(store.newest_first(stream)) == recorded[::-1]
@@ -725,11 +720,11 @@ def count_round_trips(store: OffsetStore, way: str, trips: list[Any]) -> None:
     recorded = RecordBatch("tag", driver, "run", Recorded(1, "tag", 1, "q", NOW_MS, "digest"))
     trips.clear()
     if way == "process":
-        begun = Begun(1, "q", NOW_MS, "run", NOW_MS, "digest")
-        cell.change(BeginBatch("tag", driver, begun), stream=stream, prepare=row)
+        started = StartedBatch(1, "q", NOW_MS, "run", NOW_MS, "digest")
+        cell.change(StartBatch("tag", driver, started), stream=stream, prepare=row)
         cell.change(recorded, stream=stream, append=row)
     else:
-        cell.change(BeginBatch("tag", driver, Begun(1, "q", NOW_MS, "run")))
+        cell.change(StartBatch("tag", driver, StartedBatch(1, "q", NOW_MS, "run")))
         cell.change(recorded, stream=stream, prepare=row, append=row)
     cost = len(trips)
     assert list(store.newest_first(stream)) == [row]

@@ -33,13 +33,13 @@ home = Path(__file__).parent
 
 
 @task
-def work_at_rest():
-    (home / "at-rest").touch()
+def work_when_stopped():
+    (home / "stopped").touch()
     while not (home / "done").exists():
         time.sleep(0.1)
 
 
-dag = maintenance_dag(pipeline, window=work_at_rest)
+dag = maintenance_dag(pipeline, window=work_when_stopped)
 
 if __name__ == "__main__":
     run = dag.test(run_conf=json.loads(sys.argv[1]))
@@ -79,18 +79,18 @@ class MaintenanceDag:
         file.write_text(yaml.safe_dump({"pipelines": {lab.topic: entry_of(lab.pipeline)}}))
         assert load_pipelines(file)[lab.topic] == lab.pipeline, "the lab looks at what the DAG works on"
 
-    def run(self, start: str = "committed", *, at_rest: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-        """Run the DAG, call ``at_rest`` in its maintenance window, and return its tasks' results and ``log``."""
-        for name in ("at-rest", "done", "run.json"):
+    def run(self, start: str = "committed", *, when_stopped: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+        """Run the DAG, call ``when_stopped`` in its maintenance window, and return its tasks' results and ``log``."""
+        for name in ("stopped", "done", "run.json"):
             (self._dags / name).unlink(missing_ok=True)
         command = [sys.executable, str(self._dags / "maintenance.py"), json.dumps({"reason": "test", "start": start})]
         log = self._dags / "run.log"
         with log.open("w") as out:
             process = subprocess.Popen(command, env=self._environment, stdout=out, stderr=out)
         try:
-            wait_for(lambda: (self._dags / "at-rest").exists() or process.poll() is not None, "the window", RUN_S)
+            wait_for(lambda: (self._dags / "stopped").exists() or process.poll() is not None, "the window", RUN_S)
             assert process.poll() is None, log.read_text()[-6000:]
-            at_rest()
+            when_stopped()
             (self._dags / "done").touch()
             process.wait(RUN_S)
         finally:

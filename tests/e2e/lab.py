@@ -21,15 +21,17 @@ from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 import stack
+from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, Epoch
-from airflow_provider_offsets.core.pipeline import RollbackPolicy, SparkJob, StopLadder, StreamingPipeline, Subscription
-from airflow_provider_offsets.core.plan import RestartPolicy
-from airflow_provider_offsets.core.record import Begun, PipelineRecord
+from airflow_provider_offsets.core.pipeline import RollbackPolicy, SparkJob, StopPolicy, StreamingPipeline, Subscription
+from airflow_provider_offsets.core.record.model import PipelineRecord, StartedBatch
+from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.core.snapshot import Observation
-from airflow_provider_offsets.hooks.world import open_world
-from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     AuditOffsetsOperator,
@@ -39,8 +41,6 @@ from airflow_provider_offsets.operators import (
     SubmitStreamingJobOperator,
 )
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.record_cell import RecordCell
 
 JOB = Path(__file__).with_name("evidence_job.py")
 DEADLINE_S = 300
@@ -100,7 +100,7 @@ class Lab:
     arguments: tuple[str, ...] = ()
     """Arguments of the application, after ``home``."""
     jars: str = field(default_factory=lambda: ",".join(map(str, stack.jars("spark"))))
-    ladder: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=DEADLINE_S))
+    ladder: StopPolicy = field(default_factory=lambda: StopPolicy(graceful_timeout_s=DEADLINE_S))
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     rollback: RollbackPolicy = field(default_factory=lambda: RollbackPolicy(watch_s=2, stall_s=DEADLINE_S))
     operations: int = 0
@@ -246,8 +246,8 @@ class Lab:
 
     def observe(self) -> Observation:
         """Observe the pipeline as a plan does."""
-        with open_world(self.pipeline, "looking") as world:
-            return world.observe()
+        with open_session(self.pipeline, "looking") as session:
+            return session.observe()
 
     def standing(self) -> dict[str, Any]:
         """Return everything that a refusal must not change: epochs, record (except its lease), history, checkpoints."""
@@ -290,14 +290,14 @@ class Lab:
         """Audit."""
         return self.act(AuditOffsetsOperator, f"{self.topic}/audit")
 
-    def maintain(self, start: str = "committed", *, at_rest: Callable[[], None] = lambda: None) -> Any:
+    def maintain(self, start: str = "committed", *, when_stopped: Callable[[], None] = lambda: None) -> Any:
         """Run the steps of the maintenance DAG in order, and return the result of the submit with the plan."""
         operation = self.operation()
         self.snapshot(operation, "before")
         self.plan(operation, start)
         stopped = self.stop(operation)
-        self.snapshot(operation, "at-rest")
-        at_rest()
+        self.snapshot(operation, "stopped")
+        when_stopped()
         plan = self.plan(operation, start)
         self.apply(operation)
         return {**self.submit(operation), "plan": plan, "stopped": stopped}
@@ -357,16 +357,16 @@ class Lab:
         return set(rows)
 
     @property
-    def begun(self) -> Begun:
+    def started(self) -> StartedBatch:
         """The batch that the newest epoch has started and not recorded."""
-        begun = self.record.begun
-        assert begun is not None
-        return begun
+        started = self.record.started
+        assert started is not None
+        return started
 
     @property
-    def begun_batch(self) -> Batch:
+    def started_batch(self) -> Batch:
         """What the started batch was about to read."""
-        batch = self.store.prepared(self.pipeline.stream, self.begun.row_time_ms or 0)
+        batch = self.store.prepared(self.pipeline.stream, self.started.row_time_ms or 0)
         assert batch is not None
         return batch
 

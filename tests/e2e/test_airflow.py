@@ -18,22 +18,22 @@ import pytest
 from confluent_kafka import Producer
 
 import stack
-from airflow_provider_offsets.core.audit import AuditReport
+from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.core.audit.report import AuditReport
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.factories import load_pipelines
-from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.testing import FakeKafka
 from demo import TOPIC, check, fresh
 from demo.airflow_api import UNFINISHED, Airflow
 from demo.progress import Progress, wait_for
 from demo.story import OUTPUT
-from tests.e2e.untouched_lab import committed_records
+from tests.e2e.untracked_lab import committed_records
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = "delay_alerts"
@@ -41,7 +41,7 @@ DEMO_DEADLINE_S = 3_600
 RUN_DEADLINE_S = 900
 KILLING_DEADLINE_S = 3_600
 """Only failing tests wait this long: a busy machine is no failure."""
-ACTS = ("snapshot_before", "plan", "stop", "snapshot_at_rest", "replan", "apply", "submit", "watch", "audit")
+ACTS = ("snapshot_before", "plan", "stop", "snapshot_stopped", "replan", "apply", "submit", "watch", "audit")
 UNDO = ("roll_back", "audit_rollback")
 
 
@@ -172,7 +172,7 @@ def archive(airflow: Airflow) -> Iterator[Airflow]:
     made.close()
 
 
-def test_an_untouched_job_goes_through_the_same_dag(archive: Airflow) -> None:
+def test_an_untracked_job_goes_through_the_same_dag(archive: Airflow) -> None:
     """The archive job of the same topic is started, and then rewound by a hundred records per partition."""
     archive.unpause()
     readings = sum(ends_of_topic().values())
@@ -203,7 +203,7 @@ def archived() -> Counter[tuple[int, int]]:
 
 def end_once_stopped(archive: Airflow, run_id: str) -> None:
     """Leave the job stopped, so that other tests have the processor."""
-    if archive.tasks(run_id)["snapshot_at_rest"]["state"] == "success":
+    if archive.tasks(run_id)["snapshot_stopped"]["state"] == "success":
         archive.end_run(run_id)
 
 
@@ -227,7 +227,7 @@ def test_a_plan_that_would_skip_leaves_the_job_running(airflow: Airflow) -> None
     assert airflow.state(run_id) == "failed"
     assert airflow.tasks(run_id)["plan"]["try_number"] == 1, "no retry can mend a refused plan"
     assert "skip" in airflow.log_tail(run_id, "plan", 200)
-    assert airflow.tasks(run_id)["roll_back"]["state"] == "skipped", "nothing was begun that could be undone"
+    assert airflow.tasks(run_id)["roll_back"]["state"] == "skipped", "nothing was started that could be undone"
     assert living() == before
 
 
@@ -346,7 +346,7 @@ def audited() -> AuditReport:
     store = open_store(store_url())
     try:
         pipeline = load_pipelines(ROOT / "dags" / "pipelines.yaml")[PIPELINE]
-        return audit_history(World(pipeline, "test", store, FakeKafka()))
+        return audit_history(Session(pipeline, "test", store, FakeKafka()))
     finally:
         store.close()
 

@@ -26,17 +26,17 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, Producer, 
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import stack
-from airflow_provider_offsets.core.audit import AuditReport
+from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.control.replays import ReplayControl
+from airflow_provider_offsets.core.audit.report import AuditReport
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.factories import load_pipelines
-from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from demo import fresh
 from demo.airflow_api import UNFINISHED, Airflow
 from demo.backfill_command import create_backfill
@@ -173,7 +173,7 @@ class Place:
             closing(open_store(self.store_url)) as store,
             open_clients({"bootstrap.servers": self.bootstrap}) as clients,
         ):
-            return audit_history(World(self.pipeline, "test", store, KafkaReader(clients)))
+            return audit_history(Session(self.pipeline, "test", store, KafkaReader(clients)))
 
     def living_shards(self, runs: Iterable[str]) -> list[int]:
         """Return the drivers that replay now, by their process."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_offsets.jobs.process import signal_group
+from airflow_provider_offsets.backends.process import signal_group
 from airflow_provider_offsets.sensors import StreamingJobSensor
 from tests.e2e.lab import JOB, Lab, wait_for
 
@@ -22,7 +22,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
     lab.fault("kill", "after")
     lab.produce(20, 0, 1, 2)
     lab.wait_until_gone()
-    cut_off = lab.begun_batch.record_count
+    cut_off = lab.started_batch.record_count
     lab.faults({"epoch": 2, "batch": 0, "at": "start", "do": "kill"})
     with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
         lab.maintain()

@@ -14,13 +14,13 @@ from typing import Any
 import happybase
 import pytest
 
-from airflow_provider_offsets.core.pipeline import StopLadder
+from airflow_provider_offsets.core.pipeline import StopPolicy
 from stack import maven
 from tests.e2e.conftest import endpoint
 from tests.e2e.dstream_lab import TABLE, DStreamLab
 from tests.e2e.lab import DEADLINE_S, Lab
 
-BY_SIGNAL = StopLadder(signal_timeout_s=60)
+BY_SIGNAL = StopPolicy(signal_timeout_s=60)
 ENDED_BY_SIGTERM = 128 + 15  # the exit code of a JVM that has run its shutdown hooks
 
 
@@ -78,9 +78,9 @@ def test_hbase_loses_and_repeats_nothing_over_a_stop_and_growth(make_dstream: Ca
         lab.put_row(neighbour, 1_999_999_999_999, 700)
 
     stop_in_a_backlog(lab)
-    at_rest = lab.stored_in_hbase()
-    assert at_rest[-1] == lab.ends
-    assert at_rest == sorted(at_rest, key=lambda row: row[0]), "each row is a batch further"
+    when_stopped = lab.stored_in_hbase()
+    assert when_stopped[-1] == lab.ends
+    assert when_stopped == sorted(when_stopped, key=lambda row: row[0]), "each row is a batch further"
     grow_and_start_again(lab)
     assert lab.stop() == ENDED_BY_SIGTERM
 

@@ -57,7 +57,7 @@ def test_growth_and_a_rewind_lose_nothing(
     lab.wait_until_read()
     lab.produce(20, 0, 1)
     lab.wait_until_read()
-    grown = dag.run(at_rest=lambda: (lab.grow(3), lab.produce(50, 2)))
+    grown = dag.run(when_stopped=lambda: (lab.grow(3), lab.produce(50, 2)))
     lab.wait_until_read()
     again = lab.read_again
     if keeps != "kafka":
@@ -89,7 +89,7 @@ def test_a_commit_that_is_one_batch_late_is_an_expected_lag(make_managed: Callab
 
     operation = lab.operation()
     lab.stop(operation)
-    seen = lab.snapshot(operation, "at-rest")
+    seen = lab.snapshot(operation, "stopped")
     plan = lab.plan(operation)
 
     assert lab.stored_in_hbase()[-2:] == [lab.stored_in_kafka(), lab.ends]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_offsets.backends import machine
+from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.seed import close
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.jobs import machine
-from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.operations.submitting import LAUNCHED
 from airflow_provider_offsets.operators import SubmitStreamingJobOperator
-from airflow_provider_offsets.stores.checkpoint import close, open_checkpoint
 from tests.e2e.lab import Lab, wait_for
 
 
@@ -56,7 +57,7 @@ def test_a_driver_that_is_taken_for_dead_in_its_batch(lab: Lab) -> None:
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    cut_off = lab.begun_batch
+    cut_off = lab.started_batch
     lab.produce(20, 0, 1, 2)
     newest = next(lab.store.newest_first(lab.pipeline.stream))
 

@@ -42,7 +42,7 @@ def rewind_over_growth(lab: Lab) -> Any:
     lab.wait_until_read()
     snapshot = lab.snapshot(f"{lab.topic}/by-hand")
     lab.produce(50, 0, 1, 2)
-    lab.maintain(at_rest=lambda: (lab.grow(5), lab.produce(40, 3, 4)))
+    lab.maintain(when_stopped=lambda: (lab.grow(5), lab.produce(40, 3, 4)))
     lab.wait_until_read()
     back = lab.maintain(f"snapshot:{snapshot['id']}")
     lab.produce(10, 0, 1, 2, 3, 4)
@@ -84,14 +84,14 @@ def test_going_back_in_time_over_growth_reads_what_was_made_since_from_0(lab: La
     lab.wait_until_read()
     lab.wait_until_idle()
     then = moment_text(then_ms)
-    at_rest = {"0": 100, "1": 100, "2": 100, "3": 0}
+    when_stopped = {"0": 100, "1": 100, "2": 100, "3": 0}
 
     by_records = lab.plan(lab.operation(), f"timestamp:{then}")
     back = lab.maintain(f"as-of:{then} | latest")
     lab.produce(10, 0, 1, 2, 3)
     lab.wait_until_read()
 
-    assert by_records["start"] == back["plan"]["start"] == {lab.topic: at_rest}
+    assert by_records["start"] == back["plan"]["start"] == {lab.topic: when_stopped}
     assert by_records["replay"] == back["plan"]["replay"] == 4 * 50
     assert lab.lost == set()
     assert lab.read_again == back["plan"]["replay"]
@@ -143,7 +143,7 @@ def assigned_and_growth(lab: Lab) -> None:
     lab.produce(100, 0, 1, 2)
     lab.maintain()
     lab.wait_until_read()
-    lab.maintain(at_rest=lambda: (lab.grow(5), lab.produce(40, 3, 4)))
+    lab.maintain(when_stopped=lambda: (lab.grow(5), lab.produce(40, 3, 4)))
     lab.produce(10, 0, 1, 2)
 
 

@@ -5,31 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from airflow_provider_offsets.core.pipeline import StopLadder
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.core.pipeline import StopPolicy
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
-from tests.e2e.untouched_lab import UntouchedLab
+from tests.e2e.untracked_lab import UntrackedLab
 
 
 def test_a_job_that_nobody_rewrote_is_moved_on_hdfs(
     make_lab: Callable[..., Lab], hdfs: str, hdfs_endpoint: dict[str, str], tmp_path: Path
 ) -> None:
     """Its program uses ``hdfs://`` and the pipeline ``webhdfs://``, on a machine without a native Hadoop client."""
-    ladder = StopLadder(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
+    ladder = StopPolicy(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
     place = f"{hdfs.removeprefix(hdfs_endpoint['webhdfs'])}/checkpoint"
     archive = make_lab(
-        kind=UntouchedLab,
+        kind=UntrackedLab,
         ladder=ladder,
         checkpoint=f"webhdfs://{hdfs}/checkpoint",
         checkpoint_of_job=f"hdfs://{hdfs_endpoint['hdfs']}{place}",
     )
-    assert isinstance(archive, UntouchedLab)
+    assert isinstance(archive, UntrackedLab)
     archive.produce(100, 0, 1, 2)
     first = archive.maintain()
     archive.wait_until_read()
     archive.wait_until_idle()
 
-    rewound = archive.maintain("shift:-30", at_rest=lambda: (archive.grow(4), archive.produce(40, 3)))
+    rewound = archive.maintain("shift:-30", when_stopped=lambda: (archive.grow(4), archive.produce(40, 3)))
     archive.wait_until_read()
     wait_for(lambda: archive.read_again >= rewound["plan"]["replay"], "the announced replay to happen")
 

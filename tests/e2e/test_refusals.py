@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_offsets.backends.process import is_alive
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.plan import RestartPolicy
 from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.errors import KafkaUnreachable, StoreUnreachable
-from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.kafka import reader
 from tests.e2e.lab import Lab, wait_for
 

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_offsets.backends.process import is_session_alive
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import Shard
-from airflow_provider_offsets.core.replay_record import ShardPhase, ShardRecord
-from airflow_provider_offsets.core.replaying import replay_batch_id
+from airflow_provider_offsets.core.replay.claim import replay_batch_id
+from airflow_provider_offsets.core.replay.model import Shard
+from airflow_provider_offsets.core.replay.shard import ShardPhase, ShardRecord
 from airflow_provider_offsets.errors import ShardFailed
-from airflow_provider_offsets.jobs.process import is_session_alive
 from airflow_provider_offsets.operators import ReplayOffsetsOperator
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from tests.e2e.lab import DEADLINE_S, Lab, Task, act, wait_for
 
 JOB = str(Path(__file__).with_name("replay_job.py"))
@@ -131,7 +131,7 @@ def test_killed_tasks_and_a_superseded_driver(lab: Lab) -> None:
     (lab.home / "hold").unlink()
     adopting.join(DEADLINE_S)
     assert adopting.exitcode == 0
-    assert replays.record().begun == 1
+    assert replays.record().started == 1
     assert replays.read_by(replays.run_id()) == expected((0, 0, 10))
 
     # A driver of an earlier attempt is stopped before the next attempt begins, and records nothing.

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_offsets.core.plan import RestartPolicy
-from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.operations import submitting
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
@@ -26,7 +26,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     lab.wait_until_idle()
 
     # Back by 5, over a growth.
-    back = lab.maintain("shift:-5", at_rest=lambda: (lab.grow(4), lab.produce(10, 3)))
+    back = lab.maintain("shift:-5", when_stopped=lambda: (lab.grow(4), lab.produce(10, 3)))
     assert (back["plan"]["form"], back["plan"]["replay"]) == ("reposition", 3 * 5)
     lab.wait_until_read()
     wait_for(lambda: lab.read_again == 3 * 5, "what the plan announced to be there twice")
@@ -36,7 +36,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     lab.fault("kill", "after")
     lab.produce(4, 0, 1, 2, 3)
     lab.wait_until_gone()
-    cut_off = lab.begun_batch.record_count
+    cut_off = lab.started_batch.record_count
     again = lab.maintain("shift:-1")
     assert (again["plan"]["form"], again["plan"]["replay"]) == ("reposition", 4)
     assert again["plan"]["replay_at_most"] == cut_off > 0
@@ -54,7 +54,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     with pytest.raises(AirflowFailException, match=f"skip: 8 offsets of '{lab.topic}' would be skipped"):
         lab.plan(lab.operation(), "shift:+2")
     lab.policy = RestartPolicy(accept_skipped={lab.topic: 8})
-    forward = lab.maintain("shift:+2", at_rest=lambda: (lab.grow(5), lab.produce(10, 4)))
+    forward = lab.maintain("shift:+2", when_stopped=lambda: (lab.grow(5), lab.produce(10, 4)))
     assert (forward["plan"]["skipped"], forward["plan"]["lost"]) == (8, 0)
     left_out = {(each.partition, offset + more) for each, offset in stood.items() for more in (0, 1)}
     wait_for(lambda: lab.lost <= left_out, "all but what is left out to be read")

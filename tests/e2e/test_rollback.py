@@ -30,7 +30,7 @@ def test_a_job_that_fails_on_its_third_batch_is_rolled_back(lab: Lab) -> None:
     operation = lab.operation()
     lab.plan(operation)
     lab.stop(operation)
-    lab.snapshot(operation, "at-rest")
+    lab.snapshot(operation, "stopped")
     lab.produce(10, 0, 1, 2)
     lab.plan(operation)
     lab.apply(operation)

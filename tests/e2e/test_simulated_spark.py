@@ -21,12 +21,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 import stack
+from airflow_provider_offsets.checkpoint import seed as checkpoint
+from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import UNSTARTED
-from airflow_provider_offsets.runtime.native_sink import LOOK_S, ONE_TRIGGER, TRIGGER_IS_OVER
+from airflow_provider_offsets.runtime.native_sink import ONE_TRIGGER, POLL_S, TRIGGER_IS_OVER
 from airflow_provider_offsets.runtime.shard_replay import assign_option
-from airflow_provider_offsets.stores import checkpoint
-from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, open_checkpoint
 from airflow_provider_offsets.testing import FakeKafka
 from tests.contract.kafka_view import FOR_EVER
 from tests.e2e.conftest import endpoint
@@ -134,7 +134,7 @@ class Stage:
     def run_trigger(self, writer: Any) -> None:
         """Run one trigger, as the runtime runs a native sink."""
         query = writer.trigger(processingTime=ONE_TRIGGER).start()
-        while not query.awaitTermination(LOOK_S) and query.status["message"] != TRIGGER_IS_OVER:
+        while not query.awaitTermination(POLL_S) and query.status["message"] != TRIGGER_IS_OVER:
             pass
         query.stop()
 

@@ -15,8 +15,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
+from airflow_provider_offsets.backends.process import signal_group
 from airflow_provider_offsets.core.snapshot import Observation
-from airflow_provider_offsets.jobs.process import signal_group
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
 
 JOB = Path(__file__).with_name("sink_job.py")
@@ -132,7 +132,7 @@ def test_file_sink(files: SinkLab) -> None:
     files.hold()
     lab.produce(60, 0, 1, 2)
     wait_for((lab.home / "hold.happened").exists, "a batch in its middle")
-    running = lab.begun.batch_id
+    running = lab.started.batch_id
     operation = lab.operation()
     lab.plan(operation)
     with ThreadPoolExecutor() as pool:

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_offsets.core.pipeline import StopLadder
+from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.core.pipeline import StopPolicy
 from airflow_provider_offsets.core.snapshot import Observation
-from airflow_provider_offsets.jobs.process import is_alive
 from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.runtime.settings import Settings
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
@@ -26,11 +26,11 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     lab.fault("wait", "before")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    running, stored = lab.begun, lab.observe().stored
+    running, stored = lab.started, lab.observe().stored
     lab.produce(20, 0, 1, 2)  # for the batch after the running one
 
     # It does not stop in time: nothing is lost by that, and the request remains.
-    lab.ladder = StopLadder(graceful_timeout_s=2)
+    lab.ladder = StopPolicy(graceful_timeout_s=2)
     with pytest.raises(AirflowFailException, match="StopTimedOut"):
         lab.stop(lab.operation())
     assert is_alive(lab.epoch.holder)
@@ -38,7 +38,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     assert lab.observe().stored == stored
 
     # The running batch finishes and is recorded; the next one never begins.
-    lab.ladder = StopLadder(graceful_timeout_s=DEADLINE_S)
+    lab.ladder = StopPolicy(graceful_timeout_s=DEADLINE_S)
     with ThreadPoolExecutor() as pool:
         stopping = pool.submit(lab.stop, lab.operation())
         lab.go()
@@ -50,7 +50,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     assert rest.ended is not None
     assert rest.cut is None
     assert rest.checkpoint is not None
-    assert rest.checkpoint.planned_batch_id == running.batch_id + 1, "planned, and never begun"
+    assert rest.checkpoint.planned_batch_id == running.batch_id + 1, "planned, and never started"
     read = lab.evidence()
     assert set(read) == {(p, o) for (_, p), end in (rest.stored or {}).items() for o in range(end)}
     assert lab.lost, "the batch after it would have read the rest"
@@ -90,8 +90,8 @@ def test_signal_cuts_a_batch_off_and_that_is_counted(lab: Lab) -> None:
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    cut_off = lab.begun_batch.record_count
-    lab.ladder = StopLadder(graceful_timeout_s=1, signal_timeout_s=DEADLINE_S)
+    cut_off = lab.started_batch.record_count
+    lab.ladder = StopPolicy(graceful_timeout_s=1, signal_timeout_s=DEADLINE_S)
 
     restarted = lab.maintain()
 

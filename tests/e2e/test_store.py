@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, EndedHow
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record import CloseDead, Take
-from airflow_provider_offsets.jobs.process import is_alive
+from airflow_provider_offsets.core.record.events import CloseDead, Take
 from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.runtime.settings import Settings
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
 from tests.e2e.conftest import endpoint
 from tests.e2e.lab import Lab, wait_for
 from tests.e2e.proxy import Proxy
@@ -64,7 +64,7 @@ def test_clock_of_the_driver_is_behind(make_lab: Callable[..., Lab], hbase_url: 
 def test_store_goes_away_under_a_driver(
     proxy: Proxy, make_lab: Callable[..., Lab], hbase_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitting, "Settings", functools.partial(Settings, store_patience_s=30.0))
+    monkeypatch.setattr(submitting, "Settings", functools.partial(Settings, store_retry_timeout_s=30.0))
     lab = make_lab(store_url=f"hbase://127.0.0.1:{proxy.port}/{hbase_url.rpartition('/')[2]}")
     lab.produce(20, 0, 1, 2)
     log = Path(lab.maintain()["log"])
@@ -86,17 +86,17 @@ def test_store_goes_away_under_a_driver(
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    in_flight = lab.begun
+    in_flight = lab.started
     proxy.cut()
     lab.go()
     wait_for(lambda: not lab.processes("python"), "the driver to end")
     proxy.open()
     assert "StoreUnreachable" in log.read_text()
     assert lab.observe().stored == stored
-    assert lab.begun == in_flight
+    assert lab.started == in_flight
     assert lab.ended(1) is None
 
-    cut_off = lab.begun_batch.record_count
+    cut_off = lab.started_batch.record_count
     restarted = lab.maintain()
     assert restarted["stopped"]["how"] == "already died"
     assert restarted["plan"]["replay_at_most"] == cut_off
@@ -111,7 +111,7 @@ def test_store_goes_away_under_a_driver(
     lab.fault("wait", "after")
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
-    in_flight, in_flight_batch = lab.begun, lab.begun_batch
+    in_flight, in_flight_batch = lab.started, lab.started_batch
     log = Path(restarted["log"])
     newest = next(lab.store.newest_first(lab.pipeline.stream))
     proxy.cut()
@@ -124,7 +124,7 @@ def test_store_goes_away_under_a_driver(
     proxy.open()
     wait_for(lambda: not is_alive(zombie.holder), "the zombie to end")
     assert "Fenced" in log.read_text()
-    assert lab.begun == in_flight
+    assert lab.started == in_flight
     assert next(lab.store.newest_first(lab.pipeline.stream)) == newest
 
     again = lab.maintain()

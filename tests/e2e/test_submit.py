@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_provider_offsets.backends.detached import Launch
+from airflow_provider_offsets.backends.process import signal_group
 from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
-from airflow_provider_offsets.hooks.world import open_world
-from airflow_provider_offsets.jobs.detached import Launch
-from airflow_provider_offsets.jobs.process import signal_group
+from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.recovering import begin_recovery
 from airflow_provider_offsets.operations.submitting import LAUNCHED
 from airflow_provider_offsets.operators import StopStreamingJobOperator, SubmitStreamingJobOperator
@@ -89,9 +89,9 @@ def test_a_maintenance_that_comes_in_the_middle_of_a_recovery_goes_first(lab: La
     lab.wait_until_gone()
     lab.produce(20, 0, 1, 2)
     recovery, maintenance = recovery_of(1), lab.operation()
-    with open_world(lab.pipeline, recovery) as world:
-        world.control.open_operation(Operation(recovery, "recovery", "test"))
-        begin_recovery(world, 1, "run", RecoveryPolicy())
+    with open_session(lab.pipeline, recovery) as session:
+        session.control.open_operation(Operation(recovery, "recovery", "test"))
+        begin_recovery(session, 1, "run", RecoveryPolicy())
     lab.plan(recovery)
     lab.apply(recovery)
 

@@ -19,10 +19,10 @@ import pytest
 
 import stack
 from airflow_provider_offsets.core.epoch import YarnApplication
-from airflow_provider_offsets.core.pipeline import StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.pipeline import StopPolicy, StreamingPipeline
 from airflow_provider_offsets.operators import StopStreamingJobOperator
 from tests.e2e.lab import DEADLINE_S, Lab, wait_for
-from tests.e2e.untouched_lab import UntouchedLab
+from tests.e2e.untracked_lab import UntrackedLab
 
 ROOT = Path(__file__).parents[2]
 ON_YARN = {
@@ -38,7 +38,7 @@ ON_YARN = {
 }
 
 
-class YarnLab(UntouchedLab):
+class YarnLab(UntrackedLab):
     """``jobs/archive_flights.py`` on YARN. The tests query the cluster directly, without the product."""
 
     @property
@@ -93,7 +93,7 @@ def make_archive(
     """Return a function that makes the lab of a job in a deploy mode."""
 
     def make(deploy_mode: str) -> YarnLab:
-        lab = make_lab(kind=YarnLab, ladder=StopLadder(cluster_timeout_s=DEADLINE_S))
+        lab = make_lab(kind=YarnLab, ladder=StopPolicy(cluster_timeout_s=DEADLINE_S))
         assert isinstance(lab, YarnLab)
         extra = {"deploy-mode": deploy_mode, "yarn_resourcemanager_webapp_address": yarn["web"]}
         connection = {"conn_type": "spark", "host": "yarn", "extra": extra}
@@ -116,7 +116,7 @@ def test_client_mode_loses_nothing_and_counts_what_the_kill_cut_off(make_archive
     def look() -> None:
         seen.update(state=lab.on_cluster()["state"], containers=lab.containers(), in_flight=lab.observe().in_flight)
 
-    restarted = lab.maintain(at_rest=look)
+    restarted = lab.maintain(when_stopped=look)
     lab.wait_until_read()
     lab.wait_until_idle()
 

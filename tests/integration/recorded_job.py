@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
 from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow, ProcessIdentity, Recorded
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record import (
-    BeginBatch,
-    Begun,
+from airflow_provider_offsets.core.record.events import (
     ClaimLaunch,
     EndEpoch,
-    EpochLaunch,
     LaunchEpoch,
     Reconcile,
     RecordBatch,
     Release,
+    StartBatch,
     Take,
 )
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.stores.protocols import OffsetStore
 
 
@@ -55,8 +54,8 @@ def record_one_batch(
     launching = cell.change(Take(run, 1, 0))
     cell.change(LaunchEpoch(run, launching.generation, EpochLaunch(number, tag, run, "plan", checkpoint), 1))
     cell.change(ClaimLaunch(tag, driver, 1))
-    begun = Begun(batch_id, "query", time_ms, "nonce", time_ms, digest)
-    cell.change(BeginBatch(tag, driver, begun), stream=stream, prepare=batch)
+    started = StartedBatch(batch_id, "query", time_ms, "nonce", time_ms, digest)
+    cell.change(StartBatch(tag, driver, started), stream=stream, prepare=batch)
     recorded = Recorded(number, tag, batch_id, "query", time_ms, digest)
     cell.change(RecordBatch(tag, driver, "nonce", recorded), stream=stream, append=batch)
     cell.change(EndEpoch(tag, driver, Ended(EndedHow.STOPPED, 1)))

@@ -44,7 +44,7 @@ class Mutant:
 MUTANTS = [
     Mutant(
         "no fence: a driver whose launch is not the newest one goes on",
-        "core/record.py",
+        "core/record/transition.py",
         "if launch is None or launch.tag != event.tag or record.holder != event.holder:",
         "if launch is None:",
         "process,sink",
@@ -53,7 +53,7 @@ MUTANTS = [
     ),
     Mutant(
         "a closed epoch goes on: its driver begins and records",
-        "core/record.py",
+        "core/record/transition.py",
         "        if record.phase is Phase.RUNNING:\n            return rule(record, event)\n",
         "        if True:\n            return rule(record, event)\n",
         "process,sink",
@@ -62,21 +62,21 @@ MUTANTS = [
     ),
     Mutant(
         "a stop request is not seen by the swap that begins a batch",
-        "core/record.py",
+        "core/record/transition.py",
         "    if record.stop is not None:\n        return Refused(Refusal.STOP_REQUESTED",
         "    if False:\n        return Refused(Refusal.STOP_REQUESTED",
         seed=6,
     ),
     Mutant(
         "claim without a launch: a cancelled launch can be claimed",
-        "core/record.py",
+        "core/record/transition.py",
         "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
         "    if record.phase not in (Phase.LAUNCHING, Phase.STOPPED):\n        if record.holder == event.holder",
         seed=1406,
     ),
     Mutant(
         "adoption without fingerprint: any launch may be claimed",
-        "core/record.py",
+        "core/record/transition.py",
         '    if launch is None or launch.tag != event.tag:\n        return Refused(Refusal.FENCED, f"the newest',
         '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
         "process,sink",
@@ -89,7 +89,7 @@ MUTANTS = [
     ),
     Mutant(
         "stale plan applied: a launch asks neither for the generation nor for the epoch of its plan",
-        "core/record.py",
+        "core/record/transition.py",
         "if record.generation != event.generation or event.launch.epoch != record.epoch + 1:",
         "if False:",
         # Whoever acted since the plan has taken the lease: that guard is removed too.
@@ -101,7 +101,7 @@ MUTANTS = [
             ),
             (
                 "operations/lease.py",
-                "    if lease is None or lease.operation != world.operation:\n        raise TakenOver(",
+                "    if lease is None or lease.operation != session.operation:\n        raise TakenOver(",
                 "    if lease is None:\n        raise TakenOver(",
             ),
         ),
@@ -109,29 +109,29 @@ MUTANTS = [
     ),
     Mutant(
         "no lease: any operation closes, reconciles and launches",
-        "core/record.py",
+        "core/record/transition.py",
         "if lease is None or lease.operation != event.operation:\n            holder",
         "if lease is None:\n            holder",
         # A task checks who holds the lease whenever it reads the record: that check is removed too.
         and_wrong=(
             (
                 "operations/lease.py",
-                "    if lease is None or lease.operation != world.operation:\n        raise TakenOver(",
+                "    if lease is None or lease.operation != session.operation:\n        raise TakenOver(",
                 "    if lease is None:\n        raise TakenOver(",
             ),
         ),
         seed=37,
     ),
     Mutant(
-        "cut forgotten: what was begun and not recorded is not named",
-        "core/record.py",
+        "cut forgotten: what was started and not recorded is not named",
+        "core/record/transition.py",
         "    cuts = _with_cut(record.cuts, event.cut)\n",
         "    cuts = record.cuts\n",
         seed=15,
     ),
     Mutant(
         "a cancelled launch moves the position",
-        "core/record.py",
+        "core/record/transition.py",
         "return _acted(replace(record, phase=Phase.STOPPED, ended=ended), event.at_ms)",
         "moved = Recorded(record.epoch, record.launch.tag)  # type: ignore[union-attr]\n"
         "    return _acted(replace(record, phase=Phase.STOPPED, ended=ended, recorded=moved), event.at_ms)",
@@ -139,9 +139,9 @@ MUTANTS = [
     ),
     Mutant(
         "a second run of a batch in one epoch does not count",
-        "core/record.py",
-        "replace(batch, count=begun.count + event.again)",
-        "replace(batch, count=begun.count)",
+        "core/record/transition.py",
+        "replace(batch, count=started.count + event.again)",
+        "replace(batch, count=started.count)",
         # The program calls `run` again only after an error that Spark raises. An error of the user's function ends it.
         "sink",
         faults=("error", "lost answer"),
@@ -163,8 +163,8 @@ MUTANTS = [
     Mutant(
         "a batch begins without a swap",
         "runtime/held_epoch.py",
-        "            self._change(BeginBatch(",
-        "            (lambda *_, **__: None)(BeginBatch(",
+        "            self._change(StartBatch(",
+        "            (lambda *_, **__: None)(StartBatch(",
         seed=3,
     ),
     Mutant(
@@ -197,15 +197,15 @@ MUTANTS = [
     Mutant(
         "what Spark committed and nobody recorded is taken for cut off",
         "operations/lease.py",
-        "if batch is not None and is_same_query and log.is_committed(begun.batch_id):",
+        "if batch is not None and is_same_query and log.is_committed(started.batch_id):",
         "if False:",
         "sink",
     ),
     Mutant(
         "a missing row of the history is not completed",
         "operations/lease.py",
-        "    if batch is not None:\n        world.store.append(epoch.claim.stream, batch)\n",
-        "    if False:\n        world.store.append(epoch.claim.stream, batch)\n",
+        "    if batch is not None:\n        session.store.append(epoch.claim.stream, batch)\n",
+        "    if False:\n        session.store.append(epoch.claim.stream, batch)\n",
         seed=97,
     ),
     Mutant(
@@ -218,14 +218,14 @@ MUTANTS = [
     Mutant(
         "launch forgotten: what became of an epoch is not kept before the next launch",
         "operations/submitting.py",
-        "        world.control.keep_epoch(last)\n",
+        "        session.control.keep_epoch(last)\n",
         "        pass\n",
         seed=2,
     ),
     Mutant(
         "launched although the start that was applied is gone",
         "operations/submitting.py",
-        "    if world.pipeline.tracked:\n        return\n    expected = ",
+        "    if session.pipeline.tracked:\n        return\n    expected = ",
         "    if True:\n        return\n    expected = ",
         "untracked,dstream",
         seed=123,
@@ -240,13 +240,13 @@ MUTANTS = [
     Mutant(
         "a stop does not cancel a launch that nobody has claimed",
         "operations/lease.py",
-        "            world.cell.change(Cancel(world.operation, clock.now_ms()))\n",
+        "            session.cell.change(Cancel(session.operation, clock.now_ms()))\n",
         "            return record\n",
         seed=44,
     ),
     Mutant(
         "a new partition starts at its end",
-        "core/plan.py",
+        "core/restart/planner.py",
         "start, reason = 0, StartReason.NEW_PARTITION",
         "start, reason = live.end, StartReason.NEW_PARTITION",
         # The records that it omits would be refused as skipped: that count is removed too.
@@ -261,7 +261,7 @@ MUTANTS = [
     ),
     Mutant(
         "offset clamped: what retention has deleted is not counted",
-        "core/plan.py",
+        "core/restart/planner.py",
         "    lost = max(0, min(start, live.begin) - unread)\n",
         "    lost = 0\n",
         seed=43,
@@ -269,14 +269,14 @@ MUTANTS = [
     Mutant(
         "half a plant: a move of an untracked job is not noted before it",
         "operations/applying.py",
-        "    world.cell.change(Intend(world.operation, plan.fingerprint, clock.now_ms(), token, writer))\n",
+        "    session.cell.change(Intend(session.operation, plan.fingerprint, clock.now_ms(), token, writer))\n",
         "",
         "untracked,dstream",
         seed=49,
     ),
     Mutant(
         "the audit does not see what is read a second time",
-        "core/audit.py",
+        "core/audit/walk.py",
         "        cursor.read.add(cursor.position, end)\n",
         "",
         seed=3,

@@ -37,10 +37,10 @@ class Mistake:
 MISTAKES = [
     Mistake(
         "clamping: a start before what retention left is moved there, and nothing is counted",
-        "core/plan.py",
+        "core/restart/planner.py",
         "unreplayable=0 if want is None else max(0, min(unread, live.begin) - want),",
         "unreplayable=0,",
-        "core/test_plan.py::test_plan[a rewind further than retention left: what is there is replayed,"
+        "core/test_planner.py::test_plan[a rewind further than retention left: what is there is replayed,"
         " the rest is counted and refused]",
     ),
     Mistake(
@@ -80,14 +80,14 @@ MISTAKES = [
     ),
     Mistake(
         "no fence: a driver whose epoch is over records its batch",
-        "core/record.py",
+        "core/record/transition.py",
         "        if record.phase is Phase.RUNNING:\n            return rule(record, event)\n",
         "        return rule(record, event)\n",
         "runtime/test_held_epoch.py::TestBatch::test_a_fenced_driver_changes_nothing",
     ),
     Mistake(
         "two writers: an epoch is taken from the driver that has it",
-        "core/record.py",
+        "core/record/transition.py",
         "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
         "    if False:\n        if record.holder == event.holder",
         "runtime/test_held_epoch.py::TestClaim::test_a_launch_that_is_not_free_is_not_claimed_and_nothing_is_written",
@@ -95,7 +95,7 @@ MISTAKES = [
     Mistake(
         "forgotten run: a batch that an earlier run in the same process may have written is not counted",
         "runtime/held_epoch.py",
-        "self._may_have_run = begun is None or planned is not None",
+        "self._may_have_run = started is None or planned is not None",
         "self._may_have_run = False",
         "runtime/test_held_epoch.py::TestRuns::test_what_the_earlier_run_began_is_accounted_for",
     ),
@@ -108,15 +108,15 @@ MISTAKES = [
     ),
     Mistake(
         "off by one at the new partition: its first record is left out",
-        "core/plan.py",
+        "core/restart/planner.py",
         "start, reason = 0, StartReason.NEW_PARTITION",
         "start, reason = 1, StartReason.NEW_PARTITION",
-        "core/test_plan.py::test_plan[more partitions: the new ones are read from 0, whatever was written before"
+        "core/test_planner.py::test_plan[more partitions: the new ones are read from 0, whatever was written before"
         " anybody looked]",
     ),
     Mistake(
         "a partition that appears after the plan begins at its end",
-        "core/plan.py",
+        "core/restart/planner.py",
         "new = {partition: there.begin for",
         "new = {partition: there.end for",
         "operations/test_submitting.py::TestPartitions::test_those_that_came_since_the_plan_start_at_0",
@@ -137,10 +137,10 @@ MISTAKES = [
     ),
     Mistake(
         "closed like a batch: a query that is started by hand runs the planted entry, and continues",
-        "stores/checkpoint_log.py",
+        "checkpoint/log.py",
         'version = "v1" if self.closed_by is None else CLOSED',
         'version = "v1"',
-        "stores/test_checkpoint.py::TestClose::test_no_query_can_start_on_it",
+        "checkpoint/test_seed.py::TestClose::test_no_query_can_start_on_it",
     ),
     Mistake(
         "lost store taken for a new one: a job is resumed on the checkpoint that it left long before",
@@ -154,7 +154,7 @@ MISTAKES = [
         "core/known.py",
         "return {} if is_other_cluster(seen.identities, seen.live) else _recreated(seen.identities, seen.live)",
         "return {}",
-        "core/test_plan.py::test_plan[the topic was deleted and made again: offsets of the old one mean nothing]",
+        "core/test_planner.py::test_plan[the topic was deleted and made again: offsets of the old one mean nothing]",
     ),
     Mistake(
         "recreated topic: a snapshot from after it settles whose the stored offsets are",
@@ -174,46 +174,46 @@ MISTAKES = [
     ),
     Mistake(
         "a start by name is not counted from the known position",
-        "core/plan.py",
+        "core/restart/planner.py",
         "stood = stored if known is None else known.position[partition]",
         "stood = stored",
         "core/test_known.py::test_what_is_known_is_not_replaced[what is unread is left out by name, and not accepted]",
     ),
     Mistake(
         "accepted by topic and not by count: one more is skipped than was accepted",
-        "core/plan.py",
+        "core/restart/checks.py",
         "if sum(skipped.values()) > policy.accept_skipped.get(topic, 0):",
         "if skipped and topic not in policy.accept_skipped:",
-        "core/test_plan.py::test_plan[skipping one more than is accepted is refused]",
+        "core/test_planner.py::test_plan[skipping one more than is accepted is refused]",
     ),
     Mistake(
         "planned taken for done: a job stands where a batch was to end that never ran",
-        "stores/checkpoint_log.py",
+        "checkpoint/log.py",
         'max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)',
         "max(planned_ids, default=UNSTARTED)",
-        "stores/test_checkpoint.py::TestState::test_it_stands_at_the_greatest_batch_that_both_logs_have",
+        "checkpoint/test_seed.py::TestState::test_it_stands_at_the_greatest_batch_that_both_logs_have",
     ),
     Mistake(
         "batch ids start again: a sink that knows batches by them drops new ones",
-        "core/plan.py",
+        "core/restart/planner.py",
         "        last_batch_id=UNSTARTED if completed_id is None else completed_id,\n",
         "",
-        "core/test_plan.py::test_plan[the checkpoint is gone and the history has batch ids: seeded,"
+        "core/test_planner.py::test_plan[the checkpoint is gone and the history has batch ids: seeded,"
         " so that they go on]",
     ),
     Mistake(
         "blind audit: a gap between two batches is not seen",
-        "core/audit.py",
+        "core/audit/walk.py",
         "        if each.start != cursor.position:\n",
         "        if False:\n",
         "core/test_audit.py::TestWhatItDetects::test_a_missing_batch",
     ),
     Mistake(
         "zombies: a plan goes by the newest row of the history, whoever wrote it",
-        "operations/world.py",
+        "operations/session.py",
         "return newest or self._newest_row(",
         "return self._newest_row(",
-        "operations/test_world.py::TestZombies::test_the_newest_batch_is_not_theirs",
+        "operations/test_session.py::TestZombies::test_the_newest_batch_is_not_theirs",
     ),
     Mistake(
         "check without set: the record is swapped without comparing",
@@ -225,15 +225,15 @@ MISTAKES = [
     Mistake(
         "launch not in the record: a process is there before its launch",
         "operations/submitting.py",
-        "    world.cell.change(\n        LaunchEpoch(",
-        "    _spawn(world, claim, launcher)\n    world.cell.change(\n        LaunchEpoch(",
+        "    session.cell.change(\n        LaunchEpoch(",
+        "    _spawn(session, claim, launcher)\n    session.cell.change(\n        LaunchEpoch(",
         "operations/test_submitting.py::TestLaunch::test_a_process_that_is_there_finds_its_launch",
     ),
     Mistake(
         "adoption without fingerprint: a driver of another plan of the operation is taken for this one's",
         "operations/submitting.py",
-        "(launch.operation, launch.plan) == (world.operation, applied.plan.fingerprint)",
-        "launch.operation == world.operation",
+        "(launch.operation, launch.plan) == (session.operation, applied.plan.fingerprint)",
+        "launch.operation == session.operation",
         "operations/test_submitting.py::TestAnotherPlan::test_a_launch_of_another_plan_is_not_adopted",
     ),
     Mistake(
@@ -253,13 +253,13 @@ MISTAKES = [
     Mistake(
         "launch forgotten: a stop leaves what nobody has claimed",
         "operations/lease.py",
-        "                world.cell.change(Cancel(world.operation, clock.now_ms()))\n",
+        "                session.cell.change(Cancel(session.operation, clock.now_ms()))\n",
         "                return record\n",
         "operations/test_stopping.py::TestLaunching::test_a_launch_that_nobody_claimed_is_cancelled_for_ever",
     ),
     Mistake(
         "begin without the stop check: a batch begins after the job was asked to stop",
-        "core/record.py",
+        "core/record/transition.py",
         "    if record.stop is not None:\n        return Refused(Refusal.STOP_REQUESTED",
         "    if False:\n        return Refused(Refusal.STOP_REQUESTED",
         "operations/test_stopping.py::test_the_batch_that_comes_after_the_request_does_not_begin",
@@ -267,27 +267,27 @@ MISTAKES = [
     Mistake(
         "cut forgotten: a batch that began and was not recorded is not named",
         "operations/lease.py",
-        'return None, CutOff(begun.batch_id, batch.query_id or "", batch.row_time_ms, begun.count), batch',
+        'return None, CutOff(started.batch_id, batch.query_id or "", batch.row_time_ms, started.count), batch',
         "return None, None, None",
         "operations/test_lease.py::TestProcess::test_a_batch_that_was_not_recorded_is_cut_off",
     ),
     Mistake(
         "unknown taken for nothing: a batch whose checkpoint is gone counts as never planned",
         "operations/lease.py",
-        "    return _unknown_batch(world, record, begun, epoch, state)\n",
+        "    return _unknown_batch(session, record, started, epoch, state)\n",
         "    return None, None, None\n",
         "operations/test_lease.py::TestSink::test_what_becomes_of_the_started_batch",
     ),
     Mistake(
         "row forgotten: a recorded batch whose driver died before its row stays out of the history",
         "operations/lease.py",
-        "    complete_history(world, record, epoch)\n",
+        "    complete_history(session, record, epoch)\n",
         "",
         "operations/test_lease.py::TestProcess::test_a_row_that_the_driver_had_no_time_to_write_is_written",
     ),
     Mistake(
         "lease stolen back: an operation that was taken over while it waited goes on",
-        "core/record.py",
+        "core/record/transition.py",
         "return Already() if record.lease is None else _by_lease_holder(_renewed)(record, event)",
         "return Next(replace(record, lease=Lease(event.operation, event.at_ms)))",
         "operations/test_lease.py::TestKeep::test_one_that_was_taken_over_in_this_very_moment_is_not_taken_back",

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from tests.simulation import product
-from tests.simulation.product import World_
+from tests.simulation.product import World
 from tests.simulation.scheduler import Actor
 
 RETRIES = 3
@@ -34,7 +34,7 @@ def _is_gone(actor: Actor) -> bool:
 class Run:
     """One DAG run: tasks one after the other, each tried again as Airflow does."""
 
-    world: World_
+    world: World
     name: str
     hosts: Sequence[str] = ("worker-1",)
     draw: Random = field(default_factory=lambda: Random(0))
@@ -99,7 +99,7 @@ def restart(
         run.task("before", lambda: product.task_snapshot(world, operation, "before"))
         run.task("plan", lambda: product.task_plan(world, operation, start, policy))
         run.stopped = run.task("stop", lambda: product.task_stop(world, operation, take_over, attempt))
-        run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
+        run.task("when_stopped", lambda: product.task_snapshot(world, operation, "stopped"))
         run.task("replan", lambda: product.task_plan(world, operation, start, policy))
         run.task("apply", lambda: product.task_apply(world, operation))
         run.task("submit", lambda: product.task_submit(world, operation))
@@ -169,7 +169,7 @@ def _recover_from(run: Run, epoch: int, number: str) -> None:
     """Start the job again after the death of an epoch."""
     world, operation = run.world, product.recovery_operation(epoch)
     run.task("begin", lambda: product.task_begin_recovery(world, operation, epoch, number))
-    run.task("at_rest", lambda: product.task_snapshot(world, operation, "at-rest"))
+    run.task("when_stopped", lambda: product.task_snapshot(world, operation, "stopped"))
     run.task("replan", lambda: product.task_plan(world, operation, "committed", product.policy_of()))
     run.task("apply", lambda: product.task_apply(world, operation))
     run.task("submit", lambda: product.task_submit(world, operation))
@@ -193,7 +193,7 @@ def snapshot_only(run: Run) -> None:
 def stop_and_look(run: Run) -> None:
     """Stop the job, and take a snapshot of the stopped job."""
     stop_only(run)
-    run.task("at_rest", lambda: product.task_snapshot(run.world, run.name, "at-rest"))
+    run.task("when_stopped", lambda: product.task_snapshot(run.world, run.name, "stopped"))
 
 
 def rename_from(former: str) -> Callable[[Run], None]:

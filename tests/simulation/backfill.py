@@ -11,7 +11,7 @@ from typing import Any
 from tests.simulation import product
 from tests.simulation.actors import Run, TaskFailed
 from tests.simulation.platform import Write
-from tests.simulation.product import World_
+from tests.simulation.product import World
 from tests.simulation.scheduler import EPOCH_START_MS
 
 INTERVAL_S = 600
@@ -43,7 +43,7 @@ class Truth:
     of_interval: dict[int, set[Place]]
 
 
-def feed(world: World_, draw: Random, intervals: int) -> Truth:
+def feed(world: World, draw: Random, intervals: int) -> Truth:
     """Append records of each interval in the order of their times, advance the time, and return the records."""
     cluster, places = world.kafka.cluster, {}
     for number in range(intervals):
@@ -101,7 +101,7 @@ def _shard(operation: str, plan: Any, number: int) -> Callable[[Run], None]:
     return act
 
 
-def judge(world: World_, truth: Truth, runs: dict[str, Interval]) -> tuple[str, str]:
+def judge(world: World, truth: Truth, runs: dict[str, Interval]) -> tuple[str, str]:
     """Compare what the replays wrote with the records of their intervals; return what is wrong, or nothing.
 
     Only the newest attempt of each interval counts. It must have each retained record of its interval, and none of

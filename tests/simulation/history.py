@@ -15,7 +15,7 @@ from tests.simulation.actors import Run
 from tests.simulation.backfill import Interval
 from tests.simulation.chance import FAULTS, Rates, SeededChooser
 from tests.simulation.platform import Record
-from tests.simulation.product import Kind, World_
+from tests.simulation.product import Kind, World
 from tests.simulation.scheduler import NEVER, Simulation, Violated
 
 MODES = ("process", "sink", "untracked", "dstream", "backfill")
@@ -33,7 +33,7 @@ AS_A_NEW_ONE = "describe the job as a new pipeline"
 """The advice of a refusal where stored offsets have become meaningless."""
 REST_OF_CHECKPOINT = re.compile(r"CheckpointError: (\S+) has .* remove what is left of it")
 """The advice of a refusal after a person removed a checkpoint to which an operation was writing."""
-CONFLICT = "set on_conflict to ruling-store"
+CONFLICT = "set on_conflict to authoritative-store"
 """The advice of a refusal to a person who knows which of two stores is right."""
 MAIN_STEPS, MORE_STEPS = 2500, 12_000
 CATCH_UP_S = 400.0
@@ -177,7 +177,7 @@ class Laboratory:
 
     def __init__(self, kind: Kind, sim: Simulation) -> None:
         self.kind, self.sim = kind, sim
-        self.world = World_(sim, kind, make_store_of(kind.store))
+        self.world = World(sim, kind, make_store_of(kind.store))
         self.notes: list[str] = []
         self.recreated: dict[str, str] = {}
         """Topics that were recreated since the job was described: name by new id."""
@@ -242,7 +242,7 @@ class Laboratory:
                 accept_lost=number * 1000,
                 accept_skipped=0 if named else 1000,
                 take_over=True,
-                on_conflict="ruling-store" if is_in_conflict else "refuse",
+                on_conflict="authoritative-store" if is_in_conflict else "refuse",
             )
             run = self.run_to_end(f"final/{number}", act)
             advice = ADVICE.search(run.failure)
@@ -423,8 +423,8 @@ class History(Laboratory):
             until = draw.randint(there.begin, min(there.end, there.begin + 10))
             cluster.delete_records_before(topic, partition, until)
             return f"retention deletes {topic}[{partition}] before {until}"
-        at_rest = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
-        if name == "truncate" and at_rest and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
+        when_stopped = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
+        if name == "truncate" and when_stopped and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
             books = product.books_of(self.world)
             # A truncation of read records is invisible once the log has grown beyond it again: outside of the claim.
             read = max(
@@ -436,7 +436,7 @@ class History(Laboratory):
                 end = draw.randint(stands, there.end)
                 self.world.kafka.truncate(topic, partition, end)
                 return f"{topic}[{partition}] is truncated to {end}"
-        if name in ("checkpoint gone", "commits gone", "recreate") and at_rest and not self._is_submitting():
+        if name in ("checkpoint gone", "commits gone", "recreate") and when_stopped and not self._is_submitting():
             return self._remove(name, topic, draw)
         if name == "launcher gone":
             return self._kill_launcher(draw)

@@ -300,15 +300,15 @@ class Invariants:
             self._check_writes_as_holder(now, f"records batch {batch}")
 
     def _check_begun(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        was, begun = before["begun"], now["begun"]
-        if begun is None or was == begun:
+        was, started = before["started"], now["started"]
+        if started is None or was == started:
             return
-        self._check_writes_as_holder(now, f"begins batch {begun['batch_id']}")
-        goes_on = was is not None and (was["run"], was["batch_id"]) == (begun["run"], begun["batch_id"])
+        self._check_writes_as_holder(now, f"begins batch {started['batch_id']}")
+        goes_on = was is not None and (was["run"], was["batch_id"]) == (started["run"], started["batch_id"])
         if before["stop"] is not None and not goes_on:
-            self._violate("stop broken", f"batch {begun['batch_id']} begins after {before['stop']['operation']!r}")
-        if begun["row_time_ms"] is not None and (begun["query_id"], begun["batch_id"]) in self.recorded:
-            self._violate("batch id begins again", f"batch {begun['batch_id']} of {begun['query_id']}")
+            self._violate("stop broken", f"batch {started['batch_id']} begins after {before['stop']['operation']!r}")
+        if started["row_time_ms"] is not None and (started["query_id"], started["batch_id"]) in self.recorded:
+            self._violate("batch id begins again", f"batch {started['batch_id']} of {started['query_id']}")
 
     def _check_writes_as_holder(self, record: Mapping[str, Any], what: str) -> None:
         """Check that only the process that claimed the newest launch begins and records. Operations may reconcile."""

@@ -30,7 +30,7 @@ def planned(*offsets: int | None) -> str:
     return f"v1\n{BATCH}\n{at(*offsets)}"
 
 
-def begun(*offsets: int | None) -> dict[str, str]:
+def started(*offsets: int | None) -> dict[str, str]:
     """Return the files that every started query has."""
     return {"metadata": METADATA, "sources/0/0": f"\0v1\n{at(*offsets)}"}
 
@@ -56,47 +56,47 @@ ODD_CHECKPOINTS = [
     OddCheckpoint("nothing there, and startingOffsets lacks a partition", {}, ["died"], at(3)),
     OddCheckpoint("nothing there, and startingOffsets has one too many", {}, ["died"], at(3, 4, 5)),
     OddCheckpoint(
-        "only where it began: startingOffsets is not asked", begun(1, 2), [read(0, (0, 1, 10), (1, 2, 10))], at(7, 7)
+        "only where it began: startingOffsets is not asked", started(1, 2), [read(0, (0, 1, 10), (1, 2, 10))], at(7, 7)
     ),
     OddCheckpoint(
         "one batch, committed",
-        {**begun(0, 0), "offsets/0": planned(5, 5), "commits/0": COMMIT},
+        {**started(0, 0), "offsets/0": planned(5, 5), "commits/0": COMMIT},
         [read(1, (0, 5, 10), (1, 5, 10))],
     ),
     OddCheckpoint(
         "one batch, planned: it is run again first",
-        {**begun(0, 0), "offsets/0": planned(5, 6)},
+        {**started(0, 0), "offsets/0": planned(5, 6)},
         [read(0, (0, 0, 5), (1, 0, 6)), read(1, (0, 5, 10), (1, 6, 10))],
     ),
     OddCheckpoint(
         "a seed: two entries that end at one place, the second one planned",
-        {**begun(2, 2), "offsets/40": planned(2, 2), "commits/40": COMMIT, "offsets/41": planned(2, 2)},
+        {**started(2, 2), "offsets/40": planned(2, 2), "commits/40": COMMIT, "offsets/41": planned(2, 2)},
         [read(41), read(42, (0, 2, 10), (1, 2, 10))],
     ),
     OddCheckpoint(
         "a seed with one entry only",
-        {**begun(2, 2), "offsets/41": planned(2, 2), "commits/41": COMMIT},
+        {**started(2, 2), "offsets/41": planned(2, 2), "commits/41": COMMIT},
         ["died"],
     ),
     OddCheckpoint(
         "the newest offsets file was removed",
         {
-            **begun(0, 0),
+            **started(0, 0),
             **{f"offsets/{each}": planned(each + 1, each + 1) for each in range(3)},
             **{f"commits/{each}": COMMIT for each in range(4)},
         },
         [read(2, (0, 2, 3), (1, 2, 3)), "died"],
     ),
-    OddCheckpoint("commits without offsets", {**begun(0, 0), "commits/0": COMMIT, "commits/1": COMMIT}, ["died"]),
+    OddCheckpoint("commits without offsets", {**started(0, 0), "commits/0": COMMIT, "commits/1": COMMIT}, ["died"]),
     OddCheckpoint(
         "a hole in offsets",
-        {**begun(0, 0), "offsets/2": planned(3, 3), "offsets/4": planned(5, 5), "commits/2": COMMIT},
+        {**started(0, 0), "offsets/2": planned(3, 3), "offsets/4": planned(5, 5), "commits/2": COMMIT},
         ["died"],
     ),
     OddCheckpoint(
         "two batches planned: the first one is passed over",
         {
-            **begun(0, 0),
+            **started(0, 0),
             **{f"offsets/{each}": planned(2 * each + 2, 2 * each + 2) for each in range(3)},
             "commits/0": COMMIT,
         },
@@ -104,13 +104,13 @@ ODD_CHECKPOINTS = [
     ),
     OddCheckpoint(
         "a partition that appeared begins at 0",
-        {**begun(0, None), "offsets/0": planned(5, None), "commits/0": COMMIT},
+        {**started(0, None), "offsets/0": planned(5, None), "commits/0": COMMIT},
         [read(1, (0, 5, 10), (1, 0, 10))],
     ),
     OddCheckpoint(
         "a planned batch keeps its old partitions; new ones join after it",
         {
-            **begun(0, None),
+            **started(0, None),
             "offsets/0": planned(5, None),
             "commits/0": COMMIT,
             "offsets/1": planned(8, None),
@@ -119,12 +119,12 @@ ODD_CHECKPOINTS = [
     ),
     OddCheckpoint(
         "a partition that is gone",
-        {**begun(0, 0, 0), "offsets/0": planned(5, 5, 5), "commits/0": COMMIT},
+        {**started(0, 0, 0), "offsets/0": planned(5, 5, 5), "commits/0": COMMIT},
         ["died"],
     ),
     OddCheckpoint(
         "an offset past the end",
-        {**begun(0, 0), "offsets/0": planned(50, 5), "commits/0": COMMIT},
+        {**started(0, 0), "offsets/0": planned(50, 5), "commits/0": COMMIT},
         ["died"],
     ),
     OddCheckpoint(

@@ -20,25 +20,21 @@ from typing import Any
 from unittest import mock
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends import detached, machine
+from airflow_provider_offsets.checkpoint import files as checkpoint_files
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
-from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
-from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.pipeline import SparkJob, StopPolicy, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
-from airflow_provider_offsets.errors import (
-    KafkaUnreachable,
-    OffsetsError,
-    PlanRefused,
-    StoreUnreachable,
-    WorldChanged,
-)
-from airflow_provider_offsets.jobs import detached, machine
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, ReplayPlan
+from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
+from airflow_provider_offsets.errors import KafkaUnreachable, OffsetsError, PlanRefused, StateChanged, StoreUnreachable
 from airflow_provider_offsets.operations import (
     backfilling,
-    judging,
+    health,
     lease,
     replaying,
     rolling_back,
@@ -53,17 +49,17 @@ from airflow_provider_offsets.operations.backfilling import (
     make_replay_plan,
     recorded_replay_plan,
 )
-from airflow_provider_offsets.operations.keeping import KeptFile, KeptVersion
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
 from airflow_provider_offsets.operations.renaming import rename
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operations.rolling_back import roll_back
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from airflow_provider_offsets.operations.transferring import stopped
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.versions import KeptFile, KeptVersion
 from airflow_provider_offsets.runtime import (
     TrackedStream,
     claiming,
@@ -73,16 +69,14 @@ from airflow_provider_offsets.runtime import (
     tracked_stream,
 )
 from airflow_provider_offsets.runtime.settings import FILE_KEY, RUN_ID_KEY, ReplaySettings, Secrets, Settings
-from airflow_provider_offsets.stores import checkpoint_files
 from airflow_provider_offsets.stores.memory import MemoryStore
-from airflow_provider_offsets.stores.replay_control import ReplayControl
-from airflow_provider_offsets.stores.sql import SqlStore
+from airflow_provider_offsets.stores.sql.store import SqlStore
 from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation import checker
 from tests.simulation.invariants import Invariants, Span, contents_of, spans_of
 from tests.simulation.platform import EffectfulStore, FileSystem, Identity, Markers, ProcessTable, Record, Sink
 from tests.simulation.scheduler import Actor, Side, Simulation
-from tests.simulation.spark import BatchFrame, Frame, Kafka, Offsets, QueryDied, Session
+from tests.simulation.spark import BatchFrame, Frame, Kafka, Offsets, QueryDied, SparkSession
 
 PIPELINE = "orders"
 CHECKPOINT = "sim://ck/orders"
@@ -116,7 +110,7 @@ def new_sql_store() -> SqlStore:
 
 def in_the_way(target: str) -> Exception:
     """Return what a checkpoint folder raises when it is moved to an existing location."""
-    return WorldChanged(seen=f"something is at {target}", expected="nothing there", do="find out what made it")
+    return StateChanged(seen=f"something is at {target}", expected="nothing there", do="find out what made it")
 
 
 class SimClock:
@@ -280,7 +274,7 @@ class Kind:
     """Whether a driver is a Python process and the Java process that launched it."""
 
 
-class World_:  # the simulation's world; the product has one of its own
+class World:  # the simulation's world; the product has one of its own
     """One pipeline with its platform, in which a history happens."""
 
     def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = new_memory_store) -> None:
@@ -332,7 +326,7 @@ class World_:  # the simulation's world; the product has one of its own
             self.name,
             self.kind.topics,
             SparkJob("/jobs/job.py", self.checkpoint, log_dir=LOGS),
-            stop=StopLadder(
+            stop=StopPolicy(
                 graceful_timeout_s=self.kind.graceful_timeout_s,
                 kill_timeout_s=self.kind.kill_timeout_s,
                 marker="" if tracked else MARKER,
@@ -359,16 +353,16 @@ class World_:  # the simulation's world; the product has one of its own
         self.checkpoint = f"{self.checkpoint}-anew"
         self.positions = PositionStore(self.sim, self.positions.kind)
 
-    def session(self, operation: str) -> World:
+    def session(self, operation: str) -> Session:
         """Return the session of one operation, opened as each task opens it."""
-        world = of_attempt(World(self.pipeline, operation, self.store, self.kafka, self.kept_in))
+        world = of_attempt(Session(self.pipeline, operation, self.store, self.kafka, self.kept_in))
         return self._opened(world)
 
-    def new_session(self, operation: str, key: str) -> World:
+    def new_session(self, operation: str, key: str) -> Session:
         """Return the session of an operation's stop task: a new attempt if the task was cleared since."""
-        return self._opened(new_attempt(World(self.pipeline, operation, self.store, self.kafka, self.kept_in), key))
+        return self._opened(new_attempt(Session(self.pipeline, operation, self.store, self.kafka, self.kept_in), key))
 
-    def _opened(self, world: World) -> World:
+    def _opened(self, world: Session) -> Session:
         world.control.open_operation(Operation(world.operation, world.operation.partition("/")[0], "simulated"))
         return world
 
@@ -423,8 +417,8 @@ class World_:  # the simulation's world; the product has one of its own
             kept.clear()
         self.invariants.forget()
 
-    def _spark(self) -> Session:
-        spark = Session(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
+    def _spark(self) -> SparkSession:
+        spark = SparkSession(self.sim, self.kafka, self.files.open, self.sink, list(self.kind.topics))
         spark.limit, spark.batch_s, spark.new_id = self.kind.limit, self.kind.batch_s, lambda: str(uuid.uuid4())
         spark.retain, spark.version = self.kind.retain, self.kind.spark_version
         return spark
@@ -439,7 +433,7 @@ class World_:  # the simulation's world; the product has one of its own
     def _tracked_driver(self, file: str) -> None:
         """Run the program of a tracked job, as a user writes it."""
         settings = self.take_settings(file)
-        settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_patience_s=20.0)
+        settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_retry_timeout_s=20.0)
         self.sim.sleep(2.0)  # Spark starts
         spark = self._spark()
         with TrackedStream(spark, settings) as stream:
@@ -466,7 +460,9 @@ class World_:  # the simulation's world; the product has one of its own
 
     def _replay_driver(self, file: str) -> None:
         """Run the same program in a replay."""
-        settings = replace(self.take_settings(file, ReplaySettings), heartbeat_interval_s=15.0, store_patience_s=20.0)
+        settings = replace(
+            self.take_settings(file, ReplaySettings), heartbeat_interval_s=15.0, store_retry_timeout_s=20.0
+        )
         self.sim.sleep(2.0)
         spark = self._spark()
         with TrackedStream(spark, settings) as stream:
@@ -593,7 +589,7 @@ class PositionStore:
             if self.stored == position:
                 return
             if self.stored != expected:
-                raise WorldChanged(seen=f"{self.stored}", expected=f"{expected}", do="plan again")
+                raise StateChanged(seen=f"{self.stored}", expected=f"{expected}", do="plan again")
             self.stored = position
 
         self.sim.effect("store", "zk write", write)
@@ -607,18 +603,18 @@ class PositionStore:
         self.sim.effect("store", "zk put by the job", put)
 
 
-def record_of(world: World_) -> dict[str, Any]:
+def record_of(world: World) -> dict[str, Any]:
     """Return the pipeline's record as plain JSON, without an effect point; empty before the first operation."""
     return dict(json.loads(world.inner.get(world.name, "pipeline") or "{}"))
 
 
-def newest_epoch_number(world: World_) -> int:
+def newest_epoch_number(world: World) -> int:
     """Return the number of the newest claimed epoch."""
     recorded = record_of(world).get("recorded")
     return int(recorded["epoch"]) if recorded else 0
 
 
-def host_of_job(world: World_) -> str:
+def host_of_job(world: World) -> str:
     """Return the host where the newest driver runs or ran, where a person would log in."""
     holder = record_of(world).get("holder")
     return str(holder["host"]) if holder else "worker-1"
@@ -630,7 +626,7 @@ def uuid_of(sim: Simulation) -> Callable[[], uuid.UUID]:
 
 
 @contextmanager
-def installed(world: World_) -> Iterator[None]:
+def installed(world: World) -> Iterator[None]:
     """Make the product run on the platform of this history."""
     sim = world.sim
 
@@ -674,16 +670,16 @@ def installed(world: World_) -> Iterator[None]:
         patch(submitting, "driver_environment", dict)
         patch(submitting, "POLL_S", 2.0)
         patch(stopping, "POLL_S", 2.0)
-        patch(judging, "POLL_S", 3.0)
+        patch(health, "POLL_S", 3.0)
         patch(lease, "LEASE_TIMEOUT_S", LEASE_TIMEOUT_S)
-        patch(native_sink, "LOOK_S", 1.0)
+        patch(native_sink, "POLL_S", 1.0)
         yield
 
 
 # What the tasks of the DAGs do: the same calls in the same order as the operators.
 
 
-def task_plan_backfill(world: World_, operation: str, start_ms: int, end_ms: int, key: str) -> ReplayPlan:
+def task_plan_backfill(world: World, operation: str, start_ms: int, end_ms: int, key: str) -> ReplayPlan:
     """Plan the replay of an interval.
 
     :raises PlanRefused: it has problems.
@@ -704,13 +700,13 @@ def task_plan_backfill(world: World_, operation: str, start_ms: int, end_ms: int
     return made
 
 
-def task_replay_shard(world: World_, operation: str, plan: ReplayPlan, number: int) -> int:
+def task_replay_shard(world: World, operation: str, plan: ReplayPlan, number: int) -> int:
     """Replay one shard; return how many records were read."""
     session = world.session(operation)
     return ShardReplaying(session, plan.shards[number], plan.run_id, world.command, SECRETS).run().records_read
 
 
-def task_audit_backfill(world: World_, operation: str) -> str:
+def task_audit_backfill(world: World, operation: str) -> str:
     """Audit a replay, as its last task does; return the audit's objections."""
     session = world.session(operation)
     plan = recorded_replay_plan(session)
@@ -718,7 +714,7 @@ def task_audit_backfill(world: World_, operation: str) -> str:
     return "; ".join(audit_recorded_replay(ReplayControl(session.store, world.name), plan).findings)
 
 
-def audit_of_backfill(world: World_, operation: str) -> dict[str, Any] | None:
+def audit_of_backfill(world: World, operation: str) -> dict[str, Any] | None:
     """Return the audit of the newest attempt of a backfill as plain JSON, or None if it planned nothing."""
     with world.sim.quietly():
         session = world.session(operation)
@@ -729,7 +725,7 @@ def audit_of_backfill(world: World_, operation: str) -> dict[str, Any] | None:
     return {**codec.plain(audit), "is_clean": audit.is_clean}
 
 
-def deleted_places(world: World_) -> set[tuple[str, int, int]]:
+def deleted_places(world: World) -> set[tuple[str, int, int]]:
     """Return the records that retention has deleted."""
     begins = world.kafka.begins(list(world.kind.topics))
     return {(topic, partition, offset) for (topic, partition), begin in begins.items() for offset in range(begin)}
@@ -738,7 +734,7 @@ def deleted_places(world: World_) -> set[tuple[str, int, int]]:
 class ReadCount:
     """What Spark's listener reports about records that the program's actions have read."""
 
-    def __init__(self, spark: Session) -> None:
+    def __init__(self, spark: SparkSession) -> None:
         self._spark = spark
 
     def __enter__(self) -> ReadCount:
@@ -812,12 +808,12 @@ def at_text() -> str:
     return datetime.fromtimestamp(clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def task_snapshot(world: World_, operation: str, moment: str) -> None:
+def task_snapshot(world: World, operation: str, moment: str) -> None:
     """Take a snapshot."""
     world.session(operation).take_snapshot(moment, reason="simulated", taken_at=at_text())
 
 
-def task_plan(world: World_, operation: str, start: str, policy: RestartPolicy) -> None:
+def task_plan(world: World, operation: str, start: str, policy: RestartPolicy) -> None:
     """Plan.
 
     :raises PlanRefused: it has problems.
@@ -827,7 +823,7 @@ def task_plan(world: World_, operation: str, start: str, policy: RestartPolicy) 
         raise PlanRefused(plan.problems)
 
 
-def task_stop(world: World_, operation: str, take_over: bool = False, attempt: str = "1") -> str:
+def task_stop(world: World, operation: str, take_over: bool = False, attempt: str = "1") -> str:
     """Stop the job; return how it stopped.
 
     :param attempt: the same for all tries of one attempt, and another one when the task is cleared.
@@ -840,54 +836,54 @@ def task_stop(world: World_, operation: str, take_over: bool = False, attempt: s
     return result.how
 
 
-def task_apply(world: World_, operation: str) -> None:
+def task_apply(world: World, operation: str) -> None:
     """Apply the newest plan of the operation."""
     session = world.session(operation)
     plan = recorded_plan(session)
     if plan is None:
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"operation {operation!r} has no plan", expected="a plan", do="run it from its stop task"
         )
     apply_plan(session, plan)
 
 
-def task_submit(world: World_, operation: str) -> str:
+def task_submit(world: World, operation: str) -> str:
     """Submit the job; return how it started."""
     session = world.session(operation)
     applied = recorded_application(session)
     if applied is None:
-        raise WorldChanged(
+        raise StateChanged(
             seen=f"operation {operation!r} applied no plan", expected="one", do="run it from its stop task"
         )
     return submit_job(session, applied, Launcher(world.command, SECRETS)).how
 
 
-def task_roll_back(world: World_, operation: str) -> None:
+def task_roll_back(world: World, operation: str) -> None:
     """Restore the version and the position that preceded an operation."""
     roll_back(world.session(operation), lambda pipeline: Launcher(world.command, SECRETS), reason="simulated")
 
 
-def hold_stopped(world: World_, operation: str) -> None:
+def hold_stopped(world: World, operation: str) -> None:
     """Hold the lease of a stopped job, as a person at the CLI does while a position is written."""
     with stopped(world.session(operation), take_over=True):
         pass
 
 
-def rename_pipeline(world: World_, operation: str, former: str) -> None:
+def rename_pipeline(world: World, operation: str, former: str) -> None:
     """Rename the pipeline to its current name in the history."""
-    rename(World(world.pipeline, operation, world.store, world.kafka, world.kept_in), former)
+    rename(Session(world.pipeline, operation, world.store, world.kafka, world.kept_in), former)
 
 
-def task_begin_recovery(world: World_, operation: str, epoch: int, run: str) -> None:
+def task_begin_recovery(world: World, operation: str, epoch: int, run: str) -> None:
     """Count a try of the recovery."""
     session = world.session(operation)
     policy = session.pipeline.recovery
     begin_recovery(session, epoch, run, policy, lease_timeout_s=LEASE_TIMEOUT_S)
 
 
-def look_for_death(world: World_) -> int | None:
+def look_for_death(world: World) -> int | None:
     """Return the epoch that died and that a recovery may start again, or None."""
-    session = World(world.pipeline, "look", world.store, world.kafka, {})
+    session = Session(world.pipeline, "observe_job", world.store, world.kafka, {})
     death = find_death(session.control, lease_timeout_s=LEASE_TIMEOUT_S)
     return None if death is None else death.epoch
 
@@ -897,9 +893,9 @@ def recovery_operation(epoch: int) -> str:
     return recovery_of(epoch)
 
 
-def audit_of(world: World_) -> dict[str, Any]:
+def audit_of(world: World) -> dict[str, Any]:
     """Return the product's audit as plain JSON."""
-    session = World(world.pipeline, "audit", world.store, world.kafka, world.kept_in)
+    session = Session(world.pipeline, "audit", world.store, world.kafka, world.kept_in)
     return dict(codec.plain(audit_history(session)))
 
 
@@ -924,7 +920,7 @@ def is_product_error(error: BaseException) -> bool:
     return isinstance(error, OffsetsError)
 
 
-def books_of(world: World_) -> checker.Books | None:
+def books_of(world: World) -> checker.Books | None:
     """Return what the product has stored, for a checker that imports no class of the product."""
     stream, cells = world.pipeline.stream, dict(world.inner.scan(world.name, ""))
     if not world.pipeline.tracked:
@@ -937,7 +933,7 @@ def books_of(world: World_) -> checker.Books | None:
     return checker.read_books(rows, cells, facts)
 
 
-def checkpoint_offsets(world: World_) -> str:
+def checkpoint_offsets(world: World) -> str:
     """Return the start that a person names after reading Spark's checkpoint."""
     location = (record_of(world).get("launch") or {}).get("checkpoint") or world.checkpoint
     with world.sim.quietly():
@@ -949,18 +945,18 @@ def offsets_text(offsets: Offsets) -> str:
     return f"offsets:{Position({TopicPartition(*key): offset for key, offset in offsets.items()}).to_json()}"
 
 
-def position_of(world: World_) -> Offsets:
+def position_of(world: World) -> Offsets:
     """Return the pipeline's position, as its status shows it."""
     with world.sim.quietly():
-        stands = World(world.pipeline, "look", world.store, world.kafka, world.kept_in).observe().last_known
+        stands = Session(world.pipeline, "observe_job", world.store, world.kafka, world.kept_in).observe().last_known
     return {(key.topic, key.partition): offset for key, offset in (stands or Position()).items()}
 
 
-def kept_position(world: World_) -> dict[tuple[str, int], int]:
+def kept_position(world: World) -> dict[tuple[str, int], int]:
     """Return the position in an untracked job's own store."""
     if world.kind.position_store:
         return {(key.topic, key.partition): offset for key, offset in (world.positions.stored or Position()).items()}
-    engine = Session(world.sim, world.kafka, world.files.open, world.sink, list(world.kind.topics)).engine(
+    engine = SparkSession(world.sim, world.kafka, world.files.open, world.sink, list(world.kind.topics)).engine(
         world.checkpoint, None
     )
     with world.sim.quietly():

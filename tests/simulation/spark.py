@@ -418,7 +418,7 @@ class BatchFrame:
 class BatchReader:
     """A ``DataFrameReader``."""
 
-    def __init__(self, spark: Session) -> None:
+    def __init__(self, spark: SparkSession) -> None:
         self.spark = spark
         self.taken: dict[str, str] = {}
 
@@ -450,7 +450,7 @@ class Conf:
         return default
 
 
-class Session:
+class SparkSession:
     """A classic Spark session in one driver.
 
     :ivar epoch: the number that the sink sees; the program sets it.
@@ -480,7 +480,7 @@ class Session:
         return BatchReader(self)
 
     @property
-    def sparkContext(self) -> Session:
+    def sparkContext(self) -> SparkSession:
         return self
 
     def cancelAllJobs(self) -> None:  # Spark's name

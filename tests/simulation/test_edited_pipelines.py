@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.stores.checkpoint import read_state
 from tests.simulation import product
 from tests.simulation.script import Stage, at, stage
 

@@ -62,7 +62,7 @@ def another_claim(s: Stage) -> None:
 def begin(s: Stage, **changes: Any) -> dict[str, Any]:
     """Return a batch that begins."""
     batch = {"batch_id": 99, "query_id": rows(s)[-1].query_id, "batch_time_ms": 1, "run": "r", "row_time_ms": 1 << 50}
-    return {"begun": {**batch, "digest": "", "count": 1, **changes}}
+    return {"started": {**batch, "digest": "", "count": 1, **changes}}
 
 
 def write_live(s: Stage) -> None:

@@ -68,7 +68,7 @@ def test_a_batch_that_is_planned_between_the_plan_and_the_close_is_planned_aroun
         s.append(3)
         s.run("legacy", for_s=30.0)
         s.to_end(refused)
-        assert "WorldChanged" in refused.failure
+        assert "StateChanged" in refused.failure
         assert s.to_end(s.restart("A", "shift:-3", attempt="2", take_over=True)).failure == ""
         s.append(3)
         s.run(for_s=60.0)

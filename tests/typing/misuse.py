@@ -9,7 +9,7 @@ import airflow_provider_offsets
 from airflow_provider_offsets import (
     BackfillPolicy,
     SparkJob,
-    StopLadder,
+    StopPolicy,
     StreamingPipeline,
     TrackedStream,
     backfill_dag,
@@ -26,7 +26,7 @@ def pipelines_in_python() -> None:
     StreamingPipeline(name="orders", topics="orders", job=JOB)  # type: ignore[arg-type]  # a text, not a tuple of them
     StreamingPipeline(name="orders", topics=("orders",))  # type: ignore[call-arg]  # no job
     SparkJob(application="/opt/jobs/orders.py", argument=("--fast",))  # type: ignore[call-arg]  # arguments
-    StopLadder(graceful_timeout_s="5 minutes")  # type: ignore[arg-type]
+    StopPolicy(graceful_timeout_s="5 minutes")  # type: ignore[arg-type]
     BackfillPolicy(on_open="wait")  # type: ignore[arg-type]  # OnOpen.WAIT
     ORDERS.approve = True  # type: ignore[misc]  # a pipeline does not change
 

@@ -25,15 +25,16 @@ from airflow.sdk import DAG
 from markdown.extensions.toc import slugify
 
 from airflow_provider_offsets import errors
-from airflow_provider_offsets.core import selector
-from airflow_provider_offsets.core.plan import ProblemKind, plan_restart
-from airflow_provider_offsets.core.selector_text import parse_start, start_text
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.planner import plan_restart
+from airflow_provider_offsets.core.selectors import resolve as selector
+from airflow_provider_offsets.core.selectors.parse import parse_start, start_text
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
 from airflow_provider_offsets.operators import PlanRestartOperator
 from airflow_provider_offsets.reports import plan_json
 from airflow_provider_offsets.runtime import TrackedStream
 from airflow_provider_offsets.stores.__main__ import command_parser
-from tests.unit.core.worlds import at, live, running
+from tests.unit.core.observations import at, live, running
 
 ROOT = Path(__file__).parents[2]
 SCHEMA_OF_FILE = json.loads(SCHEMA.read_text())
@@ -143,7 +144,7 @@ def exceptions() -> list[str]:
         ("keys of pipelines.yaml", [path[-1] for path, _, _ in KEYS], "signal_timeout_s"),
         ("selectors", selectors(), "shift:"),
         ("make targets", make_targets(), "make demo"),
-        ("exceptions", exceptions(), "WorldChanged"),
+        ("exceptions", exceptions(), "StateChanged"),
         ("templated arguments", list(PlanRestartOperator.template_fields), "window_s"),
     ],
 )

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Set
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,24 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_offsets"
 HEAVY = {"pyspark", "confluent_kafka", "happybase", "kazoo", "sqlalchemy"}
 SHELLS = ("operators", "sensors", "hooks", "factories", "triggers", "plugin", "timetables", "cli", "get_provider_info")
-WITHOUT_AIRFLOW = ("core", "runtime", "stores", "kafka", "errors", "clock", "testing")
+WITHOUT_AIRFLOW = (
+    "core",
+    "runtime",
+    "stores",
+    "checkpoint",
+    "control",
+    "backends",
+    "kafka",
+    "errors",
+    "clock",
+    "testing",
+)
 
 FROM_THE_BOTTOM = (
     ("errors", "clock", "__version__"),
     ("core",),
-    ("stores", "kafka"),
-    ("jobs", "testing"),
+    ("stores", "kafka", "checkpoint"),
+    ("control", "backends", "testing"),
     ("runtime",),
     ("operations", "reports"),
     ("hooks",),
@@ -180,6 +192,30 @@ def test_imports_point_down(name: str) -> None:
     ours = [each for each in imported_by(name, whole=True) if each.startswith(f"{PACKAGE}.")]
 
     assert [each for each in ours if RANK[layer_of(each)] > here] == []
+
+
+def needed_by(name: str) -> set[str]:
+    """Return the modules of ours that must be there before this one; a package counts only for what it holds itself."""
+    found = {each for each in imported_by(name) if each in MODULES and each not in (name, PACKAGE)}
+    return {each for each in found if not any(other.startswith(f"{each}.") for other in found)}
+
+
+def folder_of(name: str) -> str:
+    """Return the folder or file below the package, and below ``core``, which holds several."""
+    return ".".join(name.split(".")[1:3]) if layer_of(name) == "core" else layer_of(name)
+
+
+def test_neither_modules_nor_folders_import_in_a_circle() -> None:
+    """An import in a function does not count: by then, both modules are there."""
+    modules = {name: needed_by(name) for name in MODULES if name != PACKAGE}
+    folders: dict[str, set[str]] = {}
+    for name, needed in modules.items():
+        folders.setdefault(folder_of(name), set()).update(map(folder_of, needed))
+    for folder, needed in folders.items():
+        needed.discard(folder)
+
+    TopologicalSorter(modules).prepare()
+    TopologicalSorter(folders).prepare()
 
 
 LOOK = """

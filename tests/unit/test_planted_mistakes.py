@@ -25,7 +25,7 @@ def test_it_can_be_planted(mistake: Mistake | Mutant) -> None:
 @pytest.mark.parametrize("right", ["nobody wrote this", "import"], ids=["it is missing", "it occurs several times"])
 def test_a_mistake_whose_text_is_not_there_once_is_an_error(right: str) -> None:
     with pytest.raises(ValueError, match="can no longer be planted"):
-        with_changes([Change("core/record.py", right, "")])
+        with_changes([Change("core/record/transition.py", right, "")])
 
 
 def test_a_planted_module_is_imported_with_its_mistake() -> None:

@@ -7,10 +7,11 @@ from dataclasses import fields
 
 import pytest
 
-from airflow_provider_offsets.core.audit import audit
+from airflow_provider_offsets.core.audit.walk import audit
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.compare import compare_stores
-from airflow_provider_offsets.core.plan import PartitionPlan, RestartPlan, plan_restart
+from airflow_provider_offsets.core.restart.comparison import compare_stores
+from airflow_provider_offsets.core.restart.model import PartitionPlan, RestartPlan
+from airflow_provider_offsets.core.restart.planner import plan_restart
 from airflow_provider_offsets.core.snapshot import KeptPosition, KnownPosition
 from airflow_provider_offsets.core.transfer import plan_transfer
 from airflow_provider_offsets.operations.auditing import audit_history
@@ -24,7 +25,7 @@ from airflow_provider_offsets.reports import (
     plan_report,
     transfer_report,
 )
-from tests.unit.core.worlds import at, epoch, live, running, seen, untouched
+from tests.unit.core.observations import at, epoch, live, running, seen, untracked
 from tests.unit.operations import steps
 from tests.unit.operations.lab import Lab
 
@@ -49,7 +50,7 @@ def test_new_gone_and_lost_partitions_are_told_apart(style: str) -> None:
     new = plan_report(plan_restart(at(40, 60), running(live((0, 100), (0, 100), (0, 5)), at(40, 60))), style)
     gone = plan_report(plan_restart(at(40, 60), running(live((0, 100)), at(40, 60))), style)
     known = (KnownPosition("snapshot s", at(None, 60), exact=True),)
-    half = untouched(live((0, 100), (0, 100)), at(40), store="zookeeper_old", known=known)
+    half = untracked(live((0, 100), (0, 100)), at(40), store="zookeeper_old", known=known)
     lost = plan_report(plan_restart(at(40), half), style)
 
     def has(text: str, word: str) -> bool:
@@ -98,7 +99,7 @@ def test_an_audit_shows_what_was_read_and_every_jump(style: str, lab: Lab) -> No
     steps.submit(lab, steps.apply(lab, "shift:-30", "second"), "second")
     lab.tick()
 
-    shown = audit_report(audit_history(lab.world("look")), style)
+    shown = audit_report(audit_history(lab.session("look")), style)
 
     assert "Audit of delay_alerts: 2 batches, 260 records read." in shown
     assert "announced by second" in shown
@@ -107,7 +108,7 @@ def test_an_audit_shows_what_was_read_and_every_jump(style: str, lab: Lab) -> No
 
 
 def test_an_audit_says_how_much_of_it_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_offsets.core.audit.LISTED", 1)
+    monkeypatch.setattr("airflow_provider_offsets.core.audit.report.LISTED", 1)
     holes = [Batch(at(number * 10 + 9), number, number, "query", 1, at(number * 10)) for number in range(4)]
 
     found = audit("flights", holes, [epoch(at(0))])
@@ -122,14 +123,14 @@ def test_an_audit_says_how_much_of_it_is_not_listed(monkeypatch: pytest.MonkeyPa
 def test_a_whole_history_says_so(lab: Lab) -> None:
     steps.start(lab)
 
-    assert "nothing was lost, skipped or replayed" in audit_report(audit_history(lab.world("look")))
+    assert "nothing was lost, skipped or replayed" in audit_report(audit_history(lab.session("look")))
 
 
 @pytest.mark.parametrize("style", [TEXT, MARKDOWN])
 def test_a_comparison_shows_every_store_the_verdict_and_why(style: str) -> None:
     kept = (
         KeptPosition("hbase_default", "hbase", at(12_000, 90), at(1_000, 90)),
-        KeptPosition("kafka_default", "kafka", at(1_000, 90), perishes="expires in 7 days"),
+        KeptPosition("kafka_default", "kafka", at(1_000, 90), expires="expires in 7 days"),
         KeptPosition("zookeeper", "zookeeper", at(12_000)),
     )
 

@@ -37,7 +37,7 @@ def test_a_query_that_dies_after_a_resumed_batch_goes_on_under_its_epoch(lab: La
     lab.fault("kill", "after")
     lab.produce(20, 0, 1, 2)
     lab.wait_until_gone()
-    cut_off = lab.begun_batch.record_count
+    cut_off = lab.started_batch.record_count
 
     resumed = lab.maintain()
     log = Path(resumed["log"])

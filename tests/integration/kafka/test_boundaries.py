@@ -10,10 +10,10 @@ from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.moments import read_moment
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, ReplayPlan
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.operations.backfilling import make_replay_plan
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.memory import MemoryStore
 from tests.integration.kafka.conftest import DEADLINE_S, RealCluster
 
@@ -37,11 +37,11 @@ class Days:
     def plan(self, day: int, *, key: str = "1", read_committed: bool = False, **more: int) -> ReplayPlan:
         job = SparkJob("/job.py", str(self.folder / "checkpoint"))
         pipeline = StreamingPipeline("p", (self.topic,), job, read_committed=read_committed)
-        world = World(pipeline, f"backfill__p/{day}", self.store, KafkaReader(self.cluster.clients, DEADLINE_S))
-        world.control.open_operation(Operation(world.operation, "backfill__p", "a test"))
+        session = Session(pipeline, f"backfill__p/{day}", self.store, KafkaReader(self.cluster.clients, DEADLINE_S))
+        session.control.open_operation(Operation(session.operation, "backfill__p", "a test"))
         interval = Interval(FIRST_MS + day * DAY_MS, FIRST_MS + (day + 1) * DAY_MS)
         made = make_replay_plan(
-            world,
+            session,
             interval,
             BackfillPolicy(),
             attempt_key=key,

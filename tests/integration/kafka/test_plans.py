@@ -6,11 +6,12 @@ import pytest
 from confluent_kafka import Producer
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
-from airflow_provider_offsets.core.plan import ProblemKind, RestartPlan, RestartPolicy, StartReason
 from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.model import RestartPlan, RestartPolicy, StartReason
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.operations.planning import draft_plan
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.testing import MemoryStore
 from tests.contract.kafka_view import position
 from tests.integration.kafka.conftest import DEADLINE_S, RealCluster
@@ -26,12 +27,12 @@ class Job:
     def __init__(self, view: KafkaReader, topic: str, stood: Position, *, read_committed: bool = False) -> None:
         job = SparkJob("job.py", "/no/checkpoint/yet")
         self.pipeline = StreamingPipeline("plans", (topic,), job, read_committed=read_committed)
-        self.world = World(self.pipeline, "look", MemoryStore(), view)
+        self.session = Session(self.pipeline, "look", MemoryStore(), view)
         identity = view.live_topics([topic]).identity
-        record_one_batch(self.world.store, "plans", self.pipeline.stream, identity, stood, job.checkpoint)
+        record_one_batch(self.session.store, "plans", self.pipeline.stream, identity, stood, job.checkpoint)
 
     def plan(self, start: str = "committed") -> RestartPlan:
-        return draft_plan(self.world, start, RestartPolicy())[0]
+        return draft_plan(self.session, start, RestartPolicy())[0]
 
 
 def counts(plan: RestartPlan) -> list[tuple[int, int, int, int]]:

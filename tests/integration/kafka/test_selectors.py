@@ -23,13 +23,14 @@ import pytest
 
 from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.moments import moment_text
-from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
-from airflow_provider_offsets.core.plan import ProblemKind, RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.pipeline import SparkJob, StopPolicy, StreamingPipeline
 from airflow_provider_offsets.core.position import TopicPartition
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.model import RestartPlan, RestartPolicy
 from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
 from airflow_provider_offsets.kafka.reader import KafkaReader
 from airflow_provider_offsets.operations.planning import make_plan
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.memory import MemoryStore
 from tests.integration.kafka.conftest import DEADLINE_S, RealCluster
 from tests.integration.kafka_tool import kafka_consumer_groups
@@ -51,15 +52,15 @@ class Place:
 
     def plan(self, start: str) -> RestartPlan:
         job = SparkJob("/job.py", log_dir=str(self.folder))
-        stop = StopLadder(signal_timeout_s=1)
+        stop = StopPolicy(signal_timeout_s=1)
         pipeline = StreamingPipeline(
             "orders", (self.topic,), job, tracked=False, offsets_in=("group",), group_id=self.group, stop=stop
         )
         clients = self.cluster.clients
         kept_in = {"group": KafkaGroupStore(clients, DEADLINE_S)}
-        world = World(pipeline, "op", MemoryStore(), KafkaReader(clients, DEADLINE_S), kept_in)
-        world.control.open_operation(Operation("op", "maintenance", "a test"))
-        return make_plan(world, start, RestartPolicy())
+        session = Session(pipeline, "op", MemoryStore(), KafkaReader(clients, DEADLINE_S), kept_in)
+        session.control.open_operation(Operation("op", "maintenance", "a test"))
+        return make_plan(session, start, RestartPolicy())
 
     def tool(self, *option: str, partitions: str = "") -> list[int | None]:
         """Return what Kafka's tool would set, with None for a partition that it leaves unchanged."""

@@ -13,7 +13,7 @@ from typing import Any
 import happybase
 import pytest
 
-from airflow_provider_offsets.stores.hbase import HBaseStore
+from airflow_provider_offsets.stores.hbase.store import HBaseStore
 from stack import endpoints
 
 

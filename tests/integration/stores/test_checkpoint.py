@@ -11,26 +11,19 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
+from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
+from airflow_provider_offsets.checkpoint.log import LogEntry, read_query_id, read_state
+from airflow_provider_offsets.checkpoint.positions import CheckpointPositions
+from airflow_provider_offsets.checkpoint.seed import close, require_micro_batches, seed
+from airflow_provider_offsets.checkpoint.swap import can_be_seeded, cut_off_swap, read_in_place, swap_in
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.snapshot import UNSTARTED
-from airflow_provider_offsets.errors import CheckpointError, StoreDenied, StoreUnreachable, WorldChanged
-from airflow_provider_offsets.stores.checkpoint import (
-    CheckpointFolder,
-    LogEntry,
-    close,
-    open_checkpoint,
-    read_query_id,
-    read_state,
-    require_micro_batches,
-    seed,
-)
-from airflow_provider_offsets.stores.checkpoint_positions import CheckpointPositions
-from airflow_provider_offsets.stores.swap import can_be_seeded, cut_off_swap, read_in_place, swap_in
+from airflow_provider_offsets.errors import CheckpointError, StateChanged, StoreDenied, StoreUnreachable
 from stack.ports import free
 from tests.contract.position_contract import PositionContract
 from tests.contract.store_contract import in_threads
-from tests.unit.core.worlds import TOPIC, at
-from tests.unit.stores.test_checkpoint_positions import CheckpointOfEachGroup
+from tests.unit.checkpoint.test_positions import CheckpointOfEachGroup
+from tests.unit.core.observations import TOPIC, at
 
 COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
 SWAP: dict[str, Any] = {"tag": "t1", "query_id": "query-1", "last_batch_id": 5, "start": at(30, 60)}
@@ -248,7 +241,7 @@ class TestExchange:
         made.create("metadata", "ours")
         before = tree(place)
 
-        with pytest.raises(WorldChanged, match="something is at"):
+        with pytest.raises(StateChanged, match="something is at"):
             made.move_to(place)
 
         assert tree(place) == before

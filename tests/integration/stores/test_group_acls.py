@@ -131,12 +131,12 @@ def test_who_has_the_rights_that_are_documented_may_write(
     with hers(broker) as store:
         until(lambda: store.position(both) == at(both, 3, 3), "the rights are known to the broker")
         store.write(both, at(both, 5, 2), expected=at(both, 3, 3))
-        assert "7 days by default; this user may not see it" in store.perishes(both)
+        assert "7 days by default; this user may not see it" in store.expires(both)
     assert standing(cluster, both) == at(both, 5, 2)
 
 
 def test_the_brokers_own_retention_is_told(broker: SecuredBroker, cluster: RealCluster, both: Stream) -> None:
-    told = KafkaGroupStore(cluster.clients, DEADLINE_S).perishes(both)
+    told = KafkaGroupStore(cluster.clients, DEADLINE_S).expires(both)
     assert "90 minutes (offsets.retention.minutes=90) after its last member left" in told
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.errors import InputRefused, KafkaUnreachable, StoreInUse, TopicMissing, WorldChanged
+from airflow_provider_offsets.errors import InputRefused, KafkaUnreachable, StateChanged, StoreInUse, TopicMissing
 from airflow_provider_offsets.kafka.calls import AdminCalls, Clients, open_clients
 from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
-from airflow_provider_offsets.stores.protocols import PerishablePositions
+from airflow_provider_offsets.stores.protocols import ExpiringPositions
 from stack import endpoints
 from tests.contract.position_contract import PositionContract, numbered
 from tests.integration.kafka.conftest import DEADLINE_S, RealCluster, until
@@ -99,7 +99,7 @@ def consumer_of(cluster: RealCluster, group_id: str) -> Consumer:
 
 def test_reading_leaves_no_trace(store: KafkaGroupStore, cluster: RealCluster, stream: Stream) -> None:
     assert store.position(stream) is None
-    assert store.perishes(stream)
+    assert store.expires(stream)
     assert stream.group_id not in cluster.groups()
 
 
@@ -194,7 +194,7 @@ def test_another_writer_of_the_same_moment_is_seen(
         cluster.commit(group_id, {TopicPartition(TOPIC, 1): 9})
 
     monkeypatch.setattr(store, "_alter", alter_and_be_overwritten)
-    with pytest.raises(WorldChanged, match=r'"1":9.*right after the write'):
+    with pytest.raises(StateChanged, match=r'"1":9.*right after the write'):
         store.write(stream, at(1, 2, 3), expected=None)
 
 
@@ -229,8 +229,8 @@ def test_the_leader_epoch_is_kept_where_it_is_known(
 
 
 def test_when_the_offsets_of_a_group_are_deleted(store: KafkaGroupStore, stream: Stream) -> None:
-    assert isinstance(store, PerishablePositions)
-    assert store.perishes(stream) == (
+    assert isinstance(store, ExpiringPositions)
+    assert store.expires(stream) == (
         f"Kafka deletes the offsets of group '{stream.group_id}' 7 days (offsets.retention.minutes=10080)"
         " after its last member left; of a group that never had members, that long after each commit"
     )
@@ -242,7 +242,7 @@ def test_a_broker_that_does_not_answer(stream: Stream) -> None:
         for call in (
             lambda: lost.position(stream),
             lambda: lost.write(stream, at(1), expected=None),
-            lambda: lost.perishes(stream),
+            lambda: lost.expires(stream),
         ):
             with pytest.raises(KafkaUnreachable, match=r"no answer from Kafka at 127\.0\.0\.1:1"):
                 call()

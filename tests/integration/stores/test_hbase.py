@@ -12,25 +12,18 @@ import pytest
 from thriftpy2.thrift import TClient
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import (
-    BeginBatch,
-    Begun,
-    ClaimLaunch,
-    EpochLaunch,
-    LaunchEpoch,
-    RecordBatch,
-    Take,
-)
+from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, Take
+from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.errors import StoreDataError, StoreLayoutError, StoreUnreachable
-from airflow_provider_offsets.stores import hbase as module
-from airflow_provider_offsets.stores import hbase_client
-from airflow_provider_offsets.stores import hbase_layout as layout
-from airflow_provider_offsets.stores.hbase import HBaseStore
-from airflow_provider_offsets.stores.record_cell import RecordCell
+from airflow_provider_offsets.stores.hbase import client as hbase_client
+from airflow_provider_offsets.stores.hbase import layout
+from airflow_provider_offsets.stores.hbase import store as module
+from airflow_provider_offsets.stores.hbase.store import HBaseStore
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips, ids, position
 from tests.integration.stores.conftest import Crash, Proxy
 
@@ -234,10 +227,10 @@ def test_a_batch_whose_driver_died_in_any_place(
     died = batch(2, topics="tu", epoch=1).at_row(NOW_MS + 2000)
     crash_at(store, writes)
     with contextlib.suppress(Crash):
-        store.swap(group, "pipeline", "1", "begun", stream=both, prepare=died)
-        store.swap(group, "pipeline", "begun", "recorded", stream=both, append=died)
+        store.swap(group, "pipeline", "1", "started", stream=both, prepare=died)
+        store.swap(group, "pipeline", "started", "recorded", stream=both, append=died)
     text = other.get(group, "pipeline")
-    assert text == {0: "1", 1: "1", 2: "1", 3: "begun", 4: "recorded", 5: "recorded", 6: "recorded"}[writes]
+    assert text == {0: "1", 1: "1", 2: "1", 3: "started", 4: "recorded", 5: "recorded", 6: "recorded"}[writes]
     is_whole = writes == 6
     assert list(other.oldest_first(both)) == [first, *([died] if is_whole else [])]
     assert list(other.newest_first(Stream(group, ("t",)), until_ms=NOW_MS + 1999)) == [first]
@@ -462,7 +455,7 @@ def test_a_driver_whose_connection_breaks_in_any_call_of_a_batch(
         return write(*args, **options)
 
     losing._client._on_table = break_at  # type: ignore[method-assign]
-    cell.change(BeginBatch("tag", DRIVER, Begun(1, "q", NOW_MS, "run", NOW_MS)), stream=stream, prepare=row)
+    cell.change(StartBatch("tag", DRIVER, StartedBatch(1, "q", NOW_MS, "run", NOW_MS)), stream=stream, prepare=row)
     recorded = cell.change(
         RecordBatch("tag", DRIVER, "run", Recorded(1, "tag", 1, "q", NOW_MS)), stream=stream, append=row
     )

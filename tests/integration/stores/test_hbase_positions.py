@@ -13,10 +13,10 @@ from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import PositionExpired, StoreDataError, WorldChanged
-from airflow_provider_offsets.stores import hbase_layout as layout
-from airflow_provider_offsets.stores.hbase import HBaseStore
-from airflow_provider_offsets.stores.protocols import PerishablePositions
+from airflow_provider_offsets.errors import PositionExpired, StateChanged, StoreDataError
+from airflow_provider_offsets.stores.hbase import layout
+from airflow_provider_offsets.stores.hbase.store import HBaseStore
+from airflow_provider_offsets.stores.protocols import ExpiringPositions
 from tests.contract.position_contract import AtomicPositionContract, numbered
 from tests.contract.store_contract import NOW_MS, batch, ids
 from tests.integration.stores.conftest import Crash
@@ -98,7 +98,7 @@ def test_another_write_may_follow_one_that_was_cut_off(
         store.write(both, ONE, expected=None)
     stored = other.position(both)
     if writes == 2:
-        with pytest.raises(WorldChanged):
+        with pytest.raises(StateChanged):
             other.write(both, TWO, expected=None)
     other.write(both, TWO, expected=stored)
     assert other.position(both) == TWO
@@ -118,7 +118,7 @@ def test_a_write_that_was_overtaken_says_so(
         put(*args)
 
     monkeypatch.setattr(store._client, "put_rows", slow)
-    with pytest.raises(WorldChanged, match="overtook"):
+    with pytest.raises(StateChanged, match="overtook"):
         store.write(both, TWO, expected=ONE)
     assert store.position(both) == THREE
     assert [each.end for each in store.newest_first(both)] == [THREE, TWO, ONE]
@@ -154,9 +154,9 @@ def test_no_pipeline_sees_the_receipts(store: HBaseStore, both: Stream) -> None:
 
 
 @pytest.fixture(scope="module")
-def perishing(thrift: tuple[str, int], raw: Any, table: str) -> str:
+def expiring(thrift: tuple[str, int], raw: Any, table: str) -> str:
     """Return the Cloudera table, whose rows expire after 30 days."""
-    name = f"{table}_perishing"
+    name = f"{table}_expiring"
     raw.create_table(name, {"offsets": {"time_to_live": TTL_S}})
     store = HBaseStore(*thrift, name)
     store.create()
@@ -165,8 +165,8 @@ def perishing(thrift: tuple[str, int], raw: Any, table: str) -> str:
 
 
 @pytest.fixture
-def mortal(thrift: tuple[str, int], perishing: str) -> Iterator[HBaseStore]:
-    made = HBaseStore(*thrift, perishing)
+def mortal(thrift: tuple[str, int], expiring: str) -> Iterator[HBaseStore]:
+    made = HBaseStore(*thrift, expiring)
     yield made
     made.close()
 
@@ -182,52 +182,52 @@ def record(raw: Any, table: str, stream: Stream, each: Batch, *, days_ago: float
 
 
 def test_a_table_that_keeps_its_rows(store: HBaseStore, both: Stream) -> None:
-    assert isinstance(store, PerishablePositions)
-    assert store.perishes(both) == ""
+    assert isinstance(store, ExpiringPositions)
+    assert store.expires(both) == ""
 
 
-def test_when_a_row_is_deleted(mortal: HBaseStore, raw: Any, perishing: str, both: Stream) -> None:
-    rule = f"HBase deletes each row of '{perishing}' 2592000 s after it was written"
-    assert mortal.perishes(both) == rule
-    raw.table(perishing).put(f"t:{both.group_id}:{NOW_MS}".encode(), {b"offsets:0": b"1"})
-    [(_, (_, newer_ms))] = raw.table(perishing).row(f"t:{both.group_id}:{NOW_MS}", include_timestamp=True).items()
-    raw.table(perishing).put(f"u:{both.group_id}:{NOW_MS}".encode(), {b"offsets:0": b"1"}, timestamp=newer_ms - 5000)
+def test_when_a_row_is_deleted(mortal: HBaseStore, raw: Any, expiring: str, both: Stream) -> None:
+    rule = f"HBase deletes each row of '{expiring}' 2592000 s after it was written"
+    assert mortal.expires(both) == rule
+    raw.table(expiring).put(f"t:{both.group_id}:{NOW_MS}".encode(), {b"offsets:0": b"1"})
+    [(_, (_, newer_ms))] = raw.table(expiring).row(f"t:{both.group_id}:{NOW_MS}", include_timestamp=True).items()
+    raw.table(expiring).put(f"u:{both.group_id}:{NOW_MS}".encode(), {b"offsets:0": b"1"}, timestamp=newer_ms - 5000)
     at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(newer_ms // 1000 - 5 + TTL_S))
-    assert mortal.perishes(both) == f"{rule}, the newest of group '{both.group_id}' at {at}", "the first one to go"
+    assert mortal.expires(both) == f"{rule}, the newest of group '{both.group_id}' at {at}", "the first one to go"
 
 
-def test_expired_rows_are_no_first_start(mortal: HBaseStore, raw: Any, perishing: str, both: Stream) -> None:
-    record(raw, perishing, both, batch(1, topics="tu"), days_ago=32)
-    record(raw, perishing, both, batch(2, topics="tu"), days_ago=31)
+def test_expired_rows_are_no_first_start(mortal: HBaseStore, raw: Any, expiring: str, both: Stream) -> None:
+    record(raw, expiring, both, batch(1, topics="tu"), days_ago=32)
+    record(raw, expiring, both, batch(2, topics="tu"), days_ago=31)
     day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 32 * DAY_S))
     for call in (lambda: mortal.position(both), lambda: next(mortal.newest_first(both), None)):
-        with pytest.raises(PositionExpired, match=rf"'{both.group_id}'.*'{perishing}'.*2592000 s.*{day}T.*_batches"):
+        with pytest.raises(PositionExpired, match=rf"'{both.group_id}'.*'{expiring}'.*2592000 s.*{day}T.*_batches"):
             call()
     assert mortal.position(Stream(f"{both.group_id}:1", both.topics)) is None, "another group's facts say nothing"
     assert list(mortal.oldest_first(both)) == []
 
 
 def test_the_position_of_a_snapshot_takes_the_place_of_expired_rows(
-    mortal: HBaseStore, raw: Any, perishing: str, both: Stream
+    mortal: HBaseStore, raw: Any, expiring: str, both: Stream
 ) -> None:
-    record(raw, perishing, both, batch(1, topics="tu"), days_ago=31)
+    record(raw, expiring, both, batch(1, topics="tu"), days_ago=31)
     mortal.write(both, ONE, expected=None)
     assert mortal.position(both) == ONE
     assert mortal.append(both, batch(2, topics="tu")).batch_id == 2
 
 
 def test_deleting_what_else_is_known_makes_a_first_start(
-    mortal: HBaseStore, raw: Any, perishing: str, both: Stream
+    mortal: HBaseStore, raw: Any, expiring: str, both: Stream
 ) -> None:
-    record(raw, perishing, both, batch(1, topics="t"), days_ago=31)
-    for key in rows(raw, f"{perishing}_batches", both):
-        raw.table(f"{perishing}_batches").delete(key)
+    record(raw, expiring, both, batch(1, topics="t"), days_ago=31)
+    for key in rows(raw, f"{expiring}_batches", both):
+        raw.table(f"{expiring}_batches").delete(key)
     assert mortal.position(both) is None
 
 
-def test_a_position_whose_older_rows_have_expired(mortal: HBaseStore, raw: Any, perishing: str, both: Stream) -> None:
-    record(raw, perishing, both, batch(1, topics="tu"), days_ago=31)
-    record(raw, perishing, both, batch(2, topics="tu"), days_ago=29)
+def test_a_position_whose_older_rows_have_expired(mortal: HBaseStore, raw: Any, expiring: str, both: Stream) -> None:
+    record(raw, expiring, both, batch(1, topics="tu"), days_ago=31)
+    record(raw, expiring, both, batch(2, topics="tu"), days_ago=29)
     assert ids(mortal.newest_first(both)) == [2]
     assert mortal.position(both) == batch(2, topics="tu").end
 
@@ -236,27 +236,27 @@ def test_a_first_batch_that_was_half_written_is_a_first_start(
     mortal: HBaseStore,
     crash_at: Callable[[HBaseStore, int], None],
     thrift: tuple[str, int],
-    perishing: str,
+    expiring: str,
     both: Stream,
 ) -> None:
     crash_at(mortal, 2)
     with pytest.raises(Crash):
         mortal.append(both, batch(1, time_ms=time.time_ns() // 10**6, topics="tu"))
-    other = HBaseStore(*thrift, perishing)
+    other = HBaseStore(*thrift, expiring)
     assert other.position(both) is None
     other.close()
 
 
 def test_a_batch_that_was_cut_off_hides_no_expired_rows(
-    mortal: HBaseStore, raw: Any, perishing: str, both: Stream
+    mortal: HBaseStore, raw: Any, expiring: str, both: Stream
 ) -> None:
     """A job that was idle for 31 days began a batch, and died in it.
 
     Its rows are expired, but this is no first start.
     """
-    record(raw, perishing, both, batch(1, topics="tu"), days_ago=31)
-    begun = batch(2, topics="tu").at_row(time.time_ns() // 10**6)
-    assert mortal.swap(both.group_id, "pipeline", None, "begun", stream=both, prepare=begun)
+    record(raw, expiring, both, batch(1, topics="tu"), days_ago=31)
+    started = batch(2, topics="tu").at_row(time.time_ns() // 10**6)
+    assert mortal.swap(both.group_id, "pipeline", None, "started", stream=both, prepare=started)
     with pytest.raises(PositionExpired):
         mortal.position(both)
 

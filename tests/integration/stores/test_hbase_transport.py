@@ -13,8 +13,8 @@ import pytest
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.errors import StoreUnreachable
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.hbase import HBaseStore
-from airflow_provider_offsets.stores.hbase_transport import Transport
+from airflow_provider_offsets.stores.hbase.store import HBaseStore
+from airflow_provider_offsets.stores.hbase.transport import Transport
 from airflow_provider_offsets.stores.protocols import OffsetStore
 from tests.contract.store_contract import batch, ids, position
 from tests.integration.stores.thrift_server import PASSWORD, ThriftServer, TlsProxy, make_keys, make_pem

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.errors import StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.sql import SqlStore
-from airflow_provider_offsets.stores.sql_layout import BATCHES, row_of
+from airflow_provider_offsets.stores.sql.layout import BATCHES, row_of
+from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips
 from tests.integration.postgres_server import PASSWORD, new_database, running_postgres
@@ -78,11 +78,11 @@ STREAM = Stream("g", ("t",))
 
 @pytest.mark.parametrize("way", ["process", "sink"])
 def test_a_batch_costs_two_transactions(store: SqlStore, way: str) -> None:
-    begun: list[None] = []
+    started: list[None] = []
     store.get("p", "n")
-    sa.event.listen(store._engine, "begin", lambda connection: begun.append(None))
-    count_round_trips(store, way, begun)
-    assert len(begun) == 2
+    sa.event.listen(store._engine, "begin", lambda connection: started.append(None))
+    count_round_trips(store, way, started)
+    assert len(started) == 2
 
 
 def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) -> None:

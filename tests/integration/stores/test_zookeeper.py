@@ -19,17 +19,17 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import (
     InputRefused,
+    StateChanged,
     StoreDataError,
     StoreDenied,
     StoreLayoutError,
     StoreUnreachable,
-    WorldChanged,
 )
-from airflow_provider_offsets.stores import zookeeper_layout as layout
 from airflow_provider_offsets.stores.rules import LAST_OFFSET
-from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
-from airflow_provider_offsets.stores.zookeeper_client import LARGEST_REQUEST_BYTES, Change, request_bytes
-from airflow_provider_offsets.stores.zookeeper_layout import Address, is_znode_name
+from airflow_provider_offsets.stores.zookeeper import layout
+from airflow_provider_offsets.stores.zookeeper.client import LARGEST_REQUEST_BYTES, Change, request_bytes
+from airflow_provider_offsets.stores.zookeeper.layout import Address, is_znode_name
+from airflow_provider_offsets.stores.zookeeper.store import ZooKeeperStore
 from stack import endpoints
 from tests.contract.position_contract import GROUPS, AtomicPositionContract, numbered
 from tests.e2e.proxy import Proxy as ReopenedProxy
@@ -223,7 +223,7 @@ def test_a_znode_that_changes_before_the_transaction_undoes_all_of_it(
 ) -> None:
     store.write(stream, flights(1, 2), expected=None)
     changed_before_the_commit(store, lambda: change(raw, topic_path), monkeypatch)
-    with pytest.raises(WorldChanged, match=f"znode '{topic_path}/[012]' was changed"):
+    with pytest.raises(StateChanged, match=f"znode '{topic_path}/[012]' was changed"):
         store.write(stream, flights(1, 20, 30), expected=flights(1, 2))
     assert store.position(stream) == flights(*left)
 

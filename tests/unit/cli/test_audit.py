@@ -10,25 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.control.owners import claim_resources, owners_of
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import (
-    ClaimLaunch,
-    EndEpoch,
-    EpochLaunch,
-    LaunchEpoch,
-    Reconcile,
-    Release,
-    Take,
-)
+from airflow_provider_offsets.core.record.events import ClaimLaunch, EndEpoch, LaunchEpoch, Reconcile, Release, Take
+from airflow_provider_offsets.core.record.model import EpochLaunch
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.owners import claim_resources, owners_of
-from airflow_provider_offsets.stores.sql import SqlStore
+from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.unit.cli.test_commands import run
-from tests.unit.core.worlds import HOLDER
+from tests.unit.core.observations import HOLDER
 
 STREAM = Stream("p", ("t",))
 

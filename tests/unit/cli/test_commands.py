@@ -12,25 +12,25 @@ import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
 
 from airflow_provider_offsets.cli.commands import offsets_commands
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.replay import Interval, ReplayPlan, cut_shards
-from airflow_provider_offsets.core.replay_record import (
-    BeginShard,
+from airflow_provider_offsets.core.replay.model import Interval, ReplayPlan, cut_shards
+from airflow_provider_offsets.core.replay.shard import (
     ClaimShard,
     LaunchShard,
     RecordShard,
     ShardRead,
+    StartShard,
     digest_of_ranges,
 )
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 from airflow_provider_offsets.errors import StoreInUse
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.replay_control import ReplayControl
-from airflow_provider_offsets.stores.sql import SqlStore
-from tests.unit.core.worlds import HOLDER
+from airflow_provider_offsets.stores.sql.store import SqlStore
+from tests.unit.core.observations import HOLDER
 
 SECRET = "hunter-two"
 
@@ -266,7 +266,7 @@ def test_how_far_replays_are(url: str, tmp_path: Path, capsys: pytest.CaptureFix
     for event in (
         LaunchShard("tag", ranges, "version", ""),
         ClaimShard("tag", HOLDER),
-        BeginShard("tag", HOLDER, "run"),
+        StartShard("tag", HOLDER, "run"),
         RecordShard("tag", HOLDER, "run", ShardRead(10)),
     ):
         control.change_shard("backfill__p/0#version#1", 0, event)

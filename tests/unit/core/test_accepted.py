@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.accepted import read_counts, read_seconds
+from airflow_provider_offsets.core.restart.accepted import read_counts, read_seconds
 from airflow_provider_offsets.errors import InputRefused
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.audit import AuditReport, Bound, DiscontinuityKind, Window, audit
+from airflow_provider_offsets.core.audit.report import AuditReport, DiscontinuityKind
+from airflow_provider_offsets.core.audit.walk import audit
+from airflow_provider_offsets.core.audit.window import Bound, Window
 from airflow_provider_offsets.core.batch import Batch, digest_of
 from airflow_provider_offsets.core.epoch import Announced, Cut, Ended, EndedHow, Epoch, Recorded
 from airflow_provider_offsets.core.position import OffsetRange, Position
-from tests.unit.core.worlds import QUERY, TOPIC, at, epoch
+from tests.unit.core.observations import QUERY, TOPIC, at, epoch
 
 ROW_MS = 1_000
 CANCELLED = Ended(EndedHow.CANCELLED, 1)
@@ -174,7 +176,7 @@ FIRST = life(0, 10, 20, 30, 40)
             [],
         ),
         (
-            "a cancelled launch that announced a skip, and a start where it would have begun",
+            "a cancelled launch that announced a skip, and a start where it would have started",
             [FIRST, life(60, announced=True, ended=CANCELLED, holder=None), life(60, 70)],
             ["loss 40..60 UNEXPLAINED"],
         ),
@@ -343,7 +345,7 @@ class TestRowsOfOthers:
         found = report([*self.ROWS[:2], by_hand, the_same, *self.ROWS[2:]], self.EPOCHS)
 
         assert shown(found) == ["moved by hand 15..20 UNEXPLAINED"]
-        assert (found.lost, found.replayed, found.deck_rows) == (0, 0, 0)
+        assert (found.lost, found.replayed, found.cloudera_rows) == (0, 0, 0)
 
     def test_cloudera_rows_from_before_the_first_epoch_are_taken_as_they_are(self) -> None:
         rows, epochs = lived(life(8, 20))
@@ -351,7 +353,7 @@ class TestRowsOfOthers:
 
         found = report([*cloudera, *rows], epochs)
 
-        assert (found.deck_rows, found.discontinuities, found.records) == (3, (), 12)
+        assert (found.cloudera_rows, found.discontinuities, found.records) == (3, (), 12)
 
     @pytest.mark.parametrize(
         ("reason", "first", "expected"),
@@ -405,7 +407,7 @@ class TestUntrackedEpochs:
 
         found = report([*cloudera, *rows], epochs)
 
-        assert (shown(found), found.deck_rows, found.batches) == ([], 3, 5)
+        assert (shown(found), found.cloudera_rows, found.batches) == ([], 3, 5)
 
     def test_by_epochs_each_of_them_is_a_row(self) -> None:
         epochs = [epoch(at(0), tracked=False), epoch(at(30), 2, (Announced(TOPIC, 0, 30),), tracked=False)]
@@ -630,7 +632,7 @@ def test_memory_does_not_grow_with_the_history() -> None:
 
 def test_memory_grows_with_holes_and_not_with_their_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch is followed by a hole. Counts are exact, though the list ends at 100 holes of each kind."""
-    monkeypatch.setattr("airflow_provider_offsets.core.audit.LISTED", 100)
+    monkeypatch.setattr("airflow_provider_offsets.core.audit.report.LISTED", 100)
 
     most, found = peak(5_000, tiles=False)
 

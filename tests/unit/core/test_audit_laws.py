@@ -9,11 +9,13 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_offsets.core.audit import AuditReport, Bound, DiscontinuityKind, Window, audit
+from airflow_provider_offsets.core.audit.report import AuditReport, DiscontinuityKind
+from airflow_provider_offsets.core.audit.walk import audit
+from airflow_provider_offsets.core.audit.window import Bound, Window
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Announced, Cut, Ended, EndedHow, Epoch
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
-from tests.unit.core.worlds import QUERY, TOPIC, epoch
+from tests.unit.core.observations import QUERY, TOPIC, epoch
 
 Happened = Epoch | Batch
 """A launch, or a row of the history."""

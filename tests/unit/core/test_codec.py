@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.audit import AuditReport
+from airflow_provider_offsets.core.audit.report import AuditReport
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Claim, Cut, Ended, Epoch, Heartbeat, Operation, StopRequest
 from airflow_provider_offsets.core.live import LiveTopics
-from airflow_provider_offsets.core.plan import RestartForm, RestartPlan
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
-from airflow_provider_offsets.core.replay import Replayed, ReplayPlan, Shard
+from airflow_provider_offsets.core.replay.model import Replayed, ReplayPlan, Shard
+from airflow_provider_offsets.core.restart.model import RestartForm, RestartPlan
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 
 counts = st.integers(0, 2**53)

@@ -13,7 +13,7 @@ from airflow_provider_offsets.core.interchange import GroupPosition, read_positi
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused
-from tests.unit.core.worlds import at
+from tests.unit.core.observations import at
 
 ONE = GroupPosition("g", at(3, 0, topic="t"))
 

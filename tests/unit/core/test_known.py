@@ -16,36 +16,25 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.choosing import weigh
-from airflow_provider_offsets.core.compare import settle
 from airflow_provider_offsets.core.epoch import Cut, Ended, EndedHow, Epoch
-from airflow_provider_offsets.core.known import (
-    adopted_batch,
-    known_batch,
-    known_offsets,
-    needs_records,
-    with_records,
-)
+from airflow_provider_offsets.core.known import adopted_batch, known_batch, known_offsets, needs_records, with_records
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
-from airflow_provider_offsets.core.plan import (
-    OnConflict,
-    ProblemKind,
-    RestartForm,
-    RestartPlan,
-    RestartPolicy,
-    plan_restart,
-)
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
-from airflow_provider_offsets.core.selector_text import parse_start
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.choice import weigh
+from airflow_provider_offsets.core.restart.comparison import resolve_conflicts
+from airflow_provider_offsets.core.restart.model import OnConflict, RestartForm, RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.restart.planner import plan_restart
+from airflow_provider_offsets.core.selectors.parse import parse_start
 from airflow_provider_offsets.core.snapshot import (
-    AT_REST,
     UNSTARTED,
+    WHEN_STOPPED,
     CheckpointState,
     KeptPosition,
     Observation,
     Snapshot,
 )
-from tests.unit.core.worlds import (
+from tests.unit.core.observations import (
     QUERY,
     TOPIC,
     FakeSources,
@@ -79,8 +68,8 @@ def two_topics(*ids: str) -> LiveTopics:
     )
 
 
-def kept(store: str, position: Position | None, perishes: str = "") -> KeptPosition:
-    return KeptPosition(store, store.partition("_")[0], position, perishes=perishes)
+def kept(store: str, position: Position | None, expires: str = "") -> KeptPosition:
+    return KeptPosition(store, store.partition("_")[0], position, expires=expires)
 
 
 def untracked(there: LiveTopics, *stores: KeptPosition, **more: Any) -> Observation:
@@ -107,7 +96,7 @@ def taken(
     id_: str = "rest",
     *,
     day: int = 1,
-    moment: str = AT_REST,
+    moment: str = WHEN_STOPPED,
     there: LiveTopics = TWO,
     number: int = 0,
 ) -> Snapshot:
@@ -131,7 +120,7 @@ def plan(
     policy = policy or RestartPolicy()
     if needs_records(now):
         now = with_records(now, snapshots, epochs, history)
-    there = FakeSources(settle(now, policy.on_conflict)[0], snapshots=tuple(snapshots), **sources)
+    there = FakeSources(resolve_conflicts(now, policy.on_conflict)[0], snapshots=tuple(snapshots), **sources)
     asked = parse_start(start)
     choice = weigh(asked, asked.choose(now, there), now, policy.on_conflict)
     made = plan_restart(
@@ -182,7 +171,7 @@ class Case:
 REST = taken(BOTH)
 FOLDER_GONE = untracked(TWO, kept("checkpoint", None))
 GROUP_GONE = untracked(TWO, kept("kafka_default", None, WEEK))
-STOOD = "flights[0] stood at 100 by snapshot rest#at-rest of 2026-11-01T00:00:00Z"
+STOOD = "flights[0] stood at 100 by snapshot rest#stopped of 2026-11-01T00:00:00Z"
 B1: dict[str, Any] = {"now": FOLDER_GONE, "snapshots": (REST,)}
 _SECOND = epoch(at(50, 50), 2, tracked=False)
 REWOUND = replace(_SECOND, claim=replace(_SECOND.claim, stood=BOTH))
@@ -259,20 +248,20 @@ CASES = [
         policy=RestartPolicy(accept_skipped={TOPIC: 100}),
         **B1,
     ),
-    Case("the snapshot", "snapshot:rest#at-rest", starts=BOTH, **B1),
-    Case("the snapshot, where the stores tell nothing", "committed | snapshot:rest#at-rest", starts=BOTH, **B1),
+    Case("the snapshot", "snapshot:rest#stopped", starts=BOTH, **B1),
+    Case("the snapshot, where the stores tell nothing", "committed | snapshot:rest#stopped", starts=BOTH, **B1),
     Case(
         "an older snapshot as a fallback is another place than the known one",
-        "committed | snapshot:old#at-rest",
+        "committed | snapshot:old#stopped",
         FOLDER_GONE,
         (GONE,),
-        ("flights[1] stood at 100 by snapshot rest#at-rest",),
+        ("flights[1] stood at 100 by snapshot rest#stopped",),
         (taken(at(60, 60), "old"), taken(BOTH, day=2)),
         replay=80,
     ),
     Case(
         "an older snapshot by name is a rewind, and counted",
-        "snapshot:old#at-rest",
+        "snapshot:old#stopped",
         FOLDER_GONE,
         snapshots=(taken(at(60, 60), "old"), taken(BOTH, day=2)),
         starts=at(60, 60),
@@ -352,7 +341,7 @@ CASES = [
         "committed",
         untracked(two_topics(), kept("kafka_default", BOTH)),
         (GONE,),
-        ("kafka_default has no offset of 1 partition(s)", "cancelled[0] stood at 70 by snapshot rest#at-rest"),
+        ("kafka_default has no offset of 1 partition(s)", "cancelled[0] stood at 70 by snapshot rest#stopped"),
         (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics()),),
         starts=BOTH.updated(at(0, topic=OTHER)),
         replay=70,
@@ -378,10 +367,10 @@ CASES = [
     ),
     Case(
         "a start that says nothing of the topic: named once, with what is known of it",
-        "snapshot:half#at-rest",
+        "snapshot:half#stopped",
         untracked(two_topics(), kept("kafka_default", BOTH)),
         (GONE,),
-        ("cancelled[0] stood at 70 by snapshot rest#at-rest",),
+        ("cancelled[0] stood at 70 by snapshot rest#stopped",),
         (
             taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics()),
             taken(at(90, 90), "half", day=2, there=two_topics()),
@@ -413,7 +402,7 @@ CASES = [
     ),
     Case(
         "the last partition, from the snapshot that knows it",
-        "committed | snapshot:rest#at-rest",
+        "committed | snapshot:rest#stopped",
         untracked(TWO, kept("zookeeper_old", at(120))),
         snapshots=(REST,),
         starts=at(120, 100),
@@ -439,7 +428,7 @@ CASES = [
     ),
     Case(
         "a partition that was added after the snapshot is new",
-        "committed | snapshot:rest#at-rest",
+        "committed | snapshot:rest#stopped",
         untracked(live((0, 150), (0, 150), (0, 9)), kept("checkpoint", None)),
         snapshots=(REST,),
         starts=at(100, 100, 0),
@@ -458,7 +447,7 @@ CASES = [
         "committed",
         FOLDER_GONE,
         (GONE,),
-        ("flights[0] stood at 90 by snapshot new#at-rest",),
+        ("flights[0] stood at 90 by snapshot new#stopped",),
         (taken(BOTH, "old"), taken(at(90, 95), "new", day=2), taken(at(80, 80), "a-middle", day=1)),
         replay=185,
     ),
@@ -467,7 +456,7 @@ CASES = [
         "committed",
         FOLDER_GONE,
         (GONE,),
-        ("flights[0] stood at 110 by snapshot new#at-rest", "flights[1] stood at 100 by snapshot old#at-rest"),
+        ("flights[0] stood at 110 by snapshot new#stopped", "flights[1] stood at 100 by snapshot old#stopped"),
         (taken(BOTH, "old"), taken(at(110), "new", day=2)),
         replay=210,
     ),
@@ -487,7 +476,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None), epoch=epoch(at(10, 10), 2)),
         (GONE,),
-        ("flights[0] stood at 40 by snapshot rest#at-rest",),
+        ("flights[0] stood at 40 by snapshot rest#stopped",),
         (taken(BOTH, "old", number=1, day=9), taken(at(40, 40), number=2)),
         (epoch(at(0, 0)), epoch(at(10, 10), 2)),
         replay=80,
@@ -497,7 +486,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None), epoch=epoch(at(0, 0))),
         (GONE,),
-        ("flights[0] stood at 100 by snapshot rest#at-rest",),
+        ("flights[0] stood at 100 by snapshot rest#stopped",),
         (taken(BOTH, number=1),),
         (epoch(at(0, 0)), replace(epoch(at(10, 10), 2), holder=None)),
         replay=200,
@@ -614,7 +603,7 @@ CASES = [
         "committed",
         tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)),
         (GONE,),
-        ("flights[0] stood at 100 by snapshot rest#at-rest",),
+        ("flights[0] stood at 100 by snapshot rest#stopped",),
         (
             taken(BOTH, number=1),
             taken(tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)), "late", day=2),
@@ -634,7 +623,7 @@ CASES = [
         "committed",
         tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), tracked=False)),
         (GONE,),
-        ("flights[0] stood at 100 by snapshot rest#at-rest",),
+        ("flights[0] stood at 100 by snapshot rest#stopped",),
         (taken(BOTH, number=1),),
         (epoch(at(0, 0), tracked=False),),
         replay=200,
@@ -678,7 +667,7 @@ CASES = [
         untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", at(40))),
         (RECREATED,),
         (
-            "topic 'flights' had id id-1 by snapshot rest#at-rest of 2026-11-01T00:00:00Z, and has id-9",
+            "topic 'flights' had id id-1 by snapshot rest#stopped of 2026-11-01T00:00:00Z, and has id-9",
             "--snapshot rest",
         ),
         (taken(at(40), there=live((0, 50))),),
@@ -689,7 +678,7 @@ CASES = [
         "committed",
         untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", at(40))),
         (RECREATED,),
-        ("by snapshot rest#at-rest",),
+        ("by snapshot rest#stopped",),
         (taken(at(40), there=live((0, 50))), taken(at(40), "before", day=2, there=live((0, 100), topic_id="id-9"))),
         replay_at_most=60,
     ),
@@ -768,7 +757,7 @@ CASES = [
             epoch=epoch(BOTH),
         ),
         (RECREATED,),
-        ("topic 'cancelled' had id id-2 by snapshot rest#at-rest",),
+        ("topic 'cancelled' had id id-2 by snapshot rest#stopped",),
         (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics(), number=1),),
         (epoch(BOTH),),
         replay_at_most=50 + 50 + 80,
@@ -778,7 +767,7 @@ CASES = [
         "committed",
         untracked(live((0, 100), cluster_id="cluster-9"), kept("zookeeper_old", at(40))),
         (CLUSTER,),
-        ("cluster 'cluster-1' by snapshot rest#at-rest", "leads to 'cluster-9'", "--snapshot rest#at-rest --apply"),
+        ("cluster 'cluster-1' by snapshot rest#stopped", "leads to 'cluster-9'", "--snapshot rest#stopped --apply"),
         (taken(at(40), there=live((0, 50))),),
         replay_at_most=60,
     ),
@@ -942,7 +931,7 @@ positions = st.lists(st.none() | offsets, min_size=1, max_size=3).map(lambda giv
 lives = st.lists(st.tuples(offsets, offsets).map(sorted), min_size=1, max_size=3).map(
     lambda ranges: live(*((low, high) for low, high in ranges))
 )
-named_starts = ["earliest", "latest", "snapshot:s-0#at-rest", 'offsets:{"flights":{"0":7}}', "group:g"]
+named_starts = ["earliest", "latest", "snapshot:s-0#stopped", 'offsets:{"flights":{"0":7}}', "group:g"]
 left_starts = ["committed", "shift:-3", "shift:+3"]
 
 
@@ -1002,7 +991,7 @@ def test_the_plan_names_the_snapshot_that_the_batch_ids_are_from() -> None:
     """The job may have run later batches, and only the sink knows their ids."""
     [note] = plan("earliest", NOTHING, (with_batch(7),)).notes
 
-    assert "by snapshot day-1#at-rest of 2026-11-01T00:00:00Z, batch 7 was complete" in note
+    assert "by snapshot day-1#stopped of 2026-11-01T00:00:00Z, batch 7 was complete" in note
     assert plan("earliest", NOTHING, (with_batch(7),), (FOURTEEN,)).notes == ()
 
 
@@ -1019,7 +1008,7 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
             day=draw(st.integers(1, 28)),
             there=there,
             number=draw(st.integers(0, len(epochs))),
-            moment=draw(st.sampled_from([AT_REST, "before"])) if index else AT_REST,
+            moment=draw(st.sampled_from([WHEN_STOPPED, "before"])) if index else WHEN_STOPPED,
         )
         for index, position in enumerate(draw(st.lists(positions, min_size=1, max_size=3)))
     ]
@@ -1162,9 +1151,9 @@ def test_the_checkpoint_that_the_job_opens_may_know_more(change: dict[str, Any],
 @pytest.mark.parametrize("offset", [100, 99])
 def test_a_checkpoint_that_is_behind_the_records_of_its_epoch_is_no_position(offset: int) -> None:
     """The checkpoint of the newest epoch is gone, and the job opens an older copy, or the moved one."""
-    at_rest = taken(opens_another(None, BOTH), number=1)
+    when_stopped = taken(opens_another(None, BOTH), number=1)
 
-    made = plan("committed", opens_another(at(100, offset), None), (at_rest,), (ELSEWHERE,))
+    made = plan("committed", opens_another(at(100, offset), None), (when_stopped,), (ELSEWHERE,))
 
     assert [each.kind for each in made.problems] == [GONE] * (offset < 100)
     assert made.form is (RestartForm.REPOSITION if offset < 100 else RestartForm.RESUME)

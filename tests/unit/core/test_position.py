@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_offsets.core.batch import Batch, next_row_time_ms
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition, ranges_between
-from tests.unit.core.worlds import QUERY, TOPIC, at
+from tests.unit.core.observations import QUERY, TOPIC, at
 
 
 def test_json_is_what_spark_writes_with_partitions_in_the_order_of_their_numbers() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.pruning import DAY_MS, KeepPolicy, beyond_newest, prunable_snapshots
 from airflow_provider_offsets.core.snapshot import Snapshot
-from tests.unit.core.worlds import at, checkpoint, epoch, live, running, seen, untouched
+from tests.unit.core.observations import at, checkpoint, epoch, live, running, seen, untracked
 
 DAY = 20_000
 """Today, in days since 1970."""
@@ -22,8 +22,8 @@ def taken(day: float, moment: str = "snapshot", operation: str = "hourly", **mor
     """Return a snapshot from this many days ago, of a pipeline that has a position."""
     at_s = (DAY - day) * 86_400
     told = datetime.fromtimestamp(at_s, UTC).isoformat()
-    world = running(live((0, 100), leader_epoch=0), at(40))
-    return replace(Snapshot(f"{operation}/{day}#{moment}", operation, moment, "", told, world), **more)  # type: ignore[arg-type]
+    session = running(live((0, 100), leader_epoch=0), at(40))
+    return replace(Snapshot(f"{operation}/{day}#{moment}", operation, moment, "", told, session), **more)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ EMPTY = seen(live((0, 100)))
 OTHER_TOPIC = running(live((0, 100), topic_id="id-2"), at(40))
 ONE = running(live((0, 100)), at(40), epoch=epoch(at(0)))
 KNOWS_TWO = running(live((0, 100), (0, 100)), at(40, 60))
-LATER = untouched(live((0, 100), (0, 100)), at(40), store="zookeeper_old", epoch=epoch(at(0, 0), 2))
+LATER = untracked(live((0, 100), (0, 100)), at(40), store="zookeeper_old", epoch=epoch(at(0, 0), 2))
 UNLAUNCHED = seen(live((0, 100)), checkpoint=checkpoint(at(40)))
 NINTH = seen(live((0, 100)), checkpoint=checkpoint(at(40), 9))
 GREATER = running(live((0, 100), leader_epoch=7), at(40))
@@ -104,23 +104,23 @@ CASES = [
         given=(taken(1), taken(3), taken(4, label="before-2.1"), taken(5)),
     ),
     Case(
-        "what the audit of an untouched job goes by",
+        "what the audit of an untracked job goes by",
         KeepPolicy(snapshots=1),
         (1, 4),
-        given=(taken(1), taken(3), taken(4, "at-rest", "operation-1"), taken(5, "before", "operation-1")),
+        given=(taken(1), taken(3), taken(4, "stopped", "operation-1"), taken(5, "before", "operation-1")),
         is_tracked=False,
     ),
     Case(
         "which a tracked job does not need: it has its history",
         KeepPolicy(snapshots=1),
         (1,),
-        given=(taken(1), taken(3), taken(4, "at-rest", "operation-1")),
+        given=(taken(1), taken(3), taken(4, "stopped", "operation-1")),
     ),
     Case(
         "and what an operation has taken at rest that has not started its epoch yet",
         KeepPolicy(snapshots=1),
         (1, 4),
-        given=(taken(1), taken(3), taken(4, "at-rest", "operation-2")),
+        given=(taken(1), taken(3), taken(4, "stopped", "operation-2")),
         is_tracked=False,
     ),
     Case(

@@ -19,43 +19,45 @@ from airflow_provider_offsets.core.epoch import (
     StopRequest,
     StopStage,
 )
-from airflow_provider_offsets.core.record import (
-    Already,
+from airflow_provider_offsets.core.record.events import (
     AskToStop,
-    BeginBatch,
-    Begun,
     Cancel,
     ClaimLaunch,
     CloseDead,
     EndEpoch,
     EndWrite,
-    EpochLaunch,
     Event,
     GoIdle,
     Intend,
     LaunchEpoch,
-    Lease,
     MarkGood,
-    Next,
     NoteStopStage,
+    Reconcile,
+    RecordBatch,
+    Release,
+    Renew,
+    StartBatch,
+    Take,
+    TakeToRecover,
+)
+from airflow_provider_offsets.core.record.model import (
+    Already,
+    EpochLaunch,
+    Lease,
+    Next,
     Outcome,
     Phase,
     PipelineRecord,
-    Reconcile,
-    RecordBatch,
     Refusal,
     Refused,
-    Release,
-    Renew,
-    Take,
-    TakeToRecover,
-    transition,
+    StartedBatch,
 )
+from airflow_provider_offsets.core.record.transition import transition
 
 HOUR_MS = 3_600_000
 NEW = PipelineRecord("incarnation-1")
 ONE, OTHER = ProcessIdentity("host-1", "boot", 1, 7), ProcessIdentity("host-2", "boot", 2, 7)
-BATCH = Begun(0, "query", 1_000, "run-1", 1_000, "digest-0")
+BATCH = StartedBatch(0, "query", 1_000, "run-1", 1_000, "digest-0")
 RECORDED = Recorded(1, "tag-1", 0, "query", 1_000, "digest-0")
 STOPPED, DIED = Ended(EndedHow.STOPPED, 9), Ended(EndedHow.DIED, 9)
 
@@ -80,12 +82,12 @@ def launching(record: PipelineRecord = NEW, operation: str = "a") -> PipelineRec
 
 LAUNCHING = launching()
 RUNNING = after(LAUNCHING, ClaimLaunch("tag-1", ONE, 3))
-BEGUN = after(RUNNING, BeginBatch("tag-1", ONE, BATCH))
-RAN = after(BEGUN, RecordBatch("tag-1", ONE, "run-1", RECORDED))
+STARTED = after(RUNNING, StartBatch("tag-1", ONE, BATCH))
+RAN = after(STARTED, RecordBatch("tag-1", ONE, "run-1", RECORDED))
 ASKED = after(RAN, Take("b", 4, HOUR_MS), AskToStop("b", "upgrade", 5))
 ENDED = after(ASKED, EndEpoch("tag-1", ONE, STOPPED))
 CUT = after(
-    BEGUN, Take("b", 4, HOUR_MS, take_over=True), CloseDead("b", ONE, DIED)
+    STARTED, Take("b", 4, HOUR_MS, take_over=True), CloseDead("b", ONE, DIED)
 )  # the driver died in the middle of its first batch
 TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Take("a", 7, HOUR_MS))
 
@@ -117,7 +119,7 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
         pytest.param(RUNNING, ClaimLaunch("tag-2", ONE, 4), Refusal.FENCED, id="the tag is compared, not the number"),
         pytest.param(
             ASKED,
-            BeginBatch("tag-1", ONE, replace(BATCH, batch_id=1)),
+            StartBatch("tag-1", ONE, replace(BATCH, batch_id=1)),
             Refusal.STOP_REQUESTED,
             id="a stop comes before the next batch",
         ),
@@ -129,7 +131,7 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
         ),
         pytest.param(
             ENDED,
-            BeginBatch("tag-1", ONE, replace(BATCH, batch_id=1)),
+            StartBatch("tag-1", ONE, replace(BATCH, batch_id=1)),
             Refusal.FENCED,
             id="nothing begins after the end",
         ),
@@ -140,7 +142,7 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
             id="what did not begin is not recorded",
         ),
         pytest.param(
-            BEGUN,
+            STARTED,
             RecordBatch("tag-1", ONE, "run-2", RECORDED),
             Refusal.STATE_CHANGED,
             id="what another run began is not this run's to record (A10)",
@@ -182,7 +184,7 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
             id="nor does the operation that launched it start it again",
         ),
         pytest.param(
-            BEGUN,
+            STARTED,
             TakeToRecover("recovery/1", 1, 9, HOUR_MS),
             Refusal.NOT_TO_RECOVER,
             id="the submit that launched it acted a moment ago",
@@ -207,7 +209,7 @@ def test_refused(record: PipelineRecord, event: Event, why: Refusal) -> None:
     ("record", "event"),
     [
         pytest.param(RUNNING, ClaimLaunch("tag-1", ONE, 4), id="claim"),
-        pytest.param(BEGUN, BeginBatch("tag-1", ONE, BATCH), id="begin, by the same run"),
+        pytest.param(STARTED, StartBatch("tag-1", ONE, BATCH), id="begin, by the same run"),
         pytest.param(RAN, RecordBatch("tag-1", ONE, "run-1", RECORDED), id="record"),
         pytest.param(after(RUNNING, GoIdle("tag-1", ONE)), GoIdle("tag-1", ONE), id="idle"),
         pytest.param(ENDED, EndEpoch("tag-1", ONE, STOPPED), id="end"),
@@ -250,13 +252,13 @@ class TestPosition:
     def test_a_batch_that_spark_committed_is_recorded_by_whoever_reconciles(self) -> None:
         found = after(CUT, Reconcile("b", CUT.generation, 6, recorded=RECORDED))
 
-        assert (found.recorded, found.begun, found.cuts) == (RECORDED, None, ())
+        assert (found.recorded, found.started, found.cuts) == (RECORDED, None, ())
 
     def test_a_batch_that_was_cut_off_is_named(self) -> None:
         cut = CutOff(0, "query", 1_000)
         found = after(CUT, Reconcile("b", CUT.generation, 6, cut=cut))
 
-        assert (found.begun, found.cuts, found.recorded) == (None, (cut,), Recorded(1, "tag-1"))
+        assert (found.started, found.cuts, found.recorded) == (None, (cut,), Recorded(1, "tag-1"))
 
     def test_a_row_is_never_placed_before_one_that_is_in_use(self) -> None:
         stopped = after(ENDED, Reconcile("b", ENDED.generation, 6))
@@ -304,41 +306,41 @@ class TestRuns:
     """A program that calls ``run`` again in one epoch: what the earlier run may have written counts."""
 
     def test_the_same_batch_begun_by_two_runs_counts_twice(self) -> None:
-        again = after(BEGUN, BeginBatch("tag-1", ONE, replace(BATCH, run="run-2")))
+        again = after(STARTED, StartBatch("tag-1", ONE, replace(BATCH, run="run-2")))
         done = after(again, RecordBatch("tag-1", ONE, "run-2", RECORDED))
 
-        assert again.begun is not None
-        assert again.begun.count == 2
+        assert again.started is not None
+        assert again.started.count == 2
         assert done.cuts == (CutOff(0, "query", 1_000, 1),)
 
     def test_a_batch_that_was_never_planned_does_not_count(self) -> None:
-        ahead = after(RUNNING, BeginBatch("tag-1", ONE, Begun(0, "query", 1_000, "run-1")))
-        again = after(ahead, BeginBatch("tag-1", ONE, replace(BATCH, run="run-2"), again=False))
+        ahead = after(RUNNING, StartBatch("tag-1", ONE, StartedBatch(0, "query", 1_000, "run-1")))
+        again = after(ahead, StartBatch("tag-1", ONE, replace(BATCH, run="run-2"), again=False))
 
         assert after(again, RecordBatch("tag-1", ONE, "run-2", RECORDED)).cuts == ()
 
     def test_a_batch_that_another_one_follows_is_cut_off(self) -> None:
         following = replace(BATCH, batch_id=1, run="run-2", row_time_ms=1_001)
-        assert after(BEGUN, BeginBatch("tag-1", ONE, following)).cuts == (CutOff(0, "query", 1_000, 1),)
+        assert after(STARTED, StartBatch("tag-1", ONE, following)).cuts == (CutOff(0, "query", 1_000, 1),)
 
     def test_runs_that_fail_for_ever_leave_one_entry(self) -> None:
-        record = BEGUN
+        record = STARTED
         for number in range(100):
-            record = after(record, BeginBatch("tag-1", ONE, replace(BATCH, run=f"again-{number}")))
+            record = after(record, StartBatch("tag-1", ONE, replace(BATCH, run=f"again-{number}")))
 
         assert len(codec.dumps(record)) < 2_000
-        assert record.begun is not None
-        assert record.begun.count == 101
+        assert record.started is not None
+        assert record.started.count == 101
 
 
 class TestLease:
     def test_the_first_batch_or_idle_ends_the_launcher_s_lease(self) -> None:
-        assert BEGUN.lease == Lease("a", 2)
+        assert STARTED.lease == Lease("a", 2)
         assert RAN.lease is None
         assert after(RUNNING, GoIdle("tag-1", ONE)).lease is None
 
     def test_a_batch_does_not_end_the_lease_of_who_stops_the_job(self) -> None:
-        asked = after(BEGUN, Take("b", 4, HOUR_MS, take_over=True), AskToStop("b", "", 4))
+        asked = after(STARTED, Take("b", 4, HOUR_MS, take_over=True), AskToStop("b", "", 4))
         recorded = after(asked, RecordBatch("tag-1", ONE, "run-1", RECORDED))
 
         assert recorded.lease is not None
@@ -401,7 +403,7 @@ def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
         lambda: Release(operation),
         lambda: MarkGood(record.epoch),
         lambda: ClaimLaunch(tag, holder, 1),
-        lambda: BeginBatch(tag, holder, Begun(batch_id, "query", 1, run, row_time_ms, "digest")),
+        lambda: StartBatch(tag, holder, StartedBatch(batch_id, "query", 1, run, row_time_ms, "digest")),
         lambda: RecordBatch(tag, holder, run, replace(recorded, row_time_ms=record.last_row_time_ms)),
         lambda: GoIdle(tag, holder),
         lambda: EndEpoch(tag, holder, STOPPED),
@@ -430,8 +432,8 @@ def test_laws_of_every_sequence(data: st.DataObject) -> None:
         assert next_.last_row_time_ms >= record.last_row_time_ms
         if record.stop is not None and not isinstance(event, LaunchEpoch):
             assert next_.stop is not None, "an answered stop stays a stop until the next launch"
-            assert next_.begun == record.begun or next_.begun is None or not isinstance(event, BeginBatch)
-        if next_.begun != record.begun and next_.begun is not None:
+            assert next_.started == record.started or next_.started is None or not isinstance(event, StartBatch)
+        if next_.started != record.started and next_.started is not None:
             assert record.phase is Phase.RUNNING, "only a running epoch begins a batch"
         if next_.recorded != record.recorded:
             assert isinstance(event, ClaimLaunch | RecordBatch | Reconcile)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition, ranges_between
-from airflow_provider_offsets.core.replay import Shard, cut_shards
+from airflow_provider_offsets.core.replay.model import Shard, cut_shards
 
 
 def position(**topics: list[int]) -> Position:

@@ -11,30 +11,32 @@ from hypothesis import strategies as st
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import Interval, attempt_number, replay_run_id
-from airflow_provider_offsets.core.replay_record import (
+from airflow_provider_offsets.core.replay.attempt import (
     AttemptRefusal,
-    BeginShard,
+    ReplayAttempt,
+    ReplayRecord,
+    add_attempt,
+    next_attempt_number,
+    replay_of,
+)
+from airflow_provider_offsets.core.replay.model import Interval, attempt_number, replay_run_id
+from airflow_provider_offsets.core.replay.shard import (
     CancelShard,
     ClaimShard,
     CloseShard,
     EndShard,
     LaunchShard,
     RecordShard,
-    ReplayAttempt,
-    ReplayRecord,
     ShardEvent,
     ShardPhase,
     ShardRead,
     ShardRecord,
     ShardRefusal,
     ShardRefused,
+    StartShard,
     SupersedeShard,
     TryEnded,
-    add_attempt,
     digest_of_ranges,
-    next_attempt_number,
-    replay_of,
     shard_transition,
 )
 
@@ -60,21 +62,21 @@ def after(*events: ShardEvent) -> ShardRecord:
     return record
 
 
-CLAIM, BEGIN, RECORD = ClaimShard("a", ONE), BeginShard("a", ONE, "run-1"), RecordShard("a", ONE, "run-1", READ)
+CLAIM, BEGIN, RECORD = ClaimShard("a", ONE), StartShard("a", ONE, "run-1"), RecordShard("a", ONE, "run-1", READ)
 SUPERSEDE = SupersedeShard("op#v#2", 9)
 
 NEW = ShardRecord()
 LAUNCHING = after(launch())
 CANCELLED = after(launch(), CancelShard("a", ended(EndedHow.CANCELLED)))
 RUNNING = after(launch(), CLAIM)
-BEGUN = after(launch(), CLAIM, BEGIN)
+STARTED = after(launch(), CLAIM, BEGIN)
 DEAD = after(launch(), CLAIM, BEGIN, CloseShard("a", ended()))
 REPLAYED = after(launch(), CLAIM, BEGIN, RECORD)
 SUPERSEDED = after(launch(), CLAIM, BEGIN, SUPERSEDE)
 
 
 @pytest.mark.parametrize(
-    ("record", "event", "phase", "number", "begun"),
+    ("record", "event", "phase", "number", "started"),
     [
         pytest.param(NEW, launch(), ShardPhase.LAUNCHING, 1, 0, id="a launch is known before its process exists"),
         pytest.param(CANCELLED, launch("b"), ShardPhase.LAUNCHING, 2, 0, id="after a cancelled launch the next one"),
@@ -82,27 +84,27 @@ SUPERSEDED = after(launch(), CLAIM, BEGIN, SUPERSEDE)
         pytest.param(LAUNCHING, CLAIM, ShardPhase.RUNNING, 1, 0, id="a driver claims its launch"),
         pytest.param(RUNNING, BEGIN, ShardPhase.RUNNING, 1, 1, id="it begins"),
         pytest.param(
-            BEGUN,
-            BeginShard("a", ONE, "run-2"),
+            STARTED,
+            StartShard("a", ONE, "run-2"),
             ShardPhase.RUNNING,
             1,
             2,
             id="the program calls run() once more: counted",
         ),
-        pytest.param(BEGUN, RECORD, ShardPhase.REPLAYED, 1, 1, id="it records"),
-        pytest.param(BEGUN, EndShard("a", ONE, ended()), ShardPhase.WAITING, 1, 1, id="it ends without a record"),
-        pytest.param(BEGUN, CloseShard("a", ended()), ShardPhase.WAITING, 1, 1, id="it was seen gone"),
+        pytest.param(STARTED, RECORD, ShardPhase.REPLAYED, 1, 1, id="it records"),
+        pytest.param(STARTED, EndShard("a", ONE, ended()), ShardPhase.WAITING, 1, 1, id="it ends without a record"),
+        pytest.param(STARTED, CloseShard("a", ended()), ShardPhase.WAITING, 1, 1, id="it was seen gone"),
         pytest.param(NEW, SUPERSEDE, ShardPhase.SUPERSEDED, 0, 0, id="never launched, and never will be"),
         pytest.param(LAUNCHING, SUPERSEDE, ShardPhase.SUPERSEDED, 1, 0, id="superseded before a claim"),
-        pytest.param(BEGUN, SUPERSEDE, ShardPhase.SUPERSEDED, 1, 1, id="superseded in its work"),
+        pytest.param(STARTED, SUPERSEDE, ShardPhase.SUPERSEDED, 1, 1, id="superseded in its work"),
         pytest.param(DEAD, SUPERSEDE, ShardPhase.SUPERSEDED, 1, 1, id="superseded between two tries"),
     ],
 )
-def test_what_may_happen(record: ShardRecord, event: ShardEvent, phase: ShardPhase, number: int, begun: int) -> None:
+def test_what_may_happen(record: ShardRecord, event: ShardEvent, phase: ShardPhase, number: int, started: int) -> None:
     made = shard_transition(record, event)
 
     assert isinstance(made, ShardRecord)
-    assert (made.phase, made.newest.number if made.newest else 0, made.begun) == (phase, number, begun)
+    assert (made.phase, made.newest.number if made.newest else 0, made.started) == (phase, number, started)
     assert shard_transition(made, event) == made, "an answer that was lost, and the call repeated"
     assert codec.loads(ShardRecord, codec.dumps(made)) == made
 
@@ -118,15 +120,15 @@ def test_what_may_happen(record: ShardRecord, event: ShardEvent, phase: ShardPha
             id="and though the next launch waits for its driver",
         ),
         pytest.param(RUNNING, ClaimShard("a", OTHER), ShardRefusal.FENCED, id="another process claims the same launch"),
-        pytest.param(RUNNING, BeginShard("a", OTHER, "run-1"), ShardRefusal.FENCED, id="begins without a claim"),
+        pytest.param(RUNNING, StartShard("a", OTHER, "run-1"), ShardRefusal.FENCED, id="begins without a claim"),
         pytest.param(LAUNCHING, BEGIN, ShardRefusal.FENCED, id="begins before the claim"),
-        pytest.param(RUNNING, RECORD, ShardRefusal.FENCED, id="records what it has not begun"),
+        pytest.param(RUNNING, RECORD, ShardRefusal.FENCED, id="records what it has not started"),
         pytest.param(
-            BEGUN, RecordShard("a", ONE, "run-0", READ), ShardRefusal.FENCED, id="records an earlier call of its own"
+            STARTED, RecordShard("a", ONE, "run-0", READ), ShardRefusal.FENCED, id="records an earlier call of its own"
         ),
         pytest.param(DEAD, BEGIN, ShardRefusal.FENCED, id="taken for dead, begins"),
         pytest.param(DEAD, RECORD, ShardRefusal.FENCED, id="taken for dead, records"),
-        pytest.param(REPLAYED, BeginShard("a", ONE, "run-2"), ShardRefusal.REPLAYED, id="begins what it has recorded"),
+        pytest.param(REPLAYED, StartShard("a", ONE, "run-2"), ShardRefusal.REPLAYED, id="begins what it has recorded"),
         pytest.param(SUPERSEDED, BEGIN, ShardRefusal.SUPERSEDED, id="begins after it was superseded"),
         pytest.param(SUPERSEDED, RECORD, ShardRefusal.SUPERSEDED, id="records after it was superseded"),
         pytest.param(after(launch(), SUPERSEDE), CLAIM, ShardRefusal.SUPERSEDED, id="claims after it was superseded"),
@@ -147,15 +149,15 @@ def test_what_is_refused(record: ShardRecord, event: ShardEvent, why: ShardRefus
     ("record", "event"),
     [
         pytest.param(LAUNCHING, launch("b"), id="launch: another task was faster"),
-        pytest.param(BEGUN, launch("b"), id="launch: a driver is at work"),
+        pytest.param(STARTED, launch("b"), id="launch: a driver is at work"),
         pytest.param(REPLAYED, launch("b"), id="launch: nothing is left to do"),
         pytest.param(SUPERSEDED, launch("b"), id="launch: a later attempt does it"),
         pytest.param(CANCELLED, launch("a"), id="launch: it was cancelled before its task heard of it"),
         pytest.param(RUNNING, CancelShard("a", ended()), id="cancel: a driver has claimed it meanwhile"),
         pytest.param(LAUNCHING, CancelShard("b", ended()), id="cancel: of a launch before"),
         pytest.param(LAUNCHING, CloseShard("a", ended()), id="close: nobody has claimed it"),
-        pytest.param(BEGUN, CloseShard("b", ended()), id="close: of a try before"),
-        pytest.param(BEGUN, EndShard("a", OTHER, ended()), id="end: by a process that is not its driver"),
+        pytest.param(STARTED, CloseShard("b", ended()), id="close: of a try before"),
+        pytest.param(STARTED, EndShard("a", OTHER, ended()), id="end: by a process that is not its driver"),
         pytest.param(REPLAYED, SUPERSEDE, id="supersede: what is finished stays finished"),
         pytest.param(SUPERSEDED, SupersedeShard("op#v#3", 9), id="supersede: by the first one to do it"),
     ],
@@ -195,7 +197,7 @@ events: st.SearchStrategy[ShardEvent] = st.one_of(
     st.builds(CloseShard, tags, st.just(ended())),
     st.just(SUPERSEDE),
     st.builds(ClaimShard, tags, holders),
-    st.builds(BeginShard, tags, holders, runs),
+    st.builds(StartShard, tags, holders, runs),
     st.builds(RecordShard, tags, holders, runs, st.just(READ)),
     st.builds(EndShard, tags, holders, st.just(ended(EndedHow.FAILED))),
 )
@@ -217,16 +219,16 @@ def test_laws_of_a_shard(happening: list[ShardEvent]) -> None:
 
     launched = [each.tag for each in accepted if isinstance(each, LaunchShard)]
     claimed = [each for each in accepted if isinstance(each, ClaimShard)]
-    begun = [each for each in accepted if isinstance(each, BeginShard)]
+    started = [each for each in accepted if isinstance(each, StartShard)]
     recorded = [each for each in accepted if isinstance(each, RecordShard)]
     cancelled = {each.tag for each in accepted if isinstance(each, CancelShard)}
     assert len(recorded) <= 1
     assert len(launched) == (record.newest.number if record.newest else 0)
-    assert len(begun) == record.begun, "each call of the function that may have written is counted"
+    assert len(started) == record.started, "each call of the function that may have written is counted"
     assert not cancelled & {each.tag for each in claimed if launched.count(each.tag) == 1}, "cancelled is never claimed"
     for each in recorded:
-        assert begun[-1].run == each.run, "what is recorded is the call that began last"
-        assert (begun[-1].tag, begun[-1].holder) == (each.tag, each.holder)
+        assert started[-1].run == each.run, "what is recorded is the call that began last"
+        assert (started[-1].tag, started[-1].holder) == (each.tag, each.holder)
 
 
 class TestAttempts:

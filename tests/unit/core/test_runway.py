@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.live import TopicSettings
-from airflow_provider_offsets.core.plan import RestartPolicy, plan_restart, with_runway
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.runway import PartitionRunway, RetentionLook, RunwayKind, duration, runway_of
-from tests.unit.core.worlds import TOPIC, at, live, running
+from airflow_provider_offsets.core.restart.model import RestartPolicy
+from airflow_provider_offsets.core.restart.planner import plan_restart, with_runway
+from airflow_provider_offsets.core.runway import PartitionRunway, RetentionObservation, RunwayKind, duration, runway_of
+from tests.unit.core.observations import TOPIC, at, live, running
 
 AT_LEAST, ABOUT, UNLIMITED, UNKNOWN = RunwayKind
 ONLY = TopicPartition(TOPIC, 0)
@@ -42,10 +43,10 @@ class Case:
     @property
     def runway(self) -> PartitionRunway:
         times = {ONLY: None if self.age_ms is None else NOW_MS - self.age_ms} if self.is_read else {}
-        look = RetentionLook(
+        observed = RetentionObservation(
             NOW_MS, {TOPIC: self.settings}, times, {ONLY: self.hour_ago}, {ONLY: self.outliving}, self.window_s
         )
-        [found] = runway_of(at(self.start), live((self.begin, 1000)), look).partitions
+        [found] = runway_of(at(self.start), live((self.begin, 1000)), observed).partitions
         return found
 
 
@@ -102,11 +103,11 @@ def test_runway(case: Case) -> None:
 
 
 def test_the_least_and_what_is_unknown_stand_in_one_line() -> None:
-    look = RetentionLook(
+    observed = RetentionObservation(
         NOW_MS, {TOPIC: keeps(5)}, {TopicPartition(TOPIC, 0): NOW_MS - HOUR_MS, TopicPartition(TOPIC, 1): NOW_MS - 1}
     )
 
-    runway = runway_of(at(0, 0, 0), live((0, 9), (0, 9), (0, 9)), look)
+    runway = runway_of(at(0, 0, 0), live((0, 9), (0, 9), (0, 9)), observed)
 
     assert runway.least is not None
     assert (runway.least.partition, runway.least.seconds) == (0, 4 * 3600)
@@ -129,7 +130,7 @@ def test_two_topics_are_judged_and_accepted_apart() -> None:
     runway = runway_of(
         at(40, 60),
         seen.live,
-        RetentionLook(
+        RetentionObservation(
             NOW_MS,
             {TOPIC: keeps(5)},
             {TopicPartition(TOPIC, 0): NOW_MS - 2 * HOUR_MS, TopicPartition(TOPIC, 1): NOW_MS},
@@ -181,14 +182,14 @@ def test_no_record_goes_before_its_runway_is_over(
     start, end = min(max(start, begin), len(times_s)), len(times_s)
     settings = TopicSettings(retention_ms=retention_s * 1000)
     survivors = [at for at in range(begin, end) if times_s[at] >= now_s + later_s - retention_s]
-    look = RetentionLook(
+    observed = RetentionObservation(
         now_s * 1000,
         {TOPIC: settings},
         {ONLY: log.times[start] if start < end else None},
         outliving={ONLY: survivors[0] if survivors else None},
         window_s=later_s,
     )
-    [runway] = runway_of(Position({ONLY: start}), live((begin, end)), look).partitions
+    [runway] = runway_of(Position({ONLY: start}), live((begin, end)), observed).partitions
     assert runway.seconds is not None
     deleted = max(0, log.begin_at((now_s + later_s) * 1000, retention_s * 1000) - start)
 

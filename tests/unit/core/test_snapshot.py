@@ -10,7 +10,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Cut
 from airflow_provider_offsets.core.position import OffsetRange, Position
 from airflow_provider_offsets.core.snapshot import KnownPosition, Observation, Snapshot
-from tests.unit.core.worlds import QUERY, TOPIC, at, checkpoint, epoch, live, processed, running, seen, untouched
+from tests.unit.core.observations import QUERY, TOPIC, at, checkpoint, epoch, live, processed, running, seen, untracked
 
 TWO = live((0, 100), (0, 100))
 
@@ -105,6 +105,6 @@ def test_a_new_partition_in_the_planned_batch_of_an_untracked_job_is_in_flight()
     """The launch has it at 0, and the checkpoint has not committed it: the planned batch shows what it reads."""
     planned = checkpoint(at(5), planned_batch_id=5, planned=at(8, 3))
     known = KnownPosition("the launch of epoch 1", at(5, 0))
-    stopped = untouched(TWO, at(5), checkpoint=planned, known=(known,))
+    stopped = untracked(TWO, at(5), checkpoint=planned, known=(known,))
 
     assert stopped.in_flight == (OffsetRange(TOPIC, 0, 5, 8), OffsetRange(TOPIC, 1, 0, 3))

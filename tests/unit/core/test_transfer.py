@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
-from airflow_provider_offsets.core.plan import ProblemKind
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.problem import ProblemKind
 from airflow_provider_offsets.core.transfer import plan_transfer
-from tests.unit.core.worlds import IDENTITY, TOPIC, at, live
+from tests.unit.core.observations import IDENTITY, TOPIC, at, live
 
 SKIP, MISSING = ProblemKind.SKIP, ProblemKind.PARTITION_MISSING
 

@@ -15,8 +15,8 @@ from airflow.timetables.base import TimeRestriction
 
 from airflow_provider_offsets.core.moments import read_moment
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
-from airflow_provider_offsets.core.replay import BackfillPolicy
-from airflow_provider_offsets.core.selector_text import parse_start
+from airflow_provider_offsets.core.replay.model import BackfillPolicy
+from airflow_provider_offsets.core.selectors.parse import parse_start
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.factories import backfill_dag, backfill_then_live_dag
 from airflow_provider_offsets.operators import PlanBackfillOperator

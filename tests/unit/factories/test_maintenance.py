@@ -28,7 +28,7 @@ STEPS = [
     "continue_unless_dry_run",
     "approve",
     "stop",
-    "snapshot_at_rest",
+    "snapshot_stopped",
     "wait_out_window",
     "replan",
     "apply",
@@ -172,7 +172,7 @@ class TestWindow:
         since = (datetime.now(UTC) - rest).isoformat(timespec="milliseconds")
         sensor = made.get_task("wait_out_window")
         assert isinstance(sensor, DateTimeSensor)
-        ti = SimpleNamespace(xcom_pull=lambda task_ids: {"stop": {"at_rest_since": since}}[task_ids])
+        ti = SimpleNamespace(xcom_pull=lambda task_ids: {"stop": {"stopped_since": since}}[task_ids])
         context: Any = {
             "ti": ti,
             "params": {"window_s": window_s},
@@ -215,7 +215,7 @@ class TestInAirflow:
         assert bag.import_errors == {}
         every = {f"{kind}__{name}" for kind in KINDS for name in ("archive_flights", "delay_alerts")}
         assert set(bag.dags) == {*every, *(f"{kind}__delay_alerts" for kind in REPLAYS)}, (
-            "an untouched job cannot be given a range"
+            "an untracked job cannot be given a range"
         )
 
     def test_a_bad_file_is_an_import_error_that_names_line_key_and_fix(self, tmp_path: Path) -> None:

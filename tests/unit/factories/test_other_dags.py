@@ -28,14 +28,14 @@ PIPELINE = StreamingPipeline(
     schedules=Schedules(recovery="@continuous", rehearsal="0 6 * * *", snapshots="@hourly"),
 )
 ACTS = ["replan", "apply", "submit", "watch", "audit"]
-BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop", "snapshot_at_rest"]
+BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop", "snapshot_stopped"]
 
 
 @pytest.mark.parametrize(
     ("made", "steps", "beside"),
     [
         (reprocess_dag(PIPELINE), [*BEFORE, *ACTS], UNDO),
-        (recovery_dag(PIPELINE), ["await_death", "begin_recovery", "snapshot_at_rest", *ACTS], []),
+        (recovery_dag(PIPELINE), ["await_death", "begin_recovery", "snapshot_stopped", *ACTS], []),
         (rehearsal_dag(PIPELINE), ["plan"], []),
         (snapshots_dag(PIPELINE), ["snapshot", "prune"], []),
     ],
@@ -117,7 +117,7 @@ class TestRecovery:
             "run_id": "r",
             "ti": type("Ti", (), {"xcom_pull": lambda self, task_ids: {"await_death": {"epoch": 7}}[task_ids]})(),
         }
-        for name in ("begin_recovery", "snapshot_at_rest", *ACTS):
+        for name in ("begin_recovery", "snapshot_stopped", *ACTS):
             task: Any = recovery_dag(PIPELINE).get_task(name)
             task.render_template_fields(context)
             assert task.operation == "recovery/00000007", name

@@ -9,19 +9,19 @@ from typing import Any
 import jsonschema
 import pytest
 
-from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.pipeline import (
     RollbackPolicy,
     Schedules,
     SparkJob,
-    StopLadder,
+    StopPolicy,
     StreamingPipeline,
     Subscription,
 )
-from airflow_provider_offsets.core.plan import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
-from airflow_provider_offsets.core.replay import BackfillPolicy
+from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
+from airflow_provider_offsets.core.replay.model import BackfillPolicy
+from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
 from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
 
@@ -83,7 +83,7 @@ pipelines:
       max_shards: 7
       parallel_shards: 3
       pool: spark
-      mind_live: false
+      yield_to_live: false
 """
 
 SMALL = """\
@@ -127,7 +127,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
             py_files=str(tmp_path / "more.py"),
             log_dir=str(tmp_path.parent / "logs"),
         ),
-        stop=StopLadder(60, 30, 10, str(tmp_path / "stop/alerts"), 20),
+        stop=StopPolicy(60, 30, 10, str(tmp_path / "stop/alerts"), 20),
         rollback=RollbackPolicy(30, 90, automatic=True),
         policy=RestartPolicy({"flights": 3}, {"flights": 4}, OnConflict.SMALLEST),
         approve=True,
@@ -145,7 +145,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
             max_shards=7,
             parallel_shards=3,
             pool="spark",
-            mind_live=False,
+            yield_to_live=False,
         ),
     )
 

@@ -10,10 +10,10 @@ import pytest
 
 from airflow_provider_offsets.errors import InputRefused, StoreUnreachable
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
-from airflow_provider_offsets.hooks.world import driver_secrets
+from airflow_provider_offsets.hooks.session import driver_secrets
 from airflow_provider_offsets.stores.memory import MemoryStore
-from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
-from airflow_provider_offsets.stores.zookeeper_layout import parse_url
+from airflow_provider_offsets.stores.zookeeper.layout import parse_url
+from airflow_provider_offsets.stores.zookeeper.store import ZooKeeperStore
 from tests.unit.conftest import Connect
 from tests.unit.operations.lab import Lab
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.pipeline import SparkJob, StopPolicy, StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, StoreError
 from airflow_provider_offsets.hooks.positions import open_kept
 from tests.unit.conftest import Connect
@@ -17,7 +17,7 @@ PIPELINE = StreamingPipeline(
     ("orders",),
     SparkJob("job.jar", "/data/checkpoints/orders", log_dir="/data/logs"),
     tracked=False,
-    stop=StopLadder(signal_timeout_s=60),
+    stop=StopPolicy(signal_timeout_s=60),
 )
 
 

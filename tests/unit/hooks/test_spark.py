@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.pipeline import StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.pipeline import StopPolicy, StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 from airflow_provider_offsets.hooks.spark import SparkJobHook
-from airflow_provider_offsets.operations.keeping import local_jars
+from airflow_provider_offsets.operations.versions import local_jars
 from tests.unit.conftest import Connect
 from tests.unit.operations.lab import Lab
 
@@ -100,7 +100,7 @@ class TestModes:
 RM = "yarn_resourcemanager_webapp_address"
 
 
-def untouched(pipeline: StreamingPipeline, ladder: StopLadder) -> StreamingPipeline:
+def untracked(pipeline: StreamingPipeline, ladder: StopPolicy) -> StreamingPipeline:
     return replace(pipeline, tracked=False, offsets_in=("checkpoint",), store_conn_id="", stop=ladder)
 
 
@@ -121,11 +121,11 @@ class TestYarn:
 
         assert SparkJobHook(pipeline).resource_manager == address
 
-    def test_cluster_mode_is_taken_of_an_untouched_job_that_yarn_stops(
+    def test_cluster_mode_is_taken_of_an_untracked_job_that_yarn_stops(
         self, pipeline: StreamingPipeline, connect: Connect, tmp_path: Path
     ) -> None:
         connect("spark_default", "spark", host="yarn", extra={RM: "rm.example:8088", "deploy-mode": "cluster"})
-        spark = SparkJobHook(untouched(pipeline, StopLadder(cluster_timeout_s=60)))
+        spark = SparkJobHook(untracked(pipeline, StopPolicy(cluster_timeout_s=60)))
 
         spark.check(SQLITE)
 
@@ -139,28 +139,28 @@ class TestYarn:
             (
                 "nobody knows whom to ask",
                 {},
-                StopLadder(cluster_timeout_s=60),
+                StopPolicy(cluster_timeout_s=60),
                 InputRefused,
                 "stop.cluster_timeout_s .* with master 'yarn'.*add the extra yarn_resourcemanager_webapp_address",
             ),
             (
                 "nobody could see what outlives spark-submit",
                 {"deploy-mode": "cluster"},
-                StopLadder(marker="/stop"),
+                StopPolicy(marker="/stop"),
                 ModeUnsupported,
                 "deploy mode 'cluster'",
             ),
             (
                 "SIGTERM reaches spark-submit, and not the driver",
                 {RM: "rm.example:8088", "deploy-mode": "cluster"},
-                StopLadder(signal_timeout_s=60, cluster_timeout_s=60),
+                StopPolicy(signal_timeout_s=60, cluster_timeout_s=60),
                 ModeUnsupported,
                 "a signal reaches spark-submit, and not the driver",
             ),
             (
                 "SIGKILL neither",
                 {RM: "rm.example:8088", "deploy-mode": "cluster"},
-                StopLadder(kill_timeout_s=60, cluster_timeout_s=60),
+                StopPolicy(kill_timeout_s=60, cluster_timeout_s=60),
                 ModeUnsupported,
                 "a signal reaches spark-submit, and not the driver",
             ),
@@ -170,7 +170,7 @@ class TestYarn:
         self,
         why: str,
         extra: dict[str, str],
-        ladder: StopLadder,
+        ladder: StopPolicy,
         error: type[InputRefused],
         words: str,
         pipeline: StreamingPipeline,
@@ -179,7 +179,7 @@ class TestYarn:
         connect("spark_default", "spark", host="yarn", extra=extra)
 
         with pytest.raises(error, match=words):
-            SparkJobHook(untouched(pipeline, ladder)).check(SQLITE)
+            SparkJobHook(untracked(pipeline, ladder)).check(SQLITE)
 
 
 class TestFiles:

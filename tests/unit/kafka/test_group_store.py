@@ -223,16 +223,16 @@ def test_a_lost_answer_is_found_by_reading_back(store: KafkaGroupStore, cluster:
 )
 def test_how_long_offsets_are_kept(store: KafkaGroupStore, cluster: Cluster, minutes: str, words: str) -> None:
     cluster.settings["offsets.retention.minutes"] = SimpleNamespace(value=minutes)
-    assert words in store.perishes(STREAM)
+    assert words in store.expires(STREAM)
 
 
 def test_who_may_not_see_the_brokers_settings_is_warned_all_the_same(store: KafkaGroupStore, cluster: Cluster) -> None:
     cluster.refused["describe_configs"] = Code.CLUSTER_AUTHORIZATION_FAILED
-    assert "(7 days by default; this user may not see it)" in store.perishes(STREAM)
+    assert "(7 days by default; this user may not see it)" in store.expires(STREAM)
 
 
 @pytest.mark.parametrize("method", ["describe_cluster", "describe_configs"])
 def test_a_silent_broker_gives_no_warning_but_an_error(store: KafkaGroupStore, cluster: Cluster, method: str) -> None:
     cluster.refused[method] = Code._TRANSPORT
     with pytest.raises(KafkaUnreachable):
-        store.perishes(STREAM)
+        store.expires(STREAM)

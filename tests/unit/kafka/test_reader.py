@@ -150,7 +150,7 @@ def test_what_kept_the_consumer_from_its_coordinator_is_told(admin: ScriptedAdmi
     assert not caught.value.retriable
 
 
-@pytest.mark.parametrize("code", sorted(module.UNSETTLED))
+@pytest.mark.parametrize("code", sorted(module.TRANSIENT))
 def test_an_unsettled_partition_is_asked_again(admin: ScriptedAdmin, code: int) -> None:
     admin.offsets = [refusal(code), refusal(code)]
 

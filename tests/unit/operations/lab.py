@@ -17,36 +17,28 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends import machine
+from airflow_provider_offsets.backends.detached import Launch
+from airflow_provider_offsets.backends.machine import LocalMachine
+from airflow_provider_offsets.backends.marker import place_marker
+from airflow_provider_offsets.checkpoint.files import LocalCheckpoint, open_checkpoint
+from airflow_provider_offsets.checkpoint.log import LogEntry, read_state
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
 from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, Heartbeat, Operation, ProcessIdentity, Recorded
-from airflow_provider_offsets.core.pipeline import SparkJob, StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.pipeline import SparkJob, StopPolicy, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import (
-    RECORD,
-    BeginBatch,
-    Begun,
-    ClaimLaunch,
-    EndEpoch,
-    GoIdle,
-    PipelineRecord,
-    RecordBatch,
-)
+from airflow_provider_offsets.core.record.events import ClaimLaunch, EndEpoch, GoIdle, RecordBatch, StartBatch
+from airflow_provider_offsets.core.record.model import RECORD, PipelineRecord, StartedBatch
 from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.errors import Fenced, StopRequested
-from airflow_provider_offsets.jobs import machine
-from airflow_provider_offsets.jobs.detached import Launch
-from airflow_provider_offsets.jobs.machine import LocalMachine
-from airflow_provider_offsets.jobs.marker import place_marker
 from airflow_provider_offsets.operations import submitting
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.submitting import Launcher
-from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings
-from airflow_provider_offsets.stores.checkpoint import LogEntry, open_checkpoint, read_state
-from airflow_provider_offsets.stores.checkpoint_files import LocalCheckpoint
-from airflow_provider_offsets.stores.control import Control
 from airflow_provider_offsets.stores.memory import MemoryStore
-from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 
 TOPIC = "flights"
@@ -98,7 +90,7 @@ class Driver:
         if not self.epoch:
             self._claim()
         elif not self.settings.claim.tracked:
-            self._tick_untouched()
+            self._tick_untracked()
         elif self.obeys and self._is_to_stop():
             self.end(EndedHow.STOPPED)
         else:
@@ -129,22 +121,22 @@ class Driver:
         placed = batch.at_row(max(batch.batch_time_ms, record.last_row_time_ms + 1))
         assert placed.batch_id is not None
         assert placed.query_id is not None
-        begun = Begun(
+        started = StartedBatch(
             placed.batch_id, placed.query_id, placed.batch_time_ms, run, placed.row_time_ms, digest_of(placed)
         )
-        event = BeginBatch(self.settings.claim.tag, self.process, begun)
-        begun_now = self.cell.change(event, stream=self.settings.claim.stream, prepare=placed).begun
-        assert begun_now is not None
-        return placed.at_row(begun_now.row_time_ms or 0)
+        event = StartBatch(self.settings.claim.tag, self.process, started)
+        started_now = self.cell.change(event, stream=self.settings.claim.stream, prepare=placed).started
+        assert started_now is not None
+        return placed.at_row(started_now.row_time_ms or 0)
 
     def begin_unplanned(self, batch_id: int, run: str = "run-1") -> None:
         """Begin a batch as a driver of ``sink=`` does: Spark has not planned its end yet."""
         state = read_state(open_checkpoint(self.settings.claim.checkpoint))
-        begun = Begun(batch_id, "" if state is None else state.query_id, 1000 + batch_id, run)
-        self.cell.change(BeginBatch(self.settings.claim.tag, self.process, begun))
+        started = StartedBatch(batch_id, "" if state is None else state.query_id, 1000 + batch_id, run)
+        self.cell.change(StartBatch(self.settings.claim.tag, self.process, started))
 
     def record(self, placed: Batch, run: str = "run-1") -> None:
-        """Record a batch that was begun."""
+        """Record a batch that was started."""
         assert placed.query_id is not None
         claim = self.settings.claim
         recorded = Recorded(
@@ -213,12 +205,12 @@ class Driver:
             digest_of(batch),
         )
 
-    def _tick_untouched(self) -> None:
+    def _tick_untracked(self) -> None:
         """Do one step of an untracked program: check for its marker, or read and store its position."""
         pipeline = self.lab.pipeline
         if self.obeys and pipeline.stop.marker and Path(pipeline.stop.marker).exists():
             self.die()
-        elif pipeline.ruling == CHECKPOINT:
+        elif pipeline.authoritative == CHECKPOINT:
             self._batch_of_checkpoint()
         else:
             stored = self.lab.kept.offsets or Position()
@@ -358,7 +350,7 @@ class Lab:
     """Which of two drivers acts first at a tick."""
     had_two_drivers: bool = False
     """Whether two drivers have lived at one tick: only then does their order matter."""
-    stop: StopLadder = field(default_factory=lambda: StopLadder(graceful_timeout_s=10))
+    stop: StopPolicy = field(default_factory=lambda: StopPolicy(graceful_timeout_s=10))
     more: dict[str, Any] = field(default_factory=dict)
     offsets_in: tuple[str, ...] = ()
     """Offset stores of an untracked job: ``checkpoint`` or ``elsewhere``. Empty for a tracked one."""
@@ -392,9 +384,9 @@ class Lab:
         job = SparkJob(str(self.folder / "job.py"), checkpoint, log_dir=str(self.folder / "logs"))
         return StreamingPipeline(NAME, (TOPIC,), job, stop=self.stop, start_timeout_s=20, **self.more)
 
-    def world(self, operation: str = "op", store: Any = None) -> World:
+    def session(self, operation: str = "op", store: Any = None) -> Session:
         """Return the session of an open operation, opened as every task opens it."""
-        world = World(
+        session = Session(
             self.pipeline,
             operation,
             FusedStore(self.store, self.fuse) if store is None else store,
@@ -402,15 +394,15 @@ class Lab:
             {"elsewhere": self.kept} if "elsewhere" in self.offsets_in else {},
         )
         self.kept.fuse = self.fuse
-        world.control.open_operation(Operation(operation, "maintenance", "a test"))
-        return world
+        session.control.open_operation(Operation(operation, "maintenance", "a test"))
+        return session
 
     @property
     def control(self) -> Control:
         return Control(self.store, NAME)
 
     def launch(self, launch_id: str, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Launch:
-        """Launch a driver that lives and has read its settings, as ``jobs.detached.launch`` does."""
+        """Launch a driver that lives and has read its settings, as ``backends.detached.launch`` does."""
         file = Path(command[-1])
         settings = codec.loads(Settings, file.read_text())
         file.unlink()

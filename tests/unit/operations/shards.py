@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.epoch import ProcessIdentity
-from airflow_provider_offsets.core.replay import Shard
-from airflow_provider_offsets.core.replay_record import (
-    BeginShard,
+from airflow_provider_offsets.core.replay.model import Shard
+from airflow_provider_offsets.core.replay.shard import (
     ClaimShard,
     LaunchShard,
     RecordShard,
     ShardRead,
+    StartShard,
     digest_of_ranges,
 )
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 
 DRIVER = ProcessIdentity("worker-1", "boot-1", 100, 7)
 
@@ -27,7 +27,7 @@ def replay_shard(control: ReplayControl, run_id: str, shard: Shard, read: int | 
     for event in (
         LaunchShard(tag, digest_of_ranges(shard.ranges), "version", "/logs/driver.log"),
         ClaimShard(tag, DRIVER),
-        BeginShard(tag, DRIVER, "run"),
+        StartShard(tag, DRIVER, "run"),
         RecordShard(tag, DRIVER, "run", done),
     ):
         control.change_shard(run_id, shard.number, event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_offsets.core.plan import RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.restart.model import RestartPlan, RestartPolicy
 from airflow_provider_offsets.operations.applying import Applied, apply_plan
 from airflow_provider_offsets.operations.planning import make_plan
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
@@ -13,15 +13,15 @@ from tests.unit.operations.lab import Crash, Lab
 
 
 def plan(lab: Lab, start: str = "committed", operation: str = "op") -> RestartPlan:
-    return make_plan(lab.world(operation), start, RestartPolicy())
+    return make_plan(lab.session(operation), start, RestartPolicy())
 
 
 def apply(lab: Lab, start: str = "committed", operation: str = "op") -> Applied:
-    return apply_plan(lab.world(operation), plan(lab, start, operation))
+    return apply_plan(lab.session(operation), plan(lab, start, operation))
 
 
 def submit(lab: Lab, applied: Applied, operation: str = "op") -> Started:
-    return submit_job(lab.world(operation), applied, lab.launcher)
+    return submit_job(lab.session(operation), applied, lab.launcher)
 
 
 def start(lab: Lab, start: str = "committed", operation: str = "first") -> Started:
@@ -43,13 +43,13 @@ def launch_applied(lab: Lab, applied: Applied, operation: str = "op") -> None:
         raise Crash(line)
 
     with pytest.raises(Crash):
-        submit_job(lab.world(operation), applied, lab.launcher, say=killed)
+        submit_job(lab.session(operation), applied, lab.launcher, say=killed)
 
 
 def stop(lab: Lab, operation: str = "op", *, take_over: bool = False) -> StopResult:
-    world = lab.world(operation)
-    asked = ask_to_stop(world, reason="upgrade", take_over=take_over)
-    return asked if isinstance(asked, StopResult) else await_stop(world, asked, lab.stop)
+    session = lab.session(operation)
+    asked = ask_to_stop(session, reason="upgrade", take_over=take_over)
+    return asked if isinstance(asked, StopResult) else await_stop(session, asked, lab.stop)
 
 
 def rest(lab: Lab) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.plan import RestartForm, RestartPlan, RestartPolicy
-from airflow_provider_offsets.errors import PlanRefused, SelectorError, TakenOver, WorldChanged
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import committed_entry, read_state
+from airflow_provider_offsets.checkpoint.seed import close
+from airflow_provider_offsets.core.restart.model import RestartForm, RestartPlan, RestartPolicy
+from airflow_provider_offsets.errors import PlanRefused, SelectorError, StateChanged, TakenOver
 from airflow_provider_offsets.operations import applying
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, release_lease, take_lease
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
-from airflow_provider_offsets.stores.checkpoint import close, committed_entry, open_checkpoint, read_state
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
 from tests.unit.operations.test_crash import checkpoints
@@ -29,16 +31,16 @@ def stopped(lab: Lab) -> None:
 
 def another_epoch(lab: Lab) -> None:
     """Take the pipeline over by another operation that starts it, take it back, and stop it."""
-    take_lease(lab.world("other"), take_over=True)
+    take_lease(lab.session("other"), take_over=True)
     steps.submit(lab, steps.apply(lab, operation="other"), "other")
     steps.stop(lab, "op", take_over=True)
 
 
 def another_operation(lab: Lab) -> None:
     """Take the pipeline over by another operation that changes nothing visible, and take it back."""
-    take_lease(lab.world("other"), take_over=True)
-    release_lease(lab.world("other"))
-    take_lease(lab.world("op"))
+    take_lease(lab.session("other"), take_over=True)
+    release_lease(lab.session("other"))
+    take_lease(lab.session("op"))
 
 
 def another_topic(lab: Lab) -> None:
@@ -87,18 +89,18 @@ def test_what_changed_since_the_plan_is_named_and_nothing_is_written(
     change(lab)
     before = checkpoints(lab.folder)
 
-    with pytest.raises(WorldChanged, match=named):
-        apply_plan(lab.world(), plan)
+    with pytest.raises(StateChanged, match=named):
+        apply_plan(lab.session(), plan)
 
     assert checkpoints(lab.folder) == before
-    assert recorded_application(lab.world()) is None
+    assert recorded_application(lab.session()) is None
 
 
 def test_records_that_come_meanwhile_are_no_change(stopped: None, lab: Lab) -> None:
     plan = steps.plan(lab)
     lab.feed(1000)
 
-    assert apply_plan(lab.world(), plan).plan == plan
+    assert apply_plan(lab.session(), plan).plan == plan
 
 
 def test_a_plan_that_waits_for_a_person_is_no_change(stopped: None, lab: Lab) -> None:
@@ -106,19 +108,19 @@ def test_a_plan_that_waits_for_a_person_is_no_change(stopped: None, lab: Lab) ->
     plan = steps.plan(lab)
     lab.clock.now += 10 * LEASE_TIMEOUT_S
 
-    assert apply_plan(lab.world(), plan).plan == plan
+    assert apply_plan(lab.session(), plan).plan == plan
     assert lab.record.lease is not None
     assert lab.record.lease.acted_at_ms == lab.clock.now_ms(), "from here on it is at work again"
 
 
 def test_a_job_that_runs_is_not_given_another_start(lab: Lab) -> None:
     steps.start(lab, operation="first")
-    take_lease(lab.world())
+    take_lease(lab.session())
     plan = steps.plan(lab, "shift:-30")
     before = checkpoints(lab.folder)
 
-    with pytest.raises(WorldChanged, match=r"pipeline 'delay_alerts' is running.*StopStreamingJobOperator"):
-        apply_plan(lab.world(), plan)
+    with pytest.raises(StateChanged, match=r"pipeline 'delay_alerts' is running.*StopStreamingJobOperator"):
+        apply_plan(lab.session(), plan)
 
     assert checkpoints(lab.folder) == before
 
@@ -136,11 +138,11 @@ def test_a_plan_with_problems_cannot_be_applied(why: str, start: str, problem: s
     before = checkpoints(lab.folder)
 
     with pytest.raises(PlanRefused, match=problem) as refused:
-        apply_plan(lab.world(), plan)
+        apply_plan(lab.session(), plan)
 
     assert refused.value.problems == plan.problems
     assert checkpoints(lab.folder) == before
-    assert recorded_application(lab.world()) is None
+    assert recorded_application(lab.session()) is None
 
 
 class TestForms:
@@ -169,7 +171,7 @@ class TestForms:
         assert (old.committed, old.closed_by) == (lab.at(100, 100), "op")
 
     def test_fresh_leaves_the_folder_to_spark(self, lab: Lab) -> None:
-        take_lease(lab.world())
+        take_lease(lab.session())
 
         applied = steps.apply(lab)
 
@@ -181,25 +183,25 @@ class TestForms:
         """Applied, but never started: the next plan counts the replayed records from the end of the output."""
         steps.apply(lab, "shift:-30")
 
-        assert lab.world().observe().stored == lab.at(100, 100)
+        assert lab.session().observe().stored == lab.at(100, 100)
         assert steps.apply(lab, "shift:-40").plan.replay == 80
 
     def test_applied_twice_it_is_the_same(self, stopped: None, lab: Lab) -> None:
         plan = steps.plan(lab, "shift:-30")
 
-        first = apply_plan(lab.world(), plan)
+        first = apply_plan(lab.session(), plan)
         content = checkpoints(lab.folder)
 
-        assert apply_plan(lab.world(), plan) == first == recorded_application(lab.world())
+        assert apply_plan(lab.session(), plan) == first == recorded_application(lab.session())
         assert checkpoints(lab.folder) == content
 
     def test_once_the_job_runs_it_is_what_was_applied(self, stopped: None, lab: Lab) -> None:
         """The task is cleared and run again after the submit."""
         plan = steps.plan(lab, "shift:-30")
-        applied = apply_plan(lab.world(), plan)
+        applied = apply_plan(lab.session(), plan)
         steps.submit(lab, applied)
 
-        assert apply_plan(lab.world(), plan) == applied
+        assert apply_plan(lab.session(), plan) == applied
 
 
 class TestClosing:
@@ -207,9 +209,9 @@ class TestClosing:
 
     def test_a_start_further_on_closes_it_too(self, stopped: None, lab: Lab) -> None:
         lab.feed(50)
-        plan = make_plan(lab.world(), "shift:+10", RestartPolicy(accept_skipped={TOPIC: 20}))
+        plan = make_plan(lab.session(), "shift:+10", RestartPolicy(accept_skipped={TOPIC: 20}))
 
-        apply_plan(lab.world(), plan)
+        apply_plan(lab.session(), plan)
 
         assert closer(lab.pipeline.job.checkpoint) == "op"
 
@@ -225,8 +227,8 @@ class TestClosing:
         resume = steps.plan(lab)
         steps.apply(lab, "shift:-30")
 
-        with pytest.raises(WorldChanged, match="closed_by was None and is 'op'"):
-            apply_plan(lab.world(), resume)
+        with pytest.raises(StateChanged, match="closed_by was None and is 'op'"):
+            apply_plan(lab.session(), resume)
 
     def test_a_batch_that_is_planned_meanwhile_is_planned_around(
         self, stopped: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
@@ -234,11 +236,11 @@ class TestClosing:
         plan = steps.plan(lab, "shift:-30")
         monkeypatch.setattr(applying, "require_lease", lambda *arguments: another_planned_batch(lab))
 
-        with pytest.raises(WorldChanged, match="offsets/1 appeared while the checkpoint was closed"):
-            apply_plan(lab.world(), plan)
+        with pytest.raises(StateChanged, match="offsets/1 appeared while the checkpoint was closed"):
+            apply_plan(lab.session(), plan)
 
         assert closer(lab.pipeline.job.checkpoint) is None
-        assert recorded_application(lab.world()) is None
+        assert recorded_application(lab.session()) is None
 
     def test_a_batch_that_is_committed_meanwhile_is_counted_by_the_next_plan(
         self, stopped: None, lab: Lab, monkeypatch: pytest.MonkeyPatch
@@ -247,10 +249,10 @@ class TestClosing:
         plan = steps.plan(lab, "shift:-30")
         monkeypatch.setattr(applying, "require_lease", lambda *arguments: another_commit(lab))
 
-        with pytest.raises(WorldChanged, match="committed_batch_id was 0 and is 1"):
-            apply_plan(lab.world(), plan)
+        with pytest.raises(StateChanged, match="committed_batch_id was 0 and is 1"):
+            apply_plan(lab.session(), plan)
 
-        assert recorded_application(lab.world()) is None
+        assert recorded_application(lab.session()) is None
         assert steps.apply(lab, "shift:-30").plan.last_batch_id == 1
 
     def test_who_has_lost_the_lease_closes_nothing(
@@ -261,18 +263,18 @@ class TestClosing:
 
         def seed_and_be_taken_over(*arguments: Any, **more: Any) -> int:
             following = seed(*arguments, **more)
-            take_lease(lab.world("other"), take_over=True)
+            take_lease(lab.session("other"), take_over=True)
             return following
 
         monkeypatch.setattr(applying, "seed", seed_and_be_taken_over)
 
         with pytest.raises(TakenOver):
-            apply_plan(lab.world(), plan)
+            apply_plan(lab.session(), plan)
         assert closer(lab.pipeline.job.checkpoint) is None
 
     def test_the_next_operation_goes_on_from_the_position_in_it(self, stopped: None, lab: Lab) -> None:
         steps.apply(lab, "shift:-30")
-        take_lease(lab.world("next"), take_over=True)
+        take_lease(lab.session("next"), take_over=True)
 
         plan = steps.plan(lab, operation="next")
 
@@ -289,20 +291,20 @@ class TestPlanning:
     def test_the_plan_is_kept_with_its_operation(self, lab: Lab) -> None:
         plan = steps.plan(lab)
 
-        assert recorded_plan(lab.world()) == plan
-        assert recorded_plan(lab.world("other")) is None
+        assert recorded_plan(lab.session()) == plan
+        assert recorded_plan(lab.session("other")) is None
 
     def test_planned_again_the_newest_one_counts(self, lab: Lab) -> None:
         steps.rest(lab)
         first, second = steps.plan(lab, "shift:-30"), steps.plan(lab, "shift:-10")
 
         assert first.fingerprint != second.fingerprint
-        assert recorded_plan(lab.world()) == second
+        assert recorded_plan(lab.session()) == second
 
     def test_once_the_job_runs_it_is_the_plan_that_started_it(self, lab: Lab) -> None:
-        take_lease(lab.world())
+        take_lease(lab.session())
         started_by: RestartPlan = steps.plan(lab)
-        steps.submit(lab, apply_plan(lab.world(), started_by))
+        steps.submit(lab, apply_plan(lab.session(), started_by))
 
         assert steps.plan(lab, "earliest") == started_by
 
@@ -317,7 +319,7 @@ class TestPlanning:
         with pytest.raises(SelectorError):
             steps.plan(lab, start)
 
-        assert recorded_plan(lab.world()) is None
+        assert recorded_plan(lab.session()) is None
 
     def test_planning_changes_nothing_but_its_own_record(self, lab: Lab) -> None:
         steps.start(lab)

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.audit import DiscontinuityKind
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import LogEntry
+from airflow_provider_offsets.core.audit.report import DiscontinuityKind
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record import BeginBatch, Begun
-from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.core.record.events import StartBatch
+from airflow_provider_offsets.core.record.model import StartedBatch
+from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.errors import DriverDied, DriverSilent, StateLost
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import take_lease
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.checkpoint import LogEntry, open_checkpoint
+from airflow_provider_offsets.operations.session import Session
 from tests.unit.operations import steps
 from tests.unit.operations.lab import Lab, install
 
@@ -43,7 +45,7 @@ class TestOfficialRows:
         lab.tick()
         rows = list(lab.store.oldest_first(lab.pipeline.stream))
 
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
 
         assert len(rows) == 1
         assert (report.batches, report.records, report.lost, report.unexplained) == (2, 300, 0, ())
@@ -63,8 +65,8 @@ class TestOfficialRows:
             yield from oldest_first(*arguments, **more)
 
         monkeypatch.setattr(lab.store, "oldest_first", restarted_meanwhile)
-        first = audit_history(lab.world("audit"))
-        second = audit_history(lab.world("audit"))
+        first = audit_history(lab.session("audit"))
+        second = audit_history(lab.session("audit"))
 
         assert (first.batches, first.unexplained) == (1, ())
         assert (second.batches, second.replayed, second.unexplained) == (3, 20, ())
@@ -74,14 +76,14 @@ class TestOfficialRows:
         steps.start(lab)
         lab.store.append(lab.pipeline.stream, Batch(lab.at(150, 150), 9000, 7, "query-9", 5, lab.at(100, 100), 9000))
 
-        assert audit_history(lab.world("audit")).unexplained_count == 100
+        assert audit_history(lab.session("audit")).unexplained_count == 100
 
     @pytest.mark.parametrize("change", [{"topics": ("returns",)}, {"group_id": "other"}], ids=["topics", "group_id"])
     def test_the_rows_of_an_epoch_belong_to_the_stream_of_its_launch(self, change: dict[str, Any], lab: Lab) -> None:
         """Somebody changed group or topics in ``pipelines.yaml``; another job has rows under the new ones."""
         steps.rest(lab)
         lab.kafka.create_topic("returns", partitions=1)
-        edited = replace(lab.world("audit"), pipeline=replace(lab.pipeline, **change))
+        edited = replace(lab.session("audit"), pipeline=replace(lab.pipeline, **change))
         end = Position({TopicPartition(edited.pipeline.topics[0], 0): 7})
         lab.store.append(edited.pipeline.stream, Batch(end, 9000))
 
@@ -111,7 +113,7 @@ class TestStartedBatch:
         if state == "stopped":
             steps.stop(lab)
 
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
 
         assert (report.replayed_at_most, report.lost, report.unexplained) == (at_most, 0, ())
 
@@ -124,7 +126,7 @@ class TestStartedBatch:
             placed = lab.driver.begin(batch, run)
         lab.driver.record(placed, "run-2")
 
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
 
         assert (report.batches, report.replayed_at_most, report.replayed, report.unexplained) == (2, 100, 0, ())
 
@@ -134,7 +136,7 @@ class TestNativeSink:
 
     def begin(self, lab: Lab, run: str = "run-1") -> None:
         claim, cell = lab.driver.settings.claim, lab.driver.cell
-        cell.change(BeginBatch(claim.tag, lab.driver.process, Begun(1, "query-1", 1001, run)))
+        cell.change(StartBatch(claim.tag, lab.driver.process, StartedBatch(1, "query-1", 1001, run)))
 
     def plan(self, lab: Lab, *, committed: bool) -> None:
         """Make Spark plan batch 1, of 50 offsets of each partition, and write it."""
@@ -162,9 +164,9 @@ class TestNativeSink:
             self.plan(lab, committed=True)
         lab.driver.end(EndedHow.FAILED)
 
-        before = audit_history(lab.world("audit"))
+        before = audit_history(lab.session("audit"))
         steps.stop(lab, "next", take_over=True)
-        after = audit_history(lab.world("audit"))
+        after = audit_history(lab.session("audit"))
 
         assert (before.batches, before.lost, before.unexplained) == (1, 0, ())
         assert (after.batches, after.records, after.lost, after.unexplained) == (2, 300, 0, ())
@@ -176,9 +178,9 @@ class TestNativeSink:
         self.begin(lab)
         lab.driver.end(EndedHow.FAILED)
 
-        before = audit_history(lab.world("audit"))
+        before = audit_history(lab.session("audit"))
         steps.stop(lab)
-        after = audit_history(lab.world("audit"))
+        after = audit_history(lab.session("audit"))
 
         assert before == after
         assert after.replayed_at_most == 0
@@ -190,9 +192,9 @@ class TestNativeSink:
         lab.driver.end(EndedHow.FAILED)
         shutil.rmtree(lab.driver.settings.claim.checkpoint)
 
-        before = audit_history(lab.world("audit"))
+        before = audit_history(lab.session("audit"))
         steps.stop(lab)
-        after = audit_history(lab.world("audit"))
+        after = audit_history(lab.session("audit"))
 
         assert [each.replayed_at_most for each in (before, after)] == [100, 100]
         assert {each.kind for each in after.discontinuities} == {CUT_OFF}
@@ -211,7 +213,7 @@ def test_a_launch_that_nobody_claimed_announces_nothing(lab: Lab) -> None:
     lab.feed(10)
     lab.tick()
 
-    report = audit_history(lab.world("audit"))
+    report = audit_history(lab.session("audit"))
 
     assert (report.replayed, report.skipped, report.lost, report.unexplained) == (0, 0, 0, ())
 
@@ -219,9 +221,9 @@ def test_a_launch_that_nobody_claimed_announces_nothing(lab: Lab) -> None:
 class TestRenamed:
     """The history is stored by group and topics, epochs by the pipeline's name."""
 
-    def renamed(self, lab: Lab) -> World:
-        world = lab.world("audit")
-        return replace(world, pipeline=replace(world.pipeline, name="alerts", group_id=lab.pipeline.group_id))
+    def renamed(self, lab: Lab) -> Session:
+        session = lab.session("audit")
+        return replace(session, pipeline=replace(session.pipeline, name="alerts", group_id=lab.pipeline.group_id))
 
     def test_a_history_without_a_record_is_refused_with_a_way_out(self, lab: Lab) -> None:
         steps.start(lab)
@@ -232,7 +234,7 @@ class TestRenamed:
     def test_rows_of_a_job_without_epochs_need_none(self, lab: Lab) -> None:
         lab.store.append(lab.pipeline.stream, Batch(lab.at(40, 40), 2))
 
-        assert audit_history(self.renamed(lab)).deck_rows == 1
+        assert audit_history(self.renamed(lab)).cloudera_rows == 1
 
 
 class TestUntracked:
@@ -244,7 +246,7 @@ class TestUntracked:
 
     def maintain(self, lab: Lab, operation: str, start: str = "committed") -> None:
         steps.stop(lab, operation, take_over=True)
-        lab.world(operation).take_snapshot(AT_REST, reason="", taken_at="2026-01-01T00:00:00Z")
+        lab.session(operation).take_snapshot(WHEN_STOPPED, reason="", taken_at="2026-01-01T00:00:00Z")
         steps.submit(lab, steps.apply(lab, start, operation), operation)
 
     def read(self, lab: Lab, count: int) -> None:
@@ -262,7 +264,7 @@ class TestUntracked:
         self.maintain(lab, "one@2")
         self.read(lab, 50)
 
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
 
         assert (report.batches, report.lost, report.replayed, report.unexplained) == (4, 0, 0, ())
 
@@ -276,7 +278,7 @@ class TestUntracked:
         self.maintain(lab, "one")
         self.read(lab, 50)
 
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
 
         assert (report.lost, report.replayed, report.unexplained) == (0, 0, ())
 
@@ -291,7 +293,7 @@ class TestUntracked:
         self.maintain(lab, "next")
         self.read(lab, 10)
 
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
 
         assert (report.batches, report.lost, report.replayed, report.unexplained) == (2, 0, 0, ())
 
@@ -299,9 +301,9 @@ class TestUntracked:
         """It has no rows, but its checkpoint belongs to the previous name."""
         steps.start(lab)
         self.maintain(lab, "one")
-        world = lab.world("audit")
+        session = lab.session("audit")
 
-        renamed = replace(world, pipeline=replace(world.pipeline, name="archive"))
+        renamed = replace(session, pipeline=replace(session.pipeline, name="archive"))
 
         for act in (audit_history, take_lease):
             with pytest.raises(StateLost, match="run: airflow offsets rename delay_alerts archive"):

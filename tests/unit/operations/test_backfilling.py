@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.boundary import BoundaryBy, OnOpen
-from airflow_provider_offsets.core.plan import ProblemKind, RestartPlan
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, OpenBoundary, ReplayPlan
-from airflow_provider_offsets.core.replay_audit import total_of
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.replay.audit import total_of
+from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, OpenBoundary, ReplayPlan
+from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.errors import InputRefused, NoHistory, PlanRefused
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import (
@@ -21,7 +23,6 @@ from airflow_provider_offsets.operations.backfilling import (
     make_replay_plan,
     replay_audits,
 )
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 from tests.unit.operations import steps
 from tests.unit.operations.lab import NAME, TOPIC, Lab
@@ -54,7 +55,7 @@ def plan(
     **more: Any,
 ) -> ReplayPlan:
     made = make_replay_plan(
-        lab.world(operation), Interval(start_ms, end_ms), policy, attempt_key=key, now_ms=now_ms, **more
+        lab.session(operation), Interval(start_ms, end_ms), policy, attempt_key=key, now_ms=now_ms, **more
     )
     assert isinstance(made, ReplayPlan)
     return made
@@ -131,7 +132,7 @@ def test_or_the_run_waits_until_every_partition_has_one(days: Lab) -> None:
     policy = replace(POLICY, on_open=OnOpen.WAIT)
 
     def look() -> ReplayPlan | Waiting:
-        return make_replay_plan(days.world(), Interval(500, 600), policy, attempt_key="k", now_ms=NOW_MS)
+        return make_replay_plan(days.session(), Interval(500, 600), policy, attempt_key="k", now_ms=NOW_MS)
 
     waiting = look()
     assert isinstance(waiting, Waiting)
@@ -149,7 +150,7 @@ def test_or_the_run_waits_until_every_partition_has_one(days: Lab) -> None:
 
 def test_a_run_that_waits_has_frozen_nothing_that_binds_its_neighbour(days: Lab) -> None:
     policy = replace(POLICY, on_open=OnOpen.WAIT)
-    make_replay_plan(days.world(), Interval(500, 600), policy, attempt_key="k", now_ms=NOW_MS)
+    make_replay_plan(days.session(), Interval(500, 600), policy, attempt_key="k", now_ms=NOW_MS)
     days.kafka.append(TOPIC, 0, 1, timestamp_ms=550)
 
     assert plan(days, 500, 600).end == days.at(51, 25)
@@ -157,7 +158,7 @@ def test_a_run_that_waits_has_frozen_nothing_that_binds_its_neighbour(days: Lab)
 
 def test_in_the_future_all_is_open_whatever_the_clocks_of_producers_say(days: Lab) -> None:
     policy = replace(POLICY, on_open=OnOpen.WAIT)
-    waiting = make_replay_plan(days.world(), Interval(200, 300), policy, attempt_key="k", now_ms=250)
+    waiting = make_replay_plan(days.session(), Interval(200, 300), policy, attempt_key="k", now_ms=250)
     assert isinstance(waiting, Waiting)
 
 
@@ -272,7 +273,7 @@ class TestNothingToRead:
     [
         pytest.param(300, 200, "an end after its start", id="to before from"),
         pytest.param(300, 300, "an end after its start", id="no length"),
-        pytest.param(1_000, 1_100, "an interval that has begun", id="in the future"),
+        pytest.param(1_000, 1_100, "an interval that has started", id="in the future"),
     ],
 )
 def test_an_interval_that_makes_no_sense_is_refused(days: Lab, start_ms: int, end_ms: int, words: str) -> None:
@@ -280,7 +281,7 @@ def test_an_interval_that_makes_no_sense_is_refused(days: Lab, start_ms: int, en
         plan(days, start_ms, end_ms)
 
 
-def test_an_untouched_job_is_refused(days: Lab) -> None:
+def test_an_untracked_job_is_refused(days: Lab) -> None:
     days.more |= {"tracked": False, "offsets_in": ("checkpoint",)}
     days.stop = replace(days.stop, marker="/stop")
 
@@ -446,7 +447,7 @@ class TestThenLive:
         assert lab.driver.settings.claim.start == replayed.end
         assert made.replay == 60, "what the old version read meanwhile, and the new one has to read"
         lab.tick()
-        audit = audit_history(lab.world())
+        audit = audit_history(lab.session())
         assert (audit.lost, audit.skipped, audit.replayed, audit.unexplained_count) == (0, 0, 60, 0)
 
     def test_a_partition_that_was_made_meanwhile_is_read_from_its_beginning(self, lab: Lab) -> None:

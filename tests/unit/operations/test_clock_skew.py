@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.operations.sources import WorldSources
+from airflow_provider_offsets.operations.sources import SessionSources
 from tests.unit.operations.lab import Lab, install
 from tests.unit.operations.steps import start, stop
 
@@ -30,7 +30,7 @@ def test_a_row_of_a_foreign_writer_is_no_position_of_the_pipeline(
     stop(lab, "second")
     lab.store.append(lab.pipeline.stream, Batch(lab.at(70, 70), int(CLAIMED_S + MINUTE_S) * 1000))
 
-    found = WorldSources(lab.world("third"), Position()).as_of(int(CLAIMED_S + 2 * MINUTE_S) * 1000)
+    found = SessionSources(lab.session("third"), Position()).as_of(int(CLAIMED_S + 2 * MINUTE_S) * 1000)
 
     assert found is not None
     assert found.position == lab.at(100, 100)

@@ -21,20 +21,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from airflow_provider_offsets.control.boundaries import FrozenBoundaries
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.boundary import Boundary, OnOpen, TopicBoundaries
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import TopicPartition
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, ReplayPlan
-from airflow_provider_offsets.core.replay_audit import ReplayAudit
-from airflow_provider_offsets.core.replay_record import ClaimShard
+from airflow_provider_offsets.core.replay.audit import ReplayAudit
+from airflow_provider_offsets.core.replay.boundary import Boundary, OnOpen, TopicBoundaries
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, ReplayPlan
+from airflow_provider_offsets.core.replay.shard import ClaimShard
 from airflow_provider_offsets.errors import ConcurrentAttempt, Fenced, PartitionUnavailable, StoreUnreachable
 from airflow_provider_offsets.operations import backfilling
 from airflow_provider_offsets.operations.backfilling import Waiting, audit_recorded_replay, make_replay_plan
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.boundaries import FrozenBoundaries
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.memory import MemoryStore
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 from tests.unit.operations.shards import DRIVER, replay_shard
 from tests.unit.stepping import Fault, Stepped, Task
@@ -68,20 +68,20 @@ class Backfills:
     def control(self) -> ReplayControl:
         return ReplayControl(self.store, "p")
 
-    def world(self, operation: str, *, stepped: bool = False) -> World:
+    def session(self, operation: str, *, stepped: bool = False) -> Session:
         store: Any = Stepped(self.store) if stepped else self.store
         kafka: Any = Stepped(self.kafka) if stepped else self.kafka
-        return World(StreamingPipeline("p", (TOPIC,), SparkJob("/job.py", "/checkpoint")), operation, store, kafka)
+        return Session(StreamingPipeline("p", (TOPIC,), SparkJob("/job.py", "/checkpoint")), operation, store, kafka)
 
     def run(
         self, start_ms: int, end_ms: int, operation: str, *, key: str = "1", policy: BackfillPolicy = POLICY
     ) -> Task:
         """Return a run that is about to have its first effect."""
-        world = self.world(operation, stepped=True)
+        session = self.session(operation, stepped=True)
         return Task(
             operation,
             lambda: make_replay_plan(
-                world, Interval(start_ms, end_ms), policy, attempt_key=key, accept_lost=ALL_LOST, now_ms=NOW_MS
+                session, Interval(start_ms, end_ms), policy, attempt_key=key, accept_lost=ALL_LOST, now_ms=NOW_MS
             ),
         )
 
@@ -399,7 +399,7 @@ class Written:
 
     time_ms: int
     runs_before: int
-    """How many runs had begun when the record was written."""
+    """How many runs had started when the record was written."""
 
 
 class ConcurrentRuns(RuleBasedStateMachine):

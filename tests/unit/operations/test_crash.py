@@ -17,16 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.core.plan import RestartForm, RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.restart.model import RestartForm, RestartPlan, RestartPolicy
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.operations.applying import Applied, apply_plan, recorded_application
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import submit_job
-from airflow_provider_offsets.operations.world import World
 from tests.unit.operations.lab import Crash, Fuse, Lab, install, kills
 
-Step = Callable[[Lab, World], Any]
+Step = Callable[[Lab, Session], Any]
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,30 @@ STORIES = {
 }
 
 
-def stop(lab: Lab, world: World) -> None:
-    asked = ask_to_stop(world, reason="")
+def stop(lab: Lab, session: Session) -> None:
+    asked = ask_to_stop(session, reason="")
     if not isinstance(asked, StopResult):
-        await_stop(world, asked, lab.pipeline.stop)
+        await_stop(session, asked, lab.pipeline.stop)
 
 
 def plan(start: str) -> Step:
-    return lambda lab, world: make_plan(world, start, RestartPolicy())
+    return lambda lab, session: make_plan(session, start, RestartPolicy())
 
 
 def snapshot(label: str) -> Step:
-    return lambda lab, world: world.take_snapshot(label, reason="", taken_at="2026-01-01T00:00:00Z")
+    return lambda lab, session: session.take_snapshot(label, reason="", taken_at="2026-01-01T00:00:00Z")
 
 
-def apply(lab: Lab, world: World) -> None:
-    planned = recorded_plan(world)
+def apply(lab: Lab, session: Session) -> None:
+    planned = recorded_plan(session)
     assert planned is not None
-    apply_plan(world, planned)
+    apply_plan(session, planned)
 
 
-def submit(lab: Lab, world: World) -> None:
-    applied = recorded_application(world)
+def submit(lab: Lab, session: Session) -> None:
+    applied = recorded_application(session)
     assert applied is not None
-    submit_job(world, applied, lab.launcher)
+    submit_job(session, applied, lab.launcher)
 
 
 def chain(start: str) -> list[tuple[str, Step]]:
@@ -84,7 +84,7 @@ def chain(start: str) -> list[tuple[str, Step]]:
         ("snapshot_before", snapshot("before")),
         ("plan", plan(start)),
         ("stop", stop),
-        ("snapshot_at_rest", snapshot("at-rest")),
+        ("snapshot_stopped", snapshot("stopped")),
         ("replan", plan(start)),
         ("apply", apply),
         ("submit", submit),
@@ -94,7 +94,7 @@ def chain(start: str) -> list[tuple[str, Step]]:
 def ran_before(lab: Lab) -> None:
     """Make the pipeline run a first epoch with batches, and add records that nobody has read yet."""
     for _, step in chain("committed"):
-        step(lab, lab.world("first"))
+        step(lab, lab.session("first"))
     lab.feed(50)
 
 
@@ -107,10 +107,10 @@ def run(lab: Lab, story: Story, crash: Fuse) -> str:
     for name, step in chain(story.start):
         try:
             with crash.lit():
-                step(lab, lab.world())
+                step(lab, lab.session())
         except Crash:
             killed = name
-            step(lab, lab.world())
+            step(lab, lab.session())
     settle(lab)
     return killed
 
@@ -134,7 +134,7 @@ def end_state(lab: Lab) -> dict[str, Any]:
         "steps": sorted(operation.steps),
         "plan": planned,
         "applied": applied,
-        "snapshots": [timeless(lab.control.snapshot(f"op#{moment}")) for moment in ("before", "at-rest")],
+        "snapshots": [timeless(lab.control.snapshot(f"op#{moment}")) for moment in ("before", "stopped")],
         "drivers that live": len(lab.alive),
     }
 
@@ -227,7 +227,7 @@ def test_killed_again_and_again_it_ends_the_same(
                     lab.fuse = Fuse(*planned.pop(0)) if planned else Fuse()
                     try:
                         with lab.fuse.lit():
-                            step(lab, lab.world())
+                            step(lab, lab.session())
                         break
                     except Crash:
                         continue
@@ -246,9 +246,9 @@ def test_a_driver_that_nobody_recorded_leaves_no_twin(lab: Lab) -> None:
             fuse = lab.fuse = Fuse(at=2 + writes.index("launch"), after=True)
         try:
             with fuse.lit():
-                step(lab, lab.world())
+                step(lab, lab.session())
         except Crash:
-            step(lab, lab.world())
+            step(lab, lab.session())
     settle(lab)
 
     assert fuse.is_blown

@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.audit import AuditReport
-from airflow_provider_offsets.core.plan import OnConflict, ProblemKind, RestartPlan, RestartPolicy
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import LogEntry, read_state
+from airflow_provider_offsets.core.audit.report import AuditReport
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.model import OnConflict, RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.errors import DriverSilent
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.planning import draft_plan
-from airflow_provider_offsets.stores.checkpoint import LogEntry, open_checkpoint, read_state
 from airflow_provider_offsets.testing import FakeKafka
 from tests.unit.operations.lab import TOPIC, Lab, install
 from tests.unit.operations.steps import apply, plan, start, stop, submit
@@ -36,8 +38,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda offsets_in=(), **more: install(Lab(tmp_path, offsets_in=offsets_in, **more), monkeypatch)
 
 
-def snapshot(lab: Lab, operation: str = "second", moment: str = AT_REST, day: int = 1) -> None:
-    lab.world(operation).take_snapshot(moment, reason="", taken_at=DAY.format(day))
+def snapshot(lab: Lab, operation: str = "second", moment: str = WHEN_STOPPED, day: int = 1) -> None:
+    lab.session(operation).take_snapshot(moment, reason="", taken_at=DAY.format(day))
 
 
 def rested(lab: Lab) -> Lab:
@@ -76,18 +78,18 @@ def kinds(made: RestartPlan) -> list[ProblemKind]:
 
 
 def audited(lab: Lab) -> AuditReport:
-    return audit_history(lab.world("audit"))
+    return audit_history(lab.session("audit"))
 
 
 def go_on(lab: Lab, how: str, policy: RestartPolicy | None = None) -> AuditReport:
     """Plan, apply, submit, read all records, and audit."""
-    world = lab.world("second")
-    planned = draft_plan(world, how, policy or RestartPolicy())[0]
+    session = lab.session("second")
+    planned = draft_plan(session, how, policy or RestartPolicy())[0]
     assert planned.problems == ()
-    submit(lab, apply_plan(world, planned), "second")
+    submit(lab, apply_plan(session, planned), "second")
     for _ in range(3):
         lab.tick()
-    assert lab.world().observe().stored == lab.at(150, 150)
+    assert lab.session().observe().stored == lab.at(150, 150)
     return audited(lab)
 
 
@@ -113,7 +115,7 @@ class TestB1ThePositionIsGone:
         made = plan(lab, how, "third")
 
         assert kinds(made) == [GONE, *([SKIP] if skipped else [])]
-        assert "flights[0] stood at 100 by snapshot second#at-rest of 2026-11-01T00:00:00Z" in made.problems[0].message
+        assert "flights[0] stood at 100 by snapshot second#stopped of 2026-11-01T00:00:00Z" in made.problems[0].message
         assert (made.skipped, made.replay) == (skipped, replay)
 
     @pytest.mark.parametrize("which", [0, 1], ids=["the offsets", "the snapshot"])
@@ -201,9 +203,9 @@ class TestB1BeforeTheFirstStart:
 
         assert kinds(plan(lab, "committed | latest")) == [GONE, SKIP]
         assert kinds(plan(lab, "committed")) == [GONE]
-        assert plan(lab, "snapshot:by hand#at-rest").start == lab.at(100, 100)
+        assert plan(lab, "snapshot:by hand#stopped").start == lab.at(100, 100)
 
-        take_lease(lab.world("second"))
+        take_lease(lab.session("second"))
         found = go_on(lab, "latest", RestartPolicy(accept_skipped={TOPIC: 100}))
         lab.feed(10)
         lab.tick()
@@ -226,9 +228,9 @@ class TestB2PartOfThePositionIsGone:
         made = plan(lab, operation="third")
 
         assert kinds(made) == [GONE]
-        assert "flights[1] stood at 100 by snapshot second#at-rest" in made.problems[0].message
+        assert "flights[1] stood at 100 by snapshot second#stopped" in made.problems[0].message
         assert made.replay == 100
-        found = go_on(lab, "committed | snapshot:second#at-rest")
+        found = go_on(lab, "committed | snapshot:second#stopped")
         assert (found.lost, found.replayed, found.unexplained) == (0, 0, ())
 
     def test_one_topic_and_another_store_knows_it(self, make: Any) -> None:
@@ -238,7 +240,7 @@ class TestB2PartOfThePositionIsGone:
         lab.kept.offsets = lab.at(100, 70)
 
         policy = RestartPolicy(on_conflict=OnConflict.RULING_STORE)
-        made = draft_plan(lab.world(), "committed", policy)[0]
+        made = draft_plan(lab.session(), "committed", policy)[0]
 
         assert kinds(made) == [GONE]
         assert "flights[1] stood at 70 by store elsewhere" in made.problems[0].message
@@ -254,7 +256,7 @@ class TestB2PartOfThePositionIsGone:
         assert kinds(made) == [GONE]
         assert "history does not tell how far epoch 1 came in 2 partition(s)" in made.problems[0].message
         assert "stood at 100 by" in made.problems[0].message
-        assert plan(lab, "snapshot:second#at-rest", "third").problems == ()
+        assert plan(lab, "snapshot:second#stopped", "third").problems == ()
 
 
 class TestB3TheTopicIsAnother:
@@ -272,7 +274,7 @@ class TestB3TheTopicIsAnother:
         made = plan(lab)
 
         assert kinds(made) == [ProblemKind.TOPIC_RECREATED]
-        assert "by snapshot yesterday#at-rest" in made.problems[0].message
+        assert "by snapshot yesterday#stopped" in made.problems[0].message
 
     def test_the_snapshot_of_the_maintenance_itself_settles_nothing(self, lab: Lab) -> None:
         lab.kafka.recreate_topic(TOPIC, 2)
@@ -339,7 +341,7 @@ class TestA9ABatchFromBeforeTheJobWasTracked:
         snapshot(lab)
         lose(lab)
 
-        start(lab, "snapshot:second#at-rest", "third")
+        start(lab, "snapshot:second#stopped", "third")
         stop(lab, "third")
 
         assert audited(lab).replayed_at_most == 20
@@ -381,11 +383,11 @@ def test_no_batch_id_is_used_again_once_the_checkpoint_of_an_existing_job_is_gon
     lab = make(offsets_in)
     write_checkpoint(lab, [lab.at(40, 60), lab.at(50, 70)], committed)
     snapshot(lab)
-    stood = lab.world().observe().stored
+    stood = lab.session().observe().stored
     lose(lab)
-    take_lease(lab.world("third"))
+    take_lease(lab.session("third"))
 
-    applied = apply(lab, "snapshot:second#at-rest", "third")
+    applied = apply(lab, "snapshot:second#stopped", "third")
 
     state = read_state(open_checkpoint(applied.checkpoint))
     assert state is not None
@@ -400,15 +402,15 @@ def test_where_the_stores_tell_all_no_snapshot_is_read(make: Any, monkeypatch: p
     def read(control: Any) -> Any:
         raise AssertionError("snapshots were read")
 
-    monkeypatch.setattr("airflow_provider_offsets.stores.control.Control.snapshots", read)
-    lab.world("look").observe()
+    monkeypatch.setattr("airflow_provider_offsets.control.pipeline.Control.snapshots", read)
+    lab.session("look").observe()
 
 
 def test_apply_is_held_against_what_the_plan_knew(make: Any) -> None:
     lab = rested(make(("elsewhere",)))
     lose(lab)
 
-    applied = apply(lab, "snapshot:second#at-rest", "second")
+    applied = apply(lab, "snapshot:second#stopped", "second")
 
     assert applied.plan.stood == lab.at(100, 100)
     assert lab.kept.offsets == lab.at(100, 100)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.core.plan import ProblemKind, RestartPolicy
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import TakenOver, WorldChanged
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.model import RestartPolicy
+from airflow_provider_offsets.errors import StateChanged, TakenOver
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.planning import draft_plan
@@ -41,8 +42,8 @@ def claims_only(lab: Lab) -> None:
 
 def write_late(lab: Lab, start: str, meanwhile: Any = claims_only) -> None:
     """Run the case: A hangs before its write, B takes over and launches at 100, something happens, A wakes up."""
-    world, write = lab.world("second"), lab.kept.write
-    made = draft_plan(world, start, RestartPolicy(accept_skipped={TOPIC: 100}))[0]
+    session, write = lab.session("second"), lab.kept.write
+    made = draft_plan(session, start, RestartPolicy(accept_skipped={TOPIC: 100}))[0]
     assert made.problems == ()
 
     def late(stream: Any, position: Position, *, expected: Position | None) -> None:
@@ -53,7 +54,7 @@ def write_late(lab: Lab, start: str, meanwhile: Any = claims_only) -> None:
 
     lab.kept.write = late  # type: ignore[method-assign]
     with pytest.raises(TakenOver):
-        apply_plan(world, made)
+        apply_plan(session, made)
 
 
 def died(lab: Lab) -> None:
@@ -64,10 +65,10 @@ def died(lab: Lab) -> None:
 
 
 def go_on(lab: Lab, how: str, policy: RestartPolicy | None = None) -> Any:
-    world = lab.world("third")
-    made = draft_plan(world, how, policy or RestartPolicy())[0]
+    session = lab.session("third")
+    made = draft_plan(session, how, policy or RestartPolicy())[0]
     assert made.problems == ()
-    submit(lab, apply_plan(world, made), "third")
+    submit(lab, apply_plan(session, made), "third")
     for _ in range(3):
         lab.tick()
     return audited(lab)
@@ -145,7 +146,7 @@ class TestItComesBeforeTheLaunch:
     def write(self, lab: Lab) -> Any:
         """Return what A is about to write when it hangs."""
         written, write = [], lab.kept.write
-        made = draft_plan(lab.world("second"), "shift:+50", RestartPolicy(accept_skipped={TOPIC: 100}))[0]
+        made = draft_plan(lab.session("second"), "shift:+50", RestartPolicy(accept_skipped={TOPIC: 100}))[0]
 
         def hang(stream: Any, position: Position, *, expected: Position | None) -> None:
             written.append(lambda: write(stream, position, expected=expected))
@@ -153,22 +154,22 @@ class TestItComesBeforeTheLaunch:
 
         lab.kept.write = hang  # type: ignore[method-assign]
         with pytest.raises(Crash):
-            apply_plan(lab.world("second"), made)
+            apply_plan(lab.session("second"), made)
         lab.kept.write = write  # type: ignore[method-assign]
         return written[0]
 
     def test_nothing_is_launched_where_it_says(self, write: Any, lab: Lab) -> None:
-        take_lease(lab.world("B"), take_over=True)
+        take_lease(lab.session("B"), take_over=True)
         applied = apply(lab, operation="B")
         write()
 
-        with pytest.raises(WorldChanged, match="elsewhere says"):
+        with pytest.raises(StateChanged, match="elsewhere says"):
             submit(lab, applied, "B")
 
         assert len(lab.drivers) == 1
 
     def test_the_next_plan_goes_on_where_the_job_stood(self, write: Any, lab: Lab) -> None:
-        take_lease(lab.world("B"), take_over=True)
+        take_lease(lab.session("B"), take_over=True)
         write()
 
         made = plan(lab, "committed", "B")
@@ -201,13 +202,13 @@ class TestNothingIsWrong:
 
 def test_a_marker_that_a_submit_removes_late_is_placed_again(lab: Lab) -> None:
     """A try that found its launch unclaimed removes the marker, after another operation has stopped the job."""
-    world = lab.world("B")
+    session = lab.session("B")
     launch(lab, operation="second")
     lab.driver.tick()
-    asked = ask_to_stop(world, reason="", take_over=True)
+    asked = ask_to_stop(session, reason="", take_over=True)
     assert not isinstance(asked, StopResult)
     Path(lab.pipeline.stop.marker).unlink()
 
-    stopped = await_stop(world, asked, replace(lab.stop, graceful_timeout_s=30))
+    stopped = await_stop(session, asked, replace(lab.stop, graceful_timeout_s=30))
 
     assert stopped.how == EndedHow.STOPPED.value

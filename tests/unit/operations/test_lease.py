@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.seed import close
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, StopStage
-from airflow_provider_offsets.core.plan import RestartForm, RestartPolicy
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.record import AskToStop, NoteStopStage, Phase
-from airflow_provider_offsets.errors import Fenced, LeaseHeld, StateLost, TakenOver, WorldChanged
+from airflow_provider_offsets.core.record.events import AskToStop, NoteStopStage
+from airflow_provider_offsets.core.record.model import Phase
+from airflow_provider_offsets.core.restart.model import RestartForm, RestartPolicy
+from airflow_provider_offsets.errors import Fenced, LeaseHeld, StateChanged, StateLost, TakenOver
 from airflow_provider_offsets.operations import lease
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
@@ -31,10 +34,9 @@ from airflow_provider_offsets.operations.lease import (
     take_lease,
 )
 from airflow_provider_offsets.operations.planning import make_plan
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import await_stop
 from airflow_provider_offsets.operations.submitting import submit_job
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.checkpoint import close, open_checkpoint
 from tests.unit.operations import steps
 from tests.unit.operations.lab import HERE, NAME, TOPIC, Crash, Fuse, Lab, install
 
@@ -43,7 +45,7 @@ class TestTake:
     def test_the_first_operation_of_a_pipeline_creates_its_record(self, lab: Lab) -> None:
         assert lab.control.record() is None
 
-        record = take_lease(lab.world("op"))
+        record = take_lease(lab.session("op"))
 
         assert (record.phase, record.epoch, record.lease and record.lease.operation) == (Phase.STOPPED, 0, "op")
 
@@ -60,49 +62,49 @@ class TestTake:
         ],
     )
     def test_politeness(self, why: str, held_by: str, later_s: int, take_over: bool, is_taken: bool, lab: Lab) -> None:
-        take_lease(lab.world(held_by))
+        take_lease(lab.session(held_by))
         lab.clock.now += later_s
 
         if is_taken:
-            record = take_lease(lab.world("op"), take_over=take_over)
+            record = take_lease(lab.session("op"), take_over=take_over)
             assert record.lease is not None
             assert record.lease.operation == "op"
             return
         with pytest.raises(LeaseHeld, match=r"operation 'other' acted \d+ s ago.*set take_over"):
-            take_lease(lab.world("op"), take_over=take_over)
+            take_lease(lab.session("op"), take_over=take_over)
         assert lab.holder == "other"
 
     def test_what_was_given_back_is_taken_at_once(self, lab: Lab) -> None:
-        take_lease(lab.world("other"))
-        release_lease(lab.world("other"))
+        take_lease(lab.session("other"))
+        release_lease(lab.session("other"))
 
-        assert take_lease(lab.world("op")).lease is not None
+        assert take_lease(lab.session("op")).lease is not None
 
     def test_only_the_holder_gives_it_back(self, lab: Lab) -> None:
-        take_lease(lab.world("other"))
+        take_lease(lab.session("other"))
 
-        release_lease(lab.world("op"))
+        release_lease(lab.session("op"))
 
         assert lab.holder == "other"
 
     def test_a_plan_that_was_made_before_a_takeover_is_stale_after_it(self, lab: Lab) -> None:
         """Even if the other operation has changed nothing, and has ended."""
-        take_lease(lab.world("op"))
+        take_lease(lab.session("op"))
         planned = steps.plan(lab)
-        take_lease(lab.world("other"), take_over=True)
-        release_lease(lab.world("other"))
-        take_lease(lab.world("op"))
+        take_lease(lab.session("other"), take_over=True)
+        release_lease(lab.session("other"))
+        take_lease(lab.session("op"))
 
-        with pytest.raises(WorldChanged, match="generation was 1 and is 4"):
-            apply_plan(lab.world("op"), planned)
+        with pytest.raises(StateChanged, match="generation was 1 and is 4"):
+            apply_plan(lab.session("op"), planned)
 
 
-ACTS: dict[str, Callable[[World, Lab, Any], Any]] = {
-    "renew": lambda world, lab, applied: keep_lease(world, lab.record),
-    "account for the dead": lambda world, lab, applied: close_and_reconcile(world),
-    "wait for the stop": lambda world, lab, applied: await_stop(world, lab.epoch, lab.stop),
-    "apply": lambda world, lab, applied: apply_plan(world, applied.plan),
-    "submit": lambda world, lab, applied: submit_job(world, applied, lab.launcher),
+ACTS: dict[str, Callable[[Session, Lab, Any], Any]] = {
+    "renew": lambda session, lab, applied: keep_lease(session, lab.record),
+    "account for the dead": lambda session, lab, applied: close_and_reconcile(session),
+    "wait for the stop": lambda session, lab, applied: await_stop(session, lab.epoch, lab.stop),
+    "apply": lambda session, lab, applied: apply_plan(session, applied.plan),
+    "submit": lambda session, lab, applied: submit_job(session, applied, lab.launcher),
 }
 
 
@@ -110,28 +112,28 @@ class TestTakenOver:
     @pytest.fixture
     def applied(self, lab: Lab) -> Any:
         steps.rest(lab)
-        take_lease(lab.world("op"), take_over=True)
+        take_lease(lab.session("op"), take_over=True)
         return steps.apply(lab)
 
     @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
     def test_every_later_act_is_refused_and_changes_nothing(
-        self, act: Callable[[World, Lab, Any], Any], applied: Any, lab: Lab
+        self, act: Callable[[Session, Lab, Any], Any], applied: Any, lab: Lab
     ) -> None:
-        take_lease(lab.world("other"), take_over=True)
-        world, before = lab.world("op"), dict(lab.store.scan(NAME, ""))
+        take_lease(lab.session("other"), take_over=True)
+        session, before = lab.session("op"), dict(lab.store.scan(NAME, ""))
 
         with pytest.raises(TakenOver, match="in the hands of 'other'"):
-            act(world, lab, applied)
+            act(session, lab, applied)
 
         assert dict(lab.store.scan(NAME, "")) == before
         assert len(lab.drivers) == 1, "nothing was launched"
 
     def test_between_its_look_and_its_swap(self, applied: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        world = lab.world("op")
-        lab.interpose(monkeypatch, lambda: take_lease(lab.world("other"), take_over=True))
+        session = lab.session("op")
+        lab.interpose(monkeypatch, lambda: take_lease(lab.session("other"), take_over=True))
 
         with pytest.raises(TakenOver, match="'other' took the pipeline over"):
-            submit_job(world, applied, lab.launcher)
+            submit_job(session, applied, lab.launcher)
 
         assert len(lab.drivers) == 1
         assert lab.record.phase is Phase.STOPPED
@@ -141,34 +143,34 @@ class TestKeep:
     """An operation waits for hours: its lease must not age meanwhile, and must not be stolen back either."""
 
     def test_it_is_renewed_long_before_it_is_old(self, lab: Lab) -> None:
-        world = lab.world("op")
-        take_lease(world)
+        session = lab.session("op")
+        take_lease(session)
         for _ in range(100):
             lab.clock.now += 30
-            keep_lease(world, lab.record)
+            keep_lease(session, lab.record)
             with pytest.raises(LeaseHeld):
-                take_lease(lab.world("other"))
+                take_lease(lab.session("other"))
 
     def test_it_is_not_written_at_every_look(self, lab: Lab) -> None:
-        world = lab.world("op")
-        version = take_lease(world).version
+        session = lab.session("op")
+        version = take_lease(session).version
 
         for _ in range(100):
             lab.clock.now += 1
-            keep_lease(world, lab.record)
+            keep_lease(session, lab.record)
 
         assert lab.record.version == version
 
     def test_one_that_was_taken_over_in_this_very_moment_is_not_taken_back(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world = lab.world("op")
-        record = take_lease(world)
+        session = lab.session("op")
+        record = take_lease(session)
         lab.clock.now += LEASE_TIMEOUT_S
-        lab.interpose(monkeypatch, lambda: take_lease(lab.world("other"), take_over=True))
+        lab.interpose(monkeypatch, lambda: take_lease(lab.session("other"), take_over=True))
 
         with pytest.raises(TakenOver, match="'other' took the pipeline over"):
-            keep_lease(world, record)
+            keep_lease(session, record)
 
         assert lab.holder == "other"
 
@@ -178,13 +180,13 @@ class TestKeep:
         """The first batch is recorded while the submit waits for it: the job runs, and nobody holds its lease."""
         lab.on_launch = lambda driver: driver._claim()
         steps.launch(lab, operation="op")
-        world = lab.world("op")
-        record = world.cell.read()
+        session = lab.session("op")
+        record = session.cell.read()
         assert record is not None
         lab.clock.now += LEASE_TIMEOUT_S
         lab.interpose(monkeypatch, lab.tick)
 
-        keep_lease(world, record)
+        keep_lease(session, record)
 
         assert lab.record.lease is None
 
@@ -192,21 +194,21 @@ class TestKeep:
 class TestCloseAndReconcile:
     def test_a_stopped_job_is_left_as_it_is(self, lab: Lab) -> None:
         steps.rest(lab)
-        world = lab.world("op")
-        version = take_lease(world, take_over=True).version
+        session = lab.session("op")
+        version = take_lease(session, take_over=True).version
 
-        assert close_and_reconcile(world).version == version
+        assert close_and_reconcile(session).version == version
 
     def test_a_launch_that_nobody_claimed_is_cancelled(self, lab: Lab) -> None:
         steps.rest(lab)
-        stood = lab.world().observe().stored
+        stood = lab.session().observe().stored
         steps.launch(lab, "shift:-30")
-        take_lease(lab.world("op"), take_over=True)
+        take_lease(lab.session("op"), take_over=True)
 
-        record = close_and_reconcile(lab.world("op"))
+        record = close_and_reconcile(lab.session("op"))
 
         assert (record.phase, record.ended and record.ended.how) == (Phase.STOPPED, EndedHow.CANCELLED)
-        assert lab.world().observe().stored == stood, "what it announced is void"
+        assert lab.session().observe().stored == stood, "what it announced is void"
         lab.tick()
         assert lab.record.phase is Phase.STOPPED, "its driver claims nothing, however late it comes"
         assert lab.alive == set()
@@ -214,11 +216,11 @@ class TestCloseAndReconcile:
     def test_one_that_is_claimed_in_this_very_moment_runs(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.rest(lab)
         steps.launch(lab)
-        world = lab.world("op")
-        take_lease(world, take_over=True)
+        session = lab.session("op")
+        take_lease(session, take_over=True)
         lab.interpose(monkeypatch, lab.driver._claim)
 
-        assert close_and_reconcile(world).phase is Phase.RUNNING
+        assert close_and_reconcile(session).phase is Phase.RUNNING
 
     @pytest.mark.parametrize(
         ("why", "tracked", "is_alive", "asked", "stage", "how"),
@@ -247,16 +249,16 @@ class TestCloseAndReconcile:
         lab = install(Lab(tmp_path, offsets_in=() if tracked else ("elsewhere",)), monkeypatch)
         steps.start(lab)
         lab.clock.on_tick = lambda: None
-        world = lab.world("op")
-        take_lease(world, take_over=True)
+        session = lab.session("op")
+        take_lease(session, take_over=True)
         if asked:
-            world.cell.change(AskToStop("op", "", 1))
+            session.cell.change(AskToStop("op", "", 1))
         if stage is not None:
-            world.cell.change(NoteStopStage("op", StopStage("a stage", stage, 2)))
+            session.cell.change(NoteStopStage("op", StopStage("a stage", stage, 2)))
         monkeypatch.setattr(lab.machine, "is_alive", lambda process: is_alive)
         monkeypatch.setattr(lab.machine, "is_session_alive", lambda process: is_alive)
 
-        record = close_and_reconcile(world)
+        record = close_and_reconcile(session)
 
         if how is None:
             assert (record.phase, record.ended) == (Phase.RUNNING, None)
@@ -268,9 +270,9 @@ class TestCloseAndReconcile:
         """The driver acknowledged the stop, and exited a moment later."""
         steps.start(lab)
         lab.driver.end(EndedHow.FAILED, "its words")
-        take_lease(lab.world())
+        take_lease(lab.session())
 
-        record = close_and_reconcile(lab.world())
+        record = close_and_reconcile(lab.session())
 
         assert record.phase is Phase.STOPPED
         assert record.ended is not None
@@ -278,12 +280,12 @@ class TestCloseAndReconcile:
 
     def test_what_the_driver_says_in_this_very_moment_stands(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.start(lab)
-        world = lab.world()
-        take_lease(world)
+        session = lab.session()
+        take_lease(session)
         monkeypatch.setattr(lab.machine, "is_alive", lambda process: False)
         lab.interpose(monkeypatch, lambda: lab.driver.end(EndedHow.STOPPED))
 
-        assert close_and_reconcile(world).ended.how is EndedHow.STOPPED  # type: ignore[union-attr]
+        assert close_and_reconcile(session).ended.how is EndedHow.STOPPED  # type: ignore[union-attr]
 
     def test_a_driver_that_was_taken_for_dead_begins_and_records_nothing(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
@@ -295,9 +297,9 @@ class TestCloseAndReconcile:
         assert batch is not None
         placed = zombie.begin(batch)
         monkeypatch.setattr(lab.machine, "is_alive", lambda process: False)
-        take_lease(lab.world())
+        take_lease(lab.session())
 
-        close_and_reconcile(lab.world())
+        close_and_reconcile(lab.session())
 
         with pytest.raises(Fenced):
             zombie.record(placed)
@@ -320,14 +322,14 @@ class TestCloseAndReconcile:
                 assert batch is not None
                 lab.driver.begin_unplanned(1)
                 lab.driver.die()
-                take_lease(lab.world())
+                take_lease(lab.session())
                 lab.fuse = Fuse(k, after)
                 try:
                     with lab.fuse.lit():
-                        close_and_reconcile(lab.world())
+                        close_and_reconcile(lab.session())
                 except Crash:
                     lab.feed(3)
-                    close_and_reconcile(lab.world())
+                    close_and_reconcile(lab.session())
                 epoch = lab.epoch
                 rows = lab.batches
                 return lab.fuse, (epoch.ended and epoch.ended.how, epoch.cuts, epoch.last_batch_id, rows)
@@ -354,7 +356,7 @@ class TestProcess:
 
     @pytest.fixture
     def batch(self, lab: Lab) -> Batch:
-        """Return the batch that Spark has planned; the driver has not begun it yet."""
+        """Return the batch that Spark has planned; the driver has not started it yet."""
         steps.start(lab)
         lab.feed(20)
         planned = lab.driver.plan()
@@ -363,9 +365,9 @@ class TestProcess:
 
     def reconciled(self, lab: Lab) -> Epoch:
         lab.driver.die()
-        take_lease(lab.world())
-        close_and_reconcile(lab.world())
-        assert lab.record.begun is None
+        take_lease(lab.session())
+        close_and_reconcile(lab.session())
+        assert lab.record.started is None
         return lab.epoch
 
     def test_a_batch_that_was_not_recorded_is_cut_off(self, batch: Batch, lab: Lab) -> None:
@@ -375,7 +377,7 @@ class TestProcess:
 
         assert epoch.cuts == (Cut(1, "query-1", 1, "", UNREAD),)
         assert epoch.last_batch_id == 0
-        assert lab.world().observe().stored == lab.at(100, 100)
+        assert lab.session().observe().stored == lab.at(100, 100)
         assert steps.plan(lab).replay_at_most == 40
 
     def test_one_that_two_runs_began_counts_twice(self, batch: Batch, lab: Lab) -> None:
@@ -416,7 +418,7 @@ class TestProcess:
 
         assert (epoch.cuts, epoch.last_batch_id) == ((), 1)
         assert lab.batches[1:] == [placed]
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
         assert (report.lost, report.unexplained_count, report.replayed_at_most) == (0, 0, 0)
 
     def test_one_that_was_recorded_and_not_committed_by_spark_is_not_run_again(self, batch: Batch, lab: Lab) -> None:
@@ -435,7 +437,7 @@ class TestProcess:
         lab.tick()
         rows = lab.batches
         assert [(row.epoch, row.batch_id) for row in rows] == [(1, 0), (1, 1)]
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
         assert (report.lost, report.replayed, report.replayed_at_most, report.unexplained_count) == (0, 0, 0, 0)
 
 
@@ -449,9 +451,9 @@ class TestSink:
 
     def reconciled(self, lab: Lab) -> Epoch:
         lab.driver.die()
-        take_lease(lab.world())
-        close_and_reconcile(lab.world())
-        assert lab.record.begun is None
+        take_lease(lab.session())
+        close_and_reconcile(lab.session())
+        assert lab.record.started is None
         return lab.epoch
 
     def noted(self, lab: Lab) -> None:
@@ -613,23 +615,23 @@ class TestSink:
                 self.reconciled(lab)
         lab.feed(5)
 
-        close_and_reconcile(lab.world())
+        close_and_reconcile(lab.session())
 
         assert lab.epoch.cuts == (Cut(1, "query-1", 1, self.GONE, ranges((100, 100), (125, 125))),)
 
     def test_a_checkpoint_that_was_read_before_the_epoch_ended_is_not_gone_by(self, lab: Lab) -> None:
         """The driver committed the batch after this operation read the checkpoint: the record has changed by then."""
         self.noted_and_planned(lab)
-        world = lab.world()
-        take_lease(world)
+        session = lab.session()
+        take_lease(session)
         lab.driver.end(EndedHow.FAILED)
-        stale = world.cell.read()
+        stale = session.cell.read()
         assert stale is not None
-        take_lease(lab.world("other"), take_over=True)
-        take_lease(world, take_over=True)
+        take_lease(lab.session("other"), take_over=True)
+        take_lease(session, take_over=True)
 
-        with pytest.raises(WorldChanged, match="epoch 1 is ended"):
-            reconcile(world, stale)
+        with pytest.raises(StateChanged, match="epoch 1 is ended"):
+            reconcile(session, stale)
 
 
 class TestRecordIsGone:
@@ -657,23 +659,23 @@ class TestRecordIsGone:
         lab.store._control.pop((NAME, "pipeline"), None)
 
         if not known:
-            assert take_lease(lab.world()).epoch == 0
+            assert take_lease(lab.session()).epoch == 0
             return
         with pytest.raises(StateLost, match=rf"no record in its control store, and {known}.*airflow offsets rename"):
-            take_lease(lab.world())
+            take_lease(lab.session())
         assert lab.control.record() is None
 
     def test_nor_if_a_restart_has_moved_its_job_whatever_became_of_the_store(self, lab: Lab) -> None:
         moved_to = self.moved_and_forgotten(lab)
 
-        for act in (take_lease, lambda world: make_plan(world, "earliest", RestartPolicy())):
+        for act in (take_lease, lambda session: make_plan(session, "earliest", RestartPolicy())):
             with pytest.raises(StateLost, match=rf"was closed by 'op'.*set job.checkpoint to {moved_to}$"):
-                act(lab.world("next"))
+                act(lab.session("next"))
         assert lab.control.record() is None
 
     def test_the_way_out_goes_on_where_the_job_ran_last(self, lab: Lab) -> None:
         lab.checkpoint = self.moved_and_forgotten(lab)
-        take_lease(lab.world("next"))
+        take_lease(lab.session("next"))
 
         plan = steps.plan(lab, operation="next")
 
@@ -696,10 +698,10 @@ class TestRecordIsGone:
             (moved_to / "metadata").unlink()
 
         if not is_refused:
-            assert take_lease(lab.world("next")).epoch == 0
+            assert take_lease(lab.session("next")).epoch == 0
             return
         with pytest.raises(StateLost, match=rf"a restart has moved its job to {moved_to}"):
-            take_lease(lab.world("next"))
+            take_lease(lab.session("next"))
 
     def test_folders_of_other_names_tell_nothing(self, lab: Lab) -> None:
         moved_to = self.moved_and_forgotten(lab)
@@ -707,13 +709,13 @@ class TestRecordIsGone:
         Path(moved_to).rename(f"{base}-before-0123456789abcdef")
         shutil.rmtree(base)
 
-        assert take_lease(lab.world("next")).epoch == 0
+        assert take_lease(lab.session("next")).epoch == 0
 
     @staticmethod
     def moved_and_forgotten(lab: Lab) -> str:
         """Rewind a job, stop it after it has read everything, and lose the control store with the history in it."""
         steps.rest(lab)
-        take_lease(lab.world("op"), take_over=True)
+        take_lease(lab.session("op"), take_over=True)
         applied = steps.apply(lab, "shift:-30")
         steps.submit(lab, applied)
         steps.stop(lab, "last", take_over=True)
@@ -726,18 +728,18 @@ class TestAttempts:
     """A cleared run is a new attempt, which acts. An automatic retry is none: it continues."""
 
     def test_a_retry_has_the_attempt_of_the_task_before_it(self, lab: Lab) -> None:
-        worlds = [new_attempt(lab.world("dag/run"), "2@noon") for _ in range(3)]
+        observations = [new_attempt(lab.session("dag/run"), "2@noon") for _ in range(3)]
 
-        assert {world.operation for world in worlds} == {"dag/run"}
+        assert {session.operation for session in observations} == {"dag/run"}
 
     def test_after_a_clear_it_is_the_next_one_and_all_later_tasks_are_of_it(self, lab: Lab) -> None:
-        new_attempt(lab.world("dag/run"), "2@noon")
+        new_attempt(lab.session("dag/run"), "2@noon")
 
-        assert new_attempt(lab.world("dag/run"), "4@noon").operation == "dag/run@2"
-        assert new_attempt(lab.world("dag/run"), "4@noon").operation == "dag/run@2"
-        assert of_attempt(lab.world("dag/run")).operation == "dag/run@2"
-        assert new_attempt(lab.world("dag/run"), "4@evening").operation == "dag/run@3"
-        assert of_attempt(lab.world("another/run")).operation == "another/run"
+        assert new_attempt(lab.session("dag/run"), "4@noon").operation == "dag/run@2"
+        assert new_attempt(lab.session("dag/run"), "4@noon").operation == "dag/run@2"
+        assert of_attempt(lab.session("dag/run")).operation == "dag/run@2"
+        assert new_attempt(lab.session("dag/run"), "4@evening").operation == "dag/run@3"
+        assert of_attempt(lab.session("another/run")).operation == "another/run"
 
     def test_a_cleared_stop_stops_the_job_that_the_first_attempt_started(self, lab: Lab) -> None:
         """Otherwise the run would become green again without any action."""
@@ -750,8 +752,8 @@ class TestAttempts:
         assert cleared.how == "stopped"
 
     def test_a_late_task_of_an_earlier_attempt_disturbs_nobody(self, lab: Lab) -> None:
-        take_lease(lab.world("dag/run"))
-        take_lease(lab.world("dag/run@2"))
+        take_lease(lab.session("dag/run"))
+        take_lease(lab.session("dag/run@2"))
 
         with pytest.raises(TakenOver):
-            take_lease(lab.world("dag/run"))
+            take_lease(lab.session("dag/run"))

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_offsets.core.epoch import Epoch, YarnApplication
-from airflow_provider_offsets.core.pipeline import StopLadder
-from airflow_provider_offsets.core.record import Phase
+from airflow_provider_offsets.core.pipeline import StopPolicy
+from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.errors import StopTimedOut
+from airflow_provider_offsets.operations.job_state import JobState, look
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.stopping import ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
-from airflow_provider_offsets.operations.watching import JobState, look
 from tests.unit.operations import steps
 from tests.unit.operations.lab import SECRETS, Crash, Lab, install
 
@@ -51,7 +51,7 @@ class Yarn:
 def lab(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     offsets_in = ("checkpoint",) if request.param == "untracked" else ()
     made = install(Lab(tmp_path, offsets_in=offsets_in), monkeypatch)
-    made.stop = StopLadder(5, cluster_timeout_s=25)
+    made.stop = StopPolicy(5, cluster_timeout_s=25)
     return made
 
 
@@ -64,9 +64,9 @@ def yarn(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Yarn:
 
 
 def start(lab: Lab, operation: str = "first") -> None:
-    world = lab.world(operation)
-    take_lease(world)
-    submit_job(world, steps.apply(lab, operation=operation), Launcher(lab.command, SECRETS, RM))
+    session = lab.session(operation)
+    take_lease(session)
+    submit_job(session, steps.apply(lab, operation=operation), Launcher(lab.command, SECRETS, RM))
     lab.driver.obeys = False
     lab.stalls = True
 
@@ -123,7 +123,9 @@ def test_a_job_that_nobody_has_claimed_is_not_started_though_yarn_gives_no_answe
     steps.start(lab)
     steps.stop(lab, "second")
 
-    started = submit_job(lab.world("second"), steps.apply(lab, operation="second"), Launcher(lab.command, SECRETS, RM))
+    started = submit_job(
+        lab.session("second"), steps.apply(lab, operation="second"), Launcher(lab.command, SECRETS, RM)
+    )
 
     assert started.how == "runs for 15 s, with nothing to read"
     assert lab.record.phase is Phase.RUNNING
@@ -160,7 +162,7 @@ def test_a_task_that_is_killed_after_it_asked_and_run_again_knows(lab: Lab, yarn
 
 
 def test_it_comes_before_sigkill(lab: Lab, yarn: Yarn) -> None:
-    lab.stop = StopLadder(5, 5, 5, cluster_timeout_s=5)
+    lab.stop = StopPolicy(5, 5, 5, cluster_timeout_s=5)
     start(lab)
     lab.clock.on_tick = lambda: lab.driver.die() if signal.SIGKILL in lab.signalled else None
     seen: list[list[int]] = []
@@ -176,11 +178,11 @@ def test_one_that_was_started_without_a_tag_is_not_asked_for(lab: Lab, yarn: Yar
     steps.start(lab)
     lab.driver.obeys, lab.stalls = False, True
     said: list[str] = []
-    asked = ask_to_stop(lab.world(), reason="")
+    asked = ask_to_stop(lab.session(), reason="")
     assert isinstance(asked, Epoch)
 
     with pytest.raises(StopTimedOut):
-        await_stop(lab.world(), asked, lab.stop, say=said.append)
+        await_stop(lab.session(), asked, lab.stop, say=said.append)
 
     assert yarn.told == []
     assert said == ["epoch 1 was started without a tag for YARN: its application is not known"]

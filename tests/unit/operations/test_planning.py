@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_offsets.core.plan import ProblemKind, RestartPolicy
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.errors import PartitionUnavailable
 from airflow_provider_offsets.operations.planning import known_leader_epochs, make_plan, recorded_plan
 from tests.unit.operations import steps
@@ -32,23 +33,23 @@ class TestLeaderEpochs:
     def test_a_snapshot_notes_what_came_after_the_submit(self, lab: Lab) -> None:
         steps.start(lab)
         lab.kafka.set_leader_epoch(TOPIC, 0, 9)
-        lab.world("yesterday").take_snapshot("before", reason="", taken_at="")
+        lab.session("yesterday").take_snapshot("before", reason="", taken_at="")
         lab.kafka.set_leader_epoch(TOPIC, 0, 8)
-        lab.world("today").take_snapshot("before", reason="", taken_at="")
+        lab.session("today").take_snapshot("before", reason="", taken_at="")
 
         assert kinds(lab) == [ProblemKind.LEADER_EPOCH_BACK], "the snapshot of today hides nothing"
 
     def test_a_new_start_settles_it(self, lab: Lab) -> None:
         lab.kafka.set_leader_epoch(TOPIC, 0, 9)
         steps.start(lab)
-        lab.world("yesterday").take_snapshot("before", reason="", taken_at="")
+        lab.session("yesterday").take_snapshot("before", reason="", taken_at="")
         steps.stop(lab, "op")
         lab.kafka.set_leader_epoch(TOPIC, 0, 8)
         steps.submit(lab, steps.apply(lab, "shift:-10"))
 
         assert kinds(lab) == []
-        seen = lab.world("look").observe()
-        assert known_leader_epochs(lab.world("look"), seen) == {FIRST: 8, TopicPartition(TOPIC, 1): 0}
+        seen = lab.session("look").observe()
+        assert known_leader_epochs(lab.session("look"), seen) == {FIRST: 8, TopicPartition(TOPIC, 1): 0}
 
 
 class TestRetention:
@@ -93,7 +94,7 @@ class TestRetention:
         lab.kafka.set_config(TOPIC, **{"retention.ms": retention_ms})
         policy = RestartPolicy(accept_lost={TOPIC: accept_lost})
 
-        plan = make_plan(lab.world(), "committed", policy, window_s=window_s)
+        plan = make_plan(lab.session(), "committed", policy, window_s=window_s)
 
         assert [problem.kind for problem in plan.problems] == problems
 
@@ -101,7 +102,7 @@ class TestRetention:
         lab.kafka.append(TOPIC, 0, 50, timestamp_ms=900_000)
         lab.kafka.set_config(TOPIC, **{"retention.ms": "2000000"})
 
-        plan = make_plan(lab.world(), "committed", RestartPolicy(), window_s=1_500)
+        plan = make_plan(lab.session(), "committed", RestartPolicy(), window_s=1_500)
 
         assert plan.runway is not None
         assert [each.at_risk for each in plan.runway.partitions] == [100, 100]
@@ -110,9 +111,9 @@ class TestRetention:
         assert problem.message.endswith("or accept_lost=flights:200 accepts what is at risk now")
 
     def test_a_plan_that_was_recorded_is_the_same_read_back(self, lab: Lab) -> None:
-        plan = make_plan(lab.world(), "committed", RestartPolicy(), window_s=10)
+        plan = make_plan(lab.session(), "committed", RestartPolicy(), window_s=10)
 
-        assert recorded_plan(lab.world()) == plan
+        assert recorded_plan(lab.session()) == plan
 
 
 def test_a_compacted_topic_has_counts_that_are_upper_bounds(lab: Lab) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pruning import KeepPolicy, Prunable
 from airflow_provider_offsets.errors import InputRefused, RollbackRefused, SnapshotNotFound, StoreDataError
 from airflow_provider_offsets.operations.auditing import audit_history
-from airflow_provider_offsets.operations.keeping import keep_version, restored_job
 from airflow_provider_offsets.operations.pruning import find_prunable, remove
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, read_state
-from airflow_provider_offsets.stores.control import Control
+from airflow_provider_offsets.operations.versions import keep_version, restored_job
 from tests.unit.operations import steps
 from tests.unit.operations.lab import NAME, Crash, Driver, Fuse, Lab, install
 
@@ -41,7 +42,7 @@ def rewind(lab: Lab, number: int) -> None:
     steps.start(lab, "shift:-10" if number else "committed", operation)
     for _ in range(4):
         lab.tick()
-    lab.world(operation).take_snapshot("snapshot", reason="", taken_at=f"2026-01-0{number + 1}T00:00:00Z")
+    lab.session(operation).take_snapshot("snapshot", reason="", taken_at=f"2026-01-0{number + 1}T00:00:00Z")
     for each in applications(lab).glob("*.json"):
         os.utime(each, (0, 0))  # the lab's clock is far behind the time of this file
 
@@ -68,7 +69,7 @@ def left_behind(lab: Lab) -> list[str]:
 def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
     versions = [epoch.claim.version for epoch in old.control.epochs()]
     there, said = set(checkpoints(old)), list[str]()
-    audit = audit_history(old.world("audit"))
+    audit = audit_history(old.session("audit"))
 
     found = find(old)
 
@@ -86,10 +87,10 @@ def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
         restored_job(old.pipeline.job, versions[2])
     assert Path(restored_job(old.pipeline.job, versions[3]).application).read_text() == "version 3"
     assert find(old) == Prunable()
-    assert audit_history(old.world("audit")) == audit, "the record is as it was"
+    assert audit_history(old.session("audit")) == audit, "the record is as it was"
 
     rewind(old, 5)
-    settled = audit_history(old.world("audit"))
+    settled = audit_history(old.session("audit"))
     assert (settled.lost, settled.unexplained) == (0, ())
 
 
@@ -108,7 +109,7 @@ def test_killed_at_any_write_it_is_finished_by_the_next_run(
         old.fuse = Fuse(1 + kills, after)
         try:
             with old.fuse.lit():
-                remove(old.world("prune").control, old.pipeline, left)
+                remove(old.session("prune").control, old.pipeline, left)
         except Crash:
             kills += 1
 
@@ -252,7 +253,7 @@ def test_what_cannot_be_removed_keeps_nothing_else_from_going(old: Lab) -> None:
 
 class TestLabels:
     def take(self, lab: Lab, label: str, operation: str = "op") -> None:
-        lab.world(operation).take_snapshot("by-hand", reason="", taken_at="2026-01-01T00:00:00Z", label=label)
+        lab.session(operation).take_snapshot("by-hand", reason="", taken_at="2026-01-01T00:00:00Z", label=label)
 
     def test_a_start_is_named_by_it(self, lab: Lab) -> None:
         steps.start(lab)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
-from airflow_provider_offsets.core.record import Phase, PipelineRecord
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import (
     DriverDied,
@@ -35,11 +35,11 @@ POLICY = RecoveryPolicy(tries=2, within_s=60)
 
 def recover(lab: Lab, epoch: int, run: str = "run-1", policy: RecoveryPolicy = POLICY) -> int:
     """Begin a recovery, as the DAG's first task does."""
-    return begin_recovery(lab.world(recovery_of(epoch)), epoch, run, policy)
+    return begin_recovery(lab.session(recovery_of(epoch)), epoch, run, policy)
 
 
 def restart(lab: Lab, epoch: int) -> int:
-    """Finish a recovery that was begun; return the epoch that runs then."""
+    """Finish a recovery that was started; return the epoch that runs then."""
     operation = recovery_of(epoch)
     return steps.submit(lab, steps.apply(lab, operation=operation), operation).epoch
 
@@ -66,7 +66,7 @@ def claim_and_die(lab: Lab) -> None:
 
 def die_with_submit(lab: Lab, operation: str) -> None:
     """Make a driver claim its launch, and kill it together with the task that waits for it."""
-    take_lease(lab.world(operation))
+    take_lease(lab.session(operation))
     applied = steps.apply(lab, operation=operation)
 
     def kill_both() -> None:
@@ -81,7 +81,7 @@ def die_with_submit(lab: Lab, operation: str) -> None:
 
 def die_in_submit(lab: Lab, operation: str) -> None:
     """Make a driver claim its launch and die, and run the submit until it reports that."""
-    take_lease(lab.world(operation))
+    take_lease(lab.session(operation))
     applied = steps.apply(lab, operation=operation)
     lab.clock.on_tick = lambda: claim_and_die(lab)
     with pytest.raises(DriverDied):
@@ -146,16 +146,16 @@ class TestDeath:
         watch = DeathWatch(30, LEASE_TIMEOUT_S)
         steps.start(lab, operation="first")
         lab.driver.die()
-        assert watch.look(lab.control) is None
+        assert watch.observe(lab.control) is None
         lab.clock.now += 29
-        assert watch.look(lab.control) is None
+        assert watch.observe(lab.control) is None
         steps.stop(lab, operation="again")
         steps.submit(lab, steps.apply(lab, operation="again"), "again")
         lab.driver.die()
         lab.clock.now += 2
-        assert watch.look(lab.control) is None, "another epoch died, just now"
+        assert watch.observe(lab.control) is None, "another epoch died, just now"
         lab.clock.now += 30
-        found = watch.look(lab.control)
+        found = watch.observe(lab.control)
         assert found is not None
         assert found.epoch == 2
 
@@ -174,7 +174,7 @@ class TestDeath:
     @pytest.mark.parametrize("ends", ["before its claim", "after its claim"])
     def test_a_submit_that_failed_for_good_is_not_waited_for(self, ends: str, lab: Lab) -> None:
         """No retry of Airflow can help. A launch that nobody claimed has changed nothing, though."""
-        take_lease(lab.world("maintenance"))
+        take_lease(lab.session("maintenance"))
         if ends == "before its claim":
             fail_to_claim(lab, "maintenance")
         else:
@@ -208,12 +208,12 @@ class TestDeath:
 
         def is_silent() -> bool:
             watch = SilenceWatch(30)
-            watch.look(lab.control)
+            watch.observe(lab.control)
             lab.clock.sleep(31)
-            return watch.look(lab.control)
+            return watch.observe(lab.control)
 
         assert is_silent()
-        ask_to_stop(lab.world("maintenance"), reason="")
+        ask_to_stop(lab.session("maintenance"), reason="")
         assert not is_silent()
 
 
@@ -356,7 +356,7 @@ class TestPersons:
 
         def take_over() -> None:
             lab.on_launch = lambda driver: None
-            assert ask_to_stop(lab.world("maintenance"), reason="upgrade", take_over=True)
+            assert ask_to_stop(lab.session("maintenance"), reason="upgrade", take_over=True)
 
         def go_on() -> None:
             if when == "before its plan is applied":
@@ -481,9 +481,9 @@ class TestTries:
 
 def test_any_operation_that_is_no_recovery_starts_what_is_deployed(lab: Lab) -> None:
     steps.start(lab)
-    world = lab.world("next")
+    session = lab.session("next")
 
-    assert as_it_ran(world) is world
+    assert as_it_ran(session) is session
 
 
 def test_a_process_of_another_boot_is_dead(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

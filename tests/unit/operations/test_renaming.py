@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.core.plan import RestartPolicy
-from airflow_provider_offsets.core.record import RECORD, PipelineRecord
-from airflow_provider_offsets.core.replay import Interval, ReplayPlan, cut_shards
-from airflow_provider_offsets.core.replay_record import BeginShard, ClaimShard, LaunchShard, RecordShard, ShardRead
+from airflow_provider_offsets.core.record.model import RECORD, PipelineRecord
+from airflow_provider_offsets.core.replay.model import Interval, ReplayPlan, cut_shards
+from airflow_provider_offsets.core.replay.shard import ClaimShard, LaunchShard, RecordShard, ShardRead, StartShard
+from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.errors import (
     Fenced,
     InputRefused,
@@ -30,23 +31,22 @@ from airflow_provider_offsets.operations import renaming
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import release_lease, take_lease
-from airflow_provider_offsets.operations.owning import claim_own
+from airflow_provider_offsets.operations.ownership import claim_own
 from airflow_provider_offsets.operations.planning import draft_plan, make_plan
 from airflow_provider_offsets.operations.renaming import Renaming, plan_release, plan_rename, release, rename
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import ask_to_stop
 from airflow_provider_offsets.operations.submitting import submit_job
-from airflow_provider_offsets.operations.world import World
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from tests.unit.operations import steps
 from tests.unit.operations.lab import HERE, NAME, TOPIC, Crash, Driver, Fuse, FusedStore, Lab, install
 
 NEW = "alerts"
 
 
-def under(lab: Lab, name: str, operation: str = "rename") -> World:
+def under(lab: Lab, name: str, operation: str = "rename") -> Session:
     """Return a session of the pipeline as pipelines.yaml has it after its name was changed there."""
     pipeline = replace(lab.pipeline, name=name, group_id=lab.pipeline.group_id)
-    return World(pipeline, operation, FusedStore(lab.store, lab.fuse), lab.kafka)  # type: ignore[arg-type]
+    return Session(pipeline, operation, FusedStore(lab.store, lab.fuse), lab.kafka)  # type: ignore[arg-type]
 
 
 def apart(pipeline: StreamingPipeline) -> StreamingPipeline:
@@ -57,13 +57,13 @@ def apart(pipeline: StreamingPipeline) -> StreamingPipeline:
 def stopped(lab: Lab) -> None:
     """Run two epochs, take a snapshot, stop the job, and release the operation's lease."""
     steps.start(lab, operation="first")
-    lab.world("first").take_snapshot("before", reason="", taken_at="2026-01-01T00:00:00Z", label="good")
+    lab.session("first").take_snapshot("before", reason="", taken_at="2026-01-01T00:00:00Z", label="good")
     steps.stop(lab, "second")
     steps.submit(lab, steps.apply(lab, "shift:-30", "second"), "second")
     for _ in range(3):
         lab.tick()
     steps.stop(lab, "third")
-    release_lease(lab.world("third"))
+    release_lease(lab.session("third"))
 
 
 def cells(lab: Lab, name: str) -> dict[str, str]:
@@ -78,12 +78,12 @@ def record(lab: Lab, name: str) -> PipelineRecord:
 
 def run_on(lab: Lab, name: str) -> None:
     """Start the job under a name, and run it until it has read more."""
-    world = under(lab, name, "next")
-    world.control.open_operation(Operation("next", "maintenance", "a test"))
-    ask_to_stop(world, reason="a test")
-    plan = make_plan(world, "committed", RestartPolicy())
+    session = under(lab, name, "next")
+    session.control.open_operation(Operation("next", "maintenance", "a test"))
+    ask_to_stop(session, reason="a test")
+    plan = make_plan(session, "committed", RestartPolicy())
     lab.feed(10)
-    submit_job(world, apply_plan(world, plan), lab.launcher)
+    submit_job(session, apply_plan(session, plan), lab.launcher)
     lab.tick()
 
 
@@ -99,9 +99,9 @@ def test_everything_goes_on_under_the_new_name(lab: Lab) -> None:
     assert done == replace(planned, done=True)
     assert before.items() <= cells(lab, NEW).items()
     run_on(lab, NEW)
-    world = under(lab, NEW, "audit")
-    assert world.control.named_snapshot("good").position == lab.at(100, 100)
-    report = audit_history(world)
+    session = under(lab, NEW, "audit")
+    assert session.control.named_snapshot("good").position == lab.at(100, 100)
+    report = audit_history(session)
     assert (report.lost, report.replayed, report.unexplained) == (0, 60, ())
     now = record(lab, NEW)
     assert (now.epoch, now.incarnation) == (3, record(lab, NAME).incarnation)
@@ -114,7 +114,7 @@ def test_everything_goes_on_under_the_new_name(lab: Lab) -> None:
     [
         ("an operation", lambda lab: steps.stop(lab, "fourth", take_over=True)),
         ("a plan", lambda lab: steps.plan(lab)),
-        ("an audit", lambda lab: audit_history(lab.world("audit"))),
+        ("an audit", lambda lab: audit_history(lab.session("audit"))),
         ("a look", lambda lab: lab.control.record()),
     ],
 )
@@ -162,7 +162,7 @@ def test_it_can_get_its_old_name_back(lab: Lab) -> None:
 
 
 def test_one_that_never_ran_is_renamed_too(lab: Lab) -> None:
-    take_lease(lab.world("op"))
+    take_lease(lab.session("op"))
 
     assert rename(under(lab, NEW), NAME, take_over=True).epoch == 0
 
@@ -170,11 +170,11 @@ def test_one_that_never_ran_is_renamed_too(lab: Lab) -> None:
 class TestRefused:
     def refuse(self, lab: Lab, kind: type[OffsetsError], *, take_over: bool = False, **more: str) -> str:
         before = dict(lab.store.scan(NAME, "")), dict(lab.store.scan(NEW, ""))
-        world = under(lab, NEW)
+        session = under(lab, NEW)
         if more:
-            world = replace(world, pipeline=replace(world.pipeline, **more))  # type: ignore[arg-type]
+            session = replace(session, pipeline=replace(session.pipeline, **more))  # type: ignore[arg-type]
         with pytest.raises(kind) as refused:
-            rename(world, NAME, take_over=take_over)
+            rename(session, NAME, take_over=take_over)
         assert (dict(lab.store.scan(NAME, "")), dict(lab.store.scan(NEW, ""))) == before
         return str(refused.value)
 
@@ -288,7 +288,7 @@ class TestABackfillMeanwhile:
         def driver_is_faster(*arguments: Any, **more: Any) -> PipelineRecord:
             launch_shard(lab)
             replays.change_shard(RUN, 0, ClaimShard("tag", DRIVER))
-            replays.change_shard(RUN, 0, BeginShard("tag", DRIVER, "call"))
+            replays.change_shard(RUN, 0, StartShard("tag", DRIVER, "call"))
             return give_up(*arguments, **more)
 
         monkeypatch.setattr(renaming, "_give_up_name", driver_is_faster)
@@ -296,7 +296,7 @@ class TestABackfillMeanwhile:
 
         with pytest.raises(Fenced):
             replays.change_shard(RUN, 0, RecordShard("tag", DRIVER, "call", ShardRead(20)))
-        assert ReplayControl(lab.store, NEW).shard(RUN, 0).begun == 1, "the call that was cut off is still known"
+        assert ReplayControl(lab.store, NEW).shard(RUN, 0).started == 1, "the call that was cut off is still known"
 
 
 def test_a_slow_try_does_not_put_back_what_changed_under_the_new_name(
@@ -307,13 +307,13 @@ def test_a_slow_try_does_not_put_back_what_changed_under_the_new_name(
     launch_shard(lab)
     copy = renaming._copy_cells
 
-    def another_is_faster(world: World, old: str) -> None:
-        copy(world, old)
+    def another_is_faster(session: Session, old: str) -> None:
+        copy(session, old)
         if lab.control.cell.read().renamed_to:  # type: ignore[union-attr]
             monkeypatch.setattr(renaming, "_copy_cells", copy)
             rename(under(lab, NEW, "another"), NAME)
             ReplayControl(lab.store, NEW).change_shard(RUN, 0, LaunchShard("later", "ranges", "v", ""))
-            copy(world, old)
+            copy(session, old)
 
     monkeypatch.setattr(renaming, "_copy_cells", another_is_faster)
     rename(under(lab, NEW), NAME)
@@ -363,16 +363,16 @@ def test_killed_at_any_write_nobody_acts_under_both_names_and_the_next_run_finis
 
 def acts(lab: Lab, name: str) -> bool:
     """Return whether an operation that takes the pipeline over may act on it under a name."""
-    world = under(lab, name, "somebody")
+    session = under(lab, name, "somebody")
     try:
-        draft_plan(world, "committed", world.pipeline.policy)
-        before = world.cell.read()
-        take_lease(world, take_over=True)
+        draft_plan(session, "committed", session.pipeline.policy)
+        before = session.cell.read()
+        take_lease(session, take_over=True)
     except (StateLost, PipelineRenamed):
         return False
     if before is None:
         raise AssertionError("a record was created under a name that has a history")
-    release_lease(world)
+    release_lease(session)
     return True
 
 
@@ -380,28 +380,30 @@ class TestOwned:
     """What the pipeline uses belongs to one name, from the first operation on."""
 
     def test_a_new_name_is_refused_before_anything_is_written(self, lab: Lab) -> None:
-        take_lease(lab.world("op"))
+        take_lease(lab.session("op"))
 
-        for act in (take_lease, lambda world: draft_plan(world, "committed", RestartPolicy()), audit_history):
+        for act in (take_lease, lambda session: draft_plan(session, "committed", RestartPolicy()), audit_history):
             with pytest.raises(StateLost, match=f"run: airflow offsets rename {NAME} {NEW}"):
                 act(under(lab, NEW))
         assert cells(lab, NEW) == {}
         assert lab.store.get(NEW, RECORD) is None
 
     def test_two_pipelines_may_not_use_the_same_folder_in_two_spellings(self, lab: Lab) -> None:
-        take_lease(lab.world("op"))
-        world = under(lab, NEW)
-        world = replace(world, pipeline=apart(world.pipeline))
-        take_lease(world)
+        take_lease(lab.session("op"))
+        session = under(lab, NEW)
+        session = replace(session, pipeline=apart(session.pipeline))
+        take_lease(session)
         folder = f"file://{lab.pipeline.job.checkpoint}//"
-        world = replace(world, pipeline=replace(world.pipeline, job=replace(world.pipeline.job, checkpoint=folder)))
+        session = replace(
+            session, pipeline=replace(session.pipeline, job=replace(session.pipeline.job, checkpoint=folder))
+        )
 
         with pytest.raises(StateLost, match="two pipelines, give one of them another checkpoint or group_id"):
-            take_lease(world)
+            take_lease(session)
 
     def test_a_launch_is_refused_that_another_pipeline_was_faster_to_claim(self, lab: Lab) -> None:
         """The submit task may have read another pipelines.yaml than the stop task."""
-        take_lease(lab.world("op"))
+        take_lease(lab.session("op"))
         applied = steps.apply(lab)
         lab.store._control.pop(("_all", "owners"))
         take_lease(under(lab, "other"))
@@ -413,15 +415,15 @@ class TestOwned:
     @pytest.mark.parametrize("goes_on", [True, False])
     def test_a_first_operation_killed_after_its_claim_goes_on_or_is_renamed(self, goes_on: bool, lab: Lab) -> None:
         lab.fuse = Fuse(1, after=True)
-        world = lab.world("op")
+        session = lab.session("op")
         with lab.fuse.lit(), pytest.raises(Crash):
-            take_lease(world)
+            take_lease(session)
         assert lab.store.get(NAME, RECORD) is None
         with pytest.raises(StateLost):
             take_lease(under(lab, NEW))
 
         if goes_on:
-            assert take_lease(lab.world("op")).lease is not None
+            assert take_lease(lab.session("op")).lease is not None
             return
         assert plan_rename(under(lab, NEW), NAME).epoch == 0
         assert rename(under(lab, NEW), NAME).done
@@ -432,15 +434,15 @@ class TestReleased:
     """A pipeline no longer uses what it owns, and another pipeline shall use it."""
 
     @pytest.fixture
-    def user(self, lab: Lab) -> World:
+    def user(self, lab: Lab) -> Session:
         """Return a session of a pipeline with a record, which now uses the checkpoint of another pipeline."""
-        world = under(lab, NEW, "release")
-        own = replace(world, pipeline=apart(world.pipeline), operation="earlier")
+        session = under(lab, NEW, "release")
+        own = replace(session, pipeline=apart(session.pipeline), operation="earlier")
         take_lease(own)
         release_lease(own)
-        return replace(world, pipeline=replace(world.pipeline, group_id="apart"))
+        return replace(session, pipeline=replace(session.pipeline, group_id="apart"))
 
-    def test_it_is_released_once_the_job_is_stopped(self, lab: Lab, user: World) -> None:
+    def test_it_is_released_once_the_job_is_stopped(self, lab: Lab, user: Session) -> None:
         stopped(lab)
         with pytest.raises(StateLost, match=f"run: airflow offsets release {NAME} {NEW}"):
             take_lease(user)
@@ -454,9 +456,9 @@ class TestReleased:
 
         assert take_lease(user).lease is not None
         with pytest.raises(StateLost, match=f"which pipeline '{NEW}' owns"):
-            take_lease(lab.world("op"))
+            take_lease(lab.session("op"))
 
-    def test_a_running_job_keeps_what_it_uses(self, lab: Lab, user: World) -> None:
+    def test_a_running_job_keeps_what_it_uses(self, lab: Lab, user: Session) -> None:
         steps.start(lab)
 
         for act in (plan_release, release):
@@ -465,7 +467,7 @@ class TestReleased:
         with pytest.raises(StateLost):
             take_lease(user)
 
-    def test_an_operation_of_the_owner_at_work_keeps_it(self, lab: Lab, user: World) -> None:
+    def test_an_operation_of_the_owner_at_work_keeps_it(self, lab: Lab, user: Session) -> None:
         steps.rest(lab)
 
         with pytest.raises(LeaseHeld):
@@ -473,8 +475,8 @@ class TestReleased:
         assert release(user, NAME, take_over=True)
         assert lab.holder == ""
 
-    def test_a_claim_without_a_record_is_released(self, lab: Lab, user: World) -> None:
-        claim_own(lab.world("op"))
+    def test_a_claim_without_a_record_is_released(self, lab: Lab, user: Session) -> None:
+        claim_own(lab.session("op"))
 
         assert release(user, NAME)
         assert take_lease(user).lease is not None

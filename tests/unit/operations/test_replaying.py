@@ -11,38 +11,38 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends import machine
+from airflow_provider_offsets.backends.machine import LocalMachine
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.record import Rename, Take
-from airflow_provider_offsets.core.replay import BackfillPolicy, Interval, Replayed, ReplayPlan, Shard
-from airflow_provider_offsets.core.replay_record import (
-    BeginShard,
+from airflow_provider_offsets.core.record.events import Rename, Take
+from airflow_provider_offsets.core.replay.claim import ShardProgress, progress_text, replay_batch_id
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, Replayed, ReplayPlan, Shard
+from airflow_provider_offsets.core.replay.shard import (
     ClaimShard,
     EndShard,
     RecordShard,
     ShardEvent,
     ShardPhase,
     ShardRead,
+    StartShard,
     TryEnded,
 )
-from airflow_provider_offsets.core.replaying import ShardProgress, progress_text, replay_batch_id
 from airflow_provider_offsets.errors import (
     Fenced,
     InputRefused,
     OffsetsError,
     PipelineRenamed,
     ShardFailed,
-    WorldChanged,
+    StateChanged,
 )
-from airflow_provider_offsets.jobs import machine
-from airflow_provider_offsets.jobs.machine import LocalMachine
 from airflow_provider_offsets.operations.backfilling import audit_recorded_replay, make_replay_plan
 from airflow_provider_offsets.operations.replaying import ShardReplaying
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.runtime.settings import FILE_KEY, RUN_ID_KEY, ReplaySettings, Secrets
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.testing import FakeKafka, MemoryStore
 from tests.unit.stepping import Fault, Stepped, Task
 
@@ -77,7 +77,7 @@ class Driver:
 
     def begin(self) -> None:
         """Begin the shard, and write immediately."""
-        self._change(BeginShard(self.tag, self.process, f"run of {self.process.pid}"))
+        self._change(StartShard(self.tag, self.process, f"run of {self.process.pid}"))
         self.lab.written.append(self.settings.claim.run_id)
 
     def record(self) -> None:
@@ -132,13 +132,13 @@ class Lab:
     def control(self) -> ReplayControl:
         return ReplayControl(self.store, "alerts")
 
-    def world(self, *, stepped: bool = False) -> World:
+    def session(self, *, stepped: bool = False) -> Session:
         job = SparkJob(str(self.folder / "job.py"), str(self.folder / "checkpoint"), log_dir=str(self.folder / "logs"))
         store: Any = Stepped(self.store) if stepped else self.store
-        return World(StreamingPipeline("alerts", ("flights",), job), OPERATION, store, self.kafka)
+        return Session(StreamingPipeline("alerts", ("flights",), job), OPERATION, store, self.kafka)
 
     def replaying(self, run_id: str = RUN_1, shard: Shard = SHARD, *, stepped: bool = False) -> ShardReplaying:
-        return ShardReplaying(self.world(stepped=stepped), shard, run_id, self.command, SECRETS, self.said.append)
+        return ShardReplaying(self.session(stepped=stepped), shard, run_id, self.command, SECRETS, self.said.append)
 
     def task(self, run_id: str = RUN_1, shard: Shard = SHARD, name: str = "task") -> Task:
         """Return a task that is about to have its first effect."""
@@ -147,7 +147,7 @@ class Lab:
     def plan(self, key: str) -> ReplayPlan:
         """Plan an attempt at the interval that holds all records."""
         made = make_replay_plan(
-            self.world(), Interval(100, 200), BackfillPolicy(records_per_shard=30), attempt_key=key, now_ms=1_000
+            self.session(), Interval(100, 200), BackfillPolicy(records_per_shard=30), attempt_key=key, now_ms=1_000
         )
         assert isinstance(made, ReplayPlan)
         return made
@@ -243,7 +243,7 @@ def test_a_driver_that_dies_is_followed_by_another_under_the_same_run_id(dies_af
     lab.next_steps = whole
     assert lab.replaying().run().records_read == 30
     assert lab.written == [RUN_1] * wrote
-    assert lab.control.shard(RUN_1, 0).begun == wrote, "and each that may have written is counted"
+    assert lab.control.shard(RUN_1, 0).started == wrote, "and each that may have written is counted"
 
 
 def test_a_driver_that_dies_right_after_its_record_has_finished(lab: Lab) -> None:
@@ -344,7 +344,7 @@ class TestTwoTasksAtOnce:
         for _ in range(5):
             lab.tick()
         assert lab.written == [RUN_1]
-        assert lab.control.shard(RUN_1, 0).begun == 1
+        assert lab.control.shard(RUN_1, 0).started == 1
 
     @pytest.mark.parametrize("ahead", range(EFFECTS))
     def test_step_by_step(self, lab: Lab, ahead: int) -> None:
@@ -421,7 +421,7 @@ class TestADriverTakenForDead:
         assert lab.replaying().run().records_read == 30
         with pytest.raises(Fenced):
             old.begin()
-        assert lab.control.shard(RUN_1, 0).begun == 2
+        assert lab.control.shard(RUN_1, 0).started == 2
 
     def test_is_named_by_the_audit(self, lab: Lab) -> None:
         plan = lab.plan("1")
@@ -579,20 +579,20 @@ class TestRefused:
         plan = lab.plan("1")
         (lab.folder / "job.py").write_text("another program")
 
-        with pytest.raises(WorldChanged, match="one run replays one version"):
+        with pytest.raises(StateChanged, match="one run replays one version"):
             lab.replaying(plan.run_id, plan.shards[0]).run()
 
     def test_a_topic_that_was_recreated_since_the_plan(self, lab: Lab) -> None:
         plan = lab.plan("1")
         lab.kafka.recreate_topic("flights", partitions=2)
 
-        with pytest.raises(WorldChanged, match="recreated topic"):
+        with pytest.raises(StateChanged, match="recreated topic"):
             lab.replaying(plan.run_id, plan.shards[0]).run()
 
     def test_a_pipeline_that_was_renamed_since_the_plan(self, lab: Lab) -> None:
         """Its record is under the new name: nobody would count what is replayed under the old one."""
         plan = lab.plan("1")
-        cell = lab.world().cell
+        cell = lab.session().cell
         cell.create()
         cell.change(Take("rename", 0, 1000))
         cell.change(Rename("rename", "arrivals"))
@@ -624,9 +624,9 @@ class TestRefused:
 def test_all_attempts_of_an_operation_are_one_replay(lab: Lab) -> None:
     """An operation that was cleared ends in ``@2``, and its replay continues under the name of the run."""
     plan = lab.plan("1")
-    world = replace(lab.world(), operation=f"{OPERATION}@2")
+    session = replace(lab.session(), operation=f"{OPERATION}@2")
 
-    replayed: Replayed = ShardReplaying(world, plan.shards[0], plan.run_id, lab.command, SECRETS).run()
+    replayed: Replayed = ShardReplaying(session, plan.shards[0], plan.run_id, lab.command, SECRETS).run()
 
     assert replayed.run_id == plan.run_id
 

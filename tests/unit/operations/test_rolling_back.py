@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.audit import DiscontinuityKind
+from airflow_provider_offsets.core.audit.report import DiscontinuityKind
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.record import MarkGood
+from airflow_provider_offsets.core.record.events import MarkGood
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
-from airflow_provider_offsets.core.snapshot import AT_REST
+from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.job_state import end_of
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S
 from airflow_provider_offsets.operations.recovering import as_it_ran, begin_recovery
 from airflow_provider_offsets.operations.rolling_back import Output, Rollback, roll_back, why_no_way_back
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
-from airflow_provider_offsets.operations.watching import end_of
 from tests.unit.operations import steps
 from tests.unit.operations.lab import NAME, SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install, kills
 from tests.unit.operations.test_crash import anonymous, checkpoints
@@ -65,12 +65,12 @@ def run_well(lab: Lab) -> None:
 
 
 def upgrade(
-    lab: Lab, start: str = "committed", operation: str = "op", *, at_rest: Callable[[], None] = lambda: None
+    lab: Lab, start: str = "committed", operation: str = "op", *, when_stopped: Callable[[], None] = lambda: None
 ) -> None:
     """Run the maintenance ``op``: it stops the job, and starts another version of it."""
     steps.stop(lab, operation)
-    lab.world(operation).take_snapshot(AT_REST, reason="", taken_at="2026-01-01T00:00:00Z")
-    at_rest()
+    lab.session(operation).take_snapshot(WHEN_STOPPED, reason="", taken_at="2026-01-01T00:00:00Z")
+    when_stopped()
     deploy(lab, "version 2")
     steps.submit(lab, steps.apply(lab, start, operation), operation)
 
@@ -85,7 +85,7 @@ def undo(lab: Lab, operation: str = "op") -> Rollback:
     def launcher_of(pipeline: StreamingPipeline) -> Launcher:
         return Launcher(lambda conf: [Path(pipeline.job.application).read_text(), *lab.command(conf)], SECRETS)
 
-    return roll_back(lab.world(operation), launcher_of, reason="unhealthy")
+    return roll_back(lab.session(operation), launcher_of, reason="unhealthy")
 
 
 def ran(lab: Lab) -> str:
@@ -107,8 +107,8 @@ def test_version_and_position_of_before_run_again(offsets_in: tuple[str, ...], m
     assert (done.epoch, done.target, done.undone, done.replay) == (3, 1, (2,), 100)
     assert done.output == Output((OffsetRange(TOPIC, 0, 100, 150), OffsetRange(TOPIC, 1, 100, 150)))
     settle(lab)
-    assert lab.world().observe().stored == lab.at(150, 150)
-    report = audit_history(lab.world("audit"))
+    assert lab.session().observe().stored == lab.at(150, 150)
+    report = audit_history(lab.session("audit"))
     assert (report.lost, report.skipped, report.unexplained) == (0, 0, ())
     assert report.replayed == 100
     replays = [each for each in report.discontinuities if each.kind is DiscontinuityKind.REPLAY]
@@ -154,7 +154,7 @@ def test_a_version_that_never_came_to_its_claim(
     lab = make(offsets_in)
     run_well(lab)
     settle(lab)
-    stood = lab.world().observe().stored
+    stood = lab.session().observe().stored
     lab.on_launch = lambda driver: driver.die("SyntaxError")
     with pytest.raises(DriverDied):
         upgrade(lab, start)
@@ -167,7 +167,7 @@ def test_a_version_that_never_came_to_its_claim(
     assert (done.replay, done.output) == (0, Output())
     lab.feed(10)
     settle(lab)
-    report = audit_history(lab.world("audit"))
+    report = audit_history(lab.session("audit"))
     assert (report.lost, report.skipped, report.replayed, report.unexplained) == (0, 0, 0, ())
 
 
@@ -191,7 +191,7 @@ def test_a_driver_of_the_bad_version_that_would_claim_late_never_does(lab: Lab) 
     assert not orphan.is_alive
     assert ran(lab) == "version 1"
     settle(lab)
-    assert audit_history(lab.world("audit")).unexplained == ()
+    assert audit_history(lab.session("audit")).unexplained == ()
 
 
 def test_what_a_rewind_had_not_read_again_is_no_skip(lab: Lab) -> None:
@@ -211,7 +211,7 @@ def test_what_a_rewind_had_not_read_again_is_no_skip(lab: Lab) -> None:
 
     assert (done.start, done.undone) == (lab.at(100, 100), (2,)), "what was fed since is read by the version of before"
     settle(lab)
-    report = audit_history(lab.world("audit"))
+    report = audit_history(lab.session("audit"))
     assert (report.lost, report.skipped, report.unexplained, report.replayed) == (0, 0, (), 0)
 
 
@@ -221,7 +221,7 @@ def test_a_partition_that_was_made_since_begins_at_0(lab: Lab) -> None:
         lab.feed(7, 2)
 
     run_well(lab)
-    upgrade(lab, at_rest=grow)
+    upgrade(lab, when_stopped=grow)
     fail(lab)
 
     done = undo(lab)
@@ -229,7 +229,7 @@ def test_a_partition_that_was_made_since_begins_at_0(lab: Lab) -> None:
     assert done.start == lab.at(100, 100, 0)
     assert done.replay == 107
     settle(lab)
-    assert audit_history(lab.world("audit")).unexplained == ()
+    assert audit_history(lab.session("audit")).unexplained == ()
 
 
 def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> None:
@@ -249,7 +249,7 @@ def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> N
     assert second.start == lab.at(150, 150)
     assert ran(lab) == "version 1"
     settle(lab)
-    report = audit_history(lab.world("audit"))
+    report = audit_history(lab.session("audit"))
     assert (report.lost, report.unexplained) == (0, ())
 
 
@@ -271,8 +271,8 @@ def test_it_goes_back_to_the_newest_good_version(good: int, version: str, reason
     deploy(lab, "version 3")
     steps.submit(lab, steps.apply(lab), "op")
     for number in range(1, good + 1):
-        lab.world().cell.change(MarkGood(number))
-    assert why_no_way_back(lab.world("op")) == ""
+        lab.session().cell.change(MarkGood(number))
+    assert why_no_way_back(lab.session("op")) == ""
 
     done = undo(lab)
 
@@ -285,11 +285,11 @@ class TestRecovery:
 
     def recover(self, lab: Lab, dead: int) -> str:
         operation = recovery_of(dead)
-        begin_recovery(lab.world(operation), dead, "run", RecoveryPolicy())
+        begin_recovery(lab.session(operation), dead, "run", RecoveryPolicy())
         applied = steps.apply(lab, operation=operation)
-        world = as_it_ran(lab.world(operation))
-        application = Path(world.pipeline.job.application)
-        submit_job(world, applied, Launcher(lambda conf: [application.read_text(), *lab.command(conf)], SECRETS))
+        session = as_it_ran(lab.session(operation))
+        application = Path(session.pipeline.job.application)
+        submit_job(session, applied, Launcher(lambda conf: [application.read_text(), *lab.command(conf)], SECRETS))
         return ran(lab)
 
     @pytest.mark.parametrize("bad", ["ran", "never claimed"])
@@ -329,8 +329,8 @@ class TestRecovery:
         fail(lab)
         undo(lab)
 
-        world = lab.world("next")
-        assert as_it_ran(world) is world
+        session = lab.session("next")
+        assert as_it_ran(session) is session
 
 
 class TestRefused:
@@ -420,20 +420,20 @@ class TestRefused:
         run_well(lab)
         upgrade(lab)
         fail(lab)
-        begin_recovery(lab.world(recovery_of(2)), 2, "run", RecoveryPolicy())
+        begin_recovery(lab.session(recovery_of(2)), 2, "run", RecoveryPolicy())
         steps.submit(lab, steps.apply(lab, operation=recovery_of(2)), recovery_of(2))
 
         refused = self.refuse(lab, Fenced)
         assert "is in the hands of 'recovery/00000002'" in refused
         assert "deploy the version before it" in refused, "the bad version runs again: somebody has to act"
-        assert "snapshot:op#at-rest" in refused
+        assert "snapshot:op#stopped" in refused
         assert lab.driver.is_alive
 
     def test_somebody_else_is_about_to_start_the_job(self, lab: Lab) -> None:
         run_well(lab)
         upgrade(lab)
         fail(lab)
-        begin_recovery(lab.world(recovery_of(2)), 2, "run", RecoveryPolicy())
+        begin_recovery(lab.session(recovery_of(2)), 2, "run", RecoveryPolicy())
 
         assert "is in the hands of 'recovery/00000002'" in self.refuse(lab, Fenced)
 
@@ -462,12 +462,12 @@ class TestRefused:
 
 
 def test_whether_there_is_a_way_back_is_known_beforehand(lab: Lab) -> None:
-    assert why_no_way_back(lab.world()) == "there is no previous version"
+    assert why_no_way_back(lab.session()) == "there is no previous version"
     run_well(lab)
-    assert why_no_way_back(lab.world()) == ""
+    assert why_no_way_back(lab.session()) == ""
     for copy in (lab.folder / "logs").rglob("applications/*/job.py"):
         copy.write_text("somebody's")
-    assert "is not what was kept" in why_no_way_back(lab.world())
+    assert "is not what was kept" in why_no_way_back(lab.session())
 
 
 def end_state(lab: Lab) -> dict[str, Any]:
@@ -483,7 +483,7 @@ def end_state(lab: Lab) -> dict[str, Any]:
         "done": done and replace(done, log=""),
         "steps": sorted(operation.steps),
         "drivers that live": len(lab.alive),
-        "audit": audit_history(lab.world("audit")),
+        "audit": audit_history(lab.session("audit")),
     }
 
 

@@ -43,7 +43,7 @@ def test_equal_content_has_an_equal_name(shipped: Path, tmp_path: Path, monkeypa
 
 
 def test_other_content_has_another_name(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "PARTS", ("__init__.py", "errors.py"))
+    monkeypatch.setattr(shipping, "_ENTRY", "errors")
 
     assert runtime_zip(tmp_path / "logs").name != shipped.name
 
@@ -65,6 +65,31 @@ def running(node: ast.AST) -> Iterator[ast.AST]:
             yield from running(child)
 
 
+def test_what_the_driver_imports_is_in_it(tmp_path: Path) -> None:
+    """A package that a driver's module imports is shipped without being listed anywhere."""
+    root = tmp_path / "airflow_provider_offsets"
+    for name, source in {
+        "runtime/__init__.py": "",
+        "runtime/stream.py": "def f():\n    from airflow_provider_offsets.backends.yarn import kill",
+        "backends/__init__.py": "import airflow_provider_offsets.clock",
+        "backends/yarn.py": "from airflow_provider_offsets import errors",
+        "clock.py": "",
+        "errors.py": "",
+        "operations/__init__.py": "import airflow_provider_offsets.runtime",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(source)
+
+    assert {str(file.relative_to(root)) for file in shipping._shipped(root)} == {
+        "runtime/__init__.py",
+        "runtime/stream.py",
+        "backends/__init__.py",
+        "backends/yarn.py",
+        "clock.py",
+        "errors.py",
+    }
+
+
 def test_nothing_in_it_imports_airflow_or_what_only_airflow_needs(shipped: Path) -> None:
     with zipfile.ZipFile(shipped) as archive:
         sources = {name: archive.read(name).decode() for name in archive.namelist()}
@@ -77,7 +102,7 @@ def test_nothing_in_it_imports_airflow_or_what_only_airflow_needs(shipped: Path)
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert [each for each in names if each.partition(".")[0] == "airflow"] == [], name
             ours = [each.split(".")[1] for each in names if each.startswith("airflow_provider_offsets.")]
-            assert set(ours) <= {part.removesuffix(".py") for part in shipping.PARTS}, name
+            assert set(ours) <= {each.split("/")[1].removesuffix(".py") for each in sources}, name
 
 
 def test_a_python_with_nothing_installed_imports_it(shipped: Path, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.moments import moment_text
-from airflow_provider_offsets.core.plan import OnConflict, ProblemKind, RestartPolicy
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
 from airflow_provider_offsets.errors import NoHistory, SelectorError, StoreUnreachable
 from airflow_provider_offsets.operations import sources
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
-from airflow_provider_offsets.operations.sources import WorldSources
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
+from airflow_provider_offsets.operations.sources import SessionSources
 from airflow_provider_offsets.stores.memory import MemoryStore
 from tests.unit.operations import steps
 from tests.unit.operations.lab import NAME, TOPIC, Crash, Lab, install
@@ -25,8 +26,8 @@ from tests.unit.operations.lab import NAME, TOPIC, Crash, Lab, install
 HOUR_MS = 3_600_000
 
 
-def told(lab: Lab, operation: str = "op") -> WorldSources:
-    return WorldSources(lab.world(operation), Position())
+def told(lab: Lab, operation: str = "op") -> SessionSources:
+    return SessionSources(lab.session(operation), Position())
 
 
 def wanted(lab: Lab, start: str, operation: str = "op") -> list[int | None]:
@@ -90,10 +91,10 @@ class TestAsOf:
         lab.store.append(stream, Batch(lab.at(10, 20), 1000))
         lab.store.append(stream, Batch(of_refunds, 1001))
         lab.store.append(stream, Batch(lab.at(30, 40), 1002))
-        world = lab.world()
-        world = replace(world, pipeline=replace(world.pipeline, topics=(TOPIC, "refunds")))
+        session = lab.session()
+        session = replace(session, pipeline=replace(session.pipeline, topics=(TOPIC, "refunds")))
 
-        past = WorldSources(world, Position()).as_of(1001)
+        past = SessionSources(session, Position()).as_of(1001)
 
         assert past is not None
         assert past.position == lab.at(10, 20).updated(of_refunds)
@@ -116,14 +117,14 @@ class TestAsOf:
         def silent(*_: Any, **__: Any) -> Any:
             raise StoreUnreachable(seen="nothing", expected="an answer", do="wait")
 
-        world = twice.world()
+        session = twice.session()
         monkeypatch.setattr(twice.store, "newest_first", silent)
 
         with pytest.raises(StoreUnreachable):
-            WorldSources(world, Position()).as_of(1000)
+            SessionSources(session, Position()).as_of(1000)
 
 
-class TestAsOfAnUntouchedJob:
+class TestAsOfAnUntrackedJob:
     @pytest.fixture
     def lab(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
         return install(Lab(tmp_path, offsets_in=("checkpoint",)), monkeypatch)
@@ -133,7 +134,7 @@ class TestAsOfAnUntouchedJob:
         for day, count in enumerate((0, 40, 60), start=1):
             lab.feed(count or 1)
             lab.tick()
-            lab.world(f"day-{day}").take_snapshot("before", reason="", taken_at=f"2026-01-0{day}T12:00:00.5+00:00")
+            lab.session(f"day-{day}").take_snapshot("before", reason="", taken_at=f"2026-01-0{day}T12:00:00.5+00:00")
 
         plan = steps.plan(lab, "as-of:2026-01-03T12:00:00Z")
 
@@ -153,16 +154,16 @@ class TestAsOfAnUntouchedJob:
         kept = MemoryStore()
         kept.append(lab.pipeline.stream, Batch(lab.at(10, 20), 1000))
         kept.append(lab.pipeline.stream, Batch(lab.at(30, 40), 2000))
-        world = lab.world()
-        world = World(
-            replace(world.pipeline, offsets_in=("checkpoint", "hbase_old")),
-            world.operation,
-            world.store,
-            world.kafka,
+        session = lab.session()
+        session = Session(
+            replace(session.pipeline, offsets_in=("checkpoint", "hbase_old")),
+            session.operation,
+            session.store,
+            session.kafka,
             {"hbase_old": kept},
         )
 
-        past = WorldSources(world, Position()).as_of(1999)
+        past = SessionSources(session, Position()).as_of(1999)
 
         assert past is not None
         assert (past.position, past.source) == (lab.at(10, 20), "after a row of 1970-01-01T00:00:01Z in hbase_old")
@@ -188,11 +189,11 @@ class TestDuration:
         assert wanted(records, "duration:PT2H", "another operation") == [120, 120]
 
     def test_a_plan_that_was_killed_right_after_it_asked_for_the_time_asks_no_more(self, records: Lab) -> None:
-        world = records.world()
+        session = records.session()
         records.fuse.at, records.fuse.after = 1, True
         with pytest.raises(Crash), records.fuse.lit():
-            make_plan(world, "duration:PT2H", RestartPolicy())
-        assert recorded_plan(world) is None
+            make_plan(session, "duration:PT2H", RestartPolicy())
+        assert recorded_plan(session) is None
         records.clock.now += 3600
 
         assert wanted(records, "duration:PT2H") == [110, 110]
@@ -266,13 +267,13 @@ class TestShift:
         lab.kept.offsets = lab.at(70, 100)
 
         def starts(on_conflict: OnConflict) -> list[int]:
-            plan = make_plan(lab.world("third"), "shift:-5", RestartPolicy(on_conflict=on_conflict))
+            plan = make_plan(lab.session("third"), "shift:-5", RestartPolicy(on_conflict=on_conflict))
             assert plan.problems == ()
             return [row.start for row in plan.rows]
 
         assert starts(OnConflict.SMALLEST) == [65, 95]
         assert starts(OnConflict.RULING_STORE) == [95, 95]
-        [problem] = make_plan(lab.world("third"), "shift:-5", RestartPolicy()).problems
+        [problem] = make_plan(lab.session("third"), "shift:-5", RestartPolicy()).problems
         assert problem.kind is ProblemKind.STORES_CONFLICT
 
 
@@ -315,7 +316,7 @@ class TestFiles:
 
 def test_what_is_asked_leaves_no_trace(lab: Lab) -> None:
     steps.rest(lab)
-    snapshot = lab.world("yesterday").take_snapshot("before", reason="", taken_at="2026-01-01T00:00:00Z")
+    snapshot = lab.session("yesterday").take_snapshot("before", reason="", taken_at="2026-01-01T00:00:00Z")
     lab.kafka.commit("other", lab.at(50, 50))
     cells = dict(lab.store.scan(NAME, ""))
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets.core.epoch import EndedHow, Epoch, ProcessIdentity
-from airflow_provider_offsets.core.pipeline import StopLadder
-from airflow_provider_offsets.core.record import Phase, PipelineRecord
+from airflow_provider_offsets.core.pipeline import StopPolicy
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.errors import LeaseHeld, NothingToRecover, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations import stopping
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, close_and_reconcile, release_lease, take_lease
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
-from airflow_provider_offsets.operations.world import World
 from tests.unit.operations import steps
 from tests.unit.operations.lab import ELSEWHERE, HERE, Crash, Driver, Lab
 
@@ -66,7 +66,7 @@ def test_a_job_that_is_over_is_no_error_and_is_no_recovery_s_any_more(how: Ended
     lab.clock.now += 2 * LEASE_TIMEOUT_S
     assert find_death(lab.control) is None, "it is meant to stay stopped, also when the operation is long gone"
     with pytest.raises(NothingToRecover, match="'op' asked epoch 1 to stop"):
-        begin_recovery(lab.world("recovery/00000001"), 1, "run", lab.pipeline.recovery)
+        begin_recovery(lab.session("recovery/00000001"), 1, "run", lab.pipeline.recovery)
 
 
 def test_a_task_that_is_run_again_after_the_submit_does_not_stop_the_new_job(lab: Lab) -> None:
@@ -79,7 +79,7 @@ def test_a_task_that_is_run_again_after_the_submit_does_not_stop_the_new_job(lab
 
 def test_a_task_that_is_killed_after_it_asked_and_run_again_waits_on(lab: Lab) -> None:
     steps.start(lab)
-    asked = ask_to_stop(lab.world(), reason="upgrade")
+    asked = ask_to_stop(lab.session(), reason="upgrade")
     assert isinstance(asked, Epoch)
 
     assert steps.stop(lab) == StopResult(1, "stopped", last_batch_id=0)
@@ -106,7 +106,7 @@ class TestLaunching:
         steps.launch(lab, operation="A")
 
         assert steps.stop(lab, "B", take_over=True).how == "cancelled"
-        assert lab.world().observe().stored is None
+        assert lab.session().observe().stored is None
 
     def test_the_plan_of_the_later_operation_is_what_runs(self, lab: Lab) -> None:
         steps.rest(lab)
@@ -128,7 +128,7 @@ class TestLaunching:
     ) -> None:
         steps.rest(lab)
         steps.launch(lab, operation="A")
-        take_lease(lab.world("B"), take_over=True)
+        take_lease(lab.session("B"), take_over=True)
         lab.interpose(monkeypatch, lambda: lab.interpose(monkeypatch, lab.driver._claim))
 
         stopped = steps.stop(lab, "B")
@@ -174,11 +174,11 @@ def test_a_driver_elsewhere_is_never_taken_for_dead(elsewhere: ProcessIdentity, 
 
 def test_a_driver_elsewhere_is_not_signalled(elsewhere: ProcessIdentity, lab: Lab) -> None:
     said: list[str] = []
-    asked = ask_to_stop(lab.world(), reason="", take_over=True)
+    asked = ask_to_stop(lab.session(), reason="", take_over=True)
     assert isinstance(asked, Epoch)
 
     with pytest.raises(StopTimedOut):
-        await_stop(lab.world(), asked, StopLadder(5, 5, 5), say=said.append)
+        await_stop(lab.session(), asked, StopPolicy(5, 5, 5), say=said.append)
 
     assert lab.signalled == []
     assert said == [f"pid 100 on {ELSEWHERE} cannot be signalled from here"] * 2
@@ -190,11 +190,11 @@ def test_what_whoever_ended_it_first_said_stands(lab: Lab, monkeypatch: pytest.M
     """The driver acknowledged, and exited a moment later."""
     steps.start(lab)
     lab.clock.on_tick = lambda: None
-    asked = ask_to_stop(lab.world(), reason="")
+    asked = ask_to_stop(lab.session(), reason="")
     assert isinstance(asked, Epoch)
     lab.driver.end(EndedHow.STOPPED)
 
-    assert await_stop(lab.world(), asked, lab.stop).how == "stopped"
+    assert await_stop(lab.session(), asked, lab.stop).how == "stopped"
 
 
 @pytest.fixture
@@ -202,14 +202,14 @@ def deaf(lab: Lab) -> Epoch:
     """Return a driver that is alive, reads nothing, and does not check for requests."""
     steps.start(lab)
     lab.driver.obeys = False
-    asked = ask_to_stop(lab.world(), reason="")
+    asked = ask_to_stop(lab.session(), reason="")
     assert isinstance(asked, Epoch)
     return asked
 
 
 def test_no_answer_in_time_is_an_error_and_the_request_stands(deaf: Epoch, lab: Lab) -> None:
     with pytest.raises(StopTimedOut, match=r"an acknowledgement within 10 s.*allow stop\.signal_timeout_s"):
-        await_stop(lab.world(), deaf, lab.stop)
+        await_stop(lab.session(), deaf, lab.stop)
 
     assert lab.driver.is_alive
     assert lab.signalled == [], "a stage that has no time is not allowed"
@@ -223,14 +223,14 @@ def test_no_answer_in_time_is_an_error_and_the_request_stands(deaf: Epoch, lab: 
 @pytest.mark.parametrize(
     ("why", "policy", "dies_on", "sent"),
     [
-        ("SIGTERM helps", StopLadder(5, 5, 5), signal.SIGTERM, [signal.SIGTERM]),
-        ("SIGTERM does not, SIGKILL does", StopLadder(5, 5, 5), signal.SIGKILL, [signal.SIGTERM, signal.SIGKILL]),
-        ("SIGKILL alone is allowed", StopLadder(5, None, 5), signal.SIGKILL, [signal.SIGKILL]),
+        ("SIGTERM helps", StopPolicy(5, 5, 5), signal.SIGTERM, [signal.SIGTERM]),
+        ("SIGTERM does not, SIGKILL does", StopPolicy(5, 5, 5), signal.SIGKILL, [signal.SIGTERM, signal.SIGKILL]),
+        ("SIGKILL alone is allowed", StopPolicy(5, None, 5), signal.SIGKILL, [signal.SIGKILL]),
     ],
 )
 def test_each_stage_that_is_allowed_is_carried_out_in_order_and_noted_first(
     why: str,
-    policy: StopLadder,
+    policy: StopPolicy,
     dies_on: signal.Signals,
     sent: list[signal.Signals],
     deaf: Epoch,
@@ -251,7 +251,7 @@ def test_each_stage_that_is_allowed_is_carried_out_in_order_and_noted_first(
     monkeypatch.setattr(lab.machine, "signal_group", signal_group)
     lab.clock.on_tick = drivers
 
-    stopped = await_stop(lab.world(), deaf, policy)
+    stopped = await_stop(lab.session(), deaf, policy)
 
     assert lab.signalled == sent
     assert noted == [number.name for number in sent], "nobody is forced without a note of it"
@@ -268,7 +268,7 @@ def test_a_task_that_is_killed_after_it_forced_the_job_and_run_again_knows(
     with monkeypatch.context() as patch:
         patch.setattr(lab.machine, "signal_group", killed)
         with pytest.raises(Crash):
-            await_stop(lab.world(), deaf, StopLadder(5, 5))
+            await_stop(lab.session(), deaf, StopPolicy(5, 5))
 
     assert steps.stop(lab).how == "already killed"
 
@@ -280,7 +280,7 @@ def test_what_was_cut_off_by_force_is_named(lab: Lab) -> None:
     batch = lab.driver.plan()
     assert batch is not None
     lab.driver.begin(batch)
-    lab.stop = StopLadder(5, 5)
+    lab.stop = StopPolicy(5, 5)
     lab.clock.on_tick = lambda: lab.driver.die() if lab.signalled else None
 
     stopped = steps.stop(lab)
@@ -311,7 +311,7 @@ def test_a_batch_that_runs_when_the_request_comes_is_finished_and_recorded(lab: 
 
 def test_stages_that_do_not_help_are_a_timeout(deaf: Epoch, lab: Lab) -> None:
     with pytest.raises(StopTimedOut):
-        await_stop(lab.world(), deaf, StopLadder(5, 5, 5))
+        await_stop(lab.session(), deaf, StopPolicy(5, 5, 5))
 
     assert lab.signalled == [signal.SIGTERM, signal.SIGKILL]
 
@@ -320,7 +320,7 @@ def test_what_is_waited_for_is_said(deaf: Epoch, lab: Lab) -> None:
     said: list[str] = []
 
     with pytest.raises(StopTimedOut):
-        await_stop(lab.world(), deaf, StopLadder(25), say=said.append)
+        await_stop(lab.session(), deaf, StopPolicy(25), say=said.append)
 
     assert said == ["waited 10 s of 25 s for its acknowledgement", "waited 20 s of 25 s for its acknowledgement"]
 
@@ -328,7 +328,7 @@ def test_what_is_waited_for_is_said(deaf: Epoch, lab: Lab) -> None:
 class TestTwoOperations:
     def test_the_second_one_is_refused_while_the_first_one_waits(self, deaf: Epoch, lab: Lab) -> None:
         with pytest.raises(LeaseHeld, match=r"operation 'op' acted \d+ s ago.*set take_over"):
-            ask_to_stop(lab.world("other"), reason="")
+            ask_to_stop(lab.session("other"), reason="")
 
         assert lab.holder == "op"
 
@@ -338,44 +338,44 @@ class TestTwoOperations:
 
         def other_asks() -> None:
             with pytest.raises(LeaseHeld):
-                ask_to_stop(lab.world("other"), reason="")
+                ask_to_stop(lab.session("other"), reason="")
             refused.append(lab.clock.now)
 
         lab.clock.on_tick = other_asks
         with pytest.raises(StopTimedOut):
-            await_stop(lab.world(), deaf, StopLadder(3 * LEASE_TIMEOUT_S))
+            await_stop(lab.session(), deaf, StopPolicy(3 * LEASE_TIMEOUT_S))
 
         assert refused[-1] - refused[0] > 2 * LEASE_TIMEOUT_S
 
     def test_one_that_takes_over_owns_the_request_and_the_first_one_ends(self, deaf: Epoch, lab: Lab) -> None:
-        asked = ask_to_stop(lab.world("other"), reason="mine", take_over=True)
+        asked = ask_to_stop(lab.session("other"), reason="mine", take_over=True)
 
         assert isinstance(asked, Epoch)
         assert lab.record.stop is not None
         assert lab.record.stop.operation == "other", "so only the second one may launch"
         with pytest.raises(TakenOver):
-            await_stop(lab.world("op"), deaf, lab.stop)
+            await_stop(lab.session("op"), deaf, lab.stop)
         lab.driver.obeys = True
-        assert await_stop(lab.world("other"), asked, lab.stop).how == "stopped"
+        assert await_stop(lab.session("other"), asked, lab.stop).how == "stopped"
 
     def test_one_that_was_taken_over_signals_nobody(self, deaf: Epoch, lab: Lab) -> None:
         def other_takes_over() -> None:
-            take_lease(lab.world("other"), take_over=True)
+            take_lease(lab.session("other"), take_over=True)
 
         lab.clock.on_tick = other_takes_over
 
         with pytest.raises(TakenOver):
-            await_stop(lab.world("op"), deaf, StopLadder(5, 5, 5))
+            await_stop(lab.session("op"), deaf, StopPolicy(5, 5, 5))
 
         assert lab.signalled == []
 
     def test_one_that_was_taken_over_right_before_a_stage_signals_nobody(
         self, deaf: Epoch, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        lab.interpose(monkeypatch, lambda: take_lease(lab.world("other"), take_over=True))
+        lab.interpose(monkeypatch, lambda: take_lease(lab.session("other"), take_over=True))
 
         with pytest.raises(TakenOver):
-            await_stop(lab.world("op"), deaf, StopLadder(5, 5, 5))
+            await_stop(lab.session("op"), deaf, StopPolicy(5, 5, 5))
 
         assert lab.signalled == []
 
@@ -383,10 +383,10 @@ class TestTwoOperations:
 def test_an_epoch_that_was_closed_for_good_stays_closed(lab: Lab) -> None:
     """Its driver was taken for dead and killed; its epoch stays closed whatever the driver reports later."""
     steps.start(lab)
-    take_lease(lab.world())
+    take_lease(lab.session())
     zombie = lab.driver
     lab.alive.discard(zombie.process)
-    close_and_reconcile(lab.world())
+    close_and_reconcile(lab.session())
 
     zombie.end(EndedHow.FAILED, "late words")
 
@@ -445,7 +445,7 @@ class TestLateTry:
         steps.start(lab)
         steps.stop(lab, "mine")
         steps.stop(lab, "later", take_over=True)
-        release_lease(lab.world("later"))
+        release_lease(lab.session("later"))
 
         with pytest.raises(TakenOver, match="'later' has asked epoch 1 to stop"):
             steps.stop(lab, "mine")
@@ -456,7 +456,7 @@ class TestLateTry:
         """It was killed between the lease and its own request."""
         steps.start(lab)
         steps.stop(lab, "earlier")
-        release_lease(lab.world("earlier"))
+        release_lease(lab.session("earlier"))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(stopping, "close_and_reconcile", crash)
             with pytest.raises(Crash):
@@ -465,7 +465,7 @@ class TestLateTry:
         assert steps.stop(lab, "mine").how == "already stopped"
 
 
-def crash(world: World) -> PipelineRecord:
+def crash(session: Session) -> PipelineRecord:
     raise Crash
 
 

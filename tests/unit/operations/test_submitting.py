@@ -11,20 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.backends.detached import Launch
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.core.plan import RestartPolicy
-from airflow_provider_offsets.core.record import ClaimLaunch, Phase
+from airflow_provider_offsets.core.record.events import ClaimLaunch
+from airflow_provider_offsets.core.record.model import Phase
+from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.errors import (
     DriverDied,
     DriverSilent,
     Fenced,
     LeaseHeld,
     RecordChanged,
+    StateChanged,
     StoreUnreachable,
     TakenOver,
-    WorldChanged,
 )
-from airflow_provider_offsets.jobs.detached import Launch
 from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.operations.applying import Applied
 from airflow_provider_offsets.operations.auditing import audit_history
@@ -44,7 +45,7 @@ def dies(words: str = DIES_WITH) -> Callable[[Driver], None]:
 @pytest.fixture
 def applied(lab: Lab) -> Applied:
     """Return the first plan of a pipeline, applied by ``op``, which holds the lease."""
-    take_lease(lab.world())
+    take_lease(lab.session())
     return steps.apply(lab)
 
 
@@ -113,7 +114,7 @@ class TestStarted:
     def test_what_is_waited_for_is_said(self, applied: Applied, lab: Lab) -> None:
         said: list[str] = []
 
-        submit_job(lab.world(), applied, lab.launcher, say=said.append)
+        submit_job(lab.session(), applied, lab.launcher, say=said.append)
 
         assert said[0] == f"driver log: {lab.driver.log}"
 
@@ -183,8 +184,8 @@ class TestLaunch:
         launch = lab.launch
 
         def late(*arguments: object, **more: object) -> object:
-            take_lease(lab.world("other"), take_over=True)
-            close_and_reconcile(lab.world("other"))
+            take_lease(lab.session("other"), take_over=True)
+            close_and_reconcile(lab.session("other"))
             return launch(*arguments, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(submitting, "launch", late)
@@ -203,7 +204,7 @@ class TestLaunch:
 
         with pytest.raises(TakenOver, match="in the hands of 'other'"):
             steps.submit(lab, applied)
-        release_lease(lab.world("other"))
+        release_lease(lab.session("other"))
         with pytest.raises(TakenOver, match=r"in the hands of 'nobody'.*run this operation again from its stop task"):
             steps.submit(lab, applied)
 
@@ -214,7 +215,7 @@ class TestLaunch:
         steps.launch_applied(lab, applied)
         lab.driver._claim()
         steps.stop(lab, "other", take_over=True)
-        release_lease(lab.world("other"))
+        release_lease(lab.session("other"))
 
         with pytest.raises(TakenOver, match=r"'other' asked epoch 1 .* to stop"):
             steps.submit(lab, applied)
@@ -227,7 +228,7 @@ class TestLaunch:
         steps.stop(lab, "other", take_over=True)
         steps.submit(lab, steps.apply(lab, operation="other"), "other")
         steps.stop(lab, "third")
-        take_lease(lab.world("op"), take_over=True)
+        take_lease(lab.session("op"), take_over=True)
 
         with pytest.raises(RecordChanged, match=r"the plan was made against generation \d+ for epoch 3"):
             steps.submit(lab, applied)
@@ -242,7 +243,7 @@ class TestAnotherPlan:
     def other(self, lab: Lab) -> Applied:
         """Return another plan of the same operation, from the same state."""
         self.first = stopped(lab, "shift:-30")
-        plan, _ = draft_plan(lab.world(), "shift:-3", RestartPolicy())
+        plan, _ = draft_plan(lab.session(), "shift:-3", RestartPolicy())
         assert plan.fingerprint != self.first.plan.fingerprint
         return Applied(plan, self.first.checkpoint)
 
@@ -276,7 +277,7 @@ class TestAnotherPlan:
         lab.tick()
 
         assert [each.is_cancelled for each in lab.control.epochs()] == [False, True, False]
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
         assert (report.replayed, report.unexplained_count) == (20, 0)
 
 
@@ -346,7 +347,7 @@ class TestDied:
             steps.submit(lab, applied)
         assert lab.holder == ""
 
-        take_lease(lab.world("other"))
+        take_lease(lab.session("other"))
 
         with pytest.raises(TakenOver, match="in the hands of 'other'"):
             steps.submit(lab, applied)
@@ -356,7 +357,7 @@ class TestDied:
         steps.launch_applied(lab, applied)
 
         with pytest.raises(LeaseHeld):
-            take_lease(lab.world("other"))
+            take_lease(lab.session("other"))
 
     @pytest.mark.parametrize("on_launch", [fails("out of memory"), killed])
     def test_the_next_launch_announces_nothing_new_and_counts_nothing_twice(
@@ -377,7 +378,7 @@ class TestDied:
         claims = [epoch.claim for epoch in lab.control.epochs()]
         assert [sum(each.replay for each in claim.announced) for claim in claims] == [0, 60, 0, 0, 0]
         assert [claim.stood for claim in claims[1:]] == [lab.at(100, 100), *[lab.at(70, 70)] * 3]
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
         assert (report.replayed, report.replayed_at_most, report.lost, report.unexplained_count) == (60, 0, 0, 0)
 
     def test_what_it_had_begun_is_cut_off_and_counted_once(self, lab: Lab) -> None:
@@ -397,7 +398,7 @@ class TestDied:
         lab.on_launch = lambda driver: None
 
         assert steps.submit(lab, applied).how == "processed batch 1"
-        report = audit_history(lab.world("audit"))
+        report = audit_history(lab.session("audit"))
         assert (report.replayed, report.replayed_at_most, report.lost, report.unexplained_count) == (0, 20, 0, 0)
 
     def test_a_batch_that_spark_committed_is_recorded_and_the_plan_is_done(self, lab: Lab) -> None:
@@ -417,11 +418,11 @@ class TestDied:
         driver.commit(batch)
         driver.die("Killed")
 
-        with pytest.raises(WorldChanged, match=r"epoch 2, which this operation started, has processed batches and is"):
+        with pytest.raises(StateChanged, match=r"epoch 2, which this operation started, has processed batches and is"):
             steps.submit(lab, applied)
 
         assert [batch.batch_id for batch in lab.batches] == [0, 1]
-        assert lab.world().observe().stored == lab.at(110, 110)
+        assert lab.session().observe().stored == lab.at(110, 110)
         steps.stop(lab, "next")
         assert steps.submit(lab, steps.apply(lab, operation="next"), "next").how == "idle", "there is a way out"
 
@@ -439,7 +440,7 @@ class TestDied:
         """Nobody will ever read them; the settings of another operation are not touched."""
         folder = Path(lab.pipeline.job.folder_for_logs)
         folder.mkdir(parents=True, exist_ok=True)
-        tag = submitting._tag(lab.world())
+        tag = submitting._tag(lab.session())
         mine = folder / f"{lab.pipeline.name}-epoch-00001-{tag}-0badc0de.settings.json"
         theirs = folder / f"{lab.pipeline.name}-epoch-00001-11111111-0badc0de.settings.json"
         mine.touch()
@@ -505,7 +506,7 @@ class TestAdoption:
 
     def test_an_orphan_that_was_never_noted_is_adopted_once_it_has_claimed(self, applied: Applied, lab: Lab) -> None:
         lab.on_launch = lambda driver: driver._claim()
-        lab.world()
+        lab.session()
         writes = ["opening the operation", "claim", "launch in the record", "settings", "launch"]
         lab.fuse = Fuse(at=len(writes), after=True)
         with pytest.raises(Crash), lab.fuse.lit():
@@ -535,7 +536,7 @@ class TestAdoption:
     ) -> None:
         steps.launch_applied(lab, applied)
         fails("out of memory")(lab.driver)
-        lab.interpose(monkeypatch, lambda: close_and_reconcile(lab.world()))
+        lab.interpose(monkeypatch, lambda: close_and_reconcile(lab.session()))
 
         assert steps.submit(lab, applied).epoch == 2
 
@@ -543,7 +544,7 @@ class TestAdoption:
         steps.submit(lab, applied)
         steps.stop(lab, "other")
 
-        with pytest.raises(WorldChanged, match=r"epoch 1, which this operation started, has processed batches"):
+        with pytest.raises(StateChanged, match=r"epoch 1, which this operation started, has processed batches"):
             steps.submit(lab, applied)
 
         assert len(lab.drivers) == 1
@@ -578,7 +579,7 @@ class TestPartitions:
         lab.feed(7, 2)
         lab.kafka.delete_records_before(TOPIC, 2, 5)
 
-        with pytest.raises(WorldChanged, match=r"its head deleted already: flights\[2\] begins at 5"):
+        with pytest.raises(StateChanged, match=r"its head deleted already: flights\[2\] begins at 5"):
             steps.submit(lab, applied)
 
         assert (len(lab.drivers), lab.record.epoch) == (1, 1), "nothing was launched"
@@ -587,7 +588,7 @@ class TestPartitions:
     def test_a_topic_that_was_recreated_is_refused(self, applied: Applied, lab: Lab) -> None:
         lab.kafka.recreate_topic(TOPIC, 2)
 
-        with pytest.raises(WorldChanged, match="fake-topic-id-2"):
+        with pytest.raises(StateChanged, match="fake-topic-id-2"):
             steps.submit(lab, applied)
 
         assert lab.drivers == []
@@ -604,7 +605,7 @@ class TestPartitions:
                 steps.submit(lab, applied)
         lab.kafka.recreate_topic(TOPIC, 2)
 
-        with pytest.raises(WorldChanged, match="fake-topic-id-2"):
+        with pytest.raises(StateChanged, match="fake-topic-id-2"):
             steps.submit(lab, applied)
 
         assert lab.drivers == []
@@ -652,7 +653,7 @@ class TestSecrets:
         said: list[str] = []
 
         with caplog.at_level(logging.DEBUG):
-            submit_job(lab.world(), applied, lab.launcher, say=said.append)
+            submit_job(lab.session(), applied, lab.launcher, say=said.append)
 
         assert lab.driver.settings.secrets == SECRETS
         cells = dict(lab.store.scan(lab.pipeline.name, ""))

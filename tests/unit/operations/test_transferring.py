@@ -12,14 +12,14 @@ from airflow_provider_offsets.errors import (
     LeaseHeld,
     ModeUnsupported,
     PlanRefused,
+    StateChanged,
     StoreInUse,
     TakenOver,
-    WorldChanged,
 )
 from airflow_provider_offsets.operations.lease import release_lease, take_lease
 from airflow_provider_offsets.operations.transferring import carry_out, read_position, stopped
 from airflow_provider_offsets.stores.memory import MemoryStore
-from tests.unit.core.worlds import TOPIC, at
+from tests.unit.core.observations import TOPIC, at
 from tests.unit.operations import steps
 from tests.unit.operations.lab import Lab
 
@@ -51,7 +51,7 @@ def test_what_moved_since_the_look_is_left_alone() -> None:
     transfer = planned(None)
     store.write(STREAM, at(7, 7), expected=None)
 
-    with pytest.raises(WorldChanged):
+    with pytest.raises(StateChanged):
         carry_out(store, STREAM, transfer)
     assert store.position(STREAM) == at(7, 7)
 
@@ -81,7 +81,7 @@ class TestStopped:
     def test_a_job_that_may_run_holds_its_stores(self, lab: Lab) -> None:
         steps.start(lab)
 
-        with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'delay_alerts' is running"), stopped(lab.world()):
+        with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'delay_alerts' is running"), stopped(lab.session()):
             pytest.fail("nothing may be written")
         record = lab.control.record()
         assert record is not None
@@ -91,9 +91,9 @@ class TestStopped:
     def test_nobody_starts_it_meanwhile_and_anybody_afterwards(self, before: str, lab: Lab) -> None:
         if before == "stopped":
             steps.rest(lab)
-            release_lease(lab.world("second"))
+            release_lease(lab.session("second"))
 
-        with stopped(lab.world("copy")) as require_mine:
+        with stopped(lab.session("copy")) as require_mine:
             require_mine()
             with pytest.raises(LeaseHeld):
                 steps.start(lab, operation="other")
@@ -103,14 +103,14 @@ class TestStopped:
     def test_an_operation_at_work_is_disturbed_only_on_request(self, lab: Lab) -> None:
         steps.rest(lab)
 
-        with pytest.raises(LeaseHeld), stopped(lab.world("copy")):
+        with pytest.raises(LeaseHeld), stopped(lab.session("copy")):
             pytest.fail("'second' stopped the job a moment ago")
-        with stopped(lab.world("copy"), take_over=True) as require_mine:
+        with stopped(lab.session("copy"), take_over=True) as require_mine:
             require_mine()
 
     def test_one_that_was_taken_over_writes_no_more(self, lab: Lab) -> None:
-        with stopped(lab.world("copy")) as require_mine:
-            take_lease(lab.world("other"), take_over=True)
+        with stopped(lab.session("copy")) as require_mine:
+            take_lease(lab.session("other"), take_over=True)
             with pytest.raises(TakenOver):
                 require_mine()
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import BackfillPolicy, Replayed, Shard
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Replayed, Shard
 from airflow_provider_offsets.operations.backfilling import recorded_replay_plan
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator, base
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 from tests.unit.conftest import Connect
 from tests.unit.operations import steps
@@ -46,10 +46,10 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
         lab.kafka.append(TOPIC, 0, 5, timestamp_ms=START_MS + day * DAY_MS + 1)
 
     @contextmanager
-    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-        yield World(pipeline, operation, lab.store, lab.kafka)
+    def open_session(pipeline: StreamingPipeline, operation: str) -> Iterator[Session]:
+        yield Session(pipeline, operation, lab.store, lab.kafka)
 
-    monkeypatch.setattr(base, "open_world", open_world)
+    monkeypatch.setattr(base, "open_session", open_session)
     lab.clock.now = (START_MS + 10 * DAY_MS) / 1000
 
 
@@ -119,7 +119,7 @@ def test_from_and_to_win_over_it(lab: Lab) -> None:
         pytest.param(
             None, {"begin": "2026-11-05T00:00Z", "end": "2026-11-04T00:00Z"}, "end after its start", id="backwards"
         ),
-        pytest.param(None, {"begin": "2027-01-01T00:00Z", "end": "2027-01-02T00:00Z"}, "has begun", id="the future"),
+        pytest.param(None, {"begin": "2027-01-01T00:00Z", "end": "2027-01-02T00:00Z"}, "has started", id="the future"),
         pytest.param((0, 1), {"accept_lost": "flights"}, "accept_lost", id="a count that is none"),
         pytest.param((0, 1), {"application": "../job.py"}, "where job.application is", id="a program from elsewhere"),
     ],
@@ -191,7 +191,7 @@ class TestAudit:
         return given
 
     def replayed(self, lab: Lab, read: int) -> None:
-        made = recorded_replay_plan(World(lab.pipeline, OPERATION, lab.store, lab.kafka))
+        made = recorded_replay_plan(Session(lab.pipeline, OPERATION, lab.store, lab.kafka))
         assert made is not None
         for shard in made.shards:
             replay_shard(ReplayControl(lab.store, NAME), made.run_id, shard, read)
@@ -253,12 +253,12 @@ class TestMindTheLiveJob:
     """A shard starts only while the live job keeps up."""
 
     @pytest.fixture
-    def begun(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """Return the numbers of the shards that were begun."""
+    def started(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Return the numbers of the shards that were started."""
         found: list[int] = []
 
         class Replaying:
-            def __init__(self, world: World, shard: Shard, *_: Any) -> None:
+            def __init__(self, session: Session, shard: Shard, *_: Any) -> None:
                 self.shard = shard
 
             def run(self) -> Replayed:
@@ -291,33 +291,33 @@ class TestMindTheLiveJob:
         else:
             self.task(lab).execute(context)
 
-    def test_without_a_live_job_it_begins(self, lab: Lab, begun: list[int]) -> None:
+    def test_without_a_live_job_it_begins(self, lab: Lab, started: list[int]) -> None:
         self.go_on(lab)
 
-        assert begun == [3]
+        assert started == [3]
 
-    def test_where_the_live_job_has_read_all_it_begins(self, lab: Lab, begun: list[int]) -> None:
+    def test_where_the_live_job_has_read_all_it_begins(self, lab: Lab, started: list[int]) -> None:
         steps.start(lab)
 
         self.go_on(lab)
 
-        assert begun == [3]
+        assert started == [3]
 
-    def test_while_it_falls_behind_nothing_is_begun(self, lab: Lab, begun: list[int]) -> None:
+    def test_while_it_falls_behind_nothing_is_begun(self, lab: Lab, started: list[int]) -> None:
         steps.start(lab)
 
         window = self.looked(lab, 5)
 
-        assert begun == []
+        assert started == []
         lab.tick()
         self.go_on(lab, window)
-        assert begun == [3], "it has caught up"
+        assert started == [3], "it has caught up"
 
-    def test_unless_the_pipeline_says_so(self, lab: Lab, begun: list[int]) -> None:
+    def test_unless_the_pipeline_says_so(self, lab: Lab, started: list[int]) -> None:
         steps.start(lab)
         lab.kafka.append(TOPIC, 0, 5)
-        lab.more["backfill"] = BackfillPolicy(mind_live=False)
+        lab.more["backfill"] = BackfillPolicy(yield_to_live=False)
 
         self.go_on(lab)
 
-        assert begun == [3]
+        assert started == [3]

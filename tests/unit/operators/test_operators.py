@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.core.pipeline import StopLadder, StreamingPipeline
+from airflow_provider_offsets.core.pipeline import StopPolicy, StreamingPipeline
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import (
@@ -30,7 +30,7 @@ from airflow_provider_offsets.errors import (
     StoreUnreachable,
     TopicMissing,
 )
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     AuditOffsetsOperator,
@@ -75,11 +75,11 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
     connect("spark_default", "spark", host="local[2]")
 
     @contextmanager
-    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-        yield World(pipeline, operation, lab.store, lab.kafka)
+    def open_session(pipeline: StreamingPipeline, operation: str) -> Iterator[Session]:
+        yield Session(pipeline, operation, lab.store, lab.kafka)
 
     for module in (base, stop):
-        monkeypatch.setattr(module, "open_world", open_world)
+        monkeypatch.setattr(module, "open_session", open_session)
     # Airflow's own loggers bypass Python's logging; here every message goes to caplog.
     for speaker in (PipelineOperator, SparkSubmitHook):
         monkeypatch.setattr(speaker, "log", logging.getLogger("airflow.task"))
@@ -92,11 +92,11 @@ def submitted_with_the_lab_s_reader() -> Any:
 
     real = submitting.submit_job
 
-    def submit_job(world: World, applied: Any, launcher: Any, **more: Any) -> Any:
+    def submit_job(session: Session, applied: Any, launcher: Any, **more: Any) -> Any:
         def command(conf: Any) -> list[str]:
             return [*launcher.build_command(conf), conf["spark.offsets.settings.file"]]
 
-        return real(world, applied, replace(launcher, build_command=command), **more)
+        return real(session, applied, replace(launcher, build_command=command), **more)
 
     return submit_job
 
@@ -134,11 +134,11 @@ def test_a_maintenance_from_end_to_end(lab: Lab, caplog: pytest.LogCaptureFixtur
     assert (plan["form"], plan["replay"], plan["lost"], plan["skipped"]) == ("reposition", 60, 0, 0)
     assert plan["start"] == {"flights": {"0": 70, "1": 70}}
     assert plan["markdown"].count("|") > 20, "a table in Markdown"
-    assert given["StopStreamingJobOperator"] | {"at_rest_since": ""} == {
+    assert given["StopStreamingJobOperator"] | {"stopped_since": ""} == {
         "epoch": 1,
         "how": "stopped",
         "last_batch_id": 0,
-        "at_rest_since": "",
+        "stopped_since": "",
     }
     assert given["ApplyOffsetsOperator"]["fingerprint"] == plan["fingerprint"]
     submitted = given["SubmitStreamingJobOperator"]
@@ -195,8 +195,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("kind", "more", "words"),
         [
-            (ApplyOffsetsOperator, {}, "WorldChanged: operation 'op' has no plan"),
-            (SubmitStreamingJobOperator, {}, "WorldChanged: operation 'op' has applied no plan"),
+            (ApplyOffsetsOperator, {}, "StateChanged: operation 'op' has no plan"),
+            (SubmitStreamingJobOperator, {}, "StateChanged: operation 'op' has applied no plan"),
             (PlanRestartOperator, {"start": "comitted"}, "SelectorError: start selector 'comitted'"),
             (PlanRestartOperator, {"start": "snapshot:none"}, "SnapshotNotFound: no snapshot 'none'"),
             (PlanRestartOperator, {"start": 'offsets:{"flights":{"0":900}}'}, "PlanRefused: 1 problem"),
@@ -420,7 +420,7 @@ class TestDeferrable:
     @pytest.mark.parametrize("event", [{"status": "timeout", "message": ""}, {"status": "error", "message": "gone"}])
     def test_after_the_time_the_ladder_goes_on(self, event: dict[str, Any], lab: Lab) -> None:
         """Whatever the triggerer reports, the state in the store counts."""
-        lab.stop = StopLadder(10, 5)
+        lab.stop = StopPolicy(10, 5)
         steps.start(lab)
         lab.driver.obeys = False
         self.deferred(lab)
@@ -463,7 +463,7 @@ def test_what_a_run_can_say_is_a_template(kind: type[Any], lab: Lab) -> None:
 
 
 def test_the_store_is_closed_though_the_act_fails(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_offsets.hooks.world import open_world
+    from airflow_provider_offsets.hooks.session import open_session
 
     closed: list[bool] = []
     monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: lab.store)
@@ -471,8 +471,8 @@ def test_the_store_is_closed_though_the_act_fails(lab: Lab, connect: Connect, mo
     connect("kafka_default", "kafka", extra={"bootstrap.servers": "127.0.0.1:1"})
 
     def fail_in_it() -> None:
-        with open_world(lab.pipeline, "op") as world:
-            assert world.operation == "op"
+        with open_session(lab.pipeline, "op") as session:
+            assert session.operation == "op"
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -21,13 +21,13 @@ from airflow_provider_offsets.core.health import Verdict
 from airflow_provider_offsets.core.pipeline import RollbackPolicy, StreamingPipeline
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.errors import DriverSilent
-from airflow_provider_offsets.operations import judging, rolling_back
+from airflow_provider_offsets.operations import health, rolling_back
 from airflow_provider_offsets.operations.applying import Applied
+from airflow_provider_offsets.operations.job_state import end_of
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.recovering import begin_recovery
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.submitting import Launcher, Started, submit_job
-from airflow_provider_offsets.operations.watching import end_of
-from airflow_provider_offsets.operations.world import World
 from airflow_provider_offsets.operators import RollBackOperator, WatchStreamingJobOperator, base, watch
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
@@ -47,20 +47,20 @@ def airflow(lab: Lab, connect: Connect, spark_submit: Path, monkeypatch: pytest.
     deploy(lab, "version 1")
 
     @contextmanager
-    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-        yield World(pipeline, operation, lab.store, lab.kafka)
+    def open_session(pipeline: StreamingPipeline, operation: str) -> Iterator[Session]:
+        yield Session(pipeline, operation, lab.store, lab.kafka)
 
     for module in (base, watch):
-        monkeypatch.setattr(module, "open_world", open_world)
+        monkeypatch.setattr(module, "open_session", open_session)
     for speaker in (PipelineOperator, SparkSubmitHook):
         monkeypatch.setattr(speaker, "log", logging.getLogger("airflow.task"))
     monkeypatch.setattr(rolling_back, "submit_job", with_the_lab_s_reader)
 
 
-def with_the_lab_s_reader(world: World, applied: Applied, launcher: Launcher, **more: Any) -> Started:
+def with_the_lab_s_reader(session: Session, applied: Applied, launcher: Launcher, **more: Any) -> Started:
     build = launcher.build_command
     read = replace(launcher, build_command=lambda conf: [*build(conf), conf["spark.offsets.settings.file"]])
-    return submit_job(world, applied, read, **more)
+    return submit_job(session, applied, read, **more)
 
 
 def deploy(lab: Lab, text: str) -> None:
@@ -124,7 +124,7 @@ class TestWatch:
         with pytest.raises(AirflowFailException, match=r"JobUnhealthy: epoch 2.*dead.*ValueError: third batch"):
             make(WatchStreamingJobOperator, lab).execute({})
 
-        assert lab.clock.now - began_s < 10, "the end of a driver is not waited for until the next look"
+        assert lab.clock.now - began_s < 10, "the end of a driver is not waited for until the next sample"
         record = lab.control.record()
         assert record is not None
         assert (record.epoch, record.lease) == (2, None)
@@ -173,7 +173,7 @@ class TestWatch:
             make(WatchStreamingJobOperator, lab).execute({})
 
     def test_an_operation_that_started_nothing(self, lab: Lab) -> None:
-        with pytest.raises(AirflowFailException, match="WorldChanged: operation 'op' has started no epoch"):
+        with pytest.raises(AirflowFailException, match="StateChanged: operation 'op' has started no epoch"):
             make(WatchStreamingJobOperator, lab).execute({})
 
     def test_the_time_is_spent_in_the_triggerer(self, lab: Lab) -> None:
@@ -261,16 +261,16 @@ class TestRollBack:
         assert len(lab.drivers) == drivers
         assert lab.driver.is_alive
 
-    @pytest.mark.parametrize("before", ["somebody stopped it", "somebody took it over", "its recovery has begun"])
+    @pytest.mark.parametrize("before", ["somebody stopped it", "somebody took it over", "its recovery has started"])
     def test_as_a_task_of_a_run_it_leaves_alone_what_another_operation_has_in_hand(self, before: str, lab: Lab) -> None:
         upgraded(lab)
         if before == "somebody stopped it":
             steps.stop(lab, "by hand")
         elif before == "somebody took it over":
-            take_lease(lab.world("by hand"), take_over=True)
+            take_lease(lab.session("by hand"), take_over=True)
         else:
             lab.driver.end(EndedHow.FAILED, "ValueError: third batch")
-            begin_recovery(lab.world(recovery_of(2)), 2, "run", RecoveryPolicy())
+            begin_recovery(lab.session(recovery_of(2)), 2, "run", RecoveryPolicy())
         by = recovery_of(2) if "recovery" in before else "by hand"
 
         with pytest.raises(AirflowSkipException, match=f"{by!r} has taken the pipeline over"):
@@ -288,9 +288,9 @@ class TestRollBack:
             with pytest.raises(DriverSilent):
                 steps.submit(lab, steps.apply(lab))
 
-        assert judging.why_unhealthy(lab.world()) == "epoch 2 has neither processed a batch nor said that it is idle"
+        assert health.why_unhealthy(lab.session()) == "epoch 2 has neither processed a batch nor said that it is idle"
         lab.tick()
-        assert judging.why_unhealthy(lab.world()) == ""
+        assert health.why_unhealthy(lab.session()) == ""
 
     def test_one_that_stood_idle_and_is_in_its_first_batch_now_is_not_bad(self, lab: Lab) -> None:
         """The watch could not observe the job, whose first batch takes long."""
@@ -302,7 +302,7 @@ class TestRollBack:
         assert record is not None
         assert not record.idle
 
-        assert judging.why_unhealthy(lab.world()) == ""
+        assert health.why_unhealthy(lab.session()) == ""
 
     def test_a_first_start_is_refused(self, lab: Lab) -> None:
         steps.start(lab, operation="op")
@@ -310,4 +310,4 @@ class TestRollBack:
         with pytest.raises(AirflowFailException, match=r"RollbackRefused.*there is no previous version"):
             make(RollBackOperator, lab).execute({})
 
-        assert judging.why_unhealthy(lab.world()) == ""
+        assert health.why_unhealthy(lab.session()) == ""

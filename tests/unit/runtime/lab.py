@@ -9,31 +9,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_offsets.backends import machine
+from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
+from airflow_provider_offsets.checkpoint.log import LogEntry
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core.batch import Batch, Stream, digest_of, next_row_time_ms
 from airflow_provider_offsets.core.epoch import Claim, CutOff, Ended, EndedHow, ProcessIdentity, Recorded
 from airflow_provider_offsets.core.pipeline import Subscription
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record import (
-    AskToStop,
-    Cancel,
-    CloseDead,
-    EpochLaunch,
-    LaunchEpoch,
-    Phase,
-    PipelineRecord,
-    Reconcile,
-    Take,
-)
+from airflow_provider_offsets.core.record.events import AskToStop, Cancel, CloseDead, LaunchEpoch, Reconcile, Take
+from airflow_provider_offsets.core.record.model import EpochLaunch, Phase, PipelineRecord
 from airflow_provider_offsets.errors import StoreUnreachable
-from airflow_provider_offsets.jobs import machine
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
-from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, LogEntry, open_checkpoint
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.record_cell import RecordCell
 from airflow_provider_offsets.testing import MemoryStore
-from tests.unit.core.worlds import IDENTITY, at
+from tests.unit.core.observations import IDENTITY, at
 
 QUERY = "query-1"
 STREAM = Stream("alerts", ("flights",))
@@ -217,7 +209,7 @@ class Lab:
             launch = self.record.launch
             assert launch is not None
             claim = self.control.claim(launch.epoch, launch.tag)
-        quick = {"poll_interval_s": 0.001, "heartbeat_interval_s": 0.0, "store_patience_s": 0.0, **settings}
+        quick = {"poll_interval_s": 0.001, "heartbeat_interval_s": 0.0, "store_retry_timeout_s": 0.0, **settings}
         made = Settings("alerts", Subscription.SUBSCRIBE, claim, Secrets("memory://"), **quick)
         return HeldEpoch(made, self.store, BatchLog(open_checkpoint(claim.checkpoint), claim.start))
 
@@ -248,22 +240,28 @@ class Lab:
         return self.control.claim(recorded.epoch, recorded.tag).recorded_before
 
     def _reconcile(self, cell: RecordCell, operation: str, record: PipelineRecord) -> PipelineRecord:
-        claim, begun, recorded, cut, batch = self.control.newest_launch(record).claim, record.begun, None, None, None
+        claim, started, recorded, cut, batch = (
+            self.control.newest_launch(record).claim,
+            record.started,
+            None,
+            None,
+            None,
+        )
         known = record.recorded
         if known is not None and known.row_time_ms is not None and known.tag == claim.tag:
             kept = self.store.prepared(STREAM, known.row_time_ms)
             assert kept is not None, "facts come before the record that names them"
             self.store.append(STREAM, kept)
-        if begun is not None:
+        if started is not None:
             log = BatchLog(open_checkpoint(claim.checkpoint), claim.start)
-            batch = log.batch(begun.batch_id, epoch=claim.number)
-        if begun is not None and batch is not None:
-            row = begun.row_time_ms or next_row_time_ms(batch.batch_time_ms, record.last_row_time_ms)
+            batch = log.batch(started.batch_id, epoch=claim.number)
+        if started is not None and batch is not None:
+            row = started.row_time_ms or next_row_time_ms(batch.batch_time_ms, record.last_row_time_ms)
             batch = batch.at_row(row)
-            if log.is_committed(begun.batch_id):
-                recorded = Recorded(claim.number, claim.tag, begun.batch_id, QUERY, row, digest_of(batch))
+            if log.is_committed(started.batch_id):
+                recorded = Recorded(claim.number, claim.tag, started.batch_id, QUERY, row, digest_of(batch))
             else:
-                cut = CutOff(begun.batch_id, QUERY, row, begun.count)
+                cut = CutOff(started.batch_id, QUERY, row, started.count)
         return cell.change(
             Reconcile(operation, record.generation, 0, recorded, cut),
             stream=STREAM,

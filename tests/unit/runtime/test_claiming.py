@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.backends.process import this_process
 from airflow_provider_offsets.core.epoch import Claim
 from airflow_provider_offsets.core.pipeline import Subscription
-from airflow_provider_offsets.core.record import Phase
-from airflow_provider_offsets.jobs.process import this_process
+from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.runtime import claiming
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
 from tests.unit.runtime.lab import AWAY, Lab
@@ -36,7 +36,7 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def start(folder: Path, claim: Claim) -> str | None:
     """Start the process of a launch; return its output."""
-    settings = Settings("alerts", Subscription.SUBSCRIBE, claim, Secrets("memory:", {}), store_patience_s=0.0)
+    settings = Settings("alerts", Subscription.SUBSCRIBE, claim, Secrets("memory:", {}), store_retry_timeout_s=0.0)
     file = folder / "settings.json"
     settings.write(file)
     said: str | None = claiming.main([str(file), *PROGRAM])

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_offsets.checkpoint.files import CheckpointFolder
+from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.clock import installed
-from airflow_provider_offsets.core.record import Phase
+from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.errors import Fenced, OffsetsError
 from airflow_provider_offsets.runtime.foreach_batch import ForeachBatchQuery
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.native_sink import NativeSinkQuery
-from airflow_provider_offsets.stores.checkpoint import CheckpointFolder, read_state
-from tests.unit.core.worlds import at
+from tests.unit.core.observations import at
 from tests.unit.runtime.lab import AWAY, STREAM, Clock, Frame, Killed, Lab, SplitStore, Store, running_as
 
 BATCHES = 4
@@ -142,7 +143,7 @@ def test_recorded_once_and_every_other_writing_named(
             lab.store.fate = lambda side, act: None
             if all_recorded(lab.checkpoint()) and lab.record.phase is Phase.ENDED:
                 break
-            epoch = lab.hold(lab.launch(), store_patience_s=1.0)
+            epoch = lab.hold(lab.launch(), store_retry_timeout_s=1.0)
             lab.store.fate = fate
             try:
                 with running_as(pid):

@@ -1,4 +1,4 @@
-"""The order of one batch: begun in the record, run, recorded; and only then may Spark commit it."""
+"""The order of one batch: started in the record, run, recorded; and only then may Spark commit it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.checkpoint.seed import seed
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.errors import BatchConflict, CheckpointError, Fenced
 from airflow_provider_offsets.runtime.foreach_batch import ForeachBatchQuery, ProcessBatch
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
-from airflow_provider_offsets.stores.checkpoint import read_state, seed
-from tests.unit.core.worlds import at
+from tests.unit.core.observations import at
 from tests.unit.runtime.lab import QUERY, STREAM, Lab, Spark, planned
 
 
@@ -45,7 +46,7 @@ def committed_id(lab: Lab) -> int:
 
 
 def started_id(lab: Lab) -> int | None:
-    return None if lab.record.begun is None else lab.record.begun.batch_id
+    return None if lab.record.started is None else lab.record.started.batch_id
 
 
 def test_each_batch_begins_before_it_runs_and_is_recorded_after_it(lab: Lab) -> None:

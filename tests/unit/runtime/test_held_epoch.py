@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.checkpoint.seed import close, seed
 from airflow_provider_offsets.clock import installed
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, digest_of
 from airflow_provider_offsets.core.epoch import EndedHow, Recorded
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record import RECORD, Phase
+from airflow_provider_offsets.core.record.model import RECORD, Phase
 from airflow_provider_offsets.errors import (
     BatchConflict,
     Fenced,
     RecordRestored,
+    StateChanged,
     StopRequested,
     StoreUnreachable,
-    WorldChanged,
 )
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
-from airflow_provider_offsets.stores.checkpoint import close, seed
-from tests.unit.core.worlds import at
+from tests.unit.core.observations import at
 from tests.unit.runtime.lab import AWAY, QUERY, STREAM, Clock, Killed, Lab, SplitStore, planned, process, running_as
 
 
@@ -95,12 +95,12 @@ class TestClaim:
         epoch = lab.hold(lab.launch())
         lab.store._control.clear()
 
-        with pytest.raises(WorldChanged, match="has no record"):
+        with pytest.raises(StateChanged, match="has no record"):
             epoch.claim()
 
     @pytest.mark.parametrize("side", ["before", "after"])
     def test_a_lost_answer_is_asked_for_again(self, side: str, lab: Lab, clock: Clock) -> None:
-        epoch = lab.hold(lab.launch(), store_patience_s=1.0)
+        epoch = lab.hold(lab.launch(), store_retry_timeout_s=1.0)
         lab.store.fate = once(side, AWAY)
 
         epoch.claim()
@@ -124,15 +124,15 @@ class TestBatch:
         epoch = lab.held()
         epoch.begin(planned(0))
 
-        begun = lab.record.begun
-        assert begun is not None
-        assert (begun.batch_id, begun.row_time_ms, begun.digest) == (0, 1_000, digest_of(planned(0)))
+        started = lab.record.started
+        assert started is not None
+        assert (started.batch_id, started.row_time_ms, started.digest) == (0, 1_000, digest_of(planned(0)))
         assert lab.store.prepared(STREAM, 1_000) == planned(0).at_row(1_000)
         assert lab.recorded == []
 
         epoch.record(planned(0))
 
-        assert lab.record.begun is None
+        assert lab.record.started is None
         assert lab.record.recorded == Recorded(1, "tag-1", 0, QUERY, 1_000, digest_of(planned(0)))
         assert list(lab.store.oldest_first(STREAM)) == [planned(0).at_row(1_000)]
 
@@ -184,7 +184,7 @@ class TestBatch:
         with pytest.raises(StopRequested, match="maintenance"):
             epoch.begin(planned(0))
 
-        assert lab.record.begun is None
+        assert lab.record.started is None
 
     def test_a_batch_that_has_begun_is_recorded_after_a_stop_request(self, lab: Lab) -> None:
         epoch = lab.held()
@@ -245,7 +245,7 @@ class TestBatch:
     @pytest.mark.parametrize("act", ["text", "row"])
     def test_a_store_that_is_away_for_a_moment_costs_nothing(self, act: str, side: str, lab: Lab, clock: Clock) -> None:
         lab.store = SplitStore()
-        epoch = lab.held(store_patience_s=1.0)
+        epoch = lab.held(store_retry_timeout_s=1.0)
         for batch_id in (0, 1):
             lab.store.fate = once(side, AWAY, act)
             epoch.begin(planned(batch_id))
@@ -273,7 +273,7 @@ class TestBatch:
         lab.store.fate = once("after", Killed(), "text")
         with pytest.raises(Killed):
             epoch.record(planned(0))
-        assert (lab.recorded, lab.record.begun) == ([], None)
+        assert (lab.recorded, lab.record.started) == ([], None)
 
         lab.launch()
 
@@ -325,7 +325,7 @@ class TestRuns:
     """A program that calls ``stream.run()`` again in one process, or that the runtime starts again."""
 
     @pytest.mark.parametrize(
-        ("why", "is_known", "log", "rows", "begun"),
+        ("why", "is_known", "log", "rows", "started"),
         [
             ("Spark committed it, and nobody recorded it", False, "committed", [0], None),
             ("the same, of a batch that was resumed", True, "committed", [0], None),
@@ -335,7 +335,7 @@ class TestRuns:
         ],
     )
     def test_what_the_earlier_run_began_is_accounted_for(
-        self, why: str, is_known: bool, log: str, rows: list[int], begun: int | None, lab: Lab
+        self, why: str, is_known: bool, log: str, rows: list[int], started: int | None, lab: Lab
     ) -> None:
         epoch = lab.held()
         epoch.begin(planned(0)) if is_known else epoch.begin_unplanned(0)
@@ -345,14 +345,16 @@ class TestRuns:
         epoch.start_run()
 
         assert [each for each, *_ in lab.recorded] == rows
-        if begun is None:
-            assert (lab.record.begun, lab.record.cuts) == (None, ())
+        if started is None:
+            assert (lab.record.started, lab.record.cuts) == (None, ())
             return
         epoch.begin(planned(0))
-        assert lab.record.begun is not None
-        assert lab.record.begun.count == begun
+        assert lab.record.started is not None
+        assert lab.record.started.count == started
         epoch.record(planned(0))
-        assert lab.cuts == ([(0, 1)] if begun == 2 else []), "a run that may have written is counted, any other is not"
+        assert lab.cuts == ([(0, 1)] if started == 2 else []), (
+            "a run that may have written is counted, any other is not"
+        )
 
     def test_a_batch_whose_run_was_given_up_for_another_one_is_cut_off(self, lab: Lab) -> None:
         epoch = lab.held()
@@ -386,7 +388,7 @@ class TestCheckpoint:
         epoch.claim()
 
         if refused:
-            with pytest.raises(WorldChanged, match=rf"newest batch of the checkpoint .* is.*expected: {planned_id}"):
+            with pytest.raises(StateChanged, match=rf"newest batch of the checkpoint .* is.*expected: {planned_id}"):
                 epoch.start_run()
         else:
             epoch.start_run()
@@ -398,7 +400,7 @@ class TestCheckpoint:
         epoch = lab.hold()
         epoch.claim()
 
-        with pytest.raises(WorldChanged):
+        with pytest.raises(StateChanged):
             epoch.start_run()
 
     def test_its_own_batches_are_its_own_in_a_later_run(self, lab: Lab) -> None:
@@ -428,9 +430,9 @@ class TestCheckpoint:
         batch = replace(planned(1), start=starts, end=at(30, 30, 30))
 
         if refused:
-            with pytest.raises(WorldChanged, match="would begin with flights"):
+            with pytest.raises(StateChanged, match="would begin with flights"):
                 epoch.begin(batch)
-            assert lab.record.begun is None
+            assert lab.record.started is None
         else:
             epoch.begin(batch)
 
@@ -440,7 +442,7 @@ class TestCheckpoint:
         lab.launch(start=at(10, 10))
         epoch = lab.held()
 
-        with pytest.raises(WorldChanged):
+        with pytest.raises(StateChanged):
             epoch.begin_unplanned(2)
 
     def test_after_its_first_batch_an_epoch_goes_by_the_log(self, lab: Lab) -> None:
@@ -483,7 +485,7 @@ class TestIdle:
         epoch.begin_unplanned(0)
         epoch.idle()
 
-        assert lab.record.begun is None
+        assert lab.record.started is None
 
 
 class TestEnd:

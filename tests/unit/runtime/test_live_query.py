@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.seed import seed
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.errors import Fenced
 from airflow_provider_offsets.runtime import live_query
 from airflow_provider_offsets.runtime.known_bugs import BugsMet
 from airflow_provider_offsets.runtime.live_query import LiveQuery
-from airflow_provider_offsets.stores.checkpoint import open_checkpoint, seed
-from tests.unit.core.worlds import at
+from tests.unit.core.observations import at
 from tests.unit.runtime.lab import QUERY, Frame, Lab, planned, running_as
 
 TRACE = """org.apache.spark.sql.streaming.StreamingQueryException: [STREAM_FAILED] Query [id = x, runId = y] terminated

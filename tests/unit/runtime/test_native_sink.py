@@ -1,4 +1,4 @@
-"""One run, one batch: begun before, recorded after, and never interrupted by a stop."""
+"""One run, one batch: started before, recorded after, and never interrupted by a stop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.checkpoint.seed import close, seed
 from airflow_provider_offsets.core.epoch import EndedHow
-from airflow_provider_offsets.errors import Fenced, InputRefused, StoreUnreachable, WorldChanged
+from airflow_provider_offsets.errors import Fenced, InputRefused, StateChanged, StoreUnreachable
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.native_sink import (
     LONGEST_REST_S,
@@ -19,8 +21,7 @@ from airflow_provider_offsets.runtime.native_sink import (
     pause_of,
     writer_of,
 )
-from airflow_provider_offsets.stores.checkpoint import close, read_state, seed
-from tests.unit.core.worlds import at
+from tests.unit.core.observations import at
 from tests.unit.runtime.lab import AWAY, QUERY, STREAM, Lab, Writer, planned
 
 
@@ -41,19 +42,19 @@ def run(epoch: HeldEpoch, writer: Writer) -> None:
 class TestRuns:
     def test_each_batch_begins_before_and_is_recorded_after_its_run(self, lab: Lab) -> None:
         epoch = lab.held()
-        begun = []
+        started = []
 
         def work(batch_id: int, end: int) -> None:
-            begun.append(lab.record.begun)
+            started.append(lab.record.started)
             lab.plan(batch_id, end, end, commit=True)
 
         writer = Writer(lambda: work(0, 10), lambda: work(1, 20), then=lab.stop)
         run(epoch, writer)
 
-        assert [(each.batch_id, each.row_time_ms) for each in begun if each] == [(0, None), (1, None)]
+        assert [(each.batch_id, each.row_time_ms) for each in started if each] == [(0, None), (1, None)]
         assert lab.recorded == [(0, 1, at(10, 10)), (1, 1, at(20, 20))]
         assert lab.store.prepared(STREAM, 1_001) == planned(1).at_row(1_001)
-        assert (lab.record.begun, lab.record.cuts, epoch.ending) == (None, (), EndedHow.STOPPED)
+        assert (lab.record.started, lab.record.cuts, epoch.ending) == (None, (), EndedHow.STOPPED)
         assert {each["processingTime"] for each in writer.triggers} == {"1000000 days"}
 
     def test_no_run_begins_once_it_is_asked_to_stop(self, lab: Lab) -> None:
@@ -63,35 +64,35 @@ class TestRuns:
 
         run(epoch, writer)
 
-        assert (writer.runs, lab.record.begun, epoch.ending) == ([], None, EndedHow.STOPPED)
+        assert (writer.runs, lab.record.started, epoch.ending) == ([], None, EndedHow.STOPPED)
 
     def test_a_planned_batch_begins_with_its_ranges_and_is_recorded_once(self, lab: Lab) -> None:
         """The previous batch was interrupted. Its ranges are known from then on, and it is not reconciled."""
         lab.plan(0, 10, 10, commit=True)
         lab.plan(1, 20, 20)
         lab.launch(start=at(10, 10), last_planned_batch_id=1)
-        begun = []
+        started = []
 
         def commit() -> None:
-            begun.append(lab.record.begun)
+            started.append(lab.record.started)
             lab.checkpoint().create("commits/1", "v1\n{}")
 
         run(lab.held(), Writer(commit, then=lab.stop))
 
-        assert [each.row_time_ms for each in begun if each] == [1_001]
+        assert [each.row_time_ms for each in started if each] == [1_001]
         assert lab.recorded == [(1, 1, at(20, 20))]
 
     def test_an_idle_driver_says_so_and_has_nothing_begun(self, lab: Lab) -> None:
         looks = []
 
         def look() -> None:
-            looks.append((lab.record.idle, lab.record.begun is not None))
+            looks.append((lab.record.idle, lab.record.started is not None))
 
         writer = Writer(*batches(lab, 0), look, look, then=lab.stop)
         run(lab.held(), writer)
 
         assert looks == [(False, True), (False, True)], "a run may plan a batch: it begins before"
-        assert (lab.record.idle, lab.record.begun, lab.cuts) == (True, None, [])
+        assert (lab.record.idle, lab.record.started, lab.cuts) == (True, None, [])
 
     def test_the_batch_that_a_seed_planned_has_no_place_in_the_history(self, lab: Lab) -> None:
         seed(lab.checkpoint(), query_id=QUERY, last_batch_id=4, start=at(5, 7), like=None)
@@ -160,7 +161,7 @@ class TestEnds:
 
         writer = Writer(run_and_be_overtaken, then=lab.stop)
 
-        with pytest.raises(WorldChanged, match=r"offsets/1 is there, and this driver did not plan"):
+        with pytest.raises(StateChanged, match=r"offsets/1 is there, and this driver did not plan"):
             run(epoch, writer)
 
         assert (len(writer.runs), lab.recorded) == (1, [(0, 1, at(10, 10))])
@@ -178,10 +179,10 @@ class TestEnds:
     def test_what_spark_ran_after_a_late_commit_is_recorded(self, is_stopping: bool, lab: Lab) -> None:
         """The superseded driver lives, and commits the batch just before Spark reads the log."""
         epoch = self.taken_over(lab)
-        begun = []
+        started = []
 
         def work() -> None:
-            begun.append(lab.record.begun)
+            started.append(lab.record.started)
             if is_stopping:
                 lab.stop()
             lab.checkpoint().create("commits/1", "v1\n{}")
@@ -189,13 +190,13 @@ class TestEnds:
 
         run(epoch, Writer(work, *([] if is_stopping else batches(lab, 3)), then=lab.stop))
 
-        assert [each.batch_id for each in begun if each] == [1]
+        assert [each.batch_id for each in started if each] == [1]
         assert [(row.batch_id, row.start, row.end) for row in lab.store.oldest_first(STREAM)][:2] == [
             (1, at(10, 10), at(20, 20)),
             (2, at(20, 20), at(30, 30)),
         ]
         assert len(lab.recorded) == (2 if is_stopping else 3)
-        assert (lab.record.begun, lab.cuts) == (None, [(1, 1)])
+        assert (lab.record.started, lab.cuts) == (None, [(1, 1)])
 
     def test_what_spark_ran_after_a_late_commit_counts_as_started_if_it_was_cut_off(self, lab: Lab) -> None:
         epoch = self.taken_over(lab)
@@ -209,7 +210,7 @@ class TestEnds:
             run(epoch, Writer(fail, then=lab.stop))
         epoch.start_run()
 
-        started = lab.record.begun
+        started = lab.record.started
         assert started is not None
         assert (started.batch_id, lab.recorded) == (2, [(1, 2, at(20, 20))])
         run(epoch, Writer(lambda: lab.plan(2, 30, 30, commit=True), then=lab.stop))
@@ -218,16 +219,16 @@ class TestEnds:
     def test_what_spark_ran_after_a_late_commit_of_the_filler_had_started(self, lab: Lab) -> None:
         seed(lab.checkpoint(), query_id=QUERY, last_batch_id=4, start=at(5, 7), like=None)
         lab.launch(start=at(5, 7), last_planned_batch_id=5)
-        begun = []
+        started = []
 
         def work() -> None:
-            begun.append(lab.record.begun)
+            started.append(lab.record.started)
             lab.checkpoint().create("commits/5", "v1\n{}")
             lab.plan(6, 9, 9, commit=True)
 
         run(lab.held(), Writer(work, lambda: lab.plan(7, 11, 11, commit=True), then=lab.stop))
 
-        assert [each.batch_id for each in begun if each] == [6]
+        assert [each.batch_id for each in started if each] == [6]
         assert [(row.batch_id, row.start, row.end) for row in lab.store.oldest_first(STREAM)] == [
             (6, at(5, 7), at(9, 9)),
             (7, at(9, 9), at(11, 11)),

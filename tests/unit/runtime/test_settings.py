@@ -14,7 +14,7 @@ from airflow_provider_offsets.core.epoch import Claim
 from airflow_provider_offsets.core.pipeline import Subscription
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 from airflow_provider_offsets.runtime.settings import FILE_KEY, Secrets, Settings, read_settings
-from tests.unit.core.worlds import IDENTITY, at
+from tests.unit.core.observations import IDENTITY, at
 
 SECRETS = Secrets("postgresql://me:hunter2@db/offsets", {"kafka.sasl.jaas.config": 'password="hunter3";'})
 

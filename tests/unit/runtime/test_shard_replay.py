@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.replay import Shard
-from airflow_provider_offsets.core.replay_record import (
+from airflow_provider_offsets.core.replay.claim import ShardClaim, replay_batch_id
+from airflow_provider_offsets.core.replay.model import Shard
+from airflow_provider_offsets.core.replay.shard import (
     CancelShard,
     CloseShard,
     LaunchShard,
@@ -23,13 +26,10 @@ from airflow_provider_offsets.core.replay_record import (
     SupersedeShard,
     TryEnded,
 )
-from airflow_provider_offsets.core.replaying import ShardClaim, replay_batch_id
 from airflow_provider_offsets.errors import Fenced, InputRefused, StoreUnreachable
 from airflow_provider_offsets.runtime import TrackedStream, read_count, shard_replay
 from airflow_provider_offsets.runtime.settings import FILE_KEY, ReplaySettings, Secrets, read_settings
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.control import Control
-from airflow_provider_offsets.stores.replay_control import ReplayControl
 from tests.unit.runtime.test_settings import ClassicSession
 
 RUN = "backfill/day#abc#1"
@@ -144,7 +144,7 @@ class Driver:
     url: str
     spark: Spark = field(default_factory=Spark)
     calls: list[tuple[Any, int]] = field(default_factory=list)
-    patience_s: float = 0.0
+    retry_timeout_s: float = 0.0
 
     def launch(self, tag: str = "tag-1") -> TrackedStream:
         """Record a launch, and return what its driver enters."""
@@ -154,7 +154,9 @@ class Driver:
     def stream(self, tag: str = "tag-1") -> TrackedStream:
         claim = ShardClaim(RUN, SHARD, 1, tag, "backfill/day", "/logs/1.log", "digest")
         secrets = Secrets(self.url, {"kafka.bootstrap.servers": "broker:9092"})
-        return TrackedStream(self.spark, ReplaySettings("alerts", claim, secrets, store_patience_s=self.patience_s))
+        return TrackedStream(
+            self.spark, ReplaySettings("alerts", claim, secrets, store_retry_timeout_s=self.retry_timeout_s)
+        )
 
     def write(self, frame: Any, batch_id: int) -> None:
         self.calls.append((frame, batch_id))
@@ -210,7 +212,7 @@ def test_the_program_sees_a_replay_and_is_called_once(driver: Driver) -> None:
     assert driver.calls == [(frame, replay_batch_id(RUN, 3))]
     record = driver.record
     assert record.read is not None
-    assert (record.phase, record.begun) == (ShardPhase.REPLAYED, 1)
+    assert (record.phase, record.started) == (ShardPhase.REPLAYED, 1)
     assert (record.read.records_read, record.read.counted_apart) == (31, False)
     assert driver.ended.how is EndedHow.FINISHED
     with closing(open_store(driver.url)) as store:
@@ -326,13 +328,13 @@ def test_a_program_that_calls_run_again_after_a_failure_is_counted(driver: Drive
             stream.run(stream.read_kafka(), process=fails)
         stream.run(stream.read_kafka(), process=driver.write)
 
-    assert (driver.record.phase, driver.record.begun) == (ShardPhase.REPLAYED, 2)
+    assert (driver.record.phase, driver.record.started) == (ShardPhase.REPLAYED, 2)
 
 
 @pytest.mark.parametrize("call", range(1, 5), ids=["claim", "begin", "record", "end"])
 def test_an_answer_that_was_lost_is_no_fence(driver: Driver, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The swap succeeded, but the store's answer was lost: at the next request, the driver finds its own swap."""
-    driver.patience_s = 30
+    driver.retry_timeout_s = 30
     stream = driver.launch()
     change, calls = ReplayControl.change_shard, []
 
@@ -344,12 +346,12 @@ def test_an_answer_that_was_lost_is_no_fence(driver: Driver, call: int, monkeypa
         return found
 
     monkeypatch.setattr(ReplayControl, "change_shard", lose)
-    monkeypatch.setattr("airflow_provider_offsets.runtime.insist.FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("airflow_provider_offsets.runtime.retry.FIRST_WAIT_S", 0.0)
     with stream:
         stream.run(stream.read_kafka(), process=driver.write)
 
     assert len(calls) == 5
-    assert (driver.record.phase, driver.record.begun) == (ShardPhase.REPLAYED, 1)
+    assert (driver.record.phase, driver.record.started) == (ShardPhase.REPLAYED, 1)
     assert driver.ended.how is EndedHow.FINISHED
 
 

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.errors import KafkaUnreachable, RunwayUnknown
-from airflow_provider_offsets.operations.world import World
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.sensors import (
     JobDiedSensor,
     OffsetsReachedSensor,
@@ -36,11 +36,11 @@ def airflow(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: lab.store)
 
     @contextmanager
-    def open_world(pipeline: StreamingPipeline, operation: str) -> Iterator[World]:
-        yield lab.world(operation)
+    def open_session(pipeline: StreamingPipeline, operation: str) -> Iterator[Session]:
+        yield lab.session(operation)
 
     for module in (offsets_reached, retention_runway):
-        monkeypatch.setattr(module, "open_world", open_world)
+        monkeypatch.setattr(module, "open_session", open_session)
 
 
 def job(lab: Lab, **more: Any) -> StreamingJobSensor:
@@ -274,7 +274,7 @@ def test_it_takes_up_again_once_it_is_reached(make: Any, lab: Lab) -> None:
     assert make(lab).execute_complete({}, {"status": "reached"}) == {"status": "reached"}
 
 
-class TestUntouched:
+class TestUntracked:
     """A pipeline without a history."""
 
     @pytest.fixture

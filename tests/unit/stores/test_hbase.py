@@ -9,21 +9,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
-from airflow_provider_offsets.core.record import (
-    BeginBatch,
-    Begun,
-    ClaimLaunch,
-    EpochLaunch,
-    LaunchEpoch,
-    RecordBatch,
-    Take,
-)
+from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, Take
+from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.errors import StoreUnreachable
-from airflow_provider_offsets.stores import hbase_client
-from airflow_provider_offsets.stores.hbase import HBaseStore
-from airflow_provider_offsets.stores.record_cell import RecordCell
+from airflow_provider_offsets.stores.hbase import client as hbase_client
+from airflow_provider_offsets.stores.hbase.store import HBaseStore
 from tests.contract.fake_hbase import FakeHBase
 from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips
@@ -81,7 +74,7 @@ def claimed(store: HBaseStore) -> RecordCell:
 
 def run_batch(cell: RecordCell) -> None:
     """Begin and record one batch."""
-    cell.change(BeginBatch("tag", DRIVER, Begun(1, "q", NOW_MS, "run", NOW_MS)), stream=STREAM, prepare=ROW)
+    cell.change(StartBatch("tag", DRIVER, StartedBatch(1, "q", NOW_MS, "run", NOW_MS)), stream=STREAM, prepare=ROW)
     cell.change(RecordBatch("tag", DRIVER, "run", Recorded(1, "tag", 1, "q", NOW_MS)), stream=STREAM, append=ROW)
 
 
@@ -122,7 +115,7 @@ def test_a_driver_that_dies_in_any_call_of_a_batch(
     is_recorded = there.recorded is not None and there.recorded.batch_id == 1
     assert is_recorded == (number == 3 or (number == 2 and is_done))
     assert list(other.newest_first(STREAM)) == ([ROW] if (number, is_done) == (3, True) else [])
-    if there.begun is not None or is_recorded:
+    if there.started is not None or is_recorded:
         assert other.prepared(STREAM, NOW_MS) == ROW
     if is_recorded:
         other.append(STREAM, ROW)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import StoreDataError
-from airflow_provider_offsets.stores import hbase_layout as layout
+from airflow_provider_offsets.stores.hbase import layout
 
 PREFIX = b"t:g:"
 TIMES = st.integers(0, 10**13 - 1)

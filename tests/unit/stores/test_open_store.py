@@ -14,8 +14,8 @@ from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.errors import InputRefused, StoreClientMissing, StoreUnreachable
 from airflow_provider_offsets.stores import __main__ as command
 from airflow_provider_offsets.stores import open_store
-from airflow_provider_offsets.stores.hbase import HBaseStore
-from airflow_provider_offsets.stores.sql import SqlStore
+from airflow_provider_offsets.stores.hbase.store import HBaseStore
+from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.contract.store_contract import batch
 
 STREAM = Stream("g", ("t",))
@@ -130,7 +130,7 @@ def test_a_missing_client_names_the_package_and_the_python(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreClientMissing, match="psycopg"):
         open_store("postgresql://h/d")
-    monkeypatch.delitem(sys.modules, "airflow_provider_offsets.stores.sql")
+    monkeypatch.delitem(sys.modules, "airflow_provider_offsets.stores.sql.store")
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(StoreClientMissing, match="SQLAlchemy"):
         open_store("sqlite:////a.db")

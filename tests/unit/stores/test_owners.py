@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.control.owners import OWNERS, claim_resources, hand_over, owners_of
 from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores.memory import MemoryStore
-from airflow_provider_offsets.stores.owners import OWNERS, claim_resources, hand_over, owners_of
 from airflow_provider_offsets.stores.rules import ALL_PIPELINES
 
 

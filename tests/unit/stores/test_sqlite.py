@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.errors import StoreDataError, StoreError, StoreLayoutError, StoreUnreachable
-from airflow_provider_offsets.stores import rules, sql
-from airflow_provider_offsets.stores.sql import SqlStore
-from airflow_provider_offsets.stores.sql_layout import BATCHES, row_of
+from airflow_provider_offsets.stores import rules
+from airflow_provider_offsets.stores.sql import store as sql
+from airflow_provider_offsets.stores.sql.layout import BATCHES, row_of
+from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips, ids, position
 
@@ -77,9 +78,9 @@ def test_the_newest_of_ten_thousand_rows_is_one_row(store: SqlStore, monkeypatch
 def transactions(store: SqlStore) -> list[None]:
     """Return a list with one entry for each transaction that begins from now on."""
     store.get("p", "n")
-    begun: list[None] = []
-    sa.event.listen(store._engine, "begin", lambda connection: begun.append(None))
-    return begun
+    started: list[None] = []
+    sa.event.listen(store._engine, "begin", lambda connection: started.append(None))
+    return started
 
 
 @pytest.mark.parametrize("way", ["process", "sink"])

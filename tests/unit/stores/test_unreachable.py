@@ -13,8 +13,8 @@ from airflow_provider_offsets.errors import KafkaUnreachable, StoreUnreachable
 from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
 from airflow_provider_offsets.stores import open_positions, open_store
-from airflow_provider_offsets.stores.zookeeper import ZooKeeperStore
-from airflow_provider_offsets.stores.zookeeper_layout import Address
+from airflow_provider_offsets.stores.zookeeper.layout import Address
+from airflow_provider_offsets.stores.zookeeper.store import ZooKeeperStore
 from tests.contract.position_contract import numbered
 from tests.contract.store_contract import NOW_MS, batch
 
@@ -36,7 +36,7 @@ HISTORY_AND_CONTROL: dict[str, Callable[[Any], Any]] = {
     "check_and_put": lambda store: store.check_and_put("p", "n", None, "x"),
     "scan": lambda store: next(iter(store.scan("p", "")), None),
 }
-PERISHES: dict[str, Callable[[Any], Any]] = {"perishes": lambda store: store.perishes(STREAM)}
+PERISHES: dict[str, Callable[[Any], Any]] = {"expires": lambda store: store.expires(STREAM)}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.errors import InputRefused, StoreClientMissing
 from airflow_provider_offsets.stores import open_positions, open_store
-from airflow_provider_offsets.stores.zookeeper_layout import Address, ancestors, is_znode_name, parse_url, topic_paths
+from airflow_provider_offsets.stores.zookeeper.layout import Address, ancestors, is_znode_name, parse_url, topic_paths
 from tests.contract.position_contract import GROUPS, TOPICS
 
 
@@ -97,8 +97,8 @@ def test_zookeeper_is_no_store_for_history_and_control() -> None:
 
 
 def test_a_missing_client_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "airflow_provider_offsets.stores.zookeeper", raising=False)
-    monkeypatch.delitem(sys.modules, "airflow_provider_offsets.stores.zookeeper_client", raising=False)
+    monkeypatch.delitem(sys.modules, "airflow_provider_offsets.stores.zookeeper.store", raising=False)
+    monkeypatch.delitem(sys.modules, "airflow_provider_offsets.stores.zookeeper.client", raising=False)
     for name in ("kazoo", "kazoo.client", "kazoo.exceptions"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(StoreClientMissing, match=r"kazoo>=2\.10,<3"):

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets.core.epoch import EndedHow, Heartbeat
-from airflow_provider_offsets.core.record import Phase, Rename
+from airflow_provider_offsets.core.record.events import Rename
+from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.errors import StoreDataError, StoreUnreachable
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.stopping import ask_to_stop
@@ -237,7 +238,7 @@ class TestJobDied:
     def test_one_that_somebody_asked_to_stop_wakes_nobody(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.start(lab)
         monkeypatch.setattr(lab.machine, "is_alive", lambda process: None)
-        ask_to_stop(lab.world("maintenance"), reason="upgrade")
+        ask_to_stop(lab.session("maintenance"), reason="upgrade")
 
         assert fire(JobDiedTrigger(**WHERE, confirm_s=30, lease_timeout_s=420, timeout_s=100))["status"] == "timeout"
 
@@ -265,9 +266,9 @@ class TestErrors:
         assert "control cell 'pipeline'" in event["message"]
 
     def test_a_pipeline_that_was_renamed_has_its_new_name_in_them(self, lab: Lab) -> None:
-        world = lab.world("rename")
-        take_lease(world)
-        world.cell.change(Rename("rename", "alerts"))
+        session = lab.session("rename")
+        take_lease(session)
+        session.cell.change(Rename("rename", "alerts"))
 
         event = fire(JobStateTrigger(**WHERE, state="running", timeout_s=10))
 

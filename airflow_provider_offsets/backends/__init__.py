@@ -1,0 +1,1 @@
+"""How a driver is launched, found and stopped."""

@@ -1,0 +1,1 @@
+"""Control records on any offset store: pipelines, operations, snapshots, replays and boundaries."""

@@ -1,0 +1,1 @@
+"""Audit of a history: what was lost, skipped, replayed or duplicated, and why."""

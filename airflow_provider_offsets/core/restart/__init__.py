@@ -1,0 +1,1 @@
+"""How a streaming job starts again: the plan, its checks, and the choice of the offsets."""

@@ -1,0 +1,1 @@
+"""Start selectors: the text forms of where a job starts, and their resolution to offsets."""

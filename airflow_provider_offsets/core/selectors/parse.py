@@ -1,0 +1,208 @@
+"""Parser of a start from the text or the YAML that a person wrote. Errors quote the wrong part."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from airflow_provider_offsets.core.moments import read_length, read_moment
+from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.selectors.model import StartSelector
+from airflow_provider_offsets.core.selectors.resolve import (
+    AsOf,
+    AtTimestamp,
+    Before,
+    Committed,
+    Earliest,
+    FromFile,
+    FromGroup,
+    FromSnapshot,
+    Latest,
+    Offsets,
+    Shift,
+    Start,
+)
+from airflow_provider_offsets.errors import SelectorError
+
+FORMS = (
+    "committed, earliest, latest, snapshot:<id or label>, as-of:<time>, timestamp:<time>, duration:<ISO 8601>,"
+    " shift:<±n>, offsets:<json>, file:<path> or group:<id>"
+)
+"""Forms of a selector, for messages and trigger forms."""
+
+COMMITTED = "committed"
+"""The default start."""
+
+FALLBACK = "|"
+"""Separator between selectors."""
+_WHOLE = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+
+
+def parse_start(text: str) -> Start:
+    """Return the start that ``text`` describes: one selector, or several separated by ``|``.
+
+    A list of offsets (``offsets:``, ``file:``) at the end is followed by ``committed``. So a partition that the list
+    does not name keeps its position.
+
+    :raises SelectorError: a part cannot be read; the message quotes the part.
+    """
+    parts = [_parse_one(part.strip(), text) for part in text.split(FALLBACK)]
+    if isinstance(parts[-1], Offsets | FromFile):
+        parts.append(Committed())
+    return Start(tuple(parts))
+
+
+def start_text(value: Any) -> str:
+    """Return the text of a start from YAML: a string, or a list of strings and one-key mappings.
+
+    :raises SelectorError: a part cannot be read; the message quotes the part.
+    """
+    if isinstance(value, str):
+        parse_start(value)
+        return value
+    if not isinstance(value, list) or not value:
+        raise SelectorError(
+            seen=f"start {value!r}",
+            expected="a selector, or a list of them: what comes first is asked first",
+            do="write it as in 'committed', or as in ['as-of:2026-11-01T00:00Z', 'earliest']",
+        )
+    return str(parse_start(f" {FALLBACK} ".join(map(_item_text, value))))
+
+
+def _item_text(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, Mapping) or len(item) != 1:
+        raise SelectorError(
+            seen=f"{item!r} in a start",
+            expected="a selector as text, or one as a key with its value",
+            do="write it as in 'earliest', or as in {as-of: 2026-11-01T00:00Z}",
+        )
+    [(word, value)] = item.items()
+    if hasattr(value, "isoformat"):  # YAML parses a value that looks like a time
+        value = value.isoformat()
+    elif isinstance(value, Mapping):
+        value = json.dumps(value)
+    text = str(word) if value is None else f"{word}:{value}"
+    if FALLBACK in text:
+        raise SelectorError(
+            seen=f"{text!r} in a start",
+            expected=f"a name without {FALLBACK!r}, which stands between selectors",
+            do="write fallbacks as items of their own; name offsets of such a group or file with 'offsets:'",
+        )
+    return text
+
+
+def _parse_one(text: str, whole: str) -> StartSelector:
+    word, colon, rest = text.partition(":")
+    if not colon and word in _PLAIN:
+        return _PLAIN[word]
+    if colon and word in _WITH_VALUE:
+        return _WITH_VALUE[word](rest.strip())
+    within = "" if text == whole.strip() else f" in {whole!r}"
+    raise SelectorError(
+        seen=f"start selector {text!r}{within}",
+        expected=FORMS,
+        do="""write one of these, such as 'committed' or 'offsets:{"flights":{"0":123}}'""",
+    )
+
+
+def _as_of(text: str) -> StartSelector:
+    return AsOf(_moment("as-of:", text))
+
+
+def _timestamp(text: str) -> StartSelector:
+    return AtTimestamp(_moment("timestamp:", text))
+
+
+def _moment(word: str, text: str) -> int:
+    try:
+        return read_moment(text)
+    except ValueError as error:
+        raise SelectorError(
+            seen=f"{word!r} is followed by {text!r}: {error}",
+            expected="a date and time with its zone, in ISO 8601",
+            do=f"write it as in '{word}2026-11-01T00:00Z' or '{word}2026-11-01T01:00:00.000+01:00'",
+        ) from error
+
+
+def _duration(text: str) -> StartSelector:
+    try:
+        return Before(read_length(text))
+    except ValueError as error:
+        raise SelectorError(
+            seen=f"'duration:' is followed by {text!r}: {error}",
+            expected="weeks, or days, hours, minutes and seconds, in ISO 8601",
+            do="write it as in 'duration:PT1H30M', 'duration:P7D' or 'duration:P2W'",
+        ) from error
+
+
+def _shift(text: str) -> StartSelector:
+    if not _WHOLE.fullmatch(text):
+        raise SelectorError(
+            seen=f"'shift:' is followed by {text!r}",
+            expected="a whole number, negative to go back",
+            do="write it as in 'shift:-1000'",
+        )
+    return Shift(int(text))
+
+
+def _offsets(text: str) -> StartSelector:
+    try:
+        position = Position.from_json(text)
+    except ValueError as error:
+        detail = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise SelectorError(
+            seen=f"'offsets:' is followed by {text!r}: {detail}",
+            expected="""{"topic":{"partition":offset}} with whole numbers from 0 up""",
+            do="""write it as in 'offsets:{"flights":{"0":123}}'""",
+        ) from error
+    if not position:
+        raise SelectorError(
+            seen=f"'offsets:' is followed by {text!r}, which names no partition",
+            expected="at least one partition",
+            do="name one, or write 'committed'",
+        )
+    return Offsets(position)
+
+
+def _snapshot(text: str) -> StartSelector:
+    return FromSnapshot(_name("snapshot:", text, "the id or the label of a snapshot", "snapshot:op#stopped"))
+
+
+def _group(text: str) -> StartSelector:
+    return FromGroup(_name("group:", text, "a consumer group", "group:orders-v1"))
+
+
+def _name(word: str, text: str, expected: str, example: str) -> str:
+    if not text:
+        raise SelectorError(
+            seen=f"{word!r} is followed by nothing", expected=expected, do=f"write it as in {example!r}"
+        )
+    return text
+
+
+def _file(text: str) -> StartSelector:
+    path, _, group_id = text.rpartition("#") if "#" in text else (text, "", "")
+    if not path.startswith("/") or not path.isprintable():
+        raise SelectorError(
+            seen=f"'file:' is followed by {text!r}",
+            expected="the whole path of a file on the machine where the task runs",
+            do="write it as in 'file:/data/offsets.csv', or 'file:/data/offsets.csv#group' if it has several groups",
+        )
+    return FromFile(path, group_id)
+
+
+_PLAIN: dict[str, StartSelector] = {"committed": Committed(), "earliest": Earliest(), "latest": Latest()}
+_WITH_VALUE: dict[str, Callable[[str], StartSelector]] = {
+    "snapshot": _snapshot,
+    "as-of": _as_of,
+    "timestamp": _timestamp,
+    "duration": _duration,
+    "shift": _shift,
+    "offsets": _offsets,
+    "file": _file,
+    "group": _group,
+}

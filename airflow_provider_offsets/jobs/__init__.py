@@ -1,1 +1,0 @@
-"""Launch, find and watch drivers."""

@@ -1,0 +1,1 @@
+"""Offset store in HBase, in the Cloudera row layout."""

@@ -1,0 +1,1 @@
+"""Offset store in SQLite or PostgreSQL."""

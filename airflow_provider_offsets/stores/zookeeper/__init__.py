@@ -1,0 +1,1 @@
+"""Position store in ZooKeeper."""
