@@ -124,6 +124,16 @@ def cleared(act_of: Callable[[str], Callable[[Run], None]], after_s: float) -> C
     return act
 
 
+def paused(act: Callable[[Run], None], pause_s: float) -> Callable[[Run], None]:
+    """Return a run that begins after a pause."""
+
+    def late(run: Run) -> None:
+        run.world.sim.wait_for(lambda: False, at_most_s=pause_s)
+        act(run)
+
+    return late
+
+
 def undone(act: Callable[[Run], None]) -> Callable[[Run], None]:
     """Return a restart that a person rolls back, whatever its outcome."""
 
@@ -213,4 +223,10 @@ def audit_only(run: Run) -> None:
 
 def write_position(run: Run) -> None:
     """Write to a position store of the stopped job, as a person at the CLI does: this takes the lease for a moment."""
-    run.task("copy", lambda: product.hold_stopped(run.world, run.name))
+    run.task("copy", lambda: product.hold_stopped(run.world, f"{run.name}-copy"))
+
+
+def stop_and_write(run: Run) -> None:
+    """Stop the job, and write to one of its position stores."""
+    take_over_and_stop(run)
+    write_position(run)

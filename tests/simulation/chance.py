@@ -39,6 +39,8 @@ class Rates:
     step: float = 0.02
     faults: tuple[str, ...] = ("error", "lost answer", "hang", "kill", "kill driver", "clock jump", "down")
     steps: tuple[str, ...] = ("append",)
+    hangs: tuple[float, ...] = (5.0, 30.0, 120.0, 400.0)
+    """How long a process hangs, in seconds."""
     deaths: tuple[str, ...] = ()
     """Effects before which drivers die often, by the beginnings of their details. Only mutants set it."""
 
@@ -132,7 +134,7 @@ class SeededChooser(Chooser):
             self._note(point, name)
             raise self._failing(self.error(point.kind), name)
         if name == "hang":
-            seconds = draw.choice((5.0, 30.0, 120.0, 400.0))
+            seconds = draw.choice(self.rates.hangs)
             actor.wake_s = sim.now_s + seconds
             self._note(point, name)
             return f"hang {seconds:.0f} s"

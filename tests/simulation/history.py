@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -18,7 +18,8 @@ from tests.simulation.platform import Record
 from tests.simulation.product import Kind, World
 from tests.simulation.scheduler import NEVER, Simulation, Violated
 
-MODES = ("process", "sink", "untracked", "dstream", "backfill")
+MODES = ("process", "sink", "untracked", "dstream", "backfill", "late")
+"""The kinds of histories. *late*: a process or untracked job, and tries that wake up long after they were lost."""
 RUNS = (
     *("maintenance", "maintenance", "maintenance", "reprocess", "reprocess", "forward"),
     *("stop", "plan", "audit", "cleared", "undone"),
@@ -35,6 +36,9 @@ REST_OF_CHECKPOINT = re.compile(r"CheckpointError: (\S+) has .* remove what is l
 """The advice of a refusal after a person removed a checkpoint to which an operation was writing."""
 CONFLICT = "set on_conflict to authoritative-store"
 """The advice of a refusal to a person who knows which of two stores is right."""
+LONG_HANGS = (30.0, 400.0, 900.0)
+"""How long processes hang in a late history, in seconds: longer than later runs take."""
+LATE_FAULTS = ("hang", "hang", "hang", "kill", "error", "lost answer")
 MAIN_STEPS, MORE_STEPS = 2500, 12_000
 CATCH_UP_S = 400.0
 
@@ -78,8 +82,8 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
     """Draw the kind of a history, its actors and its rates."""
     draw = Random(f"history {seed}")
     drawn = draw.choice(modes)
-    mode = "process" if drawn == "backfill" else drawn
     more = _More(Random(f"more {seed}"))
+    mode = {"backfill": "process", "late": "untracked" if seed % 3 == 0 else "process"}.get(drawn, drawn)
     kind = Kind(
         mode=mode,
         topics=draw.choice((("orders",), ("orders",), ("orders", "returns"))),
@@ -123,6 +127,9 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
             intervals[f"backfill/{number}"] = Interval(number)
             attempts, pause_s = draw.choice((1, 1, 2)), draw.choice((0.0, 30.0))
             runs.append((f"backfill/{number}", backfill.backfill(Interval(number), attempts=attempts, pause_s=pause_s)))
+    if drawn == "late":
+        rates = replace(rates, hangs=LONG_HANGS, faults=LATE_FAULTS, fault=0.005, step=0.005)
+        runs = [(f"{name}/{number}", act) for number, (name, act) in enumerate(_late_runs(more.random))]
     return Draw(
         kind,
         rates,
@@ -170,6 +177,17 @@ def _draw_run(draw: Random, number: int) -> tuple[str, Callable[[Run], None]]:
         "undone": actors.undone(actors.restart(f"shift:-{back}", accept_lost=100, take_over=take_over)),
     }
     return f"{name}/{number}", acts[name]
+
+
+def _late_runs(draw: Random) -> Iterator[tuple[str, Callable[[Run], None]]]:
+    """Yield runs of which some begin while a lost try of an earlier one hangs."""
+    acts = {
+        "maintenance": actors.restart(take_over=True),
+        "stop": actors.take_over_and_stop,
+        "stop and write": actors.stop_and_write,
+    }
+    for name in ("maintenance", *draw.choices(tuple(acts), k=draw.choice((2, 3)))):
+        yield name, actors.paused(acts[name], draw.choice((0.0, 30.0, 350.0)))
 
 
 class Laboratory:
