@@ -112,7 +112,7 @@ class TestTakenOver:
     @pytest.fixture
     def applied(self, lab: Lab) -> Any:
         steps.rest(lab)
-        take_lease(lab.session("op"), take_over=True)
+        steps.stop(lab, take_over=True)
         return steps.apply(lab)
 
     @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
@@ -714,8 +714,8 @@ class TestRecordIsGone:
     @staticmethod
     def moved_and_forgotten(lab: Lab) -> str:
         """Rewind a job, stop it after it has read everything, and lose the control store with the history in it."""
-        steps.rest(lab)
-        take_lease(lab.session("op"), take_over=True)
+        steps.start(lab)
+        steps.stop(lab)
         applied = steps.apply(lab, "shift:-30")
         steps.submit(lab, applied)
         steps.stop(lab, "last", take_over=True)
