@@ -127,6 +127,8 @@ class Observation:
     live: LiveTopics
     checkpoint: CheckpointState | None = None
     """The checkpoint that the job opens."""
+    opens: str = ""
+    """Location of the checkpoint that an untracked job opens; empty if the job does not start from a checkpoint."""
     left: CheckpointState | None = None
     """For an untracked job: the checkpoint of the newest epoch, if the job opens another one now."""
     processed: Batch | None = None
@@ -215,10 +217,7 @@ class Observation:
     @property
     def _moved_another(self) -> bool:
         """Whether the move was at another checkpoint than the one that the job opens now."""
-        moved, opened = self.moved, self.checkpoint
-        if moved is None or opened is None or not moved.checkpoint:
-            return False
-        return moved.checkpoint.rstrip("/") != opened.location.rstrip("/")
+        return self.moved is not None and self.moved.checkpoint != self.opens
 
     def _stored_untracked(self) -> Position | None:
         kept = self.kept[0].position

@@ -100,6 +100,19 @@ def _require_unchanged(session: Session, plan: RestartPlan) -> Observation:
     return seen
 
 
+def require_opened(session: Session, plan: RestartPlan) -> None:
+    """Raise if an untracked job opens another checkpoint than the plan saw.
+
+    :raises StateChanged: ``job.checkpoint`` was changed since.
+    """
+    if plan.seen.opens != session.opens:
+        raise StateChanged(
+            seen=f"the job opens {session.opens!r}",
+            expected=f"the checkpoint {plan.seen.opens!r}, as planned",
+            do="plan again",
+        )
+
+
 def _note_move(session: Session, plan: RestartPlan) -> str:
     """Record the move in advance if the state is unchanged since the plan, or find that this move has already started.
 
@@ -109,6 +122,7 @@ def _note_move(session: Session, plan: RestartPlan) -> str:
     record = session.cell.read()
     if record is not None and record.intent is not None and record.intent.plan == plan.fingerprint:
         keep_lease(session, record)
+        require_opened(session, plan)
     else:
         seen = _require_unchanged(session, plan)
         if plan.form is RestartForm.RESUME:
@@ -120,7 +134,7 @@ def _note_move(session: Session, plan: RestartPlan) -> str:
             plan.kept,
             plan.start,
             in_flight=seen.in_flight,
-            checkpoint=session.pipeline.job.checkpoint if session.pipeline.authoritative == CHECKPOINT else "",
+            checkpoint=session.opens,
         )
         session.control.keep_move(moved)
     writer = machine().this_process() if token else None

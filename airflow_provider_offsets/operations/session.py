@@ -29,12 +29,12 @@ from airflow_provider_offsets.core.snapshot import (
     Snapshot,
     snapshot_id,
 )
-from airflow_provider_offsets.errors import CheckpointError, InputRefused, StoreDataError
+from airflow_provider_offsets.errors import CheckpointError, InputRefused, StateChanged, StoreDataError
 from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.stores.protocols import ExpiringPositions, HistoryStore, OffsetStore, PositionStore
 
 MOST_TRIES = 5
-"""How often a running job is observed until its checkpoint and its history match."""
+"""How often a job is observed until what was read belongs together."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,39 @@ class Session:
 
         The checkpoint is read first, then the record, then the end offsets of the topics: the order in which they
         change. So a running job never seems to have a history that is behind, or a position past the end.
+
+        A task may hang here while other operations start and stop the job. Then positions and record would belong to
+        different epochs. So everything is read again unless the record's generation has stayed the same.
+
+        :raises StateChanged: lease or phase changed during each of the tries.
         """
+        for _ in range(MOST_TRIES):
+            before = self.control.record()
+            seen = self._observe(before)
+            if _generation(before) == seen.generation == _generation(self.control.record()):
+                return seen
+        raise StateChanged(
+            seen=f"lease or phase of pipeline {self.pipeline.name!r} changed during each of {MOST_TRIES} observations",
+            expected="positions and record of one moment",
+            do="run this task again",
+        )
+
+    def _observe(self, before: PipelineRecord | None) -> Observation:
         elsewhere = {name: self._kept_elsewhere(name, store) for name, store in self.kept_in.items()}
-        record, epoch, checkpoint, left = self._record_and_checkpoints()
+        record, epoch, checkpoint, left = self._record_and_checkpoints(before)
         processed = self._processed(record, epoch, checkpoint)
         live = self.live_topics()
         seen = Observation(
             pipeline=self.pipeline.name,
             live=live,
             checkpoint=checkpoint,
+            opens=self.opens,
             left=left,
             processed=processed,
             epoch=epoch,
             phase=Phase.STOPPED if record is None else record.phase,
             launched=0 if record is None else record.epoch,
-            generation=0 if record is None else record.generation,
+            generation=_generation(record),
             cut=self._cut(record, epoch, checkpoint, processed, live),
             kept=self._kept(checkpoint, processed, elsewhere),
             moved=self._move(record),
@@ -94,6 +112,12 @@ class Session:
     def keeps_position_elsewhere(self) -> bool:
         """Whether the job starts from a store of its own, which is neither the history nor a checkpoint."""
         return not self.pipeline.tracked and self.pipeline.authoritative != CHECKPOINT
+
+    @property
+    def opens(self) -> str:
+        """Location of the checkpoint that an untracked job opens; empty if the job does not start from a checkpoint."""
+        is_untracked = not self.pipeline.tracked and self.pipeline.authoritative == CHECKPOINT
+        return self.pipeline.job.checkpoint if is_untracked else ""
 
     def live_topics(self) -> LiveTopics:
         """Return the pipeline's topics as its job sees them: only committed records if the job reads only those."""
@@ -171,14 +195,15 @@ class Session:
         return KeptPosition(name, store.kind, store.position(stream), before, expires)
 
     def _record_and_checkpoints(
-        self,
+        self, record: PipelineRecord | None
     ) -> tuple[PipelineRecord | None, Epoch | None, CheckpointState | None, CheckpointState | None]:
         """Return record, epoch and checkpoints as of one moment, unless the job changes them too fast.
 
         The first checkpoint is the one that the job opens. The second one is ``Observation.left``.
+
+        :param record: the record as last read.
         """
         control = self.control
-        record = control.record()
         for _ in range(MOST_TRIES):
             epoch, left = control.claimed_epoch(record), None
             claimed = "" if epoch is None else epoch.claim.checkpoint
@@ -291,8 +316,7 @@ class Session:
             # The next operation that holds the lease moves the seeded checkpoint into place before it plans.
             return read_in_place(seeded_beside(location, tag))
         found = read_in_place(location)
-        is_moved = moved is not None and moved.kept is not None and self._opens(moved.checkpoint)
-        if found is None and moved is not None and is_moved and self.pipeline.authoritative == CHECKPOINT:
+        if found is None and moved is not None and moved.kept is not None and moved.checkpoint == self.opens != "":
             raise CheckpointError(
                 seen=f"nothing at {location}, which operation {moved.operation!r} was moving",
                 expected="the old checkpoint, or the seeded one in its place",
@@ -308,6 +332,10 @@ class Session:
         # Jobs in the Cloudera row layout record topic by topic: the newest row is the position of its own topic
         # alone.
         return replace(newest, end=self.store.position(self.pipeline.stream) or newest.end)
+
+
+def _generation(record: PipelineRecord | None) -> int:
+    return 0 if record is None else record.generation
 
 
 def recorded_batch(store: OffsetStore, stream: Stream, recorded: Recorded) -> Batch | None:

@@ -20,6 +20,7 @@ from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.record.events import LaunchEpoch
 from airflow_provider_offsets.core.record.model import EpochLaunch, Phase, PipelineRecord
+from airflow_provider_offsets.core.restart.checks import AS_A_NEW_ONE
 from airflow_provider_offsets.core.restart.model import RestartForm
 from airflow_provider_offsets.core.restart.planner import reconcile
 from airflow_provider_offsets.core.snapshot import UNSTARTED
@@ -31,7 +32,7 @@ from airflow_provider_offsets.errors import (
     StateChanged,
     TakenOver,
 )
-from airflow_provider_offsets.operations.applying import Applied
+from airflow_provider_offsets.operations.applying import Applied, require_opened
 from airflow_provider_offsets.operations.lease import (
     close_if_over,
     complete_history,
@@ -114,11 +115,33 @@ def submit_job(
                     raise
                 say("partitions were added during the start; trying once more")
                 continue
+            _require_same_topics(session, claim)
             if not session.pipeline.tracked:
                 release_lease(session)  # a tracked driver ends its launcher's lease itself
             session.control.record_step(session.operation, STARTED, started)
             return started
     raise AssertionError("the last try returns or raises")
+
+
+def _require_same_topics(session: Session, claim: Claim) -> None:
+    """Raise if a topic was recreated after the launch was checked and before the job read it.
+
+    The job cannot notice that by itself: the old offsets mean other records, and what is before them is passed over.
+
+    :raises StateChanged: a topic, or the cluster, has another id than at the launch.
+    """
+    was, now = claim.identity, session.live_topics().identity
+    if now == was:
+        return
+    is_other_cluster = now.cluster_id != was.cluster_id
+    topics = [topic for topic, id_ in was.topic_ids.items() if is_other_cluster or now.topic_ids.get(topic) != id_]
+    old = Position({key: offset for key, offset in claim.start.items() if key.topic in topics})
+    raise StateChanged(
+        seen=f"{', '.join(map(repr, topics))} was recreated during the start: epoch {claim.number} may read the new"
+        f" topic from the old offsets {old.to_json()}, and not what is before them",
+        expected=f"{was}, as planned",
+        do=f"stop the job, and {AS_A_NEW_ONE}",
+    )
 
 
 @contextmanager
@@ -297,6 +320,7 @@ def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None
         )
     if session.pipeline.tracked:
         return
+    require_opened(session, plan)
     expected = plan.kept if plan.form is RestartForm.RESUME else plan.start
     there = session.observe().kept[0].position
     if gone := [partition for partition in expected or () if there is None or partition not in there]:

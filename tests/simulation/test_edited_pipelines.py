@@ -257,3 +257,26 @@ def test_an_older_copy_is_named_between_a_rewind_and_the_start() -> None:
         s.run(for_s=60.0)
         assert [each.record.offset for each in s.world.sink.writes] == [*range(9)]
         assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("until", [("machine", "spawn"), ("checkpoint", "move to sim://ck/orders-before")])
+@pytest.mark.parametrize("has_copy", [False, True], ids=["nothing there", "a copy there"])
+def test_the_checkpoint_is_changed_while_the_job_is_moved(until: tuple[str, str], has_copy: bool) -> None:
+    """Each task reads ``pipelines.yaml`` anew. Airflow tries the task again that was killed."""
+    with stage("untracked") as s:
+        s.first_start()
+        if has_copy:
+            copy_checkpoint(s, product.CHECKPOINT, MOVED)
+        s.append(3)
+        s.run(for_s=30.0)
+        s.first_stop()
+        a = s.restart("A", "shift:-3", take_over=True)
+        assert s.run("A", until=at(*until))
+        s.kill("A.")
+        s.world.checkpoint = MOVED
+        assert "the job opens 'sim://ck/moved'" in s.to_end(a).failure
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.append(3)
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
+        assert s.verdict() == ""

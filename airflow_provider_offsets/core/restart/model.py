@@ -144,6 +144,8 @@ class Preconditions:
     committed_batch_id: int | None
     planned_batch_id: int | None
     closed_by: str | None
+    opens: str = ""
+    """Location of the checkpoint that an untracked job opens."""
 
     @classmethod
     def of(cls, seen: Observation) -> Preconditions:
@@ -158,6 +160,7 @@ class Preconditions:
             committed_batch_id=None if checkpoint is None else checkpoint.committed_batch_id,
             planned_batch_id=None if checkpoint is None else checkpoint.planned_batch_id,
             closed_by=None if checkpoint is None else checkpoint.closed_by,
+            opens=seen.opens,
         )
 
     def changes(self, now: Preconditions) -> tuple[str, ...]:
