@@ -104,8 +104,10 @@ USER root
 ENV AIRFLOW_HOME=/opt/airflow
 COPY setup.cfg pyproject.toml README.md LICENSE /tmp/build/
 COPY airflow_provider_offsets /tmp/build/airflow_provider_offsets
+# The entry point chooses the id, on a volume: an image's own file would be the same on every machine.
 RUN /opt/venv/bin/uv pip install -q --python /opt/venv/bin/python --no-deps /tmp/build \
- && rm -rf /tmp/build
+ && rm -rf /tmp/build \
+ && ln -sf /opt/airflow/machine-id /etc/machine-id
 COPY demo demo
 COPY dags dags
 COPY jobs jobs

@@ -14,7 +14,9 @@ import socket
 import subprocess
 import sys
 import urllib.request
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_memory(Path("/proc/meminfo").read_text(encoding="ascii"))
         if "AIRFLOW_HOME" in os.environ:
             hold_name(AIRFLOW_HOME)
+            name_machine(AIRFLOW_HOME)
         if role in ROLES:
             ROLES[role]()
         become([role, *rest])
@@ -146,6 +149,21 @@ def hold_name(folder: Path) -> None:
             do=f"run commands in it: docker compose exec {name} airflow …",
         ) from error
     os.set_inheritable(lock, True)  # inherited by the server, which holds the lock from here on
+
+
+def name_machine(folder: Path) -> None:
+    """Choose the id that ``/etc/machine-id`` of this image links to, unless an earlier container has chosen it.
+
+    The id is on a volume, because after a reboot of the machine it tells a driver of the earlier container from a
+    driver on another machine. The machine's own file cannot be mounted everywhere: Docker Desktop has none.
+
+    :param folder: directory of the volume.
+    """
+    own = folder / f"machine-id.{socket.gethostname()}"
+    own.write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
+    with suppress(FileExistsError):
+        os.link(own, folder / "machine-id")
+    own.unlink()
 
 
 def _java(heap_mb: int, *options: str) -> list[str]:

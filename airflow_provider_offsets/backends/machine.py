@@ -18,7 +18,8 @@ from airflow_provider_offsets.core.epoch import ProcessIdentity, YarnApplication
 class Machine(Protocol):
     """The operations that this package needs of a machine.
 
-    None in place of a truth value means that the answer cannot be determined from this machine.
+    None in place of a truth value means that the answer cannot be determined from this machine. A process of another
+    boot has ended only if it ran on this machine, by the machine id.
     """
 
     def this_process(self) -> ProcessIdentity:

@@ -12,6 +12,11 @@ from typing import NamedTuple
 
 from airflow_provider_offsets.core.epoch import ProcessIdentity
 
+MACHINE_ID = Path("/etc/machine-id")
+MOUNTS = Path("/proc/self/mountinfo")
+_PIDS_OF_A_MACHINE = "pid:[4026531836]"
+"""PID namespace of a machine without a container: Linux's ``PROC_PID_INIT_INO``."""
+
 
 class _Stat(NamedTuple):
     session: int
@@ -33,7 +38,7 @@ def identify(pid: int) -> ProcessIdentity | None:
     found = _stat(pid)
     if found is None:
         return None
-    return ProcessIdentity(socket.gethostname(), _boot_id(), pid, found.start_ticks, _namespaces())
+    return ProcessIdentity(socket.gethostname(), _boot_id(), pid, found.start_ticks, _namespaces(), _machine_id())
 
 
 def _boot_id() -> str:
@@ -45,8 +50,30 @@ def _namespaces() -> tuple[str, ...]:
     return tuple(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "uts", "net"))
 
 
+def _machine_id() -> str:
+    """Return the id of this machine, or an empty string if it is unknown.
+
+    A container sees the file of its image, which is the same on every machine. Its id counts only if the file, or the
+    file that it links to, is mounted.
+    """
+    try:
+        found = MACHINE_ID.read_text().strip()
+    except OSError:
+        return ""
+    is_known = found not in ("", "uninitialized")  # systemd writes this word before the first boot has ended
+    return found if is_known and (_namespaces()[0] == _PIDS_OF_A_MACHINE or _is_mounted(MACHINE_ID)) else ""
+
+
+def _is_mounted(file: Path) -> bool:
+    real, points = file.resolve(), (line.split()[4] for line in MOUNTS.read_text().splitlines())
+    return any(point != "/" and real.is_relative_to(point) for point in points)
+
+
 def _is_of_here(process: ProcessIdentity) -> bool | None:
     """Return whether a live process would be visible from here; False if it ended with its machine or container.
+
+    A process of another boot ended with it, if it ran on this machine. Only the machine id tells this machine from
+    another one of the same host name, on which the process may be alive: None.
 
     Processes of another PID namespace are not visible. There are two cases:
 
@@ -58,7 +85,7 @@ def _is_of_here(process: ProcessIdentity) -> bool | None:
     if process.host != socket.gethostname():
         return None
     if process.boot_id != _boot_id():
-        return False
+        return False if process.machine_id and process.machine_id == _machine_id() else None
     here = _namespaces()
     if process.namespaces[:1] == here[:1]:
         return True
@@ -115,9 +142,9 @@ def _inherited_files() -> list[int]:
 def is_alive(process: ProcessIdentity) -> bool | None:
     """Return whether a process is alive; None if it runs on another machine or in a container that is not visible.
 
-    A reboot ends every process of the previous boot. A restart of a container ends every process of its previous run:
-    pids start at 1 again, but start times differ. A container must keep its host name over restarts, and no two
-    containers may have the same host name at the same time.
+    A reboot ends every process of this machine's previous boot. A restart of a container ends every process of its
+    previous run: pids start at 1 again, but start times differ. A container must keep its host name over restarts,
+    and no two containers of a machine may have the same host name at the same time.
     """
     if not (is_of_here := _is_of_here(process)):
         return is_of_here

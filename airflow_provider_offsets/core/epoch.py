@@ -23,6 +23,8 @@ class ProcessIdentity:
     namespaces: tuple[str, ...] = ()
     """PID, UTS and network namespaces of the identifying process, as ``/proc/self/ns`` names them. A pid is valid only
     in its PID namespace: a container may have the host name of another one, or of the machine."""
+    machine_id: str = ""
+    """``/etc/machine-id``: tells a reboot from another machine of the same host name. Empty if it is unknown."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ STRANGERS: list[tuple[str, Callable[[ProcessIdentity], dict[str, Any]], bool | N
         lambda it: {"boot_id": "another", "namespaces": ("pid:[1]", *it.namespaces[1:])},
         False,
     ),
+    ("another machine has this host name", lambda it: {"boot_id": "another", "machine_id": "another"}, None),
+    (
+        "a container of this host name on another machine",
+        lambda it: {"boot_id": "another", "machine_id": "another", "namespaces": ("pid:[1]", "uts:[1]", "net:[1]")},
+        None,
+    ),
+    ("nobody knows its machine", lambda it: {"boot_id": "another", "machine_id": ""}, None),
     ("it is on another machine: nobody can tell", lambda it: {"host": "elsewhere.example"}, None),
     (
         "another container on the machine's network",

@@ -232,6 +232,7 @@ class Identity(NamedTuple):
     pid: int
     start_ticks: int
     namespaces: tuple[str, ...]
+    machine_id: str
 
 
 START_TICKS = 7
@@ -260,7 +261,7 @@ class ProcessTable:
     def identity(self, process: int) -> Identity:
         """Return the identity of a process that lives or lived."""
         host = next(each.host for each in self.sim.actors if each.process == process)
-        return Identity(host.name, host.boot_id, process, START_TICKS, _namespaces(host))
+        return Identity(host.name, host.boot_id, process, START_TICKS, _namespaces(host), host.machine_id)
 
     def spawn(self, command: list[str], log: str) -> Identity:
         """Start a command as an actor of its own, on the host of the calling actor."""
@@ -319,7 +320,7 @@ class ProcessTable:
         if process.host != here.name:
             return None
         if process.boot_id != here.boot_id:
-            return False
+            return False if process.machine_id and process.machine_id == here.machine_id else None
         own = _namespaces(here)
         if process.namespaces[:1] == own[:1]:
             return True

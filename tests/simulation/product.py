@@ -190,7 +190,9 @@ class SimMachine:
 
 
 def _identity(process: ProcessIdentity) -> Identity:
-    return Identity(process.host, process.boot_id, process.pid, process.start_ticks, process.namespaces)
+    return Identity(
+        process.host, process.boot_id, process.pid, process.start_ticks, process.namespaces, process.machine_id
+    )
 
 
 class SimKafka(Kafka):

@@ -56,6 +56,8 @@ class Host:
     """Deviation of its wall clock."""
     pid_namespace: str = ""
     """PID namespace of a container that shares a machine's network and host name; empty: the machine's own."""
+    machine_id: str = ""
+    """Id that survives a reboot of the machine; empty if unknown."""
 
 
 @dataclass
@@ -180,7 +182,7 @@ class Simulation:
 
     def host(self, name: str) -> Host:
         """Return the host of that name, which is created at its first use."""
-        return self.hosts.setdefault(name, Host(name, f"boot-{name}"))
+        return self.hosts.setdefault(name, Host(name, f"boot-{name}", machine_id=f"machine-{name}"))
 
     def new_process(self) -> int:
         """Return a process number that nobody has."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation import actors, product
+from tests.simulation.scheduler import Host
 from tests.simulation.script import Side, at, stage
 
 SPAWNED = ("machine", "spawn", Side.AFTER)
@@ -212,6 +213,20 @@ def test_a16_a_driver_in_another_pid_namespace_is_not_taken_for_dead() -> None:
         assert s.run("driver-1", until=at("sink", "", by="driver-1"))
         s.hang("driver-1", 600.0)
         a = s.to_end(s.start("A", actors.restart(), host=s.container("worker-1")))
+        assert "StopTimedOut" in a.failure
+        assert not s.actor("driver-1").is_gone
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("mode", ["process", "sink", "untracked"])
+def test_a16_a_driver_on_another_machine_of_the_same_host_name_is_not_taken_for_dead(mode: str) -> None:
+    with stage(mode, limit=12) as s:
+        s.first_start()
+        s.append(9)
+        assert s.run("driver-1", until=at("sink", "", Side.BEFORE, by="driver-1"))
+        s.hang("driver-1", 600.0)
+        s.sim.hosts["twin"] = Host("worker-1", "boot-twin", machine_id="machine-twin")
+        a = s.to_end(s.start("A", actors.restart(), host="twin"))
         assert "StopTimedOut" in a.failure
         assert not s.actor("driver-1").is_gone
         assert s.verdict() == ""

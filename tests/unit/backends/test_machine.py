@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from airflow_provider_offsets.backends import process
 from airflow_provider_offsets.backends.machine import LocalMachine, Machine
 from airflow_provider_offsets.backends.process import identify
 from airflow_provider_offsets.core.epoch import ProcessIdentity
@@ -113,7 +114,8 @@ class SimulatedPlace:
 
 class TestLocalMachine(MachineContract):
     @pytest.fixture
-    def place(self, tmp_path: Path) -> Iterator[Place]:
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+        monkeypatch.setattr(process, "_machine_id", lambda: "this machine")  # a container may have none
         made = ThisMachine(tmp_path)
         yield made
         made.clean()

@@ -58,6 +58,16 @@ class TestIdentity:
         assert is_alive(inside) is None
         assert is_session_alive(inside) is None
 
+    def test_nobody_tells_a_reboot_from_another_machine_without_a_machine_id(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(process, "_machine_id", lambda: "")
+        before = replace(this_process(), boot_id="another")
+
+        assert before.machine_id == ""
+        assert is_alive(before) is None
+        assert is_session_alive(before) is None
+
     def test_a_name_with_brackets_and_spaces_is_no_trouble(self, tmp_path: Path) -> None:
         program = tmp_path / "a) b ("
         program.symlink_to("/bin/cat")
@@ -68,6 +78,50 @@ class TestIdentity:
 
         assert found is not None
         assert found.pid == process.pid
+
+
+class TestMachineId:
+    MACHINES_PIDS, CONTAINERS_PIDS = "pid:[4026531836]", "pid:[4026532001]"
+    MOUNTED = "620 601 254:1 /etc/machine-id {file} ro,relatime - ext4 /dev/vda1 rw"
+    VOLUME = "621 601 254:1 /volumes/logs/_data {folder} rw,relatime - ext4 /dev/vda1 rw"
+    IMAGE = "601 500 0:52 / / rw,relatime - overlay overlay rw"
+    BESIDE = "622 601 254:1 /hosts {file}s rw,relatime - ext4 /dev/vda1 rw"
+
+    @pytest.mark.parametrize(
+        ("why", "pids", "text", "mounts", "expected"),
+        [
+            ("a machine has its own file", MACHINES_PIDS, "3d12\n", IMAGE, "3d12"),
+            ("no file", MACHINES_PIDS, None, IMAGE, ""),
+            ("an image without an id", CONTAINERS_PIDS, "", MOUNTED, ""),
+            ("systemd has not chosen one yet", MACHINES_PIDS, "uninitialized\n", IMAGE, ""),
+            ("an image's file is the same on every machine", CONTAINERS_PIDS, "3d12\n", IMAGE, ""),
+            ("another file is mounted", CONTAINERS_PIDS, "3d12\n", BESIDE, ""),
+            ("the machine's file is mounted", CONTAINERS_PIDS, "3d12\n", MOUNTED, "3d12"),
+            ("the file is on a volume", CONTAINERS_PIDS, "3d12\n", VOLUME, "3d12"),
+        ],
+    )
+    def test_it_is_of_one_machine(
+        self,
+        why: str,
+        pids: str,
+        text: str | None,
+        mounts: str,
+        expected: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        folder = tmp_path / "volume"
+        folder.mkdir()
+        file, link, table = folder / "machine-id", tmp_path / "link", tmp_path / "mountinfo"
+        if text is not None:
+            file.write_text(text)
+        link.symlink_to(file)
+        table.write_text("\n".join([self.IMAGE, mounts.format(file=file, folder=folder)]))
+        monkeypatch.setattr(process, "_namespaces", lambda: (pids, "uts:[1]", "net:[1]"))
+        monkeypatch.setattr(process, "MACHINE_ID", link)
+        monkeypatch.setattr(process, "MOUNTS", table)
+
+        assert this_process().machine_id == expected, why
 
 
 LEADS = """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_offsets.backends import process
 from containers import checks, compose, enter, settings
 from containers.__main__ import main
 from stack.problem import Problem
@@ -153,6 +154,25 @@ class TestImageAndVolume:
         with pytest.raises(Problem, match="POSTGRES_PASSWORD has 20 characters") as problem:
             enter.setting("POSTGRES_PASSWORD", "[A-Za-z0-9_-]{16,}")
         assert "DROP" not in str(problem.value)
+
+
+class TestMachineId:
+    def test_it_is_chosen_once_for_all_containers_and_restarts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        chosen = set()
+        for host in ("scheduler", "triggerer", "scheduler"):
+            monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+            enter.name_machine(tmp_path)
+            chosen.add((tmp_path / "machine-id").read_text())
+
+        [text] = chosen
+        assert re.fullmatch("[0-9a-f]{32}\n", text)
+        assert [each.name for each in tmp_path.iterdir()] == ["machine-id"]
+
+    def test_the_images_file_is_a_link_to_the_volume(self) -> None:
+        words = f"ln -sf {enter.AIRFLOW_HOME}/machine-id {process.MACHINE_ID}"
+        assert words in (Path(__file__).parents[3] / "Dockerfile").read_text()
 
 
 class TestHostName:
