@@ -25,6 +25,7 @@ class ProblemKind(enum.Enum):
     CHECKPOINT_STAYS = "checkpoint cannot be exchanged"
     GROUP_CHANGED = "group id changed"
     WINDOW_TOO_LONG = "window longer than the runway"
+    HISTORY_EXPIRES = "history expires"
     NO_START = "no start named"
 
 

@@ -22,7 +22,7 @@ from airflow_provider_offsets.operations.ownership import require_own
 from airflow_provider_offsets.operations.retention import measure_runway
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.sources import SessionSources
-from airflow_provider_offsets.stores.protocols import LeaderEpochs
+from airflow_provider_offsets.stores.protocols import ExpiringPositions, LeaderEpochs
 
 PLAN = "plan"
 COMPARISON = "comparison"
@@ -88,7 +88,11 @@ def draft_plan(
         known_batch=known_batch(seen, session.control.snapshots(), session.control.epochs()),
         named=choice.named,
     )
-    of_the_file = (*_group_problems(session, seen), *_place_problems(session, plan))
+    of_the_file = (
+        *_group_problems(session, seen),
+        *_place_problems(session, plan),
+        *_history_problems(session),
+    )
     plan = replace(plan, problems=(*choice.problems, *plan.problems, *of_the_file))
     settings = session.kafka.settings(session.pipeline.topics)
     runway = measure_runway(session.kafka, plan.start, seen.live, settings, at_ms=clock.now_ms(), window_s=window_s)
@@ -141,6 +145,22 @@ def _place_problems(session: Session, plan: RestartPlan) -> Iterator[Problem]:
             f"{plan.form_reason}, and {location} is where no folder can be moved in one step; start from 'committed'"
             " with its partitions as they are, keep the checkpoint on HDFS, or let the program name a new one and"
             " describe it as a new pipeline",
+        )
+
+
+def _history_problems(session: Session) -> Iterator[Problem]:
+    """Yield a problem if the store deletes rows of a tracked job's history after a time.
+
+    Each audit would report the deleted batches as lost.
+    """
+    store = session.store
+    if not session.pipeline.tracked or not isinstance(store, ExpiringPositions):
+        return
+    if expires := store.expires(session.pipeline.stream):
+        yield Problem(
+            ProblemKind.HISTORY_EXPIRES,
+            f"the history of a tracked job must keep all its batches, and {expires}. Set the time to live of the"
+            " table's family 'offsets' to FOREVER (HBase shell: alter), or give the pipeline a store of its own",
         )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from airflow_provider_offsets.stores.hbase.store import HBaseStore
 
 Cells = dict[bytes, bytes]
+WRITTEN_MS = 1_760_000_000_000
+"""Time stamp of every cell."""
 
 
 class FakeHBase:
@@ -25,6 +27,8 @@ class FakeHBase:
         self.around: Callable[[str, Callable[[], Any]], Any] = lambda name, call: call()
         """Executes a call. A test may make it raise before or after the call, as a broken connection does."""
         self.connections = 0
+        self.time_to_live_s: dict[str, int] = {}
+        """The time to live of tables whose rows expire, as Thrift reports it. The fake itself deletes no row."""
         self._lock = threading.RLock()
         self._tables: dict[bytes, _Table] = {}
 
@@ -140,10 +144,12 @@ class _Rows:
         return self.connection.server._tables[self.name]
 
     def families(self) -> dict[bytes, dict[str, int]]:
-        return {self._table.family.encode(): {"time_to_live": 2**31 - 1}}
+        seconds = self.connection.server.time_to_live_s.get(self.name.decode(), 2**31 - 1)
+        return {self._table.family.encode(): {"time_to_live": seconds}}
 
-    def row(self, key: bytes) -> Cells:
-        return dict(self.connection.server.do("getRowWithColumns", lambda: self._table.rows.get(key, {})))
+    def row(self, key: bytes, include_timestamp: bool = False) -> dict[bytes, Any]:
+        cells = dict(self.connection.server.do("getRowWithColumns", lambda: self._table.rows.get(key, {})))
+        return {name: (value, WRITTEN_MS) for name, value in cells.items()} if include_timestamp else cells
 
     def rows(self, keys: Iterable[bytes]) -> list[tuple[bytes, Cells]]:
         def call() -> list[tuple[bytes, Cells]]:

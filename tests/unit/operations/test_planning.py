@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_offsets.core.pipeline import StopPolicy
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.problem import ProblemKind
+from airflow_provider_offsets.core.problem import Problem, ProblemKind
 from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.errors import PartitionUnavailable
-from airflow_provider_offsets.operations.planning import known_leader_epochs, make_plan, recorded_plan
+from airflow_provider_offsets.operations.planning import draft_plan, known_leader_epochs, make_plan, recorded_plan
+from tests.contract.fake_hbase import FakeHBase
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
 
@@ -114,6 +116,35 @@ class TestRetention:
         plan = make_plan(lab.session(), "committed", RestartPolicy(), window_s=10)
 
         assert recorded_plan(lab.session()) == plan
+
+
+class TestHistoryThatExpires:
+    """A table with the time to live of the slides loses the batches that an audit needs; the facts beside it do not."""
+
+    TABLE = "stream_offsets"
+
+    def problems(self, lab: Lab, server: FakeHBase) -> list[Problem]:
+        plan, _ = draft_plan(lab.session(store=server.store(self.TABLE)), "committed", RestartPolicy())
+        return list(plan.problems)
+
+    def test_a_tracked_job_is_not_started_on_it(self, lab: Lab) -> None:
+        server = FakeHBase()
+        assert self.problems(lab, server) == [], "the test of the test: the table keeps its rows"
+        server.time_to_live_s[self.TABLE] = 2_592_000
+
+        [problem] = self.problems(lab, server)
+
+        assert problem.kind is ProblemKind.HISTORY_EXPIRES
+        assert "HBase deletes each row of 'stream_offsets' 2592000 s after it was written" in problem.message
+        assert "FOREVER" in problem.message
+
+    def test_an_untracked_job_keeps_no_batches_in_it(self, lab: Lab) -> None:
+        lab.more |= {"tracked": False, "offsets_in": ("checkpoint",)}
+        lab.stop = StopPolicy(marker="/stop")
+        server = FakeHBase()
+        server.time_to_live_s[self.TABLE] = 2_592_000
+
+        assert ProblemKind.HISTORY_EXPIRES not in [problem.kind for problem in self.problems(lab, server)]
 
 
 def test_a_compacted_topic_has_counts_that_are_upper_bounds(lab: Lab) -> None:

@@ -62,6 +62,17 @@ def test_a_control_text_costs_one_round_trip(server: FakeHBase, store: HBaseStor
     assert server.calls == ["checkAndPut"]
 
 
+def test_a_table_with_a_time_to_live_says_when_the_newest_row_is_deleted(server: FakeHBase, store: HBaseStore) -> None:
+    assert store.expires(STREAM) == ""
+    server.time_to_live_s["stream_offsets"] = 2_592_000
+    rule = "HBase deletes each row of 'stream_offsets' 2592000 s after it was written"
+    assert store.expires(STREAM) == rule
+
+    store.append(STREAM, ROW)
+
+    assert store.expires(STREAM) == f"{rule}, the newest of group 'g' at 2025-11-08T08:53:20+00:00"
+
+
 def claimed(store: HBaseStore) -> RecordCell:
     """Return the record of a pipeline whose first launch was claimed."""
     cell = RecordCell(store, f"p-{uuid.uuid4().hex[:8]}")
