@@ -30,10 +30,11 @@ def stopped(lab: Lab) -> None:
 
 
 def another_epoch(lab: Lab) -> None:
-    """Take the pipeline over by another operation that starts it, take it back, and stop it."""
-    take_lease(lab.session("other"), take_over=True)
+    """Take the pipeline over by another operation that starts it, stop it, and take it back."""
+    steps.stop(lab, "other", take_over=True)
     steps.submit(lab, steps.apply(lab, operation="other"), "other")
-    steps.stop(lab, "op", take_over=True)
+    steps.stop(lab, "third")
+    take_lease(lab.session("op"), take_over=True)
 
 
 def another_operation(lab: Lab) -> None:

@@ -13,7 +13,7 @@ from airflow_provider_offsets.core.epoch import Epoch, YarnApplication
 from airflow_provider_offsets.core.pipeline import StopPolicy
 from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.errors import StopTimedOut
-from airflow_provider_offsets.operations.job_state import JobState, look
+from airflow_provider_offsets.operations.job_state import JobState, observe_job
 from airflow_provider_offsets.operations.lease import take_lease
 from airflow_provider_offsets.operations.stopping import ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
@@ -141,7 +141,7 @@ def test_what_is_left_or_unknown_is_never_stopped(left: str, lab: Lab, yarn: Yar
         steps.stop(lab, "second")
 
     assert lab.epoch.ended is None
-    assert look(lab.control).state is JobState.RUNNING
+    assert observe_job(lab.control).state is JobState.RUNNING
     assert len(yarn.told) == 3, "at once, and every ten seconds: the ResourceManager may come back"
     yarn.left = ""
     assert steps.stop(lab, "second").how == "already killed"

@@ -387,7 +387,7 @@ class TestRefused:
         words = self.refuse(lab)
 
         assert "loss: 20 offsets" in words
-        assert "Nothing was touched" in words
+        assert "Nothing was changed" in words
         assert lab.driver.is_alive
 
     def test_retention_during_the_stop(self, lab: Lab) -> None:
