@@ -16,6 +16,7 @@ from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Epoch, Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
+from airflow_provider_offsets.core.record.model import PipelineRecord
 from airflow_provider_offsets.core.recovery import ROLLBACK
 from airflow_provider_offsets.core.restart.model import RestartPlan, RestartPolicy
 from airflow_provider_offsets.core.restart.planner import plan_restart
@@ -108,12 +109,13 @@ def roll_back(
     if done is not None:
         return done
     for is_last_try in (False, True):
+        before = session.cell.read()
         target = find_target(session, back.operation)
         old = _with_version(back, target)
         launcher = launcher_of(old.pipeline)
         plan = None if is_last_try else _begun_plan(old)
         try:
-            plan = plan or _stop_and_plan(old, target, reason, say)
+            plan = plan or _stop_and_plan(old, target, before, reason, say)
             started = submit_job(old, apply_plan(old, plan), launcher, say=say)
             return _record(old, target, plan, started)
         except StateChanged as changed:
@@ -204,9 +206,12 @@ def _begun_plan(back: Session) -> RestartPlan | None:
     return plan if back.has_launched() or record.generation == plan.seen.generation else None
 
 
-def _stop_and_plan(back: Session, target: Target, reason: str, say: Callable[[str], None]) -> RestartPlan:
+def _stop_and_plan(
+    back: Session, target: Target, before: PipelineRecord | None, reason: str, say: Callable[[str], None]
+) -> RestartPlan:
+    """Stop the job unless another operation has acted on it since ``before``, and record the plan of the rollback."""
     _require_possible(back, target, UNCHANGED)
-    asked = ask_to_stop(back, reason=reason)
+    asked = ask_to_stop(back, reason=reason, since=before)
     if not isinstance(asked, StopResult):
         say(f"asked epoch {asked.number} to stop")
         asked = await_stop(back, asked, back.pipeline.stop, say=say)

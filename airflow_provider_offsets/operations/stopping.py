@@ -12,6 +12,7 @@ from airflow_provider_offsets.core.epoch import Epoch, StopStage
 from airflow_provider_offsets.core.pipeline import StopPolicy
 from airflow_provider_offsets.core.record.events import AskToStop, NoteStopStage
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
+from airflow_provider_offsets.core.recovery import is_rollback_of
 from airflow_provider_offsets.errors import StateChanged, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations.lease import (
     close_and_reconcile,
@@ -49,7 +50,9 @@ class StopResult:
     message: str = ""
 
 
-def ask_to_stop(session: Session, *, reason: str, take_over: bool = False) -> StopResult | Epoch:
+def ask_to_stop(
+    session: Session, *, reason: str, take_over: bool = False, since: PipelineRecord | None = None
+) -> StopResult | Epoch:
     """Take the lease and ask the job to stop; return the result if the job does not run, or the epoch to wait for.
 
     A job that does not run is not an error. The result is one of these:
@@ -62,6 +65,7 @@ def ask_to_stop(session: Session, *, reason: str, take_over: bool = False) -> St
     :param session: the session of the operation.
     :param reason: recorded with the request.
     :param take_over: take the lease from an operation that acted recently.
+    :param since: the record on which this operation decided to act, if it must not act after any other operation.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     :raises TakenOver: another operation took the lease of this one, or has launched the job or asked it to stop since.
         A retry does not take the lease back.
@@ -75,9 +79,11 @@ def ask_to_stop(session: Session, *, reason: str, take_over: bool = False) -> St
             require_lease(session, seen)
         _require_not_superseded(session, seen, held)
     record = take_lease(session, take_over=take_over)
+    if since is not None:
+        _require_not_superseded(session, record, _found(since))
     held = session.control.step(session.operation, HELD, Held)  # another try may have held it while this one hung
     if held is None:
-        session.control.record_step(session.operation, HELD, Held(record.epoch, _asked_by(record)))
+        session.control.record_step(session.operation, HELD, _found(record))
     elif record.epoch > held.epoch and _is_mine(session, record):
         return _restarted(record)
     else:
@@ -117,6 +123,10 @@ def _is_mine(session: Session, record: PipelineRecord) -> bool:
     return record.launch is not None and record.launch.operation == session.operation
 
 
+def _found(record: PipelineRecord) -> Held:
+    return Held(record.epoch, _asked_by(record))
+
+
 def _asked_by(record: PipelineRecord) -> str:
     return "" if record.stop is None else record.stop.operation
 
@@ -133,7 +143,7 @@ def _require_not_superseded(session: Session, record: PipelineRecord, held: Held
         by, act = "" if record.launch is None else record.launch.operation, f"launched epoch {record.epoch}"
     else:
         by, act = "" if asked_by == held.asked_by else asked_by, f"asked epoch {record.epoch} to stop"
-    if by in ("", session.operation):
+    if by in ("", session.operation) or is_rollback_of(session.operation, by):
         return
     release_lease(session)
     raise TakenOver(
