@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ RECOVERY = "recovery/"
 
 ROLLBACK = "#rollback"
 """Suffix of a rollback's id, after the id of the operation that is rolled back."""
+
+_ATTEMPT = re.compile(rf"(?P<run>.*?)(?:#[^#{ATTEMPT}]*#(?P<replay>\d+))?(?:{ATTEMPT}(?P<number>\d+))?", re.DOTALL)
 
 DEATHS = (EndedHow.DIED, EndedHow.FAILED)
 """Unwanted ends of an epoch."""
@@ -34,6 +37,17 @@ def recovered_epoch(operation: str) -> int:
 def is_rollback_of(operation: str, other: str) -> bool:
     """Check whether an operation is a rollback of the other one."""
     return operation.partition(ROLLBACK)[0] == other and ROLLBACK in operation
+
+
+def attempt_of(operation: str) -> tuple[str, tuple[int, int]]:
+    """Return the run of an operation, and a number that is greater for a later attempt at the run.
+
+    ``<run>@2`` is the second attempt. A run that replays before it starts the job names each attempt by the run id of
+    its replay, as in ``<run>#<version>#2``.
+    """
+    found = _ATTEMPT.fullmatch(operation)
+    assert found is not None, "any text is a run"
+    return found["run"], (int(found["replay"] or 1), int(found["number"] or 1))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_offsets.core.epoch import (
-    ATTEMPT,
     CutOff,
     Ended,
     EndedHow,
@@ -63,7 +62,7 @@ from airflow_provider_offsets.core.record.model import (
     Refused,
     StartedBatch,
 )
-from airflow_provider_offsets.core.recovery import DEATHS, is_recovery, is_rollback_of, recovered_epoch
+from airflow_provider_offsets.core.recovery import DEATHS, attempt_of, is_recovery, is_rollback_of, recovered_epoch
 
 
 def transition(record: PipelineRecord, event: Event) -> Outcome:
@@ -98,23 +97,17 @@ def _take(record: PipelineRecord, event: Take) -> Outcome:
 
 def _is_of(lease: Lease, operation: str) -> bool:
     """Check whether a lease belongs to the operation, an earlier attempt of its run, or what it rolls back."""
-    run, attempt = _attempt_of(operation)
-    held_run, held_attempt = _attempt_of(lease.operation)
+    run, attempt = attempt_of(operation)
+    held_run, held_attempt = attempt_of(lease.operation)
     is_mine = run == held_run and attempt >= held_attempt
     return is_mine or is_rollback_of(operation, lease.operation)
 
 
 def _later_attempt(record: PipelineRecord, operation: str) -> str | None:
     """Return the later attempt of the operation's run that holds the lease or has launched the job, or None."""
-    run, attempt = _attempt_of(operation)
+    run, attempt = attempt_of(operation)
     names = [each.operation for each in (record.lease, record.launch) if each is not None]
-    return next((name for name in names if _attempt_of(name)[0] == run and _attempt_of(name)[1] > attempt), None)
-
-
-def _attempt_of(operation: str) -> tuple[str, int]:
-    """Return the run of an operation and the number of its attempt: ``<run>@2`` is the second one."""
-    run, _, number = operation.rpartition(ATTEMPT)
-    return (run, int(number)) if run and number.isdecimal() else (operation, 1)
+    return next((name for name in names if attempt_of(name)[0] == run and attempt_of(name)[1] > attempt), None)
 
 
 def _renew(record: PipelineRecord, event: Renew) -> Outcome:

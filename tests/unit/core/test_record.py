@@ -449,6 +449,12 @@ def test_laws_of_every_sequence(data: st.DataObject) -> None:
         pytest.param("a", "a@2", True, id="a run that was cleared goes on from its first attempt"),
         pytest.param("a@2", "a@3", True, id="and from its second one"),
         pytest.param("a@2", "a", False, id="a late task of an earlier attempt disturbs nobody"),
+        pytest.param("a#v1#1", "a#v2#2", True, id="a replay was planned again"),
+        pytest.param("a#v1#1", "a#v1#1@2", True, id="only its stop was cleared"),
+        pytest.param("a#v1#1@2", "a#v1#2", True, id="and then the plan of its replay"),
+        pytest.param("a#v1#2", "a#v1#1@2", False, id="a late task of the replay before"),
+        pytest.param("a#v1#1", "b#v1#2", False, id="the replay of another run"),
+        pytest.param("a", "a#v1", False, id="something else of that name"),
         pytest.param("a", "b@2", False, id="another run asks"),
     ],
 )
@@ -465,3 +471,5 @@ def test_a_late_try_of_an_earlier_attempt_takes_nothing_from_the_job_of_a_later_
     assert isinstance(transition(launched, Take("a", 1, 0, take_over=True)), Refused)
     assert isinstance(transition(launched, Take("a@2", 1, 0)), Next)
     assert isinstance(transition(launched, Take("b", 1, 0)), Next)
+    replayed = replace(RAN, lease=None, launch=replace(RAN.launch, operation="a#v2#2"))  # type: ignore[type-var]
+    assert isinstance(transition(replayed, Take("a#v1#1", 1, 0, take_over=True)), Refused)
