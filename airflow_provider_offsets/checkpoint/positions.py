@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_query_id
 from airflow_provider_offsets.checkpoint.seed import seed
-from airflow_provider_offsets.checkpoint.swap import cut_off_swap, read_in_place, swap_in
+from airflow_provider_offsets.checkpoint.swap import cut_off_swap, finish_swap, read_in_place, swap_in
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.snapshot import CheckpointState
+from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import CheckpointError
 from airflow_provider_offsets.stores import rules
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Swap of a pipeline's checkpoint under the lease of an operation."""
+
+    tag: str
+    """Name of this swap alone."""
+    require_lease: Callable[[], None]
+    """Raises if the operation was superseded."""
+    completed: Callable[[], tuple[str, int]]
+    """Returns query id and greatest batch id to continue after if there is no checkpoint. A sink may drop records under
+    a batch id that it knows."""
 
 
 class CheckpointPositions:
@@ -38,47 +52,66 @@ class CheckpointPositions:
         stream = rules.check_stream(stream)
         return _within(read_in_place(self.location), stream)
 
-    def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+    def finish_swap(self) -> None:
+        """Finish a swap that was interrupted between its two renames. The job must be stopped."""
+        tag = cut_off_swap(self.location)
+        if tag is not None:
+            finish_swap(self.location, tag)
+
+    def write(self, stream: Stream, position: Position, *, expected: Position | None, swap: Swap | None = None) -> None:
         """Seed a checkpoint that continues at ``position``.
 
-        If there is no checkpoint, the seeded one gets a new query id. This works for a query with one Kafka source and
-        no other. An existing checkpoint is replaced by one with the same query id and later batch ids. Its other topics
-        and sources keep their offsets, and the old checkpoint is kept as ``<location>-before-<tag>``.
+        If there is no checkpoint, the seeded one gets a new query id, unless ``swap`` knows the old one. This works for
+        a query with one Kafka source and no other. An existing checkpoint is replaced by one with the same query id and
+        later batch ids. Its other topics and sources keep their offsets, and the old checkpoint is kept as
+        ``<location>-before-<tag>``.
 
         The job must be stopped, which this method cannot check: see ``swap_in`` for what a running driver would do.
 
         :param position: the offsets to write.
         :param expected: the position that must be stored now; None for no checkpoint.
+        :param swap: for the checkpoint of a pipeline whose lease is held; None for one that no pipeline uses.
         :raises CheckpointError: the existing checkpoint holds state or is in an object store. Also if an interrupted
             write had another position.
         """
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
-        tag = cut_off_swap(self.location)
-        if tag is not None:
-            open_checkpoint(f"{self.location.rstrip('/')}-seeded-{tag}").move_to(self.location)
+        tag = uuid.uuid4().hex[:12] if swap is None else swap.tag
+        require_lease = _no_lease if swap is None else swap.require_lease
+        if swap is None:
+            self.finish_swap()
         if read_query_id(self._folder) is None:
-            if rules.is_to_be_written(None, position, expected):
-                seed(self._folder, query_id=str(uuid.uuid4()), last_batch_id=-1, start=position, like=None)
-            return
-        state = read_in_place(self.location)
-        if not rules.is_to_be_written(_within(state, stream), position, expected):
-            return
-        if state is None:
-            raise CheckpointError(
-                seen=f"{self.location} belongs to a query that has not started",
-                expected="a checkpoint that says where its query stands, or none",
-                do="start the query once, or remove the folder",
-            )
-        start = state.committed.updated(position)
-        asked = f"{state.query_id} {state.committed_batch_id} {start.to_json()}"
+            if not rules.is_to_be_written(None, position, expected):
+                return
+            if swap is None:
+                seed(self._folder, query_id=str(uuid.uuid4()), last_batch_id=UNSTARTED, start=position, like=None)
+                return
+            query_id, last_batch_id = swap.completed()
+            start = position
+        else:
+            state = read_in_place(self.location)
+            if not rules.is_to_be_written(_within(state, stream), position, expected):
+                return
+            if state is None:
+                raise CheckpointError(
+                    seen=f"{self.location} belongs to a query that has not started",
+                    expected="a checkpoint that says where its query stands, or none",
+                    do="start the query once, or remove the folder",
+                )
+            query_id, last_batch_id = state.query_id, state.committed_batch_id
+            start = state.committed.updated(position)
         swap_in(
             self.location,
-            tag=hashlib.sha256(asked.encode()).hexdigest()[:12],
-            query_id=state.query_id,
-            last_batch_id=state.committed_batch_id,
+            tag=tag,
+            query_id=query_id,
+            last_batch_id=last_batch_id,
             start=start,
+            require_lease=require_lease,
         )
+
+
+def _no_lease() -> None:
+    """Require nothing: no pipeline uses the checkpoint, so it has no lease."""
 
 
 def _within(state: CheckpointState | None, stream: Stream) -> Position | None:

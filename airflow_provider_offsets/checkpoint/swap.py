@@ -57,7 +57,9 @@ def swap_in(
     :param start: the offsets to continue from.
     :param like: location of the checkpoint whose batch metadata and other sources are copied; empty for the one at
         ``location``.
-    :param require_lease: called before the old one is closed; raises if the caller was superseded.
+    :param require_lease: called before the old one is closed, again before it is moved aside, and before a seeded one
+        is put where nothing is; raises if the caller was superseded. Whoever takes over after the second call finds a
+        closed checkpoint, and does not resume it.
     :raises CheckpointError: the old checkpoint holds state, or is in an object store.
     :raises StateChanged: a batch was planned after ``last_batch_id`` was read, another checkpoint was put there, or
         something appeared at ``location`` between the two renames. Nothing there is changed.
@@ -65,7 +67,7 @@ def swap_in(
     place = open_checkpoint(location)
     following = next_batch_id(last_batch_id)
     if not place.moves:
-        return _put_where_nothing_is(place, query_id, last_batch_id, start, like)
+        return _put_where_nothing_is(place, query_id, last_batch_id, start, like, require_lease)
     seeded, before = (open_checkpoint(f"{location.rstrip('/')}-{kind}-{tag}") for kind in ("seeded", "before"))
     if before.exists():
         if seeded.exists():
@@ -91,8 +93,11 @@ def swap_in(
         _close_after(place, last_batch_id, tag)
         if not _is_old(place, old):
             raise _another_one(location)
+        require_lease()
         place.move_to(before.location)
         _require_moved(before, location, is_old=_is_old(before, old))
+    else:
+        require_lease()
     seeded.move_to(location)
     return following
 
@@ -171,7 +176,12 @@ def can_be_seeded(location: str) -> bool:
 
 
 def _put_where_nothing_is(
-    place: CheckpointFolder, query_id: str, last_batch_id: int, start: Position, like: str
+    place: CheckpointFolder,
+    query_id: str,
+    last_batch_id: int,
+    start: Position,
+    like: str,
+    require_lease: Callable[[], None],
 ) -> int:
     """Seed a checkpoint at its final location. An interrupted one has no ``metadata`` yet, and is finished."""
     following = next_batch_id(last_batch_id)
@@ -186,6 +196,7 @@ def _put_where_nothing_is(
             do="copy the position to a new checkpoint beside it, and let the program name that one",
         )
     model = open_checkpoint(like) if like else None
+    require_lease()
     return seed(
         place,
         query_id=query_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
 from airflow_provider_offsets.operations.planning import draft_plan
 from airflow_provider_offsets.operations.renaming import plan_release, plan_rename, release, rename
-from airflow_provider_offsets.operations.transferring import carry_out, read_position, writable
+from airflow_provider_offsets.operations.transferring import finish_interrupted, read_position, writable
 from airflow_provider_offsets.reports import (
     audit_json,
     audit_report,
@@ -164,7 +165,11 @@ def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], 
     topics = tuple(sorted({topic for each in groups for topic in each.position.topics}))
     live = naming.live(args, topics)
     done: list[str] = []
-    with naming.opened(args.target) as target:
+    with naming.opened(args.target) as target, ExitStack() as held:
+        if args.apply:
+            writable(target)
+            write = held.enter_context(naming.stopped(args, command_name))
+            finish_interrupted(target)
         planned = [
             plan_transfer(
                 each.group_id,
@@ -179,14 +184,11 @@ def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], 
         problems = [problem for each in planned for problem in each.problems]
         try:
             if args.apply:
-                writable(target)
                 if problems:
                     raise PlanRefused(problems)
-                with naming.stopped(args, command_name) as require_mine:
-                    for each, transfer in zip(groups, planned, strict=True):
-                        require_mine()
-                        carry_out(target, _stream_of(each), transfer)
-                        done.append(each.group_id)
+                for each, transfer in zip(groups, planned, strict=True):
+                    write(target, _stream_of(each), transfer)
+                    done.append(each.group_id)
         finally:
             _show_transfers(args, planned, done)
     if problems:

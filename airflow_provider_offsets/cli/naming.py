@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
 from airflow_provider_offsets.hooks.positions import open_kept_at
 from airflow_provider_offsets.hooks.session import open_session
+from airflow_provider_offsets.operations.transferring import Write, carry_out
 from airflow_provider_offsets.operations.transferring import stopped as stopped_pipeline
 from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore
 
@@ -103,22 +104,22 @@ def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
 
 
 @contextmanager
-def stopped(args: Namespace, command: str) -> Iterator[Callable[[], None]]:
+def stopped(args: Namespace, command: str) -> Iterator[Write]:
     """Hold the lease of a pipeline whose job is stopped; hold none if no pipeline is named.
 
     :param command: name of the command that holds the lease.
-    :returns: a function that must be called before each write, to check the lease.
+    :returns: the function that writes.
     :raises StoreInUse: the job runs or may be running.
     :raises LeaseHeld: another operation acted recently, and ``--take-over`` is not set.
     """
     if not args.pipeline:
-        yield lambda: None
+        yield carry_out
         return
     with (
         open_session(pipeline(args), operation(command)) as session,
-        stopped_pipeline(session, take_over=args.take_over) as require_mine,
+        stopped_pipeline(session, take_over=args.take_over) as write,
     ):
-        yield require_mine
+        yield write
 
 
 def operation(command: str) -> str:

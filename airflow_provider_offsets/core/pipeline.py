@@ -223,7 +223,7 @@ class StreamingPipeline:
         """What no other pipeline may use: the checkpoint, and the history or stored position, topic by topic."""
         kind = "history" if self.authoritative == HISTORY else f"position in {self.authoritative}"
         stored = () if self.authoritative == CHECKPOINT else tuple(sorted(self.topics))
-        checkpoint = self.job.checkpoint and f"checkpoint {_plain_path(self.job.checkpoint)}"
+        checkpoint = self.job.checkpoint and f"checkpoint {plain_path(self.job.checkpoint)}"
         return (*filter(None, [checkpoint]), *(f"{kind} of group {self.group_id}, topic {each}" for each in stored))
 
     @property
@@ -232,7 +232,7 @@ class StreamingPipeline:
         return Stream(self.group_id, tuple(sorted(self.topics)))
 
 
-def _plain_path(location: str) -> str:
+def plain_path(location: str) -> str:
     """Return a path or URL in its shortest form, so that two spellings of one folder are equal."""
     scheme, separator, path = re.sub("^file:(//)?", "", location).rpartition("://")
     return f"{scheme}{separator}{posixpath.normpath(path)}"

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
+from airflow_provider_offsets import clock
+from airflow_provider_offsets.backends.machine import machine
+from airflow_provider_offsets.checkpoint.positions import CheckpointPositions, Swap
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.epoch import Moved
+from airflow_provider_offsets.core.known import known_batch
+from airflow_provider_offsets.core.pipeline import plain_path
 from airflow_provider_offsets.core.position import Position
+from airflow_provider_offsets.core.record.events import EndWrite, Intend
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
+from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.core.transfer import Transfer
-from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StoreInUse
-from airflow_provider_offsets.operations.lease import keep_lease, release_lease, take_lease
+from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StateChanged, StoreInUse
+from airflow_provider_offsets.operations.lease import (
+    finish_move,
+    keep_lease,
+    release_lease,
+    require_lease,
+    take_lease,
+)
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
+
+TAG = "import-"
+"""Begin of the name of a move by a command."""
+
+ENDED = "-ended"
+"""End of the name under which a move is recorded whose position has become the pipeline's."""
 
 
 def read_position(source: PositionStore, stream: Stream) -> Position:
@@ -59,16 +82,25 @@ def writable(target: PositionStore) -> WritablePositionStore:
     return target
 
 
+def finish_interrupted(target: PositionStore) -> None:
+    """Finish a write to a checkpoint that was interrupted when nothing was at its location. Its job must be stopped."""
+    if isinstance(target, CheckpointPositions):
+        target.finish_swap()
+
+
+Write = Callable[[PositionStore, Stream, Transfer], None]
+"""Carries out one transfer to a store."""
+
+
 @contextmanager
-def stopped(session: Session, *, take_over: bool = False) -> Iterator[Callable[[], None]]:
+def stopped(session: Session, *, take_over: bool = False) -> Iterator[Write]:
     """Hold the lease of a pipeline whose job is stopped, so that no operation starts it during writes to its stores.
 
     A running job writes its position with every batch, and would silently overwrite the new one.
 
     :param session: the session of the operation that writes.
     :param take_over: take the lease from an operation that acted recently.
-    :returns: a function that must be called before each write; it raises TakenOver once another operation has the
-        lease.
+    :returns: the function that writes; it raises TakenOver once another operation has the lease.
     :raises StoreInUse: the job runs or may be running.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     """
@@ -78,9 +110,155 @@ def stopped(session: Session, *, take_over: bool = False) -> Iterator[Callable[[
     record = take_lease(session, take_over=take_over)
     try:
         _require_stopped(session, record)
-        yield lambda: _require_mine(session)
+        finish_move(session, record)
+        yield partial(_write_held, session)
     finally:
         release_lease(session)
+
+
+def _write_held(session: Session, target: PositionStore, stream: Stream, transfer: Transfer) -> None:
+    """Carry out a transfer under the lease.
+
+    The position of an untracked job is in a store that has no lease. This operation may hang before the write, and
+    another one may start the job meanwhile. So the record names the move before the store changes, as for the move of a
+    plan. Until the write has ended, every plan uses the position before it.
+
+    :raises TakenOver: another operation took the pipeline over. If the write was late, the next plan reports it.
+    """
+    _require_mine(session)
+    if transfer.problems:
+        raise PlanRefused(transfer.problems)
+    store = writable(target)
+    if not _is_the_jobs_own(session, store, stream, transfer):
+        if transfer.changed:
+            _put(session, store, stream, transfer, tag=_new_tag(), require_lease=partial(_require_mine, session))
+        return
+    if transfer.changed:
+        moved = _write_own(session, store, stream, transfer)
+    elif (interrupted := _interrupted(session, transfer)) is not None:
+        moved = interrupted
+    else:
+        return
+    _note_end(session, moved)
+
+
+def _is_the_jobs_own(session: Session, target: PositionStore, stream: Stream, transfer: Transfer) -> bool:
+    """Check whether the target may be the store that an untracked job starts from.
+
+    A store has several names, so the stored position decides: a store with another position is another one.
+    """
+    pipeline = session.pipeline
+    if isinstance(target, CheckpointPositions):
+        return session.opens != "" and plain_path(target.location) == plain_path(session.opens)
+    if not session.keeps_position_elsewhere or stream.group_id != pipeline.group_id:
+        return False
+    return session.kept_in[pipeline.authoritative].position(stream) == transfer.now
+
+
+def _write_own(session: Session, store: WritablePositionStore, stream: Stream, transfer: Transfer) -> Moved:
+    """Record the move, write, record that the write has ended, and return the move."""
+    seen = session.observe()
+    kept = seen.kept[0].position
+    topics = {*session.pipeline.topics, *(kept or Position()).topics}
+    brought = Position({key: offset for key, offset in transfer.after.items() if key.topic in topics})
+    moved = Moved(
+        session.operation,
+        _new_tag(),
+        seen.stored,
+        kept,
+        (kept or Position()).updated(brought),
+        in_flight=seen.in_flight,
+        checkpoint=session.opens,
+    )
+    session.control.keep_move(moved)
+    token = "" if isinstance(store, CheckpointPositions) else uuid.uuid4().hex
+    writer = machine().this_process() if token else None
+    session.cell.change(Intend(session.operation, moved.fingerprint, clock.now_ms(), token, writer))
+    try:
+        _put(
+            session,
+            store,
+            stream,
+            transfer,
+            tag=moved.fingerprint,
+            require_lease=lambda: _require_intent(session, moved),
+        )
+    except (StateChanged, StoreInUse):
+        session.cell.change(EndWrite(token, is_written=False))
+        raise
+    require_lease(session, session.cell.change(EndWrite(token, is_written=True)))
+    return moved
+
+
+def _put(
+    session: Session,
+    store: WritablePositionStore,
+    stream: Stream,
+    transfer: Transfer,
+    *,
+    tag: str,
+    require_lease: Callable[[], None],
+) -> None:
+    if isinstance(store, CheckpointPositions):
+        swap = Swap(tag, require_lease, lambda: _completed(session))
+        store.write(stream, transfer.after, expected=transfer.now, swap=swap)
+    else:
+        store.write(stream, transfer.after, expected=transfer.now)
+
+
+def _completed(session: Session) -> tuple[str, int]:
+    """Return query id and greatest batch id of the job, for a checkpoint that is written where none is."""
+    seen = session.observe()
+    known = known_batch(seen, session.control.snapshots(), session.control.epochs())
+    ids = (seen.completed_batch_id, None if known is None else known.completed_id)
+    newest = seen.newest_checkpoint
+    query_id = str(uuid.uuid4()) if newest is None else newest.query_id
+    return query_id, max((each for each in ids if each is not None), default=UNSTARTED)
+
+
+def _interrupted(session: Session, transfer: Transfer) -> Moved | None:
+    """Return the recorded move of an earlier call that wrote the same, and did not record the end of its write."""
+    record = session.cell.read()
+    if record is None or record.intent is None:
+        return None
+    if not record.intent.plan.startswith(TAG) or record.intent.plan.endswith(ENDED):
+        return None
+    moved = session.control.move(record.intent.plan)
+    return moved if transfer.after.items() <= moved.to.items() else None
+
+
+def _note_end(session: Session, moved: Moved) -> None:
+    """Record that the pipeline's position is the written one. The in-flight offsets of its last epoch stay known."""
+    kept = session.observe().kept[0].position
+    is_own = kept is not None and all(moved.to.get(key) == offset for key, offset in kept.items())
+    position = moved.to if is_own else moved.stood
+    ended = replace(
+        moved,
+        operation=session.operation,
+        fingerprint=f"{moved.fingerprint}{ENDED}",
+        stood=position,
+        kept=None,
+        to=position or Position(),
+    )
+    session.control.keep_move(ended)
+    session.cell.change(Intend(session.operation, ended.fingerprint, clock.now_ms()))
+
+
+def _new_tag() -> str:
+    return f"{TAG}{uuid.uuid4().hex[:12]}"
+
+
+def _require_intent(session: Session, moved: Moved) -> None:
+    """Raise unless the operation holds the lease and the record names this move."""
+    record = session.cell.read()
+    assert record is not None, "it named the move"
+    keep_lease(session, record)
+    if record.intent is None or record.intent.plan != moved.fingerprint:
+        raise StateChanged(
+            seen="the record names another move",
+            expected=f"the move {moved.fingerprint}",
+            do="repeat the command",
+        )
 
 
 def _require_mine(session: Session) -> None:
