@@ -70,11 +70,13 @@ CLAIM = ClaimLaunch("tag", DRIVER, 1)
 BEGIN = StartBatch("tag", DRIVER, StartedBatch(0, "q", ROW_TIME_MS, "run", ROW_TIME_MS, "digest"))
 RECORD_IT = RecordBatch("tag", DRIVER, "run", Recorded(1, "tag", 0, "q", ROW_TIME_MS, "digest"))
 IDLE = GoIdle("tag", DRIVER)
-ASK = AskToStop(OP, "upgrade", 2)
-STAGE = NoteStopStage(OP, StopStage("SIGTERM", False, 3))
+ASK = AskToStop(OTHER, "upgrade", 2)
+STAGE = NoteStopStage(OTHER, StopStage("SIGTERM", False, 3))
 CLOSE = CloseDead(OP, DRIVER, Ended(EndedHow.DIED, 4))
 END = EndEpoch("tag", DRIVER, Ended(EndedHow.FAILED, 4))
 RUNNING: list[Event] = [TAKE, LAUNCH, CLAIM]
+NEXT: list[Event] = [Release(OP), Take(OTHER, 2, 60_000)]
+"""The operation that stops what the one before has launched."""
 
 
 class UnreliableStore(MemoryStore):
@@ -158,8 +160,8 @@ BEFORE: dict[type, tuple[list[Event], Event]] = {
     Take: ([], TAKE),
     Renew: ([TAKE], Renew(OP, 5)),
     TakeToRecover: ([*RUNNING, Release(OP), END], TakeToRecover("recovery/1", 1, 5, 60_000)),
-    AskToStop: (RUNNING, ASK),
-    NoteStopStage: ([*RUNNING, ASK], STAGE),
+    AskToStop: ([*RUNNING, *NEXT], ASK),
+    NoteStopStage: ([*RUNNING, *NEXT, ASK], STAGE),
     Cancel: ([TAKE, LAUNCH], Cancel(OP, 5)),
     CloseDead: (RUNNING, CLOSE),
     Reconcile: ([*RUNNING, CLOSE], Reconcile(OP, 4, 5)),
@@ -332,7 +334,7 @@ class TestTwoActors:
         self, store: UnreliableStore, cell: RecordCell
     ) -> None:
         do(cell, *RUNNING)
-        store.next_swaps = [after(lambda: other(store, ASK))]
+        store.next_swaps = [after(lambda: other(store, *NEXT, ASK))]
 
         with pytest.raises(StopRequested):
             cell.change(BEGIN, stream=STREAM, prepare=BATCH)
@@ -366,19 +368,19 @@ class TestTwoActors:
         other(store, Take(OTHER, 5, 60_000, take_over=True))
 
         with pytest.raises(TakenOver, match=OTHER):
-            cell.change(ASK)
+            cell.change(replace(ASK, operation=OP))
 
     def test_they_take_turns(self, store: UnreliableStore, cell: RecordCell) -> None:
         operation, driver = RecordCell(store, NAME), RecordCell(store, NAME)
         do(operation, TAKE, LAUNCH)
         do(driver, CLAIM, BEGIN)
-        do(operation, ASK)
+        do(operation, *NEXT, ASK)
         do(driver, RECORD_IT)
         with pytest.raises(StopRequested):
             driver.change(replace(BEGIN, batch=replace(BEGIN.batch, batch_id=1)))
         do(driver, END)
 
-        assert do(operation, Reconcile(OP, now(store).generation, 9)).phase is Phase.STOPPED
+        assert do(operation, Reconcile(OTHER, now(store).generation, 9)).phase is Phase.STOPPED
 
     def test_who_swaps_again_does_not_read(self, store: UnreliableStore, cell: RecordCell) -> None:
         do(cell, *RUNNING)

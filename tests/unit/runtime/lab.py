@@ -197,8 +197,8 @@ class Lab:
         return epoch.claim.start.updated(batch.end)
 
     def stop(self) -> None:
-        """Ask the job to stop."""
-        operation = "maintenance"
+        """Ask the job to stop, as the operation that launches the next epoch."""
+        operation = f"op-{self.record.epoch + 1}"
         cell = RecordCell(self.store, "alerts")
         cell.change(Take(operation, 0, 0, take_over=True))
         cell.change(AskToStop(operation, "upgrade", 0))
