@@ -181,7 +181,7 @@ class TestBatch:
         epoch = lab.held()
         lab.stop()
 
-        with pytest.raises(StopRequested, match="maintenance"):
+        with pytest.raises(StopRequested, match="op-2"):
             epoch.begin(planned(0))
 
         assert lab.record.started is None
