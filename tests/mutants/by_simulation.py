@@ -68,6 +68,14 @@ MUTANTS = [
         seed=6,
     ),
     Mutant(
+        "a late try of a stop task stops the job of a later operation",
+        "operations/stopping.py",
+        "    asked_by = _asked_by(record)\n",
+        "    return\n    asked_by = _asked_by(record)\n",
+        "late",
+        seed=7,
+    ),
+    Mutant(
         "claim without a launch: a cancelled launch can be claimed",
         "core/record/transition.py",
         "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",

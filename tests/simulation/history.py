@@ -128,7 +128,7 @@ def draw_history(seed: int, modes: Sequence[str]) -> Draw:
             attempts, pause_s = draw.choice((1, 1, 2)), draw.choice((0.0, 30.0))
             runs.append((f"backfill/{number}", backfill.backfill(Interval(number), attempts=attempts, pause_s=pause_s)))
     if drawn == "late":
-        rates = replace(rates, hangs=LONG_HANGS, faults=LATE_FAULTS, fault=0.005, step=0.005)
+        rates = replace(rates, hangs=LONG_HANGS, faults=LATE_FAULTS, fault=0.01, step=0.005)
         runs = [(f"{name}/{number}", act) for number, (name, act) in enumerate(_late_runs(more.random))]
     return Draw(
         kind,
@@ -186,8 +186,9 @@ def _late_runs(draw: Random) -> Iterator[tuple[str, Callable[[Run], None]]]:
         "stop": actors.take_over_and_stop,
         "stop and write": actors.stop_and_write,
     }
-    for name in ("maintenance", *draw.choices(tuple(acts), k=draw.choice((2, 3)))):
-        yield name, actors.paused(acts[name], draw.choice((0.0, 30.0, 350.0)))
+    yield "maintenance", acts["maintenance"]
+    for name in draw.choices(tuple(acts), k=draw.choice((2, 3))):
+        yield name, actors.paused(acts[name], draw.choice((30.0, 60.0, 350.0)))
 
 
 class Laboratory:
