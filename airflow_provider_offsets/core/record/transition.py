@@ -164,7 +164,8 @@ def _take_to_recover(record: PipelineRecord, event: TakeToRecover) -> Outcome:
 def _ask_to_stop(record: PipelineRecord, event: AskToStop) -> Outcome:
     if record.phase is Phase.LAUNCHING:
         return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is launching: its launch is to be cancelled")
-    if record.phase is Phase.RUNNING and record.launch is not None and record.launch.operation == event.operation:
+    is_cancelled = record.ended is not None and record.ended.how is EndedHow.CANCELLED
+    if record.launch is not None and record.launch.operation == event.operation and not is_cancelled:
         return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} was launched by {event.operation!r} itself")
     stop = record.stop
     if stop is not None and stop.operation == event.operation:

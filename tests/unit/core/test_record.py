@@ -98,6 +98,12 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
         pytest.param(LAUNCHING, Take("b", 2, HOUR_MS), Refusal.LEASE_HELD, id="politeness: a acted a moment ago"),
         pytest.param(NEW, AskToStop("b", "", 1), Refusal.LEASE_LOST, id="only the lease holder asks to stop"),
         pytest.param(RUNNING, AskToStop("a", "", 4), Refusal.STATE_CHANGED, id="a late try does not stop its own job"),
+        pytest.param(
+            after(RUNNING, EndEpoch("tag-1", ONE, DIED)),
+            AskToStop("a", "", 4),
+            Refusal.STATE_CHANGED,
+            id="nor keep a recovery from it once it has died",
+        ),
         pytest.param(LAUNCHING, Renew("b", 3), Refusal.LEASE_LOST, id="a lease that was taken over is not renewed"),
         pytest.param(LAUNCHING, Cancel("b", 1), Refusal.LEASE_LOST, id="only the lease holder cancels"),
         pytest.param(RAN, CloseDead("b", ONE, DIED), Refusal.LEASE_LOST, id="only the lease holder closes the dead"),
