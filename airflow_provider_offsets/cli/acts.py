@@ -168,7 +168,7 @@ def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], 
     with naming.opened(args.target) as target, ExitStack() as held:
         if args.apply:
             writable(target)
-            write = held.enter_context(naming.stopped(args, command_name))
+            write = held.enter_context(naming.stopped(args, command_name, [_stream_of(each) for each in groups]))
             finish_interrupted(target)
         planned = [
             plan_transfer(

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_offsets.control.owners import owners_of
 from airflow_provider_offsets.core.audit.window import Bound, Window
 from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.core.pipeline import StreamingPipeline, checkpoint_resource, stored_resources
+from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
+from airflow_provider_offsets.errors import InputRefused, StoreInUse, StoreLayoutError
 from airflow_provider_offsets.hooks.kafka import open_kafka
-from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.hooks.offsets import OffsetsHook, store_url
 from airflow_provider_offsets.hooks.positions import open_kept_at
 from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.transferring import Write, carry_out
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
 
 def pipeline(args: Namespace) -> StreamingPipeline:
     """Return the pipeline named by ``--pipeline``, from ``--file`` or from ``pipelines.yaml`` in the dags folder."""
-    from airflow.configuration import conf
-
     from airflow_provider_offsets.factories.pipelines import load_pipelines
 
-    file = args.file or Path(conf.get("core", "dags_folder")) / "pipelines.yaml"
-    return load_pipelines(file)[args.pipeline]
+    return load_pipelines(_file(args))[args.pipeline]
+
+
+def _file(args: Namespace) -> Path:
+    from airflow.configuration import conf
+
+    return Path(args.file or Path(conf.get("core", "dags_folder")) / "pipelines.yaml")
 
 
 def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
@@ -104,15 +109,17 @@ def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
 
 
 @contextmanager
-def stopped(args: Namespace, command: str) -> Iterator[Write]:
+def stopped(args: Namespace, command: str, streams: Sequence[Stream]) -> Iterator[Write]:
     """Hold the lease of a pipeline whose job is stopped; hold none if no pipeline is named.
 
     :param command: name of the command that holds the lease.
+    :param streams: the groups and topics to write.
     :returns: the function that writes.
-    :raises StoreInUse: the job runs or may be running.
+    :raises StoreInUse: the job runs or may be running, or no pipeline is named and one owns what is to be written.
     :raises LeaseHeld: another operation acted recently, and ``--take-over`` is not set.
     """
     if not args.pipeline:
+        _require_unowned(args, streams)
         yield carry_out
         return
     with (
@@ -120,6 +127,55 @@ def stopped(args: Namespace, command: str) -> Iterator[Write]:
         stopped_pipeline(session, take_over=args.take_over) as write,
     ):
         yield write
+
+
+def _require_unowned(args: Namespace, streams: Sequence[Stream]) -> None:
+    """Raise if a pipeline of ``pipelines.yaml``, or of the same control store, owns what is written without its name.
+
+    Only the pipeline's lease keeps its job from starting meanwhile.
+    """
+    from airflow_provider_offsets.factories.pipelines import load_pipelines
+
+    file = _file(args)
+    known = load_pipelines(file).values() if file.exists() else ()
+    for conn_id in sorted({each.store_conn_id for each in known}):
+        used = {each.authoritative for each in known if each.store_conn_id == conn_id} - {HISTORY, CHECKPOINT}
+        resources = _resources(args.target, streams, conn_id, sorted(used))
+        with contextlib.suppress(StoreLayoutError), contextlib.closing(OffsetsHook(conn_id).get_conn()) as store:
+            for resource, owner in owners_of(store, resources).items():
+                raise StoreInUse(
+                    seen=f"the {resource} belongs to pipeline {owner!r}",
+                    expected="the pipeline whose lease keeps its job from starting",
+                    do=f"add: --pipeline {owner}",
+                )
+
+
+def _resources(target: str, streams: Sequence[Stream], store_conn_id: str, used: Sequence[str]) -> list[str]:
+    """Return what a write to a target changes, as the pipelines of a control store name it.
+
+    :param target: as given to ``--to``.
+    :param streams: the groups and topics to write.
+    :param store_conn_id: the control store of the pipelines.
+    :param used: connection ids of the stores that their jobs start from.
+    """
+    word, _, rest = target.partition(":")
+    if word == "checkpoint":
+        return [checkpoint_resource(rest)]
+    names = [*(each for each in used if _is_at(each, target)), *([HISTORY] if _is_at(store_conn_id, target) else [])]
+    return [resource for name in names for stream in streams for resource in stored_resources(name, stream)]
+
+
+def _is_at(conn_id: str, target: str) -> bool:
+    """Check whether a connection leads to a target: it is named, or both have one URL."""
+    if target in (conn_id, f"kafka:{conn_id}"):
+        return True
+    url = _url(conn_id)
+    return url is not None and url == (target if "://" in target else _url(target.removeprefix("kafka:")))
+
+
+def _url(conn_id: str) -> str | None:
+    connection = _connection(conn_id)
+    return store_url(connection) if connection.conn_type == "offsets" else None
 
 
 def operation(command: str) -> str:

@@ -221,15 +221,25 @@ class StreamingPipeline:
     @property
     def resources(self) -> tuple[str, ...]:
         """What no other pipeline may use: the checkpoint, and the history or stored position, topic by topic."""
-        kind = "history" if self.authoritative == HISTORY else f"position in {self.authoritative}"
-        stored = () if self.authoritative == CHECKPOINT else tuple(sorted(self.topics))
-        checkpoint = self.job.checkpoint and f"checkpoint {plain_path(self.job.checkpoint)}"
-        return (*filter(None, [checkpoint]), *(f"{kind} of group {self.group_id}, topic {each}" for each in stored))
+        checkpoint = [checkpoint_resource(self.job.checkpoint)] if self.job.checkpoint else []
+        stored = () if self.authoritative == CHECKPOINT else stored_resources(self.authoritative, self.stream)
+        return (*checkpoint, *stored)
 
     @property
     def stream(self) -> Stream:
         """The owner of the history's rows."""
         return Stream(self.group_id, tuple(sorted(self.topics)))
+
+
+def checkpoint_resource(location: str) -> str:
+    """Return the name of a checkpoint among the resources of pipelines."""
+    return f"checkpoint {plain_path(location)}"
+
+
+def stored_resources(store: str, stream: Stream) -> tuple[str, ...]:
+    """Return the names of a stream's positions in a store, or in the history, among the resources of pipelines."""
+    kind = "history" if store == HISTORY else f"position in {store}"
+    return tuple(f"{kind} of group {stream.group_id}, topic {each}" for each in stream.topics)
 
 
 def plain_path(location: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
 
 from airflow_provider_offsets.cli.commands import offsets_commands
+from airflow_provider_offsets.control.owners import claim_resources
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core.batch import Stream
@@ -28,6 +29,7 @@ from airflow_provider_offsets.core.replay.shard import (
 )
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
 from airflow_provider_offsets.errors import StoreInUse
+from airflow_provider_offsets.factories.pipelines import load_pipelines
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.unit.core.observations import HOLDER
@@ -172,6 +174,70 @@ def test_an_interrupt_ends_with_130_and_says_what_was_written(
     assert "Written: a." in printed.out
     assert "interrupted" in printed.err
     assert stored(url, "b") is None
+
+
+class TestOwned:
+    """What a pipeline owns is written only under its name: only its lease keeps its job from starting meanwhile."""
+
+    @pytest.fixture
+    def words(self, url: str, tmp_path: Path) -> tuple[str, ...]:
+        """Return the file options; pipeline ``p`` has run, and ``store`` is its control store."""
+        job = f"{{application: a.py, checkpoint: {tmp_path}/checkpoint}}"
+        file, one = tmp_path / "pipelines.yaml", tmp_path / "one.csv"
+        file.write_text(f"pipelines: {{p: {{topics: [t], group_id: g, store_conn_id: store, job: {job}}}}}")
+        one.write_text("g,t,0,5\n")
+        pipeline = load_pipelines(file)["p"]
+        store = open_store(url)
+        claim_resources(store, "p", pipeline.resources)
+        store.close()
+        return ("import", str(one), "--file", str(file))
+
+    @pytest.mark.parametrize("target", ["store", "url", "checkpoint", "checkpoint, spelled in another way"])
+    def test_it_is_refused_with_the_name_of_its_owner(
+        self, target: str, words: tuple[str, ...], url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        targets = {"store": "store", "url": url, "checkpoint": f"checkpoint:{tmp_path}/checkpoint"}
+        to = targets.get(target, f"checkpoint:file://{tmp_path}//checkpoint/")
+
+        assert run(*words, "--to", to) == 0, "a dry run writes nothing"
+        assert run(*words, "--to", to, "--apply") == 1
+
+        assert "belongs to pipeline 'p'" in capsys.readouterr().err
+        assert stored(url, "g") is None
+        assert not (tmp_path / "checkpoint").exists()
+
+    def test_what_nobody_owns_is_written(self, words: tuple[str, ...], url: str, tmp_path: Path) -> None:
+        (tmp_path / "one.csv").write_text("another,t,0,5\n")
+
+        assert run(*words, "--to", "store", "--apply") == 0
+        assert run(*words, "--to", f"checkpoint:{tmp_path}/another", "--apply") == 0
+
+        assert stored(url, "another") == Position({TopicPartition("t", 0): 5})
+
+    def test_it_is_written_where_the_control_store_was_never_made(
+        self, words: tuple[str, ...], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fresh = {"conn_type": "offsets", "extra": {"url": f"sqlite:///{tmp_path}/fresh.db"}}
+        monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps(fresh))
+
+        assert run(*words, "--to", f"checkpoint:{tmp_path}/checkpoint", "--apply") == 0
+
+
+def test_a_swap_that_was_cut_off_between_its_renames_is_finished_by_the_same_command(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for offset in (5, 3):
+        (tmp_path / "one.csv").write_text(f"g,t,0,{offset}\n")
+        words = ("import", str(tmp_path / "one.csv"), "--to", f"checkpoint:{tmp_path}/checkpoint")
+        assert run(*words, "--apply") == 0
+    [before] = tmp_path.glob("checkpoint-before-*")
+    (tmp_path / "checkpoint").rename(str(before).replace("-before-", "-seeded-"))
+
+    assert run(*words) == 1
+    assert "cut off" in capsys.readouterr().err
+    assert run(*words, "--apply") == 0
+    assert run(*words) == 0
+    assert "cut off" not in capsys.readouterr().err
 
 
 def _refuse_second_write(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
