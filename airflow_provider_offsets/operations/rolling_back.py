@@ -7,7 +7,7 @@ audit. The output of the bad version is not undone: the rollback names its range
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ from airflow_provider_offsets.core.epoch import Epoch, Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.record.model import PipelineRecord
-from airflow_provider_offsets.core.recovery import ROLLBACK
+from airflow_provider_offsets.core.recovery import ROLLBACK, attempt_of, is_recovery, recovered_epoch
 from airflow_provider_offsets.core.restart.model import RestartPlan, RestartPolicy
 from airflow_provider_offsets.core.restart.planner import plan_restart
 from airflow_provider_offsets.core.snapshot import UNSTARTED, WHEN_STOPPED, Observation, snapshot_id
@@ -44,9 +44,9 @@ class Target:
     """Epoch of the restored version: the newest good one before the operation, or the newest one without a good one."""
     version: str
     position: Position
-    """Position of the pipeline before the operation started anything."""
+    """Position of the pipeline before the run started anything."""
     undone: tuple[int, ...] = ()
-    """Epochs that the operation started; empty if no driver claimed its launch."""
+    """Epochs that all attempts of the run started; empty if no driver claimed a launch of it."""
 
     def choose(self, seen: Observation) -> Position:
         """Return the previous position for the topics as observed now; a partition created since starts at 0."""
@@ -157,10 +157,8 @@ def find_target(session: Session, rollback: str) -> Target:
     epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
     while epochs and epochs[-1].claim.operation == rollback:
         epochs.pop()
-    undone: list[Epoch] = []
-    while epochs and epochs[-1].claim.operation == session.operation:
-        undone.insert(0, epochs.pop())
-    before = _previous(session, epochs)
+    earlier, undone = _split(session, epochs)
+    before = _previous(session, earlier)
     if before is None:
         raise _refused(session, "it is the first start of the pipeline: there is no previous version", UNCHANGED)
     stood = undone[0].claim.stood if undone else applied.plan.stood
@@ -169,6 +167,33 @@ def find_target(session: Session, rollback: str) -> Target:
             session, f"epoch {before.number} was started by an earlier release, which kept no copy", UNCHANGED
         )
     return Target(before.number, before.claim.version, stood, tuple(epoch.number for epoch in undone))
+
+
+def _split(session: Session, epochs: Sequence[Epoch]) -> tuple[list[Epoch], list[Epoch]]:
+    """Return the epochs before the operation, and those that its run started last, in all its attempts.
+
+    An attempt that a watch found good is not undone with a later one. A recovery that started the run's version again
+    counts as the run.
+    """
+    record = session.control.record()
+    good = 0 if record is None else record.good
+    started_by, run = {epoch.number: _run_of(epoch, epochs) for epoch in epochs}, attempt_of(session.operation)[0]
+    earlier, undone = list(epochs), list[Epoch]()
+    while earlier and started_by[earlier[-1].number] == run:
+        if earlier[-1].number == good and earlier[-1].claim.operation != session.operation:
+            break
+        undone.insert(0, earlier.pop())
+    return earlier, undone
+
+
+def _run_of(epoch: Epoch, epochs: Sequence[Epoch]) -> str:
+    """Return the run that deployed the version of an epoch."""
+    operation = epoch.claim.operation
+    if is_recovery(operation):
+        dead = next((each for each in epochs if each.number == recovered_epoch(operation)), None)
+        if dead is not None and dead.claim.version == epoch.claim.version:
+            return _run_of(dead, epochs)
+    return attempt_of(operation)[0]
 
 
 def _previous(session: Session, epochs: Sequence[Epoch]) -> Epoch | None:
@@ -181,7 +206,7 @@ def _previous(session: Session, epochs: Sequence[Epoch]) -> Epoch | None:
 def why_no_way_back(session: Session) -> str:
     """Return why the version before this operation could not be restored; empty if it could."""
     claimed = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
-    before = _previous(session, [epoch for epoch in claimed if epoch.claim.operation != session.operation])
+    before = _previous(session, _split(session, claimed)[0])
     if before is None:
         return "there is no previous version"
     if not before.claim.version:
@@ -278,10 +303,27 @@ def _output(back: Session, target: Target) -> Output:
     undone = [epoch for epoch in back.control.epochs() if epoch.number in target.undone]
     if not undone or seen.stored is None:
         return Output()
-    start = undone[0].claim.start
-    ends = {each: max(offset, start.get(each, 0)) for each, offset in seen.stored.items()}
-    finished = tuple(each for each in ranges_between(start, Position(ends)) if each.count)
-    return Output(finished, _cut_off(undone) if seen.is_tracked else seen.in_flight)
+    stood = [*(epoch.claim.stood or Position() for epoch in undone[1:]), seen.stored]
+    ranges = [each for epoch, end in zip(undone, stood, strict=True) for each in _read(epoch.claim.start, end)]
+    return Output(_merged(ranges), _cut_off(undone) if seen.is_tracked else seen.in_flight)
+
+
+def _read(start: Position, end: Position) -> tuple[OffsetRange, ...]:
+    return ranges_between(start, Position({each: max(offset, start.get(each, 0)) for each, offset in end.items()}))
+
+
+def _merged(ranges: Iterable[OffsetRange]) -> tuple[OffsetRange, ...]:
+    """Return the same offsets as ranges in ascending order that do not touch, without empty ones."""
+    merged: list[OffsetRange] = []
+    for each in sorted(
+        (each for each in ranges if each.count), key=lambda each: (each.topic, each.partition, each.start)
+    ):
+        last = merged[-1] if merged else None
+        if last is None or (last.topic, last.partition) != (each.topic, each.partition) or last.end < each.start:
+            merged.append(each)
+        elif last.end < each.end:
+            merged[-1] = replace(last, end=each.end)
+    return tuple(merged)
 
 
 def _cut_off(epochs: Sequence[Epoch]) -> tuple[OffsetRange, ...]:

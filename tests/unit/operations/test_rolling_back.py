@@ -16,11 +16,14 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.record.events import MarkGood
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
+from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut, TakenOver
+from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.job_state import end_of
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S
+from airflow_provider_offsets.operations.planning import make_plan
 from airflow_provider_offsets.operations.recovering import as_it_ran, begin_recovery
 from airflow_provider_offsets.operations.rolling_back import Output, Rollback, roll_back, why_no_way_back
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
@@ -251,6 +254,90 @@ def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> N
     settle(lab)
     report = audit_history(lab.session("audit"))
     assert (report.lost, report.unexplained) == (0, ())
+
+
+class TestClearedRun:
+    """A run whose version fails is cleared, and deploys it once more."""
+
+    def test_every_attempt_is_undone(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        lab.feed(20)
+        upgrade(lab, "shift:-80", operation="op@2")
+        fail(lab)
+        assert why_no_way_back(lab.session("op@2")) == ""
+
+        done = undo(lab, "op@2")
+
+        assert (done.epoch, done.target, done.undone) == (4, 1, (2, 3))
+        assert done.start == lab.at(100, 100), "where the job stood before the first attempt"
+        assert ran(lab) == "version 1"
+        assert done.output.finished == tuple(OffsetRange(TOPIC, each, 70, 170) for each in (0, 1))
+        settle(lab)
+        report = audit_history(lab.session("audit"))
+        assert (report.lost, report.skipped, report.unexplained) == (0, 0, ())
+
+    def test_what_it_skipped_was_not_output(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        lab.feed(40)
+        steps.stop(lab, "op@2")
+        skipping = RestartPolicy(accept_skipped={TOPIC: 60})
+        session = lab.session("op@2")
+        steps.submit(lab, apply_plan(session, make_plan(session, "shift:+30", skipping)), "op@2")
+        fail(lab)
+
+        done = undo(lab, "op@2")
+
+        parts = [(100, 150), (180, 190)]
+        assert done.output.finished == tuple(OffsetRange(TOPIC, each, *part) for each in (0, 1) for part in parts)
+        settle(lab)
+        assert audit_history(lab.session("audit")).unexplained == ()
+
+    def test_one_that_was_found_good_is_what_it_goes_back_to(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        settle(lab)
+        lab.session().cell.change(MarkGood(2))
+        lab.feed(20)
+        upgrade(lab, operation="op@2")
+        fail(lab)
+
+        done = undo(lab, "op@2")
+
+        assert (done.target, done.undone, done.start) == (2, (3,), lab.at(150, 150))
+
+    @pytest.mark.parametrize(("deployed", "undone"), [("version 2", (2, 3, 4)), ("version 3", (4,))])
+    def test_nor_does_it_go_back_to_a_recovery_of_its_version(
+        self, deployed: str, undone: tuple[int, ...], lab: Lab
+    ) -> None:
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        deploy(lab, deployed)
+        begin_recovery(lab.session(recovery_of(2)), 2, "run", RecoveryPolicy())
+        steps.submit(lab, steps.apply(lab, operation=recovery_of(2)), recovery_of(2))
+        fail(lab)
+        upgrade(lab, operation="op@2")
+        fail(lab)
+
+        assert undo(lab, "op@2").undone == undone
+
+    def test_another_run_between_its_attempts_is_not_undone(self, lab: Lab) -> None:
+        run_well(lab)
+        upgrade(lab)
+        settle(lab)
+        deploy(lab, "version 3")
+        steps.start(lab, operation="other")
+        settle(lab)
+        upgrade(lab, operation="op@2")
+        fail(lab)
+
+        done = undo(lab, "op@2")
+
+        assert (done.target, done.undone) == (3, (4,))
 
 
 @pytest.mark.parametrize(
