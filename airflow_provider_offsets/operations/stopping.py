@@ -79,8 +79,9 @@ def ask_to_stop(
             require_lease(session, seen)
         _require_not_superseded(session, seen, held)
     record = take_lease(session, take_over=take_over)
-    if since is not None:
-        _require_not_superseded(session, record, _found(since))
+    # This try may have been suspended before it took the lease, and its run may be over.
+    launched = 0 if seen is None else seen.epoch
+    _require_not_superseded(session, record, _found(since) if since is not None else Held(launched, _asked_by(record)))
     held = session.control.step(session.operation, HELD, Held)  # another try may have held it while this one hung
     if held is None:
         session.control.record_step(session.operation, HELD, _found(record))

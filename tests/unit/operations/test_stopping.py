@@ -404,7 +404,7 @@ def test_a_retry_does_not_take_the_pipeline_back_from_who_took_it_over(lab: Lab)
 
 
 class TestLateTry:
-    """A try was suspended before it took the lease; another try of its task stopped the job meanwhile."""
+    """A try was suspended before it took the lease. Others acted on the job meanwhile."""
 
     def suspended(self, lab: Lab, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]) -> None:
         """Run ``meanwhile`` right before the next try takes the lease."""
@@ -429,6 +429,19 @@ class TestLateTry:
         self.suspended(lab, monkeypatch, others)
 
         with pytest.raises(TakenOver, match="'later' has launched epoch 3"):
+            steps.stop(lab, "mine", take_over=take_over)
+
+        assert lab.record.phase is Phase.RUNNING
+        assert (lab.record.stop, lab.record.lease) == (None, None)
+
+    @pytest.mark.parametrize("take_over", [False, True])
+    def test_nor_if_its_run_was_given_up_before_any_try_held_the_lease(
+        self, take_over: bool, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps.start(lab)
+        self.suspended(lab, monkeypatch, lambda: void(steps.start(lab, operation="later")))
+
+        with pytest.raises(TakenOver, match="'later' has launched epoch 2"):
             steps.stop(lab, "mine", take_over=take_over)
 
         assert lab.record.phase is Phase.RUNNING
