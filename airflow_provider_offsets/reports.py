@@ -216,7 +216,7 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
     stores = (f"{comparison.authoritative} (rules)", *comparison.stores[1:])
     counts = ", ".join(f"{comparison.count(verdict):,} {verdict.value}" for verdict in Verdict)
     lines = [
-        f"Stores of {comparison.pipeline}, {'which runs' if comparison.running else 'at rest'}: {counts}.",
+        f"Stores of {comparison.pipeline}, {'which runs' if comparison.running else 'stopped'}: {counts}.",
         _table(("topic", "partition", *stores, "verdict", "why"), rows, style) if rows else "No store has a position.",
         *(f"- {sentence}" for sentence in comparison.expiring),
     ]

@@ -354,7 +354,7 @@ def table(found: Mapping[Place, Finding], maintenances: Sequence[Maintenance]) -
         )
         for each in maintenances
     ]
-    run_headers = ("maintenance", "at rest", "last batch", "first batch", "downtime s", "announced", "replayed")
+    run_headers = ("maintenance", "stopped", "last batch", "first batch", "downtime s", "announced", "replayed")
     partitions = tabulate(rows, headers, intfmt=",")
     if not runs:
         return partitions

@@ -51,7 +51,7 @@ names the run that announced it. The version that is named here is for this run:
 
 RUN_ID = "{{ ti.xcom_pull(task_ids='plan_backfill', key='run_id') }}"
 APPLICATION = "{{ params.application or '' }}"
-BEGUN_AT = "{{ dag_run.start_date.isoformat(timespec='milliseconds') }}"
+STARTED_AT = "{{ dag_run.start_date.isoformat(timespec='milliseconds') }}"
 REPLAYED_TO = "offsets:{{ ti.xcom_pull(task_ids='plan_backfill', key='plan')['end'] | tojson }} | earliest"
 """A partition created after the boundary was fixed was not replayed: the job reads it from its beginning."""
 
@@ -96,7 +96,7 @@ def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **d
     with new_dag(
         "backfill_then_live", pipeline, THEN_LIVE, retries=retries, **{"params": _params_then_live(pipeline), **dag}
     ) as made:
-        replayed = _replayed(pipeline, begin="{{ params['from'] }}", end=BEGUN_AT, on_open=OnOpen.CLOSE.value)
+        replayed = _replayed(pipeline, begin="{{ params['from'] }}", end=STARTED_AT, on_open=OnOpen.CLOSE.value)
         skipped = "{{ params.accept_skipped or '' }}"
         chain(
             *replayed,

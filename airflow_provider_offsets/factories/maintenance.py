@@ -38,7 +38,7 @@ fails. The first run of a pipeline starts its job: there is nothing to stop then
 audit`
 
 If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the
-position of before, `audit_rollback` counts what is read again, and the run fails with the reason.
+previous position, `audit_rollback` counts what is read again, and the run fails with the reason.
 
 The plan and the audit are tables in the logs of their tasks, and Markdown in their XComs.
 """

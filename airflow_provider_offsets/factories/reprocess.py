@@ -27,7 +27,7 @@ afterwards.
 `snapshot_before → plan → approve → stop → snapshot_stopped → replan → apply → submit → watch → audit`
 
 If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the
-position of before, `audit_rollback` counts what is read again, and the run fails with the reason.
+previous position, `audit_rollback` counts what is read again, and the run fails with the reason.
 
 The version that is named here is for this run: the next maintenance starts what `job.application` says. Records that
 were read before are given to the sink again: it has to take them for the same, by `(topic, partition, offset)`.

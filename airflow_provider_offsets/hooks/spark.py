@@ -103,7 +103,7 @@ class SparkJobHook:
             raise InputRefused(
                 seen=f"stop.cluster_timeout_s of pipeline {name!r}, with master {self._master!r}",
                 expected="master yarn, and the web address of its ResourceManager in the Spark connection",
-                do="add the extra yarn_resourcemanager_webapp_address (http://host:8088), or remove the rung",
+                do="add the extra yarn_resourcemanager_webapp_address (http://host:8088), or remove cluster_timeout_s",
             )
         if not self._is_cluster_mode:
             return

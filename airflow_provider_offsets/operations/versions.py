@@ -198,7 +198,7 @@ def _refused(version: str, seen: str, folder: Path) -> RollbackRefused:
     return RollbackRefused(
         seen=f"of version {version[:12]}: {seen}",
         expected=f"the copies that its submit kept in {folder}",
-        do="put the program of before in its place, and run a maintenance with the start that you need",
+        do="put the previous program in its place, and run a maintenance with the start that you need",
     )
 
 

@@ -14,7 +14,7 @@ from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.operators.recover import lease_timeout_s
 from airflow_provider_offsets.runtime.retry import retry
 from airflow_provider_offsets.sensors.base import PipelineSensor
-from airflow_provider_offsets.triggers.streaming_job import PATIENCE_S, SILENT, JobDiedTrigger
+from airflow_provider_offsets.triggers.streaming_job import RETRY_TIMEOUT_S, SILENT, JobDiedTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,7 +56,7 @@ class JobDiedSensor(PipelineSensor):
             return super().execute_complete(context, event)
         with fail_at_once(), self.store() as store:
             control = Control(store, self.pipeline.name)
-            death = retry(lambda: find_death(control, lease_timeout_s=lease_timeout_s()), retry_timeout_s=PATIENCE_S)
+            death = retry(lambda: find_death(control, lease_timeout_s=lease_timeout_s()), retry_timeout_s=RETRY_TIMEOUT_S)
         if death is None:
             self.log.info("No sign of life, but no death to be seen from here either: waiting on")
             self._wait_in_triggerer()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 SILENT = "silent"
 """Status of the event for a job that this triggerer cannot see and whose heartbeat is silent."""
-PATIENCE_S = 60.0
+RETRY_TIMEOUT_S = 60.0
 """Seconds for which an unreachable store is retried."""
 
 
@@ -71,7 +71,7 @@ class StoreTrigger(BaseTrigger):
         try:
             await self.prepare()
             url = await self._url()
-            store = await asyncio.to_thread(retry, lambda: open_store(url), retry_timeout_s=PATIENCE_S)
+            store = await asyncio.to_thread(retry, lambda: open_store(url), retry_timeout_s=RETRY_TIMEOUT_S)
             try:
                 payload = await self._await_payload(store)
             finally:
@@ -88,7 +88,7 @@ class StoreTrigger(BaseTrigger):
     async def _await_payload(self, store: OffsetStore) -> dict[str, Any]:
         deadline = math.inf if self.timeout_s is None else clock.monotonic_s() + self.timeout_s
         while clock.monotonic_s() < deadline:
-            payload = await asyncio.to_thread(retry, lambda: self.observe(store), retry_timeout_s=PATIENCE_S)
+            payload = await asyncio.to_thread(retry, lambda: self.observe(store), retry_timeout_s=RETRY_TIMEOUT_S)
             if payload is not None:
                 return payload
             await asyncio.sleep(self.poll_s)

@@ -90,7 +90,11 @@ MUTANTS = [
         "process,sink",
         # A driver that claims the launch of another one is fenced by its first batch: that guard is removed too.
         and_wrong=(
-            ("core/record.py", "if launch is None or launch.tag != event.tag or record", "if launch is None or record"),
+            (
+                "core/record/transition.py",
+                "if launch is None or launch.tag != event.tag or record",
+                "if launch is None or record",
+            ),
         ),
         faults=("hang",),
         seed=443,
@@ -103,7 +107,7 @@ MUTANTS = [
         # Whoever acted since the plan has taken the lease: that guard is removed too.
         and_wrong=(
             (
-                "core/record.py",
+                "core/record/transition.py",
                 "lease is None or lease.operation != event.operation:\n            holder",
                 "lease is None:\n            holder",
             ),
@@ -233,8 +237,8 @@ MUTANTS = [
     Mutant(
         "launched although the start that was applied is gone",
         "operations/submitting.py",
-        "    if session.pipeline.tracked:\n        return\n    expected = ",
-        "    if True:\n        return\n    expected = ",
+        "    require_opened(session, plan)\n    expected = ",
+        "    return\n    expected = ",
         "untracked,dstream",
         seed=123,
     ),
@@ -260,7 +264,7 @@ MUTANTS = [
         # The records that it omits would be refused as skipped: that count is removed too.
         and_wrong=(
             (
-                "core/plan.py",
+                "core/restart/planner.py",
                 "unread = stood if stood is not None else 0 if partition.topic in read.topics else max(",
                 "unread = stood if stood is not None else max(",
             ),

@@ -154,7 +154,7 @@ MISTAKES = [
         "core/known.py",
         "return {} if is_other_cluster(seen.identities, seen.live) else _recreated(seen.identities, seen.live)",
         "return {}",
-        "core/test_planner.py::test_plan[the topic was deleted and made again: offsets of the old one mean nothing]",
+        "core/test_planner.py::test_plan[the topic was deleted and recreated: offsets of the old one mean nothing]",
     ),
     Mistake(
         "recreated topic: a snapshot from after it settles whose the stored offsets are",

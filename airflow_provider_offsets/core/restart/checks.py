@@ -155,7 +155,7 @@ def shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
         yield Problem(
             ProblemKind.PARTITIONS_GONE,
             f"{', '.join(map(str, gone))} are stored and the topic does not have them; Kafka never removes partitions,"
-            f" so the topic was made again; {AS_A_NEW_ONE}",
+            f" so the topic was recreated; {AS_A_NEW_ONE}",
         )
     for topic in seen.live.topics:
         for hole in missing_partitions(named, topic.name, len(topic.partitions)):

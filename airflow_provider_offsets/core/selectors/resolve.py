@@ -293,7 +293,7 @@ def _require_same(what: str, then: TopicIdentity, seen: Observation) -> None:
     moved = [topic for topic, topic_id in then.topic_ids.items() if now.topic_ids.get(topic, topic_id) != topic_id]
     if then.cluster_id != now.cluster_id or moved:
         raise SelectorError(
-            seen=f"{what} is of cluster {then.cluster_id!r}, and {moved or 'no'} topics of it were made again since",
+            seen=f"{what} is of cluster {then.cluster_id!r}, and {moved or 'no'} topics of it were recreated since",
             expected=f"offsets of cluster {now.cluster_id!r} and of the topics as they are now",
             do="choose a later one, or start from 'earliest'",
         )

@@ -232,5 +232,5 @@ def _overtaken(path: str, error: Exception) -> StateChanged:
     return StateChanged(
         seen=f"znode {path!r} was changed while it was to be written ({type(error).__name__})",
         expected="what was read of it a moment ago",
-        do="nothing was written; see what else writes there (is the job at rest?), and plan again",
+        do="nothing was written; see what else writes there (is the job stopped?), and plan again",
     )

@@ -254,7 +254,7 @@ CASES = [
         "one batch behind",
     ),
     Case(
-        "it was at rest by then: the same difference is a conflict",
+        "it was stopped by then: the same difference is a conflict",
         running(HBASE, kept("kafka", at(400, 95)), ended=ENDED),
         (CONFLICT, CONFLICT),
         "kafka is 200 ahead",
@@ -302,7 +302,7 @@ CASES = [
         earlier=running(kept("zookeeper", at(200, 90)), kept("kafka", at(149, 90))),
     ),
     Case(
-        "two looks, and it was at rest at the second: an earlier look is of no use then",
+        "two samples, and it was stopped at the second: an earlier one is of no use then",
         running(HBASE, kept("kafka", at(400, 95)), ended=ENDED),
         (CONFLICT, CONFLICT),
         "kafka is 200 ahead",

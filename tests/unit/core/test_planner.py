@@ -331,7 +331,7 @@ CASES = [
         problems=(PAST_END,),
     ),
     Case(
-        "the topic was deleted and made again: offsets of the old one mean nothing",
+        "the topic was deleted and recreated: offsets of the old one mean nothing",
         running(live((0, 100), (0, 100), topic_id="id-9"), at(40, 60)),
         at(40, 60),
         RESUME,
@@ -399,7 +399,7 @@ CASES = [
         known_leader_epochs=FIRST_OF_TWO,
     ),
     Case(
-        "a topic that was made again begins its leader epochs anew: said once",
+        "a topic that was recreated begins its leader epochs anew: said once",
         running(live((0, 100), (0, 100), topic_id="id-9", leader_epoch=0), at(40, 60)),
         at(40, 60),
         RESUME,
@@ -628,7 +628,7 @@ CASES = [
         last_batch_id=4,
     ),
     Case(
-        "untracked, at rest: the batch that Spark has planned is run again, at most",
+        "untracked, stopped: the batch that Spark has planned is run again, at most",
         untracked(
             TWO, at(40, 60), checkpoint=checkpoint(at(40, 60), planned_batch_id=5, planned=at(50, 70)), ended=ENDED
         ),

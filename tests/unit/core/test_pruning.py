@@ -117,7 +117,7 @@ CASES = [
         given=(taken(1), taken(3), taken(4, "stopped", "operation-1")),
     ),
     Case(
-        "and what an operation has taken at rest that has not started its epoch yet",
+        "and what an operation has taken of the stopped job that has not started its epoch yet",
         KeepPolicy(snapshots=1),
         (1, 4),
         given=(taken(1), taken(3), taken(4, "stopped", "operation-2")),

@@ -296,10 +296,10 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "'file:/f' is of cluster 'cluster-9'",
     ),
     (
-        "a file of a topic that was made again",
+        "a file of a topic that was recreated",
         "file:/f",
         {"files": {"/f": interchange.to_json([interchange.GroupPosition("g", at(1), OTHER_TOPIC)])}},
-        "['flights'] topics of it were made again",
+        "['flights'] topics of it were recreated",
     ),
     (
         "a snapshot of another cluster",
@@ -308,13 +308,13 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "snapshot 's-1' is of cluster 'cluster-9'",
     ),
     (
-        "a snapshot of a topic that was made again",
+        "a snapshot of a topic that was recreated",
         "snapshot:s-1",
         {"snapshots": (taken(running(live((0, 50), topic_id="id-9"), at(20))),)},
-        "['flights'] topics of it were made again",
+        "['flights'] topics of it were recreated",
     ),
     (
-        "history of a topic that was made again",
+        "history of a topic that was recreated",
         "as-of:2026-11-01T12:00Z | earliest",
         {"past": ((NOON, PastPosition(at(30), "after batch 7", OTHER_TOPIC)),)},
         "what was recorded by 2026-11-01T12:00:00Z (after batch 7) is of cluster",

@@ -74,7 +74,7 @@ CASES = [
         identity=IDENTITY,
     ),
     Case(
-        "the topic was made again since the export",
+        "the topic was recreated since the export",
         at(1, 1),
         None,
         (ProblemKind.TOPIC_RECREATED,),

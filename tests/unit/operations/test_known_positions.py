@@ -149,7 +149,7 @@ class TestB1ThePositionIsGone:
 class TestB1IsGoneBeforeTheJobIsAtRest:
     """The snapshot of the stopped job finds no position; a snapshot of the running job has the latest known one."""
 
-    @pytest.fixture(params=[True, False], ids=["with a snapshot at rest", "without one"])
+    @pytest.fixture(params=[True, False], ids=["with a snapshot of the stopped job", "without one"])
     def lab(self, request: pytest.FixtureRequest, make: Any) -> Lab:
         lab: Lab = make(("elsewhere",))
         start(lab)
