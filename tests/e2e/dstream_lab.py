@@ -66,7 +66,7 @@ class DStreamLab(Lab):
             tracked=False,
             store_conn_id="offsets_default",
             offsets_in=self.conn_ids or ("offsets_of_the_job",),
-            stop=self.ladder,
+            stop=self.stop_policy,
             start_timeout_s=DEADLINE_S,
             policy=self.policy,
             rollback=self.rollback,

@@ -100,7 +100,7 @@ class Lab:
     arguments: tuple[str, ...] = ()
     """Arguments of the application, after ``home``."""
     jars: str = field(default_factory=lambda: ",".join(map(str, stack.jars("spark"))))
-    ladder: StopPolicy = field(default_factory=lambda: StopPolicy(graceful_timeout_s=DEADLINE_S))
+    stop_policy: StopPolicy = field(default_factory=lambda: StopPolicy(graceful_timeout_s=DEADLINE_S))
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     rollback: RollbackPolicy = field(default_factory=lambda: RollbackPolicy(watch_s=2, stall_s=DEADLINE_S))
     operations: int = 0
@@ -122,7 +122,7 @@ class Lab:
             name=self.topic,
             topics=(self.topic,),
             subscription=self.subscription,
-            stop=self.ladder,
+            stop=self.stop_policy,
             start_timeout_s=DEADLINE_S,
             policy=self.policy,
             rollback=self.rollback,

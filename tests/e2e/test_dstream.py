@@ -37,7 +37,7 @@ def make_dstream(make_lab: Callable[..., Lab]) -> Callable[..., DStreamLab]:
             connection.create_table(TABLE, {"offsets": {}})
 
     def make(**settings: Any) -> DStreamLab:
-        lab = make_lab(kind=DStreamLab, partitions=2, ladder=BY_SIGNAL, **servers, **settings)
+        lab = make_lab(kind=DStreamLab, partitions=2, stop_policy=BY_SIGNAL, **servers, **settings)
         assert isinstance(lab, DStreamLab)
         return lab
 

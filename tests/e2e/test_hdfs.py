@@ -16,11 +16,11 @@ def test_a_job_that_nobody_rewrote_is_moved_on_hdfs(
     make_lab: Callable[..., Lab], hdfs: str, hdfs_endpoint: dict[str, str], tmp_path: Path
 ) -> None:
     """Its program uses ``hdfs://`` and the pipeline ``webhdfs://``, on a machine without a native Hadoop client."""
-    ladder = StopPolicy(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
+    stop_policy = StopPolicy(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
     place = f"{hdfs.removeprefix(hdfs_endpoint['webhdfs'])}/checkpoint"
     archive = make_lab(
         kind=UntrackedLab,
-        ladder=ladder,
+        stop_policy=stop_policy,
         checkpoint=f"webhdfs://{hdfs}/checkpoint",
         checkpoint_of_job=f"hdfs://{hdfs_endpoint['hdfs']}{place}",
     )

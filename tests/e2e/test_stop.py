@@ -30,7 +30,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     lab.produce(20, 0, 1, 2)  # for the batch after the running one
 
     # It does not stop in time: nothing is lost by that, and the request remains.
-    lab.ladder = StopPolicy(graceful_timeout_s=2)
+    lab.stop_policy = StopPolicy(graceful_timeout_s=2)
     with pytest.raises(AirflowFailException, match="StopTimedOut"):
         lab.stop(lab.operation())
     assert is_alive(lab.epoch.holder)
@@ -38,7 +38,7 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     assert lab.observe().stored == stored
 
     # The running batch finishes and is recorded; the next one never begins.
-    lab.ladder = StopPolicy(graceful_timeout_s=DEADLINE_S)
+    lab.stop_policy = StopPolicy(graceful_timeout_s=DEADLINE_S)
     with ThreadPoolExecutor() as pool:
         stopping = pool.submit(lab.stop, lab.operation())
         lab.go()
@@ -91,7 +91,7 @@ def test_signal_cuts_a_batch_off_and_that_is_counted(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
     lab.happened("wait")
     cut_off = lab.started_batch.record_count
-    lab.ladder = StopPolicy(graceful_timeout_s=1, signal_timeout_s=DEADLINE_S)
+    lab.stop_policy = StopPolicy(graceful_timeout_s=1, signal_timeout_s=DEADLINE_S)
 
     restarted = lab.maintain()
 

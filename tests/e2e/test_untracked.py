@@ -17,8 +17,8 @@ from tests.e2e.untracked_lab import UntrackedLab
 
 @pytest.fixture
 def archive(make_lab: Callable[..., Lab], tmp_path: Path) -> UntrackedLab:
-    ladder = StopPolicy(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
-    lab = make_lab(kind=UntrackedLab, ladder=ladder)
+    stop_policy = StopPolicy(graceful_timeout_s=DEADLINE_S, signal_timeout_s=DEADLINE_S, marker=str(tmp_path / "stop"))
+    lab = make_lab(kind=UntrackedLab, stop_policy=stop_policy)
     assert isinstance(lab, UntrackedLab)
     return lab
 

@@ -93,7 +93,7 @@ def make_archive(
     """Return a function that makes the lab of a job in a deploy mode."""
 
     def make(deploy_mode: str) -> YarnLab:
-        lab = make_lab(kind=YarnLab, ladder=StopPolicy(cluster_timeout_s=DEADLINE_S))
+        lab = make_lab(kind=YarnLab, stop_policy=StopPolicy(cluster_timeout_s=DEADLINE_S))
         assert isinstance(lab, YarnLab)
         extra = {"deploy-mode": deploy_mode, "yarn_resourcemanager_webapp_address": yarn["web"]}
         connection = {"conn_type": "spark", "host": "yarn", "extra": extra}

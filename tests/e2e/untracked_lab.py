@@ -46,7 +46,7 @@ class UntrackedLab(Lab):
             tracked=False,
             offsets_in=self.offsets_in,
             store_conn_id="offsets_default",
-            stop=self.ladder,
+            stop=self.stop_policy,
             start_timeout_s=DEADLINE_S,
             policy=self.policy,
             rollback=self.rollback,

@@ -100,8 +100,8 @@ class TestModes:
 RM = "yarn_resourcemanager_webapp_address"
 
 
-def untracked(pipeline: StreamingPipeline, ladder: StopPolicy) -> StreamingPipeline:
-    return replace(pipeline, tracked=False, offsets_in=("checkpoint",), store_conn_id="", stop=ladder)
+def untracked(pipeline: StreamingPipeline, stop_policy: StopPolicy) -> StreamingPipeline:
+    return replace(pipeline, tracked=False, offsets_in=("checkpoint",), store_conn_id="", stop=stop_policy)
 
 
 class TestYarn:
@@ -134,7 +134,7 @@ class TestYarn:
         assert "spark.yarn.maxAppAttempts=1" in argv, "a second try would start in the middle of the epoch"
 
     @pytest.mark.parametrize(
-        ("why", "extra", "ladder", "error", "words"),
+        ("why", "extra", "stop_policy", "error", "words"),
         [
             (
                 "nobody knows whom to ask",
@@ -170,7 +170,7 @@ class TestYarn:
         self,
         why: str,
         extra: dict[str, str],
-        ladder: StopPolicy,
+        stop_policy: StopPolicy,
         error: type[InputRefused],
         words: str,
         pipeline: StreamingPipeline,
@@ -179,7 +179,7 @@ class TestYarn:
         connect("spark_default", "spark", host="yarn", extra=extra)
 
         with pytest.raises(error, match=words):
-            SparkJobHook(untracked(pipeline, ladder)).check(SQLITE)
+            SparkJobHook(untracked(pipeline, stop_policy)).check(SQLITE)
 
 
 class TestFiles:

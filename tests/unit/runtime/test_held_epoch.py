@@ -549,7 +549,7 @@ class TestEnd:
         ("from a backup", lambda lab, older: lab.store._control.update({("alerts", RECORD): older})),
         ("to nothing", lambda lab, older: lab.store._control.clear()),
         (
-            "and made anew",
+            "and recreated",
             lambda lab, older: lab.store._control.update(
                 {("alerts", RECORD): codec.dumps(replace(lab.record, incarnation="other"))}
             ),

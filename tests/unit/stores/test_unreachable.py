@@ -36,7 +36,7 @@ HISTORY_AND_CONTROL: dict[str, Callable[[Any], Any]] = {
     "check_and_put": lambda store: store.check_and_put("p", "n", None, "x"),
     "scan": lambda store: next(iter(store.scan("p", "")), None),
 }
-PERISHES: dict[str, Callable[[Any], Any]] = {"expires": lambda store: store.expires(STREAM)}
+EXPIRES: dict[str, Callable[[Any], Any]] = {"expires": lambda store: store.expires(STREAM)}
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ def kafka() -> Iterator[Any]:
 
 
 CALLS = {
-    "hbase": POSITIONS | HISTORY_AND_CONTROL | PERISHES,
+    "hbase": POSITIONS | HISTORY_AND_CONTROL | EXPIRES,
     "postgresql": POSITIONS | HISTORY_AND_CONTROL,
     "zookeeper": POSITIONS,
-    "kafka": POSITIONS | PERISHES,
+    "kafka": POSITIONS | EXPIRES,
 }
 
 
