@@ -56,7 +56,9 @@ class JobDiedSensor(PipelineSensor):
             return super().execute_complete(context, event)
         with fail_at_once(), self.store() as store:
             control = Control(store, self.pipeline.name)
-            death = retry(lambda: find_death(control, lease_timeout_s=lease_timeout_s()), retry_timeout_s=RETRY_TIMEOUT_S)
+            death = retry(
+                lambda: find_death(control, lease_timeout_s=lease_timeout_s()), retry_timeout_s=RETRY_TIMEOUT_S
+            )
         if death is None:
             self.log.info("No sign of life, but no death to be seen from here either: waiting on")
             self._wait_in_triggerer()
