@@ -37,7 +37,8 @@ GONE_EVERYWHERE = {
     "say nothing if": "raise if, or a sentence with whether",
     "superfluous": "prunable",
     "spared": "retained",
-    "world ?changed": "state changed, StateChanged",
+    "world changed": "state changed",
+    "(WorldChanged|open_world)": "StateChanged, open_session",
     "(ruling|mind_live|insist|begun|untouched)": "authoritative, yield_to_live, retry, started, untracked",
     "perish(es|ing|able)?": "expire, expired",
     "(stop)?ladders?": "stop policy",
@@ -63,7 +64,7 @@ GONE_FROM_PROSE = {
 REST = "what a snapshot of a stopped job is called: the kind `at-rest`"
 TABLE_OF_NAMES = "docs/decisions/0036-folders-and-names.md"
 ALLOWED = {
-    (TABLE_OF_NAMES, "world ?changed"): "the table of old and new names",
+    (TABLE_OF_NAMES, "(WorldChanged|open_world)"): "the table of old and new names",
     (TABLE_OF_NAMES, "(ruling|mind_live|insist|begun|untouched)"): "the table of old and new names",
     (TABLE_OF_NAMES, "perish(es|ing|able)?"): "the table of old and new names",
     (TABLE_OF_NAMES, "(stop)?ladders?"): "the table of old and new names",
