@@ -17,7 +17,7 @@ def roll_back(run: Run) -> None:
 
 
 def suspended(s: Stage) -> Run:
-    """Let A deploy a version, and suspend its rollback once it knows what to go back to."""
+    """Return the rollback of A, suspended once it knows what to go back to."""
     s.first_start()
     assert s.to_end(s.restart("A")).failure == ""
     s.append(6)
