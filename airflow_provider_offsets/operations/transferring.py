@@ -21,13 +21,7 @@ from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.core.transfer import Transfer
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StateChanged, StoreInUse
-from airflow_provider_offsets.operations.lease import (
-    finish_move,
-    keep_lease,
-    release_lease,
-    require_lease,
-    take_lease,
-)
+from airflow_provider_offsets.operations.lease import keep_lease, release_lease, require_lease, take_lease
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 
@@ -110,7 +104,6 @@ def stopped(session: Session, *, take_over: bool = False) -> Iterator[Write]:
     record = take_lease(session, take_over=take_over)
     try:
         _require_stopped(session, record)
-        finish_move(session, record)
         yield partial(_write_held, session)
     finally:
         release_lease(session)

@@ -73,17 +73,31 @@ def test_a_late_write_to_the_jobs_own_store_is_named_by_the_next_plan() -> None:
         assert set(written(s)) == set(range(36))
 
 
-@pytest.mark.parametrize("number", range(1, 9))
-def test_a_late_swap_does_not_move_a_job_that_another_operation_has_started(number: int) -> None:
+@pytest.mark.parametrize(
+    "effect",
+    [
+        pytest.param(("store", "swap pipeline", 2), id="intent"),
+        pytest.param(("checkpoint", "create offsets/", 1), id="seed"),
+        pytest.param(("checkpoint", "create metadata", 1), id="end of the seed"),
+        pytest.param(("checkpoint", "create offsets/", 3), id="close"),
+        pytest.param(("checkpoint", "move to", 1), id="move aside"),
+        pytest.param(("checkpoint", "move to", 2), id="move in place"),
+    ],
+)
+def test_a_late_swap_does_not_move_a_job_that_another_operation_has_started(effect: tuple[str, str, int]) -> None:
+    """The command hangs before this effect, and wakes up before B's driver has opened its checkpoint."""
+    kind, name, number = effect
     with stage("untracked", records=6) as s:
         s.first_start()
         s.first_stop()
         s.append(24)
         s.start("cli", importing(s, 30))
-        assert s.run("cli", until=at("checkpoint", "", Side.BEFORE, by="cli", number=number))
+        assert s.run("cli", until=at(kind, name, Side.BEFORE, by="cli", number=number))
         s.hang("cli.write", 900.0)
         b = s.restart("B", take_over=True)
         assert s.run("B", until=at(*SPAWNED))
+        assert s.run("driver-2", until=at("checkpoint", "text metadata", Side.BEFORE, by="driver-2"))
+        s.hang("driver-2", 10.0)
         wake(s, "cli.write")
         s.to_end(b)
         s.run(for_s=60.0)

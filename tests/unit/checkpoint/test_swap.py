@@ -311,13 +311,43 @@ def test_killed_before_it_puts_back_anothers_checkpoint_it_does_so_when_it_is_ru
 def test_a_caller_that_was_superseded_closes_nothing(place: Path) -> None:
     before = tree(place)
 
-    def superseded() -> None:
-        raise StateChanged(seen="another holder", expected="the lease", do="No action needed.")
-
     with pytest.raises(StateChanged, match="another holder"):
-        swap_in(str(place), **SWAP, require_lease=superseded)
+        swap_in(str(place), **SWAP, require_lease=superseded_after(0))
 
     assert tree(place) == before
+
+
+def superseded_after(calls: int) -> Callable[[], None]:
+    """Return a check of the lease that passes this many times."""
+    left = [calls]
+
+    def check() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StateChanged(seen="another holder", expected="the lease", do="No action needed.")
+
+    return check
+
+
+def test_a_caller_that_was_superseded_while_it_closed_moves_nothing(place: Path) -> None:
+    """Its successor may have resumed the checkpoint before the close: then the job ends there, and skips nothing."""
+    with pytest.raises(StateChanged, match="another holder"):
+        swap_in(str(place), **SWAP, require_lease=superseded_after(1))
+
+    state = read_state(open_checkpoint(str(place)))
+    assert state is not None
+    assert (state.committed, state.closed_by) == (at(40, 60), "t1")
+    assert beside(place) == ["checkpoint", "checkpoint-seeded-t1"]
+
+
+@pytest.mark.parametrize("location", ["local", "memory://swap/superseded"])
+def test_a_caller_that_was_superseded_puts_nothing_where_nothing_was(place: Path, location: str) -> None:
+    location = f"{place}-new" if location == "local" else location
+
+    with pytest.raises(StateChanged, match="another holder"):
+        swap_in(location, like=str(place), **SWAP, require_lease=superseded_after(0))
+
+    assert read_query_id(open_checkpoint(location)) is None
 
 
 @pytest.mark.parametrize("neighbour", ["checkpoint2-before-t1", "checkpoint-before", "other-checkpoint-before-t1"])

@@ -228,6 +228,15 @@ class TestStoreOfTheJob:
         assert mirror.position(stream) == lab.at(70, 70)
         assert steps.plan(lab, "committed", "second").start == lab.at(100, 100)
 
+    def test_another_store_does_not_stand_for_a_position_that_is_gone(self, lab: Lab) -> None:
+        lab.kept.offsets = None
+        with stopped(lab.session("copy"), take_over=True) as write:
+            write(MemoryStore(), lab.pipeline.stream, plan_transfer("g", lab.at(70, 70), None))
+
+        made = steps.plan(lab, "committed", "second")
+
+        assert [each.kind for each in made.problems] == [ProblemKind.POSITION_GONE]
+
 
 class TestCheckpointOfTheJob:
     """The checkpoint that an untracked job opens is swapped under the lease."""
