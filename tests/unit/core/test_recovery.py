@@ -1,10 +1,11 @@
-"""How often a job that died is started again."""
+"""How often a job that died is started again, and what the names of operations say."""
 
 from __future__ import annotations
 
 import pytest
 
-from airflow_provider_offsets.core.recovery import RecoveryPolicy
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, attempt_of
+from airflow_provider_offsets.core.replay.model import replay_run_id
 
 NOW_MS = 10_000_000
 POLICY = RecoveryPolicy(tries=2, within_s=60)
@@ -23,3 +24,18 @@ POLICY = RecoveryPolicy(tries=2, within_s=60)
 )
 def test_so_many_tries_within_so_long(tries_ms: list[int], allowed: bool, reason: str) -> None:
     assert POLICY.allows(tries_ms, NOW_MS) is allowed, reason
+
+
+@pytest.mark.parametrize(
+    ("operation", "run", "attempt"),
+    [
+        ("dag/run", "dag/run", (1, 1)),
+        ("dag/run@3", "dag/run", (1, 3)),
+        (replay_run_id("dag/run", "0123456789abcdef", 2), "dag/run", (2, 1)),
+        (replay_run_id("dag/run", "", 2) + "@4", "dag/run", (2, 4)),
+        ("dag/run@2#rollback", "dag/run@2#rollback", (1, 1)),
+        ("dag/run#0123456789ab#2#rollback-2", "dag/run#0123456789ab#2#rollback-2", (1, 1)),
+    ],
+)
+def test_the_attempt_is_read_from_the_name(operation: str, run: str, attempt: tuple[int, int]) -> None:
+    assert attempt_of(operation) == (run, attempt)
