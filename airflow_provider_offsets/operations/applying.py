@@ -63,13 +63,28 @@ def apply_plan(session: Session, plan: RestartPlan) -> Applied:
         return done
     if session.pipeline.tracked:
         seen = _require_unchanged(session, plan)
-        applied = Applied(plan, _prepare_checkpoint(session, plan), cut=seen.cut)
+        applied = Applied(plan, _prepare_checkpoint(session, plan), cut=_in_flight(seen, plan))
         if applied.checkpoint != plan.seen.checkpoint:
             _close_left(session, plan)
     else:
         applied = _move(session, plan, _note_move(session, plan))
     session.control.record_step(session.operation, APPLIED, applied)
     return applied
+
+
+def _in_flight(seen: Observation, plan: RestartPlan) -> Cut | None:
+    """Return the started batch of a tracked job, with what a job that was not tracked before had in flight beside it.
+
+    Only a snapshot knows the latter if the stored offset of a partition is gone. The plan has counted it.
+    """
+    cut = seen.cut
+    if seen.epoch is not None and seen.epoch.claim.tracked:
+        return cut  # the epochs of a tracked job have their cut-off batches
+    told = () if cut is None else cut.ranges
+    beside = tuple(each for each in seen.in_flight if each.count and each not in told)
+    if not beside:
+        return cut
+    return replace(cut or Cut(plan.last_batch_id + 1, "", 1, "", ()), ranges=(*told, *beside))
 
 
 def recorded_application(session: Session) -> Applied | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.simulation import actors
+from tests.simulation import actors, product
 from tests.simulation.history import AS_A_NEW_ONE
 from tests.simulation.script import Side, Stage, at, stage
 
@@ -59,3 +61,22 @@ def test_what_only_a_snapshot_knows_to_be_in_flight_is_in_the_audit(mode: str) -
         s.to_end(s.restart("A", 'offsets:{"orders":{"0":6}} | committed'))
         s.run(for_s=60)
         assert not s.verdict()
+
+
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_so_is_what_the_checkpoint_of_one_topic_does_not_know(mode: str) -> None:
+    """The checkpoint is removed, and a person runs the job on one of its topics, in a new checkpoint."""
+    with stage(mode, topics=("orders", "returns"), records=12, limit=6) as s:
+        s.append(12, "returns")
+        kind = s.world.kind
+        s.world.run_before(2)
+        s.to_end(s.start("observer", actors.stop_and_look))
+        s.remove_checkpoints()
+        s.world.kind = replace(kind, topics=("orders",))
+        s.world.run_before(1)
+        s.world.kind = kind
+        s.to_end(s.restart("A", 'offsets:{"returns":{"0":6}} | committed', take_over=True))
+        s.run(for_s=60)
+        with s.sim.quietly():
+            audit = product.audit_of(s.world)
+        assert audit["replayed_at_most"] == 6 + 3, "orders 6..12 by the checkpoint, and returns 6..9 by the snapshot"
