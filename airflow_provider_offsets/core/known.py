@@ -48,13 +48,13 @@ def needs_records(seen: Observation) -> bool:
 
 
 def with_records(
-    seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterable[Epoch], history: Position | None = None
+    seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterable[Epoch], history: Iterable[Batch] = ()
 ) -> Observation:
     """Return ``seen`` with what the pipeline's records know beyond its stores.
 
     :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
-    :param history: the end of the newest row of each topic in the history of a tracked job.
+    :param history: the newest row of each topic in the history of a tracked job.
     """
     taken = list(snapshots)
     claimed = sorted((each for each in epochs if each.holder is not None), key=lambda each: each.number)
@@ -64,11 +64,10 @@ def with_records(
     if not is_other_cluster(identities, seen.live):
         records = [*_of_snapshots(taken, seen.live), *_of_launches(claimed, seen)]
         records.sort(key=lambda each: each[0], reverse=True)
-        now = [*_of_other_stores(seen, claimed[-1].claim if claimed else None)]
-        if history is not None and not seen.is_progress_lost:
-            now.append(KnownPosition("the history", history, exact=True))
+        rows = [] if seen.is_progress_lost else [*_of_history(history, claimed)]
+        now = [*_of_other_stores(seen, claimed)]
         for partition in _without_offset(seen):
-            if partition.topic in same and (found := _best(partition, records, now, seen)) is not None:
+            if partition.topic in same and (found := _best(partition, records, rows, now)) is not None:
                 best[partition] = found
         if seen.opens_another:
             # Offsets only grow in one epoch: a checkpoint that is not behind its records is the moved one.
@@ -107,7 +106,7 @@ def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozense
     found = {known.snapshot for known in _identities(taken, claimed) if known.snapshot}
     if (batch := _greatest(taken, claimed)) is not None and batch.snapshot:
         found.add(batch.snapshot)
-    records = [(_rank(each), each.id, each.position, each.seen.live.identity) for each in taken if _tells(each)]
+    records = [(_rank(each), each.id, each.position, _identity_of(each)) for each in taken if _tells(each)]
     records += [((each.number, False, 0, ""), "", each.claim.start, each.claim.identity) for each in claimed]
     covered: set[tuple[str, str | None, TopicPartition]] = set()
     for _, id_, position, identity in sorted(records, key=lambda each: each[0], reverse=True):
@@ -151,7 +150,7 @@ def replaced(
     stored = seen.stored or Position()
 
     def goes_on(partition: TopicPartition, known: KnownPosition) -> bool:
-        is_unread = bool(stored) and partition not in stored
+        is_unread = bool(stored) and partition not in stored and _is_read(partition, seen)
         return starts[partition] == known.position[partition] and (known.exact or is_unread)
 
     return {
@@ -172,6 +171,14 @@ def recreated_topics(seen: Observation) -> dict[str, KnownIdentity]:
 def is_other_cluster(identities: Sequence[KnownIdentity], live: LiveTopics) -> bool:
     """Check whether the offsets of the pipeline belong to another cluster than the topics."""
     return any(known.identity.cluster_id != live.cluster_id for known in identities)
+
+
+def _is_read(partition: TopicPartition, seen: Observation) -> bool:
+    """Check whether the newest epoch reads the partition's topic.
+
+    The store lacks any other topic, whatever an earlier epoch has read of it.
+    """
+    return seen.epoch is None or partition.topic in seen.epoch.claim.start.topics
 
 
 def adopted_batch(
@@ -297,7 +304,7 @@ def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[t
     for snapshot in snapshots:
         if not _tells(snapshot):
             continue
-        position = _of_same_topics(snapshot.position, snapshot.seen.live.identity, live)
+        position = _of_same_topics(snapshot.position, _identity_of(snapshot), live)
         exact = snapshot.moment == WHEN_STOPPED
         known = KnownPosition(
             _words(snapshot),
@@ -307,6 +314,17 @@ def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[t
             f"snapshot:{snapshot.label or snapshot.id}",
         )
         yield _rank(snapshot), known
+
+
+def _identity_of(snapshot: Snapshot) -> TopicIdentity:
+    """Return cluster and topics of a snapshot's offsets.
+
+    A topic that the pipeline no longer had then is the one that the snapshot's epoch read.
+    """
+    live, epoch = snapshot.seen.live.identity, snapshot.seen.epoch
+    if epoch is None or epoch.claim.identity.cluster_id != live.cluster_id:
+        return live
+    return replace(live, topic_ids={**epoch.claim.identity.topic_ids, **live.topic_ids})
 
 
 def _rank(snapshot: Snapshot) -> _Rank:
@@ -325,6 +343,16 @@ def _of_launches(epochs: Iterable[Epoch], seen: Observation) -> Iterator[tuple[_
         yield (epoch.number, False, 0, ""), KnownPosition(f"the launch of epoch {epoch.number}", position)
 
 
+def _of_history(rows: Iterable[Batch], epochs: Sequence[Epoch]) -> Iterator[tuple[int, KnownPosition]]:
+    """Yield the end of each row with the epoch that wrote the row.
+
+    A row without an epoch is of the job before it was tracked, so it is older than the first tracked launch after that.
+    """
+    untracked = max((each.number for each in epochs if not each.claim.tracked), default=0)
+    for row in rows:
+        yield untracked if row.epoch is None else row.epoch, KnownPosition("the history", row.end, exact=True)
+
+
 def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopics) -> Position:
     """Return the offsets of topics that still exist: offsets of another cluster or a deleted topic have no meaning."""
     if identity.cluster_id != live.cluster_id:
@@ -334,11 +362,11 @@ def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopic
     return Position({partition: offset for partition, offset in position.items() if partition.topic in same})
 
 
-def _of_other_stores(seen: Observation, newest: Claim | None) -> Iterator[KnownPosition]:
-    """Yield the positions of the other stores, without offsets from before the newest launch rewound the job.
+def _of_other_stores(seen: Observation, epochs: Sequence[Epoch]) -> Iterator[KnownPosition]:
+    """Yield the positions of the other stores, without offsets from before a launch rewound the job.
 
-    A launch names all existing partitions. So a partition that the history of its epoch lacks is new, and a checkpoint
-    with that partition is ahead of the history. That is another problem, and no lost position.
+    A launch names all existing partitions of its topics. So a partition that the history of its epoch lacks is new, and
+    a checkpoint with that partition is ahead of the history. That is another problem, and no lost position.
     """
     is_told = seen.is_tracked and seen.epoch is not None and not seen.is_progress_lost
     told = set((seen.stored or Position()).topics) if is_told else set()
@@ -347,13 +375,14 @@ def _of_other_stores(seen: Observation, newest: Claim | None) -> Iterator[KnownP
             offsets = {
                 key: offset
                 for key, offset in kept.position.items()
-                if not _may_be_stale(key, offset, newest) and not (kept.kind == CHECKPOINT and key.topic in told)
+                if not _may_be_stale(key, offset, epochs) and not (kept.kind == CHECKPOINT and key.topic in told)
             }
             yield KnownPosition(_store_words(kept), Position(offsets), exact=True)
 
 
-def _may_be_stale(partition: TopicPartition, offset: int, newest: Claim | None) -> bool:
-    if newest is None or newest.stood is None or partition not in newest.start:
+def _may_be_stale(partition: TopicPartition, offset: int, epochs: Sequence[Epoch]) -> bool:
+    newest = next((each.claim for each in reversed(epochs) if partition in each.claim.start), None)
+    if newest is None or newest.stood is None:
         return False
     return newest.start[partition] < offset <= newest.stood.get(partition, 0)
 
@@ -361,19 +390,21 @@ def _may_be_stale(partition: TopicPartition, offset: int, newest: Claim | None) 
 def _best(
     partition: TopicPartition,
     records: Sequence[tuple[_Rank, KnownPosition]],
+    rows: Sequence[tuple[int, KnownPosition]],
     now: Sequence[KnownPosition],
-    seen: Observation,
 ) -> KnownPosition | None:
     """Return the best known position of one partition.
 
     :param records: the newest one first.
+    :param rows: rows of the history, each with its epoch. A row of an earlier epoch than the newest record does not
+        count, because a launch since then may have moved the position.
     :param now: positions of the stores that are read now.
     """
-    newest = next((each for each in records if partition in each[1].position), None)
+    newest = next(((rank[0], known) for rank, known in records if partition in known.position), None)
+    told = [*([] if newest is None else [newest]), *(each for each in rows if partition in each[1].position)]
+    last = max((number for number, _ in told), default=0)
     candidates = [known for known in now if partition in known.position]
-    # A store read now is more recent than a record from before the newest launch, and may have been moved back since.
-    if newest is not None and (not candidates or newest[0][0] == seen.epoch_number):
-        candidates.append(newest[1])
+    candidates += [known for number, known in told if number == last]
     return max(candidates, key=lambda each: (each.position[partition], each.exact, bool(each.selector)), default=None)
 
 
@@ -389,11 +420,14 @@ def _by_source(best: Mapping[TopicPartition, KnownPosition], seen: Observation) 
         offsets = {key: each.position[key] for key, each in best.items() if each.source == source}
         if known.exact and known.selector:
             in_flight = tuple(each for each in known.in_flight if (each.topic, each.partition) in offsets)
-        elif (known.exact and seen.is_tracked) or (has_rest and not known.selector):
+        elif known.exact and seen.is_tracked:
             in_flight = ()
         else:
             in_flight = tuple(
-                OffsetRange(*key, offset, live_end[key]) for key, offset in offsets.items() if offset < live_end[key]
+                OffsetRange(*key, offset, live_end[key])
+                for key, offset in offsets.items()
+                if offset < live_end[key]
+                and not (has_rest and not known.selector and (seen.is_tracked or _is_read(key, seen)))
             )
         yield replace(known, position=Position(offsets), in_flight=in_flight)
 

@@ -31,6 +31,7 @@ from airflow_provider_offsets.core.snapshot import (
 )
 from airflow_provider_offsets.errors import CheckpointError, InputRefused, StateChanged, StoreDataError
 from airflow_provider_offsets.kafka.view import KafkaView
+from airflow_provider_offsets.stores.history import newest_rows
 from airflow_provider_offsets.stores.protocols import ExpiringPositions, HistoryStore, OffsetStore, PositionStore
 
 MOST_TRIES = 5
@@ -105,7 +106,7 @@ class Session:
             seen = replace(seen, late=late_writes(seen, pending, list(self.control.snapshots())))
         if not needs_records(seen):
             return seen
-        history = self.store.position(self.pipeline.stream) if self.pipeline.tracked else None
+        history = self._newest_rows() if self.pipeline.tracked else ()
         return with_records(seen, self.control.snapshots(), self.control.epochs(), history)
 
     @property
@@ -323,6 +324,9 @@ class Session:
                 do="restore it, and run the apply task of that operation again",
             )
         return found
+
+    def _newest_rows(self) -> Iterator[Batch]:
+        return newest_rows(self.pipeline.stream, lambda stream: next(self.store.newest_first(stream), None))
 
     def _newest_row(self, *, is_ours: bool) -> Batch | None:
         rows = self.store.newest_first(self.pipeline.stream)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.batch import Batch, Stream, next_row_time_ms
@@ -45,12 +46,24 @@ def position_in(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Pos
 
     :param newest: returns the newest batch of a stream.
     """
+    rows = list(newest_rows(stream, newest))
+    return Position({each: offset for row in rows for each, offset in row.end.items()}) if rows else None
+
+
+def newest_rows(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Iterator[Batch]:
+    """Yield the newest row of each topic, each row with the ends of the topics whose newest row it is.
+
+    :param newest: returns the newest batch of a stream.
+    """
     last = newest(stream)
     if last is None:
-        return None
-    ends = [last.end]
-    for topic in set(stream.topics) - set(last.end.topics):
+        return
+    yield _of_topics(last, set(stream.topics))
+    for topic in sorted(set(stream.topics) - set(last.end.topics)):
         older = newest(Stream(stream.group_id, (topic,)))
         if older is not None:
-            ends.append(Position({each: offset for each, offset in older.end.items() if each.topic == topic}))
-    return Position({each: offset for end in ends for each, offset in end.items() if each.topic in stream.topics})
+            yield _of_topics(older, {topic})
+
+
+def _of_topics(row: Batch, topics: Collection[str]) -> Batch:
+    return replace(row, end=Position({each: offset for each, offset in row.end.items() if each.topic in topics}))

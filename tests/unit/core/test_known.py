@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Cut, Ended, EndedHow, Epoch
-from airflow_provider_offsets.core.known import adopted_batch, known_batch, known_offsets, needs_records, with_records
+from airflow_provider_offsets.core.known import (
+    adopted_batch,
+    evidence,
+    known_batch,
+    known_offsets,
+    needs_records,
+    with_records,
+)
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.problem import ProblemKind
@@ -112,14 +119,14 @@ def plan(
     snapshots: Sequence[Snapshot] = (),
     epochs: Sequence[Epoch] = (),
     *,
-    history: Position | None = None,
+    history: Batch | None = None,
     policy: RestartPolicy | None = None,
     **sources: Any,
 ) -> RestartPlan:
     """Return the plan, as ``operations.planning`` makes it."""
     policy = policy or RestartPolicy()
     if needs_records(now):
-        now = with_records(now, snapshots, epochs, history)
+        now = with_records(now, snapshots, epochs, () if history is None else (history,))
     there = FakeSources(resolve_conflicts(now, policy.on_conflict)[0], snapshots=tuple(snapshots), **sources)
     asked = parse_start(start)
     choice = weigh(asked, asked.choose(now, there), now, policy.on_conflict)
@@ -147,7 +154,7 @@ class Case:
     """Text of the first problem."""
     snapshots: tuple[Snapshot, ...] = ()
     epochs: tuple[Epoch, ...] = ()
-    history: Position | None = None
+    history: Batch | None = None
     starts: Position | None = None
     replay: int = 0
     skipped: int = 0
@@ -177,6 +184,11 @@ _SECOND = epoch(at(50, 50), 2, tracked=False)
 REWOUND = replace(_SECOND, claim=replace(_SECOND.claim, stood=BOTH))
 """Rewound from 100 to 50 in both partitions."""
 REWOUND_ONCE: dict[str, Any] = {"epoch": REWOUND}
+WITH_OTHER = BOTH.updated(at(70, topic=OTHER))
+OF_BOTH: dict[str, Any] = {"identity": two_topics().identity}
+_OTHER = epoch(at(0, 0).updated(at(40, topic=OTHER)), tracked=False, **OF_BOTH)
+REWOUND_OTHER = replace(_OTHER, claim=replace(_OTHER.claim, stood=WITH_OTHER))
+"""Rewound from 70 to 40 in the other topic."""
 
 CASES = [
     # The whole position is missing, and a snapshot has it.
@@ -635,9 +647,92 @@ CASES = [
         (GONE,),
         ("cancelled[0] stood at 70 by the history",),
         epochs=(epoch(at(0, 0)), epoch(at(0, 0), 2)),
-        history=BOTH.updated(at(70, topic=OTHER)),
+        history=processed(at(70, topic=OTHER)),
         starts=BOTH.updated(at(0, topic=OTHER)),
         replay=70,
+    ),
+    Case(
+        "such a topic, and a launch has moved it since its newest row",
+        "committed",
+        tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=3, epoch=epoch(at(0, 0), 3)),
+        (GONE,),
+        ("cancelled[0] stood at least at 40 by the launch of epoch 2",),
+        epochs=(epoch(WITH_OTHER), epoch(at(0, 0).updated(at(40, topic=OTHER)), 2, **OF_BOTH), epoch(at(0, 0), 3)),
+        history=processed(at(70, topic=OTHER)),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=40,
+    ),
+    Case(
+        "such a topic, and its newest row is of the launch that moved it",
+        "committed",
+        tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=3, epoch=epoch(at(0, 0), 3)),
+        (GONE,),
+        ("cancelled[0] stood at 50 by the history",),
+        epochs=(epoch(WITH_OTHER), epoch(at(0, 0).updated(at(40, topic=OTHER)), 2, **OF_BOTH), epoch(at(0, 0), 3)),
+        history=processed(at(50, topic=OTHER), epoch=2),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=50,
+    ),
+    Case(
+        "such a topic, and its newest row is from before the job was tracked",
+        "committed",
+        tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=2, epoch=epoch(at(0, 0), 2)),
+        (GONE,),
+        ("cancelled[0] stood at least at 40 by the launch of epoch 1",),
+        epochs=(epoch(at(0, 0).updated(at(40, topic=OTHER)), **OF_BOTH), epoch(at(0, 0), 2)),
+        history=processed(at(70, topic=OTHER), None, None),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=40,
+    ),
+    Case(
+        "such a topic, which an untracked epoch has read into the history",
+        "committed",
+        tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=2, epoch=epoch(at(0, 0), 2)),
+        (GONE,),
+        ("cancelled[0] stood at 70 by the history",),
+        epochs=(epoch(at(0, 0).updated(at(40, topic=OTHER)), tracked=False, **OF_BOTH), epoch(at(0, 0), 2)),
+        history=processed(at(70, topic=OTHER), None, None),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=70,
+    ),
+    Case(
+        "such a topic of an untracked job: the snapshot is from after it was dropped",
+        "committed",
+        untracked(two_topics(), kept("checkpoint", BOTH), epoch=epoch(at(0, 0), 2, tracked=False)),
+        (GONE,),
+        ("cancelled[0] stood at 70 by snapshot rest#stopped",),
+        (taken(untracked(TWO, kept("checkpoint", WITH_OTHER), epoch=epoch(WITH_OTHER, tracked=False, **OF_BOTH))),),
+        (epoch(at(0, 0).updated(at(0, topic=OTHER)), tracked=False, **OF_BOTH), epoch(at(0, 0), 2, tracked=False)),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=70,
+    ),
+    Case(
+        "such a topic of an untracked job: only the launch at 0 is known, and the job has run since",
+        "committed",
+        untracked(two_topics(), kept("checkpoint", BOTH), epoch=epoch(at(0, 0), 2, tracked=False)),
+        (GONE,),
+        ("cancelled[0] stood at least at 0 by the launch of epoch 1",),
+        (),
+        (epoch(at(0, 0).updated(at(0, topic=OTHER)), tracked=False, **OF_BOTH), epoch(at(0, 0), 2, tracked=False)),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay_at_most=150,
+    ),
+    Case(
+        "such a topic, and another store has not moved since a launch rewound it",
+        "committed",
+        untracked(
+            two_topics(),
+            kept("checkpoint", BOTH),
+            kept("zookeeper_old", WITH_OTHER),
+            epoch=epoch(at(0, 0), 2, tracked=False),
+        ),
+        (GONE,),
+        ("cancelled[0] stood at least at 40 by the launch of epoch 1",),
+        (),
+        (REWOUND_OTHER, epoch(at(0, 0), 2, tracked=False)),
+        starts=BOTH.updated(at(0, topic=OTHER)),
+        replay=40,
+        replay_at_most=110,
     ),
     # Records without a position.
     Case(
@@ -993,6 +1088,15 @@ def test_the_plan_names_the_snapshot_that_the_batch_ids_are_from() -> None:
 
     assert "by snapshot day-1#stopped of 2026-11-01T00:00:00Z, batch 7 was complete" in note
     assert plan("earliest", NOTHING, (with_batch(7),), (FOURTEEN,)).notes == ()
+
+
+def test_a_snapshot_from_after_a_topic_was_dropped_is_evidence_until_a_launch_names_the_topic() -> None:
+    first = epoch(WITH_OTHER, tracked=False, **OF_BOTH)
+    dropped = taken(untracked(TWO, kept("checkpoint", WITH_OTHER), epoch=first))
+    back = epoch(WITH_OTHER, 2, last_batch_id=14, **OF_BOTH)
+
+    assert evidence([dropped], [first]) == {dropped.id}
+    assert evidence([dropped], [first, back]) == frozenset()
 
 
 @st.composite
