@@ -6,6 +6,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
@@ -140,7 +141,7 @@ def _epochs(session: Session, record: PipelineRecord | None) -> Sequence[Epoch]:
     if record is None or record.phase is not Phase.ENDED or record.started is None or epochs[-1].number != record.epoch:
         return epochs
     state = read_state(open_checkpoint(epochs[-1].claim.checkpoint))
-    cut = started_batch(session.store, record, epochs[-1], state, session.live_topics())
+    cut = started_batch(session.store, record, epochs[-1], state, partial(session.ends_of, epochs[-1]))
     return epochs if cut is None else [*epochs[:-1], replace(epochs[-1], cuts=(*epochs[-1].cuts, cut))]
 
 
@@ -292,8 +293,12 @@ def _stopped_at(epoch: Epoch, stood: Position | None) -> Position:
     A position before the epoch's start was moved by hand. The start of the next epoch shows that as an unexplained
     replay.
     """
-    start = epoch.claim.start
-    ahead = {partition: max(offset, start.get(partition, 0)) for partition, offset in (stood or Position()).items()}
+    start, topics = epoch.claim.start, epoch.claim.stream.topics
+    ahead = {
+        partition: max(offset, start.get(partition, 0))
+        for partition, offset in (stood or Position()).items()
+        if partition.topic in topics
+    }
     return start.updated(ahead)
 
 

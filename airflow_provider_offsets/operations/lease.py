@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.backends.machine import machine
@@ -303,7 +304,7 @@ def _unknown_batch(
     session: Session, record: PipelineRecord, started: StartedBatch, epoch: Epoch, state: CheckpointState | None
 ) -> tuple[None, CutOff | None, Batch | None]:
     """Return the bounds of a started batch that is in no log; nothing if the log shows that it was never planned."""
-    cut = started_batch(session.store, record, epoch, state, session.live_topics())
+    cut = started_batch(session.store, record, epoch, state, partial(session.ends_of, epoch))
     if cut is None or not cut.ranges:
         return None, None, None
     start = Position({TopicPartition(each.topic, each.partition): each.start for each in cut.ranges})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
@@ -29,7 +30,7 @@ from airflow_provider_offsets.core.snapshot import (
     Snapshot,
     snapshot_id,
 )
-from airflow_provider_offsets.errors import CheckpointError, InputRefused, StateChanged, StoreDataError
+from airflow_provider_offsets.errors import CheckpointError, InputRefused, StateChanged, StoreDataError, TopicMissing
 from airflow_provider_offsets.kafka.view import KafkaView
 from airflow_provider_offsets.stores.history import newest_rows
 from airflow_provider_offsets.stores.protocols import ExpiringPositions, HistoryStore, OffsetStore, PositionStore
@@ -123,6 +124,18 @@ class Session:
     def live_topics(self) -> LiveTopics:
         """Return the pipeline's topics as its job sees them: only committed records if the job reads only those."""
         return self.kafka.live_topics(self.pipeline.topics, read_committed=self.pipeline.read_committed)
+
+    def ends_of(self, epoch: Epoch) -> Position:
+        """Return the end offsets of the topics that an epoch reads, as far as they still exist.
+
+        The pipeline may have other topics since.
+        """
+        ends = Position()
+        for topic in epoch.claim.stream.topics:
+            with suppress(TopicMissing):
+                live = self.kafka.live_topics([topic], read_committed=self.pipeline.read_committed)
+                ends = ends.updated(live.end)
+        return ends
 
     def claimed_epoch(self) -> Epoch | None:
         """Return the newest epoch that a driver claimed, or None before the first one."""
@@ -282,7 +295,7 @@ class Session:
         if not self.pipeline.tracked:
             return None
         if record is not None and epoch is not None and record.started is not None and record.epoch == epoch.number:
-            return started_batch(self.store, record, epoch, checkpoint, live)
+            return started_batch(self.store, record, epoch, checkpoint, partial(self.ends_of, epoch))
         first = None
         for each in () if epoch is None else self._epochs_back(epoch):
             if not each.claim.tracked:
@@ -372,7 +385,7 @@ def started_batch(
     record: PipelineRecord,
     epoch: Epoch,
     checkpoint: CheckpointState | None,
-    live: LiveTopics,
+    ends: Callable[[], Position],
 ) -> Cut | None:
     """Return the batch that the record's driver has started and not recorded.
 
@@ -383,7 +396,7 @@ def started_batch(
     :param record: the pipeline's record, with a started batch.
     :param epoch: epoch of the started batch.
     :param checkpoint: state of the epoch's checkpoint; None if the checkpoint is gone.
-    :param live: the pipeline's topics.
+    :param ends: returns the end offsets of the epoch's topics.
     """
     started = record.started
     assert started is not None
@@ -401,7 +414,7 @@ def started_batch(
         recorded = record.recorded
         batch = None if recorded is None else recorded_batch(store, epoch.claim.stream, recorded)
         start = epoch.claim.start if batch is None else epoch.claim.start.updated(batch.end)
-        end = start.updated({key: max(offset, start.get(key, 0)) for key, offset in live.end.items()})
+        end = start.updated({key: max(offset, start.get(key, 0)) for key, offset in ends().items()})
         why = "its checkpoint is gone, so all that it could have read counts"
     ranges = tuple(each for each in ranges_between(start, end) if each.count)
     return Cut(started.batch_id, started.query_id, started.count, why, ranges)

@@ -540,6 +540,23 @@ class TestSink:
 
         assert self.reconciled(lab).cuts == ()
 
+    @pytest.mark.parametrize("is_deleted", [False, True], ids=["a topic", "a deleted topic"])
+    def test_of_the_topics_that_the_epoch_read_the_present_ones_count(self, is_deleted: bool, lab: Lab) -> None:
+        self.noted_and_the_checkpoint_is_gone(lab)
+        lab.driver.die()
+        lab.kafka.create_topic("added", 1)
+        lab.kafka.append("added", 0, 7)
+        if is_deleted:
+            lab.kafka.delete_topic(TOPIC)
+        session = replace(lab.session(), pipeline=replace(lab.pipeline, topics=("added",)))
+
+        seen = session.observe().in_flight
+        take_lease(session)
+        close_and_reconcile(session)
+
+        assert seen == (() if is_deleted else UNREAD)
+        assert lab.epoch.cuts == (() if is_deleted else (Cut(1, "query-1", 1, self.GONE, UNREAD),))
+
     def test_a_driver_that_was_seen_dead_cannot_plan_its_batch_later(self, lab: Lab) -> None:
         """If that driver is alive nevertheless, Spark would write a batch that is in no record."""
         self.noted(lab)

@@ -1,0 +1,117 @@
+"""A position or a batch id is known by a record that is not the newest one: topics put back, checkpoints gone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.simulation import actors
+from tests.simulation.actors import Run
+from tests.simulation.script import Side, Stage, at, stage
+
+BOTH = ("orders", "returns")
+
+
+def read_topics(s: Stage, *topics: str) -> None:
+    """Change the topics of the pipeline's entry."""
+    s.world.kind = replace(s.world.kind, topics=topics)
+
+
+def advised(run: Run) -> str:
+    """Return the start that a refused run names."""
+    named = re.search(r"start from '(offsets:[^']*)'", run.failure)
+    assert named is not None, run.failure
+    return named[1]
+
+
+def launch_without_a_batch(s: Stage, start: str, skipped: int) -> None:
+    """Start the job elsewhere, and kill its driver when it has claimed its launch."""
+    moved = s.restart("R", start, accept_skipped=skipped)
+    assert s.run("R", "driver-1", until=at("machine", "spawn", Side.AFTER))
+    s.run("driver-2", until=at("store", "swap pipeline", Side.AFTER, by="driver-2"))
+    s.kill("driver-2")
+    s.give_up(moved)
+
+
+@pytest.mark.parametrize(("start", "skipped", "position"), [("shift:-3", 0, 3), ("shift:+3", 3, 9)])
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_it_goes_on_where_a_launch_had_moved_it(mode: str, start: str, skipped: int, position: int) -> None:
+    with stage(mode, topics=BOTH, limit=12) as s:
+        s.append(6, "returns")
+        s.first_start()
+        s.append(6)
+        s.append(6, "returns")
+        launch_without_a_batch(s, start, skipped)
+        read_topics(s, "orders")
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        read_topics(s, *BOTH)
+        refused = s.to_end(s.restart("B", take_over=True))
+        assert f'offsets:{{"returns":{{"0":{position}}}}} | committed' == advised(refused)
+        assert s.to_end(s.restart("C", advised(refused), take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_gone"),
+    [*((mode, is_gone) for mode in ("process", "sink", "untracked") for is_gone in (True, False)), ("dstream", False)],
+)
+def test_its_part_of_a_batch_that_was_cut_off_is_named(mode: str, is_gone: bool) -> None:
+    with stage(mode, topics=BOTH, limit=12, position_store="zookeeper" if mode == "dstream" else "") as s:
+        s.append(6, "returns")
+        s.first_start()
+        s.append(3)
+        s.append(3, "returns")
+        assert s.run("driver-1", until=at("sink", "", Side.AFTER, by="driver-1", number=2))
+        s.kill("driver-1")
+        if is_gone:
+            s.remove_checkpoints()
+        read_topics(s, "orders")
+        a = s.to_end(s.restart("A"))
+        if a.failure:
+            assert s.to_end(s.restart("A", advised(a), attempt="2", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        read_topics(s, *BOTH)
+        b = s.to_end(s.restart("B", take_over=True))
+        if b.failure:
+            assert s.to_end(s.restart("C", advised(b), take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert s.has_written("returns", 9)
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("is_retried", [True, False], ids=["retried", "given up"])
+def test_the_first_batch_is_cut_off_and_its_checkpoint_is_gone(is_retried: bool) -> None:
+    with stage("sink", file_sink=True) as s:
+        first = s.restart("first")
+        assert s.run("first", "driver-1", until=at("sink", "", Side.AFTER, by="driver-1"))
+        s.kill("driver-1")
+        if is_retried:
+            s.to_end(first)
+        else:
+            s.give_up(first)
+        s.remove_checkpoints()
+        s.append(6)
+        s.world.kind = replace(s.world.kind, limit=9)
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert s.has_written("orders", 12)
+        assert s.verdict() == ""
+
+
+def test_an_untracked_job_whose_checkpoint_is_gone_is_rolled_back() -> None:
+    with stage("untracked", file_sink=True) as s:
+        s.first_start()
+        a = s.restart("A")
+        s.append(3)
+        assert s.run("A", "driver-1", until=at("machine", "spawn", Side.AFTER))
+        s.kill("driver-2")
+        s.remove_checkpoints()
+        s.give_up(a)
+        s.to_end(s.start("A", actors.undone(actors.submit_only)))
+        s.run(for_s=60.0)
+        assert s.has_written("orders", 9)
+        assert s.verdict() == ""
