@@ -309,9 +309,17 @@ def _query_id(seen: Observation) -> str | None:
 
 
 def _batch_id_notes(seen: Observation, known_batch: KnownBatch | None) -> Iterator[str]:
-    if known_batch is None or not known_batch.snapshot or known_batch.completed_id == seen.completed_batch_id:
+    completed_id = _completed_batch_id(seen, known_batch)
+    has_run_unrecorded = seen.epoch is not None and not seen.epoch.claim.tracked
+    if completed_id is None and has_run_unrecorded and (seen.is_tracked or seen.kept[0].store == CHECKPOINT):
+        yield (
+            f"the checkpoint of epoch {seen.epoch_number} is gone, and no record has the id of its newest batch: batch"
+            " ids begin at 0 again. A sink that identifies a batch by its id may drop records: if the job writes to"
+            f" one, {AS_A_NEW_ONE}"
+        )
+    if known_batch is None or known_batch.completed_id == seen.completed_batch_id:
         return
-    if known_batch.completed_id == _completed_batch_id(seen, known_batch):
+    if known_batch.completed_id == completed_id and (known_batch.snapshot or has_run_unrecorded):
         yield (
             f"the checkpoint is gone; by {known_batch.source}, batch {known_batch.completed_id} was complete, and the"
             " batch ids go on after it. If the job has run later batches since, a sink that identifies a batch by its"

@@ -1090,6 +1090,17 @@ def test_the_plan_names_the_snapshot_that_the_batch_ids_are_from() -> None:
     assert plan("earliest", NOTHING, (with_batch(7),), (FOURTEEN,)).notes == ()
 
 
+def test_the_plan_says_that_an_untracked_epoch_may_have_run_later_batches() -> None:
+    untold = epoch(at(0, 0), 2, tracked=False)
+    now = untracked(TWO, kept("checkpoint", None), epoch=untold)
+
+    [unknown] = plan("earliest", now, (), (untold,)).notes
+    [at_least] = plan("earliest", now, (), (FOURTEEN, untold)).notes
+
+    assert "no record has the id of its newest batch" in unknown
+    assert "by epoch 1, batch 14 was complete" in at_least
+
+
 def test_a_snapshot_from_after_a_topic_was_dropped_is_evidence_until_a_launch_names_the_topic() -> None:
     first = epoch(WITH_OTHER, tracked=False, **OF_BOTH)
     dropped = taken(untracked(TWO, kept("checkpoint", WITH_OTHER), epoch=first))
