@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Epoch, Operation
+from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.record.model import PipelineRecord
@@ -282,6 +283,7 @@ def _draft(back: Session, target: Target, policy: RestartPolicy) -> RestartPlan:
         policy,
         selector=f"as after epoch {target.epoch}",
         known_leader_epochs=known_leader_epochs(back, seen),
+        known_batch=known_batch(seen, back.control.snapshots(), back.control.epochs()),
         named=wanted,
     )
 

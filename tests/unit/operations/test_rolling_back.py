@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,14 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.record.events import MarkGood
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
-from airflow_provider_offsets.core.restart.model import RestartPolicy
+from airflow_provider_offsets.core.restart.model import RestartForm, RestartPolicy
 from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.job_state import end_of
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S
-from airflow_provider_offsets.operations.planning import make_plan
+from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import as_it_ran, begin_recovery
 from airflow_provider_offsets.operations.rolling_back import Output, Rollback, roll_back, why_no_way_back
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
@@ -118,6 +119,23 @@ def test_version_and_position_of_before_run_again(offsets_in: tuple[str, ...], m
     assert {each.explanation for each in replays} == {"announced by op#rollback"}
     assert undo(lab) == done, "done again it changes nothing"
     assert len(lab.drivers) == 3
+
+
+def test_no_batch_id_is_used_again_if_the_checkpoint_is_gone(make: Callable[..., Lab]) -> None:
+    """A sink that identifies a batch by its id drops new records under an id that it has."""
+    lab = make(KINDS["in its checkpoint"])
+    run_well(lab)
+    upgrade(lab)
+    lab.driver.die()
+    stopped = lab.control.snapshot(f"op#{WHEN_STOPPED}").seen.checkpoint
+    shutil.rmtree(lab.pipeline.job.checkpoint)
+
+    undo(lab)
+
+    plan = recorded_plan(lab.session("op#rollback"))
+    assert stopped is not None
+    assert plan is not None
+    assert (plan.form, plan.last_batch_id) == (RestartForm.REPOSITION, stopped.committed_batch_id)
 
 
 def test_a_bad_version_that_still_runs_is_stopped_first(lab: Lab) -> None:
