@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch
@@ -381,10 +382,14 @@ def _of_other_stores(seen: Observation, epochs: Sequence[Epoch]) -> Iterator[Kno
 
 
 def _may_be_stale(partition: TopicPartition, offset: int, epochs: Sequence[Epoch]) -> bool:
-    newest = next((each.claim for each in reversed(epochs) if partition in each.claim.start), None)
-    if newest is None or newest.stood is None:
-        return False
-    return newest.start[partition] < offset <= newest.stood.get(partition, 0)
+    claims = [each.claim for each in reversed(epochs) if partition in each.claim.start]
+    for claim, earlier in zip_longest(claims, claims[1:]):
+        stood = None if claim.stood is None else claim.stood.get(partition, 0)
+        if stood is not None and claims[0].start[partition] < offset <= stood:
+            return True
+        if earlier is None or earlier.start[partition] != stood:
+            return False  # the earlier epoch has read something, and may have moved the store
+    return False
 
 
 def _best(

@@ -26,12 +26,12 @@ def advised(run: Run) -> str:
     return named[1]
 
 
-def launch_without_a_batch(s: Stage, start: str, skipped: int) -> None:
+def launch_without_a_batch(s: Stage, start: str, skipped: int, driver: str = "driver-2") -> None:
     """Start the job elsewhere, and kill its driver when it has claimed its launch."""
-    moved = s.restart("R", start, accept_skipped=skipped)
-    assert s.run("R", "driver-1", until=at("machine", "spawn", Side.AFTER))
-    s.run("driver-2", until=at("store", "swap pipeline", Side.AFTER, by="driver-2"))
-    s.kill("driver-2")
+    moved = s.restart(f"R.{driver}", start, accept_skipped=skipped, take_over=True)
+    assert s.run("R", "driver", until=at("machine", "spawn", Side.AFTER))
+    s.run(driver, until=at("store", "swap pipeline", Side.AFTER, by=driver))
+    s.kill(driver)
     s.give_up(moved)
 
 
@@ -80,6 +80,21 @@ def test_its_part_of_a_batch_that_was_cut_off_is_named(mode: str, is_gone: bool)
             assert s.to_end(s.restart("C", advised(b), take_over=True)).failure == ""
         s.run(for_s=60.0)
         assert s.has_written("returns", 9)
+        assert s.verdict() == ""
+
+
+def test_another_store_has_not_moved_since_a_rewind_that_was_launched_twice() -> None:
+    with stage("untracked", records=12, limit=6, writes_beside=True) as s:
+        s.first_start()
+        for number, start in enumerate(("shift:-9", "committed"), 2):
+            launch_without_a_batch(s, start, 0, f"driver-{number}")
+        s.to_end(s.start("pause", actors.take_over_and_stop))
+        s.append(6)
+        s.remove_checkpoints()
+        refused = s.to_end(s.restart("A", take_over=True))
+        assert "stood at least at 3 by the launch" in refused.failure
+        assert s.to_end(s.restart("B", advised(refused), take_over=True)).failure == ""
+        s.run(for_s=60.0)
         assert s.verdict() == ""
 
 

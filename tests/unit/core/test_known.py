@@ -183,6 +183,8 @@ B1: dict[str, Any] = {"now": FOLDER_GONE, "snapshots": (REST,)}
 _SECOND = epoch(at(50, 50), 2, tracked=False)
 REWOUND = replace(_SECOND, claim=replace(_SECOND.claim, stood=BOTH))
 """Rewound from 100 to 50 in both partitions."""
+AGAIN = replace(_SECOND, claim=replace(_SECOND.claim, number=3, stood=at(50, 50)))
+FURTHER = replace(_SECOND, claim=replace(_SECOND.claim, number=3, start=at(60, 60), stood=at(60, 60)))
 REWOUND_ONCE: dict[str, Any] = {"epoch": REWOUND}
 WITH_OTHER = BOTH.updated(at(70, topic=OTHER))
 OF_BOTH: dict[str, Any] = {"identity": two_topics().identity}
@@ -335,6 +337,28 @@ CASES = [
         starts=at(0, 0),
         replay=100,
         replay_at_most=200,
+    ),
+    Case(
+        "nor is it if the job was launched again before it had read anything",
+        "committed",
+        untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", BOTH), epoch=AGAIN),
+        (GONE,),
+        ("flights[0] stood at least at 50 by the launch of epoch 3",),
+        epochs=(REWOUND, AGAIN),
+        starts=at(0, 0),
+        replay=100,
+        replay_at_most=200,
+    ),
+    Case(
+        "if it had read something, the second store has moved since",
+        "committed",
+        untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", BOTH), epoch=FURTHER),
+        (GONE,),
+        ("flights[0] stood at 100 by store zookeeper_old",),
+        epochs=(REWOUND, FURTHER),
+        starts=at(0, 0),
+        replay=200,
+        replay_at_most=100,
     ),
     Case(
         "a second store that is further than before the rewind has moved since",
