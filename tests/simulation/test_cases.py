@@ -84,6 +84,20 @@ def test_a6_a_batch_is_cut_off_and_the_checkpoint_is_gone() -> None:
 
 
 @pytest.mark.parametrize("mode", ["process", "sink"])
+def test_a6_its_batch_with_a_new_partition_was_committed_and_only_a_snapshot_saw_that(mode: str) -> None:
+    with stage(mode) as s:
+        s.first_start()
+        s.world.kafka.cluster.add_partitions("orders", 2)
+        s.append(3, "orders", 1)
+        assert s.run("driver-1", until=at("checkpoint", "create commits/", Side.AFTER, by="driver-1"))
+        s.kill("driver-1")
+        s.to_end(s.start("look", actors.snapshot_only))
+        s.remove_checkpoints()
+        s.to_end(s.restart("A", 'offsets:{"orders":{"1":3}} | committed'))
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("mode", ["process", "sink"])
 def test_a8_a_restart_forward_inside_a_rewind(mode: str) -> None:
     with stage(mode, records=20, batch_s=20.0) as s:
         s.first_start()

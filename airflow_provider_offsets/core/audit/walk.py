@@ -233,6 +233,8 @@ class _Walk:
         """The last row that the job continues from."""
         self._untold: Claim | None = None
         """The launch of the newest epoch if the history has no row of it: that of an untracked job."""
+        self._cut_off: dict[TopicPartition, OffsetRange] = {}
+        """What the batch that was cut off last may have read, until the next launch."""
 
     def read(self, batch: Batch) -> None:
         """Process the next row."""
@@ -326,7 +328,10 @@ class _Walk:
             if not self._progress.is_past:
                 self._start(epoch.claim, is_untold=not (epoch.claim.tracked or has_rows))
                 self._epoch = epoch
+            self._cut_off = {}
         for cut in epoch.cuts:
+            if epoch.last_batch_id is None or cut.batch_id > epoch.last_batch_id:
+                self._cut_off.update({TopicPartition(each.topic, each.partition): each for each in cut.ranges})
             self._cut(epoch, cut)
 
     def _start(self, claim: Claim, *, is_untold: bool) -> None:
@@ -340,6 +345,7 @@ class _Walk:
             if is_untold and cursor.is_taken:
                 continue  # the rows without a start continue: they are what this epoch has read
             cursor.is_taken = False
+            self._read_cut_off(key, cursor, stood.get(key, 0), claim.number)
             silent = _Jump(claim.number, "", START_CLUE.format(claim.number))
             here = announced.get((*key, start))
             if here is not None and self._epoch is not None:
@@ -349,6 +355,15 @@ class _Walk:
                 self._jump(key, cursor, start, jump)
         self._topics.update(claim.start.topics)
         self._untold = claim if is_untold else None
+
+    def _read_cut_off(self, key: TopicPartition, cursor: _Cursor, stood: int, epoch: int) -> None:
+        """Process what the cut-off batch has read, if the pipeline was known to stand after it.
+
+        Spark had committed the batch, and a snapshot saw that. The checkpoint was gone before the batch was recorded.
+        """
+        cut_off = self._cut_off.get(key)
+        if cut_off is not None and cut_off.start <= cursor.position < (end := min(cut_off.end, stood)):
+            self._read(key, cursor, end, epoch)
 
     def _stand(self, key: TopicPartition, cursor: _Cursor, stood: int | None, jump: _Jump) -> None:
         """Move to the pipeline's position when a launch was planned: its plan explains only the jump from there."""

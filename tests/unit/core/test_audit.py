@@ -275,6 +275,32 @@ class TestPartitions:
 
         assert shown(found) == expected, reason
 
+    @pytest.mark.parametrize(
+        ("reason", "start", "stood", "expected"),
+        [
+            ("Spark committed its batch: the launch goes on there", 5, 5, []),
+            ("a snapshot of a part of it", 3, 3, []),
+            ("a jump from there is another one", 7, 5, ["loss 5..7"]),
+            ("the pipeline stood further than the batch", 9, 9, ["loss 5..9"]),
+            ("nobody knows how far it came", 5, None, ["loss 0..5"]),
+            ("it is read again", 0, None, []),
+        ],
+    )
+    def test_a_cut_off_batch_that_began_a_new_partition(
+        self, reason: str, start: int, stood: int | None, expected: list[str]
+    ) -> None:
+        """Seen with ``sink=``: the driver dies after Spark's commit, and the checkpoint is gone before the record."""
+        rows = self.rows(at(10), start=at(0))
+        first = replace(epoch(at(0), 1), cuts=(Cut(1, QUERY, 1, "", (OffsetRange(TOPIC, 1, 0, 5),)),))
+        second = epoch(at(10, start), 2)
+        known = at(10) if stood is None else at(10, stood)
+
+        found = report(rows, [first, replace(second, claim=replace(second.claim, stood=known))])
+
+        told = [each.removesuffix(" UNEXPLAINED") for each in shown(found)]
+        assert [each for each in told if each.startswith("loss")] == expected
+        assert (len(told) - len(expected), found.replayed_at_most) == (1, 5), "and what was cut off"
+
     def test_growth_during_a_replay(self) -> None:
         """The new partition is read for the first time while another one is replayed."""
         rewound = [

@@ -182,16 +182,19 @@ class Author:
             begin[partition], said = self.moved(partition, self.position[partition])
             announced += said
         is_void = number > 1 and self.chance(20)
-        launched = epoch(_position(begin), number, tuple(announced), cuts=() if is_void else tuple(self.cuts(begin)))
+        launched = epoch(_position(begin), number, tuple(announced))
         launched = replace(launched, claim=replace(launched.claim, stood=_position(stood)))
         if is_void:
             launched = replace(launched, holder=None, ended=None if is_last else Ended(EndedHow.CANCELLED, 1))
+        place = len(self.history.happened)
         self.history.happened.append(launched)
         if is_void:
             return
         self.position = begin
         for _ in range(self.count(3)):
             self.batch(number)
+        # The batch that was cut off is the one after the last.
+        self.history.happened[place] = replace(launched, cuts=tuple(self.cuts(self.position)))
 
     def moved(self, partition: int, stood: int) -> tuple[int, list[Announced]]:
         """Return where a launch begins in one partition, and what its plan announces about it."""
