@@ -292,6 +292,20 @@ MISTAKES = [
         "return Next(replace(record, lease=Lease(event.operation, event.at_ms)))",
         "operations/test_lease.py::TestKeep::test_one_that_was_taken_over_in_this_very_moment_is_not_taken_back",
     ),
+    Mistake(
+        "torn observation: positions of one epoch are kept with the record of another",
+        "operations/session.py",
+        "if _generation(before) == seen.generation == _generation(self.control.record()):",
+        "if seen:",
+        "operations/test_session.py::TestObserve::test_a_job_that_is_stopped_meanwhile_is_observed_again",
+    ),
+    Mistake(
+        "recreated topic: submit does not compare the topic ids again once the job runs",
+        "operations/submitting.py",
+        "            _require_same_topics(session, claim)\n",
+        "",
+        "operations/test_submitting.py::TestPartitions::test_one_that_is_recreated_before_the_driver_reads_it_is_reported",
+    ),
 ]
 
 

@@ -12,9 +12,12 @@ from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.audit.report import DiscontinuityKind
 from airflow_provider_offsets.core.audit.window import Bound, Window
 from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.snapshot import Snapshot
-from airflow_provider_offsets.errors import KafkaUnreachable, StoreDataError, TopicMissing
+from airflow_provider_offsets.errors import KafkaUnreachable, StateChanged, StoreDataError, TopicMissing
 from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.session import Session
 from tests.unit.operations import steps
 from tests.unit.operations.lab import TOPIC, Lab
 
@@ -88,6 +91,27 @@ class TestObserve:
         assert seen.processed is not None
         assert seen.processed.batch_id == seen.checkpoint.committed_batch_id == 4
         assert seen.stored == seen.checkpoint.committed
+
+    @pytest.mark.parametrize("tries", [1, 2])
+    def test_a_job_that_is_stopped_meanwhile_is_observed_again(
+        self, tries: int, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Otherwise positions of one epoch would be kept with the record of another."""
+        steps.start(lab)
+        live_topics, left = Session.live_topics, [1]
+
+        def busy(session: Session) -> LiveTopics:
+            if left and left.pop():
+                steps.stop(lab)
+            return live_topics(session)
+
+        monkeypatch.setattr(Session, "live_topics", busy)
+        monkeypatch.setattr("airflow_provider_offsets.operations.session.MOST_TRIES", tries)
+        if tries == 1:
+            with pytest.raises(StateChanged, match="changed during each of 1 observations"):
+                lab.session("look").observe()
+        else:
+            assert lab.session("look").observe().phase is Phase.STOPPED
 
     def test_the_checkpoint_of_the_newest_epoch_is_the_one_that_counts(self, lab: Lab) -> None:
         steps.start(lab, operation="first")

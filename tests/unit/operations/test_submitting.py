@@ -610,6 +610,19 @@ class TestPartitions:
 
         assert lab.drivers == []
 
+    def test_one_that_is_recreated_before_the_driver_reads_it_is_reported(self, applied: Applied, lab: Lab) -> None:
+        def recreate(driver: Driver) -> None:
+            driver.tick()
+            lab.kafka.recreate_topic(TOPIC, 2)
+
+        lab.on_launch = recreate
+
+        for _ in range(2):
+            with pytest.raises(StateChanged, match="'flights' was recreated during the start: epoch 1 may read"):
+                steps.submit(lab, applied)
+        assert len(lab.drivers) == 1
+        assert lab.holder == ""
+
     def test_a_race_with_the_driver_s_own_look_is_tried_once_more(self, applied: Applied, lab: Lab) -> None:
         """Spark dies unless startingOffsets names exactly the partitions that it finds."""
 
