@@ -44,6 +44,13 @@ MISTAKES = [
         " the rest is counted and refused]",
     ),
     Mistake(
+        "late reconciliation: what Spark committed and nobody recorded is taken for cut off",
+        "operations/lease.py",
+        "if batch is not None and is_same_query and log.is_committed(started.batch_id):",
+        "if False:",
+        "operations/test_submitting.py::TestDied::test_a_batch_that_spark_committed_is_recorded_and_the_plan_is_done",
+    ),
+    Mistake(
         "clock-based scan: a row stands where the driver's clock says, not behind the rows before it",
         "core/batch.py",
         "return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)",
