@@ -65,12 +65,30 @@ class KafkaReader:
         self._calls = AdminCalls(clients, timeout_s)
 
     def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
+        """Return the topics with their ids, partitions, and earliest and end offsets.
+
+        :param topics: names of the topics; duplicates count once.
+        :param read_committed: return the last stable offset as the end.
+        :raises TopicMissing: topics do not exist in the cluster.
+        :raises PartitionUnavailable: a partition had no leader within the time limit. Retriable.
+        :raises KafkaUnreachable: no broker answered. Retriable.
+        """
         names = distinct_topics(topics)
         return self._until_available(lambda deadline: self._live_topics(names, read_committed, deadline))
 
     def offsets_at(
         self, topics: Sequence[str], timestamp_ms: int, *, read_committed: bool = False
     ) -> dict[TopicPartition, int | None]:
+        """Return the first offset of each partition whose record has that timestamp or a later one.
+
+        :param topics: names of the topics; duplicates count once.
+        :param timestamp_ms: milliseconds since 1970, from 0 up.
+        :param read_committed: ignore records after the last stable offset.
+        :returns: offset per partition; None if no record is that recent.
+        :raises InputRefused: the timestamp is negative.
+        :raises TopicMissing: topics do not exist in the cluster.
+        :raises PartitionUnavailable: a partition had no leader within the time limit. Retriable.
+        """
         names, spec = distinct_topics(topics), OffsetSpec.for_timestamp(checked_time(timestamp_ms))
 
         def ask(deadline: float) -> dict[TopicPartition, int | None]:
@@ -81,6 +99,11 @@ class KafkaReader:
         return self._until_available(ask)
 
     def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
+        """Return the timestamp (ms) of the first record at or after each offset, or None if there is no such record.
+
+        A partition is omitted if this user may not read its records, if reading took too long, or if the record has no
+        timestamp (message format 0).
+        """
         if not position:
             return {}
         found = self._calls.first_records(position, self._calls.deadline())
@@ -92,6 +115,10 @@ class KafkaReader:
         }
 
     def settings(self, topics: Sequence[str]) -> dict[str, TopicSettings | None]:
+        """Return the retention settings of each topic, or None for a topic whose settings this user may not read.
+
+        :raises TopicMissing: topics do not exist in the cluster.
+        """
         names, deadline = distinct_topics(topics), self._calls.deadline()
         asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
         answers: dict[Any, Any] = self._calls.ask(
@@ -107,6 +134,13 @@ class KafkaReader:
         return {key.name: None if key.name in refused else _settings(answer) for key, answer in answers.items()}
 
     def committed(self, group_id: str, topics: Sequence[str]) -> Position:
+        """Return the committed offsets of the group in these topics, without partitions that have no commit.
+
+        :param group_id: the consumer group.
+        :param topics: names of the topics; duplicates count once.
+        :raises InputRefused: the group id is empty.
+        :raises TopicMissing: topics do not exist in the cluster.
+        """
         names = distinct_topics(topics)
         if not group_id:
             raise InputRefused(seen="an empty group id", expected="a consumer group", do="name the group")

@@ -35,6 +35,7 @@ class SessionSources:
 
     @cached_property
     def asked_at_ms(self) -> int:
+        """Time of the operation's first plan (ms), recorded with the operation if it exists."""
         control, operation = self.session.control, self.session.operation
         recorded = control.step(operation, ASKED_AT, int)
         if recorded is None:
@@ -44,16 +45,29 @@ class SessionSources:
         return recorded
 
     def offsets_at(self, time_ms: int) -> Mapping[TopicPartition, int | None]:
+        """Return per partition of the pipeline's topics the first offset with that timestamp (ms) or a later one.
+
+        The value is None if there is no such record.
+        """
         pipeline = self.session.pipeline
         return self.session.kafka.offsets_at(pipeline.topics, time_ms, read_committed=pipeline.read_committed)
 
     def commits_of(self, group_id: str) -> Position:
+        """Return the committed offsets of a group in the pipeline's topics."""
         return self.session.kafka.committed(group_id, self.session.pipeline.topics)
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
+        """Return the snapshot of that id or label.
+
+        :raises SnapshotNotFound: there is none.
+        """
         return self.session.control.named_snapshot(snapshot_id)
 
     def text_of(self, path: str) -> str:
+        """Return the text of a file on this machine.
+
+        :raises SelectorError: the path is not an ordinary file, or it is unreadable, not UTF-8, or above 64 MiB.
+        """
         file = Path(path)
         try:
             # Reading a device or a pipe would never end.
@@ -73,10 +87,12 @@ class SessionSources:
             ) from error
 
     def as_of(self, time_ms: int) -> PastPosition | None:
-        """Return the position at a time.
+        """Return the position of the pipeline after the last batch at or before that time (ms), else None.
 
         The history of a tracked job is used. For an untracked job, the first of its stores with a history is used, or
         its snapshots without such a store.
+
+        :raises NoHistory: an untracked job has neither a store with a history nor snapshots.
         """
         if self.session.pipeline.tracked:
             claimed = tuple(epoch for epoch in self.session.control.epochs() if epoch.holder is not None)

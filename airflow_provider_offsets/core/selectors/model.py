@@ -78,5 +78,11 @@ class StartSelector(Protocol):
     """Selector of starting offsets. Its ``str`` is the text that it is parsed from."""
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
-        """Return the wanted offset of each partition that the selector matches."""
+        """Return the wanted offset of each partition that the selector matches.
+
+        :param seen: the observation that the plan is made from, with the live topics.
+        :param sources: further sources that the selector may read.
+        :returns: the start of each matched partition. A partition that is missing is left to the next selector.
+        :raises SelectorError: the selector cannot be applied to these topics.
+        """
         ...

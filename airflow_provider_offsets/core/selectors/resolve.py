@@ -49,6 +49,12 @@ class Start:
         return any(isinstance(part, Committed | Shift) for part in self.parts)
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return for each partition the start of the first selector that matches it.
+
+        :raises SelectorError: a selector cannot be applied, even if the selectors before it match all partitions.
+        :raises SnapshotNotFound: as ``FromSnapshot``.
+        :raises NoHistory: as ``AsOf``.
+        """
         # Every selector is evaluated, even if the ones before it match all partitions. So a wrong one is refused while
         # the job runs, and not when a partition added in the maintenance window needs it.
         answers = [part.choose(seen, sources) for part in self.parts]
@@ -63,6 +69,10 @@ class Committed:
         return "committed"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the stored offset of each partition, and 0 for each new partition.
+
+        A partition whose stored offset is gone is omitted.
+        """
         return _going_on(sources.stands, seen, self)
 
 
@@ -74,6 +84,7 @@ class Earliest:
         return "earliest"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the earliest retained offset of every live partition."""
         return _all_of(seen.live.begin, self)
 
 
@@ -85,6 +96,7 @@ class Latest:
         return "latest"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the end offset of every live partition."""
         return _all_of(seen.live.end, self)
 
 
@@ -98,6 +110,10 @@ class Offsets:
         return f"offsets:{self.offsets.to_json()}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the named offsets.
+
+        :raises SelectorError: a named partition is not a live partition of the pipeline's topics.
+        """
         _require_known("'offsets:'", self.offsets, seen.live)
         return _all_of(self.offsets, self)
 
@@ -116,6 +132,10 @@ class Shift:
         return f"shift:{self.by:+d}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return each stored offset plus ``by``, and 0 for each new partition.
+
+        A partition whose stored offset is gone is omitted.
+        """
         shifted = {partition: self._shifted(offset) for partition, offset in sources.stands.items()}
         return {**_going_on(sources.stands, seen, self), **shifted}
 
@@ -136,6 +156,11 @@ class FromSnapshot:
         return f"snapshot:{self.snapshot_id}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the offsets of the snapshot, and 0 for a partition that was added after it.
+
+        :raises SnapshotNotFound: there is no snapshot of that id or label.
+        :raises SelectorError: the snapshot is of another cluster, or a topic was recreated since.
+        """
         snapshot = sources.snapshot(self.snapshot_id)
         _require_same(f"snapshot {self.snapshot_id!r}", snapshot.seen.live.identity, seen)
         return _with_new(snapshot.position, seen.live, self, "made after the snapshot")
@@ -155,6 +180,12 @@ class AsOf:
         return f"as-of:{moment_text(self.time_ms)}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the offsets after the last batch by then, and 0 for a partition that was not read by then.
+
+        :returns: the starts; empty if the first batch is later than the time.
+        :raises NoHistory: the pipeline keeps neither a history nor snapshots.
+        :raises SelectorError: the batch is of another cluster, or a topic was recreated since.
+        """
         past = sources.as_of(self.time_ms)
         if past is None:
             return {}
@@ -180,6 +211,10 @@ class AtTimestamp:
         return f"timestamp:{moment_text(self.time_ms)}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the offset of the first record at or after the time.
+
+        A partition without such a record starts at its end, and a new partition at 0.
+        """
         return _at_time(self.time_ms, self, seen, sources)
 
 
@@ -193,6 +228,12 @@ class Before:
         return f"duration:{length_text(self.length_ms)}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the offset of the first record at or after the time.
+
+        The time counts back from ``sources.asked_at_ms``. The partitions start as with ``AtTimestamp``.
+
+        :raises SelectorError: the time is before 1970.
+        """
         time_ms = sources.asked_at_ms - self.length_ms
         if time_ms < 0:
             raise SelectorError(
@@ -216,6 +257,11 @@ class FromFile:
         return f"file:{self.path}{'#' if self.group_id or '#' in self.path else ''}{self.group_id}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the offsets in the file.
+
+        :raises SelectorError: the file cannot be read, or has several groups and none was named. Also if it names a
+            partition that is not a live one of the pipeline, or is of another cluster or a topic recreated since.
+        """
         try:
             found = read_position(sources.text_of(self.path), group_id=self.group_id)
         except SelectorError:
@@ -242,6 +288,7 @@ class FromGroup:
         return f"group:{self.group_id}"
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
+        """Return the committed offset of each partition for which the group has one."""
         return _all_of(sources.commits_of(self.group_id), self)
 
 
