@@ -75,6 +75,13 @@ class FakeKafka:
         self._error: Exception | None = None
 
     def live_topics(self, topics: Sequence[str], *, read_committed: bool = False) -> LiveTopics:
+        """Return the topics with their ids, partitions, and earliest and end offsets.
+
+        :param topics: names of the topics; duplicates count once.
+        :param read_committed: end each partition at the start of its open transaction.
+        :raises TopicMissing: a topic does not exist.
+        """
+
         def live(partition: _Partition) -> LivePartition:
             end = partition.stable_end if read_committed else partition.end
             return LivePartition(partition.begin, end, partition.leader_epoch)
@@ -88,6 +95,15 @@ class FakeKafka:
     def offsets_at(
         self, topics: Sequence[str], timestamp_ms: int, *, read_committed: bool = False
     ) -> dict[TopicPartition, int | None]:
+        """Return the first offset of each partition whose record has that timestamp or a later one.
+
+        :param topics: names of the topics; duplicates count once.
+        :param timestamp_ms: milliseconds since 1970, from 0 up.
+        :param read_committed: ignore records from the start of an open transaction on.
+        :returns: offset per partition; None if no record is that recent.
+        :raises InputRefused: the timestamp is negative.
+        :raises TopicMissing: a topic does not exist.
+        """
         checked_time(timestamp_ms)
 
         def at(partition: _Partition) -> int | None:
@@ -101,10 +117,18 @@ class FakeKafka:
         }
 
     def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
+        """Return the timestamp (ms) of the first record at or after each offset, or None if there is no such record.
+
+        :raises TopicMissing: a topic of the position does not exist.
+        """
         asked = self._asked(position.topics) if position else {}
         return {each: asked[each.topic].partitions[each.partition].time_at(at) for each, at in position.items()}
 
     def settings(self, topics: Sequence[str]) -> dict[str, TopicSettings | None]:
+        """Return the retention settings of each topic, with Kafka's defaults for settings that were not set.
+
+        :raises TopicMissing: a topic does not exist.
+        """
         return {
             name: TopicSettings(
                 cleanup_policy=topic.config.get("cleanup.policy", "delete"),
@@ -116,6 +140,13 @@ class FakeKafka:
         }
 
     def committed(self, group_id: str, topics: Sequence[str]) -> Position:
+        """Return the committed offsets of the group in these topics, without partitions that have no commit.
+
+        :param group_id: the consumer group; one without commits has an empty position.
+        :param topics: names of the topics.
+        :raises InputRefused: the group id is empty.
+        :raises TopicMissing: a topic does not exist.
+        """
         asked = self._asked(topics)
         if not group_id:
             raise InputRefused(seen="an empty group id", expected="a consumer group", do="name the group")
@@ -123,8 +154,11 @@ class FakeKafka:
         return Position({partition: offset for partition, offset in stored.items() if partition.topic in asked})
 
     def create_topic(self, name: str, partitions: int, **config: str) -> None:
-        """Create an empty topic, with settings such as ``**{"retention.ms": "3600000"}``, which delete nothing here.
+        """Create an empty topic.
 
+        :param name: name of the topic.
+        :param partitions: number of partitions.
+        :param config: settings such as ``**{"retention.ms": "3600000"}``. They delete nothing here.
         :raises ValueError: a topic of that name exists.
         """
         if name in self._topics:
@@ -133,19 +167,28 @@ class FakeKafka:
         self._topics[name] = _Topic(f"fake-topic-id-{self._created}", [_Partition() for _ in range(partitions)], config)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic, and the commits of groups in it, as a broker does."""
+        """Delete a topic, and the commits of groups in it, as a broker does.
+
+        :raises KeyError: the topic does not exist.
+        """
         del self._topics[name]
         for group, stored in self._commits.items():
             self._commits[group] = Position({key: offset for key, offset in stored.items() if key.topic != name})
 
     def recreate_topic(self, name: str, partitions: int) -> None:
-        """Delete a topic and create one of the same name, which has another id and begins at 0."""
+        """Delete a topic and create one of the same name, which has another id and begins at 0.
+
+        :param name: name of the topic.
+        :param partitions: number of partitions of the new topic, which has no settings of the old one.
+        :raises KeyError: the topic does not exist.
+        """
         self.delete_topic(name)
         self.create_topic(name, partitions)
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Increase the number of partitions of a topic.
 
+        :param topic: name of the topic.
         :param total: number of partitions afterwards, as Kafka counts them.
         :raises ValueError: ``total`` is not greater than the present number.
         """
@@ -157,18 +200,28 @@ class FakeKafka:
     def append(self, topic: str, partition: int, count: int, *, timestamp_ms: int = 0) -> None:
         """Append records with one timestamp.
 
+        :param topic: name of the topic.
+        :param partition: number of the partition.
         :param count: number of records.
         :param timestamp_ms: timestamp of each record, in milliseconds since 1970.
         """
         self._topics[topic].partitions[partition].append(count, timestamp_ms)
 
     def begin_transaction(self, topic: str, partition: int) -> None:
-        """Start a transaction: readers of committed records stop here until it ends."""
+        """Start a transaction: readers of committed records stop here until it ends.
+
+        :param topic: name of the topic.
+        :param partition: number of the partition.
+        """
         found = self._topics[topic].partitions[partition]
         found.open_since = found.end
 
     def end_transaction(self, topic: str, partition: int) -> None:
-        """End the transaction. Its marker takes an offset, as in a real log."""
+        """End the transaction. Its marker takes an offset, as in a real log.
+
+        :param topic: name of the topic.
+        :param partition: number of the partition.
+        """
         found = self._topics[topic].partitions[partition]
         found.open_since = None
         found.end += 1
@@ -176,7 +229,9 @@ class FakeKafka:
     def delete_records_before(self, topic: str, partition: int, offset: int) -> None:
         """Delete the records before an offset, as retention does.
 
-        :param offset: the new earliest retained offset.
+        :param topic: name of the topic.
+        :param partition: number of the partition.
+        :param offset: the new earliest retained offset. An offset that was deleted before changes nothing.
         :raises ValueError: the offset is past the end.
         """
         found = self._topics[topic].partitions[partition]
@@ -187,6 +242,8 @@ class FakeKafka:
     def truncate(self, topic: str, partition: int, end: int, *, leader_epoch: int) -> None:
         """Delete the records at and after ``end``, and set a new leader epoch, as an unclean election does.
 
+        :param topic: name of the topic.
+        :param partition: number of the partition.
         :param end: the new end of the log.
         :param leader_epoch: the new leader epoch, greater than the present one.
         :raises ValueError: ``end`` is outside of the log, or the leader epoch does not increase.
@@ -199,18 +256,30 @@ class FakeKafka:
         found.end, found.leader_epoch = end, leader_epoch
 
     def set_config(self, topic: str, **config: str) -> None:
-        """Change some settings of a topic."""
+        """Change some settings of a topic.
+
+        :param topic: name of the topic.
+        :param config: the settings to change, by Kafka's names; the others are kept.
+        """
         self._topics[topic].config.update(config)
 
     def set_leader_epoch(self, topic: str, partition: int, leader_epoch: int) -> None:
         """Set the leader epoch of a partition.
 
         Each election adds one. A smaller epoch occurs only in a cluster that was restored from an earlier state.
+
+        :param topic: name of the topic.
+        :param partition: number of the partition.
+        :param leader_epoch: the new leader epoch.
         """
         self._topics[topic].partitions[partition].leader_epoch = leader_epoch
 
     def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit offsets for a group; commits in other partitions are kept."""
+        """Commit offsets for a group; commits in other partitions are kept.
+
+        :param group_id: the consumer group, which is created by its first commit.
+        :param offsets: the next offset to read, by partition.
+        """
         self._commits[group_id] = self._commits.get(group_id, Position()).updated(offsets)
 
     def delete_group(self, group_id: str) -> None:
