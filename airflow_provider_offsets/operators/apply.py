@@ -23,7 +23,14 @@ class ApplyOffsetsOperator(PipelineOperator):
     """
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Apply the plan, and return ``fingerprint``, ``form`` and ``checkpoint``."""
+        """Apply the newest plan of the operation.
+
+        :returns: ``fingerprint`` and ``form`` of the plan, and ``checkpoint``: the location that the job will start
+            from.
+        :raises StateChanged: the operation has no plan, the job is not stopped, or a precondition no longer holds.
+        :raises PlanRefused: the plan has problems.
+        :raises TakenOver: another operation took the pipeline over.
+        """
         plan = recorded_plan(session)
         if plan is None:
             raise StateChanged(

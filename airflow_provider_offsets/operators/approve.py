@@ -29,7 +29,11 @@ class ApproveRestartOperator(ApprovalOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Ask and wait for the answer, or return at once if no approval is required."""
+        """Ask and wait for the answer, or return at once if no approval is required.
+
+        :returns: None without an approval. Otherwise the task is deferred, and ``ApprovalOperator`` evaluates the
+            answer.
+        """
         if not context["params"]["approve"]:
             return None
         return super().execute(context)

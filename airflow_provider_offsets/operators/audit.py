@@ -24,7 +24,14 @@ class AuditOffsetsOperator(PipelineOperator):
     """
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Audit the history, and return the counts, the ``discontinuities`` as JSON values, and ``markdown``."""
+        """Audit the whole history of the pipeline.
+
+        :returns: ``batches``; ``records``: offsets read, counted as often as they were read; the counts of offsets
+            ``lost``, ``replayed``, ``replayed_at_most``, ``skipped`` and ``unexplained``; the ``discontinuities`` as
+            JSON values; and ``markdown``.
+        :raises AuditFailed: a discontinuity that no operation announced.
+        :raises StateLost: the history has epochs and the pipeline has no record, or another pipeline owns the history.
+        """
         report = audit_history(session)
         self.log.info("\n%s", audit_report(report))
         if report.unexplained_places:

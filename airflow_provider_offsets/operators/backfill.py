@@ -79,7 +79,18 @@ class PlanBackfillOperator(PipelineOperator):
         self.records_per_shard = records_per_shard
 
     def act(self, session: Session, context: Context) -> list[dict[str, Any]]:
-        """Plan the replay, and return its shards, each with ``number`` and ``ranges``."""
+        """Plan the replay, and wait in the triggerer if the interval is open and ``on_open`` is ``wait``.
+
+        :returns: the shards for dynamic task mapping, each with ``number`` and ``ranges``.
+        :raises PlanRefused: the plan has problems.
+        :raises InputRefused: the interval has one end only, is malformed or has not started; or a count is malformed.
+            Also for an untracked pipeline, or a topic whose records have no timestamp.
+        :raises NoHistory: boundaries by batch time, and the history begins after the interval.
+        :raises ModeUnsupported: the job could not be submitted in its mode.
+        :raises Fenced: a later attempt was already planned.
+        :raises ConcurrentAttempt: another attempt was planned meanwhile. Retriable.
+        :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
+        """
         policy = self.pipeline.backfill
         policy = replace(
             policy,
@@ -107,7 +118,12 @@ class PlanBackfillOperator(PipelineOperator):
         return [codec.plain(shard) for shard in made.shards]
 
     def execute_complete(self, context: Context, event: Any) -> Any:
-        """Check again after the triggerer."""
+        """Plan again after a wait in the triggerer.
+
+        :param context: Airflow's task context.
+        :param event: not used: only time has passed.
+        :returns: the shards, as ``act``.
+        """
         return self.execute(context)
 
 
@@ -121,7 +137,13 @@ class AuditBackfillOperator(PipelineOperator):
     """
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Audit the replay, and return its counts, ``total`` over all intervals, and ``markdown``."""
+        """Audit the newest attempt of the operation's replay.
+
+        :returns: the fields of the audit as JSON values; ``total`` over all intervals of this DAG; and ``markdown``.
+        :raises StateChanged: the operation has planned no replay.
+        :raises AuditFailed: the shards do not cover the interval, or a shard is incomplete or read another number of
+            records.
+        """
         plan = recorded_replay_plan(session)
         if plan is None:
             raise StateChanged(

@@ -89,11 +89,18 @@ class PipelineOperator(BaseOperator):
 
         :param session: the session of the operation on the pipeline.
         :param context: Airflow's task context.
+        :raises OffsetsError: the step was refused or failed; ``execute`` converts the error for Airflow.
         """
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
-        """Open a session, act, and close the session. An error that no retry can fix fails the task at once."""
+        """Open a session, act, and close the session. An error that no retry can fix fails the task at once.
+
+        :returns: the result of ``act``, which Airflow stores as an XCom.
+        :raises AirflowFailException: an error that no retry can fix.
+        :raises AirflowSkipException: a recovery that is not needed.
+        :raises OffsetsError: a retriable error.
+        """
         with (
             fail_at_once(self.operation),
             open_session(self.pipeline.with_application(self.application), self.operation) as session,
@@ -104,5 +111,9 @@ class PipelineOperator(BaseOperator):
             return self.act(session, context)
 
     def attempt(self, session: Session, context: Context) -> Session:
-        """Return the session of the newest attempt of this run."""
+        """Return the session of the newest attempt of this run.
+
+        :param session: the session of the operation.
+        :param context: Airflow's task context.
+        """
         return of_attempt(session)

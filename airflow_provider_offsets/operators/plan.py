@@ -62,7 +62,15 @@ class PlanRestartOperator(PipelineOperator):
         self.accept_skipped = accept_skipped
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Plan the restart, and return its summary, its rows, and ``markdown``."""
+        """Plan the restart, and check what the submit will need.
+
+        :returns: the plan as JSON values, with its rows, and ``markdown``.
+        :raises PlanRefused: the plan has problems, such as lost or skipped records.
+        :raises SelectorError: ``start`` is malformed, or names something that does not exist.
+        :raises InputRefused: ``window_s`` or an accepted count is malformed, or a file for the submit does not exist.
+        :raises ModeUnsupported: the job could not be submitted in its mode.
+        :raises StateLost: the pipeline has a history but no record, or another pipeline owns what it uses.
+        """
         window_s = read_seconds(self.window_s, "window_s")
         policy = session.pipeline.policy.accepting(
             read_counts(self.accept_lost, "accept_lost"), read_counts(self.accept_skipped, "accept_skipped")

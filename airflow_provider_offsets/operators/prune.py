@@ -23,7 +23,11 @@ class PruneOffsetsOperator(PipelineOperator):
     """
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Remove; return removed ``snapshots``, ``checkpoints`` and ``versions``, and what was ``retained`` and why."""
+        """Remove the snapshots, checkpoints and program versions that ``keep`` does not retain.
+
+        :returns: the removed ``snapshots``, ``checkpoints`` and ``versions``; and ``retained``: what the policy would
+            not have retained, each with the reason.
+        """
         found = find_prunable(session.control, self.pipeline, at_ms=clock.now_ms())
         done = remove(session.control, self.pipeline, found, say=self.log.info)
         for each in done.retained:

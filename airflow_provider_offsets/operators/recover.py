@@ -36,7 +36,12 @@ class BeginRecoveryOperator(PipelineOperator):
         self.epoch = epoch
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Begin the recovery; return ``epoch`` and ``tries``, the number of tries for this death including this one."""
+        """Begin the recovery of the dead epoch, and count the try.
+
+        :returns: ``epoch``, and ``tries``: the number of tries for this death, including this one.
+        :raises RecoveryGivenUp: the ``recovery`` policy allows no further try.
+        :raises NothingToRecover: the job lives, a person wants it stopped, or another operation works on it.
+        """
         policy, run = self.pipeline.recovery, str(context["run_id"])
         tries = begin_recovery(session, int(self.epoch), run, policy, lease_timeout_s=lease_timeout_s())
         self.log.info("Try %d to recover from the death of epoch %s", tries, self.epoch)

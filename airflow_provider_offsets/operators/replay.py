@@ -52,7 +52,20 @@ class ReplayOffsetsOperator(PipelineOperator):
         self._samples: tuple[Sample, ...] = ()
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Replay the shard, and return its counts, ranges, duration and driver log."""
+        """Replay the shard, and return once its output is complete.
+
+        A shard that was not launched yet waits in the triggerer while the live job falls behind, if
+        ``backfill.yield_to_live`` is on.
+
+        :returns: ``records_read`` and ``records_expected``, the ``ranges``, ``elapsed_ms`` (run time of the program),
+            ``log`` (path of the driver's log), and the ids of run, shard and program.
+        :raises ShardFailed: the driver exited before its output was complete. Retriable.
+        :raises InputRefused: the shard or run id does not belong to the operation's plan, or the runtime refused the
+            program.
+        :raises ModeUnsupported: the job could not be submitted in its mode.
+        :raises Fenced: a later attempt replays the interval.
+        :raises StateChanged: the program or a topic differs from the plan.
+        """
         spark, secrets = SparkJobHook(session.pipeline), driver_secrets(session.pipeline)
         spark.check(secrets.store_url)
         shard = self._read_shard()
@@ -80,7 +93,13 @@ class ReplayOffsetsOperator(PipelineOperator):
         return dict(codec.plain(replayed))
 
     def execute_complete(self, context: Context, event: Any, window: str) -> Any:
-        """Check the live job again after the triggerer."""
+        """Check the live job again after the triggerer.
+
+        :param context: Airflow's task context.
+        :param event: not used: only time has passed.
+        :param window: previous samples of the live job, as JSON.
+        :returns: the counts, as ``act``.
+        """
         self._samples = codec.loads(Window, window).samples
         return self.execute(context)
 

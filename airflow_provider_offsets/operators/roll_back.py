@@ -45,7 +45,16 @@ class RollBackOperator(PipelineOperator):
     def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Roll back, and return what runs now; raise if ``fails`` is set.
 
+        :returns: ``why``, and the fields of the rollback: the ``epoch`` that runs now, its ``target`` epoch and
+            ``version``, its ``start``, the offsets to ``replay``, the ``undone`` epochs and their ``output``, and the
+            path ``log``.
         :raises RolledBack: the rollback succeeded and ``fails`` is set.
+        :raises AirflowSkipException: ``automatic`` is set, and no automatic rollback is due.
+        :raises RollbackRefused: the previous version or position cannot be restored.
+        :raises Fenced: another operation has started or stopped the job since, or works on it.
+        :raises TakenOver: another operation took the pipeline over meanwhile.
+        :raises StopTimedOut: the bad version did not stop in time; the stop request remains.
+        :raises DriverFailed: the previous version does not start either.
         """
         why = why_unhealthy(session)
         if self.automatic:

@@ -36,10 +36,12 @@ class SnapshotOffsetsOperator(PipelineOperator):
         self.snapshot_label = snapshot_label
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Take the snapshot.
+        """Take the snapshot, or return the one that this operation has already taken at this moment.
 
-        :returns: ``id``, ``label``, ``position``, ``epoch``, the records in flight, and per verdict the number of
-            partitions on which the stores agree or differ.
+        :returns: ``id``, ``label``, ``position``, ``epoch``, ``committed_batch_id``, the ranges ``in_flight``,
+            ``cluster_id``, and ``stores``: per verdict the number of partitions on which the stores agree or differ.
+        :raises InputRefused: the label is taken or malformed.
+        :raises StateChanged: the lease or the phase of the pipeline changed during each try to read everything.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         snapshot = session.take_snapshot(self.moment, reason=self.reason or "", taken_at=now, label=self.snapshot_label)

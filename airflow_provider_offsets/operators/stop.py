@@ -49,11 +49,21 @@ class StopStreamingJobOperator(PipelineOperator):
         self.take_over = take_over
 
     def attempt(self, session: Session, context: Context) -> Session:
-        """Return the session of this attempt, which is new if the task was cleared."""
+        """Return the session of this attempt, which is new if the task was cleared.
+
+        :param session: the session of the operation.
+        :param context: Airflow's task context, which identifies the attempt.
+        """
         return new_attempt(session, attempt_key(context))
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Stop the job, and return ``epoch``, ``how`` it stopped, ``last_batch_id`` and ``stopped_since``."""
+        """Stop the job, here or with a wait in the triggerer.
+
+        :returns: ``epoch``, ``how`` it stopped, ``last_batch_id`` (None if unknown), and the time ``stopped_since``.
+        :raises LeaseHeld: another operation acted recently, and ``take_over`` is not set.
+        :raises TakenOver: another operation took the pipeline over.
+        :raises StopTimedOut: the job did not stop in time; the stop request remains.
+        """
         asked = self._ask(session)
         if isinstance(asked, StopResult):
             return self._result(asked)
@@ -64,7 +74,13 @@ class StopStreamingJobOperator(PipelineOperator):
         return self._result(await_stop(session, asked, self.pipeline.stop, say=self.log.info))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Continue after the triggerer: the job ended, or its time is up and the next stop stage follows."""
+        """Continue after the triggerer: the job ended, or its time is up and the next stop stage follows.
+
+        :param context: Airflow's task context.
+        :param event: the event of ``EpochEndedTrigger``; only logged, because the state of the job is read again.
+        :returns: the result, as ``act``.
+        :raises AirflowFailException: an error that no retry can fix, such as ``StopTimedOut``.
+        """
         self.log.info("The triggerer says: %s", event)
         with fail_at_once(), open_session(self.pipeline, self.operation) as opened:
             session = of_attempt(opened)

@@ -29,7 +29,19 @@ class SubmitStreamingJobOperator(PipelineOperator):
     """
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Submit the job, and return ``epoch``, ``how`` it started, its first batch, its start and the path ``log``."""
+        """Submit the job, and return after its first batch, or once it reports that it is idle.
+
+        :returns: ``epoch``, ``how`` it started, ``batch_id`` of its first batch (None if idle), its ``start``, and the
+            path ``log`` of the driver's log.
+        :raises StateChanged: the operation has applied no plan, a precondition no longer holds, or the job has ended
+            again.
+        :raises DriverDied: the driver exited before its first batch.
+        :raises DriverSilent: the driver neither processed a batch nor reported that it is idle within
+            ``start_timeout_s``.
+        :raises TakenOver: another operation took the pipeline over.
+        :raises ModeUnsupported: the job cannot be submitted in its mode.
+        :raises InputRefused: a file for the submit does not exist.
+        """
         session, applied = as_it_ran(session), recorded_application(session)
         if applied is None:
             raise StateChanged(

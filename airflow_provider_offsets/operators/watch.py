@@ -46,11 +46,23 @@ class WatchStreamingJobOperator(PipelineOperator):
         self.deferrable = deferrable
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
-        """Watch the job, and return ``epoch``, ``health``, ``rule``, ``reason`` and ``warnings``."""
+        """Watch the job until a verdict, here or with waits in the triggerer.
+
+        :returns: ``epoch``, and the verdict: ``health``, ``rule``, ``reason`` and ``warnings``.
+        :raises JobUnhealthy: the job is unhealthy.
+        :raises StateChanged: the operation has started no epoch.
+        """
         return self._watch(session, Window(watched_epoch(session).number, ()))
 
     def execute_complete(self, context: Context, event: dict[str, Any], window: str) -> dict[str, Any]:
-        """Take the next sample after the triggerer, whatever event it sent."""
+        """Take the next sample after the triggerer, whatever event it sent.
+
+        :param context: Airflow's task context.
+        :param event: not used: the epoch is read again.
+        :param window: previous samples of the watched epoch, as JSON.
+        :returns: the verdict, as ``act``.
+        :raises AirflowFailException: an error that no retry can fix, such as ``JobUnhealthy``.
+        """
         with fail_at_once(), open_session(self.pipeline, self.operation) as session:
             return self._watch(self.attempt(session, context), codec.loads(Window, window))
 
