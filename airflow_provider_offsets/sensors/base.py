@@ -38,7 +38,10 @@ class PipelineSensor(BaseSensorOperator):
 
     @contextmanager
     def store(self) -> Iterator[OffsetStore]:
-        """Yield the open store of the pipeline, and close it on exit."""
+        """Yield the open store of the pipeline, and close it on exit.
+
+        :raises StoreError: the store is unreachable, or its tables do not exist.
+        """
         store = OffsetsHook(self.pipeline.store_conn_id).get_conn()
         try:
             yield store
@@ -46,12 +49,23 @@ class PipelineSensor(BaseSensorOperator):
             store.close()
 
     def execute(self, context: Context) -> Any:
-        """Wait until the condition holds. An error that no retry can fix fails the task at once."""
+        """Wait until the condition holds. An error that no retry can fix fails the task at once.
+
+        :returns: the value of the last check for XCom, if the sensor has one.
+        :raises AirflowFailException: an error that no retry can fix.
+        :raises OffsetsError: a retriable error.
+        """
         with fail_at_once():
             return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Continue after the triggerer."""
+        """Continue after the triggerer.
+
+        :param context: Airflow's task context.
+        :param event: the event of the trigger, with its ``status``.
+        :returns: the event, as XCom.
+        :raises AirflowFailException: the trigger timed out or failed.
+        """
         if event["status"] != "reached":
             raise AirflowFailException(f"{event.get('error_type', event['status'])}: {event.get('message')}")
         return event

@@ -36,7 +36,9 @@ class JobDiedSensor(PipelineSensor):
     A triggerer on another machine than the driver watches the heartbeat, and wakes this task when the heartbeat is
     silent. The task then checks from its own machine, and waits in the triggerer again unless the job is dead.
 
-    The sensor returns ``epoch``, ``how`` the job died, and its ``message``. It waits for a year by default.
+    The sensor returns ``epoch``, ``how`` the job died, and its ``message``.
+
+    :param timeout: seconds to wait; a year by default.
     """
 
     def __init__(self, *, timeout: float = YEAR_S, **kwargs: Any) -> None:
@@ -45,13 +47,22 @@ class JobDiedSensor(PipelineSensor):
         self._watch = DeathWatch(**self._times)
 
     def execute(self, context: Context) -> Any:
-        """Wait here or in the triggerer."""
+        """Wait here or in the triggerer.
+
+        :returns: ``epoch``, ``how`` the job died, and its ``message``.
+        """
         if not self.deferrable:
             return super().execute(context)
         self._wait_in_triggerer()
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Continue after the triggerer, and check from here a silent job that the triggerer cannot see."""
+        """Continue after the triggerer, and check from here a silent job that the triggerer cannot see.
+
+        :param context: Airflow's task context.
+        :param event: the event of ``JobDiedTrigger``; with ``status`` *silent*, this task checks from its own machine.
+        :returns: ``status``, ``epoch``, ``how`` the job died, and its ``message``.
+        :raises AirflowFailException: the trigger timed out or failed.
+        """
         if event["status"] != SILENT:
             return super().execute_complete(context, event)
         with fail_at_once(), self.store() as store:
@@ -77,7 +88,10 @@ class JobDiedSensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Check once."""
+        """Check once whether the job has been dead for ``recovery.confirm_s``.
+
+        :returns: whether it has, and then ``epoch``, ``how`` and ``message`` as XCom.
+        """
         with self.store() as store:
             death = self._watch.observe(Control(store, self.pipeline.name))
         return PokeReturnValue(is_done=death is not None, xcom_value=None if death is None else asdict(death))

@@ -39,7 +39,11 @@ class OffsetsReachedSensor(PipelineSensor):
         self._target = Position()
 
     def execute(self, context: Context) -> Any:
-        """Fix the target, then wait here or in the triggerer."""
+        """Fix the target, then wait here or in the triggerer.
+
+        :raises AirflowFailException: ``offsets`` is malformed (``SelectorError``), or the sensor is deferrable and the
+            pipeline has no history (``NoHistory``).
+        """
         with fail_at_once():
             self._require_history()
             self._target = self._goal()
@@ -59,7 +63,7 @@ class OffsetsReachedSensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> bool:
-        """Check once."""
+        """Check once whether no offset below the target is missing."""
         missing = self._missing()
         self.log.info("%d offsets to go in %d partitions", sum(missing.values()), len(missing))
         return not missing

@@ -29,10 +29,11 @@ class RetentionRunwaySensor(PipelineSensor):
 
     The next task is the alert, or the start of the job. This task and its downstream tasks are *skipped* as soon as the
     job runs again, or if no record is ever deleted. The task fails and is retried if the retention time cannot be
-    determined: unknown is not enough. The sensor returns ``runway_s`` and a ``summary`` for people. By default it waits
-    for a year and checks twice a minute.
+    determined: unknown is not enough. The sensor returns ``runway_s`` and a ``summary`` for people.
 
     :param at_least_s: seconds that a person needs to bring the job back.
+    :param timeout: seconds to wait; a year by default.
+    :param poke_interval: seconds between two checks of a sensor that is not deferrable.
     """
 
     def __init__(self, *, at_least_s: int, timeout: float = YEAR_S, poke_interval: float = 30, **kwargs: Any) -> None:
@@ -41,7 +42,11 @@ class RetentionRunwaySensor(PipelineSensor):
         self._watch: RunwayWatch | None = None
 
     def execute(self, context: Context) -> Any:
-        """Read the position of the job, then wait here or in the triggerer."""
+        """Read the position of the job, then wait here or in the triggerer.
+
+        :returns: ``runway_s`` and ``summary``.
+        :raises AirflowSkipException: the job runs, or there is nothing left to watch.
+        """
         with fail_at_once():
             self._watch = self._stands()
         if not self.deferrable:
@@ -59,7 +64,12 @@ class RetentionRunwaySensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Check once."""
+        """Check once whether the runway is shorter than ``at_least_s``.
+
+        :returns: whether it is, and then ``runway_s`` and ``summary`` as XCom.
+        :raises AirflowSkipException: the job runs again, or there is nothing left to watch.
+        :raises RunwayUnknown: the retention time of a partition cannot be determined. Retriable.
+        """
         assert self._watch is not None
         with open_session(self.pipeline, "") as session:
             found = self._watch.observe(session.control, session.kafka, at_ms=clock.now_ms())
@@ -70,7 +80,15 @@ class RetentionRunwaySensor(PipelineSensor):
         return PokeReturnValue(is_done=is_short, xcom_value=found.told if is_short else None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Continue after the triggerer."""
+        """Continue after the triggerer.
+
+        :param context: Airflow's task context.
+        :param event: the event of ``RetentionRunwayTrigger``.
+        :returns: ``runway_s`` and ``summary``.
+        :raises AirflowSkipException: the job runs again, or there is nothing left to watch.
+        :raises AirflowException: the retention time cannot be determined; Airflow runs the task again.
+        :raises AirflowFailException: the trigger timed out or failed otherwise.
+        """
         if event["status"] == WatchState.OVER.value:
             raise AirflowSkipException(event["summary"])
         if event.get("error_type") == RunwayUnknown.__name__:

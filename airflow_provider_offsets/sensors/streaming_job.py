@@ -45,7 +45,7 @@ class StreamingJobSensor(PipelineSensor):
         )
 
     def poke(self, context: Context) -> bool:
-        """Check once."""
+        """Check once whether the job is in the awaited state."""
         with self.store() as store:
             self._before = observe_job(Control(store, self.pipeline.name), self._before)
         self.log.info("Epoch %d: %s, %s", self._before.epoch, self._before.state.value, self._before.detail)

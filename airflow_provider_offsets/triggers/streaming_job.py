@@ -63,11 +63,19 @@ class StoreTrigger(BaseTrigger):
         """Load what ``observe_job`` needs in addition to the store."""
 
     def observe(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Check once, in a thread; return the event's payload, or None to check again."""
+        """Check once, in a thread; return the event's payload, or None to check again.
+
+        :raises OffsetsError: the check failed. A retriable error is retried, any other ends the trigger with an *error*
+            event.
+        """
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Check until there is an event. An error becomes an event, so that the task fails with its message."""
+        """Check until there is an event. An error becomes an event, so that the task fails with its message.
+
+        The event has a ``status``: *timeout*, *error* (with ``error_type`` and ``message``), or what ``observe``
+        returned.
+        """
         try:
             await self.prepare()
             url = await self._url()
@@ -110,7 +118,7 @@ class EpochEndedTrigger(StoreTrigger):
         return {**super().arguments(), "epoch": self.epoch}
 
     def observe(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Return how the epoch ended, or None."""
+        """Return ``status`` *ended* and ``how`` the epoch ended, or None while it has not ended."""
         ended = end_of(Control(store, self.pipeline), self.epoch)
         return None if ended is None else {"status": "ended", "how": ended.how.value}
 
@@ -131,7 +139,10 @@ class JobStateTrigger(StoreTrigger):
         return {**super().arguments(), "state": self.state}
 
     def observe(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Return the event once the job is in the awaited state."""
+        """Return ``status`` *reached*, ``epoch`` and ``detail`` once the job is in the awaited state; None before.
+
+        :raises ValueError: ``state`` is not a ``JobState`` value.
+        """
         self._before = observe_job(Control(store, self.pipeline), self._before)
         if self._before.is_in(JobState(self.state)):
             return {"status": "reached", "epoch": self._before.epoch, "detail": self._before.detail}
@@ -155,7 +166,11 @@ class JobDiedTrigger(StoreTrigger):
         return {**super().arguments(), "confirm_s": self.confirm_s, "lease_timeout_s": self.lease_timeout_s}
 
     def observe(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Return the dead epoch and how it died, or a *silent* event that asks for a check from another machine."""
+        """Return the dead epoch and how it died, or a *silent* event that asks for a check from another machine.
+
+        :returns: ``status`` *reached* with ``epoch``, ``how`` and ``message``; or ``status`` *silent*; or None while
+            neither holds.
+        """
         control = Control(store, self.pipeline)
         death = self._seen.observe(control)
         if death is not None:
@@ -183,7 +198,7 @@ class OffsetsReachedTrigger(StoreTrigger):
         return {**super().arguments(), **own}
 
     def observe(self, store: OffsetStore) -> dict[str, Any] | None:
-        """Return the event once no offset is missing."""
+        """Return ``status`` *reached* once no offset below the target is missing; None before."""
         stream = Stream(self.group_id, tuple(self.topics))
         missing = behind(Control(store, self.pipeline), store, stream, Position.from_plain(self.target))
         return None if missing else {"status": "reached"}
