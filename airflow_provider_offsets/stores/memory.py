@@ -35,7 +35,16 @@ class MemoryStore:
         return history.position_in(stream, lambda each: next(self.newest_first(each), None))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
-        """Add a row that ends at ``position``, atomically between threads."""
+        """Add a row that ends at ``position``, atomically between threads.
+
+        Does nothing if ``position`` is stored already.
+
+        :param stream: the owner of the history.
+        :param position: the position to write.
+        :param expected: the position that must be stored now; None for nothing.
+        :raises InputRefused: ``position`` lacks a partition, or names a topic of another stream.
+        :raises StateChanged: another position is stored; it is not changed.
+        """
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
         with self._lock:
@@ -43,7 +52,14 @@ class MemoryStore:
                 self._add(stream, history.written_row(position, self._newest_time(stream)))
 
     def append(self, stream: Stream, batch: Batch) -> Batch:
-        """Add the row of a batch, atomically between threads."""
+        """Add the row of a batch, atomically between threads.
+
+        :param stream: the owner of the history.
+        :param batch: the batch. Without ``row_time_ms``, each call adds a new row after the newest one.
+        :returns: the batch with its row time.
+        :raises InputRefused: the batch cannot be recorded under this stream.
+        :raises BatchConflict: another batch, or the same one with other offsets, is stored at that time.
+        """
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
         with self._lock:
@@ -52,25 +68,45 @@ class MemoryStore:
             return self._append(stream, batch)
 
     def newest_first(self, stream: Stream, *, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches, the newest first, as of the moment when the first one is taken."""
+        """Yield batches, the newest first, as of the moment when the first one is taken.
+
+        :param stream: the owner of the history.
+        :param until_ms: only rows at or before this time; None for no limit.
+        """
         rows = self._history(stream)
         for index in range(_count_until(rows, until_ms) - 1, -1, -1):
             if rules.is_of(stream, rows[index]):
                 yield rows[index]
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
-        """Yield batches in the order of recording, as of the moment when the first one is taken."""
+        """Yield batches in the order of recording, as of the moment when the first one is taken.
+
+        :param stream: the owner of the history.
+        :param since_ms: only rows at or after this time.
+        :param until_ms: only rows at or before this time; None for no limit.
+        """
         rows = self._history(stream)
         for index in range(_count_until(rows, since_ms - 1), _count_until(rows, until_ms)):
             if rules.is_of(stream, rows[index]):
                 yield rows[index]
 
     def get(self, pipeline: str, name: str) -> str | None:
-        """Return the text of a control record, or None."""
+        """Return the text of a control record, or None.
+
+        :param pipeline: name of the pipeline.
+        :param name: name of the control record.
+        """
         return self._control.get((rules.check_pipeline(pipeline), rules.check_name(name)))
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
-        """Set the text if it is ``expected`` now."""
+        """Set the text of a control record if it is ``expected`` now, and return whether it was set.
+
+        :param pipeline: name of the pipeline.
+        :param name: name of the control record.
+        :param expected: the text that must be there now; None if there must be none.
+        :param value: the new text.
+        :raises InputRefused: a name or the text is malformed.
+        """
         return self.swap(pipeline, name, expected, value)
 
     def swap(
@@ -84,7 +120,20 @@ class MemoryStore:
         prepare: Batch | None = None,
         append: Batch | None = None,
     ) -> bool:
-        """Set the text with the facts and the row that belong to it, atomically between threads."""
+        """Set a control text as ``check_and_put`` does, with the batches that belong to it; return whether it was set.
+
+        All is set atomically between threads, or nothing.
+
+        :param pipeline: name of the pipeline.
+        :param name: name of the control record.
+        :param expected: the text that must be there now; None if there must be none.
+        :param value: the new text.
+        :param stream: the owner of the batches.
+        :param prepare: a batch that is about to start; its facts are stored under its ``row_time_ms``.
+        :param append: a batch whose row is added to the history if the text was set.
+        :raises InputRefused: a name, the text or a batch is malformed.
+        :raises BatchConflict: facts that may not be replaced are stored under this row time. Nothing was set.
+        """
         key = rules.check_pipeline(pipeline), rules.check_name(name)
         rules.check_value(value)
         facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
@@ -99,13 +148,21 @@ class MemoryStore:
             return True
 
     def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
-        """Return the facts that are stored under a row time, or None."""
+        """Return the facts that are stored under a row time, or None.
+
+        :param stream: the owner of the history.
+        :param row_time_ms: the row time, in milliseconds since 1970.
+        """
         stream = rules.check_stream(stream)
         with self._lock:
             return self._kept(stream, row_time_ms)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield names and texts, sorted by name, as of the moment when the first one is taken."""
+        """Yield names and texts, sorted by name, as of the moment when the first one is taken.
+
+        :param pipeline: name of the pipeline; records of others are never yielded.
+        :param prefix: start of the names; empty for all.
+        """
         rules.check_pipeline(pipeline)
         with self._lock:
             found = sorted(
