@@ -63,7 +63,7 @@ class Batch:
         return (self.start, self.end) == (other.start, other.end)
 
     def at_row(self, row_time_ms: int) -> Batch:
-        """Return a copy of this batch with that row time."""
+        """Return a copy of this batch with that row time, in milliseconds since 1970."""
         return replace(self, row_time_ms=row_time_ms)
 
 

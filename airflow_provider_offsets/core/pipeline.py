@@ -97,7 +97,8 @@ class RollbackPolicy(HealthPolicy):
 class StreamingPipeline:
     """Kafka to Spark streaming job, with all that is needed to stop and start it without losing records.
 
-    :raises InputRefused: a name does not fit a row key, there is no topic, or ``start`` cannot be read.
+    :raises InputRefused: a name does not fit a row key, there is no topic, or ``start`` cannot be read. Also if fields
+        contradict each other, such as an untracked job without any stop stage.
     """
 
     name: str

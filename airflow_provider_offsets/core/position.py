@@ -29,6 +29,7 @@ class Position(Mapping[TopicPartition, int]):
     Its JSON is the form that Spark writes to ``offsets/N`` and reads from ``startingOffsets``:
     ``{"flights":{"0":123,"1":456}}``.
 
+    :param offsets: the offsets, as a mapping or as pairs. The order does not matter.
     :raises ValueError: an offset or a partition number is negative. Spark's -1 and -2 (latest, earliest) are sentinels,
         not offsets, and are not allowed in a position.
     """
@@ -115,7 +116,10 @@ class Position(Mapping[TopicPartition, int]):
 
 @dataclass(frozen=True, order=True)
 class OffsetRange:
-    """Offsets ``[start, end)`` of one partition."""
+    """Offsets ``[start, end)`` of one partition.
+
+    :raises ValueError: ``start`` is negative, or ``end`` is before ``start``.
+    """
 
     topic: str
     partition: int

@@ -67,5 +67,6 @@ class RecoveryPolicy:
 
         :param tries_ms: times of the known attempts, in any order, by the clocks of the machines that made them. An
             attempt in the future counts.
+        :param now_ms: current time, in milliseconds since 1970.
         """
         return sum(tried_ms > now_ms - self.within_s * 1000 for tried_ms in tries_ms) < self.tries

@@ -65,6 +65,8 @@ def backfill_dag(
 ) -> DAG:
     """Return the DAG ``backfill__<pipeline>``.
 
+    :param pipeline: the pipeline, such as ``load_pipelines(file)["orders"]``. Its ``backfill`` has the intervals and
+        limits.
     :param after_audit: called with the run id in a separate task after the audit has succeeded, for a sink that swaps
         in the replayed output.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
@@ -90,6 +92,8 @@ def backfill_dag(
 def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``backfill_then_live__<pipeline>``: replay records since a time by a new version, then go live.
 
+    :param pipeline: the pipeline, such as ``load_pipelines(file)["orders"]``. Its ``backfill`` has the limits of a
+        shard.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.
     """

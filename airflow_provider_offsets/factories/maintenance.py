@@ -49,6 +49,7 @@ def maintenance_dag(
 ) -> DAG:
     """Return the DAG ``maintenance__<pipeline>``.
 
+    :param pipeline: the pipeline, such as ``load_pipelines(file)["orders"]``.
     :param window: called inside the task group ``maintenance_window`` to create the tasks of your own maintenance (add
         partitions, deploy, …). Without it, the window waits for the length that the run's params set.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.

@@ -33,6 +33,8 @@ OPERATION = "recovery/{{ '%08d' | format(ti.xcom_pull(task_ids='await_death')['e
 def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``recovery__<pipeline>``.
 
+    :param pipeline: the pipeline, such as ``load_pipelines(file)["orders"]``. Its ``schedules.recovery`` is the
+        schedule.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``; an ``on_failure_callback`` is called when the recovery gives up.
     """

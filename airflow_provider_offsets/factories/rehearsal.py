@@ -21,6 +21,8 @@ known on a schedule (`schedules.rehearsal`) than in the night when the job is do
 def rehearsal_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``rehearsal__<pipeline>``.
 
+    :param pipeline: the pipeline, such as ``load_pipelines(file)["orders"]``. Its ``schedules.rehearsal`` is the
+        schedule.
     :param retries: retries of the plan; a plan with problems fails at once.
     :param dag: further arguments of ``DAG``; an ``on_failure_callback`` serves as the alert.
     """

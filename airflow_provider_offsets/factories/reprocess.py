@@ -37,6 +37,7 @@ were read before are given to the sink again: it has to take them for the same, 
 def reprocess_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``reprocess__<pipeline>``.
 
+    :param pipeline: the pipeline, such as ``load_pipelines(file)["orders"]``.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.
     """

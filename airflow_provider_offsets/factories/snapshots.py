@@ -24,6 +24,8 @@ A **label** makes a snapshot easy to find (`snapshot:<label>` as a start) and le
 def snapshots_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -> DAG:
     """Return the DAG ``snapshots__<pipeline>``.
 
+    :param pipeline: the pipeline, such as ``load_pipelines(file)["orders"]``. Its ``schedules.snapshots`` is the
+        schedule.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.
     """
