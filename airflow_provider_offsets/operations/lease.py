@@ -99,7 +99,7 @@ def release_lease(session: Session) -> None:
         session.cell.change(Release(session.operation))
 
 
-def close_and_reconcile(session: Session) -> PipelineRecord:
+def close_and_reconcile(session: Session, *, epoch: int | None = None) -> PipelineRecord:
     """Reconcile everything that has ended, and return the record: STOPPED, or RUNNING if the driver may be alive.
 
     - A launch that nobody has claimed is cancelled.
@@ -107,16 +107,25 @@ def close_and_reconcile(session: Session) -> PipelineRecord:
     - An ended epoch is reconciled with its checkpoint.
     - An interrupted move of an untracked job is finished.
 
+    :param session: the session of the operation.
+    :param epoch: number of the epoch that is to end; None: the newest one.
+    :raises StateChanged: another epoch was launched since. Nothing was done to it.
     :raises TakenOver: this operation does not hold the lease.
     """
     while True:
         record = session.cell.read()
         assert record is not None, "whoever reconciles has taken the lease"
         require_lease(session, record)
+        if epoch not in (None, record.epoch):
+            raise StateChanged(
+                seen=f"epoch {record.epoch} of {session.pipeline.name!r} was launched during the stop of {epoch}",
+                expected="no other launch under this lease",
+                do="run this task again",
+            )
         # A driver that claims, or another try of this task, may be faster: then the loop reads the record again.
         with suppress(RecordChanged):
             if record.phase is Phase.LAUNCHING:
-                session.cell.change(Cancel(session.operation, clock.now_ms()))
+                session.cell.change(Cancel(session.operation, clock.now_ms(), record.epoch))
             elif record.phase is Phase.ENDED:
                 reconcile(session, record)
             elif record.phase is Phase.STOPPED:

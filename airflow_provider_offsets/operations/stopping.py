@@ -13,7 +13,7 @@ from airflow_provider_offsets.core.pipeline import StopPolicy
 from airflow_provider_offsets.core.record.events import AskToStop, NoteStopStage
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.recovery import is_rollback_of
-from airflow_provider_offsets.errors import StateChanged, StopTimedOut, TakenOver
+from airflow_provider_offsets.errors import StopTimedOut, TakenOver
 from airflow_provider_offsets.operations.lease import (
     close_and_reconcile,
     has_driver,
@@ -67,6 +67,7 @@ def ask_to_stop(
     :param take_over: take the lease from an operation that acted recently.
     :param since: the record on which this operation decided to act, if it must not act after any other operation.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
+    :raises StateChanged: a launch came while this try was suspended.
     :raises TakenOver: another operation took the lease of this one, or has launched the job or asked it to stop since.
         A retry does not take the lease back.
     """
@@ -90,10 +91,11 @@ def ask_to_stop(
     else:
         _require_not_superseded(session, record, held)
     was_launching = record.phase is Phase.LAUNCHING
-    was_over = close_and_reconcile(session).phase is Phase.STOPPED
+    epoch_number = record.epoch
+    was_over = close_and_reconcile(session, epoch=epoch_number).phase is Phase.STOPPED
     # Also recorded for a job that has ended: it should stay stopped, so no recovery may start it.
-    session.cell.change(AskToStop(session.operation, reason, clock.now_ms()))
-    record = close_and_reconcile(session)
+    session.cell.change(AskToStop(session.operation, reason, clock.now_ms(), epoch_number))
+    record = close_and_reconcile(session, epoch=epoch_number)
     if record.phase is Phase.STOPPED:
         return result_of(record, already=was_over and not was_launching)
     epoch = session.control.newest_launch(record)
@@ -208,13 +210,7 @@ def await_stop(
 
 def _stopped(session: Session, epoch: Epoch) -> StopResult | None:
     """Return how the epoch stopped once it is reconciled; None while it may run."""
-    record = close_and_reconcile(session)
-    if record.epoch != epoch.number:
-        raise StateChanged(
-            seen=f"epoch {record.epoch} of {session.pipeline.name!r} was launched during the stop of {epoch.number}",
-            expected="no other launch under this lease",
-            do="run this task again",
-        )
+    record = close_and_reconcile(session, epoch=epoch.number)
     if record.phase is Phase.STOPPED:
         return result_of(record)
     keep_lease(session, record)

@@ -246,7 +246,7 @@ MUTANTS = [
     Mutant(
         "a stop does not cancel a launch that nobody has claimed",
         "operations/lease.py",
-        "            session.cell.change(Cancel(session.operation, clock.now_ms()))\n",
+        "            session.cell.change(Cancel(session.operation, clock.now_ms(), record.epoch))\n",
         "            return record\n",
         seed=19,
     ),

@@ -70,6 +70,7 @@ class Run:
             attempt = sim.spawn(f"{self.name}.{name}~{number}", act, host=host, is_task=True)
             sim.wait_for(partial(_is_gone, attempt), at_most_s=LOST_AFTER_S)
             if not attempt.is_gone:
+                attempt.is_lost = True
                 continue
             if attempt.is_over and not attempt.is_dead and attempt.error is None:
                 return attempt.result

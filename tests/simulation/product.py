@@ -835,7 +835,7 @@ def task_stop(world: World, operation: str, take_over: bool = False, attempt: st
     session = world.new_session(operation, attempt)
     asked = ask_to_stop(session, reason="simulated", take_over=take_over)
     result = asked if isinstance(asked, StopResult) else await_stop(session, asked, session.pipeline.stop)
-    if result.how != "restarted by this operation":
+    if result.how != "restarted by this operation" and not world.sim.current.is_lost:
         world.note_stop(session.operation)
     return result.how
 

@@ -77,6 +77,8 @@ class Actor:
     """Condition for which it waits besides the time; None: nothing."""
     is_task: bool = False
     """Whether it is one try of a task, which Airflow retries when it was killed."""
+    is_lost: bool = False
+    """Whether Airflow has given up this try, so that nobody hears what it returns."""
     is_driver: bool = False
     is_dead: bool = False
     is_over: bool = False

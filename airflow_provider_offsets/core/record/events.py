@@ -56,6 +56,8 @@ class AskToStop:
     operation: str
     reason: str
     at_ms: int
+    epoch: int | None = None
+    """The epoch that is to end; None: the newest one."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Cancel:
 
     operation: str
     at_ms: int
+    epoch: int | None = None
+    """The epoch of the launch; None: the newest one."""
 
 
 @dataclass(frozen=True)

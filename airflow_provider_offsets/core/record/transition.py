@@ -162,6 +162,8 @@ def _take_to_recover(record: PipelineRecord, event: TakeToRecover) -> Outcome:
 
 
 def _ask_to_stop(record: PipelineRecord, event: AskToStop) -> Outcome:
+    if event.epoch not in (None, record.epoch):
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} was launched after epoch {event.epoch}")
     if record.phase is Phase.LAUNCHING:
         return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is launching: its launch is to be cancelled")
     is_cancelled = record.ended is not None and record.ended.how is EndedHow.CANCELLED
@@ -187,6 +189,8 @@ def _note_stop_stage(record: PipelineRecord, event: NoteStopStage) -> Outcome:
 
 
 def _cancel(record: PipelineRecord, event: Cancel) -> Outcome:
+    if event.epoch not in (None, record.epoch):
+        return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} was launched after epoch {event.epoch}")
     if record.phase is Phase.STOPPED and record.ended is not None and record.ended.how is EndedHow.CANCELLED:
         return Already()
     if record.phase is not Phase.LAUNCHING:

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_offsets.core.epoch import EndedHow, Epoch, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import StopPolicy
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
-from airflow_provider_offsets.errors import LeaseHeld, NothingToRecover, StopTimedOut, TakenOver
+from airflow_provider_offsets.errors import LeaseHeld, NothingToRecover, StateChanged, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations import stopping
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, close_and_reconcile, release_lease, take_lease
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
@@ -454,6 +454,29 @@ class TestLateTry:
         assert steps.stop(lab, "mine").how == "restarted by this operation"
         assert (lab.record.phase, lab.record.stop) == (Phase.RUNNING, None)
 
+    @pytest.mark.parametrize("call", ["before it stops anything", "after its request"])
+    def test_nor_a_launch_of_its_own_operation_once_it_holds_the_lease(
+        self, call: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its run went on with another try. The check of the epoch and the change of the record are one swap."""
+        calls = iter([call == "before it stops anything", call == "after its request"])
+
+        def late(*arguments: Any, **options: Any) -> PipelineRecord:
+            if next(calls, False):
+                monkeypatch.setattr(stopping, "close_and_reconcile", close_and_reconcile)
+                lab.driver.end(EndedHow.STOPPED)
+                steps.start(lab, operation="mine")
+                take_lease(lab.session("mine"))  # as until the first sign of the job
+            return close_and_reconcile(*arguments, **options)
+
+        steps.start(lab)
+        monkeypatch.setattr(stopping, "close_and_reconcile", late)
+
+        with pytest.raises(StateChanged, match="epoch 2 of .* was launched during the stop of 1"):
+            steps.stop(lab, "mine")
+
+        assert (lab.record.epoch, lab.record.phase, lab.record.stop) == (2, Phase.RUNNING, None)
+
     def test_nor_does_it_take_the_lease_once_another_operation_has_stopped_the_job(self, lab: Lab) -> None:
         steps.start(lab)
         steps.stop(lab, "mine")
@@ -478,7 +501,7 @@ class TestLateTry:
         assert steps.stop(lab, "mine").how == "already stopped"
 
 
-def crash(session: Session) -> PipelineRecord:
+def crash(session: Session, **options: object) -> PipelineRecord:
     raise Crash
 
 
