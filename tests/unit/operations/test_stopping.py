@@ -472,7 +472,7 @@ class TestLateTry:
         steps.start(lab)
         monkeypatch.setattr(stopping, "close_and_reconcile", late)
 
-        with pytest.raises(StateChanged, match="epoch 2 of .* was launched during the stop of 1"):
+        with pytest.raises(StateChanged, match=r"epoch 2 of .* was launched during the stop of 1"):
             steps.stop(lab, "mine")
 
         assert (lab.record.epoch, lab.record.phase, lab.record.stop) == (2, Phase.RUNNING, None)
