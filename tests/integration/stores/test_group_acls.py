@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from confluent_kafka.admin import AclOperation, ResourceType
@@ -128,8 +128,15 @@ def test_who_has_the_rights_that_are_documented_may_write(
     broker: SecuredBroker, cluster: RealCluster, both: Stream
 ) -> None:
     grant(broker, both, (READ,), (READ,), (READ,))
+
+    def is_granted() -> bool:
+        """Return whether the broker knows all rights: it learns of each from the controller, one after the other."""
+        with suppress(StoreDenied):
+            return store.position(both) == at(both, 3, 3)
+        return False
+
     with hers(broker) as store:
-        until(lambda: store.position(both) == at(both, 3, 3), "the rights are known to the broker")
+        until(is_granted, "the rights are known to the broker")
         store.write(both, at(both, 5, 2), expected=at(both, 3, 3))
         assert "7 days by default; this user may not see it" in store.expires(both)
     assert standing(cluster, both) == at(both, 5, 2)
