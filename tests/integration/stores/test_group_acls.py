@@ -72,6 +72,17 @@ def grant(
         broker.grant(ResourceType.TOPIC, topic, *operations)
 
 
+def wait_until_granted(store: KafkaGroupStore, stream: Stream) -> None:
+    """Wait until the broker knows all rights: it learns of each from the controller, one after the other."""
+
+    def is_read() -> bool:
+        with suppress(StoreDenied):
+            return store.position(stream) == at(stream, 3, 3)
+        return False
+
+    until(is_read, "the rights are known to the broker")
+
+
 @pytest.mark.parametrize(
     ("group", "first", "second", "reason"),
     [
@@ -118,7 +129,7 @@ def test_who_may_only_look_writes_nothing(
 ) -> None:
     grant(broker, both, group, first, second)
     with hers(broker) as store:
-        until(lambda: store.position(both) == at(both, 3, 3), "the rights are known to the broker")
+        wait_until_granted(store, both)
         with pytest.raises(StoreDenied, match=told):
             store.write(both, at(both, 5, 5), expected=at(both, 3, 3))
     assert standing(cluster, both) == at(both, 3, 3)
@@ -128,15 +139,8 @@ def test_who_has_the_rights_that_are_documented_may_write(
     broker: SecuredBroker, cluster: RealCluster, both: Stream
 ) -> None:
     grant(broker, both, (READ,), (READ,), (READ,))
-
-    def is_granted() -> bool:
-        """Return whether the broker knows all rights: it learns of each from the controller, one after the other."""
-        with suppress(StoreDenied):
-            return store.position(both) == at(both, 3, 3)
-        return False
-
     with hers(broker) as store:
-        until(is_granted, "the rights are known to the broker")
+        wait_until_granted(store, both)
         store.write(both, at(both, 5, 2), expected=at(both, 3, 3))
         assert "7 days by default; this user may not see it" in store.expires(both)
     assert standing(cluster, both) == at(both, 5, 2)
