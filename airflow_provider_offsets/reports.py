@@ -213,7 +213,7 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
     rows = [
         (row.topic, row.partition, *map(_or_dash, row.offsets), row.verdict.value, row.why) for row in comparison.rows
     ]
-    stores = (f"{comparison.authoritative} (rules)", *comparison.stores[1:])
+    stores = (f"{comparison.authoritative} (authoritative)", *comparison.stores[1:])
     counts = ", ".join(f"{comparison.count(verdict):,} {verdict.value}" for verdict in Verdict)
     lines = [
         f"Stores of {comparison.pipeline}, {'which runs' if comparison.running else 'stopped'}: {counts}.",

@@ -137,7 +137,7 @@ def test_a_comparison_shows_every_store_the_verdict_and_why(style: str) -> None:
     shown = comparison_report(compare_stores(seen(live((0, 1)), kept=kept)), style)
 
     assert shown.startswith("Stores of flights-pipeline, stopped: 0 agree, 1 expected lag, 1 conflict.")
-    for word in ("hbase_default (rules)", "12,000", "one batch behind", "zookeeper does not name it", "–"):
+    for word in ("hbase_default (authoritative)", "12,000", "one batch behind", "zookeeper does not name it", "–"):
         assert word in shown
     assert "- kafka_default: expires in 7 days" in shown
     assert ("|---" in shown) is (style == MARKDOWN)
