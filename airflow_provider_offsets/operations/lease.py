@@ -14,7 +14,7 @@ from functools import partial
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
-from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.checkpoint.log import read_entry, read_state
 from airflow_provider_offsets.checkpoint.seed import close
 from airflow_provider_offsets.checkpoint.swap import finish_swap, left_by_restarts
 from airflow_provider_offsets.core.batch import Batch, digest_of
@@ -358,7 +358,7 @@ def _require_unmarked(session: Session) -> None:
     state = read_state(open_checkpoint(location)) if session.pipeline.tracked else None
     closer = None if state is None else state.closed_by
     beside = left_by_restarts(location)
-    if closer is None and not beside:
+    if closer is None and (not beside or _newest_open((location, *beside)) == location):
         return
     closed = f"{location} was closed by {closer!r}"
     raise StateLost(
@@ -372,14 +372,27 @@ def _require_unmarked(session: Session) -> None:
 
 
 def _newest_open(locations: Sequence[str]) -> str:
-    """Return the checkpoint with the greatest batch id among those that are not closed; empty if there is none."""
-    found: dict[str, int] = {}
+    """Return the open checkpoint on which a job ran last; empty if none is open, or it is unknown which one that is.
+
+    A restart seeds a checkpoint before it closes the one that the job leaves. If the restart is interrupted between the
+    two, both are open, and no job has run on the seeded one.
+    """
+    ran: dict[str, int] = {}
+    seeded: list[str] = []
     for each in locations:
         with suppress(CheckpointError):
-            state = read_state(open_checkpoint(each))
-            if state is not None and state.closed_by is None:
-                found[each] = state.last_batch_id
-    return max(found, key=lambda each: found[each], default="")
+            files = open_checkpoint(each)
+            state = read_state(files)
+            if state is None or state.closed_by is not None:
+                continue
+            planned = None if state.planned_batch_id is None else read_entry(files, state.planned_batch_id)
+            if planned is not None and planned.is_seeded:
+                seeded.append(each)
+            else:
+                ran[each] = state.last_batch_id
+    if not ran:
+        return seeded[0] if len(seeded) == 1 else ""
+    return max(ran, key=lambda each: ran[each])
 
 
 def of_attempt(session: Session) -> Session:

@@ -82,7 +82,7 @@ def test_the_task_dies_where_it_closes_the_checkpoint(side: Side) -> None:
     with stage("process", records=6) as s:
         s.first_start()
         a = s.restart("A", "shift:-3")
-        assert s.run("A", "driver", until=at("checkpoint", "create offsets/2", side, by="A.apply"))
+        assert s.run("A", "driver", until=at("checkpoint", "create offsets/2", side, by="A.apply", number=2))
         s.kill("A.apply")
         assert s.to_end(a).failure == ""
         s.append(3)
@@ -156,3 +156,21 @@ def test_of_the_checkpoints_of_a_lost_store_the_old_one_is_gone_too() -> None:
         refused = s.to_end(s.restart("B"))
         assert "StateLost" in refused.failure
         assert "a restart has moved its job to" in refused.failure
+
+
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_of_the_checkpoints_of_a_lost_store_one_was_seeded_for_a_restart_that_died(mode: str) -> None:
+    with stage(mode, records=6) as s:
+        s.first_start()
+        a = s.restart("A", "shift:-3")
+        assert s.run("A", "driver", until=at("checkpoint", "create metadata", Side.AFTER, by="A.apply"))
+        s.give_up(a)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.append(6)
+        s.run(for_s=60.0)
+        s.first_stop()
+        s.world.lose_control_store()
+        s.append(3)
+        assert s.to_end(s.restart("C")).failure == ""
+        s.run(for_s=60.0)
+        assert offsets_written(s) == [*range(15)]

@@ -20,7 +20,7 @@ from airflow_provider_offsets.core.record.events import AskToStop, NoteStopStage
 from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.restart.model import RestartForm, RestartPolicy
 from airflow_provider_offsets.errors import Fenced, LeaseHeld, StateChanged, StateLost, TakenOver
-from airflow_provider_offsets.operations import lease
+from airflow_provider_offsets.operations import applying, lease
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.lease import (
@@ -728,16 +728,93 @@ class TestRecordIsGone:
 
         assert take_lease(lab.session("next")).epoch == 0
 
+    @pytest.mark.parametrize("read_on", [0, 300])
+    def test_a_checkpoint_that_no_job_ran_on_is_not_named(
+        self, read_on: int, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An apply that is killed before it closes the job's checkpoint leaves a seeded one beside it."""
+        steps.start(lab)
+        steps.stop(lab)
+        self.seed_and_die(lab, "shift:-30", monkeypatch)
+        self.go_on(lab, read_on)
+        self.forget(lab)
+
+        take_lease(lab.session("next"))
+        plan = steps.plan(lab, operation="next")
+
+        assert (plan.form, plan.start, plan.problems) == (RestartForm.RESUME, lab.at(*[100 + read_on] * 2), ())
+
+    @pytest.mark.parametrize("has_run", [True, False])
+    def test_nor_is_it_the_way_out_after_an_earlier_move(
+        self, has_run: bool, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps.start(lab)
+        steps.stop(lab)
+        applied = steps.apply(lab, "shift:-30")
+        (steps.submit if has_run else steps.launch_applied)(lab, applied)
+        self.seed_and_die(lab, "earliest", monkeypatch)
+        self.forget(lab)
+
+        named = applied.checkpoint if has_run else "a new folder, and name the start"
+        with pytest.raises(StateLost, match=rf"set job.checkpoint to {named}$"):
+            take_lease(lab.session("next"))
+
+    def test_another_checkpoint_at_that_location_does_not_hide_a_move(self, lab: Lab) -> None:
+        """A tracked job leaves the checkpoint of its newest epoch, so what is at a changed ``job.checkpoint`` stays."""
+        steps.start(lab)
+        steps.stop(lab, "second")
+        other = f"{lab.pipeline.job.checkpoint}-other"
+        shutil.copytree(lab.pipeline.job.checkpoint, other)
+        lab.checkpoint = other
+        applied = steps.apply(lab, "shift:-30", "second")
+        steps.submit(lab, applied, "second")
+        self.tick(lab)
+        steps.stop(lab, "last", take_over=True)
+        self.forget(lab)
+
+        with pytest.raises(StateLost, match=rf"a restart has moved its job to {applied.checkpoint}"):
+            take_lease(lab.session("next"))
+
     @staticmethod
-    def moved_and_forgotten(lab: Lab) -> str:
+    def seed_and_die(lab: Lab, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Apply a plan, and be killed when its checkpoint is seeded and the old one is not closed yet."""
+
+        def killed(*_: Any) -> None:
+            raise Crash
+
+        steps.stop(lab, "killed", take_over=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(applying, "_close_left", killed)
+            with pytest.raises(Crash):
+                steps.apply(lab, start, "killed")
+
+    def go_on(self, lab: Lab, count: int) -> None:
+        """Restart the job where it was, and stop it after it has read ``count`` more records of each partition."""
+        steps.stop(lab, "again", take_over=True)
+        steps.submit(lab, steps.apply(lab, operation="again"), "again")
+        lab.feed(count)
+        self.tick(lab)
+        steps.stop(lab, "last", take_over=True)
+
+    @staticmethod
+    def tick(lab: Lab) -> None:
+        for _ in range(5):
+            lab.tick()
+
+    @staticmethod
+    def forget(lab: Lab) -> None:
+        """Lose the control store, with the history in it."""
+        for kept in (lab.store._control, lab.store._histories, lab.store._facts):
+            kept.clear()
+
+    def moved_and_forgotten(self, lab: Lab) -> str:
         """Rewind a job, stop it after it has read everything, and lose the control store with the history in it."""
         steps.start(lab)
         steps.stop(lab)
         applied = steps.apply(lab, "shift:-30")
         steps.submit(lab, applied)
         steps.stop(lab, "last", take_over=True)
-        for kept in (lab.store._control, lab.store._histories, lab.store._facts):
-            kept.clear()
+        self.forget(lab)
         return applied.checkpoint
 
 
