@@ -119,7 +119,7 @@ def resolve_conflicts(
     if on_conflict is OnConflict.SMALLEST:
         return stands.updated({row.key: min(each for each in row.offsets if each is not None) for row in conflicts}), ()
     conflicts = [row for row in conflicts if row.key not in known]
-    if not conflicts or on_conflict is OnConflict.RULING_STORE:
+    if not conflicts or on_conflict is OnConflict.AUTHORITATIVE_STORE:
         return stands, ()
     shown = "; ".join(f"{row.key}: {row.why}" for row in conflicts[:SHOWN])
     more = f"; and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""

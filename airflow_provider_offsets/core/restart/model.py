@@ -48,7 +48,7 @@ class OnConflict(enum.Enum):
     """Policy for a start that is left to the stores if they contradict each other."""
 
     REFUSE = "refuse"
-    RULING_STORE = "authoritative-store"
+    AUTHORITATIVE_STORE = "authoritative-store"
     SMALLEST = "smallest"
     """The smallest offset of each partition in any store: replays, and never skips."""
 

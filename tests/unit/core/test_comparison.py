@@ -365,7 +365,7 @@ def test_a_conflict_is_refused_unless_a_person_says_what_to_go_by() -> None:
 
 
 def test_the_ruling_store_is_gone_by() -> None:
-    assert resolve_conflicts(when_stopped(HBASE, BEHIND), OnConflict.RULING_STORE) == (at(200, 90), ())
+    assert resolve_conflicts(when_stopped(HBASE, BEHIND), OnConflict.AUTHORITATIVE_STORE) == (at(200, 90), ())
 
 
 def test_the_smallest_offset_of_each_partition_in_conflict_is_taken() -> None:
@@ -382,7 +382,7 @@ def test_a_store_that_does_not_name_a_partition_is_not_asked_about_it() -> None:
     session = when_stopped(kept("kafka", None), kept("zookeeper", at(200, 90)), kept("hbase", at(150)))
 
     assert resolve_conflicts(session, OnConflict.SMALLEST) == (at(150, 90), ())
-    assert resolve_conflicts(session, OnConflict.RULING_STORE) == (Position(), ())
+    assert resolve_conflicts(session, OnConflict.AUTHORITATIVE_STORE) == (Position(), ())
 
 
 def test_a_running_job_is_not_refused_for_its_motion() -> None:

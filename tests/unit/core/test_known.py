@@ -569,7 +569,7 @@ CASES = [
         untracked(TWO, kept("zookeeper_old", None), kept("kafka_default", BOTH)),
         (GONE,),
         ("zookeeper_old has no offset of 2 partition(s)", "flights[0] stood at 100 by store kafka_default"),
-        policy=RestartPolicy(on_conflict=OnConflict.RULING_STORE),
+        policy=RestartPolicy(on_conflict=OnConflict.AUTHORITATIVE_STORE),
         replay=200,
         replay_at_most=50 + 50,
     ),

@@ -239,7 +239,7 @@ class TestB2PartOfThePositionIsGone:
         write_checkpoint(lab, [lab.at(100)], 1)
         lab.kept.offsets = lab.at(100, 70)
 
-        policy = RestartPolicy(on_conflict=OnConflict.RULING_STORE)
+        policy = RestartPolicy(on_conflict=OnConflict.AUTHORITATIVE_STORE)
         made = draft_plan(lab.session(), "committed", policy)[0]
 
         assert kinds(made) == [GONE]

@@ -272,7 +272,7 @@ class TestShift:
             return [row.start for row in plan.rows]
 
         assert starts(OnConflict.SMALLEST) == [65, 95]
-        assert starts(OnConflict.RULING_STORE) == [95, 95]
+        assert starts(OnConflict.AUTHORITATIVE_STORE) == [95, 95]
         [problem] = make_plan(lab.session("third"), "shift:-5", RestartPolicy()).problems
         assert problem.kind is ProblemKind.STORES_CONFLICT
 
