@@ -35,8 +35,8 @@ def recovered_epoch(operation: str) -> int:
 
 
 def is_rollback_of(operation: str, other: str) -> bool:
-    """Check whether an operation is a rollback of the other one."""
-    return operation.partition(ROLLBACK)[0] == other and ROLLBACK in operation
+    """Check whether an operation is the rollback of the other one."""
+    return operation == f"{other}{ROLLBACK}"
 
 
 def attempt_of(operation: str) -> tuple[str, tuple[int, int]]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Epoch, Operation
 from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
@@ -104,7 +103,7 @@ def roll_back(
     :raises StopTimedOut: the bad version did not stop in time; the stop request remains.
     :raises DriverFailed: the previous version does not start either.
     """
-    back = replace(session, operation=rollback_id(session.control, session.operation))
+    back = replace(session, operation=f"{session.operation}{ROLLBACK}")
     back.control.open_operation(Operation(back.operation, "rollback", reason))
     done = back.control.step(back.operation, ROLLED_BACK, Rollback)
     if done is not None:
@@ -114,7 +113,7 @@ def roll_back(
         target = find_target(session, back.operation)
         old = _with_version(back, target)
         launcher = launcher_of(old.pipeline)
-        plan = None if is_last_try else _begun_plan(old)
+        plan = None if is_last_try else _started_plan(old)
         try:
             plan = plan or _stop_and_plan(old, target, before, reason, say)
             started = submit_job(old, apply_plan(old, plan), launcher, say=say)
@@ -124,16 +123,6 @@ def roll_back(
                 raise
             say(f"planning again, because the state has changed: {changed.seen}")
     raise AssertionError("the last try returns or raises")
-
-
-def rollback_id(control: Control, operation: str) -> str:
-    """Return the id of an operation's rollback. A further rollback gets an id of its own if the operation ran again."""
-    number, name = 1, f"{operation}{ROLLBACK}"
-    launched = [epoch.number for epoch in control.epochs() if epoch.claim.operation == operation]
-    while (done := control.step(name, ROLLED_BACK, Rollback)) is not None and max(launched, default=0) > done.epoch:
-        number += 1
-        name = f"{operation}{ROLLBACK}-{number}"
-    return name
 
 
 def find_target(session: Session, rollback: str) -> Target:
@@ -224,7 +213,7 @@ def _with_version(back: Session, target: Target) -> Session:
     return replace(back, pipeline=replace(back.pipeline, job=job))
 
 
-def _begun_plan(back: Session) -> RestartPlan | None:
+def _started_plan(back: Session) -> RestartPlan | None:
     """Return the plan of a killed try, because a restart that has started must be finished, not planned again."""
     record, plan = back.cell.read(), recorded_plan(back)
     if record is None or plan is None or plan.problems:

@@ -34,7 +34,7 @@ def test_so_many_tries_within_so_long(tries_ms: list[int], allowed: bool, reason
         (replay_run_id("dag/run", "0123456789abcdef", 2), "dag/run", (2, 1)),
         (replay_run_id("dag/run", "", 2) + "@4", "dag/run", (2, 4)),
         ("dag/run@2#rollback", "dag/run@2#rollback", (1, 1)),
-        ("dag/run#0123456789ab#2#rollback-2", "dag/run#0123456789ab#2#rollback-2", (1, 1)),
+        ("dag/run#0123456789ab#2#rollback", "dag/run#0123456789ab#2#rollback", (1, 1)),
     ],
 )
 def test_the_attempt_is_read_from_the_name(operation: str, run: str, attempt: tuple[int, int]) -> None:
