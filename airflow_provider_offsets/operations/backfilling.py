@@ -213,7 +213,7 @@ def _cut(
             return replace(observed, live=live), cuts
         seen = ", ".join(f"{len(each.partitions)} partitions of {each.name!r}" for each in observed.live.topics)
     raise PartitionUnavailable(
-        seen=f"the cluster shows {seen or 'other topics with each look'}, in {MOST_TRIES} looks",
+        seen=f"the cluster shows {seen or 'other topics each time'}, in {MOST_TRIES} observations",
         expected="every partition that was seen before: Kafka never removes one",
         do="wait until all brokers know of the new partitions, and run the task again",
     )

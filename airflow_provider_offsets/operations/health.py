@@ -93,7 +93,7 @@ def record_verdict(session: Session, epoch: Epoch, verdict: Verdict) -> None:
         raise JobUnhealthy(
             seen=f"epoch {epoch.number} of {session.pipeline.name!r}: {verdict.rule.value}, {verdict.reason}",
             expected="batches that go on, and a driver that lives",
-            do="sample at its log; it was left as it is: roll it back, or mend it and run the maintenance again",
+            do="look at its log. The job was left as it is: roll it back, or mend it and run the maintenance again",
         )
 
 

@@ -238,9 +238,8 @@ def _launch(session: Session, applied: Applied, launcher: Launcher) -> tuple[Cla
     record = session.cell.read()
     assert record is not None
     require_lease(session, record)
-    claim_own(
-        session
-    )  # recoveries have not taken the lease by ``take_lease``; the stop task may have read another YAML
+    # Recoveries have not taken the lease by ``take_lease``, and the stop task may have read another YAML.
+    claim_own(session)
     claim = _claim(session, record, applied, launcher)
     plan = applied.plan
     is_again = _is_mine(session, record, applied)
@@ -340,7 +339,7 @@ def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None
 
 
 def _in_flight(session: Session, record: PipelineRecord, applied: Applied) -> Cut | None:
-    """Return what an earlier job had in flight, if neither the record nor a snapshot *at rest* shows that.
+    """Return what an earlier job had in flight, if neither the record nor a snapshot of the stopped job does.
 
     This concerns two launches: the first tracked launch of a job, and an untracked launch after an epoch that this same
     operation started.

@@ -124,7 +124,7 @@ def _write_held(session: Session, target: PositionStore, stream: Stream, transfe
     store = writable(target)
     if not _is_the_jobs_own(session, store, stream, transfer):
         if transfer.changed:
-            _put(session, store, stream, transfer, tag=_new_tag(), require_lease=partial(_require_mine, session))
+            _put(session, store, stream, transfer, tag=_new_tag(), require_mine=partial(_require_mine, session))
         return
     if transfer.changed:
         moved = _write_own(session, store, stream, transfer)
@@ -174,7 +174,7 @@ def _write_own(session: Session, store: WritablePositionStore, stream: Stream, t
             stream,
             transfer,
             tag=moved.fingerprint,
-            require_lease=lambda: _require_intent(session, moved),
+            require_mine=lambda: _require_intent(session, moved),
         )
     except (StateChanged, StoreInUse):
         session.cell.change(EndWrite(token, is_written=False))
@@ -190,10 +190,10 @@ def _put(
     transfer: Transfer,
     *,
     tag: str,
-    require_lease: Callable[[], None],
+    require_mine: Callable[[], None],
 ) -> None:
     if isinstance(store, CheckpointPositions):
-        swap = Swap(tag, require_lease, lambda: _completed(session))
+        swap = Swap(tag, require_mine, lambda: _completed(session))
         store.write(stream, transfer.after, expected=transfer.now, swap=swap)
     else:
         store.write(stream, transfer.after, expected=transfer.now)

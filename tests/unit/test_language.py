@@ -61,15 +61,12 @@ GONE_FROM_PROSE = {
 }
 """The same for docstrings and comments of Python files. Pages, messages and names of tests still have some of these."""
 
-REST = "what a snapshot of a stopped job is called: the kind `at-rest`"
 TABLE_OF_NAMES = "docs/decisions/0036-folders-and-names.md"
 ALLOWED = {
     (TABLE_OF_NAMES, "(WorldChanged|open_world)"): "the table of old and new names",
     (TABLE_OF_NAMES, "(ruling|mind_live|insist|begun|untouched)"): "the table of old and new names",
     (TABLE_OF_NAMES, "perish(es|ing|able)?"): "the table of old and new names",
     (TABLE_OF_NAMES, "(stop)?ladders?"): "the table of old and new names",
-    ("airflow_provider_offsets/operations/auditing.py", "at rest"): REST,
-    ("airflow_provider_offsets/operations/submitting.py", "at rest"): REST,
 }
 """Where a retired word is right: file and pattern, with the reason."""
 
