@@ -153,9 +153,9 @@ def _with_in_flight(epoch: Epoch) -> Epoch:
 def audit_epochs(session: Session, window: Window | None = None) -> AuditReport:
     """Return the audit of an untracked job: each epoch is one range per partition, from its start to its stop.
 
-    An epoch stopped at the position from which the next epoch was planned. The snapshots of the stopped job
-    that this operation and earlier ones took must agree with that position. Otherwise the difference is an unexplained discontinuity. Records
-    in flight that the next epoch read again count as an interrupted batch.
+    An epoch stopped at the position from which the next epoch was planned. The snapshots of the stopped job that this
+    operation and earlier ones took must agree with that position. Otherwise the difference is an unexplained
+    discontinuity. Records in flight that the next epoch read again count as an interrupted batch.
     """
     bounds = (window.since, window.until) if window is not None else ()
     if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):
@@ -276,7 +276,8 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
 def _end_of(session: Session, epoch: Epoch, later: Epoch, first_rest: Snapshot | None) -> Position:
     """Return where an epoch stopped before ``later`` was claimed.
 
-    :param first_rest: the first snapshot of the stopped job after the epoch, possibly of an operation that started nothing.
+    :param first_rest: the first snapshot of the stopped job after the epoch, possibly of an operation that started
+        nothing.
     """
     rest = _snapshot_stopped(session, later, after=epoch)
     stood = later.claim.stood if rest is None else rest.seen.last_known
@@ -317,7 +318,8 @@ def _snapshot_stopped(session: Session, epoch: Epoch, *, after: Epoch) -> Snapsh
 def _stood_still(first: Snapshot, rest: Snapshot) -> bool:
     """Return whether nothing ran between two snapshots of the stopped job, as far as the checkpoint shows.
 
-    Other stores do not show that. Records count as read if a person ran the job by hand meanwhile. Records do not count if a person moved the offsets.
+    Other stores do not show that. Records count as read if a person ran the job by hand meanwhile. Records do not count
+    if a person moved the offsets.
     """
     before, after = first.seen.newest_checkpoint, rest.seen.newest_checkpoint
     has_run = before is not None and after is not None and after.committed_batch_id > before.committed_batch_id
