@@ -18,6 +18,7 @@ from airflow_provider_offsets.core.pipeline import (
     StopPolicy,
     StreamingPipeline,
     Subscription,
+    checkpoint_resource,
 )
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
@@ -70,7 +71,7 @@ def load_pipelines(file: str | Path) -> Pipelines:
     _refuse_patterns(path, root, data)
     _check(path, root, data)
     pipelines = [_placed(path, root, name, entry) for name, entry in data["pipelines"].items()]
-    _require_own_group(path, root, pipelines)
+    _require_own(path, root, pipelines)
     return Pipelines(path, pipelines)
 
 
@@ -259,17 +260,23 @@ def _conf_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _require_own_group(path: Path, root: yaml.Node, pipelines: list[StreamingPipeline]) -> None:
-    """Raise if two pipelines share a group and a topic, because they would write to one history."""
-    seen: dict[tuple[str, str], str] = {}
+def _require_own(path: Path, root: yaml.Node, pipelines: list[StreamingPipeline]) -> None:
+    """Raise if two pipelines share a group and a topic, or a checkpoint.
+
+    An operation refuses that too, but only when the second pipeline is used for the first time.
+    """
+    seen: dict[str, str] = {}
     for pipeline in pipelines:
-        for topic in pipeline.topics:
-            other = seen.setdefault((pipeline.group_id, topic), pipeline.name)
+        shared = {f"group {pipeline.group_id!r} on topic {topic!r}": "group_id" for topic in pipeline.topics}
+        if pipeline.job.checkpoint:
+            shared[checkpoint_resource(pipeline.job.checkpoint)] = "job.checkpoint"
+        for resource, key in shared.items():
+            other = seen.setdefault(resource, pipeline.name)
             if other != pipeline.name:
-                line = _line(root, ["pipelines", pipeline.name, "group_id"])
+                where = ["pipelines", pipeline.name, *key.split(".")]
                 raise PipelineFileError(
-                    seen=f"{path.name}, line {line}, key pipelines.{pipeline.name}.group_id: {pipeline.group_id!r} on"
-                    f" topic {topic!r} is the group of pipeline {other!r} too",
-                    expected="a group id of its own for each pipeline on a topic",
-                    do="give one of them another group_id",
+                    seen=f"{path.name}, line {_line(root, where)}, key {'.'.join(where)}: pipeline {other!r} uses the"
+                    f" {resource} too",
+                    expected="a group id of its own for each pipeline on a topic, and a checkpoint of its own",
+                    do=f"give one of them another {key}",
                 )

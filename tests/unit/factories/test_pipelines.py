@@ -94,6 +94,7 @@ pipelines:
       application: a.py
       checkpoint: c
 """
+LATER = SMALL.partition("\n")[2].replace("alerts", "later").replace("checkpoint: c", "checkpoint: d")
 
 
 def load(folder: Path, text: str) -> Any:
@@ -326,12 +327,15 @@ def changed(old: str, new: str) -> str:
         ("a pipeline with nothing in it", "pipelines:\n  alerts:\n", "line 2, key pipelines.alerts", "None is not"),
         (
             "two pipelines that would write one history",
-            SMALL
-            + SMALL.partition("\n")[2]
-            .replace("alerts", "later")
-            .replace("    topics", "    group_id: alerts\n    topics"),
+            SMALL + LATER.replace("    topics", "    group_id: alerts\n    topics"),
             "line 8, key pipelines.later.group_id",
-            "'alerts' on topic 'flights' is the group of pipeline 'alerts' too",
+            "pipeline 'alerts' uses the group 'alerts' on topic 'flights' too",
+        ),
+        (
+            "two pipelines that would write one checkpoint, spelled in two ways",
+            SMALL + LATER.replace("checkpoint: d", "checkpoint: ./x/../c/"),
+            "line 11, key pipelines.later.job.checkpoint",
+            "/c too · expected: a group id",
         ),
         (
             "two pipelines of one name: YAML would drop the first without a word",
@@ -367,7 +371,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_two_pipelines_may_read_one_topic_in_groups_of_their_own(tmp_path: Path) -> None:
-    pipelines = load(tmp_path, SMALL + SMALL.partition("\n")[2].replace("alerts", "later"))
+    pipelines = load(tmp_path, SMALL + LATER)
 
     assert list(pipelines) == ["alerts", "later"]
     assert len(pipelines) == 2
