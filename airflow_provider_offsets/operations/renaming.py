@@ -89,12 +89,11 @@ def plan_release(session: Session, owner: str) -> tuple[str, ...]:
     :param session: a session of the pipeline that uses it now.
     :param owner: name of the pipeline that owns it.
     :raises InputRefused: the owner is this pipeline.
-    :raises PipelineRenamed: the owner has another name now.
     :raises StoreInUse: the job of the owner runs, or may run.
     """
     source = _as(session, owner)
-    record = source.control.record()
-    if record is not None:
+    record = source.cell.read()
+    if record is not None and not record.renamed_to:
         _require_no_job(source, record)
     owners = owners_of(session.store, session.pipeline.resources)
     return tuple(each for each, name in owners.items() if name == owner)
@@ -113,11 +112,12 @@ def release(session: Session, owner: str, *, take_over: bool = False) -> tuple[s
     """
     released = plan_release(session, owner)
     source = _as(session, owner)
-    has_record = source.cell.read() is not None
-    if has_record:
+    record = source.cell.read()
+    may_act = record is not None and not record.renamed_to
+    if may_act:
         _hold_stopped(source, take_over=take_over)
     release_resources(session.store, owner, released)
-    if has_record:
+    if may_act:
         release_lease(source)
     return released
 
@@ -267,10 +267,23 @@ def _copy_cells(session: Session, old: str) -> None:
 
 
 def _hand_over(session: Session, old: str) -> None:
-    """Transfer what the old name owns to the new name, unless the pipeline was renamed again meanwhile."""
+    """Transfer what the old name owns to the new name, unless the pipeline was renamed again meanwhile.
+
+    An earlier name of the pipeline still owns something if a rename was killed before this step.
+    """
 
     def has_new_name() -> bool:
         record = session.cell.read()
         return record is not None and not record.renamed_to
 
-    hand_over(session.store, old, session.pipeline.name, is_due=has_new_name)
+    owners = owners_of(session.store, session.pipeline.resources)
+    for name in sorted({old, *(each for each in owners.values() if _is_earlier_name(session, each))}):
+        hand_over(session.store, name, session.pipeline.name, is_due=has_new_name)
+
+
+def _is_earlier_name(session: Session, name: str) -> bool:
+    """Return whether the pipeline itself had this name, and gave it up."""
+    record, before = session.cell.read(), RecordCell(session.store, name).read()
+    if record is None or before is None:
+        return False
+    return bool(before.renamed_to) and before.incarnation == record.incarnation

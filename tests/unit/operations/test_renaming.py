@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.control.owners import owners_of
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Operation, ProcessIdentity
@@ -52,6 +53,15 @@ def under(lab: Lab, name: str, operation: str = "rename") -> Session:
 def apart(pipeline: StreamingPipeline) -> StreamingPipeline:
     """Return the pipeline with a checkpoint and a group of its own."""
     return replace(pipeline, group_id="apart", job=replace(pipeline.job, checkpoint=f"{pipeline.job.checkpoint}-apart"))
+
+
+def another(lab: Lab, name: str) -> Session:
+    """Return a session of a pipeline with a record, which now uses the checkpoint of another pipeline."""
+    session = under(lab, name, "release")
+    own = replace(session, pipeline=apart(session.pipeline), operation="earlier")
+    take_lease(own)
+    release_lease(own)
+    return replace(session, pipeline=replace(session.pipeline, group_id="apart"))
 
 
 def stopped(lab: Lab) -> None:
@@ -430,17 +440,68 @@ class TestOwned:
         assert take_lease(under(lab, NEW)).epoch == 0
 
 
+class TestRenamedAgain:
+    """A rename is killed before it hands over, and the pipeline is renamed again before that rename is repeated."""
+
+    @pytest.fixture
+    def third(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Session:
+        """Return a session of the pipeline under its third name."""
+
+        def killed(*_: Any) -> None:
+            raise Crash
+
+        stopped(lab)
+        with monkeypatch.context() as patch:
+            patch.setattr(renaming, "_hand_over", killed)
+            with pytest.raises(Crash):
+                rename(under(lab, NEW), NAME)
+        return under(lab, "third")
+
+    def test_it_owns_what_each_earlier_name_owned(self, third: Session, lab: Lab) -> None:
+        assert rename(third, NEW).done
+
+        assert owners_of(lab.store, third.pipeline.resources) == dict.fromkeys(third.pipeline.resources, "third")
+        run_on(lab, "third")
+        with pytest.raises(PipelineRenamed):
+            take_lease(lab.session("op"))
+
+    def test_so_does_one_whose_second_rename_was_killed_too(
+        self, third: Session, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(renaming, "hand_over", lambda *_, **__: None)
+            rename(third, NEW)
+        with pytest.raises(StateLost, match=f"rename {NAME} third"):
+            take_lease(third)
+        with pytest.raises(PipelineRenamed, match=f"rename {NEW} third"):
+            rename(third, NAME)
+
+        assert rename(third, NEW).done
+        run_on(lab, "third")
+
+    def test_what_another_pipeline_owns_stays_there(self, third: Session, lab: Lab) -> None:
+        other = another(lab, "other")
+        release(other, NAME)
+        take_lease(other)
+
+        assert rename(third, NEW).done
+        with pytest.raises(StateLost, match="which pipeline 'other' owns"):
+            take_lease(third)
+
+    def test_a_name_that_was_given_up_releases_what_it_owns(self, third: Session, lab: Lab) -> None:
+        other, resource = another(lab, "other"), f"checkpoint {lab.pipeline.job.checkpoint}"
+
+        assert plan_release(other, NAME) == (resource,)
+        assert release(other, NAME) == (resource,)
+        assert take_lease(other).lease is not None
+
+
 class TestReleased:
     """A pipeline no longer uses what it owns, and another pipeline shall use it."""
 
     @pytest.fixture
     def user(self, lab: Lab) -> Session:
-        """Return a session of a pipeline with a record, which now uses the checkpoint of another pipeline."""
-        session = under(lab, NEW, "release")
-        own = replace(session, pipeline=apart(session.pipeline), operation="earlier")
-        take_lease(own)
-        release_lease(own)
-        return replace(session, pipeline=replace(session.pipeline, group_id="apart"))
+        return another(lab, NEW)
 
     def test_it_is_released_once_the_job_is_stopped(self, lab: Lab, user: Session) -> None:
         stopped(lab)
