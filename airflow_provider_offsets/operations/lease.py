@@ -352,21 +352,21 @@ def require_unknown(session: Session) -> None:
 
 def _require_unmarked(session: Session) -> None:
     """Raise if the checkpoint shows that a restart has moved the job, although its control store knows of none."""
-    location = session.pipeline.job.checkpoint
-    if not location:
+    pipeline, location = session.pipeline, session.pipeline.job.checkpoint
+    if not location or not (pipeline.tracked or CHECKPOINT in pipeline.offsets_in):
         return
-    state = read_state(open_checkpoint(location)) if session.pipeline.tracked else None
+    state = read_state(open_checkpoint(location)) if pipeline.tracked else None
     closer = None if state is None else state.closed_by
     beside = left_by_restarts(location)
     if closer is None and (not beside or _newest_open((location, *beside)) == location):
         return
     closed = f"{location} was closed by {closer!r}"
     raise StateLost(
-        seen=f"pipeline {session.pipeline.name!r} has no record in its control store, and"
+        seen=f"pipeline {pipeline.name!r} has no record in its control store, and"
         f" {closed if closer is not None else f'a restart has moved its job to {beside[0]}'}",
         expected="the record of the pipeline that did so",
         do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
-        f" {session.pipeline.name}. If the record is gone for good, end every driver of the job, and set job.checkpoint"
+        f" {pipeline.name}. If the record is gone for good, end every driver of the job, and set job.checkpoint"
         f" to {_newest_open(beside) or 'a new folder, and name the start'}",
     )
 

@@ -19,7 +19,7 @@ from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.record.events import AskToStop, NoteStopStage
 from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.restart.model import RestartForm, RestartPolicy
-from airflow_provider_offsets.errors import Fenced, LeaseHeld, StateChanged, StateLost, TakenOver
+from airflow_provider_offsets.errors import CheckpointError, Fenced, LeaseHeld, StateChanged, StateLost, TakenOver
 from airflow_provider_offsets.operations import applying, lease
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
@@ -719,6 +719,19 @@ class TestRecordIsGone:
             return
         with pytest.raises(StateLost, match=rf"a restart has moved its job to {moved_to}"):
             take_lease(lab.session("next"))
+
+    @pytest.mark.parametrize(("offsets_in", "is_refused"), [(("elsewhere",), False), (("checkpoint",), True)])
+    def test_a_checkpoint_in_which_no_offsets_are_kept_is_not_read(
+        self, offsets_in: tuple[str, ...], is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its file system may be open to the job alone."""
+        lab = install(Lab(tmp_path, offsets_in=offsets_in, checkpoint="unheard-of://bucket/orders"), monkeypatch)
+
+        if is_refused:
+            with pytest.raises(CheckpointError, match="unheard-of"):
+                take_lease(lab.session("next"))
+            return
+        assert take_lease(lab.session("next")).epoch == 0
 
     def test_folders_of_other_names_tell_nothing(self, lab: Lab) -> None:
         moved_to = self.moved_and_forgotten(lab)
