@@ -102,6 +102,25 @@ def release_lease(session: Session) -> None:
 def close_and_reconcile(session: Session, *, epoch: int | None = None) -> PipelineRecord:
     """Reconcile everything that has ended, and return the record: STOPPED, or RUNNING if the driver may be alive.
 
+    That is what ``close_newest`` does. Then pending writes of exited processes are forgotten if the job's own store
+    shows that they never happened.
+
+    :param session: the session of the operation.
+    :param epoch: as for ``close_newest``.
+    :raises StateChanged: another epoch was launched since. Nothing was done to it.
+    :raises TakenOver: this operation does not hold the lease.
+    """
+    while True:
+        record = close_newest(session, epoch=epoch)
+        if record.phase is not Phase.STOPPED:
+            return record
+        with suppress(RecordChanged):
+            return _without_dead_writers(session, record)
+
+
+def close_newest(session: Session, *, epoch: int | None = None) -> PipelineRecord:
+    """Reconcile the newest epoch if it has ended, and return the record as ``close_and_reconcile`` does.
+
     - A launch that nobody has claimed is cancelled.
     - An epoch whose driver has exited is closed.
     - An ended epoch is reconciled with its checkpoint.
@@ -130,7 +149,7 @@ def close_and_reconcile(session: Session, *, epoch: int | None = None) -> Pipeli
                 reconcile(session, record)
             elif record.phase is Phase.STOPPED:
                 finish_move(session, record)
-                return _without_dead_writers(session, record)
+                return record
             elif not close_if_over(session, record):
                 return record
 

@@ -22,7 +22,7 @@ from airflow_provider_offsets.core.record.model import RECORD, Phase, PipelineRe
 from airflow_provider_offsets.core.replay.shard import CancelShard, CloseShard, ShardPhase, TryEnded
 from airflow_provider_offsets.errors import InputRefused, PipelineRenamed, StoreInUse
 from airflow_provider_offsets.operations.job_state import has_job
-from airflow_provider_offsets.operations.lease import close_and_reconcile, release_lease, retake_lease
+from airflow_provider_offsets.operations.lease import close_newest, release_lease, retake_lease
 from airflow_provider_offsets.operations.session import Session
 
 
@@ -227,9 +227,12 @@ def _give_up_name(session: Session, source: Session, *, take_over: bool) -> Pipe
 
 
 def _hold_stopped(source: Session, *, take_over: bool) -> PipelineRecord:
-    """Take the lease, reconcile the last epoch, and return the record of the stopped pipeline."""
+    """Take the lease, reconcile the last epoch, and return the record of the stopped pipeline.
+
+    Its pending writes stay: the session may open another store than the one that the old name wrote to.
+    """
     retake_lease(source, take_over=take_over)
-    record = close_and_reconcile(source)
+    record = close_newest(source)
     if record.phase is not Phase.STOPPED:
         release_lease(source)
         _require_no_job(source, record)

@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.problem import ProblemKind
 from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.errors import StateChanged, TakenOver
 from airflow_provider_offsets.operations.applying import apply_plan
-from airflow_provider_offsets.operations.lease import take_lease
+from airflow_provider_offsets.operations.lease import release_lease, take_lease
 from airflow_provider_offsets.operations.planning import draft_plan
+from airflow_provider_offsets.operations.renaming import release, rename
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
-from tests.unit.operations.lab import TOPIC, Crash, Lab, install
+from tests.unit.operations.lab import HERE, NAME, TOPIC, Crash, KeptElsewhere, Lab, install
 from tests.unit.operations.steps import apply, launch, plan, stop, submit
 from tests.unit.operations.test_known_positions import audited, kinds, rested, snapshot
 
@@ -212,3 +214,26 @@ def test_a_marker_that_a_submit_removes_late_is_placed_again(lab: Lab) -> None:
     stopped = await_stop(session, asked, replace(lab.stop, graceful_timeout_s=30))
 
     assert stopped.how == EndedHow.STOPPED.value
+
+
+@pytest.mark.parametrize("act", [release, rename])
+def test_another_store_does_not_show_that_it_never_happened(
+    act: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release, or a rename whose pipelines.yaml also has another connection, does not open the store of the write."""
+    writer = ProcessIdentity(HERE, "boot-1", 9999, 7)
+    monkeypatch.setattr(lab.machine, "this_process", lambda: writer)
+    lab.alive.add(writer)
+    write_late(lab, "shift:+50")
+    lab.alive.discard(writer)
+    died(lab)
+    release_lease(lab.session("third"))
+
+    other = replace(lab.pipeline, name="other", group_id="apart" if act is release else lab.pipeline.group_id)
+    act(Session(other, "op", lab.store, lab.kafka, {"elsewhere": KeptElsewhere(lab.fuse, lab.at(5, 5))}), NAME)
+
+    session = lab.session("fourth")
+    if act is rename:
+        session = replace(session, pipeline=other)
+    take_lease(session)
+    assert kinds(draft_plan(session, "committed", RestartPolicy())[0]) == [LATE]
