@@ -160,6 +160,7 @@ def name_machine(folder: Path) -> None:
     :param folder: directory of the volume.
     """
     own = folder / f"machine-id.{socket.gethostname()}"
+    own.unlink(missing_ok=True)  # an interrupted start has left one file with both names: a write would change the id
     own.write_text(f"{uuid.uuid4().hex}\n", encoding="ascii")
     with suppress(FileExistsError):
         os.link(own, folder / "machine-id")

@@ -156,6 +156,12 @@ class TestImageAndVolume:
         assert "DROP" not in str(problem.value)
 
 
+def killed(file: Path, *, missing_ok: bool = False) -> None:
+    """Raise, as a killed process would end, instead of removing a file that exists."""
+    if file.exists():
+        raise KeyboardInterrupt
+
+
 class TestMachineId:
     def test_it_is_chosen_once_for_all_containers_and_restarts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +174,21 @@ class TestMachineId:
 
         [text] = chosen
         assert re.fullmatch("[0-9a-f]{32}\n", text)
+        assert [each.name for each in tmp_path.iterdir()] == ["machine-id"]
+
+    def test_it_stays_after_a_start_that_was_killed_while_it_chose(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Both names are one file then."""
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", killed)
+            with pytest.raises(KeyboardInterrupt):
+                enter.name_machine(tmp_path)
+        chosen = (tmp_path / "machine-id").read_text()
+
+        enter.name_machine(tmp_path)
+
+        assert (tmp_path / "machine-id").read_text() == chosen
         assert [each.name for each in tmp_path.iterdir()] == ["machine-id"]
 
     def test_the_images_file_is_a_link_to_the_volume(self) -> None:
