@@ -195,7 +195,7 @@ def _require_no_job(source: Session, record: PipelineRecord) -> None:
         raise StoreInUse(
             seen=f"epoch {record.epoch} of pipeline {old!r} runs, or may run",
             expected="a stopped job",
-            do=f"stop it by its old name first: the task 'stop' of maintenance__{old}, with the old pipelines.yaml",
+            do=f"stop it first: the task 'stop' of maintenance__{old}, with a pipelines.yaml that has {old!r}",
         )
     replays = ReplayControl(source.store, old)
     for _, replay in replays.replays():
