@@ -132,7 +132,8 @@ def stopped(args: Namespace, command: str, streams: Sequence[Stream]) -> Iterato
 def _require_unowned(args: Namespace, streams: Sequence[Stream]) -> None:
     """Raise if a pipeline of ``pipelines.yaml``, or of the same control store, owns what is written without its name.
 
-    Only the pipeline's lease keeps its job from starting meanwhile.
+    Only the pipeline's lease keeps its job from starting meanwhile. A control store is opened only if its pipelines may
+    own the target, so other stores need not be reachable from here.
     """
     from airflow_provider_offsets.factories.pipelines import load_pipelines
 
@@ -141,6 +142,10 @@ def _require_unowned(args: Namespace, streams: Sequence[Stream]) -> None:
     for conn_id in sorted({each.store_conn_id for each in known}):
         used = {each.authoritative for each in known if each.store_conn_id == conn_id} - {HISTORY, CHECKPOINT}
         resources = _resources(args.target, streams, conn_id, sorted(used))
+        if not resources:
+            continue
+        if conn_id:
+            _connection(conn_id)
         with contextlib.suppress(StoreLayoutError), contextlib.closing(OffsetsHook(conn_id).get_conn()) as store:
             for resource, owner in owners_of(store, resources).items():
                 raise StoreInUse(
@@ -174,8 +179,11 @@ def _is_at(conn_id: str, target: str) -> bool:
 
 
 def _url(conn_id: str) -> str | None:
-    connection = _connection(conn_id)
-    return store_url(connection) if connection.conn_type == "offsets" else None
+    """Return the URL of a connection's store; None if there is no such connection, or if it is of another type."""
+    with contextlib.suppress(InputRefused):
+        connection = _connection(conn_id)
+        return store_url(connection) if connection.conn_type == "offsets" else None
+    return None
 
 
 def operation(command: str) -> str:

@@ -222,6 +222,35 @@ class TestOwned:
 
         assert run(*words, "--to", f"checkpoint:{tmp_path}/checkpoint", "--apply") == 0
 
+    @pytest.mark.parametrize("conn_id", ["nobody-made-this", "down"])
+    def test_stores_that_the_command_does_not_write_need_not_be_reachable(
+        self, conn_id: str, words: tuple[str, ...], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        down = {"conn_type": "offsets", "extra": {"url": f"sqlite:///{tmp_path}/missing/offsets.db"}}
+        monkeypatch.setenv("AIRFLOW_CONN_DOWN", json.dumps(down))
+        job = f"{{application: a.py, log_dir: {tmp_path}/logs}}"
+        (tmp_path / "pipelines.yaml").write_text(
+            f"pipelines: {{p: {{topics: [t], group_id: g, store_conn_id: {conn_id}, tracked: false, job: {job},"
+            f" stop: {{marker: {tmp_path}/stop}}, offsets_in: [nobody-made-this]}}}}"
+        )
+
+        assert run(*words, "--to", "store", "--apply") == 0
+        assert stored(url, "g") == Position({TopicPartition("t", 0): 5})
+
+    def test_a_checkpoint_whose_owner_is_unknown_is_not_written(
+        self,
+        words: tuple[str, ...],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.delenv("AIRFLOW_CONN_STORE")
+
+        assert run(*words, "--to", f"checkpoint:{tmp_path}/checkpoint", "--apply") == 2
+
+        assert "no connection 'store'" in capsys.readouterr().err
+        assert not (tmp_path / "checkpoint").exists()
+
 
 def test_a_swap_that_was_cut_off_between_its_renames_is_finished_by_the_same_command(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
