@@ -152,7 +152,7 @@ MISTAKES = [
     Mistake(
         "lost store taken for a new one: a job is resumed on the checkpoint that it left long before",
         "operations/lease.py",
-        "if closer is None and not beside:",
+        "if closer is None and (not beside or _newest_open((location, *beside)) == location):",
         "if closer is None or beside:",
         "operations/test_lease.py::TestRecordIsGone::test_nor_if_a_restart_has_moved_its_job_whatever_became_of_the_store",
     ),
