@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.health import HealthPolicy
+from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.core.replay.model import BackfillPolicy
@@ -241,9 +242,3 @@ def stored_resources(store: str, stream: Stream) -> tuple[str, ...]:
     """Return the names of a stream's positions in a store, or in the history, among the resources of pipelines."""
     kind = "history" if store == HISTORY else f"position in {store}"
     return tuple(f"{kind} of group {stream.group_id}, topic {each}" for each in stream.topics)
-
-
-def plain_path(location: str) -> str:
-    """Return a path or URL in its shortest form, so that two spellings of one folder are equal."""
-    scheme, separator, path = re.sub("^file:(//)?", "", location).rpartition("://")
-    return f"{scheme}{separator}{posixpath.normpath(path)}"

@@ -9,6 +9,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Cut, Ended, Epoch, Moved
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
+from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.moments import whole_moment_ms
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.record.model import Phase
@@ -128,7 +129,8 @@ class Observation:
     checkpoint: CheckpointState | None = None
     """The checkpoint that the job opens."""
     opens: str = ""
-    """Location of the checkpoint that an untracked job opens; empty if the job does not start from a checkpoint."""
+    """Location of the checkpoint that an untracked job opens, in its shortest form. Empty if the job does not start
+    from a checkpoint."""
     left: CheckpointState | None = None
     """For an untracked job: the checkpoint of the newest epoch, if the job opens another one now."""
     processed: Batch | None = None
@@ -167,8 +169,8 @@ class Observation:
         """
         if self.is_tracked or self.epoch is None or self.checkpoint is None or self.left is not None:
             return False
-        claimed = self.epoch.claim.checkpoint.rstrip("/")
-        return claimed not in ("", self.checkpoint.location.rstrip("/"))
+        claimed = self.epoch.claim.checkpoint
+        return claimed != "" and plain_path(claimed) != plain_path(self.checkpoint.location)
 
     @property
     def ended(self) -> Ended | None:

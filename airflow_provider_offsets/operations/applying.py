@@ -13,6 +13,7 @@ from airflow_provider_offsets.checkpoint.log import committed_entry, read_state
 from airflow_provider_offsets.checkpoint.seed import close, seed
 from airflow_provider_offsets.checkpoint.swap import swap_in
 from airflow_provider_offsets.core.epoch import Cut, Moved
+from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.record.events import EndWrite, Intend
 from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.restart.model import Preconditions, RestartForm, RestartPlan
@@ -168,7 +169,7 @@ def _move(session: Session, plan: RestartPlan, token: str) -> Applied:
     if plan.form is RestartForm.RESUME:
         return Applied(plan, location, plan.last_batch_id + 1)
     left = plan.seen.checkpoint or ""
-    if left.rstrip("/") == location.rstrip("/"):
+    if left and plain_path(left) == session.opens:
         left = ""
     if left:
         _close_left(session, plan)

@@ -18,6 +18,7 @@ from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Moved, Rec
 from airflow_provider_offsets.core.known import adopted_batch, needs_records, with_records
 from airflow_provider_offsets.core.late import late_writes
 from airflow_provider_offsets.core.live import LiveTopics
+from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.core.position import Position, ranges_between
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord, StartedBatch
@@ -117,9 +118,12 @@ class Session:
 
     @property
     def opens(self) -> str:
-        """Location of the checkpoint that an untracked job opens; empty if the job does not start from a checkpoint."""
+        """Location of the checkpoint that an untracked job opens, in its shortest form.
+
+        Empty if the job does not start from a checkpoint.
+        """
         is_untracked = not self.pipeline.tracked and self.pipeline.authoritative == CHECKPOINT
-        return self.pipeline.job.checkpoint if is_untracked else ""
+        return plain_path(self.pipeline.job.checkpoint) if is_untracked else ""
 
     def live_topics(self) -> LiveTopics:
         """Return the pipeline's topics as its job sees them: only committed records if the job reads only those."""
@@ -240,7 +244,7 @@ class Session:
         if epoch is None or record is None or self.pipeline.authoritative != CHECKPOINT:
             return None
         location = epoch.claim.checkpoint
-        if not location or self._opens(location):
+        if not location or plain_path(location) == self.opens:
             return None
         state, recorded = read_state(open_checkpoint(location)), record.recorded
         if recorded is None or recorded.batch_id is None or not epoch.claim.tracked:
@@ -249,11 +253,10 @@ class Session:
         if batch is None or (state is not None and state.committed_batch_id >= recorded.batch_id):
             return state
         end = epoch.claim.start.updated(batch.end)
-        return CheckpointState(location, recorded.query_id, recorded.batch_id, end)
-
-    def _opens(self, location: str) -> bool:
-        """Return whether an untracked job opens the checkpoint at ``location``."""
-        return location.rstrip("/") == self.pipeline.job.checkpoint.rstrip("/")
+        closed_by, is_stateful = (None, False) if state is None else (state.closed_by, state.stateful)
+        return CheckpointState(
+            location, recorded.query_id, recorded.batch_id, end, closed_by=closed_by, stateful=is_stateful
+        )
 
     def _move(self, record: PipelineRecord | None) -> Moved | None:
         return None if record is None or record.intent is None else self.control.move(record.intent.plan)

@@ -14,7 +14,7 @@ from airflow_provider_offsets.checkpoint.positions import CheckpointPositions, S
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import Moved
 from airflow_provider_offsets.core.known import known_batch
-from airflow_provider_offsets.core.pipeline import plain_path
+from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.record.events import EndWrite, Intend
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
@@ -142,7 +142,7 @@ def _is_the_jobs_own(session: Session, target: PositionStore, stream: Stream, tr
     """
     pipeline = session.pipeline
     if isinstance(target, CheckpointPositions):
-        return session.opens != "" and plain_path(target.location) == plain_path(session.opens)
+        return plain_path(target.location) == session.opens
     if not session.keeps_position_elsewhere or stream.group_id != pipeline.group_id:
         return False
     return session.kept_in[pipeline.authoritative].position(stream) == transfer.now

@@ -551,6 +551,58 @@ def test_what_somebody_removed_in_the_middle_of_a_swap_is_no_first_start(make: A
         plan(lab, "earliest", "third")
 
 
+@pytest.mark.parametrize("spell", ["file://{}/checkpoint", "{}//checkpoint/"])
+def test_another_spelling_of_its_checkpoint_is_the_same_checkpoint(
+    spell: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The apply task is killed after the swap. Its next try does not close the checkpoint that the job starts from."""
+    lab = make(("checkpoint",))
+    start(lab)
+    read(lab)
+    rest(lab)
+    lab.checkpoint = spell.format(lab.folder)
+    made = plan(lab, "shift:-30", "second")
+    move = applying._move
+
+    def killed(*arguments: Any) -> None:
+        move(*arguments)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "_move", killed)
+        with pytest.raises(Crash):
+            applying.apply_plan(lab.session("second"), made)
+    assert lab.session("second").observe().left is None
+    applied = applying.apply_plan(lab.session("second"), made)
+    submit(lab, applied, "second")
+    read(lab)
+
+    assert made.stood == lab.at(100, 100)
+    assert lab.session("second").observe().stored == lab.at(100, 100)
+    assert (audited(lab).lost, audited(lab).replayed, audited(lab).unexplained) == (0, 60, ())
+
+
+def test_the_state_of_a_job_that_was_tracked_is_not_left_behind(make: Any) -> None:
+    """Its driver was killed between the record of a batch and Spark's commit; it opens another checkpoint now."""
+    lab = make(())
+    start(lab)
+    read(lab)
+    lab.feed(10)
+    recorded = lab.driver.plan()
+    lab.driver.record(lab.driver.begin(recorded))
+    lab.driver.die()
+    (Path(lab.pipeline.job.checkpoint) / "state" / "0").mkdir(parents=True)
+    lab.offsets_in, lab.checkpoint = ("checkpoint",), str(lab.folder / "another")
+    lab.more |= {"tracked": False, "offsets_in": lab.offsets_in}
+    lab.stop = replace(lab.stop, marker=str(lab.folder / "stop"))
+    stop(lab, "second")
+
+    made = plan(lab, operation="second")
+
+    assert made.start == lab.at(110, 110)
+    assert [each.kind for each in made.problems] == [ProblemKind.STATEFUL_REPOSITION]
+
+
 @pytest.fixture
 def in_object_store(make: Any) -> Iterator[Lab]:
     place = f"/{uuid.uuid4().hex}"
