@@ -345,7 +345,8 @@ class StopTimedOut(OffsetsError):
 
     The stop request stays pending, and the job may still be running.
 
-    What to do: Increase the timeout, or allow another stop stage. Repair what does not answer.
+    What to do: Increase the timeout, or allow another stop stage. Repair what does not answer. If the driver is gone
+    for good with its machine, verify that, and run ``airflow offsets end``.
     """
 
 

@@ -16,6 +16,7 @@ from airflow_provider_offsets.core.restart.comparison import Comparison, Verdict
 from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.transfer import Transfer
+from airflow_provider_offsets.operations.ending import Ending
 
 TEXT, MARKDOWN = "simple", "github"
 PLAN_HEADERS = ("topic", "partition", "begin", "end", "stored", "start", "replay", "skip", "lost", "reason")
@@ -36,6 +37,15 @@ BY_EPOCHS = (
     "By epochs and the snapshots of the stopped job: an untracked job keeps no history, so its single batches, and the"
     " interval of a backfill, cannot be audited."
 )
+VERIFY = (
+    "WARNING – Verify on its machine that the driver does not run. If its machine is gone, verify that the machine"
+    " cannot come back."
+)
+TRACKED_LIVES = (
+    "A driver that still lives may write its batch in parallel with the next job. It is fenced when it next starts or"
+    " records a batch."
+)
+UNTRACKED_LIVES = "A driver that still lives reads and writes in parallel with the next job: nothing fences it."
 NOTHING_FOUND = "Every batch begins where reading stood: nothing was lost, skipped or replayed."
 AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "explanation")
 
@@ -274,6 +284,25 @@ def release_report(owner: str, new: str, released: Sequence[str], done: bool) ->
         *(f"- {each}" for each in released),
     ]
     return "\n".join(lines if done else [*lines, "Nothing was changed: this is a dry run. --apply releases it."])
+
+
+def end_report(ending: Ending) -> str:
+    """Return what the end of an epoch by a person's statement would do, or has done.
+
+    :param ending: what ``plan_end`` or ``end_epoch`` returned.
+    """
+    epoch = f"Epoch {ending.epoch} of {ending.pipeline!r}"
+    if ending.ended is not None:
+        ended = f"{epoch} has ended: {ending.ended.how.value}, {ending.ended.message or 'by its driver'}."
+        return ended if ending.done else f"{ended}\nIts last batch is not reconciled yet. --apply reconciles it."
+    lines = [
+        f"{epoch} would be closed. Its driver, {ending.driver}, cannot be observed from here.",
+        *([f"Its application cannot be observed either: {ending.left_on_yarn}."] if ending.left_on_yarn else []),
+        VERIFY,
+        TRACKED_LIVES if ending.tracked else UNTRACKED_LIVES,
+        "Nothing was changed: this is a dry run. --apply states that the driver does not run, and closes the epoch.",
+    ]
+    return "\n".join(lines)
 
 
 def snapshots_report(snapshots: Sequence[Snapshot], style: str = TEXT) -> str:

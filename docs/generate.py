@@ -37,6 +37,7 @@ SEE = {
     errors.RunwayUnknown: "[The retention runway](plan.md#the-retention-runway)",
     errors.PlanRefused: "[Problems of a plan](plan.md#problems-and-what-to-do)",
     errors.StateLost: "[rename](cli.md#rename)",
+    errors.StopTimedOut: "[When a job does not stop](maintenance.md#when-a-job-does-not-stop)",
     errors.LeaseHeld: "[One operation at a time](maintenance.md#one-operation-at-a-time)",
     errors.ShardFailed: "[Backfill](backfill.md#runs)",
     errors.JobUnhealthy: "[When a job is unhealthy](rollback.md#when-a-job-is-unhealthy)",

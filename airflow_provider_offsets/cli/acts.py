@@ -25,6 +25,7 @@ from airflow_provider_offsets.errors import InputRefused, PlanRefused
 from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
+from airflow_provider_offsets.operations.ending import end_epoch, plan_end
 from airflow_provider_offsets.operations.planning import draft_plan
 from airflow_provider_offsets.operations.renaming import plan_release, plan_rename, release, rename
 from airflow_provider_offsets.operations.transferring import finish_interrupted, read_position, writable
@@ -33,6 +34,7 @@ from airflow_provider_offsets.reports import (
     audit_report,
     backfill_report,
     comparison_report,
+    end_report,
     plan_json,
     plan_report,
     release_report,
@@ -158,6 +160,20 @@ def release_offsets(args: Namespace) -> None:
             )
         data = {"owner": args.old, "pipeline": pipeline.name, "released": list(found), "done": args.apply}
         show(args.output, data, release_report(args.old, pipeline.name, found, args.apply))
+
+
+@suppress_logs_and_warning
+def end_offsets(args: Namespace) -> None:
+    """Run ``airflow offsets end``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with open_session(pipeline, f"airflow offsets end {pipeline.name} --epoch {args.epoch}") as session:
+            found = (
+                end_epoch(session, args.epoch, reason=args.reason or "", take_over=args.take_over)
+                if args.apply
+                else plan_end(session, args.epoch)
+            )
+        show(args.output, codec.plain(found), end_report(found))
 
 
 def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], accepted: dict[str, int]) -> None:

@@ -100,6 +100,10 @@ _RENAME = Arg(("--apply",), action="store_true", help="rename; without this opti
 _OWNER = Arg(("old",), metavar="OWNER", help="name of the pipeline that owns it")
 _USER = Arg(("pipeline",), metavar="PIPELINE", help="name of the pipeline in pipelines.yaml that uses it now")
 _RELEASE = Arg(("--apply",), action="store_true", help="release; without this option nothing is changed")
+_ENDED = Arg(("pipeline",), metavar="PIPELINE", help="name of the pipeline in pipelines.yaml")
+_EPOCH = Arg(("--epoch",), metavar="NUMBER", type=int, help="number of its newest epoch", required=True)
+_VERIFIED = Arg(("-r", "--reason"), help="how you know that the driver does not run; recorded with the epoch")
+_END = Arg(("--apply",), action="store_true", help="close the epoch; without this option nothing is changed")
 _INPUT = Arg(
     ("input",), metavar="FILE", help="file that 'export' or 'kafka-consumer-groups --export' wrote; - is standard input"
 )
@@ -159,6 +163,14 @@ def offsets_commands() -> list[CLICommand]:
                         _APPLY,
                         _SHAPE,
                     ),
+                ),
+                _command(
+                    "end",
+                    "End an epoch whose driver is gone for good, and cannot be observed",
+                    "With --apply, you state that the driver does not run, and its epoch is closed. Refused if a stop"
+                    " can end the epoch. Safe to repeat. Without --apply, only shows what would be done."
+                    f" {_EXIT}",
+                    (_ENDED, _FILE, _EPOCH, _VERIFIED, _TAKE_OVER, _END, _SHAPE),
                 ),
                 _command(
                     "export",

@@ -198,13 +198,20 @@ def await_stop(
             _carry_out(session, epoch, stage, say)
         if (stopped := _stopped(session, epoch)) is not None:
             return stopped
-    yarn = epoch.claim.yarn
-    left = machine().left_on_yarn(yarn) if yarn is not None and has_driver(epoch) is False else ""
+    yarn, has_process = epoch.claim.yarn, has_driver(epoch)
+    left = machine().left_on_yarn(yarn) if yarn is not None and has_process is False else ""
     life = left or f"its last sign of life is {session.control.heartbeat(epoch.number)}"
+    way_out = ""
+    if has_process is None and epoch.holder is not None:
+        way_out = (
+            f". The driver is not visible from here. If it is gone for good with {epoch.holder.host}, verify that, and"
+            f" run: airflow offsets end {session.pipeline.name} --epoch {epoch.number}"
+        )
     raise StopTimedOut(
         seen=f"epoch {epoch.number} of {session.pipeline.name!r} did not stop; {life}",
         expected=f"an acknowledgement within {policy.graceful_timeout_s} s, or that a later stage helps",
-        do="raise stop.graceful_timeout_s above the longest batch, or allow stop.signal_timeout_s (replays its batch)",
+        do="raise stop.graceful_timeout_s above the longest batch, or allow stop.signal_timeout_s (replays its batch)"
+        f"{way_out}",
     )
 
 

@@ -212,6 +212,11 @@ def rename_from(former: str) -> Callable[[Run], None]:
     return lambda run: run.task("rename", lambda: product.rename_pipeline(run.world, run.name, former))
 
 
+def state_dead(epoch: int) -> Callable[[Run], None]:
+    """Return what a person does at the CLI who states that the driver of an epoch does not run."""
+    return lambda run: run.task("end", lambda: product.state_dead(run.world, run.name, epoch))
+
+
 def plan_only(run: Run) -> None:
     """Make a plan without applying it, as a person at the CLI does."""
     run.task("plan", lambda: product.task_plan(run.world, run.name, "committed", product.policy_of()))

@@ -49,6 +49,7 @@ from airflow_provider_offsets.operations.backfilling import (
     make_replay_plan,
     recorded_replay_plan,
 )
+from airflow_provider_offsets.operations.ending import end_epoch
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import begin_recovery, find_death
@@ -876,6 +877,12 @@ def hold_stopped(world: World, operation: str) -> None:
 def rename_pipeline(world: World, operation: str, former: str) -> None:
     """Rename the pipeline to its current name in the history."""
     rename(Session(world.pipeline, operation, world.store, world.kafka, world.kept_in), former)
+
+
+def state_dead(world: World, operation: str, epoch: int) -> None:
+    """End an epoch by the statement of a person that its driver does not run, which may be false."""
+    world.has_lied |= any(each.is_driver and not each.is_gone for each in world.sim.actors)
+    end_epoch(Session(world.pipeline, operation, world.store, world.kafka, world.kept_in), epoch, take_over=True)
 
 
 def task_begin_recovery(world: World, operation: str, epoch: int, run: str) -> None:

@@ -9,18 +9,21 @@ import pytest
 
 from airflow_provider_offsets.core.audit.walk import audit
 from airflow_provider_offsets.core.batch import Batch
+from airflow_provider_offsets.core.epoch import Ended, EndedHow
 from airflow_provider_offsets.core.restart.comparison import compare_stores
 from airflow_provider_offsets.core.restart.model import PartitionPlan, RestartPlan
 from airflow_provider_offsets.core.restart.planner import plan_restart
 from airflow_provider_offsets.core.snapshot import KeptPosition, KnownPosition
 from airflow_provider_offsets.core.transfer import plan_transfer
 from airflow_provider_offsets.operations.auditing import audit_history
+from airflow_provider_offsets.operations.ending import Ending
 from airflow_provider_offsets.reports import (
     MARKDOWN,
     TEXT,
     audit_json,
     audit_report,
     comparison_report,
+    end_report,
     plan_json,
     plan_report,
     transfer_report,
@@ -155,3 +158,29 @@ def test_a_transfer_shows_what_comes_what_is_there_and_what_speaks_against_it() 
     assert shown.startswith("Group g: 2 of 2 partition(s) to write.")
     assert "In all: 10 to replay, 2,000 to skip" in shown
     assert "- PROBLEM – skip: 2000 offsets of 'flights' would be skipped" in shown
+
+
+def test_an_end_by_statement_warns_of_what_a_driver_that_lives_may_do() -> None:
+    tracked = end_report(Ending("orders", 3, "pid 1 on worker-2", tracked=True))
+    untracked = end_report(
+        Ending("orders", 3, "pid 1 on worker-2", tracked=False, left_on_yarn="unknown: YARN gave no answer")
+    )
+
+    assert "may write its batch in parallel" in tracked
+    assert "It is fenced when it next starts or records a batch." in tracked
+    assert "nothing fences it" in untracked
+    assert "Its application cannot be observed either: unknown: YARN gave no answer." in untracked
+    for shown in (tracked, untracked):
+        assert "WARNING – Verify on its machine that the driver does not run." in shown
+        assert "Nothing was changed: this is a dry run." in shown
+
+
+def test_an_end_that_was_cut_off_is_finished_by_apply() -> None:
+    cut_off = Ending(
+        "orders", 3, "pid 1 on worker-2", tracked=True, ended=Ended(EndedHow.DIED, 1, message="it is gone")
+    )
+
+    assert end_report(cut_off).splitlines() == [
+        "Epoch 3 of 'orders' has ended: died, it is gone.",
+        "Its last batch is not reconciled yet. --apply reconciles it.",
+    ]

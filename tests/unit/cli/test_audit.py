@@ -17,7 +17,7 @@ from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record.events import ClaimLaunch, EndEpoch, LaunchEpoch, Reconcile, Release, Take
-from airflow_provider_offsets.core.record.model import EpochLaunch
+from airflow_provider_offsets.core.record.model import EpochLaunch, Phase
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.unit.cli.test_commands import run
@@ -158,3 +158,59 @@ def test_what_a_pipeline_owns_is_released_for_another_one(
     assert run("release", "p", "q") == 0
     assert "owns nothing that 'q' uses" in capsys.readouterr().out
     assert owners_of(history, ["checkpoint /checkpoint"]) == {}
+
+
+class TestEnd:
+    """The driver of epoch 1 ran on a host that is not this one."""
+
+    @pytest.fixture
+    def unknown(self, history: SqlStore) -> Control:
+        control = Control(history, "q")
+        claim = Control(history, "p").claim(1, "tag")
+        control.keep_claim(claim)
+        control.cell.create()
+        launch = EpochLaunch(1, "tag", "first", "plan", "/checkpoint", tracked=False)
+        for event in (
+            Take("first", 1, 0),
+            LaunchEpoch("first", 1, launch, 1),
+            ClaimLaunch("tag", HOLDER, 1),
+            Release("first"),
+        ):
+            control.cell.change(event)
+        return control
+
+    @pytest.fixture(autouse=True)
+    def renamed(self, unknown: Control, tmp_path: Path) -> None:
+        file = tmp_path / "pipelines.yaml"
+        file.write_text(
+            file.read_text().replace("  p:\n", "  q:\n    tracked: false\n    stop: {signal_timeout_s: 1}\n")
+            + "    offsets_in: [store]\n"
+        )
+
+    def test_a_dry_run_warns_and_changes_nothing(self, unknown: Control, capsys: pytest.CaptureFixture[str]) -> None:
+        before = unknown.record()
+
+        assert run("end", "q", "--epoch", "1") == 0
+
+        out = capsys.readouterr().out
+        assert "Epoch 1 of 'q' would be closed. Its driver, pid 1 on host, cannot be observed from here." in out
+        assert "WARNING – Verify on its machine that the driver does not run." in out
+        assert "nothing fences it" in out
+        assert "Nothing was changed: this is a dry run." in out
+        assert unknown.record() == before
+
+    def test_it_is_applied_once_and_repeated(self, unknown: Control, capsys: pytest.CaptureFixture[str]) -> None:
+        for _ in range(2):
+            assert run("end", "q", "--epoch", "1", "--apply", "--reason", "sold") == 0
+            stated = "a person stated that pid 1 on host does not run: sold"
+            assert f"Epoch 1 of 'q' has ended: died, {stated}." in capsys.readouterr().out
+        assert run("end", "q", "--epoch", "1", "-o", "json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["epoch"], found["done"], found["ended"]["how"]) == (1, True, "died")
+        record = unknown.record()
+        assert record is not None
+        assert (record.phase, record.lease) == (Phase.STOPPED, None)
+
+    def test_another_epoch_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("end", "q", "--epoch", "2", "--apply") == 2
+        assert "the newest one of pipeline 'q' is epoch 1" in capsys.readouterr().err
