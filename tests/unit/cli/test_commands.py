@@ -343,10 +343,9 @@ def test_a_prune_is_a_dry_run_unless_it_is_applied(
 
 def test_how_far_replays_are(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two runs: in the first, one of two shards is finished; the second had nothing to read."""
-    job = "{application: a.py, checkpoint: c}"
     (tmp_path / "pipelines.yaml").write_text(
-        f"pipelines: {{p: {{topics: [t], store_conn_id: store, job: {job}}}, idle: {{topics: [u], job: {job},"
-        " store_conn_id: store}}"
+        "pipelines: {p: {topics: [t], store_conn_id: store, job: {application: a.py, checkpoint: c}},"
+        " idle: {topics: [u], store_conn_id: store, job: {application: a.py, checkpoint: d}}}"
     )
     store = open_store(url)
     begin, end = Position({TopicPartition("t", 0): 5}), Position({TopicPartition("t", 0): 25})
