@@ -231,7 +231,7 @@ class RealStage(Stage):
 class SimulatedStage(Stage):
     """The simulation's Spark on the product's fake of Kafka."""
 
-    spark: simulated.Session
+    spark: simulated.SparkSession
     cluster: FakeKafka
 
     def __init__(self, topic: str) -> None:
@@ -240,7 +240,7 @@ class SimulatedStage(Stage):
         kafka, self._disk = SimKafka(self._sim), FileSystem(self._sim)
         self.cluster, self._sink = kafka.cluster, Sink(self._sim, is_file_sink=True)
         self.folder = self._disk.open("sim://checkpoint")
-        self.spark = simulated.Session(self._sim, kafka, self._disk.open, self._sink, [topic])
+        self.spark = simulated.SparkSession(self._sim, kafka, self._disk.open, self._sink, [topic])
 
     def writer(self, source: dict[str, str], limit: int) -> Any:
         self.spark.limit = limit
