@@ -55,10 +55,13 @@ def test_stop_while_a_batch_runs_and_while_idle(lab: Lab, monkeypatch: pytest.Mo
     assert set(read) == {(p, o) for (_, p), end in (rest.stored or {}).items() for o in range(end)}
     assert lab.lost, "the batch after it would have read the rest"
 
-    # A stop of a stopped job is no error and changes nothing.
-    standing = lab.standing()
-    assert lab.stop(lab.operation())["how"] == "already stopped"
-    assert lab.standing() == standing
+    # A stop of a stopped job is no error. The stop request names the operation that asked last; nothing else changes.
+    operation, standing = lab.operation(), lab.standing()
+    assert lab.stop(operation)["how"] == "already stopped"
+    after = lab.standing()
+    assert after["record"].pop("stop")["operation"] == operation
+    assert standing["record"].pop("stop")["operation"] != operation
+    assert after == standing
 
     # It continues at its position.
     resumed = lab.maintain()
