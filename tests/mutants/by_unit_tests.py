@@ -136,7 +136,7 @@ MISTAKES = [
         "operations/test_applying.py::test_what_changed_since_the_plan_is_named_and_nothing_is_written",
     ),
     Mistake(
-        "left open: a job of before it was tracked goes on in the checkpoint that a restart leaves",
+        "left open: a job from before it was tracked goes on in the checkpoint that a restart leaves",
         "operations/applying.py",
         "if applied.checkpoint != plan.seen.checkpoint:",
         "if applied.checkpoint != applied.checkpoint:",
