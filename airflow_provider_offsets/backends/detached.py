@@ -47,6 +47,7 @@ def launch(launch_id: str, command: Sequence[str], *, log: str, env: Mapping[str
     """Start ``command`` in a session of its own, and return the launch.
 
     :param launch_id: id of the launch in the control store.
+    :param command: argument vector of the job.
     :param log: path of the file that the command writes its output to.
     :param env: the complete environment of the driver.
     :raises FileNotFoundError: the program is not on the PATH.

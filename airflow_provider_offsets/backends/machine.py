@@ -39,19 +39,37 @@ class Machine(Protocol):
         ...
 
     def signal_group(self, process: ProcessIdentity, number: signal.Signals) -> bool:
-        """Send a signal to the process group of ``process``. Return whether the process existed."""
+        """Send a signal to the process group of ``process``. Return whether the process existed.
+
+        :param process: a process of the group, with the identity that was recorded.
+        :param number: the signal to send.
+        """
         ...
 
     def signal_leader(self, leader: ProcessIdentity, number: signal.Signals) -> bool:
-        """Send a signal to a session's leader, or else to the rest of it. Return whether any process received it."""
+        """Send a signal to a session's leader, or else to the rest of it. Return whether any process received it.
+
+        :param leader: identity of the session's first process.
+        :param number: the signal to send.
+        """
         ...
 
     def signal_session(self, leader: ProcessIdentity, number: signal.Signals) -> bool:
-        """Send a signal to all processes of a session. Return whether any process received it."""
+        """Send a signal to all processes of a session. Return whether any process received it.
+
+        :param leader: identity of the session's first process.
+        :param number: the signal to send.
+        """
         ...
 
     def spawn(self, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> ProcessIdentity | None:
-        """Start ``command`` in a session of its own. Return its identity, or None if it ended at once."""
+        """Start ``command`` in a session of its own. Return its identity, or None if it ended at once.
+
+        :param command: argument vector of the process.
+        :param log: path of the file that the process appends its output to.
+        :param env: the complete environment of the process.
+        :raises FileNotFoundError: the program is not on the PATH.
+        """
         ...
 
     def left_on_yarn(self, application: YarnApplication) -> str:
@@ -63,7 +81,11 @@ class Machine(Protocol):
         ...
 
     def place_marker(self, location: str, text: str) -> None:
-        """Write the marker file that asks an untracked job to stop."""
+        """Write the marker file that asks an untracked job to stop.
+
+        :param location: path or URL of the marker file.
+        :param text: content of the file.
+        """
         ...
 
     def remove_marker(self, location: str) -> None:

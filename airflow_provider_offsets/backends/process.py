@@ -110,6 +110,7 @@ def spawn(command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Proces
 
     The process inherits nothing from the caller: no pipe, no open file, no controlling terminal.
 
+    :param command: argument vector of the process.
     :param log: path of the file that the command appends its output to.
     :param env: the complete environment of the process.
     :raises FileNotFoundError: the program is not on the PATH.
@@ -157,6 +158,9 @@ def signal_group(process: ProcessIdentity, number: signal.Signals) -> bool:
 
     A driver is launched in a session of its own, so the group contains only spark-submit, its JVM and its Python. The
     identity is checked just before, so that a process with a reused pid gets no signal.
+
+    :param process: a process of the group, with the identity that was recorded.
+    :param number: the signal to send.
     """
     if not is_alive(process):
         return False
@@ -180,13 +184,20 @@ def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:
 
     A JVM runs short-lived helpers (Hadoop runs ``chmod`` and ``readlink``). A helper that received the signal would
     fail the batch that the JVM could have finished.
+
+    :param leader: identity of the session's first process.
+    :param number: the signal to send.
     """
     members = _session(leader)
     return _signal({leader.pid: leader.start_ticks} if leader.pid in members else members, number)
 
 
 def signal_session(leader: ProcessIdentity, number: signal.Signals) -> bool:
-    """Send a signal to all processes of a session, in any process group; return whether any process received it."""
+    """Send a signal to all processes of a session, in any process group; return whether any process received it.
+
+    :param leader: identity of the session's first process.
+    :param number: the signal to send.
+    """
     return _signal(_session(leader), number)
 
 

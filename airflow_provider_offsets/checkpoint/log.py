@@ -108,7 +108,11 @@ class LogEntry:
         return dict(self.metadata.get("conf", {}))
 
     def with_conf(self, key: str, value: str) -> LogEntry:
-        """Return this entry with one more conf, and without the marks of planted and seeded entries."""
+        """Return this entry with one more conf, and without the marks of planted and seeded entries.
+
+        :param key: name of the conf; replaces one of the same name.
+        :param value: value of the conf.
+        """
         confs = {name: set_to for name, set_to in self._confs.items() if name not in (CLOSED_BY, SEEDED)}
         return LogEntry({**self.metadata, "conf": {**confs, key: value}}, self.sources)
 
@@ -124,6 +128,7 @@ def parse_entry(text: str, where: str) -> LogEntry:
 
     A source is Kafka's if its line has the shape ``{"<topic>":{"<partition>":<offset>}}``.
 
+    :param text: content of the file.
     :param where: name of the file, for error messages.
     :raises CheckpointError: the text is empty, cut off, of another version, of continuous processing, or has no Kafka
         source. Also if two Kafka sources read one partition, or an offset is below 0 or above 2^63-1.
@@ -150,7 +155,12 @@ def parse_entry(text: str, where: str) -> LogEntry:
 
 
 def read_entry(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
-    """Return the entry of ``offsets/<batch_id>``, or None if the file does not exist."""
+    """Return the entry of ``offsets/<batch_id>``, or None if the file does not exist.
+
+    :param files: the checkpoint.
+    :param batch_id: id of the batch, from 0 up.
+    :raises CheckpointError: as for :func:`parse_entry`.
+    """
     text = files.text(f"offsets/{batch_id}")
     return None if text is None else parse_entry(text, f"{files.location}/offsets/{batch_id}")
 
@@ -158,6 +168,8 @@ def read_entry(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
 def read_only_source(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
     """Return the entry of ``offsets/<batch_id>``, or None, for a query with one Kafka source and no other.
 
+    :param files: the checkpoint.
+    :param batch_id: id of the batch, from 0 up.
     :raises CheckpointError: the query reads several sources.
     """
     entry = read_entry(files, batch_id)
@@ -244,7 +256,11 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
 
 
 def batch_ids(files: CheckpointFiles, folder: str) -> list[int]:
-    """Return the batch ids in a log folder, or the numbers of the sources, sorted. Other names are ignored."""
+    """Return the batch ids in a log folder, or the numbers of the sources, sorted. Other names are ignored.
+
+    :param files: the checkpoint.
+    :param folder: a folder of the checkpoint: ``offsets``, ``commits`` or ``sources``.
+    """
     return sorted(int(name) for name in files.names(folder) if BATCH_ID.fullmatch(name))
 
 

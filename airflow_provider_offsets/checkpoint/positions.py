@@ -68,6 +68,7 @@ class CheckpointPositions:
 
         The job must be stopped, which this method cannot check: see ``swap_in`` for what a running driver would do.
 
+        :param stream: group and topics of the position.
         :param position: the offsets to write.
         :param expected: the position that must be stored now; None for no checkpoint.
         :param swap: for the checkpoint of a pipeline whose lease is held; None for one that no pipeline uses.

@@ -125,6 +125,7 @@ def close(checkpoint: CheckpointFolder, operation: str, *, after: int | None = N
     query that starts on it later fails when it reads the entry. Exception: the next id of a driver that tracks its
     progress asynchronously is unknown. Closing a closed checkpoint changes nothing.
 
+    :param checkpoint: the checkpoint that the job leaves.
     :param operation: id to write into the planted entry.
     :param after: the newest batch id of the caller's plan; None if any will do.
     :returns: None if no query has got as far as its initial offsets.

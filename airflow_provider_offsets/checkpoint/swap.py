@@ -135,13 +135,19 @@ def left_by_restarts(location: str) -> list[str]:
 
 
 def seeded_beside(location: str, tag: str) -> str:
-    """Return the location of a swap's seeded checkpoint until it is renamed."""
+    """Return the location of a swap's seeded checkpoint until it is renamed.
+
+    :param location: the checkpoint that is replaced.
+    :param tag: identifies the swap.
+    """
     return f"{location.rstrip('/')}-seeded-{tag}"
 
 
 def finish_swap(location: str, tag: str) -> None:
     """Finish a swap that was interrupted between its two renames.
 
+    :param location: the checkpoint that is replaced.
+    :param tag: identifies the swap; the interrupted swap of another tag is left alone.
     :raises StateChanged: something exists at ``location`` by now.
     """
     if cut_off_swap(location) == tag:

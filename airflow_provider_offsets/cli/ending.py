@@ -40,7 +40,12 @@ def command() -> Iterator[None]:
 
 
 def end(code: int, message: str) -> NoReturn:
-    """End the command with this exit code and message."""
+    """End the command with this exit code and message.
+
+    :param code: exit code of the process.
+    :param message: text for the standard error.
+    :raises SystemExit: always.
+    """
     print(message, file=sys.stderr)
     raise SystemExit(code)
 
@@ -49,6 +54,8 @@ def show(output: str, data: Any, report: str) -> None:
     """Print the data for a program, or the report for a person.
 
     :param output: value of ``--output``: ``json`` and ``yaml`` print the data.
+    :param data: what JSON and YAML can hold.
+    :param report: text for any other value of ``--output``.
     """
     if output == "json":
         print(json.dumps(data))

@@ -46,6 +46,7 @@ def _file(args: Namespace) -> Path:
 def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
     """Return group and topics from the arguments, or from the pipeline where an argument is missing.
 
+    :param args: the parsed arguments of the command.
     :param groups: group ids; the first one is used instead of ``--group``.
     :raises InputRefused: neither the arguments nor a pipeline name a group and topics.
     """
@@ -64,6 +65,7 @@ def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
 def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> dict[str, int]:
     """Return ``{topic: count}`` from ``TOPIC=COUNT`` texts.
 
+    :param accepted: values of the option; None if the option is absent.
     :param option: name of the option, for the error message.
     :raises InputRefused: a text has another form.
     """
@@ -97,7 +99,12 @@ def _bound(text: str | None, option: str) -> Bound | None:
 
 
 def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
-    """Return the live topics in the cluster of ``--kafka-conn-id`` or of the pipeline; None if neither is named."""
+    """Return the live topics in the cluster of ``--kafka-conn-id`` or of the pipeline; None if neither is named.
+
+    :param args: the parsed arguments of the command.
+    :param topics: names of the topics.
+    :raises TopicMissing: a topic does not exist.
+    """
     conn_id = args.kafka_conn_id or (pipeline(args).kafka_conn_id if args.pipeline else "")
     if not conn_id:
         return None
@@ -112,6 +119,7 @@ def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
 def stopped(args: Namespace, command: str, streams: Sequence[Stream]) -> Iterator[Write]:
     """Hold the lease of a pipeline whose job is stopped; hold none if no pipeline is named.
 
+    :param args: the parsed arguments of the command.
     :param command: name of the command that holds the lease.
     :param streams: the groups and topics to write.
     :returns: the function that writes.

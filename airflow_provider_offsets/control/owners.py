@@ -27,7 +27,12 @@ class Owners:
 
 
 def owners_of(store: ControlStore, resources: Iterable[str]) -> dict[str, str]:
-    """Return the owners of those resources that a pipeline has claimed."""
+    """Return the owners of those resources that a pipeline has claimed.
+
+    :param store: the control store.
+    :param resources: names of checkpoints, histories and positions.
+    :returns: the pipeline that owns each claimed resource; other resources are omitted.
+    """
     owners = _load(store.get(ALL_PIPELINES, OWNERS)).of
     return {each: owners[each] for each in resources if each in owners}
 

@@ -61,7 +61,11 @@ class Control:
         return record
 
     def claim(self, number: int, tag: str) -> Claim:
-        """Return the claim of a launch that the record names."""
+        """Return the claim of a launch that the record names.
+
+        :param number: number of the launch's epoch.
+        :param tag: tag of the launch.
+        """
         return self._require(Claim, _launched(number, tag))
 
     def keep_claim(self, claim: Claim) -> None:
@@ -136,7 +140,11 @@ class Control:
         return self._get(Heartbeat, _numbered("heartbeat", number))
 
     def beat(self, number: int, heartbeat: Heartbeat) -> None:
-        """Write a heartbeat. Only the epoch's driver calls this."""
+        """Write a heartbeat. Only the epoch's driver calls this.
+
+        :param number: number of the epoch.
+        :param heartbeat: replaces the previous heartbeat of the epoch.
+        """
         self._put(_numbered("heartbeat", number), heartbeat)
 
     def attempt(self, run: str) -> int:
@@ -178,6 +186,8 @@ class Control:
     def record_step(self, operation_id: str, step: str, result: Any) -> None:
         """Write the result of one step of an open operation; a later result replaces an earlier one.
 
+        :param operation_id: id of the operation.
+        :param step: name of the step.
         :param result: a value that ``core.codec`` can encode.
         """
         name = f"operation/{operation_id}"

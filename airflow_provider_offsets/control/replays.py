@@ -101,6 +101,7 @@ class ReplayControl:
 
         Afterwards no driver of an earlier attempt can start or record. Safe to repeat.
 
+        :param operation: id of the operation whose attempts these are.
         :param at_ms: the current time, for the record.
         """
         record = self.replay(operation)
@@ -128,7 +129,11 @@ class ReplayControl:
                 return
 
     def shard(self, run_id: str, number: int) -> ShardRecord:
-        """Return the record of a shard, which is empty before its first launch."""
+        """Return the record of a shard, which is empty before its first launch.
+
+        :param run_id: id of the attempt.
+        :param number: number of the shard, from 0 up.
+        """
         return self._get(ShardRecord, _shard(run_id, number)) or ShardRecord()
 
     def shards(self, run_id: str) -> dict[int, ShardRecord]:
@@ -144,7 +149,9 @@ class ReplayControl:
     def change_shard(self, run_id: str, number: int, event: ShardEvent) -> ShardRecord:
         """Return the record of a shard after ``event``. Safe to repeat.
 
+        :param run_id: id of the attempt.
         :param number: of the shard.
+        :param event: what happens to the shard.
         :raises StoreUnreachable: no answer arrived; the record may have been changed. Repeat the call with the same
             event.
         :raises InputRefused: the shard has other ranges.
@@ -164,12 +171,18 @@ class ReplayControl:
     def progress(self, run_id: str, shard: int, number: int) -> ShardProgress | None:
         """Return the last reported progress of a try, or None.
 
+        :param run_id: id of the attempt.
+        :param shard: number of the shard, from 0 up.
         :param number: of the try.
         """
         return self._get(ShardProgress, _try(run_id, shard, number))
 
     def note_progress(self, claim: ShardClaim, progress: ShardProgress) -> None:
-        """Write the progress of a try. Only the driver of the try calls this."""
+        """Write the progress of a try. Only the driver of the try calls this.
+
+        :param claim: claim of the driver that runs the try.
+        :param progress: replaces the previous progress of the try.
+        """
         name, text = _try(claim.run_id, claim.shard.number, claim.number), codec.dumps(progress)
         current = self._store.get(self.pipeline, name)
         while not self._store.check_and_put(self.pipeline, name, current, text):

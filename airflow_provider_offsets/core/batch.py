@@ -73,6 +73,7 @@ def next_row_time_ms(batch_time_ms: int, newest_row_time_ms: int | None) -> int:
     The clock of a driver on another host may be behind. Readers rely on the order of rows, so batch times would hide
     the new batches behind older ones (seen with 50 s: 600 records skipped).
 
+    :param batch_time_ms: Spark's time of the batch, in milliseconds since 1970.
     :param newest_row_time_ms: time of the newest row in the history; None if the history is empty.
     """
     return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)

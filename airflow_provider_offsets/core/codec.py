@@ -73,6 +73,7 @@ def _hints(kind: type) -> dict[str, Any]:
 def build(kind: Any, data: Any, where: str) -> Any:
     """Return the value of the declared type ``kind`` for ``data``.
 
+    :param kind: a scalar type, dataclass, enum, union with None, or a container of these.
     :param data: as :func:`plain` returned it.
     :param where: path of the value, for error messages.
     :raises ValueError: ``data`` has another shape.

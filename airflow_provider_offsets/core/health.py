@@ -101,6 +101,7 @@ def judge(samples: Sequence[Sample], policy: HealthPolicy) -> Verdict:
     read since. The other rules need their time.
 
     :param samples: the oldest sample first.
+    :param policy: thresholds of the rules, in seconds.
     """
     for rule in (_over, _dead, _restarted, _rewound):
         if (found := rule(samples)) is not None:

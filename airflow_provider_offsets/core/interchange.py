@@ -73,6 +73,7 @@ def to_json(groups: Sequence[GroupPosition]) -> str:
 def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...]:
     """Return the positions in a text of either form, in the order in which the groups first appear.
 
+    :param text: content of a file: JSON, or the CSV of ``kafka-consumer-groups``.
     :param group_id: group of a CSV in the one-group form. For other forms, only this group is returned if it is named.
     :raises InputRefused: the text has neither form, names a partition twice, or has no group where one is required.
     """

@@ -53,6 +53,7 @@ def with_records(
 ) -> Observation:
     """Return ``seen`` with what the pipeline's records know beyond its stores.
 
+    :param seen: stores and live topics.
     :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
     :param history: the newest row of each topic in the history of a tracked job.
@@ -84,6 +85,7 @@ def known_batch(seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterab
     Sinks may identify a batch by its id, and drop new records under an id that they have. Every snapshot counts:
     another location, cluster or topic in it does not show that the job had another sink.
 
+    :param seen: stores, checkpoint and live topics.
     :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
     """
@@ -170,7 +172,11 @@ def recreated_topics(seen: Observation) -> dict[str, KnownIdentity]:
 
 
 def is_other_cluster(identities: Sequence[KnownIdentity], live: LiveTopics) -> bool:
-    """Check whether the offsets of the pipeline belong to another cluster than the topics."""
+    """Check whether the offsets of the pipeline belong to another cluster than the topics.
+
+    :param identities: clusters and topic ids that the pipeline's records name.
+    :param live: the topics as Kafka has them now.
+    """
     return any(known.identity.cluster_id != live.cluster_id for known in identities)
 
 

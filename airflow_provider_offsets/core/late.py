@@ -21,7 +21,11 @@ Pending = tuple[PendingWrite, Moved]
 
 
 def written_offsets(moved: Moved, position: Position | None) -> Position:
-    """Return the offsets of ``position`` that a move has changed, or may have changed."""
+    """Return the offsets of ``position`` that a move has changed, or may have changed.
+
+    :param moved: the move, with the position before it and the position that it writes.
+    :param position: the position in the store now; None for none.
+    """
     before = moved.kept or Position()
     return Position(
         {

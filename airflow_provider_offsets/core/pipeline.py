@@ -239,6 +239,11 @@ def checkpoint_resource(location: str) -> str:
 
 
 def stored_resources(store: str, stream: Stream) -> tuple[str, ...]:
-    """Return the names of a stream's positions in a store, or in the history, among the resources of pipelines."""
+    """Return the names of a stream's positions in a store, or in the history, among the resources of pipelines.
+
+    :param store: kind of the store, for example ``zookeeper``, or ``history``.
+    :param stream: group and topics.
+    :returns: one name per topic.
+    """
     kind = "history" if store == HISTORY else f"position in {store}"
     return tuple(f"{kind} of group {stream.group_id}, topic {each}" for each in stream.topics)

@@ -142,6 +142,8 @@ class OffsetRange:
 def ranges_between(start: Position, end: Position) -> tuple[OffsetRange, ...]:
     """Return the range of every partition of ``end``. A partition that ``start`` lacks begins at 0 (law 3).
 
+    :param start: first offset of each range.
+    :param end: the offset after each range.
     :raises ValueError: an end is before its start.
     """
     return tuple(OffsetRange(*partition, start.get(partition, 0), offset) for partition, offset in end.items())
@@ -153,6 +155,8 @@ def missing_partitions(position: Position, topic: str, live_count: int) -> tuple
     Kafka only adds partitions at the end, so such a partition is a hole in the stored position, and not a new
     partition.
 
+    :param position: the stored position.
+    :param topic: name of the topic.
     :param live_count: number of partitions of the live topic.
     """
     named = position.of_topic(topic)

@@ -60,7 +60,10 @@ def prunable_snapshots(
 
     :param snapshots: all complete snapshots.
     :param epochs: all epochs, the oldest first.
+    :param policy: how many snapshots, and of how many days, are retained.
     :param at_ms: the time from which days are counted back.
+    :param is_tracked: whether the job of the pipeline is tracked. Only the audit of an untracked job depends on
+        snapshots.
     """
     if not policy.prunes_snapshots:
         return ()
@@ -87,6 +90,7 @@ def beyond_newest(kept: Sequence[str], count: int | None) -> tuple[str, ...]:
     The newest two are always retained: the current or last one, and its predecessor.
 
     :param kept: the oldest first.
+    :param count: how many to retain; fewer than 2 count as 2, and None retains all.
     """
     return () if count is None else tuple(kept[: -max(count, 2)])
 

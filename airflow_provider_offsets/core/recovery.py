@@ -35,7 +35,11 @@ def recovered_epoch(operation: str) -> int:
 
 
 def is_rollback_of(operation: str, other: str) -> bool:
-    """Check whether an operation is the rollback of the other one."""
+    """Check whether an operation is the rollback of the other one.
+
+    :param operation: id of the operation that may be a rollback.
+    :param other: id of the operation that may have been rolled back.
+    """
     return operation == f"{other}{ROLLBACK}"
 
 

@@ -109,6 +109,7 @@ def runway_of(start: Position, live: LiveTopics, observed: RetentionObservation)
     """Return how long the first unread record of each partition is retained.
 
     :param start: the next offset to read of each partition. A missing partition starts at its earliest retained offset.
+    :param live: the topics with their offsets.
     :param observed: settings and record times of the same topics.
     """
     partitions = tuple(
@@ -121,6 +122,7 @@ def runway_of(start: Position, live: LiveTopics, observed: RetentionObservation)
 def outliving_ms(settings: TopicSettings, at_ms: int, window_s: int) -> int:
     """Return the timestamp (ms) before which ``retention.ms`` will have deleted records when the window ends.
 
+    :param settings: settings of the topic.
     :param at_ms: start of the window.
     :param window_s: length of the window.
     """

@@ -323,7 +323,11 @@ class Observation:
 
 
 def snapshot_id(operation: str, moment: str) -> str:
-    """Return the id of the snapshot that an operation took at the given moment."""
+    """Return the id of the snapshot that an operation took at the given moment.
+
+    :param operation: id of the operation.
+    :param moment: for example ``before`` or ``stopped``.
+    """
     return f"{operation}#{moment}"
 
 

@@ -39,6 +39,7 @@ def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, *
     """Return an empty DAG ``<kind>__<pipeline>`` with one run at a time, without a schedule by default.
 
     :param kind: first part of the DAG id, and a tag.
+    :param pipeline: the pipeline that the DAG is for.
     :param doc: Markdown documentation of the DAG, with ``{name}`` for the pipeline.
     :param retries: retries of every task.
     :param dag: further arguments of ``DAG``.
@@ -71,6 +72,7 @@ def approve_param(pipeline: StreamingPipeline) -> Param:
 def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOperator]:
     """Return the tasks that plan a restart while the job runs, and then stop the job.
 
+    :param pipeline: the pipeline whose job is stopped.
     :param plan: arguments of ``PlanRestartOperator``.
     """
     return [
@@ -91,6 +93,7 @@ def restarted(
     Beside these tasks, ``roll_back`` undoes the operation if the submit or the watch fails, and ``audit_rollback``
     follows it. The ``audit`` task does not run then, so the DAG run fails whatever these two tasks do.
 
+    :param pipeline: the pipeline whose job is started.
     :param application: as for ``SubmitStreamingJobOperator``.
     :param rolls_back: False if the started version is the one that ran before.
     :param plan: arguments of ``PlanRestartOperator``.

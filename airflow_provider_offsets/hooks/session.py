@@ -20,6 +20,7 @@ from airflow_provider_offsets.runtime.settings import Secrets
 def open_session(pipeline: StreamingPipeline, operation: str) -> Iterator[Session]:
     """Yield the session of one operation on a pipeline, and close its stores and its Kafka clients on exit.
 
+    :param pipeline: names the connections of its stores and of Kafka.
     :param operation: id of the operation.
     """
     from airflow_provider_offsets.kafka.reader import KafkaReader

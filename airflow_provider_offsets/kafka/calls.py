@@ -152,6 +152,8 @@ class AdminCalls:
 
         Asks the group's coordinator, and retries until the deadline while the group has none.
 
+        :param group_id: id of the consumer group.
+        :param partitions: the partitions to look up.
         :param deadline: from :meth:`deadline`.
         :raises KafkaUnreachable: no coordinator answered before the deadline.
         :raises KafkaError: the coordinator refused the request.
@@ -179,6 +181,7 @@ class AdminCalls:
 
         The consumer is assigned its partitions, so it joins no group.
 
+        :param position: the offset of each partition from which to read.
         :param deadline: from :meth:`deadline`.
         :returns: the records, without partitions that this user may not read or that did not answer before the
             deadline.
@@ -221,6 +224,7 @@ class AdminCalls:
     def refusal(self, error: KafkaException, what: str) -> KafkaError:
         """Return the error for a request that the cluster refused, with ``error`` as its cause.
 
+        :param error: the exception of the Kafka client.
         :param what: what the request was about, for the message.
         """
         if code_of(error) in SILENCE:

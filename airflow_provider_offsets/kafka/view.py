@@ -23,6 +23,7 @@ class KafkaView(Protocol):
         The offsets of different partitions may be of different moments. The earliest offset of a partition is read
         before its end, so ``begin <= end`` holds even if retention deletes records meanwhile.
 
+        :param topics: names of the topics.
         :param read_committed: return the *last stable offset* as the end. A consumer of that isolation level stops
             there, which is the start of the oldest open transaction.
         """
@@ -36,6 +37,7 @@ class KafkaView(Protocol):
         Kafka compares the timestamp in the record, which the producer may set: a later offset may have an earlier
         timestamp.
 
+        :param topics: names of the topics.
         :param timestamp_ms: milliseconds since 1970, from 0 up.
         :param read_committed: ignore records after the last stable offset.
         :returns: offset per partition; None if no record is that recent.
@@ -59,6 +61,9 @@ class KafkaView(Protocol):
 
         A partition without a commit is omitted: a missing commit means neither offset 0 nor the latest. Only the
         partitions that the topics have now are read, so a commit that outlived its partition is not returned.
+
+        :param group_id: id of the consumer group.
+        :param topics: names of the topics.
         """
         ...
 
@@ -94,6 +99,7 @@ def checked_time(timestamp_ms: int) -> int:
 def topics_missing(missing: Iterable[str], cluster: str) -> TopicMissing:
     """Return the error that names all missing topics.
 
+    :param missing: names of the missing topics.
     :param cluster: bootstrap servers of the cluster that was read, or empty.
     """
     names = ", ".join(repr(name) for name in sorted(missing))

@@ -119,6 +119,8 @@ def _require_unchanged(session: Session, plan: RestartPlan) -> Observation:
 def require_opened(session: Session, plan: RestartPlan) -> None:
     """Raise if an untracked job opens another checkpoint than the plan saw.
 
+    :param session: the session of the operation.
+    :param plan: the plan to apply.
     :raises StateChanged: ``job.checkpoint`` was changed since.
     """
     if plan.seen.opens != session.opens:

@@ -156,6 +156,10 @@ def audit_epochs(session: Session, window: Window | None = None) -> AuditReport:
     An epoch stopped at the position from which the next epoch was planned. The snapshots of the stopped job that this
     operation and earlier ones took must agree with that position. Otherwise the difference is an unexplained
     discontinuity. Records in flight that the next epoch read again count as an interrupted batch.
+
+    :param session: the session of the operation.
+    :param window: the epochs to report; None for all.
+    :raises InputRefused: the window has bounds that are not epochs.
     """
     bounds = (window.since, window.until) if window is not None else ()
     if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):

@@ -118,6 +118,9 @@ def audit_recorded_replay(control: ReplayControl, plan: ReplayPlan) -> ReplayAud
 
     The audit names other attempts, of any interval, that replayed the same records. Of two such attempts, the audit
     that runs later names the other.
+
+    :param control: the records of the pipeline's replays.
+    :param plan: the plan of the attempt.
     """
     return _audited(control, plan, [record for _, record in control.replays()])
 
@@ -126,6 +129,10 @@ def replay_audits(control: ReplayControl, prefix: str = "") -> dict[str, ReplayA
     """Return the current audit of the newest attempt of each operation whose id begins with ``prefix``.
 
     A stored clean audit is reused, because a long backfill has many intervals.
+
+    :param control: the records of the pipeline's replays.
+    :param prefix: beginning of the operation ids; empty for all operations.
+    :returns: audit per operation id.
     """
     replays = dict(control.replays())
     audits = {}

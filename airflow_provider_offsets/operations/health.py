@@ -61,7 +61,10 @@ def _claimed(session: Session) -> list[Epoch]:
 def take_sample(session: Session, epoch: Epoch, *, at_s: float) -> Sample:
     """Take one sample of an epoch. This function changes nothing, not even the epoch of a driver that has exited.
 
+    :param session: the session of the operation.
+    :param epoch: the epoch to observe.
     :param at_s: time of the sample, in seconds since 1970.
+    :returns: the sample. It has no position if the epoch has ended or was superseded.
     """
     ended = end_of(session.control, epoch.number)
     superseded_by = _superseded_by(session, epoch)
@@ -84,6 +87,9 @@ def take_sample(session: Session, epoch: Epoch, *, at_s: float) -> Sample:
 def record_verdict(session: Session, epoch: Epoch, verdict: Verdict) -> None:
     """Record the verdict on an epoch, and mark a healthy epoch as good. Rollbacks read both.
 
+    :param session: the session of the operation.
+    :param epoch: the epoch that was watched.
+    :param verdict: the verdict of the health window.
     :raises JobUnhealthy: the epoch is unhealthy.
     """
     session.control.record_step(session.operation, _health_of(epoch), verdict)
@@ -142,7 +148,12 @@ def _health_of(epoch: Epoch) -> str:
 
 
 def pause(session: Session, epoch: Epoch, seconds: float) -> None:
-    """Wait until the next sample is due, or the epoch has ended."""
+    """Wait until the next sample is due, or the epoch has ended.
+
+    :param session: the session of the operation.
+    :param epoch: the epoch that is watched.
+    :param seconds: time until the next sample.
+    """
     due = clock.monotonic_s() + seconds
     while clock.monotonic_s() < due and end_of(session.control, epoch.number) is None:
         clock.sleep(POLL_S)

@@ -93,7 +93,11 @@ def has_job(control: Control, record: PipelineRecord) -> bool | None:
 
 
 def end_of(control: Control, number: int) -> Ended | None:
-    """Return how an epoch ended, by the record or by its process if visible from here, else None."""
+    """Return how an epoch ended, by the record or by its process if visible from here, else None.
+
+    :param control: the control store of the pipeline.
+    :param number: number of the epoch.
+    """
     record = control.record()
     if record is None or record.epoch < number:
         return None
@@ -132,6 +136,10 @@ def _position(control: Control, store: OffsetStore, stream: Stream) -> Position:
 
 
 def short_of(reached: Position, target: Position) -> dict[TopicPartition, int]:
-    """Return the number of offsets between ``reached`` and ``target``, for each partition that has not reached it."""
+    """Return the number of offsets between ``reached`` and ``target``, for each partition that has not reached it.
+
+    :param reached: the position of the job; a missing partition counts as 0.
+    :param target: the position to reach.
+    """
     missing = {partition: offset - reached.get(partition, 0) for partition, offset in target.items()}
     return {partition: count for partition, count in missing.items() if count > 0}

@@ -43,6 +43,7 @@ RENEW_AFTER_S = LEASE_TIMEOUT_S // 4
 def take_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
     """Return the record once this operation holds the lease. Taking the lease again also renews it.
 
+    :param session: the session of the operation.
     :param take_over: take the lease from an operation that acted recently; the next step of that operation is refused.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     :raises StateLost: the pipeline has a history but no record, or another pipeline owns what it uses.
@@ -61,7 +62,9 @@ def take_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
 def retake_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
     """Take the lease of a pipeline that has a record, whatever the pipeline uses now.
 
+    :param session: the session of the operation.
     :param take_over: as for ``take_lease``.
+    :returns: the record with this operation's lease.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     """
     return session.cell.change(Take(session.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
@@ -70,6 +73,8 @@ def retake_lease(session: Session, *, take_over: bool = False) -> PipelineRecord
 def keep_lease(session: Session, record: PipelineRecord) -> None:
     """Renew the lease of an operation that waits, before other operations may take the lease.
 
+    :param session: the session of the operation.
+    :param record: the record as it was read.
     :raises TakenOver: another operation holds the lease.
     """
     require_lease(session, record)
@@ -81,6 +86,8 @@ def keep_lease(session: Session, record: PipelineRecord) -> None:
 def require_lease(session: Session, record: PipelineRecord) -> None:
     """Raise unless this operation holds the lease.
 
+    :param session: the session of the operation.
+    :param record: the record as it was read.
     :raises TakenOver: this operation does not hold the lease.
     """
     lease = record.lease
@@ -155,7 +162,11 @@ def close_newest(session: Session, *, epoch: int | None = None) -> PipelineRecor
 
 
 def close_if_over(session: Session, record: PipelineRecord) -> bool:
-    """Close a running epoch whose driver has exited; return whether the epoch was closed."""
+    """Close a running epoch whose driver has exited; return whether the epoch was closed.
+
+    :param session: the session of the operation, which holds the lease.
+    :param record: the record as it was read.
+    """
     ended = seen_end(record, session.control.newest_launch(record)) if record.phase is Phase.RUNNING else None
     if ended is None:
         return False
@@ -214,6 +225,7 @@ def reconcile(session: Session, record: PipelineRecord) -> PipelineRecord:
     that Spark has committed is complete, so it is recorded. Any other started batch is recorded as interrupted, with
     its ranges.
 
+    :param session: the session of the operation, which holds the lease.
     :param record: as it was read; the swap fails if the record has changed since.
     """
     epoch = session.control.newest_launch(record)
@@ -239,6 +251,9 @@ def finish_move(session: Session, record: PipelineRecord) -> None:
 
     Between the two steps of a move there is no checkpoint. The record's intent names the move, so every plan uses the
     job's position before the move.
+
+    :param session: the session of the operation, which holds the lease.
+    :param record: the record as it was read; its intent names the move.
     """
     if record.intent is not None and session.pipeline.authoritative == CHECKPOINT:
         finish_swap(session.pipeline.job.checkpoint, record.intent.plan)
@@ -261,6 +276,10 @@ def complete_history(session: Session, record: PipelineRecord, epoch: Epoch) -> 
 
     The writer is the driver, or the task that reconciled its epoch. The next launch removes the batch from the record,
     so the row must also be checked before that launch.
+
+    :param session: the session of the operation.
+    :param record: the record as it was read.
+    :param epoch: the newest launch.
     """
     recorded = record.recorded
     if recorded is None or recorded.tag != epoch.claim.tag:
@@ -424,6 +443,7 @@ def new_attempt(session: Session, key: str) -> Session:
 
     A late try of an earlier attempt continues under that attempt, which has lost the lease.
 
+    :param session: the session of the operation.
     :param key: the same for all tries of one attempt, and different for the next attempt.
     """
     return _session_of(session, session.control.begin_attempt(session.operation, key))

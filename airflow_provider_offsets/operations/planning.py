@@ -104,6 +104,9 @@ def known_leader_epochs(session: Session, seen: Observation) -> dict[TopicPartit
 
     The sources are the submit, snapshots, and stores that keep leader epochs with their offsets. Earlier leader epochs
     need no check, because the newest start has already taken them into account.
+
+    :param session: the session of the operation.
+    :param seen: the state at the time of the plan.
     """
     noted = [] if seen.epoch is None else [seen.epoch.claim.leader_epochs]
     noted += [

@@ -56,7 +56,11 @@ def find_death(control: Control, *, lease_timeout_s: float = LEASE_TIMEOUT_S) ->
 
 
 def is_given_up(control: Control, epoch: int) -> bool:
-    """Return whether the recovery from the death of an epoch was given up."""
+    """Return whether the recovery from the death of an epoch was given up.
+
+    :param control: the control store of the pipeline.
+    :param epoch: number of the epoch that died.
+    """
     return control.step(recovery_of(epoch), GIVEN_UP, str) is not None
 
 

@@ -53,6 +53,10 @@ class RunwayWatch:
     def observe(self, control: Control, kafka: KafkaView, *, at_ms: int) -> Watched:
         """Check once.
 
+        :param control: the control store of the pipeline.
+        :param kafka: the cluster of the topics.
+        :param at_ms: the current time, in milliseconds since 1970.
+        :returns: what was observed: whether the job runs again, and the shortest runway.
         :raises RunwayUnknown: it cannot be determined how long a partition is retained.
         """
         record = control.record()

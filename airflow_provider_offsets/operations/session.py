@@ -378,7 +378,11 @@ def recorded_batch(store: OffsetStore, stream: Stream, recorded: Recorded) -> Ba
 
 
 def is_committed(checkpoint: CheckpointState, started: StartedBatch) -> bool:
-    """Return whether Spark has committed a started batch, which means that its output is complete."""
+    """Return whether Spark has committed a started batch, which means that its output is complete.
+
+    :param checkpoint: the state of Spark's checkpoint.
+    :param started: the batch that the record names as started.
+    """
     is_same_query = checkpoint.query_id == (started.query_id or checkpoint.query_id)
     return is_same_query and checkpoint.committed_batch_id >= started.batch_id
 

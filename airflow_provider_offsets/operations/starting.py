@@ -46,7 +46,12 @@ def first_sign(session: Session, record: PipelineRecord, epoch: Epoch, applied: 
 
 
 def has_output(session: Session, epoch: Epoch, applied: Applied) -> bool:
-    """Return whether an epoch has processed anything."""
+    """Return whether an epoch has processed anything.
+
+    :param session: the session of the operation.
+    :param epoch: the epoch of the launch.
+    :param applied: the plan that the launch belongs to.
+    """
     if session.pipeline.tracked:
         return epoch.last_batch_id is not None
     return _untracked_sign(session, epoch, applied) is not None

@@ -236,6 +236,7 @@ def _hindrance(epoch: Epoch, stage: _Stage) -> str:
 def result_of(record: PipelineRecord, *, already: bool = False) -> StopResult:
     """Return how the newest launch of a stopped pipeline ended.
 
+    :param record: the record of a stopped pipeline.
     :param already: whether the launch had ended before the stop request.
     """
     if record.launch is None:

@@ -35,6 +35,8 @@ ENDED = "-ended"
 def read_position(source: PositionStore, stream: Stream) -> Position:
     """Return the position in a store.
 
+    :param source: the store to read.
+    :param stream: group and topics of the position.
     :raises InputRefused: the store has no position, which differs from offset 0: there is nothing to transfer.
     """
     position = source.position(stream)
@@ -50,6 +52,9 @@ def read_position(source: PositionStore, stream: Stream) -> Position:
 def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None:
     """Write what was planned. Safe to repeat: nothing happens if the store already has the planned position.
 
+    :param target: the store to write.
+    :param stream: group and topics of the position.
+    :param transfer: the planned transfer, with the position before and after it.
     :raises PlanRefused: the transfer has problems.
     :raises ModeUnsupported: the store is read-only.
     :raises StateChanged: the target has another position than when the transfer was planned.

@@ -75,6 +75,8 @@ def keep_version(job: SparkJob) -> KeptVersion:
 def restored_job(job: SparkJob, version: str) -> SparkJob:
     """Return ``job`` with the program and the command of a stored version, after checking the copies.
 
+    :param job: the job whose ``log_dir`` has the copies.
+    :param version: fingerprint of the stored version.
     :raises RollbackRefused: a copy is missing or has changed; the message names every such copy.
     """
     folder = _folder(job)
@@ -97,12 +99,20 @@ def restored_job(job: SparkJob, version: str) -> SparkJob:
 
 
 def is_kept(job: SparkJob, version: str) -> bool:
-    """Return whether a version is recorded."""
+    """Return whether a version is recorded.
+
+    :param job: the job whose ``log_dir`` has the copies.
+    :param version: fingerprint of the version.
+    """
     return VERSION.fullmatch(version) is not None and (_folder(job) / f"{version}.json").is_file()
 
 
 def kept_since_ms(job: SparkJob, version: str) -> int:
-    """Return when a version was last stored, in milliseconds since 1970. Each submit stores it again."""
+    """Return when a version was last stored, in milliseconds since 1970. Each submit stores it again.
+
+    :param job: the job whose ``log_dir`` has the copies.
+    :param version: fingerprint of a stored version.
+    """
     return (_folder(job) / f"{version}.json").stat().st_mtime_ns // 1_000_000
 
 
@@ -111,6 +121,8 @@ def forget_version(job: SparkJob, version: str) -> None:
 
     Safe to repeat: after an interrupted call the record still exists, but a rollback to the version is refused.
 
+    :param job: the job whose ``log_dir`` has the copies.
+    :param version: fingerprint of the version to remove.
     :raises RollbackRefused: a record in the directory cannot be read, so the owners of the copies are unknown.
     """
     folder = _folder(job)

@@ -39,6 +39,7 @@ class BatchLog:
 
         An entry that an operation wrote to close the log is not a batch.
 
+        :param batch_id: id of the batch, from 0 up.
         :param epoch: number of the epoch that runs the batch.
         :param after: the last batch that ran; saves reading the previous log entry.
         """
@@ -71,6 +72,7 @@ class BatchLog:
     def start_of(self, batch_id: int, *, after: Batch | None = None) -> Position:
         """Return the position at which a batch starts, planned or not: the end of the previous batch.
 
+        :param batch_id: id of the batch, from 0 up.
         :param after: the last batch that ran; saves reading the previous log entry.
         """
         if after is not None and after.batch_id == batch_id - 1:

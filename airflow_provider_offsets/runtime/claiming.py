@@ -28,7 +28,11 @@ from airflow_provider_offsets.stores import open_store
 
 
 def claiming_command(settings_file: Path, command: Sequence[str]) -> list[str]:
-    """Return the argument vector that claims the launch and then becomes ``command``."""
+    """Return the argument vector that claims the launch and then becomes ``command``.
+
+    :param settings_file: file with the settings of the launch.
+    :param command: argument vector of an untracked job.
+    """
     return [sys.executable, "-m", "airflow_provider_offsets.runtime.claiming", str(settings_file), *command]
 
 

@@ -175,6 +175,7 @@ class HeldEpoch:
     def record(self, batch: Batch, following: Batch | None = None) -> None:
         """Record the started batch as processed: its output is complete.
 
+        :param batch: the started batch.
         :param following: the next batch, if Spark has planned it already under a native sink. It counts as started.
         :raises Fenced: this driver no longer holds the epoch.
         """

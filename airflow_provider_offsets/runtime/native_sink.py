@@ -81,6 +81,8 @@ def _refused(what: str, way: str) -> InputRefused:
 def writer_of(sink: SinkOf, frame: Any) -> Any:
     """Return the writer of ``frame`` as the user's ``sink`` function configured it.
 
+    :param sink: the user's function, which configures a writer and returns it.
+    :param frame: the streaming frame to write.
     :raises InputRefused: the function sets what the runtime sets, or does not return the writer.
     """
     made = sink(SinkWriter(frame.writeStream))

@@ -110,13 +110,23 @@ class ReadCount:
             return self._most
 
     def onSuccess(self, action: str, execution: Any, duration_ns: int) -> None:  # Java's names
-        """Keep the count of an action that ended."""
+        """Keep the count of an action that ended.
+
+        :param action: name of the action, for example ``collect``.
+        :param execution: Spark's ``QueryExecution``.
+        :param duration_ns: duration of the action, in nanoseconds.
+        """
         found = execution.observedMetrics().get(MARK)
         if found.isDefined():
             self._most = max(self._most, found.get().getLong(0))
 
     def onFailure(self, action: str, execution: Any, error: Any) -> None:
-        """Ignore an action that failed."""
+        """Ignore an action that failed.
+
+        :param action: name of the action, for example ``collect``.
+        :param execution: Spark's ``QueryExecution``.
+        :param error: the exception of the action.
+        """
 
     class Java:
         """The Java interface that this class implements, in the form that py4j looks for."""

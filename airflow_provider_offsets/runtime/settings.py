@@ -132,6 +132,8 @@ def read_settings(spark: Any) -> Settings | ReplaySettings:
 def take_settings(file: Path, kind: type[S]) -> S:
     """Return the settings in a file, and remove the file.
 
+    :param file: path of the file.
+    :param kind: class of the settings.
     :raises InputRefused: the file does not exist.
     """
     try:

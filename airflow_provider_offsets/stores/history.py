@@ -14,6 +14,7 @@ from airflow_provider_offsets.stores import rules
 def place(batch: Batch, newest_row_time_ms: int | None) -> Batch:
     """Return a batch with its row time, after the newest row.
 
+    :param batch: the batch, without a row time.
     :param newest_row_time_ms: time of the newest row in the history; None if the history is empty.
     :raises StoreDataError: the newest row already has the greatest possible time.
     """
@@ -31,6 +32,7 @@ def row_time_of(batch: Batch) -> int:
 def written_row(position: Position, newest_row_time_ms: int | None) -> Batch:
     """Return the row that a write of ``position`` adds to a history: at the current time, and of no batch.
 
+    :param position: end offset of each partition.
     :param newest_row_time_ms: time of the newest row in the history; None if the history is empty.
     :raises StoreDataError: the newest row already has the greatest possible time.
     """
@@ -44,6 +46,7 @@ def position_in(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Pos
     crash between two of these rows, the second topic keeps its older row. Then its part of the batch is replayed, and
     nothing is skipped.
 
+    :param stream: group and topics.
     :param newest: returns the newest batch of a stream.
     """
     rows = list(newest_rows(stream, newest))
@@ -53,6 +56,7 @@ def position_in(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Pos
 def newest_rows(stream: Stream, newest: Callable[[Stream], Batch | None]) -> Iterator[Batch]:
     """Yield the newest row of each topic, each row with the ends of the topics whose newest row it is.
 
+    :param stream: group and topics.
     :param newest: returns the newest batch of a stream.
     """
     last = newest(stream)

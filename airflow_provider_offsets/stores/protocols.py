@@ -121,7 +121,10 @@ class ControlStore(Protocol):
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
         """Set the text atomically if it is ``expected`` now, and return whether it was set.
 
+        :param pipeline: name of the pipeline.
+        :param name: name of the control record.
         :param expected: the text that must be there now; None if there must be none.
+        :param value: the text to set.
         :raises StoreUnreachable: no answer arrived; the text may have been set. The call is not retried here.
         """
         ...

@@ -43,6 +43,8 @@ def check_stream(stream: Stream) -> Stream:
 def check_batch(stream: Stream, batch: Batch) -> None:
     """Check that the batch can be recorded under the stream.
 
+    :param stream: group and topics that the batch belongs to.
+    :param batch: the batch to record.
     :raises InputRefused: the batch has no end, ends in a topic of another stream or at an offset above Kafka's maximum.
         Also if its time does not fit a row key.
     """
@@ -71,6 +73,8 @@ def check_batch(stream: Stream, batch: Batch) -> None:
 def check_position(stream: Stream, position: Position) -> None:
     """Check that the position can be written for the stream.
 
+    :param stream: group and topics that the position belongs to.
+    :param position: the position to write.
     :raises InputRefused: the position is empty, names a topic of another stream, or has an offset above Kafka's
         maximum. Also if a partition below the greatest of its topic is missing, which would read as half written.
     """
@@ -204,6 +208,9 @@ def is_of(stream: Stream, batch: Batch) -> bool:
 
     So a pipeline keeps its history when a topic is added or removed. Two pipelines that share a group id on different
     topics do not see each other's batches.
+
+    :param stream: group and topics.
+    :param batch: a batch of the same group.
     """
     return not set(stream.topics).isdisjoint(batch.end.topics)
 
@@ -211,6 +218,8 @@ def is_of(stream: Stream, batch: Batch) -> bool:
 def placed(stream: Stream | None, batch: Batch | None) -> tuple[Stream, Batch] | None:
     """Return a batch that belongs to a swap, with its normalised stream; None without a batch.
 
+    :param stream: group and topics that the batch belongs to; None only without a batch.
+    :param batch: a batch with its row time, or None.
     :raises InputRefused: as ``check_stream`` and ``check_batch``.
     :raises StoreDataError: as ``check_row_time``.
     """
@@ -245,6 +254,7 @@ def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
     started. Within one epoch a batch may be prepared again.
 
     :param prepared: the batch whose facts are stored; None for none.
+    :param batch: the batch whose facts are to be stored.
     :raises BatchConflict: a later epoch has stored facts there, or the same epoch has stored those of another batch.
     """
     if prepared is None:
@@ -262,6 +272,8 @@ def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
 def recorded_once(recorded: Batch, batch: Batch) -> Batch:
     """Return the recorded batch if ``batch`` is the same one.
 
+    :param recorded: the batch in the history.
+    :param batch: the batch to record under the same row time.
     :raises BatchConflict: ``batch`` is another batch, or reads other offsets.
     """
     is_same_batch = (recorded.query_id, recorded.batch_id) == (batch.query_id, batch.batch_id)

@@ -479,6 +479,7 @@ def audit(
 ) -> AuditReport:
     """Return the audit of a history. Everything is read once, one row at a time.
 
+    :param pipeline: name of the pipeline, for the report.
     :param batches: all rows, in the order of the history. Rows of an epoch that ``epochs`` lacks count as those of a
         foreign writer. So read the epochs first, and no row after what their record knows.
     :param epochs: all launches with their results, the oldest first. Unclaimed launches announce nothing.

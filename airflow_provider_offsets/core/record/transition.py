@@ -69,6 +69,9 @@ def transition(record: PipelineRecord, event: Event) -> Outcome:
     """Return the record after ``event``, or that the event happened already, or why it is not possible.
 
     ``version`` increases by one, and ``generation`` with every change of lease or phase. The caller sets the token.
+
+    :param record: the record now.
+    :param event: what happens to the pipeline.
     """
     if record.renamed_to and not isinstance(event, _OF_DRIVERS):
         if isinstance(event, Rename) and event.to == record.renamed_to:
@@ -140,6 +143,7 @@ def acted_lately(record: PipelineRecord, at_ms: int, timeout_ms: int) -> str:
 
     A recovery replaces another recovery, unless the launch of the other one may still be claimed.
 
+    :param record: the record now.
     :param at_ms: the current time.
     :param timeout_ms: how long an action counts as recent.
     """

@@ -44,7 +44,11 @@ class ReplayAttempt:
     """Id of each topic, by name."""
 
     def is_of(self, key: str, interval: Interval) -> bool:
-        """Check whether a task with this key and interval is a try of this attempt."""
+        """Check whether a task with this key and interval is a try of this attempt.
+
+        :param key: key of the attempt that the task belongs to.
+        :param interval: data interval of the task.
+        """
         return (self.key, self.interval) == (key, interval)
 
 
@@ -86,6 +90,11 @@ def add_attempt(record: ReplayRecord | None, attempt: ReplayAttempt) -> ReplayRe
 
     If two tasks plan one attempt at the same time, the first one wins, and the other one uses its plan. A plan with
     problems has no shards, so a later plan of the same attempt replaces it.
+
+    :param record: the record of the replay; None before its first attempt.
+    :param attempt: the planned attempt.
+    :returns: the record, or :class:`AttemptRefusal` if a newer attempt exists, or another one was planned at the
+        same time.
     """
     if record is None:
         return ReplayRecord(attempt)

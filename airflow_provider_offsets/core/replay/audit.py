@@ -61,7 +61,11 @@ class ReplayAudit:
 
 
 def may_overlap(plan: ReplayPlan, attempt: ReplayAttempt) -> bool:
-    """Check whether another attempt may read records that ``plan`` reads: its time and a topic overlap."""
+    """Check whether another attempt may read records that ``plan`` reads: its time and a topic overlap.
+
+    :param plan: the plan of one attempt.
+    :param attempt: another attempt, of any interval.
+    """
     is_other = attempt.run_id != plan.run_id and not attempt.has_problems
     first_ms = max(plan.interval.start_ms, attempt.interval.start_ms)
     last_ms = min(plan.interval.end_ms, attempt.interval.end_ms)

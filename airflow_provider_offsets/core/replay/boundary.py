@@ -152,6 +152,7 @@ def freeze(
     """Return the boundary of a topic at a timestamp that is not frozen yet: as observed, and between its neighbours.
 
     :param boundaries: the record of the topic.
+    :param topic: name of the topic.
     :param observation: the offsets of the topic at the timestamp.
     :param before: the nearest boundary before the timestamp, by ``boundaries``.
     :param after: the nearest boundary after the timestamp.

@@ -44,6 +44,9 @@ def replay_batch_id(run_id: str, shard: int) -> int:
     """Return the batch id of a shard: equal for every attempt, different for other runs and shards.
 
     The id is below 0, so it never equals the id of a live batch.
+
+    :param run_id: id of the attempt.
+    :param shard: number of the shard, from 0 up.
     """
     digest = hashlib.sha256(f"{run_id}#{shard}".encode()).digest()
     return -1 - (int.from_bytes(digest[:8], "big") >> (64 - DIGEST_BITS))

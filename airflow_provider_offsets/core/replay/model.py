@@ -171,6 +171,8 @@ def cut_shards(begin: Position, end: Position, *, records_per_shard: int, max_sh
 
     Makes one pass over the partitions, and adds at most one range per shard: a partition is cut where a shard is full.
 
+    :param begin: first offset of each partition; 0 for a partition that it lacks.
+    :param end: the offset after the last one of each partition.
     :param records_per_shard: intended size of a shard.
     :param max_shards: maximum number of shards; with more records, the shards are larger.
     """

@@ -214,7 +214,11 @@ ShardEvent = LaunchShard | CancelShard | CloseShard | SupersedeShard | ClaimShar
 
 
 def shard_transition(record: ShardRecord, event: ShardEvent) -> ShardRecord | ShardRefused:
-    """Return the record after ``event``, or why the event is not possible. An equal record: it happened before."""
+    """Return the record after ``event``, or why the event is not possible. An equal record: it happened before.
+
+    :param record: the record of the shard now.
+    :param event: what happens to the shard.
+    """
     return _RULES[type(event)](record, event)
 
 

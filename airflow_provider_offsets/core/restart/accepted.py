@@ -36,6 +36,7 @@ def read_counts(given: Any, name: str) -> dict[str, int]:
 def read_seconds(given: Any, name: str) -> int:
     """Return a duration as a whole number of seconds, 0 or more; 0 for an empty value.
 
+    :param given: a number, its text, or an empty value.
     :param name: name of the setting, for the error message.
     :raises InputRefused: the value is no such number; the message quotes the value.
     """

@@ -65,7 +65,11 @@ def _unless_wrong(known: KnownIdentity, seen: Observation) -> str:
 
 
 def offsets_without_partition(wanted: Position, seen: Observation) -> Position:
-    """Return stored or chosen offsets of partitions that a topic of the pipeline does not have."""
+    """Return stored or chosen offsets of partitions that a topic of the pipeline does not have.
+
+    :param wanted: the chosen offsets.
+    :param seen: stores and live topics.
+    """
     live, topics = seen.live.partitions, {topic.name for topic in seen.live.topics}
     named = (seen.stored or Position()).updated(wanted)
     return Position({each: offset for each, offset in named.items() if each not in live and each.topic in topics})
@@ -83,7 +87,13 @@ def dropped_topics(seen: Observation) -> Iterator[str]:
 def gone_problems(
     start: Position, seen: Observation, named: Collection[TopicPartition], selector: str
 ) -> Iterator[Problem]:
-    """Yield a problem if a first start or a fallback would replace known positions."""
+    """Yield a problem if a first start or a fallback would replace known positions.
+
+    :param start: the planned start of each partition.
+    :param seen: stores and live topics.
+    :param named: the partitions whose start a person named.
+    :param selector: the selector's text, for the message.
+    """
     gone = replaced(start, seen, named)
     writers = {partition: each.operation for each in seen.late for partition in each.doubtful}
     late = {partition: known for partition, known in gone.items() if partition in writers}
@@ -148,7 +158,11 @@ def _late_problem(
 
 
 def shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
-    """Yield problems of offsets that do not match the partitions and the ends of the topics."""
+    """Yield problems of offsets that do not match the partitions and the ends of the topics.
+
+    :param wanted: the chosen offsets.
+    :param seen: stores and live topics.
+    """
     live, known = seen.live.partitions, known_offsets(seen)
     named = (seen.stored or Position()).updated(wanted)
     if gone := offsets_without_partition(wanted, seen):
@@ -182,6 +196,10 @@ def leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPar
 
     A leader epoch only increases. If one went back, the cluster was restored from an earlier state. Then the record at
     the stored offset may differ from the one that was read. A recreated topic begins with a new epoch.
+
+    :param wanted: the chosen offsets.
+    :param seen: stores and live topics.
+    :param known: the greatest leader epoch of each partition that was observed since the job started.
     """
     stored, live, recreated = seen.last_known or Position(), seen.live.partitions, recreated_topics(seen)
     if is_other_cluster(seen.identities, seen.live):
@@ -202,7 +220,11 @@ def leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPar
 
 
 def window_problems(runway: Runway, policy: RestartPolicy) -> Iterator[Problem]:
-    """Yield a problem for each topic that loses unread records while the job is stopped."""
+    """Yield a problem for each topic that loses unread records while the job is stopped.
+
+    :param runway: how long unread records are retained.
+    :param policy: accepted loss per topic.
+    """
     if not runway.window_s:
         return
     for topic in sorted({each.topic for each in runway.partitions}):
@@ -222,7 +244,11 @@ def window_problems(runway: Runway, policy: RestartPolicy) -> Iterator[Problem]:
 
 
 def count_problems(rows: tuple[PartitionPlan, ...], policy: RestartPolicy) -> Iterator[Problem]:
-    """Yield a problem for each topic that loses or skips more records than the policy accepts."""
+    """Yield a problem for each topic that loses or skips more records than the policy accepts.
+
+    :param rows: the planned start of each partition, with its counts.
+    :param policy: accepted loss and skipping per topic.
+    """
     for topic in sorted({row.topic for row in rows}):
         mine = [row for row in rows if row.topic == topic]
         lost = {row.key: row.missing for row in mine if row.missing}
@@ -244,7 +270,14 @@ def _counted(counts: Mapping[TopicPartition, int], word: str, topic: str, accept
 def form_problems(
     form: RestartForm, wanted: Position, seen: Observation, named: Collection[TopicPartition], selector: str
 ) -> Iterator[Problem]:
-    """Yield problems of the way in which the job starts: its state, or a checkpoint ahead of the history."""
+    """Yield problems of the way in which the job starts: its state, or a checkpoint ahead of the history.
+
+    :param form: how the job is to start.
+    :param wanted: the chosen offsets.
+    :param seen: stores, checkpoint and live topics.
+    :param named: the partitions whose start a person named.
+    :param selector: the selector's text, for the message.
+    """
     checkpoint, stored, known = seen.newest_checkpoint, seen.stored or Position(), known_offsets(seen)
     if checkpoint is None:
         return
@@ -312,7 +345,11 @@ def _left_problems(
 
 
 def untracked_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
-    """Yield a problem if an untracked job may have run before and its store has no position."""
+    """Yield a problem if an untracked job may have run before and its store has no position.
+
+    :param wanted: the chosen offsets.
+    :param seen: stores and live topics.
+    """
     if seen.is_tracked or wanted or seen.stored is not None or (seen.epoch is None and not seen.kept[0].expires):
         return
     if seen.known:

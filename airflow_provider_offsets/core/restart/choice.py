@@ -43,6 +43,7 @@ def weigh(
     - a topic that was never read starts at its earliest offset, if a selector of ``start`` reads the stores
       (``committed``, ``shift:``).
 
+    :param start: the selectors, in the order in which they are tried.
     :param chosen: offset and selector of each partition.
     :param seen: stores and live topics at the time of the plan.
     :param on_conflict: what to do about stores that contradict each other.

@@ -82,6 +82,7 @@ def compare_stores(seen: Observation, earlier: Observation | None = None) -> Com
     While the job runs, its stores are read one after the other, so a difference may only be the time between two reads.
     A single observation then reports no conflict. The offsets of a stopped job do not move, so every difference counts.
 
+    :param seen: the pipeline's stores and live topics.
     :param earlier: another observation of the same running job, completed before ``seen`` was started. A store that
         stood still while another one passed it is then a conflict. None if the job was restarted in between.
     """
@@ -111,6 +112,8 @@ def resolve_conflicts(
     ahead of its history. The other is a partition whose offset the authoritative store has lost
     (``Observation.known``).
 
+    :param seen: the pipeline's stores and live topics.
+    :param on_conflict: what to do about stores that contradict each other.
     :param elsewhere: partitions whose start is not left to the stores; their conflicts are ignored.
     """
     stands, known = seen.stored or Position(), known_offsets(seen)

@@ -63,6 +63,7 @@ def plan_restart(
     """Return the plan of a restart from ``wanted``, in the state that was ``seen``.
 
     :param wanted: the offsets that the selectors chose. Partitions that it lacks and the pipeline never read are new.
+    :param seen: stores, checkpoint and live topics at the time of the plan.
     :param policy: accepted loss and skipping; None accepts none.
     :param selector: the selector's text, for people.
     :param known_leader_epochs: the greatest leader epoch of each partition that was observed since the job started.
@@ -120,6 +121,8 @@ def with_runway(
     The plan then shows which counts are upper bounds, and how long Kafka retains the records after the start. A
     retention shorter than the window is a problem.
 
+    :param plan: the plan without these effects.
+    :param runway: how long unread records are retained.
     :param settings: settings of each topic; None for a topic whose settings this user may not read.
     :param policy: accepted loss. The count of a topic accepts a window that puts no more offsets at risk.
     :param read_committed: whether the job reads committed records only.

@@ -79,11 +79,19 @@ class HBaseClient:
         self._check_layout()
 
     def row(self, table: str, key: bytes) -> dict[bytes, bytes]:
-        """Return the cells of one row, of all its families; empty if the row does not exist."""
+        """Return the cells of one row, of all its families; empty if the row does not exist.
+
+        :param table: name of the table.
+        :param key: key of the row.
+        """
         return self._on_table(table, lambda rows: dict(rows.row(key)))
 
     def rows(self, table: str, keys: Collection[bytes]) -> dict[bytes, dict[bytes, bytes]]:
-        """Return the cells of several rows in one call, without rows that do not exist."""
+        """Return the cells of several rows in one call, without rows that do not exist.
+
+        :param table: name of the table.
+        :param keys: keys of the rows.
+        """
         return self._on_table(table, lambda rows: dict(rows.rows(list(keys)))) if keys else {}
 
     def page(
@@ -91,6 +99,10 @@ class HBaseClient:
     ) -> list[Row]:
         """Return up to ``size`` rows from ``first`` on, before ``stop``. No scanner stays open.
 
+        :param table: name of the table.
+        :param first: key of the first row, which is included.
+        :param stop: key at which the page ends, which is excluded.
+        :param size: maximum number of rows.
         :param backwards: read in descending order of keys, from ``first`` down.
         :param keys_only: read only the first cell of each row.
         """
@@ -99,7 +111,12 @@ class HBaseClient:
         return self._on_table(table, lambda rows: list(rows.scan(first, stop, **options)))
 
     def written_ms(self, table: str, key: bytes) -> int | None:
-        """Return the server's time (ms) of the oldest cell of one row: the family's TTL counts from there."""
+        """Return the server's time (ms) of the oldest cell of one row: the family's TTL counts from there.
+
+        :param table: name of the table.
+        :param key: key of the row.
+        :returns: milliseconds since 1970; None if the row does not exist.
+        """
         cells = self._on_table(table, lambda rows: dict(rows.row(key, include_timestamp=True)))
         return min((written_ms for _, written_ms in cells.values()), default=None)
 
@@ -110,7 +127,11 @@ class HBaseClient:
         return None if seconds == _FOR_EVER_S else seconds
 
     def put_rows(self, table: str, rows: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
-        """Write rows in one call, each of them atomically."""
+        """Write rows in one call, each of them atomically.
+
+        :param table: name of the table.
+        :param rows: cells by column, for each row key.
+        """
         changes = [
             self._row_mutations(row=key, mutations=[self._mutation(column=name, value=value) for name, value in each])
             for key, each in ((key, cells.items()) for key, cells in rows.items())
@@ -122,6 +143,9 @@ class HBaseClient:
 
         Never retried here: if only the answer to the first call was lost, the second call would return False.
 
+        :param table: name of the table.
+        :param key: key of the row.
+        :param column: family and qualifier, as ``family:qualifier``.
         :param expected: value that the cell must have now; None if the cell must not exist.
         :param value: value to set.
         :raises StoreUnreachable: no answer arrived; the cell may have been set.

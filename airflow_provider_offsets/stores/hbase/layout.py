@@ -24,17 +24,30 @@ Cells = Mapping[bytes, bytes]
 
 
 def prefix(topic: str, group_id: str) -> bytes:
-    """Return the prefix of all keys of a topic and a group; groups that begin with this one and ':' have it too."""
+    """Return the prefix of all keys of a topic and a group; groups that begin with this one and ':' have it too.
+
+    :param topic: name of the topic.
+    :param group_id: id of the consumer group.
+    """
     return f"{topic}:{group_id}:".encode()
 
 
 def key(row_prefix: bytes, time_ms: int) -> bytes:
-    """Return the key of one row. Keys sort by time."""
+    """Return the key of one row. Keys sort by time.
+
+    :param row_prefix: from :func:`prefix`.
+    :param time_ms: time of the row, in milliseconds since 1970.
+    """
     return row_prefix + _digits(time_ms)
 
 
 def time_of(row_prefix: bytes, row_key: bytes) -> int | None:
-    """Return the time of a row, or None if the key is a neighbour's."""
+    """Return the time of a row, or None if the key is a neighbour's.
+
+    :param row_prefix: from :func:`prefix`.
+    :param row_key: key of the row.
+    :returns: milliseconds since 1970, or None.
+    """
     tail = row_key[len(row_prefix) :]
     return int(tail) if len(tail) == _DIGITS and tail.isdigit() and row_key.startswith(row_prefix) else None
 
@@ -60,6 +73,9 @@ def time_before(row_prefix: bytes, neighbour: bytes) -> int:
 
     The next time's key sorts after all of them. So a backward scan continues here, and a forward scan one millisecond
     later.
+
+    :param row_prefix: from :func:`prefix`.
+    :param neighbour: key of a row whose group id begins with this group id and ``:``.
     """
     tail = neighbour[len(row_prefix) :]
     digits = tail[: len(tail) - len(tail.lstrip(b"0123456789"))][:_DIGITS]
@@ -72,7 +88,11 @@ def time_before(row_prefix: bytes, neighbour: bytes) -> int:
 
 
 def cells_of(position: Position, topic: str) -> dict[bytes, bytes]:
-    """Return the cells of one topic: qualifier is the partition, value the offset, both as text."""
+    """Return the cells of one topic: qualifier is the partition, value the offset, both as text.
+
+    :param position: the offsets of all topics.
+    :param topic: name of the topic.
+    """
     return {b"offsets:%d" % partition: b"%d" % offset for partition, offset in position.of_topic(topic).items()}
 
 
@@ -105,6 +125,9 @@ def _offset(table: str, row_key: bytes, column: bytes, value: bytes) -> int:
 def bad_cell(table: str, row_key: bytes, column: bytes, value: bytes | None, expected: str) -> StoreDataError:
     """Return the error that names table, row, column and value.
 
+    :param table: name of the table.
+    :param row_key: key of the row.
+    :param column: family and qualifier of the cell.
     :param value: content of the cell; None if the cell itself is wrong.
     :param expected: valid content, for the message.
     """

@@ -40,6 +40,8 @@ class HBaseRows:
         Each page is a scan of its own. No scanner is open between two pages, so a restart of the Thrift server does not
         matter. A neighbour's row ends a page: the next scan starts after all rows of that neighbour.
 
+        :param topic: name of the topic.
+        :param group_id: id of the consumer group.
         :param since_ms: the first time to read.
         :param until_ms: the last time to read.
         :param backwards: yield the newest rows first.

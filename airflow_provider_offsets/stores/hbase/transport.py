@@ -46,6 +46,8 @@ class Transport:
 
         happybase supports neither TLS nor HTTP: in these cases the socket below it is replaced.
 
+        :param host: name or address of the Thrift server.
+        :param port: port of the Thrift server.
         :param timeout_s: how long the server may be silent.
         :raises OSError: the file of the authorities cannot be read.
         """

@@ -52,7 +52,11 @@ def topics_of(batch: Batch) -> str:
 
 
 def row_of(stream: Stream, batch: Batch) -> dict[str, Any]:
-    """Return the row of a batch that has its row time."""
+    """Return the row of a batch that has its row time.
+
+    :param stream: group of the row.
+    :param batch: the batch, with its row time.
+    """
     return {
         "group_id": stream.group_id,
         "row_time_ms": batch.row_time_ms,
@@ -69,6 +73,8 @@ def row_of(stream: Stream, batch: Batch) -> dict[str, Any]:
 def batch_of(table: sa.Table, row: sa.Row[Any]) -> Batch:
     """Return the batch of a row of ``table``.
 
+    :param table: the table that the row was read from.
+    :param row: a row with all columns of the table.
     :raises StoreDataError: the offsets cannot be read.
     """
     return Batch(

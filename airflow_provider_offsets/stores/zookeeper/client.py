@@ -131,7 +131,11 @@ class ZooKeeperClient:
         return entries
 
     def make(self, path: str, acl: list[Any]) -> None:
-        """Create an empty znode, unless it exists already."""
+        """Create an empty znode, unless it exists already.
+
+        :param path: path of the znode; its parent must exist.
+        :param acl: access control list of the znode, from kazoo.
+        """
         [answer] = self._ask([path], lambda client: lambda each: client.create_async(each, acl=acl))
         if isinstance(answer, zk.NoNodeError):
             raise _overtaken(path, answer)

@@ -74,6 +74,9 @@ def is_znode_name(name: str) -> bool:
 def topic_paths(chroot: str, stream: Stream) -> dict[str, str]:
     """Return the path of each topic's znode.
 
+    :param chroot: path below which Kafka's znodes are; empty for the root.
+    :param stream: group and topics.
+    :returns: path per topic.
     :raises InputRefused: a group or a topic cannot be the name of a znode; the path would lead elsewhere.
     """
     for what, name in (("group id", stream.group_id), *(("topic", topic) for topic in stream.topics)):
@@ -88,7 +91,11 @@ def topic_paths(chroot: str, stream: Stream) -> dict[str, str]:
 
 
 def ancestors(chroot: str, path: str) -> list[str]:
-    """Return ``path`` and the znodes between the chroot and ``path``, the highest first."""
+    """Return ``path`` and the znodes between the chroot and ``path``, the highest first.
+
+    :param chroot: path below which Kafka's znodes are; empty for the root.
+    :param path: path of a znode below the chroot.
+    """
     parts = path[len(chroot) + 1 :].split("/")
     return [f"{chroot}/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1)]
 
@@ -96,6 +103,7 @@ def ancestors(chroot: str, path: str) -> list[str]:
 def partition_of(topic: str, path: str, name: str) -> TopicPartition:
     """Return the partition of a child of a topic's znode.
 
+    :param topic: name of the topic.
     :param path: of the topic's znode, for the message.
     :param name: of the child.
     :raises StoreDataError: the name is no partition number.
@@ -112,6 +120,8 @@ def partition_of(topic: str, path: str, name: str) -> TopicPartition:
 def offset_of(path: str, value: bytes) -> int:
     """Return the offset in a znode's value.
 
+    :param path: path of the znode, for the message.
+    :param value: content of the znode.
     :raises StoreDataError: the value is no number from 0 to 2^63-1.
     """
     if not _NUMBER.fullmatch(value) or int(value) > LAST_OFFSET:
