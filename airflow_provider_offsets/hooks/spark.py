@@ -75,13 +75,15 @@ class SparkJobHook:
     def _is_cluster_mode(self) -> bool:
         return (self._extra.get("deploy-mode") or "client") != "client"
 
-    def command(self, conf: Mapping[str, str], *, log_dir: Path) -> list[str]:
+    def command(self, conf: Mapping[str, str]) -> list[str]:
         """Return the argument vector that starts the job with ``conf`` in addition to its own conf.
 
-        :param log_dir: directory for the zip of the runtime, which a tracked job needs.
+        The zip of the runtime, which a tracked job needs, is written to the directory of the job's logs.
+
+        :param conf: Spark settings of this launch. They win over settings of the same name.
         """
         job = self.pipeline.job
-        shipped = str(runtime_zip(log_dir)) if self.pipeline.tracked else ""
+        shipped = str(runtime_zip(Path(job.folder_for_logs))) if self.pipeline.tracked else ""
         # YARN would otherwise restart a driver that ended in the middle of its epoch.
         once = {"spark.yarn.maxAppAttempts": "1"} if self._is_cluster_mode else {}
         hook = SparkSubmitHook(

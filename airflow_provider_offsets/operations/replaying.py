@@ -30,9 +30,9 @@ from airflow_provider_offsets.core.replay.shard import (
 )
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, ShardFailed, StateChanged
 from airflow_provider_offsets.operations.session import Session
-from airflow_provider_offsets.operations.submitting import BuildCommand, driver_environment
+from airflow_provider_offsets.operations.submitting import Launcher, driver_environment
 from airflow_provider_offsets.operations.versions import keep_version
-from airflow_provider_offsets.runtime.settings import ReplaySettings, Secrets
+from airflow_provider_offsets.runtime.settings import ReplaySettings
 
 POLL_S = 0.5
 SAY_S = 10
@@ -59,8 +59,7 @@ class ShardReplaying:
     :param session: the session of the operation.
     :param shard: the shard.
     :param run_id: run id of the operation's replay plan.
-    :param build_command: returns the spark-submit command line.
-    :param secrets: connection values for the driver.
+    :param launcher: how the job is launched.
     :param say: called with the progress.
     :raises InputRefused: ``run_id`` does not belong to this operation.
     """
@@ -70,8 +69,7 @@ class ShardReplaying:
         session: Session,
         shard: Shard,
         run_id: str,
-        build_command: BuildCommand,
-        secrets: Secrets,
+        launcher: Launcher,
         say: Say = _quiet,
     ) -> None:
         self._session = session
@@ -79,7 +77,7 @@ class ShardReplaying:
         self._replay = replay_of(session.operation)
         self._shard, self._run_id, self._ranges = shard, run_id, digest_of_ranges(shard.ranges)
         self._attempt = self._number_of(run_id)
-        self._build_command, self._secrets, self._say = build_command, secrets, say
+        self._launcher, self._say = launcher, say
         self._launched: Launch | None = None
         self._tag = ""
         """Tag of the launch that this task recorded; empty if it recorded none."""
@@ -213,9 +211,9 @@ class ShardReplaying:
         )
 
     def _start(self, claim: ShardClaim) -> Launch:
-        settings = ReplaySettings(self._session.pipeline.name, claim, self._secrets)
+        settings = ReplaySettings(self._session.pipeline.name, claim, self._launcher.secrets)
         file = Path(claim.log).with_suffix(SETTINGS)
-        command = self._build_command(settings.conf(file))
+        command = self._launcher.build_command(settings.conf(file))
         self._remove_left_settings()
         settings.write(file)
         try:

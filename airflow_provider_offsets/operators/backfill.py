@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.moments import read_moment
@@ -18,8 +19,6 @@ from airflow_provider_offsets.core.replay.boundary import OnOpen
 from airflow_provider_offsets.core.replay.model import Interval, ReplayPlan
 from airflow_provider_offsets.core.restart.accepted import read_counts
 from airflow_provider_offsets.errors import AuditFailed, InputRefused, PlanRefused, StateChanged
-from airflow_provider_offsets.hooks.session import driver_secrets
-from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.operations.backfilling import (
     Waiting,
     audit_recorded_replay,
@@ -97,7 +96,7 @@ class PlanBackfillOperator(PipelineOperator):
             on_open=OnOpen(self.on_open or policy.on_open.value),
             records_per_shard=int(self.records_per_shard or policy.records_per_shard),
         )
-        SparkJobHook(session.pipeline).check(driver_secrets(session.pipeline).store_url)
+        make_launcher(session.pipeline)  # raises now what each shard would raise
         made = make_replay_plan(
             session,
             _interval(self.begin, self.end, context),

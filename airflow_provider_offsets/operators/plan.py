@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.core.restart.accepted import read_counts, read_seconds
 from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.errors import PlanRefused
-from airflow_provider_offsets.hooks.session import driver_secrets
-from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.operations.planning import make_plan, recorded_comparison
 from airflow_provider_offsets.operations.rolling_back import why_no_way_back
 from airflow_provider_offsets.operations.shipping import runtime_zip
@@ -75,8 +74,7 @@ class PlanRestartOperator(PipelineOperator):
         policy = session.pipeline.policy.accepting(
             read_counts(self.accept_lost, "accept_lost"), read_counts(self.accept_skipped, "accept_skipped")
         )
-        spark = SparkJobHook(session.pipeline)
-        spark.check(driver_secrets(session.pipeline).store_url)
+        make_launcher(session.pipeline)  # raises now what the submit would raise once the job is stopped
         if session.pipeline.tracked:
             runtime_zip(Path(session.pipeline.job.folder_for_logs))
         plan = make_plan(session, self.start, policy, window_s=window_s)

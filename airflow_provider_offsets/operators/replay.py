@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.health import HELD_BY, Sample, why_hold_back
 from airflow_provider_offsets.core.replay.model import Shard
 from airflow_provider_offsets.errors import InputRefused
-from airflow_provider_offsets.hooks.session import driver_secrets
-from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.operations.health import Window, take_sample
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operators.base import PipelineOperator
@@ -66,18 +64,12 @@ class ReplayOffsetsOperator(PipelineOperator):
         :raises Fenced: a later attempt replays the interval.
         :raises StateChanged: the program or a topic differs from the plan.
         """
-        spark, secrets = SparkJobHook(session.pipeline), driver_secrets(session.pipeline)
-        spark.check(secrets.store_url)
+        launcher = make_launcher(session.pipeline)
         shard = self._read_shard()
         record = ReplayControl(session.store, session.pipeline.name).shard(self.run_id, shard.number)
         if self.pipeline.backfill.yield_to_live and record.newest is None:
             self._hold_back(session)
-        folder = Path(session.pipeline.job.folder_for_logs)
-
-        def command(conf: Mapping[str, str]) -> list[str]:
-            return spark.command(conf, log_dir=folder)
-
-        self._replaying = ShardReplaying(session, shard, self.run_id, command, secrets, self.log.info)
+        self._replaying = ShardReplaying(session, shard, self.run_id, launcher, self.log.info)
         try:
             replayed = self._replaying.run()
         except (KeyboardInterrupt, SystemExit):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import RolledBack
-from airflow_provider_offsets.hooks.session import driver_secrets
-from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.operations.health import in_hands_of, why_unhealthy
 from airflow_provider_offsets.operations.rolling_back import Rollback, roll_back
-from airflow_provider_offsets.operations.submitting import Launcher
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -61,15 +57,7 @@ class RollBackOperator(PipelineOperator):
             self._skip_unless_due(why, in_hands_of(session))
         why = why or self.reason or "on request"
         self.log.info("Rolling back operation %r: %s", self.operation, why)
-        secrets = driver_secrets(self.pipeline)
-
-        def launcher_of(pipeline: StreamingPipeline) -> Launcher:
-            spark = SparkJobHook(pipeline)
-            spark.check(secrets.store_url)
-            folder = Path(pipeline.job.folder_for_logs)
-            return Launcher(lambda conf: spark.command(conf, log_dir=folder), secrets, spark.resource_manager)
-
-        done = roll_back(session, launcher_of, reason=why, say=self.log.info)
+        done = roll_back(session, make_launcher, reason=why, say=self.log.info)
         self.log.info("%s\n%s", _what_runs(done), _not_undone(done))
         if self.fails:
             raise RolledBack(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.errors import StateChanged
-from airflow_provider_offsets.hooks.session import driver_secrets
-from airflow_provider_offsets.hooks.spark import SparkJobHook
 from airflow_provider_offsets.operations.applying import recorded_application
 from airflow_provider_offsets.operations.recovering import as_it_ran
-from airflow_provider_offsets.operations.submitting import Launcher, submit_job
+from airflow_provider_offsets.operations.submitting import submit_job
 from airflow_provider_offsets.operators.base import PipelineOperator
 
 if TYPE_CHECKING:
@@ -49,15 +46,7 @@ class SubmitStreamingJobOperator(PipelineOperator):
                 expected="an ApplyOffsetsOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        spark, secrets = SparkJobHook(session.pipeline), driver_secrets(session.pipeline)
-        spark.check(secrets.store_url)
-        folder = Path(session.pipeline.job.folder_for_logs)
-
-        def command(conf: Mapping[str, str]) -> list[str]:
-            return spark.command(conf, log_dir=folder)
-
-        launcher = Launcher(command, secrets, spark.resource_manager)
-        started = submit_job(session, applied, launcher, say=self.log.info)
+        started = submit_job(session, applied, make_launcher(session.pipeline), say=self.log.info)
         self.log.info("Epoch %d runs: %s; log %s", started.epoch, started.how, started.log)
         return {
             "epoch": started.epoch,

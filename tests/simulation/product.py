@@ -708,7 +708,8 @@ def task_plan_backfill(world: World, operation: str, start_ms: int, end_ms: int,
 def task_replay_shard(world: World, operation: str, plan: ReplayPlan, number: int) -> int:
     """Replay one shard; return how many records were read."""
     session = world.session(operation)
-    return ShardReplaying(session, plan.shards[number], plan.run_id, world.command, SECRETS).run().records_read
+    launcher = Launcher(world.command, SECRETS)
+    return ShardReplaying(session, plan.shards[number], plan.run_id, launcher).run().records_read
 
 
 def task_audit_backfill(world: World, operation: str) -> str:

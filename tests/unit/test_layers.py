@@ -22,7 +22,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_offsets"
 HEAVY = {"pyspark", "confluent_kafka", "happybase", "kazoo", "sqlalchemy"}
-SHELLS = ("operators", "sensors", "hooks", "factories", "triggers", "plugin", "timetables", "cli", "get_provider_info")
+SHELLS = (
+    "operators",
+    "sensors",
+    "connections",
+    "hooks",
+    "factories",
+    "triggers",
+    "plugin",
+    "timetables",
+    "cli",
+    "get_provider_info",
+)
 WITHOUT_AIRFLOW = (
     "core",
     "runtime",
@@ -44,6 +55,7 @@ FROM_THE_BOTTOM = (
     ("runtime",),
     ("operations", "reports"),
     ("hooks",),
+    ("connections",),
     ("operators", "sensors", "triggers", "links", "plugin", "timetables", "get_provider_info"),
     ("factories",),
     ("cli",),
@@ -192,6 +204,13 @@ def test_imports_point_down(name: str) -> None:
     ours = [each for each in imported_by(name, whole=True) if each.startswith(f"{PACKAGE}.")]
 
     assert [each for each in ours if RANK[layer_of(each)] > here] == []
+
+
+def test_a_launcher_is_made_in_one_place() -> None:
+    """Operators ask ``connections`` for a launcher, so that all check the same and use the same command."""
+    spark = f"{PACKAGE}.hooks.spark"
+
+    assert [name for name in MODULES if spark in imported_by(name, whole=True)] == [f"{PACKAGE}.connections"]
 
 
 def needed_by(name: str) -> set[str]:

@@ -122,14 +122,14 @@ class TestYarn:
         assert SparkJobHook(pipeline).resource_manager == address
 
     def test_cluster_mode_is_taken_of_an_untracked_job_that_yarn_stops(
-        self, pipeline: StreamingPipeline, connect: Connect, tmp_path: Path
+        self, pipeline: StreamingPipeline, connect: Connect
     ) -> None:
         connect("spark_default", "spark", host="yarn", extra={RM: "rm.example:8088", "deploy-mode": "cluster"})
         spark = SparkJobHook(untracked(pipeline, StopPolicy(cluster_timeout_s=60)))
 
         spark.check(SQLITE)
 
-        argv = spark.command({}, log_dir=tmp_path)
+        argv = spark.command({})
         assert argv[argv.index("--deploy-mode") + 1] == "cluster"
         assert "spark.yarn.maxAppAttempts=1" in argv, "a second try would start in the middle of the epoch"
 
@@ -213,9 +213,9 @@ class TestFiles:
 
 
 class TestCommand:
-    def command(self, pipeline: StreamingPipeline, folder: Path) -> list[str]:
+    def command(self, pipeline: StreamingPipeline) -> list[str]:
         conf = {"spark.offsets.settings.file": "/logs/1.settings.json", "spark.offsets.pipeline": pipeline.name}
-        return SparkJobHook(pipeline).command(conf, log_dir=folder)
+        return SparkJobHook(pipeline).command(conf)
 
     def test_it_is_what_spark_submit_takes(self, pipeline: StreamingPipeline, tmp_path: Path) -> None:
         for name in ("a.jar", "b.jar", "c.txt"):
@@ -229,7 +229,7 @@ class TestCommand:
             py_files="/more.py",
         )
 
-        argv = self.command(full, tmp_path)
+        argv = self.command(full)
 
         pairs = {argv[index]: argv[index + 1] for index in range(len(argv) - 1) if argv[index].startswith("--")}
         confs = {argv[index + 1] for index, word in enumerate(argv) if word == "--conf"}
@@ -240,24 +240,23 @@ class TestCommand:
         assert pairs["--packages"] == "org.example:thing:1"
         shipped, more = pairs["--py-files"].split(",")
         assert Path(shipped).is_file()
+        assert Path(shipped).parent == Path(full.job.folder_for_logs)
         assert more == "/more.py"
         assert {"spark.ui.enabled=false", "spark.offsets.pipeline=delay_alerts"} <= confs
         assert argv[-3:] == [full.job.application, "--output", "a file"]
 
-    def test_the_settings_win_over_a_conf_of_the_same_name(self, pipeline: StreamingPipeline, tmp_path: Path) -> None:
-        argv = self.command(with_job(pipeline, conf={"spark.offsets.pipeline": "other"}), tmp_path)
+    def test_the_settings_win_over_a_conf_of_the_same_name(self, pipeline: StreamingPipeline) -> None:
+        argv = self.command(with_job(pipeline, conf={"spark.offsets.pipeline": "other"}))
 
         assert "spark.offsets.pipeline=delay_alerts" in argv
         assert "spark.offsets.pipeline=other" not in argv
 
-    def test_no_connection_s_password_is_in_it(
-        self, pipeline: StreamingPipeline, connect: Connect, tmp_path: Path
-    ) -> None:
+    def test_no_connection_s_password_is_in_it(self, pipeline: StreamingPipeline, connect: Connect) -> None:
         connect("spark_default", "spark", host="local[2]", login="me", password="hunter2-hunter2")
         connect("offsets_default", "offsets", extra={"url": POSTGRES}, password="hunter2-hunter2")
         connect("kafka_default", "kafka", extra={"sasl.password": "hunter2-hunter2"})
 
-        assert "hunter2" not in json.dumps(self.command(pipeline, tmp_path))
+        assert "hunter2" not in json.dumps(self.command(pipeline))
 
     def test_a_jar_by_url_is_left_to_spark(self) -> None:
         assert local_jars("https://repo.example/a.jar,hdfs://b/*.jar") == [

@@ -42,6 +42,7 @@ from airflow_provider_offsets.errors import (
 from airflow_provider_offsets.operations.backfilling import audit_recorded_replay, make_replay_plan
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operations.session import Session
+from airflow_provider_offsets.operations.submitting import Launcher
 from airflow_provider_offsets.runtime.settings import FILE_KEY, RUN_ID_KEY, ReplaySettings, Secrets
 from airflow_provider_offsets.testing import FakeKafka, MemoryStore
 from tests.unit.stepping import Fault, Stepped, Task
@@ -138,7 +139,8 @@ class Lab:
         return Session(StreamingPipeline("alerts", ("flights",), job), OPERATION, store, self.kafka)
 
     def replaying(self, run_id: str = RUN_1, shard: Shard = SHARD, *, stepped: bool = False) -> ShardReplaying:
-        return ShardReplaying(self.session(stepped=stepped), shard, run_id, self.command, SECRETS, self.said.append)
+        launcher = Launcher(self.command, SECRETS)
+        return ShardReplaying(self.session(stepped=stepped), shard, run_id, launcher, self.said.append)
 
     def task(self, run_id: str = RUN_1, shard: Shard = SHARD, name: str = "task") -> Task:
         """Return a task that is about to have its first effect."""
@@ -626,7 +628,8 @@ def test_all_attempts_of_an_operation_are_one_replay(lab: Lab) -> None:
     plan = lab.plan("1")
     session = replace(lab.session(), operation=f"{OPERATION}@2")
 
-    replayed: Replayed = ShardReplaying(session, plan.shards[0], plan.run_id, lab.command, SECRETS).run()
+    launcher = Launcher(lab.command, SECRETS)
+    replayed: Replayed = ShardReplaying(session, plan.shards[0], plan.run_id, launcher).run()
 
     assert replayed.run_id == plan.run_id
 
