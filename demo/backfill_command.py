@@ -9,7 +9,7 @@ from demo import fresh
 from demo.airflow_api import Airflow
 from demo.progress import DemoFailed
 
-PATIENCE_S = 300.0
+RETRY_TIMEOUT_S = 300.0
 LOCKED = "database is locked"
 
 
@@ -28,7 +28,7 @@ def create_backfill(airflow: Airflow, env: Mapping[str, str], first: str, last: 
     """
     argv = ["airflow", "backfill", "create", "--dag-id", airflow.dag_id, "--from-date", first, "--to-date", last]
     argv += ["--max-active-runs", "2", "--reprocess-behavior", "completed", *more]
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + RETRY_TIMEOUT_S
     airflow.pause()
     while True:
         airflow.cancel_backfills()

@@ -151,7 +151,7 @@ def _clear_sqlite(file: Path) -> None:
 def _clear_hbase(host: str, port: int, table: str) -> None:
     import happybase
 
-    ours = {table: _DECK_KEY, f"{table}_batches": _DECK_KEY, f"{table}_control": re.compile(f"{PIPELINE}:".encode())}
+    ours = {table: _ROW_KEY, f"{table}_batches": _ROW_KEY, f"{table}_control": re.compile(f"{PIPELINE}:".encode())}
     with closing(happybase.Connection(host, port)) as connection:
         for name, pattern in ours.items():
             rows = connection.table(name)
@@ -161,4 +161,4 @@ def _clear_hbase(host: str, port: int, table: str) -> None:
                     batch.delete(key)
 
 
-_DECK_KEY = re.compile(f"{TOPIC}:{PIPELINE}:[0-9]{{13}}$".encode())
+_ROW_KEY = re.compile(f"{TOPIC}:{PIPELINE}:[0-9]{{13}}$".encode())

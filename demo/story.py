@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 import stack
 from airflow_provider_offsets.kafka.calls import open_clients
 from airflow_provider_offsets.kafka.reader import KafkaReader
-from demo import DAG_ID, PARTITIONS_AFTER, PARTITIONS_BEFORE, TOPIC, check, deck, fresh
+from demo import DAG_ID, PARTITIONS_AFTER, PARTITIONS_BEFORE, TOPIC, check, cloudera_rows, fresh
 from demo.airflow_api import Airflow
 from demo.feed import Feed, Flight, read_flights
 from demo.progress import DemoFailed, Progress, wait_for
@@ -208,22 +208,23 @@ class Story:
         """Return what in the store's HBase table, read with happybase, differs from Cloudera's row layout."""
         ends = self._ends()
 
-        def newest_is_last() -> list[deck.Row]:
-            rows = deck.read_rows(self._url)
-            ours = deck.of_demo(rows)
-            return rows if ours and not deck.foreign(ours) and deck.offsets(ours[-1]) == ends else []
+        def newest_is_last() -> list[cloudera_rows.Row]:
+            rows = cloudera_rows.read_rows(self._url)
+            ours = cloudera_rows.of_demo(rows)
+            return rows if ours and not cloudera_rows.foreign(ours) and cloudera_rows.offsets(ours[-1]) == ends else []
 
         try:
             rows = self._wait("the newest row of HBase to name the topic's ends", newest_is_last, limit_s=120)
         except DemoFailed as error:
-            return [str(error), *deck.foreign(deck.read_rows(self._url))[:5]]
-        ours = deck.of_demo(rows)
+            return [str(error), *cloudera_rows.foreign(cloudera_rows.read_rows(self._url))[:5]]
+        ours = cloudera_rows.of_demo(rows)
         key, cells = ours[-1]
         shown = " ".join(f"{cell.decode()}={value.decode()}" for cell, value in sorted(cells.items()))
         self._say(
-            f"HBase, read with happybase: {len(ours)} rows in the deck's form; the newest: {key.decode()} {shown}"
+            f"HBase, read with happybase: {len(ours)} rows in the Cloudera row layout;"
+            f" the newest: {key.decode()} {shown}"
         )
-        return [f"not in the deck's form: {each}" for each in deck.foreign(rows)[:5]]
+        return [f"not in the Cloudera row layout: {each}" for each in cloudera_rows.foreign(rows)[:5]]
 
 
 class _Reading:

@@ -84,10 +84,10 @@ def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = Non
     return Process(pid=child.pid, started=seen.started, boot=_boot())
 
 
-def stop(process: Process, *, patience: float) -> None:
-    """End the process and its session: SIGTERM, wait for ``patience`` seconds, SIGKILL."""
+def stop(process: Process, *, timeout_s: float) -> None:
+    """End the process and its session: SIGTERM, wait for up to ``timeout_s``, SIGKILL."""
     _signal(_members(process), signal.SIGTERM)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout_s
     while members := _members(process):
         if time.monotonic() > deadline:
             _signal(members, signal.SIGKILL)

@@ -11,8 +11,8 @@ from stack.report import Ticker, say
 
 LIMIT = 300.0
 """Seconds within which a server must respond. An idle machine needs a tenth, but a busy one is not a failure."""
-PATIENCE = 30.0
-"""Seconds within which a server may end by itself before it is killed."""
+STOP_TIMEOUT_S = 30.0
+"""How long a server may take to end by itself before it is killed."""
 
 
 def launch(
@@ -77,7 +77,7 @@ def stop(server: str, entry: state.Entry, *, quiet: bool = False) -> None:
     """End a server's processes, last started first, and remove the server from ``stack.json``."""
     begin = time.monotonic()
     for running in reversed(state.processes(entry).values()):
-        process.stop(running, patience=PATIENCE)
+        process.stop(running, timeout_s=STOP_TIMEOUT_S)
     state.record(server, None)
     if not quiet:
         say(server, f"stopped in {time.monotonic() - begin:.1f} s")

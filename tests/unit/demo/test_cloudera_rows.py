@@ -2,15 +2,15 @@
 
 import pytest
 
-from demo import deck
+from demo import cloudera_rows
 
 GOOD = (b"flights:delay_alerts:1497628830000", {b"offsets:0": b"285", b"offsets:11": b"0"})
 
 
-def test_reads_the_decks_row():
-    assert deck.foreign([GOOD]) == []
-    assert deck.of_demo([GOOD]) == [GOOD]
-    assert deck.offsets(GOOD) == {0: 285, 11: 0}
+def test_a_row_of_the_cloudera_layout_is_accepted():
+    assert cloudera_rows.foreign([GOOD]) == []
+    assert cloudera_rows.of_demo([GOOD]) == [GOOD]
+    assert cloudera_rows.offsets(GOOD) == {0: 285, 11: 0}
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,11 @@ def test_reads_the_decks_row():
         (GOOD[0], {**GOOD[1], b"offsets:epoch": b"4"}),
     ],
 )
-def test_names_what_is_not_in_the_decks_form(row):
-    assert len(deck.foreign([GOOD, row])) == 1
+def test_what_differs_from_the_layout_is_named(row):
+    assert len(cloudera_rows.foreign([GOOD, row])) == 1
 
 
 def test_another_groups_rows_are_not_ours():
-    assert deck.of_demo([(b"flights:delay_alerts:2:1497628830000", {}), (b"flights:other:1497628830000", {})]) == []
+    rows = [(b"flights:delay_alerts:2:1497628830000", {}), (b"flights:other:1497628830000", {})]
+
+    assert cloudera_rows.of_demo(rows) == []
