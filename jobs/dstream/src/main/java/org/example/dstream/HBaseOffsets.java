@@ -26,8 +26,10 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.spark.streaming.kafka010.OffsetRange;
 
 /**
- * A row for each topic and batch: {@code <topic>:<group>:<batch time in ms>}, family {@code offsets}, partition ->
- * offset, all of it text. The history stays; the newest row of a topic says where to start.
+ * One row for each topic and batch, in the Cloudera row layout. The key is {@code <topic>:<group>:<batch time in ms>}.
+ * The family {@code offsets} has one column for each partition, with the offset as text.
+ *
+ * <p>No row is removed. A job starts at the offsets in the newest row of each topic.
  */
 final class HBaseOffsets implements OffsetStore {
     private static final byte[] FAMILY = "offsets".getBytes(UTF_8);
@@ -56,7 +58,12 @@ final class HBaseOffsets implements OffsetStore {
         return offsets;
     }
 
-    /** Bounded on both sides and each key compared in full: the rows of group "g:1" sort among those of "g". */
+    /**
+     * Returns the newest row of a topic, by partition; empty if there is no row.
+     *
+     * <p>The scan has both bounds, and a filter that compares the whole key. Rows of a group "g:1" sort between the
+     * rows of the group "g".
+     */
     private Map<byte[], byte[]> newestRow(String topic) throws IOException {
         String prefix = topic + ":" + group + ":";
         String key = "^" + Pattern.quote(prefix) + "[0-9]{13}$";

@@ -28,8 +28,8 @@ import org.apache.spark.streaming.kafka010.OffsetRange;
 /**
  * Reads Kafka's direct stream, and writes a line for each record: topic, partition, offset and batch time.
  *
- * <p>The order is the promise: the output of a batch, then its offsets. A job that dies in between reads the batch
- * again; none is left out.
+ * <p>The job writes the output of a batch first, and stores the offsets of the batch second. If the job dies in
+ * between, the next start replays the batch. No batch is skipped.
  */
 public final class Job {
     private final Path output;
@@ -68,8 +68,10 @@ public final class Job {
     }
 
     /**
-     * Spark's own hook for this waits for tasks which, with a local master, another of its hooks has made impossible
-     * (seen in 3.5.1), and Hadoop cuts it off after 30 s. So this one is run before all of Spark's, with its own time.
+     * Stops the context in a shutdown hook that runs before all hooks of Spark, and has an hour.
+     *
+     * <p>Spark's own hook does not finish the batches with a local master: it waits for tasks, and another hook of
+     * Spark has already stopped the executor (seen in 3.5.1). With any master, Hadoop ends that hook after 30 s.
      */
     private static void stopOnShutdown(JavaStreamingContext context, boolean gracefully) {
         int beforeSpark = FileSystem.SHUTDOWN_HOOK_PRIORITY + 40;
@@ -77,8 +79,10 @@ public final class Job {
     }
 
     /**
-     * After a batch that failed none is run: it would store offsets beyond the records that were not written. Spark
-     * itself goes on with the batches that are waiting, and after an Error with all that come.
+     * Writes one batch and stores its offsets, unless an earlier batch failed.
+     *
+     * <p>A batch after a failed one would store offsets beyond records that were not written. Spark itself continues:
+     * with the waiting batches after an exception, and with all later batches after an {@link Error}.
      */
     private void process(JavaRDD<ConsumerRecord<byte[], byte[]>> records, Time time) {
         if (failure != null) {
@@ -91,12 +95,13 @@ public final class Job {
                 store.save(ranges, time.milliseconds());
             }
         } catch (Exception | Error problem) {
-            failure = new IllegalStateException("batch " + time.milliseconds() + " failed, and none after it is run", problem);
+            String message = "batch " + time.milliseconds() + " failed, so no later batch runs";
+            failure = new IllegalStateException(message, problem);
             throw failure;
         }
     }
 
-    /** One file a batch, which has its name once it is whole. */
+    /** Writes one file per batch. A file gets its final name when it is complete. */
     private void write(JavaRDD<ConsumerRecord<byte[], byte[]>> records, long batchTimeMs) throws IOException {
         List<String> lines = records.map(record -> String.join(
                         "\t",

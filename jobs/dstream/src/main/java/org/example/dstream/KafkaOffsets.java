@@ -9,8 +9,8 @@ import org.apache.spark.streaming.kafka010.CanCommitOffsets;
 import org.apache.spark.streaming.kafka010.OffsetRange;
 
 /**
- * The committed offsets of the consumer group. Spark sends a commit when it computes the next batch: after a stop the
- * last batch is not in there, and is read again.
+ * The committed offsets of the consumer group. Spark sends the commit of a batch when it plans the next batch. So the
+ * last batch before a stop is not committed, and the next start replays it.
  */
 final class KafkaOffsets implements OffsetStore {
     private final Admin admin;

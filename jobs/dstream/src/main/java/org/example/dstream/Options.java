@@ -7,12 +7,18 @@ import java.util.Set;
 import java.util.TreeSet;
 
 /**
- * The command line.
+ * The options of the command line.
  *
+ * @param bootstrapServers addresses of Kafka brokers, {@code host:port}, separated by commas
+ * @param group id of the consumer group
  * @param strategy {@code subscribe} (topics), {@code assign} (every partition that the topics have at the start) or
  *     {@code subscribe-pattern} (a regular expression)
- * @param topics what the strategy reads: names with commas between them, or the expression
- * @param stores {@code hbase}, {@code zookeeper}, {@code kafka}; the job starts from the first and writes all
+ * @param topics what the strategy reads: topic names separated by commas, or the expression
+ * @param stores {@code hbase}, {@code zookeeper}, {@code kafka}; the job starts from the first one and writes to all
+ * @param zookeeper address of ZooKeeper, {@code host:port}; null if no store needs it
+ * @param hbaseTable name of the HBase table; null without the store {@code hbase}
+ * @param output folder of the output files
+ * @param batchMs batch interval, in milliseconds
  */
 record Options(
         String bootstrapServers,

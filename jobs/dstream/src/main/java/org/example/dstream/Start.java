@@ -14,7 +14,12 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.spark.streaming.kafka010.ConsumerStrategies;
 import org.apache.spark.streaming.kafka010.ConsumerStrategy;
 
-/** Where the stream begins: what there is to read, and from which offset. */
+/**
+ * The start of the stream.
+ *
+ * @param partitions every partition of the topics
+ * @param offsets the offset to start at, for each partition; empty at the first start
+ */
 record Start(Set<TopicPartition> partitions, Map<TopicPartition, Long> offsets) {
 
     static Start of(Options options, Admin admin, OffsetStore store) throws Exception {
@@ -24,14 +29,22 @@ record Start(Set<TopicPartition> partitions, Map<TopicPartition, Long> offsets) 
     }
 
     /**
-     * The three cases. First start: nothing is stored, and auto.offset.reset decides. No change: the stored offsets.
-     * More partitions: the new ones from offset 0, so that nothing that was written before this start is missed.
+     * Returns the offset to start at, for each partition.
+     *
+     * <ol>
+     *   <li>First start: nothing is stored, so the result is empty, and {@code auto.offset.reset} decides.
+     *   <li>Same partitions: the stored offsets.
+     *   <li>More partitions: new partitions start at 0, so records that were written before this start are not skipped.
+     * </ol>
+     *
+     * @throws IllegalStateException a stored partition does not exist, so the topic was recreated
      */
     static Map<TopicPartition, Long> offsets(Set<TopicPartition> partitions, Map<TopicPartition, Long> stored) {
         if (!partitions.containsAll(stored.keySet())) {
             Set<TopicPartition> gone = new HashSet<>(stored.keySet());
             gone.removeAll(partitions);
-            throw new IllegalStateException("offsets are stored for " + gone + ", which are not in Kafka: a new topic?");
+            throw new IllegalStateException(
+                    "offsets are stored for " + gone + ", which Kafka does not have: was the topic recreated?");
         }
         Map<TopicPartition, Long> offsets = new HashMap<>();
         if (!stored.isEmpty()) {

@@ -20,8 +20,8 @@ import org.apache.zookeeper.ZooDefs;
 import org.apache.zookeeper.ZooKeeper;
 
 /**
- * A znode for each partition: {@code /consumers/<group>/offsets/<topic>/<partition>} -> offset, as text. Only the
- * latest offsets are there.
+ * One znode for each partition, {@code /consumers/<group>/offsets/<topic>/<partition>}, with the offset as text. There
+ * is no history: a znode holds the newest offset only.
  */
 final class ZooKeeperOffsets implements OffsetStore {
     private final CuratorFramework client;
@@ -29,7 +29,8 @@ final class ZooKeeperOffsets implements OffsetStore {
 
     ZooKeeperOffsets(String connectString, String group) {
         if (group.contains("/")) {
-            throw new IllegalArgumentException("group " + group + " cannot be the name of a znode: it has a /");
+            throw new IllegalArgumentException(
+                    "group " + group + " cannot be the name of a znode, because it contains a /");
         }
         this.client = CuratorFrameworkFactory.newClient(connectString, new ExponentialBackoffRetry(1000, 5));
         this.group = group;
@@ -53,7 +54,11 @@ final class ZooKeeperOffsets implements OffsetStore {
         return offsets;
     }
 
-    /** One transaction: all partitions of the batch move, or none. A lost connection is tried again, then an error. */
+    /**
+     * Stores all partitions of the batch in one transaction, or none of them.
+     *
+     * <p>The call is retried after a lost connection, and fails if ZooKeeper stays unreachable.
+     */
     @Override
     public void save(OffsetRange[] ranges, long batchTimeMs) throws Exception {
         RetryLoop.callWithRetry(client.getZookeeperClient(), () -> {
