@@ -14,9 +14,15 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.replay.boundary import OnOpen
 from airflow_provider_offsets.core.replay.model import BackfillPolicy
 from airflow_provider_offsets.errors import InputRefused
-from airflow_provider_offsets.factories.restart import REASON, approve_param, new_dag, planned_and_stopped, restarted
+from airflow_provider_offsets.factories.restart import (
+    REASON,
+    Restart,
+    approve_param,
+    new_dag,
+    planned_and_stopped,
+    restarted,
+)
 from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator
-from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.timetables import AskedCronTimetable, AskedDeltaTimetable
 
 Timetable = CronDataIntervalTimetable | DeltaDataIntervalTimetable | AskedCronTimetable | AskedDeltaTimetable
@@ -102,16 +108,9 @@ def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **d
     ) as made:
         replayed = _replayed(pipeline, begin="{{ params['from'] }}", end=STARTED_AT, on_open=OnOpen.CLOSE.value)
         skipped = "{{ params.accept_skipped or '' }}"
-        chain(
-            *replayed,
-            *planned_and_stopped(pipeline, application=APPLICATION, start=REPLAYED_TO, accept_skipped=skipped),
-            *restarted(pipeline, application=APPLICATION, start=REPLAYED_TO, accept_skipped=skipped),
-        )
-        for task in made.tasks:
-            # A cleared run is a new attempt, with a run id of its own. It starts the live job where that attempt
-            # ends.
-            if isinstance(task, PipelineOperator) and not task.task_id.endswith("_backfill"):
-                task.operation = RUN_ID
+        # A cleared run is a new attempt, with a run id of its own. It starts the live job where that attempt ends.
+        restart = Restart(pipeline, REPLAYED_TO, skipped, APPLICATION, operation=RUN_ID)
+        chain(*replayed, *planned_and_stopped(restart), *restarted(restart))
     return made
 
 

@@ -14,6 +14,7 @@ from airflow_provider_offsets.factories.restart import (
     REASON,
     START_FORMS,
     TAKE_OVER,
+    Restart,
     approve_param,
     new_dag,
     planned_and_stopped,
@@ -56,10 +57,11 @@ def maintenance_dag(
     :param dag: further arguments of ``DAG``.
     """
     with new_dag("maintenance", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:
-        stopped = planned_and_stopped(pipeline, start="{{ params.start }}")
+        restart = Restart(pipeline, start="{{ params.start }}")
+        stopped = planned_and_stopped(restart)
         with TaskGroup("maintenance_window", prefix_group_id=False) as maintenance_window:
             (window or wait_out_window)()
-        chain(*stopped, maintenance_window, *restarted(pipeline, start="{{ params.start }}"))
+        chain(*stopped, maintenance_window, *restarted(restart))
     return made
 
 

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
-from airflow_provider_offsets.factories.restart import new_dag, restarted
+from airflow_provider_offsets.factories.restart import Restart, new_dag, restarted
 from airflow_provider_offsets.operators import BeginRecoveryOperator, SnapshotOffsetsOperator
 from airflow_provider_offsets.sensors import JobDiedSensor
 
@@ -43,10 +43,8 @@ def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -
     schedule = {"schedule": pipeline.schedules.recovery, "start_date": datetime(2020, 1, 1, tzinfo=UTC)}
     with new_dag("recovery", pipeline, DOC, retries=retries, **{**schedule, **dag}) as made:
         await_death = JobDiedSensor(task_id="await_death", pipeline=pipeline, deferrable=True)
-        begin = BeginRecoveryOperator(task_id="begin_recovery", pipeline=pipeline, epoch=EPOCH)
-        when_stopped = SnapshotOffsetsOperator(task_id="snapshot_stopped", pipeline=pipeline, moment=WHEN_STOPPED)
-        steps = [begin, when_stopped, *restarted(pipeline, rolls_back=False, start="committed")]
-        for step in steps:
-            step.operation = OPERATION
-        chain(await_death, *steps)
+        restart = Restart(pipeline, start="committed", operation=OPERATION)
+        begin = BeginRecoveryOperator(task_id="begin_recovery", epoch=EPOCH, **restart.step)
+        when_stopped = SnapshotOffsetsOperator(task_id="snapshot_stopped", moment=WHEN_STOPPED, **restart.step)
+        chain(await_death, begin, when_stopped, *restarted(restart, rolls_back=False))
     return made

@@ -12,6 +12,7 @@ from airflow_provider_offsets.factories.restart import (
     REASON,
     START_FORMS,
     TAKE_OVER,
+    Restart,
     approve_param,
     new_dag,
     planned_and_stopped,
@@ -41,12 +42,9 @@ def reprocess_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) 
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.
     """
-    start, application = "{{ params.start }}", "{{ params.application or '' }}"
+    restart = Restart(pipeline, "{{ params.start }}", application="{{ params.application or '' }}")
     with new_dag("reprocess", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:
-        chain(
-            *planned_and_stopped(pipeline, start=start, application=application),
-            *restarted(pipeline, start=start, application=application),
-        )
+        chain(*planned_and_stopped(restart), *restarted(restart))
     return made
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, Param, TriggerRule, chain
@@ -22,6 +23,7 @@ from airflow_provider_offsets.operators import (
     SubmitStreamingJobOperator,
     WatchStreamingJobOperator,
 )
+from airflow_provider_offsets.operators.base import OPERATION
 
 START_FORMS = f"{FORMS}. Several, with '{FALLBACK}' between them, are asked from left to right."
 
@@ -33,6 +35,43 @@ TAKE_OVER = Param(
     description="Take the pipeline over from an operation that acted lately: its next act is refused, and it ends.",
 )
 DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after the plan; stop and change nothing.")
+
+
+class _Step(TypedDict):
+    """Arguments that all steps of an operation share."""
+
+    pipeline: StreamingPipeline
+    operation: str
+
+
+@dataclass(frozen=True)
+class Restart:
+    """One restart of a pipeline's job. The texts are templates, which Airflow renders for each run."""
+
+    pipeline: StreamingPipeline
+    start: str
+    """As for ``PlanRestartOperator``."""
+    accept_skipped: str = ""
+    """As for ``PlanRestartOperator``."""
+    application: str = ""
+    """The version to start; the pipeline's own if empty."""
+    operation: str = OPERATION
+    """Id of the operation to which all tasks of the restart belong."""
+
+    @property
+    def step(self) -> _Step:
+        """Arguments of each of its tasks."""
+        return {"pipeline": self.pipeline, "operation": self.operation}
+
+    def plan(self, task_id: str) -> PlanRestartOperator:
+        """Return a task that plans this restart."""
+        return PlanRestartOperator(
+            task_id=task_id,
+            start=self.start,
+            accept_skipped=self.accept_skipped,
+            application=self.application,
+            **self.step,
+        )
 
 
 def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, **dag: Any) -> DAG:
@@ -69,51 +108,42 @@ def approve_param(pipeline: StreamingPipeline) -> Param:
     )
 
 
-def planned_and_stopped(pipeline: StreamingPipeline, **plan: Any) -> list[BaseOperator]:
-    """Return the tasks that plan a restart while the job runs, and then stop the job.
-
-    :param pipeline: the pipeline whose job is stopped.
-    :param plan: arguments of ``PlanRestartOperator``.
-    """
+def planned_and_stopped(restart: Restart) -> list[BaseOperator]:
+    """Return the tasks that plan a restart while the job runs, and then stop the job."""
     return [
-        SnapshotOffsetsOperator(task_id="snapshot_before", pipeline=pipeline, moment="before"),
-        PlanRestartOperator(task_id="plan", pipeline=pipeline, **plan),
+        SnapshotOffsetsOperator(task_id="snapshot_before", moment="before", **restart.step),
+        restart.plan("plan"),
         ShortCircuitOperator(task_id="continue_unless_dry_run", python_callable=is_no_dry_run),
         ApproveRestartOperator(task_id="approve"),
-        StopStreamingJobOperator(task_id="stop", pipeline=pipeline),
-        SnapshotOffsetsOperator(task_id="snapshot_stopped", pipeline=pipeline, moment=WHEN_STOPPED),
+        StopStreamingJobOperator(task_id="stop", **restart.step),
+        SnapshotOffsetsOperator(task_id="snapshot_stopped", moment=WHEN_STOPPED, **restart.step),
     ]
 
 
-def restarted(
-    pipeline: StreamingPipeline, *, application: str = "", rolls_back: bool = True, **plan: Any
-) -> list[BaseOperator]:
+def restarted(restart: Restart, *, rolls_back: bool = True) -> list[BaseOperator]:
     """Return the tasks that start a stopped job, watch it for a while, and audit it.
 
     Beside these tasks, ``roll_back`` undoes the operation if the submit or the watch fails, and ``audit_rollback``
     follows it. The ``audit`` task does not run then, so the DAG run fails whatever these two tasks do.
 
-    :param pipeline: the pipeline whose job is started.
-    :param application: as for ``SubmitStreamingJobOperator``.
+    :param restart: the restart.
     :param rolls_back: False if the started version is the one that ran before.
-    :param plan: arguments of ``PlanRestartOperator``.
     """
-    submit = SubmitStreamingJobOperator(task_id="submit", pipeline=pipeline, application=application)
-    watch = WatchStreamingJobOperator(task_id="watch", pipeline=pipeline, deferrable=True)
+    step = restart.step
+    submit = SubmitStreamingJobOperator(task_id="submit", application=restart.application, **step)
+    watch = WatchStreamingJobOperator(task_id="watch", deferrable=True, **step)
     if rolls_back:
         chain(
             [submit, watch],
-            RollBackOperator(
-                task_id="roll_back", pipeline=pipeline, automatic=True, trigger_rule=TriggerRule.ONE_FAILED
-            ),
-            AuditOffsetsOperator(task_id="audit_rollback", pipeline=pipeline, trigger_rule=TriggerRule.ALL_FAILED),
+            RollBackOperator(task_id="roll_back", automatic=True, trigger_rule=TriggerRule.ONE_FAILED, **step),
+            AuditOffsetsOperator(task_id="audit_rollback", trigger_rule=TriggerRule.ALL_FAILED, **step),
         )
     return [
-        PlanRestartOperator(task_id="replan", pipeline=pipeline, application=application, **plan),
-        ApplyOffsetsOperator(task_id="apply", pipeline=pipeline),
+        restart.plan("replan"),
+        ApplyOffsetsOperator(task_id="apply", **step),
         submit,
         watch,
-        AuditOffsetsOperator(task_id="audit", pipeline=pipeline),
+        AuditOffsetsOperator(task_id="audit", **step),
     ]
 
 
