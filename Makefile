@@ -1,4 +1,4 @@
-# Everything that a contributor runs. `make` alone shows what there is.
+# The commands of contributors. `make` without a target lists them.
 .DEFAULT_GOAL := help
 .SUFFIXES:
 
@@ -15,65 +15,65 @@ JOBS ?= $(shell nproc)
 .PHONY: simulate mutants docs reference spark-4.1
 .PHONY: compose-base compose-password compose-up compose-test
 
-help:  ## show this help
+help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  SERVERS="kafka hbase airflow"   which servers `make up` starts (all by default)'
-	@echo '  SEEDS=2000 FROM=1               how many histories `make simulate` draws, and from which seed on'
+	@echo '  SEEDS=2000 FROM=1               how many histories `make simulate` draws, and the first seed'
 	@echo '  JOBS=<number of cores>          how many processes `make simulate` uses'
-	@echo '  STORE=sqlite|hbase              what offsets_default is for `make up` and `make demo`'
+	@echo '  STORE=sqlite|hbase              the offset store of `make up` and `make demo`'
 
-venv:  ## make .venv, or bring it up to date
+venv:  ## create or update .venv
 	@$(PYTHON3) -m stack venv
 
 jars:  ## fetch Spark's Kafka connector and PostgreSQL, and build jobs/dstream with its own Spark
 	@$(PYTHON3) -m stack jars spark postgres dstream
 
-up:  ## start SERVERS and wait until they answer
+up:  ## start SERVERS, and wait until they respond
 	@$(PYTHON3) -m stack up $(SERVERS) --store $(STORE)
 
-down:  ## end the demo's job and stop every server; data stays
+down:  ## stop the demo's job and every server; the data stays
 	@if [ -x $(PY) ]; then $(PY) -m demo --end; fi
 	@$(PYTHON3) -m stack down
 
-status:  ## show which servers are up, and where
+status:  ## show which servers are up, with their addresses
 	@$(PYTHON3) -m stack status
 
 clean: down  ## stop every server and remove .stack and .venv
 	rm -rf .stack .venv
 
-demo: venv  ## show the whole thing on real servers, with STORE
+demo: venv  ## run the demo on real servers: a maintenance, a repartition and a rewind, with STORE
 	$(PY) -m demo --store $(STORE)
 
-demo-backfill: venv  ## show a month that a program with a bug has processed being replayed by the fixed one
+demo-backfill: venv  ## run the demo of a backfill: a fixed program replays the month that a bug has processed
 	$(PY) -m demo.backfill
 
-bench: venv jars  ## measure replays beside a hand-written spark.read, and the planning of 10,000 partitions
+bench: venv jars  ## measure a replay against a hand-written spark.read, and a plan of 10,000 partitions
 	@$(PYTHON3) -m stack up kafka
 	$(PY) -m bench
 
-unit: venv  ## tests that need nothing but Python
+unit: venv  ## run the tests that need Python only
 	$(PY) -m pytest tests/unit tests/simulation -n auto --dist worksteal --durations 10 $(PYTEST_ARGS)
 
-simulate: venv  ## draw SEEDS histories FROM a seed: actors, faults and the world by chance, and check the claim
+simulate: venv  ## check the guarantees in SEEDS random histories of operations, drivers and faults, FROM a seed on
 	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
-mutants: venv  ## plant mistakes in the package, each to be found by a unit test or by the simulation
+mutants: venv  ## plant mistakes in the package, and check that a unit test or the simulation finds each of them
 	$(PY) -m tests.mutants
 
-# Tests that share servers run in the order of their files, so that a run can be repeated; unit tests run in any order.
-integration: venv jars  ## tests against the Kafka and HBase that are up
+# Tests that share servers run in file order, so that a run can be repeated. Unit tests run in random order.
+integration: venv jars  ## run the tests against the Kafka and HBase that are up
 	$(PY) -m pytest tests/integration -p no:randomly --durations 10 $(PYTEST_ARGS)
 
-e2e: venv jars  ## tests of whole stories, with Spark and Airflow
+e2e: venv jars  ## run the end-to-end tests, with Spark and Airflow
 	$(PY) -m pytest tests/e2e -p no:randomly --durations 10 $(PYTEST_ARGS)
 
-spark-4.1: venv  ## test on the real Spark 4.1.1, fetched for it, the bug that ends a query; no part of make test
+spark-4.1: venv  ## test SPARK-55271 on Spark 4.1.1, which is downloaded; not part of make test
 	@$(PYTHON3) -m stack jars spark-4.1
 	@$(PYTHON3) -m stack up kafka
 	$(PY) -m pytest tests/versions/test_spark_4_1.py -p no:randomly $(PYTEST_ARGS)
 
-test:  ## unit, check, simulate, mutants, integration, e2e, with Kafka and HBase brought up for them
+test:  ## run unit, check, simulate, mutants, integration and e2e; starts Kafka and HBase
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory simulate
@@ -82,7 +82,7 @@ test:  ## unit, check, simulate, mutants, integration, e2e, with Kafka and HBase
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
 
-check: venv  ## format, lint, spelling, retired words and types, and the docs site
+check: venv  ## check format, lint, spelling, retired words and types, and build the docs site
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/codespell
@@ -90,23 +90,23 @@ check: venv  ## format, lint, spelling, retired words and types, and the docs si
 	.venv/bin/mypy
 	@$(MAKE) --no-print-directory docs
 
-docs: venv  ## build the docs site into site; fails on a broken link or a page that is not in the nav
+docs: venv  ## build the docs site into site; fails on a broken link or a page without a place in the navigation
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
-reference: venv  ## write the generated pages of the docs: keys of pipelines.yaml, errors, options of the commands
+reference: venv  ## write the generated pages: keys of pipelines.yaml, errors, options of the commands
 	$(PY) docs/generate.py
 
 wheel: venv  ## build the wheel and the source archive into dist
 	$(PY) -m build
 
-compose-base:  ## make debian:bookworm-slim by debootstrap, as root, where it cannot be pulled
+compose-base:  ## create the image debian:bookworm-slim by debootstrap, as root, if it cannot be pulled
 	@$(PYTHON3) -m containers base
 
-compose-up:  ## look whether the ports of .env are free, and run docker compose up -d
+compose-up:  ## check that the ports of .env are free, and run docker compose up -d
 	@$(PYTHON3) -m containers up
 
 compose-password:  ## write .env for docker compose, and print the admin's password once
 	@$(PYTHON3) -m containers password
 
-compose-test: venv  ## bring the containers up from nothing, kill each once, check, remove all of it
+compose-test: venv  ## test the containers: build, start, kill each once, check, remove
 	@$(PY) -m containers test
