@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+from airflow_provider_offsets.core.limits import LAST_OFFSET
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import CheckpointError
-from airflow_provider_offsets.stores.rules import LAST_OFFSET
 
 T = TypeVar("T")
 

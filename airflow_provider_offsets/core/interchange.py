@@ -14,13 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.limits import LAST_OFFSET, LAST_PARTITION
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused
-
-LAST_OFFSET, LAST_PARTITION = 2**63 - 1, 2**31 - 1
-"""Greatest offset and partition number in Kafka."""
-
 
 _JSON = re.compile(r"\s*\{\s*\"")
 """Start of JSON that no CSV has: CSV quotes a field that contains a quote."""

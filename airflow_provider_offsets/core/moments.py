@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-LAST_MOMENT_MS = 9_999_999_999_999
-"""The year 2286: the latest time that fits a row key of a history."""
+from airflow_provider_offsets.core.limits import LAST_TIME_MS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -41,7 +40,7 @@ def read_moment(text: str) -> int:
     if since % _MS:
         raise ValueError("it is finer than a millisecond")
     moment_ms = since // _MS
-    if not 0 <= moment_ms <= LAST_MOMENT_MS:
+    if not 0 <= moment_ms <= LAST_TIME_MS:
         raise ValueError("it is not between 1970 and 2286")
     return moment_ms
 

@@ -7,15 +7,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.limits import LAST_OFFSET, LAST_TIME_MS
 from airflow_provider_offsets.core.pipeline import NAME, TOPIC
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StateChanged, StoreDataError
-
-LAST_ROW_TIME_MS = 9_999_999_999_999
-"""The greatest time that a row key of 13 digits can hold (year 2286). Search bounds use it instead of a clock."""
-
-LAST_OFFSET = 2**63 - 1
-"""The greatest offset in Kafka."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -56,10 +51,10 @@ def check_batch(stream: Stream, batch: Batch) -> None:
         )
     _check_offsets(batch.end)
     _check_offsets(batch.start or {})
-    if not 0 <= batch.batch_time_ms <= LAST_ROW_TIME_MS:
+    if not 0 <= batch.batch_time_ms <= LAST_TIME_MS:
         raise InputRefused(
             seen=f"batch time {batch.batch_time_ms} ms",
-            expected=f"milliseconds since 1970, from 0 to {LAST_ROW_TIME_MS}",
+            expected=f"milliseconds since 1970, from 0 to {LAST_TIME_MS}",
             do="give Spark's batchTimestampMs of the batch",
         )
     if batch.query_id is not None and not _is_text(batch.query_id):
@@ -239,10 +234,10 @@ def check_row_time(row_time_ms: int) -> None:
     :raises StoreDataError: the time is beyond the maximum: the row before it has the greatest time, by somebody's
         mistake.
     """
-    if row_time_ms > LAST_ROW_TIME_MS:
+    if row_time_ms > LAST_TIME_MS:
         raise StoreDataError(
             seen=f"a new row would stand at {row_time_ms}, right behind the newest one",
-            expected=f"milliseconds since 1970, at most {LAST_ROW_TIME_MS}",
+            expected=f"milliseconds since 1970, at most {LAST_TIME_MS}",
             do="find out who wrote the newest row; delete it by the store's own tools",
         )
 

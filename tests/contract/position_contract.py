@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.limits import LAST_OFFSET
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, StateChanged
 from airflow_provider_offsets.stores.protocols import WritablePositionStore
-from airflow_provider_offsets.stores.rules import LAST_OFFSET
 from tests.contract.store_contract import EXAMPLES, GROUPS, GROUPS_BESIDE_G, TOPICS, in_threads
 
 

@@ -17,12 +17,12 @@ from airflow_provider_offsets.control.owners import claim_resources, hand_over, 
 from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
+from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, Take
 from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError
 from airflow_provider_offsets.stores.protocols import ControlStore, HistoryStore, OffsetStore
-from airflow_provider_offsets.stores.rules import LAST_ROW_TIME_MS
 
 NOW_MS = 1_760_000_000_000
 """A time of 13 digits that begins as current times do: neighbours such as ``g:17`` sort directly after its rows."""
@@ -379,7 +379,7 @@ class StoreContract:
             assert next(store.newest_first(stream, until_ms=each.row_time_ms)) == each
 
     def test_a_row_of_the_last_time_leaves_no_room(self, store: OffsetStore, stream: Stream) -> None:
-        last = store.append(stream, Batch(position({0: 5}), LAST_ROW_TIME_MS))
+        last = store.append(stream, Batch(position({0: 5}), LAST_TIME_MS))
         with pytest.raises(StoreDataError, match="9999999999999"):
             store.append(stream, batch(1))
         assert list(store.oldest_first(stream)) == [last]
@@ -556,7 +556,7 @@ class StoreContract:
         [
             (Batch(position({0: 1}, "other"), NOW_MS, 1, "q", 1, None, NOW_MS), InputRefused),
             (Batch(Position(), NOW_MS, 1, "q", 1, None, NOW_MS), InputRefused),
-            (Batch(position({0: 1}), NOW_MS, 1, "q", 1, None, LAST_ROW_TIME_MS + 1), StoreDataError),
+            (Batch(position({0: 1}), NOW_MS, 1, "q", 1, None, LAST_TIME_MS + 1), StoreDataError),
         ],
     )
     @pytest.mark.parametrize("part", ["prepare", "append"])

@@ -10,14 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from airflow_provider_offsets.core.limits import LAST_OFFSET, LAST_PARTITION, TIME_DIGITS
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import StoreDataError
-from airflow_provider_offsets.stores.rules import LAST_OFFSET
 
-LAST_PARTITION = 2**31 - 1
-"""The greatest partition number in Kafka."""
-
-_DIGITS = 13
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
 _COLUMN = re.compile(rb"offsets:(0|[1-9][0-9]{0,9})")
 Cells = Mapping[bytes, bytes]
@@ -49,7 +45,7 @@ def time_of(row_prefix: bytes, row_key: bytes) -> int | None:
     :returns: milliseconds since 1970, or None.
     """
     tail = row_key[len(row_prefix) :]
-    return int(tail) if len(tail) == _DIGITS and tail.isdigit() and row_key.startswith(row_prefix) else None
+    return int(tail) if len(tail) == TIME_DIGITS and tail.isdigit() and row_key.startswith(row_prefix) else None
 
 
 def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
@@ -63,7 +59,7 @@ def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
     if b":" not in row_key[len(row_prefix) :]:
         raise StoreDataError(
             seen=f"table {table!r}, row {_text(row_key)!r}",
-            expected=f"a key that ends in ':' and {_DIGITS} digits of milliseconds",
+            expected=f"a key that ends in ':' and {TIME_DIGITS} digits of milliseconds",
             do="find out who wrote the row; move or delete it in the HBase shell",
         )
 
@@ -78,13 +74,13 @@ def time_before(row_prefix: bytes, neighbour: bytes) -> int:
     :param neighbour: key of a row whose group id begins with this group id and ``:``.
     """
     tail = neighbour[len(row_prefix) :]
-    digits = tail[: len(tail) - len(tail.lstrip(b"0123456789"))][:_DIGITS]
+    digits = tail[: len(tail) - len(tail.lstrip(b"0123456789"))][:TIME_DIGITS]
     follower = tail[len(digits) : len(digits) + 1]
-    if len(digits) == _DIGITS:
+    if len(digits) == TIME_DIGITS:
         return int(digits)
     if follower > b"9":
-        return int(digits.ljust(_DIGITS, b"9"))
-    return int(digits.ljust(_DIGITS, b"0")) - 1
+        return int(digits.ljust(TIME_DIGITS, b"9"))
+    return int(digits.ljust(TIME_DIGITS, b"0")) - 1
 
 
 def cells_of(position: Position, topic: str) -> dict[bytes, bytes]:
@@ -144,4 +140,4 @@ def _text(raw: bytes) -> str:
 
 
 def _digits(time_ms: int) -> bytes:
-    return b"%0*d" % (_DIGITS, time_ms)
+    return b"%0*d" % (TIME_DIGITS, time_ms)

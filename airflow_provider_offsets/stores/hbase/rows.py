@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.stores import rules
+from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.stores.hbase import layout
 from airflow_provider_offsets.stores.hbase.client import HBaseClient, Row
 from airflow_provider_offsets.stores.paging import FIRST_PAGE, next_page
@@ -50,7 +50,7 @@ class HBaseRows:
         """
         prefix = layout.prefix(topic, group_id)
         size = FIRST_PAGE
-        since_ms, until_ms = max(0, since_ms), min(until_ms, rules.LAST_ROW_TIME_MS)
+        since_ms, until_ms = max(0, since_ms), min(until_ms, LAST_TIME_MS)
         while since_ms <= until_ms:
             first, last = layout.key(prefix, since_ms), layout.key(prefix, until_ms)
             # A scan excludes its end. A backward scan ends at the prefix, before the first row.
@@ -71,7 +71,7 @@ class HBaseRows:
 
     def _first_times(self, stream: Stream, *, backwards: bool) -> Iterator[int]:
         for topic in stream.topics:
-            whole = self.pages(topic, stream.group_id, 0, rules.LAST_ROW_TIME_MS, backwards=backwards, keys_only=True)
+            whole = self.pages(topic, stream.group_id, 0, LAST_TIME_MS, backwards=backwards, keys_only=True)
             page = next(whole, None)
             if page is not None:
                 yield page[0][1]

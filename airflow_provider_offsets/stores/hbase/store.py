@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.limits import LAST_TIME_MS, TIME_DIGITS
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import InputRefused, StateChanged
 from airflow_provider_offsets.stores import history, rules
@@ -34,7 +35,7 @@ from airflow_provider_offsets.stores.paging import LARGEST_PAGE
 _TABLE = re.compile(r"([A-Za-z0-9_]+:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _FACTS = b"batch:json"
 _VALUE = b"control:value"
-_CLAIM = re.compile(rb"[0-9]{13} (started|written)")
+_CLAIM = re.compile(rb"[0-9]{%d} (started|written)" % TIME_DIGITS)
 # HBase treats an empty expected value as a missing cell, so an empty text is stored as NUL, which no caller may store.
 _EMPTY = b"\0"
 
@@ -163,7 +164,7 @@ class HBaseStore:
 
         :raises PositionExpired: there is no row, but there was one before the TTL of the table.
         """
-        until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+        until = LAST_TIME_MS if until_ms is None else until_ms
         newest = None
         for newest in self._batches(stream, 0, until, backwards=True):
             yield newest
@@ -172,7 +173,7 @@ class HBaseStore:
 
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
         """Yield batches in the order of recording, in pages. No scanner is open between two pages."""
-        until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+        until = LAST_TIME_MS if until_ms is None else until_ms
         return self._batches(stream, since_ms, until, backwards=False)
 
     def get(self, pipeline: str, name: str) -> str | None:
@@ -314,7 +315,7 @@ class HBaseStore:
     # How batches are read
 
     def _newest(self, stream: Stream) -> Batch | None:
-        return next(self._batches(stream, 0, rules.LAST_ROW_TIME_MS, backwards=True), None)
+        return next(self._batches(stream, 0, LAST_TIME_MS, backwards=True), None)
 
     def _batches(self, stream: Stream, since_ms: int, until_ms: int, *, backwards: bool) -> Iterator[Batch]:
         stream = rules.check_stream(stream)

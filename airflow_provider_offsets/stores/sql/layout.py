@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.limits import LAST_OFFSET
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores import rules
@@ -93,7 +94,7 @@ def _position(table: sa.Table, row: sa.Row[Any], column: str) -> Position:
     try:
         position = Position.from_json(text)
         if beyond := rules.too_great(position):
-            raise ValueError(f"{beyond[0]} is at more than {rules.LAST_OFFSET}")
+            raise ValueError(f"{beyond[0]} is at more than {LAST_OFFSET}")
         return position
     except ValueError as error:
         raise StoreDataError(

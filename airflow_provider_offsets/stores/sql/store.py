@@ -21,6 +21,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import InputRefused, StoreError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import history, rules
@@ -103,7 +104,7 @@ class SqlStore:
     def oldest_first(self, stream: Stream, *, since_ms: int = 0, until_ms: int | None = None) -> Iterator[Batch]:
         """Yield batches in the order of recording. No transaction is open between two of them."""
         stream = rules.check_stream(stream)
-        until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+        until = LAST_TIME_MS if until_ms is None else until_ms
         query = sa.select(BATCHES).where(_of(BATCHES, stream), BATCHES.c.row_time_ms <= until)
         after: sa.ColumnElement[bool] = BATCHES.c.row_time_ms >= since_ms
         size = FIRST_PAGE
@@ -335,7 +336,7 @@ def _lock_stream(connection: sa.Connection, stream: Stream) -> None:
 
 def _newest_first(stream: Stream, until_ms: int | None, read: _Read) -> Iterator[Batch]:
     stream = rules.check_stream(stream)
-    until = rules.LAST_ROW_TIME_MS if until_ms is None else until_ms
+    until = LAST_TIME_MS if until_ms is None else until_ms
     query = sa.select(BATCHES).where(_of(BATCHES, stream)).order_by(*(column.desc() for column in _PLACE))
     before: sa.ColumnElement[bool] = BATCHES.c.row_time_ms <= until
     size = FIRST_PAGE

@@ -11,15 +11,14 @@ import urllib.parse
 from dataclasses import dataclass, field
 
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.limits import LAST_OFFSET, LAST_PARTITION
 from airflow_provider_offsets.core.position import TopicPartition
 from airflow_provider_offsets.errors import InputRefused, StoreDataError
-from airflow_provider_offsets.stores.rules import LAST_OFFSET
 
 FORM = "zookeeper://host:2181,host2:2181/chroot"
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
 _PARTITION = re.compile(r"0|[1-9][0-9]{0,9}")
-_LAST_PARTITION = 2**31 - 1
 # As ZooKeeper's PathUtils.validatePath, which sees UTF-16: it refuses both halves of a character beyond U+FFFF.
 _NOT_IN_A_NAME = re.compile("[\u0000-\u001f\u007f-\u009f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff/]")
 
@@ -108,7 +107,7 @@ def partition_of(topic: str, path: str, name: str) -> TopicPartition:
     :param name: of the child.
     :raises StoreDataError: the name is no partition number.
     """
-    if not _PARTITION.fullmatch(name) or int(name) > _LAST_PARTITION:
+    if not _PARTITION.fullmatch(name) or int(name) > LAST_PARTITION:
         raise StoreDataError(
             seen=f"znode {path!r} has the child {name[:80]!r}",
             expected="children named by partition numbers, and nothing else",

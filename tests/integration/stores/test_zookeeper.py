@@ -16,6 +16,7 @@ from kazoo.exceptions import NoAuthError
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.limits import LAST_OFFSET
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import (
     InputRefused,
@@ -25,7 +26,6 @@ from airflow_provider_offsets.errors import (
     StoreLayoutError,
     StoreUnreachable,
 )
-from airflow_provider_offsets.stores.rules import LAST_OFFSET
 from airflow_provider_offsets.stores.zookeeper import layout
 from airflow_provider_offsets.stores.zookeeper.client import LARGEST_REQUEST_BYTES, Change, request_bytes
 from airflow_provider_offsets.stores.zookeeper.layout import Address, is_znode_name

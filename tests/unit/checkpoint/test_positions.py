@@ -15,10 +15,11 @@ from airflow_provider_offsets.checkpoint.log import LogEntry, read_query_id, rea
 from airflow_provider_offsets.checkpoint.positions import CheckpointPositions
 from airflow_provider_offsets.checkpoint.seed import seed
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.limits import LAST_OFFSET
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import CheckpointError, InputRefused, StateChanged, StoreDenied
 from airflow_provider_offsets.stores.protocols import WritablePositionStore
-from airflow_provider_offsets.stores.rules import LAST_OFFSET, check_stream
+from airflow_provider_offsets.stores.rules import check_stream
 from tests.contract.position_contract import PositionContract
 from tests.contract.store_contract import EXAMPLES
 from tests.unit.checkpoint.test_files import nobody_may_enter

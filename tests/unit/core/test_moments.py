@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_offsets.core.moments import LAST_MOMENT_MS, length_text, moment_text, read_length, read_moment
+from airflow_provider_offsets.core.limits import LAST_TIME_MS
+from airflow_provider_offsets.core.moments import length_text, moment_text, read_length, read_moment
 
 HOUR = 3_600_000
 
@@ -88,12 +89,12 @@ def test_what_is_no_duration_says_why(text: str, why: str) -> None:
         read_length(text)
 
 
-@given(st.integers(0, LAST_MOMENT_MS))
+@given(st.integers(0, LAST_TIME_MS))
 def test_a_moment_comes_back_from_its_text(moment_ms: int) -> None:
     assert read_moment(moment_text(moment_ms)) == moment_ms
 
 
-@given(st.integers(0, LAST_MOMENT_MS))
+@given(st.integers(0, LAST_TIME_MS))
 def test_a_duration_comes_back_from_its_text(length_ms: int) -> None:
     assert read_length(length_text(length_ms)) == length_ms
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core import interchange
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity
-from airflow_provider_offsets.core.moments import LAST_MOMENT_MS
+from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.core.position import Position, TopicPartition, missing_partitions
 from airflow_provider_offsets.core.problem import ProblemKind
 from airflow_provider_offsets.core.restart.choice import weigh
@@ -522,7 +522,7 @@ def test_a_start_in_yaml_that_is_wrong_is_quoted(value: Any, quoted: str) -> Non
 offsets = st.integers(0, 30)
 positions = st.lists(st.none() | offsets, max_size=4).map(lambda given: at(*given))
 names = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="|"), min_size=1, max_size=12)
-moments = st.integers(0, LAST_MOMENT_MS)
+moments = st.integers(0, LAST_TIME_MS)
 selectors: st.SearchStrategy[StartSelector] = st.one_of(
     st.sampled_from([Committed(), Earliest(), Latest()]),
     st.integers(-(10**18), 10**18).map(Shift),

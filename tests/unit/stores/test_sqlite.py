@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.errors import StoreDataError, StoreError, StoreLayoutError, StoreUnreachable
-from airflow_provider_offsets.stores import rules
 from airflow_provider_offsets.stores.sql import store as sql
 from airflow_provider_offsets.stores.sql.layout import BATCHES, row_of
 from airflow_provider_offsets.stores.sql.store import SqlStore
@@ -112,10 +112,10 @@ def test_facts_are_kept_once(store: SqlStore, tmp_path: Path) -> None:
 
 
 def test_a_write_stands_behind_facts_that_wait_for_their_row(store: SqlStore) -> None:
-    ahead = batch(1).at_row(rules.LAST_ROW_TIME_MS - 1)
+    ahead = batch(1).at_row(LAST_TIME_MS - 1)
     store.swap("p", "pipeline", None, "1", stream=STREAM, prepare=ahead)
     store.write(STREAM, position({0: 5}), expected=None)
-    assert next(store.newest_first(STREAM)).row_time_ms == rules.LAST_ROW_TIME_MS
+    assert next(store.newest_first(STREAM)).row_time_ms == LAST_TIME_MS
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
