@@ -167,7 +167,7 @@ class _Stage:
     is_request: bool = False
 
 
-def _stages(epoch: Epoch, policy: StopPolicy) -> list[_Stage]:
+def _stages(epoch: Epoch, policy: StopPolicy, *, is_graceful_over: bool) -> list[_Stage]:
     tracked, marker = epoch.claim.tracked, policy.marker
     graceful = "its acknowledgement" if tracked else f"it to end on its marker {marker}"
     stages = [
@@ -176,22 +176,28 @@ def _stages(epoch: Epoch, policy: StopPolicy) -> list[_Stage]:
         _Stage("its containers to be gone", policy.cluster_timeout_s, "a kill on YARN"),
         _Stage("it to end on SIGKILL", policy.kill_timeout_s, "SIGKILL", signal.SIGKILL),
     ]
-    return [stage for stage in stages if stage.timeout_s is not None]
+    return [stage for stage in stages[is_graceful_over:] if stage.timeout_s is not None]
 
 
 def await_stop(
-    session: Session, epoch: Epoch, policy: StopPolicy, *, say: Callable[[str], None] = lambda line: None
+    session: Session,
+    epoch: Epoch,
+    policy: StopPolicy,
+    *,
+    is_graceful_over: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> StopResult:
     """Wait until the job is stopped, carrying out each allowed stage of ``policy``, and return how it stopped.
 
     :param session: the session of the operation.
     :param epoch: result of ``ask_to_stop``.
     :param policy: the stages, with their timeouts in seconds.
+    :param is_graceful_over: whether the graceful stage has been waited for already, so that the next one follows.
     :param say: called every ten seconds with what is awaited.
     :raises StopTimedOut: the job did not stop. The request remains, so the job still stops if it responds later.
     :raises TakenOver: another operation took the pipeline over.
     """
-    for stage in _stages(epoch, policy):
+    for stage in _stages(epoch, policy, is_graceful_over=is_graceful_over):
         if hindrance := _hindrance(epoch, stage):
             say(hindrance)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +86,8 @@ class StopStreamingJobOperator(PipelineOperator):
             asked = self._ask(session)
             if isinstance(asked, StopResult):
                 return self._result(asked)
-            return self._result(await_stop(session, asked, replace(self.pipeline.stop, graceful_timeout_s=1)))
+            policy = self.pipeline.stop
+            return self._result(await_stop(session, asked, policy, is_graceful_over=True, say=self.log.info))
 
     def _ask(self, session: Session) -> StopResult | Epoch:
         return ask_to_stop(session, reason=self.reason, take_over=str(self.take_over).lower() in ("true", "1"))

@@ -425,18 +425,23 @@ class TestDeferrable:
         lab.driver.obeys = False
         self.deferred(lab)
         lab.clock.on_tick = lambda: lab.driver.die() if lab.signalled else None
+        began_s = lab.clock.now
 
         given = make(StopStreamingJobOperator, lab, deferrable=True).execute_complete(context(), event)
 
         assert given["how"] == "killed"
+        assert lab.clock.now - began_s < 1, "the triggerer has waited for the graceful stage"
 
     def test_without_a_further_rung_it_fails_at_once(self, lab: Lab) -> None:
         steps.start(lab)
         self.deferred(lab)
         lab.clock.on_tick = lambda: None
+        began_s = lab.clock.now
 
-        with pytest.raises(AirflowFailException, match="StopTimedOut"):
+        with pytest.raises(AirflowFailException, match=r"StopTimedOut.*an acknowledgement within 10 s"):
             make(StopStreamingJobOperator, lab, deferrable=True).execute_complete(context(), {"status": "timeout"})
+
+        assert lab.clock.now == began_s
 
     def test_a_job_at_rest_is_not_waited_for(self, lab: Lab) -> None:
         steps.start(lab)
