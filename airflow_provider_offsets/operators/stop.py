@@ -75,8 +75,10 @@ class StopStreamingJobOperator(PipelineOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Continue after the triggerer: the job ended, or its time is up and the next stop stage follows.
 
+        If the triggerer could not read the store, the job still has its time: the graceful stage is waited for here.
+
         :param context: Airflow's task context.
-        :param event: the event of ``EpochEndedTrigger``; only logged, because the state of the job is read again.
+        :param event: the event of ``EpochEndedTrigger``. The state of the job is read again, whatever the event says.
         :returns: the result, as ``act``.
         :raises AirflowFailException: an error that no retry can fix, such as ``StopTimedOut``.
         """
@@ -86,8 +88,8 @@ class StopStreamingJobOperator(PipelineOperator):
             asked = self._ask(session)
             if isinstance(asked, StopResult):
                 return self._result(asked)
-            policy = self.pipeline.stop
-            return self._result(await_stop(session, asked, policy, is_graceful_over=True, say=self.log.info))
+            policy, was_waited_for = self.pipeline.stop, event["status"] != "error"
+            return self._result(await_stop(session, asked, policy, is_graceful_over=was_waited_for, say=self.log.info))
 
     def _ask(self, session: Session) -> StopResult | Epoch:
         return ask_to_stop(session, reason=self.reason, take_over=str(self.take_over).lower() in ("true", "1"))
