@@ -1,6 +1,6 @@
 """Errors that this provider raises on purpose.
 
-Each message has three parts: what was *seen*, what was *expected*, and what to *do*. Catch a branch, not a leaf:
+Each message is three sentences: what was *seen*, what was *expected*, and what to *do*. Catch a branch, not a leaf:
 
     OffsetsError
     ├── InputRefused              input from a person cannot be used; nothing was touched
@@ -53,16 +53,20 @@ Each message has three parts: what was *seen*, what was *expected*, and what to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
+# A word, and not a value such as a path, an option or "flights[3]": those keep their first letter.
+_FIRST_WORD = re.compile(r"[a-z]+(?=[ ,;]|$)")
+
 
 class OffsetsError(Exception):
-    """Base of all errors of this provider: *seen · expected · do this*.
+    """Base of all errors of this provider, whose message is three sentences: what was found, expected, and to do.
 
-    :param seen: what was found, values quoted.
-    :param expected: what was required instead.
-    :param do: what a person should do next.
+    :param seen: what was found, as a clause without its full stop, values quoted.
+    :param expected: what was required instead, as the object of "Expected".
+    :param do: what a person should do next, as a clause that begins with a verb, or "No action needed".
     """
 
     retriable: ClassVar[bool] = False
@@ -71,7 +75,7 @@ class OffsetsError(Exception):
         self.seen = seen
         self.expected = expected
         self.do = do
-        super().__init__(f"{seen} · expected: {expected} · do this: {do}")
+        super().__init__(f"{_sentence(seen)}{_sentence(f'Expected {expected}')}{_sentence(do).rstrip()}")
 
 
 class InputRefused(OffsetsError):
@@ -414,3 +418,14 @@ class AuditFailed(OffsetsError):
 
     What to do: Compare the output with the ranges in the message.
     """
+
+
+def _sentence(words: str) -> str:
+    """Return the clause as a sentence, with the space or the line break that separates it from the next one.
+
+    :param words: a clause; one that ends with a line break, such as the end of a log, gets no full stop.
+    """
+    text = words[:1].upper() + words[1:] if _FIRST_WORD.match(words) else words
+    if text.endswith("\n"):
+        return text
+    return f"{text} " if text.endswith((".", "…")) else f"{text}. "

@@ -324,7 +324,7 @@ def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None
     there = session.observe().kept[0].position
     if gone := [partition for partition in expected or () if there is None or partition not in there]:
         raise StateChanged(
-            seen=f"{plan.authoritative} has no offset of {', '.join(map(str, gone))}",
+            seen=f"the authoritative store {plan.authoritative!r} has no offset of {', '.join(map(str, gone))}",
             expected="the start that was applied",
             do="plan again",
         )
@@ -332,7 +332,7 @@ def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None
         moved = {key: offset for key, offset in there.items() if plan.start.get(key, offset) != offset}
         if moved:
             raise StateChanged(
-                seen=f"{plan.authoritative} says {Position(moved).to_json()}",
+                seen=f"the authoritative store {plan.authoritative!r} has {Position(moved).to_json()}",
                 expected="the start that was applied",
                 do="plan again; another task may have written there late",
             )

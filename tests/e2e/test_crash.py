@@ -24,7 +24,7 @@ def test_killed_before_and_after_the_record(lab: Lab) -> None:
     lab.wait_until_gone()
     cut_off = lab.started_batch.record_count
     lab.faults({"epoch": 2, "batch": 0, "at": "start", "do": "kill"})
-    with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
+    with pytest.raises(AirflowFailException, match="DriverDied: Epoch 2 died"):
         lab.maintain()
     # An epoch that never began a batch does not hide what the previous one left half done.
     restarted = lab.maintain()
@@ -125,9 +125,9 @@ def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
         {"epoch": 1, "batch": 1, "at": "before", "do": "fail"},
         {"epoch": 2, "batch": 1, "at": "before", "do": "kill"},
     )
-    with pytest.raises(AirflowFailException, match=r"DriverDied: epoch 1 failed.*the job's own mistake"):
+    with pytest.raises(AirflowFailException, match=r"DriverDied: Epoch 1 failed.*the job's own mistake"):
         lab.submit(operation)
-    with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
+    with pytest.raises(AirflowFailException, match="DriverDied: Epoch 2 died"):
         lab.submit(operation)
     assert lab.evidence() == {}
 

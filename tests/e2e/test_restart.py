@@ -105,7 +105,7 @@ def test_killed_before_and_after_the_note(lab: Lab) -> None:
     assert (plan["form"], plan["replay_at_most"]) == ("resume", 0), "planned, and never noted"
     lab.apply(operation)
     lab.faults({"epoch": 2, "batch": 1, "at": "before", "do": "kill"})
-    with pytest.raises(AirflowFailException, match="DriverDied: epoch 2 died"):
+    with pytest.raises(AirflowFailException, match="DriverDied: Epoch 2 died"):
         lab.submit(operation)
 
     [cut] = lab.epoch.cuts
@@ -154,7 +154,7 @@ def test_partitions_that_come_during_the_start_and_drivers_by_hand(lab: Lab, mon
     assert any(conf.startswith("spark.offsets.") for conf in confs)
     standing = lab.standing()
     for words, told in (
-        ([], "no spark.offsets.settings.file in the Spark conf"),
+        ([], "No spark.offsets.settings.file in the Spark conf"),
         (confs, "settings.json is not there"),
     ):
         by_hand = ["spark-submit", "--master", "local[1]", "--jars", lab.jars]

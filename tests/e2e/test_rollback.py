@@ -42,7 +42,7 @@ def test_a_job_that_fails_on_its_third_batch_is_rolled_back(lab: Lab) -> None:
     lab.produce(10, 0, 1, 2)
     lab.wait_until_gone()
 
-    with pytest.raises(AirflowFailException, match=r"JobUnhealthy: epoch 2.*failed: .*the job's own mistake"):
+    with pytest.raises(AirflowFailException, match=r"JobUnhealthy: Epoch 2.*failed: .*the job's own mistake"):
         lab.act(WatchStreamingJobOperator, operation)
     with pytest.raises(AirflowFailException, match=r"RolledBack: .*the job's own mistake") as failed:
         lab.act(RollBackOperator, operation)

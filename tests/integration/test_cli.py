@@ -216,7 +216,7 @@ def test_the_help_and_a_wrong_call(home: Path) -> None:
     assert help_.returncode == 0
     assert all(name in help_.stdout for name in ("compare", "plan", "audit", "copy", "export", "import"))
     assert wrong.returncode == 2
-    assert "expected: --pipeline, or --group and --topics" in wrong.stderr
+    assert "Expected --pipeline, or --group and --topics" in wrong.stderr
     assert "Traceback" not in wrong.stderr
 
 
@@ -280,7 +280,7 @@ def test_snapshots_are_taken_listed_and_pruned(
     left = json.loads(airflow("snapshots", "list", *of).stdout)
 
     assert again.returncode == 2
-    assert f"label 'good' is that of snapshot {named['id']!r}" in again.stderr
+    assert f"Label 'good' is that of snapshot {named['id']!r}" in again.stderr
     assert pruned["removed"]["snapshots"] == [each["id"] for each in taken]
     assert [(each["id"], each["label"], each["reason"]) for each in left] == [(named["id"], "good", "upgrade")]
 

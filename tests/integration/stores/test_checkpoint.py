@@ -241,7 +241,7 @@ class TestExchange:
         made.create("metadata", "ours")
         before = tree(place)
 
-        with pytest.raises(StateChanged, match="something is at"):
+        with pytest.raises(StateChanged, match="Something is at"):
             made.move_to(place)
 
         assert tree(place) == before

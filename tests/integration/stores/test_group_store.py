@@ -244,5 +244,5 @@ def test_a_broker_that_does_not_answer(stream: Stream) -> None:
             lambda: lost.write(stream, at(1), expected=None),
             lambda: lost.expires(stream),
         ):
-            with pytest.raises(KafkaUnreachable, match=r"no answer from Kafka at 127\.0\.0\.1:1"):
+            with pytest.raises(KafkaUnreachable, match=r"No answer from Kafka at 127\.0\.0\.1:1"):
                 call()

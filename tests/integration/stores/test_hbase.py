@@ -332,7 +332,7 @@ def test_a_deck_row_that_differs_from_its_facts(store: HBaseStore, raw: Any, cre
 def test_facts_that_cannot_be_read(store: HBaseStore, raw: Any, created: str, stream: Stream, cell: bytes) -> None:
     store.append(stream, batch(1))
     raw.table(f"{created}_batches").put(f"t:{stream.group_id}:{NOW_MS + 1000}".encode(), {b"batch:json": cell})
-    with pytest.raises(StoreDataError, match=f"table '{created}_batches', row .*column 'batch:json'"):
+    with pytest.raises(StoreDataError, match=f"Table '{created}_batches', row .*column 'batch:json'"):
         store.position(stream)
 
 
@@ -344,7 +344,7 @@ def test_a_table_that_is_not_there(thrift: tuple[str, int], table: str, raw: Any
     ]
     for call in calls:
         with pytest.raises(
-            StoreLayoutError, match=rf"no table '{table}_mistyped'.*\.stores create hbase://.*_mistyped"
+            StoreLayoutError, match=rf"No table '{table}_mistyped'.*\.stores create hbase://.*_mistyped"
         ):
             call()
     assert f"{table}_mistyped".encode() not in raw.tables()
@@ -355,7 +355,7 @@ def test_a_table_that_went_away(thrift: tuple[str, int], table: str, raw: Any) -
     store = HBaseStore(*thrift, f"{table}_gone")
     store.create()
     raw.delete_table(f"{table}_gone_batches", disable=True)
-    with pytest.raises(StoreLayoutError, match=f"no table '{table}_gone_batches'"):
+    with pytest.raises(StoreLayoutError, match=f"No table '{table}_gone_batches'"):
         store.append(Stream("g", ("t",)), batch(1))
     store.create()
     store.append(Stream("g", ("t",)), batch(1))

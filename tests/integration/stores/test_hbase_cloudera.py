@@ -222,7 +222,7 @@ def test_a_row_that_no_job_of_the_decks_kind_writes(
         lambda: store.append(stream, batch(1)),
         lambda: store.write(stream, numbered("t", 1), expected=None),
     ):
-        with pytest.raises(StoreDataError, match=rf"table '{created}', row '{key}'"):
+        with pytest.raises(StoreDataError, match=rf"Table '{created}', row '{key}'"):
             call()
     assert dict(raw.table(created).scan()) == before
 

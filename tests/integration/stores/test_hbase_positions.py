@@ -139,7 +139,7 @@ def test_a_write_does_not_take_the_place_of_a_batch_that_a_crash_left_half_writt
 
 def test_a_receipt_that_cannot_be_read(store: HBaseStore, raw: Any, created: str, both: Stream) -> None:
     raw.table(f"{created}_control").put(f":written:{both.group_id}".encode(), {b"control:value": b"yesterday"})
-    with pytest.raises(StoreDataError, match=rf"table '{created}_control', row ':written:.*'yesterday'"):
+    with pytest.raises(StoreDataError, match=rf"Table '{created}_control', row ':written:.*'yesterday'"):
         store.write(both, ONE, expected=None)
     assert store.position(both) is None
 

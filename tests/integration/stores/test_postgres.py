@@ -110,7 +110,7 @@ def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) 
 def test_missing_tables_are_not_made(url: str) -> None:
     store = SqlStore(url)
     with pytest.raises(
-        StoreLayoutError, match=r"no table 'offsets_batches'.*\.stores create postgresql://offsets@"
+        StoreLayoutError, match=r"No table 'offsets_batches'.*\.stores create postgresql://offsets@"
     ) as bad:
         store.append(STREAM, batch(1))
     assert PASSWORD not in str(bad.value)
@@ -121,7 +121,7 @@ def test_a_table_that_went_away(store: SqlStore, url: str) -> None:
     store.append(STREAM, batch(1))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("drop table offsets_batches")
-    with pytest.raises(StoreLayoutError, match="no table 'offsets_batches'"):
+    with pytest.raises(StoreLayoutError, match="No table 'offsets_batches'"):
         store.append(STREAM, batch(2))
 
 

@@ -223,7 +223,7 @@ def test_a_znode_that_changes_before_the_transaction_undoes_all_of_it(
 ) -> None:
     store.write(stream, flights(1, 2), expected=None)
     changed_before_the_commit(store, lambda: change(raw, topic_path), monkeypatch)
-    with pytest.raises(StateChanged, match=f"znode '{topic_path}/[012]' was changed"):
+    with pytest.raises(StateChanged, match=f"Znode '{topic_path}/[012]' was changed"):
         store.write(stream, flights(1, 20, 30), expected=flights(1, 2))
     assert store.position(stream) == flights(*left)
 
@@ -234,7 +234,7 @@ def test_a_znode_that_changes_before_the_transaction_undoes_all_of_it(
 @pytest.mark.parametrize("missing", ["/nowhere", "/positions/not/there"])
 def test_a_chroot_that_is_not_there_is_not_nothing_stored(hosts: str, raw: Any, stream: Stream, missing: str) -> None:
     lost = ZooKeeperStore(Address(hosts, missing), timeout_s=TIMEOUT_S)
-    with pytest.raises(StoreLayoutError, match=f"no znode '{missing}' in zookeeper://{hosts}{missing}"):
+    with pytest.raises(StoreLayoutError, match=f"No znode '{missing}' in zookeeper://{hosts}{missing}"):
         lost.position(stream)
     with pytest.raises(StoreLayoutError):
         lost.write(stream, flights(1), expected=None)

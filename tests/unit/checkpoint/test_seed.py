@@ -471,7 +471,7 @@ class TestSeedOfSeveralSources:
         assert not folder.exists()
 
     def test_without_the_old_checkpoint_the_others_cannot_be_carried_over(self, folder: Path) -> None:
-        with pytest.raises(CheckpointError, match="source 1 of the query is not Kafka's"):
+        with pytest.raises(CheckpointError, match="Source 1 of the query is not Kafka's"):
             seed(open_checkpoint(str(folder)), query_id="q", last_batch_id=4, start=at(5, 7), like=self.LIKE)
         assert not folder.exists()
 

@@ -252,7 +252,7 @@ def test_what_somebody_put_there_between_the_moves_is_not_moved_over(place: Path
     write(place, {"metadata": '{"id":"somebody"}'})
     before = tree(place.parent)
 
-    with pytest.raises(StateChanged, match="something is at"):
+    with pytest.raises(StateChanged, match="Something is at"):
         swap_in(str(place), **SWAP)
 
     assert tree(place.parent) == before
@@ -311,7 +311,7 @@ def test_killed_before_it_puts_back_anothers_checkpoint_it_does_so_when_it_is_ru
 def test_a_caller_that_was_superseded_closes_nothing(place: Path) -> None:
     before = tree(place)
 
-    with pytest.raises(StateChanged, match="another holder"):
+    with pytest.raises(StateChanged, match="Another holder"):
         swap_in(str(place), **SWAP, require_lease=superseded_after(0))
 
     assert tree(place) == before
@@ -331,7 +331,7 @@ def superseded_after(calls: int) -> Callable[[], None]:
 
 def test_a_caller_that_was_superseded_while_it_closed_moves_nothing(place: Path) -> None:
     """Its successor may have resumed the checkpoint before the close: then the job ends there, and skips nothing."""
-    with pytest.raises(StateChanged, match="another holder"):
+    with pytest.raises(StateChanged, match="Another holder"):
         swap_in(str(place), **SWAP, require_lease=superseded_after(1))
 
     state = read_state(open_checkpoint(str(place)))
@@ -344,7 +344,7 @@ def test_a_caller_that_was_superseded_while_it_closed_moves_nothing(place: Path)
 def test_a_caller_that_was_superseded_puts_nothing_where_nothing_was(place: Path, location: str) -> None:
     location = f"{place}-new" if location == "local" else location
 
-    with pytest.raises(StateChanged, match="another holder"):
+    with pytest.raises(StateChanged, match="Another holder"):
         swap_in(location, like=str(place), **SWAP, require_lease=superseded_after(0))
 
     assert read_query_id(open_checkpoint(location)) is None
@@ -457,6 +457,6 @@ def test_hdfs_moves_a_folder_into_one_that_is_there_and_that_is_seen(monkeypatch
 
     monkeypatch.setattr(type(memory), "mv", into)
 
-    with pytest.raises(StateChanged, match="something is at memory://hdfs/checkpoint"):
+    with pytest.raises(StateChanged, match="Something is at memory://hdfs/checkpoint"):
         seeded.move_to("memory://hdfs/checkpoint")
     memory.rm("/hdfs", recursive=True)

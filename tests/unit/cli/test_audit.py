@@ -134,12 +134,12 @@ class TestRename:
 
         assert run("rename", "p", "q", "--apply") == 2
 
-        assert "add group_id: p to the pipeline 'q'" in capsys.readouterr().err
+        assert "Add group_id: p to the pipeline 'q'" in capsys.readouterr().err
         assert Control(renamed, "q").record() is None
 
     def test_an_unknown_name_is_quoted(self, renamed: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("rename", "x", "q") == 2
-        assert "no pipeline 'x' in the control store of 'q'" in capsys.readouterr().err
+        assert "No pipeline 'x' in the control store of 'q'" in capsys.readouterr().err
 
 
 def test_what_a_pipeline_owns_is_released_for_another_one(

@@ -90,23 +90,23 @@ def stored(url: str, group: str) -> Position | None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("copy", "--from", "store", "--to", "store"), "no group to go by"),
-        (("copy", "--from", "store", "--to", "store", "-g", "g"), "no topics to go by"),
-        (("export", "--from", "store", "-t", "t"), "no group to go by"),
-        (("export", "--from", "spark_default", "-g", "g", "-t", "t"), "connection 'spark_default' of type 'spark'"),
-        (("export", "--from", "nowhere", "-g", "g", "-t", "t"), "no connection 'nowhere'"),
-        (("export", "--from", "kafka:nowhere", "-g", "g", "-t", "t"), "no connection 'nowhere'"),
-        (("export", "--from", "kafka:store", "-g", "g", "-t", "t"), "connection 'store' of type 'offsets'"),
-        (("export", "--from", "redis://h:1/0", "-g", "g", "-t", "t"), "a store URL that begins with 'redis'"),
+        (("copy", "--from", "store", "--to", "store"), "No group to go by"),
+        (("copy", "--from", "store", "--to", "store", "-g", "g"), "No topics to go by"),
+        (("export", "--from", "store", "-t", "t"), "No group to go by"),
+        (("export", "--from", "spark_default", "-g", "g", "-t", "t"), "Connection 'spark_default' of type 'spark'"),
+        (("export", "--from", "nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
+        (("export", "--from", "kafka:nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
+        (("export", "--from", "kafka:store", "-g", "g", "-t", "t"), "Connection 'store' of type 'offsets'"),
+        (("export", "--from", "redis://h:1/0", "-g", "g", "-t", "t"), "A store URL that begins with 'redis'"),
         (
             ("export", "--from", f"postgresql://u:{SECRET}@h/d", "-g", "g", "-t", "t"),
-            "a URL of a postgresql store with a password in it",
+            "A URL of a postgresql store with a password in it",
         ),
         (
             ("export", "--from", f"postgresql://h/d?sslPassword={SECRET}", "-g", "g", "-t", "t"),
-            "a URL of a postgresql store with a password in it",
+            "A URL of a postgresql store with a password in it",
         ),
-        (("export", "--from", "store", "-g", "g", "-t", "t"), "group 'g' has nothing stored"),
+        (("export", "--from", "store", "-g", "g", "-t", "t"), "Group 'g' has nothing stored"),
         (("import", "/no/such/file", "--to", "store"), "/no/such/file: "),
         (("compare", "--pipeline", "p", "--file", "/no/pipelines.yaml"), "/no/pipelines.yaml is not there"),
         (
@@ -122,7 +122,7 @@ def test_a_wrong_call_ends_with_2_and_a_sentence(
 
     printed = capsys.readouterr()
     assert says in printed.err
-    assert "do this:" in printed.err
+    assert ". Expected " in printed.err
     assert SECRET not in printed.err + printed.out
 
 
@@ -160,7 +160,7 @@ def test_what_was_written_before_a_store_refused_is_said(
 
     printed = capsys.readouterr()
     assert [each["written"] for each in json.loads(printed.out)] == [True, False]
-    assert "StoreInUse: a member in the group" in printed.err
+    assert "StoreInUse: A member in the group" in printed.err
 
 
 def test_an_interrupt_ends_with_130_and_says_what_was_written(
@@ -248,7 +248,7 @@ class TestOwned:
 
         assert run(*words, "--to", f"checkpoint:{tmp_path}/checkpoint", "--apply") == 2
 
-        assert "no connection 'store'" in capsys.readouterr().err
+        assert "No connection 'store'" in capsys.readouterr().err
         assert not (tmp_path / "checkpoint").exists()
 
 

@@ -401,7 +401,7 @@ class TestSnapshots:
         for name in ("a#before", "b#before", "c#before", "d#before"):
             control.keep_snapshot(snapshot(name))
 
-        with pytest.raises(SnapshotNotFound, match=r"'x'.*expected: one of \['b#before', 'c#before', 'd#before'\]"):
+        with pytest.raises(SnapshotNotFound, match=r"'x'.*Expected one of \['b#before', 'c#before', 'd#before'\]"):
             control.snapshot("x")
 
     def test_without_any_it_says_so(self, control: Control) -> None:
@@ -450,7 +450,7 @@ def test_a_cell_that_somebody_else_wrote_is_named(
 ) -> None:
     store.check_and_put(NAME, cell, None, text)
 
-    with pytest.raises(StoreDataError, match=f"control cell '{cell}' of pipeline 'delay_alerts'"):
+    with pytest.raises(StoreDataError, match=f"Control cell '{cell}' of pipeline 'delay_alerts'"):
         read(Control(store, NAME))
 
 

@@ -93,7 +93,7 @@ def test_what_is_refused_names_the_shard(
     control.change_shard(RUN, 0, launch())
     control.change_shard(RUN, 0, CancelShard("a", TryEnded(EndedHow.CANCELLED, 1)))
 
-    with pytest.raises(error, match=f"shard 0 of '{RUN}': {words}"):
+    with pytest.raises(error, match=f"Shard 0 of '{RUN}': {words}"):
         control.change_shard(RUN, 0, event)
 
 
@@ -126,5 +126,5 @@ def test_what_somebody_else_wrote_there_is_refused_by_name(
     control.change_shard(RUN, 0, launch())
     assert store.check_and_put("p", name, store.get("p", name), "[]")
 
-    with pytest.raises(StoreDataError, match=f"control cell '{name}'"):
+    with pytest.raises(StoreDataError, match=f"Control cell '{name}'"):
         list(control.replays()), list(control.shards_of("backfill__p/day"))

@@ -255,12 +255,12 @@ def test_every_form_is_in_the_table() -> None:
 
 
 REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
-    ("nothing", "", {}, "start selector ''"),
-    ("no such word", "latest-ish", {}, "start selector 'latest-ish'"),
-    ("the part that is wrong is quoted", "as-of:2026-11-01T00:00Z | erliest", {}, "start selector 'erliest' in"),
-    ("nothing behind the bar", "committed |", {}, "start selector '' in 'committed |'"),
-    ("a value where none belongs", "committed:", {}, "start selector 'committed:'"),
-    ("no value where one belongs", "group", {}, "start selector 'group'"),
+    ("nothing", "", {}, "Start selector ''"),
+    ("no such word", "latest-ish", {}, "Start selector 'latest-ish'"),
+    ("the part that is wrong is quoted", "as-of:2026-11-01T00:00Z | erliest", {}, "Start selector 'erliest' in"),
+    ("nothing behind the bar", "committed |", {}, "Start selector '' in 'committed |'"),
+    ("a value where none belongs", "committed:", {}, "Start selector 'committed:'"),
+    ("no value where one belongs", "group", {}, "Start selector 'group'"),
     ("no id", "snapshot:", {}, "'snapshot:' is followed by nothing"),
     ("no group", "group: ", {}, "'group:' is followed by nothing"),
     ("no number", "shift:", {}, "'shift:' is followed by ''"),
@@ -305,7 +305,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "a snapshot of another cluster",
         "snapshot:s-1",
         {"snapshots": (taken(running(live((0, 50), cluster_id="cluster-9"), at(20))),)},
-        "snapshot 's-1' is of cluster 'cluster-9'",
+        "Snapshot 's-1' is of cluster 'cluster-9'",
     ),
     (
         "a snapshot of a topic that was recreated",
@@ -317,7 +317,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         "history of a topic that was recreated",
         "as-of:2026-11-01T12:00Z | earliest",
         {"past": ((NOON, PastPosition(at(30), "after batch 7", OTHER_TOPIC)),)},
-        "what was recorded by 2026-11-01T12:00:00Z (after batch 7) is of cluster",
+        "What was recorded by 2026-11-01T12:00:00Z (after batch 7) is of cluster",
     ),
     (
         "a fallback that is wrong, though nothing is left to it now: in the window it might be asked",
@@ -334,7 +334,7 @@ def test_what_is_wrong_is_quoted(why: str, text: str, sources: dict[str, Any], q
         chosen(text, **sources)
     assert isinstance(caught.value, SelectorError | SnapshotNotFound)
     assert quoted in str(caught.value), why
-    assert "do this:" in str(caught.value)
+    assert ". Expected " in str(caught.value)
 
 
 class TestPlanned:
@@ -500,15 +500,15 @@ def test_a_start_in_yaml(value: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "quoted"),
     [
-        ([], "start []"),
-        (7, "start 7"),
-        ({"committed": None}, "start {'committed': None}"),
+        ([], "Start []"),
+        (7, "Start 7"),
+        ({"committed": None}, "Start {'committed': None}"),
         ([["committed"]], "['committed'] in a start"),
         ([{"shift": 1, "committed": None}], "in a start"),
         ([{"group": "a|b"}], "'group:a|b' in a start"),
         ([{"shift": "ten"}], "'shift:' is followed by 'ten'"),
-        (["earliest", "newest"], "start selector 'newest'"),
-        ("newest", "start selector 'newest'"),
+        (["earliest", "newest"], "Start selector 'newest'"),
+        ("newest", "Start selector 'newest'"),
     ],
 )
 def test_a_start_in_yaml_that_is_wrong_is_quoted(value: Any, quoted: str) -> None:

@@ -230,7 +230,7 @@ class TestInAirflow:
         last = error.strip().splitlines()[-1]
         assert "PipelineFileError: pipelines.yaml" in last
         assert f"line {line}, key pipelines.delay_alerts.job.checkpiont" in last
-        assert "do this: remove 'checkpiont' or correct its spelling" in last
+        assert "Remove 'checkpiont' or correct its spelling" in last
         assert bag.dags == {}
 
     def test_each_pipeline_has_its_dags(self, tmp_path: Path) -> None:

@@ -204,60 +204,60 @@ def changed(old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("why", "text", "place", "words"),
     [
-        ("empty", "", None, "is empty · expected: 'pipelines:'"),
+        ("empty", "", None, "is empty. Expected 'pipelines:'"),
         ("nothing but a remark", "# soon\n", None, "is empty"),
-        ("not YAML", "pipelines: [\n", "line 2", "expected: YAML · do this: correct the line"),
-        ("a tab", "pipelines:\n\talerts: 1\n", "line 2", "expected: YAML"),
+        ("not YAML", "pipelines: [\n", "line 2", "Expected YAML. Correct the line"),
+        ("a tab", "pipelines:\n\talerts: 1\n", "line 2", "Expected YAML"),
         ("a list", "- alerts\n", "line 1, key (top)", "is not of type 'object'"),
         ("no pipelines", "pipelines: {}\n", "line 1, key pipelines", "minProperties"),
-        ("a mistyped top key", "pipeline:\n  alerts: {}\n", "line 1, key pipeline:", "expected: only pipelines"),
+        ("a mistyped top key", "pipeline:\n  alerts: {}\n", "line 1, key pipeline:", "Expected only pipelines"),
         (
             "a mistyped key of a pipeline",
             changed("    topics", "    topic: [flights]\n    topics"),
             "line 3, key pipelines.alerts.topic",
-            "do this: remove 'topic' or correct its spelling",
+            "Remove 'topic' or correct its spelling",
         ),
         (
             "a pattern of topics",
             changed("    topics", "    subscribe_pattern: flights.*\n    topics"),
             "line 3, key pipelines.alerts.subscribe_pattern: a pattern",
-            "expected: topics by name",
+            "Expected topics by name",
         ),
         (
             "a pattern by the name of the way",
             changed("    topics", "    subscription: pattern\n    topics"),
             "line 3, key pipelines.alerts.subscription: a pattern",
-            "do this: list them under 'topics'",
+            "List them under 'topics'",
         ),
         (
             "a mistyped key of a job",
             changed("      checkpoint: c", "      checkpoint: c\n      checkpiont: d"),
             "line 7, key pipelines.alerts.job.checkpiont",
-            "expected: only application, arguments, checkpoint, conf",
+            "Expected only application, arguments, checkpoint, conf",
         ),
         (
             "a key in the wrong place",
             changed("      checkpoint: c", "      checkpoint: c\n      graceful_timeout_s: 5"),
             "line 7, key pipelines.alerts.job.graceful_timeout_s",
-            "remove 'graceful_timeout_s'",
+            "Remove 'graceful_timeout_s'",
         ),
         (
             "a checkpoint elsewhere, and no place here for logs",
             changed("      checkpoint: c", "      checkpoint: hdfs://namenode:8020/c"),
             "line 2, key pipelines.alerts: pipeline 'alerts' has its checkpoint at 'hdfs://namenode:8020/c'",
-            "do this: add job.log_dir",
+            "Add job.log_dir",
         ),
         (
             "a name that only Airflow can open, and the driver cannot",
             changed("      checkpoint: c", "      checkpoint: webhdfs://namenode:9870/c\n      log_dir: logs"),
             "line 2, key pipelines.alerts: tracked pipeline 'alerts' has its checkpoint at 'webhdfs:",
-            "do this: name it hdfs://",
+            "Name it hdfs://",
         ),
         (
             "no topics",
             changed("    topics: [flights]\n", ""),
             "line 2, key pipelines.alerts",
-            "'topics' is a required property · expected: the keys topics, job · do this: add the key",
+            "'topics' is a required property. Expected the keys topics, job. Add the key",
         ),
         (
             "no checkpoint",
@@ -311,7 +311,7 @@ def changed(old: str, new: str) -> str:
             "a mistyped key that has to be there",
             changed("checkpoint:", "checkpiont:"),
             "line 6, key pipelines.alerts.job.checkpiont",
-            "do this: remove 'checkpiont' or correct its spelling",
+            "Remove 'checkpiont' or correct its spelling",
         ),
         ("a name with a colon", changed("alerts:", "'a:b':"), "line 2, key pipelines.a:b", "'a:b' does not match"),
         ("a name with a space", changed("alerts:", "'a b':"), "line 2, key pipelines.a b", "'a b' does not match"),
@@ -322,8 +322,8 @@ def changed(old: str, new: str) -> str:
             "line 8, key pipelines.alerts.job.conf.1",
             "1 is not of type 'string'",
         ),
-        ("a tag that would make a Python object", "pipelines: !!python/name:os.system\n", "line 1", "expected: YAML"),
-        ("a character that YAML does not have", "pipelines: \x01\n", None, "expected: YAML"),
+        ("a tag that would make a Python object", "pipelines: !!python/name:os.system\n", "line 1", "Expected YAML"),
+        ("a character that YAML does not have", "pipelines: \x01\n", None, "Expected YAML"),
         ("a pipeline with nothing in it", "pipelines:\n  alerts:\n", "line 2, key pipelines.alerts", "None is not"),
         (
             "two pipelines that would write one history",
@@ -335,7 +335,7 @@ def changed(old: str, new: str) -> str:
             "two pipelines that would write one checkpoint, spelled in two ways",
             SMALL + LATER.replace("checkpoint: d", "checkpoint: ./x/../c/"),
             "line 11, key pipelines.later.job.checkpoint",
-            "/c too · expected: a group id",
+            "/c too. Expected a group id",
         ),
         (
             "two pipelines of one name: YAML would drop the first without a word",
@@ -361,12 +361,11 @@ def test_what_is_wrong_is_told_by_line_key_and_fix(
     assert "pipelines.yaml" in said
     assert place is None or f"pipelines.yaml, {place}" in said
     assert words in said
-    assert " · expected: " in said
-    assert " · do this: " in said
+    assert ". Expected " in said
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(PipelineFileError, match=r"none\.yaml is not there.*do this: write it, or correct its path"):
+    with pytest.raises(PipelineFileError, match=r"none\.yaml is not there.*Write it, or correct its path"):
         load_pipelines(tmp_path / "none.yaml")
 
 
@@ -381,7 +380,7 @@ def test_an_unknown_name_is_told_those_that_there_are(tmp_path: Path) -> None:
     pipelines = load(tmp_path, SMALL)
 
     assert "alert" not in pipelines
-    with pytest.raises(UnknownPipeline, match=r"'alert' · expected: one of alerts .*pipelines\.yaml"):
+    with pytest.raises(UnknownPipeline, match=r"'alert'\. Expected one of alerts .*pipelines\.yaml"):
         pipelines["alert"]
 
 

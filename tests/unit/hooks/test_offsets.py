@@ -68,7 +68,7 @@ def test_the_url_of_a_connection(why: str, fields: dict[str, Any], url: str, con
 def test_a_connection_without_a_url_is_refused_without_its_password(extra: dict[str, Any], connect: Connect) -> None:
     connect("offsets_default", "offsets", extra=extra, password=PASSWORD)
 
-    with pytest.raises(InputRefused, match=r"'offsets_default' has no 'url'.*fill in 'Store URL'") as refused:
+    with pytest.raises(InputRefused, match=r"'offsets_default' has no 'url'.*Fill in 'Store URL'") as refused:
         assert OffsetsHook().url
     assert PASSWORD not in str(refused.value)
 
@@ -94,7 +94,7 @@ class TestTheButton:
         monkeypatch.setattr(store, "scan", away)
         monkeypatch.setattr(store, "close", lambda: closed.append(True))
 
-        assert OffsetsHook().test_connection() == (False, "nobody · expected: an answer · do this: start it")
+        assert OffsetsHook().test_connection() == (False, "Nobody. Expected an answer. Start it.")
         assert closed == [True]
 
     @pytest.mark.parametrize("url", ["mysql://me:hunter2-hunter2@db/x", "hbase://me:hunter2-hunter2@thrift/x"])
@@ -104,7 +104,7 @@ class TestTheButton:
         works, words = OffsetsHook().test_connection()
 
         assert works is False
-        assert "do this: correct the URL" in words
+        assert "Correct the URL" in words
         assert "hunter2" not in words
 
     def test_a_zookeeper_that_does_not_answer(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,10 +55,10 @@ class TestModes:
                 "cluster mode, by extra",
                 {"host": "yarn", "extra": {"deploy-mode": "cluster"}},
                 POSTGRES,
-                "deploy mode 'cluster'",
+                "Deploy mode 'cluster'",
             ),
-            ("SQLite is a file of one host", {"host": "spark://master.example"}, SQLITE, "a SQLite store with master"),
-            ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "a SQLite store with master 'yarn'"),
+            ("SQLite is a file of one host", {"host": "spark://master.example"}, SQLITE, "A SQLite store with master"),
+            ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "A SQLite store with master 'yarn'"),
         ],
     )
     def test_these_are_refused(
@@ -93,7 +93,7 @@ class TestModes:
         if taken:
             SparkJobHook(pipeline).check(SQLITE)
         else:
-            with pytest.raises(ModeUnsupported, match=r"Airflow's executor.*run this DAG with LocalExecutor"):
+            with pytest.raises(ModeUnsupported, match=r"Airflow's executor.*Run this DAG with LocalExecutor"):
                 SparkJobHook(pipeline).check(SQLITE)
 
 
@@ -141,14 +141,14 @@ class TestYarn:
                 {},
                 StopPolicy(cluster_timeout_s=60),
                 InputRefused,
-                "stop.cluster_timeout_s .* with master 'yarn'.*add the extra yarn_resourcemanager_webapp_address",
+                "stop.cluster_timeout_s .* with master 'yarn'.*Add the extra yarn_resourcemanager_webapp_address",
             ),
             (
                 "nobody could see what outlives spark-submit",
                 {"deploy-mode": "cluster"},
                 StopPolicy(marker="/stop"),
                 ModeUnsupported,
-                "deploy mode 'cluster'",
+                "Deploy mode 'cluster'",
             ),
             (
                 "SIGTERM reaches spark-submit, and not the driver",
@@ -188,8 +188,8 @@ class TestFiles:
         [
             ("mistyped", lambda it: with_job(it, application="/nowhere/job.py"), "'/nowhere/job.py'.*is not a file"),
             ("a folder", lambda it: with_job(it, application="/"), "'/'.*is not a file"),
-            ("a jar", lambda it: with_job(it, jars="/nowhere/a.jar"), "jar '/nowhere/a.jar' is not there"),
-            ("a pattern", lambda it: with_job(it, jars="/nowhere/*.jar"), r"jar '/nowhere/\*.jar' is not there"),
+            ("a jar", lambda it: with_job(it, jars="/nowhere/a.jar"), "Jar '/nowhere/a.jar' is not there"),
+            ("a pattern", lambda it: with_job(it, jars="/nowhere/*.jar"), r"Jar '/nowhere/\*.jar' is not there"),
         ],
     )
     def test_what_is_not_there_is_named(
@@ -208,7 +208,7 @@ class TestFiles:
         monkeypatch.setenv("PATH", str(spark_submit.parent))
         spark_submit.unlink()
 
-        with pytest.raises(InputRefused, match=r"no 'spark-submit' on the PATH.*install pyspark beside Airflow"):
+        with pytest.raises(InputRefused, match=r"No 'spark-submit' on the PATH.*Install pyspark beside Airflow"):
             SparkJobHook(pipeline).check(SQLITE)
 
 

@@ -184,7 +184,7 @@ def test_newer_brokers_say_of_no_group_that_it_is_not_found(store: KafkaGroupSto
         ({0: Code.UNKNOWN_MEMBER_ID, 1: Code.UNKNOWN_MEMBER_ID}, StoreInUse, "got a member", "an active group"),
         ({1: Code.REBALANCE_IN_PROGRESS}, StoreInUse, "got a member", "one partition tells it too"),
         ({1: Code.TOPIC_AUTHORIZATION_FAILED}, StoreDenied, "TOPIC_AUTHORIZATION_FAILED", "one topic is denied"),
-        ({0: Code.NOT_COORDINATOR, 1: Code.NOT_COORDINATOR}, KafkaUnreachable, "no answer", "the coordinator moved"),
+        ({0: Code.NOT_COORDINATOR, 1: Code.NOT_COORDINATOR}, KafkaUnreachable, "No answer", "the coordinator moved"),
         ({1: Code.OFFSET_METADATA_TOO_LARGE}, KafkaError, r"1 of 2 partitions.*orders\[1\]: OFFSET_", "another one"),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_job_that_runs_is_not_given_another_start(lab: Lab) -> None:
     plan = steps.plan(lab, "shift:-30")
     before = checkpoints(lab.folder)
 
-    with pytest.raises(StateChanged, match=r"pipeline 'delay_alerts' is running.*StopStreamingJobOperator"):
+    with pytest.raises(StateChanged, match=r"Pipeline 'delay_alerts' is running.*StopStreamingJobOperator"):
         apply_plan(lab.session(), plan)
 
     assert checkpoints(lab.folder) == before

@@ -135,7 +135,7 @@ def test_a_heartbeat_shows_life_on_any_machine(tmp_path: Path, monkeypatch: pyte
     lab.clock.on_tick()
 
     for act in (plan_end, end_epoch):
-        with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'delay_alerts' runs"):
+        with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' runs"):
             act(lab.session(END), 1)
     assert lab.record.phase is Phase.RUNNING
     assert lab.holder == ""
@@ -144,7 +144,7 @@ def test_a_heartbeat_shows_life_on_any_machine(tmp_path: Path, monkeypatch: pyte
 REFUSED: dict[str, tuple[Callable[[Lab], object], type[OffsetsError], str]] = {
     "never ran": (lambda lab: None, InputRefused, "is no epoch"),
     "took a lease only": (lambda lab: take_lease(lab.session("other")), InputRefused, "is no epoch"),
-    "lives": (lambda lab: steps.start(lab), StoreInUse, "run the task 'stop' of maintenance__delay_alerts"),
+    "lives": (lambda lab: steps.start(lab), StoreInUse, "Run the task 'stop' of maintenance__delay_alerts"),
     "was seen dead": (lambda lab: (steps.start(lab), lab.driver.die()), InputRefused, "it closes the epoch"),
     "waits for a driver": (lambda lab: steps.launch(lab), InputRefused, "it cancels the launch"),
 }
@@ -166,7 +166,7 @@ def test_any_other_epoch_has_a_better_way(case: str, lab: Lab) -> None:
 def test_another_number_is_refused(number: int, lab: Lab) -> None:
     unknown(lab)
 
-    with pytest.raises(InputRefused, match=f"epoch {number}; the newest one of pipeline 'delay_alerts' is epoch 1"):
+    with pytest.raises(InputRefused, match=f"Epoch {number}; the newest one of pipeline 'delay_alerts' is epoch 1"):
         end(lab, number)
     assert lab.record.phase is Phase.RUNNING
 
@@ -201,7 +201,7 @@ class TestOnYarn:
     def test_an_application_that_yarn_shows_is_to_be_killed(self, job: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(job.machine, "left_on_yarn", lambda application: "application_1 is RUNNING on YARN")
 
-        with pytest.raises(StoreInUse, match=r"application_1 is RUNNING.*allow stop\.cluster_timeout_s"):
+        with pytest.raises(StoreInUse, match=r"application_1 is RUNNING.*Allow stop\.cluster_timeout_s"):
             end(job)
         assert job.record.phase is Phase.RUNNING
 

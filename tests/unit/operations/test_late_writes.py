@@ -165,7 +165,7 @@ class TestItComesBeforeTheLaunch:
         applied = apply(lab, operation="B")
         write()
 
-        with pytest.raises(StateChanged, match="elsewhere says"):
+        with pytest.raises(StateChanged, match="authoritative store 'elsewhere' has"):
             submit(lab, applied, "B")
 
         assert len(lab.drivers) == 1

@@ -686,7 +686,7 @@ class TestRecordIsGone:
         moved_to = self.moved_and_forgotten(lab)
 
         for act in (take_lease, lambda session: make_plan(session, "earliest", RestartPolicy())):
-            with pytest.raises(StateLost, match=rf"was closed by 'op'.*set job.checkpoint to {moved_to}$"):
+            with pytest.raises(StateLost, match=rf"was closed by 'op'.*set job.checkpoint to {moved_to}\.$"):
                 act(lab.session("next"))
         assert lab.control.record() is None
 
@@ -769,7 +769,7 @@ class TestRecordIsGone:
         self.forget(lab)
 
         named = applied.checkpoint if has_run else "a new folder, and name the start"
-        with pytest.raises(StateLost, match=rf"set job.checkpoint to {named}$"):
+        with pytest.raises(StateLost, match=rf"set job.checkpoint to {named}\.$"):
             take_lease(lab.session("next"))
 
     def test_another_checkpoint_at_that_location_does_not_hide_a_move(self, lab: Lab) -> None:

@@ -191,7 +191,7 @@ class TestRefused:
     def test_the_job_runs(self, lab: Lab) -> None:
         steps.start(lab)
 
-        assert "epoch 1 of pipeline 'delay_alerts' runs, or may run" in self.refuse(lab, StoreInUse)
+        assert "Epoch 1 of pipeline 'delay_alerts' runs, or may run" in self.refuse(lab, StoreInUse)
 
     def test_an_operation_is_at_work(self, lab: Lab) -> None:
         steps.rest(lab)
@@ -200,7 +200,7 @@ class TestRefused:
         assert rename(under(lab, NEW), NAME, take_over=True).done
 
     def test_there_is_no_such_pipeline(self, lab: Lab) -> None:
-        assert "no pipeline 'delay_alerts'" in self.refuse(lab, InputRefused)
+        assert "No pipeline 'delay_alerts'" in self.refuse(lab, InputRefused)
 
     def test_the_new_name_is_taken(self, lab: Lab) -> None:
         stopped(lab)
@@ -224,7 +224,7 @@ class TestRefused:
         """The group of a pipeline that names none is its name."""
         stopped(lab)
 
-        assert "add group_id: delay_alerts" in self.refuse(lab, InputRefused, group_id=NEW)
+        assert "Add group_id: delay_alerts" in self.refuse(lab, InputRefused, group_id=NEW)
 
     @pytest.mark.parametrize("old", [NEW, "", "a b"])
     def test_a_name_that_cannot_be_meant(self, old: str, lab: Lab) -> None:
@@ -253,7 +253,7 @@ class TestRefused:
         replays.change_shard(RUN, 0, ClaimShard("tag", DRIVER))
         lab.alive.add(DRIVER)
 
-        assert f"shard 0 of '{RUN}' is being replayed" in self.refuse(lab, StoreInUse)
+        assert f"Shard 0 of '{RUN}' is being replayed" in self.refuse(lab, StoreInUse)
         lab.alive.discard(DRIVER)
         assert rename(under(lab, NEW), NAME).done
 
@@ -523,7 +523,7 @@ class TestReleased:
         steps.start(lab)
 
         for act in (plan_release, release):
-            with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'delay_alerts' runs"):
+            with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' runs"):
                 act(user, NAME)
         with pytest.raises(StateLost):
             take_lease(user)

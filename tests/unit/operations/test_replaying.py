@@ -561,7 +561,7 @@ class TestANewAttempt:
 class TestRefused:
     @pytest.mark.parametrize("run_id", ["somebody-else#abc#1", f"{OPERATION}#abc", OPERATION, f"{OPERATION}#abc#x"])
     def test_a_run_id_that_is_not_of_this_operation(self, lab: Lab, run_id: str) -> None:
-        with pytest.raises(InputRefused, match="run id"):
+        with pytest.raises(InputRefused, match="Run id"):
             lab.replaying(run_id)
 
     @pytest.mark.parametrize("state", ["replayed", "at work"])

@@ -128,7 +128,7 @@ class TestObserve:
     def test_what_kafka_cannot_say_is_raised(self, error: type[Exception], lab: Lab) -> None:
         lab.kafka.fail_with(error(seen="no broker", expected="one", do="start it"))  # type: ignore[call-arg]
 
-        with pytest.raises(error, match="no broker"):
+        with pytest.raises(error, match="No broker"):
             lab.session().observe()
 
     def test_looking_leaves_no_trace(self, lab: Lab) -> None:

@@ -164,7 +164,7 @@ def elsewhere(lab: Lab) -> ProcessIdentity:
 
 
 def test_a_driver_elsewhere_is_never_taken_for_dead(elsewhere: ProcessIdentity, lab: Lab) -> None:
-    with pytest.raises(StopTimedOut, match=r"epoch 1 of 'delay_alerts' did not stop; its last sign of life is None"):
+    with pytest.raises(StopTimedOut, match=r"Epoch 1 of 'delay_alerts' did not stop; its last sign of life is None"):
         steps.stop(lab, take_over=True)
 
     assert lab.record.phase is Phase.RUNNING
@@ -472,7 +472,7 @@ class TestLateTry:
         steps.start(lab)
         monkeypatch.setattr(stopping, "close_and_reconcile", late)
 
-        with pytest.raises(StateChanged, match=r"epoch 2 of .* was launched during the stop of 1"):
+        with pytest.raises(StateChanged, match=r"Epoch 2 of .* was launched during the stop of 1"):
             steps.stop(lab, "mine")
 
         assert (lab.record.epoch, lab.record.phase, lab.record.stop) == (2, Phase.RUNNING, None)

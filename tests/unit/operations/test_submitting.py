@@ -313,7 +313,7 @@ class TestDied:
 
     def test_after_it_claimed_its_epoch(self, lab: Lab) -> None:
         lab.on_launch = fails("AnalysisException: no such column")
-        with pytest.raises(DriverDied, match=r"epoch 1 failed and says 'AnalysisException: no such column'"):
+        with pytest.raises(DriverDied, match=r"Epoch 1 failed and says 'AnalysisException: no such column'"):
             steps.start(lab)
 
     @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ class TestDied:
         driver.commit(batch)
         driver.die("Killed")
 
-        with pytest.raises(StateChanged, match=r"epoch 2, which this operation started, has processed batches and is"):
+        with pytest.raises(StateChanged, match=r"Epoch 2, which this operation started, has processed batches and is"):
             steps.submit(lab, applied)
 
         assert [batch.batch_id for batch in lab.batches] == [0, 1]
@@ -464,7 +464,7 @@ class TestSilent:
     ) -> None:
         lab.clock.on_tick = lambda: None
         lab.on_launch = on_launch
-        with pytest.raises(DriverSilent, match=rf"(?s)after 20 s {words}.*run this task again to adopt it"):
+        with pytest.raises(DriverSilent, match=rf"(?s)After 20 s {words}.*run this task again to adopt it"):
             steps.submit(lab, applied)
         assert lab.driver.is_alive
         assert lab.holder == "", "the task has failed for good; others need not wait for it"
@@ -544,7 +544,7 @@ class TestAdoption:
         steps.submit(lab, applied)
         steps.stop(lab, "other")
 
-        with pytest.raises(StateChanged, match=r"epoch 1, which this operation started, has processed batches"):
+        with pytest.raises(StateChanged, match=r"Epoch 1, which this operation started, has processed batches"):
             steps.submit(lab, applied)
 
         assert len(lab.drivers) == 1

@@ -91,7 +91,7 @@ class TestStopped:
     def test_a_job_that_may_run_holds_its_stores(self, lab: Lab) -> None:
         steps.start(lab)
 
-        with pytest.raises(StoreInUse, match="epoch 1 of pipeline 'delay_alerts' is running"), stopped(lab.session()):
+        with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' is running"), stopped(lab.session()):
             pytest.fail("nothing may be written")
         record = lab.control.record()
         assert record is not None

@@ -187,7 +187,7 @@ def test_what_a_retry_can_mend_is_retried(error: Any, retried: bool, lab: Lab) -
     with pytest.raises(error if retried else AirflowFailException) as failed:
         run(SnapshotOffsetsOperator, lab)
 
-    words = "this · expected: that · do this: mend it"
+    words = "This. Expected that. Mend it."
     assert str(failed.value) == (words if retried else f"{error.__name__}: {words}")
 
 
@@ -195,10 +195,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("kind", "more", "words"),
         [
-            (ApplyOffsetsOperator, {}, "StateChanged: operation 'op' has no plan"),
-            (SubmitStreamingJobOperator, {}, "StateChanged: operation 'op' has applied no plan"),
-            (PlanRestartOperator, {"start": "comitted"}, "SelectorError: start selector 'comitted'"),
-            (PlanRestartOperator, {"start": "snapshot:none"}, "SnapshotNotFound: no snapshot 'none'"),
+            (ApplyOffsetsOperator, {}, "StateChanged: Operation 'op' has no plan"),
+            (SubmitStreamingJobOperator, {}, "StateChanged: Operation 'op' has applied no plan"),
+            (PlanRestartOperator, {"start": "comitted"}, "SelectorError: Start selector 'comitted'"),
+            (PlanRestartOperator, {"start": "snapshot:none"}, "SnapshotNotFound: No snapshot 'none'"),
             (PlanRestartOperator, {"start": 'offsets:{"flights":{"0":900}}'}, "PlanRefused: 1 problem"),
         ],
     )
@@ -315,7 +315,7 @@ class TestRecovery:
     def test_with_nothing_to_recover_it_is_skipped(self, lab: Lab) -> None:
         steps.start(lab)
 
-        with pytest.raises(AirflowSkipException, match="NothingToRecover: the job of epoch 1"):
+        with pytest.raises(AirflowSkipException, match="NothingToRecover: The job of epoch 1"):
             self.begin(lab)
 
     def test_taken_over_it_is_skipped(self, lab: Lab) -> None:

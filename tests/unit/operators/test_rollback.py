@@ -121,7 +121,7 @@ class TestWatch:
                 lab.driver.end(EndedHow.FAILED, "ValueError: third batch")
 
         lab.clock.on_tick = fail
-        with pytest.raises(AirflowFailException, match=r"JobUnhealthy: epoch 2.*dead.*ValueError: third batch"):
+        with pytest.raises(AirflowFailException, match=r"JobUnhealthy: Epoch 2.*dead.*ValueError: third batch"):
             make(WatchStreamingJobOperator, lab).execute({})
 
         assert lab.clock.now - began_s < 10, "the end of a driver is not waited for until the next sample"
@@ -173,7 +173,7 @@ class TestWatch:
             make(WatchStreamingJobOperator, lab).execute({})
 
     def test_an_operation_that_started_nothing(self, lab: Lab) -> None:
-        with pytest.raises(AirflowFailException, match="StateChanged: operation 'op' has started no epoch"):
+        with pytest.raises(AirflowFailException, match="StateChanged: Operation 'op' has started no epoch"):
             make(WatchStreamingJobOperator, lab).execute({})
 
     def test_the_time_is_spent_in_the_triggerer(self, lab: Lab) -> None:
@@ -212,7 +212,7 @@ class TestRollBack:
             make(RollBackOperator, lab).execute({})
 
         words = str(failed.value)
-        assert words.startswith("RolledBack: operation 'op' was undone, dead, the driver is failed: ValueError: third")
+        assert words.startswith("RolledBack: Operation 'op' was undone, dead, the driver is failed: ValueError: third")
         assert "The version of epoch 1 (" in words
         assert 'runs again, as epoch 3, from {"flights":{"0":100,"1":100}}; 100 offsets are replayed' in words
         assert "Its outputs are not undone: flights[0] 100..150, flights[1] 100..150" in words

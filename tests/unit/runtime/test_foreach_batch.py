@@ -138,7 +138,7 @@ def test_the_same_batch_with_other_offsets_is_refused(lab: Lab) -> None:
     lab.plan(0, 10, 11)
     lab.launch()
 
-    with pytest.raises(BatchConflict, match="batch 0 of query"):
+    with pytest.raises(BatchConflict, match="Batch 0 of query"):
         run(lab, lambda frame, batch_id: None, 0, epoch=lab.held(pid=2))
 
     assert committed_id(lab) == -1

@@ -308,7 +308,7 @@ class TestFinished:
         self.finish(lab)
         lab.launch()
 
-        with pytest.raises(BatchConflict, match=r"batch 0 of query query-1.*epoch 1 recorded"):
+        with pytest.raises(BatchConflict, match=r"Batch 0 of query query-1.*epoch 1 recorded"):
             lab.held(pid=2).is_finished(replace(planned(0), end=at(10, 11)))
 
     def test_an_older_one_is_history(self, lab: Lab) -> None:
@@ -388,7 +388,7 @@ class TestCheckpoint:
         epoch.claim()
 
         if refused:
-            with pytest.raises(StateChanged, match=rf"newest batch of the checkpoint .* is.*expected: {planned_id}"):
+            with pytest.raises(StateChanged, match=rf"newest batch of the checkpoint .* is.*Expected {planned_id}"):
                 epoch.start_run()
         else:
             epoch.start_run()

@@ -263,7 +263,7 @@ class TestEnds:
         lab.launch()
         writer = Writer(then=lab.stop)
 
-        with pytest.raises(InputRefused, match="batch 0 is recorded by process="):
+        with pytest.raises(InputRefused, match="Batch 0 is recorded by process="):
             run(lab.held(pid=2), writer)
 
         assert writer.runs == []
@@ -365,11 +365,11 @@ class TestSink:
             (lambda writer: writer.trigger(availableNow=True), r"trigger\(\).*processingTime="),
             (lambda writer: writer.queryName("mine"), r"queryName\(\).*the pipeline's name"),
             (lambda writer: writer.foreachBatch(print), r"foreachBatch\(\).*as process="),
-            (lambda writer: writer.format("json").start("/out"), r"start\(\).*return the writer"),
-            (lambda writer: writer.toTable("orders"), r"toTable\(\).*return writer"),
+            (lambda writer: writer.format("json").start("/out"), r"start\(\).*Return the writer"),
+            (lambda writer: writer.toTable("orders"), r"toTable\(\).*Return writer"),
             (lambda writer: writer.option("checkpointLocation", "/mine"), "checkpointLocation.*job.checkpoint"),
             (lambda writer: writer.options(CHECKPOINTLOCATION="/mine"), "checkpointLocation.*job.checkpoint"),
-            (lambda writer: None, "gave None.*return it"),
+            (lambda writer: None, "gave None.*Return it"),
             (lambda writer: "json", "gave 'json'"),
         ],
     )

@@ -99,10 +99,10 @@ def test_they_can_be_printed_by_mistake(settings: Settings) -> None:
 
 
 def test_a_driver_that_was_started_by_hand_is_told_so() -> None:
-    with pytest.raises(InputRefused, match=r"no spark\.offsets\.settings\.file.*started by hand could run twice"):
+    with pytest.raises(InputRefused, match=r"No spark\.offsets\.settings\.file.*started by hand could run twice"):
         read_settings(ClassicSession({}))
 
 
 def test_spark_connect_is_refused_with_the_reason() -> None:
-    with pytest.raises(ModeUnsupported, match=r"a Spark Connect session.*spark-submit"):
+    with pytest.raises(ModeUnsupported, match=r"A Spark Connect session.*spark-submit"):
         read_settings(connect_session())

@@ -156,7 +156,7 @@ class TestOffsetsReached:
         assert sensor.poke({}) is True
 
     def test_a_goal_that_cannot_be_read_fails_at_once(self, lab: Lab) -> None:
-        with pytest.raises(AirflowFailException, match=r"SelectorError: offsets 'tomorrow'.*do this: correct"):
+        with pytest.raises(AirflowFailException, match=r"SelectorError: Offsets 'tomorrow'.*Correct"):
             offsets(lab, offsets="tomorrow").execute({})
 
     def test_kafka_that_does_not_answer_is_retried(self, lab: Lab) -> None:
@@ -220,7 +220,7 @@ class TestRetentionRunway:
     def test_what_nobody_knows_is_retried(self, lab: Lab) -> None:
         lab.kafka.set_config(TOPIC, **{"retention.bytes": "1000"})
 
-        with pytest.raises(RunwayUnknown, match=r"retention.bytes=1000 .* · do this: let the user"):
+        with pytest.raises(RunwayUnknown, match=r"retention.bytes=1000 .*\. Let the user"):
             runway(lab, at_least_s=600).execute({})
         with pytest.raises(AirflowException, match="nobody knows") as caught:
             runway(lab, at_least_s=600).execute_complete(

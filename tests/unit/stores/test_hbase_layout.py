@@ -55,7 +55,7 @@ def test_a_neighbours_rows_stand_between_two_times(tail: str, more: str) -> None
     ],
 )
 def test_cells_that_the_deck_does_not_have(column: bytes, value: bytes, reason: str) -> None:
-    with pytest.raises(StoreDataError, match=r"table 'offsets', row 't:g:0000000000005', column '"):
+    with pytest.raises(StoreDataError, match=r"Table 'offsets', row 't:g:0000000000005', column '"):
         layout.position_of("offsets", "t", b"t:g:0000000000005", {column: value})
 
 

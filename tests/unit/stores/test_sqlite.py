@@ -127,7 +127,7 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         lambda: store.append(STREAM, batch(1)),
     ]
     for call in calls:
-        with pytest.raises(StoreLayoutError, match=r"no file .*mistyped\.db.*\.stores create sqlite:///.*mistyped\.db"):
+        with pytest.raises(StoreLayoutError, match=r"No file .*mistyped\.db.*\.stores create sqlite:///.*mistyped\.db"):
             call()
     assert not file.exists()
 
@@ -136,13 +136,13 @@ def test_a_file_that_went_away_is_not_made_again(store: SqlStore, tmp_path: Path
     store.append(STREAM, batch(1))
     for file in tmp_path.glob("offsets.db*"):
         file.unlink()
-    with pytest.raises(StoreLayoutError, match="no file"):
+    with pytest.raises(StoreLayoutError, match="No file"):
         store.append(STREAM, batch(2))
     assert not (tmp_path / "offsets.db").exists()
 
 
 def test_create_makes_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(StoreLayoutError, match=r"no folder .*/nowhere"):
+    with pytest.raises(StoreLayoutError, match=r"No folder .*/nowhere"):
         SqlStore(f"sqlite:///{tmp_path}/nowhere/offsets.db").create()
 
 
@@ -151,7 +151,7 @@ def test_a_database_without_our_tables(tmp_path: Path, url: str) -> None:
         connection.execute("create table other (x)")
     with (
         contextlib.closing(SqlStore(url)) as store,
-        pytest.raises(StoreLayoutError, match=r"no table 'offsets_batches'.*\.stores create sqlite"),
+        pytest.raises(StoreLayoutError, match=r"No table 'offsets_batches'.*\.stores create sqlite"),
     ):
         store.position(STREAM)
 
@@ -160,7 +160,7 @@ def test_a_table_that_went_away(store: SqlStore, tmp_path: Path) -> None:
     store.append(STREAM, batch(1))
     with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
         connection.execute("drop table offsets_batches")
-    with pytest.raises(StoreLayoutError, match="no table 'offsets_batches'"):
+    with pytest.raises(StoreLayoutError, match="No table 'offsets_batches'"):
         store.append(STREAM, batch(2))
 
 

@@ -263,7 +263,7 @@ class TestErrors:
         event = fire(EpochEndedTrigger(**WHERE, epoch=1, timeout_s=10))
 
         assert (event["status"], event["error_type"]) == ("error", StoreDataError.__name__)
-        assert "control cell 'pipeline'" in event["message"]
+        assert "Control cell 'pipeline'" in event["message"]
 
     def test_a_pipeline_that_was_renamed_has_its_new_name_in_them(self, lab: Lab) -> None:
         session = lab.session("rename")
