@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import sqlalchemy
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.backends import detached, machine
@@ -105,8 +108,14 @@ def new_memory_store() -> MemoryStore:
 def new_sql_store() -> SqlStore:
     """Return a store on a new SQLite file."""
     store = SqlStore(f"sqlite:///{Path(tempfile.mkdtemp(prefix='offsets-simulation-')) / 'offsets.db'}")
+    sqlalchemy.event.listen(store._engine, "connect", _without_fsync)
     store.create()
     return store
+
+
+def _without_fsync(connection: sqlite3.Connection, record: object) -> None:
+    """Let no write wait for the disk: processes die in a history, and machines do not."""
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 def in_the_way(target: str) -> Exception:
