@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.core.epoch import Epoch, Operation
@@ -18,7 +19,7 @@ from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.record.model import PipelineRecord
 from airflow_provider_offsets.core.recovery import ROLLBACK, attempt_of, is_recovery, recovered_epoch
-from airflow_provider_offsets.core.restart.model import RestartPlan, RestartPolicy
+from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.core.restart.planner import plan_restart
 from airflow_provider_offsets.core.snapshot import UNSTARTED, WHEN_STOPPED, Observation, snapshot_id
 from airflow_provider_offsets.errors import Fenced, RollbackRefused, StateChanged
@@ -225,7 +226,7 @@ def _stop_and_plan(
     back: Session, target: Target, before: PipelineRecord | None, reason: str, say: Callable[[str], None]
 ) -> RestartPlan:
     """Stop the job unless another operation has acted on it since ``before``, and record the plan of the rollback."""
-    _require_possible(back, target, UNCHANGED)
+    _plan(back, target, back.observe(), UNCHANGED)
     asked = ask_to_stop(back, reason=reason, since=before)
     if not isinstance(asked, StopResult):
         say(f"asked epoch {asked.number} to stop")
@@ -233,9 +234,9 @@ def _stop_and_plan(
     say(f"epoch {asked.epoch}: {asked.how}")
     at = datetime.fromtimestamp(clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
     back.take_snapshot(WHEN_STOPPED, reason=reason, taken_at=at)
-    _require_possible(back, target, STOPPED)
-    back.control.record_step(back.operation, OUTPUT, _output(back, target))
-    plan = _draft(back, target, _policy(back, target))
+    seen = back.observe()
+    plan = _plan(back, target, seen, STOPPED)
+    back.control.record_step(back.operation, OUTPUT, _output(back, target, seen))
     back.control.record_step(back.operation, PLAN, plan)
     return plan
 
@@ -255,42 +256,37 @@ def _record(back: Session, target: Target, plan: RestartPlan, started: Started) 
     return done
 
 
-def _require_possible(back: Session, target: Target, state: str) -> None:
-    """Raise if the previous position can no longer be read."""
-    plan = _draft(back, target, _policy(back, target))
-    if plan.problems:
-        raise _refused(back, "; ".join(map(str, plan.problems)), state)
+def _plan(back: Session, target: Target, seen: Observation, state: str) -> RestartPlan:
+    """Return the plan of the rollback, without recording the plan.
 
+    The plan accepts offsets that it only seems to skip: if the operation had rewound the job, the previous version has
+    already read the records up to its own position.
 
-def _draft(back: Session, target: Target, policy: RestartPolicy) -> RestartPlan:
-    """Return the plan of the rollback for the current state, without recording the plan."""
-    seen = back.observe()
+    :param seen: the observation from which to plan.
+    :param state: what a refusal says about the job.
+    :raises RollbackRefused: the previous position can no longer be read.
+    """
     wanted = target.choose(seen)
-    return plan_restart(
+    plan_with = partial(
+        plan_restart,
         wanted,
         seen,
-        policy,
         selector=f"as after epoch {target.epoch}",
         known_leader_epochs=known_leader_epochs(back, seen),
         known_batch=known_batch(seen, back.control.snapshots(), back.control.epochs()),
         named=wanted,
     )
-
-
-def _policy(back: Session, target: Target) -> RestartPolicy:
-    """Return the pipeline's policy, which additionally accepts offsets that the rollback only seems to skip.
-
-    If the operation had rewound the job, the previous version has already read the records up to its own position.
-    """
     policy = back.pipeline.policy
-    rows = _draft(back, target, policy).rows
+    rows = plan_with(policy).rows
     read = {topic: sum(row.skipped for row in rows if row.topic == topic) for topic in {row.topic for row in rows}}
-    return replace(policy, accept_skipped=read)
+    plan = plan_with(replace(policy, accept_skipped=read))
+    if plan.problems:
+        raise _refused(back, "; ".join(map(str, plan.problems)), state)
+    return plan
 
 
-def _output(back: Session, target: Target) -> Output:
-    """Return what the undone epochs have read, after they are stopped and reconciled."""
-    seen = back.observe()
+def _output(back: Session, target: Target, seen: Observation) -> Output:
+    """Return what the undone epochs have read, as observed after they are stopped and reconciled."""
     undone = [epoch for epoch in back.control.epochs() if epoch.number in target.undone]
     if not undone or seen.stored is None:
         return Output()

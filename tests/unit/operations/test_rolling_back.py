@@ -18,7 +18,7 @@ from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.record.events import MarkGood
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.core.restart.model import RestartForm, RestartPolicy
-from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
+from airflow_provider_offsets.core.snapshot import WHEN_STOPPED, Observation
 from airflow_provider_offsets.errors import DriverDied, Fenced, RollbackRefused, StopTimedOut, TakenOver
 from airflow_provider_offsets.operations.applying import apply_plan
 from airflow_provider_offsets.operations.auditing import audit_history
@@ -27,6 +27,7 @@ from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S
 from airflow_provider_offsets.operations.planning import make_plan, recorded_plan
 from airflow_provider_offsets.operations.recovering import as_it_ran, begin_recovery
 from airflow_provider_offsets.operations.rolling_back import Output, Rollback, roll_back, why_no_way_back
+from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from tests.unit.operations import steps
 from tests.unit.operations.lab import NAME, SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install, kills
@@ -119,6 +120,24 @@ def test_version_and_position_of_before_run_again(offsets_in: tuple[str, ...], m
     assert {each.explanation for each in replays} == {"announced by op#rollback"}
     assert undo(lab) == done, "done again it changes nothing"
     assert len(lab.drivers) == 3
+
+
+def test_each_check_observes_the_session_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second observation of one check could see another state, and the refusal would mix both."""
+    run_well(lab)
+    upgrade(lab)
+    settle(lab)
+    observed: list[str] = []
+    observe = Session.observe
+
+    def counted(session: Session) -> Observation:
+        observed.append("planned" if recorded_plan(session) is not None else lab.record.phase.value)
+        return observe(session)
+
+    monkeypatch.setattr(Session, "observe", counted)
+    undo(lab)
+
+    assert observed[:4] == ["running", "stopped", "stopped", "planned"], "check, snapshot and plan"
 
 
 def test_no_batch_id_is_used_again_if_the_checkpoint_is_gone(make: Callable[..., Lab]) -> None:
