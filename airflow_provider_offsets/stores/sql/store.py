@@ -57,7 +57,7 @@ class SqlStore:
         """Create the missing tables, and SQLite's file. The folder of the file must exist."""
         if self._file is not None:
             self._create_file(self._file)
-        with self._errors(), self._engine.begin() as connection:
+        with self._errors(), self._begin(writes=True) as connection:
             METADATA.create_all(connection)
         self._check_layout()
 
@@ -118,9 +118,9 @@ class SqlStore:
 
     def get(self, pipeline: str, name: str) -> str | None:
         """Return the text of a control record, or None."""
-        cell = _cell({"pipeline": rules.check_pipeline(pipeline), "name": rules.check_name(name)})
+        cell = {"owner": rules.check_pipeline(pipeline), "cell": rules.check_name(name)}
         with self._transaction() as connection:
-            return connection.scalar(sa.select(CONTROL.c.value).where(cell))
+            return connection.scalar(_GET, cell)
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
         """Set the text by one conditional statement, whose row count shows whether it was set."""
@@ -138,11 +138,12 @@ class SqlStore:
         append: Batch | None = None,
     ) -> bool:
         """Set the text with the facts and the row that belong to it, in one transaction."""
-        cell = {"pipeline": rules.check_pipeline(pipeline), "name": rules.check_name(name)}
+        rules.check_pipeline(pipeline)
+        rules.check_name(name)
         rules.check_value(value)
         facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
         with self._transaction(writes=True) as connection:
-            if not _set(connection, cell, expected, value):
+            if not _set(connection, pipeline, name, expected, value):
                 return False
             if facts is not None:
                 _prepare(connection, *facts)
@@ -181,7 +182,15 @@ class SqlStore:
     def _transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
         if not self._layout_seen or (self._file is not None and not self._file.exists()):
             self._check_layout()
-        with self._errors(), self._engine.execution_options(offsets_writes=writes).begin() as connection:
+        with self._errors(), self._begin(writes=writes) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _begin(self, *, writes: bool) -> Iterator[sa.Connection]:
+        """Begin as a writer if the transaction writes: a reader that becomes a writer may fail instead of waiting."""
+        with self._engine.begin() as connection:
+            if self._file is not None:
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
             yield connection
 
     @contextlib.contextmanager
@@ -300,12 +309,9 @@ def _short_name(url: sa.URL) -> sa.URL:
 
 def _engine(url: sa.URL, file: Path | None) -> sa.Engine:
     try:
-        engine = sa.create_engine(url, creator=_opener(file)) if file else sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, creator=_opener(file)) if file else sa.create_engine(url, pool_pre_ping=True)
     except ImportError as error:
         raise client_missing("psycopg[binary]", "PostgreSQL") from error
-    if file is not None:
-        sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
 
 
 def _opener(file: Path) -> Any:
@@ -316,12 +322,6 @@ def _opener(file: Path) -> Any:
         return sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
 
     return open_file
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    """Begin as a writer if the transaction writes: a reader that becomes a writer may fail instead of waiting."""
-    writes = connection.get_execution_options().get("offsets_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _lock_stream(connection: sa.Connection, stream: Stream) -> None:
@@ -370,12 +370,22 @@ def _newest_time(connection: sa.Connection, stream: Stream) -> int | None:
     return max((each for each in newest if each is not None), default=None)
 
 
-def _set(connection: sa.Connection, cell: dict[str, str], expected: str | None, value: str) -> bool:
+# Built once: SQLAlchemy takes longer to build such a statement than SQLite to execute it.
+_IS_CELL = sa.and_(CONTROL.c.pipeline == sa.bindparam("owner"), CONTROL.c.name == sa.bindparam("cell"))
+_GET = sa.select(CONTROL.c.value).where(_IS_CELL)
+_SET = (
+    CONTROL.update()
+    .where(_IS_CELL, CONTROL.c.value == sa.bindparam("expected"))
+    .values(value=sa.bindparam("new", type_=sa.Text))
+)
+
+
+def _set(connection: sa.Connection, pipeline: str, name: str, expected: str | None, value: str) -> bool:
     """Set a control text if it is ``expected``, and return whether it was set."""
     if expected is None:
-        return _insert_if_missing(connection, CONTROL, {**cell, "value": value})
-    changed = CONTROL.update().where(_cell(cell), CONTROL.c.value == expected).values(value=value)
-    return connection.execute(changed).rowcount == 1
+        return _insert_if_missing(connection, CONTROL, {"pipeline": pipeline, "name": name, "value": value})
+    changed = connection.execute(_SET, {"owner": pipeline, "cell": name, "expected": expected, "new": value})
+    return changed.rowcount == 1
 
 
 def _prepare(connection: sa.Connection, stream: Stream, batch: Batch) -> None:
@@ -415,10 +425,14 @@ def _kept(connection: sa.Connection, table: sa.Table, stream: Stream, row_time_m
 
 def _insert_if_missing(connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> bool:
     """Insert a row if its key is free, and return whether it was inserted."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    added = dialect.insert(table).values(values).on_conflict_do_nothing()
     # Not rowcount, which is -1 in psycopg for an INSERT like this.
-    return connection.execute(added.returning(*table.primary_key)).first() is not None
+    return connection.execute(_insertion(connection.dialect.name, table), values).first() is not None
+
+
+@functools.cache
+def _insertion(dialect_name: str, table: sa.Table) -> Any:
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
 
 
 def _of(table: sa.Table, stream: Stream) -> sa.ColumnElement[bool]:
@@ -428,7 +442,3 @@ def _of(table: sa.Table, stream: Stream) -> sa.ColumnElement[bool]:
 def _at(table: sa.Table, stream: Stream, batch: Batch) -> sa.ColumnElement[bool]:
     is_at_time = table.c.row_time_ms == history.row_time_of(batch)
     return sa.and_(_of(table, stream), is_at_time, table.c.topics == topics_of(batch))
-
-
-def _cell(cell: dict[str, str]) -> sa.ColumnElement[bool]:
-    return sa.and_(CONTROL.c.pipeline == cell["pipeline"], CONTROL.c.name == cell["name"])
