@@ -21,10 +21,12 @@ T = TypeVar("T")
 SCALARS = (int, str, bool, float)
 """Types that are tested first: most values of ten thousand partitions are numbers."""
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 def dumps(value: Any) -> str:
     """Return the JSON text of a dataclass: keys sorted and no spaces, so that equal values have equal text."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(plain(value))
 
 
 def loads(kind: type[T], text: str) -> T:
@@ -52,7 +54,9 @@ def _plainer(kind: type) -> Callable[[Any], Any]:
         return lambda value: value.value
     if dataclasses.is_dataclass(kind):
         names = _names(kind)
-        return lambda value: {name: plain(getattr(value, name)) for name in names}
+        return lambda value: {
+            name: item if type(item := getattr(value, name)) in SCALARS else plain(item) for name in names
+        }
     if issubclass(kind, Mapping):
         return lambda value: {str(key): plain(item) for key, item in value.items()}
     if issubclass(kind, tuple | list):
@@ -60,14 +64,15 @@ def _plainer(kind: type) -> Callable[[Any], Any]:
     return lambda value: value
 
 
-@functools.cache
 def _names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    """Return the declared types of a dataclass's fields."""
+    hints = typing.get_type_hints(kind)
+    return {name: hints[name] for name in _names(kind)}
 
 
 def build(kind: Any, data: Any, where: str) -> Any:
@@ -78,23 +83,32 @@ def build(kind: Any, data: Any, where: str) -> Any:
     :param where: path of the value, for error messages.
     :raises ValueError: ``data`` has another shape.
     """
-    if type(data) is kind and kind in SCALARS:
-        return data
-    origin = typing.get_origin(kind)
+    return data if type(data) is kind and kind in SCALARS else _builder(kind)(data, where)
+
+
+_Builder = Callable[[Any, str], Any]
+
+
+@functools.cache
+def _builder(kind: Any) -> _Builder:
+    """Return the function that builds values of a declared type. Cached, as :func:`_plainer` is."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if data is None:
-            return None
-        [inner] = [argument for argument in typing.get_args(kind) if argument is not type(None)]
-        return build(inner, data, where)
+        [inner] = [argument for argument in arguments if argument is not type(None)]
+        return lambda data, where: None if data is None else build(inner, data, where)
     if hasattr(kind, "from_plain"):
-        return kind.from_plain(data)
+        return lambda data, where: kind.from_plain(data)
     if dataclasses.is_dataclass(kind):
-        return _build_dataclass(typing.cast(type, kind), data, where)
+        return functools.partial(_build_dataclass, typing.cast(type, kind))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return kind(data)
+        return lambda data, where: kind(data)
+    if origin is tuple:
+        return functools.partial(_build_tuple, arguments[0])
+    if origin is not None and issubclass(origin, Mapping):
+        return functools.partial(_build_mapping, arguments[1])
     if origin is not None:
-        return _build_container(kind, origin, data, where)
-    return _build_scalar(kind, data, where)
+        return lambda data, where: data
+    return functools.partial(_build_scalar, kind)
 
 
 def _build_scalar(kind: Any, data: Any, where: str) -> Any:
@@ -105,15 +119,14 @@ def _build_scalar(kind: Any, data: Any, where: str) -> Any:
     return data
 
 
-def _build_container(kind: Any, origin: type, data: Any, where: str) -> Any:
-    arguments = typing.get_args(kind)
-    if origin is tuple:
-        _check(data, list, "a list", where)
-        return tuple(build(arguments[0], each, f"{where}[{index}]") for index, each in enumerate(data))
-    if issubclass(origin, Mapping):
-        _check(data, Mapping, "an object", where)
-        return {str(key): build(arguments[1], each, f"{where}.{key}") for key, each in data.items()}
-    return data
+def _build_tuple(item: Any, data: Any, where: str) -> Any:
+    _check(data, list, "a list", where)
+    return tuple(build(item, each, f"{where}[{index}]") for index, each in enumerate(data))
+
+
+def _build_mapping(item: Any, data: Any, where: str) -> Any:
+    _check(data, Mapping, "an object", where)
+    return {str(key): build(item, each, f"{where}.{key}") for key, each in data.items()}
 
 
 def _check(data: Any, kind: type, words: str, where: str) -> None:
@@ -123,8 +136,7 @@ def _check(data: Any, kind: type, words: str, where: str) -> None:
 
 def _build_dataclass(kind: type, data: Any, where: str) -> Any:
     _check(data, Mapping, "an object", where)
-    hints = _hints(kind)
-    values = {name: build(hints[name], data[name], f"{where}.{name}") for name in _names(kind) if name in data}
+    values = {name: build(hint, data[name], f"{where}.{name}") for name, hint in _hints(kind).items() if name in data}
     try:
         return kind(**values)
     except TypeError as error:

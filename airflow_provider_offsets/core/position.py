@@ -41,7 +41,7 @@ class Position(Mapping[TopicPartition, int]):
         for partition, offset in given.items():
             if offset < 0 or partition.partition < 0:
                 raise ValueError(f"{partition} -> {offset}: partition numbers and offsets begin at 0")
-        self._offsets = {TopicPartition(*partition): given[partition] for partition in sorted(given)}
+        self._offsets = {TopicPartition(*partition): offset for partition, offset in sorted(given.items())}
 
     def __getitem__(self, partition: TopicPartition) -> int:
         return self._offsets[partition]
@@ -64,7 +64,7 @@ class Position(Mapping[TopicPartition, int]):
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics of the position, sorted."""
-        return tuple(sorted({partition.topic for partition in self}))
+        return tuple(sorted({partition.topic for partition in self._offsets}))
 
     def of_topic(self, topic: str) -> dict[int, int]:
         """Return ``partition number -> offset`` of one topic."""
@@ -76,10 +76,10 @@ class Position(Mapping[TopicPartition, int]):
 
     def to_plain(self) -> dict[str, dict[str, int]]:
         """Return ``{topic: {partition as text: offset}}``."""
-        return {
-            topic: {str(partition): offset for partition, offset in self.of_topic(topic).items()}
-            for topic in self.topics
-        }
+        plain: dict[str, dict[str, int]] = {}
+        for (topic, partition), offset in self._offsets.items():
+            plain.setdefault(topic, {})[str(partition)] = offset
+        return plain
 
     @classmethod
     def from_plain(cls, data: Any) -> Position:
