@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, EndedHow
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 
 NAMED = 3
@@ -198,7 +199,8 @@ def _rewound(samples: Sequence[Sample]) -> Verdict | None:
         ]
     if not ranges:
         return None
-    return Verdict(Health.UNHEALTHY, Rule.REWIND, f"went back, and nothing announced it: {_some(ranges)}")
+    named = first_few(ranges, limit=NAMED)
+    return Verdict(Health.UNHEALTHY, Rule.REWIND, f"went back, and nothing announced it: {named}")
 
 
 def _stopped(samples: Sequence[Sample], policy: HealthPolicy) -> Verdict | None:
@@ -302,9 +304,5 @@ def _progress(samples: Sequence[Sample]) -> str:
 
 
 def _lags(sample: Sample, partitions: Sequence[TopicPartition]) -> str:
-    return _some([f"{each} stands at {sample.position.get(each, 0)} of {sample.end[each]}" for each in partitions])
-
-
-def _some(things: Sequence[object]) -> str:
-    more = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
-    return ", ".join(map(str, things[:NAMED])) + more
+    lags = (f"{each} stands at {sample.position.get(each, 0)} of {sample.end[each]}" for each in partitions)
+    return first_few(lags, limit=NAMED)

@@ -149,16 +149,22 @@ def ranges_between(start: Position, end: Position) -> tuple[OffsetRange, ...]:
     return tuple(OffsetRange(*partition, start.get(partition, 0), offset) for partition, offset in end.items())
 
 
-def missing_partitions(position: Position, topic: str, live_count: int) -> tuple[TopicPartition, ...]:
-    """Return the partitions that a position lacks below the greatest one it names.
+def missing_partitions(named: Iterable[TopicPartition], topic: str) -> Iterator[TopicPartition]:
+    """Yield in order the partitions that a position lacks below the greatest one that it names.
 
-    Kafka only adds partitions at the end, so such a partition is a hole in the stored position, and not a new
-    partition.
+    Kafka only adds partitions at the end, so such a partition is a hole in the position, and not a new partition. The
+    greatest number may be any, so a caller takes only what it needs.
 
-    :param position: the stored position.
-    :param topic: name of the topic.
-    :param live_count: number of partitions of the live topic.
+    :param named: the partitions of the position.
+    :param topic: topic whose partitions are checked.
     """
-    named = position.of_topic(topic)
-    greatest = max(named, default=-1)
-    return tuple(TopicPartition(topic, number) for number in range(min(greatest, live_count)) if number not in named)
+    numbers = {each.partition for each in named if each.topic == topic}
+    yield from (TopicPartition(topic, number) for number in range(max(numbers, default=0)) if number not in numbers)
+
+
+def first_missing(named: Iterable[TopicPartition]) -> list[TopicPartition]:
+    """Return the first missing partition of each topic that has one, as ``missing_partitions`` finds it."""
+    partitions = list(named)
+    topics = sorted({each.topic for each in partitions})
+    firsts = (next(missing_partitions(partitions, topic), None) for topic in topics)
+    return [first for first in firsts if first is not None]

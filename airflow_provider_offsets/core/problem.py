@@ -33,9 +33,6 @@ TRUNCATION = (ProblemKind.OFFSET_PAST_END, ProblemKind.LEADER_EPOCH_BACK)
 """The only two signs of a truncated log that are visible from outside. Without them, truncation is *unknown*, never
 *ok*. A log that was cut, and has grown past the stored offset under a newer leader, looks like any other."""
 
-SHOWN = 10
-"""Maximum number of partitions that a problem names one by one."""
-
 
 @dataclass(frozen=True)
 class Problem:

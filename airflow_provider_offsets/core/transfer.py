@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
 
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
-from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.position import Position, TopicPartition, first_missing
 from airflow_provider_offsets.core.problem import Problem, ProblemKind
 
 
@@ -99,20 +99,14 @@ def _shape(rows: tuple[TransferRow, ...], brought: Position) -> Iterator[Problem
     if left_out:
         yield Problem(
             ProblemKind.PARTITION_MISSING,
-            f"the target has {_some(left_out)}, and what is brought does not name them: a position is written as a"
+            f"the target has {first_few(left_out)}, and what is brought does not name them: a position is written as a"
             " whole; complete what is brought",
         )
-    named = {topic: brought.of_topic(topic) for topic in brought.topics}
-    holes = [
-        TopicPartition(topic, next(number for number in count() if number not in numbers))
-        for topic, numbers in named.items()
-        if len(numbers) <= max(numbers)
-    ]
-    if holes:
+    if missing := first_missing(brought):
         yield Problem(
             ProblemKind.PARTITION_MISSING,
-            f"what is brought does not name {_some(holes)}, though it names later partitions of that topic: it is half"
-            " a position; complete it",
+            f"what is brought does not name {first_few(missing)}, though it names later partitions of that topic;"
+            " complete what is brought",
         )
 
 
@@ -124,7 +118,7 @@ def _skips(rows: tuple[TransferRow, ...], accepted: Mapping[str, int]) -> Iterat
             yield Problem(
                 ProblemKind.SKIP,
                 f"{skipped} offsets of {topic!r} would be skipped, if what the target says is true"
-                f" ({_some([row.key for row in mine])}), and {accepted.get(topic, 0)} are accepted;"
+                f" ({first_few(row.key for row in mine)}), and {accepted.get(topic, 0)} are accepted;"
                 f" '--accept-skipped {topic}={skipped}' accepts them",
             )
 
@@ -149,15 +143,11 @@ def _foreign(brought: Position, live: LiveTopics | None, identity: TopicIdentity
                 " again, and these offsets mean nothing in it",
             )
     if gone := [each for each in brought if each not in live.partitions]:
-        yield Problem(ProblemKind.PARTITIONS_GONE, f"the cluster does not have {_some(gone)}; correct what is brought")
+        words = f"the cluster does not have {first_few(gone)}; correct what is brought"
+        yield Problem(ProblemKind.PARTITIONS_GONE, words)
     if past := [each for each in brought if each in live.partitions and brought[each] > live.partitions[each].end]:
         yield Problem(
             ProblemKind.OFFSET_PAST_END,
-            f"{_some(past)} would stand past the end of the log: it was truncated, or the offsets are of another topic;"
-            " correct what is brought",
+            f"{first_few(past)} would stand past the end of the log: the log was truncated, or the offsets are of"
+            " another topic; correct what is brought",
         )
-
-
-def _some(partitions: list[TopicPartition]) -> str:
-    shown = ", ".join(map(str, partitions[:5]))
-    return shown if len(partitions) <= 5 else f"{shown} and {len(partitions) - 5} more"

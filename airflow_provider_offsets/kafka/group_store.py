@@ -19,6 +19,7 @@ from confluent_kafka import TopicPartition as Asked
 from confluent_kafka.admin import AclOperation, ConfigResource  # type: ignore[attr-defined]
 
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LivePartition
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import (
@@ -223,8 +224,7 @@ class KafkaGroupStore:
             f"{each.topic}[{each.partition}]: {each.error.name()}" for each in answer.topic_partitions if each.error
         ]
         raise KafkaError(
-            seen=f"Kafka refused {len(named)} of {len(request)} partitions of group {group_id!r}: "
-            + ", ".join(named[:10]),
+            seen=f"Kafka refused {len(named)} of {len(request)} partitions of group {group_id!r}: " + first_few(named),
             expected="all of them to be written; the others may be",
             do="read the group's offsets, mend what is named, and plan again",
         ) from refused[0]

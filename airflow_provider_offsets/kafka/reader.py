@@ -17,6 +17,7 @@ from confluent_kafka import TopicPartition as Asked
 # confluent_kafka re-exports these names without the explicit form that mypy requires.
 from confluent_kafka.admin import ConfigResource, OffsetSpec, TopicDescription  # type: ignore[attr-defined]
 
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicSettings
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import InputRefused, KafkaUnreachable, PartitionUnavailable
@@ -263,9 +264,8 @@ def _keys(topic: TopicDescription) -> list[TopicPartition]:
 
 
 def _unavailable(partitions: Sequence[str], detail: str) -> PartitionUnavailable:
-    shown = ", ".join(sorted(partitions)[:10]) + (f" and {len(partitions) - 10} more" if len(partitions) > 10 else "")
     return PartitionUnavailable(
-        seen=f"{shown} cannot be asked just now ({detail})",
+        seen=f"{first_few(sorted(partitions))} cannot be asked just now ({detail})",
         expected="a leader for every partition",
         do="wait for the brokers that hold them, then try again",
     )

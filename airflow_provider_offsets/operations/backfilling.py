@@ -23,6 +23,7 @@ from itertools import takewhile
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.control.boundaries import FrozenBoundaries
 from airflow_provider_offsets.control.replays import ReplayControl
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LiveTopic, LiveTopics
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
@@ -213,7 +214,7 @@ def _cut(
         if policy.on_open is OnOpen.WAIT and (still_open := _still_open(session, observed)):
             return Waiting(
                 f"nothing at or after {moment_text(interval.end_ms)} yet in {len(still_open)} of"
-                f" {len(observed.live.partitions)} partitions: {', '.join(map(str, still_open[:5]))}"
+                f" {len(observed.live.partitions)} partitions: {first_few(still_open)}"
             )
         cuts = _freeze(session, observed)
         if cuts is not None and (live := _covering(session, cuts, observed.live)) is not None:

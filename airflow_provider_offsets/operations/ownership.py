@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from airflow_provider_offsets.control.owners import claim_resources, owners_of
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.errors import StateLost
 from airflow_provider_offsets.operations.session import Session
 
@@ -37,10 +38,9 @@ def _require(session: Session, owners: Mapping[str, str]) -> None:
     foreign = {resource: owner for resource, owner in owners.items() if owner != new}
     if not foreign:
         return
-    resource, old = next(iter(foreign.items()))
-    more = f", and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+    old = next(iter(foreign.values()))
     raise StateLost(
-        seen=f"pipeline {new!r} uses the {resource}{more}, which pipeline {old!r} owns",
+        seen=f"pipeline {new!r} uses the {first_few(foreign, limit=1)}, which pipeline {old!r} owns",
         expected="a checkpoint, a history and a stored position that no other pipeline of this control store uses",
         do=f"if {old!r} is the previous name of {new!r}, run: airflow offsets rename {old} {new}. If they are two"
         f" pipelines, give one of them another checkpoint or group_id. If {old!r} no longer uses it, run: airflow"

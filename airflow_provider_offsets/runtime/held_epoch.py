@@ -18,6 +18,7 @@ from airflow_provider_offsets.checkpoint.log import batch_ids
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Batch, digest_of, next_row_time_ms
 from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow, Heartbeat, ProcessIdentity, Recorded
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.record.events import ClaimLaunch, EndEpoch, Event, GoIdle, RecordBatch, StartBatch
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord, StartedBatch
@@ -299,7 +300,7 @@ class HeldEpoch:
             return
         moved = [each for each in start if each in planned and start[each] != planned[each]]
         if moved:
-            shown = ", ".join(f"{each} at {start[each]} instead of {planned[each]}" for each in moved[:10])
+            shown = first_few(f"{each} at {start[each]} instead of {planned[each]}" for each in moved)
             raise StateChanged(
                 seen=f"the first batch of epoch {self.number} would begin with {shown}",
                 expected="the start of its plan",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.limits import LAST_OFFSET, LAST_TIME_MS
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.pipeline import NAME, TOPIC
-from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.position import Position, TopicPartition, first_missing
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StateChanged, StoreDataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -80,9 +81,9 @@ def check_position(stream: Stream, position: Position) -> None:
             expected=f"at least one partition, and only topics of {list(stream.topics)!r}",
             do="write the position of this stream",
         )
-    if holes := holes_of(position):
+    if missing := first_missing(position):
         raise InputRefused(
-            seen=f"a position without {_shown(holes)}, for group {stream.group_id!r}",
+            seen=f"a position without {first_few(missing)}, for group {stream.group_id!r}",
             expected="every partition from 0 to the greatest of its topic",
             do="name an offset for each; 0 for one that was never read",
         )
@@ -97,21 +98,10 @@ def too_great(offsets: Mapping[TopicPartition, int]) -> list[TopicPartition]:
 def _check_offsets(offsets: Mapping[TopicPartition, int]) -> None:
     if beyond := too_great(offsets):
         raise InputRefused(
-            seen=f"offset {offsets[beyond[0]]} for {_shown(beyond)}",
+            seen=f"offset {offsets[beyond[0]]} for {first_few(beyond)}",
             expected=f"offsets from 0 to {LAST_OFFSET}",
             do="correct the offset",
         )
-
-
-def holes_of(position: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Return for each topic with a hole the first partition that the position lacks below its greatest one."""
-    numbers: dict[str, list[int]] = {}
-    for each in sorted(position):
-        numbers.setdefault(each.topic, []).append(each.partition)
-    firsts = {
-        topic: next((at for at, number in enumerate(found) if at != number), None) for topic, found in numbers.items()
-    }
-    return [TopicPartition(topic, first) for topic, first in firsts.items() if first is not None]
 
 
 def is_to_be_written(stored: Position | None, position: Position, expected: Position | None) -> bool:
@@ -133,7 +123,7 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
         )
     if left_out := sorted(set(stored or ()) - set(position)):
         raise InputRefused(
-            seen=f"a position without {_shown(left_out)}, which the store has",
+            seen=f"a position without {first_few(left_out)}, which the store has",
             expected="every partition that is stored",
             do="name an offset for each; remove what is stored of a topic that is gone by the store's own tools",
         )
@@ -143,11 +133,6 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
 def said(position: Position | None) -> str:
     """Return a stored position for a message, shortened if it is long."""
     return "nothing" if position is None else _short(position.to_json())
-
-
-def _shown(partitions: Sequence[TopicPartition]) -> str:
-    more = f" and {len(partitions) - 10} more" if len(partitions) > 10 else ""
-    return ", ".join(str(each) for each in partitions[:10]) + more
 
 
 ALL_PIPELINES = "_all"

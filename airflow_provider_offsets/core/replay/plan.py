@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LiveTopics, TopicSettings
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
@@ -18,9 +19,6 @@ from airflow_provider_offsets.core.replay.model import (
     cut_shards,
     replay_run_id,
 )
-
-NAMED = 5
-"""Number of partitions that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def _lost(ranges: tuple[OffsetRange, ...], accepted: Mapping[str, int]) -> Itera
             yield Problem(
                 ProblemKind.LOSS,
                 f"retention has deleted {count} offsets of {topic!r} that are or may be of the interval"
-                f" ({_some(mine)}), and {accepted.get(topic, 0)} are accepted; begin later, or accept_lost="
+                f" ({first_few(mine)}), and {accepted.get(topic, 0)} are accepted; begin later, or accept_lost="
                 f"{topic}:{count} accepts that they are not replayed",
             )
 
@@ -143,23 +141,23 @@ def _past_end(end: Position, live: LiveTopics) -> Iterator[Problem]:
     if past:
         yield Problem(
             ProblemKind.OFFSET_PAST_END,
-            f"the interval was frozen beyond the end of the log ({_some(past)}): the log was truncated since, and what"
-            " was read before is not what is there now; replay by hand from offsets that you have looked at",
+            f"the interval was frozen beyond the end of the log ({first_few(past)}): the log was truncated since, and"
+            " what was read before is not what is there now; replay by hand from offsets that you have looked at",
         )
 
 
 def _notes(cuts: Mapping[str, CutTopic], live: LiveTopics, policy: BackfillPolicy) -> Iterator[str]:
     later = [key for key in live.partitions if key.partition >= len(cuts[key.topic].end.offsets)]
     if later:
-        yield f"{_some(later)}: not there yet when the end of the interval was frozen; none expected"
+        yield f"{first_few(later)}: not there yet when the end of the interval was frozen; none expected"
     empty = [key for key in live.partitions if cuts[key.topic].end.offset(key.partition) == 0 and key not in later]
     if empty:
-        yield f"{_some(empty)}: without a record up to the end of the interval, or not there yet; none expected"
+        yield f"{first_few(empty)}: without a record up to the end of the interval, or not there yet; none expected"
     closed = [f"{topic}[{number}]" for topic, cut in cuts.items() for number in cut.end.closed]
     if closed:
         yield (
-            f"{_some(closed)}: no record yet at or after the end of the interval, so closed at the end of the log; what"
-            " is written there later is of the next interval"
+            f"{first_few(closed)}: no record yet at or after the end of the interval, so closed at the end of the log;"
+            " what is written there later is of the next interval"
         )
     for boundary in (each for cut in cuts.values() for each in (cut.begin, cut.end)):
         if (boundary.by, boundary.late_s) != (policy.by, policy.late_s):
@@ -167,8 +165,3 @@ def _notes(cuts: Mapping[str, CutTopic], live: LiveTopics, policy: BackfillPolic
                 f"{boundary.topic} at {moment_text(boundary.instant_ms)} was frozen by {boundary.by.value} with late_s="
                 f"{boundary.late_s}, and stays so"
             )
-
-
-def _some(things: Iterable[object]) -> str:
-    shown = list(map(str, things))
-    return ", ".join(shown[:NAMED]) + (f" and {len(shown) - NAMED} more" if len(shown) > NAMED else "")

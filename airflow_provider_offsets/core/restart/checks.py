@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import takewhile
 
 from airflow_provider_offsets.core.known import is_other_cluster, known_offsets, recreated_topics, replaced
+from airflow_provider_offsets.core.listing import SHOWN, first_few
 from airflow_provider_offsets.core.position import Position, TopicPartition, missing_partitions
-from airflow_provider_offsets.core.problem import SHOWN, Problem, ProblemKind
+from airflow_provider_offsets.core.problem import Problem, ProblemKind
 from airflow_provider_offsets.core.restart.model import PartitionPlan, RestartForm, RestartPolicy
 from airflow_provider_offsets.core.runway import Runway, duration
 from airflow_provider_offsets.core.selectors.parse import COMMITTED
@@ -105,12 +107,14 @@ def gone_problems(
     store = HISTORY if seen.is_tracked else seen.kept[0].store
     expires = "" if seen.is_tracked or not seen.kept[0].expires else f" ({seen.kept[0].expires})"
     lacks = f"does not tell how far epoch {seen.epoch_number} came in" if seen.is_progress_lost else "has no offset of"
-    shown = "; ".join(
-        f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source} and"
-        f" would start at {start[partition]}"
-        for partition, known in list(gone.items())[:SHOWN]
+    shown = first_few(
+        (
+            f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source}"
+            f" and would start at {start[partition]}"
+            for partition, known in gone.items()
+        ),
+        separator="; ",
     )
-    more = f"; and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
     has_rest = bool(seen.stored) and not seen.is_progress_lost
     selectors = {known.selector for known in gone.values()}
     # One snapshot is a remedy if it knows all that is gone; partitions that are still stored keep their offsets.
@@ -120,7 +124,7 @@ def gone_problems(
         ways = [f"'{Offsets(there)} | {selector or COMMITTED}'", *ways]
     yield Problem(
         ProblemKind.POSITION_GONE,
-        f"{store}{expires} {lacks} {len(gone)} partition(s) that the pipeline has read: {shown}{more}. A known"
+        f"{store}{expires} {lacks} {len(gone)} partition(s) that the pipeline has read: {shown}. A known"
         " position is not replaced by a first start or a fallback. To go on there, start from"
         f" {' or '.join(ways) or 'offsets:'}; to read all again, from 'earliest'. Name any other start first, as in"
         " 'offsets:…' or 'latest', and accept what it leaves out as skipped",
@@ -136,12 +140,14 @@ def _late_problem(
 ) -> Problem:
     kept = seen.kept[0]
     said = kept.position or Position()
-    shown = "; ".join(
-        f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source}, and"
-        f" {kept.store} says {said[partition]}"
-        for partition, known in list(late.items())[:SHOWN]
+    shown = first_few(
+        (
+            f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source},"
+            f" and {kept.store} says {said[partition]}"
+            for partition, known in late.items()
+        ),
+        separator="; ",
     )
-    more = f"; and {len(late) - SHOWN} more" if len(late) > SHOWN else ""
     there = Position({partition: known.position[partition] for partition, known in late.items()})
     skipped = sum(max(0, said[partition] - offset) for partition, offset in there.items())
     again = sum(max(0, offset - said[partition]) for partition, offset in there.items())
@@ -150,7 +156,7 @@ def _late_problem(
     return Problem(
         ProblemKind.LATE_WRITE,
         f"operation {by} was taken over while it wrote {len(late)} partition(s) to {kept.store}, and may have written"
-        f" them when the job ran already: {shown}{more}. A start from there may leave out {skipped} offsets and read"
+        f" them when the job ran already: {shown}. A start from there may leave out {skipped} offsets and read"
         f" {again} again. To go on where the job is known to have stood, start from"
         f" '{Offsets(there)} | {selector or COMMITTED}'; if the job itself came to what the store says, from"
         f" '{Offsets(here)} | {selector or COMMITTED}', and accept {skipped} offsets as skipped",
@@ -172,7 +178,7 @@ def shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
             f" so the topic was recreated; {AS_A_NEW_ONE}",
         )
     for topic in seen.live.topics:
-        for hole in missing_partitions(named, topic.name, len(topic.partitions)):
+        for hole in takewhile(live.__contains__, missing_partitions(named, topic.name)):
             if hole in known:
                 continue
             yield Problem(
@@ -332,14 +338,11 @@ def _left_problems(
         return
     there = Position(other)
     here = Position({partition: left.committed.get(partition, 0) for partition in other})
-    shown = ", ".join(
-        f"{partition} {offset} and {here[partition]}" for partition, offset in list(other.items())[:SHOWN]
-    )
-    more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+    shown = first_few(f"{partition} {offset} and {here[partition]}" for partition, offset in other.items())
     yield Problem(
         ProblemKind.STORES_CONFLICT,
         f"{opened.location}, which the job opens now, and {left.location}, on which epoch {seen.epoch_number} ran, have"
-        f" other offsets ({shown}{more}). If the job has run on {opened.location} since, start from"
+        f" other offsets ({shown}). If the job has run on {opened.location} since, start from"
         f" '{Offsets(there)} | {selector or COMMITTED}'; if not, from '{Offsets(here)} | {selector or COMMITTED}'",
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow_provider_offsets.core.known import known_offsets
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.problem import Problem, ProblemKind
 from airflow_provider_offsets.core.restart.comparison import resolve_conflicts
@@ -90,12 +91,11 @@ def _unnamed(start: Start, chosen: Mapping[TopicPartition, Chosen], seen: Observ
     ]
     if not unnamed:
         return ()
-    more = f" and {len(unnamed) - 10} more" if len(unnamed) > 10 else ""
     fallback = "'| committed' or '| earliest'" if stored else "'| earliest'"
     return (
         Problem(
             ProblemKind.NO_START,
-            f"'{start}' says nothing of {', '.join(map(str, unnamed[:10]))}{more}; write behind it what they start from"
+            f"'{start}' says nothing of {first_few(unnamed)}; write behind it what they start from"
             f" then, such as {fallback}",
         ),
     )

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from airflow_provider_offsets.core.known import known_offsets
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.problem import Problem, ProblemKind
 from airflow_provider_offsets.core.restart.model import OnConflict
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY, KeptPosition, Observation
-
-SHOWN = 5
-"""Number of partitions that a problem names; the report has them all."""
 
 
 class Verdict(enum.Enum):
@@ -124,12 +122,11 @@ def resolve_conflicts(
     conflicts = [row for row in conflicts if row.key not in known]
     if not conflicts or on_conflict is OnConflict.AUTHORITATIVE_STORE:
         return stands, ()
-    shown = "; ".join(f"{row.key}: {row.why}" for row in conflicts[:SHOWN])
-    more = f"; and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
+    shown = first_few((f"{row.key}: {row.why}" for row in conflicts), separator="; ")
     return stands, (
         Problem(
             ProblemKind.STORES_CONFLICT,
-            f"{len(conflicts)} partition(s) differ from the authoritative store ({shown}{more}); find out"
+            f"{len(conflicts)} partition(s) differ from the authoritative store ({shown}); find out"
             f" which is true ('airflow offsets compare --pipeline {seen.pipeline}' shows all) and copy it over the"
             " other, or set on_conflict to authoritative-store or smallest, or name the start with 'offsets:'",
         ),

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from airflow_provider_offsets.core.interchange import read_position
 from airflow_provider_offsets.core.known import known_offsets
+from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.moments import length_text, moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
@@ -349,10 +350,8 @@ def _require_same(what: str, then: TopicIdentity, seen: Observation) -> None:
 def _require_known(what: str, position: Position, live: LiveTopics) -> None:
     strangers = [partition for partition in position if partition not in live.partitions]
     if strangers:
-        more = f" and {len(strangers) - 10} more" if len(strangers) > 10 else ""
         raise SelectorError(
-            seen=f"{what} names {', '.join(map(str, strangers[:10]))}{more}, which the pipeline does not read or the"
-            " cluster does not have",
+            seen=f"{what} names {first_few(strangers)}, which the pipeline does not read or the cluster does not have",
             expected=f"partitions of {', '.join(topic.name for topic in live.topics)}",
             do="leave them out, or correct the topic and partition",
         )

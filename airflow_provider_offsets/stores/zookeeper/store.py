@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.position import Position, TopicPartition, first_missing
 from airflow_provider_offsets.errors import InputRefused, StoreDataError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import rules
 from airflow_provider_offsets.stores.zookeeper import layout
@@ -113,9 +113,9 @@ class ZooKeeperStore:
         znodes = self._client.read([f"{paths[each.topic]}/{each.partition}" for each in partitions])
         # A znode that was deleted meanwhile either does not count or leaves a hole.
         stored = {each: znode for each, znode in zip(partitions, znodes, strict=True) if znode is not None}
-        if holes := rules.holes_of(stored):
+        if missing := first_missing(stored):
             raise StoreDataError(
-                seen=f"no znode {f'{paths[holes[0].topic]}/{holes[0].partition}'!r} below the greatest partition",
+                seen=f"no znode {f'{paths[missing[0].topic]}/{missing[0].partition}'!r} below the greatest partition",
                 expected="every partition from 0 up: this position is half written",
                 do="find the offset in the job's output and set it by ZooKeeper's own zkCli, or 0 to read all again",
             )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.core.position import Position, TopicPartition, missing_partitions
+from airflow_provider_offsets.core.position import Position, TopicPartition, first_missing
 from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores.hbase.store import HBaseStore
 from tests.contract.position_contract import numbered
@@ -158,7 +158,7 @@ def test_partitions_that_a_row_lacks_are_not_made_up(store: HBaseStore, raw: Any
     raw.table(created).put(f"t:{group}:{NOW_MS + 1}".encode(), {b"offsets:0": b"5", b"offsets:2": b"7"})
     stored = store.position(stream)
     assert stored == Position({TopicPartition("t", 0): 5, TopicPartition("t", 2): 7})
-    assert missing_partitions(stored, "t", 3) == (TopicPartition("t", 1),), "which a plan refuses"
+    assert first_missing(stored) == [TopicPartition("t", 1)], "which a plan refuses"
 
 
 def test_partitions_that_a_row_has_and_the_topic_lacks_are_kept(
