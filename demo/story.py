@@ -106,12 +106,12 @@ class Story:
     def _grow_topic(self, run_id: str) -> None:
         """Add partitions while the job is stopped, and wait for records in each of them before the resubmit."""
         self._admin.create_partitions([NewPartitions(TOPIC, PARTITIONS_AFTER)])[TOPIC].result(timeout=120)
-        self._require_not_begun(run_id, "replan", "the topic had grown")
+        self._require_not_started(run_id, "replan", "the topic had grown")
         self._say(f"the topic grew from {PARTITIONS_BEFORE} to {PARTITIONS_AFTER} partitions, with the job stopped")
 
         def filled() -> dict[int, int] | None:
             ends = self._ends()
-            self._require_not_begun(run_id, "submit", "every new partition had records")
+            self._require_not_started(run_id, "submit", "every new partition had records")
             new = {partition: ends.get(partition, 0) for partition in range(PARTITIONS_BEFORE, PARTITIONS_AFTER)}
             return new if all(new.values()) else None
 
@@ -125,7 +125,7 @@ class Story:
     def _window(self, run_id: str) -> str:
         return str(self._airflow.tasks(run_id)[WINDOW]["state"])
 
-    def _require_not_begun(self, run_id: str, task_id: str, event: str) -> None:
+    def _require_not_started(self, run_id: str, task_id: str, event: str) -> None:
         if self._airflow.tasks(run_id)[task_id]["start_date"] is not None:
             raise DemoFailed(f"{task_id} began before {event}: this run shows nothing; the window is {WINDOW_S} s")
 

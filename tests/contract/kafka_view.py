@@ -267,7 +267,7 @@ class KafkaViewContract:
         with pytest.raises((ValueError, KafkaException)):
             cluster.delete_group(group)
 
-    def test_a_topic_that_was_made_again_begins_anew(self, cluster: Any, view: Any, topic: str) -> None:
+    def test_a_recreated_topic_begins_at_0(self, cluster: Any, view: Any, topic: str) -> None:
         """Only the topic id tells it from the previous topic."""
         cluster.create_topic(topic, 3, **FOR_EVER)
         cluster.append(topic, 0, 9)

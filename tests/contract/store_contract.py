@@ -166,7 +166,7 @@ class StoreContract:
             store.append(stream, other.at_row(NOW_MS))
         assert list(store.oldest_first(stream)) == [recorded]
 
-    def test_a_row_that_comes_late_stands_at_its_time(self, store: OffsetStore, stream: Stream) -> None:
+    def test_a_late_row_is_at_its_own_time(self, store: OffsetStore, stream: Stream) -> None:
         for number in (1, 3, 2):
             store.append(stream, batch(number).at_row(NOW_MS + number))
         assert ids(store.oldest_first(stream)) == [1, 2, 3]

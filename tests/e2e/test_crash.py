@@ -106,7 +106,7 @@ def test_killed_while_idle(lab: Lab) -> None:
     assert lab.audit()["unexplained"] == 0
 
 
-def test_start_that_fails_is_told_at_once_and_can_be_repeated(lab: Lab) -> None:
+def test_a_failed_start_is_reported_at_once_and_can_be_repeated(lab: Lab) -> None:
     lab.produce(20, 0, 1, 2)
     operation = lab.prepare()
 

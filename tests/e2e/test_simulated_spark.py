@@ -122,7 +122,7 @@ class Stage:
             if sink:
                 self.run_trigger(self.to_files(writer))
             else:
-                self.run_to_rest(writer.foreachBatch(process).start())
+                self.run_until_stopped(writer.foreachBatch(process).start())
         except Exception as error:  # the error that ended the query: each engine has a class of its own
             text = str(error)
             assert re.search(dies or "^$", text, re.DOTALL), f"{type(self).__name__} died of: {text}"
@@ -146,7 +146,7 @@ class Stage:
         """Return the writer with the file sink."""
         raise NotImplementedError
 
-    def run_to_rest(self, query: Any) -> None:
+    def run_until_stopped(self, query: Any) -> None:
         """Wait until a query has nothing left to read, and stop it."""
         raise NotImplementedError
 
@@ -190,7 +190,7 @@ class RealStage(Stage):
     def to_files(self, writer: Any) -> Any:
         return writer.format("json").option("path", str(self._home / "sink"))
 
-    def run_to_rest(self, query: Any) -> None:
+    def run_until_stopped(self, query: Any) -> None:
         try:
             query.processAllAvailable()
         finally:
@@ -250,7 +250,7 @@ class SimulatedStage(Stage):
     def to_files(self, writer: Any) -> Any:
         return writer.format("json")
 
-    def run_to_rest(self, query: Any) -> None:
+    def run_until_stopped(self, query: Any) -> None:
         while query.status["message"] != WAITING_FOR_DATA:
             query.awaitTermination(1)
         query.stop()

@@ -232,7 +232,7 @@ pipelines:
 """
 
 
-def test_stores_that_disagree_are_told_from_those_that_agree(
+def test_stores_that_disagree_are_distinguished_from_stores_that_agree(
     home: Path,
     servers: str,
     zookeeper: str,
@@ -411,7 +411,7 @@ pipelines:
 """
 
 
-def test_a_plan_and_an_audit_look_and_leave_everything_as_it_is(
+def test_a_plan_and_an_audit_change_nothing(
     home: Path, make_topic: Callable[[int], str], servers: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = make_topic(2)

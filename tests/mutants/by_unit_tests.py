@@ -126,7 +126,7 @@ MISTAKES = [
         "core/restart/planner.py",
         "new = {partition: there.begin for",
         "new = {partition: there.end for",
-        "operations/test_submitting.py::TestPartitions::test_those_that_came_since_the_plan_start_at_0",
+        "operations/test_submitting.py::TestPartitions::test_partitions_that_were_added_since_the_plan_start_at_0",
     ),
     Mistake(
         "stale plan applied: the state has changed since",
@@ -198,7 +198,7 @@ MISTAKES = [
         "checkpoint/log.py",
         'max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)',
         "max(planned_ids, default=UNSTARTED)",
-        "checkpoint/test_seed.py::TestState::test_it_stands_at_the_greatest_batch_that_both_logs_have",
+        "checkpoint/test_seed.py::TestState::test_the_position_is_that_of_the_greatest_batch_in_both_logs",
     ),
     Mistake(
         "batch ids start again: a sink that knows batches by them drops new ones",
@@ -227,7 +227,7 @@ MISTAKES = [
         "stores/memory.py",
         "            if self._control.get(key) != expected:\n                return False\n            if facts",
         "            if facts",
-        "operations/test_lease.py::TestTakenOver::test_between_its_look_and_its_swap",
+        "operations/test_lease.py::TestTakenOver::test_between_its_read_and_its_swap",
     ),
     Mistake(
         "launch not in the record: a process is there before its launch",

@@ -233,7 +233,7 @@ class Invariants:
             )
         if not is_new_launch:
             self._check_same_launch(before, now)
-        self._check_begun(before, now)
+        self._check_started(before, now)
 
     def _check_same_launch(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for name in ("launch", "holder", "ended"):
@@ -299,7 +299,7 @@ class Invariants:
             self._check_processed(self.facts(recorded["row_time_ms"]), f"record of batch {batch}")
             self._check_writes_as_holder(now, f"records batch {batch}")
 
-    def _check_begun(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _check_started(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         was, started = before["started"], now["started"]
         if started is None or was == started:
             return

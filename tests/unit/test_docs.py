@@ -166,7 +166,7 @@ def test_every_problem_of_a_plan_has_its_row_and_its_way_out() -> None:
     assert all(len(cell) > 1 for row in rows.values() for cell in row)
 
 
-def test_every_key_of_the_plan_s_json_is_told() -> None:
+def test_every_key_of_the_plan_s_json_is_described() -> None:
     plan = plan_restart(at(40, 60), running(live((0, 100), (0, 100)), at(40, 60)))
     table = (ROOT / "docs" / "plan.md").read_text().partition("## As JSON")[2]
     given = plan_json(plan)

@@ -49,7 +49,7 @@ def test_a_plan_shows_each_partition_the_totals_and_the_problems(style: str) -> 
 
 
 @pytest.mark.parametrize("style", [TEXT, MARKDOWN])
-def test_new_gone_and_lost_partitions_are_told_apart(style: str) -> None:
+def test_new_removed_and_lost_partitions_are_distinguished(style: str) -> None:
     new = plan_report(plan_restart(at(40, 60), running(live((0, 100), (0, 100), (0, 5)), at(40, 60))), style)
     gone = plan_report(plan_restart(at(40, 60), running(live((0, 100)), at(40, 60))), style)
     known = (KnownPosition("snapshot s", at(None, 60), exact=True),)

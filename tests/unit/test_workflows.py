@@ -67,5 +67,5 @@ def test_every_suite_of_make_test_is_run_by_a_workflow() -> None:
         ("sudo sysctl kernel.x=0", [], "no make"),
     ],
 )
-def test_targets_are_told_from_options_and_variables(command: str, targets: list[str], reason: str) -> None:
+def test_targets_are_distinguished_from_options_and_variables(command: str, targets: list[str], reason: str) -> None:
     assert targets_of(shlex.split(command)) == targets, reason

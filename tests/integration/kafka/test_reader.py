@@ -124,7 +124,7 @@ def test_ids_are_written_as_kafka_writes_them(cluster: RealCluster, view: KafkaR
     assert set("+/=").isdisjoint(ids)
 
 
-def test_the_leader_epoch_is_told(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
+def test_the_leader_epoch_is_returned(cluster: RealCluster, view: KafkaReader, topic: str) -> None:
     cluster.create_topic(topic, 2)
     cluster.append(topic, 0, 1)
 

@@ -183,7 +183,7 @@ class TestEverywhere:
         assert 0 <= second_ms - first_ms < 300_000
         assert folder.written_ms("offsets/1") is None
 
-    def test_real_time_mode_is_told_here_too(self, folder: CheckpointFolder) -> None:
+    def test_real_time_mode_is_recognized_on_remote_file_systems(self, folder: CheckpointFolder) -> None:
         folder.create("metadata", "{}")
         before = "metadata"
         for batch_id in range(3):

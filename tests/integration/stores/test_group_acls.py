@@ -92,7 +92,7 @@ def wait_until_granted(store: KafkaGroupStore, stream: Stream) -> None:
         ((), (DESCRIBE,), (DESCRIBE,), "none on the group: it is not said to have stored nothing"),
     ],
 )
-def test_who_may_not_look(
+def test_a_user_without_describe_access(
     broker: SecuredBroker,
     cluster: RealCluster,
     both: Stream,
@@ -117,7 +117,7 @@ def test_who_may_not_look(
         ((READ,), (READ,), (DESCRIBE,), "no READ on topic 'refunds", "the broker would write the other topic's half"),
     ],
 )
-def test_who_may_only_look_writes_nothing(
+def test_a_user_with_describe_access_only_writes_nothing(
     broker: SecuredBroker,
     cluster: RealCluster,
     both: Stream,
@@ -146,12 +146,12 @@ def test_who_has_the_rights_that_are_documented_may_write(
     assert standing(cluster, both) == at(both, 5, 2)
 
 
-def test_the_brokers_own_retention_is_told(broker: SecuredBroker, cluster: RealCluster, both: Stream) -> None:
+def test_the_retention_of_the_broker_is_reported(broker: SecuredBroker, cluster: RealCluster, both: Stream) -> None:
     told = KafkaGroupStore(cluster.clients, DEADLINE_S).expires(both)
     assert "90 minutes (offsets.retention.minutes=90) after its last member left" in told
 
 
-def test_a_wrong_password_is_told_and_is_in_no_error(broker: SecuredBroker, both: Stream) -> None:
+def test_a_wrong_password_is_reported_without_the_password(broker: SecuredBroker, both: Stream) -> None:
     with hers(broker, "wrong-secret", timeout_s=3) as store:
         for call in (lambda: store.position(both), lambda: store.write(both, at(both, 5, 5), expected=None)):
             with pytest.raises(KafkaUnreachable) as refused:

@@ -111,13 +111,13 @@ def test_the_empty_text_is_created_once_too(store: HBaseStore, group: str) -> No
     assert won == [True, False]
 
 
-def test_the_decks_table_has_one_family_and_forgets_nothing(raw: Any, created: str) -> None:
+def test_the_table_of_offsets_has_one_family_and_no_time_to_live(raw: Any, created: str) -> None:
     families = raw.table(created).families()
     assert list(families) == [b"offsets"]
     assert families[b"offsets"]["time_to_live"] == 2**31 - 1
 
 
-def test_rows_of_a_job_after_the_deck_are_read_as_they_are(
+def test_rows_in_the_cloudera_layout_of_another_job_are_read(
     store: HBaseStore, raw: Any, created: str, stream: Stream
 ) -> None:
     deck = raw.table(created)
@@ -131,7 +131,7 @@ def test_rows_of_a_job_after_the_deck_are_read_as_they_are(
     assert ids(store.oldest_first(stream)) == [None, None, 7]
 
 
-def test_a_job_after_the_deck_counts_our_partitions_right(
+def test_a_job_with_the_cloudera_layout_counts_our_partitions(
     store: HBaseStore, raw: Any, created: str, stream: Stream
 ) -> None:
     """Its own code takes the newest row between 't:g:<now>' and 't:g:0', and counts that row's cells."""
@@ -309,7 +309,7 @@ def test_a_row_time_whose_facts_are_taken_is_not_used_again(
     [(b"offsets:0", b"12a"), (b"offsets:0", b"-2"), (b"offsets:count", b"3")],
     ids=["not a number", "negative", "not a partition"],
 )
-def test_a_deck_row_that_cannot_be_read(
+def test_a_cloudera_row_that_cannot_be_read(
     store: HBaseStore, raw: Any, created: str, stream: Stream, column: bytes, value: bytes
 ) -> None:
     key = f"t:{stream.group_id}:{NOW_MS}"
@@ -321,7 +321,7 @@ def test_a_deck_row_that_cannot_be_read(
     assert column.decode() in bad.value.seen
 
 
-def test_a_deck_row_that_differs_from_its_facts(store: HBaseStore, raw: Any, created: str, stream: Stream) -> None:
+def test_a_cloudera_row_that_differs_from_its_facts(store: HBaseStore, raw: Any, created: str, stream: Stream) -> None:
     store.append(stream, batch(1))
     raw.table(created).put(f"t:{stream.group_id}:{NOW_MS + 1000}".encode(), {b"offsets:0": b"21"})
     with pytest.raises(StoreDataError, match=r'"0":21.*"0":20'):
@@ -375,7 +375,7 @@ def test_a_table_of_another_program(thrift: tuple[str, int], table: str, raw: An
     store.close()
 
 
-def test_create_adds_to_a_table_of_the_decks_making(thrift: tuple[str, int], table: str, raw: Any) -> None:
+def test_create_adds_to_an_existing_cloudera_table(thrift: tuple[str, int], table: str, raw: Any) -> None:
     raw.create_table(f"{table}_deck", {"offsets": {"time_to_live": 2_592_000}})
     raw.table(f"{table}_deck").put(f"t:g:{NOW_MS}".encode(), {b"offsets:0": b"5"})
     store = HBaseStore(*thrift, f"{table}_deck")
@@ -387,7 +387,7 @@ def test_create_adds_to_a_table_of_the_decks_making(thrift: tuple[str, int], tab
 # Connections
 
 
-def test_a_broken_connection_is_made_anew_once(proxy: Proxy, created: str, stream: Stream) -> None:
+def test_a_broken_connection_is_opened_again_once(proxy: Proxy, created: str, stream: Stream) -> None:
     store = HBaseStore(*proxy.address, created)
     store.append(stream, batch(1))
     proxy.cut()

@@ -40,7 +40,7 @@ class TestHBasePositions(AtomicPositionContract):
     pass
 
 
-def test_a_write_is_a_row_of_the_decks_form_and_a_receipt(
+def test_a_write_is_a_row_in_the_cloudera_layout_and_a_receipt(
     store: HBaseStore, raw: Any, created: str, both: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "now_ms", lambda: NOW_MS)
@@ -57,7 +57,7 @@ def test_a_write_is_a_row_of_the_decks_form_and_a_receipt(
     assert rows(raw, f"{created}_control", both) == {f":written:{both.group_id}".encode(): {b"control:value": receipt}}
 
 
-def test_a_write_stands_behind_what_a_clock_ahead_of_ours_wrote(store: HBaseStore, raw: Any, both: Stream) -> None:
+def test_a_write_follows_a_row_that_a_faster_clock_wrote(store: HBaseStore, raw: Any, both: Stream) -> None:
     ahead_ms = time.time_ns() // 10**6 + 3_600_000
     store.append(both, Batch(ONE, ahead_ms, 1, "q", 1, Position()))
     store.write(both, TWO, expected=ONE)

@@ -153,7 +153,7 @@ def test_settings_that_are_not_the_servers(
     store.close()
 
 
-def test_a_server_that_is_started_anew_in_the_middle_of_a_history(
+def test_a_server_that_is_restarted_in_the_middle_of_a_history(
     framed: ThriftServer, created: str, stream: Stream
 ) -> None:
     store = HBaseStore(*framed.address, created, Transport("framed", "compact"))

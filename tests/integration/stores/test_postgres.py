@@ -140,7 +140,7 @@ def test_a_database_that_is_not_there(server: str) -> None:
     store.close()
 
 
-def test_connections_that_the_server_closed_are_made_anew(store: SqlStore, url: str) -> None:
+def test_connections_that_the_server_closed_are_opened_again(store: SqlStore, url: str) -> None:
     store.append(STREAM, batch(1))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")

@@ -275,7 +275,7 @@ def test_digest_opens_what_is_closed_to_others(hosts: str, closed_chroot: str, r
 
 
 @pytest.mark.parametrize(("user", "password"), [("", ""), ("jack", PASSWORD), (USER, "wrong-secret")])
-def test_who_may_not_read_is_denied_and_not_told_that_nothing_is_stored(
+def test_a_user_without_read_access_gets_an_error_and_not_an_empty_position(
     hosts: str, closed_chroot: str, stream: Stream, user: str, password: str
 ) -> None:
     with opened(hosts, closed_chroot, USER, PASSWORD) as hers, opened(hosts, closed_chroot, user, password) as other:
@@ -424,7 +424,7 @@ def test_a_lost_answer_is_found_by_reading_back(
     assert store.position(stream) == flights(1, 77777)
 
 
-def test_a_lost_request_is_told_and_can_be_repeated(
+def test_a_lost_request_is_an_error_and_can_be_repeated(
     behind: ZooKeeperStore, store: ZooKeeperStore, way: CuttingProxy, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write(stream, flights(1, 2), expected=None)
@@ -483,7 +483,7 @@ def test_cut_at_each_request_of_a_read_is_never_nothing_stored(
     assert told >= 3
 
 
-def test_a_server_that_went_away_and_came_back(hosts: str, chroot: str, store: ZooKeeperStore, stream: Stream) -> None:
+def test_a_server_that_was_restarted(hosts: str, chroot: str, store: ZooKeeperStore, stream: Stream) -> None:
     with (
         closing(ReopenedProxy(hosts)) as way,
         closing(ZooKeeperStore(Address(f"127.0.0.1:{way.port}", chroot), timeout_s=8)) as behind,

@@ -204,7 +204,7 @@ def test_one_that_this_user_may_not_read_is_no_first_start(place: Path) -> None:
     assert tree(place.parent) == before
 
 
-def test_a_query_that_has_not_begun_is_left_alone(tmp_path: Path) -> None:
+def test_a_query_that_has_not_started_is_left_alone(tmp_path: Path) -> None:
     open_checkpoint(str(tmp_path)).create("metadata", '{"id":"query-1"}')
 
     with pytest.raises(CheckpointError, match="a query that has not started"):

@@ -69,18 +69,18 @@ def late(begin_ms: int, *late_ms: int, done_ms: int = 100) -> Batches:
 
 
 @pytest.mark.parametrize("count", [3, 4])
-def test_it_is_told_from_ordinary_batches(count: int, folder: Path) -> None:
+def test_real_time_mode_is_recognized_after_ordinary_batches(count: int, folder: Path) -> None:
     require_micro_batches(made(folder, *ORDINARY[:count]))
     with pytest.raises(CheckpointError, match=r"real-time mode.* written down \d{4} ms or more after they began"):
         require_micro_batches(made(folder, *REAL_TIME[:count]))
 
 
-def test_it_is_told_when_the_log_was_cleaned_up(folder: Path) -> None:
+def test_real_time_mode_is_recognized_after_the_log_was_cleaned_up(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="real-time mode"):
         require_micro_batches(made(folder, *REAL_TIME, first_id=120))
 
 
-def test_it_is_told_when_older_batches_were_ordinary(folder: Path) -> None:
+def test_real_time_mode_is_recognized_if_older_batches_were_ordinary(folder: Path) -> None:
     since = tuple((a + 20_000, b + 20_000, (c or 0) + 20_000) for a, b, c in REAL_TIME[1:4])
     with pytest.raises(CheckpointError, match="real-time mode"):
         require_micro_batches(made(folder, *ORDINARY, *since))

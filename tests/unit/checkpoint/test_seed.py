@@ -116,7 +116,7 @@ class TestEntry:
 class TestSources:
     OTHERS = (at(40, 60), '{"logOffset":3}', "-", "17", at(7, topic="other"))
 
-    def test_kafkas_are_told_by_their_shape(self) -> None:
+    def test_kafka_sources_are_recognized_by_their_shape(self) -> None:
         text = LogEntry(METADATA, self.OTHERS).to_text()
 
         found = parse_entry(text, "here")
@@ -168,7 +168,7 @@ class TestState:
             ),
         ],
     )
-    def test_it_stands_at_the_greatest_batch_that_both_logs_have(
+    def test_the_position_is_that_of_the_greatest_batch_in_both_logs(
         self,
         why: str,
         planned: dict[int, str],
@@ -344,7 +344,7 @@ class TestState:
 
 class TestSeed:
     @pytest.mark.parametrize("last", [UNSTARTED, 0, 1, 4, 99])
-    def test_it_stands_at_the_start_and_ids_go_on(self, last: int, folder: Path) -> None:
+    def test_the_position_is_the_start_and_batch_ids_continue(self, last: int, folder: Path) -> None:
         target = open_checkpoint(str(folder))
 
         following = seed(target, query_id="query-1", last_batch_id=last, start=at(5, 7), like=None)
@@ -540,7 +540,7 @@ class TestClose:
         assert state is not None
         assert (state.planned_batch_id, state.planned, state.closed_by) == (1, at(40, 60), "op")
 
-    def test_closed_twice_the_first_stands(self, folder: Path) -> None:
+    def test_closing_twice_keeps_the_first_mark(self, folder: Path) -> None:
         checkpoint = log(folder, {0: entry(10, 10)}, (0,))
         close(checkpoint, "op-1")
         first = content(folder)

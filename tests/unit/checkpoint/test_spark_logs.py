@@ -46,7 +46,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("recorded", ["plain", "several_sources", "stateful"], indirect=True)
-def test_it_stands_where_the_query_said_that_it_does(recorded: Recorded) -> None:
+def test_the_position_is_the_one_that_the_query_reported(recorded: Recorded) -> None:
     state = read_in_place(recorded.place)
 
     assert state is not None

@@ -101,7 +101,7 @@ def test_the_old_one_stays_beside_it_and_is_closed(place: Path) -> None:
     assert plant.closed_by == "t1"
 
 
-def test_another_source_goes_on_where_the_query_stands_not_where_it_was_in_flight(place: Path) -> None:
+def test_another_source_continues_at_the_committed_offset_not_at_the_planned_one(place: Path) -> None:
     swap_in(str(place), **SWAP)
 
     [(_, seeded, _), _] = log_entries(open_checkpoint(str(place)))
@@ -129,7 +129,7 @@ def test_where_nothing_is_the_seeded_one_is_put(tmp_path: Path) -> None:
     assert state.committed == at(30, 60)
 
 
-def test_a_folder_that_is_empty_or_begun_is_moved_aside(tmp_path: Path) -> None:
+def test_a_folder_that_is_empty_or_incomplete_is_moved_aside(tmp_path: Path) -> None:
     place = tmp_path / "checkpoint"
     write(place, {"metadata": '{"id":"query-1"}'})
 
@@ -420,7 +420,7 @@ def test_a_place_that_is_empty_in_the_middle_of_a_swap_is_no_first_start(place: 
         read_in_place(str(place))
 
 
-def test_a_swap_that_is_finished_between_two_looks_is_no_first_start(
+def test_a_swap_that_is_finished_between_two_reads_is_no_first_start(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swap_in(str(place), **SWAP)

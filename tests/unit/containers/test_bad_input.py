@@ -85,7 +85,7 @@ class TestPorts:
         checks.require_ports({"KAFKA_PORT": str(number)}, ["KAFKA_PORT"])
 
     @pytest.mark.parametrize("is_up", [False, True])
-    def test_it_is_told_before_anything_is_brought_up(
+    def test_bad_input_is_reported_before_anything_is_started(
         self, is_up: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Running containers hold their ports themselves, and are brought up to date."""

@@ -140,7 +140,7 @@ def test_what_is_frozen_stays() -> None:
     assert offsets(boundaries.at(10)) == (1,)
 
 
-def test_what_is_frozen_is_found_by_a_look_that_would_be_stale() -> None:
+def test_a_frozen_boundary_is_found_by_a_stale_observation() -> None:
     store = MemoryStore()
     FrozenBoundaries(store, "p", topic(2)).freeze(observation(10, 1, 4))
 
@@ -175,7 +175,7 @@ class TestTwoAtOnce:
         assert offsets(one.finish()) == (7,)
 
     @pytest.mark.parametrize("steps", range(3))
-    def test_a_look_becomes_stale_while_it_is_frozen(self, steps: int) -> None:
+    def test_an_observation_becomes_stale_while_it_is_frozen(self, steps: int) -> None:
         store = MemoryStore()
         old = FrozenBoundaries(Stepped(store), "p", topic(1))
         one = Task("one", lambda: old.freeze(observation(20, 5)))

@@ -209,7 +209,7 @@ class TestEpochs:
 
         assert [epoch.number for epoch in control.epochs()] == list(range(1, 102))
 
-    def test_what_is_kept_of_the_newest_epoch_is_told_once(self, control: Control) -> None:
+    def test_the_summary_of_the_newest_epoch_is_returned_once(self, control: Control) -> None:
         """An operation stores it before it launches the next epoch, and may die in between."""
         claimed(control)
         died(control)
@@ -225,7 +225,7 @@ class TestEpochs:
         assert control.kept_epoch(1) == first
         assert control.claim(1, "tag-1") == claim()
 
-    def test_launches_of_one_number_are_told_apart_by_their_tags(self, control: Control) -> None:
+    def test_launches_of_one_number_are_distinguished_by_their_tags(self, control: Control) -> None:
         """Two operations may plan the same epoch; one of them launches it."""
         control.keep_claim(claim(1, "tag-2"))
         launch(control, 1, "tag-1")
@@ -360,7 +360,7 @@ class TestOperations:
         assert control.step("dag/run:1", "other", Batch) is None
         assert control.step("other", "applied", Batch) is None
 
-    def test_opened_again_it_is_as_it_stands(self, control: Control) -> None:
+    def test_an_operation_that_is_opened_again_is_unchanged(self, control: Control) -> None:
         """Every task opens it, and a retry must not lose the steps."""
         first = control.open_operation(Operation("op", "maintenance", "upgrade"))
         control.record_step("op", "plan", at(1, 2))
@@ -390,7 +390,7 @@ class TestOperations:
 
 
 class TestSnapshots:
-    def test_the_first_one_under_an_id_stands(self, control: Control) -> None:
+    def test_the_first_snapshot_under_an_id_is_kept(self, control: Control) -> None:
         first = control.keep_snapshot(snapshot())
         later = replace(snapshot(), reason="a retry").sealed()
 

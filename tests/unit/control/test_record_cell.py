@@ -250,7 +250,7 @@ class TestLostAnswers:
 
         assert now(store).phase is Phase.ENDED
 
-    def test_the_end_of_an_epoch_is_told_once_by_a_clock_that_went_on(
+    def test_the_end_of_an_epoch_is_recorded_once_even_if_the_clock_advanced(
         self, store: UnreliableStore, cell: RecordCell
     ) -> None:
         do(cell, *RUNNING)
@@ -363,7 +363,7 @@ class TestTwoActors:
         with pytest.raises(Fenced):
             cell.change(IDLE)
 
-    def test_an_operation_that_was_taken_over_is_told_by_whom(self, store: UnreliableStore, cell: RecordCell) -> None:
+    def test_the_error_of_a_takeover_names_the_new_holder(self, store: UnreliableStore, cell: RecordCell) -> None:
         do(cell, *RUNNING)
         other(store, Take(OTHER, 5, 60_000, take_over=True))
 

@@ -57,7 +57,7 @@ def test_plans_are_found_under_all_names_of_their_run(control: ReplayControl) ->
     assert control.newest_plan("backfill__p/day") == control.newest_plan("backfill__p/day@7") == plan(1)
 
 
-def test_replays_are_told_apart_by_their_names(control: ReplayControl) -> None:
+def test_replays_are_distinguished_by_their_names(control: ReplayControl) -> None:
     for operation in ("backfill__p/day", "backfill__p_2/day", "backfill__p/day#rollback"):
         control.record_plan(operation, plan(1, operation=operation))
         control.change_shard(f"{operation}#v#1", 0, launch())
@@ -106,7 +106,7 @@ def test_progress_is_of_one_try(control: ReplayControl) -> None:
     assert control.progress(RUN, 0, 2) is None
 
 
-def test_a_clean_audit_stands(control: ReplayControl) -> None:
+def test_a_clean_audit_is_kept(control: ReplayControl) -> None:
     """A task that audited earlier and was slow writes last."""
     unfinished = ReplayAudit(RUN, Interval(0, 10), 2, 1, 20, 10, findings=("shard 1: no driver",))
     control.keep_audit(unfinished)

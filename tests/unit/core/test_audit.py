@@ -238,7 +238,7 @@ class TestPartitions:
         starts = (start, *ends)
         return [Batch(end, 0, first_id + n, QUERY, epoch, starts[n], first_id + n) for n, end in enumerate(ends)]
 
-    def test_each_partition_is_told_of(self) -> None:
+    def test_each_partition_is_reported(self) -> None:
         rows = self.rows(at(10, 5), at(20, 5), at(30, 15), start=at(0, 0))
 
         found = report(rows, [epoch(at(0, 0))])

@@ -983,7 +983,7 @@ def test_the_records_are_not_read_where_the_stores_tell_all() -> None:
     assert needs_records(tracked(TWO, history=None, spark=BOTH))
 
 
-def test_where_it_came_to_rest_counts_what_is_known() -> None:
+def test_the_position_of_the_stopped_job_counts_what_is_known() -> None:
     """The audit of an untracked job uses the snapshot of the stopped job."""
     lost = untracked(TWO, kept("zookeeper_old", at(100)))
 
@@ -1025,7 +1025,7 @@ PLANNED_RANGE = (OffsetRange(TOPIC, 0, 40, 50),)
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_a_batch_that_was_planned_before_the_job_was_tracked_may_have_begun(
+def test_a_batch_that_was_planned_before_the_job_was_tracked_may_have_started(
     why: str,
     there: CheckpointState | None,
     recorded: Batch | None,
@@ -1315,7 +1315,7 @@ def test_spark_cannot_run_a_batch_that_was_planned_without_a_partition(planned: 
     assert (made.last_batch_id, made.start) == (4, BOTH)
 
 
-def test_a_topic_that_was_dropped_is_noted_even_if_its_offsets_are_only_known() -> None:
+def test_a_dropped_topic_is_noted_even_if_its_offsets_are_only_in_snapshots() -> None:
     """Another epoch without it has come since."""
     before = epoch(at(0), identity=two_topics().identity)
     now = untracked(TWO, kept("checkpoint", None), epoch=epoch(at(0, 0), 2))

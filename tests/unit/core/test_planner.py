@@ -788,7 +788,7 @@ def test_the_fingerprint_leaves_out_what_moves_on_by_itself() -> None:
     ],
     ids=["another start", "a newer epoch", "another topic", "one batch more"],
 )
-def test_the_fingerprint_changes_with_what_the_plan_stands_on(other: RestartPlan) -> None:
+def test_the_fingerprint_changes_with_the_preconditions(other: RestartPlan) -> None:
     assert other.fingerprint != plan_restart(at(40, 60), running(TWO, at(40, 60))).fingerprint
 
 

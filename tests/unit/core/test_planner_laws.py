@@ -75,7 +75,7 @@ def test_no_start_lies_before_what_retention_left(wanted: Position, session: Obs
 
 
 @given(positions, observations())
-def test_the_same_world_gives_the_same_plan(wanted: Position, session: Observation) -> None:
+def test_the_same_observation_has_the_same_plan(wanted: Position, session: Observation) -> None:
     first, second = plan_restart(wanted, session), plan_restart(wanted, session)
 
     assert (first, first.fingerprint) == (second, second.fingerprint)

@@ -29,7 +29,7 @@ def test_equal_positions_are_one_key_however_they_were_made() -> None:
 
 
 @pytest.mark.parametrize("wish", [-1, -2])
-def test_sparks_wishes_are_no_offsets(wish: int) -> None:
+def test_sentinels_of_spark_are_not_offsets(wish: int) -> None:
     with pytest.raises(ValueError, match="offsets begin at 0"):
         at(wish)
 

@@ -287,11 +287,11 @@ class TestWrites:
 
     NOTED = after(NEW, Take("a", 1, 1), Intend("a", "plan", 1, "write"))
 
-    def test_one_that_came_while_no_job_could_read_it_is_over(self) -> None:
+    def test_a_write_while_no_job_could_read_it_is_over(self) -> None:
         assert [each.token for each in self.NOTED.writes] == ["write"]
         assert after(self.NOTED, EndWrite("write", is_written=True)).writes == ()
 
-    def test_one_that_came_when_another_operation_had_launched_stays_named(self) -> None:
+    def test_a_write_after_another_operation_launched_stays_named(self) -> None:
         taken = after(self.NOTED, Take("b", 2, 1, take_over=True))
         going = after(taken, LaunchEpoch("b", taken.generation, launch(1, "b"), 2))
         running = after(going, ClaimLaunch("tag-1", ONE, 3))
@@ -302,7 +302,7 @@ class TestWrites:
             assert transition(written, EndWrite("write", is_written=True)) == Already()
             assert after(record, EndWrite("write", is_written=False)).writes == (), "it found something else"
 
-    def test_a_plan_that_accounts_for_it_settles_it_with_the_claim(self) -> None:
+    def test_a_plan_that_accounts_for_it_clears_it_with_the_claim(self) -> None:
         going = after(self.NOTED, LaunchEpoch("a", self.NOTED.generation, replace(launch(1), settles=("write",)), 2))
 
         assert after(going, Cancel("a", 3)).writes == self.NOTED.writes
@@ -312,7 +312,7 @@ class TestWrites:
 class TestRuns:
     """A program that calls ``run`` again in one epoch: what the earlier run may have written counts."""
 
-    def test_the_same_batch_begun_by_two_runs_counts_twice(self) -> None:
+    def test_the_same_batch_started_by_two_runs_counts_twice(self) -> None:
         again = after(STARTED, StartBatch("tag-1", ONE, replace(BATCH, run="run-2")))
         done = after(again, RecordBatch("tag-1", ONE, "run-2", RECORDED))
 

@@ -73,11 +73,11 @@ def test_a_boundary_lies_between_its_neighbours(
         pytest.param(None, frozen(9, 5, 10), id="the boundary after: records between would have no interval"),
     ],
 )
-def test_a_look_that_does_not_know_a_partition_is_stale(before: Boundary | None, after: Boundary | None) -> None:
+def test_an_observation_without_a_known_partition_is_stale(before: Boundary | None, after: Boundary | None) -> None:
     assert freeze(record(before, after), "flights", observation(5), before, after) == StaleObservation(2)
 
 
-def test_a_look_is_stale_though_its_neighbours_are_older_still() -> None:
+def test_an_observation_is_stale_even_if_its_neighbours_are_older() -> None:
     """The boundary that names the partition is not a neighbour: its own neighbours are monotonic all the same."""
     far = frozen(1, 0, 3)
 

@@ -166,7 +166,7 @@ def test_what_changes_nothing(record: ShardRecord, event: ShardEvent) -> None:
     assert shard_transition(record, event) == record
 
 
-def test_the_end_of_a_try_is_noted_once() -> None:
+def test_the_end_of_a_try_is_recorded_once() -> None:
     by_task = after(launch(), CLAIM, CloseShard("a", ended(EndedHow.DIED)))
 
     assert shard_transition(by_task, EndShard("a", ONE, ended(EndedHow.FENCED))) == by_task
@@ -180,7 +180,7 @@ def test_a_driver_that_dies_between_record_and_end_has_replayed_its_shard() -> N
     assert (gone.phase, gone.read, gone.driver) == (ShardPhase.REPLAYED, READ, None)
 
 
-def test_a_superseded_driver_is_known_until_its_end_is_noted() -> None:
+def test_a_superseded_driver_is_known_until_its_end_is_recorded() -> None:
     assert SUPERSEDED.driver == ONE
     assert after(launch(), CLAIM, SUPERSEDE, EndShard("a", ONE, ended(EndedHow.FENCED))).driver is None
     assert after(launch(), SUPERSEDE).driver is None
@@ -249,7 +249,7 @@ class TestAttempts:
         assert next_attempt_number(record, "l", self.DAY) == 2
         assert next_attempt_number(record, "k", self.OTHER_DAY) == 2
 
-    def test_the_first_plan_of_an_attempt_stands(self) -> None:
+    def test_the_first_plan_of_an_attempt_is_kept(self) -> None:
         record = ReplayRecord(self.attempt(1, "k"))
 
         assert add_attempt(record, self.attempt(1, "k", plan="q")) == record

@@ -102,7 +102,7 @@ def test_runway(case: Case) -> None:
     assert (runway.kind, runway.seconds, runway.at_risk) == (case.kind, case.seconds, case.at_risk), runway.why
 
 
-def test_the_least_and_what_is_unknown_stand_in_one_line() -> None:
+def test_the_least_and_the_unknown_runway_are_in_one_line() -> None:
     observed = RetentionObservation(
         NOW_MS, {TOPIC: keeps(5)}, {TopicPartition(TOPIC, 0): NOW_MS - HOUR_MS, TopicPartition(TOPIC, 1): NOW_MS - 1}
     )

@@ -63,11 +63,11 @@ CASES += [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.why)
-def test_where_it_stands(case: Case) -> None:
+def test_the_stored_position(case: Case) -> None:
     assert case.seen.stored == case.stored
 
 
-def test_a_batch_that_may_have_begun_is_in_flight() -> None:
+def test_a_batch_that_may_have_started_is_in_flight() -> None:
     ranges = (OffsetRange(TOPIC, 0, 5, 9),)
 
     assert running(TWO, at(5, 6), cut=Cut(5, QUERY, 1, "", ranges)).in_flight == ranges

@@ -168,7 +168,7 @@ class TestWindow:
         ("window_s", "rest", "over"),
         [(0, timedelta(0), True), (60, timedelta(seconds=30), False), (60, timedelta(seconds=61), True)],
     )
-    def test_it_counts_from_the_moment_of_rest(self, window_s: int, rest: timedelta, over: bool, made: DAG) -> None:
+    def test_it_counts_from_the_moment_of_the_stop(self, window_s: int, rest: timedelta, over: bool, made: DAG) -> None:
         since = (datetime.now(UTC) - rest).isoformat(timespec="milliseconds")
         sensor = made.get_task("wait_out_window")
         assert isinstance(sensor, DateTimeSensor)
@@ -244,7 +244,7 @@ class TestInAirflow:
         assert set(bag.dags) == {f"{kind}__{name}" for kind in (*KINDS, *REPLAYS) for name in ("a", "b.c")}
 
 
-def test_the_steps_can_stand_in_a_dag_of_one_s_own(pipeline: StreamingPipeline) -> None:
+def test_the_tasks_work_in_a_dag_of_your_own(pipeline: StreamingPipeline) -> None:
     """The operators need nothing that only the factory provides."""
     from airflow_provider_offsets.operators import SnapshotOffsetsOperator
 

@@ -122,7 +122,7 @@ class TestRecovery:
             task.render_template_fields(context)
             assert task.operation == "recovery/00000007", name
 
-    def test_it_waits_without_a_worker_and_goes_on_where_the_job_stands(self) -> None:
+    def test_it_waits_without_a_worker_and_continues_at_the_position_of_the_job(self) -> None:
         sensor: Any = self.made.get_task("await_death")
         plan = self.made.get_task("replan")
 

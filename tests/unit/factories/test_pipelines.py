@@ -351,7 +351,7 @@ def changed(old: str, new: str) -> str:
         ),
     ],
 )
-def test_what_is_wrong_is_told_by_line_key_and_fix(
+def test_a_mistake_is_reported_with_line_key_and_fix(
     why: str, text: str, place: str | None, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(PipelineFileError) as refused:
@@ -376,7 +376,7 @@ def test_two_pipelines_may_read_one_topic_in_groups_of_their_own(tmp_path: Path)
     assert len(pipelines) == 2
 
 
-def test_an_unknown_name_is_told_those_that_there_are(tmp_path: Path) -> None:
+def test_the_error_of_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     pipelines = load(tmp_path, SMALL)
 
     assert "alert" not in pipelines

@@ -98,7 +98,7 @@ class TestTheButton:
         assert closed == [True]
 
     @pytest.mark.parametrize("url", ["mysql://me:hunter2-hunter2@db/x", "hbase://me:hunter2-hunter2@thrift/x"])
-    def test_a_url_that_leads_nowhere_is_told_without_its_password(self, url: str, connect: Connect) -> None:
+    def test_an_unreachable_url_is_reported_without_its_password(self, url: str, connect: Connect) -> None:
         connect("offsets_default", "offsets", extra={"url": url})
 
         works, words = OffsetsHook().test_connection()

@@ -166,7 +166,7 @@ class TestYarn:
             ),
         ],
     )
-    def test_a_ladder_that_could_not_stop_it_is_refused(
+    def test_a_stop_policy_that_could_not_stop_the_job_is_refused(
         self,
         why: str,
         extra: dict[str, str],

@@ -109,14 +109,14 @@ def test_a_coordinator_that_moves_is_asked_again(
     assert {each: commit.offset for each, commit in commits(clients, DEADLINE_S).items()} == {PARTITIONS[0]: 5}
 
 
-def test_a_coordinator_that_never_settles_is_unreachable(cluster: MockCluster, clients: Clients) -> None:
+def test_a_coordinator_that_never_becomes_available_is_unreachable(cluster: MockCluster, clients: Clients) -> None:
     cluster.refuse(OFFSET_FETCH, *[Code.NOT_COORDINATOR] * 1000)
     with pytest.raises(KafkaUnreachable, match="Not coordinator") as caught:
         commits(clients, 1.5)
     assert caught.value.retriable
 
 
-def test_a_group_that_may_not_be_seen_is_a_refusal_and_no_silence(cluster: MockCluster, clients: Clients) -> None:
+def test_a_group_without_describe_access_is_refused_and_not_unreachable(cluster: MockCluster, clients: Clients) -> None:
     cluster.refuse(FIND_COORDINATOR, *[Code.GROUP_AUTHORIZATION_FAILED] * 1000)
     with pytest.raises(KafkaError, match="GROUP_AUTHORIZATION_FAILED") as caught:
         commits(clients, DEADLINE_S)

@@ -76,7 +76,7 @@ LOGIN = {"security.protocol": "SASL_SSL", "sasl.username": "me", "sasl.password"
         ),
     ],
 )
-def test_what_spark_is_told(why: str, config: dict[str, object], options: dict[str, str]) -> None:
+def test_the_options_that_spark_gets(why: str, config: dict[str, object], options: dict[str, str]) -> None:
     assert spark_kafka_options(config) == options
 
 

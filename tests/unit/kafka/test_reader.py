@@ -141,7 +141,9 @@ def test_a_group_without_coordinator_is_given_up_at_the_deadline(
         read_group(admin, consumer, timeout_s=0.05)
 
 
-def test_what_kept_the_consumer_from_its_coordinator_is_told(admin: ScriptedAdmin, consumer: ScriptedConsumer) -> None:
+def test_the_error_names_why_the_consumer_did_not_reach_its_coordinator(
+    admin: ScriptedAdmin, consumer: ScriptedConsumer
+) -> None:
     """The consumer answers *timed out* for every cause: the cause is in its queue, after irrelevant entries."""
     consumer.refusals = [refusal(Code._TIMED_OUT)] * 3
     consumer.events = [Code._ALL_BROKERS_DOWN, Code.GROUP_AUTHORIZATION_FAILED]
@@ -184,7 +186,7 @@ def test_a_refusal_is_not_retriable_and_says_what_to_grant(admin: ScriptedAdmin)
     assert not caught.value.retriable
 
 
-def test_a_commit_that_cannot_be_told_is_an_error_and_not_left_out(
+def test_a_commit_that_cannot_be_read_is_an_error_and_not_omitted(
     admin: ScriptedAdmin, consumer: ScriptedConsumer
 ) -> None:
     refused = Code(Code.TOPIC_AUTHORIZATION_FAILED)

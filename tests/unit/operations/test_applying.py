@@ -309,7 +309,7 @@ class TestPlanning:
 
         assert steps.plan(lab, "earliest") == started_by
 
-    def test_after_its_launch_was_cancelled_it_is_planned_anew(self, stopped: None, lab: Lab) -> None:
+    def test_after_its_launch_was_cancelled_it_is_planned_again(self, stopped: None, lab: Lab) -> None:
         steps.launch(lab, "shift:-30", "op")
         steps.stop(lab, "other", take_over=True)
 

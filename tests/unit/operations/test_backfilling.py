@@ -231,7 +231,7 @@ class TestDeletedByRetention:
 
         assert not plan(days, 200, 300).problems
 
-    def test_a_plan_with_problems_is_made_anew(self, days: Lab) -> None:
+    def test_a_plan_with_problems_is_planned_again(self, days: Lab) -> None:
         plan(days, 200, 300, operation="backfill__p/before")
         days.kafka.delete_records_before(TOPIC, 0, 13)
         assert plan(days, 200, 300).problems
@@ -461,9 +461,7 @@ class TestThenLive:
 
         assert lab.driver.settings.claim.start == lab.at(100, 100, 0)
 
-    def test_a_job_that_stands_before_the_end_of_the_replay_is_not_led_over_what_it_has_not_read(
-        self, lab: Lab
-    ) -> None:
+    def test_a_job_behind_the_end_of_the_replay_skips_no_unread_records(self, lab: Lab) -> None:
         steps.start(lab)
         steps.stop(lab, "yesterday")
         lab.clock.now += 86_400

@@ -207,7 +207,7 @@ class TestRetentionBetweenTheSteps:
     """Records that are deleted while a run observes the log are named as deleted, or as perhaps deleted."""
 
     @pytest.mark.parametrize("steps", range(EFFECTS))
-    def test_no_record_is_left_out_in_silence(self, backfills: Backfills, steps: int) -> None:
+    def test_every_skipped_record_is_reported(self, backfills: Backfills, steps: int) -> None:
         run = backfills.run(100, 200, "b/one")
         for _ in range(steps):
             if not run.is_over:
@@ -220,7 +220,7 @@ class TestRetentionBetweenTheSteps:
         }
         assert read(plan) | named >= {(0, at) for at in range(10)}
 
-    def test_records_that_were_deleted_between_the_answer_and_the_look_at_the_log_are_not_called_older(
+    def test_records_that_were_deleted_between_answer_and_observation_are_not_counted_as_older(
         self, backfills: Backfills
     ) -> None:
         """Kafka answers 20 for the instant 300. By then retention has deleted more: nobody knows the times below."""
@@ -277,7 +277,7 @@ class TestIntervalsThatOverlap:
         assert len(read(first) & read(second)) == count
         assert backfills.audit(second).is_clean, "it was asked for"
 
-    def test_an_attempt_before_is_named_as_far_as_it_came(self, backfills: Backfills) -> None:
+    def test_an_earlier_attempt_is_named_as_far_as_it_ran(self, backfills: Backfills) -> None:
         first = backfills.run(100, 200, "b/one").finish()
         backfills.replay(first)
         second = backfills.run(100, 200, "b/one", key="2").finish()

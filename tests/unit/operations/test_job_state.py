@@ -34,7 +34,7 @@ def launch(lab: Lab, operation: str = "first") -> None:
     lab.on_launch = lambda driver: None
 
 
-class TestLook:
+class TestObserveJob:
     def test_never_started(self, lab: Lab) -> None:
         assert observe_job(lab.control) == JobObservation(JobState.NEVER_STARTED, 0)
         take_lease(lab.session())

@@ -146,7 +146,7 @@ class TestB1ThePositionIsGone:
         assert kinds(plan(lab, "committed | latest", "third")) == [GONE, SKIP]
 
 
-class TestB1IsGoneBeforeTheJobIsAtRest:
+class TestB1IsGoneBeforeTheJobIsStopped:
     """The snapshot of the stopped job finds no position; a snapshot of the running job has the latest known one."""
 
     @pytest.fixture(params=[True, False], ids=["with a snapshot of the stopped job", "without one"])
@@ -276,7 +276,7 @@ class TestB3TheTopicIsAnother:
         assert kinds(made) == [ProblemKind.TOPIC_RECREATED]
         assert "by snapshot yesterday#stopped" in made.problems[0].message
 
-    def test_the_snapshot_of_the_maintenance_itself_settles_nothing(self, lab: Lab) -> None:
+    def test_the_snapshot_of_the_maintenance_itself_proves_nothing(self, lab: Lab) -> None:
         lab.kafka.recreate_topic(TOPIC, 2)
         lab.feed(100)
         snapshot(lab, "op", "before", day=2)
@@ -355,7 +355,7 @@ class TestA9ABatchFromBeforeTheJobWasTracked:
         assert (made.replay_at_most, made.problems) == (0, ())
         assert audited(lab).replayed_at_most == 20
 
-    def test_a_batch_that_a_tracked_driver_has_planned_and_not_begun_is_not_in_flight(self, make: Any) -> None:
+    def test_a_batch_that_a_tracked_driver_has_planned_and_not_started_is_not_in_flight(self, make: Any) -> None:
         lab = rested(make())
         planned = LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 1001, "conf": {}}, (lab.at(150, 150),))
         (lab.folder / "checkpoint" / "offsets" / "1").write_text(planned.to_text())
@@ -420,7 +420,7 @@ class TestB2TheNewestRowIsGone:
     """An older row of the same epoch is left, but neither the facts nor the checkpoint of the newest batch."""
 
     @pytest.mark.parametrize("how", ["committed", "committed | latest"])
-    def test_the_older_row_is_not_where_the_job_came_to(
+    def test_the_older_row_is_not_the_position_that_the_job_reached(
         self, how: str, make: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lab = make()

@@ -125,7 +125,7 @@ class TestTheJobHasStoredNothingYet:
         assert (found.lost, found.skipped, found.records, found.unexplained) == (0, 0, 200, ())
 
 
-def test_a_job_may_begin_where_a_write_came_after_its_launch(lab: Lab) -> None:
+def test_a_job_may_begin_at_a_write_that_followed_its_launch(lab: Lab) -> None:
     """The job reads its start after A's write, and continues there: its own store does not show what it skipped."""
     write_late(lab, "shift:+20", lambda lab: None)
     lab.tick()
@@ -186,7 +186,7 @@ class TestNothingIsWrong:
 
         assert lab.kept.offsets == lab.at(150, 150)
 
-    def test_a_snapshot_of_the_running_job_shows_that_it_came_there_by_itself(self, lab: Lab) -> None:
+    def test_a_snapshot_of_the_running_job_shows_that_the_job_reached_the_offsets(self, lab: Lab) -> None:
         def runs(lab: Lab) -> None:
             claims_only(lab)
             lab.kept.offsets = lab.at(130, 130)

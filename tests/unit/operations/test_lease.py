@@ -128,7 +128,7 @@ class TestTakenOver:
         assert dict(lab.store.scan(NAME, "")) == before
         assert len(lab.drivers) == 1, "nothing was launched"
 
-    def test_between_its_look_and_its_swap(self, applied: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_between_its_read_and_its_swap(self, applied: Any, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         session = lab.session("op")
         lab.interpose(monkeypatch, lambda: take_lease(lab.session("other"), take_over=True))
 
@@ -151,7 +151,7 @@ class TestKeep:
             with pytest.raises(LeaseHeld):
                 take_lease(lab.session("other"))
 
-    def test_it_is_not_written_at_every_look(self, lab: Lab) -> None:
+    def test_it_is_not_written_at_every_read(self, lab: Lab) -> None:
         session = lab.session("op")
         version = take_lease(session).version
 
@@ -266,7 +266,7 @@ class TestCloseAndReconcile:
             assert (record.phase, record.ended and record.ended.how) == (Phase.STOPPED, how)
             assert f"pid 100 on {HERE} is gone" in record.ended.message  # type: ignore[union-attr]
 
-    def test_what_the_driver_said_stands(self, lab: Lab) -> None:
+    def test_the_end_that_the_driver_recorded_is_kept(self, lab: Lab) -> None:
         """The driver acknowledged the stop, and exited a moment later."""
         steps.start(lab)
         lab.driver.end(EndedHow.FAILED, "its words")
@@ -278,7 +278,9 @@ class TestCloseAndReconcile:
         assert record.ended is not None
         assert (record.ended.how, record.ended.message) == (EndedHow.FAILED, "its words")
 
-    def test_what_the_driver_says_in_this_very_moment_stands(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_end_that_the_driver_records_at_the_same_time_is_kept(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         steps.start(lab)
         session = lab.session()
         take_lease(session)
@@ -459,35 +461,35 @@ class TestSink:
     def noted(self, lab: Lab) -> None:
         lab.driver.begin_unplanned(1)
 
-    def noted_and_planned(self, lab: Lab) -> None:
+    def started_and_planned(self, lab: Lab) -> None:
         self.noted(lab)
         assert lab.driver.plan() is not None
 
-    def noted_and_committed(self, lab: Lab) -> None:
+    def started_and_committed(self, lab: Lab) -> None:
         self.noted(lab)
         batch = lab.driver.plan()
         assert batch is not None
         lab.driver.commit(batch)
 
-    def begun_again_and_committed(self, lab: Lab) -> None:
+    def started_again_and_committed(self, lab: Lab) -> None:
         """Resume: Spark had planned the batch already, so it begins with its facts (A3)."""
         batch = lab.driver.plan()
         assert batch is not None
         lab.driver.begin(batch)
         lab.driver.commit(batch)
 
-    def noted_then_begun_with_facts(self, lab: Lab) -> None:
-        self.noted_and_planned(lab)
+    def started_then_started_with_facts(self, lab: Lab) -> None:
+        self.started_and_planned(lab)
         batch = lab.driver.plan()
         assert batch is not None
         lab.driver.begin(batch, run="run-2")
 
-    def noted_and_the_checkpoint_is_gone(self, lab: Lab) -> None:
-        self.noted_and_planned(lab)
+    def started_and_the_checkpoint_is_missing(self, lab: Lab) -> None:
+        self.started_and_planned(lab)
         shutil.rmtree(lab.pipeline.job.checkpoint)
 
-    def noted_and_another_query_has_the_folder(self, lab: Lab) -> None:
-        self.noted_and_committed(lab)
+    def started_and_another_query_has_the_folder(self, lab: Lab) -> None:
+        self.started_and_committed(lab)
         metadata = Path(lab.pipeline.job.checkpoint) / "metadata"
         metadata.write_text('{"id":"query-9"}')
 
@@ -496,25 +498,25 @@ class TestSink:
     @pytest.mark.parametrize(
         ("why", "left", "last_batch_id", "cuts"),
         [
-            ("Spark committed it: it is recorded (A18)", noted_and_committed, 1, ()),
-            ("so it is, if it began with its facts (A3)", begun_again_and_committed, 1, ()),
-            ("planned: it may be in the sink", noted_and_planned, 0, (Cut(1, "query-1", 1, "", UNREAD),)),
+            ("Spark committed it: it is recorded (A18)", started_and_committed, 1, ()),
+            ("so it is, if it began with its facts (A3)", started_again_and_committed, 1, ()),
+            ("planned: it may be in the sink", started_and_planned, 0, (Cut(1, "query-1", 1, "", UNREAD),)),
             ("never planned: nothing was written", noted, 0, ()),
             (
                 "planned, and run again by the same driver",
-                noted_then_begun_with_facts,
+                started_then_started_with_facts,
                 0,
                 (Cut(1, "query-1", 2, "", UNREAD),),
             ),
             (
                 "nobody knows what it read: bounded, and the reason is named (A6)",
-                noted_and_the_checkpoint_is_gone,
+                started_and_the_checkpoint_is_missing,
                 0,
                 (Cut(1, "query-1", 1, GONE, UNREAD),),
             ),
             (
                 "what another query committed is not this one's",
-                noted_and_another_query_has_the_folder,
+                started_and_another_query_has_the_folder,
                 0,
                 (Cut(1, "query-1", 1, GONE, UNREAD),),
             ),
@@ -542,7 +544,7 @@ class TestSink:
 
     @pytest.mark.parametrize("is_deleted", [False, True], ids=["a topic", "a deleted topic"])
     def test_of_the_topics_that_the_epoch_read_the_present_ones_count(self, is_deleted: bool, lab: Lab) -> None:
-        self.noted_and_the_checkpoint_is_gone(lab)
+        self.started_and_the_checkpoint_is_missing(lab)
         lab.driver.die()
         lab.kafka.create_topic("added", 1)
         lab.kafka.append("added", 0, 7)
@@ -581,7 +583,7 @@ class TestSink:
 
     def test_what_spark_ran_after_a_late_commit_of_another_driver_is_cut_off(self, lab: Lab) -> None:
         """The superseded driver committed the started batch; this driver died in the next one, which it never began."""
-        self.begun_again_and_committed(lab)
+        self.started_again_and_committed(lab)
         lab.feed(5)
         assert lab.driver.plan() is not None
 
@@ -604,7 +606,7 @@ class TestSink:
 
     def test_it_is_the_same_batch_for_the_plan_before_the_stop_and_after_it(self, lab: Lab) -> None:
         """The plan runs before anybody has reconciled the epoch: it must neither be refused nor count otherwise."""
-        self.noted_and_committed(lab)
+        self.started_and_committed(lab)
         lab.driver.die()
         before = steps.plan(lab)
         self.reconciled(lab)
@@ -617,7 +619,7 @@ class TestSink:
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Killed between the facts and the swap, which are two effects on HBase; records came meanwhile."""
-        self.noted_and_the_checkpoint_is_gone(lab)
+        self.started_and_the_checkpoint_is_missing(lab)
         swap = lab.store.swap
 
         def half(pipeline: str, name: str, expected: str | None, value: str, **more: Any) -> bool:
@@ -638,7 +640,7 @@ class TestSink:
 
     def test_a_checkpoint_that_was_read_before_the_epoch_ended_is_not_gone_by(self, lab: Lab) -> None:
         """The driver committed the batch after this operation read the checkpoint: the record has changed by then."""
-        self.noted_and_planned(lab)
+        self.started_and_planned(lab)
         session = lab.session()
         take_lease(session)
         lab.driver.end(EndedHow.FAILED)

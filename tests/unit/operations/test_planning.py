@@ -32,7 +32,7 @@ class TestLeaderEpochs:
         assert kinds(lab) == [ProblemKind.LEADER_EPOCH_BACK]
         assert kinds(lab, "shift:-10") == [], "a start further back reads again what may have been replaced"
 
-    def test_a_snapshot_notes_what_came_after_the_submit(self, lab: Lab) -> None:
+    def test_a_leader_epoch_that_a_snapshot_saw_after_the_submit(self, lab: Lab) -> None:
         steps.start(lab)
         lab.kafka.set_leader_epoch(TOPIC, 0, 9)
         lab.session("yesterday").take_snapshot("before", reason="", taken_at="")
@@ -41,7 +41,7 @@ class TestLeaderEpochs:
 
         assert kinds(lab) == [ProblemKind.LEADER_EPOCH_BACK], "the snapshot of today hides nothing"
 
-    def test_a_new_start_settles_it(self, lab: Lab) -> None:
+    def test_a_new_start_accounts_for_it(self, lab: Lab) -> None:
         lab.kafka.set_leader_epoch(TOPIC, 0, 9)
         steps.start(lab)
         lab.session("yesterday").take_snapshot("before", reason="", taken_at="")

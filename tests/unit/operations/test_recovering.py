@@ -190,7 +190,7 @@ class TestDeath:
             assert recover(lab, death.epoch) == 1
             assert restart(lab, death.epoch) == 2
 
-    def test_the_end_that_stands_is_reported(self, lab: Lab) -> None:
+    def test_the_recorded_end_is_reported(self, lab: Lab) -> None:
         steps.start(lab)
         lab.driver.end(EndedHow.FAILED, "OutOfMemoryError")
 
@@ -199,7 +199,7 @@ class TestDeath:
         assert death is not None
         assert (death.how, death.message) == ("failed", "OutOfMemoryError")
 
-    def test_silence_asks_for_a_look_unless_somebody_wants_it_stopped(
+    def test_a_silent_job_is_checked_unless_a_stop_was_requested(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps.start(lab)
@@ -234,7 +234,7 @@ class TestBegin:
         assert record_of(lab).lease is None
 
     @pytest.mark.parametrize("killed_after", range(1, 6))
-    def test_killed_and_run_again_it_is_begun_once(self, killed_after: int, lab: Lab) -> None:
+    def test_a_recovery_that_is_killed_and_retried_begins_once(self, killed_after: int, lab: Lab) -> None:
         steps.start(lab)
         lab.driver.die()
         lab.fuse.at, lab.fuse.after = killed_after, True
@@ -294,7 +294,7 @@ class TestBegin:
         assert lab.driver.is_alive
         assert len(lab.drivers) == 2
 
-    def test_one_whose_driver_never_claimed_is_begun_again(self, lab: Lab) -> None:
+    def test_a_recovery_whose_driver_never_claimed_begins_again(self, lab: Lab) -> None:
         """The death is still open: an unclaimed launch has not changed it."""
         steps.start(lab)
         lab.driver.die()
@@ -334,7 +334,7 @@ class TestBegin:
 class TestPersons:
     """A person works on a job that died, before or while it is recovered."""
 
-    def test_a_stop_before_it_has_begun(self, lab: Lab) -> None:
+    def test_a_stop_before_the_recovery_begins(self, lab: Lab) -> None:
         steps.start(lab)
         lab.driver.die()
         steps.stop(lab, operation="maintenance")

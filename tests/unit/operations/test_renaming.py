@@ -128,7 +128,7 @@ def test_everything_goes_on_under_the_new_name(lab: Lab) -> None:
         ("a look", lambda lab: lab.control.record()),
     ],
 )
-def test_whoever_meets_the_old_name_is_told_the_new_one(what: str, act: Callable[[Lab], object], lab: Lab) -> None:
+def test_an_error_under_the_old_name_names_the_new_one(what: str, act: Callable[[Lab], object], lab: Lab) -> None:
     stopped(lab)
     rename(under(lab, NEW), NAME)
 

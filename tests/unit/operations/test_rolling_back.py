@@ -187,7 +187,7 @@ def test_one_that_does_not_stop_is_not_replaced_until_it_does(lab: Lab) -> None:
 
 @pytest.mark.parametrize("offsets_in", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("start", ["committed", "shift:-30"])
-def test_a_version_that_never_came_to_its_claim(
+def test_a_version_that_never_claimed_its_launch(
     start: str, offsets_in: tuple[str, ...], make: Callable[..., Lab]
 ) -> None:
     """The submit died: the checkpoint is seeded and the old one closed, or the store is moved; nothing has run."""
@@ -468,7 +468,7 @@ class TestRefused:
         assert (after, len(lab.drivers), checkpoints(lab.folder)) == (cells, drivers, files)
         return str(refused.value)
 
-    def test_nothing_was_begun(self, lab: Lab) -> None:
+    def test_no_batch_was_started(self, lab: Lab) -> None:
         """The operation's plan was refused: the job runs as before."""
         run_well(lab)
         steps.plan(lab)

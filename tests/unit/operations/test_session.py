@@ -72,7 +72,9 @@ class TestObserve:
         assert (seen.checkpoint, seen.processed, seen.epoch, seen.stored) == (None, None, None, None)
         assert seen.live.end == lab.at(100, 100)
 
-    def test_a_job_that_runs_on_meanwhile_does_not_look_torn(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_job_that_runs_meanwhile_has_a_consistent_observation(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Between the reading of the checkpoint and that of the record, two batches pass, repeatedly."""
         steps.start(lab)
         left = [2, 2]
@@ -143,7 +145,7 @@ class TestObserve:
 
 
 class TestSnapshot:
-    def test_it_stands_under_its_operation_and_label(self, lab: Lab) -> None:
+    def test_a_snapshot_has_its_operation_and_label(self, lab: Lab) -> None:
         steps.start(lab)
 
         taken = lab.session().take_snapshot("before", reason="upgrade", taken_at="2026-01-01T00:00:00Z")

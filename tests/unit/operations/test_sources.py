@@ -85,7 +85,7 @@ class TestAsOf:
         assert long_ago is not None
         assert long_ago.position == twice.at(40, 40)
 
-    def test_rows_of_the_deck_are_put_together_topic_by_topic(self, lab: Lab) -> None:
+    def test_cloudera_rows_are_combined_topic_by_topic(self, lab: Lab) -> None:
         of_refunds = Position({TopicPartition("refunds", 0): 7})
         stream = replace(lab.pipeline.stream, topics=(TOPIC, "refunds"))
         lab.store.append(stream, Batch(lab.at(10, 20), 1000))
@@ -205,7 +205,7 @@ class TestDuration:
 
 
 class TestWhatKafkaSays:
-    def test_records_that_came_after_the_look_are_no_offsets_past_the_end(
+    def test_records_that_arrived_after_the_observation_are_not_offsets_past_the_end(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Times and commits are requested after the ends: the plan requests the ends again, and clamps nothing."""
@@ -257,7 +257,9 @@ class TestWhatKafkaSays:
 
 
 class TestShift:
-    def test_it_shifts_from_where_the_stores_are_settled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_shifts_from_the_resolved_position_of_the_stores(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """With ``smallest`` it shifts from the smallest position. It once used another one, and skipped the rest."""
         lab = install(Lab(tmp_path, offsets_in=("checkpoint", "elsewhere")), monkeypatch)
         steps.start(lab)

@@ -186,7 +186,7 @@ def test_a_driver_elsewhere_is_not_signalled(elsewhere: ProcessIdentity, lab: La
     assert lab.record.stop.stage is None, "what was not sent is not noted"
 
 
-def test_what_whoever_ended_it_first_said_stands(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_recorded_end_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver acknowledged, and exited a moment later."""
     steps.start(lab)
     lab.clock.on_tick = lambda: None
@@ -207,7 +207,7 @@ def deaf(lab: Lab) -> Epoch:
     return asked
 
 
-def test_no_answer_in_time_is_an_error_and_the_request_stands(deaf: Epoch, lab: Lab) -> None:
+def test_no_answer_in_time_is_an_error_and_the_request_stays_pending(deaf: Epoch, lab: Lab) -> None:
     with pytest.raises(StopTimedOut, match=r"an acknowledgement within 10 s.*allow stop\.signal_timeout_s"):
         await_stop(lab.session(), deaf, lab.stop)
 
@@ -228,7 +228,7 @@ def test_no_answer_in_time_is_an_error_and_the_request_stands(deaf: Epoch, lab: 
         ("SIGKILL alone is allowed", StopPolicy(5, None, 5), signal.SIGKILL, [signal.SIGKILL]),
     ],
 )
-def test_each_stage_that_is_allowed_is_carried_out_in_order_and_noted_first(
+def test_each_allowed_stage_is_recorded_and_then_carried_out_in_order(
     why: str,
     policy: StopPolicy,
     dies_on: signal.Signals,

@@ -324,7 +324,7 @@ class TestDied:
             ("without a word after its claim", killed, 2),
         ],
     )
-    def test_once_mended_the_same_task_starts_it(
+    def test_once_the_cause_is_fixed_the_same_task_starts_the_job(
         self, why: str, on_launch: Callable[[Driver], None], epoch: int, applied: Applied, lab: Lab
     ) -> None:
         lab.on_launch = on_launch
@@ -381,7 +381,7 @@ class TestDied:
         report = audit_history(lab.session("audit"))
         assert (report.replayed, report.replayed_at_most, report.lost, report.unexplained_count) == (60, 0, 0, 0)
 
-    def test_what_it_had_begun_is_cut_off_and_counted_once(self, lab: Lab) -> None:
+    def test_its_started_batch_is_cut_off_and_counted_once(self, lab: Lab) -> None:
         applied = stopped(lab)
         lab.feed(10)
 
@@ -504,7 +504,7 @@ class TestAdoption:
         assert steps.submit(lab, applied).epoch == 1
         assert len(lab.drivers) == 1
 
-    def test_an_orphan_that_was_never_noted_is_adopted_once_it_has_claimed(self, applied: Applied, lab: Lab) -> None:
+    def test_an_orphan_that_was_never_recorded_is_adopted_once_it_has_claimed(self, applied: Applied, lab: Lab) -> None:
         lab.on_launch = lambda driver: driver._claim()
         lab.session()
         writes = ["opening the operation", "claim", "launch in the record", "settings", "launch"]
@@ -563,7 +563,7 @@ class TestAdoption:
 
 
 class TestPartitions:
-    def test_those_that_came_since_the_plan_start_at_0(self, lab: Lab) -> None:
+    def test_partitions_that_were_added_since_the_plan_start_at_0(self, lab: Lab) -> None:
         applied = stopped(lab)
         lab.kafka.add_partitions(TOPIC, 4)
         lab.feed(7, 2, 3)
@@ -623,7 +623,7 @@ class TestPartitions:
         assert len(lab.drivers) == 1
         assert lab.holder == ""
 
-    def test_a_race_with_the_driver_s_own_look_is_tried_once_more(self, applied: Applied, lab: Lab) -> None:
+    def test_a_race_with_the_driver_s_own_check_is_retried_once(self, applied: Applied, lab: Lab) -> None:
         """Spark dies unless startingOffsets names exactly the partitions that it finds."""
 
         def loses(driver: Driver) -> None:

@@ -56,7 +56,7 @@ def test_it_is_written_and_repeated_without_harm() -> None:
     assert store.position(STREAM) == at(5, 6)
 
 
-def test_what_moved_since_the_look_is_left_alone() -> None:
+def test_a_position_that_moved_since_the_observation_is_not_overwritten() -> None:
     store = MemoryStore()
     transfer = planned(None)
     store.write(STREAM, at(7, 7), expected=None)
@@ -228,7 +228,7 @@ class TestStoreOfTheJob:
         assert mirror.position(stream) == lab.at(70, 70)
         assert steps.plan(lab, "committed", "second").start == lab.at(100, 100)
 
-    def test_another_store_does_not_stand_for_a_position_that_is_gone(self, lab: Lab) -> None:
+    def test_another_store_does_not_replace_a_lost_position(self, lab: Lab) -> None:
         lab.kept.offsets = None
         with stopped(lab.session("copy"), take_over=True) as write:
             write(MemoryStore(), lab.pipeline.stream, plan_transfer("g", lab.at(70, 70), None))

@@ -335,7 +335,7 @@ def test_all_that_a_job_with_asynchronous_progress_could_have_read_is_counted(ma
     assert (audited(lab).lost, audited(lab).unexplained, audited(lab).replayed_at_most) == (0, (), 100)
 
 
-def test_a_rewound_job_that_was_never_started_still_stands_where_it_stood(lab: Lab) -> None:
+def test_a_rewound_job_that_was_never_started_keeps_its_position(lab: Lab) -> None:
     """Otherwise the next plan would rewind from the rewound position, and announce half of the replayed records."""
     start(lab)
     read(lab)
@@ -353,7 +353,7 @@ def test_a_rewound_job_that_was_never_started_still_stands_where_it_stood(lab: L
     assert (report.lost, report.replayed, report.unexplained) == (0, 60, ())
 
 
-def test_a_job_that_was_run_by_hand_stands_where_it_got(lab: Lab) -> None:
+def test_a_job_that_was_run_by_hand_has_the_position_that_it_reached(lab: Lab) -> None:
     """A recorded move is believed only while the store has the position that the move wrote."""
     start(lab)
     read(lab)
@@ -421,7 +421,7 @@ def test_what_was_run_by_hand_between_two_operations_is_read(make: Any) -> None:
     assert (report.lost, report.replayed, report.unexplained) == (0, 0, ())
 
 
-def test_a_plan_is_applied_to_the_world_that_it_saw(lab: Lab) -> None:
+def test_a_plan_is_applied_to_the_state_that_it_saw(lab: Lab) -> None:
     start(lab)
     read(lab)
     rest(lab)
@@ -694,7 +694,7 @@ def test_a_launch_that_was_cancelled_never_becomes_the_program(lab: Lab) -> None
     assert lab.session().observe().stored == lab.at(100, 100), "it stands where its output ends, whatever was moved"
 
 
-def test_a_move_is_noted_before_the_store_is_touched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_move_is_recorded_before_the_store_is_changed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a task killed in between leaves a rewound store, which the next plan takes for the position."""
     start(lab)
     read(lab)
@@ -737,7 +737,7 @@ def test_a_job_that_has_records_to_read_and_reads_none_is_not_started(make: Any)
         start(lab)
 
 
-def test_what_was_in_flight_when_an_operation_planned_anew_is_in_the_audit(lab: Lab) -> None:
+def test_what_was_in_flight_when_an_operation_planned_again_is_in_the_audit(lab: Lab) -> None:
     """The operation's snapshot of the stopped job is older than its first launch.
 
     The second launch was cancelled, unclaimed.
@@ -760,7 +760,7 @@ def test_what_was_in_flight_when_an_operation_planned_anew_is_in_the_audit(lab: 
 
 @pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "taken for running"])
 @pytest.mark.parametrize("is_recreated", [False, True], ids=["same topic", "recreated topic"])
-def test_what_was_begun_twice_and_never_stored_may_be_there_twice(
+def test_a_batch_that_started_twice_and_was_never_stored_may_be_replayed_twice(
     is_recreated: bool, is_noticed: bool, lab: Lab
 ) -> None:
     """The ends of a recreated topic show nothing of what was read of the old one."""

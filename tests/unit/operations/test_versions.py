@@ -53,7 +53,7 @@ def test_program_and_command_come_back_whatever_was_deployed_since(job: SparkJob
     assert restored.checkpoint == job.checkpoint
 
 
-def test_a_version_that_came_back_is_the_same_version(job: SparkJob, tmp_path: Path) -> None:
+def test_a_version_that_is_deployed_again_is_the_same_version(job: SparkJob, tmp_path: Path) -> None:
     """So it can be rolled back to again, and occupies no further space."""
     version = keep_version(job)
     restored = restored_job(deploy_another(job, tmp_path), version.digest)

@@ -249,7 +249,7 @@ class TestAudit:
             self.audit(lab)
 
 
-class TestMindTheLiveJob:
+class TestYieldToTheLiveJob:
     """A shard starts only while the live job keeps up."""
 
     @pytest.fixture
@@ -303,7 +303,7 @@ class TestMindTheLiveJob:
 
         assert started == [3]
 
-    def test_while_it_falls_behind_nothing_is_begun(self, lab: Lab, started: list[int]) -> None:
+    def test_while_it_falls_behind_no_shard_is_started(self, lab: Lab, started: list[int]) -> None:
         steps.start(lab)
 
         window = self.looked(lab, 5)

@@ -181,7 +181,7 @@ def test_each_task_run_again_gives_the_same(lab: Lab) -> None:
         (Fenced, False),
     ],
 )
-def test_what_a_retry_can_mend_is_retried(error: Any, retried: bool, lab: Lab) -> None:
+def test_a_retriable_error_is_retried(error: Any, retried: bool, lab: Lab) -> None:
     lab.kafka.fail_with(error(seen="this", expected="that", do="mend it"))
 
     with pytest.raises(error if retried else AirflowFailException) as failed:
@@ -436,7 +436,7 @@ class TestDeferrable:
         assert given["how"] == "killed"
         assert waited_s <= lab.clock.now - began_s < waited_s + 1
 
-    def test_without_a_further_rung_it_fails_at_once(self, lab: Lab) -> None:
+    def test_without_a_further_stop_stage_it_fails_at_once(self, lab: Lab) -> None:
         steps.start(lab)
         self.deferred(lab)
         lab.clock.on_tick = lambda: None
@@ -447,7 +447,7 @@ class TestDeferrable:
 
         assert lab.clock.now == began_s
 
-    def test_a_job_at_rest_is_not_waited_for(self, lab: Lab) -> None:
+    def test_a_stopped_job_is_not_waited_for(self, lab: Lab) -> None:
         steps.start(lab)
         lab.driver.end(EndedHow.STOPPED)
 

@@ -87,7 +87,7 @@ def stand_still(lab: Lab) -> None:
 
 
 class TestWatch:
-    def test_a_job_that_stands_idle_with_nothing_to_read_is_healthy(self, lab: Lab) -> None:
+    def test_an_idle_job_with_nothing_to_read_is_healthy(self, lab: Lab) -> None:
         upgraded(lab)
         began_s = lab.clock.now
 
@@ -112,7 +112,7 @@ class TestWatch:
 
         assert "offsets read" in make(WatchStreamingJobOperator, lab).execute({})["reason"]
 
-    def test_one_that_fails_is_told_at_once_and_left_as_it_is(self, lab: Lab) -> None:
+    def test_a_failing_job_is_reported_at_once_and_left_as_it_is(self, lab: Lab) -> None:
         upgraded(lab)
         began_s = lab.clock.now
 
@@ -129,7 +129,7 @@ class TestWatch:
         assert record is not None
         assert (record.epoch, record.lease) == (2, None)
 
-    def test_one_that_stands_still_is_told_after_its_time(self, lab: Lab) -> None:
+    def test_a_job_without_progress_is_reported_after_stall_s(self, lab: Lab) -> None:
         upgraded(lab)
         began_s = lab.clock.now
         stand_still(lab)
@@ -278,7 +278,7 @@ class TestRollBack:
 
         assert len(lab.drivers) == 2
 
-    def test_a_start_that_came_to_nothing_is_bad_until_its_driver_says_something(
+    def test_a_start_without_a_batch_is_unhealthy_until_its_driver_reports(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps.start(lab, operation="first")

@@ -186,7 +186,7 @@ class TestBatch:
 
         assert lab.record.started is None
 
-    def test_a_batch_that_has_begun_is_recorded_after_a_stop_request(self, lab: Lab) -> None:
+    def test_a_started_batch_is_recorded_after_a_stop_request(self, lab: Lab) -> None:
         epoch = lab.held()
         epoch.begin(planned(0))
         lab.stop()
@@ -228,7 +228,7 @@ class TestBatch:
 
         assert (cells(lab), lab.recorded) == (before, rows)
 
-    def test_the_facts_of_a_later_epoch_stand(self, lab: Lab) -> None:
+    def test_the_facts_of_a_later_epoch_are_kept(self, lab: Lab) -> None:
         """The fenced driver's facts reach the store before its swap is refused."""
         lab.store = SplitStore()
         fenced = lab.held()

@@ -82,7 +82,7 @@ class TestRuns:
         assert [each.row_time_ms for each in started if each] == [1_001]
         assert lab.recorded == [(1, 1, at(20, 20))]
 
-    def test_an_idle_driver_says_so_and_has_nothing_begun(self, lab: Lab) -> None:
+    def test_an_idle_driver_reports_it_and_has_no_started_batch(self, lab: Lab) -> None:
         looks = []
 
         def look() -> None:
@@ -302,7 +302,7 @@ class TestSecondRun:
         assert lab.cuts == cuts
 
 
-class TestRests:
+class TestPauses:
     @pytest.mark.parametrize(
         ("why", "idle_runs", "interval_s", "rest_s"),
         [

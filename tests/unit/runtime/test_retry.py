@@ -48,7 +48,7 @@ def test_it_is_asked_again_at_growing_intervals(clock: Clock, caplog: pytest.Log
 
 
 @pytest.mark.parametrize("retry_timeout_s", [0, 0.1, 3, 60])
-def test_patience_ends(retry_timeout_s: float, clock: Clock) -> None:
+def test_the_retry_timeout_ends(retry_timeout_s: float, clock: Clock) -> None:
     with pytest.raises(StoreUnreachable):
         retry(failing(*[AWAY] * 100), retry_timeout_s=retry_timeout_s)
 
@@ -56,7 +56,7 @@ def test_patience_ends(retry_timeout_s: float, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("error", [WRONG, OSError("disk"), KeyError("bug")])
-def test_what_no_waiting_mends_is_not_asked_again(error: Exception, clock: Clock) -> None:
+def test_an_error_that_is_not_retriable_is_not_retried(error: Exception, clock: Clock) -> None:
     with pytest.raises(type(error)):
         retry(failing(error), retry_timeout_s=60)
 

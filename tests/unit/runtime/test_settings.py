@@ -98,7 +98,7 @@ def test_they_can_be_printed_by_mistake(settings: Settings) -> None:
         assert "hunter" not in shown
 
 
-def test_a_driver_that_was_started_by_hand_is_told_so() -> None:
+def test_a_driver_that_was_started_by_hand_is_refused_by_name() -> None:
     with pytest.raises(InputRefused, match=r"No spark\.offsets\.settings\.file.*started by hand could run twice"):
         read_settings(ClassicSession({}))
 

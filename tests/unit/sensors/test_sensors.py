@@ -121,7 +121,7 @@ class TestJobDied:
         with pytest.raises(TaskDeferred):
             JobDiedSensor(task_id="wait", pipeline=lab.pipeline).execute_complete({}, {"status": "silent"})
 
-    def test_silence_alone_is_no_death(self, lab: Lab) -> None:
+    def test_a_silent_job_is_not_dead(self, lab: Lab) -> None:
         steps.start(lab)
 
         with pytest.raises(TaskDeferred) as deferred:
@@ -228,7 +228,7 @@ class TestRetentionRunway:
             )
         assert not isinstance(caught.value, AirflowFailException)
 
-    def test_it_waits_in_the_triggerer_from_where_the_job_stands(self, lab: Lab) -> None:
+    def test_it_waits_in_the_triggerer_from_the_position_of_the_job(self, lab: Lab) -> None:
         steps.rest(lab)
         lab.feed(10)
         with pytest.raises(TaskDeferred) as deferred:

@@ -14,7 +14,7 @@ PREFIX = b"t:g:"
 TIMES = st.integers(0, 10**13 - 1)
 
 
-def test_the_key_is_the_decks() -> None:
+def test_the_key_of_the_cloudera_layout() -> None:
     assert layout.key(layout.prefix("flights", "live:1"), 1_760_000_000_000) == b"flights:live:1:1760000000000"
     assert layout.key(PREFIX, 5) == b"t:g:0000000000005"
 
@@ -54,7 +54,7 @@ def test_a_neighbours_rows_stand_between_two_times(tail: str, more: str) -> None
         (b"other:0", b"1", "another family"),
     ],
 )
-def test_cells_that_the_deck_does_not_have(column: bytes, value: bytes, reason: str) -> None:
+def test_cells_that_the_cloudera_layout_does_not_have(column: bytes, value: bytes, reason: str) -> None:
     with pytest.raises(StoreDataError, match=r"Table 'offsets', row 't:g:0000000000005', column '"):
         layout.position_of("offsets", "t", b"t:g:0000000000005", {column: value})
 

@@ -70,7 +70,7 @@ def test_everything_is_handed_over(store: RacedStore) -> None:
     assert owners_of(store, "xyz") == {"x": "c", "y": "c", "z": "b"}
 
 
-def test_a_slow_try_hands_nothing_over_after_the_name_came_back(store: RacedStore) -> None:
+def test_a_slow_try_transfers_nothing_after_the_name_is_used_again(store: RacedStore) -> None:
     """The text of the record is compared with its version: it never is the same one again."""
     claim_resources(store, "a", ["x"])
 

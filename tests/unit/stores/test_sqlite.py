@@ -111,7 +111,7 @@ def test_facts_are_kept_once(store: SqlStore, tmp_path: Path) -> None:
     assert kept == [(NOW_MS,)]
 
 
-def test_a_write_stands_behind_facts_that_wait_for_their_row(store: SqlStore) -> None:
+def test_a_write_follows_facts_whose_row_is_missing(store: SqlStore) -> None:
     ahead = batch(1).at_row(LAST_TIME_MS - 1)
     store.swap("p", "pipeline", None, "1", stream=STREAM, prepare=ahead)
     store.write(STREAM, position({0: 5}), expected=None)

@@ -34,7 +34,7 @@ class TestFakeKafka(KafkaViewContract):
     """Everything that a real cluster does too."""
 
 
-def test_it_fails_as_told_until_told_otherwise(cluster: FakeKafka) -> None:
+def test_it_fails_as_configured_until_configured_otherwise(cluster: FakeKafka) -> None:
     cluster.create_topic("orders", 1)
     cluster.fail_with(KafkaUnreachable(seen="nothing", expected="a broker", do="wait"))
     for _ in range(2):

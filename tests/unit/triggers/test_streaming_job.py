@@ -167,7 +167,7 @@ class TestJobState:
 
         assert (event["status"], event["epoch"]) == ("reached", 1)
 
-    def test_a_heartbeat_elsewhere_counts_from_one_look_to_the_next(
+    def test_a_heartbeat_elsewhere_counts_from_one_sample_to_the_next(
         self, lab: Lab, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps.start(lab)
