@@ -28,8 +28,8 @@ NOW_MS = 1_760_000_000_000
 """A time of 13 digits that begins as current times do: neighbours such as ``g:17`` sort directly after its rows."""
 
 GROUPS_BESIDE_G = [
-    pytest.param("g:0", id="the deck's own lower bound is t:g:0"),
-    pytest.param("g:10", id="sorts between the deck's bounds"),
+    pytest.param("g:0", id="the lower bound of the slides is t:g:0"),
+    pytest.param("g:10", id="sorts between the bounds of the slides"),
     pytest.param("g:1", id="shares the first digit of the time"),
     pytest.param("g:17", id="sorts behind all rows of our days, so a search from the newest meets it first"),
     pytest.param("g:170", id="sorts before the rows of our days"),

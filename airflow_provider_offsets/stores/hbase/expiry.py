@@ -16,21 +16,21 @@ class HBaseExpiry:
     """Expiry of rows by a TTL.
 
     :param client: connection to HBase.
-    :param deck: rows that expire if their table has a TTL.
+    :param cloudera: rows that expire if their table has a TTL.
     :param facts: facts of the batches of tracked jobs, under the same keys. They do not expire.
     """
 
-    def __init__(self, client: HBaseClient, deck: HBaseRows, facts: HBaseRows) -> None:
+    def __init__(self, client: HBaseClient, cloudera: HBaseRows, facts: HBaseRows) -> None:
         self._client = client
-        self._deck = deck
+        self._cloudera = cloudera
         self._facts = facts
 
     def expires(self, stream: Stream) -> str:
         """Return in one sentence when HBase deletes the newest rows of a stream, or an empty string for never."""
-        seconds = self._client.time_to_live_s(self._deck.table)
+        seconds = self._client.time_to_live_s(self._cloudera.table)
         if seconds is None:
             return ""
-        rule = f"HBase deletes each row of {self._deck.table!r} {seconds} s after it was written"
+        rule = f"HBase deletes each row of {self._cloudera.table!r} {seconds} s after it was written"
         written = (self._newest_written_ms(topic, stream.group_id) for topic in stream.topics)
         first = min((each for each in written if each is not None), default=None)
         if first is None:
@@ -46,22 +46,22 @@ class HBaseExpiry:
         :raises PositionExpired: the stream had a row.
         """
         known_ms = self._facts.oldest_time(stream)
-        seconds = None if known_ms is None else self._client.time_to_live_s(self._deck.table)
+        seconds = None if known_ms is None else self._client.time_to_live_s(self._cloudera.table)
         if known_ms is None or seconds is None or known_ms + 1000 * seconds > clock.now_ms():
             return
         raise PositionExpired(
-            seen=f"no row of group {stream.group_id!r} in table {self._deck.table!r}, where each lives {seconds} s; its"
-            f" first batch that {self._facts.table!r} knows of began at {_moment(known_ms)}",
+            seen=f"no row of group {stream.group_id!r} in table {self._cloudera.table!r}, where each lives {seconds} s;"
+            f" its first batch that {self._facts.table!r} knows of began at {_moment(known_ms)}",
             expected="its newest row: this is no first start",
             do="write the position that it had (of a snapshot, for one) into the store; or, to begin anew, delete its"
             f" rows in {self._facts.table!r}",
         )
 
     def _newest_written_ms(self, topic: str, group_id: str) -> int | None:
-        time_ms = self._deck.newest_time(Stream(group_id, (topic,)))
+        time_ms = self._cloudera.newest_time(Stream(group_id, (topic,)))
         if time_ms is None:
             return None
-        return self._client.written_ms(self._deck.table, layout.key(layout.prefix(topic, group_id), time_ms))
+        return self._client.written_ms(self._cloudera.table, layout.key(layout.prefix(topic, group_id), time_ms))
 
 
 def _moment(time_ms: int) -> str:

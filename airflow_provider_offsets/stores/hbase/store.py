@@ -68,19 +68,19 @@ class HBaseStore:
     def __init__(
         self, host: str, port: int, table: str, transport: Transport = PLAIN, *, timeout_s: float = 30
     ) -> None:
-        deck, facts, self._control = _check_table(table), f"{table}_batches", f"{table}_control"
+        cloudera, facts, self._control = _check_table(table), f"{table}_batches", f"{table}_control"
         self._url = f"hbase://{host}:{port}/{table}{transport.query}"
         self._client = HBaseClient(
             host,
             port,
             transport,
-            families={deck: "offsets", facts: "batch", self._control: "control"},
+            families={cloudera: "offsets", facts: "batch", self._control: "control"},
             create_command=f"python -m airflow_provider_offsets.stores create {shlex.quote(self._url)}",
             timeout_s=timeout_s,
         )
-        self._deck = HBaseRows(self._client, deck)
+        self._cloudera = HBaseRows(self._client, cloudera)
         self._facts = HBaseRows(self._client, facts)
-        self._expiry = HBaseExpiry(self._client, self._deck, self._facts)
+        self._expiry = HBaseExpiry(self._client, self._cloudera, self._facts)
 
     def __repr__(self) -> str:
         return f"HBaseStore({self._url!r})"
@@ -151,7 +151,7 @@ class HBaseStore:
         rules.check_batch(stream, batch)
         if batch.row_time_ms is not None:
             return self._append(stream, batch)
-        newest = self._deck.newest_time(stream)
+        newest = self._cloudera.newest_time(stream)
         while True:
             placed = history.place(batch, newest)
             if not self._other_facts(stream, placed):
@@ -263,7 +263,7 @@ class HBaseStore:
         """Replace the facts under a key by those of ``batch``, if allowed. Return False if another writer won."""
         facts = self._facts_of(key, history.row_time_of(batch), {_FACTS: kept})
         assert facts is not None
-        if self._client.row(self._deck.table, key):
+        if self._client.row(self._cloudera.table, key):
             rules.recorded_once(facts, batch)
             return True
         rules.prepared_once(facts, batch)
@@ -298,11 +298,11 @@ class HBaseStore:
     def _put(self, stream: Stream, placed: Batch) -> None:
         topics = placed.end.topics
         rows = {self._key(topic, stream, placed): layout.cells_of(placed.end, topic) for topic in topics}
-        self._client.put_rows(self._deck.table, rows)
+        self._client.put_rows(self._cloudera.table, rows)
 
     def _last_taken(self, stream: Stream, key: bytes, claim: bytes | None) -> int | None:
         """Return the last time in use: by a row, by facts, or by a write that was started."""
-        times = [self._deck.newest_time(stream), self._facts.newest_time(stream)]
+        times = [self._cloudera.newest_time(stream), self._facts.newest_time(stream)]
         if claim is not None:
             if not _CLAIM.fullmatch(claim):
                 raise layout.bad_cell(self._control, key, _VALUE, claim, "13 digits, and 'started' or 'written'")
@@ -349,21 +349,21 @@ class HBaseStore:
             if rows and topic in rows:
                 end = rows[topic].end
             else:
-                end = layout.position_of(self._deck.table, topic, key, self._client.row(self._deck.table, key))
+                end = layout.position_of(self._cloudera.table, topic, key, self._client.row(self._cloudera.table, key))
             if not end:
                 return False
             if end.of_topic(topic) != facts.end.of_topic(topic):
                 told = f"the offsets of {self._facts.table!r}: {facts.end}"
-                raise layout.bad_cell(self._deck.table, key, b"offsets", end.to_json().encode(), told)
+                raise layout.bad_cell(self._cloudera.table, key, b"offsets", end.to_json().encode(), told)
         return True
 
     def _cloudera_rows(
         self, topic: str, group_id: str, since_ms: int, until_ms: int, *, backwards: bool
     ) -> Iterator[_ClouderaRow]:
-        for page in self._deck.pages(topic, group_id, since_ms, until_ms, backwards=backwards):
+        for page in self._cloudera.pages(topic, group_id, since_ms, until_ms, backwards=backwards):
             facts = self._client.rows(self._facts.table, [key for key, _, _ in page])
             for key, time_ms, cells in page:
-                end = layout.position_of(self._deck.table, topic, key, cells)
+                end = layout.position_of(self._cloudera.table, topic, key, cells)
                 yield _ClouderaRow(topic, time_ms, end, self._facts_of(key, time_ms, facts.get(key, {})))
 
     def _facts_of(self, key: bytes, time_ms: int, cells: layout.Cells) -> Batch | None:

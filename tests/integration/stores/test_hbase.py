@@ -56,10 +56,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def put_many(raw: Any, table: str, stream: Stream, batches: list[Batch]) -> None:
     """Record batches as the store does, many in one call."""
-    with raw.table(table).batch(batch_size=2000) as deck, raw.table(f"{table}_batches").batch(batch_size=500) as facts:
+    with (
+        raw.table(table).batch(batch_size=2000) as offsets,
+        raw.table(f"{table}_batches").batch(batch_size=500) as facts,
+    ):
         for each in batches:
             key = f"t:{stream.group_id}:{each.batch_time_ms}".encode()
-            deck.put(key, layout.cells_of(each.end, "t"))
+            offsets.put(key, layout.cells_of(each.end, "t"))
             facts.put(key, {b"batch:json": codec.dumps(each.at_row(each.batch_time_ms)).encode()})
 
 
@@ -120,10 +123,10 @@ def test_the_table_of_offsets_has_one_family_and_no_time_to_live(raw: Any, creat
 def test_rows_in_the_cloudera_layout_of_another_job_are_read(
     store: HBaseStore, raw: Any, created: str, stream: Stream
 ) -> None:
-    deck = raw.table(created)
+    offsets = raw.table(created)
     for number in (1, 2):
         cell = {b"offsets:0": b"%d" % number, b"offsets:1": b"%d" % (number * 10)}
-        deck.put(f"t:{stream.group_id}:{NOW_MS + number}".encode(), cell)
+        offsets.put(f"t:{stream.group_id}:{NOW_MS + number}".encode(), cell)
     newest = Batch(position({0: 2, 1: 20}), NOW_MS + 2, row_time_ms=NOW_MS + 2)
     assert next(store.newest_first(stream)) == newest
     assert store.position(stream) == newest.end
@@ -376,9 +379,9 @@ def test_a_table_of_another_program(thrift: tuple[str, int], table: str, raw: An
 
 
 def test_create_adds_to_an_existing_cloudera_table(thrift: tuple[str, int], table: str, raw: Any) -> None:
-    raw.create_table(f"{table}_deck", {"offsets": {"time_to_live": 2_592_000}})
-    raw.table(f"{table}_deck").put(f"t:g:{NOW_MS}".encode(), {b"offsets:0": b"5"})
-    store = HBaseStore(*thrift, f"{table}_deck")
+    raw.create_table(f"{table}_cloudera", {"offsets": {"time_to_live": 2_592_000}})
+    raw.table(f"{table}_cloudera").put(f"t:g:{NOW_MS}".encode(), {b"offsets:0": b"5"})
+    store = HBaseStore(*thrift, f"{table}_cloudera")
     store.create()
     assert store.position(Stream("g", ("t",))) == position({0: 5})
     store.close()

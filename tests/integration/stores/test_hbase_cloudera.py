@@ -1,4 +1,4 @@
-"""Rows of the Cloudera layout, the slide deck's shell line, and rows that other jobs may leave in the table."""
+"""Rows of the Cloudera layout, the shell line of the slides, and rows that other jobs may leave in the table."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def listed(thrift: tuple[str, int], raw: Any, table: str) -> Iterator[HBaseStore
         ("groupid", "kafkablog1", []),
     ],
 )
-def test_the_decks_listing_group_by_group(
+def test_the_listing_of_the_slides_group_by_group(
     listed: HBaseStore, group_id: str, topic: str, expected: list[tuple[int, int]]
 ) -> None:
     stream = Stream(group_id, (topic,))
@@ -74,7 +74,7 @@ def test_the_decks_listing_group_by_group(
     assert listed.position(stream) == (batches[0].end if batches else None)
 
 
-def test_the_decks_listing_is_four_rows_and_twelve_cells(listed: HBaseStore, raw: Any, table: str) -> None:
+def test_the_listing_of_the_slides_is_four_rows_and_twelve_cells(listed: HBaseStore, raw: Any, table: str) -> None:
     found = dict(raw.table(f"{table}_listing").scan())
     assert (len(found), sum(len(cells) for cells in found.values())) == (4, 12)
     both = Stream("groupid-1", ("kafkablog1", "kafkablog2"))
@@ -84,7 +84,7 @@ def test_the_decks_listing_is_four_rows_and_twelve_cells(listed: HBaseStore, raw
 # The shell line of the slide deck, and the lines of docs/stores.md that replace it
 
 
-def line_of_the_deck(group: str) -> dict[str, Any]:
+def line_of_the_slides(group: str) -> dict[str, Any]:
     return {"row_start": f"device_alerts:{group}".encode()}
 
 
@@ -101,9 +101,9 @@ def line_with_bounds_and_filter(group: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("groups", "deck", "bounded", "filtered", "reason"),
+    ("groups", "slides", "bounded", "filtered", "reason"),
     [
-        (["b"], "", "b", "b", "the deck's line begins before the group's own rows and goes away from them"),
+        (["b"], "", "b", "b", "the line of the slides begins before the group's own rows and goes away from them"),
         (["b", "a"], "a", "b", "b", "and so it gives a neighbour's, though the group has its own"),
         (["a"], "a", "", "", "or though it has none"),
         (["b", "b:1790"], "", "b:1790", "b", "a neighbour between the bounds, and newer"),
@@ -117,7 +117,7 @@ def test_the_shell_lines(
     store: HBaseStore,
     group: str,
     groups: list[str],
-    deck: str,
+    slides: str,
     bounded: str,
     filtered: str,
     reason: str,
@@ -125,9 +125,9 @@ def test_the_shell_lines(
     """The group is ``b``, and each line returns the row of the group that it names, or none."""
     for number, name in enumerate(groups):
         raw.table(created).put(f"device_alerts:{group}{name}:{NOW_MS}".encode(), {b"offsets:0": b"%d" % number})
-    lines = (line_of_the_deck, line_with_bounds, line_with_bounds_and_filter)
+    lines = (line_of_the_slides, line_with_bounds, line_with_bounds_and_filter)
     found = [next(raw.table(created).scan(reverse=True, limit=1, **line(f"{group}b")), (b"", {}))[0] for line in lines]
-    expected = [f"device_alerts:{group}{each}:{NOW_MS}" if each else "" for each in (deck, bounded, filtered)]
+    expected = [f"device_alerts:{group}{each}:{NOW_MS}" if each else "" for each in (slides, bounded, filtered)]
     # Rows of other tests sort before this group's rows, and count as none.
     assert [key.decode() if group.encode() in key else "" for key in found] == expected
     ours = store.position(Stream(f"{group}b", ("device_alerts",)))
@@ -142,13 +142,13 @@ def test_a_batch_of_theirs_that_is_half_written_is_read_topic_by_topic(
 ) -> None:
     """Such a job writes a topic's row once the whole batch is finished: a missing row is replayed, not skipped."""
     both = Stream(group, ("t", "u"))
-    deck = raw.table(created)
-    deck.put(f"t:{group}:{NOW_MS}".encode(), {b"offsets:0": b"10"})
+    offsets = raw.table(created)
+    offsets.put(f"t:{group}:{NOW_MS}".encode(), {b"offsets:0": b"10"})
     assert store.position(both) == position({0: 10}), "u stands nowhere yet: it begins at 0"
-    deck.put(f"u:{group}:{NOW_MS}".encode(), {b"offsets:0": b"5"})
-    deck.put(f"t:{group}:{NOW_MS + 1}".encode(), {b"offsets:0": b"20"})
+    offsets.put(f"u:{group}:{NOW_MS}".encode(), {b"offsets:0": b"5"})
+    offsets.put(f"t:{group}:{NOW_MS + 1}".encode(), {b"offsets:0": b"20"})
     assert store.position(both) == position({0: 20}).updated(position({0: 5}, "u"))
-    deck.put(f"u:{group}:{NOW_MS + 1}".encode(), {b"offsets:0": b"6"})
+    offsets.put(f"u:{group}:{NOW_MS + 1}".encode(), {b"offsets:0": b"6"})
     assert store.position(both) == position({0: 20}).updated(position({0: 6}, "u"))
 
 
@@ -183,7 +183,7 @@ def test_partitions_that_a_row_has_and_the_topic_lacks_are_kept(
         (b"offsets:007", b"3", "a partition that could be there twice"),
     ],
 )
-def test_a_cell_that_no_job_of_the_decks_kind_writes(
+def test_a_cell_outside_the_cloudera_layout(
     store: HBaseStore, raw: Any, created: str, group: str, column: bytes, value: bytes, reason: str
 ) -> None:
     stream, key = Stream(group, ("t",)), f"t:{group}:{NOW_MS}"
@@ -210,7 +210,7 @@ def test_a_cell_that_no_job_of_the_decks_kind_writes(
         ("1760000000000 ", "a space behind it"),
     ],
 )
-def test_a_row_that_no_job_of_the_decks_kind_writes(
+def test_a_row_outside_the_cloudera_layout(
     store: HBaseStore, raw: Any, created: str, group: str, tail: str, reason: str
 ) -> None:
     stream, key = Stream(group, ("t",)), f"t:{group}:{tail}"

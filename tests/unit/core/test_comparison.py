@@ -339,7 +339,7 @@ def test_the_worst_verdict_of_a_partition_counts_and_every_store_is_explained() 
     assert "zookeeper is 10 ahead" in row.why
 
 
-def test_what_perishes_is_said_even_where_all_agree() -> None:
+def test_what_expires_is_reported_even_if_all_stores_agree() -> None:
     comparison = compare_stores(when_stopped(HBASE, kept("kafka", at(200, 90), expires="expires in 7 days")))
 
     assert comparison.expiring == ("kafka: expires in 7 days",)
@@ -364,7 +364,7 @@ def test_a_conflict_is_refused_unless_a_person_says_what_to_go_by() -> None:
     assert "airflow offsets compare --pipeline flights-pipeline" in problem.message
 
 
-def test_the_ruling_store_is_gone_by() -> None:
+def test_the_authoritative_store_decides() -> None:
     assert resolve_conflicts(when_stopped(HBASE, BEHIND), OnConflict.AUTHORITATIVE_STORE) == (at(200, 90), ())
 
 
@@ -389,7 +389,7 @@ def test_a_running_job_is_not_refused_for_its_motion() -> None:
     assert resolve_conflicts(running(HBASE, kept("kafka", at(400, 95))), OnConflict.REFUSE) == (at(200, 90), ())
 
 
-def test_after_a_move_it_still_stands_where_it_stood() -> None:
+def test_after_a_move_the_position_is_unchanged() -> None:
     session = when_stopped(kept("zookeeper", at(50, 50)), kept("kafka", at(200, 90)), moved=MOVED)
 
     assert resolve_conflicts(session, OnConflict.REFUSE) == (at(200, 90), ())
@@ -447,7 +447,7 @@ def test_a_start_is_refused_if_and_only_if_a_conflict_is_shown(given_stores: lis
 
 
 @given(stores, st.one_of(st.none(), stores))
-def test_one_look_at_a_running_job_never_shows_a_conflict(
+def test_one_observation_of_a_running_job_never_shows_a_conflict(
     given_stores: list[KeptPosition], earlier: list[KeptPosition] | None
 ) -> None:
     assert compare_stores(running(*given_stores)).conflicts == ()
@@ -458,7 +458,7 @@ def test_one_look_at_a_running_job_never_shows_a_conflict(
     kinds=st.permutations(["hbase", "kafka", "checkpoint", "zookeeper"]),
     data=st.data(),
 )
-def test_two_looks_at_stores_that_only_move_show_no_conflict(
+def test_two_observations_of_stores_that_only_move_show_no_conflict(
     batches: list[int], kinds: list[str], data: st.DataObject
 ) -> None:
     """One true list of batches. Each store is read at its own moment, and second readings follow all first ones."""

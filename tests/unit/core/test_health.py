@@ -242,7 +242,7 @@ def test_lag_that_only_grows_is_a_warning(window: list[Sample], warned: bool) ->
     assert verdict.warnings == (("t[0] falls behind: 90 offsets waited at first, 150 do now",) if warned else ())
 
 
-def test_a_reason_names_what_to_look_at() -> None:
+def test_a_reason_names_what_to_check() -> None:
     window = [sample(0, (0,) * 5, (100,) * 5), sample(130, (0,) * 5, (100,) * 5)]
 
     assert judge(window, POLICY) == Verdict(

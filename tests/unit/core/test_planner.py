@@ -127,7 +127,7 @@ CASES = [
         problems=(LOSS,),
     ),
     Case(
-        "rows of the deck alone, without batch ids or checkpoint: go on from them, with a new checkpoint",
+        "Cloudera rows alone, without batch ids or checkpoint: continue from them, with a new checkpoint",
         seen(TWO, processed=processed(at(40, 60), batch_id=None, epoch=None)),
         at(40, 60),
         FRESH,

@@ -70,7 +70,7 @@ def test_a_batch_is_the_same_by_query_and_id() -> None:
     assert one.is_same_batch(Batch(at(8), 2, 3, QUERY, 2))
     assert not one.is_same_batch(Batch(at(9), 1, 3, "query-2", 1))
     assert not one.is_same_batch(Batch(at(9), 1, 4, QUERY, 1))
-    assert not Batch(at(9), 1).is_same_batch(Batch(at(9), 1)), "rows of the deck have no identity"
+    assert not Batch(at(9), 1).is_same_batch(Batch(at(9), 1)), "rows in the Cloudera layout have no identity"
 
 
 @pytest.mark.parametrize(

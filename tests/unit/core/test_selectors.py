@@ -600,7 +600,7 @@ def test_more_partitions_change_no_other_s_choice(
 
 
 @given(asked(), st.sampled_from([Committed(), Shift(-3), Shift(3), AsOf(5), FromSnapshot("s-1"), AtTimestamp(5)]))
-def test_what_looks_back_reads_what_was_made_since_from_0(
+def test_a_selector_of_the_past_reads_new_partitions_from_0(
     session: tuple[Observation, FakeSources], part: StartSelector
 ) -> None:
     """Law 3, also where a fallback would otherwise apply."""

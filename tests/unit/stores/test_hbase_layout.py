@@ -46,7 +46,7 @@ def test_a_neighbours_rows_stand_between_two_times(tail: str, more: str) -> None
         (b"offsets:0", b"-1", "negative"),
         (b"offsets:0", b"12a", "not a number"),
         (b"offsets:0", b" 12", "a space"),
-        (b"offsets:0", "١٢".encode(), "digits that Python takes and the deck's Java does not write"),
+        (b"offsets:0", "١٢".encode(), "digits that Python accepts and Java does not write"),
         (b"offsets:0", b"\x00\x00\x00\x00\x00\x00\x00\x0c", "eight bytes, as HBase's Bytes.toBytes(long) makes"),
         (b"offsets:", b"1", "no partition"),
         (b"offsets:01", b"1", "a partition that would be there twice"),
