@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, replace
 
@@ -365,7 +366,7 @@ class Snapshot:
         """Return this snapshot with the checksum of its content."""
         return replace(self, checksum=self._digest())
 
-    @property
+    @functools.cached_property
     def is_whole(self) -> bool:
         """Whether the content matches the checksum."""
         return self.checksum == self._digest()
