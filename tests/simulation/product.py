@@ -238,10 +238,13 @@ class SimKafka(Kafka):
         live = self.cluster.live_topics(topics)
         return {(key.topic, key.partition): begin for key, begin in live.begin.items()}
 
-    def record(self, topic: str, partition: int, offset: int) -> Record:
-        """Return the record at an offset."""
+    def records(self, topic: str, partition: int, start: int, end: int) -> list[Record]:
+        """Return the records at the offsets ``[start, end)``."""
         topic_id = self.topic_id(topic)
-        return Record(topic, topic_id, partition, offset, self.era(topic_id, partition, offset))
+        return [
+            Record(topic, topic_id, partition, offset, self.era(topic_id, partition, offset))
+            for offset in range(start, end)
+        ]
 
     def topic_id(self, topic: str) -> str:
         """Return the current id of a topic."""
@@ -570,7 +573,7 @@ class World:  # the simulation's world; the product has one of its own
             if upto == at:
                 self.sim.sleep(4.0)
                 continue
-            records = [self.kafka.record(*key, offset) for key in sorted(upto) for offset in range(at[key], upto[key])]
+            records = [each for key in sorted(upto) for each in self.kafka.records(*key, at[key], upto[key])]
             self.sink.write(records, number, "dstream", 0)
             self.positions.put(Position({TopicPartition(*key): offset for key, offset in upto.items()}))
             at, number = upto, number + 1

@@ -40,8 +40,8 @@ class Kafka:
         """Return the earliest retained offset of each partition."""
         raise NotImplementedError
 
-    def record(self, topic: str, partition: int, offset: int) -> Record:
-        """Return the record at an offset."""
+    def records(self, topic: str, partition: int, start: int, end: int) -> list[Record]:
+        """Return the records at the offsets ``[start, end)``."""
         raise NotImplementedError
 
 
@@ -248,7 +248,7 @@ class Engine:
         for key, start, end in ranges:
             if end > start and (start < begins.get(key, 0) or end > ends.get(key, 0)):
                 raise data_loss(f"Could not read records in offset [{start}, {end}) for topic partition {key}")
-            records += [self.kafka.record(*key, offset) for offset in range(start, end)]
+            records += self.kafka.records(*key, start, end)
         return records
 
     def _assigned_ends(self) -> Offsets:
@@ -438,7 +438,7 @@ class BatchReader:
             gone = [key for key in start if start[key] < begins.get(key, 0) or end[key] > ends.get(key, 0)]
             if gone:
                 raise data_loss(f"Could not read records of {gone}")
-            return [kafka.record(*key, offset) for key in sorted(start) for offset in range(start[key], end[key])]
+            return [each for key in sorted(start) for each in kafka.records(*key, start[key], end[key])]
 
         return BatchFrame(fetch)
 

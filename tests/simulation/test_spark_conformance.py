@@ -19,8 +19,8 @@ class TwoPartitions(Kafka):
     def begins(self, topics: list[str]) -> Offsets:
         return {(topic, number): 0 for topic in topics for number in (0, 1)}
 
-    def record(self, topic: str, partition: int, offset: int) -> Record:
-        return Record(topic, "id", partition, offset, 0)
+    def records(self, topic: str, partition: int, start: int, end: int) -> list[Record]:
+        return [Record(topic, "id", partition, offset, 0) for offset in range(start, end)]
 
 
 def outcome_of(odd: OddCheckpoint) -> Outcome:
