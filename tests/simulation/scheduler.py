@@ -150,6 +150,7 @@ class Simulation:
     now_s: float = 0.0
     step: int = 0
     actors: list[Actor] = field(default_factory=list)
+    """All actors of the history, in registration order."""
     trace: list[Step] = field(default_factory=list)
     hosts: dict[str, Host] = field(default_factory=dict)
     after_effect: Callable[[str, str], None] | None = None
@@ -162,6 +163,8 @@ class Simulation:
     violation: BaseException | None = None
     allowed: Callable[[Actor], bool] | None = None
     """Which actors a script allows to continue; None: all."""
+    _living: list[Actor] = field(default_factory=list)
+    """The actors that were not gone at the last look."""
     _current: Actor | None = None
     _hub: greenlet | None = None
     _until: Callable[[Point], bool] | None = None
@@ -198,6 +201,7 @@ class Simulation:
         actor = Actor(name, self.host(host), process or self.new_process(), run, **marks)
         actor.thread = greenlet(lambda: self._main(actor))
         self.actors.append(actor)
+        self._living.append(actor)
         return actor
 
     def now_ms(self) -> int:
@@ -295,11 +299,11 @@ class Simulation:
     def ready_actors(self) -> list[Actor]:
         """Return the actors that could continue now, in registration order."""
         now = self.now_s
+        self._living = [each for each in self._living if not (each.is_dead or each.is_over)]
         return [
             each
-            for each in self.actors
+            for each in self._living
             if each.wake_s <= now
-            and not (each.is_dead or each.is_over)
             and (self.allowed is None or self.allowed(each))
             and (each.ready is None or each.deadline_s <= now or each.ready())
         ]
@@ -411,8 +415,8 @@ class Simulation:
         while not ready:
             coming = [
                 time_s
-                for each in self.actors
-                if not (each.is_dead or each.is_over)
+                for each in self._living
+                if not each.is_gone
                 and (self.allowed is None or self.allowed(each))
                 and self.now_s < (time_s := each.wake_s if each.ready is None else each.deadline_s) < NEVER
             ]
