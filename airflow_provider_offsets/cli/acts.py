@@ -13,6 +13,7 @@ from airflow.utils.cli import suppress_logs_and_warning
 
 from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Stream
@@ -22,7 +23,6 @@ from airflow_provider_offsets.core.restart.accepted import read_seconds
 from airflow_provider_offsets.core.restart.comparison import Comparison, compare_stores
 from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
 from airflow_provider_offsets.errors import InputRefused, PlanRefused
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
 from airflow_provider_offsets.operations.ending import end_epoch, plan_end

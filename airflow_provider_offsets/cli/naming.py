@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.owners import owners_of
 from airflow_provider_offsets.core.audit.window import Bound, Window
 from airflow_provider_offsets.core.batch import Stream
@@ -19,7 +20,6 @@ from airflow_provider_offsets.errors import InputRefused, StoreInUse, StoreLayou
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook, store_url
 from airflow_provider_offsets.hooks.positions import open_kept_at
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.transferring import Write, carry_out
 from airflow_provider_offsets.operations.transferring import stopped as stopped_pipeline
 from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore

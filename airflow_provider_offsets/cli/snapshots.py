@@ -14,13 +14,13 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.cli import naming
 from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.pruning import Prunable
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.pruning import find_prunable, remove
 from airflow_provider_offsets.reports import prune_report, snapshots_report
 

@@ -13,10 +13,10 @@ from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.sdk import BaseHook
 from airflow.sdk.configuration import conf as airflow_conf
 
+from airflow_provider_offsets.backends.jars import local_jars
+from airflow_provider_offsets.backends.shipping import runtime_zip
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
-from airflow_provider_offsets.operations.shipping import runtime_zip
-from airflow_provider_offsets.operations.versions import local_jars
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

@@ -8,7 +8,6 @@ are not part of a version.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import re
@@ -17,9 +16,10 @@ import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from airflow_provider_offsets.backends.jars import local_jars
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import SparkJob
-from airflow_provider_offsets.errors import InputRefused, RollbackRefused
+from airflow_provider_offsets.errors import RollbackRefused
 
 VERSION = re.compile(r"[0-9a-f]{64}")
 
@@ -131,24 +131,6 @@ def forget_version(job: SparkJob, version: str) -> None:
     for digest in {file.digest for file in _files(_read(folder, version))} - needed - {""}:
         shutil.rmtree(folder / digest, ignore_errors=True)
     (folder / f"{version}.json").unlink(missing_ok=True)
-
-
-def local_jars(patterns: str) -> list[str]:
-    """Return the jars that a comma-separated list with wildcards names; a URL is returned unchanged.
-
-    :raises InputRefused: a pattern matches no file.
-    """
-    found: list[str] = []
-    for pattern in filter(None, patterns.split(",")):
-        matches = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]
-        if not matches:
-            raise InputRefused(
-                seen=f"jar {pattern!r} is not there",
-                expected="each entry of job.jars to name at least one file on this machine",
-                do="correct job.jars, or fetch the jar",
-            )
-        found.extend(matches)
-    return found
 
 
 def _files(kept: KeptVersion) -> list[KeptFile]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.recovery import is_recovery
 from airflow_provider_offsets.errors import NothingToRecover, OffsetsError, TakenOver
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.lease import of_attempt
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets.backends.shipping import runtime_zip
 from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.core.restart.accepted import read_counts, read_seconds
 from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.errors import PlanRefused
 from airflow_provider_offsets.operations.planning import make_plan, recorded_comparison
 from airflow_provider_offsets.operations.rolling_back import why_no_way_back
-from airflow_provider_offsets.operations.shipping import runtime_zip
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.reports import MARKDOWN, plan_json, plan_report, stores_report
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key, fail_at_once

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import conf
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.health import Health, judge
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.health import Window, pause, record_verdict, take_sample, watched_epoch
 from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger

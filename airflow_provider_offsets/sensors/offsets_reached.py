@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import NoHistory, SelectorError
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.job_state import behind, short_of
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.sensors.base import PipelineSensor

@@ -9,9 +9,9 @@ from airflow.sdk import PokeReturnValue
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.errors import RunwayUnknown
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.job_state import JobState, observe_job
 from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
 from airflow_provider_offsets.operators.base import fail_at_once

@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 import stack
 from airflow_provider_offsets.backends.process import is_alive
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core import codec
@@ -31,7 +32,6 @@ from airflow_provider_offsets.core.pipeline import RollbackPolicy, SparkJob, Sto
 from airflow_provider_offsets.core.record.model import PipelineRecord, StartedBatch
 from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.core.snapshot import Observation
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     AuditOffsetsOperator,

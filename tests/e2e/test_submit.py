@@ -10,9 +10,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_offsets.backends.detached import Launch
 from airflow_provider_offsets.backends.process import signal_group
+from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
-from airflow_provider_offsets.hooks.session import open_session
 from airflow_provider_offsets.operations.recovering import begin_recovery
 from airflow_provider_offsets.operations.submitting import LAUNCHED
 from airflow_provider_offsets.operators import StopStreamingJobOperator, SubmitStreamingJobOperator

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_offsets.connections import make_launcher
+from airflow_provider_offsets.connections import driver_secrets, make_launcher
 from airflow_provider_offsets.core.pipeline import StopPolicy
 from airflow_provider_offsets.errors import InputRefused
 from tests.unit.conftest import Connect
@@ -41,3 +41,19 @@ def test_a_job_that_cannot_be_launched_has_no_launcher(lab: Lab) -> None:
 
     with pytest.raises(InputRefused, match=r"'/gone\.py'.* is not a file"):
         make_launcher(gone)
+
+
+def test_the_driver_gets_both_secrets(lab: Lab, connect: Connect) -> None:
+    connect("offsets_default", "offsets", extra={"url": "postgresql://me@db/offsets"}, password="db-secret")
+    connect("kafka_default", "kafka", extra={"bootstrap.servers": "broker:9092", "ssl.keystore.password": "key-secret"})
+
+    secrets = driver_secrets(lab.pipeline)
+
+    assert secrets.store_url == "postgresql://me:db-secret@db/offsets"
+    assert secrets.kafka_options == {
+        "kafka.bootstrap.servers": "broker:9092",
+        "kafka.ssl.keystore.password": "key-secret",
+    }
+    assert "secret" not in repr(secrets)
+    committed = driver_secrets(replace(lab.pipeline, read_committed=True))
+    assert committed.kafka_options == {**secrets.kafka_options, "kafka.isolation.level": "read_committed"}

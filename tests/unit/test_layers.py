@@ -42,6 +42,8 @@ WITHOUT_AIRFLOW = (
     "control",
     "backends",
     "kafka",
+    "operations",
+    "reports",
     "errors",
     "clock",
     "testing",
@@ -54,7 +56,7 @@ FROM_THE_BOTTOM = (
     ("control", "backends", "testing"),
     ("runtime",),
     ("operations", "reports"),
-    ("hooks",),
+    ("hooks",),  # and nothing of operations: see below
     ("connections",),
     ("operators", "sensors", "triggers", "links", "plugin", "timetables", "get_provider_info"),
     ("factories",),
@@ -204,6 +206,14 @@ def test_imports_point_down(name: str) -> None:
     ours = [each for each in imported_by(name, whole=True) if each.startswith(f"{PACKAGE}.")]
 
     assert [each for each in ours if RANK[layer_of(each)] > here] == []
+
+
+@pytest.mark.parametrize("name", in_layer("hooks"))
+def test_hooks_know_no_operation(name: str) -> None:
+    """A hook turns a connection into a client or a command; ``connections`` hands them to the operations."""
+    above = (f"{PACKAGE}.operations", f"{PACKAGE}.reports")
+
+    assert [each for each in imported_by(name, whole=True) if each.startswith(above)] == []
 
 
 def test_a_launcher_is_made_in_one_place() -> None:

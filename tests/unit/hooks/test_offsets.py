@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,10 @@ import pytest
 
 from airflow_provider_offsets.errors import InputRefused, StoreUnreachable
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
-from airflow_provider_offsets.hooks.session import driver_secrets
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.stores.zookeeper.layout import parse_url
 from airflow_provider_offsets.stores.zookeeper.store import ZooKeeperStore
 from tests.unit.conftest import Connect
-from tests.unit.operations.lab import Lab
 
 PASSWORD = "p@ss/w:rd #1"
 
@@ -127,19 +124,3 @@ class TestTheButton:
 
         assert OffsetsHook().test_connection()[0] is False
         assert list(tmp_path.iterdir()) == []
-
-
-def test_the_driver_gets_both_secrets(lab: Lab, connect: Connect) -> None:
-    connect("offsets_default", "offsets", extra={"url": "postgresql://me@db/offsets"}, password="db-secret")
-    connect("kafka_default", "kafka", extra={"bootstrap.servers": "broker:9092", "ssl.keystore.password": "key-secret"})
-
-    secrets = driver_secrets(lab.pipeline)
-
-    assert secrets.store_url == "postgresql://me:db-secret@db/offsets"
-    assert secrets.kafka_options == {
-        "kafka.bootstrap.servers": "broker:9092",
-        "kafka.ssl.keystore.password": "key-secret",
-    }
-    assert "secret" not in repr(secrets)
-    committed = driver_secrets(replace(lab.pipeline, read_committed=True))
-    assert committed.kafka_options == {**secrets.kafka_options, "kafka.isolation.level": "read_committed"}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.backends.jars import local_jars
 from airflow_provider_offsets.core.pipeline import StopPolicy, StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 from airflow_provider_offsets.hooks.spark import SparkJobHook
-from airflow_provider_offsets.operations.versions import local_jars
 from tests.unit.conftest import Connect
 from tests.unit.operations.lab import Lab
 

@@ -472,7 +472,7 @@ def test_what_a_run_can_say_is_a_template(kind: type[Any], lab: Lab) -> None:
 
 
 def test_the_store_is_closed_though_the_act_fails(lab: Lab, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_offsets.hooks.session import open_session
+    from airflow_provider_offsets.connections import open_session
 
     closed: list[bool] = []
     monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: lab.store)

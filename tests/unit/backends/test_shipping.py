@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_offsets.operations import shipping
-from airflow_provider_offsets.operations.shipping import runtime_zip
+from airflow_provider_offsets.backends import shipping
+from airflow_provider_offsets.backends.shipping import runtime_zip
 
 
 @pytest.fixture
