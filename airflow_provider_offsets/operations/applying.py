@@ -101,15 +101,15 @@ def _require_unchanged(session: Session, plan: RestartPlan) -> Observation:
     if record is None or record.phase is not Phase.STOPPED:
         raise StateChanged(
             seen=f"pipeline {seen.pipeline!r} is {record.phase.value if record else 'unknown'}",
-            expected="a stopped job, under the lease of this operation",
-            do="stop it with StopStreamingJobOperator",
+            expected="a stopped job, and the lease of this operation",
+            do="stop the job with StopStreamingJobOperator",
         )
     now = Preconditions.of(seen)
     if plan.form is not RestartForm.RESUME and plan.seen.closed_by is None and now.closed_by == session.operation:
         now = replace(now, closed_by=None)  # by an earlier try of this task
     if changes := plan.seen.changes(now):
         raise StateChanged(
-            seen=f"since plan {plan.fingerprint}: {'; '.join(changes)}",
+            seen=f"the state has changed since plan {plan.fingerprint}: {'; '.join(changes)}",
             expected="the state that the plan saw",
             do="plan again",
         )
@@ -126,7 +126,7 @@ def require_opened(session: Session, plan: RestartPlan) -> None:
     if plan.seen.opens != session.opens:
         raise StateChanged(
             seen=f"the job opens {session.opens!r}",
-            expected=f"the checkpoint {plan.seen.opens!r}, as planned",
+            expected=f"the planned checkpoint {plan.seen.opens!r}",
             do="plan again",
         )
 
@@ -230,9 +230,9 @@ def _writable(name: str, kept_in: Mapping[str, PositionStore]) -> WritablePositi
     store = kept_in[name]
     if not isinstance(store, WritablePositionStore):
         raise ModeUnsupported(
-            seen=f"{name!r} ({store.kind}) cannot be written",
-            expected="a store that the job's start can be written to",
-            do="name another one first in offsets_in",
+            seen=f"store {name!r} ({store.kind}) cannot be written",
+            expected="a store to which the start of the job can be written",
+            do="name another store first in offsets_in",
         )
     return store
 

@@ -164,9 +164,9 @@ def audit_epochs(session: Session, window: Window | None = None) -> AuditReport:
     bounds = (window.since, window.until) if window is not None else ()
     if any(bound is not None and bound.measure is not Measure.EPOCH for bound in bounds):
         raise InputRefused(
-            seen=f"a window of {session.pipeline.name!r}, which keeps no history of its batches",
-            expected="'epoch:3', or nothing",
-            do="name epochs",
+            seen=f"the window names a time or a batch, and {session.pipeline.name!r} keeps no history of batches",
+            expected="a window of epochs, such as 'epoch:3', or no window",
+            do="name the ends of the window by epochs",
         )
     # A launch that nobody claimed has moved nothing.
     epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]

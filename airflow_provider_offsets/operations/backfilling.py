@@ -221,8 +221,8 @@ def _cut(
             return replace(observed, live=live), cuts
         seen = ", ".join(f"{len(each.partitions)} partitions of {each.name!r}" for each in observed.live.topics)
     raise PartitionUnavailable(
-        seen=f"the cluster shows {seen or 'other topics each time'}, in {MOST_TRIES} observations",
-        expected="every partition that was seen before: Kafka never removes one",
+        seen=f"the cluster showed {seen or 'other topics each time'} in {MOST_TRIES} observations",
+        expected="every partition that was seen before, because Kafka never removes one",
         do="wait until all brokers know of the new partitions, and run the task again",
     )
 
@@ -266,9 +266,9 @@ def _by_batch_time(session: Session, at_ms: int, ends: LiveTopics) -> tuple[dict
     newest = next(session.store.newest_first(stream), None)
     if newest is None:
         raise NoHistory(
-            seen=f"no batch of {session.pipeline.name!r} in its history",
-            expected="batches, to know which records were read when",
-            do="cut by record time (backfill.by: record-time), or run the job first",
+            seen=f"the history of {session.pipeline.name!r} has no batch",
+            expected="batches, whose times show when each record was read",
+            do="set backfill.by to record-time, or run the job first",
         )
     past = SessionSources(session, Position()).as_of(at_ms - 1) if at_ms else None
     first = next(session.store.oldest_first(stream))
@@ -323,8 +323,8 @@ def _in_order(session: Session, cut: CutTopic) -> CutTopic:
     raise StoreDataError(
         seen=f"the boundaries of {cut.begin.topic!r} at {moment_text(cut.begin.instant_ms)} and"
         f" {moment_text(cut.end.instant_ms)}, pipeline {session.pipeline.name!r}, contradict each other",
-        expected="of each partition the same offset or a greater one at the later instant",
-        do="find who else writes to the control table; it belongs to this provider alone",
+        expected="for each partition, an offset at the later time that is not smaller",
+        do="find out who else writes to the control table, which only this provider may write",
     )
 
 
@@ -345,18 +345,20 @@ def _require_sense(session: Session, interval: Interval, now_ms: int) -> None:
     if not session.pipeline.tracked:
         raise InputRefused(
             seen=f"pipeline {session.pipeline.name!r} is not tracked",
-            expected="a program with TrackedStream: one that knows nothing of this provider cannot be given a range",
-            do="add its three lines, and set 'tracked: true'",
+            expected="a program with TrackedStream, because only that program can be given a range",
+            do="add the three lines of TrackedStream to the program, and set 'tracked: true'",
         )
     if interval.end_ms <= interval.start_ms:
         raise InputRefused(
-            seen=f"the interval from {interval}", expected="an end after its start", do="exchange 'from' and 'to'"
+            seen=f"the interval ends before its start: {interval}",
+            expected="an end after the start",
+            do="exchange 'from' and 'to'",
         )
     if interval.start_ms >= now_ms:
         raise InputRefused(
-            seen=f"the interval from {interval}, and it is {moment_text(now_ms)}",
+            seen=f"the interval {interval} has not started at {moment_text(now_ms)}",
             expected="an interval that has started",
-            do="run it when it has",
+            do="run the backfill when the interval has started",
         )
 
 
@@ -380,8 +382,8 @@ def _times_of_topics(session: Session, policy: BackfillPolicy, observed: Observe
         if not any(each is None or each >= 0 for each in times.values()):
             raise InputRefused(
                 seen=f"the last records of topic {topic.name!r} have no time, or this user may not read them",
-                expected="records with a time, to know which are of the interval",
-                do="cut by the time of the live job's batches (backfill.by: batch-time), or grant READ on the topic",
+                expected="records with a time, which shows whether they belong to the interval",
+                do="set backfill.by to batch-time, or grant READ on the topic",
             )
         known = [each for each in times.values() if each is not None]
         if known:

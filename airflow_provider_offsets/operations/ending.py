@@ -89,15 +89,15 @@ def _observe(session: Session, number: int) -> tuple[PipelineRecord, str]:
     if record is None or record.launch is None or record.epoch != number:
         newest = "no epoch" if record is None or record.launch is None else f"epoch {record.epoch}"
         raise InputRefused(
-            seen=f"epoch {number}; the newest one of pipeline {name!r} is {newest}",
-            expected="the newest epoch",
+            seen=f"epoch {number} was named, and the newest one of pipeline {name!r} is {newest}",
+            expected="the number of the newest epoch",
             do="name the epoch that the stop task named",
         )
     if record.phase is Phase.LAUNCHING:
         raise InputRefused(
-            seen=f"epoch {number} of pipeline {name!r}, which no driver has claimed",
+            seen=f"no driver has claimed epoch {number} of pipeline {name!r}",
             expected="an epoch whose driver cannot be observed",
-            do=f"run the task 'stop' of maintenance__{name}: it cancels the launch",
+            do=f"run the task 'stop' of maintenance__{name}, which cancels the launch",
         )
     return record, _require_unknown(session, record) if record.phase is Phase.RUNNING else ""
 
@@ -121,7 +121,7 @@ def _require_unknown(session: Session, record: PipelineRecord) -> str:
     if found.state is JobState.RUNNING or left:
         how = "allow stop.cluster_timeout_s, and " if left else ""
         raise StoreInUse(
-            seen=f"epoch {number} of pipeline {name!r} runs: {left or found.detail}",
+            seen=f"epoch {number} of pipeline {name!r} is running: {left or found.detail}",
             expected="an epoch whose driver cannot be observed",
             do=f"{how}{stop}",
         )

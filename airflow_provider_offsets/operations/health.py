@@ -97,9 +97,11 @@ def record_verdict(session: Session, epoch: Epoch, verdict: Verdict) -> None:
         session.cell.change(MarkGood(epoch.number))
     if verdict.health is Health.UNHEALTHY:
         raise JobUnhealthy(
-            seen=f"epoch {epoch.number} of {session.pipeline.name!r}: {verdict.rule.value}, {verdict.reason}",
-            expected="batches that go on, and a driver that lives",
-            do="look at its log. The job was left as it is: roll it back, or mend it and run the maintenance again",
+            seen=f"epoch {epoch.number} of {session.pipeline.name!r} is unhealthy: {verdict.rule.value},"
+            f" {verdict.reason}",
+            expected="a living driver that processes batches",
+            do="read the log of the driver. The job was left as it is: roll it back, or fix it and run the maintenance"
+            " again",
         )
 
 

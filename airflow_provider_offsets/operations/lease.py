@@ -93,9 +93,10 @@ def require_lease(session: Session, record: PipelineRecord) -> None:
     lease = record.lease
     if lease is None or lease.operation != session.operation:
         raise TakenOver(
-            seen=f"pipeline {session.pipeline.name!r} is in the hands of {lease.operation if lease else 'nobody'!r}",
+            seen=f"pipeline {session.pipeline.name!r} is leased to {lease.operation if lease else 'nobody'!r}",
             expected=f"the lease of {session.operation!r}, which its stop task takes",
-            do="No action needed if the other one carries on. Otherwise run this operation again from its stop task.",
+            do="No action needed if the other operation continues. Otherwise run this operation again from its"
+            " stop task.",
         )
 
 
@@ -145,7 +146,7 @@ def close_newest(session: Session, *, epoch: int | None = None) -> PipelineRecor
         if epoch not in (None, record.epoch):
             raise StateChanged(
                 seen=f"epoch {record.epoch} of {session.pipeline.name!r} was launched during the stop of {epoch}",
-                expected="no other launch under this lease",
+                expected="no launch by another task while this operation holds the lease",
                 do="run this task again",
             )
         # A driver that claims, or another try of this task, may be faster: then the loop reads the record again.
@@ -381,10 +382,10 @@ def require_unknown(session: Session) -> None:
         return
     known = f"epoch {kept.number}" if kept is not None else f"batch {newest.batch_id if newest else None} of its group"
     raise StateLost(
-        seen=f"pipeline {session.pipeline.name!r} has no record in its control store, and {known} is there",
+        seen=f"pipeline {session.pipeline.name!r} has no record in its control store, but {known} exists",
         expected="the record of the pipeline that wrote it",
-        do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
-        f" {session.pipeline.name}",
+        do="restore the control store. If the pipeline was renamed, run 'airflow offsets rename OLD"
+        f" {session.pipeline.name}'",
     )
 
 
@@ -402,9 +403,9 @@ def _require_unmarked(session: Session) -> None:
     raise StateLost(
         seen=f"pipeline {pipeline.name!r} has no record in its control store, and"
         f" {closed if closer is not None else f'a restart has moved its job to {beside[0]}'}",
-        expected="the record of the pipeline that did so",
-        do="restore the control store; if the pipeline was renamed, run: airflow offsets rename OLD"
-        f" {pipeline.name}. If the record is gone for good, end every driver of the job, and set job.checkpoint"
+        expected="the record of the pipeline whose operation did this",
+        do="restore the control store. If the pipeline was renamed, run 'airflow offsets rename OLD"
+        f" {pipeline.name}'. If the record is gone for good, end every driver of the job, and set job.checkpoint"
         f" to {_newest_open(beside) or 'a new folder, and name the start'}",
     )
 

@@ -179,7 +179,7 @@ def _close_unseen(session: Session, record: PipelineRecord, epoch: int) -> None:
 
 def _lives(session: Session, epoch: int) -> NothingToRecover:
     return NothingToRecover(
-        seen=f"the job of epoch {epoch} of {session.pipeline.name!r} lives",
+        seen=f"the job of epoch {epoch} of {session.pipeline.name!r} is not dead",
         expected="a job that died",
         do="No action needed.",
     )
@@ -220,8 +220,8 @@ def _given_up(session: Session, epoch: int, policy: RecoveryPolicy) -> RecoveryG
     release_lease(session)
     return RecoveryGivenUp(
         seen=f"{session.pipeline.name!r} was started again {policy.tries} times within {policy.within_s} s{said}",
-        expected="a job that lives",
-        do=f"mend the job, and start it with maintenance__{session.pipeline.name}; from then on it is watched again",
+        expected="a job that keeps running",
+        do=f"fix the job, and start it with maintenance__{session.pipeline.name}, after which it is watched again",
     )
 
 

@@ -140,21 +140,21 @@ def _require_possible(session: Session, source: Session) -> PipelineRecord:
         raise PipelineRenamed(
             seen=f"pipeline {old!r} was renamed to {record.renamed_to!r}",
             expected="the name that the pipeline has now",
-            do=f"run: airflow offsets rename {record.renamed_to} {new}",
+            do=f"run 'airflow offsets rename {record.renamed_to} {new}'",
         )
     there = session.cell.read()
     if there is not None and there.incarnation != record.incarnation:
         had = f", and was renamed to {there.renamed_to!r}" if there.renamed_to else ""
         raise InputRefused(
-            seen=f"pipeline {new!r} has a record of its own, of epoch {there.epoch}{had}",
-            expected="a name that no other pipeline of this control store has, or had: its cells are still there",
+            seen=f"pipeline {new!r} already has a record, of epoch {there.epoch}{had}",
+            expected="a name that no other pipeline of this control store has or had, because its records still exist",
             do="choose another name",
         )
     if record.renamed_to and there is not None and there.renamed_to and there.version > record.version:
         raise PipelineRenamed(
-            seen=f"pipeline {old!r} was renamed to {new!r}, and that to {there.renamed_to!r}",
+            seen=f"pipeline {old!r} was renamed to {new!r}, which was then renamed to {there.renamed_to!r}",
             expected="the name that the pipeline has now",
-            do=f"run: airflow offsets rename NAME {new}, with the name that it has now",
+            do=f"run 'airflow offsets rename NAME {new}' with its present name as NAME",
         )
     if record.launch is not None:
         group_id = source.control.claim(record.epoch, record.launch.tag).stream.group_id
@@ -182,8 +182,8 @@ def _record_of(session: Session, source: Session) -> PipelineRecord:
     if old in owners_of(session.store, session.pipeline.resources).values():
         return PipelineRecord(incarnation="")
     raise InputRefused(
-        seen=f"no pipeline {old!r} in the control store of {session.pipeline.name!r}",
-        expected="the name that the pipeline had when it ran last",
+        seen=f"no pipeline {old!r} is in the control store of {session.pipeline.name!r}",
+        expected="the name under which the pipeline last ran",
         do="correct the name, or store_conn_id of the new pipeline",
     )
 
@@ -193,9 +193,9 @@ def _require_no_job(source: Session, record: PipelineRecord) -> None:
     old = source.pipeline.name
     if record.phase is Phase.RUNNING and has_job(source.control, record) is not False:
         raise StoreInUse(
-            seen=f"epoch {record.epoch} of pipeline {old!r} runs, or may run",
+            seen=f"epoch {record.epoch} of pipeline {old!r} is running, or may be running",
             expected="a stopped job",
-            do=f"stop it first: the task 'stop' of maintenance__{old}, with a pipelines.yaml that has {old!r}",
+            do=f"run the task 'stop' of maintenance__{old} first, with a pipelines.yaml that still names {old!r}",
         )
     replays = ReplayControl(source.store, old)
     for _, replay in replays.replays():

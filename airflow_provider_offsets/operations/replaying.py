@@ -142,9 +142,9 @@ class ShardReplaying:
         record = self._control.replay(self._session.operation)
         if record is not None and record.newest.run_id != self._run_id:
             raise Fenced(
-                seen=f"operation {self._session.operation!r} was planned anew, as {record.newest.run_id!r}",
-                expected=f"{self._run_id!r}, which this task was given",
-                do="clear this task together with the one that plans",
+                seen=f"operation {self._session.operation!r} was planned again, as {record.newest.run_id!r}",
+                expected=f"the run id of this task, {self._run_id!r}",
+                do="clear this task together with the task that plans",
             )
         return None if record is None else self._control.plan(record.newest)
 
@@ -172,9 +172,9 @@ class ShardReplaying:
                 clock.sleep(POLL_S)
         elif not end_session(driver):
             raise ShardFailed(
-                seen=f"pid {driver.pid} on {driver.host!r} still runs",
-                expected="the drivers of earlier attempts gone: they may still write what is to be replaced",
-                do="end it, and run this task again",
+                seen=f"the driver of an earlier attempt still runs: pid {driver.pid} on {driver.host!r}",
+                expected="all drivers of earlier attempts to have exited, because they may write again",
+                do="end that process, and run this task again",
             )
         ended = TryEnded(EndedHow.KILLED, clock.now_ms(), f"superseded by {self._run_id!r}")
         self._control.change_shard(run_id, number, CloseShard(tag, ended))
@@ -225,15 +225,15 @@ class ShardReplaying:
     def _require_as_planned(self, plan: ReplayPlan, version: str) -> None:
         if plan.application_version != version:
             raise StateChanged(
-                seen=f"the program and its command are {version[:12]} now",
-                expected=f"{plan.application_version[:12]}, as planned: one run replays one version",
+                seen=f"the program and its command now have version {version[:12]}",
+                expected=f"the planned version {plan.application_version[:12]}, because one run replays one version",
                 do="clear the task that plans, and all after it",
             )
         topic_ids = self._session.live_topics().identity.topic_ids
         if plan.topic_ids != topic_ids:
             raise StateChanged(
-                seen=f"the ids of the topics are {topic_ids} now",
-                expected=f"{plan.topic_ids}, as planned: the offsets of a recreated topic are others",
+                seen=f"the ids of the topics are now {topic_ids}",
+                expected=f"the planned ids {plan.topic_ids}, because the offsets of a recreated topic are unrelated",
                 do="clear the task that plans, and all after it",
             )
 
@@ -346,8 +346,8 @@ class ShardReplaying:
         return kind(
             seen=f"shard {self._shard.number} of {self._run_id!r}: try {newest.number} {ended.how.value}{said}; its log"
             f" ends:\n{tail}\n",
-            expected="its output finished",
-            do=f"mend what it says and run this task again, under the same run id; the whole log is {newest.log}",
+            expected="the shard to be complete",
+            do=f"fix the cause, and run this task again under the same run id; the whole log is {newest.log}",
         )
 
     def _nobody_comes(self, record: ShardRecord) -> ShardFailed:
@@ -357,15 +357,15 @@ class ShardReplaying:
         return ShardFailed(
             seen=f"shard {self._shard.number} of {self._run_id!r} was launched by another task, and no driver has"
             f" claimed it for {self._session.pipeline.start_timeout_s} s",
-            expected="its driver, or that task to try again",
-            do="run this task again: it launches a driver of its own",
+            expected="a driver that claims the shard, or another try of that task",
+            do="run this task again, which launches a driver of its own",
         )
 
     def _other_ranges(self, digest: str) -> InputRefused:
         return InputRefused(
             seen=f"shard {self._shard.number} of {self._run_id!r} was launched with other ranges, digest {digest}",
-            expected=f"{', '.join(map(str, self._shard.ranges))}, digest {self._ranges}",
-            do="use another run id for other shards: clear the task that plans them",
+            expected=f"the ranges {', '.join(map(str, self._shard.ranges))}, digest {self._ranges}",
+            do="clear the task that plans, which makes a new run id for the new shards",
         )
 
     def _number_of(self, run_id: str) -> int:
@@ -375,9 +375,9 @@ class ShardReplaying:
             except ValueError:
                 pass
         raise InputRefused(
-            seen=f"run id {run_id!r} of operation {self._session.operation!r}",
-            expected=f"'{self._replay}#<version>#<attempt>': an attempt ends the drivers of those before it",
-            do="give the run id of the operation's replay plan",
+            seen=f"run id {run_id!r} does not belong to operation {self._session.operation!r}",
+            expected=f"'{self._replay}#<version>#<attempt>', because an attempt ends the drivers of earlier ones",
+            do="pass the run id of the operation's replay plan",
         )
 
     def _remove_left_settings(self) -> None:

@@ -71,10 +71,10 @@ class RunwayWatch:
             return Watched(WatchState.SHORT, runway.summary, least.seconds)
         if runway.unknown:
             raise RunwayUnknown(
-                seen=f"the runway of pipeline {control.pipeline!r}: {runway.summary}",
-                expected="a length of time for every partition, so that it can be watched",
-                do="let the user of the Kafka connection see the topics' settings and records (DESCRIBE_CONFIGS, READ);"
-                " where retention.bytes is the reason, watch the job by other means",
+                seen=f"the runway of pipeline {control.pipeline!r} is unknown: {runway.summary}",
+                expected="a known runway for every partition",
+                do="grant DESCRIBE_CONFIGS and READ on the topics to the user of the Kafka connection. Where"
+                " retention.bytes is the reason, watch the job by other means",
             )
         if least is None:
             return Watched(WatchState.OVER, runway.summary)

@@ -139,10 +139,10 @@ def find_target(session: Session, rollback: str) -> Target:
         raise _refused(session, "it has applied no plan, so there is nothing of it to undo", UNCHANGED)
     if by := in_hands_of(session):
         raise Fenced(
-            seen=f"the job of operation {session.operation!r} is in the hands of {by!r}",
-            expected="nobody else to have started or stopped it since",
-            do="Nothing was undone: the job is as that operation left it. If that is still the version to undo, deploy"
-            " the version before it and run a maintenance:"
+            seen=f"operation {by!r} has started or stopped the job of {session.operation!r} since",
+            expected="no other operation on the job since then",
+            do="Nothing was undone: the job is as that operation left it. If that version is still the one to undo,"
+            " deploy the previous version and run a maintenance:"
             f" 'snapshot:{snapshot_id(session.operation, WHEN_STOPPED)}' starts where the job stood before.",
         )
     epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
@@ -328,5 +328,5 @@ def _refused(session: Session, seen: str, state: str) -> RollbackRefused:
     return RollbackRefused(
         seen=f"operation {session.operation!r} cannot be rolled back: {seen}. {state}",
         expected="a previous version and position",
-        do="mend the job, and run a maintenance with the start that you need",
+        do="fix the job, and run a maintenance with the start that you need",
     )

@@ -79,7 +79,7 @@ class Session:
                 return seen
         raise StateChanged(
             seen=f"lease or phase of pipeline {self.pipeline.name!r} changed during each of {MOST_TRIES} observations",
-            expected="positions and record of one moment",
+            expected="an observation during which neither changes",
             do="run this task again",
         )
 
@@ -176,16 +176,16 @@ class Session:
     def _require_free(self, label: str, id_: str) -> None:
         if label and not NAME.fullmatch(label):
             raise InputRefused(
-                seen=f"label {label!r}",
+                seen=f"label {label!r} is not valid",
                 expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",
                 do="choose another label",
             )
         taken = [each.id for each in self.control.labelled(label) if each.id != id_] if label else []
         if taken:
             raise InputRefused(
-                seen=f"label {label!r} is that of snapshot {taken[0]!r}",
+                seen=f"label {label!r} already belongs to snapshot {taken[0]!r}",
                 expected="a label of its own for each snapshot of a pipeline",
-                do="choose another label, or remove that snapshot",
+                do="choose another label, or remove the snapshot",
             )
 
     def _kept(
@@ -335,9 +335,9 @@ class Session:
         found = read_in_place(location)
         if found is None and moved is not None and moved.kept is not None and moved.checkpoint == self.opens != "":
             raise CheckpointError(
-                seen=f"nothing at {location}, which operation {moved.operation!r} was moving",
+                seen=f"nothing is at {location}, which operation {moved.operation!r} was moving",
                 expected="the old checkpoint, or the seeded one in its place",
-                do="restore it, and run the apply task of that operation again",
+                do="restore the checkpoint, and run the apply task of that operation again",
             )
         return found
 
@@ -373,7 +373,7 @@ def recorded_batch(store: OffsetStore, stream: Stream, recorded: Recorded) -> Ba
         seen=f"the facts of batch {recorded.batch_id} at row time {recorded.row_time_ms} of group {stream.group_id!r}"
         f" end at {batch.end}, with digest {digest_of(batch)}",
         expected=f"those that epoch {recorded.epoch} recorded, with digest {recorded.digest}",
-        do="find who else writes to the store, and restore the row; or start from a position that you name",
+        do="find out who else writes to the store, and restore the row; or start from a position that you name",
     )
 
 

@@ -81,9 +81,9 @@ class SessionSources:
         except (OSError, UnicodeDecodeError) as error:
             detail = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
             raise SelectorError(
-                seen=f"'file:{path}': {detail}",
+                seen=f"the file of 'file:{path}' cannot be read: {detail}",
                 expected="a readable file in UTF-8, on the machine where this task runs",
-                do="correct its path, or put it there",
+                do="correct the path, or copy the file to this machine",
             ) from error
 
     def as_of(self, time_ms: int) -> PastPosition | None:
@@ -153,9 +153,9 @@ def _by_snapshots(session: Session, time_ms: int) -> PastPosition | None:
     taken = [(each.taken_ms, each.id, each) for each in session.control.snapshots() if each.position and each.taken_at]
     if not taken:
         raise NoHistory(
-            seen=f"'as-of:' for {session.pipeline.name!r}, which keeps no history, and of which there is no snapshot",
+            seen=f"'as-of:' was used for {session.pipeline.name!r}, which has neither a history nor a snapshot",
             expected="a tracked job, a store with a history in offsets_in, or snapshots",
-            do="name the start by 'timestamp:', 'offsets:' or 'file:'",
+            do="use 'timestamp:', 'offsets:' or 'file:' instead",
         )
     earlier = [each for each in taken if each[0] <= time_ms]
     if not earlier:

@@ -152,7 +152,7 @@ def _require_not_superseded(session: Session, record: PipelineRecord, held: Held
     raise TakenOver(
         seen=f"{by!r} has {act} of pipeline {session.pipeline.name!r}",
         expected=f"no other operation since {session.operation!r} took the lease",
-        do="No action needed if the other one carries on. Otherwise run this operation again from its stop task.",
+        do="No action needed if the other operation continues. Otherwise run this operation again from its stop task.",
     )
 
 
@@ -215,7 +215,7 @@ def await_stop(
         )
     raise StopTimedOut(
         seen=f"epoch {epoch.number} of {session.pipeline.name!r} did not stop; {life}",
-        expected=f"an acknowledgement within {policy.graceful_timeout_s} s, or that a later stage helps",
+        expected=f"an acknowledgement within {policy.graceful_timeout_s} s, or a later stop stage that ends the job",
         do="raise stop.graceful_timeout_s above the longest batch, or allow stop.signal_timeout_s (replays its batch)"
         f"{way_out}",
     )

@@ -138,8 +138,8 @@ def _require_same_topics(session: Session, claim: Claim) -> None:
     old = Position({key: offset for key, offset in claim.start.items() if key.topic in topics})
     raise StateChanged(
         seen=f"{', '.join(map(repr, topics))} was recreated during the start: epoch {claim.number} may read the new"
-        f" topic from the old offsets {old.to_json()}, and not what is before them",
-        expected=f"{was}, as planned",
+        f" topic from the old offsets {old.to_json()}, and not the records before them",
+        expected=f"the planned {was}",
         do=f"stop the job, and {AS_A_NEW_ONE}",
     )
 
@@ -221,7 +221,7 @@ def _over_or_not(session: Session) -> PipelineRecord:
     if record is None:
         raise StateChanged(
             seen=f"pipeline {session.pipeline.name!r} has no record",
-            expected="the record that the stop task makes",
+            expected="the record that the stop task creates",
             do="run this operation from its stop task",
         )
     return record
@@ -315,7 +315,7 @@ def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None
     plan = applied.plan
     if live.identity != plan.seen.identity:
         raise StateChanged(
-            seen=f"topics are {live.identity}", expected=f"{plan.seen.identity}, as planned", do="plan again"
+            seen=f"the topics are {live.identity}", expected=f"the planned topics {plan.seen.identity}", do="plan again"
         )
     if session.pipeline.tracked:
         return
@@ -378,8 +378,8 @@ def _last_planned(session: Session, applied: Applied, *, is_first: bool) -> int 
     state = read_state(open_checkpoint(applied.checkpoint))
     if state is None and plan.form is not RestartForm.FRESH:
         raise StateChanged(
-            seen=f"nothing at {applied.checkpoint}",
-            expected="the checkpoint that this plan starts from: without it batch ids would begin at 0 again",
+            seen=f"nothing is at {applied.checkpoint}",
+            expected="the checkpoint that this plan starts from, because without it batch ids would begin at 0 again",
             do="plan again",
         )
     return None if state is None else state.last_batch_id
@@ -478,7 +478,7 @@ def _await_start(
         seen=f"after {timeout_s} s the driver {f'has epoch {claim.number}' if is_claimed else 'claimed no epoch'}, and"
         f" neither processed a batch nor said that it is idle; its log {launched.log!r} ends:\n{launched.log_tail()}",
         expected="a first batch",
-        do="look at its log; it was left running: raise start_timeout_s and run this task again to adopt it",
+        do="read the log. The driver was left running: raise start_timeout_s, and run this task again to adopt it",
     )
 
 
@@ -509,7 +509,7 @@ def _died(launched: Launch, seen: str, ended: Ended | None = None) -> DriverDied
     return DriverDied(
         seen=f"{seen}{said}; its log ends:\n{tail}\n",
         expected="a first batch, or the driver idle at its start",
-        do=f"mend what it says and run this task again; the whole log is {launched.log}",
+        do=f"fix the cause, and run this task again; the whole log is {launched.log}",
         log_tail=tail,
     )
 

@@ -43,7 +43,7 @@ def read_position(source: PositionStore, stream: Stream) -> Position:
     if not position:
         raise InputRefused(
             seen=f"group {stream.group_id!r} has nothing stored in the {source.kind} store for {list(stream.topics)!r}",
-            expected="a position",
+            expected="a stored position",
             do="correct the store, the group or the topics",
         )
     return position
@@ -74,9 +74,9 @@ def writable(target: PositionStore) -> WritablePositionStore:
     """
     if not isinstance(target, WritablePositionStore):
         raise ModeUnsupported(
-            seen=f"a {target.kind} store as the target",
-            expected="a store that can be written",
-            do="name another one",
+            seen=f"the target is a {target.kind} store, which cannot be written",
+            expected="a target that can be written",
+            do="name another target",
         )
     return target
 
@@ -255,7 +255,7 @@ def _require_intent(session: Session, moved: Moved) -> None:
         raise StateChanged(
             seen="the record names another move",
             expected=f"the move {moved.fingerprint}",
-            do="repeat the command",
+            do="run the command again",
         )
 
 
@@ -270,5 +270,5 @@ def _require_stopped(session: Session, record: PipelineRecord) -> None:
         raise StoreInUse(
             seen=f"epoch {record.epoch} of pipeline {session.pipeline.name!r} is {record.phase.value}: its job may run",
             expected="a stopped job",
-            do=f"stop it first, by the task 'stop' of maintenance__{session.pipeline.name}",
+            do=f"run the task 'stop' of maintenance__{session.pipeline.name} first",
         )

@@ -190,9 +190,9 @@ def _read(folder: Path, version: str) -> KeptVersion:
 
 def _refused(version: str, seen: str, folder: Path) -> RollbackRefused:
     return RollbackRefused(
-        seen=f"of version {version[:12]}: {seen}",
+        seen=f"version {version[:12]} cannot be restored: {seen}",
         expected=f"the copies that its submit kept in {folder}",
-        do="put the previous program in its place, and run a maintenance with the start that you need",
+        do="deploy the previous program by hand, and run a maintenance with the start that you need",
     )
 
 

@@ -98,7 +98,7 @@ class ForeachBatchQuery:
         if batch is not None:
             return batch
         raise CheckpointError(
-            seen=f"{self._epoch.log.files.location}/offsets/{batch_id} is not there while batch {batch_id} runs",
+            seen=f"{self._epoch.log.files.location}/offsets/{batch_id} does not exist while batch {batch_id} runs",
             expected="the offset log that Spark writes before each batch",
             do="turn off real-time mode and asynchronous progress tracking for tracked jobs",
         )
@@ -120,7 +120,9 @@ class ForeachBatchQuery:
         :raises Fenced: another driver may be running on this checkpoint.
         """
         if self._epoch.is_stop_requested():
-            raise StopRequested(seen="a stop request", expected="none", do="No action needed: the driver ends.")
+            raise StopRequested(
+                seen="the driver was asked to stop", expected="no stop request", do="No action needed: the driver ends."
+            )
 
     def _watch(self, query: Any) -> None:
         """Send heartbeats, report an idle query, and stop the query on request, until the query ends."""

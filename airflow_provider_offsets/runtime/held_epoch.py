@@ -286,7 +286,7 @@ class HeldEpoch:
         if newest_id != planned_id:
             raise StateChanged(
                 seen=f"the newest batch of the checkpoint {self.log.files.location} is {newest_id}",
-                expected=f"{planned_id}, as planned for epoch {self.number}",
+                expected=f"batch {planned_id}, as planned for epoch {self.number}",
                 do="find out which other job runs on this checkpoint, and stop it; then plan again",
             )
 
@@ -303,6 +303,6 @@ class HeldEpoch:
             shown = first_few(f"{each} at {start[each]} instead of {planned[each]}" for each in moved)
             raise StateChanged(
                 seen=f"the first batch of epoch {self.number} would begin with {shown}",
-                expected="the start of its plan",
+                expected="the planned start",
                 do="find out which other job runs on this checkpoint, and stop it; then plan again",
             )

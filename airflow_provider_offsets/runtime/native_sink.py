@@ -73,7 +73,7 @@ class SinkWriter:
 def _refused(what: str, way: str) -> InputRefused:
     return InputRefused(
         seen=f"the sink function calls {what}",
-        expected="format, options, partitioning and output mode; the rest is the runtime's",
+        expected="only format, options, partitioning and output mode, because the runtime does the rest",
         do=way,
     )
 
@@ -88,9 +88,9 @@ def writer_of(sink: SinkOf, frame: Any) -> Any:
     made = sink(SinkWriter(frame.writeStream))
     if not isinstance(made, SinkWriter):
         raise InputRefused(
-            seen=f"the sink function gave {made!r}",
-            expected="the writer that it got, with format and options",
-            do="return it: sink=lambda writer: writer.format(...).option(...)",
+            seen=f"the sink function returned {made!r}",
+            expected="the writer that it received, with format and options",
+            do="return the writer: sink=lambda writer: writer.format(...).option(...)",
         )
     return made._writer
 
@@ -105,8 +105,8 @@ def pause_of(trigger: dict[str, Any], interval_ms: Callable[[str], int]) -> floa
     if refused := [f"{name}={value!r}" for name, value in trigger.items() if name != "processingTime"]:
         raise InputRefused(
             seen=f"run(sink=...) was given {', '.join(refused)}",
-            expected="processingTime, or no trigger: each batch under a native sink is a run of its own",
-            do="leave it out; a job is stopped with StopStreamingJobOperator",
+            expected="processingTime or no trigger, because each batch under a native sink is a run of its own",
+            do="omit it, and stop the job with StopStreamingJobOperator",
         )
     return interval_ms(trigger["processingTime"]) / 1000 if trigger else None
 
@@ -164,7 +164,7 @@ class NativeSinkQuery:
                 seen=f"batch {batch.batch_id} is recorded by process= and not committed by Spark, which would write it"
                 " to the sink again",
                 expected="a job that was stopped, not killed, before it changes from process= to sink=",
-                do="start and stop it once more as it was; it leaves that batch out",
+                do="start and stop the job once more with process=, which skips that batch",
             )
 
     def _planned(self) -> Batch | None:
@@ -183,14 +183,14 @@ class NativeSinkQuery:
         if planned is None and (closer := self._epoch.log.closed_by(self._next_id)) is not None:
             raise Fenced(
                 seen=f"{self._epoch.log.files.location} was closed by {closer!r}",
-                expected="the checkpoint that this epoch was given",
-                do="No action needed: the job goes on from another checkpoint, under a newer epoch.",
+                expected="an open checkpoint",
+                do="No action needed: the job continues from another checkpoint, under a newer epoch.",
             )
         if planned is not None and not self._may_be_planned:
             raise StateChanged(
-                seen=f"{self._epoch.log.files.location}/offsets/{self._next_id} is there, and this driver did not plan"
+                seen=f"{self._epoch.log.files.location}/offsets/{self._next_id} exists, and this driver did not plan"
                 " that batch",
-                expected="a checkpoint that one job writes",
+                expected="a checkpoint that only this job writes",
                 do="find out which other job runs on this checkpoint, and stop it; then plan again",
             )
         self._may_be_planned = False

@@ -44,15 +44,15 @@ def refuse_stateful(frame: Any) -> None:
     found: set[str] = set()
     if not _walk(frame._jdf.queryExecution().analyzed(), found):
         raise InputRefused(
-            seen="run() was given a frame that does not come of stream.read_kafka()",
+            seen="run() was given a frame that does not come from stream.read_kafka()",
             expected="the records of this shard, transformed",
-            do="read with stream.read_kafka() in a replay as live",
+            do="read with stream.read_kafka() in a replay, too",
         )
     if found:
         raise InputRefused(
-            seen=f"{', '.join(sorted(found))} between read_kafka() and run()",
-            expected="transforms that keep no state: a shard is a part of the records, without what came before it",
-            do="replay such a job from where its state began, as a live run: the DAG reprocess__<pipeline>",
+            seen=f"the program uses {', '.join(sorted(found))} between read_kafka() and run()",
+            expected="transforms without state, because a shard is a part of the records, without the earlier ones",
+            do="replay such a job from where its state began, with the DAG reprocess__<pipeline>",
         )
 
 

@@ -112,15 +112,15 @@ def read_settings(spark: Any) -> Settings | ReplaySettings:
     """
     if "connect" in type(spark).__module__.split("."):
         raise ModeUnsupported(
-            seen="a Spark Connect session",
-            expected="a classic session: the stop between batches and the offset log need the driver's own process",
+            seen="the session is a Spark Connect session",
+            expected="a classic session, because a stop between batches and the offset log need the driver's process",
             do="submit the program with spark-submit (no 'sc://' master, spark.api.mode=classic)",
         )
     conf = spark.sparkContext.getConf()
     file = conf.get(FILE_KEY)
     if file is None:
         raise InputRefused(
-            seen=f"no {FILE_KEY} in the Spark conf",
+            seen=f"{FILE_KEY} is not in the Spark conf",
             expected="the settings that a submit passes, with the epoch to claim",
             do="start the job with SubmitStreamingJobOperator; a tracked job started by hand could run twice",
         )
@@ -140,9 +140,9 @@ def take_settings(file: Path, kind: type[S]) -> S:
         text = file.read_text()
     except FileNotFoundError as error:
         raise InputRefused(
-            seen=f"{file} is not there",
-            expected="the file that the submit wrote for this launch; a driver removes it once it has read it",
-            do="submit the job again; one submit starts one driver",
+            seen=f"{file} does not exist",
+            expected="the file that the submit wrote for this launch, which a driver removes after reading it",
+            do="submit the job again, because one submit starts one driver",
         ) from error
     file.unlink()
     return codec.loads(kind, text)

@@ -167,7 +167,7 @@ class ShardReplay:
                 continue
             self._fenced = Fenced(
                 seen=f"shard {self._claim.shard.number} of {self.run_id!r} is {record.phase.value}: {record.newest}",
-                expected=f"try {self._claim.number} to go on",
+                expected=f"try {self._claim.number} to be the running one",
                 do="No action needed: this driver ends, and records nothing.",
             )
             self._spark.sparkContext.cancelAllJobs()

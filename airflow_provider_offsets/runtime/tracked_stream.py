@@ -133,9 +133,9 @@ class TrackedStream:
         if refused:
             raise InputRefused(
                 seen=f"read_kafka was given {', '.join(refused)}",
-                expected="options that neither choose what is read nor hide what is lost",
-                do="say topics and read_committed in the pipeline, and the start in the DAG run; accept loss by name in"
-                " the plan",
+                expected="only options that neither choose the records nor hide a loss",
+                do="set topics and read_committed in the pipeline, and the start in the DAG run; accept a loss in the"
+                " plan",
             )
         return self._mode.read(self._kafka_options, options)
 
@@ -170,14 +170,14 @@ class TrackedStream:
         if (process is None) == (sink is None):
             raise InputRefused(
                 seen=f"run() was given {'neither process= nor' if process is None else 'both process= and'} sink=",
-                expected="one of them",
-                do="give process= a foreachBatch function, or sink= a function that names a sink of Spark's own",
+                expected="exactly one of them",
+                do="pass a foreachBatch function as process=, or a function that names a sink of Spark as sink=",
             )
         if process is not None and replay_sink is not None:
             raise InputRefused(
                 seen="run() was given process= and replay_sink=",
-                expected="process= alone, which a replay calls too",
-                do="ask stream.is_replay in that function",
+                expected="only process=, which a replay calls, too",
+                do="read stream.is_replay in that function",
             )
         if self._live is not None:
             self._live.run(frame, process, sink, trigger)
@@ -187,8 +187,8 @@ class TrackedStream:
         if write is None:
             raise InputRefused(
                 seen="run() was given sink= and no replay_sink=, in a replay",
-                expected="a way to write a shard: Spark's own sinks know a batch by the checkpoint of the live job",
-                do="give replay_sink= a function (frame, batch_id) that writes to a place of its own, or by a key",
+                expected="replay_sink=, because Spark's own sinks identify a batch by the checkpoint of the live job",
+                do="pass as replay_sink= a function (frame, batch_id) that writes to another output, or by a key",
             )
         self._replay.run(frame, write)
 

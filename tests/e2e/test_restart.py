@@ -154,8 +154,8 @@ def test_partitions_that_come_during_the_start_and_drivers_by_hand(lab: Lab, mon
     assert any(conf.startswith("spark.offsets.") for conf in confs)
     standing = lab.standing()
     for words, told in (
-        ([], "No spark.offsets.settings.file in the Spark conf"),
-        (confs, "settings.json is not there"),
+        ([], "spark.offsets.settings.file is not in the Spark conf"),
+        (confs, "settings.json does not exist"),
     ):
         by_hand = ["spark-submit", "--master", "local[1]", "--jars", lab.jars]
         by_hand += [part for conf in words for part in ("--conf", conf)]

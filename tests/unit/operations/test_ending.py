@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[Callable[[Lab], object], type[OffsetsError], str]] = {
     "took a lease only": (lambda lab: take_lease(lab.session("other")), InputRefused, "is no epoch"),
     "lives": (lambda lab: steps.start(lab), StoreInUse, "Run the task 'stop' of maintenance__delay_alerts"),
     "was seen dead": (lambda lab: (steps.start(lab), lab.driver.die()), InputRefused, "it closes the epoch"),
-    "waits for a driver": (lambda lab: steps.launch(lab), InputRefused, "it cancels the launch"),
+    "waits for a driver": (lambda lab: steps.launch(lab), InputRefused, "which cancels the launch"),
 }
 
 

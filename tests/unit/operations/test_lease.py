@@ -122,7 +122,7 @@ class TestTakenOver:
         take_lease(lab.session("other"), take_over=True)
         session, before = lab.session("op"), dict(lab.store.scan(NAME, ""))
 
-        with pytest.raises(TakenOver, match="in the hands of 'other'"):
+        with pytest.raises(TakenOver, match="leased to 'other'"):
             act(session, lab, applied)
 
         assert dict(lab.store.scan(NAME, "")) == before
@@ -680,7 +680,7 @@ class TestRecordIsGone:
         if not known:
             assert take_lease(lab.session()).epoch == 0
             return
-        with pytest.raises(StateLost, match=rf"no record in its control store, and {known}.*airflow offsets rename"):
+        with pytest.raises(StateLost, match=rf"no record in its control store, but {known}.*airflow offsets rename"):
             take_lease(lab.session())
         assert lab.control.record() is None
 

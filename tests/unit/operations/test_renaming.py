@@ -393,7 +393,7 @@ class TestOwned:
         take_lease(lab.session("op"))
 
         for act in (take_lease, lambda session: draft_plan(session, "committed", RestartPolicy()), audit_history):
-            with pytest.raises(StateLost, match=f"run: airflow offsets rename {NAME} {NEW}"):
+            with pytest.raises(StateLost, match=f"run 'airflow offsets rename {NAME} {NEW}'"):
                 act(under(lab, NEW))
         assert cells(lab, NEW) == {}
         assert lab.store.get(NEW, RECORD) is None
@@ -505,7 +505,7 @@ class TestReleased:
 
     def test_it_is_released_once_the_job_is_stopped(self, lab: Lab, user: Session) -> None:
         stopped(lab)
-        with pytest.raises(StateLost, match=f"run: airflow offsets release {NAME} {NEW}"):
+        with pytest.raises(StateLost, match=f"run 'airflow offsets release {NAME} {NEW}'"):
             take_lease(user)
         resource = f"checkpoint {lab.pipeline.job.checkpoint}"
 

@@ -548,8 +548,8 @@ class TestRefused:
         steps.submit(lab, steps.apply(lab, operation=recovery_of(2)), recovery_of(2))
 
         refused = self.refuse(lab, Fenced)
-        assert "is in the hands of 'recovery/00000002'" in refused
-        assert "deploy the version before it" in refused, "the bad version runs again: somebody has to act"
+        assert "'recovery/00000002' has started or stopped the job" in refused
+        assert "deploy the previous version" in refused, "the bad version runs again: somebody has to act"
         assert "snapshot:op#stopped" in refused
         assert lab.driver.is_alive
 
@@ -559,7 +559,7 @@ class TestRefused:
         fail(lab)
         begin_recovery(lab.session(recovery_of(2)), 2, "run", RecoveryPolicy())
 
-        assert "is in the hands of 'recovery/00000002'" in self.refuse(lab, Fenced)
+        assert "'recovery/00000002' has started or stopped the job" in self.refuse(lab, Fenced)
 
     def test_somebody_else_has_stopped_the_job_since(self, lab: Lab) -> None:
         """The rollback does not start a job that somebody else works on."""
@@ -568,7 +568,7 @@ class TestRefused:
         steps.stop(lab, "by hand")
         lab.clock.now += 10 * LEASE_TIMEOUT_S
 
-        assert "is in the hands of 'by hand'" in self.refuse(lab, Fenced)
+        assert "'by hand' has started or stopped the job" in self.refuse(lab, Fenced)
 
     def test_somebody_takes_it_over_in_the_middle(self, lab: Lab) -> None:
         """The rollback ends, and the other operation's changes prevail."""

@@ -190,7 +190,7 @@ class TestLaunch:
 
         monkeypatch.setattr(submitting, "launch", late)
 
-        with pytest.raises(TakenOver, match="in the hands of 'other'"):
+        with pytest.raises(TakenOver, match="leased to 'other'"):
             steps.submit(lab, applied)
 
         lab.tick()
@@ -202,10 +202,10 @@ class TestLaunch:
         steps.launch(lab, operation="op")
         steps.stop(lab, "other", take_over=True)
 
-        with pytest.raises(TakenOver, match="in the hands of 'other'"):
+        with pytest.raises(TakenOver, match="leased to 'other'"):
             steps.submit(lab, applied)
         release_lease(lab.session("other"))
-        with pytest.raises(TakenOver, match=r"in the hands of 'nobody'.*run this operation again from its stop task"):
+        with pytest.raises(TakenOver, match=r"leased to 'nobody'.*run this operation again from its stop task"):
             steps.submit(lab, applied)
 
         assert len(lab.drivers) == 1
@@ -261,7 +261,7 @@ class TestAnotherPlan:
     def test_nor_is_a_driver_of_another_plan(self, other: Applied, lab: Lab) -> None:
         steps.submit(lab, self.first)
 
-        with pytest.raises(TakenOver, match="in the hands of 'nobody'"):
+        with pytest.raises(TakenOver, match="leased to 'nobody'"):
             steps.submit(lab, other)
 
         assert lab.epoch.claim.plan == self.first.plan.fingerprint
@@ -349,7 +349,7 @@ class TestDied:
 
         take_lease(lab.session("other"))
 
-        with pytest.raises(TakenOver, match="in the hands of 'other'"):
+        with pytest.raises(TakenOver, match="leased to 'other'"):
             steps.submit(lab, applied)
         assert len(lab.drivers) == 1
 

@@ -117,7 +117,7 @@ def test_from_and_to_win_over_it(lab: Lab) -> None:
         ),
         pytest.param(None, {"begin": "2026-11-04T00:00Z", "end": "tomorrow"}, "'to'.*no date", id="no time at all"),
         pytest.param(
-            None, {"begin": "2026-11-05T00:00Z", "end": "2026-11-04T00:00Z"}, "end after its start", id="backwards"
+            None, {"begin": "2026-11-05T00:00Z", "end": "2026-11-04T00:00Z"}, "ends before its start", id="backwards"
         ),
         pytest.param(None, {"begin": "2027-01-01T00:00Z", "end": "2027-01-02T00:00Z"}, "has started", id="the future"),
         pytest.param((0, 1), {"accept_lost": "flights"}, "accept_lost", id="a count that is none"),

@@ -290,7 +290,7 @@ class TestRefusals:
         run(StopStreamingJobOperator, lab, "other", take_over=True)
         cells = dict(lab.store.scan(lab.pipeline.name, ""))
 
-        with pytest.raises(AirflowFailException, match=r"TakenOver: .*in the hands of 'other'"):
+        with pytest.raises(AirflowFailException, match=r"TakenOver: .*leased to 'other'"):
             run(ApplyOffsetsOperator, lab)
 
         assert dict(lab.store.scan(lab.pipeline.name, "")) == cells
@@ -325,7 +325,7 @@ class TestRecovery:
         run(PlanRestartOperator, lab, recovery_of(1))
         run(StopStreamingJobOperator, lab, "maintenance", take_over=True)
 
-        with pytest.raises(AirflowSkipException, match=r"TakenOver: .*in the hands of 'maintenance'"):
+        with pytest.raises(AirflowSkipException, match=r"TakenOver: .*leased to 'maintenance'"):
             run(ApplyOffsetsOperator, lab, recovery_of(1))
 
     def test_given_up_it_fails(self, lab: Lab) -> None:

@@ -369,8 +369,8 @@ class TestSink:
             (lambda writer: writer.toTable("orders"), r"toTable\(\).*Return writer"),
             (lambda writer: writer.option("checkpointLocation", "/mine"), "checkpointLocation.*job.checkpoint"),
             (lambda writer: writer.options(CHECKPOINTLOCATION="/mine"), "checkpointLocation.*job.checkpoint"),
-            (lambda writer: None, "gave None.*Return it"),
-            (lambda writer: "json", "gave 'json'"),
+            (lambda writer: None, "returned None.*Return the writer"),
+            (lambda writer: "json", "returned 'json'"),
         ],
     )
     def test_what_the_runtime_decides_is_refused_by_name(self, sink: Callable[[Any], Any], seen: str) -> None:

@@ -369,7 +369,7 @@ def node(kind: str, *children: Node) -> Node:
         (node("Join", SOURCE, node("Project", SOURCE)), "Join"),
         (node("Union", SOURCE, SOURCE), ""),
         (node("GlobalLimit", SOURCE), "GlobalLimit"),
-        (node("Project", node("LogicalRelation")), "does not come of"),
+        (node("Project", node("LogicalRelation")), "does not come from"),
     ],
     ids=[
         "a projection",
