@@ -161,7 +161,7 @@ class TestEnds:
 
         writer = Writer(run_and_be_overtaken, then=lab.stop)
 
-        with pytest.raises(StateChanged, match=r"offsets/1 is there, and this driver did not plan"):
+        with pytest.raises(StateChanged, match=r"offsets/1 exists, and this driver did not plan"):
             run(epoch, writer)
 
         assert (len(writer.runs), lab.recorded) == (1, [(0, 1, at(10, 10))])
