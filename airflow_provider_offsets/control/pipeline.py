@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.epoch import Attempt, Claim, Cut, CutOff, Epoch, Heartbeat, Moved, Operation
+from airflow_provider_offsets.core.epoch import Attempt, Claim, Cut, CutOff, Epoch, Heartbeat, Operation, RecordedMove
 from airflow_provider_offsets.core.record.model import PipelineRecord
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.errors import PipelineRenamed, SnapshotNotFound, StoreDataError, StoreUnreachable
@@ -72,11 +72,11 @@ class Control:
         """Store the claim of a launch, before the record names it. Repeating the call changes nothing."""
         self._create(_launched(claim.number, claim.tag), claim)
 
-    def move(self, plan: str) -> Moved:
+    def move(self, plan: str) -> RecordedMove:
         """Return the move that the record's intent names."""
-        return self._require(Moved, f"move/{plan}")
+        return self._require(RecordedMove, f"move/{plan}")
 
-    def keep_move(self, moved: Moved) -> None:
+    def keep_move(self, moved: RecordedMove) -> None:
         """Store a move of an untracked job in its own store, before the record names the move."""
         self._create(f"move/{moved.fingerprint}", moved)
 

@@ -229,7 +229,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Moved:
+class RecordedMove:
     """Move of an untracked job's position in its own store, for an epoch that no driver has claimed yet.
 
     Written before the move: if the store was moved but the job was never started there, the job's output still ends at

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from airflow_provider_offsets.core.epoch import Moved
+from airflow_provider_offsets.core.epoch import RecordedMove
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record.model import PendingWrite
 from airflow_provider_offsets.core.snapshot import LateWrite, Observation, Snapshot
 
-Pending = tuple[PendingWrite, Moved]
+Pending = tuple[PendingWrite, RecordedMove]
 """A pending write, with what it writes."""
 
 
-def written_offsets(moved: Moved, position: Position | None) -> Position:
+def written_offsets(moved: RecordedMove, position: Position | None) -> Position:
     """Return the offsets of ``position`` that a move has changed, or may have changed.
 
     :param moved: the move, with the position before it and the position that it writes.
@@ -61,7 +61,9 @@ def late_writes(seen: Observation, pending: Iterable[Pending], snapshots: Sequen
     return tuple(found)
 
 
-def _is_of_the_job(partition: TopicPartition, moved: Moved, seen: Observation, snapshots: Sequence[Snapshot]) -> bool:
+def _is_of_the_job(
+    partition: TopicPartition, moved: RecordedMove, seen: Observation, snapshots: Sequence[Snapshot]
+) -> bool:
     """Check whether something shows that the job reached ``moved.to`` by itself, or started there."""
     start = None if seen.epoch is None else seen.epoch.claim.start.get(partition)
     if start == moved.to[partition]:
@@ -74,7 +76,7 @@ def _is_of_the_job(partition: TopicPartition, moved: Moved, seen: Observation, s
     return any(offset not in (None, before_move, start) for offset in own)
 
 
-def _may_begin(partition: TopicPartition, write: PendingWrite, moved: Moved, seen: Observation) -> bool:
+def _may_begin(partition: TopicPartition, write: PendingWrite, moved: RecordedMove, seen: Observation) -> bool:
     """Check whether the job of the newest epoch may have started at a greater offset than its launch has.
 
     That happens if a write arrived between the launch and the moment when the job read its start. The records in
@@ -85,7 +87,7 @@ def _may_begin(partition: TopicPartition, write: PendingWrite, moved: Moved, see
     return is_met and start is not None and moved.to.get(partition, start) > start
 
 
-def _can_not_have_come(write: PendingWrite, moved: Moved, seen: Observation) -> bool:
+def _can_not_have_come(write: PendingWrite, moved: RecordedMove, seen: Observation) -> bool:
     """Check whether the newest epoch started beyond what the write expects: offsets only grow in an epoch."""
     if seen.epoch is None or seen.epoch.number <= write.epoch:
         return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Cut, Ended, Epoch, Moved
+from airflow_provider_offsets.core.epoch import Cut, Ended, Epoch, RecordedMove
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.moments import whole_moment_ms
@@ -147,7 +147,7 @@ class Observation:
     """The batch after the recorded ones that was or may have been started, and was not recorded."""
     kept: tuple[KeptPosition, ...] = ()
     """Position in each store of the pipeline, the authoritative one first."""
-    moved: Moved | None = None
+    moved: RecordedMove | None = None
     """For an untracked job: a move in its own store since its last epoch ended. Its position is still the one before
     the move."""
     late: tuple[LateWrite, ...] = ()

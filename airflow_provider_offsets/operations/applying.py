@@ -12,9 +12,9 @@ from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import committed_entry, read_state
 from airflow_provider_offsets.checkpoint.seed import close, seed
 from airflow_provider_offsets.checkpoint.swap import swap_in
-from airflow_provider_offsets.core.epoch import Cut, Moved
+from airflow_provider_offsets.core.epoch import Cut, RecordedMove
 from airflow_provider_offsets.core.location import plain_path
-from airflow_provider_offsets.core.record.events import EndWrite, Intend
+from airflow_provider_offsets.core.record.events import EndWrite, NoteMove
 from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.restart.model import Preconditions, RestartForm, RestartPlan
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
@@ -145,7 +145,7 @@ def _note_move(session: Session, plan: RestartPlan) -> str:
         seen = _require_unchanged(session, plan)
         if plan.form is RestartForm.RESUME:
             return ""
-        moved = Moved(
+        moved = RecordedMove(
             session.operation,
             plan.fingerprint,
             plan.seen.stored,
@@ -156,7 +156,7 @@ def _note_move(session: Session, plan: RestartPlan) -> str:
         )
         session.control.keep_move(moved)
     writer = machine().this_process() if token else None
-    session.cell.change(Intend(session.operation, plan.fingerprint, clock.now_ms(), token, writer))
+    session.cell.change(NoteMove(session.operation, plan.fingerprint, clock.now_ms(), token, writer))
     return token
 
 

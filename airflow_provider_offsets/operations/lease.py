@@ -21,7 +21,15 @@ from airflow_provider_offsets.core.batch import Batch, digest_of
 from airflow_provider_offsets.core.epoch import ATTEMPT, CutOff, Ended, EndedHow, Epoch, Recorded
 from airflow_provider_offsets.core.late import written_offsets
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record.events import Cancel, CloseDead, EndWrite, Reconcile, Release, Renew, Take
+from airflow_provider_offsets.core.record.events import (
+    CancelLaunch,
+    CloseDead,
+    EndWrite,
+    Reconcile,
+    ReleaseLease,
+    RenewLease,
+    TakeLease,
+)
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord, StartedBatch
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, CheckpointState
 from airflow_provider_offsets.errors import CheckpointError, RecordChanged, StateChanged, StateLost, TakenOver
@@ -67,7 +75,7 @@ def retake_lease(session: Session, *, take_over: bool = False) -> PipelineRecord
     :returns: the record with this operation's lease.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     """
-    return session.cell.change(Take(session.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
+    return session.cell.change(TakeLease(session.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
 
 
 def keep_lease(session: Session, record: PipelineRecord) -> None:
@@ -80,7 +88,7 @@ def keep_lease(session: Session, record: PipelineRecord) -> None:
     require_lease(session, record)
     assert record.lease is not None
     if clock.now_ms() - record.lease.acted_at_ms > RENEW_AFTER_S * 1000:
-        session.cell.change(Renew(session.operation, clock.now_ms()))
+        session.cell.change(RenewLease(session.operation, clock.now_ms()))
 
 
 def require_lease(session: Session, record: PipelineRecord) -> None:
@@ -104,7 +112,7 @@ def release_lease(session: Session) -> None:
     """Release the lease if this operation holds it."""
     record = session.cell.read()
     if record is not None and record.lease is not None and record.lease.operation == session.operation:
-        session.cell.change(Release(session.operation))
+        session.cell.change(ReleaseLease(session.operation))
 
 
 def close_and_reconcile(session: Session, *, epoch: int | None = None) -> PipelineRecord:
@@ -152,7 +160,7 @@ def close_newest(session: Session, *, epoch: int | None = None) -> PipelineRecor
         # A driver that claims, or another try of this task, may be faster: then the loop reads the record again.
         with suppress(RecordChanged):
             if record.phase is Phase.LAUNCHING:
-                session.cell.change(Cancel(session.operation, clock.now_ms(), record.epoch))
+                session.cell.change(CancelLaunch(session.operation, clock.now_ms(), record.epoch))
             elif record.phase is Phase.ENDED:
                 reconcile(session, record)
             elif record.phase is Phase.STOPPED:

@@ -14,7 +14,7 @@ from airflow_provider_offsets.checkpoint.swap import cut_off_swap, read_in_place
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
-from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Moved, Recorded
+from airflow_provider_offsets.core.epoch import Cut, EndedHow, Epoch, Recorded, RecordedMove
 from airflow_provider_offsets.core.known import adopted_batch, needs_records, with_records
 from airflow_provider_offsets.core.late import late_writes
 from airflow_provider_offsets.core.live import LiveTopics
@@ -258,7 +258,7 @@ class Session:
             location, recorded.query_id, recorded.batch_id, end, closed_by=closed_by, stateful=is_stateful
         )
 
-    def _move(self, record: PipelineRecord | None) -> Moved | None:
+    def _move(self, record: PipelineRecord | None) -> RecordedMove | None:
         return None if record is None or record.intent is None else self.control.move(record.intent.plan)
 
     def _processed(
@@ -319,7 +319,7 @@ class Session:
             if epoch is not None and epoch.holder is not None:
                 yield epoch
 
-    def _checkpoint_of_untracked(self, moved: Moved | None) -> CheckpointState | None:
+    def _checkpoint_of_untracked(self, moved: RecordedMove | None) -> CheckpointState | None:
         """Return the state of the checkpoint that an untracked job opens: its program always names ``job.checkpoint``.
 
         An empty location is a first start only if no operation was moving a checkpoint there. The directories beside it

@@ -12,11 +12,11 @@ from airflow_provider_offsets import clock
 from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.checkpoint.positions import CheckpointPositions, Swap
 from airflow_provider_offsets.core.batch import Stream
-from airflow_provider_offsets.core.epoch import Moved
+from airflow_provider_offsets.core.epoch import RecordedMove
 from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record.events import EndWrite, Intend
+from airflow_provider_offsets.core.record.events import EndWrite, NoteMove
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.core.transfer import Transfer
@@ -153,13 +153,13 @@ def _is_the_jobs_own(session: Session, target: PositionStore, stream: Stream, tr
     return session.kept_in[pipeline.authoritative].position(stream) == transfer.now
 
 
-def _write_own(session: Session, store: WritablePositionStore, stream: Stream, transfer: Transfer) -> Moved:
+def _write_own(session: Session, store: WritablePositionStore, stream: Stream, transfer: Transfer) -> RecordedMove:
     """Record the move, write, record that the write has ended, and return the move."""
     seen = session.observe()
     kept = seen.kept[0].position
     topics = {*session.pipeline.topics, *(kept or Position()).topics}
     brought = Position({key: offset for key, offset in transfer.after.items() if key.topic in topics})
-    moved = Moved(
+    moved = RecordedMove(
         session.operation,
         _new_tag(),
         seen.stored,
@@ -171,7 +171,7 @@ def _write_own(session: Session, store: WritablePositionStore, stream: Stream, t
     session.control.keep_move(moved)
     token = "" if isinstance(store, CheckpointPositions) else uuid.uuid4().hex
     writer = machine().this_process() if token else None
-    session.cell.change(Intend(session.operation, moved.fingerprint, clock.now_ms(), token, writer))
+    session.cell.change(NoteMove(session.operation, moved.fingerprint, clock.now_ms(), token, writer))
     try:
         _put(
             session,
@@ -214,7 +214,7 @@ def _completed(session: Session) -> tuple[str, int]:
     return query_id, max((each for each in ids if each is not None), default=UNSTARTED)
 
 
-def _interrupted(session: Session, transfer: Transfer) -> Moved | None:
+def _interrupted(session: Session, transfer: Transfer) -> RecordedMove | None:
     """Return the recorded move of an earlier call that wrote the same, and did not record the end of its write."""
     record = session.cell.read()
     if record is None or record.intent is None:
@@ -225,7 +225,7 @@ def _interrupted(session: Session, transfer: Transfer) -> Moved | None:
     return moved if transfer.after.items() <= moved.to.items() else None
 
 
-def _note_end(session: Session, moved: Moved) -> None:
+def _note_end(session: Session, moved: RecordedMove) -> None:
     """Record that the pipeline's position is the written one. The in-flight offsets of its last epoch stay known."""
     kept = session.observe().kept[0].position
     is_own = kept is not None and all(moved.to.get(key) == offset for key, offset in kept.items())
@@ -239,14 +239,14 @@ def _note_end(session: Session, moved: Moved) -> None:
         to=position or Position(),
     )
     session.control.keep_move(ended)
-    session.cell.change(Intend(session.operation, ended.fingerprint, clock.now_ms()))
+    session.cell.change(NoteMove(session.operation, ended.fingerprint, clock.now_ms()))
 
 
 def _new_tag() -> str:
     return f"{TAG}{uuid.uuid4().hex[:12]}"
 
 
-def _require_intent(session: Session, moved: Moved) -> None:
+def _require_intent(session: Session, moved: RecordedMove) -> None:
     """Raise unless the operation holds the lease and the record names this move."""
     record = session.cell.read()
     assert record is not None, "it named the move"

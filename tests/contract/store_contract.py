@@ -19,7 +19,7 @@ from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
 from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, Take
+from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, TakeLease
 from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.errors import BatchConflict, InputRefused, StoreDataError
 from airflow_provider_offsets.stores.protocols import ControlStore, HistoryStore, OffsetStore
@@ -714,7 +714,7 @@ def count_round_trips(store: OffsetStore, way: str, trips: list[Any]) -> None:
     driver, row = ProcessIdentity("worker", "boot", 1, 7), batch(1).at_row(NOW_MS)
     cell = RecordCell(store, pipeline)
     cell.create()
-    cell.change(Take("op", 0, 0))
+    cell.change(TakeLease("op", 0, 0))
     cell.change(LaunchEpoch("op", 1, EpochLaunch(1, "tag", "op", "plan", "/checkpoint"), 0))
     cell.change(ClaimLaunch("tag", driver, 0))
     recorded = RecordBatch("tag", driver, "run", Recorded(1, "tag", 1, "q", NOW_MS, "digest"))

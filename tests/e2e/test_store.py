@@ -17,7 +17,7 @@ from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, EndedHow
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record.events import CloseDead, Take
+from airflow_provider_offsets.core.record.events import CloseDead, TakeLease
 from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.runtime.settings import Settings
 from airflow_provider_offsets.stores import open_store
@@ -119,7 +119,7 @@ def test_store_goes_away_under_a_driver(
     wait_for(lambda: "Trying again" in log.read_text(), "the zombie to notice")
     with closing(open_store(hbase_url)) as direct:
         cell = Control(direct, lab.topic).cell
-        cell.change(Take("other", clock.now_ms(), 0, take_over=True))
+        cell.change(TakeLease("other", clock.now_ms(), 0, take_over=True))
         cell.change(CloseDead("other", zombie.holder, Ended(EndedHow.DIED, clock.now_ms())))
     proxy.open()
     wait_for(lambda: not is_alive(zombie.holder), "the zombie to end")

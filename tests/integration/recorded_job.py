@@ -13,9 +13,9 @@ from airflow_provider_offsets.core.record.events import (
     LaunchEpoch,
     Reconcile,
     RecordBatch,
-    Release,
+    ReleaseLease,
     StartBatch,
-    Take,
+    TakeLease,
 )
 from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.stores.protocols import OffsetStore
@@ -51,7 +51,7 @@ def record_one_batch(
     else:
         cell.create()
     control.keep_claim(Claim(number, run, tag, checkpoint, start, identity, stream))
-    launching = cell.change(Take(run, 1, 0))
+    launching = cell.change(TakeLease(run, 1, 0))
     cell.change(LaunchEpoch(run, launching.generation, EpochLaunch(number, tag, run, "plan", checkpoint), 1))
     cell.change(ClaimLaunch(tag, driver, 1))
     started = StartedBatch(batch_id, "query", time_ms, "nonce", time_ms, digest)
@@ -59,6 +59,6 @@ def record_one_batch(
     recorded = Recorded(number, tag, batch_id, "query", time_ms, digest)
     cell.change(RecordBatch(tag, driver, "nonce", recorded), stream=stream, append=batch)
     cell.change(EndEpoch(tag, driver, Ended(EndedHow.STOPPED, 1)))
-    taken = cell.change(Take(stop, 1, 0, take_over=True))
+    taken = cell.change(TakeLease(stop, 1, 0, take_over=True))
     cell.change(Reconcile(stop, taken.generation, number))
-    cell.change(Release(stop))
+    cell.change(ReleaseLease(stop))

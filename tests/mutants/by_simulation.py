@@ -246,7 +246,7 @@ MUTANTS = [
     Mutant(
         "a stop does not cancel a launch that nobody has claimed",
         "operations/lease.py",
-        "            session.cell.change(Cancel(session.operation, clock.now_ms(), record.epoch))\n",
+        "            session.cell.change(CancelLaunch(session.operation, clock.now_ms(), record.epoch))\n",
         "            return record\n",
         seed=19,
     ),
@@ -275,7 +275,7 @@ MUTANTS = [
     Mutant(
         "half a plant: a move of an untracked job is not noted before it",
         "operations/applying.py",
-        "    session.cell.change(Intend(session.operation, plan.fingerprint, clock.now_ms(), token, writer))\n",
+        "    session.cell.change(NoteMove(session.operation, plan.fingerprint, clock.now_ms(), token, writer))\n",
         "",
         "untracked,dstream",
         seed=2,

@@ -260,7 +260,7 @@ MISTAKES = [
     Mistake(
         "launch forgotten: a stop leaves what nobody has claimed",
         "operations/lease.py",
-        "                session.cell.change(Cancel(session.operation, clock.now_ms(), record.epoch))\n",
+        "                session.cell.change(CancelLaunch(session.operation, clock.now_ms(), record.epoch))\n",
         "                return record\n",
         "operations/test_stopping.py::TestLaunching::test_a_launch_that_nobody_claimed_is_cancelled_for_ever",
     ),

@@ -17,7 +17,7 @@ from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 
 
 @dataclass(frozen=True)
-class Take:
+class TakeLease:
     """An operation takes the lease. Always safe; asking another holder first is only politeness."""
 
     operation: str
@@ -28,7 +28,7 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Renew:
+class RenewLease:
     """A waiting operation renews its lease, so that the lease does not age. A lost lease is not taken back."""
 
     operation: str
@@ -69,7 +69,7 @@ class NoteStopStage:
 
 
 @dataclass(frozen=True)
-class Cancel:
+class CancelLaunch:
     """The lease holder cancels an unclaimed launch: from then on no driver can claim it."""
 
     operation: str
@@ -104,7 +104,7 @@ class Reconcile:
 
 
 @dataclass(frozen=True)
-class Intend:
+class NoteMove:
     """The lease holder records that it moves an untracked job in its own store, before doing so."""
 
     operation: str
@@ -138,7 +138,7 @@ class LaunchEpoch:
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseLease:
     """The lease holder has finished its work on the job."""
 
     operation: str
@@ -212,18 +212,18 @@ class EndEpoch:
 
 
 Event = (
-    Take
-    | Renew
+    TakeLease
+    | RenewLease
     | TakeToRecover
     | AskToStop
     | NoteStopStage
-    | Cancel
+    | CancelLaunch
     | CloseDead
     | Reconcile
-    | Intend
+    | NoteMove
     | EndWrite
     | LaunchEpoch
-    | Release
+    | ReleaseLease
     | Rename
     | MarkGood
     | ClaimLaunch

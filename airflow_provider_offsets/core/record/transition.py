@@ -29,24 +29,24 @@ from airflow_provider_offsets.core.epoch import (
 )
 from airflow_provider_offsets.core.record.events import (
     AskToStop,
-    Cancel,
+    CancelLaunch,
     ClaimLaunch,
     CloseDead,
     EndEpoch,
     EndWrite,
     Event,
     GoIdle,
-    Intend,
     LaunchEpoch,
     MarkGood,
+    NoteMove,
     NoteStopStage,
     Reconcile,
     RecordBatch,
-    Release,
+    ReleaseLease,
     Rename,
-    Renew,
+    RenewLease,
     StartBatch,
-    Take,
+    TakeLease,
     TakeToRecover,
 )
 from airflow_provider_offsets.core.record.model import (
@@ -87,7 +87,7 @@ def transition(record: PipelineRecord, event: Event) -> Outcome:
     return Next(replace(after, version=record.version + 1, generation=record.generation + has_moved))
 
 
-def _take(record: PipelineRecord, event: Take) -> Outcome:
+def _take(record: PipelineRecord, event: TakeLease) -> Outcome:
     lease = record.lease
     if (later := _later_attempt(record, event.operation)) is not None:
         return Refused(Refusal.LEASE_LOST, f"{later!r} is a later attempt of the same run")
@@ -113,12 +113,12 @@ def _later_attempt(record: PipelineRecord, operation: str) -> str | None:
     return next((name for name in names if attempt_of(name)[0] == run and attempt_of(name)[1] > attempt), None)
 
 
-def _renew(record: PipelineRecord, event: Renew) -> Outcome:
+def _renew(record: PipelineRecord, event: RenewLease) -> Outcome:
     """Renew a lease. A lease that the driver's first batch has ended needs no renewal."""
     return Already() if record.lease is None else _by_lease_holder(_renewed)(record, event)
 
 
-def _renewed(record: PipelineRecord, event: Renew) -> Outcome:
+def _renewed(record: PipelineRecord, event: RenewLease) -> Outcome:
     return _acted(record, event.at_ms)
 
 
@@ -192,7 +192,7 @@ def _note_stop_stage(record: PipelineRecord, event: NoteStopStage) -> Outcome:
     return _acted(replace(record, stop=replace(stop, stage=event.stage)), event.stage.at_ms)
 
 
-def _cancel(record: PipelineRecord, event: Cancel) -> Outcome:
+def _cancel(record: PipelineRecord, event: CancelLaunch) -> Outcome:
     if event.epoch not in (None, record.epoch):
         return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} was launched after epoch {event.epoch}")
     if record.phase is Phase.STOPPED and record.ended is not None and record.ended.how is EndedHow.CANCELLED:
@@ -230,7 +230,7 @@ def _reconcile(record: PipelineRecord, event: Reconcile) -> Outcome:
     return _acted(after, event.at_ms)
 
 
-def _intend(record: PipelineRecord, event: Intend) -> Outcome:
+def _note_move(record: PipelineRecord, event: NoteMove) -> Outcome:
     intent = Intent(event.operation, event.plan)
     if record.phase is not Phase.STOPPED:
         return Refused(Refusal.STATE_CHANGED, f"epoch {record.epoch} is {record.phase.value}")
@@ -290,7 +290,7 @@ def _launch(record: PipelineRecord, event: LaunchEpoch) -> Outcome:
     return _acted(after, event.at_ms)
 
 
-def _release(record: PipelineRecord, event: Release) -> Outcome:
+def _release(record: PipelineRecord, event: ReleaseLease) -> Outcome:
     is_mine = record.lease is not None and record.lease.operation == event.operation
     return Next(replace(record, lease=None)) if is_mine else Already()
 
@@ -441,18 +441,18 @@ def _words(process: ProcessIdentity) -> str:
 
 
 _RULES: dict[type, Callable[[PipelineRecord, Any], Outcome]] = {
-    Take: _take,
-    Renew: _renew,
+    TakeLease: _take,
+    RenewLease: _renew,
     TakeToRecover: _take_to_recover,
     AskToStop: _by_lease_holder(_ask_to_stop),
     NoteStopStage: _by_lease_holder(_note_stop_stage),
-    Cancel: _by_lease_holder(_cancel),
+    CancelLaunch: _by_lease_holder(_cancel),
     CloseDead: _by_lease_holder(_close_dead),
     Reconcile: _by_lease_holder(_reconcile),
-    Intend: _by_lease_holder(_intend),
+    NoteMove: _by_lease_holder(_note_move),
     EndWrite: _end_write,
     LaunchEpoch: _by_lease_holder(_launch),
-    Release: _release,
+    ReleaseLease: _release,
     Rename: _by_lease_holder(_rename),
     MarkGood: _mark_good,
     ClaimLaunch: _claim,

@@ -17,7 +17,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, Take
+from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, TakeLease
 from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.errors import StoreDataError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores.hbase import client as hbase_client
@@ -473,7 +473,7 @@ def claimed(store: HBaseStore, pipeline: str) -> RecordCell:
     """Return the record of a pipeline whose first launch was claimed."""
     cell = RecordCell(store, pipeline)
     cell.create()
-    cell.change(Take("op", 0, 0))
+    cell.change(TakeLease("op", 0, 0))
     cell.change(LaunchEpoch("op", 1, EpochLaunch(1, "tag", "op", "plan", "/checkpoint"), 0))
     cell.change(ClaimLaunch("tag", DRIVER, 0))
     return cell

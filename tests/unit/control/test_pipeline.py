@@ -21,14 +21,14 @@ from airflow_provider_offsets.core.epoch import (
     Ended,
     EndedHow,
     Heartbeat,
-    Moved,
     Operation,
     ProcessIdentity,
     Recorded,
+    RecordedMove,
 )
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.record.events import (
-    Cancel,
+    CancelLaunch,
     ClaimLaunch,
     CloseDead,
     Event,
@@ -37,7 +37,7 @@ from airflow_provider_offsets.core.record.events import (
     RecordBatch,
     Rename,
     StartBatch,
-    Take,
+    TakeLease,
 )
 from airflow_provider_offsets.core.record.model import EpochLaunch, PipelineRecord, StartedBatch
 from airflow_provider_offsets.core.snapshot import Snapshot
@@ -104,7 +104,7 @@ def do(control: Control, *events: Event) -> PipelineRecord:
 def launch(control: Control, number: int = 1, tag: str = "tag-1") -> PipelineRecord:
     """Record a launch as an operation does: its claim first."""
     control.keep_claim(claim(number, tag))
-    taken = do(control, Take(OP, 0, 0))
+    taken = do(control, TakeLease(OP, 0, 0))
     return do(control, LaunchEpoch(OP, taken.generation, EpochLaunch(number, tag, OP, "plan", "/checkpoint"), 0))
 
 
@@ -116,7 +116,7 @@ def claimed(control: Control, number: int = 1, tag: str = "tag-1") -> PipelineRe
 
 def died(control: Control) -> PipelineRecord:
     """Close the newest epoch as dead, account for it, and store its outcome, as an operation does."""
-    closed = do(control, Take(OP, 9, 0), CloseDead(OP, ONE, Ended(EndedHow.DIED, 9)))
+    closed = do(control, TakeLease(OP, 9, 0), CloseDead(OP, ONE, Ended(EndedHow.DIED, 9)))
     started = closed.started
     cut = None if started is None else CutOff(started.batch_id, started.query_id, started.row_time_ms, started.count)
     stopped = do(control, Reconcile(OP, closed.generation, 9, None, cut))
@@ -196,7 +196,7 @@ class TestEpochs:
         claimed(control)
         died(control)
         launch(control, 2, "tag-2")
-        cancelled = do(control, Cancel(OP, 10))
+        cancelled = do(control, CancelLaunch(OP, 10))
 
         assert [each.is_cancelled for each in control.epochs()] == [False, True]
         assert control.claimed_epoch(cancelled) == control.kept_epoch(1)
@@ -240,14 +240,14 @@ class TestEpochs:
             assert list(Control(store, name).epochs()) == []
 
     def test_a_pipeline_that_was_renamed_says_so(self, control: Control) -> None:
-        do(control, Take(OP, 0, 0), Rename(OP, "alerts"))
+        do(control, TakeLease(OP, 0, 0), Rename(OP, "alerts"))
 
         with pytest.raises(PipelineRenamed, match="'alerts'"):
             control.record()
 
 
 def test_a_move_of_an_untracked_job_is_kept_once(control: Control) -> None:
-    moved = Moved(OP, "fingerprint", at(1, 2), at(1, 2), at(3, 4))
+    moved = RecordedMove(OP, "fingerprint", at(1, 2), at(1, 2), at(3, 4))
     control.keep_move(moved)
     control.keep_move(replace(moved, operation="another"))
 

@@ -16,24 +16,24 @@ from airflow_provider_offsets.core.epoch import Ended, EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.record.events import (
     AskToStop,
-    Cancel,
+    CancelLaunch,
     ClaimLaunch,
     CloseDead,
     EndEpoch,
     EndWrite,
     Event,
     GoIdle,
-    Intend,
     LaunchEpoch,
     MarkGood,
+    NoteMove,
     NoteStopStage,
     Reconcile,
     RecordBatch,
-    Release,
+    ReleaseLease,
     Rename,
-    Renew,
+    RenewLease,
     StartBatch,
-    Take,
+    TakeLease,
     TakeToRecover,
 )
 from airflow_provider_offsets.core.record.model import RECORD, EpochLaunch, Phase, PipelineRecord, StartedBatch
@@ -64,7 +64,7 @@ BATCH = Batch(
 )
 AWAY = StoreUnreachable(seen="no answer", expected="an answer", do="start the server")
 
-TAKE = Take(OP, 0, 60_000)
+TAKE = TakeLease(OP, 0, 60_000)
 LAUNCH = LaunchEpoch(OP, 1, EpochLaunch(1, "tag", OP, "plan", "/checkpoint"), 0)
 CLAIM = ClaimLaunch("tag", DRIVER, 1)
 BEGIN = StartBatch("tag", DRIVER, StartedBatch(0, "q", ROW_TIME_MS, "run", ROW_TIME_MS, "digest"))
@@ -75,7 +75,7 @@ STAGE = NoteStopStage(OTHER, StopStage("SIGTERM", False, 3))
 CLOSE = CloseDead(OP, DRIVER, Ended(EndedHow.DIED, 4))
 END = EndEpoch("tag", DRIVER, Ended(EndedHow.FAILED, 4))
 RUNNING: list[Event] = [TAKE, LAUNCH, CLAIM]
-NEXT: list[Event] = [Release(OP), Take(OTHER, 2, 60_000)]
+NEXT: list[Event] = [ReleaseLease(OP), TakeLease(OTHER, 2, 60_000)]
 """The operation that stops what the one before has launched."""
 
 
@@ -157,18 +157,18 @@ def other(store: MemoryStore, *events: Event) -> PipelineRecord:
 
 
 BEFORE: dict[type, tuple[list[Event], Event]] = {
-    Take: ([], TAKE),
-    Renew: ([TAKE], Renew(OP, 5)),
-    TakeToRecover: ([*RUNNING, Release(OP), END], TakeToRecover("recovery/1", 1, 5, 60_000)),
+    TakeLease: ([], TAKE),
+    RenewLease: ([TAKE], RenewLease(OP, 5)),
+    TakeToRecover: ([*RUNNING, ReleaseLease(OP), END], TakeToRecover("recovery/1", 1, 5, 60_000)),
     AskToStop: ([*RUNNING, *NEXT], ASK),
     NoteStopStage: ([*RUNNING, *NEXT, ASK], STAGE),
-    Cancel: ([TAKE, LAUNCH], Cancel(OP, 5)),
+    CancelLaunch: ([TAKE, LAUNCH], CancelLaunch(OP, 5)),
     CloseDead: (RUNNING, CLOSE),
     Reconcile: ([*RUNNING, CLOSE], Reconcile(OP, 4, 5)),
-    Intend: ([TAKE], Intend(OP, "plan", 5)),
-    EndWrite: ([TAKE, Intend(OP, "plan", 5, "token")], EndWrite("token", is_written=True)),
+    NoteMove: ([TAKE], NoteMove(OP, "plan", 5)),
+    EndWrite: ([TAKE, NoteMove(OP, "plan", 5, "token")], EndWrite("token", is_written=True)),
     LaunchEpoch: ([TAKE], LAUNCH),
-    Release: (RUNNING, Release(OP)),
+    ReleaseLease: (RUNNING, ReleaseLease(OP)),
     Rename: ([TAKE], Rename(OP, "orders-2")),
     MarkGood: (RUNNING, MarkGood(1)),
     ClaimLaunch: ([TAKE, LAUNCH], CLAIM),
@@ -321,7 +321,7 @@ class TestBatches:
 class TestTwoActors:
     def test_a_swap_that_lost_is_computed_again(self, store: UnreliableStore, cell: RecordCell) -> None:
         do(cell, *RUNNING)
-        store.next_swaps = [after(lambda: other(store, Release(OP), Take(OTHER, 5, 60_000)))]
+        store.next_swaps = [after(lambda: other(store, ReleaseLease(OP), TakeLease(OTHER, 5, 60_000)))]
 
         changed = cell.change(IDLE)
 
@@ -343,12 +343,12 @@ class TestTwoActors:
 
     def test_what_is_kept_of_the_record_makes_no_refusal(self, store: UnreliableStore, cell: RecordCell) -> None:
         """The other operation has ended since this one saw its lease."""
-        other(store, Take(OTHER, 0, 60_000))
+        other(store, TakeLease(OTHER, 0, 60_000))
         with pytest.raises(LeaseHeld):
-            cell.change(Take(OP, 1, 60_000))
-        other(store, Release(OTHER))
+            cell.change(TakeLease(OP, 1, 60_000))
+        other(store, ReleaseLease(OTHER))
 
-        taken = cell.change(Take(OP, 2, 60_000))
+        taken = cell.change(TakeLease(OP, 2, 60_000))
 
         assert taken.lease is not None
         assert taken.lease.operation == OP
@@ -358,14 +358,14 @@ class TestTwoActors:
     ) -> None:
         """An idle driver that reports so again learns that it was fenced meanwhile."""
         do(cell, *RUNNING, IDLE)
-        other(store, Take(OTHER, 0, 0, take_over=True), replace(CLOSE, operation=OTHER))
+        other(store, TakeLease(OTHER, 0, 0, take_over=True), replace(CLOSE, operation=OTHER))
 
         with pytest.raises(Fenced):
             cell.change(IDLE)
 
     def test_the_error_of_a_takeover_names_the_new_holder(self, store: UnreliableStore, cell: RecordCell) -> None:
         do(cell, *RUNNING)
-        other(store, Take(OTHER, 5, 60_000, take_over=True))
+        other(store, TakeLease(OTHER, 5, 60_000, take_over=True))
 
         with pytest.raises(TakenOver, match=OTHER):
             cell.change(replace(ASK, operation=OP))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch
-from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, Moved
+from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, RecordedMove
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.problem import ProblemKind
 from airflow_provider_offsets.core.restart.comparison import Comparison, Verdict, compare_stores, resolve_conflicts
@@ -56,7 +56,7 @@ class Case:
     settled: dict[OnConflict, Position] = field(default_factory=dict)
 
 
-MOVED = Moved("op", "f", stood=at(200, 90), kept=at(200, 90), to=at(50, 50))
+MOVED = RecordedMove("op", "f", stood=at(200, 90), kept=at(200, 90), to=at(50, 50))
 HBASE = kept("hbase", at(200, 90), at(100, 80))
 
 CASES = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from airflow_provider_offsets.core.epoch import Cut, Ended, EndedHow, Moved
+from airflow_provider_offsets.core.epoch import Cut, Ended, EndedHow, RecordedMove
 from airflow_provider_offsets.core.live import LivePartition, LiveTopic, LiveTopics, TopicIdentity, TopicSettings
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
 from airflow_provider_offsets.core.problem import ProblemKind
@@ -667,7 +667,7 @@ CASES = [
     ),
     Case(
         "untracked: it was moved and not started since, so it stands where it stood",
-        untracked(TWO, at(10, 30), moved=Moved("earlier", "f", at(40, 60), at(40, 60), at(10, 30)), ended=ENDED),
+        untracked(TWO, at(10, 30), moved=RecordedMove("earlier", "f", at(40, 60), at(40, 60), at(10, 30)), ended=ENDED),
         at(10, 30),
         RESUME,
         wanted=at(10, 30),

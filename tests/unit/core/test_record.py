@@ -21,23 +21,23 @@ from airflow_provider_offsets.core.epoch import (
 )
 from airflow_provider_offsets.core.record.events import (
     AskToStop,
-    Cancel,
+    CancelLaunch,
     ClaimLaunch,
     CloseDead,
     EndEpoch,
     EndWrite,
     Event,
     GoIdle,
-    Intend,
     LaunchEpoch,
     MarkGood,
+    NoteMove,
     NoteStopStage,
     Reconcile,
     RecordBatch,
-    Release,
-    Renew,
+    ReleaseLease,
+    RenewLease,
     StartBatch,
-    Take,
+    TakeLease,
     TakeToRecover,
 )
 from airflow_provider_offsets.core.record.model import (
@@ -76,7 +76,7 @@ def after(record: PipelineRecord, *events: Event) -> PipelineRecord:
 
 
 def launching(record: PipelineRecord = NEW, operation: str = "a") -> PipelineRecord:
-    taken = after(record, Take(operation, 1, HOUR_MS, take_over=True))
+    taken = after(record, TakeLease(operation, 1, HOUR_MS, take_over=True))
     return after(taken, LaunchEpoch(operation, taken.generation, launch(taken.epoch + 1, operation), 2))
 
 
@@ -84,18 +84,18 @@ LAUNCHING = launching()
 RUNNING = after(LAUNCHING, ClaimLaunch("tag-1", ONE, 3))
 STARTED = after(RUNNING, StartBatch("tag-1", ONE, BATCH))
 RAN = after(STARTED, RecordBatch("tag-1", ONE, "run-1", RECORDED))
-ASKED = after(RAN, Take("b", 4, HOUR_MS), AskToStop("b", "upgrade", 5))
+ASKED = after(RAN, TakeLease("b", 4, HOUR_MS), AskToStop("b", "upgrade", 5))
 ENDED = after(ASKED, EndEpoch("tag-1", ONE, STOPPED))
 CUT = after(
-    STARTED, Take("b", 4, HOUR_MS, take_over=True), CloseDead("b", ONE, DIED)
+    STARTED, TakeLease("b", 4, HOUR_MS, take_over=True), CloseDead("b", ONE, DIED)
 )  # the driver died in the middle of its first batch
-TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Take("a", 7, HOUR_MS))
+TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), ReleaseLease("b"), TakeLease("a", 7, HOUR_MS))
 
 
 @pytest.mark.parametrize(
     ("record", "event", "why"),
     [
-        pytest.param(LAUNCHING, Take("b", 2, HOUR_MS), Refusal.LEASE_HELD, id="politeness: a acted a moment ago"),
+        pytest.param(LAUNCHING, TakeLease("b", 2, HOUR_MS), Refusal.LEASE_HELD, id="politeness: a acted a moment ago"),
         pytest.param(NEW, AskToStop("b", "", 1), Refusal.LEASE_LOST, id="only the lease holder asks to stop"),
         pytest.param(RUNNING, AskToStop("a", "", 4), Refusal.STATE_CHANGED, id="a late try does not stop its own job"),
         pytest.param(
@@ -104,20 +104,22 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
             Refusal.STATE_CHANGED,
             id="nor keep a recovery from it once it has died",
         ),
-        pytest.param(LAUNCHING, Renew("b", 3), Refusal.LEASE_LOST, id="a lease that was taken over is not renewed"),
-        pytest.param(LAUNCHING, Cancel("b", 1), Refusal.LEASE_LOST, id="only the lease holder cancels"),
+        pytest.param(
+            LAUNCHING, RenewLease("b", 3), Refusal.LEASE_LOST, id="a lease that was taken over is not renewed"
+        ),
+        pytest.param(LAUNCHING, CancelLaunch("b", 1), Refusal.LEASE_LOST, id="only the lease holder cancels"),
         pytest.param(RAN, CloseDead("b", ONE, DIED), Refusal.LEASE_LOST, id="only the lease holder closes the dead"),
         pytest.param(
             LAUNCHING, AskToStop("a", "", 1), Refusal.STATE_CHANGED, id="a launch is cancelled, not asked to stop"
         ),
         pytest.param(
-            after(LAUNCHING, Cancel("a", 3)),
+            after(LAUNCHING, CancelLaunch("a", 3)),
             ClaimLaunch("tag-1", ONE, 4),
             Refusal.CANCELLED,
             id="a cancelled launch can never be claimed (A17)",
         ),
         pytest.param(
-            launching(after(LAUNCHING, Cancel("a", 3))),
+            launching(after(LAUNCHING, CancelLaunch("a", 3))),
             ClaimLaunch("tag-1", ONE, 4),
             Refusal.FENCED,
             id="nor after the next launch",
@@ -173,7 +175,7 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
             id="nothing is launched before the epoch is reconciled",
         ),
         pytest.param(
-            after(NEW, Take("a", 1, HOUR_MS)),
+            after(NEW, TakeLease("a", 1, HOUR_MS)),
             LaunchEpoch("a", 0, launch(1), 1),
             Refusal.STATE_CHANGED,
             id="a plan of another generation is stale",
@@ -200,7 +202,7 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), Release("b"), Tak
             LAUNCHING, TakeToRecover("recovery/1", 1, 9 * HOUR_MS, 1), Refusal.NOT_TO_RECOVER, id="nobody has run yet"
         ),
         pytest.param(
-            RUNNING, Intend("a", "plan", 1), Refusal.STATE_CHANGED, id="no store is moved while its job may run"
+            RUNNING, NoteMove("a", "plan", 1), Refusal.STATE_CHANGED, id="no store is moved while its job may run"
         ),
     ],
 )
@@ -223,12 +225,12 @@ def test_refused(record: PipelineRecord, event: Event, why: Refusal) -> None:
         pytest.param(CUT, EndEpoch("tag-1", ONE, STOPPED), id="end, after somebody else closed the epoch"),
         pytest.param(ASKED, AskToStop("b", "upgrade", 5), id="ask to stop"),
         pytest.param(CUT, CloseDead("b", ONE, DIED), id="close"),
-        pytest.param(after(LAUNCHING, Cancel("a", 3)), Cancel("a", 4), id="cancel"),
+        pytest.param(after(LAUNCHING, CancelLaunch("a", 3)), CancelLaunch("a", 4), id="cancel"),
         pytest.param(LAUNCHING, LaunchEpoch("a", 0, launch(1), 2), id="launch, by its tag"),
-        pytest.param(after(NEW, Take("a", 1, 1), Intend("a", "p", 1)), Intend("a", "p", 1), id="intend"),
+        pytest.param(after(NEW, TakeLease("a", 1, 1), NoteMove("a", "p", 1)), NoteMove("a", "p", 1), id="intend"),
         pytest.param(ENDED, NoteStopStage("b", StopStage("SIGTERM", False, 1)), id="a stage of what has ended"),
         pytest.param(after(RAN, MarkGood(1)), MarkGood(1), id="mark good"),
-        pytest.param(RAN, Renew("a", 9), id="renew a lease that the first batch has ended: it is not taken again"),
+        pytest.param(RAN, RenewLease("a", 9), id="renew a lease that the first batch has ended: it is not taken again"),
     ],
 )
 def test_what_has_happened_is_said_so_and_not_refused(record: PipelineRecord, event: Event) -> None:
@@ -239,7 +241,7 @@ def test_what_has_happened_is_said_so_and_not_refused(record: PipelineRecord, ev
 def test_who_asks_last_owns_the_stop_request() -> None:
     """It may launch afterwards, and the stage that was reached stays noted."""
     staged = after(ASKED, NoteStopStage("b", StopStage("SIGTERM", False, 5)))
-    asked = after(staged, Take("c", 6, HOUR_MS, take_over=True), AskToStop("c", "mine", 7))
+    asked = after(staged, TakeLease("c", 6, HOUR_MS, take_over=True), AskToStop("c", "mine", 7))
 
     assert asked.stop == StopRequest("c", "mine", 7, StopStage("SIGTERM", False, 5))
     ended = after(asked, EndEpoch("tag-1", ONE, STOPPED))
@@ -253,7 +255,7 @@ class TestPosition:
         second = after(stopped, LaunchEpoch("b", stopped.generation, launch(2, "b"), 7))
 
         assert second.recorded == RECORDED
-        assert after(second, Cancel("b", 8)).recorded == RECORDED
+        assert after(second, CancelLaunch("b", 8)).recorded == RECORDED
         assert after(second, ClaimLaunch("tag-2", OTHER, 8)).recorded == Recorded(2, "tag-2")
 
     def test_a_batch_that_spark_committed_is_recorded_by_whoever_reconciles(self) -> None:
@@ -275,24 +277,24 @@ class TestPosition:
         assert stopped.last_row_time_ms == 1_000
 
     def test_an_intent_outlives_a_cancelled_launch_and_ends_with_the_claim(self) -> None:
-        moved = after(NEW, Take("a", 1, 1), Intend("a", "plan", 1))
+        moved = after(NEW, TakeLease("a", 1, 1), NoteMove("a", "plan", 1))
         going = after(moved, LaunchEpoch("a", moved.generation, launch(1), 2))
 
-        assert after(going, Cancel("a", 3)).intent == moved.intent
+        assert after(going, CancelLaunch("a", 3)).intent == moved.intent
         assert after(going, ClaimLaunch("tag-1", ONE, 3)).intent is None
 
 
 class TestWrites:
     """The start of an untracked job is written to a store that knows no lease."""
 
-    NOTED = after(NEW, Take("a", 1, 1), Intend("a", "plan", 1, "write"))
+    NOTED = after(NEW, TakeLease("a", 1, 1), NoteMove("a", "plan", 1, "write"))
 
     def test_a_write_while_no_job_could_read_it_is_over(self) -> None:
         assert [each.token for each in self.NOTED.writes] == ["write"]
         assert after(self.NOTED, EndWrite("write", is_written=True)).writes == ()
 
     def test_a_write_after_another_operation_launched_stays_named(self) -> None:
-        taken = after(self.NOTED, Take("b", 2, 1, take_over=True))
+        taken = after(self.NOTED, TakeLease("b", 2, 1, take_over=True))
         going = after(taken, LaunchEpoch("b", taken.generation, launch(1, "b"), 2))
         running = after(going, ClaimLaunch("tag-1", ONE, 3))
 
@@ -305,7 +307,7 @@ class TestWrites:
     def test_a_plan_that_accounts_for_it_clears_it_with_the_claim(self) -> None:
         going = after(self.NOTED, LaunchEpoch("a", self.NOTED.generation, replace(launch(1), settles=("write",)), 2))
 
-        assert after(going, Cancel("a", 3)).writes == self.NOTED.writes
+        assert after(going, CancelLaunch("a", 3)).writes == self.NOTED.writes
         assert after(going, ClaimLaunch("tag-1", ONE, 3)).writes == ()
 
 
@@ -347,22 +349,22 @@ class TestLease:
         assert after(RUNNING, GoIdle("tag-1", ONE)).lease is None
 
     def test_a_batch_does_not_end_the_lease_of_who_stops_the_job(self) -> None:
-        asked = after(STARTED, Take("b", 4, HOUR_MS, take_over=True), AskToStop("b", "", 4))
+        asked = after(STARTED, TakeLease("b", 4, HOUR_MS, take_over=True), AskToStop("b", "", 4))
         recorded = after(asked, RecordBatch("tag-1", ONE, "run-1", RECORDED))
 
         assert recorded.lease is not None
         assert recorded.lease.operation == "b"
 
     def test_it_may_be_taken_without_asking_once_it_is_old(self) -> None:
-        assert after(LAUNCHING, Take("b", 2 + HOUR_MS, HOUR_MS)).lease == Lease("b", 2 + HOUR_MS)
+        assert after(LAUNCHING, TakeLease("b", 2 + HOUR_MS, HOUR_MS)).lease == Lease("b", 2 + HOUR_MS)
 
     def test_an_operation_that_waits_keeps_it_young(self) -> None:
-        renewed = after(LAUNCHING, Renew("a", HOUR_MS))
-        assert isinstance(transition(renewed, Take("b", 2 + HOUR_MS, HOUR_MS)), Refused)
+        renewed = after(LAUNCHING, RenewLease("a", HOUR_MS))
+        assert isinstance(transition(renewed, TakeLease("b", 2 + HOUR_MS, HOUR_MS)), Refused)
         assert renewed.generation == LAUNCHING.generation, "its own plan is not stale by that"
 
     def test_a_clock_that_is_behind_makes_no_lease_old(self) -> None:
-        assert isinstance(transition(LAUNCHING, Take("b", 2 - HOUR_MS, HOUR_MS)), Refused)
+        assert isinstance(transition(LAUNCHING, TakeLease("b", 2 - HOUR_MS, HOUR_MS)), Refused)
 
     def test_a_recovery_takes_what_died_after_its_start(self) -> None:
         found = after(RAN, TakeToRecover("recovery/1", 1, 9, HOUR_MS))
@@ -374,8 +376,8 @@ class TestLease:
 
     def test_it_is_given_back_by_its_holder_only(self) -> None:
         """An operation that released it and got no answer then finds the lease of the next one: no error."""
-        assert after(LAUNCHING, Release("a")).lease is None
-        assert transition(LAUNCHING, Release("b")) == Already()
+        assert after(LAUNCHING, ReleaseLease("a")).lease is None
+        assert transition(LAUNCHING, ReleaseLease("b")) == Already()
 
 
 OPERATIONS, PROCESSES, TAGS = ("a", "b", "recovery/1"), (ONE, OTHER), ("tag-1", "tag-2", "tag-3")
@@ -395,19 +397,19 @@ def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
     recorded = Recorded(record.epoch, tag, batch_id, "query", row_time_ms, "digest")
     number = record.epoch + draw(st.sampled_from([1, 1, 1, 0, 2]))
     choices: list[Callable[[], Event]] = [
-        lambda: Take(operation, draw(st.integers(0, 10)), 5, draw(st.booleans())),
-        lambda: Renew(operation, 6),
+        lambda: TakeLease(operation, draw(st.integers(0, 10)), 5, draw(st.booleans())),
+        lambda: RenewLease(operation, 6),
         lambda: TakeToRecover(operation, record.epoch, 5, 5),
         lambda: AskToStop(operation, "", 1),
         lambda: NoteStopStage(operation, StopStage("SIGTERM", draw(st.booleans()), 1)),
-        lambda: Cancel(operation, 1),
+        lambda: CancelLaunch(operation, 1),
         lambda: CloseDead(operation, holder, DIED),
         lambda: Reconcile(operation, generation, 1, draw(st.sampled_from([None, recorded]))),
-        lambda: Intend(operation, "plan", 1),
-        lambda: Intend(operation, "plan", 1, draw(st.sampled_from(["write-1", "write-2"]))),
+        lambda: NoteMove(operation, "plan", 1),
+        lambda: NoteMove(operation, "plan", 1, draw(st.sampled_from(["write-1", "write-2"]))),
         lambda: EndWrite(draw(st.sampled_from(["write-1", "write-2"])), draw(st.booleans())),
         lambda: LaunchEpoch(operation, generation, launch(number, operation), 1),
-        lambda: Release(operation),
+        lambda: ReleaseLease(operation),
         lambda: MarkGood(record.epoch),
         lambda: ClaimLaunch(tag, holder, 1),
         lambda: StartBatch(tag, holder, StartedBatch(batch_id, "query", 1, run, row_time_ms, "digest")),
@@ -467,15 +469,15 @@ def test_laws_of_every_sequence(data: st.DataObject) -> None:
 def test_a_later_attempt_of_a_run_takes_the_lease_of_an_earlier_one(
     holder: str, operation: str, is_allowed: bool
 ) -> None:
-    taken = transition(NEW, Take(holder, 1, HOUR_MS, take_over=True))
+    taken = transition(NEW, TakeLease(holder, 1, HOUR_MS, take_over=True))
     assert isinstance(taken, Next)
-    assert isinstance(transition(taken.record, Take(operation, 2, HOUR_MS)), Next) is is_allowed
+    assert isinstance(transition(taken.record, TakeLease(operation, 2, HOUR_MS)), Next) is is_allowed
 
 
 def test_a_late_try_of_an_earlier_attempt_takes_nothing_from_the_job_of_a_later_one() -> None:
     launched = replace(RAN, lease=None, launch=replace(RAN.launch, operation="a@2"))  # type: ignore[type-var]
-    assert isinstance(transition(launched, Take("a", 1, 0, take_over=True)), Refused)
-    assert isinstance(transition(launched, Take("a@2", 1, 0)), Next)
-    assert isinstance(transition(launched, Take("b", 1, 0)), Next)
+    assert isinstance(transition(launched, TakeLease("a", 1, 0, take_over=True)), Refused)
+    assert isinstance(transition(launched, TakeLease("a@2", 1, 0)), Next)
+    assert isinstance(transition(launched, TakeLease("b", 1, 0)), Next)
     replayed = replace(RAN, lease=None, launch=replace(RAN.launch, operation="a#v2#2"))  # type: ignore[type-var]
-    assert isinstance(transition(replayed, Take("a#v1#1", 1, 0, take_over=True)), Refused)
+    assert isinstance(transition(replayed, TakeLease("a#v1#1", 1, 0, take_over=True)), Refused)

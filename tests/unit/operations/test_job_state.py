@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow, Heartbeat
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record.events import AskToStop, Cancel
+from airflow_provider_offsets.core.record.events import AskToStop, CancelLaunch
 from airflow_provider_offsets.errors import DriverSilent
 from airflow_provider_offsets.operations.job_state import JobObservation, JobState, behind, end_of, observe_job
 from airflow_provider_offsets.operations.lease import take_lease
@@ -46,7 +46,7 @@ class TestObserveJob:
         found = observe_job(lab.control)
 
         assert (found.state, found.epoch, found.detail) == (JobState.LAUNCHING, 1, "launched by 'first'")
-        lab.session("first").cell.change(Cancel("first", 1))
+        lab.session("first").cell.change(CancelLaunch("first", 1))
         assert observe_job(lab.control).state is JobState.STOPPED
 
     def test_running(self, lab: Lab) -> None:

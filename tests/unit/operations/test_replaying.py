@@ -18,7 +18,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.record.events import Rename, Take
+from airflow_provider_offsets.core.record.events import Rename, TakeLease
 from airflow_provider_offsets.core.replay.claim import ShardProgress, progress_text, replay_batch_id
 from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, Replayed, ReplayPlan, Shard
 from airflow_provider_offsets.core.replay.shard import (
@@ -596,7 +596,7 @@ class TestRefused:
         plan = lab.plan("1")
         cell = lab.session().cell
         cell.create()
-        cell.change(Take("rename", 0, 1000))
+        cell.change(TakeLease("rename", 0, 1000))
         cell.change(Rename("rename", "arrivals"))
 
         with pytest.raises(PipelineRenamed, match="'arrivals'"):

@@ -18,7 +18,14 @@ from airflow_provider_offsets.core.batch import Batch, Stream, digest_of, next_r
 from airflow_provider_offsets.core.epoch import Claim, CutOff, Ended, EndedHow, ProcessIdentity, Recorded
 from airflow_provider_offsets.core.pipeline import Subscription
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record.events import AskToStop, Cancel, CloseDead, LaunchEpoch, Reconcile, Take
+from airflow_provider_offsets.core.record.events import (
+    AskToStop,
+    CancelLaunch,
+    CloseDead,
+    LaunchEpoch,
+    Reconcile,
+    TakeLease,
+)
 from airflow_provider_offsets.core.record.model import EpochLaunch, Phase, PipelineRecord
 from airflow_provider_offsets.errors import StoreUnreachable
 from airflow_provider_offsets.runtime.batch_log import BatchLog
@@ -152,7 +159,7 @@ class Lab:
         record = cell.create()
         number = record.epoch + 1
         operation = f"op-{number}"
-        cell.change(Take(operation, 0, 0, take_over=True))
+        cell.change(TakeLease(operation, 0, 0, take_over=True))
         record = self.close(operation) if record.launch is not None else record
         if record.launch is not None:
             self.control.keep_epoch(self.control.newest_launch(record))
@@ -178,9 +185,9 @@ class Lab:
     def close(self, operation: str) -> PipelineRecord:
         """Cancel, close and reconcile whatever is open, as ``operations.lease`` does; return the record."""
         cell = RecordCell(self.store, "alerts")
-        record = cell.change(Take(operation, 0, 0, take_over=True))
+        record = cell.change(TakeLease(operation, 0, 0, take_over=True))
         if record.phase is Phase.LAUNCHING:
-            record = cell.change(Cancel(operation, 0))
+            record = cell.change(CancelLaunch(operation, 0))
         if record.phase is Phase.RUNNING and record.holder is not None:
             record = cell.change(CloseDead(operation, record.holder, Ended(EndedHow.DIED, 0, message="gone")))
         return self._reconcile(cell, operation, record) if record.phase is Phase.ENDED else record
@@ -200,7 +207,7 @@ class Lab:
         """Ask the job to stop, as the operation that launches the next epoch."""
         operation = f"op-{self.record.epoch + 1}"
         cell = RecordCell(self.store, "alerts")
-        cell.change(Take(operation, 0, 0, take_over=True))
+        cell.change(TakeLease(operation, 0, 0, take_over=True))
         cell.change(AskToStop(operation, "upgrade", 0))
 
     def hold(self, claim: Claim | None = None, **settings: Any) -> HeldEpoch:

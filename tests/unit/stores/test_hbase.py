@@ -12,7 +12,7 @@ from airflow_provider_offsets import clock
 from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import ProcessIdentity, Recorded
-from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, Take
+from airflow_provider_offsets.core.record.events import ClaimLaunch, LaunchEpoch, RecordBatch, StartBatch, TakeLease
 from airflow_provider_offsets.core.record.model import EpochLaunch, StartedBatch
 from airflow_provider_offsets.errors import StoreUnreachable
 from airflow_provider_offsets.stores.hbase import client as hbase_client
@@ -77,7 +77,7 @@ def claimed(store: HBaseStore) -> RecordCell:
     """Return the record of a pipeline whose first launch was claimed."""
     cell = RecordCell(store, f"p-{uuid.uuid4().hex[:8]}")
     cell.create()
-    cell.change(Take("op", 0, 0))
+    cell.change(TakeLease("op", 0, 0))
     cell.change(LaunchEpoch("op", 1, EpochLaunch(1, "tag", "op", "plan", "/checkpoint"), 0))
     cell.change(ClaimLaunch("tag", DRIVER, 0))
     return cell
