@@ -12,7 +12,7 @@ from airflow_provider_offsets.core.audit.report import AuditReport
 from airflow_provider_offsets.core.pruning import Prunable
 from airflow_provider_offsets.core.replay.audit import BackfillTotal, ReplayAudit
 from airflow_provider_offsets.core.replay.model import ReplayPlan
-from airflow_provider_offsets.core.restart.comparison import Comparison, Verdict
+from airflow_provider_offsets.core.restart.comparison import Agreement, Comparison
 from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.transfer import Transfer
@@ -203,7 +203,7 @@ def audit_json(report: AuditReport) -> dict[str, Any]:
 
 def stores_report(comparison: Comparison) -> str:
     """Return the comparison if stores differ, or one line if they agree, for the log of another operation."""
-    if comparison.count(Verdict.AGREE) < len(comparison.rows):
+    if comparison.count(Agreement.AGREE) < len(comparison.rows):
         return comparison_report(comparison)
     return "\n".join(
         [
@@ -221,10 +221,10 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
     :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
     """
     rows = [
-        (row.topic, row.partition, *map(_or_dash, row.offsets), row.verdict.value, row.why) for row in comparison.rows
+        (row.topic, row.partition, *map(_or_dash, row.offsets), row.agreement.value, row.why) for row in comparison.rows
     ]
     stores = (f"{comparison.authoritative} (authoritative)", *comparison.stores[1:])
-    counts = ", ".join(f"{comparison.count(verdict):,} {verdict.value}" for verdict in Verdict)
+    counts = ", ".join(f"{comparison.count(agreement):,} {agreement.value}" for agreement in Agreement)
     lines = [
         f"Stores of {comparison.pipeline}, {'which runs' if comparison.running else 'stopped'}: {counts}.",
         _table(("topic", "partition", *stores, "verdict", "why"), rows, style) if rows else "No store has a position.",

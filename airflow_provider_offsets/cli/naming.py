@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.owners import owners_of
-from airflow_provider_offsets.core.audit.window import Bound, Window
+from airflow_provider_offsets.core.audit.window import AuditWindow, Bound
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.pipeline import StreamingPipeline, checkpoint_resource, stored_resources
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
@@ -20,8 +20,7 @@ from airflow_provider_offsets.errors import InputRefused, StoreInUse, StoreLayou
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook, store_url
 from airflow_provider_offsets.hooks.positions import open_kept_at
-from airflow_provider_offsets.operations.transferring import Write, carry_out
-from airflow_provider_offsets.operations.transferring import stopped as stopped_pipeline
+from airflow_provider_offsets.operations.transferring import Write, carry_out, stopped_pipeline
 from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore
 
 if TYPE_CHECKING:
@@ -77,12 +76,12 @@ def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> 
     return {topic: int(count) for topic, _, count in pairs}
 
 
-def window(args: Namespace) -> Window:
+def window(args: Namespace) -> AuditWindow:
     """Return the part of the history between ``--since`` and ``--until``.
 
     :raises InputRefused: a bound is malformed.
     """
-    return Window(_bound(args.since, "--since"), _bound(args.until, "--until"))
+    return AuditWindow(_bound(args.since, "--since"), _bound(args.until, "--until"))
 
 
 def _bound(text: str | None, option: str) -> Bound | None:

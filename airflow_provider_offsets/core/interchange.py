@@ -77,7 +77,7 @@ def read_positions(text: str, *, group_id: str = "") -> tuple[GroupPosition, ...
     return _only(_from_json(text) if _JSON.match(text) else _from_csv(text, group_id), group_id)
 
 
-def read_position(text: str, *, group_id: str = "") -> GroupPosition:
+def parse_position(text: str, *, group_id: str = "") -> GroupPosition:
     """Return the only position in a text of either form, or the position of ``group_id``.
 
     :param text: CSV or our own JSON.

@@ -43,7 +43,7 @@ def is_rollback_of(operation: str, other: str) -> bool:
     return operation == f"{other}{ROLLBACK}"
 
 
-def attempt_of(operation: str) -> tuple[str, tuple[int, int]]:
+def run_and_attempt(operation: str) -> tuple[str, tuple[int, int]]:
     """Return the run of an operation, and a number that is greater for a later attempt at the run.
 
     ``<run>@2`` is the second attempt. A run that replays before it starts the job names each attempt by the run id of

@@ -13,7 +13,7 @@ from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.audit.report import AuditReport
 from airflow_provider_offsets.core.audit.walk import audit
-from airflow_provider_offsets.core.audit.window import Measure, Window
+from airflow_provider_offsets.core.audit.window import AuditWindow, Measure
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Cut, Epoch
 from airflow_provider_offsets.core.known import first_when_stopped
@@ -34,7 +34,7 @@ from airflow_provider_offsets.operations.session import Session, started_batch
 from airflow_provider_offsets.stores.history import row_time_of
 
 
-def audit_history(session: Session, window: Window | None = None) -> AuditReport:
+def audit_history(session: Session, window: AuditWindow | None = None) -> AuditReport:
     """Return the audit of a pipeline's whole history, or of the epochs of an untracked job.
 
     Rows are read one at a time, and only one cursor per partition is kept, so the history may have any length.
@@ -150,7 +150,7 @@ def _with_in_flight(epoch: Epoch) -> Epoch:
     return epoch if before is None or epoch.holder is None else replace(epoch, cuts=(before, *epoch.cuts))
 
 
-def audit_epochs(session: Session, window: Window | None = None) -> AuditReport:
+def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditReport:
     """Return the audit of an untracked job: each epoch is one range per partition, from its start to its stop.
 
     An epoch stopped at the position from which the next epoch was planned. The snapshots of the stopped job that this

@@ -26,15 +26,15 @@ POLL_S = 0.5
 
 
 @dataclass(frozen=True)
-class Window:
+class HealthWindow:
     """The samples of one epoch, the oldest first. The window belongs to a task; a new try begins a new window."""
 
     epoch: int
     samples: tuple[Sample, ...]
 
-    def seen_again(self, sample: Sample) -> Window:
+    def seen_again(self, sample: Sample) -> HealthWindow:
         """Return this window with one more sample."""
-        return Window(self.epoch, (*self.samples, sample))
+        return HealthWindow(self.epoch, (*self.samples, sample))
 
 
 def watched_epoch(session: Session) -> Epoch:

@@ -18,7 +18,7 @@ from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
 from airflow_provider_offsets.core.record.model import PipelineRecord
-from airflow_provider_offsets.core.recovery import ROLLBACK, attempt_of, is_recovery, recovered_epoch
+from airflow_provider_offsets.core.recovery import ROLLBACK, is_recovery, recovered_epoch, run_and_attempt
 from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.core.restart.planner import plan_restart
 from airflow_provider_offsets.core.snapshot import UNSTARTED, WHEN_STOPPED, Observation, snapshot_id
@@ -168,7 +168,7 @@ def _split(session: Session, epochs: Sequence[Epoch]) -> tuple[list[Epoch], list
     """
     record = session.control.record()
     good = 0 if record is None else record.good
-    started_by, run = {epoch.number: _run_of(epoch, epochs) for epoch in epochs}, attempt_of(session.operation)[0]
+    started_by, run = {epoch.number: _run_of(epoch, epochs) for epoch in epochs}, run_and_attempt(session.operation)[0]
     earlier, undone = list(epochs), list[Epoch]()
     while earlier and started_by[earlier[-1].number] == run:
         if earlier[-1].number == good and earlier[-1].claim.operation != session.operation:
@@ -184,7 +184,7 @@ def _run_of(epoch: Epoch, epochs: Sequence[Epoch]) -> str:
         dead = next((each for each in epochs if each.number == recovered_epoch(operation)), None)
         if dead is not None and dead.claim.version == epoch.claim.version:
             return _run_of(dead, epochs)
-    return attempt_of(operation)[0]
+    return run_and_attempt(operation)[0]
 
 
 def _previous(session: Session, epochs: Sequence[Epoch]) -> Epoch | None:

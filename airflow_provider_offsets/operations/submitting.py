@@ -22,7 +22,7 @@ from airflow_provider_offsets.core.record.events import LaunchEpoch
 from airflow_provider_offsets.core.record.model import EpochLaunch, Phase, PipelineRecord
 from airflow_provider_offsets.core.restart.checks import AS_A_NEW_ONE
 from airflow_provider_offsets.core.restart.model import RestartForm
-from airflow_provider_offsets.core.restart.planner import reconcile
+from airflow_provider_offsets.core.restart.planner import with_new_partitions
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import (
     DriverDied,
@@ -38,11 +38,11 @@ from airflow_provider_offsets.operations.lease import (
     complete_history,
     is_running,
     keep_lease,
+    reconcile,
     release_lease,
     require_lease,
     take_lease,
 )
-from airflow_provider_offsets.operations.lease import reconcile as reconcile_epoch
 from airflow_provider_offsets.operations.ownership import claim_own
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.starting import first_sign, has_output
@@ -214,7 +214,7 @@ def _over_or_not(session: Session) -> PipelineRecord:
     while record is not None and record.lease is not None and record.lease.operation == session.operation:
         with suppress(RecordChanged):  # another try of this task was faster
             if record.phase is Phase.ENDED:
-                reconcile_epoch(session, record)
+                reconcile(session, record)
             elif record.phase is not Phase.RUNNING or not close_if_over(session, record):
                 break
         record = session.cell.read()
@@ -288,7 +288,7 @@ def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher:
         operation=session.operation,
         tag=tag,
         checkpoint=applied.checkpoint,
-        start=reconcile(plan.start, live),
+        start=with_new_partitions(plan.start, live),
         identity=live.identity,
         stream=session.pipeline.stream,
         plan=plan.fingerprint,

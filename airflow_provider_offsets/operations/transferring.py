@@ -92,7 +92,7 @@ Write = Callable[[PositionStore, Stream, Transfer], None]
 
 
 @contextmanager
-def stopped(session: Session, *, take_over: bool = False) -> Iterator[Write]:
+def stopped_pipeline(session: Session, *, take_over: bool = False) -> Iterator[Write]:
     """Hold the lease of a pipeline whose job is stopped, so that no operation starts it during writes to its stores.
 
     A running job writes its position with every batch, and would silently overwrite the new one.

@@ -15,7 +15,7 @@ from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.health import HELD_BY, Sample, why_hold_back
 from airflow_provider_offsets.core.replay.model import Shard
 from airflow_provider_offsets.errors import InputRefused
-from airflow_provider_offsets.operations.health import Window, take_sample
+from airflow_provider_offsets.operations.health import HealthWindow, take_sample
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operators.base import PipelineOperator
 
@@ -92,7 +92,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         :param window: previous samples of the live job, as JSON.
         :returns: the counts, as ``act``.
         """
-        self._samples = codec.loads(Window, window).samples
+        self._samples = codec.loads(HealthWindow, window).samples
         return self.execute(context)
 
     def _hold_back(self, session: Session) -> None:
@@ -108,7 +108,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         self.defer(
             trigger=TimeDeltaTrigger(timedelta(seconds=SAMPLE_EVERY_S)),
             method_name="execute_complete",
-            kwargs={"window": codec.dumps(Window(epoch.number, self._samples))},
+            kwargs={"window": codec.dumps(HealthWindow(epoch.number, self._samples))},
         )
 
     def on_kill(self) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.restart.comparison import Verdict, compare_stores
+from airflow_provider_offsets.core.restart.comparison import Agreement, compare_stores
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.reports import stores_report
 
@@ -57,5 +57,5 @@ class SnapshotOffsetsOperator(PipelineOperator):
             "committed_batch_id": None if seen.checkpoint is None else seen.checkpoint.committed_batch_id,
             "in_flight": codec.plain(seen.in_flight),
             "cluster_id": seen.live.cluster_id,
-            "stores": {verdict.value: comparison.count(verdict) for verdict in Verdict},
+            "stores": {agreement.value: comparison.count(agreement) for agreement in Agreement},
         }

@@ -12,7 +12,7 @@ from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.health import Health, judge
-from airflow_provider_offsets.operations.health import Window, pause, record_verdict, take_sample, watched_epoch
+from airflow_provider_offsets.operations.health import HealthWindow, pause, record_verdict, take_sample, watched_epoch
 from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
 
@@ -52,7 +52,7 @@ class WatchStreamingJobOperator(PipelineOperator):
         :raises JobUnhealthy: the job is unhealthy.
         :raises StateChanged: the operation has started no epoch.
         """
-        return self._watch(session, Window(watched_epoch(session).number, ()))
+        return self._watch(session, HealthWindow(watched_epoch(session).number, ()))
 
     def execute_complete(self, context: Context, event: dict[str, Any], window: str) -> dict[str, Any]:
         """Take the next sample after the triggerer, whatever event it sent.
@@ -64,9 +64,9 @@ class WatchStreamingJobOperator(PipelineOperator):
         :raises AirflowFailException: an error that no retry can fix, such as ``JobUnhealthy``.
         """
         with fail_at_once(), open_session(self.pipeline, self.operation) as session:
-            return self._watch(self.attempt(session, context), codec.loads(Window, window))
+            return self._watch(self.attempt(session, context), codec.loads(HealthWindow, window))
 
-    def _watch(self, session: Session, window: Window) -> dict[str, Any]:
+    def _watch(self, session: Session, window: HealthWindow) -> dict[str, Any]:
         epoch = next(each for each in session.control.epochs() if each.number == window.epoch)
         policy = self.pipeline.rollback
         while True:
@@ -81,7 +81,7 @@ class WatchStreamingJobOperator(PipelineOperator):
         record_verdict(session, epoch, verdict)
         return {"epoch": epoch.number, **codec.plain(verdict)}
 
-    def _wait(self, session: Session, epoch: Epoch, window: Window, seconds: float) -> None:
+    def _wait(self, session: Session, epoch: Epoch, window: HealthWindow, seconds: float) -> None:
         if not self.deferrable or seconds < SHORT_S:
             pause(session, epoch, seconds)
             return

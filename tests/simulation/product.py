@@ -62,7 +62,7 @@ from airflow_provider_offsets.operations.rolling_back import roll_back
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
-from airflow_provider_offsets.operations.transferring import stopped
+from airflow_provider_offsets.operations.transferring import stopped_pipeline
 from airflow_provider_offsets.operations.versions import KeptFile, KeptVersion
 from airflow_provider_offsets.runtime import (
     TrackedStream,
@@ -883,7 +883,7 @@ def task_roll_back(world: World, operation: str) -> None:
 
 def hold_stopped(world: World, operation: str) -> None:
     """Hold the lease of a stopped job, as a person at the CLI does while a position is written."""
-    with stopped(world.session(operation), take_over=True):
+    with stopped_pipeline(world.session(operation), take_over=True):
         pass
 
 

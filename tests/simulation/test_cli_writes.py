@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_offsets.checkpoint.positions import CheckpointPositions
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.transfer import plan_transfer
-from airflow_provider_offsets.operations.transferring import finish_interrupted, stopped
+from airflow_provider_offsets.operations.transferring import finish_interrupted, stopped_pipeline
 from tests.simulation.actors import Run
 from tests.simulation.script import Side, Stage, at, stage
 
@@ -23,7 +23,7 @@ def importing(s: Stage, offset: int) -> Callable[[Run], None]:
     def task(run: Run) -> None:
         target = world.positions if world.kind.position_store else CheckpointPositions(world.checkpoint)
         stream = world.pipeline.stream
-        with stopped(world.session(run.name), take_over=True) as write:
+        with stopped_pipeline(world.session(run.name), take_over=True) as write:
             finish_interrupted(target)
             transfer = plan_transfer(
                 world.group_id,

@@ -28,7 +28,7 @@ from airflow_provider_offsets.core.audit.report import (
     PartitionAudit,
     first_listed,
 )
-from airflow_provider_offsets.core.audit.window import Measure, Window
+from airflow_provider_offsets.core.audit.window import AuditWindow, Measure
 from airflow_provider_offsets.core.batch import Batch, digest_of
 from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch, Recorded
 from airflow_provider_offsets.core.offset_set import OffsetSet
@@ -47,7 +47,7 @@ ROW_CLUE = (
 class _Progress:
     """Progress of a walk through a history, relative to a window. It never goes back."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: AuditWindow) -> None:
         self._window = window
         self.is_inside = window.since is None
         """Whether what is found counts."""
@@ -218,7 +218,9 @@ class _Epochs:
 class _Walk:
     """State of one pass."""
 
-    def __init__(self, epochs: Iterable[Epoch], since: Position, recorded: Recorded | None, window: Window) -> None:
+    def __init__(
+        self, epochs: Iterable[Epoch], since: Position, recorded: Recorded | None, window: AuditWindow
+    ) -> None:
         self._recorded = recorded
         self.cursors = {partition: _Cursor(offset, offset) for partition, offset in since.items()}
         self.findings = _Findings()
@@ -475,7 +477,7 @@ def audit(
     since: Position | None = None,
     read_before: Position | None = None,
     recorded: Recorded | None = None,
-    window: Window | None = None,
+    window: AuditWindow | None = None,
 ) -> AuditReport:
     """Return the audit of a history. Everything is read once, one row at a time.
 
@@ -489,7 +491,7 @@ def audit(
     :param recorded: the newest batch by the pipeline's record; None if unknown.
     :param window: the part to report; None for all.
     """
-    window = window or Window()
+    window = window or AuditWindow()
     walk = _Walk(epochs, since or Position(), recorded, window)
     for partition, offset in (read_before or Position()).items():
         if partition in walk.cursors:

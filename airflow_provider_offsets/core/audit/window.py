@@ -42,7 +42,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Window:
+class AuditWindow:
     """Part of a history that an audit reports: from the first row or epoch at ``since`` to the last one at ``until``.
 
     Earlier rows are read too: what they have read determines what is replayed in the window.

@@ -62,7 +62,7 @@ from airflow_provider_offsets.core.record.model import (
     Refused,
     StartedBatch,
 )
-from airflow_provider_offsets.core.recovery import DEATHS, attempt_of, is_recovery, is_rollback_of, recovered_epoch
+from airflow_provider_offsets.core.recovery import DEATHS, is_recovery, is_rollback_of, recovered_epoch, run_and_attempt
 
 
 def transition(record: PipelineRecord, event: Event) -> Outcome:
@@ -100,17 +100,19 @@ def _take(record: PipelineRecord, event: TakeLease) -> Outcome:
 
 def _is_of(lease: Lease, operation: str) -> bool:
     """Check whether a lease belongs to the operation, an earlier attempt of its run, or what it rolls back."""
-    run, attempt = attempt_of(operation)
-    held_run, held_attempt = attempt_of(lease.operation)
+    run, attempt = run_and_attempt(operation)
+    held_run, held_attempt = run_and_attempt(lease.operation)
     is_mine = run == held_run and attempt >= held_attempt
     return is_mine or is_rollback_of(operation, lease.operation)
 
 
 def _later_attempt(record: PipelineRecord, operation: str) -> str | None:
     """Return the later attempt of the operation's run that holds the lease or has launched the job, or None."""
-    run, attempt = attempt_of(operation)
+    run, attempt = run_and_attempt(operation)
     names = [each.operation for each in (record.lease, record.launch) if each is not None]
-    return next((name for name in names if attempt_of(name)[0] == run and attempt_of(name)[1] > attempt), None)
+    return next(
+        (name for name in names if run_and_attempt(name)[0] == run and run_and_attempt(name)[1] > attempt), None
+    )
 
 
 def _renew(record: PipelineRecord, event: RenewLease) -> Outcome:

@@ -115,13 +115,13 @@ def attempt_of(plan: ReplayPlan) -> ReplayAttempt:
         key=plan.attempt_key,
         interval=plan.interval,
         run_id=plan.run_id,
-        plan=digest_of(plan),
+        plan=plan_digest_of(plan),
         shards=len(plan.shards),
         has_problems=bool(plan.problems),
         topic_ids=plan.topic_ids,
     )
 
 
-def digest_of(plan: ReplayPlan) -> str:
+def plan_digest_of(plan: ReplayPlan) -> str:
     """Return the digest of a plan's content, used as its name."""
     return hashlib.sha256(codec.dumps(plan).encode()).hexdigest()[:16]

@@ -19,7 +19,7 @@ from airflow_provider_offsets.core.restart.model import OnConflict
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY, KeptPosition, Observation
 
 
-class Verdict(enum.Enum):
+class Agreement(enum.Enum):
     """Result of comparing two stores in one partition."""
 
     AGREE = "agree"
@@ -36,7 +36,7 @@ class PartitionComparison:
     partition: int
     offsets: tuple[int | None, ...]
     """In the order of ``Comparison.stores``; None if the store does not name the partition."""
-    verdict: Verdict
+    agreement: Agreement
     why: str = ""
     """Which store differs and why; empty if all agree."""
 
@@ -67,11 +67,11 @@ class Comparison:
     @property
     def conflicts(self) -> tuple[PartitionComparison, ...]:
         """The partitions with contradicting stores."""
-        return tuple(row for row in self.rows if row.verdict is Verdict.CONFLICT)
+        return tuple(row for row in self.rows if row.agreement is Agreement.CONFLICT)
 
-    def count(self, verdict: Verdict) -> int:
+    def count(self, agreement: Agreement) -> int:
         """Return the number of partitions with that result."""
-        return sum(row.verdict is verdict for row in self.rows)
+        return sum(row.agreement is agreement for row in self.rows)
 
 
 def compare_stores(seen: Observation, earlier: Observation | None = None) -> Comparison:
@@ -195,19 +195,19 @@ class _Pair:
 
 
 def _row(partition: TopicPartition, kept: Sequence[KeptPosition], pairs: Sequence[_Pair]) -> PartitionComparison:
-    verdict, reasons = Verdict.AGREE, []
+    agreement, reasons = Agreement.AGREE, []
     for pair in pairs:
         there, authoritative = _offset(pair.other, partition), _offset(pair.authoritative, partition)
         if there == authoritative:
             continue
         why = next((found for rule in RULES if (found := rule(pair, partition))), "")
         if not why:
-            verdict, why = Verdict.CONFLICT, _difference(authoritative, there, pair.authoritative.store)
-        elif verdict is Verdict.AGREE:
-            verdict = Verdict.EXPECTED_LAG
+            agreement, why = Agreement.CONFLICT, _difference(authoritative, there, pair.authoritative.store)
+        elif agreement is Agreement.AGREE:
+            agreement = Agreement.EXPECTED_LAG
         reasons.append(f"{pair.other.store} {why}")
     return PartitionComparison(
-        *partition, tuple(_offset(each, partition) for each in kept), verdict, "; ".join(reasons)
+        *partition, tuple(_offset(each, partition) for each in kept), agreement, "; ".join(reasons)
     )
 
 

@@ -151,7 +151,7 @@ def with_runway(
     )
 
 
-def reconcile(start: Position, live: LiveTopics) -> Position:
+def with_new_partitions(start: Position, live: LiveTopics) -> Position:
     """Return ``start`` with the partitions that were created after the plan, at 0 (law 3).
 
     :param start: starting offsets of the plan.

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from airflow_provider_offsets.core.interchange import read_position
+from airflow_provider_offsets.core.interchange import parse_position
 from airflow_provider_offsets.core.known import known_offsets
 from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
@@ -264,7 +264,7 @@ class FromFile:
             partition that is not a live one of the pipeline, or is of another cluster or a topic recreated since.
         """
         try:
-            found = read_position(sources.text_of(self.path), group_id=self.group_id)
+            found = parse_position(sources.text_of(self.path), group_id=self.group_id)
         except SelectorError:
             raise
         except InputRefused as error:

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_offsets.core.audit.report import AuditReport, DiscontinuityKind
 from airflow_provider_offsets.core.audit.walk import audit
-from airflow_provider_offsets.core.audit.window import Bound, Window
+from airflow_provider_offsets.core.audit.window import AuditWindow, Bound
 from airflow_provider_offsets.core.batch import Batch, digest_of
 from airflow_provider_offsets.core.epoch import Announced, Cut, Ended, EndedHow, Epoch, Recorded
 from airflow_provider_offsets.core.position import OffsetRange, Position
@@ -588,7 +588,7 @@ class TestWindow:
     ) -> None:
         bounds = [None if each is None else Bound.read(each) for each in (since, until)]
 
-        found = report(self.ROWS, self.EPOCHS, window=Window(*bounds))
+        found = report(self.ROWS, self.EPOCHS, window=AuditWindow(*bounds))
 
         assert (found.batches, found.records, shown(found)) == (batches, records, expected)
 
@@ -596,13 +596,13 @@ class TestWindow:
         """The row before the jump decides, although that row is not reported."""
         hole = [self.ROWS[0], self.ROWS[2]]
 
-        found = report(hole, self.EPOCHS[:1], window=Window(Bound.read("batch:2"), Bound.read("batch:2")))
+        found = report(hole, self.EPOCHS[:1], window=AuditWindow(Bound.read("batch:2"), Bound.read("batch:2")))
 
         assert (found.lost, found.batches) == (10, 1)
         assert [(each.start, each.end) for each in found.partitions] == [(20, 30)]
 
     def test_a_jump_before_it_is_not_reported(self) -> None:
-        found = report(self.ROWS[:1] + self.ROWS[2:4], self.EPOCHS[:1], window=Window(Bound.read("batch:3")))
+        found = report(self.ROWS[:1] + self.ROWS[2:4], self.EPOCHS[:1], window=AuditWindow(Bound.read("batch:3")))
 
         assert found.unexplained_places == 0
 
@@ -611,7 +611,7 @@ class TestWindow:
         foreign = Batch(at(15), 1_500, 9, QUERY, 8, at(10), 1_500)
         rows = [*self.ROWS[:2], foreign, *self.ROWS[2:]]
 
-        found = report(rows, self.EPOCHS, window=Window(None, Bound.read("epoch:2")))
+        found = report(rows, self.EPOCHS, window=AuditWindow(None, Bound.read("epoch:2")))
 
         assert found.batches == 7
         assert "overlapping writers 10..15 UNEXPLAINED" in shown(found)

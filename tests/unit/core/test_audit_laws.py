@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.audit.report import AuditReport, DiscontinuityKind
 from airflow_provider_offsets.core.audit.walk import audit
-from airflow_provider_offsets.core.audit.window import Bound, Window
+from airflow_provider_offsets.core.audit.window import AuditWindow, Bound
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Announced, Cut, Ended, EndedHow, Epoch
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition
@@ -312,8 +312,8 @@ def test_law_a_window_splits_what_is_read_again(history: History, number: int) -
     until, since = Bound.read(f"epoch:{number}"), Bound.read(f"epoch:{number + 1}")
 
     whole = totals(audited(history))
-    first = totals(audited(history, window=Window(until=until)))
-    rest = totals(audited(history, window=Window(since=since)))
+    first = totals(audited(history, window=AuditWindow(until=until)))
+    rest = totals(audited(history, window=AuditWindow(since=since)))
 
     assert first == totals(audited(history.until(number)))
     for name in ("batches", "records", "replayed", "replayed_at_most"):

@@ -17,12 +17,12 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, EndedHow, Epoch, RecordedMove
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.problem import ProblemKind
-from airflow_provider_offsets.core.restart.comparison import Comparison, Verdict, compare_stores, resolve_conflicts
+from airflow_provider_offsets.core.restart.comparison import Agreement, Comparison, compare_stores, resolve_conflicts
 from airflow_provider_offsets.core.restart.model import OnConflict
 from airflow_provider_offsets.core.snapshot import KeptPosition, Observation
 from tests.unit.core.observations import QUERY, at, epoch, live, seen
 
-AGREE, LAG, CONFLICT = Verdict.AGREE, Verdict.EXPECTED_LAG, Verdict.CONFLICT
+AGREE, LAG, CONFLICT = Agreement.AGREE, Agreement.EXPECTED_LAG, Agreement.CONFLICT
 TWO = live((0, 1_000), (0, 1_000))
 ENDED = Ended(EndedHow.STOPPED, 1)
 
@@ -50,7 +50,7 @@ class Case:
 
     why: str
     seen: Observation
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Agreement, ...]
     says: str = ""
     earlier: Observation | None = None
     settled: dict[OnConflict, Position] = field(default_factory=dict)
@@ -315,11 +315,11 @@ CASES = [
 def test_verdict(case: Case) -> None:
     comparison = compare_stores(case.seen, case.earlier)
 
-    assert tuple(row.verdict for row in comparison.rows) == case.verdicts
+    assert tuple(row.agreement for row in comparison.rows) == case.verdicts
     if case.says:
         assert case.says in " / ".join(row.why for row in comparison.rows)
     for row in comparison.rows:
-        assert bool(row.why) is (row.verdict is not AGREE), "what differs is explained, what agrees is not"
+        assert bool(row.why) is (row.agreement is not AGREE), "what differs is explained, what agrees is not"
 
 
 def test_a_comparison_shows_what_each_store_has_and_which_one_rules() -> None:
@@ -334,7 +334,7 @@ def test_a_comparison_shows_what_each_store_has_and_which_one_rules() -> None:
 def test_the_worst_verdict_of_a_partition_counts_and_every_store_is_explained() -> None:
     [row, _] = compare_stores(when_stopped(HBASE, kept("kafka", at(100, 80)), kept("zookeeper", at(210, 90)))).rows
 
-    assert row.verdict is CONFLICT
+    assert row.agreement is CONFLICT
     assert "kafka is one batch behind" in row.why
     assert "zookeeper is 10 ahead" in row.why
 
@@ -431,11 +431,11 @@ def test_the_smallest_never_skips_and_agreement_is_equality(given_stores: list[K
 
     assert problems == ()
     for row in compare_stores(session).rows:
-        assert (row.verdict is AGREE) is (len(set(row.offsets)) == 1)
+        assert (row.agreement is AGREE) is (len(set(row.offsets)) == 1)
         authoritative = row.offsets[0]
         if authoritative is not None:
             assert settled[row.key] <= authoritative
-        if row.verdict is CONFLICT:
+        if row.agreement is CONFLICT:
             assert settled[row.key] == min(each for each in row.offsets if each is not None)
 
 

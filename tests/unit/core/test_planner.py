@@ -17,7 +17,7 @@ from airflow_provider_offsets.core.restart.model import (
     RestartPolicy,
     StartReason,
 )
-from airflow_provider_offsets.core.restart.planner import plan_restart, reconcile, with_runway
+from airflow_provider_offsets.core.restart.planner import plan_restart, with_new_partitions, with_runway
 from airflow_provider_offsets.core.runway import Runway
 from airflow_provider_offsets.core.snapshot import UNSTARTED, Observation
 from airflow_provider_offsets.errors import StateChanged
@@ -802,12 +802,12 @@ def test_preconditions_name_both_values_of_what_changed() -> None:
 
 
 def test_reconcile_adds_what_appeared_since_at_0() -> None:
-    assert reconcile(at(40, 60), live((30, 100), (0, 100), (0, 8))) == at(40, 60, 0)
+    assert with_new_partitions(at(40, 60), live((30, 100), (0, 100), (0, 8))) == at(40, 60, 0)
 
 
 def test_reconcile_refuses_a_new_partition_whose_head_is_gone() -> None:
     with pytest.raises(StateChanged, match=r"flights\[2\] begins at 3"):
-        reconcile(at(40, 60), live((0, 100), (0, 100), (3, 8)))
+        with_new_partitions(at(40, 60), live((0, 100), (0, 100), (3, 8)))
 
 
 def test_a_truncated_log_is_refused_with_a_start_that_works() -> None:

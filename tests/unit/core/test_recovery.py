@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_offsets.core.recovery import RecoveryPolicy, attempt_of
+from airflow_provider_offsets.core.recovery import RecoveryPolicy, run_and_attempt
 from airflow_provider_offsets.core.replay.model import replay_run_id
 
 NOW_MS = 10_000_000
@@ -38,4 +38,4 @@ def test_so_many_tries_within_so_long(tries_ms: list[int], allowed: bool, reason
     ],
 )
 def test_the_attempt_is_read_from_the_name(operation: str, run: str, attempt: tuple[int, int]) -> None:
-    assert attempt_of(operation) == (run, attempt)
+    assert run_and_attempt(operation) == (run, attempt)

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.audit.report import DiscontinuityKind
-from airflow_provider_offsets.core.audit.window import Bound, Window
+from airflow_provider_offsets.core.audit.window import AuditWindow, Bound
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.record.model import Phase
@@ -282,8 +282,8 @@ class TestWhatTheAuditDetects:
     def test_within_a_window(self, lab: Lab) -> None:
         del self.rows(lab)[1]
 
-        first = audit_history(lab.session("look"), Window(until=Bound.read("batch:0")))
-        second = audit_history(lab.session("look"), Window(since=Bound.read("batch:1")))
+        first = audit_history(lab.session("look"), AuditWindow(until=Bound.read("batch:0")))
+        second = audit_history(lab.session("look"), AuditWindow(since=Bound.read("batch:1")))
 
         assert (first.batches, first.lost) == (1, 0)
         assert (second.batches, second.lost) == (1, 100)

@@ -26,7 +26,7 @@ from airflow_provider_offsets.errors import (
     TakenOver,
 )
 from airflow_provider_offsets.operations.lease import release_lease, take_lease
-from airflow_provider_offsets.operations.transferring import carry_out, read_position, stopped
+from airflow_provider_offsets.operations.transferring import carry_out, read_position, stopped_pipeline
 from airflow_provider_offsets.stores.memory import MemoryStore
 from tests.unit.core.observations import TOPIC, at
 from tests.unit.operations import steps
@@ -91,7 +91,10 @@ class TestStopped:
     def test_a_job_that_may_run_holds_its_stores(self, lab: Lab) -> None:
         steps.start(lab)
 
-        with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' is running"), stopped(lab.session()):
+        with (
+            pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' is running"),
+            stopped_pipeline(lab.session()),
+        ):
             pytest.fail("nothing may be written")
         record = lab.control.record()
         assert record is not None
@@ -103,7 +106,7 @@ class TestStopped:
             steps.rest(lab)
             release_lease(lab.session("second"))
 
-        with stopped(lab.session("copy")) as write:
+        with stopped_pipeline(lab.session("copy")) as write:
             write(MemoryStore(), STREAM, planned(None))
             with pytest.raises(LeaseHeld):
                 steps.start(lab, operation="other")
@@ -113,14 +116,14 @@ class TestStopped:
     def test_an_operation_at_work_is_disturbed_only_on_request(self, lab: Lab) -> None:
         steps.rest(lab)
 
-        with pytest.raises(LeaseHeld), stopped(lab.session("copy")):
+        with pytest.raises(LeaseHeld), stopped_pipeline(lab.session("copy")):
             pytest.fail("'second' stopped the job a moment ago")
-        with stopped(lab.session("copy"), take_over=True) as write:
+        with stopped_pipeline(lab.session("copy"), take_over=True) as write:
             write(MemoryStore(), STREAM, planned(None))
 
     def test_one_that_was_taken_over_writes_no_more(self, lab: Lab) -> None:
         store = MemoryStore()
-        with stopped(lab.session("copy")) as write:
+        with stopped_pipeline(lab.session("copy")) as write:
             take_lease(lab.session("other"), take_over=True)
             with pytest.raises(TakenOver):
                 write(store, STREAM, planned(None))
@@ -142,7 +145,7 @@ class TestStoreOfTheJob:
 
     def bring(self, lab: Lab, *offsets: int, operation: str = "copy") -> None:
         stream = lab.pipeline.stream
-        with stopped(lab.session(operation), take_over=True) as write:
+        with stopped_pipeline(lab.session(operation), take_over=True) as write:
             now = lab.kept.position(stream)
             write(lab.kept, stream, plan_transfer("g", lab.at(*offsets), now, accept_skipped={TOPIC: 200}))
 
@@ -222,7 +225,7 @@ class TestStoreOfTheJob:
         mirror = MemoryStore()
         stream = lab.pipeline.stream
         mirror.write(stream, lab.at(100, 100), expected=None)
-        with stopped(lab.session("copy"), take_over=True) as write:
+        with stopped_pipeline(lab.session("copy"), take_over=True) as write:
             write(mirror, stream, plan_transfer("g", lab.at(70, 70), lab.at(100, 100)))
 
         assert mirror.position(stream) == lab.at(70, 70)
@@ -230,7 +233,7 @@ class TestStoreOfTheJob:
 
     def test_another_store_does_not_replace_a_lost_position(self, lab: Lab) -> None:
         lab.kept.offsets = None
-        with stopped(lab.session("copy"), take_over=True) as write:
+        with stopped_pipeline(lab.session("copy"), take_over=True) as write:
             write(MemoryStore(), lab.pipeline.stream, plan_transfer("g", lab.at(70, 70), None))
 
         made = steps.plan(lab, "committed", "second")
@@ -247,7 +250,7 @@ class TestCheckpointOfTheJob:
 
     def bring(self, lab: Lab, *offsets: int) -> None:
         target, stream = CheckpointPositions(lab.pipeline.job.checkpoint), lab.pipeline.stream
-        with stopped(lab.session("copy"), take_over=True) as write:
+        with stopped_pipeline(lab.session("copy"), take_over=True) as write:
             now = target.position(stream)
             write(target, stream, plan_transfer("g", lab.at(*offsets), now, accept_skipped={TOPIC: 200}))
 
