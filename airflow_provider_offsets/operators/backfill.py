@@ -14,6 +14,7 @@ from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.moments import read_moment
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.replay.audit import total_of
 from airflow_provider_offsets.core.replay.boundary import OnOpen
 from airflow_provider_offsets.core.replay.model import Interval, ReplayPlan
@@ -44,6 +45,7 @@ class PlanBackfillOperator(PipelineOperator):
     A retry returns the recorded plan. A clear starts a new attempt with its own run id between the same boundaries. In
     addition to the list, XCom has ``run_id`` and ``plan``.
 
+    :param pipeline: the pipeline.
     :param begin: start of the interval, with its time zone. The data interval of the DAG run is used if both are empty.
     :param end: end of the interval, with its time zone.
     :param accept_lost: highest accepted number of offsets deleted by retention, by topic, as for a restart.
@@ -63,6 +65,7 @@ class PlanBackfillOperator(PipelineOperator):
     def __init__(
         self,
         *,
+        pipeline: StreamingPipeline,
         begin: str = "",
         end: str = "",
         accept_lost: Mapping[str, int] | str = "",
@@ -70,7 +73,7 @@ class PlanBackfillOperator(PipelineOperator):
         records_per_shard: str | int = "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(pipeline=pipeline, **kwargs)
         self.begin = begin
         self.end = end
         self.accept_lost = accept_lost

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets.backends.shipping import runtime_zip
 from airflow_provider_offsets.connections import make_launcher
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.restart.accepted import read_counts, read_seconds
 from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.errors import PlanRefused
@@ -28,6 +29,7 @@ class PlanRestartOperator(PipelineOperator):
     This operator only reads topics, stored offsets and the state of the job. It checks here what the submit will need,
     while the job still runs.
 
+    :param pipeline: the pipeline.
     :param start: where to start, such as ``committed`` or ``as-of:2026-11-01T00:00Z | earliest``; the pipeline's own
         start by default. ``core/selectors`` has all forms.
     :param window_s: seconds for which the job will stay stopped; 0 if it is already stopped or will not stay stopped.
@@ -48,14 +50,15 @@ class PlanRestartOperator(PipelineOperator):
     def __init__(
         self,
         *,
+        pipeline: StreamingPipeline,
         start: str | None = None,
         window_s: int | str = 0,
         accept_lost: Mapping[str, int] | str = "",
         accept_skipped: Mapping[str, int] | str = "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.start = self.pipeline.start if start is None else start
+        super().__init__(pipeline=pipeline, **kwargs)
+        self.start = pipeline.start if start is None else start
         self.window_s = window_s
         self.accept_lost = accept_lost
         self.accept_skipped = accept_skipped

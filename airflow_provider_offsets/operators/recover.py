@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.operations.recovering import begin_recovery
 from airflow_provider_offsets.operators.base import PipelineOperator
 
@@ -26,13 +27,14 @@ class BeginRecoveryOperator(PipelineOperator):
     starts the job. This task and its downstream tasks are *skipped* if the job runs again, a person wants it stopped,
     or another operation works on it.
 
+    :param pipeline: the pipeline.
     :param epoch: number of the dead epoch, as returned by ``JobDiedSensor``.
     """
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "epoch")
 
-    def __init__(self, *, epoch: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, pipeline: StreamingPipeline, epoch: str, **kwargs: Any) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
         self.epoch = epoch
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:

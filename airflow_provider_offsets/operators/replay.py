@@ -13,6 +13,7 @@ from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.health import HELD_BY, Sample, why_hold_back
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.replay.model import Shard
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.operations.health import HealthWindow, take_sample
@@ -36,14 +37,15 @@ class ReplayOffsetsOperator(PipelineOperator):
     launches another with the same run id if the driver is dead. A complete shard does not run again under its run id.
     If the task is ended (marked failed, cleared, timed out), its driver is ended too.
 
+    :param pipeline: the pipeline.
     :param shard: ``{"number": 0, "ranges": [{"topic": …, "partition": …, "start": …, "end": …}]}``; mapped.
     :param run_id: id of the run that sinks receive, from the operation's replay plan.
     """
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "run_id", "shard")
 
-    def __init__(self, *, shard: Mapping[str, Any], run_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, pipeline: StreamingPipeline, shard: Mapping[str, Any], run_id: str, **kwargs: Any) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
         self.shard = shard
         self.run_id = run_id
         self._replaying: ShardReplaying | None = None

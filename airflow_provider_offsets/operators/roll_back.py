@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import RolledBack
 from airflow_provider_offsets.operations.health import in_hands_of, why_unhealthy
 from airflow_provider_offsets.operations.rolling_back import Rollback, roll_back
@@ -27,14 +28,17 @@ class RollBackOperator(PipelineOperator):
     under a separate operation, ``<operation>#rollback``. A job that another operation has started or stopped since is
     not touched.
 
+    :param pipeline: the pipeline.
     :param automatic: for a task that runs if the submit or the watch failed. Skipped unless ``rollback.automatic`` is
         on and the records show that the job is unhealthy. Airflow runs such a task too if an earlier task failed, so
         that the job was never submitted. A watch also fails if it cannot read the job's state.
     :param fails: whether the task fails once the previous version runs. False if the run exists for the rollback.
     """
 
-    def __init__(self, *, automatic: bool = False, fails: bool = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, *, pipeline: StreamingPipeline, automatic: bool = False, fails: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
         self.automatic = automatic
         self.fails = fails
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.restart.comparison import Agreement, compare_stores
 from airflow_provider_offsets.operators.base import PipelineOperator
 from airflow_provider_offsets.reports import stores_report
@@ -22,6 +23,7 @@ class SnapshotOffsetsOperator(PipelineOperator):
 
     This operator commits nothing and joins no consumer group. A repeated run returns the snapshot that already exists.
 
+    :param pipeline: the pipeline.
     :param moment: distinguishes the snapshots of one operation, such as ``before``. The audit of an untracked job
         relies on the snapshot ``stopped``.
     :param snapshot_label: name for people, as in ``snapshot:<label>``. It must be unique among the pipeline's
@@ -30,8 +32,10 @@ class SnapshotOffsetsOperator(PipelineOperator):
 
     template_fields: Sequence[str] = (*PipelineOperator.template_fields, "snapshot_label")
 
-    def __init__(self, *, moment: str = "snapshot", snapshot_label: str = "", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, *, pipeline: StreamingPipeline, moment: str = "snapshot", snapshot_label: str = "", **kwargs: Any
+    ) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
         self.moment = moment
         self.snapshot_label = snapshot_label
 

@@ -10,6 +10,7 @@ from airflow.sdk import conf
 
 from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.operations.lease import new_attempt, of_attempt
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key, fail_at_once
@@ -30,6 +31,7 @@ class StopStreamingJobOperator(PipelineOperator):
     The operation takes the lease of the pipeline. An operation that acted recently keeps its lease unless ``take_over``
     is set. A cleared task starts a new attempt and stops the job again.
 
+    :param pipeline: the pipeline.
     :param deferrable: wait for the acknowledgement in the triggerer.
     :param take_over: take the lease from an operation that acted recently; the next step of that operation is refused.
     """
@@ -39,11 +41,12 @@ class StopStreamingJobOperator(PipelineOperator):
     def __init__(
         self,
         *,
+        pipeline: StreamingPipeline,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         take_over: bool | str = "{{ params.get('take_over') or '' }}",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(pipeline=pipeline, **kwargs)
         self.deferrable = deferrable
         self.take_over = take_over
 

@@ -12,6 +12,7 @@ from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.health import Health, judge
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.operations.health import HealthWindow, pause, record_verdict, take_sample, watched_epoch
 from airflow_provider_offsets.operators.base import PipelineOperator, fail_at_once
 from airflow_provider_offsets.triggers.streaming_job import EpochEndedTrigger
@@ -35,14 +36,19 @@ class WatchStreamingJobOperator(PipelineOperator):
     rollbacks. This operator only reads. A killed or cleared try starts its watch again. A job that a person stops
     meanwhile is not judged.
 
+    :param pipeline: the pipeline.
     :param deferrable: wait between two samples in the triggerer, which sees the end of the driver at once. Not used if
         samples are less than 10 s apart.
     """
 
     def __init__(
-        self, *, deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False), **kwargs: Any
+        self,
+        *,
+        pipeline: StreamingPipeline,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(pipeline=pipeline, **kwargs)
         self.deferrable = deferrable
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:

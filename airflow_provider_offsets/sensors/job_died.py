@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import PokeReturnValue
 
 from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.operations.recovering import DeathWatch, find_death
 from airflow_provider_offsets.operators.base import fail_at_once
 from airflow_provider_offsets.operators.recover import lease_timeout_s
@@ -38,12 +39,13 @@ class JobDiedSensor(PipelineSensor):
 
     The sensor returns ``epoch``, ``how`` the job died, and its ``message``.
 
+    :param pipeline: the pipeline.
     :param timeout: seconds to wait; a year by default.
     """
 
-    def __init__(self, *, timeout: float = YEAR_S, **kwargs: Any) -> None:
-        super().__init__(timeout=timeout, **kwargs)
-        self._times = {"confirm_s": self.pipeline.recovery.confirm_s, "lease_timeout_s": lease_timeout_s()}
+    def __init__(self, *, pipeline: StreamingPipeline, timeout: float = YEAR_S, **kwargs: Any) -> None:
+        super().__init__(pipeline=pipeline, timeout=timeout, **kwargs)
+        self._times = {"confirm_s": pipeline.recovery.confirm_s, "lease_timeout_s": lease_timeout_s()}
         self._watch = DeathWatch(**self._times)
 
     def execute(self, context: Context) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.errors import NoHistory, SelectorError
 from airflow_provider_offsets.operations.job_state import behind, short_of
@@ -27,14 +28,15 @@ class OffsetsReachedSensor(PipelineSensor):
     An untracked pipeline has no history. For such a pipeline the sensor reads the job's own offset store, and cannot be
     deferred.
 
+    :param pipeline: the pipeline.
     :param offsets: the position as JSON, ``{"flights":{"0":123}}``; or ``end``: the end offsets of the topics when the
         task starts. They are fixed then, so that a busy topic does not move the target.
     """
 
     template_fields: Sequence[str] = ("offsets",)
 
-    def __init__(self, *, offsets: str = END, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, pipeline: StreamingPipeline, offsets: str = END, **kwargs: Any) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
         self.offsets = offsets
         self._target = Position()
 

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import RunwayUnknown
 from airflow_provider_offsets.operations.job_state import JobState, observe_job
 from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
@@ -31,13 +32,22 @@ class RetentionRunwaySensor(PipelineSensor):
     job runs again, or if no record is ever deleted. The task fails and is retried if the retention time cannot be
     determined: unknown is not enough. The sensor returns ``runway_s`` and a ``summary`` for people.
 
+    :param pipeline: the pipeline.
     :param at_least_s: seconds that a person needs to bring the job back.
     :param timeout: seconds to wait; a year by default.
     :param poke_interval: seconds between two checks of a sensor that is not deferrable.
     """
 
-    def __init__(self, *, at_least_s: int, timeout: float = YEAR_S, poke_interval: float = 30, **kwargs: Any) -> None:
-        super().__init__(timeout=timeout, poke_interval=poke_interval, **kwargs)
+    def __init__(
+        self,
+        *,
+        pipeline: StreamingPipeline,
+        at_least_s: int,
+        timeout: float = YEAR_S,
+        poke_interval: float = 30,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pipeline=pipeline, timeout=timeout, poke_interval=poke_interval, **kwargs)
         self.at_least_s = at_least_s
         self._watch: RunwayWatch | None = None
 

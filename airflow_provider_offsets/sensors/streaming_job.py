@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.operations.job_state import JobObservation, JobState, observe_job
 from airflow_provider_offsets.sensors.base import PipelineSensor
 from airflow_provider_offsets.triggers.streaming_job import JobStateTrigger
@@ -21,11 +22,12 @@ class StreamingJobSensor(PipelineSensor):
     its epoch is still open. A driver on another machine with a silent heartbeat is *unknown*, however long the silence
     lasts.
 
+    :param pipeline: the pipeline.
     :param state: ``launching``, ``running``, ``ended``, ``stopped`` or ``dead``.
     """
 
-    def __init__(self, *, state: str = JobState.RUNNING.value, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, pipeline: StreamingPipeline, state: str = JobState.RUNNING.value, **kwargs: Any) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
         self.state = JobState(state)
         self._before: JobObservation | None = None
 

@@ -7,11 +7,19 @@ from pyspark.sql import DataFrame, SparkSession
 
 import airflow_provider_offsets
 from airflow_provider_offsets import (
+    ApplyOffsetsOperator,
     BackfillPolicy,
+    OffsetsReachedSensor,
+    PlanBackfillOperator,
+    PlanRestartOperator,
+    RollBackOperator,
+    SnapshotOffsetsOperator,
     SparkJob,
     StopPolicy,
+    StopStreamingJobOperator,
     StreamingPipeline,
     TrackedStream,
+    WatchStreamingJobOperator,
     backfill_dag,
     load_pipelines,
     maintenance_dag,
@@ -41,6 +49,17 @@ def dag_files(folder: str) -> None:
     maintenance_dag("orders")  # type: ignore[arg-type]  # the name of a pipeline, not the pipeline
     maintenance_dag(ORDERS, lambda: None)  # type: ignore[call-arg]  # window= by its name
     backfill_dag(ORDERS, after_audit=lambda: None)  # type: ignore[arg-type,misc]  # it is called with the run id
+
+
+def dags_by_operators() -> None:
+    ApplyOffsetsOperator(task_id="apply")  # type: ignore[call-arg]  # no pipeline
+    StopStreamingJobOperator(task_id="stop", deferrable=True)  # type: ignore[call-arg]
+    WatchStreamingJobOperator(task_id="watch")  # type: ignore[call-arg]
+    RollBackOperator(task_id="roll_back", automatic=True)  # type: ignore[call-arg]
+    OffsetsReachedSensor(task_id="caught_up")  # type: ignore[call-arg]
+    PlanRestartOperator(task_id="plan", pipeline="orders")  # type: ignore[arg-type]  # its name
+    SnapshotOffsetsOperator(task_id="snapshot", pipeline=JOB)  # type: ignore[arg-type]
+    PlanBackfillOperator(task_id="plan", pipeline=ORDERS, on_open=None)  # type: ignore[arg-type]
 
 
 def jobs(spark: SparkSession) -> None:
