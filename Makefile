@@ -12,7 +12,7 @@ FROM ?= 1
 JOBS ?= $(shell nproc)
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
-.PHONY: simulate mutants docs reference spark-4.1
+.PHONY: simulate mutants docs reference screenshots spark-4.1
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this list
@@ -95,6 +95,9 @@ docs: venv  ## build the docs site into site; fails on a broken link or a page w
 
 reference: venv  ## write the generated pages: keys of pipelines.yaml, errors, options of the commands
 	$(PY) docs/generate.py
+
+screenshots: venv  ## take the screenshots of the docs from the demo that has run, with Debian's chromium
+	$(PY) -m demo.screenshots
 
 wheel: venv  ## build the wheel and the source archive into dist
 	$(PY) -m build

@@ -30,8 +30,9 @@ class Airflow:
         login = (
             ("POST", "/auth/token", {"username": "admin", "password": password}) if password else ("GET", "/auth/token")
         )
-        token = self._json(*login)["access_token"]
-        self._client.headers["Authorization"] = f"Bearer {token}"
+        self.token: str = self._json(*login)["access_token"]
+        """The session's token, which Airflow's pages read from the cookie ``_token``."""
+        self._client.headers["Authorization"] = f"Bearer {self.token}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -90,6 +91,11 @@ class Airflow:
     def end_task(self, run_id: str, task_id: str) -> None:
         """Mark a task as successful, whatever the task waits for."""
         _require_done(self._sent("PATCH", f"{self._runs}/{run_id}/taskInstances/{task_id}", {"new_state": "success"}))
+
+    def reject(self, run_id: str, task_id: str) -> None:
+        """Answer *Reject* to a task that waits for approval."""
+        body = {"chosen_options": ["Reject"], "params_input": {}}
+        _require_done(self._sent("PATCH", f"{self._runs}/{run_id}/taskInstances/{task_id}/-1/hitlDetails", body))
 
     def state(self, run_id: str) -> str:
         """Return the state of a run."""

@@ -1,0 +1,126 @@
+"""Take the docs' screenshots of Airflow from a demo that has run: ``make screenshots``.
+
+The job of ``make demo`` still runs after the demo. One more run of its DAG asks for approval of its plan. That plan is
+rejected afterwards, so nothing happens to the job.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+
+import stack
+from demo import DAG_ID
+from demo.airflow_api import Airflow
+from demo.progress import DemoFailed, Progress, wait_for
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "assets" / "screenshots"
+THEMES = ("light", "dark")
+_PATIENCE_MS = 60_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Take every screenshot in every theme, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m demo.screenshots", description=__doc__.splitlines()[0])
+    parser.parse_args(argv)
+    progress = Progress()
+    try:
+        with _waiting_approval(_connected(), progress) as (airflow, maintenance, asking), _chromium() as browser:
+            for theme in THEMES:
+                for file in _take(browser, airflow, maintenance, asking, theme):
+                    progress.say(f"wrote {file.relative_to(Path.cwd())}")
+    except (DemoFailed, Error, httpx.HTTPError, AssertionError) as error:
+        progress.say(f"no screenshots: {error}")
+        return 1
+    return 0
+
+
+def _connected() -> Airflow:
+    endpoints = stack.endpoints()
+    if "airflow" not in endpoints:
+        raise DemoFailed("Airflow does not run. Run make demo first, and leave its servers running.")
+    return Airflow(endpoints["airflow"]["url"], DAG_ID)
+
+
+@contextmanager
+def _waiting_approval(airflow: Airflow, progress: Progress) -> Iterator[tuple[Airflow, str, str]]:
+    """Yield Airflow, the newest successful run, and a run that waits for approval, which is rejected at the end."""
+    ended = [run["dag_run_id"] for run in airflow.runs() if run["state"] == "success"]
+    if not ended:
+        raise DemoFailed(f"{DAG_ID} has no successful run. Run make demo first.")
+    run_id = f"screenshots-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    airflow.trigger(run_id, {"approve": True, "reason": "Upgrade Spark on the driver's host."})
+    try:
+        wait_for("the plan to wait for approval", lambda: _is_waiting(airflow, run_id), limit_s=300)
+        progress.say(f"the plan of run {run_id} waits for approval")
+        yield airflow, ended[0], run_id
+    finally:
+        if _is_waiting(airflow, run_id):
+            airflow.reject(run_id, "approve")
+        else:
+            airflow.end_run(run_id)
+        wait_for(f"run {run_id} to end", lambda: run_id not in airflow.unfinished_runs(), limit_s=120)
+        progress.say(f"run {run_id} has ended; the job keeps running")
+
+
+def _is_waiting(airflow: Airflow, run_id: str) -> bool:
+    return airflow.tasks(run_id)["approve"]["state"] in ("deferred", "awaiting_input")
+
+
+@contextmanager
+def _chromium() -> Iterator[Browser]:
+    """Yield Debian's Chromium. It refuses its sandbox to root, and a small /dev/shm would crash its tabs."""
+    found = shutil.which("chromium")
+    if found is None:
+        raise DemoFailed("chromium is not installed. Run apt-get install chromium.")
+    arguments = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def _take(browser: Browser, airflow: Airflow, maintenance: str, asking: str, theme: Any) -> Iterator[Path]:
+    """Yield the file of each screenshot in one theme."""
+    expect.set_options(timeout=_PATIENCE_MS)
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=theme, locale="en-GB")
+    context.set_default_timeout(_PATIENCE_MS)
+    context.add_cookies([{"name": "_token", "value": airflow.token, "url": airflow.url}])
+    page = context.new_page()
+    for name, show in (("dag", _dag), ("trigger-form", _trigger_form), ("approval", _approval), ("audit", _audit)):
+        show(page, airflow.page, asking if name == "approval" else maintenance)
+        file = FOLDER / f"{name}-{theme}.png"
+        page.screenshot(path=file)
+        yield file
+    context.close()
+
+
+def _dag(page: Page, dag_url: str, run_id: str) -> None:
+    page.goto(f"{dag_url}/runs/{run_id}")
+
+
+def _trigger_form(page: Page, dag_url: str, run_id: str) -> None:
+    page.goto(dag_url)
+    page.get_by_role("button", name="Trigger").first.click()
+
+
+def _approval(page: Page, dag_url: str, run_id: str) -> None:
+    page.goto(f"{dag_url}/runs/{run_id}/tasks/approve/required_actions")
+
+
+def _audit(page: Page, dag_url: str, run_id: str) -> None:
+    page.goto(f"{dag_url}/runs/{run_id}/tasks/audit/xcom")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
