@@ -32,7 +32,7 @@ def list_snapshots(args: Namespace) -> None:
         pipeline = naming.pipeline(args)
         with _control(pipeline) as control:
             found = sorted(control.snapshots(), key=lambda each: (each.taken_ms, each.id))
-        show(args.output, [_told(each) for each in found], snapshots_report(found, style_of(args.output)))
+        show(args.output, [_as_data(each) for each in found], snapshots_report(found, style_of(args.output)))
 
 
 @suppress_logs_and_warning
@@ -42,7 +42,7 @@ def take_snapshot(args: Namespace) -> None:
         pipeline, now = naming.pipeline(args), datetime.now(UTC).isoformat(timespec="milliseconds")
         with open_session(pipeline, f"airflow offsets snapshots take/{now}") as session:
             taken = session.take_snapshot("by-hand", reason=args.reason or "", taken_at=now, label=args.label or "")
-        show(args.output, _told(taken), snapshots_report([taken], style_of(args.output)))
+        show(args.output, _as_data(taken), snapshots_report([taken], style_of(args.output)))
 
 
 @suppress_logs_and_warning
@@ -54,13 +54,13 @@ def prune_snapshots(args: Namespace) -> None:
             named = [control.named_snapshot(each).id for each in args.snapshots or ()]
             found = find_prunable(control, pipeline, at_ms=clock.now_ms(), named=named)
             gone = remove(control, pipeline, found) if args.apply else Prunable(retained=found.retained)
-        told = {"found": codec.plain(found), "removed": codec.plain(gone), "applied": args.apply}
-        show(args.output, told, prune_report(found, gone if args.apply else None))
+        data = {"found": codec.plain(found), "removed": codec.plain(gone), "applied": args.apply}
+        show(args.output, data, prune_report(found, gone if args.apply else None))
         if args.apply and len(gone.retained) > len(found.retained):
             end(REFUSED, f"{len(gone.retained) - len(found.retained)} could not be removed")
 
 
-def _told(snapshot: Snapshot) -> dict[str, Any]:
+def _as_data(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "id": snapshot.id,
         "label": snapshot.label,

@@ -375,14 +375,14 @@ def _of_other_stores(seen: Observation, epochs: Sequence[Epoch]) -> Iterator[Kno
     A launch names all existing partitions of its topics. So a partition that the history of its epoch lacks is new, and
     a checkpoint with that partition is ahead of the history. That is another problem, and no lost position.
     """
-    is_told = seen.is_tracked and seen.epoch is not None and not seen.is_progress_lost
-    told = set((seen.stored or Position()).topics) if is_told else set()
+    has_progress = seen.is_tracked and seen.epoch is not None and not seen.is_progress_lost
+    topics = set((seen.stored or Position()).topics) if has_progress else set()
     for kept in seen.kept[1:]:
         if kept.position is not None:
             offsets = {
                 key: offset
                 for key, offset in kept.position.items()
-                if not _may_be_stale(key, offset, epochs) and not (kept.kind == CHECKPOINT and key.topic in told)
+                if not _may_be_stale(key, offset, epochs) and not (kept.kind == CHECKPOINT and key.topic in topics)
             }
             yield KnownPosition(_store_words(kept), Position(offsets), exact=True)
 
@@ -412,10 +412,10 @@ def _best(
     :param now: positions of the stores that are read now.
     """
     newest = next(((rank[0], known) for rank, known in records if partition in known.position), None)
-    told = [*([] if newest is None else [newest]), *(each for each in rows if partition in each[1].position)]
-    last = max((number for number, _ in told), default=0)
+    recorded = [*([] if newest is None else [newest]), *(each for each in rows if partition in each[1].position)]
+    last = max((number for number, _ in recorded), default=0)
     candidates = [known for known in now if partition in known.position]
-    candidates += [known for number, known in told if number == last]
+    candidates += [known for number, known in recorded if number == last]
     return max(candidates, key=lambda each: (each.position[partition], each.exact, bool(each.selector)), default=None)
 
 

@@ -72,10 +72,10 @@ def prunable_snapshots(
     good = next((each for each in newest if _is_good(each, epochs)), None)
     started = {epoch.claim.operation for epoch in epochs}
     claimed_ms = epochs[-1].claimed_at_ms if epochs else 0
-    first_rests = {each.id for each in first_when_stopped(newest).values()}
+    first_stops = {each.id for each in first_when_stopped(newest).values()}
 
     def is_kept(place: int, each: Snapshot) -> bool:
-        is_of_epoch = each.operation in started or each.taken_ms > claimed_ms or each.id in first_rests
+        is_of_epoch = each.operation in started or each.taken_ms > claimed_ms or each.id in first_stops
         is_evidence = not is_tracked and each.moment == WHEN_STOPPED and is_of_epoch
         is_needed = each.label or each is good or each.id in alone or is_evidence or _knows_more(each, good, epochs)
         is_young = policy.days is not None and each.taken_ms > at_ms - policy.days * DAY_MS

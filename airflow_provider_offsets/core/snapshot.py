@@ -295,32 +295,32 @@ class Observation:
         read. For a partition whose stored offset is gone: what may have been read after the known offset.
         """
         cut = () if self.cut is None else self.cut.ranges
-        told = cut if self.is_tracked else self._in_flight_untracked()
-        seen = {(each.topic, each.partition) for each in told}
+        started = cut if self.is_tracked else self._in_flight_untracked()
+        seen = {(each.topic, each.partition) for each in started}
         lost = (each for known in self.known for each in known.in_flight)
-        return (*told, *(each for each in lost if (each.topic, each.partition) not in seen))
+        return (*started, *(each for each in lost if (each.topic, each.partition) not in seen))
 
     def _in_flight_untracked(self) -> tuple[OffsetRange, ...]:
-        stands = self.stored
+        stored = self.stored
         if self.moved is not None:
             return self.moved.in_flight
-        if stands is None and self.epoch is None:
+        if stored is None and self.epoch is None:
             return ()
         checkpoint = self.newest_checkpoint
-        tells = checkpoint is None or not checkpoint.asynchronous
+        is_planned_known = checkpoint is None or not checkpoint.asynchronous
         known = {partition for each in self.known for partition in each.position}
         until: Position | None = self.live.end
-        if stands is None:
-            stands = Position()  # a partition that no record knows may have been read completely
-        elif self.kept[0].store == CHECKPOINT and not self.is_running and tells:
+        if stored is None:
+            stored = Position()  # a partition that no record knows may have been read completely
+        elif self.kept[0].store == CHECKPOINT and not self.is_running and is_planned_known:
             until = None if checkpoint is None else checkpoint.planned
             known -= set(until or ())  # a planned batch also has the range of a new partition
         ends = {
-            partition: max(offset, stands.get(partition, 0))
+            partition: max(offset, stored.get(partition, 0))
             for partition, offset in (until or Position()).items()
             if partition not in known
         }
-        return tuple(each for each in ranges_between(stands, Position(ends)) if each.count)
+        return tuple(each for each in ranges_between(stored, Position(ends)) if each.count)
 
 
 def snapshot_id(operation: str, moment: str) -> str:

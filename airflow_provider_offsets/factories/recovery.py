@@ -16,7 +16,7 @@ from airflow_provider_offsets.sensors import JobDiedSensor
 DOC = """### Recovery of `{name}`
 
 Waits in the triggerer until the job is dead – its driver said so, or its process was seen to be gone, from here or from
-the worker; unknown is not dead – and starts it again where it stands. A job that somebody asked to stop is left alone.
+the worker; unknown is not dead – and starts it again at its position. A job that somebody asked to stop is left alone.
 
 `await_death → begin_recovery → snapshot_stopped → replan → apply → submit → watch → audit`
 

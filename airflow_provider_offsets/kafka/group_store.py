@@ -216,8 +216,8 @@ class KafkaGroupStore:
             return
         if any(code_of(each) in _HAS_MEMBERS for each in refused):
             raise _in_use(group_id, f"got a member before the write ({refused[0].args[0].name()})")
-        if told := [each for each in refused if code_of(each) in _DENIED | SILENCE]:
-            raise self._calls.refusal(told[0], f"consumer group {group_id!r}")
+        if denied := [each for each in refused if code_of(each) in _DENIED | SILENCE]:
+            raise self._calls.refusal(denied[0], f"consumer group {group_id!r}")
         if isinstance(answer, KafkaException):
             raise self._calls.refusal(answer, f"consumer group {group_id!r}")
         named = [

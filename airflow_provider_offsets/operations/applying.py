@@ -81,11 +81,11 @@ def _in_flight(seen: Observation, plan: RestartPlan) -> Cut | None:
     cut = seen.cut
     if seen.epoch is not None and seen.epoch.claim.tracked:
         return cut  # the epochs of a tracked job have their cut-off batches
-    told = () if cut is None else cut.ranges
-    beside = tuple(each for each in seen.in_flight if each.count and each not in told)
+    cut_off = () if cut is None else cut.ranges
+    beside = tuple(each for each in seen.in_flight if each.count and each not in cut_off)
     if not beside:
         return cut
-    return replace(cut or Cut(plan.last_batch_id + 1, "", 1, "", ()), ranges=(*told, *beside))
+    return replace(cut or Cut(plan.last_batch_id + 1, "", 1, "", ()), ranges=(*cut_off, *beside))
 
 
 def recorded_application(session: Session) -> Applied | None:

@@ -172,9 +172,9 @@ def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditRe
     epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
     if not epochs:
         return replace(audit(session.pipeline.name, (), (), window=window), by_epochs=True)
-    rests = first_when_stopped(session.control.snapshots())
+    stops = first_when_stopped(session.control.snapshots())
     seen = session.observe()
-    ends = [_end_of(session, epoch, later, rests.get(epoch.number)) for epoch, later in pairwise(epochs)]
+    ends = [_end_of(session, epoch, later, stops.get(epoch.number)) for epoch, later in pairwise(epochs)]
     ends.append(_stopped_at(epochs[-1], seen.last_known))
     batches = (
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
@@ -194,11 +194,11 @@ def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position]
     cut = [replace(epoch, cuts=()) for epoch in epochs]
     read = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
     for place, (epoch, later) in enumerate(zip(epochs, [*epochs[1:], None], strict=True)):
-        rest = None if later is None else _snapshot_stopped(session, later, after=epoch)
-        if later is not None and rest is None:
+        stop = None if later is None else _snapshot_stopped(session, later, after=epoch)
+        if later is not None and stop is None:
             in_flight, batch_id = _claimed_in_flight(later)
         else:
-            seen = now if rest is None else rest.seen
+            seen = now if stop is None else stop.seen
             in_flight, batch_id = _in_flight(seen, epoch, ends[place], read), _planned_id(seen)
         bounds = _bounds(in_flight)
         for start, end in read:
@@ -240,8 +240,8 @@ def _in_flight(
     gone = {topic for topic, id_ in was.topic_ids.items() if not is_same_cluster or now.topic_ids.get(topic) != id_}
     ends = {key: max(end.get(key, 0) for _, end in read) for _, end in read for key in end if key.topic in gone}
     ranges = ((key, stopped_at.get(key, 0), end) for key, end in ends.items())
-    told = (each for each in seen.in_flight if each.topic not in gone)
-    return (*told, *(OffsetRange(*key, start, end) for key, start, end in ranges if start < end))
+    of_other_topics = (each for each in seen.in_flight if each.topic not in gone)
+    return (*of_other_topics, *(OffsetRange(*key, start, end) for key, start, end in ranges if start < end))
 
 
 def _claimed_in_flight(later: Epoch) -> tuple[tuple[OffsetRange, ...], int]:
@@ -277,16 +277,16 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
     return tuple(found)
 
 
-def _end_of(session: Session, epoch: Epoch, later: Epoch, first_rest: Snapshot | None) -> Position:
+def _end_of(session: Session, epoch: Epoch, later: Epoch, first_stop: Snapshot | None) -> Position:
     """Return where an epoch stopped before ``later`` was claimed.
 
-    :param first_rest: the first snapshot of the stopped job after the epoch, possibly of an operation that started
+    :param first_stop: the first snapshot of the stopped job after the epoch, possibly of an operation that started
         nothing.
     """
-    rest = _snapshot_stopped(session, later, after=epoch)
-    stood = later.claim.stood if rest is None else rest.seen.last_known
-    if first_rest is not None and rest is not None and _stood_still(first_rest, rest):
-        first, stored = first_rest.seen.last_known or Position(), rest.seen.stored or Position()
+    stop = _snapshot_stopped(session, later, after=epoch)
+    stood = later.claim.stood if stop is None else stop.seen.last_known
+    if first_stop is not None and stop is not None and _stood_still(first_stop, stop):
+        first, stored = first_stop.seen.last_known or Position(), stop.seen.stored or Position()
         # A partition that is now missing in the store was not moved: its position is in other stores and records.
         stood = (stood or Position()).updated({key: offset for key, offset in first.items() if key in stored})
     return _stopped_at(epoch, stood)

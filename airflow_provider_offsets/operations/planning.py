@@ -70,7 +70,7 @@ def draft_plan(
     if not has_record:
         require_unknown(session)
     seen = session.observe()
-    sources = SessionSources(session, stands=resolve_conflicts(seen, policy.on_conflict)[0])
+    sources = SessionSources(session, position=resolve_conflicts(seen, policy.on_conflict)[0])
     chosen = asked.choose(seen, sources)
     ends = seen.live.end
     if any(each.offset > ends.get(partition, each.offset) for partition, each in chosen.items()):

@@ -33,7 +33,7 @@ class Watched:
     runway_s: int | None = None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """The values that a task returns."""
         return {"runway_s": self.runway_s, "summary": self.summary}
 

@@ -31,7 +31,7 @@ class SessionSources:
     """The ``Sources`` of one operation. They write only the time of its first plan, if a selector needs that time."""
 
     session: Session
-    stands: Position
+    position: Position
 
     @cached_property
     def asked_at_ms(self) -> int:

@@ -261,7 +261,7 @@ def _launch(session: Session, applied: Applied, launcher: Launcher) -> tuple[Cla
                 plan.fingerprint,
                 claim.checkpoint,
                 claim.tracked,
-                plan.settles,
+                plan.accounts_for,
             ),
             clock.now_ms(),
             0 if newest is None else newest.row_time_ms or 0,

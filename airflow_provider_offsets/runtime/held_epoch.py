@@ -234,9 +234,9 @@ class HeldEpoch:
                 raise
             log.warning("Epoch %d was not ended: %s", self.number, refused)
             return
-        stands = self._record.ended
-        assert stands is not None
-        log.info("Epoch %d ended: %s", self.number, stands.how.value)
+        recorded = self._record.ended
+        assert recorded is not None
+        log.info("Epoch %d ended: %s", self.number, recorded.how.value)
 
     @property
     def _claim(self) -> Claim:

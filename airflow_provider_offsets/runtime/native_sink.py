@@ -27,7 +27,7 @@ ONE_TRIGGER = "1000000 days"
 TRIGGER_IS_OVER = "Waiting for next trigger"
 POLL_S = 0.02
 """Seconds between two checks of a running batch."""
-LONGEST_REST_S = 5.0
+LONGEST_PAUSE_S = 5.0
 """Longest pause between two runs that found nothing to read, in seconds."""
 
 SinkOf = Callable[[Any], Any]
@@ -148,7 +148,7 @@ class NativeSinkQuery:
                 else:
                     self._idle_runs += 1
                     self._epoch.idle()
-                is_stopped = self._rest(self._rest_s(clock.monotonic_s() - began_s))
+                is_stopped = self._pause(self._pause_s(clock.monotonic_s() - began_s))
         except StopRequested:
             is_stopped = True
         self._epoch.ending = EndedHow.STOPPED
@@ -241,16 +241,16 @@ class NativeSinkQuery:
         self._next_id = (last.batch_id or 0) + 1
         return True
 
-    def _rest_s(self, took_s: float) -> float:
+    def _pause_s(self, took_s: float) -> float:
         if self._interval_s is not None:
             return self._interval_s - took_s
         idle_s = self._epoch.settings.poll_interval_s * 2 ** min(self._idle_runs - 1, 10)
-        return min(idle_s, LONGEST_REST_S) if self._idle_runs else 0.0
+        return min(idle_s, LONGEST_PAUSE_S) if self._idle_runs else 0.0
 
-    def _rest(self, rest_s: float) -> bool:
+    def _pause(self, pause_s: float) -> bool:
         """Wait, and return whether the job was asked to stop meanwhile."""
         self._beat()
-        until = clock.monotonic_s() + rest_s
+        until = clock.monotonic_s() + pause_s
         while (left_s := until - clock.monotonic_s()) > 0:
             clock.sleep(min(left_s, self._epoch.settings.poll_interval_s))
             if self._epoch.is_stop_requested():

@@ -58,7 +58,7 @@ class RetentionRunwaySensor(PipelineSensor):
         :raises AirflowSkipException: the job runs, or there is nothing left to watch.
         """
         with fail_at_once():
-            self._watch = self._stands()
+            self._watch = self._new_watch()
         if not self.deferrable:
             return super().execute(context)
         self.defer(
@@ -87,7 +87,7 @@ class RetentionRunwaySensor(PipelineSensor):
         if found.state is WatchState.OVER:
             raise AirflowSkipException(found.summary)
         is_short = found.state is WatchState.SHORT
-        return PokeReturnValue(is_done=is_short, xcom_value=found.told if is_short else None)
+        return PokeReturnValue(is_done=is_short, xcom_value=found.values if is_short else None)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Continue after the triggerer.
@@ -106,7 +106,7 @@ class RetentionRunwaySensor(PipelineSensor):
         given = super().execute_complete(context, event)
         return {key: value for key, value in given.items() if key != "status"}
 
-    def _stands(self) -> RunwayWatch:
+    def _new_watch(self) -> RunwayWatch:
         """Return the watch from the position of the job, which does not move while the job is stopped."""
         with open_session(self.pipeline, "") as session:
             state = observe_job(session.control)

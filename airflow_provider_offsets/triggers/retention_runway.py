@@ -51,4 +51,4 @@ class RetentionRunwayTrigger(StoreTrigger):
             found = watch.observe(Control(store, self.pipeline), KafkaReader(clients), at_ms=clock.now_ms())
         if found.state is WatchState.LONG:
             return None
-        return {"status": "reached" if found.state is WatchState.SHORT else found.state.value, **found.told}
+        return {"status": "reached" if found.state is WatchState.SHORT else found.state.value, **found.values}

@@ -66,10 +66,10 @@ def test_new_removed_and_lost_partitions_are_distinguished(style: str) -> None:
 
 
 def test_what_was_wanted_has_a_column_where_it_is_not_what_comes() -> None:
-    eaten = running(live((30, 100), (0, 100)), at(40, 60))
+    truncated = running(live((30, 100), (0, 100)), at(40, 60))
 
-    assert "wanted" not in plan_report(plan_restart(at(40, 60), eaten)).splitlines()[2]
-    [row] = [line for line in plan_report(plan_restart(at(11, 60), eaten)).splitlines() if " 11 " in line]
+    assert "wanted" not in plan_report(plan_restart(at(40, 60), truncated)).splitlines()[2]
+    [row] = [line for line in plan_report(plan_restart(at(11, 60), truncated)).splitlines() if " 11 " in line]
     assert row.split()[:7] == ["flights", "0", "30", "100", "40", "11", "30"]
 
 
@@ -88,7 +88,7 @@ def test_the_json_of_a_plan_holds_all_that_its_fields_hold() -> None:
 
     assert json.loads(json.dumps(given)) == given
     left_out = {field.name for field in fields(RestartPlan)} - set(given)
-    assert left_out == {"kept", "settles"}, "what a write expects to find, and its tokens, are for the submit alone"
+    assert left_out == {"kept", "accounts_for"}, "what a write expects, and its tokens, are for the submit alone"
     assert set(given["rows"][0]) >= {field.name for field in fields(PartitionPlan)}
     assert [row["wanted"] for row in given["rows"]] == [9_000, 40]
     assert all(row["recreated"] for row in given["rows"])

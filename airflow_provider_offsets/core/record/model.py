@@ -52,7 +52,7 @@ class EpochLaunch:
     """Fingerprint of the restart plan that the launch carries out."""
     checkpoint: str
     tracked: bool = True
-    settles: tuple[str, ...] = ()
+    accounts_for: tuple[str, ...] = ()
     """Tokens of the pending writes that its plan accounts for."""
 
 

@@ -327,7 +327,7 @@ def _claim(record: PipelineRecord, event: ClaimLaunch) -> Outcome:
             claimed_at_ms=event.at_ms,
             recorded=Recorded(launch.epoch, launch.tag),
             intent=None,
-            writes=tuple(each for each in record.writes if each.token not in launch.settles),
+            writes=tuple(each for each in record.writes if each.token not in launch.accounts_for),
         )
     )
 

@@ -50,10 +50,10 @@ def weigh(
     :param on_conflict: what to do about stores that contradict each other.
     """
     left = {partition for partition, each in chosen.items() if isinstance(each.by, Committed | Shift)}
-    stands, conflicts = resolve_conflicts(seen, on_conflict, chosen.keys() - left)
+    position, conflicts = resolve_conflicts(seen, on_conflict, chosen.keys() - left)
     stored, by_name = seen.stored or Position(), _by_name(start)
     # An offset that the policy picked from contradicting stores is not a first start.
-    by_policy = {partition for partition in left if partition in stands and partition not in stored}
+    by_policy = {partition for partition in left if partition in position and partition not in stored}
     return StartChoice(
         Position({partition: each.offset for partition, each in chosen.items()}),
         {partition: words for partition, each in chosen.items() if (words := _words(each))},

@@ -114,16 +114,18 @@ def resolve_conflicts(
     :param on_conflict: what to do about stores that contradict each other.
     :param elsewhere: partitions whose start is not left to the stores; their conflicts are ignored.
     """
-    stands, known = seen.stored or Position(), known_offsets(seen)
+    position, known = seen.stored or Position(), known_offsets(seen)
     conflicts = [row for row in compare_stores(seen).conflicts if not _is_for_the_plan(row, seen)]
     conflicts = [row for row in conflicts if row.key not in elsewhere]
     if on_conflict is OnConflict.SMALLEST:
-        return stands.updated({row.key: min(each for each in row.offsets if each is not None) for row in conflicts}), ()
+        return position.updated(
+            {row.key: min(each for each in row.offsets if each is not None) for row in conflicts}
+        ), ()
     conflicts = [row for row in conflicts if row.key not in known]
     if not conflicts or on_conflict is OnConflict.AUTHORITATIVE_STORE:
-        return stands, ()
+        return position, ()
     shown = first_few((f"{row.key}: {row.why}" for row in conflicts), separator="; ")
-    return stands, (
+    return position, (
         Problem(
             ProblemKind.STORES_CONFLICT,
             f"{len(conflicts)} partition(s) differ from the authoritative store ({shown}); find out"
@@ -170,10 +172,10 @@ def _before_processed(seen: Observation, epoch_start: Position) -> Position | No
 
 def _is_at_processed(seen: Observation) -> bool:
     """Check whether the pipeline is at the end of its newest batch, also in a later epoch without a batch."""
-    stands, processed = seen.stored, seen.processed
-    if stands is None or processed is None:
+    stored, processed = seen.stored, seen.processed
+    if stored is None or processed is None:
         return False
-    return all(stands.get(partition) == offset for partition, offset in processed.end.items())
+    return all(stored.get(partition) == offset for partition, offset in processed.end.items())
 
 
 @dataclass(frozen=True)
@@ -288,13 +290,13 @@ def _moved_from_here(pair: _Pair, partition: TopicPartition) -> str:
     moved, epoch, there = pair.seen.moved, pair.seen.epoch, _offset(pair.other, partition)
     has_moved = moved is not None and moved.explains(pair.authoritative.position)
     if has_moved and moved is not None and moved.stood is not None and there == moved.stood.get(partition):
-        return f"still stands where {moved.operation} moved {pair.authoritative.store} from"
+        return f"is still at the position from which {moved.operation} moved {pair.authoritative.store}"
     if epoch is None or epoch.claim.stood is None or there != epoch.claim.stood.get(partition):
         return ""
     before = None if pair.authoritative.before is None else pair.authoritative.before.get(partition)
     start = epoch.claim.start.get(partition)
     if start != there and start in (_offset(pair.authoritative, partition), before):
-        return f"still stands where {epoch.claim.operation} moved {pair.authoritative.store} from"
+        return f"is still at the position from which {epoch.claim.operation} moved {pair.authoritative.store}"
     return ""
 
 

@@ -37,8 +37,8 @@ class RestartForm(enum.Enum):
 class StartReason(enum.Enum):
     """Why a partition starts at its offset."""
 
-    FIRST_START = "first start: from the first offset there is"
-    STORED = "goes on where it stands"
+    FIRST_START = "first start: from the earliest retained offset"
+    STORED = "continues at its position"
     NEW_PARTITION = "new partition: from offset 0"
     CHOSEN = "as the selector says"
     RETENTION = "retention has deleted what comes before"
@@ -194,7 +194,7 @@ class RestartPlan:
     """Stored or chosen offsets of partitions that the topics do not have: neither read nor in ``rows``."""
     upper_bounds: tuple[str, ...] = ()
     """The topics whose counts are upper bounds: they have offsets without a record."""
-    settles: tuple[str, ...] = ()
+    accounts_for: tuple[str, ...] = ()
     """Tokens of the late writes that the plan accounts for."""
     notes: tuple[str, ...] = ()
     """Remarks for a reader of the plan that are no reason to refuse it."""

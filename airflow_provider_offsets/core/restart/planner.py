@@ -103,7 +103,7 @@ def plan_restart(
         query_id=_query_id(seen),
         replay_at_most=sum(each.count for each in seen.in_flight),
         gone=offsets_without_partition(wanted, seen),
-        settles=tuple(each.token for each in seen.late),
+        accounts_for=tuple(each.token for each in seen.late),
         notes=(*dropped_topics(seen), *_batch_id_notes(seen, known_batch)),
     )
 
@@ -159,10 +159,10 @@ def with_new_partitions(start: Position, live: LiveTopics) -> Position:
     :raises StateChanged: retention has already deleted the first records of such a partition.
     """
     new = {partition: there.begin for partition, there in live.partitions.items() if partition not in start}
-    eaten = [f"{partition} begins at {begin}" for partition, begin in new.items() if begin > 0]
-    if eaten:
+    truncated = [f"{partition} begins at {begin}" for partition, begin in new.items() if begin > 0]
+    if truncated:
         raise StateChanged(
-            seen=f"new since the plan, and its head deleted already: {', '.join(eaten)}",
+            seen=f"new since the plan, and its head deleted already: {', '.join(truncated)}",
             expected="new partitions that can be read from offset 0",
             do="plan again: the plan counts what is lost, and it can be accepted there",
         )

@@ -26,7 +26,7 @@ class Sources(Protocol):
     """Further sources that a selector may read. Reading changes nothing, and joins no consumer group."""
 
     @property
-    def stands(self) -> Position:
+    def position(self) -> Position:
         """The pipeline's position, where a start begins that is left to the stores; empty before the first start."""
         ...
 

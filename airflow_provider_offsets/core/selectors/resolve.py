@@ -74,7 +74,7 @@ class Committed:
 
         A partition whose stored offset is gone is omitted.
         """
-        return _going_on(sources.stands, seen, self)
+        return _continued(sources.position, seen, self)
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ class Shift:
 
         A partition whose stored offset is gone is omitted.
         """
-        shifted = {partition: self._shifted(offset) for partition, offset in sources.stands.items()}
-        return {**_going_on(sources.stands, seen, self), **shifted}
+        shifted = {partition: self._shifted(offset) for partition, offset in sources.position.items()}
+        return {**_continued(sources.position, seen, self), **shifted}
 
     def _shifted(self, offset: int) -> Chosen:
         wanted = offset + self.by
         if wanted >= 0:
             return Chosen(wanted, self)
-        return Chosen(0, self, f"it has only {offset} offsets before where it stands")
+        return Chosen(0, self, f"only {offset} offsets are before its position")
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _with_new(position: Position, live: LiveTopics, by: StartSelector, note: str
     return {**_all_of(position, by), **{partition: Chosen(0, by, note) for partition in new}}
 
 
-def _going_on(stands: Position, seen: Observation, by: StartSelector) -> dict[TopicPartition, Chosen]:
+def _continued(position: Position, seen: Observation, by: StartSelector) -> dict[TopicPartition, Chosen]:
     """Return the offsets of a position, and 0 for partitions that were never read.
 
     A partition whose stored offset is gone is not new: a person must choose its start from what other sources know.
@@ -312,15 +312,15 @@ def _going_on(stands: Position, seen: Observation, by: StartSelector) -> dict[To
     known = known_offsets(seen)
     return {
         partition: chosen
-        for partition, chosen in _with_new(stands, seen.live, by).items()
-        if partition in stands or partition not in known or not known[partition].position[partition]
+        for partition, chosen in _with_new(position, seen.live, by).items()
+        if partition in position or partition not in known or not known[partition].position[partition]
     }
 
 
 def _at_time(time_ms: int, by: StartSelector, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
     found = sources.offsets_at(time_ms)
     # The creation time of a partition is unknown, and its records may be older: one that was never read is new.
-    new = set(_going_on(sources.stands, seen, by)) - set(sources.stands)
+    new = set(_continued(sources.position, seen, by)) - set(sources.position)
     chosen = {}
     for partition, live in seen.live.partitions.items():
         offset = found.get(partition)

@@ -328,15 +328,15 @@ class HBaseStore:
 
     def _batches_at(self, stream: Stream, time_ms: int, rows: dict[str, _ClouderaRow]) -> Iterator[Batch]:
         """Yield what was recorded at one time: mostly one batch, over one topic or several."""
-        told: set[str] = set()
+        read: set[str] = set()
         for topic, row in rows.items():
-            if row.facts is not None and topic not in told:
-                told.update(row.facts.end.topics)
+            if row.facts is not None and topic not in read:
+                read.update(row.facts.end.topics)
                 if self._is_complete(stream, row.facts, rows):
                     yield row.facts
-        untold = [row.end for topic, row in rows.items() if topic not in told]
-        if untold:
-            end = Position({partition: offset for each in untold for partition, offset in each.items()})
+        without_facts = [row.end for topic, row in rows.items() if topic not in read]
+        if without_facts:
+            end = Position({partition: offset for each in without_facts for partition, offset in each.items()})
             yield Batch(end=end, batch_time_ms=time_ms, row_time_ms=time_ms)
 
     def _is_complete(self, stream: Stream, facts: Batch, rows: Mapping[str, _ClouderaRow] | None = None) -> bool:
@@ -353,8 +353,8 @@ class HBaseStore:
             if not end:
                 return False
             if end.of_topic(topic) != facts.end.of_topic(topic):
-                told = f"the offsets of {self._facts.table!r}: {facts.end}"
-                raise layout.bad_cell(self._cloudera.table, key, b"offsets", end.to_json().encode(), told)
+                expected = f"the offsets of {self._facts.table!r}: {facts.end}"
+                raise layout.bad_cell(self._cloudera.table, key, b"offsets", end.to_json().encode(), expected)
         return True
 
     def _cloudera_rows(

@@ -37,8 +37,8 @@ class Transport:
     @property
     def query(self) -> str:
         """The URL options for these settings, with a leading ``?``; empty if all are defaults."""
-        told = {"transport": self.transport, "protocol": self.protocol, "tls": str(self.tls).lower(), "ca": self.ca}
-        special = {name: value for name, value in told.items() if value != _CHOICES.get(name, ("",))[0]}
+        chosen = {"transport": self.transport, "protocol": self.protocol, "tls": str(self.tls).lower(), "ca": self.ca}
+        special = {name: value for name, value in chosen.items() if value != _CHOICES.get(name, ("",))[0]}
         return f"?{urllib.parse.urlencode(special, safe='/')}" if special else ""
 
     def connect(self, host: str, port: int, *, timeout_s: float) -> Any:

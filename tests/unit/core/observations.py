@@ -87,7 +87,7 @@ def untracked(
 class FakeSources:
     """Answers from what a test has put in."""
 
-    stands: Position = field(default_factory=Position)
+    position: Position = field(default_factory=Position)
     asked_at_ms: int = NOON
     times: Mapping[int, tuple[int | None, ...]] = field(default_factory=dict)
     """The offsets of partitions 0, 1, … for each requested time."""

@@ -204,7 +204,7 @@ CASES = [
         "apply moved the authoritative store, and the job was not started there yet: the other stands where it stood",
         when_stopped(kept("zookeeper", at(50, 50)), kept("kafka", at(200, 90)), moved=MOVED),
         (LAG, LAG),
-        "kafka still stands where op moved zookeeper from",
+        "kafka is still at the position from which op moved zookeeper",
     ),
     Case(
         "moved, and the other one stands at neither place",
@@ -227,7 +227,7 @@ CASES = [
             ended=ENDED,
         ),
         (LAG, LAG),
-        "operation-1 moved hbase from",
+        "from which operation-1 moved hbase",
     ),
     Case(
         "never moved: that the other one stands where the epoch began is no excuse for it",

@@ -86,7 +86,7 @@ CASES = [
         last_batch_id=UNSTARTED,
     ),
     Case(
-        "no change in partitions: go on where it stands",
+        "no change in partitions: continue at its position",
         running(TWO, at(40, 60)),
         at(40, 60),
         RESUME,
@@ -135,7 +135,7 @@ CASES = [
         last_batch_id=UNSTARTED,
     ),
     Case(
-        "a job that was never managed: its checkpoint tells where it stands",
+        "a job that was never managed: its position is in its checkpoint",
         seen(TWO, checkpoint=checkpoint(at(40, 60))),
         at(40, 60),
         RESUME,
@@ -251,7 +251,7 @@ CASES = [
         problems=(LOSS,),
     ),
     Case(
-        "retention ate up to where it stands: nothing is lost",
+        "retention has deleted everything before its position: nothing is lost",
         running(EATEN, at(30, 60)),
         at(30, 60),
         RESUME,
@@ -495,7 +495,7 @@ CASES = [
     ),
     # What the checkpoint says.
     Case(
-        "a stateful query that goes on where it stands keeps its state",
+        "a stateful query that continues at its position keeps its state",
         running(TWO, at(40, 60), checkpoint=checkpoint(at(40, 60), stateful=True)),
         at(40, 60),
         RESUME,

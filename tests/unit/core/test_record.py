@@ -305,7 +305,9 @@ class TestWrites:
             assert after(record, EndWrite("write", is_written=False)).writes == (), "it found something else"
 
     def test_a_plan_that_accounts_for_it_clears_it_with_the_claim(self) -> None:
-        going = after(self.NOTED, LaunchEpoch("a", self.NOTED.generation, replace(launch(1), settles=("write",)), 2))
+        going = after(
+            self.NOTED, LaunchEpoch("a", self.NOTED.generation, replace(launch(1), accounts_for=("write",)), 2)
+        )
 
         assert after(going, CancelLaunch("a", 3)).writes == self.NOTED.writes
         assert after(going, ClaimLaunch("tag-1", ONE, 3)).writes == ()

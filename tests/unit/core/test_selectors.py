@@ -58,7 +58,7 @@ def taken(session: Observation, snapshot_id: str = "s-1") -> Snapshot:
 
 
 def chosen(text: str, session: Observation = NOW, **sources: Any) -> dict[TopicPartition, Chosen]:
-    there: Sources = FakeSources(**{"stands": session.stored or Position(), **sources})
+    there: Sources = FakeSources(**{"position": session.stored or Position(), **sources})
     return parse_start(text).choose(session, there)
 
 
@@ -74,7 +74,7 @@ def planned(text: str, session: Observation = NOW, **sources: Any) -> RestartPla
 
 
 ROWS: list[tuple[str, str, Position, dict[str, Any]]] = [
-    ("where it stands; a partition that it never read is new: law 3", "committed", at(40, 60, 0), {}),
+    ("at its position; a partition that it never read is new: law 3", "committed", at(40, 60, 0), {}),
     ("spaces are nothing", "  committed ", at(40, 60, 0), {}),
     ("what retention has left, in new partitions too", "earliest", at(10, 0, 0), {}),
     ("the ends, in new partitions too: the plan counts all that is skipped", "latest", at(100, 100, 100), {}),
@@ -86,17 +86,17 @@ ROWS: list[tuple[str, str, Position, dict[str, Any]]] = [
         at(12, 100, 100),
         {},
     ),
-    ("back from where it stands; a new partition has nothing to go back from", "shift:-5", at(35, 55, 0), {}),
+    ("back from its position; a new partition has nothing to go back from", "shift:-5", at(35, 55, 0), {}),
     ("forward", "shift:+5", at(45, 65, 0), {}),
     ("forward, without the sign", "shift:5", at(45, 65, 0), {}),
     ("before what retention has left: not clamped, the plan counts it", "shift:-35", at(5, 25, 0), {}),
     ("before offset 0 there never was anything", "shift:-50", at(0, 10, 0), {}),
     ("past the end: not clamped, the plan refuses it", "shift:+50", at(90, 110, 0), {}),
     (
-        "from where the stores agree that it stands, if they contradict each other and the smallest was asked for",
+        "from the position on which the stores agree, if they contradict each other and the smallest was asked for",
         "shift:-5",
         at(25, 55, 0),
-        {"stands": at(30, 60)},
+        {"position": at(30, 60)},
     ),
     (
         "a snapshot; the partition that was made after it from 0",
@@ -156,7 +156,7 @@ ROWS: list[tuple[str, str, Position, dict[str, Any]]] = [
         "at the first start all are asked for",
         "timestamp:2026-11-01T12:00Z",
         at(50, 70, 3),
-        {"times": {NOON: (50, 70, 3)}, "stands": Position()},
+        {"times": {NOON: (50, 70, 3)}, "position": Position()},
     ),
     (
         "no record of that time or later: the end, which the row says, and the plan counts as skipped",
@@ -343,13 +343,17 @@ class TestPlanned:
     @pytest.mark.parametrize(
         ("text", "sources", "reasons"),
         [
-            ("committed", {}, ["goes on where it stands", "goes on where it stands", "new partition: from offset 0"]),
+            (
+                "committed",
+                {},
+                ["continues at its position", "continues at its position", "new partition: from offset 0"],
+            ),
             (
                 "shift:-50",
                 {},
                 [
-                    "retention has deleted what comes before; chosen by shift:-50 (it has only 40 offsets before where"
-                    " it stands)",
+                    "retention has deleted what comes before; chosen by shift:-50 (only 40 offsets are before its"
+                    " position)",
                     "chosen by shift:-50",
                     "new partition: from offset 0; chosen by shift:-50",
                 ],
@@ -368,7 +372,7 @@ class TestPlanned:
                 "as-of:2026-11-01T12:00Z | group:g | earliest",
                 {"past": ((NOON, PastPosition(at(40), "after batch 7")),), "commits": {"g": at(None, 5)}},
                 [
-                    "goes on where it stands; chosen by as-of:2026-11-01T12:00:00Z (after batch 7)",
+                    "continues at its position; chosen by as-of:2026-11-01T12:00:00Z (after batch 7)",
                     "chosen by as-of:2026-11-01T12:00:00Z (after batch 7; not read by then)",
                     "new partition: from offset 0; chosen by as-of:2026-11-01T12:00:00Z (after batch 7; not read by"
                     " then)",
@@ -476,7 +480,7 @@ class TestPlanned:
             return [each.kind for each in planned(text, session).problems]
 
         assert kinds("committed") == kinds("shift:-5") == [ProblemKind.STORES_CONFLICT]
-        assert kinds('offsets:{"flights":{"0":39}}') == [ProblemKind.STORES_CONFLICT], "the other stays where it stands"
+        assert kinds('offsets:{"flights":{"0":39}}') == [ProblemKind.STORES_CONFLICT], "the other keeps its position"
         assert kinds('offsets:{"flights":{"1":50}}') == [], "the way out that the problem names"
         assert kinds("earliest") == []
 
@@ -563,10 +567,10 @@ def asked(draw: st.DrawFn) -> tuple[Observation, FakeSources]:
             lambda ranges: live(*ranges)
         )
     )
-    stands = draw(positions)
-    session = running(there, stands) if stands else seen(there)
+    position = draw(positions)
+    session = running(there, position) if position else seen(there)
     return session, FakeSources(
-        stands=stands,
+        position=position,
         times={5: draw(st.lists(st.none() | offsets, min_size=7, max_size=7).map(tuple))},
         commits={"a": draw(positions), "b": draw(positions)},
         past=draw(st.just(()) | positions.filter(bool).map(lambda then: ((4, PastPosition(then, "")),))),
@@ -611,7 +615,7 @@ def test_a_selector_of_the_past_reads_new_partitions_from_0(
     grown = Observation(**{**vars(there), "live": live(*ranges)})
 
     answer = part.choose(grown, sources)
-    if isinstance(part, AtTimestamp) and not sources.stands:
+    if isinstance(part, AtTimestamp) and not sources.position:
         return  # at a first start nothing is new
 
     new = TopicPartition(TOPIC, count)

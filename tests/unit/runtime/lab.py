@@ -168,7 +168,7 @@ class Lab:
             operation=operation,
             tag=f"tag-{number}",
             checkpoint=self.checkpoint(name).location,
-            start=self.stands(record) if start is None else start,
+            start=self.position(record) if start is None else start,
             identity=IDENTITY,
             stream=STREAM,
             plan=f"plan-{number}",
@@ -192,7 +192,7 @@ class Lab:
             record = cell.change(CloseDead(operation, record.holder, Ended(EndedHow.DIED, 0, message="gone")))
         return self._reconcile(cell, operation, record) if record.phase is Phase.ENDED else record
 
-    def stands(self, record: PipelineRecord) -> Position:
+    def position(self, record: PipelineRecord) -> Position:
         """Return the position of the pipeline."""
         epoch = self.control.claimed_epoch(record)
         if epoch is None or record.recorded is None:

@@ -15,7 +15,7 @@ from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.errors import Fenced, InputRefused, StateChanged, StoreUnreachable
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.native_sink import (
-    LONGEST_REST_S,
+    LONGEST_PAUSE_S,
     NativeSinkQuery,
     SinkWriter,
     pause_of,
@@ -304,22 +304,22 @@ class TestSecondRun:
 
 class TestPauses:
     @pytest.mark.parametrize(
-        ("why", "idle_runs", "interval_s", "rest_s"),
+        ("why", "idle_runs", "interval_s", "pause_s"),
         [
             ("there may be more to read", 0, None, 0.0),
             ("nothing was read", 1, None, 0.5),
             ("nothing was read, again", 3, None, 2.0),
-            ("nothing was read for long", 5000, None, LONGEST_REST_S),
+            ("nothing was read for long", 5000, None, LONGEST_PAUSE_S),
             ("an interval, and a batch that took a part of it", 0, 10.0, 7.0),
             ("an interval, and nothing was read", 9, 10.0, 7.0),
         ],
     )
-    def test_how_long(self, why: str, idle_runs: int, interval_s: float | None, rest_s: float, lab: Lab) -> None:
+    def test_how_long(self, why: str, idle_runs: int, interval_s: float | None, pause_s: float, lab: Lab) -> None:
         lab.launch()
         query = NativeSinkQuery(lab.hold(poll_interval_s=0.5), interval_s)
         query._idle_runs = idle_runs
 
-        assert query._rest_s(3.0) == rest_s
+        assert query._pause_s(3.0) == pause_s
 
     def test_a_stop_is_seen_in_a_long_one(self, lab: Lab) -> None:
         epoch = lab.held()

@@ -186,7 +186,7 @@ class TestRetentionRunway:
         steps.rest(lab)
         lab.feed(10)
         sensor = runway(lab, at_least_s=600)
-        sensor._watch = sensor._stands()
+        sensor._watch = sensor._new_watch()
 
         assert not sensor.poke({}).is_done
         lab.clock.sleep(400)
@@ -205,7 +205,7 @@ class TestRetentionRunway:
     def test_it_is_skipped_once_the_job_runs_again(self, lab: Lab) -> None:
         steps.rest(lab)
         sensor = runway(lab, at_least_s=600)
-        sensor._watch = sensor._stands()
+        sensor._watch = sensor._new_watch()
         steps.submit(lab, steps.apply(lab, operation="second"), "second")
 
         with pytest.raises(AirflowSkipException, match="the job runs again: epoch 2"):
