@@ -16,7 +16,14 @@ from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
-from airflow_provider_offsets.core.record.events import ClaimLaunch, EndEpoch, LaunchEpoch, Reconcile, Release, Take
+from airflow_provider_offsets.core.record.events import (
+    ClaimLaunch,
+    EndEpoch,
+    LaunchEpoch,
+    Reconcile,
+    ReleaseLease,
+    TakeLease,
+)
 from airflow_provider_offsets.core.record.model import EpochLaunch, Phase
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.sql.store import SqlStore
@@ -34,12 +41,12 @@ def begin_epoch(store: SqlStore, pipeline: str) -> None:
     control.cell.create()
     ended = Ended(EndedHow.STOPPED, 1)
     for event in (
-        Take("first", 1, 0),
+        TakeLease("first", 1, 0),
         LaunchEpoch("first", 1, EpochLaunch(1, "tag", "first", "plan", "/checkpoint"), 1),
         ClaimLaunch("tag", HOLDER, 1),
         EndEpoch("tag", HOLDER, ended),
         Reconcile("first", 4, 1),
-        Release("first"),
+        ReleaseLease("first"),
     ):
         control.cell.change(event)
 
@@ -171,10 +178,10 @@ class TestEnd:
         control.cell.create()
         launch = EpochLaunch(1, "tag", "first", "plan", "/checkpoint", tracked=False)
         for event in (
-            Take("first", 1, 0),
+            TakeLease("first", 1, 0),
             LaunchEpoch("first", 1, launch, 1),
             ClaimLaunch("tag", HOLDER, 1),
-            Release("first"),
+            ReleaseLease("first"),
         ):
             control.cell.change(event)
         return control
