@@ -100,9 +100,9 @@ def open_checkpoint(location: str) -> CheckpointFolder:
         return opener(location)
     if parts.password is not None or "::" in location:
         raise CheckpointError(
-            seen=f"checkpoint {parts.scheme}://… with {'a password' if parts.password else 'chained file systems'}",
+            seen=f"checkpoint {parts.scheme}://… has {'a password' if parts.password else 'chained file systems'}",
             expected="the plain URL of a folder",
-            do="let the library of the file system find the credentials in its environment",
+            do="pass credentials in the environment of the library of that file system",
         )
     return RemoteCheckpoint(location, *_opened(location, parts.scheme))
 
@@ -216,9 +216,9 @@ class RemoteCheckpoint:
                 return self._create_by_moving(self._path(path), text.encode())
             if self._scheme not in PUTTING:
                 raise CheckpointError(
-                    seen=f"{self.location} is to be written",
-                    expected="a local path, hdfs, webhdfs, s3 or gs: another file system may show half a file",
-                    do="seed the checkpoint on one of these, and copy it",
+                    seen=f"{self.location} is on a file system to which no checkpoint is written",
+                    expected="a local path, hdfs, webhdfs, s3 or gs, because another file system may show half a file",
+                    do="seed the checkpoint on one of these, and copy it from there",
                 )
             try:
                 self._files.pipe_file(self._path(path), text.encode(), mode="create")
@@ -315,9 +315,9 @@ def _opened(location: str, scheme: str) -> tuple[Any, str]:
 def _client_missing(scheme: str, error: Exception) -> StoreClientMissing:
     extra = EXTRAS.get(scheme)
     return StoreClientMissing(
-        seen=f"a {scheme} checkpoint, and its library cannot be loaded: {str(error).partition(chr(10))[0]}",
-        expected="what fsspec needs for that file system",
-        do=f"pip install 'airflow-provider-offsets[{extra}]'" if extra else "install what fsspec names",
+        seen=f"the library for a {scheme} checkpoint cannot be loaded: {str(error).partition(chr(10))[0]}",
+        expected="the library that fsspec needs for that file system",
+        do=f"run pip install 'airflow-provider-offsets[{extra}]'" if extra else "install the library that fsspec names",
     )
 
 
@@ -345,16 +345,16 @@ def _told(where: str) -> Iterator[None]:
             raise _denied(where, error) from error
         raise StoreUnreachable(
             seen=f"{where}: {type(error).__name__}: {error}",
-            expected="an answer of the file system",
-            do="bring it back, and run the task again",
+            expected="an answer from the file system",
+            do="start the file system, and run the task again",
         ) from error
 
 
 def _denied(where: str, error: Exception) -> StoreDenied:
     return StoreDenied(
         seen=f"{where}: {error}",
-        expected="a folder that this user may read, and write where it is to be seeded",
-        do="grant it to the user that runs Airflow's tasks",
+        expected="a folder that this user may read, and may write if the checkpoint is to be seeded",
+        do="grant access to the user that runs Airflow's tasks",
     )
 
 
@@ -368,9 +368,9 @@ def _sync_folder(folder: Path) -> None:
 
 def _in_the_way(source: str, target: str) -> StateChanged:
     return StateChanged(
-        seen=f"something is at {target}, where {source} was to be moved",
-        expected="nothing there",
-        do="find the job that made it and stop it, move it away, and run the task again",
+        seen=f"something is at {target}, to which {source} was to be moved",
+        expected="nothing at the target",
+        do="stop the job that made it, move it away, and run the task again",
     )
 
 
@@ -380,6 +380,6 @@ def _decoded(content: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         raise CheckpointError(
             seen=f"{where} cannot be read: {error}",
-            expected="the text that Spark writes there",
+            expected="the text that Spark writes to this file",
             do="name the checkpoint of a query that reads Kafka, or restore the file",
         ) from error

@@ -138,7 +138,7 @@ def parse_entry(text: str, where: str) -> LogEntry:
         _require_v1(version, where)
     if lines and not lines[0].strip():
         raise CheckpointError(
-            seen=f"{where} has no batch metadata, as continuous processing writes it",
+            seen=f"{where} has no batch metadata, like the log of continuous processing",
             expected="the log of a query that runs in micro-batches",
             do="run the query with a processingTime or availableNow trigger",
         )
@@ -146,7 +146,7 @@ def parse_entry(text: str, where: str) -> LogEntry:
     sources = tuple(_parsed(where, lambda line=line: _source(line)) for line in lines[1:])  # type: ignore[misc]
     if not any(isinstance(each, Position) for each in sources):
         raise CheckpointError(
-            seen=f"{where} holds the offsets of {len(sources)} sources, and none of them is Kafka's",
+            seen=f"{where} holds the offsets of {len(sources)} sources, and none of them is a Kafka source",
             expected="at least one Kafka source that has started",
             do="name the checkpoint of a query that reads Kafka",
         )
@@ -177,7 +177,7 @@ def read_only_source(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
         raise CheckpointError(
             seen=f"{files.location}/offsets/{batch_id} holds the offsets of {len(entry.sources)} sources",
             expected="one Kafka source",
-            do="track queries that read several sources by a query each",
+            do="give each source a query of its own, and track each query",
         )
     return entry
 
@@ -238,7 +238,7 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
         return None
     if committed is None:
         raise CheckpointError(
-            seen=f"{files.location} has planned batch {planned_ids[0]}, and its sources folder does not say from where",
+            seen=f"{files.location} has planned batch {planned_ids[0]}, and its sources folder does not hold its start",
             expected="sources/<number>/0, which Spark writes before the first batch",
             do="restore the file, or start with a new checkpoint",
         )
@@ -268,8 +268,8 @@ def _query_id_of(files: CheckpointFiles, planned_ids: Sequence[int]) -> str | No
     query_id = read_query_id(files)
     if query_id is None and planned_ids:
         raise CheckpointError(
-            seen=f"{files.location} has offsets, and no metadata file with the id of its query",
-            expected="a whole checkpoint",
+            seen=f"{files.location} has offsets, but no metadata file with the id of its query",
+            expected="a complete checkpoint",
             do="restore the file; if the folder was being seeded, do that again: it finishes what was cut off;"
             f" {REMOVE_THE_REST}",
         )
@@ -292,13 +292,13 @@ def _require_one_in_flight(files: CheckpointFiles, committed_id: int, in_flight:
     if len(in_flight) > 1:
         raise CheckpointError(
             seen=f"{files.location} has {names}, and none of them is committed",
-            expected="at most one batch in flight; Spark would run the last one and skip those before it",
-            do="find who removed files there; remove all of these but the first, and Spark plans the others again",
+            expected="at most one batch in flight, because Spark would run only the last one",
+            do="find out who removed files there; remove all of these but the first, and Spark plans the others again",
         )
     if committed_id == UNSTARTED and in_flight and min(in_flight) > 0:
         raise CheckpointError(
-            seen=f"{files.location} has {names}, and no entry that is committed",
-            expected="commits/<number> for the batch before it",
+            seen=f"{files.location} has {names}, and no committed entry",
+            expected="commits/<number> for the previous batch",
             do=f"restore the commits folder; {REMOVE_THE_REST}",
         )
 
@@ -334,7 +334,7 @@ def _require_v1(version: str, where: str) -> None:
     if not version:
         raise CheckpointError(
             seen=f"{where} is empty, as a machine that lost its power leaves it",
-            expected="what Spark writes there; it refuses to go on from an empty file too",
+            expected="the content that Spark writes, which also refuses an empty file",
             do="restore the file. An empty file of a batch that is in offsets/ and not in commits/ may be removed:"
             " Spark plans that batch again, and may end it elsewhere",
         )
@@ -381,7 +381,7 @@ def _require_apart(positions: Sequence[Position], where: str) -> None:
         if twice := sorted(seen & set(position)):
             raise CheckpointError(
                 seen=f"{where}: two Kafka sources of the query read {twice[0]}",
-                expected="one source for each partition: two offsets are no position",
+                expected="one source for each partition, because two offsets are no position",
                 do="read the topic once and use it twice, or give each source a query of its own",
             )
         seen |= set(position)
@@ -393,6 +393,6 @@ def _parsed(where: str, parse: Callable[[], T]) -> T:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             seen=f"{where} cannot be read: {error}",
-            expected="what Spark writes for a Kafka source",
+            expected="the text that Spark writes for a Kafka source",
             do="name the checkpoint of a query that reads Kafka, or restore the file",
         ) from error

@@ -96,7 +96,7 @@ class CheckpointPositions:
             if state is None:
                 raise CheckpointError(
                     seen=f"{self.location} belongs to a query that has not started",
-                    expected="a checkpoint that says where its query stands, or none",
+                    expected="the checkpoint of a query that has started, or no checkpoint",
                     do="start the query once, or remove the folder",
                 )
             query_id, last_batch_id = state.query_id, state.committed_batch_id

@@ -143,7 +143,7 @@ def close(checkpoint: CheckpointFolder, operation: str, *, after: int | None = N
         raise StateChanged(
             seen=f"{checkpoint.location}/offsets/{newest_id + (not is_planned_since)} appeared while the checkpoint was"
             " closed",
-            expected="no driver on it",
+            expected="no driver on the checkpoint",
             do="stop the job, and plan again",
         )
     return newest_id + 1
@@ -179,8 +179,8 @@ def require_micro_batches(checkpoint: CheckpointFolder) -> None:
     if len(late_ms) < LATE_BATCHES or max(late_ms) - min(late_ms) >= LATE_MS:
         return
     raise CheckpointError(
-        seen=f"{checkpoint.location} is of a query in real-time mode: its newest {LATE_BATCHES} batches were written"
-        f" down {min(late_ms)} ms or more after they began",
+        seen=f"{checkpoint.location} belongs to a query in real-time mode: its newest {LATE_BATCHES} batches were"
+        f" written down {min(late_ms)} ms or more after they began",
         expected="a query in micro-batches, which writes down what it is about to read",
         do="run it by hand with a processingTime or availableNow trigger until it has written one batch; if it has such"
         " a trigger, set the clocks of the driver and of the file system right, and let it write one batch",
@@ -232,8 +232,8 @@ def _owner(partition: TopicPartition, like: LogEntry) -> int:
     if len(owners) != 1:
         raise CheckpointError(
             seen=f"{len(owners)} of the query's {len(kafka)} Kafka sources read topic {partition.topic!r}",
-            expected=f"one source that {partition} belongs to",
-            do="let the query begin on a new checkpoint, with startingOffsets for each source",
+            expected=f"one source for {partition}",
+            do="start the query on a new checkpoint, with startingOffsets for each source",
         )
     return owners[0]
 
@@ -245,9 +245,9 @@ def _files_of_other_sources(entry: LogEntry, sources_in: CheckpointFiles | None)
         return {}
     if sources_in is None:
         raise CheckpointError(
-            seen=f"source {others[0]} of the query is not Kafka's, and may keep files of its own in the old checkpoint",
-            expected="the checkpoint to carry them over from",
-            do="let the query begin on a new checkpoint, with startingOffsets for its Kafka sources",
+            seen=f"source {others[0]} of the query is not a Kafka source, and may keep files in the old checkpoint",
+            expected="the old checkpoint, from which such files are copied",
+            do="start the query on a new checkpoint, with startingOffsets for its Kafka sources",
         )
     names = [f"sources/{place}/{name}" for place in others for name in sources_in.names(f"sources/{place}")]
     texts = {name: sources_in.text(name) for name in sorted(names) if "/." not in name}
@@ -271,7 +271,7 @@ def _require_same(target: CheckpointFolder, path: str, text: str) -> None:
 
 def _other_content(target: CheckpointFolder, path: str) -> StateChanged:
     return StateChanged(
-        seen=f"{target.location}/{path} is there with other content",
+        seen=f"{target.location}/{path} exists with other content",
         expected="an empty folder for the seeded checkpoint",
-        do="make the plan again",
+        do="plan again",
     )

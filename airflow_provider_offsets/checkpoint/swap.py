@@ -168,9 +168,9 @@ def read_in_place(location: str) -> CheckpointState | None:
     tag = cut_off_swap(location)
     if tag is not None:
         raise CheckpointError(
-            seen=f"nothing at {location}: its exchange for the checkpoint {tag!r} was cut off",
+            seen=f"nothing is at {location}: the exchange for the checkpoint {tag!r} was interrupted",
             expected="the old checkpoint, or the seeded one in its place",
-            do="run the apply task, or the copy, that did it once more: that finishes it",
+            do="run the same apply task, or the same copy, again, which finishes the exchange",
         )
     return read_state(place)  # a swap may have been finished since the first read
 
@@ -199,7 +199,7 @@ def _put_where_nothing_is(
         raise CheckpointError(
             seen=f"the checkpoint {place.location} is to be exchanged for a seeded one",
             expected="a file system that moves a folder in one step: a local disk or HDFS",
-            do="copy the position to a new checkpoint beside it, and let the program name that one",
+            do="copy the position to a new checkpoint, and use that checkpoint in the program",
         )
     model = open_checkpoint(like) if like else None
     require_lease()
@@ -217,7 +217,7 @@ def _require_whole(location: str, *, except_for: str) -> None:
     tag = cut_off_swap(location)
     if tag is not None and tag != except_for:
         raise StateChanged(
-            seen=f"nothing at {location}: the swap {tag!r} was cut off between its two moves",
+            seen=f"nothing is at {location}: the swap {tag!r} was interrupted between its two moves",
             expected="one swap at a time",
             do=f"finish it by moving {location.rstrip('/')}-seeded-{tag} there, and plan again",
         )
@@ -233,7 +233,7 @@ def _require_movable(place: CheckpointFolder, old: CheckpointState | None) -> No
         raise CheckpointError(
             seen=f"{place.location} holds state that belongs to its offsets",
             expected="a stateless query",
-            do="start from 'committed' with its partitions as they are",
+            do="start from 'committed' with the partitions unchanged",
         )
 
 
@@ -266,8 +266,8 @@ def _require_moved(before: CheckpointFolder, location: str, *, is_old: bool) -> 
 
 def _another_one(location: str) -> StateChanged:
     return StateChanged(
-        seen=f"{location} was exchanged for another checkpoint meanwhile",
-        expected="the one that was closed",
+        seen=f"{location} was replaced by another checkpoint in the meantime",
+        expected="the checkpoint that was closed",
         do="No action needed if another operation has taken the pipeline over. Otherwise plan again.",
     )
 
@@ -292,7 +292,7 @@ def _require_no_later_batch(place: CheckpointFolder, last_batch_id: int, *, exce
         batch_ids(place, "commits"), default=UNSTARTED
     ) > last_batch_id:
         raise StateChanged(
-            seen=f"{place.location} has batch {newest}, and batch {last_batch_id} was its last one",
-            expected="no driver on it",
+            seen=f"{place.location} has batch {newest}, and its last batch was {last_batch_id}",
+            expected="no driver on the checkpoint",
             do="stop the job, and plan again",
         )

@@ -252,5 +252,7 @@ def _text_of(file: str) -> str:
         return Path(file).read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputRefused(
-            seen=f"{file}: {error}", expected="a readable file in UTF-8", do="correct its name"
+            seen=f"{file} cannot be read: {error}",
+            expected="a readable file in UTF-8",
+            do="correct the name of the file",
         ) from error

@@ -54,9 +54,9 @@ def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
     topics = tuple(filter(None, (args.topics or "").split(","))) or (known.topics if known else ())
     if not group or not topics:
         raise InputRefused(
-            seen=f"no {'topics' if group else 'group'} to go by",
+            seen=f"no {'topics were' if group else 'group was'} named",
             expected="--pipeline, or --group and --topics",
-            do="name them",
+            do="add these options",
         )
     return Stream(group, topics)
 
@@ -71,7 +71,9 @@ def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> 
     pairs = [each.rpartition("=") for each in accepted or ()]
     if wrong := [each for each in pairs if not each[0] or not each[2].isdecimal()]:
         raise InputRefused(
-            seen=f"{option} {''.join(wrong[0])!r}", expected="TOPIC=COUNT", do="write it as in orders=120"
+            seen=f"{option} has the value {''.join(wrong[0])!r}",
+            expected="TOPIC=COUNT",
+            do="write the count as in orders=120",
         )
     return {topic: int(count) for topic, _, count in pairs}
 
@@ -93,7 +95,7 @@ def _bound(text: str | None, option: str) -> Bound | None:
         raise InputRefused(
             seen=f"{option} {text!r}: {error}",
             expected="a time with its zone, or the number of a batch or of an epoch",
-            do="write it as in 2026-11-01T00:00Z, batch:12 or epoch:3",
+            do="write a time as in 2026-11-01T00:00Z, or batch:12 or epoch:3",
         ) from error
 
 
@@ -157,8 +159,8 @@ def _require_unowned(args: Namespace, streams: Sequence[Stream]) -> None:
             for resource, owner in owners_of(store, resources).items():
                 raise StoreInUse(
                     seen=f"the {resource} belongs to pipeline {owner!r}",
-                    expected="the pipeline whose lease keeps its job from starting",
-                    do=f"add: --pipeline {owner}",
+                    expected="the name of that pipeline, whose lease keeps its job from starting",
+                    do=f"add the option --pipeline {owner}",
                 )
 
 
@@ -232,9 +234,9 @@ def _known(name: str, *, only_kafka: bool) -> str:
     connection = _connection(name.partition(":")[2] if only_kafka else name)
     if connection.conn_type not in (("kafka",) if only_kafka else ("offsets", "kafka")):
         raise InputRefused(
-            seen=f"connection {connection.conn_id!r} of type {connection.conn_type!r}",
-            expected="one of type kafka" if only_kafka else "one of type offsets or kafka",
-            do="name another one; 'airflow connections list' shows them",
+            seen=f"connection {connection.conn_id!r} has type {connection.conn_type!r}",
+            expected="type kafka" if only_kafka else "type offsets or kafka",
+            do="name another connection, as 'airflow connections list' shows them",
         )
     return connection.conn_id
 
@@ -243,9 +245,9 @@ def _without_password(url: str) -> str:
     user, at, _ = url.partition("//")[2].rpartition("@")
     if (at and ":" in user) or "password" in url.partition("?")[2].lower():
         raise InputRefused(
-            seen=f"a URL of a {url.partition(':')[0]} store with a password in it",
-            expected="no secret on the command line, where others see it",
-            do="make a connection of type offsets, and name that",
+            seen=f"the URL of a {url.partition(':')[0]} store has a password in it",
+            expected="no secret on the command line, where other users can see it",
+            do="create a connection of type offsets, and name it",
         )
     return url
 
@@ -258,7 +260,7 @@ def _connection(conn_id: str) -> Connection:
         return BaseHook.get_connection(conn_id)
     except (AirflowNotFoundException, AirflowRuntimeError) as error:
         raise InputRefused(
-            seen=f"no connection {conn_id!r}",
+            seen=f"no connection {conn_id!r} exists",
             expected="a connection of type offsets or kafka, kafka:<conn id>, checkpoint:<folder> or a URL",
-            do="correct the name; 'airflow connections list' shows what there is",
+            do="correct the name; 'airflow connections list' shows all connections",
         ) from error

@@ -96,5 +96,5 @@ class FrozenBoundaries:
             raise StoreDataError(
                 seen=f"boundaries of {self._name}, pipeline {self._pipeline!r}: {what} is {text[:80]!r}: {error}",
                 expected=f"the JSON of {kind.__name__}",
-                do="find who else writes to the control table; it belongs to this provider alone",
+                do="find out who else writes to the control table, which only this provider may write",
             ) from error

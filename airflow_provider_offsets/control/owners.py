@@ -99,5 +99,5 @@ def _load(text: str | None) -> Owners:
         raise StoreDataError(
             seen=f"control record {OWNERS!r} of {ALL_PIPELINES!r} holds {text and text[:80]!r}: {error}",
             expected="the JSON of Owners",
-            do="find who else writes to the control table; it belongs to this provider alone",
+            do="find out who else writes to the control table, which only this provider may write",
         ) from error

@@ -55,8 +55,8 @@ class Control:
         if record is not None and record.renamed_to:
             raise PipelineRenamed(
                 seen=f"pipeline {self.pipeline!r} was renamed to {record.renamed_to!r}",
-                expected="the name that the pipeline has now",
-                do="use that name",
+                expected="the present name of the pipeline",
+                do=f"use the name {record.renamed_to!r}",
             )
         return record
 
@@ -229,15 +229,15 @@ class Control:
         if found is None:
             names = [each.label or each.id for each in self.snapshots()]
             raise SnapshotNotFound(
-                seen=f"no snapshot {snapshot_id!r} of pipeline {self.pipeline!r}",
+                seen=f"no snapshot {snapshot_id!r} of pipeline {self.pipeline!r} exists",
                 expected=f"one of {names[-3:] or 'none at all'}",
-                do="write the id as SnapshotOffsetsOperator gave it, or a label",
+                do="pass the id that SnapshotOffsetsOperator returned, or a label",
             )
         if not found.is_whole:
             raise StoreDataError(
                 seen=f"snapshot {snapshot_id!r} does not match its checksum",
                 expected="the content that was stored",
-                do="choose another snapshot; somebody changed this cell by hand",
+                do="choose another snapshot, because somebody changed this one by hand",
             )
         return found
 
@@ -250,9 +250,9 @@ class Control:
         labelled = [] if "#" in name else self.labelled(name)
         if len(labelled) > 1:
             raise StoreDataError(
-                seen=f"label {name!r} is that of {', '.join(each.id for each in labelled)}",
-                expected="one snapshot of that label",
-                do="name one of them by its id",
+                seen=f"label {name!r} belongs to {', '.join(each.id for each in labelled)}",
+                expected="one snapshot with that label",
+                do="name one of the snapshots by its id",
             )
         return labelled[0] if labelled else self.snapshot(name)
 
@@ -288,7 +288,7 @@ class Control:
             raise StoreDataError(
                 seen=f"control cell {name!r} of pipeline {self.pipeline!r} holds {text[:80]!r}: {error}",
                 expected=f"the JSON of {kind.__name__}",
-                do="find who else writes to the control table; it belongs to this provider alone",
+                do="find out who else writes to the control table, which only this provider may write",
             ) from error
 
     def _create(self, name: str, value: Any) -> bool:

@@ -91,7 +91,7 @@ class RecordCell:
             if there is not None and (not is_same or there.version > record.version):
                 now = f", and was renamed to {there.renamed_to!r}" if there.renamed_to else ""
                 raise StateChanged(
-                    seen=f"pipeline {self._pipeline!r} has a record of its own, of epoch {there.epoch}{now}",
+                    seen=f"pipeline {self._pipeline!r} already has a record, of epoch {there.epoch}{now}",
                     expected="a name that no pipeline of this control store has",
                     do="choose another name",
                 )
@@ -178,13 +178,13 @@ class RecordCell:
             raise StoreDataError(
                 seen=f"control cell {RECORD!r} of pipeline {self._pipeline!r} holds {text[:80]!r}: {error}",
                 expected="the JSON of a PipelineRecord",
-                do="find who else writes to the control table; it belongs to this provider alone",
+                do="find out who else writes to the control table, which only this provider may write",
             ) from error
 
     def _restored(self, before: PipelineRecord, record: PipelineRecord | None) -> OffsetsError:
         return RecordRestored(
-            seen=f"the record of pipeline {self._pipeline!r} is {_words(record)}, and was {_words(before)}",
-            expected="a record that only grows",
+            seen=f"the record of pipeline {self._pipeline!r} is now {_words(record)}, and was {_words(before)}",
+            expected="a record that only moves forward",
             do="find out who restored or removed the control store; stop the job, and plan from a start that you name",
         )
 

@@ -204,7 +204,7 @@ class ReplayControl:
             raise StoreDataError(
                 seen=f"control cell {name!r} of pipeline {self.pipeline!r} holds {text[:80]!r}: {error}",
                 expected=f"the JSON of {kind.__name__}",
-                do="find who else writes to the control table; it belongs to this provider alone",
+                do="find out who else writes to the control table, which only this provider may write",
             ) from error
 
 

@@ -280,7 +280,7 @@ def test_snapshots_are_taken_listed_and_pruned(
     left = json.loads(airflow("snapshots", "list", *of).stdout)
 
     assert again.returncode == 2
-    assert f"Label 'good' is that of snapshot {named['id']!r}" in again.stderr
+    assert f"Label 'good' already belongs to snapshot {named['id']!r}" in again.stderr
     assert pruned["removed"]["snapshots"] == [each["id"] for each in taken]
     assert [(each["id"], each["label"], each["reason"]) for each in left] == [(named["id"], "good", "upgrade")]
 

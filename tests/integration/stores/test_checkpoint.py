@@ -223,7 +223,7 @@ class TestExchange:
             swap_in(place, **SWAP)
         if writes == 8:
             assert cut_off_swap(place) == "t1"
-            with pytest.raises(CheckpointError, match="exchange for the checkpoint 't1' was cut off"):
+            with pytest.raises(CheckpointError, match="exchange for the checkpoint 't1' was interrupted"):
                 read_in_place(place)
         else:
             state = read_in_place(place)

@@ -170,7 +170,7 @@ class TestOpen:
         [
             ("nobody knows it", "nope://x/checkpoint", CheckpointError, "Protocol not known: nope"),
             ("a cache shows what was there", "simplecache::s3://b/c", CheckpointError, "chained file systems"),
-            ("a password", "webhdfs://user:secret@host:9870/c", CheckpointError, "with a password"),
+            ("a password", "webhdfs://user:secret@host:9870/c", CheckpointError, "has a password"),
         ],
     )
     def test_what_is_not_opened(self, why: str, location: str, error: type[OffsetsError], seen: str) -> None:

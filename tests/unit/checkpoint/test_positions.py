@@ -153,7 +153,7 @@ def test_an_exchange_that_was_cut_off_is_no_first_start(place: Path) -> None:
     [old] = place.parent.glob("checkpoint-before-*")
     place.rename(str(old).replace("-before-", "-seeded-"))
 
-    with pytest.raises(CheckpointError, match=r"its exchange .* was cut off"):
+    with pytest.raises(CheckpointError, match=r"the exchange .* was interrupted"):
         CheckpointPositions(str(place)).position(STREAM)
 
     CheckpointPositions(str(place)).write(STREAM, at(30, 60), expected=at(40, 60))

@@ -94,10 +94,10 @@ class TestEntry:
             ("cut off after the version", "v1", "cannot be read"),
             ("cut off in the metadata", f"v1\n{META[:9]}", "cannot be read"),
             ("cut off before the sources", f"v1\n{META}", "the offsets of 0 sources"),
-            ("continuous processing, which has epochs", f"v1\n\n{ENDS}", "as continuous processing writes it"),
-            ("a source that has nothing yet, as Spark writes it", f"v1\n{META}\n-", "1 sources, and none .* Kafka's"),
-            ("a rate source", f"v1\n{META}\n17", "none of them is Kafka's"),
-            ("a file source", f'v1\n{META}\n{{"logOffset":3}}', "none of them is Kafka's"),
+            ("continuous processing, which has epochs", f"v1\n\n{ENDS}", "like the log of continuous processing"),
+            ("a source that has nothing yet, as Spark writes it", f"v1\n{META}\n-", "1 sources, .* Kafka source"),
+            ("a rate source", f"v1\n{META}\n17", "none of them is a Kafka source"),
+            ("a file source", f'v1\n{META}\n{{"logOffset":3}}', "none of them is a Kafka source"),
             ("metadata that is not JSON", f"v1\nnope\n{ENDS}", "cannot be read"),
             ("metadata that is no object", f"v1\n[]\n{ENDS}", "no batch metadata"),
             ("cut off in the middle", ENTRY[:-5], "cannot be read"),
@@ -242,7 +242,7 @@ class TestState:
             (
                 "commits that somebody removed",
                 {"metadata": '{"id":"q"}', "offsets/7": ENTRY, "sources/0/0": f"\0v1\n{ENDS}"},
-                "offsets/7, and no entry that is committed",
+                "offsets/7, and no committed entry",
             ),
             (
                 "an entry that lacks a source",
@@ -409,7 +409,7 @@ class TestSeed:
         target = write(folder, {path: ENTRY})
         before = content(folder)
 
-        with pytest.raises(StateChanged, match=f"{path} is there with other content"):
+        with pytest.raises(StateChanged, match=f"{path} exists with other content"):
             seed(target, query_id="query-1", last_batch_id=0, start=at(5, 7), like=None)
 
         assert content(folder) == before
@@ -471,7 +471,7 @@ class TestSeedOfSeveralSources:
         assert not folder.exists()
 
     def test_without_the_old_checkpoint_the_others_cannot_be_carried_over(self, folder: Path) -> None:
-        with pytest.raises(CheckpointError, match="Source 1 of the query is not Kafka's"):
+        with pytest.raises(CheckpointError, match="Source 1 of the query is not a Kafka source"):
             seed(open_checkpoint(str(folder)), query_id="q", last_batch_id=4, start=at(5, 7), like=self.LIKE)
         assert not folder.exists()
 
@@ -510,7 +510,7 @@ class TestSeedAgain:
         seed(open_checkpoint(str(folder)), **self.ARGUMENTS)
         before = content(folder)
 
-        with pytest.raises(StateChanged, match="is there with other content"):
+        with pytest.raises(StateChanged, match="exists with other content"):
             seed(open_checkpoint(str(folder)), **{**self.ARGUMENTS, **change})
 
         assert content(folder) == before

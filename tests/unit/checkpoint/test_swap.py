@@ -209,7 +209,7 @@ def _run(place: Path, left: list[int], when: str, monkeypatch: pytest.MonkeyPatc
 def test_a_batch_that_was_run_meanwhile_is_not_moved_aside(place: Path) -> None:
     write(place, {"offsets/6": (place / "offsets/5").read_text(), "commits/5": COMMIT, "commits/6": COMMIT})
 
-    with pytest.raises(StateChanged, match="and batch 5 was its last one"):
+    with pytest.raises(StateChanged, match="and its last batch was 5"):
         swap_in(str(place), **SWAP)
 
     assert not list(place.parent.glob("checkpoint-before-*"))
@@ -263,7 +263,7 @@ def test_another_swap_does_not_begin_in_the_middle_of_one(place: Path) -> None:
     place.rename(f"{place}-seeded-t1")
     before = tree(place.parent)
 
-    with pytest.raises(StateChanged, match="the swap 't1' was cut off"):
+    with pytest.raises(StateChanged, match="the swap 't1' was interrupted"):
         swap_in(str(place), **{**SWAP, "tag": "t2"})
 
     assert tree(place.parent) == before
@@ -288,7 +288,7 @@ def test_a_caller_that_hangs_moves_no_checkpoint_of_another_one(
 
     monkeypatch.setattr(LocalCheckpoint, hangs_in, superseded)
 
-    with pytest.raises(StateChanged, match="was exchanged for another checkpoint meanwhile"):
+    with pytest.raises(StateChanged, match="was replaced by another checkpoint in the meantime"):
         swap_in(str(place), **{**SWAP, "start": at(10, 10)})
 
     state = read_state(open_checkpoint(str(place)))
@@ -302,7 +302,7 @@ def test_killed_before_it_puts_back_anothers_checkpoint_it_does_so_when_it_is_ru
     place.rename(f"{place}-before-t2")
     shutil.copytree(f"{place}-before-t2", f"{place}-seeded-t2")
 
-    with pytest.raises(StateChanged, match="was exchanged for another checkpoint meanwhile"):
+    with pytest.raises(StateChanged, match="was replaced by another checkpoint in the meantime"):
         swap_in(str(place), **{**SWAP, "tag": "t2"})
 
     assert beside(place) == ["checkpoint", "checkpoint-before-t1", "checkpoint-seeded-t2"]
@@ -416,7 +416,7 @@ def test_a_place_that_is_empty_in_the_middle_of_a_swap_is_no_first_start(place: 
     swap_in(str(place), **SWAP)
     place.rename(f"{place}-seeded-t1")
 
-    with pytest.raises(CheckpointError, match="its exchange for the checkpoint 't1' was cut off"):
+    with pytest.raises(CheckpointError, match="the exchange for the checkpoint 't1' was interrupted"):
         read_in_place(str(place))
 
 

@@ -90,28 +90,28 @@ def stored(url: str, group: str) -> Position | None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("copy", "--from", "store", "--to", "store"), "No group to go by"),
-        (("copy", "--from", "store", "--to", "store", "-g", "g"), "No topics to go by"),
-        (("export", "--from", "store", "-t", "t"), "No group to go by"),
-        (("export", "--from", "spark_default", "-g", "g", "-t", "t"), "Connection 'spark_default' of type 'spark'"),
+        (("copy", "--from", "store", "--to", "store"), "No group was named"),
+        (("copy", "--from", "store", "--to", "store", "-g", "g"), "No topics were named"),
+        (("export", "--from", "store", "-t", "t"), "No group was named"),
+        (("export", "--from", "spark_default", "-g", "g", "-t", "t"), "Connection 'spark_default' has type 'spark'"),
         (("export", "--from", "nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
         (("export", "--from", "kafka:nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
-        (("export", "--from", "kafka:store", "-g", "g", "-t", "t"), "Connection 'store' of type 'offsets'"),
+        (("export", "--from", "kafka:store", "-g", "g", "-t", "t"), "Connection 'store' has type 'offsets'"),
         (("export", "--from", "redis://h:1/0", "-g", "g", "-t", "t"), "A store URL that begins with 'redis'"),
         (
             ("export", "--from", f"postgresql://u:{SECRET}@h/d", "-g", "g", "-t", "t"),
-            "A URL of a postgresql store with a password in it",
+            "The URL of a postgresql store has a password in it",
         ),
         (
             ("export", "--from", f"postgresql://h/d?sslPassword={SECRET}", "-g", "g", "-t", "t"),
-            "A URL of a postgresql store with a password in it",
+            "The URL of a postgresql store has a password in it",
         ),
         (("export", "--from", "store", "-g", "g", "-t", "t"), "Group 'g' has nothing stored"),
-        (("import", "/no/such/file", "--to", "store"), "/no/such/file: "),
+        (("import", "/no/such/file", "--to", "store"), "/no/such/file cannot be read: "),
         (("compare", "--pipeline", "p", "--file", "/no/pipelines.yaml"), "/no/pipelines.yaml is not there"),
         (
             ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "--accept-skipped", "t"),
-            "--accept-skipped 't'",
+            "--accept-skipped has the value 't'",
         ),
     ],
 )
@@ -263,10 +263,10 @@ def test_a_swap_that_was_cut_off_between_its_renames_is_finished_by_the_same_com
     (tmp_path / "checkpoint").rename(str(before).replace("-before-", "-seeded-"))
 
     assert run(*words) == 1
-    assert "cut off" in capsys.readouterr().err
+    assert "was interrupted" in capsys.readouterr().err
     assert run(*words, "--apply") == 0
     assert run(*words) == 0
-    assert "cut off" not in capsys.readouterr().err
+    assert "was interrupted" not in capsys.readouterr().err
 
 
 def _refuse_second_write(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -423,7 +423,7 @@ class TestRestoredStores:
     ) -> None:
         store._control.clear()
 
-        with pytest.raises(RecordRestored, match="'orders' is gone"):
+        with pytest.raises(RecordRestored, match="'orders' is now gone"):
             cell.change(RECORD_IT)
         assert store.get(NAME, RECORD) is None
 

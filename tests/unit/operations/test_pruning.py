@@ -268,7 +268,7 @@ class TestLabels:
         self.take(lab, "good")
         self.take(lab, "good")
 
-        with pytest.raises(InputRefused, match=r"Label 'good' is that of snapshot 'op#by-hand'"):
+        with pytest.raises(InputRefused, match=r"Label 'good' already belongs to snapshot 'op#by-hand'"):
             self.take(lab, "good", "other")
 
     @pytest.mark.parametrize("label", ["a#b", "a b", "a|b", "-a", "a/b"])
@@ -282,7 +282,7 @@ class TestLabels:
             self.take(lab, "good")
             self.take(lab, "good", "other")
 
-        with pytest.raises(StoreDataError, match=r"Label 'good' is that of op#by-hand, other#by-hand"):
+        with pytest.raises(StoreDataError, match=r"Label 'good' belongs to op#by-hand, other#by-hand"):
             lab.control.named_snapshot("good")
         assert lab.control.named_snapshot("other#by-hand").operation == "other"
 
