@@ -311,5 +311,5 @@ class TestUntracked:
         renamed = replace(session, pipeline=replace(session.pipeline, name="archive"))
 
         for act in (audit_history, take_lease):
-            with pytest.raises(StateLost, match="run: airflow offsets rename delay_alerts archive"):
+            with pytest.raises(StateLost, match="airflow offsets rename delay_alerts archive"):
                 act(renamed)

@@ -147,7 +147,7 @@ class TestAsOfAnUntrackedJob:
     def test_without_any_it_is_refused_whatever_the_fallback(self, lab: Lab) -> None:
         steps.start(lab)
 
-        with pytest.raises(NoHistory, match="'as-of:' for 'delay_alerts', which keeps no history"):
+        with pytest.raises(NoHistory, match="'as-of:' was used for 'delay_alerts', which has neither"):
             steps.plan(lab, "as-of:2026-01-03T12:00:00Z | earliest")
 
     def test_one_that_keeps_a_history_elsewhere_is_asked_there(self, lab: Lab) -> None:

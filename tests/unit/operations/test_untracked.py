@@ -139,7 +139,7 @@ def test_a_start_that_is_gone_before_the_launch_is_no_first_start(wanted: str, l
     lab.kept.offsets = None
     shutil.rmtree(lab.folder / "checkpoint", ignore_errors=True)
 
-    with pytest.raises((StateChanged, CheckpointError), match=r"has no offset of flights|Nothing at"):
+    with pytest.raises((StateChanged, CheckpointError), match=r"has no offset of flights|Nothing is at"):
         submit(lab, applied, "second")
 
     assert len(lab.drivers) == 1, "nothing was launched"

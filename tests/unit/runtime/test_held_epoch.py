@@ -388,7 +388,9 @@ class TestCheckpoint:
         epoch.claim()
 
         if refused:
-            with pytest.raises(StateChanged, match=rf"newest batch of the checkpoint .* is.*Expected {planned_id}"):
+            with pytest.raises(
+                StateChanged, match=rf"newest batch of the checkpoint .* is.*Expected batch {planned_id}"
+            ):
                 epoch.start_run()
         else:
             epoch.start_run()

@@ -220,7 +220,7 @@ class TestRetentionRunway:
     def test_what_nobody_knows_is_retried(self, lab: Lab) -> None:
         lab.kafka.set_config(TOPIC, **{"retention.bytes": "1000"})
 
-        with pytest.raises(RunwayUnknown, match=r"retention.bytes=1000 .*\. Let the user"):
+        with pytest.raises(RunwayUnknown, match=r"retention.bytes=1000 .*\. Expected a known runway"):
             runway(lab, at_least_s=600).execute({})
         with pytest.raises(AirflowException, match="nobody knows") as caught:
             runway(lab, at_least_s=600).execute_complete(
