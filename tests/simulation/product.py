@@ -114,7 +114,7 @@ def new_sql_store() -> SqlStore:
 
 
 def _without_fsync(connection: sqlite3.Connection, record: object) -> None:
-    """Let no write wait for the disk: processes die in a history, and machines do not."""
+    """Switch off fsync: processes die in a history, and machines do not."""
     connection.execute("PRAGMA synchronous=OFF")
 
 
