@@ -1,4 +1,4 @@
-"""Odd checkpoints, and what a query does that starts on them: one table for the fake Spark and for the real one.
+"""Odd checkpoints, and what a query does that starts on them, as the real Spark did.
 
 The topic has two partitions with the offsets ``[0, 10)``.
 """
@@ -9,8 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-TOPIC = "{topic}"
-"""Placeholder for the name of the topic, which is created for the run."""
+TOPIC = "orders"
 END = 10
 COMMIT = 'v1\n{"nextBatchWatermarkMs":0}'
 METADATA = '{"id":"6b7ad74c-8bd2-4e0d-9a4f-8f2a4f1f8a11"}'

@@ -1,4 +1,4 @@
-"""What the fake Spark does on odd checkpoints. ``tests/e2e/test_fake_spark.py`` checks the real one."""
+"""Behaviour of the fake Spark on odd checkpoints. ``tests/e2e/test_simulated_spark.py`` compares it with the real one."""
 
 from __future__ import annotations
 
