@@ -1,4 +1,4 @@
-"""Behaviour of the fake Spark on odd checkpoints. ``tests/e2e/test_simulated_spark.py`` compares it with the real one."""
+"""The fake Spark on odd checkpoints. ``tests/e2e/test_simulated_spark.py`` compares it with the real one."""
 
 from __future__ import annotations
 
