@@ -490,7 +490,7 @@ def test_a_renamed_pipeline_goes_on_under_its_new_name_alone(
         named("sales")
         for act, more in ((acts.plan_offsets, {"start": "committed"}), (acts.audit_offsets, {})):
             code, _, error = call(act, capsys, pipeline="sales", **more)
-            assert (code, "run: airflow offsets rename OLD sales" in error) == (1, True), error
+            assert (code, "run 'airflow offsets rename OLD sales'" in error) == (1, True), error
         shown = airflow("rename", "orders", "sales")
         assert (shown.returncode, list(store.scan("sales", ""))) == (0, []), shown.stderr
         done = airflow("rename", "orders", "sales", "--apply")

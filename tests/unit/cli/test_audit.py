@@ -124,7 +124,7 @@ class TestRename:
         self, renamed: SqlStore, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run("audit", "-p", "q") == 1
-        assert "run: airflow offsets rename OLD q" in capsys.readouterr().err
+        assert "run 'airflow offsets rename OLD q'" in capsys.readouterr().err
 
         assert run("rename", "p", "q") == 0
         assert "this is a dry run" in capsys.readouterr().out
@@ -146,7 +146,7 @@ class TestRename:
 
     def test_an_unknown_name_is_quoted(self, renamed: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("rename", "x", "q") == 2
-        assert "No pipeline 'x' in the control store of 'q'" in capsys.readouterr().err
+        assert "No pipeline 'x' is in the control store of 'q'" in capsys.readouterr().err
 
 
 def test_what_a_pipeline_owns_is_released_for_another_one(
@@ -157,7 +157,7 @@ def test_what_a_pipeline_owns_is_released_for_another_one(
     claim_resources(history, "p", ["checkpoint /checkpoint"])
 
     assert run("audit", "-p", "q") == 1
-    assert "run: airflow offsets rename p q" in capsys.readouterr().err
+    assert "run 'airflow offsets rename p q'" in capsys.readouterr().err
     assert run("release", "p", "q") == 0
     assert "would release:\n- checkpoint /checkpoint\nNothing was changed" in capsys.readouterr().out
     assert run("release", "p", "q", "--apply") == 0

@@ -271,8 +271,8 @@ class TestNothingToRead:
 @pytest.mark.parametrize(
     ("start_ms", "end_ms", "words"),
     [
-        pytest.param(300, 200, "an end after its start", id="to before from"),
-        pytest.param(300, 300, "an end after its start", id="no length"),
+        pytest.param(300, 200, "ends before its start", id="to before from"),
+        pytest.param(300, 300, "ends before its start", id="no length"),
         pytest.param(1_000, 1_100, "an interval that has started", id="in the future"),
     ],
 )

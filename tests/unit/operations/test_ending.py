@@ -135,7 +135,7 @@ def test_a_heartbeat_shows_life_on_any_machine(tmp_path: Path, monkeypatch: pyte
     lab.clock.on_tick()
 
     for act in (plan_end, end_epoch):
-        with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' runs"):
+        with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' is running"):
             act(lab.session(END), 1)
     assert lab.record.phase is Phase.RUNNING
     assert lab.holder == ""
@@ -166,7 +166,7 @@ def test_any_other_epoch_has_a_better_way(case: str, lab: Lab) -> None:
 def test_another_number_is_refused(number: int, lab: Lab) -> None:
     unknown(lab)
 
-    with pytest.raises(InputRefused, match=f"Epoch {number}; the newest one of pipeline 'delay_alerts' is epoch 1"):
+    with pytest.raises(InputRefused, match=f"Epoch {number} was named, and the newest one of pipeline 'delay_alerts' is epoch 1"):
         end(lab, number)
     assert lab.record.phase is Phase.RUNNING
 

@@ -659,8 +659,8 @@ class TestRecordIsGone:
         [
             ("a first start", None, False, ""),
             ("a job in the Cloudera row layout that never had a record", Batch, False, ""),
-            ("a batch of one of our epochs", 1, False, "batch 4 of its group is there"),
-            ("epochs, and no batch", None, True, "epoch 1 is there"),
+            ("a batch of one of our epochs", 1, False, "batch 4 of its group exists"),
+            ("epochs, and no batch", None, True, "epoch 1 exists"),
         ],
     )
     def test_a_pipeline_is_new_only_if_nothing_of_it_is_known(

@@ -267,7 +267,7 @@ class TestBegin:
         steps.start(lab)
         record = record_of(lab)
 
-        with pytest.raises(NothingToRecover, match="epoch 1 of 'delay_alerts' lives"):
+        with pytest.raises(NothingToRecover, match="epoch 1 of 'delay_alerts' is not dead"):
             recover(lab, 1)
 
         assert record_of(lab) == record
@@ -278,7 +278,7 @@ class TestBegin:
         steps.stop(lab, operation="maintenance")
         steps.submit(lab, steps.apply(lab, operation="maintenance"), "maintenance")
 
-        with pytest.raises(NothingToRecover, match="epoch 2 of 'delay_alerts' lives"):
+        with pytest.raises(NothingToRecover, match="epoch 2 of 'delay_alerts' is not dead"):
             recover(lab, 1)
         lab.driver.die()
         with pytest.raises(NothingToRecover):

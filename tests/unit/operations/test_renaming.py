@@ -191,7 +191,7 @@ class TestRefused:
     def test_the_job_runs(self, lab: Lab) -> None:
         steps.start(lab)
 
-        assert "Epoch 1 of pipeline 'delay_alerts' runs, or may run" in self.refuse(lab, StoreInUse)
+        assert "Epoch 1 of pipeline 'delay_alerts' is running, or may be running" in self.refuse(lab, StoreInUse)
 
     def test_an_operation_is_at_work(self, lab: Lab) -> None:
         steps.rest(lab)
@@ -206,7 +206,7 @@ class TestRefused:
         stopped(lab)
         under(lab, NEW).cell.create()
 
-        assert "'alerts' has a record of its own" in self.refuse(lab, InputRefused)
+        assert "'alerts' already has a record" in self.refuse(lab, InputRefused)
 
     def test_another_pipeline_had_the_new_name(self, lab: Lab) -> None:
         """The other pipeline's epochs and snapshots still exist, and would be taken for those of this pipeline."""
@@ -216,7 +216,7 @@ class TestRefused:
             take_lease(other) if not former else rename(other, former, take_over=True)
         stopped(lab)
 
-        assert "'alerts' has a record of its own, of epoch 0, and was renamed to 'elsewhere'" in self.refuse(
+        assert "'alerts' already has a record, of epoch 0, and was renamed to 'elsewhere'" in self.refuse(
             lab, InputRefused
         )
 
@@ -235,7 +235,7 @@ class TestRefused:
         stopped(lab)
         rename(under(lab, "third"), NAME)
 
-        assert "run: airflow offsets rename third alerts" in self.refuse(lab, PipelineRenamed)
+        assert "Run 'airflow offsets rename third alerts" in self.refuse(lab, PipelineRenamed)
 
     def test_it_has_gone_on_to_a_third_name_since(self, lab: Lab) -> None:
         """The first rename is requested again: the second name is not restored beside the third one."""
@@ -245,7 +245,7 @@ class TestRefused:
         lab.driver.die()
         rename(under(lab, "third"), NEW, take_over=True)
 
-        assert "'alerts', and that to 'third'" in self.refuse(lab, PipelineRenamed)
+        assert "'alerts', which was then renamed to 'third'" in self.refuse(lab, PipelineRenamed)
 
     def test_a_replay_runs(self, lab: Lab) -> None:
         stopped(lab)
@@ -523,7 +523,7 @@ class TestReleased:
         steps.start(lab)
 
         for act in (plan_release, release):
-            with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' runs"):
+            with pytest.raises(StoreInUse, match="Epoch 1 of pipeline 'delay_alerts' is running"):
                 act(user, NAME)
         with pytest.raises(StateLost):
             take_lease(user)

@@ -608,7 +608,7 @@ class TestRefused:
     def test_a_plan_of_before(self, lab: Lab) -> None:
         first, second = lab.plan("1"), lab.plan("2")
 
-        with pytest.raises(Fenced, match=f"planned anew, as '{second.run_id}'"):
+        with pytest.raises(Fenced, match=f"planned again, as '{second.run_id}'"):
             lab.replaying(first.run_id, first.shards[0]).run()
 
     def test_a_process_that_cannot_be_started_leaves_no_launch(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

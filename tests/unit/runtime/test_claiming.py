@@ -52,7 +52,7 @@ def test_it_claims_and_becomes_the_program(tmp_path: Path, lab: Lab, became: lis
 @pytest.mark.parametrize(
     ("why", "meanwhile", "said"),
     [
-        ("it was cancelled while it waited in a queue", lambda lab: lab.close("m"), "Epoch 1 was cancelled"),
+        ("it was cancelled while it waited in a queue", lambda lab: lab.close("m"), "epoch 1 was cancelled"),
         ("a later launch took its place", lambda lab: lab.launch(), "the newest launch is epoch 2"),
         ("another process of the same launch was faster", lambda lab: lab.held(pid=2), "claimed by pid 2"),
     ],

@@ -185,5 +185,5 @@ def test_a_log_without_the_batch_is_refused(lab: Lab) -> None:
     epoch = lab.held()
     query = ForeachBatchQuery(epoch, lambda frame, batch_id: None)
 
-    with pytest.raises(CheckpointError, match="offsets/0 is not there while batch 0 runs"):
+    with pytest.raises(CheckpointError, match="offsets/0 does not exist while batch 0 runs"):
         query._run_batch(None, 0)

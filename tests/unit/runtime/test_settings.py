@@ -104,5 +104,5 @@ def test_a_driver_that_was_started_by_hand_is_refused_by_name() -> None:
 
 
 def test_spark_connect_is_refused_with_the_reason() -> None:
-    with pytest.raises(ModeUnsupported, match=r"A Spark Connect session.*spark-submit"):
+    with pytest.raises(ModeUnsupported, match=r"is a Spark Connect session.*spark-submit"):
         read_settings(connect_session())
