@@ -130,7 +130,10 @@ class NativeSinkQuery:
         self._next_beat = 0.0
 
     def run(self, writer: Any) -> None:
-        """Run batches until the job ends.
+        """Run batches until the job ends, or until the program itself stops the query.
+
+        The program may do so in the middle of a batch. That batch stays started in the record, and counts as cut off
+        unless Spark has committed it.
 
         :param writer: has its sink and its checkpoint configured.
         :raises Fenced: this driver no longer holds the epoch, or the checkpoint was closed.
@@ -142,8 +145,11 @@ class NativeSinkQuery:
             while not is_stopped:
                 began_s = clock.monotonic_s()
                 self._begin_next()
-                self._run_once(writer.trigger(processingTime=ONE_TRIGGER))
-                if self._record_committed():
+                was_stopped_by_program = self._run_once(writer.trigger(processingTime=ONE_TRIGGER))
+                has_committed = self._record_committed()
+                if was_stopped_by_program:
+                    return
+                if has_committed:
                     self._idle_runs = 0
                 else:
                     self._idle_runs += 1
@@ -203,12 +209,16 @@ class NativeSinkQuery:
         else:
             self._epoch.begin(planned)
 
-    def _run_once(self, writer: Any) -> None:
-        """Run one trigger. The query is stopped only after the trigger, even on a failure: no batch is interrupted."""
+    def _run_once(self, writer: Any) -> bool:
+        """Run one trigger, and return whether the query ended before this method stopped it: the program stopped it.
+
+        The query is stopped only after the trigger, even on a failure: no batch is interrupted.
+        """
         query = writer.start()
         failure: OffsetsError | None = None
+        has_ended = False
         try:
-            while not self._is_over(query):
+            while not (has_ended := bool(query.awaitTermination(POLL_S))) and not self._is_trigger_over(query):
                 try:
                     self._beat()
                 except OffsetsError as error:
@@ -217,10 +227,11 @@ class NativeSinkQuery:
             query.stop()
         if failure is not None:
             raise failure
+        return has_ended
 
     @staticmethod
-    def _is_over(query: Any) -> bool:
-        return bool(query.awaitTermination(POLL_S)) or query.status["message"] == TRIGGER_IS_OVER
+    def _is_trigger_over(query: Any) -> bool:
+        return bool(query.status["message"] == TRIGGER_IS_OVER)
 
     def _record_committed(self) -> bool:
         """Record the batch that the run committed; return whether the run committed one.

@@ -24,6 +24,10 @@ class QueryDied(Exception):
     """The equivalent of ``StreamingQueryException``, with the text of what ended the query."""
 
 
+class QueryStopped(Exception):
+    """Raised in a batch whose query the program itself stops: Spark interrupts the batch, and reports no error."""
+
+
 def data_loss(reason: str) -> QueryDied:
     """Return what ends a query, or a bounded read, with ``failOnDataLoss``."""
     return QueryDied(f"Some data may have been lost; failOnDataLoss is true. Reason: {reason}")
@@ -326,6 +330,9 @@ class Query:
             return False
         try:
             ran = self.engine.trigger()
+        except QueryStopped:
+            self.is_stopped = True
+            return True
         except QueryDied as error:
             self.is_stopped, self.failure = True, error
             raise
