@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 UNFINISHED = ("queued", "running")
-PATIENCE_S = 300.0
+TIMEOUT_S = 300.0
 """Seconds for which a busy Airflow is retried."""
 PAUSE_S = 0.5
 
@@ -132,7 +132,7 @@ class Airflow:
         return _require_good(self._sent(method, path, body)).json()
 
     def _sent(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 reply = self._client.request(method, path, json=body, headers={"Accept": "application/json"})

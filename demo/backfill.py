@@ -117,19 +117,19 @@ class BackfillStory:
         airflow = self._dags["backfill"]
         began = datetime.now(UTC)
         self._say(" ".join(create_backfill(airflow, self._env, FROM, TO)))
-        told: set[str] = set()
+        counted: set[str] = set()
 
         def runs() -> list[str] | None:
             all_runs = [each for each in airflow.runs() if each["run_type"] == "backfill" and _is_new(each, began)]
             for each in all_runs:
                 run_id = each["dag_run_id"]
-                if each["state"] == "success" and run_id not in told:
-                    told.add(run_id)
+                if each["state"] == "success" and run_id not in counted:
+                    counted.add(run_id)
                     self._say(f"{run_id}: {self._audited(run_id)}")
                 if each["state"] == "failed":
                     self._follow(airflow, run_id)
             over = len(all_runs) == len(self._weeks()) and all(each["state"] == "success" for each in all_runs)
-            return sorted(told) if over else None
+            return sorted(counted) if over else None
 
         found = wait_for("the backfill to end", runs, limit_s=1800, every_s=2)
         self._say(f"{len(found)} intervals are replayed")

@@ -24,7 +24,7 @@ from demo.progress import DemoFailed, Progress, wait_for
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "assets" / "screenshots"
 THEMES = ("light", "dark")
-_PATIENCE_MS = 60_000
+_TIMEOUT_MS = 60_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,9 +92,9 @@ def _chromium() -> Iterator[Browser]:
 
 def _take(browser: Browser, airflow: Airflow, maintenance: str, asking: str, theme: Any) -> Iterator[Path]:
     """Yield the file of each screenshot in one theme."""
-    expect.set_options(timeout=_PATIENCE_MS)
+    expect.set_options(timeout=_TIMEOUT_MS)
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=theme, locale="en-GB")
-    context.set_default_timeout(_PATIENCE_MS)
+    context.set_default_timeout(_TIMEOUT_MS)
     context.add_cookies([{"name": "_token", "value": airflow.token, "url": airflow.url}])
     page = context.new_page()
     for name, show in (("dag", _dag), ("trigger-form", _trigger_form), ("approval", _approval), ("audit", _audit)):

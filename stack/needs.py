@@ -29,10 +29,10 @@ def java() -> str:
         raise Problem(
             f"no java in {home}/bin" if home else "no java on PATH", expected=f"a JDK {JAVA} or newer", do=hint
         )
-    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
-    version = re.search(r'version "(\d+)', told.stderr)
+    done = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
+    version = re.search(r'version "(\d+)', done.stderr)
     if version is None or int(version[1]) < JAVA:
-        seen = version[1] if version else told.stderr.strip().partition("\n")[0] or "of no known version"
+        seen = version[1] if version else done.stderr.strip().partition("\n")[0] or "of no known version"
         raise Problem(f"java {seen} at {found}", expected=f"{JAVA} or newer", do=hint)
     return found
 

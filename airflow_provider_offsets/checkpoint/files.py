@@ -118,21 +118,21 @@ class LocalCheckpoint:
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, or an empty list if the folder does not exist."""
-        with _told(f"{self.location}/{folder}"), suppress(FileNotFoundError):
+        with _as_checkpoint_error(f"{self.location}/{folder}"), suppress(FileNotFoundError):
             return os.listdir(self._root / folder)
         return []
 
     def text(self, path: str) -> str | None:
         """Return the text of a file, or None if the file does not exist."""
         where = f"{self.location}/{path}"
-        with _told(where), suppress(FileNotFoundError):
+        with _as_checkpoint_error(where), suppress(FileNotFoundError):
             return _decoded((self._root / path).read_bytes(), where)
         return None
 
     def create(self, path: str, text: str) -> bool:
         """Write a new file atomically, and return whether it was written."""
         target = self._root / path
-        with _told(f"{self.location}/{path}"):
+        with _as_checkpoint_error(f"{self.location}/{path}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
             try:
@@ -151,19 +151,19 @@ class LocalCheckpoint:
 
     def exists(self) -> bool:
         """Check whether anything exists at the location."""
-        with _told(self.location):
+        with _as_checkpoint_error(self.location):
             return self._root.exists()
 
     def written_ms(self, path: str) -> int | None:
         """Return when a file was written, or copied here (ms), or None if the file does not exist."""
-        with _told(f"{self.location}/{path}"), suppress(FileNotFoundError):
+        with _as_checkpoint_error(f"{self.location}/{path}"), suppress(FileNotFoundError):
             return (self._root / path).stat().st_mtime_ns // 1_000_000
         return None
 
     def move_to(self, location: str) -> None:
         """Rename the folder in one step to a location where nothing or an empty folder exists."""
         target = LocalCheckpoint(location)
-        with _told(f"{self.location} to {location}"):
+        with _as_checkpoint_error(f"{self.location} to {location}"):
             try:
                 os.rename(self._root, target._root)
             except (FileExistsError, NotADirectoryError) as error:
@@ -179,7 +179,7 @@ class LocalCheckpoint:
         aside = LocalCheckpoint(f"{self.location.rstrip('/')}{REMOVED}")
         if self.exists():
             self.move_to(aside.location)
-        with _told(aside.location), suppress(FileNotFoundError):
+        with _as_checkpoint_error(aside.location), suppress(FileNotFoundError):
             shutil.rmtree(aside._root)
 
 
@@ -196,7 +196,7 @@ class RemoteCheckpoint:
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, or an empty list if the folder does not exist."""
         path = self._path(folder)
-        with _told(f"{self.location}/{folder}"), suppress(FileNotFoundError):
+        with _as_checkpoint_error(f"{self.location}/{folder}"), suppress(FileNotFoundError):
             self._files.invalidate_cache()
             listed = [self._plain(each) for each in self._files.ls(path, detail=False)]
             return [each.rpartition("/")[2] for each in listed if each != self._plain(path)]
@@ -205,13 +205,13 @@ class RemoteCheckpoint:
     def text(self, path: str) -> str | None:
         """Return the text of a file, or None if the file does not exist."""
         where = f"{self.location}/{path}"
-        with _told(where), suppress(FileNotFoundError):
+        with _as_checkpoint_error(where), suppress(FileNotFoundError):
             return _decoded(self._files.cat_file(self._path(path)), where)
         return None
 
     def create(self, path: str, text: str) -> bool:
         """Write a new file atomically, and return whether it was written."""
-        with _told(f"{self.location}/{path}"):
+        with _as_checkpoint_error(f"{self.location}/{path}"):
             if self.moves:
                 return self._create_by_moving(self._path(path), text.encode())
             if self._scheme not in PUTTING:
@@ -228,12 +228,12 @@ class RemoteCheckpoint:
 
     def exists(self) -> bool:
         """Check whether anything exists at the location."""
-        with _told(self.location):
+        with _as_checkpoint_error(self.location):
             return self._is_there(self._root)
 
     def written_ms(self, path: str) -> int | None:
         """Return when a file was written (ms, by the clock of the file system), or None if the file does not exist."""
-        with _told(f"{self.location}/{path}"), suppress(FileNotFoundError):
+        with _as_checkpoint_error(f"{self.location}/{path}"), suppress(FileNotFoundError):
             self._files.invalidate_cache()
             return int(self._files.modified(self._path(path)).timestamp() * 1000)
         return None
@@ -246,7 +246,7 @@ class RemoteCheckpoint:
         target = RemoteCheckpoint(location, self._files, self._files._strip_protocol(location))
         if target.exists():
             raise _in_the_way(self.location, location)
-        with _told(f"{self.location} to {location}"):
+        with _as_checkpoint_error(f"{self.location} to {location}"):
             self._files.mv(self._root, target._root)
         if self._root.rpartition("/")[2] in target.names("") or self.exists():
             raise _in_the_way(self.location, location)
@@ -257,7 +257,7 @@ class RemoteCheckpoint:
         if self.exists():
             self.move_to(aside.location)
         if aside.exists():
-            with _told(aside.location):
+            with _as_checkpoint_error(aside.location):
                 self._files.rm(aside._root, recursive=True)
 
     def _create_by_moving(self, target: str, content: bytes) -> bool:
@@ -296,7 +296,7 @@ def _is_local(location: str) -> bool:
 
 
 def _opened(location: str, scheme: str) -> tuple[Any, str]:
-    with _told(location):
+    with _as_checkpoint_error(location):
         try:
             import fsspec  # imported late: a driver imports this module and has no fsspec
 
@@ -322,7 +322,7 @@ def _client_missing(scheme: str, error: Exception) -> StoreClientMissing:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _as_checkpoint_error(where: str) -> Iterator[None]:
     """Convert exceptions of a file system to errors of this package."""
     try:
         yield

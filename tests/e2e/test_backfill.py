@@ -48,7 +48,7 @@ JOB = Path(__file__).with_name("backfill_job.py")
 LIMIT_S = 900
 """Only a failing test waits this long: a busy machine is no failure."""
 DAYS = [f"2013-01-{day:02}" for day in range(1, 7)]
-MENDED = "2013-01-03"
+FIXED = "2013-01-03"
 PARTITIONS = 3
 PER_SHARD = 900
 """Some of the six days have more flights, and therefore two shards."""
@@ -151,10 +151,10 @@ class Place:
             rows = database.execute("SELECT partition, offset, flight, is_late, run_id FROM times").fetchall()
         return {(row[0], row[1]): Row(row[2], bool(row[3]), row[4]) for row in rows}
 
-    def records(self, mended: Container[str]) -> dict[tuple[int, int], tuple[str, Row]]:
+    def records(self, fixed: Container[str]) -> dict[tuple[int, int], tuple[str, Row]]:
         """Read the topic with Kafka's own client, and return the day and the expected row of each record.
 
-        :param mended: the days that the changed program has read.
+        :param fixed: the days that the changed program has read.
         """
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.auto.commit": False})
         partitions = [TopicPartition(self.name, number, 0) for number in range(PARTITIONS)]
@@ -164,7 +164,7 @@ class Place:
         while len(found) < total:
             for message in consumer.consume(1000, timeout=10):
                 assert message.error() is None
-                found[message.partition(), message.offset()] = owed(message, mended)
+                found[message.partition(), message.offset()] = owed(message, fixed)
         consumer.close()
         return found
 
@@ -200,12 +200,12 @@ class Place:
         (self.dags / f"{self.name}.py").unlink(missing_ok=True)
 
 
-def owed(message: Message, mended: Container[str]) -> tuple[str, Row]:
+def owed(message: Message, fixed: Container[str]) -> tuple[str, Row]:
     """Return the day of a record, and its expected row."""
     kind, time_ms = message.timestamp()
     assert kind == TIMESTAMP_CREATE_TIME
     day, flight = day_of(time_ms), json.loads(message.value())
-    late_minutes = 60 if day in mended else 15
+    late_minutes = 60 if day in fixed else 15
     is_late = flight["dep_delay"] is not None and flight["dep_delay"] >= late_minutes
     return day, Row(f"{flight['carrier']}{flight['flight']}", is_late, "")
 
@@ -288,24 +288,24 @@ def backfill_six_days(place: Place, by_day: dict[str, list[Flight]]) -> None:
 
     version = place.change_program()
     conf = json.dumps({"application": version})
-    create_backfill(backfill, place.env, MENDED, MENDED, "--dag-run-conf", conf)
+    create_backfill(backfill, place.env, FIXED, FIXED, "--dag-run-conf", conf)
     wait_for(
         "the day to begin again",
-        lambda: backfill.tasks(runs[MENDED])["plan_backfill"]["try_number"] == 2,
+        lambda: backfill.tasks(runs[FIXED])["plan_backfill"]["try_number"] == 2,
         limit_s=LIMIT_S,
     )
-    run_of(backfill, runs[MENDED])
+    run_of(backfill, runs[FIXED])
 
     audits = {day: backfill.result(run_id, "audit_backfill") for day, run_id in runs.items()}
-    assert audits[MENDED]["run_id"] != first_ids[MENDED]
+    assert audits[FIXED]["run_id"] != first_ids[FIXED]
     for day, audit in audits.items():
         assert audit["records_read"] == audit["records_expected"] == len(by_day[day])
         assert audit["findings"] == []
-    assert audits[MENDED]["total"]["intervals_done"] == 6
-    assert audits[MENDED]["total"]["records_read"] == sum(len(by_day[day]) for day in DAYS)
+    assert audits[FIXED]["total"]["intervals_done"] == 6
+    assert audits[FIXED]["total"]["records_read"] == sum(len(by_day[day]) for day in DAYS)
     expected = {
         where: row._replace(run_id=audits[day]["run_id"] if day in audits else "")
-        for where, (day, row) in place.records([MENDED]).items()
+        for where, (day, row) in place.records([FIXED]).items()
     }
     assert place.table() == expected
     live_audit = place.audit_of_live_job()
@@ -345,7 +345,7 @@ def go_on_live_where_a_replay_ended(place: Place, by_day: dict[str, list[Flight]
     assert (audit.lost, audit.skipped, audit.replayed, audit.unexplained_count) == (0, 0, 100, 0)
     since = [f"2013-01-{day:02}" for day in (5, 6, 7, 8)]
     rows = place.table()
-    for where, (day, row) in place.records([MENDED, *since]).items():
+    for where, (day, row) in place.records([FIXED, *since]).items():
         partition, offset = where
         by_replay = day in since and offset < ends[partition]
         assert rows[where].is_late == row.is_late, (where, day)

@@ -111,10 +111,10 @@ def test_a_failed_start_is_reported_at_once_and_can_be_repeated(lab: Lab) -> Non
     operation = lab.prepare()
 
     # The driver died before our runtime: no epoch, and no file with secrets is left.
-    for text, told in (("def broken(:\n", "SyntaxError"), ("import not_there\n", "No module named 'not_there'")):
+    for text, shown in (("def broken(:\n", "SyntaxError"), ("import not_there\n", "No module named 'not_there'")):
         lab.application = str(lab.home / "application.py")
         (lab.home / "application.py").write_text(text)
-        with pytest.raises(AirflowFailException, match=f"DriverDied(.|\n)*{told}"):
+        with pytest.raises(AirflowFailException, match=f"DriverDied(.|\n)*{shown}"):
             lab.submit(operation)
         assert lab.record.holder is None
     assert list(lab.home.rglob("*.settings.json")) == []

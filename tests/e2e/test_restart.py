@@ -153,7 +153,7 @@ def test_partitions_that_come_during_the_start_and_drivers_by_hand(lab: Lab, mon
     confs = [word for flag, word in itertools.pairwise(launched) if flag == "--conf"]
     assert any(conf.startswith("spark.offsets.") for conf in confs)
     standing = lab.standing()
-    for words, told in (
+    for words, shown in (
         ([], "spark.offsets.settings.file is not in the Spark conf"),
         (confs, "settings.json does not exist"),
     ):
@@ -167,7 +167,7 @@ def test_partitions_that_come_during_the_start_and_drivers_by_hand(lab: Lab, mon
             check=False,
         )
         assert ended.returncode != 0
-        assert told in ended.stdout + ended.stderr
+        assert shown in ended.stdout + ended.stderr
     assert lab.standing() == standing
     assert lab.processes("java") == running
     assert lab.read_again == 0

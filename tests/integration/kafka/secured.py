@@ -71,9 +71,9 @@ class SecuredBroker:
             self._running = subprocess.Popen(kafka.broker_command(self._properties), stdout=out, stderr=out)
         deadline = time.monotonic() + DEADLINE_S
         while kafka.answers({"bootstrap_servers": self.administrator}):
-            told = self._log.read_text(errors="replace")[-2000:]
-            assert self._running.poll() is None, told
-            assert time.monotonic() < deadline, told
+            log_end = self._log.read_text(errors="replace")[-2000:]
+            assert self._running.poll() is None, log_end
+            assert time.monotonic() < deadline, log_end
             time.sleep(0.1)
 
     def grant(self, kind: ResourceType, name: str, *operations: AclOperation) -> None:

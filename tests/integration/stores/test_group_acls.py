@@ -110,7 +110,7 @@ def test_a_user_without_describe_access(
 
 
 @pytest.mark.parametrize(
-    ("group", "first", "second", "told", "reason"),
+    ("group", "first", "second", "shown", "reason"),
     [
         ((DESCRIBE,), (DESCRIBE,), (DESCRIBE,), "no READ on topic 'orders", "who may look may not write"),
         ((DESCRIBE,), (READ,), (READ,), "GROUP_AUTHORIZATION_FAILED", "all rights on the topics are not enough"),
@@ -124,13 +124,13 @@ def test_a_user_with_describe_access_only_writes_nothing(
     group: tuple[AclOperation, ...],
     first: tuple[AclOperation, ...],
     second: tuple[AclOperation, ...],
-    told: str,
+    shown: str,
     reason: str,
 ) -> None:
     grant(broker, both, group, first, second)
     with hers(broker) as store:
         wait_until_granted(store, both)
-        with pytest.raises(StoreDenied, match=told):
+        with pytest.raises(StoreDenied, match=shown):
             store.write(both, at(both, 5, 5), expected=at(both, 3, 3))
     assert standing(cluster, both) == at(both, 3, 3)
 
@@ -147,8 +147,8 @@ def test_who_has_the_rights_that_are_documented_may_write(
 
 
 def test_the_retention_of_the_broker_is_reported(broker: SecuredBroker, cluster: RealCluster, both: Stream) -> None:
-    told = KafkaGroupStore(cluster.clients, DEADLINE_S).expires(both)
-    assert "90 minutes (offsets.retention.minutes=90) after its last member left" in told
+    shown = KafkaGroupStore(cluster.clients, DEADLINE_S).expires(both)
+    assert "90 minutes (offsets.retention.minutes=90) after its last member left" in shown
 
 
 def test_a_wrong_password_is_reported_without_the_password(broker: SecuredBroker, both: Stream) -> None:

@@ -105,7 +105,7 @@ def test_https(https: tuple[str, int], keys: tuple[Path, Path], created: str, st
 
 @pytest.mark.parametrize("transport", ["http", "framed"])
 @pytest.mark.parametrize(
-    ("host", "trusted", "told"),
+    ("host", "trusted", "shown"),
     [("127.0.0.1", False, "certificate verify failed"), ("localhost", True, "Hostname mismatch|not valid for")],
     ids=["an authority that nobody trusts", "a certificate of another name"],
 )
@@ -116,13 +116,13 @@ def test_a_certificate_that_does_not_hold(
     transport: str,
     host: str,
     trusted: bool,
-    told: str,
+    shown: str,
 ) -> None:
     _, port = request.getfixturevalue("https" if transport == "http" else "tls")
     protocol = "binary" if transport == "http" else "compact"
     settings = Transport(transport, protocol, tls=True, ca=str(keys[1]) if trusted else "")
     store = HBaseStore(host, port, created, settings)
-    with pytest.raises(StoreUnreachable, match=told):
+    with pytest.raises(StoreUnreachable, match=shown):
         store.get("p", "n")
 
 

@@ -445,7 +445,7 @@ def test_cut_at_each_request_of_a_write_leaves_all_or_nothing(
     behind: ZooKeeperStore, store: ZooKeeperStore, way: CuttingProxy, raw: Any, chroot: str
 ) -> None:
     """The group is new, so that every znode above its partitions is created too."""
-    told = 0
+    shown = 0
     for number in range(1, 100):
         new = Stream(f"cut-{uuid.uuid4().hex[:8]}", ("flights", "delays"))
         wanted = flights(1, 2).updated(numbered("delays", 3))
@@ -454,7 +454,7 @@ def test_cut_at_each_request_of_a_write_leaves_all_or_nothing(
         try:
             behind.write(new, wanted, expected=None)
         except StoreUnreachable:
-            told += 1
+            shown += 1
             assert store.position(new) in (None, wanted)
         else:
             assert store.position(new) == wanted
@@ -463,24 +463,24 @@ def test_cut_at_each_request_of_a_write_leaves_all_or_nothing(
         way.cut_before = None
         behind.write(new, wanted, expected=None)
         assert store.position(new) == wanted
-    assert told >= 8, "there are that many requests in a write"
+    assert shown >= 8, "there are that many requests in a write"
 
 
 def test_cut_at_each_request_of_a_read_is_never_nothing_stored(
     behind: ZooKeeperStore, store: ZooKeeperStore, way: CuttingProxy, stream: Stream
 ) -> None:
     store.write(stream, flights(1, 2), expected=None)
-    told = 0
+    shown = 0
     for number in range(1, 100):
         behind.close()
         way.cut_before = way.requests + number
         try:
             assert behind.position(stream) == flights(1, 2)
         except StoreUnreachable:
-            told += 1
+            shown += 1
         if way.requests < way.cut_before:
             break
-    assert told >= 3
+    assert shown >= 3
 
 
 def test_a_server_that_was_restarted(hosts: str, chroot: str, store: ZooKeeperStore, stream: Stream) -> None:

@@ -46,9 +46,9 @@ class ThriftServer:
             self._running = subprocess.Popen(command, stdout=out, stderr=out, cwd=self._folder)
         deadline = time.monotonic() + DEADLINE_S
         while not self._answers():
-            told = log.read_text(errors="replace")[-2000:]
-            assert self._running.poll() is None, told
-            assert time.monotonic() < deadline, told
+            log_end = log.read_text(errors="replace")[-2000:]
+            assert self._running.poll() is None, log_end
+            assert time.monotonic() < deadline, log_end
             time.sleep(0.1)
 
     def stop(self) -> None:

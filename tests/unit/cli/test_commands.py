@@ -309,8 +309,8 @@ def test_snapshots_are_listed_the_oldest_first(
     file = pipelines("{}")
 
     assert run("snapshots", "list", "-p", "orders", "-f", file, "-o", "json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [(each["id"], each["label"]) for each in told] == [
+    shown = json.loads(capsys.readouterr().out)
+    assert [(each["id"], each["label"]) for each in shown] == [
         ("op-0#snapshot", ""),
         ("op-1#snapshot", "good"),
         ("op-2#snapshot", ""),
@@ -331,8 +331,8 @@ def test_a_prune_is_a_dry_run_unless_it_is_applied(
     assert "op-1#snapshot" not in printed, "it has a label"
     assert "this is a dry run" in printed
     assert run(*words, "-o", "json", "--apply") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["removed"]["snapshots"] == told["found"]["snapshots"] == ["op-0#snapshot"]
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["removed"]["snapshots"] == shown["found"]["snapshots"] == ["op-0#snapshot"]
     assert run(*words, "--apply") == 0
     assert "Nothing to prune" in capsys.readouterr().out
     assert run(*words, "--apply", "--snapshot", "good") == 0

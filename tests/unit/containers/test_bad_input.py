@@ -105,8 +105,8 @@ class TestPorts:
             else:
                 assert main(["up"]) == 1
 
-        told = f"compose  port {number} of 127.0.0.1 is taken · set KAFKA_PORT in .env to another one"
-        assert (told in capsys.readouterr().out) is not is_up
+        shown = f"compose  port {number} of 127.0.0.1 is taken · set KAFKA_PORT in .env to another one"
+        assert (shown in capsys.readouterr().out) is not is_up
         assert ran == ([["docker-compose", "-f", str(compose.FILE), "up", "-d"]] if is_up else [])
 
     def test_one_for_two(self) -> None:

@@ -53,7 +53,7 @@ class Case:
     verdicts: tuple[Agreement, ...]
     says: str = ""
     earlier: Observation | None = None
-    settled: dict[OnConflict, Position] = field(default_factory=dict)
+    resolved: dict[OnConflict, Position] = field(default_factory=dict)
 
 
 MOVED = RecordedMove("op", "f", stood=at(200, 90), kept=at(200, 90), to=at(50, 50))
@@ -427,16 +427,16 @@ stores = st.lists(
 def test_the_smallest_never_skips_and_agreement_is_equality(given_stores: list[KeptPosition]) -> None:
     session = when_stopped(*(replace(each, store=f"{each.kind}-{number}") for number, each in enumerate(given_stores)))
 
-    settled, problems = resolve_conflicts(session, OnConflict.SMALLEST)
+    resolved, problems = resolve_conflicts(session, OnConflict.SMALLEST)
 
     assert problems == ()
     for row in compare_stores(session).rows:
         assert (row.agreement is AGREE) is (len(set(row.offsets)) == 1)
         authoritative = row.offsets[0]
         if authoritative is not None:
-            assert settled[row.key] <= authoritative
+            assert resolved[row.key] <= authoritative
         if row.agreement is CONFLICT:
-            assert settled[row.key] == min(each for each in row.offsets if each is not None)
+            assert resolved[row.key] == min(each for each in row.offsets if each is not None)
 
 
 @given(stores)

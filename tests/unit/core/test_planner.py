@@ -70,7 +70,7 @@ TWO = live((0, 100), (0, 100))
 _FIRST = epoch(at(40, 60))
 ADOPTED = replace(_FIRST, claim=replace(_FIRST.claim, last_planned_batch_id=7))
 """The first launch of a job whose checkpoint had batch 7. A sink may have that batch under its id."""
-EATEN = live((30, 100), (0, 100))
+HEAD_DELETED = live((30, 100), (0, 100))
 TWO_TOPICS = LiveTopics(
     "cluster-1", (*TWO.topics, LiveTopic("cancelled", "id-2", (LivePartition(5, 9), LivePartition(0, 2))))
 )
@@ -103,7 +103,7 @@ CASES = [
     # First starts.
     Case(
         "first start on a topic whose head is gone: what nobody was to read is not lost",
-        seen(EATEN),
+        seen(HEAD_DELETED),
         at(30, 0),
         FRESH,
         reasons=(FIRST, FIRST),
@@ -118,7 +118,7 @@ CASES = [
     ),
     Case(
         "first start at offsets that retention has deleted: what was wanted and is gone is counted and refused",
-        seen(EATEN),
+        seen(HEAD_DELETED),
         at(30, 20),
         FRESH,
         wanted=at(10, 20),
@@ -217,7 +217,7 @@ CASES = [
     # Retention.
     Case(
         "retention ate what was not read yet: loss is counted and refused",
-        running(EATEN, at(20, 60)),
+        running(HEAD_DELETED, at(20, 60)),
         at(30, 60),
         REPOSITION,
         lost=10,
@@ -226,7 +226,7 @@ CASES = [
     ),
     Case(
         "loss that is accepted by name and exact count goes through, and is still counted",
-        running(EATEN, at(20, 60)),
+        running(HEAD_DELETED, at(20, 60)),
         at(30, 60),
         REPOSITION,
         lost=10,
@@ -234,7 +234,7 @@ CASES = [
     ),
     Case(
         "loss that is accepted of another topic is refused",
-        running(EATEN, at(20, 60)),
+        running(HEAD_DELETED, at(20, 60)),
         at(30, 60),
         REPOSITION,
         lost=10,
@@ -243,7 +243,7 @@ CASES = [
     ),
     Case(
         "one more lost than was accepted, as when retention went on since, is refused",
-        running(EATEN, at(20, 60)),
+        running(HEAD_DELETED, at(20, 60)),
         at(30, 60),
         REPOSITION,
         lost=10,
@@ -252,13 +252,13 @@ CASES = [
     ),
     Case(
         "retention has deleted everything before its position: nothing is lost",
-        running(EATEN, at(30, 60)),
+        running(HEAD_DELETED, at(30, 60)),
         at(30, 60),
         RESUME,
     ),
     Case(
         "a choice beyond what retention ate: part is lost and part is skipped",
-        running(EATEN, at(20, 60)),
+        running(HEAD_DELETED, at(20, 60)),
         at(45, 60),
         REPOSITION,
         wanted=at(45, 60),
@@ -268,7 +268,7 @@ CASES = [
     ),
     Case(
         "a rewind further than retention left: what is there is replayed, the rest is counted and refused",
-        running(EATEN, at(40, 60)),
+        running(HEAD_DELETED, at(40, 60)),
         at(30, 60),
         REPOSITION,
         wanted=at(10, 60),
@@ -646,7 +646,7 @@ CASES = [
     ),
     Case(
         "untracked, never ran: a checkpoint is seeded, so its own startingOffsets decide nothing",
-        untracked(EATEN, None),
+        untracked(HEAD_DELETED, None),
         at(30, 0),
         FRESH,
         last_batch_id=UNSTARTED,
@@ -757,7 +757,7 @@ def test_every_kind_of_problem_is_in_the_table() -> None:
 
 
 def test_the_way_out_of_a_loss_is_in_its_message() -> None:
-    [problem] = plan_restart(at(20, 60), running(EATEN, at(20, 60))).problems
+    [problem] = plan_restart(at(20, 60), running(HEAD_DELETED, at(20, 60))).problems
 
     assert str(problem) == (
         "loss: 10 offsets of 'flights' would be lost (flights[0] 10) and 0 are accepted;"

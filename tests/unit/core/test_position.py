@@ -28,10 +28,10 @@ def test_equal_positions_are_one_key_however_they_were_made() -> None:
     assert forth != dict(forth)
 
 
-@pytest.mark.parametrize("wish", [-1, -2])
-def test_sentinels_of_spark_are_not_offsets(wish: int) -> None:
+@pytest.mark.parametrize("sentinel", [-1, -2])
+def test_sentinels_of_spark_are_not_offsets(sentinel: int) -> None:
     with pytest.raises(ValueError, match="offsets begin at 0"):
-        at(wish)
+        at(sentinel)
 
 
 def test_updated_leaves_the_old_one_alone() -> None:

@@ -21,9 +21,9 @@ DAY = 20_000
 def taken(day: float, moment: str = "snapshot", operation: str = "hourly", **more: object) -> Snapshot:
     """Return a snapshot from this many days ago, of a pipeline that has a position."""
     at_s = (DAY - day) * 86_400
-    told = datetime.fromtimestamp(at_s, UTC).isoformat()
+    timestamp = datetime.fromtimestamp(at_s, UTC).isoformat()
     session = running(live((0, 100), leader_epoch=0), at(40))
-    return replace(Snapshot(f"{operation}/{day}#{moment}", operation, moment, "", told, session), **more)  # type: ignore[arg-type]
+    return replace(Snapshot(f"{operation}/{day}#{moment}", operation, moment, "", timestamp, session), **more)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,12 @@ class Cluster:
         for each in request.topic_partitions:
             if each.partition not in self.refused_partitions and "alter_consumer_group_offsets" not in self.refused:
                 self.commits[each.partition] = each.offset
-        told = [
+        shown = [
             SimpleNamespace(topic=each.topic, partition=each.partition, error=self._error(each.partition))
             for each in request.topic_partitions
         ]
         self.answers_to_a_write()
-        return {request.group_id: self._answer("alter_consumer_group_offsets", SimpleNamespace(topic_partitions=told))}
+        return {request.group_id: self._answer("alter_consumer_group_offsets", SimpleNamespace(topic_partitions=shown))}
 
     def _error(self, partition: int) -> Code | None:
         code = self.refused_partitions.get(partition)

@@ -577,13 +577,13 @@ class ConcurrentRuns(RuleBasedStateMachine):
         twice = len(read(one.plan) & read(other.plan))
         overlap = one.interval.start_ms < other.interval.end_ms and other.interval.start_ms < one.interval.end_ms
         assert overlap or not twice
-        told = {
+        shown = {
             each.records
             for mine, its in ((one, other), (other, one))
             for each in mine.audits[0].also_replayed
             if its.plan is not None and each.run_id == its.plan.run_id
         }
-        assert told == ({twice} if twice else set())
+        assert shown == ({twice} if twice else set())
 
     def _check_times(self, at_ms: int, boundary: Boundary) -> None:
         """Check boundaries by record times in a log that is in order.

@@ -111,11 +111,11 @@ def run(lab: Lab, story: Story, crash: Fuse) -> str:
         except Crash:
             killed = name
             step(lab, lab.session())
-    settle(lab)
+    run_until_idle(lab)
     return killed
 
 
-def settle(lab: Lab) -> None:
+def run_until_idle(lab: Lab) -> None:
     """Wait until the drivers have read all records; a slow orphan attempts its claim too."""
     for _ in range(4):
         lab.tick()
@@ -231,7 +231,7 @@ def test_killed_again_and_again_it_ends_the_same(
                         break
                     except Crash:
                         continue
-            settle(lab)
+            run_until_idle(lab)
             return end_state(lab)
 
     assert attempt(list(kills)) == attempt([])
@@ -249,7 +249,7 @@ def test_a_driver_that_nobody_recorded_leaves_no_twin(lab: Lab) -> None:
                 step(lab, lab.session())
         except Crash:
             step(lab, lab.session())
-    settle(lab)
+    run_until_idle(lab)
 
     assert fuse.is_blown
     assert len(lab.drivers) == 2

@@ -90,8 +90,8 @@ def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
     assert audit_history(old.session("audit")) == audit, "the record is as it was"
 
     rewind(old, 5)
-    settled = audit_history(old.session("audit"))
-    assert (settled.lost, settled.unexplained) == (0, ())
+    audited = audit_history(old.session("audit"))
+    assert (audited.lost, audited.unexplained) == (0, ())
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])

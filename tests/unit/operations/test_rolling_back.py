@@ -57,7 +57,7 @@ def deploy(lab: Lab, text: str) -> None:
     Path(lab.pipeline.job.application).write_text(text)
 
 
-def settle(lab: Lab) -> None:
+def run_until_idle(lab: Lab) -> None:
     for _ in range(4):
         lab.tick()
 
@@ -65,7 +65,7 @@ def settle(lab: Lab) -> None:
 def run_well(lab: Lab) -> None:
     """Run the previous version until it has read 100 records of each partition."""
     steps.start(lab, operation="first")
-    settle(lab)
+    run_until_idle(lab)
     lab.feed(50)
 
 
@@ -82,7 +82,7 @@ def upgrade(
 
 def fail(lab: Lab) -> None:
     """Make the bad version read 50 more records of each partition, and exit."""
-    settle(lab)
+    run_until_idle(lab)
     lab.driver.end(EndedHow.FAILED, "ValueError: third batch") if lab.pipeline.tracked else lab.driver.die()
 
 
@@ -111,7 +111,7 @@ def test_version_and_position_of_before_run_again(offsets_in: tuple[str, ...], m
     assert done.start == lab.at(100, 100)
     assert (done.epoch, done.target, done.undone, done.replay) == (3, 1, (2,), 100)
     assert done.output == Output((OffsetRange(TOPIC, 0, 100, 150), OffsetRange(TOPIC, 1, 100, 150)))
-    settle(lab)
+    run_until_idle(lab)
     assert lab.session().observe().stored == lab.at(150, 150)
     report = audit_history(lab.session("audit"))
     assert (report.lost, report.skipped, report.unexplained) == (0, 0, ())
@@ -126,7 +126,7 @@ def test_each_check_observes_the_session_once(lab: Lab, monkeypatch: pytest.Monk
     """A second observation of one check could see another state, and the refusal would mix both."""
     run_well(lab)
     upgrade(lab)
-    settle(lab)
+    run_until_idle(lab)
     observed: list[str] = []
     observe = Session.observe
 
@@ -193,7 +193,7 @@ def test_a_version_that_never_claimed_its_launch(
     """The submit died: the checkpoint is seeded and the old one closed, or the store is moved; nothing has run."""
     lab = make(offsets_in)
     run_well(lab)
-    settle(lab)
+    run_until_idle(lab)
     stood = lab.session().observe().stored
     lab.on_launch = lambda driver: driver.die("SyntaxError")
     with pytest.raises(DriverDied):
@@ -206,7 +206,7 @@ def test_a_version_that_never_claimed_its_launch(
     assert (done.epoch, done.target, done.undone, done.start) == (3, 1, (), stood), "the launch was cancelled"
     assert (done.replay, done.output) == (0, Output())
     lab.feed(10)
-    settle(lab)
+    run_until_idle(lab)
     report = audit_history(lab.session("audit"))
     assert (report.lost, report.skipped, report.replayed, report.unexplained) == (0, 0, 0, ())
 
@@ -230,7 +230,7 @@ def test_a_driver_of_the_bad_version_that_would_claim_late_never_does(lab: Lab) 
     assert not orphan.epoch
     assert not orphan.is_alive
     assert ran(lab) == "version 1"
-    settle(lab)
+    run_until_idle(lab)
     assert audit_history(lab.session("audit")).unexplained == ()
 
 
@@ -250,7 +250,7 @@ def test_what_a_rewind_had_not_read_again_is_no_skip(lab: Lab) -> None:
     done = undo(lab)
 
     assert (done.start, done.undone) == (lab.at(100, 100), (2,)), "what was fed since is read by the version of before"
-    settle(lab)
+    run_until_idle(lab)
     report = audit_history(lab.session("audit"))
     assert (report.lost, report.skipped, report.unexplained, report.replayed) == (0, 0, (), 0)
 
@@ -268,7 +268,7 @@ def test_a_partition_that_was_made_since_begins_at_0(lab: Lab) -> None:
 
     assert done.start == lab.at(100, 100, 0)
     assert done.replay == 107
-    settle(lab)
+    run_until_idle(lab)
     assert audit_history(lab.session("audit")).unexplained == ()
 
 
@@ -278,7 +278,7 @@ def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> N
     upgrade(lab)
     fail(lab)
     first = undo(lab)
-    settle(lab)
+    run_until_idle(lab)
     lab.feed(20)
     upgrade(lab, operation="op@2")
     fail(lab)
@@ -288,7 +288,7 @@ def test_run_again_after_its_rollback_it_can_be_rolled_back_again(lab: Lab) -> N
     assert (first.epoch, second.epoch, second.target, second.undone) == (3, 5, 3, (4,))
     assert second.start == lab.at(150, 150)
     assert ran(lab) == "version 1"
-    settle(lab)
+    run_until_idle(lab)
     report = audit_history(lab.session("audit"))
     assert (report.lost, report.unexplained) == (0, ())
 
@@ -311,7 +311,7 @@ class TestClearedRun:
         assert done.start == lab.at(100, 100), "where the job stood before the first attempt"
         assert ran(lab) == "version 1"
         assert done.output.finished == tuple(OffsetRange(TOPIC, each, 70, 170) for each in (0, 1))
-        settle(lab)
+        run_until_idle(lab)
         report = audit_history(lab.session("audit"))
         assert (report.lost, report.skipped, report.unexplained) == (0, 0, ())
 
@@ -330,13 +330,13 @@ class TestClearedRun:
 
         parts = [(100, 150), (180, 190)]
         assert done.output.finished == tuple(OffsetRange(TOPIC, each, *part) for each in (0, 1) for part in parts)
-        settle(lab)
+        run_until_idle(lab)
         assert audit_history(lab.session("audit")).unexplained == ()
 
     def test_one_that_was_found_good_is_what_it_goes_back_to(self, lab: Lab) -> None:
         run_well(lab)
         upgrade(lab)
-        settle(lab)
+        run_until_idle(lab)
         lab.session().cell.change(MarkGood(2))
         lab.feed(20)
         upgrade(lab, operation="op@2")
@@ -365,10 +365,10 @@ class TestClearedRun:
     def test_another_run_between_its_attempts_is_not_undone(self, lab: Lab) -> None:
         run_well(lab)
         upgrade(lab)
-        settle(lab)
+        run_until_idle(lab)
         deploy(lab, "version 3")
         steps.start(lab, operation="other")
-        settle(lab)
+        run_until_idle(lab)
         upgrade(lab, operation="op@2")
         fail(lab)
 
@@ -389,7 +389,7 @@ class TestClearedRun:
 def test_it_goes_back_to_the_newest_good_version(good: int, version: str, reason: str, lab: Lab) -> None:
     run_well(lab)
     upgrade(lab, operation="earlier")
-    settle(lab)
+    run_until_idle(lab)
     lab.feed(10)
     steps.stop(lab, "op")
     deploy(lab, "version 3")
@@ -428,7 +428,7 @@ class TestRecovery:
                 upgrade(lab)
             lab.on_launch = lambda driver: None
         back = undo(lab)
-        settle(lab)
+        run_until_idle(lab)
         lab.driver.die()
 
         assert self.recover(lab, back.epoch) == "version 1"
@@ -441,7 +441,7 @@ class TestRecovery:
         upgrade(lab)
         fail(lab)
         back = undo(lab)
-        settle(lab)
+        run_until_idle(lab)
         lab.driver.die()
         deploy(lab, "version 3")
 
@@ -505,7 +505,7 @@ class TestRefused:
     def test_retention_has_deleted_what_would_be_read_again(self, lab: Lab) -> None:
         run_well(lab)
         upgrade(lab)
-        settle(lab)
+        run_until_idle(lab)
         lab.kafka.delete_records_before(TOPIC, 0, 120)
 
         words = self.refuse(lab)
@@ -517,7 +517,7 @@ class TestRefused:
     def test_retention_during_the_stop(self, lab: Lab) -> None:
         run_well(lab)
         upgrade(lab)
-        settle(lab)
+        run_until_idle(lab)
         tick = lab.clock.on_tick
 
         def stop_and_delete() -> None:
@@ -635,14 +635,14 @@ def test_killed_at_any_write_and_run_again_it_ends_the_same(
                 lab.on_launch = lambda driver: None
             else:
                 upgrade(lab)
-                fail(lab) if bad == "failed" else settle(lab)
+                fail(lab) if bad == "failed" else run_until_idle(lab)
             fuse = lab.fuse = Fuse(k, after, state=None if k else lab.state)
             try:
                 with fuse.lit():
                     undo(lab)
             except Crash:
                 undo(lab)
-            settle(lab)
+            run_until_idle(lab)
             return end_state(lab), fuse, lab
 
     expected, undisturbed, _ = attempt(0)

@@ -26,7 +26,7 @@ from tests.unit.operations.lab import NAME, TOPIC, Crash, Lab, install
 HOUR_MS = 3_600_000
 
 
-def told(lab: Lab, operation: str = "op") -> SessionSources:
+def sources_of(lab: Lab, operation: str = "op") -> SessionSources:
     return SessionSources(lab.session(operation), Position())
 
 
@@ -49,12 +49,12 @@ class TestAsOf:
         ("time_ms", "offsets"), [(999, None), (1000, (100, 100)), (1001, (150, 150)), (10**12, (150, 150))]
     )
     def test_the_last_batch_at_or_before(self, twice: Lab, time_ms: int, offsets: tuple[int, int] | None) -> None:
-        past = told(twice).as_of(time_ms)
+        past = sources_of(twice).as_of(time_ms)
 
         assert (None if past is None else past.position) == (None if offsets is None else twice.at(*offsets))
 
     def test_it_says_which_batch_and_of_which_topics(self, twice: Lab) -> None:
-        past = told(twice).as_of(1000)
+        past = sources_of(twice).as_of(1000)
 
         assert past is not None
         assert past.source == "after batch 0 of 1970-01-01T00:00:01Z"
@@ -65,8 +65,8 @@ class TestAsOf:
         recorded = twice.store.append(twice.pipeline.stream, late)
         assert recorded.row_time_ms == 1002
 
-        past = told(twice).as_of(500)
-        later = told(twice).as_of(1002)
+        past = sources_of(twice).as_of(500)
+        later = sources_of(twice).as_of(1002)
 
         assert past is None, "at 500 ms nothing was recorded, whatever that driver's clock said"
         assert later is not None
@@ -78,7 +78,7 @@ class TestAsOf:
         twice.store.append(stream, Batch(twice.at(40, 40), 2, row_time_ms=2))
         twice.store.append(stream, Batch(twice.at(950, 950), 2_000_000, row_time_ms=2_000_000))
 
-        now, long_ago = told(twice).as_of(10**12), told(twice).as_of(500)
+        now, long_ago = sources_of(twice).as_of(10**12), sources_of(twice).as_of(500)
 
         assert now is not None
         assert now.position == twice.at(150, 150)
@@ -142,7 +142,7 @@ class TestAsOfAnUntrackedJob:
         assert plan.rows[0].chosen_by == (
             "as-of:2026-01-03T12:00:00Z (by snapshot day-2#before of 2026-01-02T12:00:00.500Z)"
         )
-        assert told(lab).as_of(0) is None, "before the first one nobody can say"
+        assert sources_of(lab).as_of(0) is None, "before the first one nobody can say"
 
     def test_without_any_it_is_refused_whatever_the_fallback(self, lab: Lab) -> None:
         steps.start(lab)

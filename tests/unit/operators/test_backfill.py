@@ -95,9 +95,9 @@ def test_it_gives_the_shards_of_the_run_s_interval(lab: Lab) -> None:
         Shard(1, (OffsetRange(TOPIC, 0, 8, 10),)),
     ]
     assert run.pushed["run_id"].startswith(f"{OPERATION}#")
-    told = run.pushed["plan"]
-    assert (told["records"], told["shards"], told["attempt"], told["is_exact"]) == (5, 2, 1, True)
-    assert told["markdown"].count("|") > 5
+    shown = run.pushed["plan"]
+    assert (shown["records"], shown["shards"], shown["attempt"], shown["is_exact"]) == (5, 2, 1, True)
+    assert shown["markdown"].count("|") > 5
 
 
 def test_from_and_to_win_over_it(lab: Lab) -> None:
@@ -121,6 +121,9 @@ def test_from_and_to_win_over_it(lab: Lab) -> None:
         ),
         pytest.param(None, {"begin": "2027-01-01T00:00Z", "end": "2027-01-02T00:00Z"}, "has started", id="the future"),
         pytest.param((0, 1), {"accept_lost": "flights"}, "accept_lost", id="a count that is none"),
+        pytest.param((0, 1), {"on_open": "later"}, "'on_open' is 'later'.*one of", id="an unknown choice"),
+        pytest.param((0, 1), {"records_per_shard": "many"}, "'records_per_shard' is 'many'", id="no number"),
+        pytest.param((0, 1), {"records_per_shard": "-5"}, "'records_per_shard' is '-5'", id="a number below 1"),
         pytest.param((0, 1), {"application": "../job.py"}, "where job.application is", id="a program from elsewhere"),
     ],
 )
@@ -200,11 +203,11 @@ class TestAudit:
         plan(lab, Run())
         self.replayed(lab, 5)
 
-        told = self.audit(lab)
+        shown = self.audit(lab)
 
-        assert (told["records_read"], told["records_expected"], told["findings"]) == (5, 5, [])
-        assert told["total"]["intervals_done"] == 1
-        assert told["markdown"].startswith(f"Replay {told['run_id']} of 2026-11-03")
+        assert (shown["records_read"], shown["records_expected"], shown["findings"]) == (5, 5, [])
+        assert shown["total"]["intervals_done"] == 1
+        assert shown["markdown"].startswith(f"Replay {shown['run_id']} of 2026-11-03")
 
     def test_one_record_is_missing(self, lab: Lab) -> None:
         plan(lab, Run())
@@ -223,26 +226,26 @@ class TestAudit:
         plan(lab, Run((1, 2)))
         self.replayed(lab, 5)
 
-        told = self.audit(lab)
+        shown = self.audit(lab)
 
-        assert [(each["run_id"], each["records"]) for each in told["also_replayed"]] == [(other.run_id, 5)]
-        assert f"Replayed twice: 5 records also by '{other.run_id}'" in told["markdown"]
+        assert [(each["run_id"], each["records"]) for each in shown["also_replayed"]] == [(other.run_id, 5)]
+        assert f"Replayed twice: 5 records also by '{other.run_id}'" in shown["markdown"]
 
     def test_zero_records_are_no_failure(self, lab: Lab) -> None:
         assert plan(lab, Run(None), begin="2026-11-03T01:00Z", end="2026-11-03T02:00Z") == []
 
-        told = self.audit(lab)
+        shown = self.audit(lab)
 
-        assert (told["records_read"], told["shards"]) == (0, 0)
+        assert (shown["records_read"], shown["shards"]) == (0, 0)
 
     def test_partitions_that_were_closed_at_the_end_of_the_log_are_named(self, lab: Lab) -> None:
         plan(lab, Run((2, 3)))
         self.replayed(lab, 5)
 
-        told = self.audit(lab)
+        shown = self.audit(lab)
 
-        assert told["open_boundaries"] == [{"topic": TOPIC, "partition": 0, "closed_at": 20}]
-        assert "Closed at the end of the log" in told["markdown"]
+        assert shown["open_boundaries"] == [{"topic": TOPIC, "partition": 0, "closed_at": 20}]
+        assert "Closed at the end of the log" in shown["markdown"]
 
     def test_nothing_was_planned(self, lab: Lab) -> None:
         with pytest.raises(AirflowFailException, match="has planned no replay"):

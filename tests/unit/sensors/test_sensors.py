@@ -245,9 +245,9 @@ class TestRetentionRunway:
         }
 
     def test_it_takes_up_again(self, lab: Lab) -> None:
-        told = {"runway_s": 570, "summary": "at least 9 min 30 s"}
+        shown = {"runway_s": 570, "summary": "at least 9 min 30 s"}
 
-        assert runway(lab, at_least_s=600).execute_complete({}, {"status": "reached", **told}) == told
+        assert runway(lab, at_least_s=600).execute_complete({}, {"status": "reached", **shown}) == shown
         with pytest.raises(AirflowSkipException, match="the job runs again"):
             runway(lab, at_least_s=600).execute_complete({}, {"status": "over", "summary": "the job runs again"})
 

@@ -104,17 +104,17 @@ def test_a_password_is_in_no_error() -> None:
     store = open_store("postgresql://me:se%2Fcret@127.0.0.1:1/d")
     with pytest.raises(StoreUnreachable) as unreachable:
         store.get("p", "n")
-    told = f"{unreachable.value} {unreachable.value.__cause__} {store!r}"
-    assert "127.0.0.1" in told
-    assert "cret" not in told
+    shown = f"{unreachable.value} {unreachable.value.__cause__} {store!r}"
+    assert "127.0.0.1" in shown
+    assert "cret" not in shown
     store.close()
 
 
 def test_a_password_that_the_database_itself_tells_is_hidden() -> None:
     store = SqlStore("postgresql://me:secret@h:5432/d")
-    told = store._problem(exc.OperationalError(None, None, Exception("no entry for me:secret@h")))
-    assert "me:***@h" in str(told)
-    assert "secret" not in str(told)
+    shown = store._problem(exc.OperationalError(None, None, Exception("no entry for me:secret@h")))
+    assert "me:***@h" in str(shown)
+    assert "secret" not in str(shown)
 
 
 def test_the_create_command_holds_no_password() -> None:
