@@ -34,7 +34,7 @@ from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval,
 from airflow_provider_offsets.core.replay.plan import Asked, CutTopic, plan_replay
 from airflow_provider_offsets.errors import InputRefused, NoHistory, PartitionUnavailable, StoreDataError
 from airflow_provider_offsets.operations.session import Session
-from airflow_provider_offsets.operations.sources import SessionSources
+from airflow_provider_offsets.operations.sources import CLOCKS_DIFFER_MS, SessionSources
 from airflow_provider_offsets.operations.versions import keep_version
 
 MOST_TRIES = 5
@@ -173,7 +173,7 @@ def _new_plan(
     accept_lost: Mapping[str, int],
     now_ms: int,
 ) -> ReplayPlan | Waiting:
-    _require_sense(session, interval, now_ms)
+    _require_sense(session, interval, policy, now_ms)
     cut = _cut(session, interval, policy, now_ms)
     if isinstance(cut, Waiting):
         return cut
@@ -211,6 +211,7 @@ def _cut(
         observed = _observe(session, interval, policy, now_ms)
         if observed is None:
             continue
+        _require_past_times(session, policy, observed, now_ms)
         if policy.on_open is OnOpen.WAIT and (still_open := _still_open(session, observed)):
             return Waiting(
                 f"nothing at or after {moment_text(interval.end_ms)} yet in {len(still_open)} of"
@@ -341,7 +342,7 @@ def _covering(session: Session, cuts: Mapping[str, CutTopic], live: LiveTopics) 
     return again if again.identity == live.identity and _covers(again, named) else None
 
 
-def _require_sense(session: Session, interval: Interval, now_ms: int) -> None:
+def _require_sense(session: Session, interval: Interval, policy: BackfillPolicy, now_ms: int) -> None:
     if not session.pipeline.tracked:
         raise InputRefused(
             seen=f"pipeline {session.pipeline.name!r} is not tracked",
@@ -359,6 +360,43 @@ def _require_sense(session: Session, interval: Interval, now_ms: int) -> None:
             seen=f"the interval {interval} has not started at {moment_text(now_ms)}",
             expected="an interval that has started",
             do="run the backfill when the interval has started",
+        )
+    if policy.on_open is OnOpen.CLOSE and interval.end_ms > now_ms + CLOCKS_DIFFER_MS:
+        raise InputRefused(
+            seen=f"the interval {interval} has not ended at {moment_text(now_ms)}",
+            expected="an interval that has ended: its end would be frozen at the end of the log, and intervals until"
+            " then would have no records",
+            do="correct 'to', or set on_open to wait",
+        )
+
+
+def _require_past_times(session: Session, policy: BackfillPolicy, observed: Observed, now_ms: int) -> None:
+    """Refuse a topic whose records behind the interval are of the future, by the clock of a producer.
+
+    Kafka names the first record at or after a time. So such a record, and all after it, would be in no interval that
+    has ended.
+
+    :raises InputRefused: the first record after the interval is of the future.
+    """
+    if policy.by is not BoundaryBy.RECORD_TIME:
+        return
+    after = {
+        TopicPartition(topic.name, number): offset
+        for topic in observed.live.topics
+        for number, offset in enumerate(observed.end[topic.name].offsets)
+        if number not in observed.end[topic.name].open and offset < topic.partitions[number].end
+    }
+    times = session.kafka.record_times(Position(after))
+    last_ms = now_ms + CLOCKS_DIFFER_MS
+    future = [(key, at_ms) for key, at_ms in times.items() if at_ms is not None and at_ms > last_ms]
+    if future:
+        key, at_ms = future[0]
+        more = f", as {len(future) - 1} more partition(s) have" if len(future) > 1 else ""
+        raise InputRefused(
+            seen=f"{key} has at offset {after[key]} a record of {at_ms} ms since 1970{more}, and it is"
+            f" {moment_text(now_ms)}",
+            expected="records of the past: that record, and all after it, count as later than the interval",
+            do="cut by the time of the live job's batches (backfill.by: batch-time)",
         )
 
 

@@ -162,6 +162,28 @@ def test_in_the_future_all_is_open_whatever_the_clocks_of_producers_say(days: La
     assert isinstance(waiting, Waiting)
 
 
+def test_an_end_in_the_future_is_not_frozen_at_the_end_of_the_log(days: Lab) -> None:
+    """It would leave every interval until then without records."""
+    with pytest.raises(InputRefused, match="an interval that has ended"):
+        plan(days, 500, NOW_MS + 3_600_001)
+
+    days.kafka.append(TOPIC, 0, 10, timestamp_ms=1_500)
+    assert plan(days, 1_000, 2_000, operation="backfill__p/next", now_ms=2_500).records_expected == 10
+
+
+@pytest.mark.parametrize("by", BoundaryBy)
+def test_a_record_of_the_future_does_not_hide_those_after_it(days: Lab, by: BoundaryBy) -> None:
+    days.kafka.append(TOPIC, 0, 1, timestamp_ms=9_000_000)
+    days.kafka.append(TOPIC, 0, 10, timestamp_ms=1_500)
+    if by is BoundaryBy.BATCH_TIME:
+        days.store.append(days.pipeline.stream, Batch(days.at(50, 25), 999, 0, "q", 1, days.at(0, 0)))
+        days.store.append(days.pipeline.stream, Batch(days.at(61, 25), 1_600, 1, "q", 1, days.at(50, 25)))
+        assert plan(days, 1_000, 2_000, replace(POLICY, by=by), now_ms=2_500).records_expected == 11
+        return
+    with pytest.raises(InputRefused, match=r"flights\[0\] has at offset 50 a record of 9000000 ms"):
+        plan(days, 1_000, 2_000, now_ms=2_500)
+
+
 def test_late_records_are_counted_to_their_interval(days: Lab) -> None:
     days.kafka.append(TOPIC, 0, 3, timestamp_ms=1_500)
     days.kafka.append(TOPIC, 0, 2, timestamp_ms=590)
