@@ -224,7 +224,9 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
         its files. Also if more than one batch is in flight.
     """
     planned_ids = batch_ids(files, "offsets")  # first: a batch that is planned meanwhile must not look in flight
-    committed_id = max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)
+    committed_ids = batch_ids(files, "commits")
+    _require_no_later_commit(files, committed_ids)
+    committed_id = max(set(planned_ids) & set(committed_ids), default=UNSTARTED)
     query_id = _query_id_of(files, planned_ids)
     committed_entry = None if committed_id == UNSTARTED else _committed(files, committed_id)
     newer = {each: read_entry(files, each) for each in planned_ids if each > committed_id}
@@ -281,6 +283,22 @@ def _committed(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
     if commit is not None:
         _require_v1(commit.partition("\n")[0].strip(), f"{files.location}/commits/{batch_id}")
     return read_entry(files, batch_id)
+
+
+def _require_no_later_commit(files: CheckpointFiles, committed_ids: Sequence[int]) -> None:
+    """Check that no batch is committed after the newest planned one: Spark would run a committed batch again, and fail.
+
+    The planned batches are listed again, because a running query may have planned and committed one meanwhile.
+    """
+    newest_id = max(batch_ids(files, "offsets"), default=UNSTARTED)
+    if committed_ids and committed_ids[-1] > newest_id:
+        raise CheckpointError(
+            seen=f"{files.location} has commits/{committed_ids[-1]}, and"
+            f" {'no offsets' if newest_id == UNSTARTED else f'offsets/{newest_id} is its newest plan'}",
+            expected="offsets/<number> for each batch that is committed",
+            do="restore the files. To read records again, restore all and name the start in a reprocess; if the offsets"
+            " are gone for good, move the whole folder away: the plan then goes by the records of the pipeline",
+        )
 
 
 def _require_one_in_flight(files: CheckpointFiles, committed_id: int, in_flight: dict[int, LogEntry]) -> None:

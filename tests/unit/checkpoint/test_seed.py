@@ -157,7 +157,6 @@ class TestState:
             ("progress written now and then", {0: entry(1, 1), 4: entry(40, 60)}, (0, 4), 4, at(40, 60), None),
             ("and now and then a batch of all since", {0: entry(1, 1), 7: entry(40, 60)}, (0,), 0, at(1, 1), 7),
             ("commits of which the plans are purged", {3: entry(40, 60)}, (1, 2, 3), 3, at(40, 60), None),
-            ("a commit whose plan is gone does not count", {0: entry(10, 10)}, (0, 1), 0, at(10, 10), None),
             (
                 "past 9, names are not sorted as text",
                 {9: entry(1, 1), 10: entry(40, 60)},
@@ -211,6 +210,16 @@ class TestState:
     @pytest.mark.parametrize(
         ("why", "files", "seen"),
         [
+            (
+                "a commit whose plan is gone",
+                {"metadata": '{"id":"query-1"}', "offsets/0": ENTRY, "commits/0": COMMIT, "commits/1": COMMIT},
+                "commits/1, and offsets/0 is its newest plan",
+            ),
+            (
+                "commits without any plan",
+                {"metadata": '{"id":"query-1"}', "sources/0/0": f"\0v1\n{ENDS}", "commits/0": COMMIT},
+                "commits/0, and no offsets",
+            ),
             ("metadata that is not JSON", {"metadata": "nope"}, "/metadata cannot be read"),
             ("metadata without an id", {"metadata": "{}"}, "/metadata cannot be read"),
             ("offsets of nobody's query", {"offsets/0": ENTRY, "commits/0": COMMIT}, "no metadata file"),
