@@ -82,11 +82,11 @@ test:  ## run unit, check, simulate, mutants, integration and e2e; starts Kafka 
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
 
-check: venv  ## check format, lint, spelling, retired words and types, and build the docs site
+check: venv  ## check format, lint, spelling, retired words, docstrings and types, and build the docs site
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/codespell
-	$(PY) -m pytest tests/unit/test_language.py -q -p no:cacheprovider
+	$(PY) -m pytest tests/unit/test_language.py tests/unit/test_docstrings.py -q -p no:cacheprovider
 	.venv/bin/mypy
 	@$(MAKE) --no-print-directory docs
 

@@ -32,8 +32,8 @@ def left_on_yarn(application: YarnApplication) -> str:
                 if each["state"] not in _OVER:
                     return f"{each['id']} is {each['state']} on YARN"
             # Check twice: an ApplicationMaster may have received a container on a node that was already checked.
-            looks = (_containers(client, application, each) for _ in range(2) for each in found)
-            return next(filter(None, looks), "")
+            answers = (_containers(client, application, each) for _ in range(2) for each in found)
+            return next(filter(None, answers), "")
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         return f"unknown: {_words(application, error)}"
 

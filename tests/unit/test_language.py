@@ -1,7 +1,4 @@
-"""The project is written in plain English: retired openings of docstrings and retired words do not come back.
-
-Words that are still part of names are missing here until those names have changed.
-"""
+"""The project is written in plain English: retired openings of docstrings and retired words do not come back."""
 
 from __future__ import annotations
 
@@ -60,6 +57,33 @@ GONE_FROM_PROSE = {
     "read twice": "replayed, or duplicated",
 }
 """The same for docstrings and comments of Python files. Pages, messages and names of tests still have some of these."""
+
+GONE_FROM_NAMES = {
+    "begun": "started",
+    "deck": "cloudera, for the row layout",
+    "decks": "cloudera, for the row layout",
+    "eaten": "truncated, or deleted by retention",
+    "insist": "retry",
+    "ladder": "stop_policy",
+    "looks": "observations, or samples",
+    "mind": "yield_to_live",
+    "patience": "timeout",
+    "perish": "expire",
+    "perishes": "expires",
+    "rung": "stop_stage",
+    "ruling": "authoritative",
+    "settle": "reconcile, or account for",
+    "settled": "reconciled, or resolved",
+    "settles": "reconciles, or accounts for",
+    "spared": "retained",
+    "stands": "position",
+    "superfluous": "prunable",
+    "told": "what the value holds",
+    "untouched": "untracked",
+    "wish": "sentinel",
+    "wishes": "sentinels",
+}
+"""Words that are no part of a name in the package: of a module, class, function, argument, attribute or variable."""
 
 TABLE_OF_NAMES = "docs/decisions/0036-folders-and-names.md"
 ALLOWED = {
@@ -142,6 +166,21 @@ def prose() -> dict[str, list[tuple[int, str]]]:
     return {file: [*found, *comments_of(everything()[file][0][1])] for file, found in docstrings().items()}
 
 
+def names_of(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each class, function, argument, attribute and variable that a Python file defines."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield node.lineno, name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in snake case or camel case, in lower case."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
 def test_the_texts_were_found() -> None:
     assert {"README.md", "docs/index.md", "ruff.toml", "airflow_provider_offsets/cli/commands.py"} <= set(everything())
     assert sum(map(len, docstrings().values())) > 2_000
@@ -167,6 +206,25 @@ def test_a_retired_word_is_nowhere(pattern: str, instead: str) -> None:
 @pytest.mark.parametrize(("pattern", "instead"), GONE_FROM_PROSE.items(), ids=str)
 def test_a_retired_word_is_in_no_docstring_or_comment(pattern: str, instead: str) -> None:
     assert places_of(pattern, prose()) == [], f"write: {instead}"
+
+
+def test_a_retired_word_is_part_of_no_name() -> None:
+    package = {
+        file: each[0][1] for file, each in everything().items() if re.match(r"airflow_provider_offsets/.*py$", file)
+    }
+    named = [(f"{file}:{line}", name) for file, source in package.items() for line, name in names_of(source)]
+    named += [(file, Path(file).stem) for file in package]
+
+    assert ("airflow_provider_offsets/core/epoch.py", "epoch") in named
+    assert len(named) > 5_000
+    found = [f"{place} {name}: {word}" for place, name in named for word in words_of(name) if word in GONE_FROM_NAMES]
+    assert found == [], f"write instead: {GONE_FROM_NAMES}"
+
+
+def test_the_words_of_a_name() -> None:
+    assert words_of("_LONGEST_PAUSE_S") == ["longest", "pause", "s"]
+    assert words_of("StopPolicy") == ["stop", "policy"]
+    assert words_of("HBaseStore") == ["h", "base", "store"]
 
 
 @pytest.mark.parametrize(("file", "pattern"), ALLOWED)
