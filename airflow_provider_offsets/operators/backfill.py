@@ -17,7 +17,7 @@ from airflow_provider_offsets.core.moments import read_moment
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.replay.audit import total_of
 from airflow_provider_offsets.core.replay.boundary import OnOpen
-from airflow_provider_offsets.core.replay.model import Interval, ReplayPlan
+from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, ReplayPlan
 from airflow_provider_offsets.core.restart.accepted import read_counts
 from airflow_provider_offsets.errors import AuditFailed, InputRefused, PlanRefused, StateChanged
 from airflow_provider_offsets.operations.backfilling import (
@@ -85,20 +85,15 @@ class PlanBackfillOperator(PipelineOperator):
 
         :returns: the shards for dynamic task mapping, each with ``number`` and ``ranges``.
         :raises PlanRefused: the plan has problems.
-        :raises InputRefused: the interval has one end only, is malformed or has not started; or a count is malformed.
-            Also for an untracked pipeline, or a topic whose records have no timestamp.
+        :raises InputRefused: the interval has one end only, is malformed or has not started; or ``on_open`` or a count
+            is malformed. Also for an untracked pipeline, or a topic whose records have no timestamp.
         :raises NoHistory: boundaries by batch time, and the history begins after the interval.
         :raises ModeUnsupported: the job could not be submitted in its mode.
         :raises Fenced: a later attempt was already planned.
         :raises ConcurrentAttempt: another attempt was planned meanwhile. Retriable.
         :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
         """
-        policy = self.pipeline.backfill
-        policy = replace(
-            policy,
-            on_open=OnOpen(self.on_open or policy.on_open.value),
-            records_per_shard=int(self.records_per_shard or policy.records_per_shard),
-        )
+        policy = self._policy()
         make_launcher(session.pipeline)  # raises now what each shard would raise
         made = make_replay_plan(
             session,
@@ -118,6 +113,28 @@ class PlanBackfillOperator(PipelineOperator):
         context["ti"].xcom_push("run_id", made.run_id)
         context["ti"].xcom_push("plan", _summary(made))
         return [codec.plain(shard) for shard in made.shards]
+
+    def _policy(self) -> BackfillPolicy:
+        """Return the policy of the pipeline with what this run sets.
+
+        :raises InputRefused: ``on_open`` or ``records_per_shard`` is malformed.
+        """
+        policy = self.pipeline.backfill
+        choices = [each.value for each in OnOpen]
+        if self.on_open and self.on_open not in choices:
+            raise InputRefused(
+                seen=f"'on_open' is {self.on_open!r}",
+                expected=f"one of {', '.join(choices)}",
+                do="correct 'on_open'",
+            )
+        count = str(self.records_per_shard or policy.records_per_shard)
+        if not count.isdecimal() or int(count) == 0:
+            raise InputRefused(
+                seen=f"'records_per_shard' is {count!r}",
+                expected="a whole number of records, at least 1",
+                do="write the number as in 1000000",
+            )
+        return replace(policy, on_open=OnOpen(self.on_open or policy.on_open), records_per_shard=int(count))
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Plan again after a wait in the triggerer.
