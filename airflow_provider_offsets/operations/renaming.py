@@ -25,6 +25,9 @@ from airflow_provider_offsets.operations.job_state import has_job
 from airflow_provider_offsets.operations.lease import close_newest, release_lease, retake_lease
 from airflow_provider_offsets.operations.session import Session
 
+RENAME_USAGE = "airflow offsets rename OLD NEW"
+RELEASE_USAGE = "airflow offsets release OWNER PIPELINE"
+
 
 @dataclass(frozen=True)
 class Renaming:
@@ -50,7 +53,7 @@ def plan_rename(session: Session, old: str) -> Renaming:
     :raises PipelineRenamed: the pipeline already has a third name.
     :raises StoreInUse: the job or a replay runs.
     """
-    source = _as(session, old)
+    source = _as(session, old, RENAME_USAGE)
     record = _require_possible(session, source)
     cells = sum(1 for name, _ in session.store.scan(old, "") if name != RECORD)
     return Renaming(old, session.pipeline.name, record.epoch, cells, done=_is_done(session, record))
@@ -72,7 +75,7 @@ def rename(session: Session, old: str, *, take_over: bool = False) -> Renaming:
     if planned.done:
         _hand_over(session, old)
         return planned
-    source = _as(session, old)
+    source = _as(session, old, RENAME_USAGE)
     record = source.cell.create()
     if not record.renamed_to:
         record = _give_up_name(session, source, take_over=take_over)
@@ -91,7 +94,7 @@ def plan_release(session: Session, owner: str) -> tuple[str, ...]:
     :raises InputRefused: the owner is this pipeline.
     :raises StoreInUse: the job of the owner runs, or may run.
     """
-    source = _as(session, owner)
+    source = _as(session, owner, RELEASE_USAGE)
     record = source.cell.read()
     if record is not None and not record.renamed_to:
         _require_no_job(source, record)
@@ -111,7 +114,7 @@ def release(session: Session, owner: str, *, take_over: bool = False) -> tuple[s
     :raises InputRefused: as for ``plan_release``, like all other errors.
     """
     released = plan_release(session, owner)
-    source = _as(session, owner)
+    source = _as(session, owner, RELEASE_USAGE)
     record = source.cell.read()
     may_act = record is not None and not record.renamed_to
     if may_act:
@@ -122,13 +125,18 @@ def release(session: Session, owner: str, *, take_over: bool = False) -> tuple[s
     return released
 
 
-def _as(session: Session, name: str) -> Session:
-    """Return the session of the pipeline under another name."""
+def _as(session: Session, name: str, usage: str) -> Session:
+    """Return the session of the pipeline under another name.
+
+    :param session: a session of the pipeline.
+    :param name: the other name.
+    :param usage: the command with its arguments, for the message.
+    """
     if not NAME.fullmatch(name) or name == session.pipeline.name:
         raise InputRefused(
-            seen=f"the old name {name!r} of pipeline {session.pipeline.name!r}",
-            expected="the name that the pipeline has in its control store, and another new one",
-            do="name both: airflow offsets rename OLD NEW",
+            seen=f"the other name of pipeline {session.pipeline.name!r} is {name!r}",
+            expected="two different names of pipelines",
+            do=f"name both as in '{usage}'",
         )
     return replace(session, pipeline=replace(session.pipeline, name=name))
 

@@ -228,7 +228,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("old", [NEW, "", "a b"])
     def test_a_name_that_cannot_be_meant(self, old: str, lab: Lab) -> None:
-        with pytest.raises(InputRefused, match="rename OLD NEW"):
+        with pytest.raises(InputRefused, match="'airflow offsets rename OLD NEW'"):
             rename(under(lab, NEW), old)
 
     def test_it_has_a_third_name(self, lab: Lab) -> None:
@@ -502,6 +502,10 @@ class TestReleased:
     @pytest.fixture
     def user(self, lab: Lab) -> Session:
         return another(lab, NEW)
+
+    def test_a_pipeline_releases_nothing_for_itself(self, user: Session) -> None:
+        with pytest.raises(InputRefused, match="'airflow offsets release OWNER PIPELINE'"):
+            plan_release(user, NEW)
 
     def test_it_is_released_once_the_job_is_stopped(self, lab: Lab, user: Session) -> None:
         stopped(lab)
