@@ -1,4 +1,14 @@
-"""Swap of a checkpoint for a seeded one at the same location, for a job whose program names that location."""
+"""Swap of a checkpoint for a seeded one at the same location, for a job whose program names that location.
+
+A driver that still waits on the old checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE``. Its next file,
+``offsets/<last + 1>``, exists in the closed folder and in the seeded one. In between there is no folder to write
+to. Two kinds of drivers are not fenced, so the job must be verified to be stopped. A driver in the middle of batch
+``last + 1`` may commit it into the seeded folder and continue there. A driver that tracks its progress
+asynchronously has ids with gaps.
+
+A caller that hangs in this function may be superseded, and its successor may put another seeded checkpoint there.
+So the checkpoint is checked before and after it is moved aside. If it is not the closed old one, it is put back.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +49,6 @@ def swap_in(
     - the old checkpoint in its place, closed;
     - nothing at ``location``, between the two renames (see ``cut_off_swap``);
     - the seeded checkpoint in its place.
-
-    A driver that still waits on the old checkpoint fails with ``CONCURRENT_STREAM_LOG_UPDATE``. Its next file,
-    ``offsets/<last + 1>``, exists in the closed folder and in the seeded one. In between there is no folder to write
-    to. Two kinds of drivers are not fenced, so the job must be verified to be stopped. A driver in the middle of batch
-    ``last + 1`` may commit it into the seeded folder and continue there. A driver that tracks its progress
-    asynchronously has ids with gaps.
-
-    A caller that hangs in this function may be superseded, and its successor may put another seeded checkpoint there.
-    So the checkpoint is checked before and after it is moved aside. If it is not the closed old one, it is put back.
 
     :param location: of the checkpoint.
     :param tag: name of this swap, the same when the call is repeated.
@@ -91,15 +92,23 @@ def swap_in(
     if place.exists():
         require_lease()
         _close_after(place, last_batch_id, tag)
-        if not _is_old(place, old):
-            raise _another_one(location)
-        require_lease()
-        place.move_to(before.location)
-        _require_moved(before, location, is_old=_is_old(before, old))
+        _move_aside(place, old, before, require_lease)
     else:
         require_lease()
     seeded.move_to(location)
     return following
+
+
+def _move_aside(
+    place: CheckpointFolder, old: CheckpointState | None, before: CheckpointFolder, require_lease: Callable[[], None]
+) -> None:
+    """Rename the closed old checkpoint to ``before``, and check before and after that it is the old one."""
+    location = place.location
+    if not _is_old(place, old):
+        raise _another_one(location)
+    require_lease()
+    place.move_to(before.location)
+    _require_moved(before, location, is_old=_is_old(before, old))
 
 
 def cut_off_swap(location: str) -> str | None:
