@@ -6,20 +6,19 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from airflow_provider_offsets import clock
-from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import committed_entry, read_state
 from airflow_provider_offsets.checkpoint.seed import close, seed
 from airflow_provider_offsets.checkpoint.swap import swap_in
-from airflow_provider_offsets.core.epoch import Cut, RecordedMove
+from airflow_provider_offsets.core.epoch import Cut
 from airflow_provider_offsets.core.location import plain_path
-from airflow_provider_offsets.core.record.events import EndWrite, NoteMove
+from airflow_provider_offsets.core.record.events import EndWrite
 from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.restart.model import Preconditions, RestartForm, RestartPlan
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
 from airflow_provider_offsets.errors import ModeUnsupported, PlanRefused, StateChanged
 from airflow_provider_offsets.operations.lease import keep_lease, require_lease
+from airflow_provider_offsets.operations.moving import keep_move, note_move
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 
@@ -145,18 +144,8 @@ def _note_move(session: Session, plan: RestartPlan) -> str:
         seen = _require_unchanged(session, plan)
         if plan.form is RestartForm.RESUME:
             return ""
-        moved = RecordedMove(
-            session.operation,
-            plan.fingerprint,
-            plan.seen.stored,
-            plan.kept,
-            plan.start,
-            in_flight=seen.in_flight,
-            checkpoint=session.opens,
-        )
-        session.control.keep_move(moved)
-    writer = machine().this_process() if token else None
-    session.cell.change(NoteMove(session.operation, plan.fingerprint, clock.now_ms(), token, writer))
+        keep_move(session, seen, plan.fingerprint, plan.kept, plan.start)
+    note_move(session, plan.fingerprint, token)
     return token
 
 

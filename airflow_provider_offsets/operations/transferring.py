@@ -8,20 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from airflow_provider_offsets import clock
-from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.checkpoint.positions import CheckpointPositions, Swap
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import RecordedMove
 from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.core.record.events import EndWrite, NoteMove
+from airflow_provider_offsets.core.record.events import EndWrite
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.core.transfer import Transfer
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanRefused, StateChanged, StoreInUse
 from airflow_provider_offsets.operations.lease import keep_lease, release_lease, require_lease, take_lease
+from airflow_provider_offsets.operations.moving import keep_move, note_move
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
 
@@ -159,19 +158,9 @@ def _write_own(session: Session, store: WritablePositionStore, stream: Stream, t
     kept = seen.kept[0].position
     topics = {*session.pipeline.topics, *(kept or Position()).topics}
     brought = Position({key: offset for key, offset in transfer.after.items() if key.topic in topics})
-    moved = RecordedMove(
-        session.operation,
-        _new_tag(),
-        seen.stored,
-        kept,
-        (kept or Position()).updated(brought),
-        in_flight=seen.in_flight,
-        checkpoint=session.opens,
-    )
-    session.control.keep_move(moved)
+    moved = keep_move(session, seen, _new_tag(), kept, (kept or Position()).updated(brought))
     token = "" if isinstance(store, CheckpointPositions) else uuid.uuid4().hex
-    writer = machine().this_process() if token else None
-    session.cell.change(NoteMove(session.operation, moved.fingerprint, clock.now_ms(), token, writer))
+    note_move(session, moved.fingerprint, token)
     try:
         _put(
             session,
@@ -239,7 +228,7 @@ def _note_end(session: Session, moved: RecordedMove) -> None:
         to=position or Position(),
     )
     session.control.keep_move(ended)
-    session.cell.change(NoteMove(session.operation, ended.fingerprint, clock.now_ms()))
+    note_move(session, ended.fingerprint)
 
 
 def _new_tag() -> str:

@@ -275,7 +275,7 @@ MUTANTS = [
     Mutant(
         "half a plant: a move of an untracked job is not noted before it",
         "operations/applying.py",
-        "    session.cell.change(NoteMove(session.operation, plan.fingerprint, clock.now_ms(), token, writer))\n",
+        "    note_move(session, plan.fingerprint, token)\n",
         "",
         "untracked,dstream",
         seed=2,
