@@ -6,7 +6,7 @@ to. Two kinds of drivers are not fenced, so the job must be verified to be stopp
 ``last + 1`` may commit it into the seeded folder and continue there. A driver that tracks its progress
 asynchronously has ids with gaps.
 
-A caller that hangs in this function may be superseded, and its successor may put another seeded checkpoint there.
+A caller that hangs in ``swap_in`` may be superseded, and its successor may put another seeded checkpoint there.
 So the checkpoint is checked before and after it is moved aside. If it is not the closed old one, it is put back.
 """
 
