@@ -153,9 +153,11 @@ def _with_in_flight(epoch: Epoch) -> Epoch:
 def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditReport:
     """Return the audit of an untracked job: each epoch is one range per partition, from its start to its stop.
 
-    An epoch stopped at the position from which the next epoch was planned. The snapshots of the stopped job that this
-    operation and earlier ones took must agree with that position. Otherwise the difference is an unexplained
-    discontinuity. Records in flight that the next epoch read again count as an interrupted batch.
+    The job may have run before its first epoch, up to the position from which that epoch was planned. So the first
+    epoch may rewind or skip like any other one. An epoch stopped at the position from which the next epoch was planned.
+    The snapshots of the stopped job that this operation and earlier ones took must agree with that position. Otherwise
+    the difference is an unexplained discontinuity. Records in flight that the next epoch read again count as an
+    interrupted batch.
 
     :param session: the session of the operation.
     :param window: the epochs to report; None for all.
@@ -181,7 +183,15 @@ def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditRe
         for epoch, end in zip(epochs, ends, strict=True)
     )
     cut = _cut_off(session, epochs, ends, seen)
-    return replace(audit(session.pipeline.name, batches, cut, window=window), by_epochs=True)
+    report = audit(
+        session.pipeline.name,
+        batches,
+        cut,
+        since=_stood_before(epochs[0]),
+        read_before=epochs[0].claim.stood,
+        window=window,
+    )
+    return replace(report, by_epochs=True)
 
 
 def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position], now: Observation) -> list[Epoch]:
