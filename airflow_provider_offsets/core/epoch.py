@@ -73,6 +73,8 @@ class Claim:
     application_digest: str = ""
     version: str = ""
     """Digest of the stored program and its command, for a rollback; empty in epochs that an earlier release started."""
+    store: str = ""
+    """The pipeline's authoritative store at the launch; empty in epochs that an earlier release started."""
     tracked: bool = True
     """False: the program knows nothing of epochs. Its launcher claims the epoch, and then becomes the program
     (``exec``)."""

@@ -43,7 +43,7 @@ def needs_records(seen: Observation) -> bool:
 
     Reading all snapshots is slow, and most observations need none of them.
     """
-    if seen.epoch is None or seen.opens_another or _without_offset(seen):
+    if seen.epoch is None or not seen.is_tracked or _without_offset(seen):
         return True
     return any(topic.name not in seen.epoch.claim.identity.topic_ids for topic in seen.live.topics)
 
@@ -75,12 +75,17 @@ def with_records(
             # Offsets only grow in one epoch: a checkpoint that is not behind its records is the moved one.
             stored = seen.stored or Position()
             best = {key: each for key, each in best.items() if each.position[key] > stored.get(key, UNSTARTED)}
+        elif seen.former_store:
+            stored = seen.stored or Position()
+            best = {key: each for key, each in best.items() if not each.exact or each.position[key] != stored.get(key)}
+        else:
+            best.update(_ahead(seen, records))
     seen = replace(seen, known=tuple(_by_source(best, seen)), known_identities=identities)
     return replace(seen, cut=seen.cut or _cut_before(seen, known_batch(seen, taken, claimed)))
 
 
 def known_batch(seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> KnownBatch | None:
-    """Return the greatest batch id that snapshots and launches know, if the newest epoch's checkpoint is gone.
+    """Return the greatest batch id that snapshots and launches know, if the newest epoch's checkpoint is gone or older.
 
     Sinks may identify a batch by its id, and drop new records under an id that they have. Every snapshot counts:
     another location, cluster or topic in it does not show that the job had another sink.
@@ -89,7 +94,7 @@ def known_batch(seen: Observation, snapshots: Iterable[Snapshot], epochs: Iterab
     :param snapshots: all complete snapshots of the pipeline, in any order.
     :param epochs: all launches of the pipeline, in any order.
     """
-    if seen.checkpoint is not None and not seen.opens_another:
+    if seen.checkpoint is not None and not seen.opens_another and not seen.outdated:
         return None
     if not seen.is_tracked and seen.kept[0].store != CHECKPOINT:
         return None
@@ -261,8 +266,26 @@ def _completed_in(epoch: Epoch) -> Iterator[int]:
 def _without_offset(seen: Observation) -> list[TopicPartition]:
     """Return the partitions whose progress no store knows, or may not know."""
     stored = seen.stored or Position()
-    is_doubtful = seen.is_progress_lost or seen.opens_another
+    is_doubtful = seen.is_progress_lost or seen.opens_another or seen.former_store != ""
     return [partition for partition in seen.live.partitions if is_doubtful or partition not in stored]
+
+
+def _ahead(seen: Observation, records: Sequence[tuple[_Rank, KnownPosition]]) -> dict[TopicPartition, KnownPosition]:
+    """Return what the newest record of an untracked job's newest epoch knows beyond the job's own store.
+
+    Offsets only grow in one epoch. So somebody has moved the position back, or restored an older state of the store.
+
+    :param records: the newest one first.
+    """
+    if seen.is_tracked or seen.is_running or seen.moved is not None or seen.late or seen.left is not None:
+        return {}
+    stored = seen.stored or Position()
+    newest: dict[TopicPartition, KnownPosition] = {}
+    for rank, known in records:
+        if rank[0] == seen.epoch_number:
+            newest = {**dict.fromkeys(known.position, known), **newest}
+    there = (key for key in seen.live.partitions if key in stored and key in newest)
+    return {key: newest[key] for key in there if newest[key].position[key] > stored[key]}
 
 
 def _recreated(identities: Sequence[KnownIdentity], live: LiveTopics) -> dict[str, KnownIdentity]:
@@ -378,7 +401,7 @@ def _of_other_stores(seen: Observation, epochs: Sequence[Epoch]) -> Iterator[Kno
     has_progress = seen.is_tracked and seen.epoch is not None and not seen.is_progress_lost
     topics = set((seen.stored or Position()).topics) if has_progress else set()
     for kept in seen.kept[1:]:
-        if kept.position is not None:
+        if kept.position is not None and seen.former_store in ("", kept.store):
             offsets = {
                 key: offset
                 for key, offset in kept.position.items()

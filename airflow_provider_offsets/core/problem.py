@@ -23,6 +23,7 @@ class ProblemKind(enum.Enum):
     STORES_DISAGREE = "checkpoint is ahead of the history"
     STORES_CONFLICT = "stores contradict each other"
     CHECKPOINT_STAYS = "checkpoint cannot be exchanged"
+    TOPIC_UNLISTED = "topic not listed"
     GROUP_CHANGED = "group id changed"
     WINDOW_TOO_LONG = "window longer than the runway"
     HISTORY_EXPIRES = "history expires"

@@ -12,7 +12,7 @@ from airflow_provider_offsets.core.epoch import Cut, Ended, Epoch, RecordedMove
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.location import plain_path
 from airflow_provider_offsets.core.moments import whole_moment_ms
-from airflow_provider_offsets.core.position import OffsetRange, Position, ranges_between
+from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition, ranges_between
 from airflow_provider_offsets.core.record.model import Phase
 
 HISTORY, CHECKPOINT = "history", "checkpoint"
@@ -174,6 +174,19 @@ class Observation:
         return claimed != "" and plain_path(claimed) != plain_path(self.checkpoint.location)
 
     @property
+    def former_store(self) -> str:
+        """The authoritative store of the newest epoch if the pipeline names another one now; otherwise empty.
+
+        The store that the pipeline names now may be older than that epoch, or may be of another job. A tracked job and
+        one that starts from its checkpoint have the log of their query in common.
+        """
+        if self.epoch is None:
+            return ""
+        claim, now = self.epoch.claim, self.kept[0].store if self.kept else HISTORY
+        was = claim.store or (HISTORY if claim.tracked else CHECKPOINT if claim.checkpoint else "")
+        return "" if was in ("", now) or {was, now} == {HISTORY, CHECKPOINT} else was
+
+    @property
     def ended(self) -> Ended | None:
         """End of ``epoch``; None while it runs, or while its end is unknown."""
         return None if self.epoch is None else self.epoch.ended
@@ -208,7 +221,7 @@ class Observation:
         if not self.is_tracked:
             return self._stored_untracked()
         if self.epoch is not None:
-            if not self.epoch.claim.tracked and self.checkpoint is not None:
+            if not self.epoch.claim.tracked and self.checkpoint is not None and not self.former_store:
                 return self.checkpoint.committed
             if self.processed is not None and self.processed.epoch == self.epoch.number:
                 return self.epoch.claim.start.updated(self.processed.end)
@@ -228,12 +241,25 @@ class Observation:
             return self.moved.stood
         if self.left is not None:
             return self.left.committed
-        doubtful = {partition for each in self.late for partition in each.doubtful}
-        if self.opens_another:
-            doubtful.update(partition for each in self.known for partition in each.position)
+        doubtful = {partition for each in self.late for partition in each.doubtful} | self.outdated
         if kept is None or not doubtful:
             return kept
         return Position({partition: offset for partition, offset in kept.items() if partition not in doubtful})
+
+    @property
+    def outdated(self) -> frozenset[TopicPartition]:
+        """The partitions whose offset in an untracked job's own store does not count, because a record knows better.
+
+        That is so if the store or the checkpoint is another one than that of the newest epoch, or if it was moved back.
+        """
+        kept = None if self.is_tracked else self.kept[0].position
+        is_another = self.opens_another or self.former_store != ""
+        return frozenset(
+            partition
+            for each in self.known
+            for partition, offset in each.position.items()
+            if kept is not None and partition in kept and (is_another or offset > kept[partition])
+        )
 
     @property
     def completed_batch_id(self) -> int | None:
@@ -261,7 +287,7 @@ class Observation:
         if not self.is_tracked or self.epoch is None:
             return False
         if not self.epoch.claim.tracked:
-            return self.checkpoint is None
+            return self.checkpoint is None or self.former_store != ""
         last_id = self.epoch.last_batch_id
         if last_id is None:
             return False

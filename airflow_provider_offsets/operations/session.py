@@ -108,7 +108,7 @@ class Session:
             seen = replace(seen, late=late_writes(seen, pending, list(self.control.snapshots())))
         if not needs_records(seen):
             return seen
-        history = self._newest_rows() if self.pipeline.tracked else ()
+        history = self._newest_rows() if HISTORY in (self.pipeline.authoritative, seen.former_store) else ()
         return with_records(seen, self.control.snapshots(), self.control.epochs(), history)
 
     @property
@@ -413,7 +413,8 @@ def started_batch(
         batch = store.prepared(epoch.claim.stream, started.row_time_ms)
         ranges = () if batch is None else tuple(each for each in batch.ranges if each.count)
         return Cut(started.batch_id, started.query_id, started.count, "", ranges)
-    if checkpoint is not None and checkpoint.query_id == (started.query_id or checkpoint.query_id):
+    is_older = checkpoint is not None and checkpoint.last_batch_id < started.batch_id - 1
+    if checkpoint is not None and not is_older and checkpoint.query_id == (started.query_id or checkpoint.query_id):
         if checkpoint.planned_batch_id != started.batch_id or checkpoint.planned is None:
             return None
         start, end, why = checkpoint.committed, checkpoint.planned, ""
@@ -422,7 +423,7 @@ def started_batch(
         batch = None if recorded is None else recorded_batch(store, epoch.claim.stream, recorded)
         start = epoch.claim.start if batch is None else epoch.claim.start.updated(batch.end)
         end = start.updated({key: max(offset, start.get(key, 0)) for key, offset in ends().items()})
-        why = "its checkpoint is gone, so all that it could have read counts"
+        why = f"its checkpoint is {'an older one' if is_older else 'gone'}, so all that it could have read counts"
     ranges = tuple(each for each in ranges_between(start, end) if each.count)
     return Cut(started.batch_id, started.query_id, started.count, why, ranges)
 

@@ -295,6 +295,7 @@ def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher:
         announced=plan.announced if before is None else (),
         application_digest=kept.application.digest,
         version=kept.digest,
+        store=session.pipeline.authoritative,
         tracked=session.pipeline.tracked,
         stood=plan.stood if before is None else before.start,
         leader_epochs=live.leader_epochs,

@@ -14,6 +14,7 @@ from airflow_provider_offsets.core.runway import Runway, duration
 from airflow_provider_offsets.core.selectors.parse import COMMITTED
 from airflow_provider_offsets.core.selectors.resolve import Offsets
 from airflow_provider_offsets.core.snapshot import (
+    CHECKPOINT,
     HISTORY,
     CheckpointState,
     KnownIdentity,
@@ -27,6 +28,27 @@ AS_A_NEW_ONE = (
 )
 """The remedy if stored offsets have no meaning: epochs belong to a pipeline's name, and history to its group id. Batch
 ids begin at 0 again, and a file sink skips a batch whose id is in its ``_spark_metadata``."""
+
+
+def unlisted_problems(seen: Observation) -> Iterator[Problem]:
+    """Yield a problem if an untracked job reads topics that its pipeline does not list, by its checkpoint.
+
+    A seeded checkpoint would have no offsets of these topics, so the program would read them again from the beginning.
+    A topic of the newest epoch that the pipeline does not list any more was removed on purpose.
+    """
+    checkpoint = None if seen.is_tracked else seen.newest_checkpoint
+    if checkpoint is None or seen.kept[0].store != CHECKPOINT:
+        return
+    listed = {topic.name for topic in seen.live.topics}
+    listed.update(() if seen.epoch is None else seen.epoch.claim.stream.topics)
+    read = {*checkpoint.committed.topics, *(checkpoint.planned or Position()).topics}
+    if unlisted := sorted(read - listed):
+        yield Problem(
+            ProblemKind.TOPIC_UNLISTED,
+            f"{checkpoint.location} has offsets of {', '.join(unlisted)}, which the pipeline does not list. List in"
+            " 'topics' everything that the program reads: otherwise a restart at other offsets would make it read these"
+            " topics again from their beginning",
+        )
 
 
 def identity_problems(seen: Observation) -> Iterator[Problem]:
@@ -106,7 +128,7 @@ def gone_problems(
         return
     store = HISTORY if seen.is_tracked else seen.kept[0].store
     expires = "" if seen.is_tracked or not seen.kept[0].expires else f" ({seen.kept[0].expires})"
-    lacks = f"does not tell how far epoch {seen.epoch_number} came in" if seen.is_progress_lost else "has no offset of"
+    lacks = _lacks(seen)
     shown = first_few(
         (
             f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source}"
@@ -116,6 +138,9 @@ def gone_problems(
         separator="; ",
     )
     has_rest = bool(seen.stored) and not seen.is_progress_lost
+    kept = None if seen.is_tracked else seen.kept[0].position
+    if kept is not None and (says := [f"{partition} {kept[partition]}" for partition in gone if partition in kept]):
+        shown += f" ({store} says {first_few(says)})"
     selectors = {known.selector for known in gone.values()}
     # One snapshot is a remedy if it knows all that is gone; partitions that are still stored keep their offsets.
     ways = [f"'{f'{COMMITTED} | ' if has_rest else ''}{each}'" for each in selectors if each and len(selectors) == 1]
@@ -129,6 +154,20 @@ def gone_problems(
         f" {' or '.join(ways) or 'offsets:'}; to read all again, from 'earliest'. Name any other start first, as in"
         " 'offsets:…' or 'latest', and accept what it leaves out as skipped",
     )
+
+
+def _lacks(seen: Observation) -> str:
+    """Return what is wrong with the store of a pipeline whose position is gone."""
+    if seen.former_store:
+        return (
+            f"is not the store {seen.former_store!r} in which epoch {seen.epoch_number} kept its offsets (list that one"
+            " too, behind this one, and its offsets count), and may not tell the position of"
+        )
+    if seen.is_progress_lost:
+        return f"does not tell how far epoch {seen.epoch_number} came in"
+    if seen.outdated:
+        return "was moved back, or is an older copy: it is behind the records of"
+    return "has no offset of"
 
 
 def _late_problem(

@@ -24,6 +24,7 @@ from airflow_provider_offsets.core.restart.checks import (
     leader_problems,
     offsets_without_partition,
     shape_problems,
+    unlisted_problems,
     untracked_problems,
     window_problems,
 )
@@ -88,6 +89,7 @@ def plan_restart(
         *count_problems(rows, policy or RestartPolicy()),
         *form_problems(form, wanted, seen, named, selector),
         *untracked_problems(wanted, seen),
+        *unlisted_problems(seen),
     )
     return RestartPlan(
         pipeline=seen.pipeline,
@@ -236,10 +238,12 @@ def _form(start: Position, seen: Observation, completed_id: int | None) -> tuple
         if completed_id is None:
             return RestartForm.FRESH, "there is no checkpoint to go on from"
         return RestartForm.REPOSITION, "the checkpoint is gone; a seeded one lets the batch ids go on"
-    return _form_on(checkpoint, start, seen)
+    return _form_on(checkpoint, start, seen, completed_id)
 
 
-def _form_on(checkpoint: CheckpointState, start: Position, seen: Observation) -> tuple[RestartForm, str]:
+def _form_on(
+    checkpoint: CheckpointState, start: Position, seen: Observation, completed_id: int | None
+) -> tuple[RestartForm, str]:
     """Return the form of a restart of a job that opens ``checkpoint``."""
     if checkpoint.closed_by is not None:
         return RestartForm.REPOSITION, f"the checkpoint was closed by {checkpoint.closed_by}"
@@ -251,6 +255,8 @@ def _form_on(checkpoint: CheckpointState, start: Position, seen: Observation) ->
         return RestartForm.REPOSITION, f"the checkpoint holds {len(dropped)} partition(s) that the job no longer reads"
     if seen.left is not None and seen.left.committed_batch_id > checkpoint.committed_batch_id:
         return RestartForm.REPOSITION, f"{_opens_another(seen)}, and the batch ids there are greater"
+    if seen.outdated and completed_id is not None and completed_id > checkpoint.last_batch_id:
+        return RestartForm.REPOSITION, f"batch {completed_id} is complete, and the checkpoint does not have it"
     if lacking := _not_planned(checkpoint):
         return (
             RestartForm.REPOSITION,

@@ -49,18 +49,17 @@ def processed(end: Position, batch_id: int | None = 4, epoch: int | None = 1) ->
 def epoch(start: Position, number: int = 1, announced: tuple[Announced, ...] = (), **more: Any) -> Epoch:
     identity = more.pop("identity", IDENTITY)
     where = more.pop("checkpoint", CHECKPOINT)
-    tracked = more.pop("tracked", True)
-    claim = Claim(
-        number, f"operation-{number}", "launch", where, start, identity, STREAM, announced=announced, tracked=tracked
-    )
+    kept = {name: more.pop(name) for name in ("tracked", "store", "stood") if name in more}
+    claim = Claim(number, f"operation-{number}", "launch", where, start, identity, STREAM, announced=announced, **kept)
     return Epoch(claim, HOLDER, 5, **more)
 
 
 def seen(there: LiveTopics, **more: Any) -> Observation:
-    """Return an observation whose newest epoch runs unless ``ended`` is given."""
+    """Return an observation whose newest epoch runs unless ``ended`` is given, and started from the store of now."""
     claimed, ended = more.get("epoch"), more.pop("ended", None)
     if claimed is not None:
-        more["epoch"] = replace(claimed, ended=ended)
+        store = claimed.claim.store or (more["kept"][0].store if more.get("kept") else "")
+        more["epoch"] = replace(claimed, claim=replace(claimed.claim, store=store), ended=ended)
         more.setdefault("phase", Phase.RUNNING if ended is None else Phase.STOPPED)
         more.setdefault("launched", claimed.number)
     return Observation("flights-pipeline", there, **more)
