@@ -6,11 +6,13 @@ import atexit
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import sqlalchemy as sa
 
 from tests.unit.operations.lab import Lab, install
 
@@ -26,6 +28,13 @@ class Connect(Protocol):
     """Sets an Airflow connection for the duration of one test."""
 
     def __call__(self, conn_id: str, conn_type: str, **fields: Any) -> None: ...
+
+
+@sa.event.listens_for(sa.Engine, "connect")
+def without_fsync(connection: object, record: object) -> None:
+    """Switch off SQLite's fsync: unit tests kill processes, and no machine."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture
