@@ -234,10 +234,10 @@ def _form(start: Position, seen: Observation, completed_id: int | None) -> tuple
         return _form_of_write(start, seen.kept[0])
     if checkpoint is None:
         if seen.left is not None:
-            return RestartForm.REPOSITION, f"{_opens_another(seen)}; a seeded one goes on from there"
+            return RestartForm.REPOSITION, f"{_opens_another(seen)}; a seeded checkpoint continues there"
         if completed_id is None:
-            return RestartForm.FRESH, "there is no checkpoint to go on from"
-        return RestartForm.REPOSITION, "the checkpoint is gone; a seeded one lets the batch ids go on"
+            return RestartForm.FRESH, "there is no checkpoint to continue from"
+        return RestartForm.REPOSITION, "the checkpoint is missing; a seeded checkpoint continues the batch ids"
     return _form_on(checkpoint, start, seen, completed_id)
 
 
@@ -250,7 +250,7 @@ def _form_on(
     goes_on_at = _resume_position(checkpoint, seen.processed)
     moved = [partition for partition, offset in start.items() if goes_on_at.get(partition, 0) != offset]
     if moved:
-        return RestartForm.REPOSITION, f"{len(moved)} partition(s) start elsewhere than the checkpoint says"
+        return RestartForm.REPOSITION, f"{len(moved)} partition(s) start at other offsets than the checkpoint has"
     if dropped := [partition for partition in goes_on_at if partition not in start]:
         return RestartForm.REPOSITION, f"the checkpoint holds {len(dropped)} partition(s) that the job no longer reads"
     if seen.left is not None and seen.left.committed_batch_id > checkpoint.committed_batch_id:
@@ -265,7 +265,7 @@ def _form_on(
         )
     return (
         RestartForm.RESUME,
-        f"the checkpoint stands where the job starts, after batch {checkpoint.committed_batch_id}",
+        f"the checkpoint is at the start of the job, after batch {checkpoint.committed_batch_id}",
     )
 
 
