@@ -239,19 +239,24 @@ class Session:
         """Return the checkpoint of an untracked job's newest epoch, if its program opens another one now.
 
         ``job.checkpoint`` was changed, or the job was tracked and repositioned. A batch that it recorded then is
-        complete, even if Spark has not committed it.
+        complete, even if Spark has not committed it. The program would run such a batch again, so the checkpoint counts
+        as left even if the program opens it now. A stateful query cannot leave it.
         """
         if epoch is None or record is None or self.pipeline.authoritative != CHECKPOINT:
             return None
         location = epoch.claim.checkpoint
-        if not location or plain_path(location) == self.opens:
+        is_opened = plain_path(location) == self.opens
+        if not location or (is_opened and not epoch.claim.tracked):
             return None
         state, recorded = read_state(open_checkpoint(location)), record.recorded
+        if is_opened and (state is None or state.stateful):
+            return None
+        unchanged = None if is_opened else state
         if recorded is None or recorded.batch_id is None or not epoch.claim.tracked:
-            return state
+            return unchanged
         batch = recorded_batch(self.store, epoch.claim.stream, recorded)
         if batch is None or (state is not None and state.committed_batch_id >= recorded.batch_id):
-            return state
+            return unchanged
         end = epoch.claim.start.updated(batch.end)
         closed_by, is_stateful = (None, False) if state is None else (state.closed_by, state.stateful)
         return CheckpointState(

@@ -274,9 +274,32 @@ def test_the_checkpoint_is_changed_while_the_job_is_moved(until: tuple[str, str]
         assert s.run("A", until=at(*until))
         s.kill("A.")
         s.world.checkpoint = MOVED
-        assert "the job opens 'sim://ck/moved'" in s.to_end(a).failure
+        assert "The job opens 'sim://ck/moved'" in s.to_end(a).failure
         assert s.to_end(s.restart("B", take_over=True)).failure == ""
         s.append(3)
         s.run(for_s=60.0)
         assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
         assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("start", ["committed", "shift:-3"])
+@pytest.mark.parametrize("then", ["untracked", "process", "sink"])
+def test_a_tracked_job_that_was_killed_before_a_commit_is_untracked(then: str, start: str) -> None:
+    """It has recorded a batch that Spark would run again in the same checkpoint. Later it may be tracked again."""
+    with stage("process") as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("checkpoint", "create commits/", by="driver-1"))
+        s.kill("driver-1")
+        edit(s, mode="untracked")
+        s.append(3)
+        assert s.to_end(s.restart("A", start, take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        s.first_stop()
+        edit(s, mode=then)
+        s.append(3)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        again = [6, 7, 8] if start != "committed" else []
+        assert sorted(each.record.offset for each in s.world.sink.writes) == sorted([*range(15), *again])
+        assert counts(s) == (0, len(again), 0)
