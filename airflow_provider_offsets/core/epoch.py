@@ -93,8 +93,11 @@ class Claim:
     driver that finds another id ends: another job writes to that checkpoint."""
     in_flight: Cut | None = None
     """Offsets whose output from before this launch may exist in part, if no other record has them. For the first launch
-    of a tracked job: what was in flight before. For a repeated launch of an untracked job: what the last launch had in
+    of a job: what was in flight before. For a repeated launch of an untracked job: what the last launch had in
     flight."""
+    left_at: Position | None = None
+    """Where an untracked job had stopped, if a command has moved its position since. Then ``announced`` counts from
+    there, and not from ``stood``."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,8 @@ class RecordedMove:
     """Offsets of the previous epoch whose output may exist in part: the moved store can no longer show them."""
     checkpoint: str = ""
     """Location of the moved checkpoint; empty for another store."""
+    left_at: Position | None = None
+    """Where the job had stopped, if a command has moved its position since."""
 
     def explains(self, position: Position | None) -> bool:
         """Check whether ``position`` is the stored position before, in the middle of, or after this move.

@@ -133,7 +133,8 @@ class Observation:
     """Location of the checkpoint that an untracked job opens, in its shortest form. Empty if the job does not start
     from a checkpoint."""
     left: CheckpointState | None = None
-    """For an untracked job: the checkpoint of the newest epoch, if the job opens another one now."""
+    """For an untracked job: the checkpoint of the newest epoch, if the job opens another one now, or if it was tracked
+    and Spark has not committed the last batch that it recorded there."""
     processed: Batch | None = None
     """The batch that the pipeline recorded last, in any epoch."""
     epoch: Epoch | None = None
@@ -235,10 +236,23 @@ class Observation:
         """Whether the move was at another checkpoint than the one that the job opens now."""
         return self.moved is not None and self.moved.checkpoint != self.opens
 
+    @property
+    def _present_move(self) -> RecordedMove | None:
+        """The move of the job's position, unless the job has run since without being asked to."""
+        moved = self.moved
+        if moved is None or not (self.late or self._moved_another or moved.explains(self.kept[0].position)):
+            return None
+        return moved
+
+    @property
+    def left_at(self) -> Position | None:
+        """Where an untracked job has stopped, if a command has moved its position since; None otherwise."""
+        return None if self._present_move is None else self._present_move.left_at
+
     def _stored_untracked(self) -> Position | None:
         kept = self.kept[0].position
-        if self.moved is not None and (self.late or self._moved_another or self.moved.explains(kept)):
-            return self.moved.stood
+        if self._present_move is not None:
+            return self._present_move.stood
         if self.left is not None:
             return self.left.committed
         doubtful = {partition for each in self.late for partition in each.doubtful} | self.outdated
@@ -304,6 +318,11 @@ class Observation:
         return (self.stored or Position()).updated(
             {partition: offset for each in self.known for partition, offset in each.position.items()}
         )
+
+    @property
+    def stopped_at(self) -> Position | None:
+        """Where the job has stopped, or is now: its position before any command that has moved it since."""
+        return self.last_known if self.left_at is None else (self.last_known or Position()).updated(self.left_at)
 
     @property
     def identities(self) -> tuple[KnownIdentity, ...]:

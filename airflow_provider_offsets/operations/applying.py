@@ -144,7 +144,7 @@ def _note_move(session: Session, plan: RestartPlan) -> str:
         seen = _require_unchanged(session, plan)
         if plan.form is RestartForm.RESUME:
             return ""
-        keep_move(session, seen, plan.fingerprint, plan.kept, plan.start)
+        keep_move(session, seen, plan.fingerprint, plan.kept, plan.start, seen.left_at)
     note_move(session, plan.fingerprint, token)
     return token
 

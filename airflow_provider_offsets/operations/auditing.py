@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_state
@@ -146,6 +145,7 @@ def _epochs(session: Session, record: PipelineRecord | None) -> Sequence[Epoch]:
 
 
 def _with_in_flight(epoch: Epoch) -> Epoch:
+    epoch = _from_where_it_stopped(epoch)
     before = epoch.claim.in_flight
     return epoch if before is None or epoch.holder is None else replace(epoch, cuts=(before, *epoch.cuts))
 
@@ -171,13 +171,15 @@ def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditRe
             do="name the ends of the window by epochs",
         )
     # A launch that nobody claimed has moved nothing.
-    epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
+    epochs = [_from_where_it_stopped(epoch) for epoch in session.control.epochs() if epoch.holder is not None]
     if not epochs:
         return replace(audit(session.pipeline.name, (), (), window=window), by_epochs=True)
     stops = first_when_stopped(session.control.snapshots())
     seen = session.observe()
-    ends = [_end_of(session, epoch, later, stops.get(epoch.number)) for epoch, later in pairwise(epochs)]
-    ends.append(_stopped_at(epochs[-1], seen.last_known))
+    ends = [
+        _end_of(session, epoch, epochs[place:], stops.get(epoch.number)) for place, epoch in enumerate(epochs[:-1], 1)
+    ]
+    ends.append(_stopped_at(epochs[-1], seen.stopped_at))
     batches = (
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
         for epoch, end in zip(epochs, ends, strict=True)
@@ -194,6 +196,12 @@ def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditRe
     return replace(report, by_epochs=True)
 
 
+def _from_where_it_stopped(epoch: Epoch) -> Epoch:
+    """Return an epoch of an untracked job whose announcements count from where the epoch before had stopped."""
+    left_at = epoch.claim.left_at
+    return epoch if left_at is None else replace(epoch, claim=replace(epoch.claim, stood=left_at))
+
+
 def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position], now: Observation) -> list[Epoch]:
     """Return the epochs with the records that each had in flight when it stopped and that another epoch has read too.
 
@@ -201,8 +209,15 @@ def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position]
     rewound epoch may have been read by an earlier one. Records that two epochs had in flight may have been written
     twice, although neither has finished them. One of the two may be the newest epoch.
     """
-    cut = [replace(epoch, cuts=()) for epoch in epochs]
     read = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
+    before, _ = _claimed_in_flight(epochs[0])
+    first, bounds = [], _bounds(before)
+    for start, end in read:
+        if again := read_again(before, start, end):
+            first.append(Cut(UNSTARTED, "", 1, "in flight before the first launch", again))
+            before = _not_read(before, start, end)
+    read.append(bounds)
+    cut = [replace(epochs[0], cuts=tuple(first)), *(replace(epoch, cuts=()) for epoch in epochs[1:])]
     for place, (epoch, later) in enumerate(zip(epochs, [*epochs[1:], None], strict=True)):
         stop = None if later is None else _snapshot_stopped(session, later, after=epoch)
         if later is not None and stop is None:
@@ -287,19 +302,33 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
     return tuple(found)
 
 
-def _end_of(session: Session, epoch: Epoch, later: Epoch, first_stop: Snapshot | None) -> Position:
-    """Return where an epoch stopped before ``later`` was claimed.
+def _end_of(session: Session, epoch: Epoch, following: Sequence[Epoch], first_stop: Snapshot | None) -> Position:
+    """Return where an epoch stopped before the next one was claimed.
 
+    :param following: the epochs after it, the oldest first.
     :param first_stop: the first snapshot of the stopped job after the epoch, possibly of an operation that started
         nothing.
     """
-    stop = _snapshot_stopped(session, later, after=epoch)
-    stood = later.claim.stood if stop is None else stop.seen.last_known
+    stop = _snapshot_stopped(session, following[0], after=epoch)
+    stood = following[0].claim.stood if stop is None else stop.seen.stopped_at
     if first_stop is not None and stop is not None and _stood_still(first_stop, stop):
-        first, stored = first_stop.seen.last_known or Position(), stop.seen.stored or Position()
+        first, stored = first_stop.seen.stopped_at or Position(), stop.seen.stored or Position()
         # A partition that is now missing in the store was not moved: its position is in other stores and records.
         stood = (stood or Position()).updated({key: offset for key, offset in first.items() if key in stored})
-    return _stopped_at(epoch, stood)
+    return _stopped_at(epoch, _of_removed_topics(following).updated(stood or Position()))
+
+
+def _of_removed_topics(following: Sequence[Epoch]) -> Position:
+    """Return the position in the topics that the first of these epochs did not read, as they were put back.
+
+    A store other than a checkpoint is asked for the pipeline's topics only. Nobody reads a topic that was taken out, so
+    its position stays until the topic is put back.
+    """
+    put_back = Position()
+    for later in reversed(following[1:]):
+        put_back = put_back.updated(later.claim.stood or Position())
+    topics = following[0].claim.stream.topics
+    return Position({partition: offset for partition, offset in put_back.items() if partition.topic not in topics})
 
 
 def _stopped_at(epoch: Epoch, stood: Position | None) -> Position:

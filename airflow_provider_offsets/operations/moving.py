@@ -12,7 +12,12 @@ from airflow_provider_offsets.operations.session import Session
 
 
 def keep_move(
-    session: Session, seen: Observation, fingerprint: str, kept: Position | None, to: Position
+    session: Session,
+    seen: Observation,
+    fingerprint: str,
+    kept: Position | None,
+    to: Position,
+    left_at: Position | None,
 ) -> RecordedMove:
     """Write the move to the control store, and return it. ``note_move`` makes it the pipeline's move.
 
@@ -21,9 +26,17 @@ def keep_move(
     :param fingerprint: identifies the move.
     :param kept: the position in the store before the move; None if nothing is stored.
     :param to: the position in the store after the move.
+    :param left_at: where the job had stopped, if a command has moved its position since, or does so now.
     """
     moved = RecordedMove(
-        session.operation, fingerprint, seen.stored, kept, to, in_flight=seen.in_flight, checkpoint=session.opens
+        session.operation,
+        fingerprint,
+        seen.stored,
+        kept,
+        to,
+        in_flight=seen.in_flight,
+        checkpoint=session.opens,
+        left_at=left_at,
     )
     session.control.keep_move(moved)
     return moved

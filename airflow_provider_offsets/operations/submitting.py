@@ -279,6 +279,7 @@ def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher:
     live = session.live_topics()
     plan = applied.plan
     _require_start(session, applied, live)
+    left_at = None if session.pipeline.tracked else session.observe().left_at
     kept = keep_version(session.pipeline.job)
     tag = uuid.uuid4().hex
     before = session.control.newest_launch(record).claim if _is_mine(session, record, applied) else None
@@ -292,7 +293,7 @@ def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher:
         identity=live.identity,
         stream=session.pipeline.stream,
         plan=plan.fingerprint,
-        announced=plan.announced if before is None else (),
+        announced=plan.announced_from(left_at) if before is None else (),
         application_digest=kept.application.digest,
         version=kept.digest,
         store=session.pipeline.authoritative,
@@ -303,6 +304,7 @@ def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher:
         recorded_before=_recorded_before(session, record),
         last_planned_batch_id=_last_planned(session, applied, is_first=before is None),
         in_flight=_in_flight(session, record, applied),
+        left_at=left_at,
     )
 
 
@@ -329,26 +331,26 @@ def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None
             expected="the start that was applied",
             do="plan again",
         )
-    if session.keeps_position_elsewhere and there is not None:
+    if there is not None:
         moved = {key: offset for key, offset in there.items() if plan.start.get(key, offset) != offset}
         if moved:
             raise StateChanged(
                 seen=f"the authoritative store {plan.authoritative!r} has {Position(moved).to_json()}",
                 expected="the start that was applied",
-                do="plan again; another task may have written there late",
+                do="plan again; a command or another task has written there since",
             )
 
 
 def _in_flight(session: Session, record: PipelineRecord, applied: Applied) -> Cut | None:
     """Return what an earlier job had in flight, if neither the record nor a snapshot of the stopped job does.
 
-    This concerns two launches: the first tracked launch of a job, and an untracked launch after an epoch that this same
-    operation started.
+    This concerns three launches: the first launch of a job, its first tracked launch, and an untracked launch after an
+    epoch that this same operation started.
     """
     claimed = session.control.claimed_epoch(record)
     if not session.pipeline.tracked:
-        is_mine = claimed is not None and claimed.claim.operation == session.operation
-        ranges = session.observe().in_flight if is_mine else ()
+        is_unseen = claimed is None or claimed.claim.operation == session.operation
+        ranges = session.observe().in_flight if is_unseen else ()
         return Cut(UNSTARTED, "", 1, "", ranges) if ranges else None
     if claimed is not None and claimed.claim.tracked:
         return None

@@ -158,7 +158,8 @@ def _write_own(session: Session, store: WritablePositionStore, stream: Stream, t
     kept = seen.kept[0].position
     topics = {*session.pipeline.topics, *(kept or Position()).topics}
     brought = Position({key: offset for key, offset in transfer.after.items() if key.topic in topics})
-    moved = keep_move(session, seen, _new_tag(), kept, (kept or Position()).updated(brought))
+    left_at = seen.stored if seen.left_at is None else seen.left_at
+    moved = keep_move(session, seen, _new_tag(), kept, (kept or Position()).updated(brought), left_at)
     token = "" if isinstance(store, CheckpointPositions) else uuid.uuid4().hex
     note_move(session, moved.fingerprint, token)
     try:
@@ -215,7 +216,11 @@ def _interrupted(session: Session, transfer: Transfer) -> RecordedMove | None:
 
 
 def _note_end(session: Session, moved: RecordedMove) -> None:
-    """Record that the pipeline's position is the written one. The in-flight offsets of its last epoch stay known."""
+    """Record that the pipeline's position is the written one.
+
+    The in-flight offsets of its last epoch stay known, and so does the position before: the next launch announces what
+    the command has skipped and rewound.
+    """
     kept = session.observe().kept[0].position
     is_own = kept is not None and all(moved.to.get(key) == offset for key, offset in kept.items())
     position = moved.to if is_own else moved.stood

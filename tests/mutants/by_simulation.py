@@ -239,7 +239,7 @@ MUTANTS = [
     Mutant(
         "announced and not applied: a rewind is not announced",
         "operations/submitting.py",
-        "announced=plan.announced if before is None else (),",
+        "announced=plan.announced_from(left_at) if before is None else (),",
         "announced=(),",
         seed=2,
     ),

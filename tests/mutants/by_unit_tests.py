@@ -246,8 +246,8 @@ MISTAKES = [
     Mistake(
         "announced twice: a launch that follows one without a batch announces its rewind again",
         "operations/submitting.py",
-        "announced=plan.announced if before is None else (),",
-        "announced=plan.announced,",
+        "announced=plan.announced_from(left_at) if before is None else (),",
+        "announced=plan.announced_from(left_at),",
         "operations/test_submitting.py::TestDied::test_the_next_launch_announces_nothing_new_and_counts_nothing_twice",
     ),
     Mistake(

@@ -597,27 +597,33 @@ class PositionStore:
 
     def position(self, stream: Stream) -> Position | None:
         """Return what is stored."""
-        return self.sim.effect("store", "zk position", lambda: self.stored)
+        return self.sim.effect("store", "zk position", lambda: self._of(stream))
 
     def write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
         """Set the position, if it is the expected one."""
 
         def write() -> None:
-            if self.stored == position:
+            there = self._of(stream)
+            if there == position:
                 return
-            if self.stored != expected:
-                raise StateChanged(seen=f"{self.stored}", expected=f"{expected}", do="plan again")
-            self.stored = position
+            if there != expected:
+                raise StateChanged(seen=f"{there}", expected=f"{expected}", do="plan again")
+            self._set(position)
 
         self.sim.effect("store", "zk write", write)
 
     def put(self, position: Position) -> None:
         """Write as the job itself does."""
+        self.sim.effect("store", "zk put by the job", lambda: self._set(position))
 
-        def put() -> None:
-            self.stored = position
+    def _of(self, stream: Stream) -> Position | None:
+        """Return the znodes of the stream's topics."""
+        found = {key: offset for key, offset in (self.stored or Position()).items() if key.topic in stream.topics}
+        return Position(found) if found else None
 
-        self.sim.effect("store", "zk put by the job", put)
+    def _set(self, position: Position) -> None:
+        """Set these znodes: those of other topics stay."""
+        self.stored = (self.stored or Position()).updated(position)
 
 
 def record_of(world: World) -> dict[str, Any]:

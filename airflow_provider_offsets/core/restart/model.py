@@ -128,6 +128,12 @@ class PartitionPlan:
         """The partition."""
         return TopicPartition(self.topic, self.partition)
 
+    def announced_from(self, stood: int) -> Announced:
+        """Return what this restart and a command before it replay, skip and lose, counted from offset ``stood``."""
+        passed_over = max(0, self.start - stood)
+        lost = min(self.lost, passed_over)
+        return Announced(self.topic, self.partition, self.start, max(0, stood - self.start), passed_over - lost, lost)
+
 
 @dataclass(frozen=True)
 class Preconditions:
@@ -240,11 +246,20 @@ class RestartPlan:
     @property
     def announced(self) -> tuple[Announced, ...]:
         """The partitions that are not simply resumed, for the audit."""
-        return tuple(
+        return self.announced_from(None)
+
+    def announced_from(self, left_at: Position | None) -> tuple[Announced, ...]:
+        """Return the partitions that are not simply resumed, for the audit.
+
+        :param left_at: where the job had stopped, if a command has moved its position since.
+        """
+        each = (
             Announced(row.topic, row.partition, row.start, row.replay, row.skipped, row.lost)
+            if left_at is None or row.key not in left_at
+            else row.announced_from(left_at[row.key])
             for row in self.rows
-            if row.replay or row.skipped or row.lost
         )
+        return tuple(found for found in each if found.replay or found.skipped or found.lost)
 
     @property
     def fingerprint(self) -> str:
