@@ -80,7 +80,7 @@ MUTANTS = [
         "core/record/transition.py",
         "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
         "    if record.phase not in (Phase.LAUNCHING, Phase.STOPPED):\n        if record.holder == event.holder",
-        seed=61,
+        seed=268,
     ),
     Mutant(
         "adoption without fingerprint: any launch may be claimed",
@@ -97,7 +97,7 @@ MUTANTS = [
             ),
         ),
         faults=("hang",),
-        seed=8,
+        seed=12,
     ),
     Mutant(
         "stale plan applied: a launch asks neither for the generation nor for the epoch of its plan",
@@ -117,7 +117,7 @@ MUTANTS = [
                 "    if lease is None:\n        raise TakenOver(",
             ),
         ),
-        seed=23,
+        seed=29,
     ),
     Mutant(
         "no lease: any operation closes, reconciles and launches",
@@ -147,7 +147,7 @@ MUTANTS = [
         "return _acted(replace(record, phase=Phase.STOPPED, ended=ended), event.at_ms)",
         "moved = Recorded(record.epoch, record.launch.tag)  # type: ignore[union-attr]\n"
         "    return _acted(replace(record, phase=Phase.STOPPED, ended=ended, recorded=moved), event.at_ms)",
-        seed=61,
+        seed=164,
     ),
     Mutant(
         "a second run of a batch in one epoch does not count",
