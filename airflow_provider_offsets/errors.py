@@ -253,8 +253,8 @@ class PlanRefused(OffsetsError):
         listed = "; ".join(str(problem) for problem in self.problems)
         super().__init__(
             seen=f"{len(self.problems)} problem(s) in the plan: {listed}",
-            expected="a start that loses and skips nothing",
-            do="mend each as it says, and run the plan again",
+            expected="a plan without problems",
+            do="solve each problem as its text says, and plan again",
         )
 
 

@@ -159,6 +159,6 @@ def _refused(seen: str, expected: str = "") -> InputRefused:
     return InputRefused(
         seen=f"a file of offsets has {seen}",
         expected=expected
-        or "lines of topic,partition,offset or group,topic,partition,offset, each partition once, or our own JSON",
-        do="correct the file; nothing was written",
+        or "lines of topic,partition,offset or group,topic,partition,offset, each partition once, or JSON of an export",
+        do="correct the file. Nothing was written",
     )

@@ -141,13 +141,13 @@ class StreamingPipeline:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise InputRefused(
-                seen=f"pipeline name {self.name!r}",
+                seen=f"pipeline name {self.name!r} is not valid",
                 expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",
                 do="rename the pipeline",
             )
         if not self.topics or not all(TOPIC.fullmatch(topic) for topic in self.topics):
             raise InputRefused(
-                seen=f"topics {list(self.topics)!r} of pipeline {self.name!r}",
+                seen=f"topics {list(self.topics)!r} of pipeline {self.name!r} are not valid",
                 expected="at least one name of 1 to 249 letters, digits, '.', '_' or '-' (Kafka's own rule)",
                 do="correct 'topics'",
             )
@@ -167,13 +167,13 @@ class StreamingPipeline:
                 seen=f"job.checkpoint of pipeline {self.name!r} is missing",
                 expected="the folder of its checkpoint; for a job that has none: offsets_in without 'checkpoint',"
                 " and a log_dir",
-                do="add job.checkpoint, or both of these",
+                do="add job.checkpoint, or set both other keys",
             )
         if self.tracked and self.job.checkpoint.startswith("webhdfs:"):
             raise InputRefused(
                 seen=f"tracked pipeline {self.name!r} has its checkpoint at {self.job.checkpoint!r}",
                 expected="hdfs://: its driver opens it too, and Spark's own WebHDFS client does not start (4.2.0)",
-                do="name it hdfs://, and install Hadoop's native client where Airflow's tasks run",
+                do="use an hdfs:// URL, and install Hadoop's native client where Airflow's tasks run",
             )
         if "://" in self.job.folder_for_logs:
             raise InputRefused(
@@ -185,8 +185,8 @@ class StreamingPipeline:
             raise InputRefused(
                 seen=f"untracked pipeline {self.name!r} has no stop.marker, stop.signal_timeout_s or"
                 " stop.cluster_timeout_s",
-                expected="a way to stop a job that knows nothing of this provider",
-                do="name the file that the job looks for, or allow a SIGTERM or YARN's kill by giving it its time",
+                expected="a way to stop a job that does not use this provider",
+                do="name the file that the job checks, or set the timeout of a SIGTERM or of a kill on YARN",
             )
         if self.tracked != (self.authoritative == HISTORY):
             raise InputRefused(
@@ -209,9 +209,9 @@ class StreamingPipeline:
         path = posixpath.normpath(posixpath.join(folder, application))
         if "://" in application or posixpath.commonpath([folder or ".", path]) != (folder or "."):
             raise InputRefused(
-                seen=f"application {application!r} for pipeline {self.name!r}",
+                seen=f"application {application!r} was given for pipeline {self.name!r}",
                 expected=f"a file in {folder!r}, where job.application is",
-                do="put the version there, or change job.application in pipelines.yaml",
+                do="put the new version into that folder, or change job.application in pipelines.yaml",
             )
         return replace(self, job=replace(self.job, application=path))
 

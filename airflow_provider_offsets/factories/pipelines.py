@@ -44,7 +44,7 @@ class Pipelines(Mapping[str, StreamingPipeline]):
     def __getitem__(self, name: str) -> StreamingPipeline:
         if name not in self._pipelines:
             raise UnknownPipeline(
-                seen=f"pipeline {name!r}",
+                seen=f"pipeline {name!r} is not in the file",
                 expected=f"one of {', '.join(sorted(self._pipelines))} ({self._file})",
                 do="correct the name, or add the pipeline to the file",
             )
@@ -82,9 +82,9 @@ def _read(path: Path) -> tuple[yaml.Node, Any]:
         root, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except FileNotFoundError as error:
         raise PipelineFileError(
-            seen=f"{path} is not there",
+            seen=f"{path} does not exist",
             expected="a file of pipelines",
-            do="write it, or correct its path in the DAG file",
+            do="create the file, or correct its path in the DAG file",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[yaml.Node, Any]:
         ) from error
     if root is None:
         raise PipelineFileError(
-            seen=f"{path} is empty", expected="'pipelines:' with at least one pipeline", do="describe a pipeline in it"
+            seen=f"{path} is empty", expected="'pipelines:' with at least one pipeline", do="add a pipeline to the file"
         )
     return root, data
 
@@ -110,9 +110,9 @@ def _require_each_key_once(path: Path, node: yaml.Node, where: tuple[str, ...] =
         here = (*where, str(key.value))
         if here[-1] in seen:
             raise PipelineFileError(
-                seen=f"{path.name}, line {key.start_mark.line + 1}, key {'.'.join(here)}: it is there twice",
+                seen=f"{path.name}, line {key.start_mark.line + 1}, key {'.'.join(here)}: the key is there twice",
                 expected="each key once",
-                do="remove one of them, or rename it",
+                do="remove or rename one of the two",
             )
         seen.add(here[-1])
         _require_each_key_once(path, value, here)

@@ -52,7 +52,7 @@ def open_kept_at(conn_id: str) -> Iterator[PositionStore]:
             yield KafkaGroupStore(clients)
     else:
         raise InputRefused(
-            seen=f"connection {conn_id!r} of type {connection.conn_type!r} in offsets_in",
+            seen=f"connection {conn_id!r} in offsets_in has type {connection.conn_type!r}",
             expected="type 'offsets' (a history, or ZooKeeper) or 'kafka' (the committed offsets of the group)",
             do="correct offsets_in, or the type of the connection",
         )

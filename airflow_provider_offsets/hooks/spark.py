@@ -144,13 +144,13 @@ def _check_mode(pipeline: str, master: str, store_url: str) -> None:
     if master == "sc" or master.startswith("sc:"):
         raise ModeUnsupported(
             seen=f"master {master!r} of pipeline {pipeline!r} is Spark Connect",
-            expected="a classic session: the stop between batches needs the driver's own process",
+            expected="a classic session, because a stop between batches needs the driver's own process",
             do="give the Spark connection a local[n], spark:// or yarn master",
         )
     if store_url.startswith("sqlite:") and not master.startswith("local"):
         raise ModeUnsupported(
-            seen=f"a SQLite store with master {master!r} for pipeline {pipeline!r}",
-            expected="a store that every host can reach: SQLite is a file of one host",
+            seen=f"pipeline {pipeline!r} has a SQLite store and master {master!r}",
+            expected="a store that every host can reach, because SQLite is a file on one host",
             do="point the offsets connection at postgresql:// or hbase://, or use a local[n] master",
         )
 
@@ -159,7 +159,7 @@ def _check_executor(executor: str) -> None:
     taken_away = [name for name in ("KubernetesExecutor", "CeleryExecutor") if name in executor]
     if taken_away:
         raise ModeUnsupported(
-            seen=f"Airflow's executor {executor!r}",
-            expected="one whose worker's machine stays: a driver in client mode lives beside the task that started it",
-            do="run this DAG with LocalExecutor; a worker pod or a worker that scales in would take the driver away",
+            seen=f"Airflow uses the executor {executor!r}",
+            expected="an executor whose machines stay, because a driver in client mode runs beside its task",
+            do="run this DAG with LocalExecutor, because a worker pod or a worker that scales in ends the driver",
         )

@@ -218,7 +218,7 @@ class AdminCalls:
         return KafkaUnreachable(
             seen=f"no answer from Kafka{self.where and f' at {self.where}'} within {self.timeout_s:g} s ({detail})",
             expected="a broker that answers",
-            do="check that the brokers run, and bootstrap.servers and the security settings of the Kafka connection",
+            do="check the brokers, and bootstrap.servers and the security settings of the Kafka connection",
         )
 
     def refusal(self, error: KafkaException, what: str) -> KafkaError:
@@ -230,8 +230,8 @@ class AdminCalls:
         if code_of(error) in SILENCE:
             return self.unreachable(error.args[0].str())
         refused = KafkaError(
-            seen=f"Kafka refused to tell about {what}: {error.args[0].name()} ({error.args[0].str()})",
-            expected="leave to describe the cluster, its topics and the group",
+            seen=f"Kafka refused to describe {what}: {error.args[0].name()} ({error.args[0].str()})",
+            expected="the right to describe the cluster, its topics and the group",
             do="grant DESCRIBE on them to the user of the Kafka connection, or correct the name",
         )
         refused.__cause__ = error

@@ -225,8 +225,8 @@ class KafkaGroupStore:
         ]
         raise KafkaError(
             seen=f"Kafka refused {len(named)} of {len(request)} partitions of group {group_id!r}: " + first_few(named),
-            expected="all of them to be written; the others may be",
-            do="read the group's offsets, mend what is named, and plan again",
+            expected="all partitions to be written; the other ones may have been written",
+            do="read the group's offsets, fix the named errors, and plan again",
         ) from refused[0]
 
     def _require_written(self, stream: Stream, position: Position) -> None:
@@ -235,7 +235,7 @@ class KafkaGroupStore:
             raise StateChanged(
                 seen=f"group {stream.group_id!r} has {rules.said(found)} right after the write",
                 expected=rules.said(position),
-                do="find who else commits to this group, stop that, and plan again",
+                do="find out who else commits to this group, stop that program, and plan again",
             )
 
 
@@ -277,7 +277,7 @@ def _outside(seen: str, expected: str) -> InputRefused:
     return InputRefused(
         seen=seen,
         expected=f"{expected}: a consumer that finds another offset goes by its auto.offset.reset",
-        do="plan again, and write a position that the plan allows; nothing was written",
+        do="plan again, and write a position that the plan allows. Nothing was written",
     )
 
 
@@ -293,8 +293,8 @@ def _asked(partition: TopicPartition, offset: int, commit: Commit | None, live: 
 def _in_use(group_id: str, state: str) -> StoreInUse:
     return StoreInUse(
         seen=f"consumer group {group_id!r} {state}",
-        expected="a group without members: Kafka sets the offsets of no other",
-        do="stop the job; a killed one is a member until its session.timeout.ms is over; then try again",
+        expected="a group without members, because Kafka sets the offsets of no other group",
+        do="stop the job, and try again; a killed job stays a member until its session.timeout.ms is over",
     )
 
 

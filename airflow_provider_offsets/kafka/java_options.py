@@ -63,7 +63,7 @@ def _jaas(config: Mapping[str, Any]) -> str:
     mechanism = str(config.get("sasl.mechanism") or config.get("sasl.mechanisms") or "")
     if mechanism not in LOGIN:
         raise InputRefused(
-            seen=f"sasl.username with sasl.mechanism {mechanism!r}",
+            seen=f"the Kafka connection has sasl.username with sasl.mechanism {mechanism!r}",
             expected=f"one of {', '.join(sorted(LOGIN))}",
             do="set sasl.mechanism in the Kafka connection",
         )

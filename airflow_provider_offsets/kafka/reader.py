@@ -144,7 +144,7 @@ class KafkaReader:
         """
         names = distinct_topics(topics)
         if not group_id:
-            raise InputRefused(seen="an empty group id", expected="a consumer group", do="name the group")
+            raise InputRefused(seen="the group id is empty", expected="the id of a consumer group", do="name the group")
         deadline = self._calls.deadline()
         # A mistyped topic would read as "nothing committed", so the topics are described first.
         partitions = [key for topic in self._describe(names, deadline) for key in _keys(topic)]
@@ -265,7 +265,7 @@ def _keys(topic: TopicDescription) -> list[TopicPartition]:
 
 def _unavailable(partitions: Sequence[str], detail: str) -> PartitionUnavailable:
     return PartitionUnavailable(
-        seen=f"{first_few(sorted(partitions))} cannot be asked just now ({detail})",
+        seen=f"{first_few(sorted(partitions))} cannot be read at the moment ({detail})",
         expected="a leader for every partition",
         do="wait for the brokers that hold them, then try again",
     )

@@ -75,7 +75,7 @@ def distinct_topics(topics: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(topics, str) or not topics:
         raise InputRefused(
-            seen=f"topics {topics!r}",
+            seen=f"topics is {topics!r}",
             expected="a list with at least one topic name",
             do="name the topics of the pipeline",
         )
@@ -89,8 +89,8 @@ def checked_time(timestamp_ms: int) -> int:
     """
     if timestamp_ms < 0:
         raise InputRefused(
-            seen=f"timestamp {timestamp_ms}",
-            expected="milliseconds since 1970, from 0 up",
+            seen=f"timestamp {timestamp_ms} is not valid",
+            expected="milliseconds since 1970, 0 or more",
             do="correct the time; to start from the first offset, use 'earliest'",
         )
     return timestamp_ms
@@ -106,5 +106,5 @@ def topics_missing(missing: Iterable[str], cluster: str) -> TopicMissing:
     return TopicMissing(
         seen=f"topic(s) {names} are not in Kafka{cluster and f' at {cluster}'}",
         expected="every topic of the pipeline, in this cluster",
-        do="correct the topic names or the Kafka connection; nothing is created here",
+        do="correct the topic names or the Kafka connection. Nothing was created",
     )

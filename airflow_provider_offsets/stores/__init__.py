@@ -41,7 +41,7 @@ def open_store(url: str) -> OffsetStore:
         return _sql(url)
     raise InputRefused(
         # The rest of the URL is not shown: it may hold a password.
-        seen=f"a store URL that begins with {scheme[:40]!r}",
+        seen=f"the store URL begins with {scheme[:40]!r}",
         expected="one of " + " · ".join(_FORMS.splitlines()),
         do="correct the URL; a store in memory is for tests and is made with MemoryStore(); ZooKeeper keeps positions"
         " only: name its connection in offsets_in",

@@ -23,13 +23,13 @@ def check_stream(stream: Stream) -> Stream:
     """
     if not stream.group_id or not _is_text(stream.group_id):
         raise InputRefused(
-            seen=f"group id {stream.group_id!r}",
+            seen=f"group id {stream.group_id!r} is not valid",
             expected="text that is not empty and has no control characters (':' is fine)",
             do="correct 'group_id' of the pipeline",
         )
     if not stream.topics or not all(TOPIC.fullmatch(topic) for topic in stream.topics):
         raise InputRefused(
-            seen=f"topics {list(stream.topics)!r} of group {stream.group_id!r}",
+            seen=f"topics {list(stream.topics)!r} of group {stream.group_id!r} are not valid",
             expected="at least one name of 1 to 249 letters, digits, '.', '_' or '-' (Kafka's own rule)",
             do="correct 'topics' of the pipeline",
         )
@@ -46,7 +46,7 @@ def check_batch(stream: Stream, batch: Batch) -> None:
     """
     if not batch.end or not set(batch.end.topics) <= set(stream.topics):
         raise InputRefused(
-            seen=f"a batch that ends in the topics {list(batch.end.topics)!r}",
+            seen=f"the batch ends in the topics {list(batch.end.topics)!r}",
             expected=f"at least one partition, and only topics of {list(stream.topics)!r}",
             do="record the batch under the stream that read it",
         )
@@ -54,15 +54,15 @@ def check_batch(stream: Stream, batch: Batch) -> None:
     _check_offsets(batch.start or {})
     if not 0 <= batch.batch_time_ms <= LAST_TIME_MS:
         raise InputRefused(
-            seen=f"batch time {batch.batch_time_ms} ms",
+            seen=f"batch time {batch.batch_time_ms} ms is out of range",
             expected=f"milliseconds since 1970, from 0 to {LAST_TIME_MS}",
-            do="give Spark's batchTimestampMs of the batch",
+            do="pass Spark's batchTimestampMs of the batch",
         )
     if batch.query_id is not None and not _is_text(batch.query_id):
         raise InputRefused(
-            seen=f"query id {batch.query_id!r}",
+            seen=f"query id {batch.query_id!r} is not valid",
             expected="text without control characters",
-            do="give the id of the checkpoint's metadata file",
+            do="pass the id in the checkpoint's metadata file",
         )
 
 
@@ -77,15 +77,15 @@ def check_position(stream: Stream, position: Position) -> None:
     foreign = set(position.topics) - set(stream.topics)
     if not position or foreign:
         raise InputRefused(
-            seen=f"a position in the topics {list(position.topics)!r} for group {stream.group_id!r}",
+            seen=f"the position for group {stream.group_id!r} has the topics {list(position.topics)!r}",
             expected=f"at least one partition, and only topics of {list(stream.topics)!r}",
             do="write the position of this stream",
         )
     if missing := first_missing(position):
         raise InputRefused(
-            seen=f"a position without {first_few(missing)}, for group {stream.group_id!r}",
+            seen=f"the position for group {stream.group_id!r} lacks {first_few(missing)}",
             expected="every partition from 0 to the greatest of its topic",
-            do="name an offset for each; 0 for one that was never read",
+            do="name an offset for each partition; use 0 for one that was never read",
         )
     _check_offsets(position)
 
@@ -98,7 +98,7 @@ def too_great(offsets: Mapping[TopicPartition, int]) -> list[TopicPartition]:
 def _check_offsets(offsets: Mapping[TopicPartition, int]) -> None:
     if beyond := too_great(offsets):
         raise InputRefused(
-            seen=f"offset {offsets[beyond[0]]} for {first_few(beyond)}",
+            seen=f"offset {offsets[beyond[0]]} for {first_few(beyond)} is out of range",
             expected=f"offsets from 0 to {LAST_OFFSET}",
             do="correct the offset",
         )
@@ -117,15 +117,15 @@ def is_to_be_written(stored: Position | None, position: Position, expected: Posi
         return False
     if stored != expected:
         raise StateChanged(
-            seen=f"stored is {said(stored)}",
+            seen=f"the stored position is {said(stored)}",
             expected=f"{said(expected)}, as when the write was planned",
-            do="nothing was written; see what moved it, and plan again",
+            do="find out what moved the position, and plan again. Nothing was written",
         )
     if left_out := sorted(set(stored or ()) - set(position)):
         raise InputRefused(
-            seen=f"a position without {first_few(left_out)}, which the store has",
+            seen=f"the position lacks {first_few(left_out)}, which the store has",
             expected="every partition that is stored",
-            do="name an offset for each; remove what is stored of a topic that is gone by the store's own tools",
+            do="name an offset for each; if a topic is gone, remove its stored offsets with the store's own tools",
         )
     return True
 
@@ -148,9 +148,9 @@ def check_pipeline(pipeline: str) -> str:
     """
     if pipeline != ALL_PIPELINES and not NAME.fullmatch(pipeline):
         raise InputRefused(
-            seen=f"pipeline name {pipeline!r}",
+            seen=f"pipeline name {pipeline!r} is not valid",
             expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",
-            do="give the name of a pipeline",
+            do="pass the name of a pipeline",
         )
     return pipeline
 
@@ -162,9 +162,9 @@ def check_name(name: str) -> str:
     """
     if not name or name != name.strip() or not name.isprintable():
         raise InputRefused(
-            seen=f"control name {name!r}",
+            seen=f"control name {name!r} is not valid",
             expected="printable text without spaces at its ends",
-            do="give a name such as 'epoch/00000004'",
+            do="pass a name such as 'epoch/00000004'",
         )
     return name
 
@@ -176,7 +176,7 @@ def check_value(value: str) -> str:
     """
     if "\0" in value or _SURROGATE.search(value):
         raise InputRefused(
-            seen=f"the control text {value[:80]!r}",
+            seen=f"the control text {value[:80]!r} is not valid",
             expected="text that is valid UTF-8, without NUL",
             do="store JSON, which escapes both",
         )
@@ -221,9 +221,9 @@ def check_row_time(row_time_ms: int) -> None:
     """
     if row_time_ms > LAST_TIME_MS:
         raise StoreDataError(
-            seen=f"a new row would stand at {row_time_ms}, right behind the newest one",
+            seen=f"the time of a new row would be {row_time_ms}, right after the newest row",
             expected=f"milliseconds since 1970, at most {LAST_TIME_MS}",
-            do="find out who wrote the newest row; delete it by the store's own tools",
+            do="find out who wrote the newest row, and delete it with the store's own tools",
         )
 
 

@@ -149,7 +149,7 @@ class FakeKafka:
         """
         asked = self._asked(topics)
         if not group_id:
-            raise InputRefused(seen="an empty group id", expected="a consumer group", do="name the group")
+            raise InputRefused(seen="the group id is empty", expected="the id of a consumer group", do="name the group")
         stored = self._commits.get(group_id, Position())
         return Position({partition: offset for partition, offset in stored.items() if partition.topic in asked})
 

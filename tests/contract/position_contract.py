@@ -159,7 +159,7 @@ class PositionContract:
     @pytest.mark.parametrize(
         ("group", "reason"),
         [
-            ("", "An empty group"),
+            ("", "an empty group"),
             ("g\n", "a control character"),
             ("g\x00", "NUL"),
             ("g\ud800", "half of a surrogate pair is not UTF-8"),

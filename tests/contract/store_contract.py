@@ -285,7 +285,7 @@ class StoreContract:
     @pytest.mark.parametrize(
         ("refused", "reason"),
         [
-            (Stream("", ("t",)), "An empty group"),
+            (Stream("", ("t",)), "an empty group"),
             (Stream("g\n", ("t",)), "a control character"),
             (Stream("g\x00", ("t",)), "NUL"),
             (Stream("g\ud800", ("t",)), "half of a surrogate pair is not UTF-8"),

@@ -45,7 +45,7 @@ def test_running_job_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     refuses(lab, "InputRefused: application .*not-there.py.* is not a file")
     lab.application = application
     lab.jars = f"{jars},{lab.home}/not-there-*.jar"
-    refuses(lab, "InputRefused: jar .*not-there-.* is not there")
+    refuses(lab, "InputRefused: Jar .*not-there-.* is not there")
     lab.jars = jars
     with monkeypatch.context() as changed:
         changed.setenv("PATH", str(lab.home))

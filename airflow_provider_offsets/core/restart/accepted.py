@@ -43,7 +43,7 @@ def read_seconds(given: Any, name: str) -> int:
     text = str(given if given is not None else "").strip()
     if isinstance(given, bool) or not re.fullmatch(r"[0-9]{0,12}", text, re.ASCII):
         raise InputRefused(
-            seen=f"{name} {given!r}", expected="a whole number of seconds, from 0 up", do="write it as in 1800"
+            seen=f"{name} is {given!r}", expected="a whole number of seconds", do="write the seconds as in 1800"
         )
     return int(text or 0)
 
@@ -69,5 +69,5 @@ def _refused(name: str, seen: str) -> InputRefused:
     return InputRefused(
         seen=f"{name} has {seen}",
         expected="each topic once, with the greatest count of offsets that is accepted",
-        do='write it as in flights:3, orders:10, or {"flights": 3, "orders": 10}',
+        do='write the counts as in flights:3, orders:10, or {"flights": 3, "orders": 10}',
     )

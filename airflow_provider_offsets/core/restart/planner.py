@@ -164,9 +164,9 @@ def with_new_partitions(start: Position, live: LiveTopics) -> Position:
     truncated = [f"{partition} begins at {begin}" for partition, begin in new.items() if begin > 0]
     if truncated:
         raise StateChanged(
-            seen=f"new since the plan, and its head deleted already: {', '.join(truncated)}",
+            seen=f"partitions that are new since the plan have lost their first records: {', '.join(truncated)}",
             expected="new partitions that can be read from offset 0",
-            do="plan again: the plan counts what is lost, and it can be accepted there",
+            do="plan again: a new plan counts the lost records, and you can accept them there",
         )
     return start.updated(new)
 

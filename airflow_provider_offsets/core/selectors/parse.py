@@ -64,8 +64,8 @@ def start_text(value: Any) -> str:
         return value
     if not isinstance(value, list) or not value:
         raise SelectorError(
-            seen=f"start {value!r}",
-            expected="a selector, or a list of them: what comes first is asked first",
+            seen=f"start {value!r} is not valid",
+            expected="a selector, or a list of selectors in the order of precedence",
             do="write it as in 'committed', or as in ['as-of:2026-11-01T00:00Z', 'earliest']",
         )
     return str(parse_start(f" {FALLBACK} ".join(map(_item_text, value))))
@@ -76,8 +76,8 @@ def _item_text(item: Any) -> str:
         return item
     if not isinstance(item, Mapping) or len(item) != 1:
         raise SelectorError(
-            seen=f"{item!r} in a start",
-            expected="a selector as text, or one as a key with its value",
+            seen=f"a start contains {item!r}",
+            expected="a selector as text, or as a key with a value",
             do="write it as in 'earliest', or as in {as-of: 2026-11-01T00:00Z}",
         )
     [(word, value)] = item.items()
@@ -88,9 +88,9 @@ def _item_text(item: Any) -> str:
     text = str(word) if value is None else f"{word}:{value}"
     if FALLBACK in text:
         raise SelectorError(
-            seen=f"{text!r} in a start",
+            seen=f"a start contains {text!r}",
             expected=f"a name without {FALLBACK!r}, which stands between selectors",
-            do="write fallbacks as items of their own; name offsets of such a group or file with 'offsets:'",
+            do="write each fallback as its own item; for such a group or file, use 'offsets:'",
         )
     return text
 
@@ -103,7 +103,7 @@ def _parse_one(text: str, whole: str) -> StartSelector:
         return _WITH_VALUE[word](rest.strip())
     within = "" if text == whole.strip() else f" in {whole!r}"
     raise SelectorError(
-        seen=f"start selector {text!r}{within}",
+        seen=f"start selector {text!r}{within} is unknown",
         expected=FORMS,
         do="""write one of these, such as 'committed' or 'offsets:{"flights":{"0":123}}'""",
     )
@@ -144,7 +144,7 @@ def _shift(text: str) -> StartSelector:
         raise SelectorError(
             seen=f"'shift:' is followed by {text!r}",
             expected="a whole number, negative to go back",
-            do="write it as in 'shift:-1000'",
+            do="write the number as in 'shift:-1000'",
         )
     return Shift(int(text))
 
@@ -163,7 +163,7 @@ def _offsets(text: str) -> StartSelector:
         raise SelectorError(
             seen=f"'offsets:' is followed by {text!r}, which names no partition",
             expected="at least one partition",
-            do="name one, or write 'committed'",
+            do="name a partition, or write 'committed'",
         )
     return Offsets(position)
 

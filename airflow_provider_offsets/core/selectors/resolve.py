@@ -271,7 +271,7 @@ class FromFile:
             raise SelectorError(
                 seen=f"'{self}': {error.seen}",
                 expected=error.expected,
-                do="correct the file; of several groups name one, as in 'file:/path#group'",
+                do="correct the file; if it has several groups, name one as in 'file:/path#group'",
             ) from error
         if found.identity is not None:
             _require_same(f"'{self}'", found.identity, seen)
@@ -341,9 +341,9 @@ def _require_same(what: str, then: TopicIdentity, seen: Observation) -> None:
     moved = [topic for topic, topic_id in then.topic_ids.items() if now.topic_ids.get(topic, topic_id) != topic_id]
     if then.cluster_id != now.cluster_id or moved:
         raise SelectorError(
-            seen=f"{what} is of cluster {then.cluster_id!r}, and {moved or 'no'} topics of it were recreated since",
+            seen=f"{what} is of cluster {then.cluster_id!r}, and {moved or 'no'} topics were recreated since",
             expected=f"offsets of cluster {now.cluster_id!r} and of the topics as they are now",
-            do="choose a later one, or start from 'earliest'",
+            do="choose a later snapshot or time, or start from 'earliest'",
         )
 
 
@@ -353,5 +353,5 @@ def _require_known(what: str, position: Position, live: LiveTopics) -> None:
         raise SelectorError(
             seen=f"{what} names {first_few(strangers)}, which the pipeline does not read or the cluster does not have",
             expected=f"partitions of {', '.join(topic.name for topic in live.topics)}",
-            do="leave them out, or correct the topic and partition",
+            do="omit these partitions, or correct topic and partition",
         )

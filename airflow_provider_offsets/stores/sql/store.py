@@ -211,12 +211,12 @@ class SqlStore:
             return StoreUnreachable(
                 seen=f"{self._shown}: {cause}",
                 expected="a database that answers and lets this user in",
-                do="see that it is up and that host, user and password are right, then try again",
+                do="check that the database runs, and check host, user and password, then try again",
             )
         return StoreLayoutError(
             seen=f"{self._shown}: {cause}",
             expected=f"a database with the tables {', '.join(METADATA.tables)} of this provider",
-            do=f"give a database of its own, and create them with: {self._create_command}",
+            do=f"use a database of its own, and create the tables with: {self._create_command}",
         )
 
     def _check_layout(self) -> None:
@@ -224,8 +224,8 @@ class SqlStore:
         self._layout_seen = False
         if self._file is not None and not self._file.exists():
             raise StoreLayoutError(
-                seen=f"no file {str(self._file)!r}",
-                expected="the SQLite file of an offset store; a new one would read as a first start",
+                seen=f"no file {str(self._file)!r} exists",
+                expected="the SQLite file of an offset store, because a new file would look like a first start",
                 do=f"correct the path, or create the store with: {self._create_command}",
             )
         with self._errors(), self._engine.connect() as connection:
@@ -243,7 +243,7 @@ class SqlStore:
         expected = {column.name for column in table.columns}
         if columns is None:
             raise StoreLayoutError(
-                seen=f"no table {table.name!r} in {self._shown}",
+                seen=f"no table {table.name!r} is in {self._shown}",
                 expected="the tables of an offset store",
                 do=f"correct the URL, or create the store with: {self._create_command}",
             )
@@ -251,14 +251,14 @@ class SqlStore:
             raise StoreLayoutError(
                 seen=f"table {table.name!r} in {self._shown} has the columns {sorted(columns)}",
                 expected=f"the columns {sorted(expected)}",
-                do="it is another program's table: give this store a database or a schema of its own",
+                do="use a database or a schema of its own for this store, because the table belongs to another program",
             )
 
     def _create_file(self, file: Path) -> None:
         if not file.parent.is_dir():
             raise StoreLayoutError(
-                seen=f"no folder {str(file.parent)!r}",
-                expected="the folder in which the SQLite file is to stand",
+                seen=f"no folder {str(file.parent)!r} exists",
+                expected="the folder of the SQLite file",
                 do="correct the path, or create the folder",
             )
         with contextlib.closing(sqlite3.connect(file, timeout=_LOCK_WAIT_S)) as connection, self._sqlite_errors():
@@ -291,15 +291,15 @@ def _parse(url: str) -> sa.URL:
         parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError):
         # The text may hold a password, and so may the error: neither is shown.
-        raise InputRefused(seen="a store URL that cannot be read", expected=forms, do="correct the URL") from None
+        raise InputRefused(seen="the store URL cannot be read", expected=forms, do="correct the URL") from None
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "sqlite" and parsed.database and parsed.database != ":memory:" and not parsed.query:
         return parsed
     raise InputRefused(
-        seen=f"store URL {parsed.render_as_string(hide_password=True)!r}",
+        seen=f"store URL {parsed.render_as_string(hide_password=True)!r} is not supported",
         expected=forms,
-        do="give one of these; a store in memory is for tests and is made with MemoryStore()",
+        do="use one of these; a store in memory is only for tests: MemoryStore()",
     )
 
 

@@ -125,7 +125,7 @@ class ZooKeeperClient:
         if any(each.id.scheme == "digest" and each.id.id.endswith(":x") for each in entries):
             raise StoreDenied(
                 seen=f"{self._address} hides a part of the ACL of znode {path!r} from this user",
-                expected="the right ADMIN on it: new znodes get the ACL of the one above them",
+                expected="the right ADMIN on it, because new znodes get the ACL of the one above them",
                 do=f"grant it to the user of the connection, or make the znodes below {path!r} by hand",
             )
         return entries
@@ -201,16 +201,16 @@ class ZooKeeperClient:
                 do="correct login and password of the connection, or grant the rights by ZooKeeper's zkCli (setAcl)",
             )
         return StoreError(
-            seen=f"{self._address} refused what was asked of znode {path!r}: {type(error).__name__} {error}".rstrip(),
+            seen=f"{self._address} refused a request for znode {path!r}: {type(error).__name__} {error}".rstrip(),
             expected="an answer",
-            do="see the log of the ZooKeeper server",
+            do="read the log of the ZooKeeper server",
         )
 
     def _unreachable(self, error: Exception) -> StoreUnreachable:
         return StoreUnreachable(
             seen=f"{self._address} does not answer ({type(error).__name__}, {self._timeout_s:g} s are allowed)",
             expected="a ZooKeeper server that serves requests",
-            do="see that it is up, and that hosts and ports of the URL are right, then try again",
+            do="check that ZooKeeper runs, and check hosts and ports in the URL, then try again",
         )
 
 
@@ -235,6 +235,6 @@ def _transaction(client: Any, changes: Sequence[Change]) -> Any:
 def _overtaken(path: str, error: Exception) -> StateChanged:
     return StateChanged(
         seen=f"znode {path!r} was changed while it was to be written ({type(error).__name__})",
-        expected="what was read of it a moment ago",
-        do="nothing was written; see what else writes there (is the job stopped?), and plan again",
+        expected="the content that was read a moment ago",
+        do="find out what else writes to this znode (is the job stopped?), and plan again. Nothing was written",
     )

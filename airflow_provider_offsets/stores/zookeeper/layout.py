@@ -81,7 +81,7 @@ def topic_paths(chroot: str, stream: Stream) -> dict[str, str]:
     for what, name in (("group id", stream.group_id), *(("topic", topic) for topic in stream.topics)):
         if not is_znode_name(name):
             raise InputRefused(
-                seen=f"{what} {name!r}",
+                seen=f"{what} {name!r} cannot be the name of a znode",
                 expected="a name that a znode can have: not '.' or '..', without '/', control characters, private use"
                 " characters, and those beyond U+FFFF",
                 do="keep the offsets of this group in another store",
@@ -111,7 +111,7 @@ def partition_of(topic: str, path: str, name: str) -> TopicPartition:
         raise StoreDataError(
             seen=f"znode {path!r} has the child {name[:80]!r}",
             expected="children named by partition numbers, and nothing else",
-            do="find who made it; remove it if it is not an offset",
+            do="find out who made it, and remove it if it is not an offset",
         )
     return TopicPartition(topic, int(name))
 
@@ -127,7 +127,7 @@ def offset_of(path: str, value: bytes) -> int:
         raise StoreDataError(
             seen=f"znode {path!r} holds {value[:80]!r}",
             expected=f"an offset as text: a number from 0 to {LAST_OFFSET}",
-            do="find who wrote it, and set the right offset by ZooKeeper's own zkCli",
+            do="find out who wrote it, and set the right offset with ZooKeeper's zkCli",
         )
     return int(value)
 

@@ -102,9 +102,9 @@ class ZooKeeperStore:
         self._client.sync(chroot or "/")
         if chroot and not self._client.exists([chroot])[0]:
             raise StoreLayoutError(
-                seen=f"no znode {chroot!r} in {self._address}",
-                expected="the chroot of the URL: never made here, since a mistyped one would read as a first start",
-                do="correct the URL; for a new chroot, create it by ZooKeeper's own zkCli",
+                seen=f"no znode {chroot!r} is in {self._address}",
+                expected="the chroot of the URL, which is not created here: a typo would look like a first start",
+                do="correct the URL, or create the chroot with ZooKeeper's zkCli",
             )
         names = dict(zip(paths, self._client.children(list(paths.values())), strict=True))
         partitions = sorted(
@@ -115,9 +115,9 @@ class ZooKeeperStore:
         stored = {each: znode for each, znode in zip(partitions, znodes, strict=True) if znode is not None}
         if missing := first_missing(stored):
             raise StoreDataError(
-                seen=f"no znode {f'{paths[missing[0].topic]}/{missing[0].partition}'!r} below the greatest partition",
-                expected="every partition from 0 up: this position is half written",
-                do="find the offset in the job's output and set it by ZooKeeper's own zkCli, or 0 to read all again",
+                seen=f"znode {f'{paths[missing[0].topic]}/{missing[0].partition}'!r} is missing below the greatest one",
+                expected="every partition from 0 up, because this position is incomplete",
+                do="set the offset that the job's output shows with ZooKeeper's zkCli, or 0 to read all again",
             )
         return stored
 
@@ -142,7 +142,7 @@ class ZooKeeperStore:
             raise InputRefused(
                 seen=f"{len(changes)} partitions are a transaction of {size} bytes",
                 expected=f"at most {LARGEST_REQUEST_BYTES}, ZooKeeper's jute.maxbuffer: all are written, or none",
-                do="nothing was written; keep the offsets of so many partitions in another store",
+                do="keep the offsets of so many partitions in another store. Nothing was written",
             )
 
 

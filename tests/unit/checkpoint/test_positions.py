@@ -173,7 +173,7 @@ def test_an_object_store_takes_a_new_one_and_no_exchange() -> None:
 @pytest.mark.parametrize(
     ("why", "files", "seen"),
     [
-        ("half written", {"offsets/4": "v1\n{"}, "cannot be read"),
+        ("incomplete", {"offsets/4": "v1\n{"}, "cannot be read"),
         ("an empty file", {"offsets/5": ""}, "offsets/5 is empty"),
         ("an unknown version", {"offsets/4": f"v7\n{{}}\n{at(1).to_json()}"}, "begins with 'v7'"),
         ("not JSON", {"metadata": "query-1"}, "metadata cannot be read"),

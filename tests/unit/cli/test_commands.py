@@ -97,7 +97,7 @@ def stored(url: str, group: str) -> Position | None:
         (("export", "--from", "nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
         (("export", "--from", "kafka:nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
         (("export", "--from", "kafka:store", "-g", "g", "-t", "t"), "Connection 'store' has type 'offsets'"),
-        (("export", "--from", "redis://h:1/0", "-g", "g", "-t", "t"), "A store URL that begins with 'redis'"),
+        (("export", "--from", "redis://h:1/0", "-g", "g", "-t", "t"), "The store URL begins with 'redis'"),
         (
             ("export", "--from", f"postgresql://u:{SECRET}@h/d", "-g", "g", "-t", "t"),
             "The URL of a postgresql store has a password in it",
@@ -108,7 +108,7 @@ def stored(url: str, group: str) -> Position | None:
         ),
         (("export", "--from", "store", "-g", "g", "-t", "t"), "Group 'g' has nothing stored"),
         (("import", "/no/such/file", "--to", "store"), "/no/such/file cannot be read: "),
-        (("compare", "--pipeline", "p", "--file", "/no/pipelines.yaml"), "/no/pipelines.yaml is not there"),
+        (("compare", "--pipeline", "p", "--file", "/no/pipelines.yaml"), "/no/pipelines.yaml does not exist"),
         (
             ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "--accept-skipped", "t"),
             "--accept-skipped has the value 't'",

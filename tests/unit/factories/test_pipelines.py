@@ -251,7 +251,7 @@ def changed(old: str, new: str) -> str:
             "a name that only Airflow can open, and the driver cannot",
             changed("      checkpoint: c", "      checkpoint: webhdfs://namenode:9870/c\n      log_dir: logs"),
             "line 2, key pipelines.alerts: tracked pipeline 'alerts' has its checkpoint at 'webhdfs:",
-            "Name it hdfs://",
+            "Use an hdfs:// URL",
         ),
         (
             "no topics",
@@ -365,7 +365,7 @@ def test_a_mistake_is_reported_with_line_key_and_fix(
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(PipelineFileError, match=r"none\.yaml is not there.*Write it, or correct its path"):
+    with pytest.raises(PipelineFileError, match=r"none\.yaml does not exist.*Create the file, or correct its path"):
         load_pipelines(tmp_path / "none.yaml")
 
 
@@ -380,7 +380,7 @@ def test_the_error_of_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> No
     pipelines = load(tmp_path, SMALL)
 
     assert "alert" not in pipelines
-    with pytest.raises(UnknownPipeline, match=r"'alert'\. Expected one of alerts .*pipelines\.yaml"):
+    with pytest.raises(UnknownPipeline, match=r"'alert' is not in the file\. Expected one of alerts .*pipelines\.yaml"):
         pipelines["alert"]
 
 

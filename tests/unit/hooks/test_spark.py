@@ -57,8 +57,8 @@ class TestModes:
                 POSTGRES,
                 "Deploy mode 'cluster'",
             ),
-            ("SQLite is a file of one host", {"host": "spark://master.example"}, SQLITE, "A SQLite store with master"),
-            ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "A SQLite store with master 'yarn'"),
+            ("SQLite is a file of one host", {"host": "spark://master.example"}, SQLITE, "SQLite store and master"),
+            ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "has a SQLite store and master 'yarn'"),
         ],
     )
     def test_these_are_refused(
@@ -93,7 +93,7 @@ class TestModes:
         if taken:
             SparkJobHook(pipeline).check(SQLITE)
         else:
-            with pytest.raises(ModeUnsupported, match=r"Airflow's executor.*Run this DAG with LocalExecutor"):
+            with pytest.raises(ModeUnsupported, match=r"Airflow uses the executor.*Run this DAG with LocalExecutor"):
                 SparkJobHook(pipeline).check(SQLITE)
 
 

@@ -110,7 +110,7 @@ def read(admin: ScriptedAdmin, timeout_s: float = 0.05) -> KafkaReader:
 
 def test_a_partition_without_leader_is_named(admin: ScriptedAdmin) -> None:
     admin.leaders = [HERE, None]
-    with pytest.raises(PartitionUnavailable, match=r"orders\[1\] cannot be asked just now \(no leader\)"):
+    with pytest.raises(PartitionUnavailable, match=r"orders\[1\] cannot be read at the moment \(no leader\)"):
         read(admin).live_topics(["orders"])
     assert admin.calls == 0
 

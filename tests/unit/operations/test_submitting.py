@@ -579,7 +579,7 @@ class TestPartitions:
         lab.feed(7, 2)
         lab.kafka.delete_records_before(TOPIC, 2, 5)
 
-        with pytest.raises(StateChanged, match=r"its head deleted already: flights\[2\] begins at 5"):
+        with pytest.raises(StateChanged, match=r"have lost their first records: flights\[2\] begins at 5"):
             steps.submit(lab, applied)
 
         assert (len(lab.drivers), lab.record.epoch) == (1, 1), "nothing was launched"

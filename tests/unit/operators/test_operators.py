@@ -215,7 +215,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("more", "words"),
         [
-            ({"window_s": "tomorrow"}, "InputRefused: window_s 'tomorrow'"),
+            ({"window_s": "tomorrow"}, "InputRefused: window_s is 'tomorrow'"),
             ({"accept_lost": "flights"}, "InputRefused: accept_lost has 'flights'"),
             ({"accept_skipped": {"flights": "many"}}, "InputRefused: accept_skipped has 'flights': 'many'"),
         ],
