@@ -196,9 +196,23 @@ MISTAKES = [
     Mistake(
         "planned taken for done: a job stands where a batch was to end that never ran",
         "checkpoint/log.py",
-        'max(set(planned_ids) & set(batch_ids(files, "commits")), default=UNSTARTED)',
+        "max(set(planned_ids) & set(committed_ids), default=UNSTARTED)",
         "max(planned_ids, default=UNSTARTED)",
         "checkpoint/test_seed.py::TestState::test_the_position_is_that_of_the_greatest_batch_in_both_logs",
+    ),
+    Mistake(
+        "moved back: an older state of a job's own store is its position",
+        "core/known.py",
+        "best.update(_ahead(seen, records))",
+        "pass",
+        "operations/test_untracked.py::test_a_position_that_was_moved_back_by_hand_is_not_taken",
+    ),
+    Mistake(
+        "boundary of the future: a mistyped end leaves later intervals without records",
+        "operations/backfilling.py",
+        "interval.end_ms > now_ms + CLOCKS_DIFFER_MS",
+        "False",
+        "operations/test_backfilling.py::test_an_end_in_the_future_is_not_frozen_at_the_end_of_the_log",
     ),
     Mistake(
         "batch ids start again: a sink that knows batches by them drops new ones",
