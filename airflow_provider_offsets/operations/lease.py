@@ -48,15 +48,17 @@ RENEW_AFTER_S = LEASE_TIMEOUT_S // 4
 """Seconds between two renewals of the lease by an operation that waits."""
 
 
-def take_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
+def take_lease(session: Session, *, take_over: bool = False, seen: PipelineRecord | None = None) -> PipelineRecord:
     """Return the record once this operation holds the lease. Taking the lease again also renews it.
 
     :param session: the session of the operation.
     :param take_over: take the lease from an operation that acted recently; the next step of that operation is refused.
+    :param seen: the record as the caller saw it first. An operation that took the lease since is not taken over.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     :raises StateLost: the pipeline has a history but no record, or another pipeline owns what it uses.
     """
     record = session.cell.read()
+    seen = seen or record
     if record is None:
         require_own(session)
         require_unknown(session)
@@ -64,18 +66,21 @@ def take_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
         claim_own(session)
     if record is None:
         session.cell.create()
-    return retake_lease(session, take_over=take_over)
+    holder = "" if seen is None or seen.lease is None else seen.lease.operation
+    return retake_lease(session, take_over=take_over, holder=holder)
 
 
-def retake_lease(session: Session, *, take_over: bool = False) -> PipelineRecord:
+def retake_lease(session: Session, *, take_over: bool = False, holder: str | None = None) -> PipelineRecord:
     """Take the lease of a pipeline that has a record, whatever the pipeline uses now.
 
     :param session: the session of the operation.
     :param take_over: as for ``take_lease``.
+    :param holder: the only operation that may be taken over; empty: none; None: any.
     :returns: the record with this operation's lease.
     :raises LeaseHeld: another operation acted recently, and ``take_over`` is False.
     """
-    return session.cell.change(TakeLease(session.operation, clock.now_ms(), LEASE_TIMEOUT_S * 1000, take_over))
+    timeout_ms = LEASE_TIMEOUT_S * 1000
+    return session.cell.change(TakeLease(session.operation, clock.now_ms(), timeout_ms, take_over, holder))
 
 
 def keep_lease(session: Session, record: PipelineRecord) -> None:

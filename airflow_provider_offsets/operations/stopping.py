@@ -79,7 +79,7 @@ def ask_to_stop(
         if seen.lease is not None:
             require_lease(session, seen)
         _require_not_superseded(session, seen, held)
-    record = take_lease(session, take_over=take_over)
+    record = take_lease(session, take_over=take_over, seen=seen)
     # This try may have been suspended before it took the lease, and its run may be over.
     launched = 0 if seen is None else seen.epoch
     _require_not_superseded(session, record, _found(since) if since is not None else Held(launched, _asked_by(record)))

@@ -25,6 +25,8 @@ class TakeLease:
     timeout_ms: int
     """A lease whose holder acted within this time is not taken without ``take_over``."""
     take_over: bool = False
+    holder: str | None = None
+    """The holder that ``take_over`` is meant for, as the caller saw it; empty: nobody. None: any holder."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def _take(record: PipelineRecord, event: TakeLease) -> Outcome:
     lease = record.lease
     if (later := _later_attempt(record, event.operation)) is not None:
         return Refused(Refusal.LEASE_LOST, f"{later!r} is a later attempt of the same run")
-    if lease is not None and not event.take_over and not _is_of(lease, event.operation):
+    takes_over = event.take_over and (event.holder is None or lease is None or lease.operation == event.holder)
+    if lease is not None and not takes_over and not _is_of(lease, event.operation):
         age_ms = max(0, event.at_ms - lease.acted_at_ms)
         if age_ms < event.timeout_ms:
             return Refused(Refusal.LEASE_HELD, f"operation {lease.operation!r} acted {age_ms // 1000} s ago")
