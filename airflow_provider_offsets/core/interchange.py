@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.limits import LAST_OFFSET, LAST_PARTITION
 from airflow_provider_offsets.core.live import TopicIdentity
-from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.position import Position, TopicPartition, load_unique
 from airflow_provider_offsets.errors import InputRefused
 
 _JSON = re.compile(r"\s*\{\s*\"")
@@ -108,7 +108,7 @@ def _only(groups: tuple[GroupPosition, ...], group_id: str) -> tuple[GroupPositi
 
 def _from_json(text: str) -> tuple[GroupPosition, ...]:
     try:
-        groups = codec.loads(_Document, text).groups
+        groups = codec.build(_Document, load_unique(text), _Document.__name__).groups
     except ValueError as error:
         detail = f"{error.msg} at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise _refused(f"JSON that cannot be read: {detail}") from error

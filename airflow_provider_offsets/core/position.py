@@ -8,9 +8,32 @@ with transactions it is an upper bound, because markers and removed records have
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+_PARTITION = re.compile(r"0|[1-9][0-9]*")
+"""A partition number in the one way in which Kafka writes it."""
+
+
+def load_unique(text: str) -> Any:
+    """Return the content of a JSON text that a person or another tool wrote.
+
+    :raises ValueError: the text is not JSON, is nested too deeply, or has a key twice: the last would win.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 class TopicPartition(NamedTuple):
@@ -94,7 +117,7 @@ class Position(Mapping[TopicPartition, int]):
             if not isinstance(partitions, Mapping):
                 raise ValueError(f"topic {topic!r} holds {partitions!r}, expected {{partition: offset}}")
             for number, offset in partitions.items():
-                if not str(number).isdecimal():
+                if not _PARTITION.fullmatch(str(number)):
                     raise ValueError(f"topic {topic!r} has partition {number!r}, expected a whole number from 0 up")
                 if type(offset) is not int:
                     raise ValueError(f"{topic}[{number}] holds {offset!r}, expected a whole number from 0 up")
@@ -109,9 +132,9 @@ class Position(Mapping[TopicPartition, int]):
     def from_json(cls, text: str) -> Position:
         """Return the position in Spark's text.
 
-        :raises ValueError: the text is not JSON, or not of that shape.
+        :raises ValueError: the text is not JSON, or not of that shape, or names something twice.
         """
-        return cls.from_plain(json.loads(text))
+        return cls.from_plain(load_unique(text))
 
 
 @dataclass(frozen=True, order=True)

@@ -103,6 +103,8 @@ def _read(path: Path) -> tuple[yaml.Node, Any]:
 
 def _require_each_key_once(path: Path, node: yaml.Node, where: tuple[str, ...] = ()) -> None:
     """Raise if a key occurs twice, because YAML silently uses the later one."""
+    for place, item in enumerate(node.value if isinstance(node, yaml.SequenceNode) else ()):
+        _require_each_key_once(path, item, (*where, str(place)))
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()

@@ -34,6 +34,22 @@ def test_sentinels_of_spark_are_not_offsets(sentinel: int) -> None:
         at(sentinel)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":{"0":100,"0":900}}',
+        '{"a":{"0":1},"a":{"0":2}}',
+        '{"a":{"0":1,"00":2}}',
+        '{"a":{"\u0660":1}}',
+        "[" * 99_999,
+    ],
+    ids=["a partition", "a topic", "another spelling", "other digits", "too deep"],
+)
+def test_json_names_each_partition_once_and_in_one_way(text: str) -> None:
+    with pytest.raises(ValueError, match=r"there twice|expected a whole number|too deeply"):
+        Position.from_json(text)
+
+
 def test_updated_leaves_the_old_one_alone() -> None:
     old = at(1, 2)
 

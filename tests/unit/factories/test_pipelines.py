@@ -349,6 +349,12 @@ def changed(old: str, new: str) -> str:
             "line 4, key pipelines.alerts.topics",
             "is there twice",
         ),
+        (
+            "one key twice in a list",
+            changed("    topics", "    start: [{offsets: {a: {0: 1, 0: 9}}}]\n    topics"),
+            "line 3, key pipelines.alerts.start.0.offsets.a.0",
+            "is there twice",
+        ),
     ],
 )
 def test_a_mistake_is_reported_with_line_key_and_fix(
