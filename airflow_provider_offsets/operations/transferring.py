@@ -22,7 +22,7 @@ from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanR
 from airflow_provider_offsets.operations.lease import keep_lease, release_lease, require_lease, take_lease
 from airflow_provider_offsets.operations.moving import keep_move, note_move
 from airflow_provider_offsets.operations.session import Session
-from airflow_provider_offsets.stores.protocols import PositionStore, WritablePositionStore
+from airflow_provider_offsets.stores.protocols import HistoryStore, PositionStore, WritablePositionStore
 
 TAG = "import-"
 """Begin of the name of a move by a command."""
@@ -121,11 +121,13 @@ def _write_held(session: Session, target: PositionStore, stream: Stream, transfe
     plan. Until the write has ended, every plan uses the position before it.
 
     :raises TakenOver: another operation took the pipeline over. If the write was late, the next plan reports it.
+    :raises InputRefused: a tracked job has run, and the store is its history or its checkpoint.
     """
     _require_mine(session)
     if transfer.problems:
         raise PlanRefused(transfer.problems)
     store = writable(target)
+    _require_unrecorded(session, store, stream)
     if not _is_the_jobs_own(session, store, stream, transfer):
         if transfer.changed:
             _put(session, store, stream, transfer, tag=_new_tag(), require_mine=partial(_require_mine, session))
@@ -137,6 +139,29 @@ def _write_held(session: Session, target: PositionStore, stream: Stream, transfe
     else:
         return
     _note_end(session, moved)
+
+
+def _require_unrecorded(session: Session, target: PositionStore, stream: Stream) -> None:
+    """Raise if the write would have no effect, because the pipeline's record has the position of its tracked job.
+
+    :raises InputRefused: the target is the history or the checkpoint of that job.
+    """
+    epoch = session.claimed_epoch() if session.pipeline.tracked else None
+    if epoch is None:
+        return
+    if isinstance(target, CheckpointPositions):
+        own = {plain_path(each) for each in (session.pipeline.job.checkpoint, epoch.claim.checkpoint)}
+        is_own = plain_path(target.location) in own
+    else:
+        is_same_group = isinstance(target, HistoryStore) and stream.group_id == session.pipeline.group_id
+        is_own = is_same_group and target.position(stream) == session.store.position(stream)
+    if is_own:
+        name = session.pipeline.name
+        raise InputRefused(
+            seen=f"the {target.kind} store belongs to {name!r}, whose record has the position of its tracked job",
+            expected="a store from which a job starts",
+            do=f"name the start in the DAG reprocess__{name}, as in 'offsets:…'",
+        )
 
 
 def _is_the_jobs_own(session: Session, target: PositionStore, stream: Stream, transfer: Transfer) -> bool:

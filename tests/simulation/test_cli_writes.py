@@ -10,18 +10,20 @@ from airflow_provider_offsets.checkpoint.positions import CheckpointPositions
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.transfer import plan_transfer
 from airflow_provider_offsets.operations.transferring import finish_interrupted, stopped_pipeline
+from airflow_provider_offsets.stores.protocols import PositionStore
 from tests.simulation.actors import Run
 from tests.simulation.script import Side, Stage, at, stage
 
 SPAWNED = ("machine", "spawn", Side.AFTER)
 
 
-def importing(s: Stage, offset: int) -> Callable[[Run], None]:
-    """Write an offset to the store that the job starts from, and accept what that skips."""
+def importing(s: Stage, offset: int, into: PositionStore | None = None) -> Callable[[Run], None]:
+    """Write an offset to a store, by default to the one that the job starts from, and accept what that skips."""
     world = s.world
 
     def task(run: Run) -> None:
-        target = world.positions if world.kind.position_store else CheckpointPositions(world.checkpoint)
+        own = world.positions if world.kind.position_store else CheckpointPositions(world.checkpoint)
+        target = own if into is None else into
         stream = world.pipeline.stream
         with stopped_pipeline(world.session(run.name), take_over=True) as write:
             finish_interrupted(target)
@@ -151,3 +153,22 @@ def test_an_import_is_where_the_next_start_continues() -> None:
         assert s.to_end(s.restart("A", take_over=True)).failure == ""
         s.run(for_s=60.0)
         assert written(s) == [*range(6), *range(3, 6)]
+
+
+@pytest.mark.parametrize("offset", [3, 9])
+@pytest.mark.parametrize("store", ["history", "checkpoint"])
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_an_import_into_what_a_tracked_job_has_recorded_is_refused(mode: str, store: str, offset: int) -> None:
+    """The record decides where the job starts. A row that no batch wrote would stay in the audit for ever."""
+    with stage(mode, records=6) as s:
+        s.first_start()
+        s.first_stop()
+        s.append(6)
+        into = s.world.inner if store == "history" else CheckpointPositions(s.world.checkpoint)
+        cli = s.to_end(s.start("cli", importing(s, offset, into)))
+        assert "InputRefused" in cli.failure
+        assert "reprocess__orders" in cli.failure
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert written(s) == [*range(12)]
+        assert s.verdict() == ""
