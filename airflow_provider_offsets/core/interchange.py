@@ -108,10 +108,11 @@ def _only(groups: tuple[GroupPosition, ...], group_id: str) -> tuple[GroupPositi
 
 def _from_json(text: str) -> tuple[GroupPosition, ...]:
     try:
-        groups = codec.build(_Document, load_unique(text), _Document.__name__).groups
+        document: _Document = codec.build(_Document, load_unique(text), _Document.__name__)
     except ValueError as error:
         detail = f"{error.msg} at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise _refused(f"JSON that cannot be read: {detail}") from error
+    groups = document.groups
     named = [each.group_id for each in groups]
     if twice := [name for name in named if named.count(name) > 1]:
         raise _refused(f"group {twice[0]!r} twice")
