@@ -317,7 +317,7 @@ def _client_missing(scheme: str, error: Exception) -> StoreClientMissing:
     return StoreClientMissing(
         seen=f"the library for a {scheme} checkpoint cannot be loaded: {str(error).partition(chr(10))[0]}",
         expected="the library that fsspec needs for that file system",
-        do=f"run pip install 'airflow-provider-offsets[{extra}]'" if extra else "install the library that fsspec names",
+        do=f"run `pip install 'airflow-provider-offsets[{extra}]'`" if extra else "install what fsspec names",
     )
 
 

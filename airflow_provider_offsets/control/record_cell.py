@@ -202,29 +202,29 @@ class RecordCell:
         )
 
 
-_NO_ACTION = "No action needed: the other one carries on."
+_NO_ACTION = "No action needed: another operation or driver continues."
 _ERRORS: dict[Refusal, tuple[type[OffsetsError], str, str]] = {
     Refusal.LEASE_HELD: (
         LeaseHeld,
-        "no other operation at work on this pipeline",
-        "wait until it has ended, or set take_over to take the pipeline over: its next act is then refused",
+        "no other operation on this pipeline",
+        "wait until it has ended, or set take_over, after which its next act is refused",
     ),
     Refusal.LEASE_LOST: (TakenOver, "the lease of this operation", _NO_ACTION),
     Refusal.NOT_TO_RECOVER: (
         NothingToRecover,
-        "a job that died, that nobody asked to stop and that no operation works on",
-        "No action needed: a recovery starts only what died by itself.",
+        "a job that died, without a stop request and without an operation on it",
+        "No action needed: a recovery starts only jobs that died by themselves.",
     ),
     Refusal.FENCED: (Fenced, "the newest launch of the pipeline", _NO_ACTION),
-    Refusal.CANCELLED: (Fenced, "a launch that stands", _NO_ACTION),
-    Refusal.STOP_REQUESTED: (StopRequested, "a job that nobody asked to stop", "No action needed: the driver ends."),
+    Refusal.CANCELLED: (Fenced, "a launch that was not cancelled", _NO_ACTION),
+    Refusal.STOP_REQUESTED: (StopRequested, "a job without a stop request", "No action needed: the driver ends."),
     Refusal.STOPPED_SINCE: (
         TakenOver,
         "no stop request of another operation since this one took the lease",
         "No action needed if the job should stay stopped. Otherwise run this operation again from its stop task.",
     ),
-    Refusal.RENAMED: (PipelineRenamed, "the name that the pipeline has now", "use that name"),
-    Refusal.STATE_CHANGED: (RecordChanged, "the record as this act needs it", "run the task again, or plan again"),
+    Refusal.RENAMED: (PipelineRenamed, "the present name of the pipeline", "use that name"),
+    Refusal.STATE_CHANGED: (RecordChanged, "a record that allows this step", "run the task again, or plan again"),
 }
 
 

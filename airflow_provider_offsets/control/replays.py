@@ -226,12 +226,12 @@ _ERRORS: dict[ShardRefusal, tuple[type[OffsetsError], str, str]] = {
     ShardRefusal.OTHER_RANGES: (
         InputRefused,
         "the ranges that were launched first under this run id and number",
-        "use another run id for other shards: clear the task that plans them",
+        "clear the task that plans, which makes a new run id for the new shards",
     ),
     ShardRefusal.OTHER_VERSION: (
         StateChanged,
         "one version of the program for all tries of a shard",
-        "clear the task that plans, and all after it",
+        "clear the task that plans and all later tasks",
     ),
     ShardRefusal.REPLAYED: (Fenced, *_OF_DRIVER),
     ShardRefusal.CANCELLED: (Fenced, *_OF_DRIVER),
@@ -242,7 +242,7 @@ _ERRORS: dict[ShardRefusal, tuple[type[OffsetsError], str, str]] = {
 
 def _not_newest(why: AttemptRefusal, attempt: ReplayAttempt, record: ReplayRecord) -> OffsetsError:
     kind, do = {
-        AttemptRefusal.SUPERSEDED: (Fenced, "No action needed. Clear the task that plans for one more attempt."),
+        AttemptRefusal.SUPERSEDED: (Fenced, "No action needed. For another attempt, clear the task that plans."),
         AttemptRefusal.CONCURRENT: (ConcurrentAttempt, "run the task again, if Airflow does not"),
     }[why]
     return kind(

@@ -227,14 +227,14 @@ class ShardReplaying:
             raise StateChanged(
                 seen=f"the program and its command now have version {version[:12]}",
                 expected=f"the planned version {plan.application_version[:12]}, because one run replays one version",
-                do="clear the task that plans, and all after it",
+                do="clear the task that plans and all later tasks",
             )
         topic_ids = self._session.live_topics().identity.topic_ids
         if plan.topic_ids != topic_ids:
             raise StateChanged(
                 seen=f"the ids of the topics are now {topic_ids}",
                 expected=f"the planned ids {plan.topic_ids}, because the offsets of a recreated topic are unrelated",
-                do="clear the task that plans, and all after it",
+                do="clear the task that plans and all later tasks",
             )
 
     def _watch(self) -> Replayed:

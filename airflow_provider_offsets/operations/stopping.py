@@ -211,7 +211,7 @@ def await_stop(
     if has_process is None and epoch.holder is not None:
         way_out = (
             f". The driver is not visible from here. If it is gone for good with {epoch.holder.host}, verify that, and"
-            f" run: airflow offsets end {session.pipeline.name} --epoch {epoch.number}"
+            f" run 'airflow offsets end {session.pipeline.name} --epoch {epoch.number}'"
         )
     raise StopTimedOut(
         seen=f"epoch {epoch.number} of {session.pipeline.name!r} did not stop; {life}",

@@ -16,5 +16,5 @@ def client_missing(package: str, store: str) -> StoreClientMissing:
     return StoreClientMissing(
         seen=f"{sys.executable} has no package {package!r}",
         expected=f"the client library of {store} in the Python that runs this",
-        do=f"run {sys.executable} -m pip install '{package}'",
+        do=f"run `{sys.executable} -m pip install '{package}'`",
     )

@@ -245,7 +245,7 @@ def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
     raise BatchConflict(
         seen=f"facts of batch {prepared.batch_id} of epoch {prepared.epoch} at row time {batch.row_time_ms}",
         expected=f"none there, or older ones, to keep those of batch {batch.batch_id} of epoch {batch.epoch}",
-        do="No action needed: nothing was changed, and whoever keeps the facts carries on.",
+        do="No action needed: nothing was changed, and the later driver continues.",
     )
 
 

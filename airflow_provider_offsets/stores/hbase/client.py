@@ -211,7 +211,7 @@ class HBaseClient:
         return StoreLayoutError(
             seen=seen,
             expected=expected,
-            do=f"correct the table's name, or create the store under a name that is free: {self._create_command}",
+            do=f"correct the table's name, or create the store under a free name with `{self._create_command}`",
         )
 
     def _create_table(self, table: str, connection: Any) -> None:

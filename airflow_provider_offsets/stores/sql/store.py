@@ -216,7 +216,7 @@ class SqlStore:
         return StoreLayoutError(
             seen=f"{self._shown}: {cause}",
             expected=f"a database with the tables {', '.join(METADATA.tables)} of this provider",
-            do=f"use a database of its own, and create the tables with: {self._create_command}",
+            do=f"use a database of its own, and create the tables with `{self._create_command}`",
         )
 
     def _check_layout(self) -> None:
@@ -226,7 +226,7 @@ class SqlStore:
             raise StoreLayoutError(
                 seen=f"no file {str(self._file)!r} exists",
                 expected="the SQLite file of an offset store, because a new file would look like a first start",
-                do=f"correct the path, or create the store with: {self._create_command}",
+                do=f"correct the path, or create the store with `{self._create_command}`",
             )
         with self._errors(), self._engine.connect() as connection:
             inspector = sa.inspect(connection)
@@ -245,7 +245,7 @@ class SqlStore:
             raise StoreLayoutError(
                 seen=f"no table {table.name!r} is in {self._shown}",
                 expected="the tables of an offset store",
-                do=f"correct the URL, or create the store with: {self._create_command}",
+                do=f"correct the URL, or create the store with `{self._create_command}`",
             )
         if columns != expected:
             raise StoreLayoutError(

@@ -88,7 +88,7 @@ def test_the_epoch_is_closed_reconciled_and_free(lab: Lab) -> None:
 def test_also_after_a_stop_that_timed_out_which_names_this_way_out(lab: Lab) -> None:
     unknown(lab)
     lab.stop = replace(lab.stop, signal_timeout_s=5)
-    with pytest.raises(StopTimedOut, match=r"run: airflow offsets end delay_alerts --epoch 1"):
+    with pytest.raises(StopTimedOut, match=r"run 'airflow offsets end delay_alerts --epoch 1'"):
         steps.stop(lab, "stop")
 
     with pytest.raises(LeaseHeld):
