@@ -93,33 +93,38 @@ def _chromium() -> Iterator[Browser]:
 def _take(browser: Browser, airflow: Airflow, maintenance: str, asking: str, theme: Any) -> Iterator[Path]:
     """Yield the file of each screenshot in one theme."""
     expect.set_options(timeout=_TIMEOUT_MS)
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=theme, locale="en-GB")
+    context = browser.new_context(viewport={"width": 1280, "height": 880}, color_scheme=theme, locale="en-GB")
     context.set_default_timeout(_TIMEOUT_MS)
     context.add_cookies([{"name": "_token", "value": airflow.token, "url": airflow.url}])
-    page = context.new_page()
     for name, show in (("dag", _dag), ("trigger-form", _trigger_form), ("approval", _approval), ("audit", _audit)):
+        page = context.new_page()
         show(page, airflow.page, asking if name == "approval" else maintenance)
         file = FOLDER / f"{name}-{theme}.png"
-        page.screenshot(path=file)
+        page.screenshot(path=file, animations="disabled")
         yield file
     context.close()
 
 
 def _dag(page: Page, dag_url: str, run_id: str) -> None:
     page.goto(f"{dag_url}/runs/{run_id}")
+    expect(page.get_by_role("link", name="submit", exact=True).first).to_be_visible()
 
 
 def _trigger_form(page: Page, dag_url: str, run_id: str) -> None:
+    page.set_viewport_size({"width": 1280, "height": 1250})
     page.goto(dag_url)
-    page.get_by_role("button", name="Trigger").first.click()
+    page.get_by_role("button", name="Trigger Dag").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Dry run")
 
 
 def _approval(page: Page, dag_url: str, run_id: str) -> None:
     page.goto(f"{dag_url}/runs/{run_id}/tasks/approve/required_actions")
+    expect(page.get_by_role("button", name="Approve")).to_be_visible()
 
 
 def _audit(page: Page, dag_url: str, run_id: str) -> None:
-    page.goto(f"{dag_url}/runs/{run_id}/tasks/audit/xcom")
+    page.goto(f"{dag_url}/runs/{run_id}/tasks/audit")
+    expect(page.get_by_text("unexplained").first).to_be_visible()
 
 
 if __name__ == "__main__":
