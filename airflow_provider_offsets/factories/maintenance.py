@@ -87,7 +87,7 @@ def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
             type="integer",
             minimum=0,
             title="Maintenance window (seconds)",
-            description="How long the job stays stopped before it is planned anew and submitted.",
+            description="How long the job stays stopped before the restart is planned again and the job is submitted.",
         ),
         "start": Param(pipeline.start, type="string", minLength=1, title="Start", description=START_FORMS),
         "approve": approve_param(pipeline),

@@ -25,16 +25,23 @@ from airflow_provider_offsets.operators import (
 )
 from airflow_provider_offsets.operators.base import OPERATION
 
-START_FORMS = f"{FORMS}. Several, with '{FALLBACK}' between them, are asked from left to right."
+START_FORMS = f"{FORMS}. Separate alternatives by '{FALLBACK}': the first one that names an offset is used."
 
-REASON = Param(None, type=["null", "string"], title="Reason", description="Why; kept with every act of this run.")
+REASON = Param(
+    None,
+    type=["null", "string"],
+    title="Reason",
+    description="Why you trigger the run. It is stored with every act of the run.",
+)
 TAKE_OVER = Param(
     False,
     type="boolean",
     title="Take over",
-    description="Take the pipeline over from an operation that acted lately: its next act is refused, and it ends.",
+    description="Take the pipeline over from an operation that acted lately, whose next act is then refused.",
 )
-DRY_RUN = Param(False, type="boolean", title="Dry run", description="End after the plan; stop and change nothing.")
+DRY_RUN = Param(
+    False, type="boolean", title="Dry run", description="End after the plan. Nothing is stopped or changed."
+)
 
 
 class _Step(TypedDict):
