@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -28,6 +29,12 @@ class Connect(Protocol):
     """Sets an Airflow connection for the duration of one test."""
 
     def __call__(self, conn_id: str, conn_type: str, **fields: Any) -> None: ...
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what is imported, such as Airflow, from every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @sa.event.listens_for(sa.Engine, "connect")
