@@ -40,7 +40,8 @@ def audit_history(session: Session, window: AuditWindow | None = None) -> AuditR
 
     :param session: the session of the operation.
     :param window: the part to report; None reports all.
-    :raises InputRefused: the window of an untracked job is not given in epochs.
+    :raises InputRefused: the window of an untracked job is not given in epochs, or names an epoch or batches that do
+        not exist.
     :raises StateLost: the pipeline has no record, and the history has rows of epochs, or another pipeline owns the
         history: the pipeline was renamed, or the control store was lost. Then nothing could explain its rewinds.
     """
@@ -48,8 +49,35 @@ def audit_history(session: Session, window: AuditWindow | None = None) -> AuditR
     if record is None:
         require_own(session)
         require_unknown(session)
-    if not session.pipeline.tracked:
-        return audit_epochs(session, window)
+    report = _audit_batches(session, record, window) if session.pipeline.tracked else audit_epochs(session, window)
+    if window is not None:
+        _require_any(session, record, window, report)
+    return report
+
+
+def _require_any(session: Session, record: PipelineRecord | None, window: AuditWindow, report: AuditReport) -> None:
+    """Refuse a window that names an epoch or batches that do not exist: an audit of nothing finds nothing.
+
+    :raises InputRefused: there is no such epoch, or no such batch.
+    """
+    bounds = [each for each in (window.since, window.until) if each is not None]
+    newest = 0 if record is None else record.epoch
+    if late := [each for each in bounds if each.measure is Measure.EPOCH and each.value > newest]:
+        raise InputRefused(
+            seen=f"pipeline {session.pipeline.name!r} has no {late[0]}",
+            expected=f"an epoch up to {newest}, the newest one",
+            do="correct '--since' or '--until'",
+        )
+    if not report.batches and any(each.measure is Measure.BATCH for each in bounds):
+        raise InputRefused(
+            seen=f"pipeline {session.pipeline.name!r} has no batch in {' to '.join(map(str, bounds))}",
+            expected="at least one batch",
+            do="correct '--since' or '--until'",
+        )
+
+
+def _audit_batches(session: Session, record: PipelineRecord | None, window: AuditWindow | None) -> AuditReport:
+    """Return the audit of a tracked job's history."""
     epochs = _epochs(session, record)
     first = next((epoch for epoch in epochs if epoch.holder is not None), None)
     oldest = next(_rows(session, epochs), None)

@@ -103,6 +103,21 @@ def test_an_audit_with_a_hole_ends_with_1_and_shows_it(history: SqlStore, capsys
     assert run("audit", "-p", "p", "--until", "batch:0") == 0, "the hole lies after the window"
 
 
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        (("--since", "epoch:3"), "has no epoch:3"),
+        (("--since", "epoch:1", "--until", "epoch:4"), "has no epoch:4"),
+        (("--since", "batch:99"), "has no batch in batch:99"),
+    ],
+)
+def test_an_audit_of_nothing_is_refused(
+    bounds: tuple[str, ...], words: str, history: SqlStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("audit", "-p", "p", *bounds) == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("when", ["2026-11-01T00:00", "batch:x", "yesterday"])
 def test_a_bound_that_cannot_be_read_is_quoted(
     when: str, history: SqlStore, capsys: pytest.CaptureFixture[str]
