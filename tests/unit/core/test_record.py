@@ -422,7 +422,7 @@ def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
     return draw(st.sampled_from(choices))()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_laws_of_every_sequence(data: st.DataObject) -> None:
     record = NEW
