@@ -327,6 +327,27 @@ MISTAKES = [
         "",
         "operations/test_submitting.py::TestPartitions::test_one_that_is_recreated_before_the_driver_reads_it_is_reported",
     ),
+    Mistake(
+        "stated about a living driver: a person ends the epoch of a driver whose heartbeat goes on",
+        "operations/ending.py",
+        "if found.state is JobState.UNKNOWN and record.launch is not None and record.launch.tracked:",
+        "if False:",
+        "operations/test_ending.py::test_a_heartbeat_shows_life_on_any_machine",
+    ),
+    Mistake(
+        "taken over unseen: a late stop task takes the lease from an operation that it has not seen",
+        "core/record/transition.py",
+        "(event.holder is None or lease is None or lease.operation == event.holder)",
+        "True",
+        "core/test_record.py::test_refused[b takes over c and not a]",
+    ),
+    Mistake(
+        "stopped by its program: a query that ends in the middle of its batch is taken for an idle one",
+        "runtime/native_sink.py",
+        "if was_stopped_by_program:",
+        "if False:",
+        "runtime/test_native_sink.py::TestEnds::test_a_query_that_its_program_stops_is_not_run_again",
+    ),
 ]
 
 

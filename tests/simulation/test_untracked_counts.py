@@ -17,7 +17,7 @@ BOTH = ("orders", "returns")
 
 
 def ran_before(s: Stage, end: int) -> None:
-    """Let the job have read the first records before this provider knows it, and stop between two batches."""
+    """Run the job on the first records, before this provider knows it, and stop it between two batches."""
     if s.kind.mode == "dstream":
         s.world.positions.stored = Position({TopicPartition("orders", 0): end})
         s.world.sink._add(s.world.kafka.records("orders", 0, 0, end), 0, "", 0, "")

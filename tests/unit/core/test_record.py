@@ -96,6 +96,12 @@ TAKEN_BACK = after(ENDED, Reconcile("b", ENDED.generation, 6), ReleaseLease("b")
     ("record", "event", "why"),
     [
         pytest.param(LAUNCHING, TakeLease("b", 2, HOUR_MS), Refusal.LEASE_HELD, id="politeness: a acted a moment ago"),
+        pytest.param(
+            LAUNCHING,
+            TakeLease("b", 2, HOUR_MS, take_over=True, holder="c"),
+            Refusal.LEASE_HELD,
+            id="b takes over c and not a",
+        ),
         pytest.param(NEW, AskToStop("b", "", 1), Refusal.LEASE_LOST, id="only the lease holder asks to stop"),
         pytest.param(RUNNING, AskToStop("a", "", 4), Refusal.STATE_CHANGED, id="a late try does not stop its own job"),
         pytest.param(

@@ -22,7 +22,7 @@ from airflow_provider_offsets.runtime.native_sink import (
     writer_of,
 )
 from tests.unit.core.observations import at
-from tests.unit.runtime.lab import AWAY, QUERY, STREAM, Lab, Writer, planned
+from tests.unit.runtime.lab import AWAY, QUERY, STREAM, Lab, Query, Writer, planned
 
 
 @pytest.fixture
@@ -125,7 +125,35 @@ class TestRuns:
         assert writer.runs == []
 
 
+class StoppedQuery(Query):
+    """A query that its program stops while the batch runs."""
+
+    def awaitTermination(self, timeout: float) -> bool:  # Spark's name
+        self._work()
+        return True
+
+
+class StoppedWriter(Writer):
+    """A writer whose queries are stopped by their program."""
+
+    def start(self) -> Query:
+        self.runs.append(StoppedQuery(self._works.pop(0)))
+        return self.runs[-1]
+
+
 class TestEnds:
+    @pytest.mark.parametrize("is_committed", [False, True])
+    def test_a_query_that_its_program_stops_is_not_run_again(self, is_committed: bool, lab: Lab) -> None:
+        """Its batch may be in the output: it stays started unless Spark has committed it."""
+        epoch = lab.held()
+        writer = StoppedWriter(lambda: lab.plan(0, 10, 10, commit=is_committed), then=lab.stop)
+        run(epoch, writer)
+
+        started = lab.record.started
+        assert (len(writer.runs), epoch.ending) == (1, None)
+        assert lab.recorded == ([(0, 1, at(10, 10))] if is_committed else [])
+        assert (None if started is None else started.batch_id) == (None if is_committed else 0)
+
     def test_nothing_is_recorded_once_the_epoch_was_closed(self, lab: Lab) -> None:
         epoch = lab.held()
 
