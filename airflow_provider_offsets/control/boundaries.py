@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from airflow_provider_offsets.control.cells import load_cell
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.live import LiveTopic
 from airflow_provider_offsets.core.replay.boundary import (
@@ -21,7 +22,6 @@ from airflow_provider_offsets.core.replay.boundary import (
     TopicObservation,
     freeze,
 )
-from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores.protocols import ControlStore
 
 T = TypeVar("T")
@@ -77,24 +77,15 @@ class FrozenBoundaries:
 
     def _record(self) -> tuple[TopicBoundaries, str | None]:
         text = self._store.get(self._pipeline, self._index)
-        return (TopicBoundaries() if text is None else self._read(TopicBoundaries, "the record", text)), text
+        record = TopicBoundaries() if text is None else load_cell(TopicBoundaries, self._pipeline, self._index, text)
+        return record, text
 
     def _load(self, record: TopicBoundaries, instant_ms: int | None) -> Boundary | None:
         digest = None if instant_ms is None else record.digest(instant_ms)
         if instant_ms is None or digest is None:
             return None
-        text = self._store.get(self._pipeline, self._cell(instant_ms, digest))
-        return self._read(Boundary, f"instant {instant_ms}", text or "null")
+        cell = self._cell(instant_ms, digest)
+        return load_cell(Boundary, self._pipeline, cell, self._store.get(self._pipeline, cell))
 
     def _cell(self, instant_ms: int, digest: str) -> str:
         return f"boundary/{self._name}/{instant_ms:013d}/{digest}"
-
-    def _read(self, kind: type[T], what: str, text: str) -> T:
-        try:
-            return codec.loads(kind, text)
-        except ValueError as error:
-            raise StoreDataError(
-                seen=f"boundaries of {self._name}, pipeline {self._pipeline!r}: {what} is {text[:80]!r}: {error}",
-                expected=f"the JSON of {kind.__name__}",
-                do="find out who else writes to the control table, which only this provider may write",
-            ) from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from airflow_provider_offsets.control.cells import load_cell
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.errors import StoreDataError
 from airflow_provider_offsets.stores.protocols import ControlStore
 from airflow_provider_offsets.stores.rules import ALL_PIPELINES
 
@@ -93,11 +93,4 @@ def _change(store: ControlStore, decide: Callable[[Mapping[str, str]], Mapping[s
 
 
 def _load(text: str | None) -> Owners:
-    try:
-        return Owners() if text is None else codec.loads(Owners, text)
-    except ValueError as error:
-        raise StoreDataError(
-            seen=f"control record {OWNERS!r} of {ALL_PIPELINES!r} holds {text and text[:80]!r}: {error}",
-            expected="the JSON of Owners",
-            do="find out who else writes to the control table, which only this provider may write",
-        ) from error
+    return Owners() if text is None else load_cell(Owners, ALL_PIPELINES, OWNERS, text)

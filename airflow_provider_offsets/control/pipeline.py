@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from airflow_provider_offsets.control.cells import load_cell
 from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.epoch import Attempt, Claim, Cut, CutOff, Epoch, Heartbeat, Operation, RecordedMove
@@ -90,7 +91,7 @@ class Control:
 
     def kept_epochs(self) -> Iterator[Epoch]:
         """Yield the stored results of the epochs that have a successor, the oldest first."""
-        return (self._load(Epoch, name, text) for name, text in self._store.scan(self.pipeline, "epoch/"))
+        return (load_cell(Epoch, self.pipeline, name, text) for name, text in self._store.scan(self.pipeline, "epoch/"))
 
     def epochs(self) -> Iterator[Epoch]:
         """Yield all launches with their results, the oldest first: those of the past, then the newest one.
@@ -161,7 +162,7 @@ class Control:
         name = f"attempt/{run}"
         while True:
             text = self._store.get(self.pipeline, name)
-            newest = None if text is None else self._load(Attempt, name, text)
+            newest = None if text is None else load_cell(Attempt, self.pipeline, name, text)
             keys = () if newest is None else (*newest.earlier, newest.key)
             if key in keys:
                 return keys.index(key) + 1
@@ -176,7 +177,7 @@ class Control:
     def operations(self, prefix: str = "") -> Iterator[Operation]:
         """Yield all operations whose id begins with ``prefix``, sorted by id."""
         cells = self._store.scan(self.pipeline, f"operation/{prefix}")
-        return (self._load(Operation, name, text) for name, text in cells)
+        return (load_cell(Operation, self.pipeline, name, text) for name, text in cells)
 
     def open_operation(self, operation: Operation) -> Operation:
         """Write a new operation and return it, or return the stored one of that id."""
@@ -193,7 +194,7 @@ class Control:
         name = f"operation/{operation_id}"
         while True:
             text = self._store.get(self.pipeline, name)
-            current = self._load(Operation, name, text or "null")
+            current = load_cell(Operation, self.pipeline, name, text)
             changed = replace(current, steps={**current.steps, step: codec.dumps(result)})
             if self._swap(name, text, codec.dumps(changed)):
                 return
@@ -207,7 +208,7 @@ class Control:
         """
         operation = self.operation(operation_id)
         text = None if operation is None else operation.steps.get(step)
-        return None if text is None else self._load(kind, f"operation/{operation_id}#{step}", text)
+        return None if text is None else load_cell(kind, self.pipeline, f"operation/{operation_id}#{step}", text)
 
     def keep_snapshot(self, snapshot: Snapshot) -> Snapshot:
         """Write a sealed snapshot and return the stored one of its id: the first one wins."""
@@ -225,7 +226,7 @@ class Control:
         """
         name = f"snapshot/{snapshot_id}"
         text = self._store.get(self.pipeline, name)
-        found = None if text in (None, REMOVED) else self._load(Snapshot, name, text or "")
+        found = None if text in (None, REMOVED) else load_cell(Snapshot, self.pipeline, name, text)
         if found is None:
             names = [each.label or each.id for each in self.snapshots()]
             raise SnapshotNotFound(
@@ -263,7 +264,7 @@ class Control:
     def snapshots(self) -> Iterator[Snapshot]:
         """Yield all snapshots whose checksum is right, sorted by id."""
         cells = self._store.scan(self.pipeline, "snapshot/")
-        there = (self._load(Snapshot, name, text) for name, text in cells if text != REMOVED)
+        there = (load_cell(Snapshot, self.pipeline, name, text) for name, text in cells if text != REMOVED)
         return (found for found in there if found.is_whole)
 
     def remove_snapshot(self, snapshot_id: str) -> None:
@@ -274,22 +275,12 @@ class Control:
 
     def _get(self, kind: type[T], name: str) -> T | None:
         text = self._store.get(self.pipeline, name)
-        return None if text is None else self._load(kind, name, text)
+        return None if text is None else load_cell(kind, self.pipeline, name, text)
 
     def _require(self, kind: type[T], name: str) -> T:
         found = self._get(kind, name)
         assert found is not None, f"{name} was there a moment ago, and cells are never removed"
         return found
-
-    def _load(self, kind: type[T], name: str, text: str) -> T:
-        try:
-            return codec.loads(kind, text)
-        except ValueError as error:
-            raise StoreDataError(
-                seen=f"control cell {name!r} of pipeline {self.pipeline!r} holds {text[:80]!r}: {error}",
-                expected=f"the JSON of {kind.__name__}",
-                do="find out who else writes to the control table, which only this provider may write",
-            ) from error
 
     def _create(self, name: str, value: Any) -> bool:
         return self._swap(name, None, codec.dumps(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
+from airflow_provider_offsets.control.cells import load_cell
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.record.events import Event
@@ -20,7 +21,6 @@ from airflow_provider_offsets.errors import (
     RecordRestored,
     StateChanged,
     StopRequested,
-    StoreDataError,
     StoreUnreachable,
     TakenOver,
 )
@@ -172,14 +172,7 @@ class RecordCell:
         return True
 
     def _load(self, text: str) -> PipelineRecord:
-        try:
-            return codec.loads(PipelineRecord, text)
-        except ValueError as error:
-            raise StoreDataError(
-                seen=f"control cell {RECORD!r} of pipeline {self._pipeline!r} holds {text[:80]!r}: {error}",
-                expected="the JSON of a PipelineRecord",
-                do="find out who else writes to the control table, which only this provider may write",
-            ) from error
+        return load_cell(PipelineRecord, self._pipeline, RECORD, text)
 
     def _restored(self, before: PipelineRecord, record: PipelineRecord | None) -> OffsetsError:
         return RecordRestored(

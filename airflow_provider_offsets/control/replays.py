@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
+from airflow_provider_offsets.control.cells import load_cell
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.replay.attempt import (
     AttemptRefusal,
@@ -42,7 +43,6 @@ from airflow_provider_offsets.errors import (
     InputRefused,
     OffsetsError,
     StateChanged,
-    StoreDataError,
 )
 from airflow_provider_offsets.stores.protocols import ControlStore
 
@@ -63,12 +63,12 @@ class ReplayControl:
     def replays(self, prefix: str = "") -> Iterator[tuple[str, ReplayRecord]]:
         """Yield the id and the record of all replays of operations whose id begins with ``prefix``, sorted by id."""
         for name, text in self._store.scan(self.pipeline, f"replay/{prefix}"):
-            yield name.removeprefix("replay/"), self._load(ReplayRecord, name, text)
+            yield name.removeprefix("replay/"), load_cell(ReplayRecord, self.pipeline, name, text)
 
     def plan(self, attempt: ReplayAttempt) -> ReplayPlan:
         """Return the plan of an attempt that a record names."""
         name = f"replay-plan/{attempt.run_id}/{attempt.plan}"
-        return self._load(ReplayPlan, name, self._store.get(self.pipeline, name) or "null")
+        return load_cell(ReplayPlan, self.pipeline, name, self._store.get(self.pipeline, name))
 
     def newest_plan(self, operation: str) -> ReplayPlan | None:
         """Return the plan of the newest attempt of an operation's replay, or None before the first attempt."""
@@ -88,7 +88,7 @@ class ReplayControl:
         self._store.check_and_put(self.pipeline, cell, None, codec.dumps(plan))
         while True:
             text = self._store.get(self.pipeline, name)
-            record = None if text is None else self._load(ReplayRecord, name, text)
+            record = None if text is None else load_cell(ReplayRecord, self.pipeline, name, text)
             after = add_attempt(record, attempt)
             if isinstance(after, AttemptRefusal):
                 assert record is not None
@@ -123,7 +123,7 @@ class ReplayControl:
         name, text = f"replay-audit/{audit.run_id}", codec.dumps(audit)
         while True:
             current = self._store.get(self.pipeline, name)
-            if current is not None and self._load(ReplayAudit, name, current).is_clean:
+            if current is not None and load_cell(ReplayAudit, self.pipeline, name, current).is_clean:
                 return
             if self._store.check_and_put(self.pipeline, name, current, text):
                 return
@@ -161,7 +161,7 @@ class ReplayControl:
         name = _shard(run_id, number)
         while True:
             text = self._store.get(self.pipeline, name)
-            record = ShardRecord() if text is None else self._load(ShardRecord, name, text)
+            record = ShardRecord() if text is None else load_cell(ShardRecord, self.pipeline, name, text)
             after = shard_transition(record, event)
             if isinstance(after, ShardRefused):
                 raise _refused(run_id, number, after)
@@ -191,21 +191,11 @@ class ReplayControl:
     def _shards(self, prefix: str) -> Iterator[tuple[str, int, ShardRecord]]:
         for name, text in self._store.scan(self.pipeline, prefix):
             run_id, _, number = name.removeprefix("replay-shard/").rpartition("/")
-            yield run_id, int(number), self._load(ShardRecord, name, text)
+            yield run_id, int(number), load_cell(ShardRecord, self.pipeline, name, text)
 
     def _get(self, kind: type[T], name: str) -> T | None:
         text = self._store.get(self.pipeline, name)
-        return None if text is None else self._load(kind, name, text)
-
-    def _load(self, kind: type[T], name: str, text: str) -> T:
-        try:
-            return codec.loads(kind, text)
-        except ValueError as error:
-            raise StoreDataError(
-                seen=f"control cell {name!r} of pipeline {self.pipeline!r} holds {text[:80]!r}: {error}",
-                expected=f"the JSON of {kind.__name__}",
-                do="find out who else writes to the control table, which only this provider may write",
-            ) from error
+        return None if text is None else load_cell(kind, self.pipeline, name, text)
 
 
 def _shard(run_id: str, number: int) -> str:
