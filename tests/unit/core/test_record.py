@@ -281,6 +281,8 @@ class TestPosition:
 
         assert found.last_row_time_ms == 5_000
         assert stopped.last_row_time_ms == 1_000
+        older = after(stopped, LaunchEpoch("b", stopped.generation, launch(2, "b"), 7, newest_row_time_ms=500))
+        assert older.last_row_time_ms == 1_000
 
     def test_an_intent_outlives_a_cancelled_launch_and_ends_with_the_claim(self) -> None:
         moved = after(NEW, TakeLease("a", 1, 1), NoteMove("a", "plan", 1))
