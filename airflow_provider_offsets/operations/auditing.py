@@ -338,7 +338,11 @@ def _end_of(session: Session, epoch: Epoch, following: Sequence[Epoch], first_st
         nothing.
     """
     stop = _snapshot_stopped(session, following[0], after=epoch)
-    stood = following[0].claim.stood if stop is None else stop.seen.stopped_at
+    stood = following[0].claim.stood
+    if stop is not None:
+        # The pipeline may have had other topics when the snapshot was taken than when the launch was planned.
+        seen, stood = stop.seen.stopped_at or Position(), stood or Position()
+        stood = Position({key: at for key, at in stood.items() if key.topic not in seen.topics}).updated(seen)
     if first_stop is not None and stop is not None and _stood_still(first_stop, stop):
         first, stored = first_stop.seen.stopped_at or Position(), stop.seen.stored or Position()
         # A partition that is now missing in the store was not moved: its position is in other stores and records.

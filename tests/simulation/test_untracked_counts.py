@@ -129,3 +129,22 @@ def test_a_topic_is_put_back_that_no_snapshot_of_the_stopped_job_has() -> None:
         assert s.has_written("returns", 9)
         assert counts(s) == (0, 0, 0)
         assert s.verdict() == ""
+
+
+def test_a_topic_is_out_of_the_pipeline_only_for_the_snapshot_of_the_stopped_job() -> None:
+    with stage("dstream", topics=BOTH, limit=12, position_store="zookeeper") as s:
+        s.append(6, "returns")
+        s.first_start()
+        a = s.restart("A")
+        assert s.run("A", "driver", until=at("store", "zk position", by="A.when_stopped"))
+        s.kill("A.when_stopped")
+        s.world.kind = replace(s.world.kind, topics=("orders",))
+        assert s.run("A", until=at("store", "zk position", by="A.replan"))
+        s.kill("A.replan")
+        s.world.kind = replace(s.world.kind, topics=BOTH)
+        assert s.to_end(a).failure == ""
+        s.append(3, "returns")
+        s.run(for_s=60.0)
+        assert s.has_written("returns", 9)
+        assert counts(s) == (0, 0, 0)
+        assert s.verdict() == ""
