@@ -124,9 +124,6 @@ def test_from_and_to_win_over_it(lab: Lab) -> None:
         pytest.param((0, 1), {"on_open": "later"}, "'on_open' is 'later'.*one of", id="an unknown choice"),
         pytest.param((0, 1), {"records_per_shard": "many"}, "'records_per_shard' is 'many'", id="no number"),
         pytest.param((0, 1), {"records_per_shard": "-5"}, "'records_per_shard' is '-5'", id="a number below 1"),
-        pytest.param((0, 1), {"on_open": "later"}, "'on_open' is 'later'.*one of", id="an unknown choice"),
-        pytest.param((0, 1), {"records_per_shard": "many"}, "'records_per_shard' is 'many'", id="no number"),
-        pytest.param((0, 1), {"records_per_shard": "-5"}, "'records_per_shard' is '-5'", id="a number below 1"),
         pytest.param((0, 1), {"application": "../job.py"}, "where job.application is", id="a program from elsewhere"),
     ],
 )

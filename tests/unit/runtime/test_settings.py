@@ -64,9 +64,7 @@ def test_it_is_gone_once_it_was_read(settings: Settings, tmp_path: Path) -> None
     read_settings(session)
 
     assert not file.exists()
-    with pytest.raises(
-        InputRefused, match=r"does not exist.*removes after reading it.*one submit starts one driver"
-    ):
+    with pytest.raises(InputRefused, match=r"does not exist.*removes after reading it.*one submit starts one driver"):
         read_settings(session)
 
 
@@ -99,7 +97,9 @@ def test_they_can_be_printed_by_mistake(settings: Settings) -> None:
 
 
 def test_a_driver_that_was_started_by_hand_is_refused_by_name() -> None:
-    with pytest.raises(InputRefused, match=r"spark\.offsets\.settings\.file is not in.*started by hand could run twice"):
+    with pytest.raises(
+        InputRefused, match=r"spark\.offsets\.settings\.file is not in.*started by hand could run twice"
+    ):
         read_settings(ClassicSession({}))
 
 

@@ -87,5 +87,5 @@ def test_a_slow_try_transfers_nothing_after_the_name_is_used_again(store: RacedS
 def test_a_record_that_is_no_json_is_named(store: RacedStore) -> None:
     store.check_and_put(ALL_PIPELINES, OWNERS, None, "?")
 
-    with pytest.raises(StoreDataError, match="Control record 'owners' of '_all' holds"):
+    with pytest.raises(StoreDataError, match="Control cell 'owners' of pipeline '_all' holds"):
         owners_of(store, ["x"])
