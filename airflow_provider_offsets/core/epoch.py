@@ -265,7 +265,16 @@ class RecordedMove:
         if position is None:
             return True
         before = self.kept or Position()
-        return all(offset in (before.get(partition), self.to.get(partition)) for partition, offset in position.items())
+        return all(
+            offset in (before.get(partition), self.to.get(partition))
+            for partition, offset in position.items()
+            if partition.topic in self.topics
+        )
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that it concerns. The pipeline may have got other ones since."""
+        return frozenset((*(self.kept or Position()).topics, *self.to.topics))
 
 
 ATTEMPT = "@"

@@ -252,7 +252,9 @@ class Observation:
     def _stored_untracked(self) -> Position | None:
         kept = self.kept[0].position
         if self._present_move is not None:
-            return self._present_move.stood
+            topics, stood = self._present_move.topics, self._present_move.stood
+            others = {partition: at for partition, at in (kept or Position()).items() if partition.topic not in topics}
+            return (stood or Position()).updated(others) if others else stood
         if self.left is not None:
             return self.left.committed
         doubtful = {partition for each in self.late for partition in each.doubtful} | self.outdated

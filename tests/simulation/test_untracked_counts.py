@@ -148,3 +148,23 @@ def test_a_topic_is_out_of_the_pipeline_only_for_the_snapshot_of_the_stopped_job
         assert s.has_written("returns", 9)
         assert counts(s) == (0, 0, 0)
         assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("start", ["shift:-3", "shift:+2"])
+def test_a_topic_is_put_back_between_a_move_and_the_start(start: str) -> None:
+    """The move knows nothing of the topic, and is the move of the other one nevertheless."""
+    with stage("dstream", topics=BOTH, limit=12, position_store="zookeeper") as s:
+        s.append(6, "returns")
+        s.first_start()
+        s.append(2)
+        s.world.kind = replace(s.world.kind, topics=("orders",))
+        a = s.restart("A", start, accept_skipped=2)
+        assert s.run("A", "driver", until=at("machine", "spawn"))
+        s.give_up(a)
+        s.world.kind = replace(s.world.kind, topics=BOTH)
+        s.append(3)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert s.has_written("orders", 11)
+        assert counts(s) == (0, 0, 0)
+        assert s.verdict() == ""
