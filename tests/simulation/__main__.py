@@ -88,7 +88,7 @@ def _outcomes(work: Sequence[tuple[int, tuple[str, ...]]], jobs: int) -> Iterato
 
 def _run_lean(work: tuple[int, tuple[str, ...]]) -> Outcome:
     outcome = run_history(*work)
-    return outcome if outcome.failure else replace(outcome, trace=())
+    return outcome if outcome.failure else replace(outcome, passed=())
 
 
 class Tally:

@@ -16,7 +16,7 @@ from tests.simulation.backfill import Interval
 from tests.simulation.chance import FAULTS, Rates, SeededChooser
 from tests.simulation.platform import Record
 from tests.simulation.product import Kind, World
-from tests.simulation.scheduler import NEVER, Simulation, Violated
+from tests.simulation.scheduler import NEVER, Simulation, Step, Violated
 
 MODES = ("process", "sink", "untracked", "dstream", "backfill", "late")
 """The kinds of histories. *late*: a process or untracked job, and tries that wake up long after they were lost."""
@@ -54,9 +54,15 @@ class Outcome:
     failure: str = ""
     """The kind of what is wrong; empty if nothing is."""
     detail: str = ""
-    trace: Sequence[Any] = ()
+    passed: Sequence[tuple[Any, ...]] = ()
+    """The fields of each step of the trace."""
     happened: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def trace(self) -> list[Step]:
+        """Each effect point, and what happened there."""
+        return [Step(*each) for each in self.passed]
 
     @property
     def digest(self) -> str:
@@ -393,7 +399,7 @@ class History(Laboratory):
             self.chooser.counts,
             failure,
             detail,
-            self.sim.trace,
+            self.sim.passed,
             self.chooser.happened,
             self.notes,
         )

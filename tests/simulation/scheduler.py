@@ -97,7 +97,7 @@ class Actor:
 
 
 class Step(NamedTuple):
-    """One line of the trace. Its text is made on request: most histories succeed, and nobody reads them."""
+    """One line of the trace. It is made on request: most histories succeed, and nobody reads them."""
 
     number: int
     now_s: float
@@ -113,7 +113,7 @@ class Step(NamedTuple):
         return f"{self.number:5d} {self.now_s:8.1f}s {self.actor:<24} {effect}{decided}"
 
 
-@dataclass
+@dataclass(slots=True)
 class Point:
     """An effect point as a chooser sees it."""
 
@@ -151,7 +151,8 @@ class Simulation:
     step: int = 0
     actors: list[Actor] = field(default_factory=list)
     """All actors of the history, in registration order."""
-    trace: list[Step] = field(default_factory=list)
+    passed: list[tuple[Any, ...]] = field(default_factory=list)
+    """The fields of a :class:`Step` for each effect point so far."""
     hosts: dict[str, Host] = field(default_factory=dict)
     after_effect: Callable[[str, str], None] | None = None
     """Checks invariants; called with the kind and the detail of each executed effect."""
@@ -281,8 +282,8 @@ class Simulation:
             decision = getattr(error, "decision", "") or type(error).__name__
             raise
         finally:
-            self.trace.append(
-                Step(point.step, self.now_s, point.actor.name, point.kind, point.side, point.detail, decision)
+            self.passed.append(
+                (point.step, self.now_s, point.actor.name, point.kind, point.side, point.detail, decision)
             )
 
     def violate(self, what: str, message: str) -> None:
@@ -293,7 +294,7 @@ class Simulation:
         if self.violation is None:
             self.violation = Violated(what, message)
             actor = "" if self._current is None else self._current.name
-            self.trace.append(Step(self.step, self.now_s, actor, "invariant", None, "", str(self.violation)))
+            self.passed.append((self.step, self.now_s, actor, "invariant", None, "", str(self.violation)))
         raise self.violation
 
     def ready_actors(self) -> list[Actor]:

@@ -219,7 +219,7 @@ def test_a_position_is_stored_before_its_records_are_processed() -> None:
 
 def test_a_failing_history_is_printed_effect_by_effect(running: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     assert violation_of(running, lambda s: swap(s, epoch=0)) == "history changed"
-    show(Outcome(1, "process", 1, {}, "history changed", "", running.sim.trace), whole=True)  # type: ignore[arg-type]
+    show(Outcome(1, "process", 1, {}, "history changed", "", running.sim.passed), whole=True)  # type: ignore[arg-type]
     *_, before, found = capsys.readouterr().out.splitlines()
     assert before.split()[2:] == ["mistaken", "store", "before", "swap", "pipeline"]
     assert before.split()[0] == found.split()[0], "the step at which it was found"
