@@ -215,7 +215,7 @@ def stores_report(comparison: Comparison) -> str:
 
 
 def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
-    """Return each store's offset per partition, the verdict and its reason; the authoritative store comes first.
+    """Return each store's offset per partition, whether they agree and why; the authoritative store comes first.
 
     :param comparison: the comparison of a pipeline's stores.
     :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
@@ -227,7 +227,9 @@ def comparison_report(comparison: Comparison, style: str = TEXT) -> str:
     counts = ", ".join(f"{comparison.count(agreement):,} {agreement.value}" for agreement in Agreement)
     lines = [
         f"Stores of {comparison.pipeline}, {'which runs' if comparison.running else 'stopped'}: {counts}.",
-        _table(("topic", "partition", *stores, "verdict", "why"), rows, style) if rows else "No store has a position.",
+        _table(("topic", "partition", *stores, "agreement", "why"), rows, style)
+        if rows
+        else "No store has a position.",
         *(f"- {sentence}" for sentence in comparison.expiring),
     ]
     return "\n\n".join(lines)

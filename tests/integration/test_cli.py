@@ -253,7 +253,7 @@ def test_stores_that_disagree_are_distinguished_from_stores_that_agree(
 
     assert agreed[0] == 0, agreed
     found = json.loads(agreed[1])
-    assert (found["authoritative"], {row["verdict"] for row in found["rows"]}) == ("zookeeper_default", {"agree"})
+    assert (found["authoritative"], {row["agreement"] for row in found["rows"]}) == ("zookeeper_default", {"agree"})
     assert found["rows"][0]["offsets"] == {"zookeeper_default": 3, "kafka_default": 3}
     assert conflict.returncode == 1, conflict.stderr
     assert "kafka_default is 1 ahead" in conflict.stdout

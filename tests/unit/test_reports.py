@@ -130,7 +130,7 @@ def test_a_whole_history_says_so(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("style", [TEXT, MARKDOWN])
-def test_a_comparison_shows_every_store_the_verdict_and_why(style: str) -> None:
+def test_a_comparison_shows_every_store_whether_they_agree_and_why(style: str) -> None:
     kept = (
         KeptPosition("hbase_default", "hbase", at(12_000, 90), at(1_000, 90)),
         KeptPosition("kafka_default", "kafka", at(1_000, 90), expires="expires in 7 days"),

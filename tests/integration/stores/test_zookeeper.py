@@ -234,7 +234,7 @@ def test_a_znode_that_changes_before_the_transaction_undoes_all_of_it(
 @pytest.mark.parametrize("missing", ["/nowhere", "/positions/not/there"])
 def test_a_chroot_that_is_not_there_is_not_nothing_stored(hosts: str, raw: Any, stream: Stream, missing: str) -> None:
     lost = ZooKeeperStore(Address(hosts, missing), timeout_s=TIMEOUT_S)
-    with pytest.raises(StoreLayoutError, match=f"No znode '{missing}' in zookeeper://{hosts}{missing}"):
+    with pytest.raises(StoreLayoutError, match=f"No znode '{missing}' is in zookeeper://{hosts}{missing}"):
         lost.position(stream)
     with pytest.raises(StoreLayoutError):
         lost.write(stream, flights(1), expected=None)
