@@ -16,6 +16,7 @@ Each finding ends the history at the effect that broke the invariant:
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,13 @@ def _row_of_table(group: str, row: Sequence[Any]) -> Row:
     _, row_time_ms, _, query_id, batch_id, _, _, start, end = row
     starts, ends = json.loads(start or "null"), json.loads(end)
     return Row(group, row_time_ms, _batch(query_id, batch_id), () if starts is None else _spans(starts, ends))
+
+
+@functools.lru_cache(maxsize=8)
+def _record(text: str) -> Mapping[str, Any]:
+    """Return a pipeline's record. Each text is read twice: as what a swap made, and as what the next one found."""
+    found: Mapping[str, Any] = json.loads(text)
+    return found
 
 
 def _batch(query_id: str | None, batch_id: int | None) -> tuple[str, int] | None:
@@ -206,7 +214,7 @@ class Invariants:
     def _check_cell(self, name: str, before: str | None, now: str) -> None:
         if name == "pipeline":
             if before is not None:
-                self._check_record(json.loads(before), json.loads(now))
+                self._check_record(_record(before), _record(now))
         elif before is None:
             return
         elif name.startswith(WRITTEN_ONCE) or (name.startswith("snapshot/") and now != REMOVED):
