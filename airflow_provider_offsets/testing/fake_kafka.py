@@ -119,10 +119,13 @@ class FakeKafka:
     def record_times(self, position: Position) -> dict[TopicPartition, int | None]:
         """Return the timestamp (ms) of the first record at or after each offset, or None if there is no such record.
 
+        A partition that is gone is omitted. A real reader waits for it until its time is up.
+
         :raises TopicMissing: a topic of the position does not exist.
         """
         asked = self._asked(position.topics) if position else {}
-        return {each: asked[each.topic].partitions[each.partition].time_at(at) for each, at in position.items()}
+        there = {each: asked[each.topic].partitions[each.partition : each.partition + 1] for each in position}
+        return {each: found[0].time_at(position[each]) for each, found in there.items() if found}
 
     def settings(self, topics: Sequence[str]) -> dict[str, TopicSettings | None]:
         """Return the retention settings of each topic, with Kafka's defaults for settings that were not set.

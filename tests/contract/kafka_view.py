@@ -26,7 +26,10 @@ def position(topic: str, *offsets: int) -> Position:
 
 
 class KafkaViewContract:
-    """Subclass it as ``Test…`` and define the fixtures ``cluster``, ``view``, ``topic`` and ``group``."""
+    """Subclass it as ``Test…`` and define the fixtures ``cluster``, ``view``, ``brief_view``, ``topic`` and ``group``.
+
+    ``brief_view`` gives up after a few seconds: a real reader waits for an answer that never comes.
+    """
 
     def test_a_new_topic_is_empty(self, cluster: Any, view: Any, topic: str) -> None:
         cluster.create_topic(topic, 3)
@@ -166,6 +169,13 @@ class KafkaViewContract:
         cluster.delete_records_before(topic, 0, 6)
 
         assert view.record_times(position(topic, 2)) == {TopicPartition(topic, 0): 2_000}
+
+    def test_the_time_of_a_record_in_a_partition_that_is_gone(self, cluster: Any, brief_view: Any, topic: str) -> None:
+        """The topic was recreated with fewer partitions since somebody looked."""
+        cluster.create_topic(topic, 1, **FOR_EVER)
+        cluster.append(topic, 0, 1, timestamp_ms=1_000)
+
+        assert brief_view.record_times(position(topic, 0, 0)) == {TopicPartition(topic, 0): 1_000}
 
     def test_a_marker_at_the_end_is_no_record(self, cluster: Any, view: Any, topic: str) -> None:
         cluster.create_topic(topic, 1, **FOR_EVER)

@@ -106,7 +106,7 @@ def _row_of_table(group: str, row: Sequence[Any]) -> Row:
 
 @functools.lru_cache(maxsize=8)
 def _record(text: str) -> Mapping[str, Any]:
-    """Return a pipeline's record. Each text is read twice: as what a swap made, and as what the next one found."""
+    """Return a pipeline's record. Two swaps need each text: the one that wrote it, and the next one."""
     found: Mapping[str, Any] = json.loads(text)
     return found
 

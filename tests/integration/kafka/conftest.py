@@ -226,6 +226,12 @@ def view(cluster: RealCluster) -> Any:
 
 
 @pytest.fixture
+def brief_view(cluster: RealCluster) -> Any:
+    """Return a reader for questions that the broker never answers."""
+    return KafkaReader(cluster.clients, timeout_s=5.0)
+
+
+@pytest.fixture
 def topic() -> str:
     return f"reader-{uuid.uuid4().hex[:12]}"
 

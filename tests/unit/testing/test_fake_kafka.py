@@ -21,6 +21,11 @@ def view(cluster: FakeKafka) -> KafkaView:
 
 
 @pytest.fixture
+def brief_view(cluster: FakeKafka) -> KafkaView:
+    return cluster
+
+
+@pytest.fixture
 def topic() -> str:
     return "orders"
 
