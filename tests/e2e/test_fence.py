@@ -115,7 +115,7 @@ def test_a_job_that_was_started_by_hand_on_the_checkpoint_is_noticed(lab: Lab) -
     files.create(f"offsets/{last + 1}", entry)
     files.create(f"commits/{last + 1}", "v1\n{}")
 
-    planned = rf"checkpoint .* is {last + 1} .*{last}, as planned for epoch 2"
+    planned = rf"checkpoint .* is {last + 1}\. .*{last}, as planned for epoch 2"
     with pytest.raises(AirflowFailException, match=planned):
         lab.submit(operation)
     assert lab.lost == set()
