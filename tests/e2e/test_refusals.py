@@ -42,23 +42,23 @@ def test_running_job_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     application, jars = lab.application, lab.jars
 
     lab.application = str(lab.home / "not-there.py")
-    refuses(lab, "InputRefused: application .*not-there.py.* is not a file")
+    refuses(lab, "InputRefused: Application .*not-there.py.* is not a file")
     lab.application = application
     lab.jars = f"{jars},{lab.home}/not-there-*.jar"
     refuses(lab, "InputRefused: Jar .*not-there-.* is not there")
     lab.jars = jars
     with monkeypatch.context() as changed:
         changed.setenv("PATH", str(lab.home))
-        refuses(lab, "InputRefused: no 'spark-submit' on the PATH")
+        refuses(lab, "InputRefused: No 'spark-submit' on the PATH")
     with monkeypatch.context() as changed:
         changed.setenv("AIRFLOW_CONN_SPARK_DEFAULT", connection(conn_type="spark", host="spark://elsewhere", port=7077))
-        refuses(lab, "ModeUnsupported: a SQLite store with master 'spark://elsewhere")
+        refuses(lab, "ModeUnsupported: Pipeline .* has a SQLite store and master 'spark://elsewhere")
     with monkeypatch.context() as changed:
         changed.setenv("AIRFLOW_CONN_SPARK_DEFAULT", connection(conn_type="spark", host="sc://elsewhere", port=15002))
-        refuses(lab, "ModeUnsupported: master 'sc://elsewhere.* is Spark Connect")
+        refuses(lab, "ModeUnsupported: Master 'sc://elsewhere.* is Spark Connect")
     with monkeypatch.context() as changed:
         changed.setenv("AIRFLOW__CORE__EXECUTOR", "KubernetesExecutor")
-        refuses(lab, "ModeUnsupported: Airflow's executor 'KubernetesExecutor'")
+        refuses(lab, "ModeUnsupported: Airflow uses the executor 'KubernetesExecutor'")
     with monkeypatch.context() as changed:
         changed.setattr(reader, "KafkaReader", functools.partial(reader.KafkaReader, timeout_s=2.0))
         nowhere = connection(conn_type="kafka", extra={"bootstrap.servers": NOWHERE})
@@ -78,7 +78,7 @@ def test_running_job_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
         assert not (lab.home / "not-there.db").exists()
     refuses(lab, "PlanRefused: .*offset past the end: .* is to start at 21 and ends at 20", offsets(lab, 21))
     refuses(lab, "SelectorError: .*'yesterday'", "yesterday")
-    refuses(lab, "SnapshotNotFound: no snapshot 'never'", "snapshot:never")
+    refuses(lab, "SnapshotNotFound: No snapshot 'never'", "snapshot:never")
     refuses(lab, "SelectorError: .*names .*7", f'offsets:{{"{lab.topic}":{{"7":0}}}}')
 
     assert is_alive(lab.epoch.holder)
