@@ -49,7 +49,7 @@ MUTANTS = [
         "if launch is None:",
         "process,sink",
         faults=("lie",),
-        seed=399,
+        seed=79,
     ),
     Mutant(
         "a closed epoch goes on: its driver begins and records",
@@ -58,7 +58,7 @@ MUTANTS = [
         "        if True:\n            return rule(record, event)\n",
         "process,sink",
         faults=("lie",),
-        seed=2,
+        seed=3,
     ),
     Mutant(
         "a stop request is not seen by the swap that begins a batch",
@@ -73,7 +73,7 @@ MUTANTS = [
         "    asked_by = _asked_by(record)\n",
         "    return\n    asked_by = _asked_by(record)\n",
         "late",
-        seed=30,
+        seed=4,
     ),
     Mutant(
         "claim without a launch: a cancelled launch can be claimed",
@@ -132,14 +132,14 @@ MUTANTS = [
                 "    if lease is None:\n        raise TakenOver(",
             ),
         ),
-        seed=80,
+        seed=29,
     ),
     Mutant(
         "cut forgotten: what was started and not recorded is not named",
         "core/record/transition.py",
         "    cuts = _with_cut(record.cuts, event.cut)\n",
         "    cuts = record.cuts\n",
-        seed=42,
+        seed=55,
     ),
     Mutant(
         "a cancelled launch moves the position",
@@ -158,7 +158,7 @@ MUTANTS = [
         "sink",
         faults=("error", "lost answer"),
         always=("runs_again",),
-        seed=4,
+        seed=1,
     ),
     Mutant(
         "check without set: a swap does not compare",
@@ -186,7 +186,7 @@ MUTANTS = [
         "if self._epoch.is_finished(batch):",
         "if False:",
         "process",
-        seed=499,
+        seed=1458,
     ),
     Mutant(
         "the batch recorded before is forgotten where an epoch without a batch comes in between",
@@ -212,7 +212,7 @@ MUTANTS = [
         "operations/lease.py",
         "    if batch is not None:\n        session.store.append(epoch.claim.stream, batch)\n",
         "    if False:\n        session.store.append(epoch.claim.stream, batch)\n",
-        seed=471,
+        seed=96,
     ),
     Mutant(
         "unknown is taken for dead",
@@ -234,14 +234,14 @@ MUTANTS = [
         "    require_opened(session, plan)\n    expected = ",
         "    return\n    expected = ",
         "untracked,dstream",
-        seed=8,
+        seed=39,
     ),
     Mutant(
         "announced and not applied: a rewind is not announced",
         "operations/submitting.py",
         "announced=plan.announced_from(left_at) if before is None else (),",
         "announced=(),",
-        seed=2,
+        seed=3,
     ),
     Mutant(
         "a stop does not cancel a launch that nobody has claimed",
@@ -285,7 +285,7 @@ MUTANTS = [
         "core/audit/walk.py",
         "        cursor.read.add(cursor.position, end)\n",
         "",
-        seed=2,
+        seed=3,
     ),
 ]
 
