@@ -29,26 +29,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m containers",
-        description="What docker-compose.yml needs, and the test of it; see docs/compose.md.",
+        description="Prepare and test docker-compose.yml; see docs/compose.md.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    making = commands.add_parser("base", help=f"make {base.IMAGE} by debootstrap, as root, unless it is there")
-    making.set_defaults(run=_base)
-    password = commands.add_parser(
-        "password", help="write .env with secrets of its own, and print the admin's password"
+    making = commands.add_parser(
+        "base", help=f"create the image {base.IMAGE} by debootstrap, as root, unless it exists"
     )
+    making.set_defaults(run=_base)
+    password = commands.add_parser("password", help="write .env with generated secrets, and print the admin's password")
     password.set_defaults(run=_password)
-    up = commands.add_parser("up", help="look whether the ports of .env are free, and run docker compose up -d")
+    up = commands.add_parser("up", help="check that the ports of .env are free, and run docker compose up -d")
     up.set_defaults(run=_up)
-    test = commands.add_parser("test", help="bring all up from nothing, try it, and remove it (.venv/bin/python)")
-    test.add_argument("--keep-images", action="store_true", help="leave the images, for another time")
+    test = commands.add_parser(
+        "test", help="start, kill and check all containers, and remove them (needs .venv/bin/python)"
+    )
+    test.add_argument("--keep-images", action="store_true", help="keep the images for another run")
     test.set_defaults(run=_test)
     return parser
 
 
 def _base(arguments: argparse.Namespace) -> int:
     if base.is_there():
-        say("compose", f"{base.IMAGE} is there")
+        say("compose", f"{base.IMAGE} exists")
     else:
         base.make()
     return 0

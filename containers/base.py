@@ -33,9 +33,15 @@ def make() -> None:
     """
     for program in ("debootstrap", "docker"):
         if shutil.which(program) is None:
-            raise Problem(f"no {program} on PATH", do="install it (Debian: apt install debootstrap docker.io)")
+            raise Problem(
+                f"PATH has no {program}",
+                expected="debootstrap and docker",
+                do="install both (Debian: apt install debootstrap docker.io)",
+            )
     if os.geteuid() != 0:
-        raise Problem("debootstrap needs root", do="run: sudo make compose-base")
+        raise Problem(
+            f"debootstrap was started by uid {os.geteuid()}", expected="root", do="run: sudo make compose-base"
+        )
     with tempfile.TemporaryDirectory(prefix="compose-base-") as folder, Ticker("base", lambda: "debootstrap") as ticker:
         root = Path(folder) / "root"
         _run(["debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(root)])
@@ -55,7 +61,12 @@ def _import(root: Path) -> None:
             ["docker", "import", "-"], stdin=packing.stdout, capture_output=True, text=True, check=False
         )
     if packing.returncode != 0 or image.returncode != 0:
-        raise Problem("docker import failed", do="is dockerd up?", detail=image.stderr)
+        raise Problem(
+            f"docker import ended with code {image.returncode}, and tar with code {packing.returncode}",
+            expected="code 0 of both",
+            do="check that dockerd is up",
+            detail=image.stderr,
+        )
     _run(["docker", "tag", image.stdout.strip(), IMAGE])
 
 
@@ -63,4 +74,9 @@ def _run(argv: Sequence[str]) -> None:
     ended = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         detail = "\n".join((ended.stdout + ended.stderr).splitlines()[-20:])
-        raise Problem(f"{argv[0]} ended with {ended.returncode}", do="read its last lines", detail=detail)
+        raise Problem(
+            f"{argv[0]} ended with code {ended.returncode}",
+            expected="code 0",
+            do="read the last lines of its output, below",
+            detail=detail,
+        )

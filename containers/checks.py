@@ -22,14 +22,22 @@ def require_ports(settings: Mapping[str, str], names: Iterable[str] = PORTS) -> 
     for name in names:
         number = port(settings, name)
         if number in wanted:
-            raise Problem(f"{name} and {wanted[number]} are both {number}", do="give one of them another port in .env")
+            raise Problem(
+                f"{name} and {wanted[number]} are both {number}",
+                expected="a port for each",
+                do="change one of them in .env",
+            )
         wanted[number] = name
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: allows TIME_WAIT
             try:
                 candidate.bind((HOST, number))
             except OSError as error:
-                raise Problem(f"port {number} of {HOST} is taken", do=f"set {name} in .env to another one") from error
+                raise Problem(
+                    f"port {number} of {HOST} is in use",
+                    expected=f"a free port for {name}",
+                    do=f"set {name} in .env to another port",
+                ) from error
 
 
 def require_available(meminfo: str, wanted_gib: float) -> None:
@@ -43,5 +51,7 @@ def require_available(meminfo: str, wanted_gib: float) -> None:
     gib = int(found[1]) / 2**20 if found else 0.0
     if gib < wanted_gib:
         raise Problem(
-            f"{gib:.1f} GiB of memory available", expected=f"{wanted_gib:.1f} GiB", do="stop something, then try again"
+            f"the machine has {gib:.1f} GiB of memory available",
+            expected=f"{wanted_gib:.1f} GiB",
+            do="stop other programs, and try again",
         )

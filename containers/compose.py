@@ -23,13 +23,25 @@ def program() -> list[str]:
     :raises Problem: Docker Compose is not installed, or Docker does not respond.
     """
     if shutil.which("docker") is None:
-        raise Problem("no docker on PATH", do="install it (Debian: apt install docker.io docker-compose)")
+        raise Problem(
+            "PATH has no docker",
+            expected="Docker with Compose",
+            do="install both (Debian: apt install docker.io docker-compose)",
+        )
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode != 0:
-        raise Problem("dockerd does not answer", do="start it (systemctl start docker), or join the group docker")
+        raise Problem(
+            "dockerd does not respond",
+            expected="a running dockerd that this user may use",
+            do="start it (systemctl start docker), or join the group docker",
+        )
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
         return ["docker", "compose"]
     if shutil.which("docker-compose") is None:
-        raise Problem("no Docker Compose", do="install it (Debian: apt install docker-compose)")
+        raise Problem(
+            "docker has no command compose, and PATH has no docker-compose",
+            expected="Docker Compose 1.29 or v2",
+            do="install it (Debian: apt install docker-compose)",
+        )
     return ["docker-compose"]
 
 
@@ -67,7 +79,8 @@ class Project:
             )
             if ended.returncode != 0:
                 raise Problem(
-                    f"docker compose {arguments[0]} ended with {ended.returncode}",
+                    f"docker compose {arguments[0]} ended with code {ended.returncode}",
+                    expected="code 0",
                     do=f"read {shown(file)}",
                     detail=last_lines(file),
                 )
@@ -81,7 +94,9 @@ class Project:
         asked = ["docker", "ps", "-aq", "--no-trunc", *self._filters(service)]
         found = docker(*asked[1:]).split()
         if len(found) != 1:
-            raise Problem(f"{len(found)} containers of {service}", expected="one", do="docker compose ps shows them")
+            raise Problem(
+                f"{service} has {len(found)} containers", expected="one container", do="list them: docker compose ps"
+            )
         return found[0]
 
     def health(self) -> dict[str, str]:
@@ -124,7 +139,10 @@ def docker(*arguments: str) -> str:
     )
     if ended.returncode != 0:
         raise Problem(
-            f"docker {arguments[0]} ended with {ended.returncode}", do="read this", detail=ended.stderr.strip()
+            f"docker {arguments[0]} ended with code {ended.returncode}",
+            expected="code 0",
+            do="read its output, below",
+            detail=ended.stderr.strip(),
         )
     return ended.stdout
 

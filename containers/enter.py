@@ -71,8 +71,12 @@ def setting(name: str, form: str) -> str:
     """
     value = os.environ.get(name, "")
     if not re.fullmatch(form, value):
-        seen = f"{name} has {len(value)} characters that are not of the form {form}" if value else f"no {name}"
-        raise Problem(seen, do="make compose-password writes a .env that is whole; .env.example explains it")
+        seen = f"{name} has {len(value)} characters of another form" if value else f"{name} is empty"
+        raise Problem(
+            seen,
+            expected=f"a value that matches {form}",
+            do="correct .env as .env.example explains, or remove .env and run: make compose-password",
+        )
     return value
 
 
@@ -87,7 +91,7 @@ def require_memory(meminfo: str) -> None:
         raise Problem(
             f"Docker's machine has {gib:.1f} GiB of memory",
             expected="8 GiB",
-            do="give it more (Docker Desktop: Settings, Resources), or run fewer services: docker compose up kafka",
+            do="assign more (Docker Desktop: Settings, Resources), or start fewer services: docker compose up kafka",
         )
 
 
@@ -101,7 +105,9 @@ def version_of(jars: Path, artifact: str) -> str:
     found = sorted(jars.glob(f"{artifact}-[0-9]*.jar"))
     if not found:
         raise Problem(
-            f"no {artifact}-*.jar in {jars}", expected="an image that is whole", do="docker compose build --no-cache"
+            f"{jars} has no {artifact}-*.jar",
+            expected="a complete image",
+            do="run: docker compose build --no-cache",
         )
     return found[0].stem.removeprefix(f"{artifact}-")
 
@@ -117,7 +123,8 @@ def require_version(volume: Path, made_by: str) -> None:
     if not os.access(volume, os.W_OK):
         raise Problem(
             f"the volume at {volume} cannot be written by uid {os.getuid()}",
-            do="docker compose down --volumes removes the volumes with all data; up makes new ones",
+            expected="a volume of that user",
+            do="remove the volumes with all data: docker compose down --volumes",
         )
     if not mark.exists():
         mark.write_text(f"{made_by}\n", encoding="utf-8")
@@ -125,7 +132,7 @@ def require_version(volume: Path, made_by: str) -> None:
         raise Problem(
             f"the volume at {volume} was made by {seen}",
             expected=made_by,
-            do="docker compose down --volumes removes the volumes with all data; to keep it, build the older version",
+            do="build the older version, or remove the volumes with all data: docker compose down --volumes",
         )
 
 
@@ -145,8 +152,8 @@ def hold_name(folder: Path) -> None:
         name = socket.gethostname()
         raise Problem(
             f"another container has the host name {name}",
-            expected="one at a time: it is how a dead driver is told from one that lives",
-            do=f"run commands in it: docker compose exec {name} airflow …",
+            expected="one container of that name, because drivers are identified by it",
+            do=f"run commands in that container: docker compose exec {name} airflow …",
         ) from error
     os.set_inheritable(lock, True)  # inherited by the server, which holds the lock from here on
 
@@ -282,7 +289,12 @@ def _sql(data: Path, text: str) -> None:
     argv = [POSTGRES / "postgres", "--single", "-D", data, "postgres"]
     ended = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     if ended.returncode != 0 or "ERROR" in ended.stderr:
-        raise Problem("PostgreSQL does not take its database", do="read this", detail=ended.stderr)
+        raise Problem(
+            f"PostgreSQL refused a statement, and ended with code {ended.returncode}",
+            expected="code 0 and no error",
+            do="read its output, below",
+            detail=ended.stderr,
+        )
 
 
 def _spark_master() -> None:

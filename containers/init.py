@@ -16,12 +16,15 @@ def main() -> int:
     for argv in (["airflow", "db", "migrate"], store):
         ended = subprocess.run(argv, check=False)
         if ended.returncode != 0:
-            print(f"init: {argv[0]} ended with {ended.returncode} · its last lines above say why", flush=True)
+            print(
+                f"init: {argv[0]} ended with code {ended.returncode}. Expected code 0. Read its output above.",
+                flush=True,
+            )
             return 1
     admin = AdminClient({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
     if TOPIC not in admin.list_topics(timeout=60).topics:
         make_topic(admin)
-        print(f"init: made topic {TOPIC}", flush=True)
+        print(f"init: created topic {TOPIC}", flush=True)
     return 0
 
 

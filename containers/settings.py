@@ -44,8 +44,9 @@ def write(example: Path = EXAMPLE, env: Path = ENV) -> str:
         handle = os.open(env, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise Problem(
-            f"{env.name} is there already, and printed its password once",
-            do=f"it stands there as {PASSWORD}; to have another, change it there and run docker compose up -d again",
+            f"{env.name} exists already",
+            expected="no such file, because new secrets would lock you out",
+            do=f"read the password in it ({PASSWORD}), or change it there and run docker compose up -d",
         ) from error
     with os.fdopen(handle, "w", encoding="utf-8") as opened:
         opened.write(text)
@@ -58,11 +59,17 @@ def read(env: Path = ENV) -> dict[str, str]:
     :raises Problem: ``.env`` does not exist, or a secret in it is empty.
     """
     if not env.exists():
-        raise Problem(f"no {env.name}", do="run: make compose-password")
+        raise Problem(
+            f"{env.name} does not exist", expected="the file with the settings", do="run: make compose-password"
+        )
     found = parse(env.read_text(encoding="utf-8"))
     empty = [name for name in MADE_UP if not found.get(name)]
     if empty:
-        raise Problem(f"{env.name} has no {', '.join(empty)}", do=f"remove {env.name} and run: make compose-password")
+        raise Problem(
+            f"{env.name} has no {', '.join(empty)}",
+            expected="a value for each secret",
+            do=f"remove {env.name} and run: make compose-password",
+        )
     return found
 
 
@@ -85,5 +92,5 @@ def port(settings: Mapping[str, str], name: str) -> int:
     """
     text = settings.get(name, "")
     if not (text.isdigit() and 0 < int(text) < 65536):
-        raise Problem(f"{name}={text} in .env", expected="a port from 1 to 65535", do="correct it")
+        raise Problem(f".env has {name}={text}", expected="a port from 1 to 65535", do=f"correct {name} in .env")
     return int(text)

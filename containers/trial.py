@@ -155,7 +155,7 @@ class Trial:
             ours = [each for each in sorted(made) if each in OURS or ":" not in each]
             if ours:
                 docker("rmi", *ours)
-        self._say("took all down, and removed what this test made")
+        self._say("stopped all containers, and removed what this test created")
 
     def _prepare(self) -> None:
         checks.require_available(Path("/proc/meminfo").read_text(encoding="ascii"), MEMORY_GIB)
@@ -173,7 +173,7 @@ class Trial:
         checks.require_ports(self._settings)
         self._project = Project(NAME, env)
         if self._project.health():
-            self._say("an earlier test was not taken down: removing what it left")
+            self._say("removing what an earlier test left")
             self._project.run("--profile", "feed", "down", "--volumes", log="compose-down", doing="down")
 
     def _build(self) -> None:
@@ -282,7 +282,7 @@ class Trial:
         if left:
             raise DemoFailed(f"the maintenance ended before {left[0].services} could be killed in {left[0].task}")
         killed = [service for blow in BLOWS for service in blow.services]
-        self._result.add(f"killed once in maintenance 2: {', '.join(killed)}", "it succeeded")
+        self._result.add(f"killed once in maintenance 2: {', '.join(killed)}", "succeeded")
 
     def _kill_driver_in(self, task: str, name: str) -> None:
         """Kill only the driver. A job that dies this early is rolled back as configured, and the run fails."""
@@ -291,18 +291,18 @@ class Trial:
         newest, state = self._newest_operation(), self._airflow.state(self._runs.ids[name])
         if state != "failed" or newest != f"{self._operation(name)}#rollback":
             raise DemoFailed(f"{name} is {state}, and the job was started by {newest}: expected a rollback")
-        self._say(f"{name}: it failed, and its rollback has started the job")
-        self._result.add(f"killed driver in `{task}` of {name}", "it was rolled back, and has failed")
+        self._say(f"{name} failed, and its rollback has started the job")
+        self._result.add(f"killed driver in `{task}` of {name}", "rolled back, so the run failed as expected")
 
     def _kill_scheduler_in_submit(self, name: str) -> None:
         """Kill the scheduler's container, and with it the new driver and the task that waits for the driver."""
         begin = time.monotonic()
         self._kill_in("submit", name, lambda: self._here.kill_and_start("scheduler"))
         if (newest := self._newest_operation()) != self._operation(name):
-            raise DemoFailed(f"the job was started by {newest}: expected {name} to be tried again by Airflow")
+            raise DemoFailed(f"the job was started by {newest}: expected Airflow to retry {name}")
         self._result.add(
-            f"killed scheduler, and the driver with it, in `submit` of {name}",
-            f"tried again by Airflow, it succeeded after {time.monotonic() - begin:.0f} s",
+            f"killed scheduler and driver in `submit` of {name}",
+            f"succeeded after {time.monotonic() - begin:.0f} s, when Airflow had retried the task",
         )
 
     def _kill_in(self, task: str, name: str, kill: Callable[[], None]) -> None:
@@ -348,11 +348,11 @@ class Trial:
                 return self._epoch() > before
             return self._batches() > batches + 10
 
-        wait_for(f"the job to read on after {what} was killed", goes_on, limit_s=LIMIT_S, every_s=2)
+        wait_for(f"the job to continue after {what} was killed", goes_on, limit_s=LIMIT_S, every_s=2)
         seconds, epoch = time.monotonic() - begin, self._epoch()
-        how = "by itself" if epoch == before else f"started again by {RECOVERY}"
-        self._say(f"the job reads on after {seconds:.0f} s, {how}")
-        self._result.add(f"killed {what} while the job runs", f"reads on after {seconds:.0f} s, {how}")
+        how = "by itself" if epoch == before else f"restarted by {RECOVERY}"
+        self._say(f"the job continues after {seconds:.0f} s, {how}")
+        self._result.add(f"killed {what} while the job runs", f"continues after {seconds:.0f} s, {how}")
 
     def _batches(self) -> int:
         return self._ask("SELECT count(*) FROM batches WHERE records > 0")
@@ -401,9 +401,9 @@ class Trial:
         self._result.add("records of the topic, in partitions", f"{total:,} in {len(there)}")
         self._result.add("lost", whole.lost)
         self._result.add("unexplained", whole.unexplained + whole.duplicated)
-        self._result.add("read twice: replays that plans announced", f"{whole.replayed.total():,}")
-        self._result.add("read twice: batches that were cut off, as the audit names them", f"{whole.cut_off:,}")
-        self._result.add("all of it", f"{self._progress.seconds / 60:.0f} min")
+        self._result.add("replayed, as plans announced", f"{whole.replayed.total():,}")
+        self._result.add("replayed, of batches that were cut off", f"{whole.cut_off:,}")
+        self._result.add("the whole run", f"{self._progress.seconds / 60:.0f} min")
         print(f"{self._result}\n")
         good = not (whole.lost or whole.unexplained or whole.duplicated or wrong) and len(there) == PARTITIONS_AFTER
         print(

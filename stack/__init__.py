@@ -8,7 +8,9 @@ and :func:`jars` for the jars of Spark's Kafka connector.
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - the one place that an older Python reaches, and it should say why
-    sys.exit(f"stack    Python {sys.version.split()[0]} · expected 3.11 or newer · run it with python3.11")
+    sys.exit(
+        f"stack    This is Python {sys.version.split()[0]}. Expected Python 3.11 or newer. Run it with python3.11."
+    )
 
 from stack.maven import jars
 from stack.state import endpoints

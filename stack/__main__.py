@@ -15,12 +15,12 @@ SERVERS = {"kafka": kafka, "hbase": hbase, "hdfs": hdfs, "yarn": yarn, "airflow"
 
 _EPILOG = """\
 examples:
-  python3 -m stack up kafka hbase            two servers; the first time their jars are fetched with Maven
+  python3 -m stack up kafka hbase            two servers; the first time, Maven downloads their jars
   python3 -m stack up airflow --store hbase  Airflow with .venv, restarted if it is up with another store
-  python3 -m stack status                    what is up, and where
+  python3 -m stack status                    which servers are up, with their addresses
   python3 -m stack down                      stop all; data stays (make clean removes it)
 
-All state is below .stack: stack.json has the endpoints, logs/<server>.log what each server says.
+All state is below .stack: stack.json has the endpoints, logs/<server>.log the output of each server.
 """
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(problem.detail, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        say("stack", "interrupted · what was started is on record: python3 -m stack down stops it")
+        say("stack", "interrupted; 'python3 -m stack down' stops what was started")
         return 130
 
 
@@ -53,21 +53,24 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start servers, and wait until each answers")
     up.add_argument("servers", nargs="+", choices=SERVERS, metavar="server", help="kafka, hbase, hdfs, yarn, airflow")
     up.add_argument(
-        "--store", choices=airflow.STORES, default="sqlite", help="what Airflow's offsets_default is (default: sqlite)"
+        "--store",
+        choices=airflow.STORES,
+        default="sqlite",
+        help="the store of Airflow's connection offsets_default (default: sqlite)",
     )
     up.set_defaults(run=_up)
 
-    down = commands.add_parser("down", help="stop servers; removes nothing else")
+    down = commands.add_parser("down", help="stop servers; their data stays")
     down.add_argument("servers", nargs="*", choices=[*SERVERS, []], metavar="server", help="which (default: all)")
     down.set_defaults(run=_down)
 
-    status = commands.add_parser("status", help="show what is up, and where")
+    status = commands.add_parser("status", help="show which servers are up, with their addresses")
     status.set_defaults(run=_status)
 
-    making = commands.add_parser("venv", help="make .venv, or bring it up to date")
+    making = commands.add_parser("venv", help="create or update .venv")
     making.set_defaults(run=_venv)
 
-    jars = commands.add_parser("jars", help="fetch jars without starting anything")
+    jars = commands.add_parser("jars", help="download jars, and start no server")
     jars.add_argument("names", nargs="+", choices=maven.NAMES, metavar="name", help=", ".join(maven.NAMES))
     jars.set_defaults(run=_jars)
     return parser
@@ -96,7 +99,7 @@ def _answers(name: str) -> bool:
     if not trouble:
         say(name, f"is up: {_where(entry)}")
         return True
-    say(name, f"is on record, but {trouble}; starting it again")
+    say(name, f"was started earlier, but {trouble}; restarting it")
     server.stop(name, entry, quiet=True)
     return False
 
@@ -151,10 +154,10 @@ def _status(arguments: argparse.Namespace) -> int:
         if entry is None:
             say(name, "not started")
         elif not state.runs(entry):
-            say(name, f"died · read {shown(log_of(name))}")
+            say(name, f"died; read {shown(log_of(name))}")
         else:
             pids = ", ".join(str(running.pid) for running in state.processes(entry).values())
-            say(name, f"{module.answers(entry) or 'up'} · {_where(entry)} · pid {pids} · {shown(log_of(name))}")
+            say(name, f"{module.answers(entry) or 'up'}; {_where(entry)}; pid {pids}; {shown(log_of(name))}")
     return 0
 
 

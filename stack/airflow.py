@@ -124,7 +124,11 @@ def _store_url(store: str, up: Mapping[str, state.Entry]) -> str:
     if store == "sqlite":
         return f"sqlite:///{STATE / 'offsets.db'}"
     if "hbase" not in up:
-        raise Problem("--store hbase without HBase up", do="run: python3 -m stack up hbase airflow --store hbase")
+        raise Problem(
+            "--store hbase was given, and HBase is not up",
+            expected="a running HBase",
+            do="run: python3 -m stack up hbase airflow --store hbase",
+        )
     return f"hbase://{up['hbase']['thrift']}/stream_offsets"
 
 

@@ -95,4 +95,9 @@ def _format(argv: list[str]) -> None:
     with log.open("wb") as out:
         ended = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)
     if ended.returncode != 0:
-        raise Problem(f"formatting ended with {ended.returncode}", do=f"read {shown(log)}", detail=last_lines(log))
+        raise Problem(
+            f"formatting the name node ended with code {ended.returncode}",
+            expected="code 0",
+            do=f"read {shown(log)}",
+            detail=last_lines(log),
+        )

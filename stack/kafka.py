@@ -121,7 +121,12 @@ def _format(properties: Path) -> None:
         argv = format_command(properties)
         ended = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False)
     if ended.returncode != 0:
-        raise Problem(f"formatting {shown(DATA)} failed", do=f"read {shown(log)}", detail=last_lines(log))
+        raise Problem(
+            f"formatting {shown(DATA)} ended with code {ended.returncode}",
+            expected="code 0",
+            do=f"read {shown(log)}",
+            detail=last_lines(log),
+        )
 
 
 def cluster_id() -> str:

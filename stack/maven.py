@@ -84,11 +84,11 @@ def _copy(name: str, pom: Path, folder: Path) -> None:
                 break
             if not tries_left:
                 raise Problem(
-                    f"mvn ended with {ended.returncode}, {_TRIES} times",
+                    f"Maven failed {_TRIES} times, the last time with code {ended.returncode}",
                     expected=f"the jars of {shown(pom)}",
-                    do=f"read {shown(log)}; is Maven Central, or the mirror in your settings.xml, within reach?",
+                    do=f"read {shown(log)}, and check that Maven reaches Maven Central or your mirror of it",
                     detail=last_lines(log),
                 )
-            say(name, f"mvn ended with {ended.returncode}; trying again in {_PAUSE_S} s")
+            say(name, f"Maven failed with code {ended.returncode}; retrying in {_PAUSE_S} s")
             time.sleep(_PAUSE_S)
         say(name, f"{len(list(folder.glob('*.jar')))} jars fetched in {ticker.seconds:.0f} s")

@@ -16,7 +16,9 @@ JAVA = 17
 def linux() -> None:
     """Raise on a system without /proc, which is read for processes and memory."""
     if not Path("/proc/self/stat").exists():
-        raise Problem(f"no /proc on {sys.platform}", expected="Linux", do="run it in a Linux machine or container")
+        raise Problem(
+            f"this machine has no /proc ({sys.platform})", expected="Linux", do="use a Linux machine or container"
+        )
 
 
 @functools.cache
@@ -24,16 +26,16 @@ def java() -> str:
     """Return the path of ``java``, from JAVA_HOME or the PATH."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
-    hint = "install one (Debian: apt install openjdk-17-jdk-headless) or set JAVA_HOME"
+    hint = "install a JDK (Debian: apt install openjdk-17-jdk-headless) or set JAVA_HOME"
     if found is None:
         raise Problem(
-            f"no java in {home}/bin" if home else "no java on PATH", expected=f"a JDK {JAVA} or newer", do=hint
+            f"{home}/bin has no java" if home else "PATH has no java", expected=f"a JDK {JAVA} or newer", do=hint
         )
     done = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
     version = re.search(r'version "(\d+)', done.stderr)
     if version is None or int(version[1]) < JAVA:
-        seen = version[1] if version else done.stderr.strip().partition("\n")[0] or "of no known version"
-        raise Problem(f"java {seen} at {found}", expected=f"{JAVA} or newer", do=hint)
+        seen = version[1] if version else done.stderr.strip().partition("\n")[0] or "unknown"
+        raise Problem(f"the version of {found} is {seen}", expected=f"Java {JAVA} or newer", do=hint)
     return found
 
 
@@ -41,7 +43,7 @@ def maven() -> str:
     """Return the path of ``mvn``, which downloads the servers' jars."""
     found = shutil.which("mvn")
     if found is None:
-        raise Problem("no mvn on PATH", expected="Maven 3.6 or newer", do="install it (Debian: apt install maven)")
+        raise Problem("PATH has no mvn", expected="Maven 3.6 or newer", do="install Maven (Debian: apt install maven)")
     return found
 
 
@@ -52,7 +54,7 @@ def memory(servers: dict[str, float]) -> None:
     wanted = sum(servers.values())
     if free < wanted:
         raise Problem(
-            f"{free:.1f} GiB of memory available",
+            f"the machine has {free:.1f} GiB of memory available",
             expected=f"{wanted:.1f} GiB for {', '.join(servers)}",
-            do="stop something, or start fewer servers: python3 -m stack up kafka",
+            do="stop other programs, or start fewer servers: python3 -m stack up kafka",
         )

@@ -80,7 +80,7 @@ def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = Non
     seen = _stat(child.pid)
     child.returncode = 0  # the process outlives the parent: prevent a warning when the handle is deleted
     if seen is None:
-        raise Problem(f"{argv[0]} ended at once", do=f"read {log}")
+        raise Problem(f"{argv[0]} ended immediately", expected="a process that keeps running", do=f"read {log}")
     return Process(pid=child.pid, started=seen.started, boot=_boot())
 
 

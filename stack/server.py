@@ -68,9 +68,14 @@ def wait(
                 continue
             detail = process.last_lines(log)
             stop(server, entry, quiet=True)
-            seen = f"did not answer within {limit:.0f} s: {missing}" if alive else "died while starting"
-            raise Problem(f"{part} {seen}".strip(), do=f"read {shown(log)}", detail=detail)
-        say(server, f"{part} answers after {ticker.seconds:.1f} s".strip())
+            seen = f"did not respond within {limit:.0f} s: {missing}" if alive else "died while starting"
+            raise Problem(
+                f"{part or server} {seen}",
+                expected="a server that responds",
+                do=f"read {shown(log)}",
+                detail=detail,
+            )
+        say(server, f"{part} responds after {ticker.seconds:.1f} s".strip())
 
 
 def stop(server: str, entry: state.Entry, *, quiet: bool = False) -> None:

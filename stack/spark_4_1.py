@@ -53,7 +53,7 @@ def _pip(arguments: list[str], log: Path) -> None:
     if not venv.run([str(BIN / "python"), "-m", "pip", "install", "--progress-bar", "off", *arguments], log):
         raise Problem(
             f"pip could not install {arguments[-1]}",
-            expected=f"pyspark {VERSION} and SQLAlchemy within reach",
+            expected=f"a package index with pyspark {VERSION} and SQLAlchemy",
             do=f"read {shown(log)}",
             detail=last_lines(log),
         )

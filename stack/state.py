@@ -69,6 +69,6 @@ def alone() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("stack", "another stack command is at work in this checkout; waiting for it")
+            say("stack", "waiting for another stack command in this checkout")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -43,9 +43,9 @@ def create(folder: Path, log: Path) -> None:
         return
     if not run([sys.executable, "-m", "venv", "--clear", str(folder)], log):
         raise Problem(
-            f"{sys.executable} cannot make a virtual environment",
+            f"{sys.executable} cannot create a virtual environment",
             expected="the venv module with ensurepip",
-            do="install it (Debian: apt install python3-venv)",
+            do="install that module (Debian: apt install python3-venv)",
             detail=last_lines(log, 4),
         )
 
@@ -58,11 +58,11 @@ def _install(log: Path) -> None:
     # By default uv leaves compiling to the first import, and PYTHONDONTWRITEBYTECODE would discard that result.
     if has_uv and run([*uv, "install", "--compile-bytecode", "--python", str(PYTHON), *_INSTALL], log):
         return
-    say("venv", "uv did not get through; pip takes about two minutes")
+    say("venv", "uv is missing or failed; installing with pip, which takes about two minutes")
     if not run([*pip, "install", "--progress-bar", "off", *_INSTALL], log):
         raise Problem(
             "pip could not install the project",
-            expected="the versions of constraints.txt within reach",
+            expected="a package index with the versions of constraints.txt",
             do=f"read {shown(log)}",
             detail=last_lines(log),
         )
@@ -75,9 +75,9 @@ def _whole_pyspark(log: Path) -> None:
     again = ["install", "--force-reinstall", "--no-deps", "-c", str(CONSTRAINTS), "pyspark"]
     if not (run([str(PYTHON), "-m", "pip", *again], log) and _is_whole(log)):
         raise Problem(
-            "pyspark is not whole in .venv",
-            expected="its jars and an import that works",
-            do=f"read {shown(log)}, then make clean venv",
+            "pyspark in .venv is incomplete",
+            expected="an importable pyspark with its jars",
+            do=f"read {shown(log)}, then run: make clean venv",
             detail=last_lines(log, 4),
         )
 

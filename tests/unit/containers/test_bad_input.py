@@ -52,12 +52,12 @@ class TestSettings:
     def test_one_that_is_there_is_left_alone(self, made: Path) -> None:
         before = made.read_text()
 
-        with pytest.raises(Problem, match=r"is there already.*AIRFLOW_ADMIN_PASSWORD"):
+        with pytest.raises(Problem, match=r"exists already\. Expected .*AIRFLOW_ADMIN_PASSWORD"):
             settings.write(env=made)
         assert made.read_text() == before
 
     def test_none(self, tmp_path: Path) -> None:
-        with pytest.raises(Problem, match=r"no \.env · run: make compose-password"):
+        with pytest.raises(Problem, match=r"\.env does not exist\. Expected .*\. Run: make compose-password"):
             settings.read(tmp_path / ".env")
 
     def test_one_with_an_empty_secret(self, made: Path) -> None:
@@ -68,7 +68,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("text", ["", "http", "0", "65536", "-1", "8080 "])
     def test_a_port_that_is_none(self, text: str) -> None:
-        with pytest.raises(Problem, match=f"AIRFLOW_PORT={text} in .env"):
+        with pytest.raises(Problem, match=f".env has AIRFLOW_PORT={text}. Expected a port"):
             settings.port({"AIRFLOW_PORT": text}, "AIRFLOW_PORT")
 
 
@@ -79,7 +79,7 @@ class TestPorts:
             taken.listen()
             number = taken.getsockname()[1]
 
-            with pytest.raises(Problem, match=rf"port {number} of 127.0.0.1 is taken · set KAFKA_PORT in .env"):
+            with pytest.raises(Problem, match=rf"Port {number} of 127.0.0.1 is in use\. .*Set KAFKA_PORT in .env"):
                 checks.require_ports({"KAFKA_PORT": str(number)}, ["KAFKA_PORT"])
 
         checks.require_ports({"KAFKA_PORT": str(number)}, ["KAFKA_PORT"])
@@ -105,7 +105,10 @@ class TestPorts:
             else:
                 assert main(["up"]) == 1
 
-        shown = f"compose  port {number} of 127.0.0.1 is taken · set KAFKA_PORT in .env to another one"
+        shown = (
+            f"compose  Port {number} of 127.0.0.1 is in use. Expected a free port for KAFKA_PORT."
+            " Set KAFKA_PORT in .env to another port."
+        )
         assert (shown in capsys.readouterr().out) is not is_up
         assert ran == ([["docker-compose", "-f", str(compose.FILE), "up", "-d"]] if is_up else [])
 
@@ -118,20 +121,22 @@ class TestPorts:
 
 class TestMemory:
     def test_a_machine_that_is_too_small(self) -> None:
-        with pytest.raises(Problem, match=r"4\.0 GiB of memory · expected 8 GiB"):
+        with pytest.raises(Problem, match=r"has 4\.0 GiB of memory\. Expected 8 GiB\. Assign more"):
             enter.require_memory(f"MemTotal: {4 * 2**20} kB\n")
 
     def test_one_of_8_gib_tells_of_less(self) -> None:
         enter.require_memory(f"MemTotal: {int(7.6 * 2**20)} kB\n")
 
     def test_too_little_is_left(self) -> None:
-        with pytest.raises(Problem, match=r"1\.0 GiB of memory available · expected 6\.0 GiB"):
+        with pytest.raises(Problem, match=r"has 1\.0 GiB of memory available\. Expected 6\.0 GiB\."):
             checks.require_available(f"MemAvailable: {2**20} kB\n", 6)
 
 
 class TestImageAndVolume:
     def test_an_image_without_its_jars(self, tmp_path: Path) -> None:
-        with pytest.raises(Problem, match=r"no kafka_2.13-\*.jar.*docker compose build"):
+        with pytest.raises(
+            Problem, match=r"has no kafka_2.13-\*.jar\. Expected a complete image\. Run: docker compose build"
+        ):
             enter.version_of(tmp_path, "kafka_2.13")
 
     def test_the_version_is_that_of_the_jar(self, tmp_path: Path) -> None:
@@ -144,7 +149,7 @@ class TestImageAndVolume:
         enter.require_version(tmp_path, "kafka 4.3.0")
         enter.require_version(tmp_path, "kafka 4.3.0")
 
-        with pytest.raises(Problem, match=r"was made by kafka 4.3.0 · expected kafka 5.0.0 · docker compose down"):
+        with pytest.raises(Problem, match=r"was made by kafka 4.3.0\. Expected kafka 5.0.0\. Build the older version"):
             enter.require_version(tmp_path, "kafka 5.0.0")
         assert (tmp_path / "made-by").read_text() == "kafka 4.3.0\n"
 
@@ -207,7 +212,7 @@ class TestHostName:
             assert holder.stdout is not None
             holder.stdout.readline()
 
-            with pytest.raises(Problem, match=f"another container has the host name {name} .* exec {name} airflow"):
+            with pytest.raises(Problem, match=f"Another container has the host name {name}. .* exec {name} airflow"):
                 enter.hold_name(tmp_path)
             holder.kill()
 
@@ -227,7 +232,7 @@ class TestHostName:
             assert enter.main(command) == 1
 
         [line] = capfd.readouterr().err.splitlines()
-        assert line.startswith(f"{command[0]}: another container has the host name")
+        assert line.startswith(f"{command[0]}: Another container has the host name")
 
     def test_it_is_held_over_the_exec(self, tmp_path: Path) -> None:
         sleeps = f"{self.HOLDS}; enter.become(['sleep', '600'])"
