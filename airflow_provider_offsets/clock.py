@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -46,6 +47,11 @@ _clock: Clock = SystemClock()
 def now_ms() -> int:
     """Return the time for records, in milliseconds since 1970."""
     return _clock.now_ms()
+
+
+def now_text() -> str:
+    """Return the time for records in UTC, such as ``2026-11-01T00:00:00.000+00:00``."""
+    return datetime.fromtimestamp(now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def monotonic_s() -> float:

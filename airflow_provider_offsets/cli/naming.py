@@ -6,10 +6,10 @@ import contextlib
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.owners import owners_of
 from airflow_provider_offsets.core.audit.window import AuditWindow, Bound
@@ -197,7 +197,7 @@ def _url(conn_id: str) -> str | None:
 
 def operation(command: str) -> str:
     """Return the operation id of one call of a command."""
-    return f"airflow offsets {command}/{datetime.now(UTC).isoformat(timespec='milliseconds')}"
+    return f"airflow offsets {command}/{clock.now_text()}"
 
 
 @contextmanager

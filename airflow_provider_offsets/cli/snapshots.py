@@ -6,7 +6,6 @@ import contextlib
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.utils.cli import suppress_logs_and_warning
@@ -39,9 +38,10 @@ def list_snapshots(args: Namespace) -> None:
 def take_snapshot(args: Namespace) -> None:
     """Run ``airflow offsets snapshots take``."""
     with command():
-        pipeline, now = naming.pipeline(args), datetime.now(UTC).isoformat(timespec="milliseconds")
-        with open_session(pipeline, f"airflow offsets snapshots take/{now}") as session:
-            taken = session.take_snapshot("by-hand", reason=args.reason or "", taken_at=now, label=args.label or "")
+        with open_session(naming.pipeline(args), naming.operation("snapshots take")) as session:
+            taken = session.take_snapshot(
+                "by-hand", reason=args.reason or "", taken_at=clock.now_text(), label=args.label or ""
+            )
         show(args.output, _as_data(taken), snapshots_report([taken], style_of(args.output)))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.restart.comparison import Agreement, compare_stores
@@ -47,8 +47,9 @@ class SnapshotOffsetsOperator(PipelineOperator):
         :raises InputRefused: the label is taken or malformed.
         :raises StateChanged: the lease or the phase of the pipeline changed during each try to read everything.
         """
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        snapshot = session.take_snapshot(self.moment, reason=self.reason or "", taken_at=now, label=self.snapshot_label)
+        snapshot = session.take_snapshot(
+            self.moment, reason=self.reason or "", taken_at=clock.now_text(), label=self.snapshot_label
+        )
         seen = snapshot.seen
         self.log.info("Snapshot %s, taken at %s: %s", snapshot.id, snapshot.taken_at, snapshot.position.to_json())
         comparison = compare_stores(seen)
