@@ -50,7 +50,7 @@ def remove(
     pipeline: StreamingPipeline,
     found: Prunable,
     *,
-    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Prunable:
     """Remove the prunable items one by one, and return what was removed.
 
@@ -59,7 +59,7 @@ def remove(
     :param control: control records of the pipeline.
     :param pipeline: the pipeline.
     :param found: the prunable items.
-    :param say: called with a line for each removed item.
+    :param report: called with a line for each removed item.
     """
     acts: dict[str, Callable[[str], None]] = {
         "snapshots": control.remove_snapshot,
@@ -79,7 +79,7 @@ def remove(
                 retained.append(f"{each}: {error}")
                 continue
             gone[kind] = (*gone[kind], each)
-            say(f"removed {kind.removesuffix('s')} {each}")
+            report(f"removed {kind.removesuffix('s')} {each}")
     return Prunable(**gone, retained=tuple(retained))
 
 

@@ -42,10 +42,10 @@ KILL_S = 30
 SETTINGS = ".settings.json"
 """Suffix of the file with a driver's settings, which is beside the driver's log."""
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def _quiet(line: str) -> None:
+def _no_report(line: str) -> None:
     pass
 
 
@@ -60,7 +60,7 @@ class ShardReplaying:
     :param shard: the shard.
     :param run_id: run id of the operation's replay plan.
     :param launcher: how the job is launched.
-    :param say: called with the progress.
+    :param report: called with the progress.
     :raises InputRefused: ``run_id`` does not belong to this operation.
     """
 
@@ -70,14 +70,14 @@ class ShardReplaying:
         shard: Shard,
         run_id: str,
         launcher: Launcher,
-        say: Say = _quiet,
+        report: Report = _no_report,
     ) -> None:
         self._session = session
         self._control = ReplayControl(session.store, session.pipeline.name)
         self._replay = replay_of(session.operation)
         self._shard, self._run_id, self._ranges = shard, run_id, digest_of_ranges(shard.ranges)
         self._attempt = self._number_of(run_id)
-        self._launcher, self._say = launcher, say
+        self._launcher, self._report = launcher, report
         self._launched: Launch | None = None
         self._tag = ""
         """Tag of the launch that this task recorded; empty if it recorded none."""
@@ -94,7 +94,7 @@ class ShardReplaying:
         """
         record = self._record()
         if record.phase is ShardPhase.REPLAYED:
-            self._say(f"shard {self._shard.number} was replayed before")
+            self._report(f"shard {self._shard.number} was replayed before")
             return self._replayed(record)
         self._require_newest()
         self._end_earlier()
@@ -105,7 +105,9 @@ class ShardReplaying:
         if record.phase is ShardPhase.WAITING:
             self._launch()
         elif (driver := record.driver) is not None:
-            self._say(f"shard {self._shard.number} is being replayed already, by pid {driver.pid} on {driver.host!r}")
+            self._report(
+                f"shard {self._shard.number} is being replayed already, by pid {driver.pid} on {driver.host!r}"
+            )
         return self._watch()
 
     def end_driver(self) -> None:
@@ -165,7 +167,7 @@ class ShardReplaying:
 
         :raises ShardFailed: the driver still runs.
         """
-        self._say(f"ending pid {driver.pid} on {driver.host!r}, which still replays shard {number} of {run_id!r}")
+        self._report(f"ending pid {driver.pid} on {driver.host!r}, which still replays shard {number} of {run_id!r}")
         if machine().is_session_alive(driver) is None:
             deadline_s = clock.monotonic_s() + KILL_S
             while self._control.shard(run_id, number).driver is not None and clock.monotonic_s() < deadline_s:
@@ -206,7 +208,7 @@ class ShardReplaying:
         except Exception as error:
             self._end_try(record, CancelShard, EndedHow.CANCELLED, f"its process was not started: {error}")
             raise
-        self._say(
+        self._report(
             f"try {claim.number} of shard {self._shard.number}, {self._shard.record_count:,} offsets; driver log: {log}"
         )
 
@@ -262,7 +264,7 @@ class ShardReplaying:
                 raise self._nobody_comes(record)
             if (waited_s := int(now_s - began_s)) >= said_s + SAY_S:
                 said_s = waited_s
-                self._say(self._how_far(record, waited_s))
+                self._report(self._how_far(record, waited_s))
             clock.sleep(POLL_S)
 
     def _require_going_on(self, record: ShardRecord) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 
 from airflow_provider_offsets import clock
@@ -86,7 +85,7 @@ def roll_back(
     launcher_of: Callable[[StreamingPipeline], Launcher],
     *,
     reason: str,
-    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Rollback:
     """Undo the operation of ``session``, and return what runs afterwards.
 
@@ -96,7 +95,7 @@ def roll_back(
     :param session: the session of the operation to undo.
     :param launcher_of: returns the launcher of a pipeline's job, or raises.
     :param reason: reason for the records.
-    :param say: called with the progress.
+    :param report: called with the progress.
     :raises RollbackRefused: the previous version or position cannot be restored, or the operation started nothing. The
         message says whether the job is stopped.
     :raises Fenced: another operation has started or stopped the job since, or works on it.
@@ -116,13 +115,13 @@ def roll_back(
         launcher = launcher_of(old.pipeline)
         plan = None if is_last_try else _started_plan(old)
         try:
-            plan = plan or _stop_and_plan(old, target, before, reason, say)
-            started = submit_job(old, apply_plan(old, plan), launcher, say=say)
+            plan = plan or _stop_and_plan(old, target, before, reason, report)
+            started = submit_job(old, apply_plan(old, plan), launcher, report=report)
             return _record(old, target, plan, started)
         except StateChanged as changed:
             if is_last_try:
                 raise
-            say(f"planning again, because the state has changed: {changed.seen}")
+            report(f"planning again, because the state has changed: {changed.seen}")
     raise AssertionError("the last try returns or raises")
 
 
@@ -223,17 +222,16 @@ def _started_plan(back: Session) -> RestartPlan | None:
 
 
 def _stop_and_plan(
-    back: Session, target: Target, before: PipelineRecord | None, reason: str, say: Callable[[str], None]
+    back: Session, target: Target, before: PipelineRecord | None, reason: str, report: Callable[[str], None]
 ) -> RestartPlan:
     """Stop the job unless another operation has acted on it since ``before``, and record the plan of the rollback."""
     _plan(back, target, back.observe(), UNCHANGED)
     asked = ask_to_stop(back, reason=reason, since=before)
     if not isinstance(asked, StopResult):
-        say(f"asked epoch {asked.number} to stop")
-        asked = await_stop(back, asked, back.pipeline.stop, say=say)
-    say(f"epoch {asked.epoch}: {asked.how}")
-    at = datetime.fromtimestamp(clock.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
-    back.take_snapshot(WHEN_STOPPED, reason=reason, taken_at=at)
+        report(f"asked epoch {asked.number} to stop")
+        asked = await_stop(back, asked, back.pipeline.stop, report=report)
+    report(f"epoch {asked.epoch}: {asked.how}")
+    back.take_snapshot(WHEN_STOPPED, reason=reason, taken_at=clock.now_text())
     seen = back.observe()
     plan = _plan(back, target, seen, STOPPED)
     back.control.record_step(back.operation, OUTPUT, _output(back, target, seen))

@@ -185,7 +185,7 @@ def await_stop(
     policy: StopPolicy,
     *,
     is_graceful_over: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> StopResult:
     """Wait until the job is stopped, carrying out each allowed stage of ``policy``, and return how it stopped.
 
@@ -193,15 +193,15 @@ def await_stop(
     :param epoch: result of ``ask_to_stop``.
     :param policy: the stages, with their timeouts in seconds.
     :param is_graceful_over: whether the graceful stage has been waited for already, so that the next one follows.
-    :param say: called every ten seconds with what is awaited.
+    :param report: called every ten seconds with what is awaited.
     :raises StopTimedOut: the job did not stop. The request remains, so the job still stops if it responds later.
     :raises TakenOver: another operation took the pipeline over.
     """
     for stage in _stages(epoch, policy, is_graceful_over=is_graceful_over):
         if hindrance := _hindrance(epoch, stage):
-            say(hindrance)
+            report(hindrance)
         else:
-            _carry_out(session, epoch, stage, say)
+            _carry_out(session, epoch, stage, report)
         if (stopped := _stopped(session, epoch)) is not None:
             return stopped
     yarn, has_process = epoch.claim.yarn, has_driver(epoch)
@@ -256,7 +256,7 @@ def result_of(record: PipelineRecord, *, already: bool = False) -> StopResult:
     return StopResult(record.epoch, how, last_batch_id, ended.message)
 
 
-def _carry_out(session: Session, epoch: Epoch, stage: _Stage, say: Callable[[str], None]) -> None:
+def _carry_out(session: Session, epoch: Epoch, stage: _Stage, report: Callable[[str], None]) -> None:
     """Carry out a stage, and wait until the job is stopped or the time is up. A failed kill on YARN is retried."""
     if stage.name:
         session.cell.change(NoteStopStage(session.operation, StopStage(stage.name, stage.is_request, clock.now_ms())))
@@ -276,7 +276,7 @@ def _carry_out(session: Session, epoch: Epoch, stage: _Stage, say: Callable[[str
             trouble = _send(epoch, stage) if stage.signal is None else ""
             if not stage.name:
                 _place_marker(session, epoch)  # a submit that was taken over may have removed it
-            say(f"waited {said_s} s of {stage.timeout_s} s for {stage.awaited}{trouble and f'; {trouble}'}")
+            report(f"waited {said_s} s of {stage.timeout_s} s for {stage.awaited}{trouble and f'; {trouble}'}")
         clock.sleep(POLL_S)
 
 

@@ -84,7 +84,7 @@ def submit_job(
     applied: Applied,
     launcher: Launcher,
     *,
-    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Started:
     """Start the job, and return how it started: after its first batch, or once it reports that it is idle.
 
@@ -95,7 +95,7 @@ def submit_job(
     :param session: the session of the operation.
     :param applied: result of ``apply_plan``.
     :param launcher: how the job is launched.
-    :param say: called with the progress.
+    :param report: called with the progress.
     :raises DriverDied: the driver has exited; with the last lines of its log.
     :raises DriverSilent: within ``start_timeout_s`` the driver neither processed a batch nor reported that it is idle.
     :raises TakenOver: another operation took the pipeline over.
@@ -105,15 +105,15 @@ def submit_job(
     with _releasing_on_failure(session):
         for is_last_try in (False, True):
             claim, launched = _adopt(session, applied, launcher) or _launch(session, applied, launcher)
-            say(f"driver log: {launched.log}")
+            report(f"driver log: {launched.log}")
             try:
-                started = _await_start(session, applied, claim, launched, say)
+                started = _await_start(session, applied, claim, launched, report)
             except DriverDied:
                 # Spark fails unless startingOffsets names exactly the existing partitions. One may have been added
                 # meanwhile.
                 if is_last_try or not _partitions_came(session, claim, launched):
                     raise
-                say("partitions were added during the start; trying once more")
+                report("partitions were added during the start; trying once more")
                 continue
             _require_same_topics(session, claim)
             if not session.pipeline.tracked:
@@ -452,7 +452,7 @@ def driver_environment() -> dict[str, str]:
 
 
 def _await_start(
-    session: Session, applied: Applied, claim: Claim, launched: Launch, say: Callable[[str], None]
+    session: Session, applied: Applied, claim: Claim, launched: Launch, report: Callable[[str], None]
 ) -> Started:
     began = said_at = clock.monotonic_s()
     timeout_s = session.pipeline.start_timeout_s
@@ -475,7 +475,7 @@ def _await_start(
         keep_lease(session, record)
         if clock.monotonic_s() >= said_at + 5:
             said_at = clock.monotonic_s()
-            say(f"{said_at - began:.0f} s: {f'epoch {claim.number} claimed' if is_claimed else 'driver starting'}")
+            report(f"{said_at - began:.0f} s: {f'epoch {claim.number} claimed' if is_claimed else 'driver starting'}")
         clock.sleep(POLL_S)
     raise DriverSilent(
         seen=f"after {timeout_s} s the driver {f'has epoch {claim.number}' if is_claimed else 'claimed no epoch'}, and"

@@ -29,7 +29,7 @@ class PruneOffsetsOperator(PipelineOperator):
             not have retained, each with the reason.
         """
         found = find_prunable(session.control, self.pipeline, at_ms=clock.now_ms())
-        done = remove(session.control, self.pipeline, found, say=self.log.info)
+        done = remove(session.control, self.pipeline, found, report=self.log.info)
         for each in done.retained:
             self.log.warning("not removed: %s", each)
         self.log.info(

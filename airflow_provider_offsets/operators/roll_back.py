@@ -61,7 +61,7 @@ class RollBackOperator(PipelineOperator):
             self._skip_unless_due(why, in_hands_of(session))
         why = why or self.reason or "on request"
         self.log.info("Rolling back operation %r: %s", self.operation, why)
-        done = roll_back(session, make_launcher, reason=why, say=self.log.info)
+        done = roll_back(session, make_launcher, reason=why, report=self.log.info)
         self.log.info("%s\n%s", _what_runs(done), _not_undone(done))
         if self.fails:
             raise RolledBack(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
+from airflow_provider_offsets import clock
 from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.core.epoch import Epoch
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
@@ -73,7 +74,7 @@ class StopStreamingJobOperator(PipelineOperator):
         self.log.info("Asked epoch %d (pid %d on %s) to stop", asked.number, asked.holder.pid, asked.holder.host)
         if self.deferrable and (asked.claim.tracked or self.pipeline.stop.marker):
             self._defer_until_ended(asked)
-        return self._result(await_stop(session, asked, self.pipeline.stop, say=self.log.info))
+        return self._result(await_stop(session, asked, self.pipeline.stop, report=self.log.info))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Continue after the triggerer: the job ended, or its time is up and the next stop stage follows.
@@ -92,7 +93,9 @@ class StopStreamingJobOperator(PipelineOperator):
             if isinstance(asked, StopResult):
                 return self._result(asked)
             policy, was_waited_for = self.pipeline.stop, event["status"] != "error"
-            return self._result(await_stop(session, asked, policy, is_graceful_over=was_waited_for, say=self.log.info))
+            return self._result(
+                await_stop(session, asked, policy, is_graceful_over=was_waited_for, report=self.log.info)
+            )
 
     def _ask(self, session: Session) -> StopResult | Epoch:
         return ask_to_stop(session, reason=self.reason, take_over=str(self.take_over).lower() in ("true", "1"))
@@ -115,5 +118,5 @@ class StopStreamingJobOperator(PipelineOperator):
             "epoch": stopped.epoch,
             "how": stopped.how,
             "last_batch_id": stopped.last_batch_id,
-            "stopped_since": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "stopped_since": clock.now_text(),
         }

@@ -43,7 +43,7 @@ def launch_applied(lab: Lab, applied: Applied, operation: str = "op") -> None:
         raise Crash(line)
 
     with pytest.raises(Crash):
-        submit_job(lab.session(operation), applied, lab.launcher, say=killed)
+        submit_job(lab.session(operation), applied, lab.launcher, report=killed)
 
 
 def stop(lab: Lab, operation: str = "op", *, take_over: bool = False) -> StopResult:

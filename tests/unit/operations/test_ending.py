@@ -193,7 +193,7 @@ class TestOnYarn:
 
         with pytest.raises(Crash):
             submit_job(
-                session, steps.apply(lab, operation="first"), Launcher(lab.command, SECRETS, "http://rm"), say=killed
+                session, steps.apply(lab, operation="first"), Launcher(lab.command, SECRETS, "http://rm"), report=killed
             )
         release_lease(lab.session("first"))
         return lab

@@ -182,7 +182,7 @@ def test_one_that_was_started_without_a_tag_is_not_asked_for(lab: Lab, yarn: Yar
     assert isinstance(asked, Epoch)
 
     with pytest.raises(StopTimedOut):
-        await_stop(lab.session(), asked, lab.stop, say=said.append)
+        await_stop(lab.session(), asked, lab.stop, report=said.append)
 
     assert yarn.told == []
     assert said == ["epoch 1 was started without a tag for YARN: its application is not known"]

@@ -79,7 +79,7 @@ def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
         versions=tuple(versions[:3]),
     )
     assert set(checkpoints(old)) == there, "found is not removed"
-    assert remove(old.control, old.pipeline, found, say=said.append) == found
+    assert remove(old.control, old.pipeline, found, report=said.append) == found
     assert len(said) == len(found.snapshots) + len(found.checkpoints) + len(found.versions)
     assert set(checkpoints(old)) == there - set(found.checkpoints)
     assert [each.id for each in old.control.snapshots()] == ["op-3#snapshot", "op-4#snapshot"]

@@ -178,7 +178,7 @@ def test_a_driver_elsewhere_is_not_signalled(elsewhere: ProcessIdentity, lab: La
     assert isinstance(asked, Epoch)
 
     with pytest.raises(StopTimedOut):
-        await_stop(lab.session(), asked, StopPolicy(5, 5, 5), say=said.append)
+        await_stop(lab.session(), asked, StopPolicy(5, 5, 5), report=said.append)
 
     assert lab.signalled == []
     assert said == [f"pid 100 on {ELSEWHERE} cannot be signalled from here"] * 2
@@ -320,7 +320,7 @@ def test_what_is_waited_for_is_said(deaf: Epoch, lab: Lab) -> None:
     said: list[str] = []
 
     with pytest.raises(StopTimedOut):
-        await_stop(lab.session(), deaf, StopPolicy(25), say=said.append)
+        await_stop(lab.session(), deaf, StopPolicy(25), report=said.append)
 
     assert said == ["waited 10 s of 25 s for its acknowledgement", "waited 20 s of 25 s for its acknowledgement"]
 

@@ -114,7 +114,7 @@ class TestStarted:
     def test_what_is_waited_for_is_said(self, applied: Applied, lab: Lab) -> None:
         said: list[str] = []
 
-        submit_job(lab.session(), applied, lab.launcher, say=said.append)
+        submit_job(lab.session(), applied, lab.launcher, report=said.append)
 
         assert said[0] == f"driver log: {lab.driver.log}"
 
@@ -666,7 +666,7 @@ class TestSecrets:
         said: list[str] = []
 
         with caplog.at_level(logging.DEBUG):
-            submit_job(lab.session(), applied, lab.launcher, say=said.append)
+            submit_job(lab.session(), applied, lab.launcher, report=said.append)
 
         assert lab.driver.settings.secrets == SECRETS
         cells = dict(lab.store.scan(lab.pipeline.name, ""))
