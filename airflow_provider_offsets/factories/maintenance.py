@@ -67,11 +67,11 @@ def maintenance_dag(
 
 def wait_out_window() -> None:
     """Create the task that waits for the end of the window, which begins when the job is stopped."""
-    WindowSensor(task_id="wait_out_window", target_time=WINDOW_END, end_from_trigger=True)
+    MaintenanceWindowSensor(task_id="wait_out_window", target_time=WINDOW_END, end_from_trigger=True)
 
 
-class WindowSensor(DateTimeSensorAsync):
-    """Sensor that waits in the triggerer for an exact time, and does not wait if that time has passed."""
+class MaintenanceWindowSensor(DateTimeSensorAsync):
+    """Sensor that waits in the triggerer for the end of a maintenance window, and not at all if that time has passed."""
 
     def execute(self, context: Context) -> None:  # type: ignore[override]  # it may return, which the base never does
         """Wait, or return at once if the time has passed: deferring takes seconds, and the job is stopped meanwhile."""

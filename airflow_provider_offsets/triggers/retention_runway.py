@@ -22,14 +22,26 @@ if TYPE_CHECKING:
 class RetentionRunwayTrigger(StoreTrigger):
     """Trigger that fires when the retention runway of a stopped job is short, or when there is nothing left to watch.
 
+    :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
+    :param pipeline: name of the pipeline.
     :param kafka_conn_id: a ``kafka`` connection; resolved in the triggerer.
     :param watch: the ``RunwayWatch`` to check, as returned by ``codec.plain``.
+    :param timeout_s: seconds after which an event with ``status`` *timeout* is sent. None waits as long as Airflow
+        allows.
     """
 
     poll_s = 30.0
 
-    def __init__(self, *, kafka_conn_id: str, watch: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        store_conn_id: str,
+        pipeline: str,
+        kafka_conn_id: str,
+        watch: dict[str, Any],
+        timeout_s: float | None = None,
+    ) -> None:
+        super().__init__(store_conn_id=store_conn_id, pipeline=pipeline, timeout_s=timeout_s)
         self.kafka_conn_id = kafka_conn_id
         self.watch = watch
         self._connection: Connection | None = None

@@ -106,11 +106,15 @@ class StoreTrigger(BaseTrigger):
 class EpochEndedTrigger(StoreTrigger):
     """Trigger that fires when an epoch or its driver process has ended. It does not close the epoch.
 
+    :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
+    :param pipeline: name of the pipeline.
     :param epoch: number of the epoch.
+    :param timeout_s: seconds after which an event with ``status`` *timeout* is sent. None waits as long as Airflow
+        allows.
     """
 
-    def __init__(self, *, epoch: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, store_conn_id: str, pipeline: str, epoch: int, timeout_s: float | None = None) -> None:
+        super().__init__(store_conn_id=store_conn_id, pipeline=pipeline, timeout_s=timeout_s)
         self.epoch = epoch
 
     def arguments(self) -> dict[str, Any]:
@@ -126,11 +130,15 @@ class EpochEndedTrigger(StoreTrigger):
 class JobStateTrigger(StoreTrigger):
     """Trigger that fires when the job is in the awaited state.
 
+    :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
+    :param pipeline: name of the pipeline.
     :param state: a ``JobState`` value, such as ``running`` or ``ended``.
+    :param timeout_s: seconds after which an event with ``status`` *timeout* is sent. None waits as long as Airflow
+        allows.
     """
 
-    def __init__(self, *, state: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, store_conn_id: str, pipeline: str, state: str, timeout_s: float | None = None) -> None:
+        super().__init__(store_conn_id=store_conn_id, pipeline=pipeline, timeout_s=timeout_s)
         self.state = state
         self._before: JobObservation | None = None
 
@@ -152,12 +160,24 @@ class JobStateTrigger(StoreTrigger):
 class JobDiedTrigger(StoreTrigger):
     """Trigger that fires when a job has been dead for ``confirm_s``, or silent for as long if not visible from here.
 
+    :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
+    :param pipeline: name of the pipeline.
     :param confirm_s: seconds for which the same epoch has to be dead, by this machine's own clock.
     :param lease_timeout_s: an operation that acted on the pipeline within this many seconds is not disturbed.
+    :param timeout_s: seconds after which an event with ``status`` *timeout* is sent. None waits as long as Airflow
+        allows.
     """
 
-    def __init__(self, *, confirm_s: float, lease_timeout_s: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        store_conn_id: str,
+        pipeline: str,
+        confirm_s: float,
+        lease_timeout_s: float,
+        timeout_s: float | None = None,
+    ) -> None:
+        super().__init__(store_conn_id=store_conn_id, pipeline=pipeline, timeout_s=timeout_s)
         self.confirm_s, self.lease_timeout_s = confirm_s, lease_timeout_s
         self._seen, self._silence = DeathWatch(confirm_s, lease_timeout_s), SilenceWatch(confirm_s)
 
@@ -181,13 +201,26 @@ class JobDiedTrigger(StoreTrigger):
 class OffsetsReachedTrigger(StoreTrigger):
     """Trigger that fires when a pipeline has processed everything up to a position.
 
+    :param store_conn_id: an ``offsets`` connection; resolved in the triggerer.
+    :param pipeline: name of the pipeline.
     :param group_id: consumer group of the pipeline.
     :param topics: topics of the pipeline.
     :param target: the position, as returned by ``Position.to_plain``.
+    :param timeout_s: seconds after which an event with ``status`` *timeout* is sent. None waits as long as Airflow
+        allows.
     """
 
-    def __init__(self, *, group_id: str, topics: list[str], target: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        store_conn_id: str,
+        pipeline: str,
+        group_id: str,
+        topics: list[str],
+        target: dict[str, Any],
+        timeout_s: float | None = None,
+    ) -> None:
+        super().__init__(store_conn_id=store_conn_id, pipeline=pipeline, timeout_s=timeout_s)
         self.group_id = group_id
         self.topics = topics
         self.target = target
