@@ -71,7 +71,7 @@ def wait_out_window() -> None:
 
 
 class MaintenanceWindowSensor(DateTimeSensorAsync):
-    """Sensor that waits in the triggerer for the end of a maintenance window, and not at all if that time has passed."""
+    """Sensor that waits in the triggerer for the end of a maintenance window, but not if it has passed."""
 
     def execute(self, context: Context) -> None:  # type: ignore[override]  # it may return, which the base never does
         """Wait, or return at once if the time has passed: deferring takes seconds, and the job is stopped meanwhile."""
