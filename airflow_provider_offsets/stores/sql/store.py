@@ -57,7 +57,7 @@ class SqlStore:
         """Create the missing tables, and SQLite's file. The folder of the file must exist."""
         if self._file is not None:
             self._create_file(self._file)
-        with self._errors(), self._begin(writes=True) as connection:
+        with self._errors(), self._begin() as connection:
             METADATA.create_all(connection)
         self._check_layout()
 
@@ -77,7 +77,7 @@ class SqlStore:
         """
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
-        with self._transaction(writes=True) as connection:
+        with self._transaction() as connection:
             _lock_stream(connection, stream)
             read = functools.partial(_read, connection)
             stored = history.position_in(stream, lambda each: next(_newest_first(each, None, read), None))
@@ -91,7 +91,7 @@ class SqlStore:
         """
         stream = rules.check_stream(stream)
         rules.check_batch(stream, batch)
-        with self._transaction(writes=True) as connection:
+        with self._transaction() as connection:
             if batch.row_time_ms is None:
                 _lock_stream(connection, stream)
                 batch = history.place(batch, _newest_time(connection, stream))
@@ -119,7 +119,7 @@ class SqlStore:
     def get(self, pipeline: str, name: str) -> str | None:
         """Return the text of a control record, or None."""
         cell = {"owner": rules.check_pipeline(pipeline), "cell": rules.check_name(name)}
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return connection.scalar(_GET, cell)
 
     def check_and_put(self, pipeline: str, name: str, expected: str | None, value: str) -> bool:
@@ -142,7 +142,7 @@ class SqlStore:
         rules.check_name(name)
         rules.check_value(value)
         facts, row = rules.placed(stream, prepare), rules.placed(stream, append)
-        with self._transaction(writes=True) as connection:
+        with self._transaction() as connection:
             if not _set(connection, pipeline, name, expected, value):
                 return False
             if facts is not None:
@@ -152,10 +152,13 @@ class SqlStore:
             return True
 
     def prepared(self, stream: Stream, row_time_ms: int) -> Batch | None:
-        """Return the facts that are stored under a row time, or None."""
+        """Return the facts that are stored under a row time, or None.
+
+        The history is read last: an append between the two statements moves the facts there.
+        """
         stream = rules.check_stream(stream)
-        with self._transaction() as connection:
-            return _recorded(connection, stream, row_time_ms) or _kept(connection, PREPARED, stream, row_time_ms)
+        with self._reading() as connection:
+            return _kept(connection, PREPARED, stream, row_time_ms) or _recorded(connection, stream, row_time_ms)
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield names and texts, sorted by name. No transaction is open between two of them."""
@@ -163,7 +166,7 @@ class SqlStore:
         query = sa.select(CONTROL.c.name, CONTROL.c.value).where(mine).order_by(CONTROL.c.name).limit(LARGEST_PAGE)
         after = CONTROL.c.name >= prefix
         while True:
-            with self._transaction() as connection:
+            with self._reading() as connection:
                 page = connection.execute(query.where(after)).all()
             for name, value in page:
                 # In byte order all names with the prefix are adjacent, beginning with the prefix itself.
@@ -175,23 +178,33 @@ class SqlStore:
             after = CONTROL.c.name > page[-1].name
 
     def _page(self, query: sa.Select[Any]) -> list[Batch]:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             return _read(connection, query)
 
     @contextlib.contextmanager
-    def _transaction(self, *, writes: bool = False) -> Iterator[sa.Connection]:
-        if not self._layout_seen or (self._file is not None and not self._file.exists()):
-            self._check_layout()
-        with self._errors(), self._begin(writes=writes) as connection:
+    def _reading(self) -> Iterator[sa.Connection]:
+        """Yield a connection for statements that read. No caller needs two of them to see the same moment."""
+        self._require_layout()
+        with self._errors(), self._engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
-    def _begin(self, *, writes: bool) -> Iterator[sa.Connection]:
-        """Begin as a writer if the transaction writes: a reader that becomes a writer may fail instead of waiting."""
+    def _transaction(self) -> Iterator[sa.Connection]:
+        self._require_layout()
+        with self._errors(), self._begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        """Begin as a writer: in SQLite, a reader that becomes a writer may fail instead of waiting."""
         with self._engine.begin() as connection:
             if self._file is not None:
-                connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
+
+    def _require_layout(self) -> None:
+        if not self._layout_seen or (self._file is not None and not self._file.exists()):
+            self._check_layout()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

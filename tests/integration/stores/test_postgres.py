@@ -63,7 +63,7 @@ class TestPostgres(InOneDatabase, StoreContract):
     def fill(self, store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
         def insert(stream: Stream, batches: list[Batch]) -> None:
             rows = [row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
-            with store._transaction(writes=True) as connection:
+            with store._transaction() as connection:
                 connection.execute(BATCHES.insert(), rows)
 
         return insert

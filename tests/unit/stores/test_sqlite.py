@@ -16,7 +16,7 @@ from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.errors import StoreDataError, StoreError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores.sql import store as sql
-from airflow_provider_offsets.stores.sql.layout import BATCHES, row_of
+from airflow_provider_offsets.stores.sql.layout import BATCHES, PREPARED, row_of
 from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips, ids, position
@@ -40,7 +40,7 @@ def store(url: str) -> Iterator[SqlStore]:
 def fill_rows(store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
     def insert(stream: Stream, batches: list[Batch]) -> None:
         rows = [row_of(stream, each.at_row(each.batch_time_ms)) for each in batches]
-        with store._transaction(writes=True) as connection:
+        with store._transaction() as connection:
             connection.execute(BATCHES.insert(), rows)
 
     return insert
@@ -109,6 +109,24 @@ def test_facts_are_kept_once(store: SqlStore, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
         kept = connection.execute("select row_time_ms from offsets_prepared").fetchall()
     assert kept == [(NOW_MS,)]
+
+
+def test_facts_are_found_while_an_append_moves_them(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL shows each statement what was committed before it: the row may arrive between two statements."""
+    facts = batch(1).at_row(NOW_MS)
+    store.swap("p", "pipeline", None, "1", stream=STREAM, prepare=facts)
+    read, tables = sql._kept, []
+
+    def append_after_first(connection: sa.Connection, table: sa.Table, stream: Stream, row_time_ms: int) -> Any:
+        found = read(connection, table, stream, row_time_ms)
+        tables.append(table.name)
+        if len(tables) == 1:
+            connection.execute(BATCHES.insert().values(row_of(stream, facts)))
+            connection.execute(PREPARED.delete())
+        return found
+
+    monkeypatch.setattr(sql, "_kept", append_after_first)
+    assert store.prepared(STREAM, NOW_MS) == facts
 
 
 def test_a_write_follows_facts_whose_row_is_missing(store: SqlStore) -> None:
