@@ -13,6 +13,7 @@ import pytest
 
 import stack
 from airflow_provider_offsets.stores import open_store
+from tests.e2e import class_archive
 from tests.e2e.dag_runs import airflow_environment, run
 from tests.e2e.lab import Lab, connections
 
@@ -24,6 +25,17 @@ def endpoint(server: str, key: str) -> str:
         words = f"{server} is not up: python3 -m stack up {server}"
         pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
     return str(found[key])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Set the environment in which every ``spark-submit`` starts fast, also that of the demo's Airflow."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "kafka" in stack.endpoints():
+            quick = class_archive.options(endpoint("kafka", "bootstrap_servers"), tmp_path_factory.mktemp("classes"))
+            for name, value in quick.items():
+                patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture
