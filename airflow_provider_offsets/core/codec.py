@@ -21,6 +21,9 @@ T = TypeVar("T")
 SCALARS = (int, str, bool, float)
 """Types that are tested first: most values of ten thousand partitions are numbers."""
 
+_UNCHANGED = (*SCALARS, types.NoneType)
+"""Types whose values are their own plain form."""
+
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -42,7 +45,7 @@ def loads(kind: type[T], text: str) -> T:
 def plain(value: Any) -> Any:
     """Return ``value`` as dicts, lists, strings and numbers, ready for XCom or a page."""
     kind: Any = type(value)
-    return value if kind in SCALARS else _plainer(kind)(value)
+    return value if kind in _UNCHANGED else _plainer(kind)(value)
 
 
 @functools.cache
@@ -55,7 +58,7 @@ def _plainer(kind: type) -> Callable[[Any], Any]:
     if dataclasses.is_dataclass(kind):
         names = _names(kind)
         return lambda value: {
-            name: item if type(item := getattr(value, name)) in SCALARS else plain(item) for name in names
+            name: item if type(item := getattr(value, name)) in _UNCHANGED else plain(item) for name in names
         }
     if issubclass(kind, Mapping):
         return lambda value: {str(key): plain(item) for key, item in value.items()}

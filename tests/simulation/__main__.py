@@ -84,6 +84,8 @@ def _outcomes(work: Sequence[tuple[int, tuple[str, ...]]], jobs: int) -> Iterato
         return
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
         yield from zip(pool.imap(_run_lean, work, chunksize=10), (kinds for _, kinds in work), strict=True)
+        pool.close()
+        pool.join()  # a process that ends by itself removes its files
 
 
 def _run_lean(work: tuple[int, tuple[str, ...]]) -> Outcome:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import sqlalchemy
 
@@ -74,6 +74,7 @@ from airflow_provider_offsets.runtime import (
 )
 from airflow_provider_offsets.runtime.settings import FILE_KEY, RUN_ID_KEY, ReplaySettings, Secrets, Settings
 from airflow_provider_offsets.stores.memory import MemoryStore
+from airflow_provider_offsets.stores.sql.layout import METADATA
 from airflow_provider_offsets.stores.sql.store import SqlStore
 from airflow_provider_offsets.testing import FakeKafka
 from tests.simulation import checker
@@ -106,11 +107,27 @@ def new_memory_store() -> MemoryStore:
 
 
 def new_sql_store() -> SqlStore:
-    """Return a store on a new SQLite file."""
-    store = SqlStore(f"sqlite:///{Path(tempfile.mkdtemp(prefix='offsets-simulation-')) / 'offsets.db'}")
+    """Return an empty store on a SQLite file: one that this process has used before, if it has an idle one.
+
+    A new engine compiles each of its statements again.
+    """
+    idle = _IDLE_SQL_STORES.setdefault(os.getpid(), [])
+    if idle:
+        store = idle.pop()
+        with store._transaction() as connection:
+            for table in METADATA.sorted_tables:
+                connection.execute(table.delete())
+        return store
+    folder = Path(tempfile.mkdtemp(prefix="offsets-simulation-"))
+    Finalize(None, shutil.rmtree, (folder,), exitpriority=0)
+    store = SqlStore(f"sqlite:///{folder / 'offsets.db'}")
     sqlalchemy.event.listen(store._engine, "connect", _without_fsync)
     store.create()
     return store
+
+
+_IDLE_SQL_STORES: dict[int, list[SqlStore]] = {}
+"""Stores of histories that have ended, by process: a forked process must not use the connections of its parent."""
 
 
 def _without_fsync(connection: sqlite3.Connection, record: object) -> None:
@@ -289,6 +306,30 @@ class Kind:
     """Whether a driver is a Python process and the Java process that launched it."""
 
 
+@functools.lru_cache(maxsize=8)
+def _described(kind: Kind, name: str, group_id: str, checkpoint: str) -> StreamingPipeline:
+    tracked = kind.mode in ("process", "sink")
+    more: dict[str, Any] = {}
+    if not tracked:
+        more = {"tracked": False, "offsets_in": ("zk",) if kind.position_store else ("checkpoint",)}
+    if kind.writes_beside:
+        more["offsets_in"] = ("history" if tracked else "checkpoint", "zk")
+    return StreamingPipeline(
+        name,
+        kind.topics,
+        SparkJob("/jobs/job.py", checkpoint, log_dir=LOGS),
+        stop=StopPolicy(
+            graceful_timeout_s=kind.graceful_timeout_s,
+            kill_timeout_s=kind.kill_timeout_s,
+            marker="" if tracked else MARKER,
+        ),
+        start_timeout_s=kind.start_timeout_s,
+        recovery=RecoveryPolicy(tries=3, within_s=600, confirm_s=5),
+        group_id=group_id,
+        **more,
+    )
+
+
 class World:  # the simulation's world; the product has one of its own
     """One pipeline with its platform, in which a history happens."""
 
@@ -323,34 +364,14 @@ class World:  # the simulation's world; the product has one of its own
             self.kafka.cluster.create_topic(topic, kind.partitions)
 
     def close(self) -> None:
-        """Remove what the history has left on this machine."""
-        self.inner.close()
-        if isinstance(self.inner, SqlStore) and self.inner._file is not None:
-            shutil.rmtree(self.inner._file.parent)
+        """Leave the store to the next history."""
+        if isinstance(self.inner, SqlStore):
+            _IDLE_SQL_STORES[os.getpid()].append(self.inner)
 
     @property
     def pipeline(self) -> StreamingPipeline:
         """The pipeline as a person would describe it."""
-        tracked = self.kind.mode in ("process", "sink")
-        more: dict[str, Any] = {}
-        if not tracked:
-            more = {"tracked": False, "offsets_in": ("zk",) if self.kind.position_store else ("checkpoint",)}
-        if self.kind.writes_beside:
-            more["offsets_in"] = ("history" if tracked else "checkpoint", "zk")
-        return StreamingPipeline(
-            self.name,
-            self.kind.topics,
-            SparkJob("/jobs/job.py", self.checkpoint, log_dir=LOGS),
-            stop=StopPolicy(
-                graceful_timeout_s=self.kind.graceful_timeout_s,
-                kill_timeout_s=self.kind.kill_timeout_s,
-                marker="" if tracked else MARKER,
-            ),
-            start_timeout_s=self.kind.start_timeout_s,
-            recovery=RecoveryPolicy(tries=3, within_s=600, confirm_s=5),
-            group_id=self.group_id,
-            **more,
-        )
+        return _described(self.kind, self.name, self.group_id, self.checkpoint)
 
     @property
     def kept_in(self) -> dict[str, PositionStore]:
@@ -665,7 +686,8 @@ def installed(world: World) -> Iterator[None]:
     with ExitStack() as stack:
 
         def patch(target: Any, name: str, new: Any) -> None:
-            stack.enter_context(mock.patch.object(target, name, new))
+            stack.callback(setattr, target, name, getattr(target, name))
+            setattr(target, name, new)
 
         stack.enter_context(clock.installed(SimClock(sim)))
         stack.enter_context(machine.installed(SimMachine(sim, world.table, world.markers)))
