@@ -86,10 +86,26 @@ def build(kind: Any, data: Any, where: str) -> Any:
     :param where: path of the value, for error messages.
     :raises ValueError: ``data`` has another shape.
     """
-    return data if type(data) is kind and kind in SCALARS else _builder(kind)(data, where)
+    try:
+        return _builder(kind)(data)
+    except _Misfit as error:
+        raise ValueError(f"{where}{error.path} {error.words}") from error
 
 
-_Builder = Callable[[Any, str], Any]
+class _Misfit(ValueError):
+    """Data of another shape. Its path is put together while it is raised, because data that fits needs none."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.path, self.words = "", words
+
+    def below(self, part: str) -> _Misfit:
+        """Return this error with one more part before its path."""
+        self.path = part + self.path
+        return self
+
+
+_Builder = Callable[[Any], Any]
 
 
 @functools.cache
@@ -97,50 +113,86 @@ def _builder(kind: Any) -> _Builder:
     """Return the function that builds values of a declared type. Cached, as :func:`_plainer` is."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        [inner] = [argument for argument in arguments if argument is not type(None)]
-        return lambda data, where: None if data is None else build(inner, data, where)
+        [inner] = [_builder(argument) for argument in arguments if argument is not type(None)]
+        return lambda data: None if data is None else inner(data)
     if hasattr(kind, "from_plain"):
-        return lambda data, where: kind.from_plain(data)
+        return typing.cast(_Builder, kind.from_plain)
     if dataclasses.is_dataclass(kind):
-        return functools.partial(_build_dataclass, typing.cast(type, kind))
+        return _dataclass_builder(typing.cast(type, kind))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return lambda data, where: kind(data)
+        return kind
     if origin is tuple:
-        return functools.partial(_build_tuple, arguments[0])
+        return _tuple_builder(arguments[0])
     if origin is not None and issubclass(origin, Mapping):
-        return functools.partial(_build_mapping, arguments[1])
-    if origin is not None:
-        return lambda data, where: data
-    return functools.partial(_build_scalar, kind)
+        return _mapping_builder(arguments[1])
+    if kind in SCALARS:
+        return _scalar_builder(kind)
+    return lambda data: data
 
 
-def _build_scalar(kind: Any, data: Any, where: str) -> Any:
-    if kind is float and type(data) is int:
-        return float(data)
-    if kind in (int, str, bool) and type(data) is not kind:
-        raise ValueError(f"{where} is {data!r}, expected {kind.__name__}")
-    return data
+def _scalar_builder(kind: type) -> _Builder:
+    def scalar(data: Any) -> Any:
+        if type(data) is kind:
+            return data
+        if kind is float:
+            return float(data) if type(data) is int else data
+        raise _Misfit(f"is {data!r}, expected {kind.__name__}")
+
+    return scalar
 
 
-def _build_tuple(item: Any, data: Any, where: str) -> Any:
-    _check(data, list, "a list", where)
-    return tuple(build(item, each, f"{where}[{index}]") for index, each in enumerate(data))
+def _tuple_builder(item: Any) -> _Builder:
+    build_item = _builder(item)
+
+    def values(data: Any) -> Any:
+        if not isinstance(data, list):
+            raise _Misfit(f"is {data!r}, expected a list")
+        built: list[Any] = []
+        try:
+            for each in data:
+                built.append(build_item(each))
+        except _Misfit as error:
+            raise error.below(f"[{len(built)}]") from None
+        return tuple(built)
+
+    return values
 
 
-def _build_mapping(item: Any, data: Any, where: str) -> Any:
-    _check(data, Mapping, "an object", where)
-    return {str(key): build(item, each, f"{where}.{key}") for key, each in data.items()}
+def _mapping_builder(item: Any) -> _Builder:
+    build_item = _builder(item)
+
+    def mapping(data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise _Misfit(f"is {data!r}, expected an object")
+        built: dict[str, Any] = {}
+        key: Any = ""
+        try:
+            for key, each in data.items():
+                built[str(key)] = build_item(each)
+        except _Misfit as error:
+            raise error.below(f".{key}") from None
+        return built
+
+    return mapping
 
 
-def _check(data: Any, kind: type, words: str, where: str) -> None:
-    if not isinstance(data, kind):
-        raise ValueError(f"{where} is {data!r}, expected {words}")
+def _dataclass_builder(kind: type) -> _Builder:
+    builders = {name: _builder(hint) for name, hint in _hints(kind).items()}
 
+    def value(data: Any) -> Any:
+        if type(data) is not dict and not isinstance(data, Mapping):
+            raise _Misfit(f"is {data!r}, expected an object")
+        values: dict[str, Any] = {}
+        name = ""
+        try:
+            for name, build_field in builders.items():
+                if name in data:
+                    values[name] = build_field(data[name])
+        except _Misfit as error:
+            raise error.below(f".{name}") from None
+        try:
+            return kind(**values)
+        except TypeError as error:
+            raise _Misfit(f"lacks a field: {error}") from error
 
-def _build_dataclass(kind: type, data: Any, where: str) -> Any:
-    _check(data, Mapping, "an object", where)
-    values = {name: build(hint, data[name], f"{where}.{name}") for name, hint in _hints(kind).items() if name in data}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"{where} lacks a field: {error}") from error
+    return value
