@@ -6,8 +6,13 @@ the test's own folder.
 
 from __future__ import annotations
 
+import functools
+import io
+import pickle
 import shutil
 import signal
+import threading
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -487,6 +492,58 @@ class Lab:
         self.folder.mkdir(parents=True)
 
 
+class _Pickler(pickle.Pickler):
+    """Pickles a lab, except for functions and locks, which the copies share, and its fuse, which is replaced."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.shared: list[object] = []
+
+    def persistent_id(self, value: object) -> int | None:
+        if not isinstance(value, types.FunctionType | type(threading.RLock()) | Fuse):
+            return None
+        self.shared.append(value)
+        return len(self.shared) - 1
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, text: bytes, shared: list[object]) -> None:
+        super().__init__(io.BytesIO(text))
+        self._shared = shared
+
+    def persistent_load(self, number: int) -> object:
+        return self._shared[number]
+
+
+class Moment:
+    """A lab with its files at one moment. Each copy goes on from there, in the same folder.
+
+    So tests that go on in several ways from the same state create that state once.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        file = io.BytesIO()
+        pickler = _Pickler(file)
+        pickler.dump(lab)
+        self._lab, self._shared = file.getvalue(), pickler.shared
+        found = sorted(lab.folder.rglob("*"))
+        assert not any(each.is_symlink() for each in found)
+        self._folders = [each for each in found if each.is_dir()]
+        self._files = [(each, each.read_bytes(), each.stat().st_mode) for each in found if each.is_file()]
+
+    def copy(self, fuse: Fuse | None = None) -> Lab:
+        """Return a copy of the lab, and restore its files. Its folder loses all other files."""
+        lab: Lab = _Unpickler(self._lab, self._shared).load()
+        lab.wipe()
+        for folder in self._folders:
+            folder.mkdir()
+        for path, content, mode in self._files:
+            path.write_bytes(content)
+            path.chmod(mode)
+        lab.fuse = lab.kept.fuse = fuse or Fuse()
+        return lab
+
+
 class LabMachine(LocalMachine):
     """The lab as the machine that operations run on. A test that needs another machine patches ``lab.machine``."""
 
@@ -512,6 +569,14 @@ class LabMachine(LocalMachine):
         self._lab.fuse.write(lambda: place_marker(location, text))
 
 
+@functools.lru_cache(maxsize=1_000)
+def _decoded(kind: type, text: str) -> Any:
+    return _loads(kind, text)
+
+
+_loads = codec.loads
+
+
 def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Replace the real machine by this one for the operations."""
     create, write = LocalCheckpoint.create, Settings.write
@@ -522,6 +587,8 @@ def install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     move = LocalCheckpoint.move_to
     monkeypatch.setattr(LocalCheckpoint, "move_to", lambda *a: lab.fuse.write(lambda: move(*a)))
     monkeypatch.setattr(Settings, "write", lambda *a: lab.fuse.write(lambda: write(*a)))
+    # The drivers and each session read the same few texts again and again; what they read is immutable.
+    monkeypatch.setattr(codec, "loads", _decoded)
     # The same process reads what it has written, so the data need not reach the disk.
     monkeypatch.setattr("os.fsync", lambda handle: None)
     return lab

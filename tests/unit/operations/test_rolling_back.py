@@ -30,7 +30,7 @@ from airflow_provider_offsets.operations.rolling_back import Output, Rollback, r
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from tests.unit.operations import steps
-from tests.unit.operations.lab import NAME, SECRETS, TOPIC, Crash, Driver, Fuse, Lab, install, kills
+from tests.unit.operations.lab import NAME, SECRETS, TOPIC, Crash, Driver, Fuse, Lab, Moment, install, kills
 from tests.unit.operations.test_crash import anonymous, checkpoints
 
 KINDS = {"tracked": (), "in its checkpoint": ("checkpoint",), "elsewhere": ("elsewhere",)}
@@ -621,9 +621,9 @@ def test_killed_at_any_write_and_run_again_it_ends_the_same(
 ) -> None:
     """Where a kill leaves an orphan, it claims before its twin in one run, and after it in another."""
 
-    def attempt(k: int, after: bool = False, newest_first: bool = False) -> tuple[dict[str, Any], Fuse, Lab]:
+    def before_the_rollback() -> Moment:
         with monkeypatch.context() as patch:
-            lab = Lab(tmp_path / "lab", offsets_in=offsets_in, newest_first=newest_first)
+            lab = Lab(tmp_path / "lab", offsets_in=offsets_in)
             lab.wipe()
             deploy(lab, "version 1")
             install(lab, patch)
@@ -636,6 +636,13 @@ def test_killed_at_any_write_and_run_again_it_ends_the_same(
             else:
                 upgrade(lab)
                 fail(lab) if bad == "failed" else run_until_idle(lab)
+            assert not lab.had_two_drivers, "up to here, it does not matter which driver acts first"
+            return Moment(lab)
+
+    def attempt(k: int, after: bool = False, newest_first: bool = False) -> tuple[dict[str, Any], Fuse, Lab]:
+        with monkeypatch.context() as patch:
+            lab = install(moment.copy(), patch)
+            lab.newest_first = newest_first
             fuse = lab.fuse = Fuse(k, after, state=None if k else lab.state)
             try:
                 with fuse.lit():
@@ -645,6 +652,7 @@ def test_killed_at_any_write_and_run_again_it_ends_the_same(
             run_until_idle(lab)
             return end_state(lab), fuse, lab
 
+    moment = before_the_rollback()
     expected, undisturbed, _ = attempt(0)
     assert expected["drivers that live"] == 1
     assert expected["done"] is not None
