@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from airflow_provider_offsets.core.position import Position, TopicPartition
 
@@ -33,7 +34,7 @@ class LiveTopics:
     cluster_id: str
     topics: tuple[LiveTopic, ...]
 
-    @property
+    @cached_property
     def partitions(self) -> dict[TopicPartition, LivePartition]:
         """Every partition, sorted."""
         return {
@@ -42,12 +43,12 @@ class LiveTopics:
             for number, partition in enumerate(topic.partitions)
         }
 
-    @property
+    @cached_property
     def begin(self) -> Position:
         """The earliest retained offset of each partition."""
         return Position({partition: live.begin for partition, live in self.partitions.items()})
 
-    @property
+    @cached_property
     def end(self) -> Position:
         """The offset after the last record of each partition."""
         return Position({partition: live.end for partition, live in self.partitions.items()})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} appears twice")
     return found
 
 
@@ -75,6 +75,10 @@ class Position(Mapping[TopicPartition, int]):
     def __len__(self) -> int:
         return len(self._offsets)
 
+    def items(self) -> ItemsView[TopicPartition, int]:
+        """Return the pairs of partition and offset, sorted."""
+        return self._offsets.items()
+
     def __hash__(self) -> int:
         return hash(tuple(self._offsets.items()))
 
@@ -95,7 +99,7 @@ class Position(Mapping[TopicPartition, int]):
 
     def updated(self, later: Mapping[TopicPartition, int]) -> Position:
         """Return this position, with the offsets of ``later`` replacing its own."""
-        return Position({**self, **later})
+        return Position({**self._offsets, **later})
 
     def to_plain(self) -> dict[str, dict[str, int]]:
         """Return ``{topic: {partition as text: offset}}``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -139,6 +140,7 @@ ALL_PIPELINES = "_all"
 """Owner of control records that belong to no single pipeline. No pipeline can have this name."""
 
 
+@functools.lru_cache(maxsize=256)  # every call of a store names its pipeline
 def check_pipeline(pipeline: str) -> str:
     """Return the owner of a control record: a pipeline's name, or ``ALL_PIPELINES``.
 
@@ -243,8 +245,8 @@ def prepared_once(prepared: Batch | None, batch: Batch) -> Batch:
     if kept < new or (kept == new and prepared.batch_id == batch.batch_id):
         return batch
     raise BatchConflict(
-        seen=f"facts of batch {prepared.batch_id} of epoch {prepared.epoch} at row time {batch.row_time_ms}",
-        expected=f"none there, or older ones, to keep those of batch {batch.batch_id} of epoch {batch.epoch}",
+        seen=f"row time {batch.row_time_ms} has the facts of batch {prepared.batch_id} of epoch {prepared.epoch}",
+        expected=f"no or older facts, so that those of batch {batch.batch_id} of epoch {batch.epoch} can be stored",
         do="No action needed: nothing was changed, and the later driver continues.",
     )
 
@@ -260,10 +262,10 @@ def recorded_once(recorded: Batch, batch: Batch) -> Batch:
     if is_same_batch and recorded.has_same_offsets(batch):
         return recorded
     raise BatchConflict(
-        seen=f"batch {batch.batch_id} of query {batch.query_id} with offsets {_offsets(batch)}",
-        expected=f"what is kept at {recorded.row_time_ms}: batch {recorded.batch_id} of query {recorded.query_id} with"
-        f" offsets {_offsets(recorded)}",
-        do="nothing was changed; find out which other job writes rows of this group",
+        seen=f"batch {batch.batch_id} of query {batch.query_id} came with offsets {_offsets(batch)}",
+        expected=f"what row time {recorded.row_time_ms} has: batch {recorded.batch_id} of query {recorded.query_id}"
+        f" with offsets {_offsets(recorded)}",
+        do="find out which other job writes rows of this group. Nothing was changed",
     )
 
 

@@ -87,11 +87,11 @@ class SeededChooser(Chooser):
             raise self._failing(self.error(point.kind), "down")
         if self.only is not None and point.step not in self.only:
             return ""
-        if self._is_deadly(point):
+        if self.rates.deaths and self._is_deadly(point):
             return self._kill(sim, point, self._what, "kill")
         if happens < self.rates.step and self.rates.steps:
             return self._step(point)
-        if fails < self.rates.fault * _weight(point):
+        if fails < self.rates.fault * WEIGHT_OF_WRITES and fails < self.rates.fault * _weight(point):
             return self._fault(sim, point, until_s)
         return ""
 

@@ -601,7 +601,7 @@ class World:  # the simulation's world; the product has one of its own
 
 
 def _plain(position: Position | None) -> Offsets:
-    return {(key.topic, key.partition): offset for key, offset in (position or Position()).items()}
+    return {(key.topic, key.partition): offset for key, offset in position.items()} if position else {}
 
 
 class _Exec(Exception):
