@@ -12,7 +12,7 @@ import contextlib
 import functools
 import sqlite3
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,54 @@ from airflow_provider_offsets.stores.paging import FIRST_PAGE, LARGEST_PAGE, nex
 from airflow_provider_offsets.stores.sql.layout import BATCHES, CONTROL, METADATA, PREPARED, batch_of, row_of, topics_of
 
 _LOCK_WAIT_S = 30
-_Read = Callable[[sa.Select[Any]], list[Batch]]
+_Read = Callable[[sa.Select[Any], Mapping[str, Any]], list[Batch]]
+
+
+# Statements are built once: SQLAlchemy takes longer to build one than SQLite to execute it.
+_OWNER = sa.bindparam("owner", type_=sa.Text)
+_TIME = sa.bindparam("row_time_ms", type_=sa.BigInteger)
+_TOPICS = sa.bindparam("topics", type_=sa.Text)
+_SIZE = sa.bindparam("size", type_=sa.Integer)
+
+_IS_CELL = sa.and_(CONTROL.c.pipeline == _OWNER, CONTROL.c.name == sa.bindparam("cell"))
+_GET = sa.select(CONTROL.c.value).where(_IS_CELL)
+_SET = (
+    CONTROL.update()
+    .where(_IS_CELL, CONTROL.c.value == sa.bindparam("expected"))
+    .values(value=sa.bindparam("new", type_=sa.Text))
+)
+_SCAN = (
+    sa.select(CONTROL.c.name, CONTROL.c.value)
+    .where(CONTROL.c.pipeline == _OWNER)
+    .order_by(CONTROL.c.name)
+    .limit(LARGEST_PAGE)
+)
+_SCAN_FROM = _SCAN.where(CONTROL.c.name >= sa.bindparam("cell"))
+_SCAN_AFTER = _SCAN.where(CONTROL.c.name > sa.bindparam("cell"))
+
+_AT_TIME = {
+    table: sa.select(table).where(table.c.group_id == _OWNER, table.c.row_time_ms == _TIME)
+    for table in (BATCHES, PREPARED)
+}
+_NEWEST_TIMES = [
+    sa.select(sa.func.max(table.c.row_time_ms)).where(table.c.group_id == _OWNER) for table in (BATCHES, PREPARED)
+]
+_ROW = _AT_TIME[BATCHES].where(BATCHES.c.topics == _TOPICS)
+_PREPARE = PREPARED.insert()
+_FORGET = PREPARED.delete().where(
+    PREPARED.c.group_id == _OWNER, PREPARED.c.row_time_ms == _TIME, PREPARED.c.topics == _TOPICS
+)
+
+_PLACE = (BATCHES.c.row_time_ms, BATCHES.c.topics)
+"""Sort order of the rows of a group."""
+_THERE = sa.tuple_(_TIME, _TOPICS)
+_OF_GROUP = sa.select(BATCHES).where(BATCHES.c.group_id == _OWNER).limit(_SIZE)
+_NEWEST = _OF_GROUP.order_by(*(column.desc() for column in _PLACE))
+_NEWEST_UNTIL = _NEWEST.where(BATCHES.c.row_time_ms <= _TIME)
+_NEWEST_BEFORE = _NEWEST.where(sa.tuple_(*_PLACE) < _THERE)
+_OLDEST = _OF_GROUP.order_by(*_PLACE).where(BATCHES.c.row_time_ms <= sa.bindparam("until", type_=sa.BigInteger))
+_OLDEST_SINCE = _OLDEST.where(BATCHES.c.row_time_ms >= _TIME)
+_OLDEST_AFTER = _OLDEST.where(sa.tuple_(*_PLACE) > _THERE)
 
 
 class SqlStore:
@@ -105,16 +152,13 @@ class SqlStore:
         """Yield batches in the order of recording. No transaction is open between two of them."""
         stream = rules.check_stream(stream)
         until = LAST_TIME_MS if until_ms is None else until_ms
-        query = sa.select(BATCHES).where(_of(BATCHES, stream), BATCHES.c.row_time_ms <= until)
-        after: sa.ColumnElement[bool] = BATCHES.c.row_time_ms >= since_ms
-        size = FIRST_PAGE
+        query, since, size = _OLDEST_SINCE, {"row_time_ms": since_ms}, FIRST_PAGE
         while True:
-            page = self._page(query.where(after).order_by(*_PLACE).limit(size))
+            page = self._page(query, {"owner": stream.group_id, "until": until, **since, "size": size})
             yield from (batch for batch in page if rules.is_of(stream, batch))
             if len(page) < size:
                 return
-            after = sa.tuple_(*_PLACE) > _place_of(page[-1])
-            size = next_page(size, len(page[-1].end))
+            query, since, size = _OLDEST_AFTER, _place_of(page[-1]), next_page(size, len(page[-1].end))
 
     def get(self, pipeline: str, name: str) -> str | None:
         """Return the text of a control record, or None."""
@@ -162,12 +206,10 @@ class SqlStore:
 
     def scan(self, pipeline: str, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield names and texts, sorted by name. No transaction is open between two of them."""
-        mine = CONTROL.c.pipeline == rules.check_pipeline(pipeline)
-        query = sa.select(CONTROL.c.name, CONTROL.c.value).where(mine).order_by(CONTROL.c.name).limit(LARGEST_PAGE)
-        after = CONTROL.c.name >= prefix
+        query, since = _SCAN_FROM, {"owner": rules.check_pipeline(pipeline), "cell": prefix}
         while True:
             with self._reading() as connection:
-                page = connection.execute(query.where(after)).all()
+                page = connection.execute(query, since).all()
             for name, value in page:
                 # In byte order all names with the prefix are adjacent, beginning with the prefix itself.
                 if not name.startswith(prefix):
@@ -175,11 +217,11 @@ class SqlStore:
                 yield name, value
             if len(page) < LARGEST_PAGE:
                 return
-            after = CONTROL.c.name > page[-1].name
+            query, since = _SCAN_AFTER, {**since, "cell": page[-1].name}
 
-    def _page(self, query: sa.Select[Any]) -> list[Batch]:
+    def _page(self, query: sa.Select[Any], values: Mapping[str, Any]) -> list[Batch]:
         with self._reading() as connection:
-            return _read(connection, query)
+            return _read(connection, query, values)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -349,48 +391,27 @@ def _lock_stream(connection: sa.Connection, stream: Stream) -> None:
 
 def _newest_first(stream: Stream, until_ms: int | None, read: _Read) -> Iterator[Batch]:
     stream = rules.check_stream(stream)
-    until = LAST_TIME_MS if until_ms is None else until_ms
-    query = sa.select(BATCHES).where(_of(BATCHES, stream)).order_by(*(column.desc() for column in _PLACE))
-    before: sa.ColumnElement[bool] = BATCHES.c.row_time_ms <= until
-    size = FIRST_PAGE
+    query, until, size = _NEWEST_UNTIL, {"row_time_ms": LAST_TIME_MS if until_ms is None else until_ms}, FIRST_PAGE
     while True:
-        page = read(query.where(before).limit(size))
+        page = read(query, {"owner": stream.group_id, **until, "size": size})
         yield from (batch for batch in page if rules.is_of(stream, batch))
         if len(page) < size:
             return
-        before = sa.tuple_(*_PLACE) < _place_of(page[-1])
-        size = next_page(size, len(page[-1].end))
+        query, until, size = _NEWEST_BEFORE, _place_of(page[-1]), next_page(size, len(page[-1].end))
 
 
-_PLACE = (BATCHES.c.row_time_ms, BATCHES.c.topics)
-"""Sort order of the rows of a group."""
+def _place_of(batch: Batch) -> dict[str, Any]:
+    return {"row_time_ms": history.row_time_of(batch), "topics": topics_of(batch)}
 
 
-def _place_of(batch: Batch) -> tuple[int, str]:
-    return history.row_time_of(batch), topics_of(batch)
-
-
-def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Batch]:
-    return [batch_of(BATCHES, row) for row in connection.execute(query)]
+def _read(connection: sa.Connection, query: sa.Select[Any], values: Mapping[str, Any]) -> list[Batch]:
+    return [batch_of(BATCHES, row) for row in connection.execute(query, values)]
 
 
 def _newest_time(connection: sa.Connection, stream: Stream) -> int | None:
     """Return the greatest row time of a group that is in use, by a row or by facts."""
-    newest = [
-        connection.scalar(sa.select(sa.func.max(table.c.row_time_ms)).where(_of(table, stream)))
-        for table in (BATCHES, PREPARED)
-    ]
+    newest = [connection.scalar(query, {"owner": stream.group_id}) for query in _NEWEST_TIMES]
     return max((each for each in newest if each is not None), default=None)
-
-
-# Built once: SQLAlchemy takes longer to build such a statement than SQLite to execute it.
-_IS_CELL = sa.and_(CONTROL.c.pipeline == sa.bindparam("owner"), CONTROL.c.name == sa.bindparam("cell"))
-_GET = sa.select(CONTROL.c.value).where(_IS_CELL)
-_SET = (
-    CONTROL.update()
-    .where(_IS_CELL, CONTROL.c.value == sa.bindparam("expected"))
-    .values(value=sa.bindparam("new", type_=sa.Text))
-)
 
 
 def _set(connection: sa.Connection, pipeline: str, name: str, expected: str | None, value: str) -> bool:
@@ -409,8 +430,8 @@ def _prepare(connection: sa.Connection, stream: Stream, batch: Batch) -> None:
         rules.recorded_once(recorded, batch)
         return
     rules.prepared_once(_kept(connection, PREPARED, stream, row_time_ms), batch)
-    connection.execute(PREPARED.delete().where(_at(PREPARED, stream, batch)))
-    connection.execute(PREPARED.insert().values(row_of(stream, batch)))
+    connection.execute(_FORGET, _key_of(stream, batch))
+    connection.execute(_PREPARE, row_of(stream, batch))
 
 
 def _append(connection: sa.Connection, stream: Stream, batch: Batch) -> Batch:
@@ -418,9 +439,9 @@ def _append(connection: sa.Connection, stream: Stream, batch: Batch) -> Batch:
     kept = _kept(connection, PREPARED, stream, history.row_time_of(batch))
     added = batch if kept is None else rules.recorded_once(kept, batch)
     if not _insert_if_missing(connection, BATCHES, row_of(stream, added)):
-        there = connection.execute(sa.select(BATCHES).where(_at(BATCHES, stream, batch))).one()
+        there = connection.execute(_ROW, _key_of(stream, batch)).one()
         return rules.recorded_once(batch_of(BATCHES, there), batch)
-    connection.execute(PREPARED.delete().where(_at(PREPARED, stream, added)))
+    connection.execute(_FORGET, _key_of(stream, added))
     return added
 
 
@@ -431,8 +452,8 @@ def _recorded(connection: sa.Connection, stream: Stream, row_time_ms: int) -> Ba
 
 
 def _kept(connection: sa.Connection, table: sa.Table, stream: Stream, row_time_ms: int) -> Batch | None:
-    query = sa.select(table).where(_of(table, stream), table.c.row_time_ms == row_time_ms)
-    found = (batch_of(table, row) for row in connection.execute(query))
+    values = {"owner": stream.group_id, "row_time_ms": row_time_ms}
+    found = (batch_of(table, row) for row in connection.execute(_AT_TIME[table], values))
     return next((batch for batch in found if rules.is_of(stream, batch)), None)
 
 
@@ -448,10 +469,5 @@ def _insertion(dialect_name: str, table: sa.Table) -> Any:
     return dialect.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
 
 
-def _of(table: sa.Table, stream: Stream) -> sa.ColumnElement[bool]:
-    return table.c.group_id == stream.group_id
-
-
-def _at(table: sa.Table, stream: Stream, batch: Batch) -> sa.ColumnElement[bool]:
-    is_at_time = table.c.row_time_ms == history.row_time_of(batch)
-    return sa.and_(_of(table, stream), is_at_time, table.c.topics == topics_of(batch))
+def _key_of(stream: Stream, batch: Batch) -> dict[str, Any]:
+    return {"owner": stream.group_id, **_place_of(batch)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ def test_the_newest_of_ten_thousand_rows_is_one_row(store: SqlStore, monkeypatch
     fetched: list[int] = []
     page = store._page
 
-    def counted(query: sa.Select[Any]) -> list[Batch]:
-        rows = page(query)
+    def counted(query: sa.Select[Any], values: Mapping[str, Any]) -> list[Batch]:
+        rows = page(query, values)
         fetched.append(len(rows))
         return rows
 
