@@ -24,29 +24,29 @@ NUMBERS = {"begin", "end", "stored", "wanted", "start", "replay", "skip", "lost"
 WANTED = "wanted"
 """Additional column, shown if a start differs from the requested one."""
 TRUNCATION = {
-    "seen": "Truncation: seen, as the problems say.",
-    "unknown": "Truncation: unknown. No offset lies past an end and no leader epoch went back; a log that was cut and"
-    " has grown again since would look the same.",
+    "seen": "Truncation: found; see the problems.",
+    "unknown": "Truncation: unknown. No offset lies past an end and no leader epoch went back; a log that was"
+    " truncated and has grown again would look the same.",
 }
 UNTRACKED = (
-    "An untracked job, managed from what {authoritative} says. Holds: it starts exactly here, new partitions at 0; one"
-    " launch at a time through this provider; nothing is lost. Lacks: no fence against a copy that is started by hand;"
-    " a stop may cut off a batch, which is read again; no history, so the audit goes by epochs."
+    "An untracked job, managed by its position in {authoritative}. Guaranteed: it starts exactly here, new partitions"
+    " at 0; this provider launches it once at a time; nothing is lost. Not guaranteed: a copy that is started by hand"
+    " is not fenced; a stop may cut off a batch, which is then replayed; the audit compares epochs, not batches."
 )
 BY_EPOCHS = (
-    "By epochs and the snapshots of the stopped job: an untracked job keeps no history, so its single batches, and the"
-    " interval of a backfill, cannot be audited."
+    "Audited by epochs and the snapshots of the stopped job. An untracked job keeps no history, so neither its batches"
+    " nor the interval of a backfill can be audited."
 )
 VERIFY = (
     "WARNING – Verify on its machine that the driver does not run. If its machine is gone, verify that the machine"
     " cannot come back."
 )
 TRACKED_LIVES = (
-    "A driver that still lives may write its batch in parallel with the next job. It is fenced when it next starts or"
-    " records a batch."
+    "A driver that is still running may write its batch in parallel with the next job. It is fenced when it next starts"
+    " or records a batch."
 )
-UNTRACKED_LIVES = "A driver that still lives reads and writes in parallel with the next job: nothing fences it."
-NOTHING_FOUND = "Every batch begins where reading stood: nothing was lost, skipped or replayed."
+UNTRACKED_LIVES = "A driver that is still running reads and writes in parallel with the next job: nothing fences it."
+NOTHING_FOUND = "Every batch begins at the end of the previous one: nothing was lost, skipped or replayed."
 AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "explanation")
 
 
@@ -58,7 +58,7 @@ def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
     """
     also = [
         f"{plan.replay_at_most:,} more at most, of a batch that was cut off" if plan.replay_at_most else "",
-        f"{plan.unreplayable:,} wanted once more and deleted" if plan.unreplayable else "",
+        f"{plan.unreplayable:,} requested for replay, but deleted" if plan.unreplayable else "",
         f"upper bounds for {', '.join(plan.upper_bounds)}" if plan.upper_bounds else "",
     ]
     lines = [
@@ -67,7 +67,7 @@ def plan_report(plan: RestartPlan, style: str = TEXT) -> str:
         *([UNTRACKED.format(authoritative=plan.authoritative)] if plan.authoritative else []),
         _plan_table(plan, style),
         "; ".join(
-            [f"In all: {plan.replay:,} to replay, {plan.skipped:,} to skip, {plan.lost:,} lost", *filter(None, also)]
+            [f"Total: {plan.replay:,} to replay, {plan.skipped:,} to skip, {plan.lost:,} lost", *filter(None, also)]
         ),
         *([f"Runway: {plan.runway.summary}."] if plan.runway is not None else []),
         TRUNCATION[plan.truncation],
@@ -181,7 +181,7 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
         *([BY_EPOCHS] if report.by_epochs else []),
         _table(("topic", "partition", "from", "to", "batches"), partitions, style),
         _table(AUDIT_HEADERS, found, style) if found else NOTHING_FOUND,
-        *([f"{report.unlisted:,} more places are counted and not listed."] if report.unlisted else []),
+        *([f"{report.unlisted:,} more places are counted, but not listed."] if report.unlisted else []),
         f"lost={report.lost} replayed={report.replayed} skipped={report.skipped}"
         f" unexplained={report.unexplained_count} replayed_at_most={report.replayed_at_most}",
     ]
@@ -247,8 +247,8 @@ def transfer_report(transfer: Transfer, style: str = TEXT) -> str:
     ]
     lines = [
         f"Group {transfer.group_id}: {transfer.changed:,} of {len(rows):,} partition(s) to write.",
-        _table(("topic", "partition", "brought", "there now", "after", "replay", "skip"), rows, style),
-        f"In all: {transfer.replay:,} to replay, {transfer.skipped:,} to skip, by what is there now",
+        _table(("topic", "partition", "source", "target", "after", "replay", "skip"), rows, style),
+        f"Total: {transfer.replay:,} to replay, {transfer.skipped:,} to skip, compared with the target",
         *(f"- PROBLEM – {problem}" for problem in transfer.problems),
     ]
     return "\n\n".join(lines)
@@ -363,7 +363,7 @@ def replay_plan_report(plan: ReplayPlan, style: str = TEXT) -> str:
         f"Replay of {plan.pipeline}, {plan.interval}, attempt {plan.attempt}: run id {plan.run_id}.",
         f"Program: {plan.application}, version {plan.application_version[:12]}.",
         _table(("topic", "partition", "from", "to", "count"), rows, style) if rows else "Nothing in any partition.",
-        f"In all: {plan.records_expected:,} {counted}, in {len(plan.shards):,} shards",
+        f"Total: {plan.records_expected:,} {counted}, in {len(plan.shards):,} shards",
         *(f"- {note}" for note in plan.notes),
         *(f"- PROBLEM – {problem}" for problem in plan.problems),
     ]
@@ -383,14 +383,14 @@ def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
         f" expected{bound}; {audit.shards_done:,} of {audit.shards:,} shards.",
         *(
             [
-                "Closed at the end of the log: what is written there later is of the next interval.",
+                "Closed at the end of the log. Records that are written there later belong to the next interval:",
                 _open_table(rows, style),
             ]
             if rows
             else []
         ),
         *(
-            [f"Counted in a pass of their own, where the program read fewer by itself: shards {audit.counted_apart}."]
+            [f"Counted by an additional read, because the program read fewer records: shards {audit.counted_apart}."]
             if audit.counted_apart
             else []
         ),
@@ -420,12 +420,12 @@ def backfill_report(audits: Mapping[str, ReplayAudit], total: BackfillTotal, sty
             f"{each.shards_done:,} of {each.shards:,}",
             each.records_read,
             each.records_expected,
-            "done" if each.is_clean else "not all of it yet",
+            "done" if each.is_clean else "incomplete",
         )
         for run, each in sorted(audits.items(), key=lambda item: (item[1].interval.start_ms, item[0]))
     ]
     headers = ("interval", "run", "attempt", "shards", "read", "expected", "state")
-    return f"{_table(headers, rows, style)}\n\nIn all: {total}" if rows else "Nothing was ever to be replayed."
+    return f"{_table(headers, rows, style)}\n\nTotal: {total}" if rows else "No replay was planned."
 
 
 def _open_table(rows: Sequence[Sequence[Any]], style: str) -> str:

@@ -17,7 +17,7 @@ def local_jars(patterns: str) -> list[str]:
         matches = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]
         if not matches:
             raise InputRefused(
-                seen=f"jar {pattern!r} is not there",
+                seen=f"jar {pattern!r} does not exist",
                 expected="each entry of job.jars to match at least one file on this machine",
                 do="correct job.jars, or copy the jar to this machine",
             )

@@ -368,9 +368,9 @@ def _sync_folder(folder: Path) -> None:
 
 def _in_the_way(source: str, target: str) -> StateChanged:
     return StateChanged(
-        seen=f"something is at {target}, to which {source} was to be moved",
-        expected="nothing at the target",
-        do="stop the job that made it, move it away, and run the task again",
+        seen=f"{target} exists already, so {source} cannot be moved there",
+        expected="no folder of that name",
+        do="stop the job that created it, move the folder away, and run the task again",
     )
 
 

@@ -297,7 +297,7 @@ def _require_no_later_commit(files: CheckpointFiles, committed_ids: Sequence[int
             f" {'no offsets' if newest_id == UNSTARTED else f'offsets/{newest_id} is its newest plan'}",
             expected="offsets/<number> for each batch that is committed",
             do="restore the files. To read records again, restore all and name the start in a reprocess; if the offsets"
-            " are gone for good, move the whole folder away: the plan then goes by the records of the pipeline",
+            " are gone for good, move the whole folder away: the plan then uses the record of the pipeline",
         )
 
 
@@ -311,7 +311,7 @@ def _require_one_in_flight(files: CheckpointFiles, committed_id: int, in_flight:
         raise CheckpointError(
             seen=f"{files.location} has {names}, and none of them is committed",
             expected="at most one batch in flight, because Spark would run only the last one",
-            do="find out who removed files there; remove all of these but the first, and Spark plans the others again",
+            do="find out who removed files there. Remove all of these entries except the first; Spark plans them again",
         )
     if committed_id == UNSTARTED and in_flight and min(in_flight) > 0:
         raise CheckpointError(
@@ -351,7 +351,7 @@ def _initial_of(files: CheckpointFiles, place: int) -> Position | None:
 def _require_v1(version: str, where: str) -> None:
     if not version:
         raise CheckpointError(
-            seen=f"{where} is empty, as a machine that lost its power leaves it",
+            seen=f"{where} is empty, as after a power failure",
             expected="the content that Spark writes, which also refuses an empty file",
             do="restore the file. An empty file of a batch that is in offsets/ and not in commits/ may be removed:"
             " Spark plans that batch again, and may end it elsewhere",
@@ -359,7 +359,7 @@ def _require_v1(version: str, where: str) -> None:
     if version != "v1":
         raise CheckpointError(
             seen=f"{where} begins with {version!r}",
-            expected="'v1', the one log version that this release was tried with",
+            expected="'v1', the only log version that this release supports",
             do="leave spark.sql.streaming.offsetLog.formatVersion and"
             " spark.sql.streaming.stateStore.checkpointFormatVersion at 1, and source evolution off",
         )

@@ -180,8 +180,8 @@ def require_micro_batches(checkpoint: CheckpointFolder) -> None:
         return
     raise CheckpointError(
         seen=f"{checkpoint.location} belongs to a query in real-time mode: its newest {LATE_BATCHES} batches were"
-        f" written down {min(late_ms)} ms or more after they began",
-        expected="a query in micro-batches, which writes down what it is about to read",
+        f" logged {min(late_ms)} ms or more after they began",
+        expected="a query in micro-batches, which logs what it is about to read",
         do="run it by hand with a processingTime or availableNow trigger until it has written one batch; if it has such"
         " a trigger, set the clocks of the driver and of the file system right, and let it write one batch",
     )

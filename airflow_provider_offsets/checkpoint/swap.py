@@ -177,7 +177,7 @@ def read_in_place(location: str) -> CheckpointState | None:
     tag = cut_off_swap(location)
     if tag is not None:
         raise CheckpointError(
-            seen=f"nothing is at {location}: the exchange for the checkpoint {tag!r} was interrupted",
+            seen=f"{location} does not exist: the exchange for the checkpoint {tag!r} was interrupted",
             expected="the old checkpoint, or the seeded one in its place",
             do="run the same apply task, or the same copy, again, which finishes the exchange",
         )
@@ -226,7 +226,7 @@ def _require_whole(location: str, *, except_for: str) -> None:
     tag = cut_off_swap(location)
     if tag is not None and tag != except_for:
         raise StateChanged(
-            seen=f"nothing is at {location}: the swap {tag!r} was interrupted between its two moves",
+            seen=f"{location} does not exist: the swap {tag!r} was interrupted between its two moves",
             expected="one swap at a time",
             do=f"finish it by moving {location.rstrip('/')}-seeded-{tag} there, and plan again",
         )

@@ -99,7 +99,7 @@ def audit_offsets(args: Namespace) -> None:
         show(args.output, audit_json(report), audit_report(report, style_of(args.output)))
         if report.unexplained_places:
             places = f"{report.unexplained_places:,} place(s)"
-            end(REFUSED, f"{report.unexplained_count:,} offsets in {places} with no explanation")
+            end(REFUSED, f"{report.unexplained_count:,} offsets in {places} without an explanation")
 
 
 @suppress_logs_and_warning

@@ -31,7 +31,7 @@ def command() -> Iterator[None]:
     except OffsetsError as error:
         end(REFUSED, f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        end(INTERRUPTED, "interrupted; what was being written is there as a whole or not at all: run it again to see")
+        end(INTERRUPTED, "interrupted; each write is stored completely or not at all, so you can run the command again")
     finally:
         if before is None:
             os.environ.pop(_CONTEXT, None)

@@ -93,8 +93,8 @@ def _bound(text: str | None, option: str) -> Bound | None:
         return Bound.read(text)
     except ValueError as error:
         raise InputRefused(
-            seen=f"{option} {text!r}: {error}",
-            expected="a time with its zone, or the number of a batch or of an epoch",
+            seen=f"{option} is {text!r}: {error}",
+            expected="a time with a time zone, or the number of a batch or of an epoch",
             do="write a time as in 2026-11-01T00:00Z, or batch:12 or epoch:3",
         ) from error
 
@@ -159,7 +159,7 @@ def _require_unowned(args: Namespace, streams: Sequence[Stream]) -> None:
             for resource, owner in owners_of(store, resources).items():
                 raise StoreInUse(
                     seen=f"the {resource} belongs to pipeline {owner!r}",
-                    expected="the name of that pipeline, whose lease keeps its job from starting",
+                    expected="the option --pipeline, because the lease of that pipeline keeps its job from starting",
                     do=f"add the option --pipeline {owner}",
                 )
 
@@ -236,7 +236,7 @@ def _known(name: str, *, only_kafka: bool) -> str:
         raise InputRefused(
             seen=f"connection {connection.conn_id!r} has type {connection.conn_type!r}",
             expected="type kafka" if only_kafka else "type offsets or kafka",
-            do="name another connection, as 'airflow connections list' shows them",
+            do="name another connection; 'airflow connections list' shows all of them",
         )
     return connection.conn_id
 
@@ -245,7 +245,7 @@ def _without_password(url: str) -> str:
     user, at, _ = url.partition("//")[2].rpartition("@")
     if (at and ":" in user) or "password" in url.partition("?")[2].lower():
         raise InputRefused(
-            seen=f"the URL of a {url.partition(':')[0]} store has a password in it",
+            seen=f"the URL of a {url.partition(':')[0]} store contains a password",
             expected="no secret on the command line, where other users can see it",
             do="create a connection of type offsets, and name it",
         )
@@ -260,7 +260,7 @@ def _connection(conn_id: str) -> Connection:
         return BaseHook.get_connection(conn_id)
     except (AirflowNotFoundException, AirflowRuntimeError) as error:
         raise InputRefused(
-            seen=f"no connection {conn_id!r} exists",
+            seen=f"connection {conn_id!r} does not exist",
             expected="a connection of type offsets or kafka, kafka:<conn id>, checkpoint:<folder> or a URL",
             do="correct the name; 'airflow connections list' shows all connections",
         ) from error

@@ -33,9 +33,9 @@ def read_moment(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
-        raise ValueError("it is no date and time of ISO 8601") from error
+        raise ValueError("it is not a date and time of ISO 8601") from error
     if moment.utcoffset() is None:
-        raise ValueError("it has no zone")
+        raise ValueError("it has no time zone")
     since = moment - _EPOCH
     if since % _MS:
         raise ValueError("it is finer than a millisecond")
@@ -59,10 +59,10 @@ def read_length(text: str) -> int:
     """
     text = text.strip()
     if re.match(r"P[^T]*\d[YM]", text):
-        raise ValueError("years and months are not always equally long")
+        raise ValueError("years and months vary in length")
     found = _LENGTH.fullmatch(text)
     if found is None:
-        raise ValueError("it is no duration of ISO 8601")
+        raise ValueError("it is not a duration of ISO 8601")
     of = {name: int(digits) for name, digits in found.groupdict("0").items() if name != "fraction"}
     whole_ms = (of["weeks"] * 7 + of["days"]) * _DAY_MS + of["hours"] * _HOUR_MS + of["minutes"] * _MINUTE_MS
     return whole_ms + of["seconds"] * _SECOND_MS + int((found["fraction"] or "").ljust(3, "0"))

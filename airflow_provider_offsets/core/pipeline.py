@@ -165,14 +165,14 @@ class StreamingPipeline:
         if not self.job.checkpoint and (self.tracked or CHECKPOINT in self.offsets_in or not self.job.log_dir):
             raise InputRefused(
                 seen=f"job.checkpoint of pipeline {self.name!r} is missing",
-                expected="the folder of its checkpoint; for a job that has none: offsets_in without 'checkpoint',"
-                " and a log_dir",
+                expected="the folder of the checkpoint, or, for a job without one, offsets_in without 'checkpoint' and"
+                " a log_dir",
                 do="add job.checkpoint, or set both other keys",
             )
         if self.tracked and self.job.checkpoint.startswith("webhdfs:"):
             raise InputRefused(
                 seen=f"tracked pipeline {self.name!r} has its checkpoint at {self.job.checkpoint!r}",
-                expected="hdfs://: its driver opens it too, and Spark's own WebHDFS client does not start (4.2.0)",
+                expected="an hdfs:// URL, because Spark 4.2.0 cannot open a checkpoint with its own WebHDFS client",
                 do="use an hdfs:// URL, and install Hadoop's native client where Airflow's tasks run",
             )
         if "://" in self.job.folder_for_logs:

@@ -99,14 +99,14 @@ def _shape(rows: tuple[TransferRow, ...], brought: Position) -> Iterator[Problem
     if left_out:
         yield Problem(
             ProblemKind.PARTITION_MISSING,
-            f"the target has {first_few(left_out)}, and what is brought does not name them: a position is written as a"
-            " whole; complete what is brought",
+            f"the target has {first_few(left_out)}, which the source does not name. A position is written as a whole,"
+            " so complete the offsets of the source",
         )
     if missing := first_missing(brought):
         yield Problem(
             ProblemKind.PARTITION_MISSING,
-            f"what is brought does not name {first_few(missing)}, though it names later partitions of that topic;"
-            " complete what is brought",
+            f"the source does not name {first_few(missing)}, but names later partitions of that topic. Complete the"
+            " offsets of the source",
         )
 
 
@@ -117,9 +117,9 @@ def _skips(rows: tuple[TransferRow, ...], accepted: Mapping[str, int]) -> Iterat
         if skipped > accepted.get(topic, 0):
             yield Problem(
                 ProblemKind.SKIP,
-                f"{skipped} offsets of {topic!r} would be skipped, if what the target says is true"
-                f" ({first_few(row.key for row in mine)}), and {accepted.get(topic, 0)} are accepted;"
-                f" '--accept-skipped {topic}={skipped}' accepts them",
+                f"{skipped} offsets of {topic!r} would be skipped according to the target"
+                f" ({first_few(row.key for row in mine)}), and {accepted.get(topic, 0)} are accepted. To accept them,"
+                f" add '--accept-skipped {topic}={skipped}'",
             )
 
 
@@ -130,8 +130,8 @@ def _foreign(brought: Position, live: LiveTopics | None, identity: TopicIdentity
     if identity is not None and identity.cluster_id != here.cluster_id:
         yield Problem(
             ProblemKind.WRONG_CLUSTER,
-            f"the offsets are of cluster {identity.cluster_id!r} and the connection leads to {here.cluster_id!r}, where"
-            " they mean nothing; correct the Kafka connection",
+            f"the offsets are of cluster {identity.cluster_id!r}, and the connection leads to {here.cluster_id!r}, to"
+            " which they do not apply. Correct the Kafka connection",
         )
         return
     known = {} if identity is None else identity.topic_ids
@@ -139,15 +139,15 @@ def _foreign(brought: Position, live: LiveTopics | None, identity: TopicIdentity
         if known.get(topic, here.topic_ids.get(topic)) != here.topic_ids.get(topic):
             yield Problem(
                 ProblemKind.TOPIC_RECREATED,
-                f"topic {topic!r} had id {known[topic]} and has {here.topic_ids.get(topic)}: it was deleted and made"
-                " again, and these offsets mean nothing in it",
+                f"topic {topic!r} had id {known[topic]} and has {here.topic_ids.get(topic)} now: it was deleted and"
+                " created again. Take offsets of the new topic, because these do not apply to it",
             )
     if gone := [each for each in brought if each not in live.partitions]:
-        words = f"the cluster does not have {first_few(gone)}; correct what is brought"
+        words = f"the cluster does not have {first_few(gone)}. Correct the offsets of the source"
         yield Problem(ProblemKind.PARTITIONS_GONE, words)
     if past := [each for each in brought if each in live.partitions and brought[each] > live.partitions[each].end]:
         yield Problem(
             ProblemKind.OFFSET_PAST_END,
-            f"{first_few(past)} would stand past the end of the log: the log was truncated, or the offsets are of"
-            " another topic; correct what is brought",
+            f"{first_few(past)} would start past the end of the log: the log was truncated, or the offsets are of"
+            " another topic. Correct the offsets of the source",
         )

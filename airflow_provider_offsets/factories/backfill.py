@@ -176,17 +176,19 @@ def _params_then_live(pipeline: StreamingPipeline) -> dict[str, Param]:
             type="string",
             minLength=1,
             title="From",
-            description="Replay what was written since then; with its zone, such as 2026-11-01T00:00Z.",
+            description="Replay the records since this time. Include a time zone, as in 2026-11-01T00:00Z.",
         ),
         **{key: shared[key] for key in ("application", "accept_lost", "records_per_shard")},
         "accept_skipped": Param(
             None,
             type=["null", "string"],
             title="Accepted as skipped",
-            description="Where the live job stands before the end of the replay, which has read it: orders:10.",
+            description="How many offsets, which the replay has read, the live job may skip at its start: orders:10.",
         ),
         "approve": approve_param(pipeline),
-        "dry_run": Param(False, type="boolean", title="Dry run", description="Replay, and end after the plan."),
+        "dry_run": Param(
+            False, type="boolean", title="Dry run", description="Replay, and end after the plan of the live job."
+        ),
     }
 
 
@@ -197,9 +199,9 @@ def _params() -> dict[str, Param]:
             None,
             type=["null", "string"],
             title="From",
-            description="The start of the interval, with its zone: 2026-11-01T00:00Z. Empty: the run's own interval.",
+            description="Start of the interval: 2026-11-01T00:00Z. If empty, the run's data interval applies.",
         ),
-        "to": Param(None, type=["null", "string"], title="To", description="Its end."),
+        "to": Param(None, type=["null", "string"], title="To", description="End of the interval, with a time zone."),
         "application": Param(
             None,
             type=["null", "string"],
@@ -216,14 +218,14 @@ def _params() -> dict[str, Param]:
             None,
             type=["null", "string"],
             enum=[None, "close", "wait"],
-            title="Where nothing is yet at its end",
-            description="close: at the end of the log, and the audit says so. wait: for a record.",
+            title="If no record is at the end yet",
+            description="close: end the interval at the end of the log; the audit reports it. wait: wait for it.",
         ),
         "records_per_shard": Param(
             None,
             type=["null", "integer"],
             minimum=1,
             title="Records per shard",
-            description="How many records one Spark job reads, about; the pipeline's if empty.",
+            description="About how many records one Spark job reads. If empty, the pipeline's value applies.",
         ),
     }

@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[yaml.Node, Any]:
         line = "" if mark is None else f", line {mark.line + 1}"
         raise PipelineFileError(
             seen=f"{path.name}{line}: {getattr(error, 'problem', None) or error}",
-            expected="YAML",
+            expected="valid YAML",
             do="correct the line",
         ) from error
     if root is None:
@@ -112,7 +112,7 @@ def _require_each_key_once(path: Path, node: yaml.Node, where: tuple[str, ...] =
         here = (*where, str(key.value))
         if here[-1] in seen:
             raise PipelineFileError(
-                seen=f"{path.name}, line {key.start_mark.line + 1}, key {'.'.join(here)}: the key is there twice",
+                seen=f"{path.name}, line {key.start_mark.line + 1}, key {'.'.join(here)}: the key appears twice",
                 expected="each key once",
                 do="remove or rename one of the two",
             )
@@ -128,9 +128,8 @@ def _refuse_patterns(path: Path, root: yaml.Node, data: Any) -> None:
         key = "subscribe_pattern" if "subscribe_pattern" in entry else "subscription"
         raise PipelineFileError(
             seen=f"{path.name}, line {_line(root, ['pipelines', name, key])}, key pipelines.{name}.{key}: a pattern",
-            expected="topics by name: a history belongs to topics that are known, so one that a pattern gains or loses"
-            " would be read without a plan, or missed without a word",
-            do="list them under 'topics'; a topic that is added there begins at its first offset, and the plan says so",
+            expected="topics by name, because a pattern may match a new topic, or no longer match one, without a plan",
+            do="list the topics under 'topics'. A topic that you add starts at its first offset, as the plan shows",
         )
 
 

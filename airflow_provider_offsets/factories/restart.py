@@ -31,13 +31,13 @@ REASON = Param(
     None,
     type=["null", "string"],
     title="Reason",
-    description="Why you trigger the run. It is stored with every act of the run.",
+    description="Why you trigger the run. The reason is stored with each change that the run makes.",
 )
 TAKE_OVER = Param(
     False,
     type="boolean",
     title="Take over",
-    description="Take the pipeline over from an operation that acted lately, whose next act is then refused.",
+    description="Take the pipeline over from an operation that acted recently. Its next act is then refused.",
 )
 DRY_RUN = Param(
     False, type="boolean", title="Dry run", description="End after the plan. Nothing is stopped or changed."

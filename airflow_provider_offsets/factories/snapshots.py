@@ -34,7 +34,7 @@ def snapshots_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) 
         type=["null", "string"],
         pattern=f"^{NAME.pattern}$",
         title="Label",
-        description="A name for this snapshot that no other one has; it is kept until somebody removes it.",
+        description="A unique name for this snapshot. A labelled snapshot is kept until you remove it.",
     )
     own = {"schedule": pipeline.schedules.snapshots, "params": {"reason": REASON, "label": label}}
     with new_dag("snapshots", pipeline, DOC, retries=retries, **{**own, **dag}) as made:

@@ -103,7 +103,7 @@ class SparkJobHook:
         name, stop = self.pipeline.name, self.pipeline.stop
         if stop.cluster_timeout_s and not self.resource_manager:
             raise InputRefused(
-                seen=f"stop.cluster_timeout_s of pipeline {name!r}, with master {self._master!r}",
+                seen=f"pipeline {name!r} has stop.cluster_timeout_s, and its master is {self._master!r}",
                 expected="master yarn, and the web address of its ResourceManager in the Spark connection",
                 do="add the extra yarn_resourcemanager_webapp_address (http://host:8088), or remove cluster_timeout_s",
             )
@@ -111,16 +111,16 @@ class SparkJobHook:
             return
         if self.pipeline.tracked or not self.resource_manager:
             raise ModeUnsupported(
-                seen=f"deploy mode {self._extra['deploy-mode']!r} of pipeline {name!r}",
+                seen=f"pipeline {name!r} has deploy mode {self._extra['deploy-mode']!r}",
                 expected="client; or cluster for an untracked job on YARN whose ResourceManager's web address is in the"
                 " Spark connection (extra yarn_resourcemanager_webapp_address)",
                 do="set deploy-mode to client in the Spark connection, or add that address",
             )
         if stop.signal_timeout_s or stop.kill_timeout_s:
             raise ModeUnsupported(
-                seen=f"stop.signal_timeout_s or stop.kill_timeout_s of pipeline {name!r} in cluster mode",
-                expected="stop.marker or stop.cluster_timeout_s: a signal reaches spark-submit, and not the driver",
-                do="stop it by stop.cluster_timeout_s",
+                seen=f"pipeline {name!r} runs in cluster mode, and has stop.signal_timeout_s or stop.kill_timeout_s",
+                expected="stop.marker or stop.cluster_timeout_s, because signals reach spark-submit, not the driver",
+                do="set stop.cluster_timeout_s instead",
             )
 
     def _check_files(self, binary: str) -> None:
@@ -134,7 +134,7 @@ class SparkJobHook:
         local_jars(job.jars)
         if shutil.which(binary) is None:
             raise InputRefused(
-                seen=f"no {binary!r} on the PATH of Airflow's worker ({sys.prefix})",
+                seen=f"the PATH of Airflow's worker ({sys.prefix}) has no {binary!r}",
                 expected="Spark's own command",
                 do="install pyspark beside Airflow, or put Spark's bin folder on the PATH",
             )
@@ -145,7 +145,7 @@ def _check_mode(pipeline: str, master: str, store_url: str) -> None:
         raise ModeUnsupported(
             seen=f"master {master!r} of pipeline {pipeline!r} is Spark Connect",
             expected="a classic session, because a stop between batches needs the driver's own process",
-            do="give the Spark connection a local[n], spark:// or yarn master",
+            do="use a local[n], spark:// or yarn master in the Spark connection",
         )
     if store_url.startswith("sqlite:") and not master.startswith("local"):
         raise ModeUnsupported(
@@ -160,6 +160,6 @@ def _check_executor(executor: str) -> None:
     if taken_away:
         raise ModeUnsupported(
             seen=f"Airflow uses the executor {executor!r}",
-            expected="an executor whose machines stay, because a driver in client mode runs beside its task",
-            do="run this DAG with LocalExecutor, because a worker pod or a worker that scales in ends the driver",
+            expected="an executor whose machines keep running, because a driver in client mode runs beside its task",
+            do="run this DAG with LocalExecutor, because the end of a worker or of its pod ends the driver",
         )

@@ -276,7 +276,7 @@ def _require_within(live: _Live, position: Position) -> None:
 def _outside(seen: str, expected: str) -> InputRefused:
     return InputRefused(
         seen=seen,
-        expected=f"{expected}: a consumer that finds another offset goes by its auto.offset.reset",
+        expected=f"{expected}, because a consumer with any other offset applies its auto.offset.reset",
         do="plan again, and write a position that the plan allows. Nothing was written",
     )
 

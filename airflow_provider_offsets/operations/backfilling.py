@@ -395,8 +395,8 @@ def _require_past_times(session: Session, policy: BackfillPolicy, observed: Obse
         raise InputRefused(
             seen=f"{key} has at offset {after[key]} a record of {at_ms} ms since 1970{more}, and it is"
             f" {moment_text(now_ms)}",
-            expected="records of the past: that record, and all after it, count as later than the interval",
-            do="cut by the time of the live job's batches (backfill.by: batch-time)",
+            expected="records of the past, because that record and all after it count as later than the interval",
+            do="divide the records by the times of the live job's batches: set backfill.by to batch-time",
         )
 
 

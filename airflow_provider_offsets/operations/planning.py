@@ -135,7 +135,7 @@ def _group_problems(session: Session, seen: Observation) -> Iterator[Problem]:
     yield Problem(
         ProblemKind.GROUP_CHANGED,
         f"the pipeline has group_id {session.pipeline.group_id!r}, and the offsets of epoch {seen.epoch_number} are"
-        f" kept under {group_id!r}. Write 'group_id: {group_id}' in pipelines.yaml, or {AS_A_NEW_ONE}",
+        f" stored under {group_id!r}. Write 'group_id: {group_id}' in pipelines.yaml, or {AS_A_NEW_ONE}",
     )
 
 
@@ -145,9 +145,9 @@ def _place_problems(session: Session, plan: RestartPlan) -> Iterator[Problem]:
     if plan.authoritative == CHECKPOINT and plan.form is not RestartForm.RESUME and not can_be_seeded(location):
         yield Problem(
             ProblemKind.CHECKPOINT_STAYS,
-            f"{plan.form_reason}, and {location} is where no folder can be moved in one step; start from 'committed'"
-            " with its partitions as they are, keep the checkpoint on HDFS, or let the program name a new one and"
-            " describe it as a new pipeline",
+            f"{plan.form_reason}, and the file system of {location} cannot move a folder in one step. Start from"
+            " 'committed' with unchanged partitions, or keep the checkpoint on HDFS. Or let the program use a new"
+            " checkpoint, and describe it as a new pipeline",
         )
 
 

@@ -219,9 +219,9 @@ def _given_up(session: Session, epoch: int, policy: RecoveryPolicy) -> RecoveryG
     session.control.record_step(session.operation, GIVEN_UP, f"after {policy.tries} tries within {policy.within_s} s")
     release_lease(session)
     return RecoveryGivenUp(
-        seen=f"{session.pipeline.name!r} was started again {policy.tries} times within {policy.within_s} s{said}",
+        seen=f"{session.pipeline.name!r} was restarted {policy.tries} times within {policy.within_s} s{said}",
         expected="a job that keeps running",
-        do=f"fix the job, and start it with maintenance__{session.pipeline.name}, after which it is watched again",
+        do=f"fix the job, and start it with maintenance__{session.pipeline.name}. The recovery then watches it again",
     )
 
 

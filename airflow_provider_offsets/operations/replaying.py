@@ -146,7 +146,7 @@ class ShardReplaying:
             raise Fenced(
                 seen=f"operation {self._session.operation!r} was planned again, as {record.newest.run_id!r}",
                 expected=f"the run id of this task, {self._run_id!r}",
-                do="clear this task together with the task that plans",
+                do="clear this task together with the plan task",
             )
         return None if record is None else self._control.plan(record.newest)
 
@@ -229,14 +229,14 @@ class ShardReplaying:
             raise StateChanged(
                 seen=f"the program and its command now have version {version[:12]}",
                 expected=f"the planned version {plan.application_version[:12]}, because one run replays one version",
-                do="clear the task that plans and all later tasks",
+                do="clear the plan task and all later tasks",
             )
         topic_ids = self._session.live_topics().identity.topic_ids
         if plan.topic_ids != topic_ids:
             raise StateChanged(
                 seen=f"the ids of the topics are now {topic_ids}",
                 expected=f"the planned ids {plan.topic_ids}, because the offsets of a recreated topic are unrelated",
-                do="clear the task that plans and all later tasks",
+                do="clear the plan task and all later tasks",
             )
 
     def _watch(self) -> Replayed:
@@ -367,7 +367,7 @@ class ShardReplaying:
         return InputRefused(
             seen=f"shard {self._shard.number} of {self._run_id!r} was launched with other ranges, digest {digest}",
             expected=f"the ranges {', '.join(map(str, self._shard.ranges))}, digest {self._ranges}",
-            do="clear the task that plans, which makes a new run id for the new shards",
+            do="clear the plan task, which makes a new run id for the new shards",
         )
 
     def _number_of(self, run_id: str) -> int:

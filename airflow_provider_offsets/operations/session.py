@@ -340,7 +340,7 @@ class Session:
         found = read_in_place(location)
         if found is None and moved is not None and moved.kept is not None and moved.checkpoint == self.opens != "":
             raise CheckpointError(
-                seen=f"nothing is at {location}, which operation {moved.operation!r} was moving",
+                seen=f"{location} does not exist, which operation {moved.operation!r} was moving",
                 expected="the old checkpoint, or the seeded one in its place",
                 do="restore the checkpoint, and run the apply task of that operation again",
             )

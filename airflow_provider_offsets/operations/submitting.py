@@ -113,7 +113,7 @@ def submit_job(
                 # meanwhile.
                 if is_last_try or not _partitions_came(session, claim, launched):
                     raise
-                report("partitions were added during the start; trying once more")
+                report("partitions were added during the start; retrying once")
                 continue
             _require_same_topics(session, claim)
             if not session.pipeline.tracked:
@@ -337,7 +337,7 @@ def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None
             raise StateChanged(
                 seen=f"the authoritative store {plan.authoritative!r} has {Position(moved).to_json()}",
                 expected="the start that was applied",
-                do="plan again; a command or another task has written there since",
+                do="plan again, because a command or another task has written there since",
             )
 
 
@@ -381,7 +381,7 @@ def _last_planned(session: Session, applied: Applied, *, is_first: bool) -> int 
     state = read_state(open_checkpoint(applied.checkpoint))
     if state is None and plan.form is not RestartForm.FRESH:
         raise StateChanged(
-            seen=f"nothing is at {applied.checkpoint}",
+            seen=f"{applied.checkpoint} does not exist",
             expected="the checkpoint that this plan starts from, because without it batch ids would begin at 0 again",
             do="plan again",
         )
@@ -479,7 +479,8 @@ def _await_start(
         clock.sleep(POLL_S)
     raise DriverSilent(
         seen=f"after {timeout_s} s the driver {f'has epoch {claim.number}' if is_claimed else 'claimed no epoch'}, and"
-        f" neither processed a batch nor said that it is idle; its log {launched.log!r} ends:\n{launched.log_tail()}",
+        " neither processed a batch nor reported that it is idle; its log"
+        f" {launched.log!r} ends:\n{launched.log_tail()}",
         expected="a first batch",
         do="read the log. The driver was left running: raise start_timeout_s, and run this task again to adopt it",
     )

@@ -36,10 +36,10 @@ class AuditOffsetsOperator(PipelineOperator):
         self.log.info("\n%s", audit_report(report))
         if report.unexplained_places:
             raise AuditFailed(
-                seen=f"{report.unexplained_count} offsets in {report.unexplained_places} places that no operation"
-                f" announced; {report.lost} offsets are lost, accepted ones included:\n{audit_report(report)}\n",
-                expected="ranges that tile, or jumps that an operation announced",
-                do="compare the output with these ranges; reprocess what is lost with start 'offsets:<json>'",
+                seen=f"{report.unexplained_count} offsets in {report.unexplained_places} places without an"
+                f" explanation; {report.lost} offsets are lost, including accepted ones:\n{audit_report(report)}\n",
+                expected="ranges without gap or overlap, except where an operation announced one",
+                do="compare the output with these ranges, and reprocess missing records with start 'offsets:<json>'",
             )
         return {
             "batches": report.batches,

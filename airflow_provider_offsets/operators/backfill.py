@@ -179,9 +179,9 @@ class AuditBackfillOperator(PipelineOperator):
         if not audit.is_clean:
             raise AuditFailed(
                 seen=f"{len(audit.findings)} finding(s) in a replay:\n{replay_audit_report(audit)}\n",
-                expected="shards that tile the interval, each with all of its records",
-                do="run the shards that are missing; where a topic has transactions, set read_committed: true, which"
-                " makes its counts upper bounds",
+                expected="shards that cover the interval once, each with all of its records",
+                do="run the missing shards. If a topic has transactions, set read_committed: true, because its counts"
+                " are then upper bounds",
             )
         return {**codec.plain(audit), "total": codec.plain(total), "markdown": replay_audit_report(audit, MARKDOWN)}
 
@@ -206,7 +206,7 @@ def _summary(plan: ReplayPlan) -> dict[str, Any]:
 def _interval(begin: str, end: str, context: Context) -> Interval:
     if bool(begin) != bool(end):
         raise InputRefused(
-            seen=f"{'from' if begin else 'to'} {begin or end!r} alone",
+            seen=f"only '{'from' if begin else 'to'}' is set, to {begin or end!r}",
             expected="both ends of the interval, or none",
             do="fill in 'from' and 'to'",
         )
@@ -228,8 +228,8 @@ def _moment(text: str, name: str) -> int:
         return read_moment(text)
     except ValueError as error:
         raise InputRefused(
-            seen=f"'{name}' {text!r}: {error}",
-            expected="a date and time with its zone",
+            seen=f"'{name}' is {text!r}: {error}",
+            expected="a date and time with a time zone",
             do="write it as in 2026-11-01T00:00Z",
         ) from error
 

@@ -85,7 +85,9 @@ class PlanRestartOperator(PipelineOperator):
         if comparison is not None:
             self.log.info("\n%s", stores_report(comparison))
         self.log.info("\n%s", plan_report(plan))
-        self.log.info("Way back from this restart: %s", why_no_way_back(session) or "to the version that runs now")
+        why = why_no_way_back(session)
+        way = f"not possible, because {why}" if why else "possible, to the version that runs now"
+        self.log.info("Rollback of this restart: %s", way)
         if plan.problems:
             raise PlanRefused(plan.problems)
         return plan_summary(plan)

@@ -31,7 +31,7 @@ class PruneOffsetsOperator(PipelineOperator):
         found = find_prunable(session.control, self.pipeline, at_ms=clock.now_ms())
         done = remove(session.control, self.pipeline, found, report=self.log.info)
         for each in done.retained:
-            self.log.warning("not removed: %s", each)
+            self.log.warning("Not removed: %s", each)
         self.log.info(
             "Removed %d snapshot(s), %d checkpoint(s), %d version(s)",
             len(done.snapshots),

@@ -46,7 +46,7 @@ class BeginRecoveryOperator(PipelineOperator):
         """
         policy, run = self.pipeline.recovery, str(context["run_id"])
         tries = begin_recovery(session, int(self.epoch), run, policy, lease_timeout_s=lease_timeout_s())
-        self.log.info("Try %d to recover from the death of epoch %s", tries, self.epoch)
+        self.log.info("Try %d of a recovery, after the death of epoch %s", tries, self.epoch)
         return {"epoch": int(self.epoch), "tries": tries}
 
 

@@ -106,7 +106,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         why = why_hold_back(self._samples)
         if why == "":
             return
-        self.log.info("Holding back: %s", why or "records wait for the live job; looking whether it catches up")
+        self.log.info("Waiting for the live job: %s", why or "it has unread records; checking whether it catches up")
         self.defer(
             trigger=TimeDeltaTrigger(timedelta(seconds=SAMPLE_EVERY_S)),
             method_name="execute_complete",
@@ -125,6 +125,6 @@ class ReplayOffsetsOperator(PipelineOperator):
             raise InputRefused(
                 seen=str(error),
                 expected='{"number": 0, "ranges": [{"topic": "t", "partition": 0, "start": 0, "end": 9}]}',
-                do="map this operator over what the task that plans gives",
+                do="map this operator over the output of the plan task",
             ) from error
         return found

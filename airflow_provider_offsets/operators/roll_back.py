@@ -67,17 +67,19 @@ class RollBackOperator(PipelineOperator):
             raise RolledBack(
                 seen=f"operation {self.operation!r} was undone, {why}. {_what_runs(done)}",
                 expected="a healthy job",
-                do=f"mend the new version (its epochs: {list(done.undone) or 'none'}). {_not_undone(done)}",
+                do=f"correct the new version (its epochs: {list(done.undone) or 'none'}). {_not_undone(done)}",
             )
         return {"why": why, **codec.plain(done)}
 
     def _skip_unless_due(self, why: str, other: str) -> None:
         if other:
-            raise AirflowSkipException(f"{other!r} has taken the pipeline over: what it does is left alone")
+            raise AirflowSkipException(f"nothing is rolled back, because {other!r} has taken the pipeline over")
         if not why:
-            raise AirflowSkipException("nothing shows that a job of this operation is unhealthy: it is left as it is")
+            raise AirflowSkipException(
+                "nothing is rolled back, because no job of this operation is known to be unhealthy"
+            )
         if not self.pipeline.rollback.automatic:
-            raise AirflowSkipException(f"{why}; the job is left as it is, because rollback.automatic is off")
+            raise AirflowSkipException(f"{why}; nothing is rolled back, because rollback.automatic is off")
 
 
 def _what_runs(done: Rollback) -> str:
@@ -89,8 +91,8 @@ def _what_runs(done: Rollback) -> str:
 
 def _not_undone(done: Rollback) -> str:
     if not done.output.finished and not done.output.in_part:
-        return "It had finished nothing, so there is no output to undo"
+        return "The undone version finished no batch, so it has no output"
     finished, in_part = (", ".join(map(str, each)) for each in (done.output.finished, done.output.in_part))
-    return "Its outputs are not undone: " + "; ".join(
-        [*([finished] if finished else []), *([f"in part, at most, {in_part}"] if in_part else [])]
+    return "Outputs of the undone version remain: " + "; ".join(
+        [*([finished] if finished else []), *([f"possibly in part {in_part}"] if in_part else [])]
     )

@@ -86,7 +86,7 @@ class StopStreamingJobOperator(PipelineOperator):
         :returns: the result, as ``act``.
         :raises AirflowFailException: an error that no retry can fix, such as ``StopTimedOut``.
         """
-        self.log.info("The triggerer says: %s", event)
+        self.log.info("Event of the trigger: %s", event)
         with fail_at_once(), open_session(self.pipeline, self.operation) as opened:
             session = of_attempt(opened)
             asked = self._ask(session)

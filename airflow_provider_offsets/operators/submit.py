@@ -47,7 +47,7 @@ class SubmitStreamingJobOperator(PipelineOperator):
                 do="add it to the DAG, or run its task",
             )
         started = submit_job(session, applied, make_launcher(session.pipeline), report=self.log.info)
-        self.log.info("Epoch %d runs: %s; log %s", started.epoch, started.how, started.log)
+        self.log.info("Epoch %d is running: %s; driver log %s", started.epoch, started.how, started.log)
         return {
             "epoch": started.epoch,
             "how": started.how,

@@ -106,7 +106,7 @@ class ForeachBatchQuery:
     def _is_left_out(self, batch: Batch) -> bool:
         """Return whether Spark may commit this batch without running it."""
         if self._epoch.last is None and self._epoch.log.is_filler(batch):
-            log.info("Batch %d has no records; it is between the old checkpoint and this one", batch.batch_id)
+            log.info("Batch %d is the empty first batch of a seeded checkpoint; it is not run", batch.batch_id)
             return True
         if self._epoch.is_finished(batch):
             log.info("Batch %d is recorded already; it is not run again", batch.batch_id)

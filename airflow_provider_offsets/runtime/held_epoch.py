@@ -124,7 +124,7 @@ class HeldEpoch:
         raise BatchConflict(
             seen=f"batch {batch.batch_id} of query {batch.query_id} reads {batch.start} to {batch.end}",
             expected=f"the offsets that epoch {newest.epoch} recorded for it, in the row of {newest.row_time_ms}",
-            do="find out who changed the checkpoint by hand; restart from a position that you name",
+            do="find out who changed the checkpoint by hand, and restart from a position that you name",
         )
 
     def begin(self, batch: Batch) -> None:
@@ -232,7 +232,7 @@ class HeldEpoch:
         except (Fenced, RecordRestored) as refused:
             if error is None:
                 raise
-            log.warning("Epoch %d was not ended: %s", self.number, refused)
+            log.warning("The end of epoch %d was not recorded: %s", self.number, refused)
             return
         recorded = self._record.ended
         assert recorded is not None

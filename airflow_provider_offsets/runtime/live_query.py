@@ -92,7 +92,7 @@ class LiveQuery:
                 bug = self._bugs.excuse(error)
                 if bug is None:
                     raise
-                log.warning("%s ended the query; starting it again under epoch %d: %s", bug.issue, self.epoch, error)
+                log.warning("%s ended the query; restarting it under epoch %d: %s", bug.issue, self.epoch, error)
 
     def _owned(self, writer: Any) -> Any:
         return writer.queryName(self._settings.pipeline).option("checkpointLocation", self._settings.claim.checkpoint)

@@ -106,7 +106,7 @@ def pause_of(trigger: dict[str, Any], interval_ms: Callable[[str], int]) -> floa
         raise InputRefused(
             seen=f"run(sink=...) was given {', '.join(refused)}",
             expected="processingTime or no trigger, because each batch under a native sink is a run of its own",
-            do="omit it, and stop the job with StopStreamingJobOperator",
+            do="omit the trigger, and stop the job with StopStreamingJobOperator",
         )
     return interval_ms(trigger["processingTime"]) / 1000 if trigger else None
 

@@ -51,8 +51,8 @@ def refuse_stateful(frame: Any) -> None:
     if found:
         raise InputRefused(
             seen=f"the program uses {', '.join(sorted(found))} between read_kafka() and run()",
-            expected="transforms without state, because a shard is a part of the records, without the earlier ones",
-            do="replay such a job from where its state began, with the DAG reprocess__<pipeline>",
+            expected="transforms without state, because a shard does not contain the earlier records",
+            do="reprocess such a job from the beginning of its state, with the DAG reprocess__<pipeline>",
         )
 
 
@@ -96,7 +96,7 @@ class ReadCount:
         try:
             self._spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
         except Py4JError as error:
-            log.warning("Spark does not say whether it has told of all actions: %s", error)
+            log.warning("Spark has not confirmed that it reported all actions: %s", error)
         return self._most
 
     def so_far(self) -> int:

@@ -33,6 +33,6 @@ def retry(call: Callable[[], T], *, retry_timeout_s: float) -> T:
         except OffsetsError as error:
             if not error.retriable or clock.monotonic_s() + wait_s > deadline:
                 raise
-            log.warning("Trying again in %.1f s: %s", wait_s, error)
+            log.warning("Retrying in %.1f s: %s", wait_s, error)
             clock.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)

@@ -163,7 +163,7 @@ class ShardReplay:
                     self._control.note_progress(self._claim, progress)
                     continue
             except OffsetsError as error:  # only the final swap decides, and it is retried for longer
-                log.warning("No sign of life: %s", error)
+                log.warning("The heartbeat was not written: %s", error)
                 continue
             self._fenced = Fenced(
                 seen=f"shard {self._claim.shard.number} of {self.run_id!r} is {record.phase.value}: {record.newest}",

@@ -73,7 +73,9 @@ class JobDiedSensor(PipelineSensor):
                 lambda: find_death(control, lease_timeout_s=lease_timeout_s()), retry_timeout_s=RETRY_TIMEOUT_S
             )
         if death is None:
-            self.log.info("No sign of life, but no death to be seen from here either: waiting on")
+            self.log.info(
+                "The heartbeat is silent, but this machine cannot see whether the driver is dead; still waiting"
+            )
             self._wait_in_triggerer()
         return {"status": "reached", **asdict(death)}
 

@@ -80,9 +80,9 @@ class OffsetsReachedSensor(PipelineSensor):
     def _require_history(self) -> None:
         if self.deferrable and not self.pipeline.tracked:
             raise NoHistory(
-                seen=f"a deferrable sensor on {self.pipeline.name!r}, which keeps no history: the triggerer reads that",
-                expected="a tracked pipeline, or deferrable=False: the worker reads where the job keeps its offsets",
-                do="set deferrable=False and mode='reschedule'",
+                seen=f"the sensor is deferrable, and pipeline {self.pipeline.name!r} keeps no history",
+                expected="a tracked pipeline, because the triggerer can read only a history",
+                do="set deferrable=False and mode='reschedule', so that the worker reads the job's own offset store",
             )
 
     def _goal(self) -> Position:
@@ -93,7 +93,7 @@ class OffsetsReachedSensor(PipelineSensor):
             return Position.from_json(self.offsets)
         except ValueError as error:
             raise SelectorError(
-                seen=f"offsets {self.offsets!r}: {error}",
+                seen=f"'offsets' is {self.offsets!r}: {error}",
                 expected='{"topic":{"partition":offset}}, or end',
                 do="correct the sensor's 'offsets'",
             ) from error

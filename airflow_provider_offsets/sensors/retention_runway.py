@@ -111,7 +111,7 @@ class RetentionRunwaySensor(PipelineSensor):
         with open_session(self.pipeline, "") as session:
             state = observe_job(session.control)
             if state.state is JobState.RUNNING:
-                raise AirflowSkipException(f"the job runs: epoch {state.epoch}, {state.detail}")
+                raise AirflowSkipException(f"the job is running: epoch {state.epoch}, {state.detail}")
             seen = session.observe()
         return RunwayWatch(
             start=seen.stored or seen.live.begin,

@@ -100,7 +100,7 @@ class StoreTrigger(BaseTrigger):
             if payload is not None:
                 return payload
             await asyncio.sleep(self.poll_s)
-        return {"status": "timeout", "message": f"nothing within {self.timeout_s} s"}
+        return {"status": "timeout", "message": f"no event within {self.timeout_s} s"}
 
 
 class EpochEndedTrigger(StoreTrigger):

@@ -157,7 +157,7 @@ def test_a_query_that_a_known_bug_of_spark_ended_goes_on_under_its_epoch(make_la
     lab.wait_until_read()
     lab.wait_until_idle()
 
-    assert "SPARK-55271 ended the query; starting it again under epoch 1" in log.read_text()
+    assert "SPARK-55271 ended the query; restarting it under epoch 1" in log.read_text()
     assert (lab.epoch.number, lab.epoch.ended, lab.epoch.cuts) == (1, None, ())
     audit = lab.audit()
     assert (lab.lost, lab.read_again, audit["replayed_at_most"], audit["unexplained"]) == (set(), 0, 0, 0)

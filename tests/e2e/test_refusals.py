@@ -45,7 +45,7 @@ def test_running_job_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     refuses(lab, "InputRefused: Application .*not-there.py.* is not a file")
     lab.application = application
     lab.jars = f"{jars},{lab.home}/not-there-*.jar"
-    refuses(lab, "InputRefused: Jar .*not-there-.* is not there")
+    refuses(lab, "InputRefused: Jar .*not-there-.* does not exist")
     lab.jars = jars
     with monkeypatch.context() as changed:
         changed.setenv("PATH", str(lab.home))
@@ -76,7 +76,7 @@ def test_running_job_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(AirflowFailException, match="StoreLayoutError"):
             lab.plan(lab.operation())
         assert not (lab.home / "not-there.db").exists()
-    refuses(lab, "PlanRefused: .*offset past the end: .* is to start at 21 and ends at 20", offsets(lab, 21))
+    refuses(lab, "PlanRefused: .*offset past the end: .* would start at 21, but its log ends at 20", offsets(lab, 21))
     refuses(lab, "SelectorError: .*'yesterday'", "yesterday")
     refuses(lab, "SnapshotNotFound: No snapshot 'never'", "snapshot:never")
     refuses(lab, "SelectorError: .*names .*7", f'offsets:{{"{lab.topic}":{{"7":0}}}}')
@@ -131,7 +131,7 @@ def test_stored_offset_past_the_end(make_lab: Callable[..., Lab]) -> None:
         lab.pipeline.stream, Batch(end=Position.from_plain({lab.topic: {"0": 21}}), batch_time_ms=1_700_000_000_000)
     )
 
-    refuses(lab, "offset past the end: .* is to start at 21 and ends at 20")
+    refuses(lab, "offset past the end: .* would start at 21, but its log ends at 20")
 
 
 def offsets(lab: Lab, start: int) -> str:

@@ -75,7 +75,7 @@ def test_store_goes_away_under_a_driver(
     lab.happened("wait")
     proxy.cut()
     lab.go()
-    wait_for(lambda: "Trying again" in log.read_text(), "the driver to notice")
+    wait_for(lambda: "Retrying in" in log.read_text(), "the driver to notice")
     proxy.open()
     lab.wait_until_read()
     lab.wait_until_idle()
@@ -116,7 +116,7 @@ def test_store_goes_away_under_a_driver(
     newest = next(lab.store.newest_first(lab.pipeline.stream))
     proxy.cut()
     lab.go()
-    wait_for(lambda: "Trying again" in log.read_text(), "the zombie to notice")
+    wait_for(lambda: "Retrying in" in log.read_text(), "the zombie to notice")
     with closing(open_store(hbase_url)) as direct:
         cell = Control(direct, lab.topic).cell
         cell.change(TakeLease("other", clock.now_ms(), 0, take_over=True))

@@ -342,7 +342,7 @@ def test_going_forward_is_refused_unless_accepted_by_count(
     accepted = call(acts.copy_offsets, capsys, **words, apply=True, accept_skipped=[f"{topic}=3"])
 
     assert (refused[0], accepted[0]) == (1, 0)
-    assert f"'--accept-skipped {topic}=3' accepts them" in refused[2]
+    assert f"To accept them, add '--accept-skipped {topic}=3'" in refused[2]
     assert json.loads(refused[1])[0]["written"] is False
     assert after_refusal == numbered(topic, 1, 4)
     assert open_and_look("kafka_default", "behind", topic) == numbered(topic, 4, 4)
@@ -543,5 +543,5 @@ def test_a_topic_whose_commits_were_deleted_is_no_first_start(
     assert code == 1
     [problem] = json.loads(printed)["problems"]
     assert problem["kind"] == "stored position gone"
-    assert f"{deleted}[0] stood" in problem["message"]
-    assert f"at 3 by snapshot {json.loads(taken.stdout)['id']}" in problem["message"]
+    assert f"{deleted}[0] was" in problem["message"]
+    assert f"at 3 according to snapshot {json.loads(taken.stdout)['id']}" in problem["message"]

@@ -304,7 +304,7 @@ def test_a22_a_bug_of_spark_ends_the_query_that_resumes_a_batch(
         s.run(for_s=60.0)
         assert again.failure == ""
         assert s.job_runs
-        assert "SPARK-55271 ended the query; starting it again under epoch 2" in caplog.text
+        assert "SPARK-55271 ended the query; restarting it under epoch 2" in caplog.text
         assert s.has_written("orders", 12)
         assert s.verdict() == ""
 

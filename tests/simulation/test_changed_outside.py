@@ -72,9 +72,9 @@ def test_another_store_is_no_position_of_the_last_epoch(mode: str, is_stopped: b
             a = s.to_end(s.restart("A", take_over=True))
             store = {"dstream": "zk", "untracked": "checkpoint", "process": "history"}[mode]
             assert f"group is not the store {store!r} in which epoch 1 kept its offsets" in a.failure
-            assert f"group says orders[0] {stale}" in a.failure
+            assert f"group has orders[0] {stale}" in a.failure
             knows = is_stopped or mode == "process"
-            assert f"orders[0] stood at {'12' if knows else 'least at 0'}" in a.failure
+            assert f"orders[0] was at {'12' if knows else 'least at 0'}" in a.failure
         listed = ("group", "zk") if mode == "dstream" else ("group",)
         with described(offsets_in=listed), kept_in(group=s.world.positions, zk=former):
             start = 'offsets:{"orders":{"0":12}} | committed'
@@ -119,8 +119,8 @@ def test_an_older_state_of_a_checkpoint_is_no_position(change: Any) -> None:
         s.append(6)
         edit(s, limit=100)
         a = s.to_end(s.restart("A", take_over=True))
-        assert "checkpoint was moved back, or is an older copy" in a.failure
-        assert "orders[0] stood at least at 12 by snapshot look" in a.failure
+        assert "checkpoint was moved back, or restored from an older copy" in a.failure
+        assert "orders[0] was at least at 12 according to snapshot look" in a.failure
         again = 'offsets:{"orders":{"0":6}} | committed'
         assert s.to_end(s.restart("B", again, take_over=True)).failure == ""
         s.run(for_s=60.0)
@@ -137,7 +137,7 @@ def test_a_position_that_was_moved_back_is_no_position() -> None:
         s.world.positions.stored = Position({TopicPartition("orders", 0): 4})
         s.append(3)
         a = s.to_end(s.restart("A", take_over=True))
-        assert "zk was moved back, or is an older copy" in a.failure
+        assert "zk was moved back, or restored from an older copy" in a.failure
         again = 'offsets:{"orders":{"0":4}} | committed'
         assert s.to_end(s.restart("B", again, take_over=True)).failure == ""
         s.run(for_s=60.0)

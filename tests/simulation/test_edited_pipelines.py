@@ -121,7 +121,7 @@ def test_an_older_copy_of_the_folder_is_no_position() -> None:
                     s.world.files.folders.pop(folder, None)
         s.world.checkpoint = MOVED
         a = s.to_end(s.restart("A", take_over=True))
-        assert "orders[0] stood at 12 by snapshot" in a.failure
+        assert "orders[0] was at 12 according to snapshot" in a.failure
         assert s.to_end(s.restart("B", 'offsets:{"orders":{"0":12}} | committed', take_over=True)).failure == ""
         s.append(3)
         s.run(for_s=60.0)

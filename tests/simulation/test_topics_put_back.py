@@ -92,7 +92,7 @@ def test_another_store_has_not_moved_since_a_rewind_that_was_launched_twice() ->
         s.append(6)
         s.remove_checkpoints()
         refused = s.to_end(s.restart("A", take_over=True))
-        assert "stood at least at 3 by the launch" in refused.failure
+        assert "was at least at 3 according to the launch" in refused.failure
         assert s.to_end(s.restart("B", advised(refused), take_over=True)).failure == ""
         s.run(for_s=60.0)
         assert s.verdict() == ""

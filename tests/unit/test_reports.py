@@ -43,8 +43,8 @@ def test_a_plan_shows_each_partition_the_totals_and_the_problems(style: str) -> 
     assert f"Plan {plan.fingerprint} of flights-pipeline: start offsets:…, reposition" in shown
     for word in ("flights", "12,000", "10,000", "9,000", "1,000", "retention has deleted"):
         assert word in shown
-    assert "In all: 1,000 to replay, 0 to skip, 10 lost" in shown
-    assert "- PROBLEM – loss: 10 offsets of 'flights' would be lost (flights[1] 10) and 0 are accepted" in shown
+    assert "Total: 1,000 to replay, 0 to skip, 10 lost" in shown
+    assert "- PROBLEM – loss: 10 offsets of 'flights' would be lost (flights[1] 10), and 0 are accepted" in shown
     assert ("|---" in shown) is (style == MARKDOWN)
 
 
@@ -116,7 +116,7 @@ def test_an_audit_says_how_much_of_it_is_not_listed(monkeypatch: pytest.MonkeyPa
 
     found = audit("flights", holes, [epoch(at(0))])
 
-    assert "2 more places are counted and not listed." in audit_report(found)
+    assert "2 more places are counted, but not listed." in audit_report(found)
     given = audit_json(found)
     assert json.loads(json.dumps(given)) == given
     assert (given["lost"], given["unexplained"], given["unexplained_places"], given["unlisted"]) == (3, 3, 3, 2)
@@ -156,7 +156,7 @@ def test_a_transfer_shows_what_comes_what_is_there_and_what_speaks_against_it() 
     shown = transfer_report(plan_transfer("g", at(50, 2_000), at(60)))
 
     assert shown.startswith("Group g: 2 of 2 partition(s) to write.")
-    assert "In all: 10 to replay, 2,000 to skip" in shown
+    assert "Total: 10 to replay, 2,000 to skip" in shown
     assert "- PROBLEM – skip: 2000 offsets of 'flights' would be skipped" in shown
 
 

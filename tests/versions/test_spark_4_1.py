@@ -41,7 +41,7 @@ def test_a_query_that_dies_after_a_resumed_batch_goes_on_under_its_epoch(lab: La
 
     resumed = lab.maintain()
     log = Path(resumed["log"])
-    ended = "SPARK-55271 ended the query; starting it again under epoch 2"
+    ended = "SPARK-55271 ended the query; restarting it under epoch 2"
     wait_for(lambda: ended in log.read_text(), "the bug to end the query that resumed the batch")
     lab.produce(20, 0, 1, 2)
     lab.wait_until_read()

@@ -130,9 +130,9 @@ def _lost(ranges: tuple[OffsetRange, ...], accepted: Mapping[str, int]) -> Itera
         if count > accepted.get(topic, 0):
             yield Problem(
                 ProblemKind.LOSS,
-                f"retention has deleted {count} offsets of {topic!r} that are or may be of the interval"
-                f" ({first_few(mine)}), and {accepted.get(topic, 0)} are accepted; begin later, or accept_lost="
-                f"{topic}:{count} accepts that they are not replayed",
+                f"retention has deleted {count} offsets of {topic!r} that belong or may belong to the interval"
+                f" ({first_few(mine)}), and {accepted.get(topic, 0)} are accepted. Begin later, or set accept_lost="
+                f"{topic}:{count} to accept that they are not replayed",
             )
 
 
@@ -141,8 +141,8 @@ def _past_end(end: Position, live: LiveTopics) -> Iterator[Problem]:
     if past:
         yield Problem(
             ProblemKind.OFFSET_PAST_END,
-            f"the interval was frozen beyond the end of the log ({first_few(past)}): the log was truncated since, and"
-            " what was read before is not what is there now; replay by hand from offsets that you have looked at",
+            f"the interval was frozen beyond the end of the log ({first_few(past)}): the log was truncated since then,"
+            " and its records differ from those that were read. Replay by hand, from offsets that you have checked",
         )
 
 

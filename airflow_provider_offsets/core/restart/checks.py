@@ -46,8 +46,8 @@ def unlisted_problems(seen: Observation) -> Iterator[Problem]:
         yield Problem(
             ProblemKind.TOPIC_UNLISTED,
             f"{checkpoint.location} has offsets of {', '.join(unlisted)}, which the pipeline does not list. List in"
-            " 'topics' everything that the program reads: otherwise a restart at other offsets would make it read these"
-            " topics again from their beginning",
+            " 'topics' everything that the program reads. Otherwise a restart at other offsets would make the program"
+            " read these topics again from their beginning",
         )
 
 
@@ -58,8 +58,8 @@ def identity_problems(seen: Observation) -> Iterator[Problem]:
         if known.identity.cluster_id != live.cluster_id:
             yield Problem(
                 ProblemKind.WRONG_CLUSTER,
-                f"the stored offsets are of cluster {known.identity.cluster_id!r} by {known.source}, and the"
-                f" connection leads to {live.cluster_id!r}. Correct the Kafka connection; if the topics have moved to"
+                f"the stored offsets are of cluster {known.identity.cluster_id!r} according to {known.source}, and the"
+                f" connection leads to {live.cluster_id!r}. Correct the Kafka connection. If the topics have moved to"
                 f" that cluster, {AS_A_NEW_ONE}{_unless_wrong(known, seen)}",
             )
             return
@@ -72,8 +72,9 @@ def identity_problems(seen: Observation) -> Iterator[Problem]:
         delete = "delete the stored offsets of this topic, which makes it a first start, or " if known.snapshot else ""
         yield Problem(
             ProblemKind.TOPIC_RECREATED,
-            f"topic {topic!r} had id {known.identity.topic_ids[topic]} by {known.source}, and has"
-            f" {live.topic_ids[topic]}: it was deleted and created again. Stored offsets mean nothing in it: {delete}"
+            f"topic {topic!r} had id {known.identity.topic_ids[topic]} according to {known.source}, and has"
+            f" {live.topic_ids[topic]} now: it was deleted and created again. Offsets of the old topic do not apply to"
+            f" the new one: {delete}"
             f"{AS_A_NEW_ONE}{_unless_wrong(known, seen)}",
         )
 
@@ -83,7 +84,7 @@ def _unless_wrong(known: KnownIdentity, seen: Observation) -> str:
     if not known.snapshot:
         return ""
     return (
-        ". If this snapshot tells nothing of the stored offsets, remove it: 'airflow offsets snapshots prune"
+        ". If this snapshot has wrong offsets or a wrong cluster, remove it: 'airflow offsets snapshots prune"
         f" --pipeline {seen.pipeline} --snapshot {known.snapshot} --apply'"
     )
 
@@ -105,7 +106,7 @@ def dropped_topics(seen: Observation) -> Iterator[str]:
     read = stored.union(*(known.identity.topic_ids for known in seen.identities))
     for topic in sorted(read - topics):
         offsets = "stored" if topic in stored else "known"
-        yield f"{topic}: has {offsets} offsets, is no topic of the pipeline any more, and is not read"
+        yield f"{topic}: has {offsets} offsets, is no longer a topic of the pipeline, and is not read"
 
 
 def gone_problems(
@@ -131,16 +132,16 @@ def gone_problems(
     lacks = _lacks(seen)
     shown = first_few(
         (
-            f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source}"
-            f" and would start at {start[partition]}"
+            f"{partition} was at {'' if known.exact else 'least at '}{known.position[partition]} according to"
+            f" {known.source}, and would start at {start[partition]}"
             for partition, known in gone.items()
         ),
         separator="; ",
     )
     has_rest = bool(seen.stored) and not seen.is_progress_lost
     kept = None if seen.is_tracked else seen.kept[0].position
-    if kept is not None and (says := [f"{partition} {kept[partition]}" for partition in gone if partition in kept]):
-        shown += f" ({store} says {first_few(says)})"
+    if kept is not None and (held := [f"{partition} {kept[partition]}" for partition in gone if partition in kept]):
+        shown += f" ({store} has {first_few(held)})"
     selectors = {known.selector for known in gone.values()}
     # One snapshot is a remedy if it knows all that is gone; partitions that are still stored keep their offsets.
     ways = [f"'{f'{COMMITTED} | ' if has_rest else ''}{each}'" for each in selectors if each and len(selectors) == 1]
@@ -149,10 +150,10 @@ def gone_problems(
         ways = [f"'{Offsets(there)} | {selector or COMMITTED}'", *ways]
     yield Problem(
         ProblemKind.POSITION_GONE,
-        f"{store}{expires} {lacks} {len(gone)} partition(s) that the pipeline has read: {shown}. A known"
-        " position is not replaced by a first start or a fallback. To go on there, start from"
-        f" {' or '.join(ways) or 'offsets:'}; to read all again, from 'earliest'. Name any other start first, as in"
-        " 'offsets:…' or 'latest', and accept what it leaves out as skipped",
+        f"{store}{expires} {lacks} {len(gone)} partition(s) that the pipeline has read: {shown}. A first"
+        " start or a fallback does not replace a known position. To continue there, start from"
+        f" {' or '.join(ways) or 'offsets:'}. To read everything again, start from 'earliest'. Name any other start"
+        " first, as in 'offsets:…' or 'latest', and accept the records before it as skipped",
     )
 
 
@@ -160,13 +161,13 @@ def _lacks(seen: Observation) -> str:
     """Return what is wrong with the store of a pipeline whose position is gone."""
     if seen.former_store:
         return (
-            f"is not the store {seen.former_store!r} in which epoch {seen.epoch_number} kept its offsets (list that one"
-            " too, behind this one, and its offsets count), and may not tell the position of"
+            f"is not the store {seen.former_store!r} in which epoch {seen.epoch_number} kept its offsets (to use them,"
+            " add that store to offsets_in, after this one), and may lack the newest position of"
         )
     if seen.is_progress_lost:
-        return f"does not tell how far epoch {seen.epoch_number} came in"
+        return f"does not show how far epoch {seen.epoch_number} has read"
     if seen.outdated:
-        return "was moved back, or is an older copy: it is behind the records of"
+        return "was moved back, or restored from an older copy: it is behind the known position of"
     return "has no offset of"
 
 
@@ -178,26 +179,26 @@ def _late_problem(
     selector: str,
 ) -> Problem:
     kept = seen.kept[0]
-    said = kept.position or Position()
+    stored = kept.position or Position()
     shown = first_few(
         (
-            f"{partition} stood at {'' if known.exact else 'least at '}{known.position[partition]} by {known.source},"
-            f" and {kept.store} says {said[partition]}"
+            f"{partition} was at {'' if known.exact else 'least at '}{known.position[partition]} according to"
+            f" {known.source}, and {kept.store} has {stored[partition]}"
             for partition, known in late.items()
         ),
         separator="; ",
     )
     there = Position({partition: known.position[partition] for partition, known in late.items()})
-    skipped = sum(max(0, said[partition] - offset) for partition, offset in there.items())
-    again = sum(max(0, offset - said[partition]) for partition, offset in there.items())
-    here = Position({partition: said[partition] for partition in late})
+    skipped = sum(max(0, stored[partition] - offset) for partition, offset in there.items())
+    again = sum(max(0, offset - stored[partition]) for partition, offset in there.items())
+    here = Position({partition: stored[partition] for partition in late})
     by = " and ".join(repr(each) for each in sorted({writers[partition] for partition in late}))
     return Problem(
         ProblemKind.LATE_WRITE,
         f"operation {by} was taken over while it wrote {len(late)} partition(s) to {kept.store}, and may have written"
-        f" them when the job ran already: {shown}. A start from there may leave out {skipped} offsets and read"
-        f" {again} again. To go on where the job is known to have stood, start from"
-        f" '{Offsets(there)} | {selector or COMMITTED}'; if the job itself came to what the store says, from"
+        f" them after the job had started: {shown}. A start from the stored offsets may skip {skipped} offsets and"
+        f" replay {again}. To continue from the last known position of the job, start from"
+        f" '{Offsets(there)} | {selector or COMMITTED}'. If the job itself reached the stored offsets, start from"
         f" '{Offsets(here)} | {selector or COMMITTED}', and accept {skipped} offsets as skipped",
     )
 
@@ -213,8 +214,8 @@ def shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
     if gone := offsets_without_partition(wanted, seen):
         yield Problem(
             ProblemKind.PARTITIONS_GONE,
-            f"{', '.join(map(str, gone))} are stored and the topic does not have them; Kafka never removes partitions,"
-            f" so the topic was recreated; {AS_A_NEW_ONE}",
+            f"{', '.join(map(str, gone))} have stored offsets, but do not exist in the topic. Kafka never removes"
+            f" partitions, so the topic was recreated: {AS_A_NEW_ONE}",
         )
     for topic in seen.live.topics:
         for hole in takewhile(live.__contains__, missing_partitions(named, topic.name)):
@@ -222,17 +223,17 @@ def shape_problems(wanted: Position, seen: Observation) -> Iterator[Problem]:
                 continue
             yield Problem(
                 ProblemKind.PARTITION_MISSING,
-                f"{hole} has no stored offset though partitions after it have, so it is not new;"
-                " name its start with 'offsets:', and accept what lies before it as skipped",
+                f"{hole} has no stored offset, but later partitions of its topic have one, so it is not new. Name its"
+                " start with 'offsets:', and accept the records before it as skipped",
             )
     past = {key: offset for key, offset in wanted.items() if key in live and offset > live[key].end}
     ends = Position({partition: live[partition].end for partition in past})
     for partition, offset in past.items():
         yield Problem(
             ProblemKind.OFFSET_PAST_END,
-            f"{partition} is to start at {offset} and ends at {ends[partition]}: the log was truncated, or the offsets"
-            f" are of another topic. To read what comes from now on, start from '{Offsets(ends)} | {COMMITTED}'; to"
-            " read earlier records again, name earlier offsets",
+            f"{partition} would start at {offset}, but its log ends at {ends[partition]}: the log was truncated, or"
+            f" the offsets are of another topic. To read only new records, start from '{Offsets(ends)} | {COMMITTED}'."
+            " To read earlier records again, name earlier offsets",
         )
 
 
@@ -258,9 +259,9 @@ def leader_problems(wanted: Position, seen: Observation, known: Mapping[TopicPar
         if offset >= stored.get(partition, 0):
             yield Problem(
                 ProblemKind.LEADER_EPOCH_BACK,
-                f"the leader epoch of {partition} was {before} and is {now}: its log was brought back from before, and"
-                " records at and before the stored offset may be others than those that were read; find out how far it"
-                " was cut, and start before that with 'shift:' or 'offsets:'",
+                f"the leader epoch of {partition} was {before} and is {now}: its log was restored from an earlier"
+                " state. Records at and before the stored offset may differ from those that were read. Find out where"
+                " the log was truncated, and start before that with 'shift:' or 'offsets:'",
             )
 
 
@@ -278,13 +279,13 @@ def window_problems(runway: Runway, policy: RestartPolicy) -> Iterator[Problem]:
         if not risky or (len(counts) == len(risky) and sum(counts) <= policy.accept_lost.get(topic, 0)):
             continue
         least = min(risky, key=lambda each: each.seconds or 0)
-        ways = ["shorten the window", f"raise the retention of {topic!r}"]
+        ways = ["Shorten the window", f"raise the retention of {topic!r}"]
         if len(counts) == len(risky):
-            ways.append(f"accept_lost={topic}:{sum(counts)} accepts what is at risk now")
+            ways.append(f"set accept_lost={topic}:{sum(counts)} to accept the records that are at risk now")
         yield Problem(
             ProblemKind.WINDOW_TOO_LONG,
-            f"the job is to stay stopped for {duration(runway.window_s)}, and the first unread record is kept {least};"
-            f" {', or '.join(ways)}",
+            f"the job would stay stopped for {duration(runway.window_s)}, and Kafka retains the first unread record"
+            f" {least}. {', or '.join(ways)}",
         )
 
 
@@ -307,8 +308,8 @@ def count_problems(rows: tuple[PartitionPlan, ...], policy: RestartPolicy) -> It
 def _counted(counts: Mapping[TopicPartition, int], word: str, topic: str, accepted: Mapping[str, int]) -> str:
     where, count = ", ".join(f"{partition} {count}" for partition, count in counts.items()), sum(counts.values())
     return (
-        f"{count} offsets of {topic!r} would be {word} ({where}) and {accepted.get(topic, 0)} are accepted;"
-        f" accept_{word}={topic}:{count} accepts them"
+        f"{count} offsets of {topic!r} would be {word} ({where}), and {accepted.get(topic, 0)} are accepted."
+        f" To accept them, set accept_{word}={topic}:{count}"
     )
 
 
@@ -331,8 +332,8 @@ def form_problems(
     if checkpoint.stateful and form is not RestartForm.RESUME:
         yield Problem(
             ProblemKind.STATEFUL_REPOSITION,
-            f"{checkpoint.location} holds state that belongs to its offsets; start from 'committed' with its partitions"
-            f" as they are, or {AS_A_NEW_ONE}: it begins without state",
+            f"{checkpoint.location} holds state that belongs to its offsets. Start from 'committed' with unchanged"
+            f" partitions, or {AS_A_NEW_ONE}. The new pipeline begins without state",
         )
     # Only for a start that is left to the history: a person who names a start has checked it. A partition that the
     # history lacks is new, and counts as at 0.
@@ -348,9 +349,9 @@ def form_problems(
         shown = ", ".join(f"{partition} {offset} > {here[partition]}" for partition, offset in ahead.items())
         yield Problem(
             ProblemKind.STORES_DISAGREE,
-            f"Spark committed further than the history has recorded ({shown}): rows of the history are missing. Look at"
-            f" the output: if it is there, start from '{Offsets(there)} | {selector or COMMITTED}' and accept the"
-            f" difference as skipped; if not, read it again, from '{Offsets(here)} | {selector or COMMITTED}'",
+            f"Spark has committed later offsets than the history has recorded ({shown}), so the history lacks rows."
+            f" Check the output. If it contains these records, start from '{Offsets(there)} | {selector or COMMITTED}'"
+            f" and accept the difference as skipped. If not, start from '{Offsets(here)} | {selector or COMMITTED}'",
         )
 
 
@@ -381,8 +382,9 @@ def _left_problems(
     yield Problem(
         ProblemKind.STORES_CONFLICT,
         f"{opened.location}, which the job opens now, and {left.location}, on which epoch {seen.epoch_number} ran, have"
-        f" other offsets ({shown}). If the job has run on {opened.location} since, start from"
-        f" '{Offsets(there)} | {selector or COMMITTED}'; if not, from '{Offsets(here)} | {selector or COMMITTED}'",
+        f" different offsets ({shown}). If the job has run on {opened.location} since then, start from"
+        f" '{Offsets(there)} | {selector or COMMITTED}'. If not, start from"
+        f" '{Offsets(here)} | {selector or COMMITTED}'",
     )
 
 
@@ -397,9 +399,10 @@ def untracked_problems(wanted: Position, seen: Observation) -> Iterator[Problem]
     if seen.known:
         return  # gone_problems names what is known
     kept = seen.kept[0]
-    known = "the job has run before" if seen.epoch is not None else "nobody can tell whether the job has run before"
+    known = "the job has run before" if seen.epoch is not None else "it is unknown whether the job has run before"
     yield Problem(
         ProblemKind.POSITION_GONE,
-        f"{kept.store} has no stored position, and {known} ({kept.expires or 'it was removed'}); start from 'earliest'"
-        " if this is its first start or all may be read again, otherwise name the start with 'offsets:'",
+        f"{kept.store} has no stored position, and {known} ({kept.expires or 'it was removed'}). If this is the"
+        " first start, or if all records may be read again, start from 'earliest'. Otherwise name the start with"
+        " 'offsets:'",
     )

@@ -95,7 +95,6 @@ def _unnamed(start: Start, chosen: Mapping[TopicPartition, Chosen], seen: Observ
     return (
         Problem(
             ProblemKind.NO_START,
-            f"'{start}' says nothing of {first_few(unnamed)}; write behind it what they start from"
-            f" then, such as {fallback}",
+            f"'{start}' names no start for {first_few(unnamed)}. Append a fallback, such as {fallback}",
         ),
     )

@@ -128,9 +128,10 @@ def resolve_conflicts(
     return position, (
         Problem(
             ProblemKind.STORES_CONFLICT,
-            f"{len(conflicts)} partition(s) differ from the authoritative store ({shown}); find out"
-            f" which is true ('airflow offsets compare --pipeline {seen.pipeline}' shows all) and copy it over the"
-            " other, or set on_conflict to authoritative-store or smallest, or name the start with 'offsets:'",
+            f"{len(conflicts)} partition(s) differ from the authoritative store ({shown}). Find out"
+            f" which store is right: 'airflow offsets compare --pipeline {seen.pipeline}' lists all. Copy its position"
+            " to the other store, set on_conflict to authoritative-store or smallest, or name the start with"
+            " 'offsets:'",
         ),
     )
 

@@ -166,7 +166,7 @@ def with_new_partitions(start: Position, live: LiveTopics) -> Position:
         raise StateChanged(
             seen=f"partitions that are new since the plan have lost their first records: {', '.join(truncated)}",
             expected="new partitions that can be read from offset 0",
-            do="plan again: a new plan counts the lost records, and you can accept them there",
+            do="plan again. The new plan counts the lost records, so that you can accept them",
         )
     return start.updated(new)
 

@@ -199,7 +199,7 @@ class HBaseClient:
         present = self._call(_tables)
         for table, family in self._families.items():
             if table not in present:
-                raise self._wrong_layout(f"no table {table!r} in {self._where}", f"table {table!r}")
+                raise self._wrong_layout(f"{self._where} has no table {table!r}", f"table {table!r}")
             found = self._call(functools.partial(_families, table))
             if family not in found:
                 raise self._wrong_layout(
@@ -228,15 +228,15 @@ class HBaseClient:
             return self._wrong_layout(f"{self._where}: {reason}", "tables that are enabled")
         return StoreUnreachable(
             seen=f"{self._where} answered: {reason}",
-            expected="the call to be done",
-            do="see the logs of the Thrift server and the region servers, then try again",
+            expected="the call to succeed",
+            do="read the logs of the Thrift server and the region servers, and try again",
         )
 
     def _unreachable(self, error: BaseException) -> StoreUnreachable:
         return StoreUnreachable(
             seen=f"{self._where} does not answer: {_first_line(error)}",
             expected=f"HBase's Thrift server ({self._transport})",
-            do="see that it is up, and that host, port and these settings are the server's, then try again",
+            do="check that the server is up, and that host, port and these settings match it, and try again",
         )
 
 

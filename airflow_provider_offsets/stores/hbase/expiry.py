@@ -50,11 +50,11 @@ class HBaseExpiry:
         if known_ms is None or seconds is None or known_ms + 1000 * seconds > clock.now_ms():
             return
         raise PositionExpired(
-            seen=f"no row of group {stream.group_id!r} in table {self._cloudera.table!r}, where each lives {seconds} s;"
-            f" its first batch that {self._facts.table!r} knows of began at {_moment(known_ms)}",
-            expected="its newest row: this is no first start",
-            do="write the position that it had (of a snapshot, for one) into the store; or, to begin anew, delete its"
-            f" rows in {self._facts.table!r}",
+            seen=f"table {self._cloudera.table!r} has no row of group {stream.group_id!r}: each row expires"
+            f" after {seconds} s, and the first batch in {self._facts.table!r} began at {_moment(known_ms)}",
+            expected="the newest row of the group, because this is not its first start",
+            do="write a known position to the store, such as that of a snapshot. To start from the beginning, delete"
+            f" the rows of the group in {self._facts.table!r}",
         )
 
     def _newest_written_ms(self, topic: str, group_id: str) -> int | None:

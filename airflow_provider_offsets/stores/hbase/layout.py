@@ -60,7 +60,7 @@ def check_neighbour(table: str, row_prefix: bytes, row_key: bytes) -> None:
         raise StoreDataError(
             seen=f"table {table!r}, row {_text(row_key)!r}",
             expected=f"a key that ends in ':' and {TIME_DIGITS} digits of milliseconds",
-            do="find out who wrote the row; move or delete it in the HBase shell",
+            do="find out who wrote the row, and move or delete it in the HBase shell",
         )
 
 
@@ -108,7 +108,9 @@ def position_of(table: str, topic: str, row_key: bytes, cells: Cells) -> Positio
 def _partition(table: str, row_key: bytes, column: bytes) -> int:
     found = _COLUMN.fullmatch(column)
     if found is None or int(found[1]) > LAST_PARTITION:
-        raise bad_cell(table, row_key, column, None, "only cells 'offsets:<partition number>': readers count them")
+        raise bad_cell(
+            table, row_key, column, None, "only cells 'offsets:<partition number>', because readers count the cells"
+        )
     return int(found[1])
 
 
@@ -131,7 +133,7 @@ def bad_cell(table: str, row_key: bytes, column: bytes, value: bytes | None, exp
     return StoreDataError(
         seen=f"table {table!r}, row {_text(row_key)!r}, column {_text(column)!r}{held}",
         expected=expected,
-        do="find out who wrote the cell; mend or delete it in the HBase shell",
+        do="find out who wrote the cell, and correct or delete it in the HBase shell",
     )
 
 

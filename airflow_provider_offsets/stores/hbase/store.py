@@ -137,7 +137,7 @@ class HBaseStore:
                 raise StateChanged(
                     seen=f"another write to group {stream.group_id!r} overtook this one",
                     expected="one writer at a time",
-                    do="the other's position stands; see what it is, and plan again",
+                    do="read the position that the other writer stored, and plan again",
                 )
             return
 
@@ -426,7 +426,7 @@ def _check_table(table: str) -> str:
     if _TABLE.fullmatch(table):
         return table
     raise InputRefused(
-        seen=f"HBase table {table!r}",
-        expected="letters, digits, '_', '.' and '-', with 'namespace:' before them if you like",
+        seen=f"{table!r} is not a valid name of an HBase table",
+        expected="letters, digits, '_', '.' and '-', optionally after 'namespace:'",
         do="correct the table's name",
     )

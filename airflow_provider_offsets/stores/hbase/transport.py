@@ -94,11 +94,11 @@ def parse_options(query: str) -> Transport:
     for name, value in given:
         # Only values of known options are shown: the value of another one may be a password.
         if name not in (*_CHOICES, "ca"):
-            raise _refused(f"the option {name!r} in an HBase store URL", "correct its name, or leave it out")
+            raise _refused(f"an HBase store URL has the option {name!r}", "correct its name, or omit it")
         if names.count(name) > 1:
-            raise _refused(f"the option {name!r} {names.count(name)} times in an HBase store URL", "give it once")
+            raise _refused(f"an HBase store URL has the option {name!r} {names.count(name)} times", "write it once")
         if value not in _CHOICES.get(name, (value or None,)):
-            raise _refused(f"the option {name}={value!r} in an HBase store URL", "correct its value")
+            raise _refused(f"an HBase store URL has the option {name}={value!r}", "correct its value")
     options = dict(given)
     found = Transport(
         options.get("transport", "buffered"),
@@ -107,7 +107,10 @@ def parse_options(query: str) -> Transport:
         options.get("ca", ""),
     )
     if (found.transport, found.protocol) == ("http", "compact"):
-        raise _refused("transport=http with protocol=compact", "leave out the protocol: over HTTP it is always binary")
+        raise _refused(
+            "an HBase store URL has transport=http with protocol=compact",
+            "omit the protocol: over HTTP it is always binary",
+        )
     if found.ca:
         _check_authorities(found)
     return found
@@ -115,11 +118,11 @@ def parse_options(query: str) -> Transport:
 
 def _check_authorities(found: Transport) -> None:
     if not found.tls:
-        raise _refused(f"ca={found.ca!r} without tls=true in an HBase store URL", "add tls=true, or leave out ca")
+        raise _refused(f"an HBase store URL has ca={found.ca!r} without tls=true", "add tls=true, or omit ca")
     try:
         ssl.create_default_context(cafile=found.ca)
     except OSError as error:  # includes ssl.SSLError
-        raise _refused(f"ca={found.ca!r} in an HBase store URL: {error}", "name a PEM file that is here") from error
+        raise _refused(f"an HBase store URL has ca={found.ca!r}: {error}", "name a PEM file on this machine") from error
 
 
 def _refused(seen: str, do: str) -> InputRefused:

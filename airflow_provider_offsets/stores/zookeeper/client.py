@@ -126,7 +126,7 @@ class ZooKeeperClient:
             raise StoreDenied(
                 seen=f"{self._address} hides a part of the ACL of znode {path!r} from this user",
                 expected="the right ADMIN on it, because new znodes get the ACL of the one above them",
-                do=f"grant it to the user of the connection, or make the znodes below {path!r} by hand",
+                do=f"grant it to the user of the connection, or create the znodes below {path!r} by hand",
             )
         return entries
 

@@ -211,6 +211,6 @@ def test_the_commits_of_another_group_are_a_start_without_joining_it(place: Plac
     assert [row.start for row in plan.rows] == [5, 3, 0, 0]
     assert [row.chosen_by for row in plan.rows] == [f"group:{other}", f"group:{other}", "", ""]
     [problem] = place.plan(f"group:{other}").problems
-    assert (problem.kind, f"{place.topic}[2];" in problem.message) == (ProblemKind.NO_START, True)
+    assert (problem.kind, f"{place.topic}[2]. " in problem.message) == (ProblemKind.NO_START, True)
     described = place.cluster.admin.describe_consumer_groups([other])[other].result()
     assert (described.members, described.state.name) == ([], "EMPTY")

@@ -241,7 +241,7 @@ class TestExchange:
         made.create("metadata", "ours")
         before = tree(place)
 
-        with pytest.raises(StateChanged, match="Something is at"):
+        with pytest.raises(StateChanged, match="exists already, so"):
             made.move_to(place)
 
         assert tree(place) == before

@@ -347,7 +347,7 @@ def test_a_table_that_is_not_there(thrift: tuple[str, int], table: str, raw: Any
     ]
     for call in calls:
         with pytest.raises(
-            StoreLayoutError, match=rf"No table '{table}_mistyped'.*\.stores create hbase://.*_mistyped"
+            StoreLayoutError, match=rf"has no table '{table}_mistyped'.*\.stores create hbase://.*_mistyped"
         ):
             call()
     assert f"{table}_mistyped".encode() not in raw.tables()
@@ -358,7 +358,7 @@ def test_a_table_that_went_away(thrift: tuple[str, int], table: str, raw: Any) -
     store = HBaseStore(*thrift, f"{table}_gone")
     store.create()
     raw.delete_table(f"{table}_gone_batches", disable=True)
-    with pytest.raises(StoreLayoutError, match=f"No table '{table}_gone_batches'"):
+    with pytest.raises(StoreLayoutError, match=f"has no table '{table}_gone_batches'"):
         store.append(Stream("g", ("t",)), batch(1))
     store.create()
     store.append(Stream("g", ("t",)), batch(1))

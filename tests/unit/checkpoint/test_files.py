@@ -146,7 +146,7 @@ class TestFolder:
         assert open_checkpoint(f"{location}-2").text("metadata") == "ours"
 
         folder.create("metadata", "second")
-        with pytest.raises(StateChanged, match="Something is at"):
+        with pytest.raises(StateChanged, match="exists already, so"):
             folder.move_to(f"{location}-2")
         assert open_checkpoint(f"{location}-2").text("metadata") == "ours"
         assert folder.text("metadata") == "second"

@@ -71,7 +71,7 @@ def late(begin_ms: int, *late_ms: int, done_ms: int = 100) -> Batches:
 @pytest.mark.parametrize("count", [3, 4])
 def test_real_time_mode_is_recognized_after_ordinary_batches(count: int, folder: Path) -> None:
     require_micro_batches(made(folder, *ORDINARY[:count]))
-    with pytest.raises(CheckpointError, match=r"real-time mode.* written down \d{4} ms or more after they began"):
+    with pytest.raises(CheckpointError, match=r"real-time mode.* logged \d{4} ms or more after they began"):
         require_micro_batches(made(folder, *REAL_TIME[:count]))
 
 

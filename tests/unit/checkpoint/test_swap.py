@@ -252,7 +252,7 @@ def test_what_somebody_put_there_between_the_moves_is_not_moved_over(place: Path
     write(place, {"metadata": '{"id":"somebody"}'})
     before = tree(place.parent)
 
-    with pytest.raises(StateChanged, match="Something is at"):
+    with pytest.raises(StateChanged, match="exists already, so"):
         swap_in(str(place), **SWAP)
 
     assert tree(place.parent) == before
@@ -457,6 +457,6 @@ def test_hdfs_moves_a_folder_into_one_that_is_there_and_that_is_seen(monkeypatch
 
     monkeypatch.setattr(type(memory), "mv", into)
 
-    with pytest.raises(StateChanged, match="Something is at memory://hdfs/checkpoint"):
+    with pytest.raises(StateChanged, match="memory://hdfs/checkpoint exists already, so"):
         seeded.move_to("memory://hdfs/checkpoint")
     memory.rm("/hdfs", recursive=True)

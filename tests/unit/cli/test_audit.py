@@ -92,7 +92,7 @@ def test_an_audit_with_a_hole_ends_with_1_and_shows_it(history: SqlStore, capsys
     printed = capsys.readouterr()
     assert "UNEXPLAINED: batch 1 is missing" in printed.out
     assert "lost=10" in printed.out
-    assert "10 offsets in 1 place(s) with no explanation" in printed.err
+    assert "10 offsets in 1 place(s) without an explanation" in printed.err
 
     assert run("audit", "-p", "p", "-o", "json") == 1
     found = json.loads(capsys.readouterr().out)
@@ -123,7 +123,7 @@ def test_a_bound_that_cannot_be_read_is_quoted(
     when: str, history: SqlStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("audit", "-p", "p", "--since", when) == 2
-    assert f"--since {when!r}" in capsys.readouterr().err
+    assert f"--since is {when!r}" in capsys.readouterr().err
 
 
 class TestRename:

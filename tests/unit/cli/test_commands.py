@@ -94,17 +94,17 @@ def stored(url: str, group: str) -> Position | None:
         (("copy", "--from", "store", "--to", "store", "-g", "g"), "No topics were named"),
         (("export", "--from", "store", "-t", "t"), "No group was named"),
         (("export", "--from", "spark_default", "-g", "g", "-t", "t"), "Connection 'spark_default' has type 'spark'"),
-        (("export", "--from", "nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
-        (("export", "--from", "kafka:nowhere", "-g", "g", "-t", "t"), "No connection 'nowhere'"),
+        (("export", "--from", "nowhere", "-g", "g", "-t", "t"), "Connection 'nowhere' does not exist"),
+        (("export", "--from", "kafka:nowhere", "-g", "g", "-t", "t"), "Connection 'nowhere' does not exist"),
         (("export", "--from", "kafka:store", "-g", "g", "-t", "t"), "Connection 'store' has type 'offsets'"),
         (("export", "--from", "redis://h:1/0", "-g", "g", "-t", "t"), "The store URL begins with 'redis'"),
         (
             ("export", "--from", f"postgresql://u:{SECRET}@h/d", "-g", "g", "-t", "t"),
-            "The URL of a postgresql store has a password in it",
+            "The URL of a postgresql store contains a password",
         ),
         (
             ("export", "--from", f"postgresql://h/d?sslPassword={SECRET}", "-g", "g", "-t", "t"),
-            "The URL of a postgresql store has a password in it",
+            "The URL of a postgresql store contains a password",
         ),
         (("export", "--from", "store", "-g", "g", "-t", "t"), "Group 'g' has nothing stored"),
         (("import", "/no/such/file", "--to", "store"), "/no/such/file cannot be read: "),
@@ -248,7 +248,7 @@ class TestOwned:
 
         assert run(*words, "--to", f"checkpoint:{tmp_path}/checkpoint", "--apply") == 2
 
-        assert "No connection 'store'" in capsys.readouterr().err
+        assert "Connection 'store' does not exist" in capsys.readouterr().err
         assert not (tmp_path / "checkpoint").exists()
 
 
@@ -371,9 +371,9 @@ def test_how_far_replays_are(url: str, tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "1970-01-01T00:00:00Z to 1970-01-02T00:00:00Z  backfill__p/0" in printed
     assert "1 of 2" in printed
-    assert "not all of it yet" in printed
-    assert "In all: 1 of 2 intervals, 1 of 2 shards, 10 of 20 records" in printed
+    assert "incomplete" in printed
+    assert "Total: 1 of 2 intervals, 1 of 2 shards, 10 of 20 records" in printed
     assert run(*words, "p", "-o", "json") == 0
     assert json.loads(capsys.readouterr().out)["total"]["records_read"] == 10
     assert run(*words, "idle") == 0
-    assert "Nothing was ever to be replayed." in capsys.readouterr().out
+    assert "No replay was planned." in capsys.readouterr().out

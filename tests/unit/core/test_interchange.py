@@ -86,7 +86,7 @@ def test_it_is_read(text: str, group: str, expected: list[GroupPosition]) -> Non
         ('{"groups":[{"group_id":"g","position":{"t":{"0":-1}}}]}', "", "JSON that cannot be read"),
         ('{"groups":[{"group_id":"g","position":{"t":{"0":9223372036854775808}}}]}', "", "offset 9223372036854775808"),
         ('{"groups":[{"group_id":"g","position":{}},{"group_id":"g","position":{}}]}', "", "group 'g' twice"),
-        ('{"groups":[{"group_id":"g","position":{"t":{"0":1,"0":9}}}]}', "", "'0' is there twice"),
+        ('{"groups":[{"group_id":"g","position":{"t":{"0":1,"0":9}}}]}', "", "'0' appears twice"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, group: str, says: str) -> None:

@@ -178,7 +178,7 @@ class Case:
 REST = taken(BOTH)
 FOLDER_GONE = untracked(TWO, kept("checkpoint", None))
 GROUP_GONE = untracked(TWO, kept("kafka_default", None, WEEK))
-STOOD = "flights[0] stood at 100 by snapshot rest#stopped of 2026-11-01T00:00:00Z"
+STOOD = "flights[0] was at 100 according to snapshot rest#stopped of 2026-11-01T00:00:00Z"
 B1: dict[str, Any] = {"now": FOLDER_GONE, "snapshots": (REST,)}
 _SECOND = epoch(at(50, 50), 2, tracked=False)
 REWOUND = replace(_SECOND, claim=replace(_SECOND.claim, stood=BOTH))
@@ -269,7 +269,7 @@ CASES = [
         "committed | snapshot:old#stopped",
         FOLDER_GONE,
         (GONE,),
-        ("flights[1] stood at 100 by snapshot rest#stopped",),
+        ("flights[1] was at 100 according to snapshot rest#stopped",),
         (taken(at(60, 60), "old"), taken(BOTH, day=2)),
         replay=80,
     ),
@@ -294,7 +294,7 @@ CASES = [
         "exact offsets of one partition, and the rest is left to the stores",
         'offsets:{"flights":{"0":100}} | committed',
         problems=(GONE,),
-        names=("has no offset of 1 partition(s)", "flights[1] stood at 100"),
+        names=("has no offset of 1 partition(s)", "flights[1] was at 100"),
         replay=100,
         **B1,
     ),
@@ -321,7 +321,7 @@ CASES = [
         "committed",
         untracked(live((120, 150), (0, 150)), kept("checkpoint", None)),
         (GONE, LOSS),
-        ("flights[0] stood at 100", "would start at 120"),
+        ("flights[0] was at 100", "would start at 120"),
         (REST,),
         replay=100,
         lost=20,
@@ -332,7 +332,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", BOTH), **REWOUND_ONCE),
         (GONE,),
-        ("flights[0] stood at least at 50 by the launch of epoch 2",),
+        ("flights[0] was at least at 50 according to the launch of epoch 2",),
         epochs=(REWOUND,),
         starts=at(0, 0),
         replay=100,
@@ -343,7 +343,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", BOTH), epoch=AGAIN),
         (GONE,),
-        ("flights[0] stood at least at 50 by the launch of epoch 3",),
+        ("flights[0] was at least at 50 according to the launch of epoch 3",),
         epochs=(REWOUND, AGAIN),
         starts=at(0, 0),
         replay=100,
@@ -354,7 +354,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", BOTH), epoch=FURTHER),
         (GONE,),
-        ("flights[0] stood at 100 by store zookeeper_old",),
+        ("flights[0] was at 100 according to store zookeeper_old",),
         epochs=(REWOUND, FURTHER),
         starts=at(0, 0),
         replay=200,
@@ -365,7 +365,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None, WEEK), kept("zookeeper_old", at(110, 110)), **REWOUND_ONCE),
         (GONE,),
-        ("flights[0] stood at 110 by store zookeeper_old",),
+        ("flights[0] was at 110 according to store zookeeper_old",),
         epochs=(REWOUND,),
         starts=at(0, 0),
         replay=220,
@@ -377,7 +377,7 @@ CASES = [
         "committed",
         untracked(two_topics(), kept("kafka_default", BOTH)),
         (GONE,),
-        ("kafka_default has no offset of 1 partition(s)", "cancelled[0] stood at 70 by snapshot rest#stopped"),
+        ("kafka_default has no offset of 1 partition(s)", "cancelled[0] was at 70 according to snapshot rest#stopped"),
         (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics()),),
         starts=BOTH.updated(at(0, topic=OTHER)),
         replay=70,
@@ -388,7 +388,7 @@ CASES = [
         "committed | latest",
         untracked(two_topics(), kept("kafka_default", BOTH)),
         (GONE, SKIP),
-        ("cancelled[0] stood at 70",),
+        ("cancelled[0] was at 70",),
         (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics()),),
         skipped=80,
         replay_at_most=100,
@@ -406,7 +406,7 @@ CASES = [
         "snapshot:half#stopped",
         untracked(two_topics(), kept("kafka_default", BOTH)),
         (GONE,),
-        ("cancelled[0] stood at 70 by snapshot rest#stopped",),
+        ("cancelled[0] was at 70 according to snapshot rest#stopped",),
         (
             taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics()),
             taken(at(90, 90), "half", day=2, there=two_topics()),
@@ -420,7 +420,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("zookeeper_old", at(100))),
         (GONE,),
-        ("flights[1] stood at 100",),
+        ("flights[1] was at 100",),
         (REST,),
         starts=at(100, 0),
         replay=100,
@@ -449,7 +449,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("zookeeper_old", at(None, 100))),
         (GONE,),
-        ("flights[0] stood at 100",),
+        ("flights[0] was at 100",),
         (REST,),
         replay=100,
         replay_at_most=50,
@@ -483,7 +483,7 @@ CASES = [
         "committed",
         FOLDER_GONE,
         (GONE,),
-        ("flights[0] stood at 90 by snapshot new#stopped",),
+        ("flights[0] was at 90 according to snapshot new#stopped",),
         (taken(BOTH, "old"), taken(at(90, 95), "new", day=2), taken(at(80, 80), "a-middle", day=1)),
         replay=185,
     ),
@@ -492,7 +492,10 @@ CASES = [
         "committed",
         FOLDER_GONE,
         (GONE,),
-        ("flights[0] stood at 110 by snapshot new#stopped", "flights[1] stood at 100 by snapshot old#stopped"),
+        (
+            "flights[0] was at 110 according to snapshot new#stopped",
+            "flights[1] was at 100 according to snapshot old#stopped",
+        ),
         (taken(BOTH, "old"), taken(at(110), "new", day=2)),
         replay=210,
     ),
@@ -501,7 +504,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None), epoch=epoch(at(10, 10), 2)),
         (GONE,),
-        ("flights[0] stood at least at 10 by the launch of epoch 2",),
+        ("flights[0] was at least at 10 according to the launch of epoch 2",),
         (taken(BOTH, number=1),),
         (epoch(at(0, 0)), epoch(at(10, 10), 2)),
         replay=20,
@@ -512,7 +515,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None), epoch=epoch(at(10, 10), 2)),
         (GONE,),
-        ("flights[0] stood at 40 by snapshot rest#stopped",),
+        ("flights[0] was at 40 according to snapshot rest#stopped",),
         (taken(BOTH, "old", number=1, day=9), taken(at(40, 40), number=2)),
         (epoch(at(0, 0)), epoch(at(10, 10), 2)),
         replay=80,
@@ -522,7 +525,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("kafka_default", None), epoch=epoch(at(0, 0))),
         (GONE,),
-        ("flights[0] stood at 100 by snapshot rest#stopped",),
+        ("flights[0] was at 100 according to snapshot rest#stopped",),
         (taken(BOTH, number=1),),
         (epoch(at(0, 0)), replace(epoch(at(10, 10), 2), holder=None)),
         replay=200,
@@ -540,7 +543,7 @@ CASES = [
         "committed | earliest",
         untracked(TWO, kept("checkpoint", None), epoch=epoch(at(0, 0))),
         (GONE,),
-        ("flights[0] stood at least at 0 by the launch of epoch 1",),
+        ("flights[0] was at least at 0 according to the launch of epoch 1",),
         epochs=(epoch(at(0, 0)),),
         replay_at_most=300,
     ),
@@ -557,7 +560,7 @@ CASES = [
         "committed | latest",
         untracked(two_topics(), kept("zookeeper_old", BOTH), epoch=epoch(BOTH.updated(at(0, topic=OTHER)))),
         (GONE, SKIP),
-        ("cancelled[0] stood at least at 0 by the launch of epoch 1",),
+        ("cancelled[0] was at least at 0 according to the launch of epoch 1",),
         epochs=(epoch(BOTH.updated(at(0, topic=OTHER)), identity=two_topics().identity),),
         skipped=150,
         replay_at_most=100 + 150,
@@ -568,7 +571,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("zookeeper_old", None), kept("kafka_default", BOTH)),
         (GONE,),
-        ("zookeeper_old has no offset of 2 partition(s)", "flights[0] stood at 100 by store kafka_default"),
+        ("zookeeper_old has no offset of 2 partition(s)", "flights[0] was at 100 according to store kafka_default"),
         policy=RestartPolicy(on_conflict=OnConflict.AUTHORITATIVE_STORE),
         replay=200,
         replay_at_most=50 + 50,
@@ -587,7 +590,7 @@ CASES = [
         "committed",
         untracked(TWO, kept("zookeeper_old", at(100)), kept("kafka_default", BOTH)),
         (GONE,),
-        ("flights[1] stood at 100 by store kafka_default",),
+        ("flights[1] was at 100 according to store kafka_default",),
         replay=100,
         replay_at_most=50 + 50,
     ),
@@ -613,7 +616,10 @@ CASES = [
         "committed",
         tracked(TWO, history=None, spark=BOTH, epoch=epoch(at(0, 0), last_batch_id=4)),
         (GONE,),
-        ("history does not tell how far epoch 1 came in 2 partition(s)", "flights[0] stood at 100 by the checkpoint"),
+        (
+            "history does not show how far epoch 1 has read 2 partition(s)",
+            "flights[0] was at 100 according to the checkpoint",
+        ),
         epochs=(epoch(at(0, 0), last_batch_id=4),),
         starts=at(0, 0),
         replay=200,
@@ -630,7 +636,7 @@ CASES = [
         "committed",
         tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)),
         (GONE,),
-        ("flights[0] stood at least at 0 by the launch of epoch 1",),
+        ("flights[0] was at least at 0 according to the launch of epoch 1",),
         epochs=(epoch(at(0, 0), last_batch_id=4),),
         replay_at_most=300,
     ),
@@ -639,7 +645,7 @@ CASES = [
         "committed",
         tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)),
         (GONE,),
-        ("flights[0] stood at 100 by snapshot rest#stopped",),
+        ("flights[0] was at 100 according to snapshot rest#stopped",),
         (
             taken(BOTH, number=1),
             taken(tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), last_batch_id=4)), "late", day=2),
@@ -659,7 +665,7 @@ CASES = [
         "committed",
         tracked(TWO, history=None, spark=None, epoch=epoch(at(0, 0), tracked=False)),
         (GONE,),
-        ("flights[0] stood at 100 by snapshot rest#stopped",),
+        ("flights[0] was at 100 according to snapshot rest#stopped",),
         (taken(BOTH, number=1),),
         (epoch(at(0, 0), tracked=False),),
         replay=200,
@@ -669,7 +675,7 @@ CASES = [
         "committed",
         tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=2, epoch=epoch(at(0, 0), 2)),
         (GONE,),
-        ("cancelled[0] stood at 70 by the history",),
+        ("cancelled[0] was at 70 according to the history",),
         epochs=(epoch(at(0, 0)), epoch(at(0, 0), 2)),
         history=processed(at(70, topic=OTHER)),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -680,7 +686,7 @@ CASES = [
         "committed",
         tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=3, epoch=epoch(at(0, 0), 3)),
         (GONE,),
-        ("cancelled[0] stood at least at 40 by the launch of epoch 2",),
+        ("cancelled[0] was at least at 40 according to the launch of epoch 2",),
         epochs=(epoch(WITH_OTHER), epoch(at(0, 0).updated(at(40, topic=OTHER)), 2, **OF_BOTH), epoch(at(0, 0), 3)),
         history=processed(at(70, topic=OTHER)),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -691,7 +697,7 @@ CASES = [
         "committed",
         tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=3, epoch=epoch(at(0, 0), 3)),
         (GONE,),
-        ("cancelled[0] stood at 50 by the history",),
+        ("cancelled[0] was at 50 according to the history",),
         epochs=(epoch(WITH_OTHER), epoch(at(0, 0).updated(at(40, topic=OTHER)), 2, **OF_BOTH), epoch(at(0, 0), 3)),
         history=processed(at(50, topic=OTHER), epoch=2),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -702,7 +708,7 @@ CASES = [
         "committed",
         tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=2, epoch=epoch(at(0, 0), 2)),
         (GONE,),
-        ("cancelled[0] stood at least at 40 by the launch of epoch 1",),
+        ("cancelled[0] was at least at 40 according to the launch of epoch 1",),
         epochs=(epoch(at(0, 0).updated(at(40, topic=OTHER)), **OF_BOTH), epoch(at(0, 0), 2)),
         history=processed(at(70, topic=OTHER), None, None),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -713,7 +719,7 @@ CASES = [
         "committed",
         tracked(two_topics(), history=BOTH, spark=BOTH, row_epoch=2, epoch=epoch(at(0, 0), 2)),
         (GONE,),
-        ("cancelled[0] stood at 70 by the history",),
+        ("cancelled[0] was at 70 according to the history",),
         epochs=(epoch(at(0, 0).updated(at(40, topic=OTHER)), tracked=False, **OF_BOTH), epoch(at(0, 0), 2)),
         history=processed(at(70, topic=OTHER), None, None),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -724,7 +730,7 @@ CASES = [
         "committed",
         untracked(two_topics(), kept("checkpoint", BOTH), epoch=epoch(at(0, 0), 2, tracked=False)),
         (GONE,),
-        ("cancelled[0] stood at 70 by snapshot rest#stopped",),
+        ("cancelled[0] was at 70 according to snapshot rest#stopped",),
         (taken(untracked(TWO, kept("checkpoint", WITH_OTHER), epoch=epoch(WITH_OTHER, tracked=False, **OF_BOTH))),),
         (epoch(at(0, 0).updated(at(0, topic=OTHER)), tracked=False, **OF_BOTH), epoch(at(0, 0), 2, tracked=False)),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -735,7 +741,7 @@ CASES = [
         "committed",
         untracked(two_topics(), kept("checkpoint", BOTH), epoch=epoch(at(0, 0), 2, tracked=False)),
         (GONE,),
-        ("cancelled[0] stood at least at 0 by the launch of epoch 1",),
+        ("cancelled[0] was at least at 0 according to the launch of epoch 1",),
         (),
         (epoch(at(0, 0).updated(at(0, topic=OTHER)), tracked=False, **OF_BOTH), epoch(at(0, 0), 2, tracked=False)),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -751,7 +757,7 @@ CASES = [
             epoch=epoch(at(0, 0), 2, tracked=False),
         ),
         (GONE,),
-        ("cancelled[0] stood at least at 40 by the launch of epoch 1",),
+        ("cancelled[0] was at least at 40 according to the launch of epoch 1",),
         (),
         (REWOUND_OTHER, epoch(at(0, 0), 2, tracked=False)),
         starts=BOTH.updated(at(0, topic=OTHER)),
@@ -777,7 +783,7 @@ CASES = [
         "committed",
         GROUP_GONE,
         (GONE,),
-        ("nobody can tell whether the job has run before",),
+        ("it is unknown whether the job has run before",),
     ),
     # The topics of the offsets.
     Case(
@@ -786,7 +792,7 @@ CASES = [
         untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", at(40))),
         (RECREATED,),
         (
-            "topic 'flights' had id id-1 by snapshot rest#stopped of 2026-11-01T00:00:00Z, and has id-9",
+            "topic 'flights' had id id-1 according to snapshot rest#stopped of 2026-11-01T00:00:00Z, and",
             "--snapshot rest",
         ),
         (taken(at(40), there=live((0, 50))),),
@@ -797,7 +803,7 @@ CASES = [
         "committed",
         untracked(live((0, 100), topic_id="id-9"), kept("zookeeper_old", at(40))),
         (RECREATED,),
-        ("by snapshot rest#stopped",),
+        ("according to snapshot rest#stopped",),
         (taken(at(40), there=live((0, 50))), taken(at(40), "before", day=2, there=live((0, 100), topic_id="id-9"))),
         replay_at_most=60,
     ),
@@ -876,7 +882,7 @@ CASES = [
             epoch=epoch(BOTH),
         ),
         (RECREATED,),
-        ("topic 'cancelled' had id id-2 by snapshot rest#stopped",),
+        ("topic 'cancelled' had id id-2 according to snapshot rest#stopped",),
         (taken(BOTH.updated(at(70, topic=OTHER)), there=two_topics(), number=1),),
         (epoch(BOTH),),
         replay_at_most=50 + 50 + 80,
@@ -886,7 +892,11 @@ CASES = [
         "committed",
         untracked(live((0, 100), cluster_id="cluster-9"), kept("zookeeper_old", at(40))),
         (CLUSTER,),
-        ("cluster 'cluster-1' by snapshot rest#stopped", "leads to 'cluster-9'", "--snapshot rest#stopped --apply"),
+        (
+            "cluster 'cluster-1' according to snapshot rest#stopped",
+            "leads to 'cluster-9'",
+            "--snapshot rest#stopped --apply",
+        ),
         (taken(at(40), there=live((0, 50))),),
         replay_at_most=60,
     ),
@@ -925,7 +935,7 @@ def test_each_way_out_that_is_named_is_one(case: Case) -> None:
     """Such a start begins at the known offsets and moves nothing else; retention may have deleted some."""
     refused = case.plan()
     [problem] = [each for each in refused.problems if each.kind is GONE]
-    there, _, others = problem.message.partition("To go on there")[2].partition("; to read all again")
+    there, _, others = problem.message.partition("To continue there")[2].partition(". To read everything again")
     go_on = re.findall(r"'([^']+)'", there)
 
     assert go_on
@@ -1212,9 +1222,9 @@ def test_no_fallback_takes_the_place_of_what_is_known(state: dict[str, Any], lef
 def test_each_refusal_of_a_gone_position_has_a_way_out(state: dict[str, Any], start: str) -> None:
     """The first start that the problem quotes plans without it; what retention deleted may have to be accepted."""
     made = plan(start, **state)
-    gone = [each for each in made.problems if "To go on there" in each.message]
+    gone = [each for each in made.problems if "To continue there" in each.message]
     assume(gone)
-    way = re.findall(r"'([^']+)'", gone[0].message.partition("To go on there")[2])[0]
+    way = re.findall(r"'([^']+)'", gone[0].message.partition("To continue there")[2])[0]
 
     out = plan(way, **state)
 
@@ -1322,4 +1332,4 @@ def test_a_dropped_topic_is_noted_even_if_its_offsets_are_only_in_snapshots() ->
 
     notes = plan("earliest", now, epochs=(before, epoch(at(0, 0), 2))).notes
 
-    assert notes == ("cancelled: has known offsets, is no topic of the pipeline any more, and is not read",)
+    assert notes == ("cancelled: has known offsets, is no longer a topic of the pipeline, and is not read",)

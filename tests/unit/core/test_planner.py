@@ -761,8 +761,8 @@ def test_the_way_out_of_a_loss_is_in_its_message() -> None:
     [problem] = plan_restart(at(20, 60), running(HEAD_DELETED, at(20, 60))).problems
 
     assert str(problem) == (
-        "loss: 10 offsets of 'flights' would be lost (flights[0] 10) and 0 are accepted;"
-        " accept_lost=flights:10 accepts them"
+        "loss: 10 offsets of 'flights' would be lost (flights[0] 10), and 0 are accepted."
+        " To accept them, set accept_lost=flights:10"
     )
 
 

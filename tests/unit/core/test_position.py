@@ -46,7 +46,7 @@ def test_sentinels_of_spark_are_not_offsets(sentinel: int) -> None:
     ids=["a partition", "a topic", "another spelling", "other digits", "too deep"],
 )
 def test_json_names_each_partition_once_and_in_one_way(text: str) -> None:
-    with pytest.raises(ValueError, match=r"there twice|expected a whole number|too deeply"):
+    with pytest.raises(ValueError, match=r"appears twice|expected a whole number|too deeply"):
         Position.from_json(text)
 
 

@@ -271,8 +271,8 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("-2 is a wish", 'offsets:{"flights":{"0":-2}}', {}, "offsets begin at 0"),
     ("text for a number", 'offsets:{"flights":{"0":"12"}}', {}, "holds '12'"),
     ("half of it", 'offsets:{"flights":', {}, "at character 11"),
-    ("no zone", "as-of:2026-11-01T00:00", {}, "'as-of:' is followed by '2026-11-01T00:00': it has no zone"),
-    ("no time", "timestamp:noon", {}, "'timestamp:' is followed by 'noon': it is no date and time"),
+    ("no zone", "as-of:2026-11-01T00:00", {}, "'as-of:' is followed by '2026-11-01T00:00': it has no time zone"),
+    ("no time", "timestamp:noon", {}, "'timestamp:' is followed by 'noon': it is not a date and time"),
     ("Kafka would read -1 as latest", "timestamp:-1", {}, "'timestamp:' is followed by '-1'"),
     ("a month is not always equally long", "duration:P1M", {}, "'duration:' is followed by 'P1M': years and months"),
     ("before 1970 nothing has a time", "duration:P99999D", {}, "'duration:P99999D' reaches back before 1970"),
@@ -439,7 +439,7 @@ class TestPlanned:
 
         [problem] = plan.problems
         assert problem.kind is ProblemKind.NO_START
-        assert f"says nothing of {unnamed};" in problem.message, why
+        assert f"names no start for {unnamed}. " in problem.message, why
 
     @pytest.mark.parametrize(
         ("why", "text", "session", "start"),

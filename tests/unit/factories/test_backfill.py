@@ -70,7 +70,7 @@ def test_what_lies_behind_is_caught_up() -> None:
     ("policy", "words"),
     [
         pytest.param({"interval": "P1M"}, "years and months", id="a month is of no one length"),
-        pytest.param({"automatic": True, "since": "2013-01-01"}, "it has no zone", id="a naive time"),
+        pytest.param({"automatic": True, "since": "2013-01-01"}, "it has no time zone", id="a naive time"),
         pytest.param({"since": "2013-01-01T00:00Z"}, "automatic is off", id="since, and nothing runs by itself"),
     ],
 )

@@ -206,8 +206,8 @@ def changed(old: str, new: str) -> str:
     [
         ("empty", "", None, "is empty. Expected 'pipelines:'"),
         ("nothing but a remark", "# soon\n", None, "is empty"),
-        ("not YAML", "pipelines: [\n", "line 2", "Expected YAML. Correct the line"),
-        ("a tab", "pipelines:\n\talerts: 1\n", "line 2", "Expected YAML"),
+        ("not YAML", "pipelines: [\n", "line 2", "Expected valid YAML. Correct the line"),
+        ("a tab", "pipelines:\n\talerts: 1\n", "line 2", "Expected valid YAML"),
         ("a list", "- alerts\n", "line 1, key (top)", "is not of type 'object'"),
         ("no pipelines", "pipelines: {}\n", "line 1, key pipelines", "minProperties"),
         ("a mistyped top key", "pipeline:\n  alerts: {}\n", "line 1, key pipeline:", "Expected only pipelines"),
@@ -227,7 +227,7 @@ def changed(old: str, new: str) -> str:
             "a pattern by the name of the way",
             changed("    topics", "    subscription: pattern\n    topics"),
             "line 3, key pipelines.alerts.subscription: a pattern",
-            "List them under 'topics'",
+            "List the topics under 'topics'",
         ),
         (
             "a mistyped key of a job",
@@ -322,8 +322,13 @@ def changed(old: str, new: str) -> str:
             "line 8, key pipelines.alerts.job.conf.1",
             "1 is not of type 'string'",
         ),
-        ("a tag that would make a Python object", "pipelines: !!python/name:os.system\n", "line 1", "Expected YAML"),
-        ("a character that YAML does not have", "pipelines: \x01\n", None, "Expected YAML"),
+        (
+            "a tag that would make a Python object",
+            "pipelines: !!python/name:os.system\n",
+            "line 1",
+            "Expected valid YAML",
+        ),
+        ("a character that YAML does not have", "pipelines: \x01\n", None, "Expected valid YAML"),
         ("a pipeline with nothing in it", "pipelines:\n  alerts:\n", "line 2, key pipelines.alerts", "None is not"),
         (
             "two pipelines that would write one history",
@@ -341,19 +346,19 @@ def changed(old: str, new: str) -> str:
             "two pipelines of one name: YAML would drop the first without a word",
             SMALL + SMALL.partition("\n")[2],
             "line 7, key pipelines.alerts",
-            "is there twice",
+            "appears twice",
         ),
         (
             "one key twice: YAML would drop the first without a word",
             changed("    topics", "    topics: [a]\n    topics"),
             "line 4, key pipelines.alerts.topics",
-            "is there twice",
+            "appears twice",
         ),
         (
             "one key twice in a list",
             changed("    topics", "    start: [{offsets: {a: {0: 1, 0: 9}}}]\n    topics"),
             "line 3, key pipelines.alerts.start.0.offsets.a.0",
-            "is there twice",
+            "appears twice",
         ),
     ],
 )

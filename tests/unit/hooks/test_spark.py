@@ -55,7 +55,7 @@ class TestModes:
                 "cluster mode, by extra",
                 {"host": "yarn", "extra": {"deploy-mode": "cluster"}},
                 POSTGRES,
-                "Deploy mode 'cluster'",
+                "has deploy mode 'cluster'",
             ),
             ("SQLite is a file of one host", {"host": "spark://master.example"}, SQLITE, "SQLite store and master"),
             ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "has a SQLite store and master 'yarn'"),
@@ -141,28 +141,28 @@ class TestYarn:
                 {},
                 StopPolicy(cluster_timeout_s=60),
                 InputRefused,
-                "stop.cluster_timeout_s .* with master 'yarn'.*Add the extra yarn_resourcemanager_webapp_address",
+                "stop.cluster_timeout_s, and its master is 'yarn'.*Add the extra yarn_resourcemanager_webapp_address",
             ),
             (
                 "nobody could see what outlives spark-submit",
                 {"deploy-mode": "cluster"},
                 StopPolicy(marker="/stop"),
                 ModeUnsupported,
-                "Deploy mode 'cluster'",
+                "has deploy mode 'cluster'",
             ),
             (
                 "SIGTERM reaches spark-submit, and not the driver",
                 {RM: "rm.example:8088", "deploy-mode": "cluster"},
                 StopPolicy(signal_timeout_s=60, cluster_timeout_s=60),
                 ModeUnsupported,
-                "a signal reaches spark-submit, and not the driver",
+                "signals reach spark-submit, not the driver",
             ),
             (
                 "SIGKILL neither",
                 {RM: "rm.example:8088", "deploy-mode": "cluster"},
                 StopPolicy(kill_timeout_s=60, cluster_timeout_s=60),
                 ModeUnsupported,
-                "a signal reaches spark-submit, and not the driver",
+                "signals reach spark-submit, not the driver",
             ),
         ],
     )
@@ -188,8 +188,8 @@ class TestFiles:
         [
             ("mistyped", lambda it: with_job(it, application="/nowhere/job.py"), "'/nowhere/job.py'.*is not a file"),
             ("a folder", lambda it: with_job(it, application="/"), "'/'.*is not a file"),
-            ("a jar", lambda it: with_job(it, jars="/nowhere/a.jar"), "Jar '/nowhere/a.jar' is not there"),
-            ("a pattern", lambda it: with_job(it, jars="/nowhere/*.jar"), r"Jar '/nowhere/\*.jar' is not there"),
+            ("a jar", lambda it: with_job(it, jars="/nowhere/a.jar"), "Jar '/nowhere/a.jar' does not exist"),
+            ("a pattern", lambda it: with_job(it, jars="/nowhere/*.jar"), r"Jar '/nowhere/\*.jar' does not exist"),
         ],
     )
     def test_what_is_not_there_is_named(
@@ -208,7 +208,7 @@ class TestFiles:
         monkeypatch.setenv("PATH", str(spark_submit.parent))
         spark_submit.unlink()
 
-        with pytest.raises(InputRefused, match=r"No 'spark-submit' on the PATH.*Install pyspark beside Airflow"):
+        with pytest.raises(InputRefused, match=r"The PATH of .* has no 'spark-submit'.*Install pyspark beside Airflow"):
             SparkJobHook(pipeline).check(SQLITE)
 
 

@@ -115,13 +115,16 @@ class TestB1ThePositionIsGone:
         made = plan(lab, how, "third")
 
         assert kinds(made) == [GONE, *([SKIP] if skipped else [])]
-        assert "flights[0] stood at 100 by snapshot second#stopped of 2026-11-01T00:00:00Z" in made.problems[0].message
+        assert (
+            "flights[0] was at 100 according to snapshot second#stopped of 2026-11-01T00:00:00Z"
+            in made.problems[0].message
+        )
         assert (made.skipped, made.replay) == (skipped, replay)
 
     @pytest.mark.parametrize("which", [0, 1], ids=["the offsets", "the snapshot"])
     def test_the_way_out_that_is_named_goes_on_exactly_there(self, which: int, lab: Lab) -> None:
         message = plan(lab, "committed | latest", "third").problems[0].message
-        way = re.findall(r"'([^']+)'", message.partition("To go on there")[2])[which]
+        way = re.findall(r"'([^']+)'", message.partition("To continue there")[2])[which]
 
         found = go_on(lab, way)
 
@@ -190,7 +193,7 @@ class TestB1BeforeTheFirstStart:
         made = plan(lab, "committed | latest")
 
         assert kinds(made) == [GONE, SKIP]
-        assert "stood at least at 100 by snapshot by hand#by-hand" in made.problems[0].message
+        assert "was at least at 100 according to snapshot by hand#by-hand" in made.problems[0].message
         assert plan(lab, "snapshot:by hand#by-hand").problems == ()
         assert plan(lab, "snapshot:by hand#by-hand").replay_at_most == 100, "it ran on since, nobody knows how far"
 
@@ -228,7 +231,7 @@ class TestB2PartOfThePositionIsGone:
         made = plan(lab, operation="third")
 
         assert kinds(made) == [GONE]
-        assert "flights[1] stood at 100 by snapshot second#stopped" in made.problems[0].message
+        assert "flights[1] was at 100 according to snapshot second#stopped" in made.problems[0].message
         assert made.replay == 100
         found = go_on(lab, "committed | snapshot:second#stopped")
         assert (found.lost, found.replayed, found.unexplained) == (0, 0, ())
@@ -243,7 +246,7 @@ class TestB2PartOfThePositionIsGone:
         made = draft_plan(lab.session(), "committed", policy)[0]
 
         assert kinds(made) == [GONE]
-        assert "flights[1] stood at 70 by store elsewhere" in made.problems[0].message
+        assert "flights[1] was at 70 according to store elsewhere" in made.problems[0].message
 
     def test_a_tracked_job_whose_rows_and_facts_are_gone(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """It happens when HBase has expired all cells of a table that was given a time to live."""
@@ -254,8 +257,8 @@ class TestB2PartOfThePositionIsGone:
         made = plan(lab, "committed", "third")
 
         assert kinds(made) == [GONE]
-        assert "history does not tell how far epoch 1 came in 2 partition(s)" in made.problems[0].message
-        assert "stood at 100 by" in made.problems[0].message
+        assert "history does not show how far epoch 1 has read 2 partition(s)" in made.problems[0].message
+        assert "was at 100 according to" in made.problems[0].message
         assert plan(lab, "snapshot:second#stopped", "third").problems == ()
 
 
@@ -274,7 +277,7 @@ class TestB3TheTopicIsAnother:
         made = plan(lab)
 
         assert kinds(made) == [ProblemKind.TOPIC_RECREATED]
-        assert "by snapshot yesterday#stopped" in made.problems[0].message
+        assert "according to snapshot yesterday#stopped" in made.problems[0].message
 
     def test_the_snapshot_of_the_maintenance_itself_proves_nothing(self, lab: Lab) -> None:
         lab.kafka.recreate_topic(TOPIC, 2)

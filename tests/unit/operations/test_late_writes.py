@@ -87,7 +87,7 @@ class TestTheJobHasStoredNothingYet:
         assert lab.kept.offsets == lab.at(said, said)
         assert kinds(made) == [LATE]
         assert "operation 'second' was taken over" in made.problems[0].message
-        assert f"flights[0] stood at least at 100 by the launch of epoch 2, and elsewhere says {said}" in str(
+        assert f"flights[0] was at least at 100 according to the launch of epoch 2, and elsewhere has {said}" in str(
             made.problems[0]
         )
 
@@ -136,7 +136,7 @@ def test_a_job_may_begin_at_a_write_that_followed_its_launch(lab: Lab) -> None:
 
     assert lab.kept.offsets == lab.at(150, 150)
     assert kinds(made) == [LATE]
-    assert "flights[0] stood at least at 100 by the launch of epoch 2" in made.problems[0].message
+    assert "flights[0] was at least at 100 according to the launch of epoch 2" in made.problems[0].message
     assert go_on(lab, re.findall(r"'(offsets:[^']+)'", made.problems[0].message)[0]).lost == 0
     assert lab.driver.settings.claim.start == lab.at(100, 100)
 

@@ -109,8 +109,11 @@ class TestRetention:
         assert plan.runway is not None
         assert [each.at_risk for each in plan.runway.partitions] == [100, 100]
         [problem] = plan.problems
-        assert "is to stay stopped for 25 min, and the first unread record is kept at least 16 min" in problem.message
-        assert problem.message.endswith("or accept_lost=flights:200 accepts what is at risk now")
+        assert (
+            "would stay stopped for 25 min, and Kafka retains the first unread record at least 16 min"
+            in problem.message
+        )
+        assert problem.message.endswith(", or set accept_lost=flights:200 to accept the records that are at risk now")
 
     def test_a_plan_that_was_recorded_is_the_same_read_back(self, lab: Lab) -> None:
         plan = make_plan(lab.session(), "committed", RestartPolicy(), window_s=10)

@@ -139,7 +139,7 @@ def test_a_start_that_is_gone_before_the_launch_is_no_first_start(wanted: str, l
     lab.kept.offsets = None
     shutil.rmtree(lab.folder / "checkpoint", ignore_errors=True)
 
-    with pytest.raises((StateChanged, CheckpointError), match=r"has no offset of flights|Nothing is at"):
+    with pytest.raises((StateChanged, CheckpointError), match=r"has no offset of flights|does not exist"):
         submit(lab, applied, "second")
 
     assert len(lab.drivers) == 1, "nothing was launched"
@@ -166,7 +166,7 @@ def test_an_audit_without_a_history_says_what_it_goes_by(lab: Lab) -> None:
     shown = audit_report(audited(lab))
 
     assert shown.startswith("Audit of delay_alerts: 2 epochs, 200 records read.")
-    assert "keeps no history, so its single batches, and the interval of a backfill, cannot be audited" in shown
+    assert "keeps no history, so neither its batches nor the interval of a backfill can be audited" in shown
 
 
 def test_a_marker_ends_it_and_is_gone_before_the_next_start(lab: Lab) -> None:
@@ -374,7 +374,7 @@ def test_a_position_that_was_moved_back_by_hand_is_not_taken(lab: Lab) -> None:
     rest(lab)
     move_by_hand(lab, 90)
 
-    with pytest.raises(PlanRefused, match="was moved back, or is an older copy"):
+    with pytest.raises(PlanRefused, match="was moved back, or restored from an older copy"):
         apply(lab, operation="second")
 
 

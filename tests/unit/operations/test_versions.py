@@ -127,7 +127,7 @@ def test_a_program_that_is_elsewhere_is_named_and_not_kept(job: SparkJob) -> Non
 
 
 def test_a_pattern_without_a_jar_is_refused(job: SparkJob, tmp_path: Path) -> None:
-    with pytest.raises(InputRefused, match="is not there"):
+    with pytest.raises(InputRefused, match="does not exist"):
         keep_version(replace(job, jars=f"{tmp_path}/none-*.jar"))
 
 

@@ -111,11 +111,11 @@ def test_from_and_to_win_over_it(lab: Lab) -> None:
     [
         pytest.param(None, {}, "has no data interval", id="by hand, and nothing filled in"),
         pytest.param((0, 0), {}, "has no data interval", id="a run of a DAG without intervals"),
-        pytest.param(None, {"begin": "2026-11-04T00:00Z"}, "alone", id="one end"),
+        pytest.param(None, {"begin": "2026-11-04T00:00Z"}, "Only 'from' is set", id="one end"),
         pytest.param(
-            None, {"begin": "2026-11-04T00:00", "end": "2026-11-05T00:00Z"}, "'from'.*it has no zone", id="naive"
+            None, {"begin": "2026-11-04T00:00", "end": "2026-11-05T00:00Z"}, "'from'.*it has no time zone", id="naive"
         ),
-        pytest.param(None, {"begin": "2026-11-04T00:00Z", "end": "tomorrow"}, "'to'.*no date", id="no time at all"),
+        pytest.param(None, {"begin": "2026-11-04T00:00Z", "end": "tomorrow"}, "'to'.*not a date", id="no time at all"),
         pytest.param(
             None, {"begin": "2026-11-05T00:00Z", "end": "2026-11-04T00:00Z"}, "ends before its start", id="backwards"
         ),

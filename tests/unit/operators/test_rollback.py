@@ -215,7 +215,7 @@ class TestRollBack:
         assert words.startswith("RolledBack: Operation 'op' was undone, dead, the driver is failed: ValueError: third")
         assert "The version of epoch 1 (" in words
         assert 'runs again, as epoch 3, from {"flights":{"0":100,"1":100}}; 100 offsets are replayed' in words
-        assert "Its outputs are not undone: flights[0] 100..150, flights[1] 100..150" in words
+        assert "Outputs of the undone version remain: flights[0] 100..150, flights[1] 100..150" in words
         [program] = [word for word in lab.commands[-1] if word.endswith("job.py")]
         assert Path(program).read_text() == "version 1"
 
@@ -255,7 +255,7 @@ class TestRollBack:
             upgraded(lab)
         drivers = len(lab.drivers)
 
-        with pytest.raises(AirflowSkipException, match="nothing shows that a job of this operation is unhealthy"):
+        with pytest.raises(AirflowSkipException, match="no job of this operation is known to be unhealthy"):
             make(RollBackOperator, lab, automatic=True).execute({})
 
         assert len(lab.drivers) == drivers

@@ -161,7 +161,7 @@ def test_after_a_resumed_batch_the_query_goes_on(
     assert lab.cuts == [(0, 1)], "that of the epoch before, and none of this one"
     assert lab.record.ended is not None
     assert (lab.record.epoch, lab.record.ended.how) == (2, EndedHow.STOPPED)
-    assert "SPARK-55271 ended the query; starting it again under epoch 2" in caplog.text
+    assert "SPARK-55271 ended the query; restarting it under epoch 2" in caplog.text
 
 
 @pytest.mark.parametrize("is_sink", [False, True])

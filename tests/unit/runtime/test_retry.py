@@ -44,7 +44,7 @@ def test_it_is_asked_again_at_growing_intervals(clock: Clock, caplog: pytest.Log
         assert retry(failing(*[AWAY] * 7), retry_timeout_s=60) == "answer"
 
     assert clock.now - 1000.0 == pytest.approx(0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 5.0 + 5.0)
-    assert caplog.messages[0] == f"Trying again in 0.2 s: {AWAY}"
+    assert caplog.messages[0] == f"Retrying in 0.2 s: {AWAY}"
 
 
 @pytest.mark.parametrize("retry_timeout_s", [0, 0.1, 3, 60])

@@ -156,7 +156,7 @@ class TestOffsetsReached:
         assert sensor.poke({}) is True
 
     def test_a_goal_that_cannot_be_read_fails_at_once(self, lab: Lab) -> None:
-        with pytest.raises(AirflowFailException, match=r"SelectorError: Offsets 'tomorrow'.*Correct"):
+        with pytest.raises(AirflowFailException, match=r"SelectorError: 'offsets' is 'tomorrow'.*Correct"):
             offsets(lab, offsets="tomorrow").execute({})
 
     def test_kafka_that_does_not_answer_is_retried(self, lab: Lab) -> None:
@@ -199,7 +199,7 @@ class TestRetentionRunway:
     def test_it_is_skipped_while_the_job_runs(self, lab: Lab) -> None:
         steps.start(lab)
 
-        with pytest.raises(AirflowSkipException, match="the job runs: epoch 1, pid 100 on worker-1"):
+        with pytest.raises(AirflowSkipException, match="the job is running: epoch 1, pid 100 on worker-1"):
             runway(lab, at_least_s=600).execute({})
 
     def test_it_is_skipped_once_the_job_runs_again(self, lab: Lab) -> None:
@@ -255,7 +255,7 @@ class TestRetentionRunway:
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        ({"status": "timeout", "message": "nothing within 60 s"}, "timeout: nothing within 60 s"),
+        ({"status": "timeout", "message": "no event within 60 s"}, "timeout: no event within 60 s"),
         ({"status": "error", "error_type": "StoreUnreachable", "message": "gone"}, "StoreUnreachable: gone"),
     ],
 )

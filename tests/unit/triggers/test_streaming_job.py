@@ -151,7 +151,7 @@ class TestEpochEnded:
 
         assert fire(EpochEndedTrigger(**WHERE, epoch=epoch, timeout_s=10)) == {
             "status": "timeout",
-            "message": "nothing within 10 s",
+            "message": "no event within 10 s",
         }
 
 
