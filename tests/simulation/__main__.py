@@ -145,5 +145,5 @@ if __name__ == "__main__":
     # For this process, and not for tests that call main.
     logging.disable(logging.CRITICAL)
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # the objects of a history become garbage only when it ends
+    gc.set_threshold(500_000, 20, 20)  # the objects of a history become garbage only when it ends
     sys.exit(main())
