@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from airflow_provider_offsets.checkpoint.positions import CheckpointPositions, Swap
+from airflow_provider_offsets.control.record_cell import RecordCell
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.epoch import RecordedMove
 from airflow_provider_offsets.core.known import known_batch
@@ -22,7 +23,7 @@ from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanR
 from airflow_provider_offsets.operations.lease import keep_lease, release_lease, require_lease, take_lease
 from airflow_provider_offsets.operations.moving import keep_move, note_move
 from airflow_provider_offsets.operations.session import Session
-from airflow_provider_offsets.stores.protocols import HistoryStore, PositionStore, WritablePositionStore
+from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore, WritablePositionStore
 
 TAG = "import-"
 """Begin of the name of a move by a command."""
@@ -153,8 +154,7 @@ def _require_unrecorded(session: Session, target: PositionStore, stream: Stream)
         own = {plain_path(each) for each in (session.pipeline.job.checkpoint, epoch.claim.checkpoint)}
         is_own = plain_path(target.location) in own
     else:
-        is_same_group = isinstance(target, HistoryStore) and stream.group_id == session.pipeline.group_id
-        is_own = is_same_group and target.position(stream) == session.store.position(stream)
+        is_own = stream.group_id == session.pipeline.group_id and _has_record_of(session, target)
     if is_own:
         name = session.pipeline.name
         raise InputRefused(
@@ -162,6 +162,13 @@ def _require_unrecorded(session: Session, target: PositionStore, stream: Stream)
             expected="a store from which a job starts",
             do=f"name the start in the DAG reprocess__{name}, as in 'offsets:…'",
         )
+
+
+def _has_record_of(session: Session, target: PositionStore) -> bool:
+    """Check whether a store has the pipeline's record. The same store may have several URLs and connections."""
+    own = session.cell.read()
+    found = RecordCell(target, session.pipeline.name).read() if isinstance(target, OffsetStore) else None
+    return own is not None and found is not None and found.incarnation == own.incarnation
 
 
 def _is_the_jobs_own(session: Session, target: PositionStore, stream: Stream, transfer: Transfer) -> bool:

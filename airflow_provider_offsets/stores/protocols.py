@@ -139,6 +139,7 @@ class ControlStore(Protocol):
         ...
 
 
+@runtime_checkable
 class OffsetStore(HistoryStore, ControlStore, Protocol):
     """Store of everything that a pipeline needs."""
 

@@ -135,6 +135,32 @@ class TestStopped:
         assert record.lease.operation == "other", "what is not its own is not released"
 
 
+class TestHistoryOfATrackedJob:
+    """The record has the job's position, so a write to its history would have no effect."""
+
+    def write_to(self, target: MemoryStore, lab: Lab) -> None:
+        stream = lab.pipeline.stream
+        with stopped_pipeline(lab.session("copy"), take_over=True) as write:
+            write(target, stream, plan_transfer("g", lab.at(70, 70), target.position(stream)))
+
+    def test_it_is_refused(self, lab: Lab) -> None:
+        rested(lab)
+
+        with pytest.raises(InputRefused, match="whose record has the position of its tracked job"):
+            self.write_to(lab.store, lab)
+
+        assert lab.store.position(lab.pipeline.stream) == lab.at(100, 100)
+
+    def test_another_store_at_the_same_position_is_written(self, lab: Lab) -> None:
+        rested(lab)
+        mirror = MemoryStore()
+        mirror.write(lab.pipeline.stream, lab.at(100, 100), expected=None)
+
+        self.write_to(mirror, lab)
+
+        assert mirror.position(lab.pipeline.stream) == lab.at(70, 70)
+
+
 class TestStoreOfTheJob:
     """What is written to the store that an untracked job starts from is in the record before it is in the store."""
 
