@@ -6,6 +6,7 @@ The JVM checks the archive against its jars, and starts without it if they diffe
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -34,9 +35,11 @@ def options(bootstrap: str, home: Path) -> dict[str, str]:
     :param home: a new folder for that program.
     """
     archive = FOLDER / f"classes-{_of_this_spark()}.jsa"
-    if not archive.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        _make(archive, bootstrap, home)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the groups of tests begin at once
+        if not archive.exists():
+            _make(archive, bootstrap, home)
     # A JVM that cannot use the archive says nothing of it: a launcher's output is read by programs.
     quick = f"-XX:SharedArchiveFile={archive} -Xlog:disable" if archive.exists() else ""
     given = {"SPARK_SUBMIT_OPTS": quick, "SPARK_LAUNCHER_OPTS": SHORT_LIVED}

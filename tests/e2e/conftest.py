@@ -10,12 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 import stack
 from airflow_provider_offsets.stores import open_store
 from tests.e2e import class_archive
 from tests.e2e.dag_runs import airflow_environment, run
 from tests.e2e.lab import Lab, connections
+
+AIRFLOW = {"test_airflow.py", "test_backfill.py"}
+"""The files whose tests share the stack's Airflow."""
+
+
+class TwoGroups(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist is not typed
+    """The tests of the stack's Airflow in one process and all others beside it, each in file order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "airflow" if Path(nodeid.partition("::")[0]).name in AIRFLOW else "drivers"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TwoGroups:
+    """Return the scheduler for ``-n 2``."""
+    return TwoGroups(config, log)
 
 
 def endpoint(server: str, key: str) -> str:
