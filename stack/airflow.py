@@ -75,7 +75,6 @@ def _settings(*, url: str, api: int, worker_logs: int, trigger_logs: int) -> dic
         "api.base_url": url,
         "api.workers": 1,
         "dag_processor.refresh_interval": 5,
-        "dag_processor.min_file_process_interval": 5,
         "dag_processor.parsing_processes": 1,
         # On a busy machine, SQLite, a DAG file, a heartbeat or a task's answer may take longer than Airflow's
         # defaults.
