@@ -211,7 +211,7 @@ def _refused(run_id: str, number: int, refused: ShardRefused) -> OffsetsError:
     return kind(seen=f"shard {number} of {run_id!r}: {refused.why.value}; {refused.detail}", expected=expected, do=do)
 
 
-_OF_DRIVER = "a try that goes on", "No action needed: this driver ends, and records nothing."
+_OF_DRIVER = "a try that continues", "No action needed: this driver ends, and records nothing."
 _ERRORS: dict[ShardRefusal, tuple[type[OffsetsError], str, str]] = {
     ShardRefusal.OTHER_RANGES: (
         InputRefused,

@@ -172,7 +172,9 @@ def _dead(samples: Sequence[Sample]) -> Verdict | None:
     ended = samples[-1].ended
     if ended is None:
         return None
-    return Verdict(Health.UNHEALTHY, Rule.DEAD, f"the driver is {ended.how.value}: {ended.message or 'without a word'}")
+    return Verdict(
+        Health.UNHEALTHY, Rule.DEAD, f"the driver is {ended.how.value}: {ended.message or 'without a message'}"
+    )
 
 
 def _restarted(samples: Sequence[Sample]) -> Verdict | None:
@@ -304,5 +306,5 @@ def _progress(samples: Sequence[Sample]) -> str:
 
 
 def _lags(sample: Sample, partitions: Sequence[TopicPartition]) -> str:
-    lags = (f"{each} stands at {sample.position.get(each, 0)} of {sample.end[each]}" for each in partitions)
+    lags = (f"{each} is at {sample.position.get(each, 0)} of {sample.end[each]}" for each in partitions)
     return first_few(lags, limit=NAMED)

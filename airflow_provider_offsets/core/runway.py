@@ -195,7 +195,7 @@ class _Partition:
         hour_ago = self.observed.hour_ago.get(self.key)
         grown = 0 if hour_ago is None else self.live.end - hour_ago
         if self.live.begin == 0:
-            why = f"{said} has deleted nothing yet, so nobody knows how many records that is"
+            why = f"{said} has deleted nothing yet, so the number of records that fit is unknown"
             return self._made(RunwayKind.UNKNOWN, None, why)
         if grown <= 0:
             why = f"{said}, and no record of the last hour gives a rate"

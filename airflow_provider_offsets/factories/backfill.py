@@ -29,16 +29,16 @@ Timetable = CronDataIntervalTimetable | DeltaDataIntervalTimetable | AskedCronTi
 
 DOC = """### Backfill of `{name}`
 
-Replays data intervals in full, by the program that runs live or by another version of it, while the live job goes on.
-Airflow's backfill gives each run its interval (`airflow backfill create`, the UI, the REST API); by hand, fill in
-**from** and **to**.
+Replays data intervals in full, by the program that runs live or by another version of it, while the live job
+continues. Airflow's backfill gives each run its interval (`airflow backfill create`, the UI, the REST API). If you
+trigger a run by hand, fill in **from** and **to**.
 
 `plan_backfill → replay (one Spark job for each shard) → audit_backfill`
 
-The ends of an interval are frozen where they were first looked at: neighbours share no record and leave no gap, in
-whatever order they run. Records are given to the sink again, under a run id: it has to take a record that it knows for
-the same one, by `(topic, partition, offset)`, or keep runs apart. A run that is cleared or reprocessed gets a new run
-id and replays the same records; a shard that dies is tried again alone, under the same one.
+The ends of an interval are frozen once. So neighbouring intervals share no record and leave no gap, in whatever order
+they run. The sink receives records again, under a run id. It has to recognize a known record by
+`(topic, partition, offset)`, or keep runs apart. A run that is cleared or reprocessed gets a new run id, and replays
+the same records. If a shard dies, only that shard is retried, under the same run id.
 """
 
 

@@ -31,15 +31,15 @@ WINDOW_END = (
 
 DOC = """### Maintenance of `{name}`
 
-Stops the job between two batches, keeps it stopped for the maintenance window, and starts it where it stopped – or
-elsewhere, if **start** says so. Nothing is stopped before the plan is sound: a plan that would lose or skip records
-fails. The first run of a pipeline starts its job: there is nothing to stop then.
+Stops the job between two batches, keeps it stopped for the maintenance window, and starts it where it stopped, or at
+**start**. The job is stopped only after a plan without problems: a plan that would lose or skip records fails. The
+first run of a pipeline finds nothing to stop, and starts the job.
 
 `snapshot_before → plan → approve → stop → snapshot_stopped → maintenance_window → replan → apply → submit → watch →
 audit`
 
-If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the
-previous position, `audit_rollback` counts what is read again, and the run fails with the reason.
+If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` restores the previous version
+and position, `audit_rollback` counts the replayed records, and the run fails with the reason.
 
 The plan and the audit are tables in the logs of their tasks, and Markdown in their XComs.
 """

@@ -15,14 +15,15 @@ from airflow_provider_offsets.sensors import JobDiedSensor
 
 DOC = """### Recovery of `{name}`
 
-Waits in the triggerer until the job is dead – its driver said so, or its process was seen to be gone, from here or from
-the worker; unknown is not dead – and starts it again at its position. A job that somebody asked to stop is left alone.
+Waits in the triggerer until the job is dead, and restarts it at its position. A job is dead if its driver reported a
+failure, or if the triggerer or a worker sees that its process is gone. Unknown is not dead. A job with a stop request
+is not restarted.
 
 `await_death → begin_recovery → snapshot_stopped → replan → apply → submit → watch → audit`
 
-After `recovery.tries` within `recovery.within_s` it gives up, and the run fails: that is the alert. Nothing is tried
-again until a person has started the job with `maintenance__{name}`. With `schedules.recovery: "@continuous"` the next
-watch begins when one has ended.
+After `recovery.tries` restarts within `recovery.within_s`, the run fails, which is the alert. No recovery follows until
+a person has started the job with `maintenance__{name}`. With `schedules.recovery: "@continuous"`, the next watch begins
+when one has ended.
 """
 
 EPOCH = "{{ ti.xcom_pull(task_ids='await_death')['epoch'] }}"

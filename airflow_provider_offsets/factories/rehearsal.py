@@ -12,9 +12,9 @@ from airflow_provider_offsets.operators import PlanRestartOperator
 
 DOC = """### Rehearsal of `{name}`
 
-Plans a restart of the job as it runs: topics, offsets, stores, files and modes, all that a maintenance would look at.
-Nothing is stopped or moved. The run fails if a restart would lose or skip records, or could not be made: better
-known on a schedule (`schedules.rehearsal`) than in the night when the job is down.
+Plans a restart while the job runs. It checks what a maintenance checks: topics, offsets, stores, files and modes.
+Nothing is stopped or moved. The run fails if a restart would lose or skip records, or is impossible. Set
+`schedules.rehearsal` to learn that before the job is down.
 """
 
 

@@ -22,16 +22,16 @@ from airflow_provider_offsets.factories.restart import (
 DOC = """### Reprocess of `{name}`
 
 Stops the job between two batches, rewinds it to **start**, and starts it there, with another version of its program if
-**application** names one. What it reads again is counted in the plan before anything is stopped, and in the audit
+**application** names one. The plan counts the replayed records before anything is stopped, and the audit counts them
 afterwards.
 
 `snapshot_before → plan → approve → stop → snapshot_stopped → replan → apply → submit → watch → audit`
 
-If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` brings back the version and the
-previous position, `audit_rollback` counts what is read again, and the run fails with the reason.
+If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` restores the previous version
+and position, `audit_rollback` counts the replayed records, and the run fails with the reason.
 
-The version that is named here is for this run: the next maintenance starts what `job.application` says. Records that
-were read before are given to the sink again: it has to take them for the same, by `(topic, partition, offset)`.
+The version applies to this run only: the next maintenance starts `job.application` again. The sink receives records
+again. It has to recognize a known record by `(topic, partition, offset)`.
 """
 
 

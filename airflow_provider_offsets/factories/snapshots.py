@@ -12,12 +12,12 @@ from airflow_provider_offsets.operators import PruneOffsetsOperator, SnapshotOff
 
 DOC = """### Snapshots of `{name}`
 
-Stores where the job stands, whether it runs or not; nothing is stopped or moved. Then removes the snapshots, old
-checkpoints and old versions of the program that `keep` of the pipeline does not keep, each by name in the log.
+Stores the position of the job, running or stopped. Nothing is stopped or moved. Then removes the snapshots, old
+checkpoints and old versions of the program that `keep` of the pipeline does not retain. The log names each of them.
 
 `snapshot → prune`
 
-A **label** makes a snapshot easy to find (`snapshot:<label>` as a start) and lets it stay until a person removes it.
+With a **label**, you can start from the snapshot by name (`snapshot:<label>`). It stays until a person removes it.
 """
 
 

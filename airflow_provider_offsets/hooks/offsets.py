@@ -61,12 +61,12 @@ class OffsetsHook(BaseHook):
             if self.url.startswith("zookeeper:"):
                 with closing(open_positions(self.url)) as positions:
                     positions.position(Stream("connection-test", ("connection-test",)))
-                return True, "ZooKeeper answers and the chroot is there."
+                return True, "ZooKeeper responds, and the chroot exists."
             with closing(self.get_conn()) as store:
                 next(iter(store.scan("connection-test", "")), None)
         except OffsetsError as error:
             return False, str(error)
-        return True, "The store answers and its tables are there."
+        return True, "The store responds, and its tables exist."
 
 
 def embedded_url() -> str:

@@ -142,7 +142,7 @@ def why_unhealthy(session: Session) -> str:
     has_started = started is not None and started.epoch == epoch.number
     if has_started or record is None or first_sign(session, record, epoch, applied) is not None:
         return ""
-    return f"epoch {epoch.number} has neither processed a batch nor said that it is idle"
+    return f"epoch {epoch.number} has neither processed a batch nor reported that it is idle"
 
 
 def _health_of(epoch: Epoch) -> str:

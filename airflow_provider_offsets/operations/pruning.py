@@ -122,7 +122,7 @@ def _why_not(epochs: Sequence[Epoch], location: str) -> str:
     used_by = [epoch for epoch in epochs if epoch.claim.checkpoint.rstrip("/") == location]
     open_ends = [epoch.number for epoch in used_by if epoch.ended is None]
     if open_ends:
-        return f"epoch {open_ends[0]} ran on it, and nobody has seen its end"
+        return f"epoch {open_ends[0]} ran on it, and its end is not recorded"
     try:
         state = read_state(folder)
     except OffsetsError as error:

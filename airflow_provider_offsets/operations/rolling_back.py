@@ -135,14 +135,14 @@ def find_target(session: Session, rollback: str) -> Target:
     """
     applied = recorded_application(session)
     if applied is None:
-        raise _refused(session, "it has applied no plan, so there is nothing of it to undo", UNCHANGED)
+        raise _refused(session, "it has applied no plan, so there is nothing to undo", UNCHANGED)
     if by := in_hands_of(session):
         raise Fenced(
             seen=f"operation {by!r} has started or stopped the job of {session.operation!r} since",
             expected="no other operation on the job since then",
             do="Nothing was undone: the job is as that operation left it. If that version is still the one to undo,"
             " deploy the previous version and run a maintenance:"
-            f" 'snapshot:{snapshot_id(session.operation, WHEN_STOPPED)}' starts where the job stood before.",
+            f" 'snapshot:{snapshot_id(session.operation, WHEN_STOPPED)}' starts at the position before this operation.",
         )
     epochs = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
     while epochs and epochs[-1].claim.operation == rollback:

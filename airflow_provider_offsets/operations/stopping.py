@@ -206,11 +206,11 @@ def await_stop(
             return stopped
     yarn, has_process = epoch.claim.yarn, has_driver(epoch)
     left = machine().left_on_yarn(yarn) if yarn is not None and has_process is False else ""
-    life = left or f"its last sign of life is {session.control.heartbeat(epoch.number)}"
+    life = left or f"its last heartbeat is {session.control.heartbeat(epoch.number)}"
     way_out = ""
     if has_process is None and epoch.holder is not None:
         way_out = (
-            f". The driver is not visible from here. If it is gone for good with {epoch.holder.host}, verify that, and"
+            f". The driver is not visible from here. If {epoch.holder.host} will never come back, verify that, and"
             f" run 'airflow offsets end {session.pipeline.name} --epoch {epoch.number}'"
         )
     raise StopTimedOut(

@@ -165,7 +165,7 @@ class FakeKafka:
         :raises ValueError: a topic of that name exists.
         """
         if name in self._topics:
-            raise ValueError(f"topic {name!r} is there already; recreate_topic makes it anew")
+            raise ValueError(f"topic {name!r} exists already; recreate_topic deletes it and creates it again")
         self._created += 1
         self._topics[name] = _Topic(f"fake-topic-id-{self._created}", [_Partition() for _ in range(partitions)], config)
 

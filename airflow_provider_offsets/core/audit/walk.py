@@ -301,7 +301,7 @@ class _Walk:
         stood = {partition: cursor.position for partition, cursor in self.cursors.items()}
         pairs = ((key, sorted((stood.get(key, 0), offset))) for key, offset in batch.end.items())
         ranges = [OffsetRange(*key, *pair) for key, pair in pairs]
-        self._stray(DiscontinuityKind.MOVED, ranges, None, "a row without a batch; the job did not go on from it")
+        self._stray(DiscontinuityKind.MOVED, ranges, None, "a row without a batch; the job did not continue from it")
 
     def _foreign(self, batch: Batch) -> str:
         """Return why the writer of this row was not the active epoch, or an empty string if it was."""

@@ -147,7 +147,7 @@ class PipelineRecord:
 class Refusal(enum.Enum):
     """Why a transition is not possible."""
 
-    LEASE_HELD = "another operation acted lately"
+    LEASE_HELD = "another operation acted recently"
     LEASE_LOST = "the operation does not hold the lease"
     NOT_TO_RECOVER = "there is nothing that a recovery may start"
     FENCED = "the launch is not this driver's any more"

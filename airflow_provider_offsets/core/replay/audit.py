@@ -113,7 +113,7 @@ def _holes(plan: ReplayPlan) -> Iterator[str]:
         at = plan.begin.get(key, 0)
         for piece in sorted(pieces.get(key, ())):
             if piece.start != at:
-                yield f"{key}: the shards go on at {piece.start} where {at} is due"
+                yield f"{key}: the next shard starts at {piece.start}, expected {at}"
             at = piece.end
         if at != end:
             yield f"{key}: the shards end at {at}, the interval at {end}"

@@ -41,7 +41,7 @@ class StartReason(enum.Enum):
     STORED = "continues at its position"
     NEW_PARTITION = "new partition: from offset 0"
     CHOSEN = "as the selector says"
-    RETENTION = "retention has deleted what comes before"
+    RETENTION = "retention has deleted the earlier records"
 
 
 class OnConflict(enum.Enum):

@@ -286,11 +286,11 @@ def _not_planned(checkpoint: CheckpointState) -> list[TopicPartition]:
 
 def _form_of_write(start: Position, kept: KeptPosition) -> tuple[RestartForm, str]:
     if kept.position == start:
-        return RestartForm.RESUME, f"{kept.store} says where the job starts"
+        return RestartForm.RESUME, f"{kept.store} already has this start"
     if kept.position is None:
         return RestartForm.WRITE, f"{kept.store} has nothing stored yet"
     moved = [partition for partition, offset in start.items() if kept.position.get(partition) != offset]
-    return RestartForm.WRITE, f"{len(moved)} partition(s) start elsewhere than {kept.store} says"
+    return RestartForm.WRITE, f"{len(moved)} partition(s) start at other offsets than {kept.store} has"
 
 
 def _resume_position(checkpoint: CheckpointState, processed: Batch | None) -> Position:
@@ -331,7 +331,7 @@ def _batch_id_notes(seen: Observation, known_batch: KnownBatch | None) -> Iterat
     if known_batch.completed_id == completed_id and (known_batch.snapshot or has_run_unrecorded):
         yield (
             f"the checkpoint is gone; by {known_batch.source}, batch {known_batch.completed_id} was complete, and the"
-            " batch ids go on after it. If the job has run later batches since, a sink that identifies a batch by its"
-            " id may drop records: compare the newest batch id in the sink, and if it is greater by more than one,"
+            " batch ids continue after it. If the job has run later batches since, a sink that identifies a batch by"
+            " its id may drop records: compare the newest batch id in the sink, and if it is greater by more than one,"
             f" {AS_A_NEW_ONE}"
         )

@@ -330,7 +330,7 @@ def _at_time(time_ms: int, by: StartSelector, seen: Observation, sources: Source
             note = f"no record at or after {moment_text(time_ms)}: its end" if live.end else ""
             chosen[partition] = Chosen(live.end, by, note)
         elif 0 < offset == live.begin:
-            chosen[partition] = Chosen(offset, by, "the first that is left: of what was before nobody knows the time")
+            chosen[partition] = Chosen(offset, by, "earliest retained offset; the times of deleted records are unknown")
         else:
             chosen[partition] = Chosen(offset, by)
     return chosen

@@ -249,7 +249,7 @@ def test_a_reason_names_what_to_check() -> None:
         Health.UNHEALTHY,
         Rule.STOP,
         "no batch for 130 s while records wait:"
-        " t[0] stands at 0 of 100, t[1] stands at 0 of 100, t[2] stands at 0 of 100, and 2 more",
+        " t[0] is at 0 of 100, t[1] is at 0 of 100, t[2] is at 0 of 100, and 2 more",
     )
 
 

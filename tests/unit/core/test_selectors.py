@@ -352,7 +352,7 @@ class TestPlanned:
                 "shift:-50",
                 {},
                 [
-                    "retention has deleted what comes before; chosen by shift:-50 (only 40 offsets are before its"
+                    "retention has deleted the earlier records; chosen by shift:-50 (only 40 offsets are before its"
                     " position)",
                     "chosen by shift:-50",
                     "new partition: from offset 0; chosen by shift:-50",
@@ -362,8 +362,8 @@ class TestPlanned:
                 "timestamp:2026-11-01T12:00Z",
                 {"times": {NOON: (10, None, 0)}},
                 [
-                    "chosen by timestamp:2026-11-01T12:00:00Z (the first that is left: of what was before nobody knows"
-                    " the time)",
+                    "chosen by timestamp:2026-11-01T12:00:00Z (earliest retained offset; the times of deleted records"
+                    " are unknown)",
                     "chosen by timestamp:2026-11-01T12:00:00Z (no record at or after 2026-11-01T12:00:00Z: its end)",
                     "new partition: from offset 0; chosen by timestamp:2026-11-01T12:00:00Z",
                 ],

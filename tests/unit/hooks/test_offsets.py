@@ -77,7 +77,7 @@ class TestTheButton:
         monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", lambda url: store)
         monkeypatch.setattr(store, "close", lambda: closed.append(True))
 
-        assert OffsetsHook().test_connection() == (True, "The store answers and its tables are there.")
+        assert OffsetsHook().test_connection() == (True, "The store responds, and its tables exist.")
         assert closed == [True]
 
     def test_a_store_that_does_not_answer(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

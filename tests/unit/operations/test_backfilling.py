@@ -421,7 +421,7 @@ class TestAudit:
 
         findings = audit_recorded_replay(control(days), replace(made, shards=(cut, second))).findings
 
-        assert "flights[0]: the shards go on at 11 where 10 is due" in findings
+        assert "flights[0]: the next shard starts at 11, expected 10" in findings
 
     def test_what_another_attempt_has_read_does_not_count(self, days: Lab) -> None:
         self.done(days, plan(days, 200, 300), 0, 1)

@@ -188,7 +188,7 @@ def test_one_that_nobody_has_seen_end_stays(old: Lab) -> None:
 
     found = find(old)
 
-    assert found.retained == (f"{left_behind(old)[0]}: epoch 2 ran on it, and nobody has seen its end",)
+    assert found.retained == (f"{left_behind(old)[0]}: epoch 2 ran on it, and its end is not recorded",)
 
 
 def test_a_launch_that_was_cancelled_counts_for_nothing(old: Lab) -> None:

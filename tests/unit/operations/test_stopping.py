@@ -164,7 +164,7 @@ def elsewhere(lab: Lab) -> ProcessIdentity:
 
 
 def test_a_driver_elsewhere_is_never_taken_for_dead(elsewhere: ProcessIdentity, lab: Lab) -> None:
-    with pytest.raises(StopTimedOut, match=r"Epoch 1 of 'delay_alerts' did not stop; its last sign of life is None"):
+    with pytest.raises(StopTimedOut, match=r"Epoch 1 of 'delay_alerts' did not stop; its last heartbeat is None"):
         steps.stop(lab, take_over=True)
 
     assert lab.record.phase is Phase.RUNNING

@@ -288,7 +288,9 @@ class TestRollBack:
             with pytest.raises(DriverSilent):
                 steps.submit(lab, steps.apply(lab))
 
-        assert health.why_unhealthy(lab.session()) == "epoch 2 has neither processed a batch nor said that it is idle"
+        assert (
+            health.why_unhealthy(lab.session()) == "epoch 2 has neither processed a batch nor reported that it is idle"
+        )
         lab.tick()
         assert health.why_unhealthy(lab.session()) == ""
 
