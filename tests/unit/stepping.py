@@ -57,8 +57,9 @@ class Task:
     def finish(self) -> Any:
         """Step until the task is over; return what it returned, or raise what it raised."""
         for _ in range(LIMIT):
-            if not self.is_over:
-                self.step()
+            if self.is_over:
+                break
+            self.step()
         assert self.is_over, f"{self.name} waits for ever"
         if self.error is not None:
             raise self.error
