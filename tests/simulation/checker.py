@@ -18,7 +18,7 @@ Span = tuple[Key, int, int]
 
 
 @dataclass
-class Books:
+class Expected:
     """What the product has stored, as plain data."""
 
     start: dict[Key, int]
@@ -58,9 +58,9 @@ class Verdict:
         return "; ".join(parts) or "clean"
 
 
-def read_books(
+def read_expected(
     rows: Sequence[Mapping[str, Any]], cells: Mapping[str, str], facts: Mapping[int, Mapping[str, Any]]
-) -> Books | None:
+) -> Expected | None:
     """Return what is stored of a tracked pipeline (its record, epochs and rows), or None before a start.
 
     :param facts: the batches that are kept under their row times.
@@ -74,17 +74,17 @@ def read_books(
     end = _position(claims[recorded["epoch"]]["start"])
     if recorded["row_time_ms"] is not None:
         end |= _position(facts[recorded["row_time_ms"]]["end"])
-    books = Books(_position(epochs[0]["claim"]["start"]), end, [span for row in rows for span in _spans(row)])
-    books.read_before = _position(epochs[0]["claim"]["stood"] or {})
+    expected = Expected(_position(epochs[0]["claim"]["start"]), end, [span for row in rows for span in _spans(row)])
+    expected.read_before = _position(epochs[0]["claim"]["stood"] or {})
     for epoch in epochs:
         for each in epoch["claim"]["announced"]:
             key, at = (each["topic"], each["partition"]), each["start"]
-            books.announced_replays.append((key, at, at + each["replay"]))
-            books.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
+            expected.announced_replays.append((key, at, at + each["replay"]))
+            expected.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
         for cut in [*epoch["cuts"], *filter(None, [epoch["claim"]["in_flight"]])]:
             for each in cut["ranges"]:
-                books.cut_off += [((each["topic"], each["partition"]), each["start"], each["end"])] * cut["count"]
-    return books
+                expected.cut_off += [((each["topic"], each["partition"]), each["start"], each["end"])] * cut["count"]
+    return expected
 
 
 def _epochs(cells: Mapping[str, str], facts: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def _ranges(batch: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     ]
 
 
-def read_untracked(cells: Mapping[str, str], end: Mapping[Key, int]) -> Books | None:
+def read_untracked(cells: Mapping[str, str], end: Mapping[Key, int]) -> Expected | None:
     """Return what is stored of a job that keeps its own offsets, or None if it was never started.
 
     :param end: the position in its own store. After a move without a start, the job's position is still the former one.
@@ -118,12 +118,12 @@ def read_untracked(cells: Mapping[str, str], end: Mapping[Key, int]) -> Books | 
     move = {} if intent is None else json.loads(cells.get(f"move/{intent['plan']}", "{}"))
     if move.get("stood") is not None:
         end = _position(move["stood"])
-    books = Books(_position(epochs[0]["claim"]["start"]), dict(end), [], counts_batches=False)
+    expected = Expected(_position(epochs[0]["claim"]["start"]), dict(end), [], counts_batches=False)
     for epoch in epochs:
         for each in epoch["claim"]["announced"]:
             key, at = (each["topic"], each["partition"]), each["start"]
-            books.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
-    return books
+            expected.announced_gaps.append((key, at - each["skipped"] - each["lost"], at))
+    return expected
 
 
 def _spans(row: Mapping[str, Any]) -> list[Span]:
@@ -135,7 +135,7 @@ def _position(plain: Mapping[str, Mapping[str, int]]) -> dict[Key, int]:
     return {(topic, int(number)): offset for topic, numbers in plain.items() for number, offset in numbers.items()}
 
 
-def judge(written: Sequence[tuple[Key, int]], books: Books, audit: Mapping[str, Any] | None) -> Verdict:
+def judge(written: Sequence[tuple[Key, int]], expected: Expected, audit: Mapping[str, Any] | None) -> Verdict:
     """Return what became of the records.
 
     :param written: partition and offset of each record that reached the sink, in order, as often as it did. A record
@@ -143,19 +143,19 @@ def judge(written: Sequence[tuple[Key, int]], books: Books, audit: Mapping[str, 
     :param audit: the product's own audit as plain JSON.
     """
     verdict, counts = Verdict(), Counter(written)
-    first_seen = {key: books.start.get(key, 0) for key in books.end}
-    gaps, replays, cuts = map(_covering, (books.announced_gaps, books.announced_replays, books.cut_off))
-    for key, end in books.end.items():
+    first_seen = {key: expected.start.get(key, 0) for key in expected.end}
+    gaps, replays, cuts = map(_covering, (expected.announced_gaps, expected.announced_replays, expected.cut_off))
+    for key, end in expected.end.items():
         for offset in range(first_seen[key], end):
             if not counts[key, offset] and not gaps(key, offset):
                 verdict.lost.append((key, offset))
     for (key, offset), count in sorted(counts.items()):
         allowed = 1 + replays(key, offset) + cuts(key, offset)
-        if count > allowed and books.counts_batches:
+        if count > allowed and expected.counts_batches:
             verdict.duplicated.append((key, offset, count - allowed))
     _order(written, gaps, verdict)
     if audit is not None:
-        _hold_against(audit, counts, books, verdict)
+        _hold_against(audit, counts, expected, verdict)
     return verdict
 
 
@@ -172,10 +172,12 @@ def _order(written: Sequence[tuple[Key, int]], gaps: Any, verdict: Verdict) -> N
         furthest[key] = max(furthest[key], offset)
 
 
-def _hold_against(audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], books: Books, verdict: Verdict) -> None:
+def _hold_against(
+    audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], expected: Expected, verdict: Verdict
+) -> None:
     """Compare the product's audit with what happened."""
     truly_lost = len(verdict.lost)
-    accepted = sum(max(0, high - low) for _, low, high in books.announced_gaps)
+    accepted = sum(max(0, high - low) for _, low, high in expected.announced_gaps)
     if audit["lost"] > truly_lost + accepted:
         verdict.false_alarms.append(f"audit says lost={audit['lost']}, lost are {truly_lost}")
     named = [
@@ -193,16 +195,16 @@ def _hold_against(audit: Mapping[str, Any], counts: Counter[tuple[Key, int]], bo
         verdict.unexplained.append(f"written again and not in the audit: {silent[:4]}, {len(silent)} in all")
     if audit["unexplained_count"] and not (truly_lost or verdict.duplicated):
         verdict.false_alarms.append(f"audit says unexplained={audit['unexplained_count']} and nothing is wrong")
-    truly_again = _read_again(books)
-    if books.counts_batches and audit["replayed"] != truly_again:
+    truly_again = _read_again(expected)
+    if expected.counts_batches and audit["replayed"] != truly_again:
         verdict.false_alarms.append(f"audit says replayed={audit['replayed']}, its rows read {truly_again} again")
 
 
-def _read_again(books: Books) -> int:
+def _read_again(expected: Expected) -> int:
     """Return how many offsets the recorded batches read that an earlier one had read."""
-    seen = {(key, offset) for key, end in books.read_before.items() for offset in range(end)}
+    seen = {(key, offset) for key, end in expected.read_before.items() for offset in range(end)}
     again = 0
-    for key, low, high in books.reads:
+    for key, low, high in expected.reads:
         for offset in range(low, high):
             again += (key, offset) in seen
             seen.add((key, offset))

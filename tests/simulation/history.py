@@ -232,8 +232,8 @@ class Laboratory:
 
     def _verdict(self) -> tuple[str, str]:
         """Return what is wrong with what the pipeline wrote since it was described, or nothing."""
-        books = product.books_of(self.world)
-        if books is None:
+        expected = product.expected_of(self.world)
+        if expected is None:
             return "", ""
         with self.sim.quietly():
             audit = product.audit_of(self.world)
@@ -242,7 +242,7 @@ class Laboratory:
             for each in self.world.sink.writes[self._described_at :]
             if not each.run and self._is_there_still(each.record)
         ]
-        verdict = checker.judge(written, books, audit)
+        verdict = checker.judge(written, expected, audit)
         for name, found in vars(verdict).items():
             if found:
                 return name, str(verdict)
@@ -283,7 +283,7 @@ class Laboratory:
                 self.world.files.remove_tree(rest[1])
                 ways = list(WAYS_OUT)
             if AS_A_NEW_ONE in run.failure and self.recreated:
-                advised, ways = self._describe_anew(), list(WAYS_OUT)
+                advised, ways = self._describe_as_new_pipeline(), list(WAYS_OUT)
         until_s = self.sim.now_s + CATCH_UP_S
         self.sim.step_limit = self.sim.step + MORE_STEPS
         self._caught_up_s = NEVER
@@ -301,7 +301,7 @@ class Laboratory:
                 return
         raise Violated("wedged", f"the last stop: {run.failure}")
 
-    def _describe_anew(self) -> str:
+    def _describe_as_new_pipeline(self) -> str:
         """Leave the pipeline and describe its job as a new one, as a refusal advises; return where the new one starts.
 
         For an unchanged topic, the new pipeline starts at the position of the former one.
@@ -319,7 +319,7 @@ class Laboratory:
         self._former = self._verdict()
         stood = product.position_of(self.world)
         same = {key: offset for key, offset in stood.items() if key[0] not in self.recreated.values()}
-        self.world.describe_anew()
+        self.world.describe_as_new_pipeline()
         self._described_at = len(self.world.sink.writes)
         self.recreated, self._launched_beside = {}, set()
         return f"{product.offsets_text(same)} | committed" if same else ""
@@ -460,13 +460,13 @@ class History(Laboratory):
             return f"retention deletes {topic}[{partition}] before {until}"
         when_stopped = not any(each.is_driver and not each.is_gone for each in self.sim.actors)
         if name == "truncate" and when_stopped and self.kind.mode in ("process", "sink") and not self.drawn.intervals:
-            books = product.books_of(self.world)
+            expected = product.expected_of(self.world)
             # A truncation of read records is invisible once the log has grown beyond it again: outside of the claim.
             read = max(
                 self.world.sink.furthest.get((topic, partition), 0),
                 self.world.files.furthest_planned(topic, partition),
             )
-            stands = max(there.begin, read, 0 if books is None else books.end.get((topic, partition), 0))
+            stands = max(there.begin, read, 0 if expected is None else expected.end.get((topic, partition), 0))
             if stands < there.end:
                 end = draw.randint(stands, there.end)
                 self.world.kafka.truncate(topic, partition, end)

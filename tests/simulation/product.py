@@ -330,7 +330,7 @@ def _described(kind: Kind, name: str, group_id: str, checkpoint: str) -> Streami
     )
 
 
-class World:  # the simulation's world; the product has one of its own
+class World:
     """One pipeline with its platform, in which a history happens."""
 
     def __init__(self, sim: Simulation, kind: Kind, make_store: Callable[[], Any] = new_memory_store) -> None:
@@ -378,15 +378,15 @@ class World:  # the simulation's world; the product has one of its own
         """The stores beside the history and the checkpoint, by the names of their connections."""
         return {"zk": self.positions} if self.kind.position_store or self.kind.writes_beside else {}
 
-    def describe_anew(self) -> None:
+    def describe_as_new_pipeline(self) -> None:
         """Describe the job as a new pipeline, as a refusal advises.
 
         The new pipeline has another name, group and checkpoint. A file sink gets another folder, since it identifies
         batches by their ids.
         """
         self.sink.batches = set()
-        self.name = self.group_id = f"{self.name}-anew"
-        self.checkpoint = f"{self.checkpoint}-anew"
+        self.name = self.group_id = f"{self.name}-again"
+        self.checkpoint = f"{self.checkpoint}-again"
         self.positions = PositionStore(self.sim, self.positions.kind)
 
     def session(self, operation: str) -> Session:
@@ -972,7 +972,7 @@ def is_product_error(error: BaseException) -> bool:
     return isinstance(error, OffsetsError)
 
 
-def books_of(world: World) -> checker.Books | None:
+def expected_of(world: World) -> checker.Expected | None:
     """Return what the product has stored, for a checker that imports no class of the product."""
     stream, cells = world.pipeline.stream, dict(world.inner.scan(world.name, ""))
     if not world.pipeline.tracked:
@@ -982,7 +982,7 @@ def books_of(world: World) -> checker.Books | None:
     pointers = [record.get("recorded"), *record.get("cuts", ())]
     times = {each["row_time_ms"] for each in pointers if each is not None and each["row_time_ms"] is not None}
     facts = {time: codec.plain(world.inner.prepared(stream, time)) for time in times}
-    return checker.read_books(rows, cells, facts)
+    return checker.read_expected(rows, cells, facts)
 
 
 def checkpoint_offsets(world: World) -> str:

@@ -106,7 +106,7 @@ class Engine:
         self._read_id()
         offsets, commits = self._ids("offsets"), self._ids("commits")
         if not offsets:
-            self._begin_anew(commits)
+            self._begin_again(commits)
         else:
             latest = offsets[-1]
             self.batch_id, self.available = latest, self._entry(latest)
@@ -160,7 +160,7 @@ class Engine:
         else:
             self.query_id = str(json.loads(text)["id"])
 
-    def _begin_anew(self, commits: list[int]) -> None:
+    def _begin_again(self, commits: list[int]) -> None:
         if commits:
             raise QueryDied("AssertionError: assertion failed")
         self.batch_id, self.is_planned = 0, False

@@ -262,7 +262,7 @@ def test_an_older_copy_is_named_between_a_rewind_and_the_start() -> None:
 @pytest.mark.parametrize("until", [("machine", "spawn"), ("checkpoint", "move to sim://ck/orders-before")])
 @pytest.mark.parametrize("has_copy", [False, True], ids=["nothing there", "a copy there"])
 def test_the_checkpoint_is_changed_while_the_job_is_moved(until: tuple[str, str], has_copy: bool) -> None:
-    """Each task reads ``pipelines.yaml`` anew. Airflow tries the task again that was killed."""
+    """Each task reads ``pipelines.yaml`` again. Airflow tries the task again that was killed."""
     with stage("untracked") as s:
         s.first_start()
         if has_copy:

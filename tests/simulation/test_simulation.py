@@ -9,7 +9,7 @@ import pytest
 from tests.simulation import checker
 from tests.simulation.__main__ import KEPT, kept_seeds, main
 from tests.simulation.chance import Happened
-from tests.simulation.checker import Books, judge
+from tests.simulation.checker import Expected, judge
 from tests.simulation.history import MODES, Outcome, run_history
 from tests.simulation.shrinking import shrink
 
@@ -60,8 +60,8 @@ def span(low: int, high: int) -> checker.Span:
     return P, low, high
 
 
-def books(*reads: checker.Span, **more: list[checker.Span]) -> Books:
-    return Books({P: 0}, {P: 6}, list(reads) or [span(0, 6)], **more)
+def expected(*reads: checker.Span, **more: list[checker.Span]) -> Expected:
+    return Expected({P: 0}, {P: 6}, list(reads) or [span(0, 6)], **more)
 
 
 def audited(**more: int) -> dict[str, object]:
@@ -78,29 +78,33 @@ ONCE = [(P, offset) for offset in range(6)]
 @pytest.mark.parametrize(
     ("written", "said", "audit", "found"),
     [
-        pytest.param(ONCE, books(), audited(), "clean", id="each record once"),
-        pytest.param(ONCE[:3] + ONCE[4:], books(), audited(), "lost", id="one is missing"),
+        pytest.param(ONCE, expected(), audited(), "clean", id="each record once"),
+        pytest.param(ONCE[:3] + ONCE[4:], expected(), audited(), "lost", id="one is missing"),
         pytest.param(
-            ONCE[:3] + ONCE[4:], books(announced_gaps=[span(3, 4)]), audited(), "clean", id="a plan left it out"
+            ONCE[:3] + ONCE[4:], expected(announced_gaps=[span(3, 4)]), audited(), "clean", id="a plan left it out"
         ),
-        pytest.param([*ONCE, ONCE[5]], books(), audited(), "duplicated", id="one is there twice"),
+        pytest.param([*ONCE, ONCE[5]], expected(), audited(), "duplicated", id="one is there twice"),
         pytest.param(
             [*ONCE, ONCE[5]],
-            books(span(0, 6), span(5, 6), announced_replays=[span(5, 6)]),
+            expected(span(0, 6), span(5, 6), announced_replays=[span(5, 6)]),
             audited(replayed=1, discontinuities=replays(5, 6)),  # type: ignore[arg-type]
             "clean",
             id="a plan announced that it is read again",
         ),
         pytest.param(
-            [*ONCE, ONCE[5]], books(cut_off=[span(5, 6)]), audited(), "unexplained", id="the audit does not name it"
+            [*ONCE, ONCE[5]], expected(cut_off=[span(5, 6)]), audited(), "unexplained", id="the audit does not name it"
         ),
-        pytest.param([*ONCE[:2], *ONCE[3:], ONCE[2]], books(), audited(), "reordered", id="one comes late"),
-        pytest.param(ONCE, books(), audited(lost=2), "false_alarms", id="the audit calls it lost"),
-        pytest.param(ONCE, books(), audited(unexplained_count=1), "false_alarms", id="the audit explains nothing"),
-        pytest.param(ONCE, books(), audited(replayed=3), "false_alarms", id="the audit counts what was not read again"),
+        pytest.param([*ONCE[:2], *ONCE[3:], ONCE[2]], expected(), audited(), "reordered", id="one comes late"),
+        pytest.param(ONCE, expected(), audited(lost=2), "false_alarms", id="the audit calls it lost"),
+        pytest.param(ONCE, expected(), audited(unexplained_count=1), "false_alarms", id="the audit explains nothing"),
+        pytest.param(
+            ONCE, expected(), audited(replayed=3), "false_alarms", id="the audit counts what was not read again"
+        ),
     ],
 )
-def test_the_checker(written: list[tuple[checker.Key, int]], said: Books, audit: dict[str, object], found: str) -> None:
+def test_the_checker(
+    written: list[tuple[checker.Key, int]], said: Expected, audit: dict[str, object], found: str
+) -> None:
     verdict = judge(written, said, audit)
     kinds = [name for name, value in vars(verdict).items() if value]
     assert found in kinds if found != "clean" else verdict.is_clean, str(verdict)

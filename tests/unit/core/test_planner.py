@@ -399,7 +399,7 @@ CASES = [
         known_leader_epochs=FIRST_OF_TWO,
     ),
     Case(
-        "a topic that was recreated begins its leader epochs anew: said once",
+        "a topic that was recreated begins its leader epochs again: said once",
         running(live((0, 100), (0, 100), topic_id="id-9", leader_epoch=0), at(40, 60)),
         at(40, 60),
         RESUME,

@@ -130,7 +130,7 @@ CASES = [
         given=(taken(1), taken(3), taken(4, seen=GREATER), taken(5)),
     ),
     Case(
-        "but not once the job was started anew: the start has settled that",
+        "but not once the job was started again: the start has settled that",
         KeepPolicy(snapshots=1),
         (1,),
         given=(taken(1), taken(4, seen=GREATER)),

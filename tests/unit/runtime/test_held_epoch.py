@@ -372,7 +372,7 @@ class TestCheckpoint:
             ("nothing ran since the plan", 1, [0, 1], False),
             ("another job planned a batch", 1, [0, 1, 2], True),
             ("the checkpoint is gone", 1, [], True),
-            ("it is gone, and another job began anew", 3, [0], True),
+            ("it is gone, and another job began again", 3, [0], True),
             ("planned before its first batch", -1, [], False),
             ("planned before its first batch, and another job ran one", -1, [0], True),
             ("this launch makes the checkpoint", None, [], False),
