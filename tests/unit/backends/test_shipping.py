@@ -17,9 +17,10 @@ from airflow_provider_offsets.backends import shipping
 from airflow_provider_offsets.backends.shipping import runtime_zip
 
 
-@pytest.fixture
-def shipped(tmp_path: Path) -> Path:
-    return runtime_zip(tmp_path / "logs")
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the zip, which no test changes."""
+    return runtime_zip(tmp_path_factory.mktemp("shipped") / "logs")
 
 
 def bare_python(code: str, shipped: Path, folder: Path) -> subprocess.CompletedProcess[str]:

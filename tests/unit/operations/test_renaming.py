@@ -39,7 +39,7 @@ from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import ask_to_stop
 from airflow_provider_offsets.operations.submitting import submit_job
 from tests.unit.operations import steps
-from tests.unit.operations.lab import HERE, NAME, TOPIC, Crash, Driver, Fuse, FusedStore, Lab, install
+from tests.unit.operations.lab import HERE, NAME, TOPIC, Crash, Driver, Fuse, FusedStore, Lab, Moment, install
 
 NEW = "alerts"
 
@@ -338,7 +338,7 @@ def test_a_slow_try_does_not_put_back_what_changed_under_the_new_name(
 def test_killed_at_any_write_nobody_acts_under_both_names_and_the_next_run_finishes_it(
     state: str, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attempt(k: int) -> Fuse:
+    def before_it_is_renamed() -> Moment:
         with monkeypatch.context() as patch:
             lab = Lab(tmp_path / "lab")
             lab.wipe()
@@ -349,7 +349,12 @@ def test_killed_at_any_write_nobody_acts_under_both_names_and_the_next_run_finis
                 steps.start(lab)
                 lab.driver.die()
             lab.kafka.append(TOPIC, 0, 1)
-            fuse = lab.fuse = Fuse(k, after)
+            return Moment(lab)
+
+    def attempt(k: int) -> Fuse:
+        with monkeypatch.context() as patch:
+            fuse = Fuse(k, after)
+            lab = install(moment.copy(fuse), patch)
             try:
                 with fuse.lit():
                     rename(under(lab, NEW), NAME)
@@ -363,6 +368,7 @@ def test_killed_at_any_write_nobody_acts_under_both_names_and_the_next_run_finis
             assert (report.lost, report.unexplained) == (0, ())
         return fuse
 
+    moment = before_it_is_renamed()
     kills = 0
     for k in itertools.count(1):
         if not attempt(k).is_blown:
