@@ -43,7 +43,7 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
-        "no fence: a driver whose launch is not the newest one goes on",
+        "a driver whose launch is not the newest one continues",
         "core/record/transition.py",
         "if launch is None or launch.tag != event.tag or record.holder != event.holder:",
         "if launch is None:",
@@ -52,7 +52,7 @@ MUTANTS = [
         seed=79,
     ),
     Mutant(
-        "a closed epoch goes on: its driver begins and records",
+        "a driver begins and records batches after its epoch was closed",
         "core/record/transition.py",
         "        if record.phase is Phase.RUNNING:\n            return rule(record, event)\n",
         "        if True:\n            return rule(record, event)\n",
@@ -61,7 +61,7 @@ MUTANTS = [
         seed=3,
     ),
     Mutant(
-        "a stop request is not seen by the swap that begins a batch",
+        "the swap that begins a batch does not check for a stop request",
         "core/record/transition.py",
         "    if record.stop is not None:\n        return Refused(Refusal.STOP_REQUESTED",
         "    if False:\n        return Refused(Refusal.STOP_REQUESTED",
@@ -76,14 +76,14 @@ MUTANTS = [
         seed=4,
     ),
     Mutant(
-        "claim without a launch: a cancelled launch can be claimed",
+        "a cancelled launch can be claimed",
         "core/record/transition.py",
         "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
         "    if record.phase not in (Phase.LAUNCHING, Phase.STOPPED):\n        if record.holder == event.holder",
         seed=268,
     ),
     Mutant(
-        "adoption without fingerprint: any launch may be claimed",
+        "a driver may claim a launch of another plan",
         "core/record/transition.py",
         '    if launch is None or launch.tag != event.tag:\n        return Refused(Refusal.FENCED, f"the newest',
         '    if launch is None:\n        return Refused(Refusal.FENCED, f"the newest',
@@ -100,7 +100,7 @@ MUTANTS = [
         seed=12,
     ),
     Mutant(
-        "stale plan applied: a launch asks neither for the generation nor for the epoch of its plan",
+        "a launch does not compare the generation and the epoch of its plan",
         "core/record/transition.py",
         "if record.generation != event.generation or event.launch.epoch != record.epoch + 1:",
         "if False:",
@@ -120,7 +120,7 @@ MUTANTS = [
         seed=29,
     ),
     Mutant(
-        "no lease: any operation closes, reconciles and launches",
+        "an operation closes, reconciles and launches without the lease",
         "core/record/transition.py",
         "if lease is None or lease.operation != event.operation:\n            holder",
         "if lease is None:\n            holder",
@@ -135,7 +135,7 @@ MUTANTS = [
         seed=29,
     ),
     Mutant(
-        "cut forgotten: what was started and not recorded is not named",
+        "a batch that began and was not recorded is not counted as cut off",
         "core/record/transition.py",
         "    cuts = _with_cut(record.cuts, event.cut)\n",
         "    cuts = record.cuts\n",
@@ -150,7 +150,7 @@ MUTANTS = [
         seed=164,
     ),
     Mutant(
-        "a second run of a batch in one epoch does not count",
+        "the second run of a batch in one epoch is not counted",
         "core/record/transition.py",
         "replace(batch, count=started.count + event.again)",
         "replace(batch, count=started.count)",
@@ -161,7 +161,7 @@ MUTANTS = [
         seed=1,
     ),
     Mutant(
-        "check without set: a swap does not compare",
+        "a swap does not compare",
         "stores/memory.py",
         "            if self._control.get(key) != expected:\n                return False\n            if facts",
         "            if facts",
@@ -189,7 +189,7 @@ MUTANTS = [
         seed=1458,
     ),
     Mutant(
-        "the batch recorded before is forgotten where an epoch without a batch comes in between",
+        "the last recorded batch is lost when an epoch without a batch follows",
         "operations/submitting.py",
         "    if recorded is None or recorded.batch_id is not None:\n        return recorded\n",
         "    if True:\n        return recorded\n",
@@ -201,35 +201,35 @@ MUTANTS = [
         seed=5,
     ),
     Mutant(
-        "order by clock: a row stands where the driver's clock says",
+        "the rows of the history are ordered by the driver's clock",
         "core/batch.py",
         "return batch_time_ms if newest_row_time_ms is None else max(batch_time_ms, newest_row_time_ms + 1)",
         "return batch_time_ms",
         seed=2,
     ),
     Mutant(
-        "a missing row of the history is not completed",
+        "a missing row of the history is not added",
         "operations/lease.py",
         "    if batch is not None:\n        session.store.append(epoch.claim.stream, batch)\n",
         "    if False:\n        session.store.append(epoch.claim.stream, batch)\n",
         seed=96,
     ),
     Mutant(
-        "unknown is taken for dead",
+        "a driver of unknown state counts as dead",
         "operations/lease.py",
         "    if is_running(epoch) is not False:\n        return None\n",
         "    if is_running(epoch):\n        return None\n",
         seed=10,
     ),
     Mutant(
-        "launch forgotten: what became of an epoch is not kept before the next launch",
+        "the result of an epoch is not stored before the next launch",
         "operations/submitting.py",
         "        session.control.keep_epoch(last)\n",
         "        pass\n",
         seed=2,
     ),
     Mutant(
-        "launched although the start that was applied is gone",
+        "a job is launched although the applied start is gone",
         "operations/submitting.py",
         "    require_opened(session, plan)\n    expected = ",
         "    return\n    expected = ",
@@ -237,7 +237,7 @@ MUTANTS = [
         seed=39,
     ),
     Mutant(
-        "announced and not applied: a rewind is not announced",
+        "a rewind is not announced",
         "operations/submitting.py",
         "announced=plan.announced_from(left_at) if before is None else (),",
         "announced=(),",
@@ -266,14 +266,14 @@ MUTANTS = [
         seed=20,
     ),
     Mutant(
-        "offset clamped: what retention has deleted is not counted",
+        "records that retention has deleted are not counted",
         "core/restart/planner.py",
         "    lost = max(0, min(start, live.begin) - unread)\n",
         "    lost = 0\n",
         seed=83,
     ),
     Mutant(
-        "half a plant: a move of an untracked job is not noted before it",
+        "the position of an untracked job is moved before the record names the move",
         "operations/applying.py",
         "    note_move(session, plan.fingerprint, token)\n",
         "",
