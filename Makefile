@@ -11,7 +11,7 @@ SEEDS ?= 2000
 FROM ?= 1
 JOBS ?= $(shell nproc)
 
-.PHONY: help venv jars up down status clean demo demo-backfill bench unit integration e2e test check wheel
+.PHONY: help venv jars up down status clean demo demo-backfill bench unit laws integration e2e test check wheel
 .PHONY: simulate mutants docs reference screenshots spark-4.1
 .PHONY: compose-base compose-password compose-up compose-test
 
@@ -54,9 +54,14 @@ bench: venv jars  ## measure a replay against a hand-written spark.read, and a p
 
 # `make check` runs test_language.py. Each test module is compiled once, whatever the caller's environment says: a
 # process that compiles all of them needs some seconds more.
-unit: export PYTHONDONTWRITEBYTECODE :=
-unit: venv  ## run the tests that need Python only
-	$(PY) -m pytest tests/unit tests/simulation --ignore tests/unit/test_language.py -n auto --dist worksteal --durations 10 $(PYTEST_ARGS)
+unit laws: export PYTHONDONTWRITEBYTECODE :=
+UNIT := tests/unit tests/simulation --ignore tests/unit/test_language.py -n auto --dist worksteal --durations 10
+
+unit: venv  ## run the tests that need Python only, except those of laws
+	$(PY) -m pytest $(UNIT) -m 'not hypothesis and not sweep' $(PYTEST_ARGS)
+
+laws: venv  ## run the tests of many cases: laws over random input, and operations killed at each of their writes
+	$(PY) -m pytest $(UNIT) -m 'hypothesis or sweep' $(PYTEST_ARGS)
 
 simulate: venv  ## check the guarantees in SEEDS random histories of operations, drivers and faults, FROM a seed on
 	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
@@ -77,8 +82,9 @@ spark-4.1: venv  ## test SPARK-55271 on Spark 4.1.1, which is downloaded; not pa
 	@$(PYTHON3) -m stack up kafka
 	$(PY) -m pytest tests/versions/test_spark_4_1.py -p no:randomly $(PYTEST_ARGS)
 
-test:  ## run unit, check, simulate, mutants, integration and e2e; starts Kafka and HBase
+test:  ## run unit, laws, check, simulate, mutants, integration and e2e; starts Kafka and HBase
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory laws
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory simulate
 	@$(MAKE) --no-print-directory mutants

@@ -212,6 +212,7 @@ def tell_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Story], Tol
     return told
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
 def test_a_task_killed_at_any_write_and_run_again_ends_the_same(
     story: Story, tell_once: Callable[[Story], Told], monkeypatch: pytest.MonkeyPatch

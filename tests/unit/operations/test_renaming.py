@@ -333,6 +333,7 @@ def test_a_slow_try_does_not_put_back_what_changed_under_the_new_name(
     assert newest.tag == "later"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @pytest.mark.parametrize("state", ["stopped", "dead"])
 def test_killed_at_any_write_nobody_acts_under_both_names_and_the_next_run_finishes_it(

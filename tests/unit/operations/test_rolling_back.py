@@ -611,6 +611,7 @@ def end_state(lab: Lab) -> dict[str, Any]:
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("offsets_in", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("bad", ["runs", "failed", "never claimed"])
 def test_killed_at_any_write_and_run_again_it_ends_the_same(
