@@ -111,7 +111,7 @@ def test_a_driver_that_dies_is_followed_by_another_with_the_same_ids(lab: Lab) -
     replays.replay((0, 0, 10))
 
     written = replays.evidence()
-    assert set(written.values()) == {2}, "it died after it wrote: read twice, and an upsert has it once"
+    assert set(written.values()) == {2}, "it died after it wrote: replayed, and an upsert has it once"
     assert len({row[2:] for row in written}) == 1, "one batch id and one run id"
 
 

@@ -57,7 +57,7 @@ def test_back_and_forward_into_a_sink_that_knows_batches_by_their_id(make_lab: C
     forward = lab.maintain("shift:+2", when_stopped=lambda: (lab.grow(5), lab.produce(10, 4)))
     assert (forward["plan"]["skipped"], forward["plan"]["lost"]) == (8, 0)
     left_out = {(each.partition, offset + more) for each, offset in stood.items() for more in (0, 1)}
-    wait_for(lambda: lab.lost <= left_out, "all but what is left out to be read")
+    wait_for(lambda: lab.lost <= left_out, "all but the skipped records to be read")
     lab.wait_until_idle()
 
     assert lab.lost == left_out

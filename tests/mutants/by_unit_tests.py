@@ -184,7 +184,7 @@ MISTAKES = [
         "core/restart/planner.py",
         "stood = stored if known is None else known.position[partition]",
         "stood = stored",
-        "core/test_known.py::test_what_is_known_is_not_replaced[what is unread is left out by name, and not accepted]",
+        "core/test_known.py::test_what_is_known_is_not_replaced[unread records are skipped by name, and not accepted]",
     ),
     Mistake(
         "accept_skipped is compared by topic, and not by number of records",

@@ -6,7 +6,6 @@ import ast
 import functools
 import os
 import re
-import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,10 +39,6 @@ GONE_EVERYWHERE = {
     "perish(es|ing|able)?": "expire, expired",
     "(stop)?ladders?": "stop policy",
     "made (again|anew)": "recreated, or planned again",
-}
-"""Patterns that no text of the project matches, with what to write. A space also stands for the end of a line."""
-
-GONE_FROM_PROSE = {
     "eaten": "truncated, deleted by retention",
     "left out": "skipped or omitted",
     "of before": "previous",
@@ -56,7 +51,7 @@ GONE_FROM_PROSE = {
     "at rest": "stopped",
     "read twice": "replayed, or duplicated",
 }
-"""The same for docstrings and comments of Python files. Pages, messages and names of tests still have some of these."""
+"""Patterns that no text of the project matches, with what to write. A space also stands for the end of a line."""
 
 GONE_FROM_NAMES = {
     "begun": "started",
@@ -119,21 +114,6 @@ def docstrings_of(source: str) -> Iterator[tuple[int, str]]:
                 yield each.lineno, each.value.value
 
 
-def comments_of(source: str) -> Iterator[tuple[int, str]]:
-    """Yield line and text of each comment; comments on consecutive lines are one text."""
-    line, text, last = 0, "", -1
-    for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__):
-        if token.type != tokenize.COMMENT:
-            continue
-        if token.start[0] != last + 1:
-            if text:
-                yield line, text
-            line, text = token.start[0], ""
-        text, last = f"{text}{token.string}\n", token.start[0]
-    if text:
-        yield line, text
-
-
 def places_of(pattern: str, texts: Mapping[str, list[tuple[int, str]]]) -> list[str]:
     """Return ``file:line`` for each match that is not allowed."""
     spaced = pattern.replace(" ", r"[\s#>*]+")
@@ -160,12 +140,6 @@ def docstrings() -> dict[str, list[tuple[int, str]]]:
     return {file: list(docstrings_of(each[0][1])) for file, each in everything().items() if file.endswith(".py")}
 
 
-@functools.cache
-def prose() -> dict[str, list[tuple[int, str]]]:
-    """Return the docstrings and comments of each Python file."""
-    return {file: [*found, *comments_of(everything()[file][0][1])] for file, found in docstrings().items()}
-
-
 def names_of(source: str) -> Iterator[tuple[int, str]]:
     """Yield line and name of each class, function, argument, attribute and variable that a Python file defines."""
     for node in ast.walk(ast.parse(source)):
@@ -184,7 +158,6 @@ def words_of(name: str) -> list[str]:
 def test_the_texts_were_found() -> None:
     assert {"README.md", "docs/index.md", "ruff.toml", "airflow_provider_offsets/cli/commands.py"} <= set(everything())
     assert sum(map(len, docstrings().values())) > 2_000
-    assert len(prose()) > 300
 
 
 def test_no_docstring_begins_with_a_person_s_words() -> None:
@@ -201,11 +174,6 @@ def test_no_docstring_begins_with_a_person_s_words() -> None:
 @pytest.mark.parametrize(("pattern", "instead"), GONE_EVERYWHERE.items(), ids=str)
 def test_a_retired_word_is_nowhere(pattern: str, instead: str) -> None:
     assert places_of(pattern, everything()) == [], f"write: {instead}"
-
-
-@pytest.mark.parametrize(("pattern", "instead"), GONE_FROM_PROSE.items(), ids=str)
-def test_a_retired_word_is_in_no_docstring_or_comment(pattern: str, instead: str) -> None:
-    assert places_of(pattern, prose()) == [], f"write: {instead}"
 
 
 def test_a_retired_word_is_part_of_no_name() -> None:
@@ -231,6 +199,4 @@ def test_the_words_of_a_name() -> None:
 def test_what_is_allowed_is_still_needed(file: str, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(ALLOWED, (file, pattern))
 
-    texts = everything() if pattern in GONE_EVERYWHERE else prose()
-
-    assert places_of(pattern, {file: texts[file]})
+    assert places_of(pattern, {file: everything()[file]})

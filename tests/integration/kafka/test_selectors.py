@@ -158,7 +158,7 @@ ROWS = [
         (4, 99, 0, 0),
         (
             (1, "past the end: Kafka's tool clamps to it; here it is refused"),
-            (2, "not named: it stays where it stands in both; Kafka's tool does not list it"),
+            (2, "not named: its position stays the same in both; Kafka's tool does not list it"),
             (3, "not named, and new: from 0; Kafka's tool leaves it without a commit"),
         ),
         frozenset({SKIP, PAST_END}),

@@ -227,8 +227,8 @@ class TestLogTail:
             ("no log", None, ""),
             ("an empty log", "", ""),
             ("the last lines", "1\n2\n3\n4\n", "3\n4"),
-            ("Spark's chatter is left out", "26/01/01 INFO Driver: up\nboom\n26/01/01 INFO Driver: bye\n", "boom"),
-            ("empty lines are left out", "boom\n\n\n", "boom"),
+            ("Spark's log lines are omitted", "26/01/01 INFO Driver: up\nboom\n26/01/01 INFO Driver: bye\n", "boom"),
+            ("empty lines are omitted", "boom\n\n\n", "boom"),
             ("bytes that are no text are shown as well as can be", "a\udcffb\n", "a\ufffdb"),
         ],
     )

@@ -149,7 +149,7 @@ class TestState:
     @pytest.mark.parametrize(
         ("why", "planned", "committed", "batch_id", "stands", "planned_id"),
         [
-            ("at rest", {0: entry(10, 10), 1: entry(40, 60)}, (0, 1), 1, at(40, 60), None),
+            ("stopped", {0: entry(10, 10), 1: entry(40, 60)}, (0, 1), 1, at(40, 60), None),
             ("a planned batch is no fact", {0: entry(10, 10), 1: entry(40, 60)}, (0,), 0, at(10, 10), 1),
             ("planned, and nothing done yet", {0: entry(10, 10)}, (), UNSTARTED, at(0, 0), 0),
             ("started, and nothing planned yet", {}, (), UNSTARTED, at(0, 0), None),

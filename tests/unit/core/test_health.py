@@ -171,7 +171,7 @@ TABLE: dict[str, tuple[list[Sample], Health, Rule, str]] = {
         [sample(0, 50, 100, 0), sample(5, 20, 100, 2), sample(60, 100, 100, 5)],
         Health.UNHEALTHY,
         Rule.REWIND,
-        "Burrow forgives this; here records were read twice with nothing to explain it",
+        "Burrow forgives this; here records were replayed with nothing to explain it",
     ),
     "went back between two samples": (
         [sample(0, 50, 100, 0), replace(sample(5, 60, 100, 4), went_back=(OffsetRange("t", 0, 20, 55),))],

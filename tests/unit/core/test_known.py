@@ -254,9 +254,9 @@ CASES = [
     ),
     # A person has named a start; the counts are relative to the known position.
     Case("all again", "earliest", starts=at(0, 0), replay=200, **B1),
-    Case("what is unread is left out by name, and not accepted", "latest", problems=(SKIP,), skipped=100, **B1),
+    Case("unread records are skipped by name, and not accepted", "latest", problems=(SKIP,), skipped=100, **B1),
     Case(
-        "what is unread is left out by name, and accepted by count",
+        "unread records are skipped by name, and accepted by count",
         "latest",
         skipped=100,
         policy=RestartPolicy(accept_skipped={TOPIC: 100}),

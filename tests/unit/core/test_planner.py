@@ -141,7 +141,7 @@ CASES = [
         RESUME,
     ),
     Case(
-        "the pipeline reads one topic more: that one is a first start, and its eaten head is no loss",
+        "the pipeline reads one topic more: that one is a first start, and what retention deleted of it is no loss",
         running(TWO_TOPICS, at(40, 60)),
         at(40, 60).updated(at(5, 0, topic="cancelled")),
         REPOSITION,
@@ -568,7 +568,7 @@ CASES = [
         last_batch_id=4,
     ),
     Case(
-        "a planned batch that never began: run by the new epoch, and nothing is read twice",
+        "a planned batch that never began: run by the new epoch, and nothing is replayed",
         running(TWO, at(40, 60), checkpoint=checkpoint(at(40, 60), planned_batch_id=5, planned=at(50, 70))),
         at(40, 60),
         RESUME,

@@ -40,7 +40,7 @@ CASES = [
 ]
 CASES += [
     Case(
-        "Spark committed a batch that is not recorded: the record says where it stands, until it is reconciled",
+        "Spark committed a batch that is not recorded: the record has its position, until it is reconciled",
         running(TWO, at(5, 6), checkpoint=checkpoint(at(9, 9), 5)),
         at(5, 6),
     ),

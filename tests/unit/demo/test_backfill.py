@@ -67,7 +67,7 @@ def judged(
         "a record without a row",
         "a record that was not replayed",
         "a record that was replayed twice",
-        "a record that the live job read twice",
+        "a record that the live job replayed",
     ],
 )
 def test_the_verdict_names_what_is_wrong(output, verdict, tmp_path, monkeypatch, capsys) -> None:

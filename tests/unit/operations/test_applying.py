@@ -129,7 +129,7 @@ def test_a_job_that_runs_is_not_given_another_start(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("why", "start", "problem"),
     [
-        ("what nobody has read would be left out", "shift:+10", "skip"),
+        ("unread records would be skipped", "shift:+10", "skip"),
         ("nothing is there to read from", 'offsets:{"flights":{"0":900}}', "offset past the end"),
     ],
 )

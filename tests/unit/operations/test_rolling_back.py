@@ -249,7 +249,7 @@ def test_what_a_rewind_had_not_read_again_is_no_skip(lab: Lab) -> None:
 
     done = undo(lab)
 
-    assert (done.start, done.undone) == (lab.at(100, 100), (2,)), "what was fed since is read by the version of before"
+    assert (done.start, done.undone) == (lab.at(100, 100), (2,)), "the previous version reads what was fed since"
     run_until_idle(lab)
     report = audit_history(lab.session("audit"))
     assert (report.lost, report.skipped, report.unexplained, report.replayed) == (0, 0, (), 0)
