@@ -69,13 +69,13 @@ simulate: venv  ## check the guarantees in SEEDS random histories of operations,
 mutants: venv  ## plant mistakes in the package, and check that a unit test or the simulation finds each of them
 	$(PY) -m tests.mutants
 
-# Tests that share servers run in file order, so that a run can be repeated. Unit tests run in random order. Of the
-# end-to-end tests, those with the stack's Airflow run beside all others: see tests/e2e/conftest.py.
+# Tests that share servers run in file order, so that a run can be repeated. Unit tests run in random order. With
+# PYTEST_ARGS='-n 2', the end-to-end tests with the stack's Airflow run beside all others: see tests/e2e/conftest.py.
 integration: venv jars  ## run the tests against the Kafka and HBase that are up
 	$(PY) -m pytest tests/integration -p no:randomly --durations 10 $(PYTEST_ARGS)
 
 e2e: venv jars  ## run the end-to-end tests, with Spark and Airflow
-	$(PY) -m pytest tests/e2e -p no:randomly -n 2 --durations 10 $(PYTEST_ARGS)
+	$(PY) -m pytest tests/e2e -p no:randomly --durations 10 $(PYTEST_ARGS)
 
 spark-4.1: venv  ## test SPARK-55271 on Spark 4.1.1, which is downloaded; not part of make test
 	@$(PYTHON3) -m stack jars spark-4.1
