@@ -49,7 +49,7 @@ def test_running_job_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     lab.jars = jars
     with monkeypatch.context() as changed:
         changed.setenv("PATH", str(lab.home))
-        refuses(lab, "InputRefused: No 'spark-submit' on the PATH")
+        refuses(lab, "InputRefused: The PATH of Airflow's worker .* has no 'spark-submit'")
     with monkeypatch.context() as changed:
         changed.setenv("AIRFLOW_CONN_SPARK_DEFAULT", connection(conn_type="spark", host="spark://elsewhere", port=7077))
         refuses(lab, "ModeUnsupported: Pipeline .* has a SQLite store and master 'spark://elsewhere")
