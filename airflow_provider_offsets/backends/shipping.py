@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import airflow_provider_offsets
@@ -46,18 +48,27 @@ def _shipped(root: Path) -> list[Path]:
     while waiting:
         name = waiting.pop()
         found[name] = sorted((root / name).rglob("*.py")) or [root / f"{name}.py"]
-        waiting |= {each for file in found[name] for each in _imported(file)} - set(found)
+        waiting |= {each for file in found[name] for each in _imported(file.read_bytes())} - set(found)
     return [file for files in found.values() for file in files]
 
 
-def _imported(file: Path) -> set[str]:
-    """Return the packages and modules directly below ours that a source file imports."""
+@lru_cache(maxsize=1000)
+def _imported(source: bytes) -> frozenset[str]:
+    """Return the packages and modules directly below ours that the source of a file imports."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
             names.update(f"{_PACKAGE}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    return {name.split(".")[1] for name in names if name.startswith(f"{_PACKAGE}.")}
+    return frozenset(name.split(".")[1] for name in names if name.startswith(f"{_PACKAGE}."))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements below a node. Expressions, which are most of the nodes, contain none."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from _statements(child)

@@ -58,10 +58,14 @@ def test_one_that_is_there_is_left_alone(shipped: Path) -> None:
     assert list(shipped.parent.iterdir()) == [shipped], "and nothing half done stays"
 
 
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def running(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes below a node, except those that only type checkers read."""
+    """Yield the statements below a node, except those that only type checkers read."""
     for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+        if not isinstance(child, ast.expr) and not is_for_type_checkers(child):
             yield child
             yield from running(child)
 
