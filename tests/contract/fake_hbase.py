@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from airflow_provider_offsets.stores.hbase.store import HBaseStore
@@ -78,13 +78,13 @@ class _Table:
             bisect.insort(self.keys, key)
         self.rows[key] = {**self.rows.get(key, {}), **cells}
 
-    def scan(self, first: bytes, stop: bytes, reverse: bool) -> Iterator[bytes]:
-        """Yield keys from ``first`` up to but not including ``stop``."""
+    def scan(self, first: bytes, stop: bytes, reverse: bool, limit: int) -> list[bytes]:
+        """Return up to ``limit`` keys from ``first`` up to but not including ``stop``."""
         if reverse:
-            inside = slice(bisect.bisect_right(self.keys, stop), bisect.bisect_right(self.keys, first))
-            yield from reversed(self.keys[inside])
-        else:
-            yield from self.keys[bisect.bisect_left(self.keys, first) : bisect.bisect_left(self.keys, stop)]
+            begin, end = bisect.bisect_right(self.keys, stop), bisect.bisect_right(self.keys, first)
+            return self.keys[max(begin, end - limit) : end][::-1]
+        begin, end = bisect.bisect_left(self.keys, first), bisect.bisect_left(self.keys, stop)
+        return self.keys[begin : min(end, begin + limit)]
 
 
 class _Connection:
@@ -162,7 +162,7 @@ class _Rows:
         self, first: bytes, stop: bytes, *, limit: int, batch_size: int, reverse: bool, filter: str | None
     ) -> list[tuple[bytes, Cells]]:
         def call() -> list[tuple[bytes, Cells]]:
-            keys = list(self._table.scan(first, stop, reverse))[:limit]
+            keys = self._table.scan(first, stop, reverse, limit)
             cut = None if filter is None else 1
             return [(key, dict(list(self._table.rows[key].items())[:cut])) for key in keys]
 
