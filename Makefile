@@ -55,13 +55,13 @@ bench: venv jars  ## measure a replay against a hand-written spark.read, and a p
 # `make check` runs test_language.py. Each test module is compiled once, whatever the caller's environment says: a
 # process that compiles all of them needs some seconds more.
 unit laws: export PYTHONDONTWRITEBYTECODE :=
-UNIT := tests/unit tests/simulation --ignore tests/unit/test_language.py -n auto --dist worksteal --durations 10
+UNIT := tests/unit --ignore tests/unit/test_language.py -n auto --dist worksteal --durations 10
 
 unit: venv  ## run the tests that need Python only, except those of laws
 	$(PY) -m pytest $(UNIT) -m 'not hypothesis and not sweep' $(PYTEST_ARGS)
 
-laws: venv  ## run the tests of many cases: laws over random input, and operations killed at each of their writes
-	$(PY) -m pytest $(UNIT) -m 'hypothesis or sweep' $(PYTEST_ARGS)
+laws: venv  ## run laws over random input, operations killed at each of their writes, and scripts of the simulation
+	$(PY) -m pytest $(UNIT) tests/simulation -m 'hypothesis or sweep or simulation' $(PYTEST_ARGS)
 
 simulate: venv  ## check the guarantees in SEEDS random histories of operations, drivers and faults, FROM a seed on
 	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)

@@ -267,6 +267,7 @@ def arranged(folder: Path, offsets_in: tuple[str, ...], monkeypatch: pytest.Monk
     return made
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "offsets_in", [(), ("checkpoint",), ("elsewhere",)], ids=["tracked", "checkpoint", "elsewhere"]
 )

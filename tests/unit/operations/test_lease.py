@@ -310,6 +310,7 @@ class TestCloseAndReconcile:
         assert [row.batch_id for row in lab.batches] == [0]
         assert [cut.batch_id for cut in lab.epoch.cuts] == [1], "what it may have written is named"
 
+    @pytest.mark.sweep
     def test_killed_at_any_write_and_run_again_it_ends_the_same(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -94,6 +94,7 @@ def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
     assert (audited.lost, audited.unexplained) == (0, ())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 def test_killed_at_any_write_it_is_finished_by_the_next_run(
     after: bool, old: Lab, monkeypatch: pytest.MonkeyPatch
