@@ -226,7 +226,7 @@ def test_a_plan_that_would_skip_leaves_the_job_running(airflow: Airflow) -> None
     run_id = run_to_end(airflow, {"start": "shift:5"})
 
     assert airflow.state(run_id) == "failed"
-    assert airflow.tasks(run_id)["plan"]["try_number"] == 1, "no retry can mend a refused plan"
+    assert airflow.tasks(run_id)["plan"]["try_number"] == 1, "no retry makes a refused plan valid"
     assert "skip" in airflow.log_tail(run_id, "plan", 200)
     assert airflow.tasks(run_id)["roll_back"]["state"] == "skipped", "nothing was started that could be undone"
     assert living() == before

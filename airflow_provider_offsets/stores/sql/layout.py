@@ -100,5 +100,5 @@ def _position(table: sa.Table, row: sa.Row[Any], column: str) -> Position:
         raise StoreDataError(
             seen=f"table {table.name!r}, row {row.group_id!r} {row.row_time_ms}, column {column!r}: {text!r} ({error})",
             expected='offsets as Spark writes them, such as {"flights":{"0":123}}',
-            do="find out who changed the row; mend or delete it by hand",
+            do="find out who changed the row; correct or delete it by hand",
         ) from error

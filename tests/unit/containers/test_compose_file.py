@@ -116,7 +116,7 @@ def test_a_default_is_the_one_of_the_file_and_a_secret_has_none(name: str) -> No
 
     assert (name in MADE_UP) == (value == "") == bool(demanded)
     assert defaults == ({value} if value else set())
-    assert all("make compose-password" in each for each in demanded), "one line that says how to mend it"
+    assert all("make compose-password" in each for each in demanded), "one line that says how to set it"
 
 
 def test_every_port_is_looked_at_before() -> None:
