@@ -55,14 +55,14 @@ def prunable_snapshots(
     - snapshots that a person labelled;
     - the newest snapshot that a job could be started from;
     - the only evidence of a partition's position, or of the topic that its offsets belong to;
-    - snapshots that the audit of an untracked job depends on;
+    - snapshots that the audit of an untracked job depends on, also after the job became tracked;
     - snapshots of the current epoch with a leader epoch that no other retained snapshot knows.
 
     :param snapshots: all complete snapshots.
     :param epochs: all epochs, the oldest first.
     :param policy: how many snapshots, and of how many days, are retained.
     :param at_ms: the time from which days are counted back.
-    :param is_tracked: whether the job of the pipeline is tracked. Only the audit of an untracked job depends on
+    :param is_tracked: whether the job of the pipeline is tracked. Only the audit of untracked epochs depends on
         snapshots.
     """
     if not policy.prunes_snapshots:
@@ -73,10 +73,12 @@ def prunable_snapshots(
     started = {epoch.claim.operation for epoch in epochs}
     claimed_ms = epochs[-1].claimed_at_ms if epochs else 0
     first_stops = {each.id for each in first_when_stopped(newest).values()}
+    untracked = {epoch.number for epoch in epochs if not epoch.claim.tracked}
 
     def is_kept(place: int, each: Snapshot) -> bool:
         is_of_epoch = each.operation in started or each.taken_ms > claimed_ms or each.id in first_stops
-        is_evidence = not is_tracked and each.moment == WHEN_STOPPED and is_of_epoch
+        is_of_untracked = not is_tracked or each.seen.epoch_number in untracked
+        is_evidence = is_of_untracked and each.moment == WHEN_STOPPED and is_of_epoch
         is_needed = each.label or each is good or each.id in alone or is_evidence or _knows_more(each, good, epochs)
         is_young = policy.days is not None and each.taken_ms > at_ms - policy.days * DAY_MS
         return bool(is_needed) or place < (policy.snapshots or 0) or is_young

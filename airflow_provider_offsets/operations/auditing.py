@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_state
@@ -164,7 +165,7 @@ def _epochs(session: Session, record: PipelineRecord | None) -> Sequence[Epoch]:
 
     If an epoch has ended but is not reconciled yet, its started batch counts as a cut.
     """
-    epochs = [_with_in_flight(epoch) for epoch in session.control.epochs()]
+    epochs = _with_in_flight(session, [_from_where_it_stopped(epoch) for epoch in session.control.epochs()])
     if record is None or record.phase is not Phase.ENDED or record.started is None or epochs[-1].number != record.epoch:
         return epochs
     state = read_state(open_checkpoint(epochs[-1].claim.checkpoint))
@@ -172,10 +173,23 @@ def _epochs(session: Session, record: PipelineRecord | None) -> Sequence[Epoch]:
     return epochs if cut is None else [*epochs[:-1], replace(epochs[-1], cuts=(*epochs[-1].cuts, cut))]
 
 
-def _with_in_flight(epoch: Epoch) -> Epoch:
-    epoch = _from_where_it_stopped(epoch)
-    before = epoch.claim.in_flight
-    return epoch if before is None or epoch.holder is None else replace(epoch, cuts=(before, *epoch.cuts))
+def _with_in_flight(session: Session, epochs: Sequence[Epoch]) -> list[Epoch]:
+    """Return the launches of a tracked job with what was in flight when an epoch before it was tracked ended.
+
+    The first launch and the first tracked one name that themselves. Between two untracked epochs, snapshots show it.
+    """
+    claimed = [epoch for epoch in epochs if epoch.holder is not None]
+    shown = {each.number for each, later in pairwise(claimed) if not (each.claim.tracked or later.claim.tracked)}
+    found = {epoch.number: epoch for epoch in epochs}
+    for epoch in claimed:
+        before = epoch.claim.in_flight
+        if before is not None and (epoch.claim.tracked or epoch is claimed[0]):
+            found[epoch.number] = replace(epoch, cuts=(before, *epoch.cuts))
+    if shown:
+        seen = session.observe()
+        cut = _cut_off(session, claimed, _ends(session, claimed, seen), seen)
+        found |= {each.number: each for each in cut if each.number in shown}
+    return list(found.values())
 
 
 def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditReport:
@@ -202,12 +216,8 @@ def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditRe
     epochs = [_from_where_it_stopped(epoch) for epoch in session.control.epochs() if epoch.holder is not None]
     if not epochs:
         return replace(audit(session.pipeline.name, (), (), window=window), by_epochs=True)
-    stops = first_when_stopped(session.control.snapshots())
     seen = session.observe()
-    ends = [
-        _end_of(session, epoch, epochs[place:], stops.get(epoch.number)) for place, epoch in enumerate(epochs[:-1], 1)
-    ]
-    ends.append(_stopped_at(epochs[-1], seen.stopped_at))
+    ends = _ends(session, epochs, seen)
     batches = (
         Batch(end=end, batch_time_ms=0, epoch=epoch.number, start=epoch.claim.start)
         for epoch, end in zip(epochs, ends, strict=True)
@@ -236,6 +246,8 @@ def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position]
     That other epoch need not be the next one, which may have ended before these records. The in-flight records of a
     rewound epoch may have been read by an earlier one. Records that two epochs had in flight may have been written
     twice, although neither has finished them. One of the two may be the newest epoch.
+
+    The record names the cut-off batches of an epoch whose program was tracked. They stay as they are.
     """
     read = [(epoch.claim.start, end) for epoch, end in zip(epochs, ends, strict=True)]
     before, _ = _claimed_in_flight(epochs[0])
@@ -245,8 +257,11 @@ def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position]
             first.append(Cut(UNSTARTED, "", 1, "in flight before the first launch", again))
             before = _not_read(before, start, end)
     read.append(bounds)
-    cut = [replace(epochs[0], cuts=tuple(first)), *(replace(epoch, cuts=()) for epoch in epochs[1:])]
+    cut = [replace(epoch, cuts=epoch.cuts if epoch.claim.tracked else ()) for epoch in epochs]
+    cut[0] = replace(cut[0], cuts=(*first, *cut[0].cuts))
     for place, (epoch, later) in enumerate(zip(epochs, [*epochs[1:], None], strict=True)):
+        if epoch.claim.tracked:
+            continue
         stop = None if later is None else _snapshot_stopped(session, later, after=epoch)
         if later is not None and stop is None:
             in_flight, batch_id = _claimed_in_flight(later)
@@ -328,6 +343,15 @@ def read_again(in_flight: Iterable[OffsetRange], start: Position, end: Position)
         if low < high:
             found.append(OffsetRange(each.topic, each.partition, low, high))
     return tuple(found)
+
+
+def _ends(session: Session, epochs: Sequence[Epoch], seen: Observation) -> list[Position]:
+    """Return where each of these claimed epochs has stopped, or is now."""
+    stops = first_when_stopped(session.control.snapshots())
+    ends = [
+        _end_of(session, epoch, epochs[place:], stops.get(epoch.number)) for place, epoch in enumerate(epochs[:-1], 1)
+    ]
+    return [*ends, _stopped_at(epochs[-1], seen.stopped_at)]
 
 
 def _end_of(session: Session, epoch: Epoch, following: Sequence[Epoch], first_stop: Snapshot | None) -> Position:

@@ -11,7 +11,7 @@ from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from tests.simulation import product
-from tests.simulation.script import Stage, at, stage
+from tests.simulation.script import Side, Stage, at, stage
 
 
 def edit(s: Stage, **changes: Any) -> None:
@@ -24,6 +24,13 @@ def counts(s: Stage) -> tuple[int, int, int]:
     with s.sim.quietly():
         found = product.audit_of(s.world)
     return found["lost"], found["replayed"], found["unexplained_count"]
+
+
+def cut_off(s: Stage) -> list[tuple[int, int]]:
+    """Return the ranges that the audit names as cut off."""
+    with s.sim.quietly():
+        found = product.audit_of(s.world)["discontinuities"]
+    return [(each["range"]["start"], each["range"]["end"]) for each in found if each["kind"] == "cut off"]
 
 
 @pytest.mark.parametrize("mode", ["process", "untracked"])
@@ -280,6 +287,43 @@ def test_the_checkpoint_is_changed_while_the_job_is_moved(until: tuple[str, str]
         s.run(for_s=60.0)
         assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
         assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("then", ["process", "sink"])
+def test_what_an_untracked_epoch_had_in_flight_stays_counted_once_the_job_is_tracked(then: str) -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("sink", "", Side.AFTER, by="driver-1"))
+        s.kill("driver-1")
+        assert s.to_end(s.restart("A")).failure == ""
+        s.run(for_s=60.0)
+        s.first_stop()
+        edit(s, mode=then)
+        s.append(3)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert sorted(each.record.offset for each in s.world.sink.writes) == sorted([*range(12), *range(6, 9)])
+        assert cut_off(s) == [(6, 9)]
+        assert counts(s) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["process", "sink"])
+def test_a_batch_that_a_tracked_epoch_ran_twice_stays_counted_once_the_job_is_untracked(mode: str) -> None:
+    with stage(mode, runs_again=True, limit=8) as s:
+        s.first_start()
+        s.append(3)
+        assert s.run("driver-1", until=at("sink", "", Side.AFTER, by="driver-1"))
+        s.fail("driver-1", RuntimeError("the sink is away"))
+        s.run(for_s=60.0)
+        s.first_stop()
+        edit(s, mode="untracked", runs_again=False)
+        s.append(3)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert sorted(each.record.offset for each in s.world.sink.writes) == sorted([*range(12), *range(6, 9)])
+        assert cut_off(s) == [(6, 9)]
+        assert counts(s) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("start", ["committed", "shift:-3"])

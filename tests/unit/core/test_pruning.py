@@ -117,6 +117,13 @@ CASES = [
         given=(taken(1), taken(3), taken(4, "stopped", "operation-1")),
     ),
     Case(
+        "but the audit of its untracked epochs still goes by snapshots",
+        KeepPolicy(snapshots=1),
+        (1, 4),
+        given=(taken(1), taken(3), taken(4, "stopped", "operation-1"), taken(5, "before", "operation-1")),
+        epochs=(epoch(at(0), tracked=False), epoch(at(40), 2)),
+    ),
+    Case(
         "and what an operation has taken of the stopped job that has not started its epoch yet",
         KeepPolicy(snapshots=1),
         (1, 4),
