@@ -35,7 +35,9 @@ def find_prunable(control: Control, pipeline: StreamingPipeline, *, at_ms: int, 
     launched = list(control.epochs())
     # A launch that no driver claimed has used nothing, but its plan may have moved a checkpoint aside.
     epochs = [epoch for epoch in launched if epoch.holder is not None]
-    snapshots = prunable_snapshots(control.snapshots(), epochs, pipeline.keep, at_ms=at_ms, is_tracked=pipeline.tracked)
+    # A named snapshot is going to be removed: it is no reason to remove another one that knows the same.
+    others = [each for each in control.snapshots() if each.id not in named]
+    snapshots = prunable_snapshots(others, epochs, pipeline.keep, at_ms=at_ms, is_tracked=pipeline.tracked)
     checkpoints = [(each, _why_not(epochs, each)) for each in _left_checkpoints(pipeline, epochs, launched)]
     return Prunable(
         snapshots=tuple(dict.fromkeys([*(each.id for each in snapshots), *named])),

@@ -94,6 +94,15 @@ def test_what_is_beyond_the_newest_goes_and_is_named(old: Lab) -> None:
     assert (audited.lost, audited.unexplained) == (0, ())
 
 
+def test_a_named_snapshot_is_no_reason_to_remove_the_others(old: Lab) -> None:
+    """A person removes the two newest snapshots, which are wrong. The next ones are then the newest that are kept."""
+    found = find_prunable(old.control, old.pipeline, at_ms=NOW_MS, named=["op-4#snapshot", "op-3#snapshot"])
+
+    remove(old.control, old.pipeline, found)
+
+    assert [each.id for each in old.control.snapshots()] == ["op-1#snapshot", "op-2#snapshot"]
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 def test_killed_at_any_write_it_is_finished_by_the_next_run(
