@@ -229,6 +229,9 @@ def read_state(files: CheckpointFiles) -> CheckpointState | None:
     committed_id = max(set(planned_ids) & set(committed_ids), default=UNSTARTED)
     query_id = _query_id_of(files, planned_ids)
     committed_entry = None if committed_id == UNSTARTED else _committed(files, committed_id)
+    if committed_entry is None and committed_id != UNSTARTED:
+        _require_gone(files, committed_id)
+        return read_state(files)
     newer = {each: read_entry(files, each) for each in planned_ids if each > committed_id}
     entries = {batch_id: entry for batch_id, entry in newer.items() if entry is not None}
     in_flight = {batch_id: entry for batch_id, entry in entries.items() if entry.closed_by is None}
@@ -283,6 +286,19 @@ def _committed(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
     if commit is not None:
         _require_v1(commit.partition("\n")[0].strip(), f"{files.location}/commits/{batch_id}")
     return read_entry(files, batch_id)
+
+
+def _require_gone(files: CheckpointFiles, batch_id: int) -> None:
+    """Check that an entry that was listed a moment ago has been removed: the query runs, and Spark removes old entries.
+
+    :raises CheckpointError: the entry is still listed, and cannot be opened.
+    """
+    if batch_id in batch_ids(files, "offsets"):
+        raise CheckpointError(
+            seen=f"{files.location}/offsets/{batch_id} is listed, and cannot be opened",
+            expected="a file",
+            do="restore the file",
+        )
 
 
 def _require_no_later_commit(files: CheckpointFiles, committed_ids: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
+from airflow_provider_offsets.checkpoint.files import CheckpointFolder, LocalCheckpoint, open_checkpoint
 from airflow_provider_offsets.checkpoint.log import (
     CLOSED,
     CLOSED_BY,
@@ -303,6 +303,34 @@ class TestState:
     def test_the_zero_byte_of_the_initial_offsets_may_be_left_out(self, folder: Path) -> None:
         """Spark's own reader accepts both."""
         assert read_initial(write(folder, {"sources/0/0": f"v1\n{ENDS}"})) == at(40, 60)
+
+    def test_an_entry_that_spark_removes_meanwhile_is_no_start_from_the_begin(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A query with a small ``minBatchesToRetain`` runs on while its log is read from afar."""
+        checkpoint = log(folder, {each: entry(each + 1, each + 1) for each in range(3)}, (0, 1, 2))
+        text = LocalCheckpoint.text
+
+        def run_three_batches_first(self: LocalCheckpoint, path: str) -> str | None:
+            if path == "commits/2" and not (folder / "offsets/5").exists():
+                log(folder, {each: entry(each + 1, each + 1) for each in (3, 4, 5)}, (3, 4, 5))
+                for name in ("offsets", "commits"):
+                    for each in range(4):
+                        (folder / name / str(each)).unlink()
+            return text(self, path)
+
+        monkeypatch.setattr(LocalCheckpoint, "text", run_three_batches_first)
+        state = read_state(checkpoint)
+
+        assert state is not None
+        assert (state.committed_batch_id, state.committed) == (5, at(6, 6))
+
+    def test_an_entry_that_is_listed_and_not_there_is_named(self, folder: Path) -> None:
+        checkpoint = log(folder, {0: entry(1, 1)}, (0, 1))
+        (folder / "offsets/1").symlink_to(folder / "nowhere")
+
+        with pytest.raises(CheckpointError, match="offsets/1 is listed, and cannot be opened"):
+            read_state(checkpoint)
 
     def test_what_cannot_be_read_is_left_as_it_is(self, folder: Path) -> None:
         checkpoint = log(folder, {0: entry(10, 10), 1: ""}, (0,))
