@@ -96,6 +96,7 @@ class SqlStore:
         self._file = Path(self._url.database or "") if self._url.drivername == "sqlite" else None
         self._engine = _engine(self._url, self._file)
         self._layout_seen = False
+        self._inode: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"SqlStore({self._shown!r})"
@@ -245,7 +246,14 @@ class SqlStore:
             yield connection
 
     def _require_layout(self) -> None:
-        if not self._layout_seen or (self._file is not None and not self._file.exists()):
+        """Check the layout before the first statement, and again once another file is in the place of SQLite's file.
+
+        An open connection would go on with the file that was replaced, for example by a backup of it.
+        """
+        if self._file is not None and self._inode != _inode_of(self._file):
+            self._engine.dispose()
+            self._layout_seen = False
+        if not self._layout_seen:
             self._check_layout()
 
     @contextlib.contextmanager
@@ -277,6 +285,7 @@ class SqlStore:
     def _check_layout(self) -> None:
         """Check that all tables exist with our columns."""
         self._layout_seen = False
+        self._inode = None if self._file is None else _inode_of(self._file)
         if self._file is not None and not self._file.exists():
             raise StoreLayoutError(
                 seen=f"no file {str(self._file)!r} exists",
@@ -367,6 +376,15 @@ def _engine(url: sa.URL, file: Path | None) -> sa.Engine:
         return sa.create_engine(url, creator=_opener(file)) if file else sa.create_engine(url, pool_pre_ping=True)
     except ImportError as error:
         raise client_missing("psycopg[binary]", "PostgreSQL") from error
+
+
+def _inode_of(file: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file, which no other file has while this one is open; None without a file."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _opener(file: Path) -> Any:

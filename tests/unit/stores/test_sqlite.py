@@ -159,6 +159,23 @@ def test_a_file_that_went_away_is_not_made_again(store: SqlStore, tmp_path: Path
     assert not (tmp_path / "offsets.db").exists()
 
 
+def test_a_file_that_another_one_replaces_is_not_used_any_more(store: SqlStore, url: str, tmp_path: Path) -> None:
+    """A person restores a backup by a rename, while a driver has connections open."""
+    assert store.check_and_put("p", "n", None, "1")
+    with contextlib.closing(sqlite3.connect(tmp_path / "offsets.db")) as connection:
+        connection.execute(f"vacuum into '{tmp_path}/backup.db'")
+    assert store.check_and_put("p", "n", "1", "2")
+    (tmp_path / "backup.db").rename(tmp_path / "offsets.db")
+    for rest in ("offsets.db-wal", "offsets.db-shm"):
+        (tmp_path / rest).unlink(missing_ok=True)
+
+    assert not store.check_and_put("p", "n", "2", "3"), "the driver is told"
+    assert store.get("p", "n") == "1"
+    assert store.check_and_put("p", "n", "1", "4")
+    with contextlib.closing(SqlStore(url)) as other:
+        assert other.get("p", "n") == "4"
+
+
 def test_create_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(StoreLayoutError, match=r"No folder .*/nowhere"):
         SqlStore(f"sqlite:///{tmp_path}/nowhere/offsets.db").create()
