@@ -12,6 +12,7 @@ Checkpoints on other file systems (FTP, SMB, a cache before another file system)
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_offsets.checkpoint.log import CheckpointFiles
+from airflow_provider_offsets.core.location import local_path
 from airflow_provider_offsets.errors import (
     CheckpointError,
     OffsetsError,
@@ -89,13 +91,15 @@ def open_checkpoint(location: str) -> CheckpointFolder:
     environment variables and files, or the configuration of fsspec. The location must not contain any, because it is
     written to logs and records.
 
-    :raises CheckpointError: the file system is unknown, or the location contains a password.
+    :raises CheckpointError: the file system is unknown, the location contains a password, or Spark would open another
+        folder.
     :raises StoreClientMissing: the library of the file system is not installed.
     :raises StoreUnreachable: the file system does not answer.
     """
+    parts = urlsplit(location)
+    _require_same_as_hadoop(location)
     if _is_local(location):
         return LocalCheckpoint(location)
-    parts = urlsplit(location)
     if (opener := FILE_SYSTEMS.get(parts.scheme)) is not None:
         return opener(location)
     if parts.password is not None or "::" in location:
@@ -114,7 +118,7 @@ class LocalCheckpoint:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._root = Path(urlsplit(location).path if location.startswith("file:") else location)
+        self._root = Path(local_path(location))
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, or an empty list if the folder does not exist."""
@@ -293,6 +297,27 @@ class RemoteCheckpoint:
 
 def _is_local(location: str) -> bool:
     return urlsplit(location).scheme in ("", "file")
+
+
+def _require_same_as_hadoop(location: str) -> None:
+    """Check that Spark finds the same folder at a location as this module, which does not use Hadoop's ``Path``.
+
+    :raises CheckpointError: it is another folder. Then the job's checkpoint would look as if it did not exist.
+    """
+    path, is_local = location.partition("#")[0], _is_local(location)
+    if re.match("//[^/]", location):
+        seen, do = "begins with '//', which Hadoop reads as the begin of a host name", "remove one '/'"
+    elif not is_local and "://" not in location:
+        seen, do = "has a scheme and no '://', which fsspec reads as a local path", "write '://' after the scheme"
+    elif not is_local and "?" in path:
+        seen, do = "contains '?', where fsspec ends the path", "rename the folder"
+    else:
+        return
+    raise CheckpointError(
+        seen=f"checkpoint {location!r} {seen}",
+        expected="a location that Spark and fsspec read in the same way, such as /folder or hdfs://host/folder",
+        do=f"{do}, and correct job.checkpoint",
+    )
 
 
 def _opened(location: str, scheme: str) -> tuple[Any, str]:

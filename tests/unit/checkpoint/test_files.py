@@ -159,9 +159,11 @@ class TestOpen:
 
         assert (tmp_path / "metadata").read_text() == "{}"
 
-    @pytest.mark.parametrize("name", ["what?", "a#b", "50%", "a b"])
-    def test_a_local_path_is_no_url(self, name: str, tmp_path: Path) -> None:
-        open_checkpoint(str(tmp_path / name)).create("metadata", "{}")
+    @pytest.mark.parametrize("form", ["file:{}", "file://{}", "{}"])
+    @pytest.mark.parametrize("name", ["what?", "a#b", "50%", "a%20b", "a b"])
+    def test_a_local_path_is_no_url(self, name: str, form: str, tmp_path: Path) -> None:
+        """Hadoop's ``Path`` opens the same folder: it knows neither a query nor a fragment."""
+        open_checkpoint(form.format(tmp_path / name)).create("metadata", "{}")
 
         assert (tmp_path / name / "metadata").exists()
 
@@ -171,6 +173,9 @@ class TestOpen:
             ("nobody knows it", "nope://x/checkpoint", CheckpointError, "Protocol not known: nope"),
             ("a cache shows what was there", "simplecache::s3://b/c", CheckpointError, "chained file systems"),
             ("a password", "webhdfs://user:secret@host:9870/c", CheckpointError, "has a password"),
+            ("Hadoop opens /c on host b", "//b/c", CheckpointError, "begin of a host name"),
+            ("Hadoop opens /c on HDFS", "hdfs:/c", CheckpointError, "which fsspec reads as a local path"),
+            ("Hadoop opens /c?d", "hdfs://host/c?d", CheckpointError, "where fsspec ends the path"),
         ],
     )
     def test_what_is_not_opened(self, why: str, location: str, error: type[OffsetsError], seen: str) -> None:
