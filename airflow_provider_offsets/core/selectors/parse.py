@@ -85,6 +85,12 @@ def _item_text(item: Any) -> str:
         value = value.isoformat()
     elif isinstance(value, Mapping):
         value = json.dumps(value)
+    elif isinstance(value, str) and value != value.strip():
+        raise SelectorError(
+            seen=f"a start contains {word!r} with {value!r}",
+            expected="a value without spaces at its ends, which Kafka's clients cut off",
+            do="correct the value; for a group of such a name, use 'offsets:'",
+        )
     text = str(word) if value is None else f"{word}:{value}"
     if FALLBACK in text:
         raise SelectorError(

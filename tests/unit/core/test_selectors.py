@@ -510,6 +510,8 @@ def test_a_start_in_yaml(value: Any, text: str) -> None:
         ([["committed"]], "start contains ['committed']"),
         ([{"shift": 1, "committed": None}], "start contains {"),
         ([{"group": "a|b"}], "start contains 'group:a|b'"),
+        ([{"group": " lead"}], "start contains 'group' with ' lead'"),
+        ([{"file": "/offsets.csv "}], "start contains 'file' with '/offsets.csv '"),
         ([{"shift": "ten"}], "'shift:' is followed by 'ten'"),
         (["earliest", "newest"], "Start selector 'newest'"),
         ("newest", "Start selector 'newest'"),
