@@ -308,6 +308,22 @@ def test_what_an_untracked_epoch_had_in_flight_stays_counted_once_the_job_is_tra
         assert counts(s) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("then", ["process", "sink"])
+def test_a_partition_that_was_new_to_an_untracked_epoch_counts_as_read_once_the_job_is_tracked(then: str) -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        s.world.kafka.cluster.add_partitions("orders", 2)
+        s.append(3, "orders", 1)
+        s.run(for_s=60.0)
+        s.first_stop()
+        edit(s, mode=then)
+        s.append(3, "orders", 1)
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert len(s.world.sink.writes) == 12
+        assert counts(s) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("mode", ["process", "sink"])
 def test_a_batch_that_a_tracked_epoch_ran_twice_stays_counted_once_the_job_is_untracked(mode: str) -> None:
     with stage(mode, runs_again=True, limit=8) as s:

@@ -377,10 +377,14 @@ class _Walk:
             self.findings.add(_discontinuity(DiscontinuityKind.JUMP, key, stood, cursor.position, jump))
 
     def _read_untold(self, untold: Claim, later: Claim) -> None:
-        """Process the offsets of an epoch without rows, up to the pipeline's position when the next one was planned."""
+        """Process the offsets of an epoch without rows, up to the pipeline's position when the next one was planned.
+
+        It has read a new partition of its topics from 0.
+        """
         stood = later.start if later.stood is None else later.stood
-        for key, start in untold.start.items():
-            cursor, end = self.cursors[key], stood.get(key, start)
+        new = {key: 0 for key in stood if key not in untold.start and key.topic in untold.start.topics}
+        for key, start in {**untold.start, **new}.items():
+            cursor, end = self._cursor(key, start), stood.get(key, start)
             if not cursor.is_taken and start < end:
                 self._read(key, cursor, end, untold.number)
 
