@@ -27,10 +27,27 @@ def _stat(pid: int) -> _Stat | None:
     try:
         # The name in field 2 may contain spaces and brackets, so count the fields from its closing bracket.
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     state, *fields = text.rpartition(")")[2].split()
     return None if state in "ZX" else _Stat(int(fields[2]), int(fields[18]))
+
+
+def _is_hidden(number: int) -> bool:
+    """Return whether ``/proc`` hides a process or process group of this number, which belongs to another user.
+
+    The mount option ``hidepid`` does so.
+    """
+    if os.access(f"/proc/{number}/stat", os.R_OK):
+        return False
+    for send in (os.kill, os.killpg):
+        try:
+            send(number, 0)
+        except ProcessLookupError:
+            continue
+        except PermissionError:
+            return True
+    return False
 
 
 def identify(pid: int) -> ProcessIdentity | None:
@@ -143,6 +160,8 @@ def _inherited_files() -> list[int]:
 def is_alive(process: ProcessIdentity) -> bool | None:
     """Return whether a process is alive; None if it runs on another machine or in a container that is not visible.
 
+    None too if a process of another user has that pid, and ``/proc`` hides it.
+
     A reboot ends every process of this machine's previous boot. A restart of a container ends every process of its
     previous run: pids start at 1 again, but start times differ. A container must keep its host name over restarts,
     and no two containers of a machine may have the same host name at the same time.
@@ -150,6 +169,8 @@ def is_alive(process: ProcessIdentity) -> bool | None:
     if not (is_of_here := _is_of_here(process)):
         return is_of_here
     found = _stat(process.pid)
+    if found is None and _is_hidden(process.pid):
+        return None
     return found is not None and found.start_ticks == process.start_ticks
 
 
@@ -176,7 +197,10 @@ def is_session_alive(leader: ProcessIdentity) -> bool | None:
 
     A JVM that ends leaves its Python program running for a moment, and that program may still write.
     """
-    return bool(_session(leader)) if _is_of_here(leader) is not None else None
+    is_of_here = _is_of_here(leader)
+    if is_of_here and not _session(leader) and _is_hidden(leader.pid):
+        return None
+    return bool(_session(leader)) if is_of_here is not None else None
 
 
 def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:

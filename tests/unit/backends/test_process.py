@@ -17,13 +17,27 @@ import pytest
 from airflow_provider_offsets.backends import process
 from airflow_provider_offsets.backends.detached import Launch, launch
 from airflow_provider_offsets.backends.process import identify, is_alive, is_session_alive, signal_session, this_process
-from airflow_provider_offsets.core.codec import loads
+from airflow_provider_offsets.core.codec import dumps, loads
 from airflow_provider_offsets.core.epoch import ProcessIdentity
 
 SAYS_WHO_IT_IS = """
 from airflow_provider_offsets.core.codec import dumps
 from airflow_provider_offsets.backends.process import this_process
 print(dumps(this_process()))
+"""
+
+
+LOOKS_AS_ANOTHER_USER = """
+import os, subprocess, sys
+from airflow_provider_offsets.backends.process import is_alive, is_session_alive
+from airflow_provider_offsets.core.codec import loads
+from airflow_provider_offsets.core.epoch import ProcessIdentity
+driver = loads(ProcessIdentity, sys.argv[2])
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=" + sys.argv[1], "proc", "/proc"], check=True)
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+print(is_alive(driver), is_session_alive(driver))
 """
 
 
@@ -57,6 +71,39 @@ class TestIdentity:
         assert (inside.host, inside.boot_id) == (this_process().host, this_process().boot_id)
         assert is_alive(inside) is None
         assert is_session_alive(inside) is None
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount /proc and become another user")
+    @pytest.mark.parametrize("hidepid", ["1", "2"])
+    def test_a_driver_of_another_user_that_proc_hides_is_not_taken_for_dead(self, hidepid: str) -> None:
+        with subprocess.Popen(["/bin/sleep", "600"], start_new_session=True) as driver:
+            try:
+                known = identify(driver.pid)
+                said = subprocess.run(
+                    ["/usr/bin/unshare", "--mount", sys.executable, "-c", LOOKS_AS_ANOTHER_USER, hidepid, dumps(known)],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+            finally:
+                driver.kill()
+        if said.returncode:
+            pytest.skip(f"no mount of /proc here: {said.stderr}")
+        assert said.stdout.split() == ["None", "None"]
+
+    @pytest.mark.parametrize(
+        ("error", "alive"), [(PermissionError, None), (ProcessLookupError, False)], ids=["hidden", "gone"]
+    )
+    def test_a_process_that_proc_does_not_show(
+        self, error: type[OSError], alive: bool | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def send(number: int, signal_number: int) -> None:
+            raise error
+
+        unseen = replace(this_process(), pid=2**22 + 1)  # beyond the greatest pid of Linux
+        monkeypatch.setattr(os, "kill", send)
+        monkeypatch.setattr(os, "killpg", send)
+
+        assert (is_alive(unseen), is_session_alive(unseen)) == (alive, alive)
 
     def test_nobody_tells_a_reboot_from_another_machine_without_a_machine_id(
         self, monkeypatch: pytest.MonkeyPatch
