@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.connections import open_session
@@ -174,7 +175,7 @@ def _resources(target: str, streams: Sequence[Stream], store_conn_id: str, used:
     """
     word, _, rest = target.partition(":")
     if word == "checkpoint":
-        return [checkpoint_resource(rest)]
+        return [checkpoint_resource(_folder(rest))]
     names = [*(each for each in used if _is_at(each, target)), *([HISTORY] if _is_at(store_conn_id, target) else [])]
     return [resource for name in names for stream in streams for resource in stored_resources(name, stream)]
 
@@ -223,10 +224,15 @@ def opened(name: str) -> Iterator[PositionStore]:
     elif colon and word == "checkpoint":
         from airflow_provider_offsets.checkpoint.positions import CheckpointPositions
 
-        yield CheckpointPositions(rest)
+        yield CheckpointPositions(_folder(rest))
     else:
         with open_kept_at(_known(name, only_kafka=bool(colon) and word == "kafka")) as kept:
             yield kept
+
+
+def _folder(location: str) -> str:
+    """Return a location of a checkpoint as ``pipelines.yaml`` has it: a local path is whole, and without links."""
+    return location if urlsplit(location).scheme else str(Path(location).resolve())
 
 
 def _known(name: str, *, only_kafka: bool) -> str:

@@ -192,12 +192,30 @@ class TestOwned:
         store.close()
         return ("import", str(one), "--file", str(file))
 
-    @pytest.mark.parametrize("target", ["store", "url", "checkpoint", "checkpoint, spelled in another way"])
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "store",
+            "{url}",
+            "checkpoint:{folder}/checkpoint",
+            "checkpoint:file://{folder}//checkpoint/",
+            "checkpoint:file:///{folder}/checkpoint",
+            "checkpoint:checkpoint",
+            "checkpoint:link/checkpoint",
+        ],
+    )
     def test_it_is_refused_with_the_name_of_its_owner(
-        self, target: str, words: tuple[str, ...], url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        target: str,
+        words: tuple[str, ...],
+        url: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        targets = {"store": "store", "url": url, "checkpoint": f"checkpoint:{tmp_path}/checkpoint"}
-        to = targets.get(target, f"checkpoint:file://{tmp_path}//checkpoint/")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "link").symlink_to(tmp_path)
+        to = target.format(url=url, folder=tmp_path)
 
         assert run(*words, "--to", to) == 0, "a dry run writes nothing"
         assert run(*words, "--to", to, "--apply") == 1
