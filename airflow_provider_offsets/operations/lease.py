@@ -394,11 +394,12 @@ def require_unknown(session: Session) -> None:
         _require_unmarked(session)
         return
     known = f"epoch {kept.number}" if kept is not None else f"batch {newest.batch_id if newest else None} of its group"
+    of_another = ". If another pipeline has read these topics, give this one another group_id" if kept is None else ""
     raise StateLost(
         seen=f"pipeline {session.pipeline.name!r} has no record in its control store, but {known} exists",
         expected="the record of the pipeline that wrote it",
         do="restore the control store. If the pipeline was renamed, run 'airflow offsets rename OLD"
-        f" {session.pipeline.name}'",
+        f" {session.pipeline.name}'{of_another}",
     )
 
 

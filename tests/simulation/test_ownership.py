@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from airflow_provider_offsets.operations.renaming import release
 from tests.simulation import actors
 from tests.simulation.actors import Run
 from tests.simulation.script import Stage, stage
@@ -67,3 +69,25 @@ def test_a_known_position_is_not_forgotten_under_a_new_name() -> None:
         assert "PlanRefused" in known.failure or known.failure == ""
         s.run(for_s=60.0)
         assert s.verdict() == ""
+
+
+def test_a_topic_that_becomes_a_pipeline_of_its_own_needs_another_group() -> None:
+    with stage("process", topics=("orders", "returns")) as s:
+        s.append(6, "returns")
+        s.first_start()
+        s.first_stop()
+        s.world.kind = replace(s.world.kind, topics=("returns",))
+        s.world.name, s.world.checkpoint = "returns", "sim://ck/returns"
+        s.sim.sleep(3600.0)
+        s.to_end(
+            s.start("release", lambda run: run.task("release", lambda: release(s.world.session(run.name), "orders")))
+        )
+        start = 'offsets:{"returns":{"0":6}} | committed'
+        refused = s.to_end(s.restart("A", start))
+        assert "give this one another group_id" in refused.failure
+
+        s.world.group_id = "returns"
+        assert s.to_end(s.restart("B", start)).failure == ""
+        s.append(3, "returns")
+        s.run(for_s=60.0)
+        assert len(s.world.sink.writes) == 15
