@@ -28,7 +28,7 @@ from confluent_kafka import TopicPartition as Asked
 from confluent_kafka.admin import AdminClient
 
 from airflow_provider_offsets.core.position import TopicPartition
-from airflow_provider_offsets.errors import KafkaError, KafkaUnreachable
+from airflow_provider_offsets.errors import InputRefused, KafkaError, KafkaUnreachable
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -157,7 +157,15 @@ class AdminCalls:
         :param deadline: from :meth:`deadline`.
         :raises KafkaUnreachable: no coordinator answered before the deadline.
         :raises KafkaError: the coordinator refused the request.
+        :raises InputRefused: the group id begins with a space: librdkafka's consumer would read the commits of the
+            group without it.
         """
+        if group_id[:1].isspace():
+            raise InputRefused(
+                seen=f"consumer group {group_id!r} begins with a space, which the Kafka client cuts off",
+                expected="a group whose commits can be read",
+                do="let the job use another group id, or keep its offsets in another store",
+            )
         seen = "no time was left to ask the coordinator of the group"
         with closing(self._consumer(group_id)) as consumer:
             while (left_s := deadline - time.monotonic()) > 0:

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka import TopicPartition as Asked
 
 from airflow_provider_offsets.core.position import TopicPartition
-from airflow_provider_offsets.errors import KafkaError, KafkaUnreachable
+from airflow_provider_offsets.errors import InputRefused, KafkaError, KafkaUnreachable
 from airflow_provider_offsets.kafka.calls import AdminCalls, Clients, Commit, open_clients
 
 ROOT = Path(__file__).parents[3]
@@ -121,6 +121,13 @@ def test_a_group_without_describe_access_is_refused_and_not_unreachable(cluster:
     with pytest.raises(KafkaError, match="GROUP_AUTHORIZATION_FAILED") as caught:
         commits(clients, DEADLINE_S)
     assert not caught.value.retriable
+
+
+def test_a_group_that_begins_with_a_space_is_not_read_as_another_one(clients: Clients) -> None:
+    calls = AdminCalls(clients, DEADLINE_S)
+    with pytest.raises(InputRefused, match="' billing' begins with a space"):
+        calls.commits(" billing", PARTITIONS, calls.deadline())
+    assert calls.commits("billing ", PARTITIONS, calls.deadline()) == {}, "the client keeps a space at the end"
 
 
 def test_nothing_asks_the_admin_client_for_commits() -> None:
