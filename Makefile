@@ -69,8 +69,7 @@ simulate: venv  ## check the guarantees in SEEDS random histories of operations,
 mutants: venv  ## plant mistakes in the package, and check that a unit test or the simulation finds each of them
 	$(PY) -m tests.mutants
 
-# Tests that share servers run in file order, so that a run can be repeated. Unit tests run in random order. With
-# PYTEST_ARGS='-n 2', the end-to-end tests with the stack's Airflow run beside all others: see tests/e2e/conftest.py.
+# Tests that share servers run in file order, so that a run can be repeated. Unit tests run in random order.
 integration: venv jars  ## run the tests against the Kafka and HBase that are up
 	$(PY) -m pytest tests/integration -p no:randomly --durations 10 $(PYTEST_ARGS)
 
