@@ -90,7 +90,7 @@ class LogEntry:
     @property
     def batch_time_ms(self) -> int:
         """Time at which the batch was planned, by the driver's clock; unchanged when Spark runs the batch again."""
-        return int(self.metadata["batchTimestampMs"])
+        return int(self.metadata.get("batchTimestampMs", 0))  # Spark's default too
 
     @property
     def closed_by(self) -> str | None:
@@ -133,7 +133,7 @@ def parse_entry(text: str, where: str) -> LogEntry:
     :raises CheckpointError: the text is empty, cut off, of another version, of continuous processing, or has no Kafka
         source. Also if two Kafka sources read one partition, or an offset is below 0 or above 2^63-1.
     """
-    version, *lines = text.removesuffix("\n").split("\n")
+    version, *lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if version != CLOSED:
         _require_v1(version, where)
     if lines and not lines[0].strip():
@@ -284,7 +284,9 @@ def _query_id_of(files: CheckpointFiles, planned_ids: Sequence[int]) -> str | No
 def _committed(files: CheckpointFiles, batch_id: int) -> LogEntry | None:
     commit = files.text(f"commits/{batch_id}")
     if commit is not None:
-        _require_v1(commit.partition("\n")[0].strip(), f"{files.location}/commits/{batch_id}")
+        where, (version, _, content) = f"{files.location}/commits/{batch_id}", commit.partition("\n")
+        _require_v1(version.strip(), where)
+        _parsed(where, lambda: json.loads(content.strip() or "{}"))  # a query does not start on half a file
     return read_entry(files, batch_id)
 
 
@@ -353,7 +355,7 @@ def _initial_of(files: CheckpointFiles, place: int) -> Position | None:
     if text is None:
         return None
     where = f"{files.location}/sources/{place}/0"
-    version, _, offsets = text.removeprefix("\0").partition("\n")
+    version, _, offsets = text.removeprefix("\0").replace("\r\n", "\n").partition("\n")
     if text.startswith("\0"):
         _require_v1(version, where)
         return _parsed(where, lambda: _position(json.loads(offsets)))
@@ -382,7 +384,7 @@ def _require_v1(version: str, where: str) -> None:
 
 
 def _mapping(data: Any) -> dict[str, Any]:
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or type(data.get("batchTimestampMs", 0)) is not int:
         raise ValueError(f"{data!r} is no batch metadata")
     return data
 

@@ -78,6 +78,11 @@ class TestEntry:
         assert found.batch_time_ms == 1_700_000_000_000
         assert found.closed_by is None
 
+    def test_it_is_read_as_spark_reads_it(self) -> None:
+        """Spark's reader accepts the line ends of Windows, and takes 0 for a batch time that is not there."""
+        assert parse_entry(ENTRY.replace("\n", "\r\n"), "here") == parse_entry(ENTRY, "here")
+        assert parse_entry(f"v1\n{{}}\n{ENDS}", "here").batch_time_ms == 0
+
     def test_it_is_written_as_it_was_read(self) -> None:
         assert parse_entry(parse_entry(ENTRY, "here").to_text(), "here") == parse_entry(ENTRY, "here")
 
@@ -100,6 +105,7 @@ class TestEntry:
             ("a file source", f'v1\n{META}\n{{"logOffset":3}}', "none of them is a Kafka source"),
             ("metadata that is not JSON", f"v1\nnope\n{ENDS}", "cannot be read"),
             ("metadata that is no object", f"v1\n[]\n{ENDS}", "no batch metadata"),
+            ("a batch time that is text", f'v1\n{{"batchTimestampMs":"x"}}\n{ENDS}', "no batch metadata"),
             ("cut off in the middle", ENTRY[:-5], "cannot be read"),
             ("a second source that is cut off", f'{ENTRY}\n{{"log', "cannot be read"),
             ("an offset that no 64 bits hold", f'v1\n{META}\n{{"flights":{{"0":{2**63}}}}}', "Kafka counts to"),
@@ -232,6 +238,11 @@ class TestState:
                 "offsets/1 is empty",
             ),
             ("an empty commit", {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": ""}, "commits/0 is empty"),
+            (
+                "a commit that is cut off: a query does not start on it",
+                {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": COMMIT[:-2]},
+                "commits/0 cannot be read",
+            ),
             (
                 "a commit of a later version",
                 {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": 'v2\n{"stateUniqueIds":{}}'},
