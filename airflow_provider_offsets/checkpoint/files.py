@@ -292,7 +292,7 @@ class RemoteCheckpoint:
         return str(self._files._strip_protocol(path)).rstrip("/")
 
     def _path(self, relative: str) -> str:
-        return f"{self._root}/{relative}".rstrip("/")
+        return f"{self._root}/{relative}".rstrip("/") or "/"
 
 
 def _is_local(location: str) -> bool:

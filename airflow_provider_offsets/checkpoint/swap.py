@@ -19,6 +19,7 @@ from contextlib import suppress
 from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
 from airflow_provider_offsets.checkpoint.log import batch_ids, committed_entry, read_entry, read_query_id, read_state
 from airflow_provider_offsets.checkpoint.seed import close, next_batch_id, require_micro_batches, seed
+from airflow_provider_offsets.core.location import above
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import CheckpointError, StateChanged, StoreDenied
@@ -120,8 +121,8 @@ def cut_off_swap(location: str) -> str | None:
     if not place.moves or place.exists():
         return None
     base = location.rstrip("/")
-    above, _, name = base.rpartition("/")
-    for each in open_checkpoint(above or "/").names(""):
+    folder, name = above(location)
+    for each in open_checkpoint(folder).names(""):
         tag = each.removeprefix(f"{name}-before-")
         if tag != each and open_checkpoint(f"{base}-seeded-{tag}").exists():
             return tag
@@ -134,10 +135,10 @@ def left_by_restarts(location: str) -> list[str]:
     Returns nothing if this user may not list the folder above.
     """
     base = location.rstrip("/")
-    above, _, name = base.rpartition("/")
+    folder, name = above(location)
     names: list[str] = []
     with suppress(StoreDenied):
-        names = open_checkpoint(above or "/").names("")
+        names = open_checkpoint(folder).names("")
     tags = sorted(each.removeprefix(f"{name}-") for each in names if each.startswith(f"{name}-"))
     found = [f"{base}-{tag}" for tag in tags if FINGERPRINT.fullmatch(tag)]
     return [each for each in found if read_query_id(open_checkpoint(each)) is not None]

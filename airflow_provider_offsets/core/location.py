@@ -28,6 +28,19 @@ def plain_path(location: str) -> str:
     return _normal(local_path(location))
 
 
+def above(location: str) -> tuple[str, str]:
+    """Return the folder in which a location is, and the name of the location there.
+
+    :param location: a path, or a URL with a path.
+    """
+    url = _URL.fullmatch(local_path(location))
+    root, path = (f"{url[1]}://{url[2]}", url[3]) if url is not None else ("", local_path(location))
+    folder, _, name = path.rstrip("/").rpartition("/")
+    if not folder and (root or path.startswith("/")):
+        folder = "/"
+    return f"{root}{folder}" or ".", name
+
+
 def _normal(path: str) -> str:
     # POSIX leaves the meaning of two slashes at the start open, so normpath keeps both.
     return re.sub("^//", "/", posixpath.normpath(path))

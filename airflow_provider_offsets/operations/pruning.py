@@ -14,6 +14,7 @@ from airflow_provider_offsets.checkpoint.files import REMOVED, open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Epoch
+from airflow_provider_offsets.core.location import above
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.pruning import Prunable, beyond_newest, prunable_snapshots
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
@@ -99,8 +100,8 @@ def _left_checkpoints(pipeline: StreamingPipeline, epochs: Sequence[Epoch], laun
         used = list(dict.fromkeys(each.claim.checkpoint.rstrip("/") for each in reversed(epochs)))[::-1]
     else:
         used = [*(f"{first}-before-{epoch.claim.plan}" for epoch in launched), first]
-    above = first.rpartition("/")[0] or "/"
-    names = set(open_checkpoint(above).names(""))
+    folder, _ = above(first)
+    names = set(open_checkpoint(folder).names(""))
     there = [each for each in used if each == first or not names.isdisjoint(_names_of(each))]
     for each in beyond_newest(there, pipeline.keep.checkpoints):
         tag = each.removeprefix(f"{first}-")

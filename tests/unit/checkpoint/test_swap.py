@@ -350,6 +350,17 @@ def test_a_caller_that_was_superseded_puts_nothing_where_nothing_was(place: Path
     assert read_query_id(open_checkpoint(location)) is None
 
 
+@pytest.mark.parametrize("location", ["checkpoint", "file:checkpoint", "a/checkpoint"])
+def test_a_swap_that_was_cut_off_is_found_in_a_relative_folder(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind in ("before", "seeded"):
+        open_checkpoint(f"{location}-{kind}-t1").create("metadata", "{}")
+
+    assert cut_off_swap(location) == "t1"
+
+
 @pytest.mark.parametrize("neighbour", ["checkpoint2-before-t1", "checkpoint-before", "other-checkpoint-before-t1"])
 def test_a_neighbours_swap_is_not_taken_for_its_own(tmp_path: Path, neighbour: str) -> None:
     for name in (neighbour, neighbour.replace("before", "seeded")):

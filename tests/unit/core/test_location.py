@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_offsets.core.location import plain_path
+from airflow_provider_offsets.core.location import above, plain_path
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,21 @@ from airflow_provider_offsets.core.location import plain_path
 )
 def test_spellings_of_one_folder_are_equal(spellings: list[str], plain: str) -> None:
     assert {plain_path(each) for each in spellings} == {plain}
+
+
+@pytest.mark.parametrize(
+    ("location", "folder", "name"),
+    [
+        ("/a/ck/", "/a", "ck"),
+        ("/ck", "/", "ck"),
+        ("a/ck", "a", "ck"),
+        ("ck", ".", "ck"),
+        ("file:/ck", "/", "ck"),
+        ("file:///ck", "/", "ck"),
+        ("hdfs://nn/a/ck", "hdfs://nn/a", "ck"),
+        ("hdfs://nn/ck/", "hdfs://nn/", "ck"),
+        ("hdfs:///ck", "hdfs:///", "ck"),
+    ],
+)
+def test_the_folder_above(location: str, folder: str, name: str) -> None:
+    assert above(location) == (folder, name)
