@@ -19,7 +19,7 @@ from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition, load_unique
 from airflow_provider_offsets.errors import InputRefused
 
-_JSON = re.compile(r"\s*\{\s*\"")
+_JSON = re.compile(r"\ufeff?\s*\{\s*\"")
 """Start of JSON that no CSV has: CSV quotes a field that contains a quote."""
 
 
@@ -108,7 +108,7 @@ def _only(groups: tuple[GroupPosition, ...], group_id: str) -> tuple[GroupPositi
 
 def _from_json(text: str) -> tuple[GroupPosition, ...]:
     try:
-        document: _Document = codec.build(_Document, load_unique(text), _Document.__name__)
+        document: _Document = codec.build(_Document, load_unique(text.removeprefix("\ufeff")), _Document.__name__)
     except ValueError as error:
         detail = f"{error.msg} at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise _refused(f"JSON that cannot be read: {detail}") from error
