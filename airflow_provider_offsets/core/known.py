@@ -21,6 +21,7 @@ from itertools import zip_longest
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Claim, Cut, Epoch
+from airflow_provider_offsets.core.late import written_offsets
 from airflow_provider_offsets.core.live import LiveTopics, TopicIdentity
 from airflow_provider_offsets.core.position import OffsetRange, Position, TopicPartition, ranges_between
 from airflow_provider_offsets.core.record.model import Phase
@@ -395,6 +396,8 @@ def _of_same_topics(position: Position, identity: TopicIdentity, live: LiveTopic
 def _of_other_stores(seen: Observation, epochs: Sequence[Epoch]) -> Iterator[KnownPosition]:
     """Yield the positions of the other stores, without offsets from before a launch rewound the job.
 
+    No job has started from offsets that a move has written there since. The position before that move counts.
+
     A launch names all existing partitions of its topics. So a partition that the history of its epoch lacks is new, and
     a checkpoint with that partition is ahead of the history. That is another problem, and no lost position.
     """
@@ -407,6 +410,12 @@ def _of_other_stores(seen: Observation, epochs: Sequence[Epoch]) -> Iterator[Kno
                 for key, offset in kept.position.items()
                 if not _may_be_stale(key, offset, epochs) and not (kept.kind == CHECKPOINT and key.topic in topics)
             }
+            moved = seen.moved
+            if moved is not None and (written := written_offsets(moved, Position(offsets))):
+                offsets = {key: offset for key, offset in offsets.items() if key not in written}
+                left = moved.left_at or moved.stood or Position()
+                before = Position({key: left[key] for key in written if key in left})
+                yield KnownPosition(f"the move of {moved.operation}", before, exact=True)
             yield KnownPosition(_store_words(kept), Position(offsets), exact=True)
 
 

@@ -214,7 +214,8 @@ class Observation:
         For a tracked job: the end of the last batch processed in the newest epoch, or the start of that epoch. An epoch
         that was rewound and stopped before its first batch is at its start, not at the end of the previous epoch.
         Without an epoch, the history is authoritative, and after it the checkpoint. After an epoch from before the job
-        was tracked, which recorded no batch, the checkpoint is authoritative.
+        was tracked, which recorded no batch, the checkpoint is authoritative. If an operation has moved the checkpoint
+        since, and no job has started there, the position is the one before the move.
 
         For an untracked job: the position in its authoritative store, without offsets that a late write may have set.
         If the job opens another checkpoint than its newest epoch, the position is that of the epoch.
@@ -223,38 +224,63 @@ class Observation:
             return self._stored_untracked()
         if self.epoch is not None:
             if not self.epoch.claim.tracked and self.checkpoint is not None and not self.former_store:
-                return self.checkpoint.committed
+                return self._before_move(self.checkpoint.committed)
             if self.processed is not None and self.processed.epoch == self.epoch.number:
                 return self.epoch.claim.start.updated(self.processed.end)
             return self.epoch.claim.start
         if self.processed is not None:
             return self.processed.end
-        return None if self.checkpoint is None else self.checkpoint.committed
+        return None if self.checkpoint is None else self._before_move(self.checkpoint.committed)
 
     @property
     def _moved_another(self) -> bool:
         """Whether the move was at another checkpoint than the one that the job opens now."""
-        return self.moved is not None and self.moved.checkpoint != self.opens
+        opens = self.opens
+        if self.is_tracked and self.checkpoint is not None:
+            opens = plain_path(self.checkpoint.location)
+        return self.moved is not None and self.moved.checkpoint != opens
 
     @property
     def _present_move(self) -> RecordedMove | None:
-        """The move of the job's position, unless the job has run since without being asked to."""
+        """The move of the position of a job that was not tracked, unless the job has run since without being asked to.
+
+        No job has started since the move, but the pipeline may be tracked now.
+        """
         moved = self.moved
-        if moved is None or not (self.late or self._moved_another or moved.explains(self.kept[0].position)):
+        if moved is None or (self.is_tracked and not moved.checkpoint):
             return None
-        return moved
+        if not self.is_tracked:
+            there = self.kept[0].position
+        else:
+            there = None if self.checkpoint is None else self.checkpoint.committed
+        return moved if self.late or self._moved_another or moved.explains(there) else None
 
     @property
     def left_at(self) -> Position | None:
         """Where an untracked job has stopped, if a command has moved its position since; None otherwise."""
         return None if self._present_move is None else self._present_move.left_at
 
+    def is_moved_to(self, partition: TopicPartition, offset: int | None) -> bool:
+        """Check whether an operation has moved the position there, and no job has started there since.
+
+        :param partition: the partition.
+        :param offset: the offset in the store that was moved.
+        """
+        moved = self._present_move
+        return moved is not None and offset is not None and moved.to.get(partition) == offset
+
+    def _before_move(self, kept: Position | None) -> Position | None:
+        """Return the pipeline's position by that of its store: the one before a move, until a job has started."""
+        if self._present_move is None:
+            return kept
+        topics, stood = self._present_move.topics, self._present_move.stood
+        others = {partition: at for partition, at in (kept or Position()).items() if partition.topic not in topics}
+        return (stood or Position()).updated(others) if others else stood
+
     def _stored_untracked(self) -> Position | None:
         kept = self.kept[0].position
         if self._present_move is not None:
-            topics, stood = self._present_move.topics, self._present_move.stood
-            others = {partition: at for partition, at in (kept or Position()).items() if partition.topic not in topics}
-            return (stood or Position()).updated(others) if others else stood
+            return self._before_move(kept)
         if self.left is not None:
             return self.left.committed
         doubtful = {partition for each in self.late for partition in each.doubtful} | self.outdated
@@ -342,6 +368,8 @@ class Observation:
         read. For a partition whose stored offset is gone: what may have been read after the known offset.
         """
         cut = () if self.cut is None else self.cut.ranges
+        if self.is_tracked and self._present_move is not None:
+            cut = self._present_move.in_flight  # a moved checkpoint does not show it any more
         started = cut if self.is_tracked else self._in_flight_untracked()
         seen = {(each.topic, each.partition) for each in started}
         lost = (each for known in self.known for each in known.in_flight)

@@ -279,7 +279,7 @@ def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher:
     live = session.live_topics()
     plan = applied.plan
     _require_start(session, applied, live)
-    left_at = None if session.pipeline.tracked else session.observe().left_at
+    left_at = None if record.intent is None else session.observe().left_at
     kept = keep_version(session.pipeline.job)
     tag = uuid.uuid4().hex
     before = session.control.newest_launch(record).claim if _is_mine(session, record, applied) else None

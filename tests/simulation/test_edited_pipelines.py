@@ -12,6 +12,7 @@ from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from tests.simulation import product
 from tests.simulation.script import Side, Stage, at, stage
+from tests.simulation.test_cli_writes import importing
 
 
 def edit(s: Stage, **changes: Any) -> None:
@@ -363,3 +364,58 @@ def test_a_tracked_job_that_was_killed_before_a_commit_is_untracked(then: str, s
         again = [6, 7, 8] if start != "committed" else []
         assert sorted(each.record.offset for each in s.world.sink.writes) == sorted([*range(15), *again])
         assert counts(s) == (0, len(again), 0)
+
+
+@pytest.mark.parametrize("start", ["shift:-3", "shift:+3"])
+@pytest.mark.parametrize("then", ["process", "sink"])
+def test_a_restart_of_an_untracked_job_was_given_up_after_it_had_moved_the_checkpoint(then: str, start: str) -> None:
+    """Once the job is tracked, its position is still the one before the move."""
+    with stage("untracked") as s:
+        s.first_start()
+        s.first_stop()
+        s.append(6)
+        a = s.restart("A", start, accept_skipped=10, take_over=True)
+        assert s.run("A", until=at("machine", "spawn"))
+        s.give_up(a)
+        edit(s, mode=then)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
+        assert counts(s) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("start", ["shift:-3", "shift:+3"])
+def test_it_was_given_up_after_it_had_moved_another_store(start: str) -> None:
+    with stage("dstream", position_store="zookeeper") as s:
+        s.first_start()
+        s.first_stop()
+        s.append(6)
+        a = s.restart("A", start, accept_skipped=10, take_over=True)
+        assert s.run("A", until=at("machine", "spawn"))
+        s.give_up(a)
+        edit(s, mode="process", position_store="", writes_beside=True)
+        there = 'offsets:{"orders":{"0":6}} | committed'
+        assert there in s.to_end(s.restart("B", take_over=True)).failure
+        assert s.to_end(s.restart("C", there, take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(12)]
+        assert counts(s) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("offset", "skipped", "replayed"), [(3, 0, 3), (9, 3, 0)])
+@pytest.mark.parametrize("then", ["process", "sink"])
+def test_what_a_command_has_moved_is_announced_by_the_first_tracked_launch(
+    then: str, offset: int, skipped: int, replayed: int
+) -> None:
+    with stage("untracked") as s:
+        s.first_start()
+        s.first_stop()
+        s.append(6)
+        assert s.to_end(s.start("cli", importing(s, offset))).failure == ""
+        edit(s, mode=then)
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(6), *range(offset, 12)]
+        with s.sim.quietly():
+            found = product.audit_of(s.world)
+        assert (found["skipped"], found["replayed"], found["unexplained_count"]) == (skipped, replayed, 0)

@@ -341,6 +341,7 @@ def form_problems(
         partition: offset
         for partition, offset in checkpoint.committed.items()
         if partition.topic in stored.topics and partition not in known and partition not in named
+        if not seen.is_moved_to(partition, offset)
         if offset > stored.get(partition, 0) == wanted.get(partition, 0)
     }
     if ahead and seen.is_tracked:

@@ -289,6 +289,8 @@ def _moved_from_here(pair: _Pair, partition: TopicPartition) -> str:
     The job updates the other stores with its first batch, or with the one after it.
     """
     moved, epoch, there = pair.seen.moved, pair.seen.epoch, _offset(pair.other, partition)
+    if moved is not None and pair.other.kind == CHECKPOINT and pair.seen.is_moved_to(partition, there):
+        return f"is where {moved.operation} moved it, and no job has started there"
     has_moved = moved is not None and moved.explains(pair.authoritative.position)
     if has_moved and moved is not None and moved.stood is not None and there == moved.stood.get(partition):
         return f"is still at the position from which {moved.operation} moved {pair.authoritative.store}"
