@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.parse_args(argv)
     progress = Progress()
     try:
-        with _waiting_approval(_connected(), progress) as (airflow, maintenance, asking), _chromium() as browser:
+        with _chromium() as browser, _waiting_approval(_connected(), progress) as (airflow, maintenance, asking):
             for theme in THEMES:
                 for file in _take(browser, airflow, maintenance, asking, theme):
                     progress.say(f"wrote {file.relative_to(Path.cwd())}")
