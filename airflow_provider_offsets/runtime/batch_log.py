@@ -69,6 +69,10 @@ class BatchLog:
         """Return whether Spark has committed a batch, which means that its output is complete."""
         return self.files.text(f"commits/{batch_id}") is not None
 
+    def has(self, batch_id: int) -> bool:
+        """Return whether the log still has a batch."""
+        return self.is_committed(batch_id) or self.files.text(f"offsets/{batch_id}") is not None
+
     def start_of(self, batch_id: int, *, after: Batch | None = None) -> Position:
         """Return the position at which a batch starts, planned or not: the end of the previous batch.
 

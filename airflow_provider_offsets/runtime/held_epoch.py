@@ -79,16 +79,32 @@ class HeldEpoch:
         planned but did not commit counts as repeated when it starts again. A batch that Spark never planned does not.
 
         :raises Fenced: this driver no longer holds the epoch.
-        :raises StateChanged: another job has written to the checkpoint since the plan.
+        :raises StateChanged: another job has written to the checkpoint since the plan, or somebody has removed it.
         """
-        if not self._run:
-            self._require_planned_log()
+        if not self._run or self.last is not None:
+            self.require_own_log()
         started = self._record.started
         planned = None if started is None else self.log.batch(started.batch_id, epoch=self.number, after=self.last)
         if planned is not None and self.log.is_committed(planned.batch_id or 0):
             self.record_committed(planned)
         self._may_have_run = started is None or planned is not None
         self._run, self.ending = uuid.uuid4().hex, None
+
+    def require_own_log(self) -> None:
+        """Raise if the checkpoint is not the one that this epoch has run on, or that its plan saw.
+
+        A query on an empty checkpoint would begin again at the start of the epoch.
+
+        :raises StateChanged: somebody has removed or replaced the checkpoint, or another job has written to it.
+        """
+        if self.last is None:
+            self._require_planned_log()
+        elif not self.log.has(self.last.batch_id or 0):
+            raise StateChanged(
+                seen=f"the checkpoint {self.log.files.location} no longer has batch {self.last.batch_id}",
+                expected=f"the log of epoch {self.number}",
+                do="find out who removed or replaced the checkpoint; then plan again",
+            )
 
     def is_stop_requested(self) -> bool:
         """Return whether the job was asked to stop. Reads the record once.

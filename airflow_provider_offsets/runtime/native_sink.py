@@ -183,7 +183,7 @@ class NativeSinkQuery:
         """Start the next batch in the record before Spark can start it, with its offsets if Spark has planned it.
 
         Only the first run may find a planned batch, one that was interrupted. A planned batch in a later run is another
-        job's.
+        job's. A checkpoint without the last batch was removed or replaced.
         """
         planned = self._planned()
         if planned is None and (closer := self._epoch.log.closed_by(self._next_id)) is not None:
@@ -192,7 +192,9 @@ class NativeSinkQuery:
                 expected="an open checkpoint",
                 do="No action needed: the job continues from another checkpoint, under a newer epoch.",
             )
-        if planned is not None and not self._may_be_planned:
+        if planned is None and not self._may_be_planned:
+            self._epoch.require_own_log()
+        elif planned is not None and not self._may_be_planned:
             raise StateChanged(
                 seen=f"{self._epoch.log.files.location}/offsets/{self._next_id} exists, and this driver did not plan"
                 " that batch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -193,6 +194,20 @@ class TestEnds:
             run(epoch, writer)
 
         assert (len(writer.runs), lab.recorded) == (1, [(0, 1, at(10, 10))])
+
+    @pytest.mark.parametrize("has_read", [False, True])
+    def test_a_checkpoint_that_somebody_removes_is_not_run_on(self, has_read: bool, lab: Lab) -> None:
+        """The next query would begin again at the start of the epoch, under a new query id."""
+        lab.plan(0, 10, 10, commit=True)
+        lab.launch(start=at(10, 10), last_planned_batch_id=0)
+        epoch = lab.held()
+        folder = Path(lab.checkpoint().location)
+        writer = Writer(*(batches(lab, 1) if has_read else []), lambda: shutil.rmtree(folder), then=lab.stop)
+
+        with pytest.raises(StateChanged, match=r"batch of the checkpoint|no longer has batch 1"):
+            run(epoch, writer)
+
+        assert len(writer.runs) == 1 + has_read
 
     def taken_over(self, lab: Lab) -> HeldEpoch:
         """Return the epoch after a driver that was called dead in its batch 1, which Spark has planned."""
