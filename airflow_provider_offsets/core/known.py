@@ -463,7 +463,7 @@ def _by_source(best: Mapping[TopicPartition, KnownPosition], seen: Observation) 
         offsets = {key: each.position[key] for key, each in best.items() if each.source == source}
         if known.exact and known.selector:
             in_flight = tuple(each for each in known.in_flight if (each.topic, each.partition) in offsets)
-        elif known.exact and seen.is_tracked:
+        elif known.exact and seen.is_tracked and seen.epoch is not None and seen.epoch.claim.tracked:
             in_flight = ()
         else:
             in_flight = tuple(

@@ -419,3 +419,24 @@ def test_what_a_command_has_moved_is_announced_by_the_first_tracked_launch(
         with s.sim.quietly():
             found = product.audit_of(s.world)
         assert (found["skipped"], found["replayed"], found["unexplained_count"]) == (skipped, replayed, 0)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["started by this provider", "started by hand"])
+def test_what_a_job_with_another_store_had_in_flight_is_cut_off_once_it_is_tracked(is_known: bool) -> None:
+    with stage("dstream", position_store="zookeeper") as s:
+        if is_known:
+            s.first_start()
+        else:
+            s.sim.spawn("driver-1", s.world._dstream_program, host="worker-1", is_driver=True)
+            s.run("driver-1", for_s=30.0)
+        s.append(3)
+        assert s.run("driver-1", until=at("sink", "", Side.AFTER, by="driver-1"))
+        s.kill("driver-1")
+        edit(s, mode="process", position_store="", writes_beside=True)
+        there = 'offsets:{"orders":{"0":6}} | committed'
+        assert there in s.to_end(s.restart("A", take_over=True)).failure
+        assert s.to_end(s.restart("B", there, take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(9), *range(6, 9)]
+        assert cut_off(s) == [(6, 9)]
+        assert counts(s) == (0, 0, 0)
