@@ -76,7 +76,7 @@ def with_records(
             # Offsets only grow in one epoch: a checkpoint that is not behind its records is the moved one.
             stored = seen.stored or Position()
             best = {key: each for key, each in best.items() if each.position[key] > stored.get(key, UNSTARTED)}
-        elif seen.former_store:
+        elif seen.former_store and not seen.is_tracked:
             stored = seen.stored or Position()
             best = {key: each for key, each in best.items() if not each.exact or each.position[key] != stored.get(key)}
         else:

@@ -440,3 +440,22 @@ def test_what_a_job_with_another_store_had_in_flight_is_cut_off_once_it_is_track
         assert [each.record.offset for each in s.world.sink.writes] == [*range(9), *range(6, 9)]
         assert cut_off(s) == [(6, 9)]
         assert counts(s) == (0, 0, 0)
+
+
+def test_so_is_what_its_last_launch_had_in_flight_at_its_start() -> None:
+    """The store is still where the launch began, so the first tracked start is not refused."""
+    with stage("dstream", position_store="zookeeper") as s:
+        s.first_start()
+        s.first_stop()
+        assert s.to_end(s.start("cli", importing(s, 5))).failure == ""
+        s.append(5)
+        a = s.restart("A", take_over=True)
+        assert s.run(until=at("sink", "", Side.AFTER, by="driver-2"))
+        s.kill("driver-2")
+        s.to_end(a)
+        edit(s, mode="process", position_store="", writes_beside=True)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(6), *range(5, 8), *range(5, 11)]
+        assert cut_off(s) == [(5, 11)]
+        assert counts(s) == (0, 1, 0)
