@@ -13,7 +13,8 @@ def local_path(location: str) -> str:
 
     :param location: a path, or a URL of the scheme ``file``.
     """
-    return re.sub("^file:(//[^/]*)?", "", location)
+    path = re.sub("^file:(//[^/]*)?", "", location)
+    return path if path == location else re.sub("^/+", "/", path)
 
 
 def plain_path(location: str) -> str:

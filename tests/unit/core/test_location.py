@@ -31,6 +31,7 @@ def test_spellings_of_one_folder_are_equal(spellings: list[str], plain: str) -> 
         ("ck", ".", "ck"),
         ("file:/ck", "/", "ck"),
         ("file:///ck", "/", "ck"),
+        ("file:////a/ck", "/a", "ck"),
         ("hdfs://nn/a/ck", "hdfs://nn/a", "ck"),
         ("hdfs://nn/ck/", "hdfs://nn/", "ck"),
         ("hdfs:///ck", "hdfs:///", "ck"),
