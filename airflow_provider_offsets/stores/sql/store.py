@@ -372,8 +372,11 @@ def _short_name(url: sa.URL) -> sa.URL:
 
 
 def _engine(url: sa.URL, file: Path | None) -> sa.Engine:
+    if file is not None:
+        return sa.create_engine(url, creator=_opener(file))
     try:
-        return sa.create_engine(url, creator=_opener(file)) if file else sa.create_engine(url, pool_pre_ping=True)
+        # Whatever the default of the database: a statement that has waited for a lock has to see what its holder wrote.
+        return sa.create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
     except ImportError as error:
         raise client_missing("psycopg[binary]", "PostgreSQL") from error
 

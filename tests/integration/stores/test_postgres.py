@@ -5,14 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
 from airflow_provider_offsets.core.batch import Batch, Stream
-from airflow_provider_offsets.errors import StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.errors import StateChanged, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import open_store
+from airflow_provider_offsets.stores.sql import store as sql_store
 from airflow_provider_offsets.stores.sql.layout import BATCHES, row_of
 from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.contract.position_contract import AtomicPositionContract
@@ -76,6 +79,15 @@ class TestPostgresPositions(InOneDatabase, AtomicPositionContract):
 STREAM = Stream("g", ("t",))
 
 
+@pytest.fixture(params=["read committed", "repeatable read", "serializable"])
+def any_default(request: pytest.FixtureRequest, store: SqlStore, url: str) -> None:
+    """Set the default isolation of the database, which a person may have changed."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = sa.make_url(url).database
+        connection.execute(f"alter database {name} set default_transaction_isolation = '{request.param}'")
+    store._engine.dispose()
+
+
 @pytest.mark.parametrize("way", ["process", "sink"])
 def test_a_batch_costs_two_transactions(store: SqlStore, way: str) -> None:
     started: list[None] = []
@@ -85,6 +97,7 @@ def test_a_batch_costs_two_transactions(store: SqlStore, way: str) -> None:
     assert len(started) == 2
 
 
+@pytest.mark.usefixtures("any_default")
 def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) -> None:
     """Under READ COMMITTED the conditional UPDATE compares again once the other transaction has ended."""
     store.check_and_put("p", "pipeline", None, "1")
@@ -105,6 +118,37 @@ def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) 
     assert store.get("p", "pipeline") == "theirs"
     assert store.prepared(STREAM, NOW_MS) is None
     assert store.position(STREAM) is None
+
+
+@pytest.mark.usefixtures("any_default")
+def test_a_write_waits_for_another_one_and_then_loses(
+    store: SqlStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, told = SqlStore(url), list[Exception]()
+
+    def write_too() -> None:
+        try:
+            second.write(STREAM, Position({TopicPartition("t", 0): 2}), expected=None)
+        except StateChanged as error:
+            told.append(error)
+
+    waiting = threading.Thread(target=write_too)
+
+    def append(*arguments: Any) -> None:
+        monkeypatch.undo()
+        waiting.start()
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not connection.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone():
+                pass
+        sql_store._append(*arguments)
+
+    monkeypatch.setattr(sql_store, "_append", append)
+    store.write(STREAM, Position({TopicPartition("t", 0): 1}), expected=None)
+    waiting.join()
+
+    assert len(told) == 1
+    assert store.position(STREAM) == Position({TopicPartition("t", 0): 1})
+    second.close()
 
 
 def test_missing_tables_are_not_made(url: str) -> None:
