@@ -365,7 +365,8 @@ class Observation:
 
         For an untracked job: the ranges of the batch that its checkpoint has planned. If the planned batch is unknown,
         because the job runs, tracks its progress asynchronously or keeps its offsets elsewhere: all that it could have
-        read. For a partition whose stored offset is gone: what may have been read after the known offset.
+        read. For a partition whose stored offset is gone: what may have been read after the known offset. For one that no
+        record knows: all of it.
         """
         cut = () if self.cut is None else self.cut.ranges
         if self.is_tracked and self._present_move is not None:
@@ -373,7 +374,23 @@ class Observation:
         started = cut if self.is_tracked else self._in_flight_untracked()
         seen = {(each.topic, each.partition) for each in started}
         lost = (each for known in self.known for each in known.in_flight)
-        return (*started, *(each for each in lost if (each.topic, each.partition) not in seen))
+        return (*started, *(each for each in (*lost, *self._unnamed) if (each.topic, each.partition) not in seen))
+
+    @property
+    def _unnamed(self) -> tuple[OffsetRange, ...]:
+        """All of the partitions that no record names, in topics that were read before the job was tracked.
+
+        The job may have read a partition that was added while it ran, and its store is gone or is not named any more.
+        """
+        if not self.is_progress_lost or self.epoch is None or self.epoch.claim.tracked:
+            return ()
+        named = {partition for each in self.known for partition in each.position}
+        topics = {partition.topic for partition in named}
+        return tuple(
+            OffsetRange(*key, live.begin, live.end)
+            for key, live in self.live.partitions.items()
+            if key.topic in topics and key not in named and live.begin < live.end
+        )
 
     def _in_flight_untracked(self) -> tuple[OffsetRange, ...]:
         stored = self.stored

@@ -459,3 +459,22 @@ def test_so_is_what_its_last_launch_had_in_flight_at_its_start() -> None:
         assert [each.record.offset for each in s.world.sink.writes] == [*range(6), *range(5, 8), *range(5, 11)]
         assert cut_off(s) == [(5, 11)]
         assert counts(s) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("then", ["process", "sink"])
+def test_so_is_a_partition_that_only_this_job_knows(then: str) -> None:
+    """A partition was added while the job ran. No snapshot and no launch names it, and the pipeline lacks the store."""
+    with stage("dstream", position_store="zookeeper", kill_timeout_s=10) as s:
+        s.first_start()
+        s.world.kafka.cluster.add_partitions("orders", 2)
+        s.append(3, "orders", 1)
+        s.run(for_s=60.0)
+        edit(s, mode=then, position_store="")
+        there = 'offsets:{"orders":{"0":0}} | committed'
+        assert there in s.to_end(s.restart("A", take_over=True)).failure
+        assert s.to_end(s.restart("B", there, take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        written = sorted((each.record.partition, each.record.offset) for each in s.world.sink.writes)
+        assert written == sorted(2 * [*((0, offset) for offset in range(6)), *((1, offset) for offset in range(3))])
+        assert cut_off(s) == [(0, 6), (0, 3)]
+        assert counts(s) == (0, 0, 0)
