@@ -365,8 +365,8 @@ class Observation:
 
         For an untracked job: the ranges of the batch that its checkpoint has planned. If the planned batch is unknown,
         because the job runs, tracks its progress asynchronously or keeps its offsets elsewhere: all that it could have
-        read. For a partition whose stored offset is gone: what may have been read after the known offset. For one that no
-        record knows: all of it.
+        read. For a partition whose stored offset is gone: what may have been read after the known offset, or all of it
+        if no record knows the partition.
         """
         cut = () if self.cut is None else self.cut.ranges
         if self.is_tracked and self._present_move is not None:
