@@ -11,11 +11,11 @@ from airflow_provider_offsets.core.record.events import CloseDead, TakeToRecover
 from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.record.transition import acted_lately, epoch_to_recover
 from airflow_provider_offsets.core.recovery import DEATHS, RECOVERY, ROLLBACK, RecoveryPolicy, is_recovery, recovery_of
-from airflow_provider_offsets.errors import NothingToRecover, RecoveryGivenUp
+from airflow_provider_offsets.errors import NothingToRecover, RecoveryGivenUp, RollbackRefused
 from airflow_provider_offsets.operations.job_state import JobObservation, JobState, end_of, has_job, observe_job
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, close_and_reconcile, release_lease
 from airflow_provider_offsets.operations.session import Session
-from airflow_provider_offsets.operations.versions import keep_version, restored_job
+from airflow_provider_offsets.operations.versions import keep_version, restored_job, why_not_as_it_ran
 
 TRIES, GIVEN_UP = "tries", "given up"
 SILENT_S = 10.0
@@ -195,7 +195,7 @@ def as_it_ran(session: Session) -> Session:
     The program is restored only if the version that the rollback undid is still deployed. Any other session is returned
     unchanged: by default a recovery starts the deployed program.
 
-    :raises RollbackRefused: the copy of that program is missing.
+    :raises RollbackRefused: the copy of that program is missing, or the pipeline is described otherwise now.
     """
     claimed = [epoch for epoch in session.control.epochs() if epoch.holder is not None]
     before = [epoch for epoch in claimed if epoch.claim.operation != session.operation]
@@ -210,7 +210,14 @@ def as_it_ran(session: Session) -> Session:
     job = session.pipeline.job
     if undone and keep_version(job).digest not in undone:
         return session
-    return replace(session, pipeline=replace(session.pipeline, job=restored_job(job, before[-1].claim.version)))
+    died = before[-1].claim
+    if changed := why_not_as_it_ran(session.pipeline, died):
+        raise RollbackRefused(
+            seen=f"the program that a rollback restored cannot be started again: {changed}",
+            expected="the pipeline as it was described when that program ran",
+            do=f"start the program that you want with maintenance__{session.pipeline.name}",
+        )
+    return replace(session, pipeline=replace(session.pipeline, job=restored_job(job, died.version)))
 
 
 def _given_up(session: Session, epoch: int, policy: RecoveryPolicy) -> RecoveryGivenUp:

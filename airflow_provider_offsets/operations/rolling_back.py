@@ -28,7 +28,7 @@ from airflow_provider_offsets.operations.planning import PLAN, known_leader_epoc
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, Started, submit_job
-from airflow_provider_offsets.operations.versions import restored_job
+from airflow_provider_offsets.operations.versions import restored_job, why_not_as_it_ran
 
 OUTPUT = "output"
 ROLLED_BACK = "rolled back"
@@ -156,6 +156,8 @@ def find_target(session: Session, rollback: str) -> Target:
         raise _refused(
             session, f"epoch {before.number} was started by an earlier release, which kept no copy", UNCHANGED
         )
+    if changed := why_not_as_it_ran(session.pipeline, before.claim):
+        raise _refused(session, changed, UNCHANGED)
     return Target(before.number, before.claim.version, stood, tuple(epoch.number for epoch in undone))
 
 
@@ -205,7 +207,7 @@ def why_no_way_back(session: Session) -> str:
         restored_job(session.pipeline.job, before.claim.version)
     except RollbackRefused as refused:
         return refused.seen
-    return ""
+    return why_not_as_it_ran(session.pipeline, before.claim)
 
 
 def _with_version(back: Session, target: Target) -> Session:

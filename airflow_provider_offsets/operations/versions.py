@@ -18,7 +18,10 @@ from pathlib import Path
 
 from airflow_provider_offsets.backends.jars import local_jars
 from airflow_provider_offsets.core import codec
-from airflow_provider_offsets.core.pipeline import SparkJob
+from airflow_provider_offsets.core.epoch import Claim
+from airflow_provider_offsets.core.location import plain_path
+from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
+from airflow_provider_offsets.core.snapshot import CHECKPOINT
 from airflow_provider_offsets.errors import RollbackRefused
 
 VERSION = re.compile(r"[0-9a-f]{64}")
@@ -96,6 +99,29 @@ def restored_job(job: SparkJob, version: str) -> SparkJob:
         packages=kept.packages,
         py_files=",".join(_place(folder, each) for each in kept.py_files),
     )
+
+
+def why_not_as_it_ran(pipeline: StreamingPipeline, claim: Claim) -> str:
+    """Return why the kept program of a launch cannot run as ``pipeline`` is described now; empty if it can.
+
+    A version has a program and its command. Whether that program knows epochs, and where it keeps its offsets, is in
+    ``pipelines.yaml`` only.
+
+    :param pipeline: the pipeline as described now.
+    :param claim: the launch whose version may be restored.
+    """
+    if claim.tracked != pipeline.tracked:
+        return f"epoch {claim.number} ran with 'tracked: {str(claim.tracked).lower()}', which has been changed since"
+    if claim.tracked:
+        return ""
+    if claim.store not in ("", pipeline.authoritative):
+        return f"epoch {claim.number} kept its offsets in {claim.store!r}, and offsets_in has been changed since"
+    location = pipeline.job.checkpoint
+    if pipeline.authoritative == CHECKPOINT and plain_path(claim.checkpoint) != plain_path(location):
+        return (
+            f"epoch {claim.number} ran on the checkpoint {claim.checkpoint!r}, and job.checkpoint is {location!r} now"
+        )
+    return ""
 
 
 def is_kept(job: SparkJob, version: str) -> bool:

@@ -447,6 +447,21 @@ class TestRecovery:
 
         assert self.recover(lab, back.epoch) == "version 3"
 
+    def test_nor_does_it_start_the_copy_in_another_way_than_it_ran(self, make: Callable[..., Lab]) -> None:
+        lab = make(KINDS["in its checkpoint"])
+        run_well(lab)
+        upgrade(lab)
+        fail(lab)
+        back = undo(lab)
+        run_until_idle(lab)
+        lab.driver.die()
+        lab.offsets_in, lab.more = (), {}
+
+        with pytest.raises(
+            RollbackRefused, match=r"epoch 3 ran with 'tracked: false'.*Start the program that you want"
+        ):
+            self.recover(lab, back.epoch)
+
     def test_any_other_operation_starts_what_is_deployed(self, lab: Lab) -> None:
         run_well(lab)
         upgrade(lab)
@@ -501,6 +516,41 @@ class TestRefused:
 
         assert "job.py is gone" in self.refuse(lab)
         assert lab.driver.is_alive
+
+    @pytest.mark.parametrize(
+        ("offsets_in", "changes", "seen"),
+        [
+            (("checkpoint",), {"offsets_in": (), "more": {}}, "epoch 1 ran with 'tracked: false'"),
+            (
+                ("elsewhere",),
+                {"more": {"tracked": False, "offsets_in": ("checkpoint", "elsewhere")}},
+                "epoch 1 kept its offsets in 'elsewhere'",
+            ),
+            (("checkpoint",), {"checkpoint": "sub/other"}, "epoch 1 ran on the checkpoint"),
+        ],
+        ids=["tracked", "offsets_in", "checkpoint"],
+    )
+    def test_the_previous_program_would_run_in_another_way_than_it_did(
+        self, offsets_in: tuple[str, ...], changes: dict[str, Any], seen: str, make: Callable[..., Lab]
+    ) -> None:
+        """An untracked program in a tracked pipeline would run without an epoch, and nobody would record its batches.
+
+        One that starts from another store than the pipeline would read again what it has read, without a count.
+        """
+        lab = make(offsets_in)
+        run_well(lab)
+        for name, value in changes.items():
+            setattr(lab, name, str(lab.folder / value) if name == "checkpoint" else value)
+        lab.on_launch = lambda driver: driver.die("SyntaxError")
+        with pytest.raises(DriverDied):
+            upgrade(lab, f"offsets:{lab.at(100, 100).to_json()}")
+        lab.on_launch = lambda driver: None
+
+        words = self.refuse(lab)
+
+        assert seen in words
+        assert "Nothing was changed" in words
+        assert seen in why_no_way_back(lab.session())
 
     def test_retention_has_deleted_what_would_be_read_again(self, lab: Lab) -> None:
         run_well(lab)
