@@ -104,8 +104,8 @@ def restored_job(job: SparkJob, version: str) -> SparkJob:
 def why_not_as_it_ran(pipeline: StreamingPipeline, claim: Claim) -> str:
     """Return why the kept program of a launch cannot run as ``pipeline`` is described now; empty if it can.
 
-    A version has a program and its command. Whether that program knows epochs, and where it keeps its offsets, is in
-    ``pipelines.yaml`` only.
+    A version has a program and its command. Whether that program knows epochs, where it keeps its offsets, and which
+    topics it reads by itself, is in ``pipelines.yaml`` only.
 
     :param pipeline: the pipeline as described now.
     :param claim: the launch whose version may be restored.
@@ -116,6 +116,8 @@ def why_not_as_it_ran(pipeline: StreamingPipeline, claim: Claim) -> str:
         return ""
     if claim.store not in ("", pipeline.authoritative):
         return f"epoch {claim.number} kept its offsets in {claim.store!r}, and offsets_in has been changed since"
+    if claim.stream.topics != pipeline.stream.topics:
+        return f"epoch {claim.number} read the topics {list(claim.stream.topics)}, and topics has been changed since"
     location = pipeline.job.checkpoint
     if pipeline.authoritative == CHECKPOINT and plain_path(claim.checkpoint) != plain_path(location):
         return (

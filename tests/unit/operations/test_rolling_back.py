@@ -552,6 +552,28 @@ class TestRefused:
         assert "Nothing was changed" in words
         assert seen in why_no_way_back(lab.session())
 
+    def test_the_previous_program_would_read_other_topics(
+        self, make: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An untracked program reads a topic that is not in its checkpoint from the beginning, without a count."""
+        lab, described = make(KINDS["in its checkpoint"]), Lab.pipeline.fget
+        assert described is not None
+        lab.kafka.create_topic("more", partitions=1)
+        both = property(lambda lab: replace(described(lab), topics=(TOPIC, "more")))
+        with monkeypatch.context() as patch:
+            patch.setattr(Lab, "pipeline", both)
+            lab.on_launch = Driver._claim
+            steps.stop(lab, "first")
+            steps.launch_applied(lab, steps.apply(lab, operation="first"), "first")
+        lab.driver.die()
+        lab.on_launch = lambda driver: driver.die("SyntaxError")
+        lab.clock.now += 10 * LEASE_TIMEOUT_S
+        with pytest.raises(DriverDied):
+            upgrade(lab, "earliest")
+        lab.on_launch = lambda driver: None
+
+        assert "epoch 1 read the topics ['flights', 'more']" in self.refuse(lab)
+
     def test_retention_has_deleted_what_would_be_read_again(self, lab: Lab) -> None:
         run_well(lab)
         upgrade(lab)
