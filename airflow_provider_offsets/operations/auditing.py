@@ -165,7 +165,8 @@ def _epochs(session: Session, record: PipelineRecord | None) -> Sequence[Epoch]:
 
     If an epoch has ended but is not reconciled yet, its started batch counts as a cut.
     """
-    epochs = _with_in_flight(session, [_from_where_it_stopped(epoch) for epoch in session.control.epochs()])
+    launched = [_from_where_it_stopped(epoch) for epoch in session.control.epochs()]
+    epochs = _with_in_flight(session, _with_removed_topics(launched))
     if record is None or record.phase is not Phase.ENDED or record.started is None or epochs[-1].number != record.epoch:
         return epochs
     state = read_state(open_checkpoint(epochs[-1].claim.checkpoint))
@@ -235,9 +236,15 @@ def audit_epochs(session: Session, window: AuditWindow | None = None) -> AuditRe
 
 
 def _from_where_it_stopped(epoch: Epoch) -> Epoch:
-    """Return an epoch of an untracked job whose announcements count from where the epoch before had stopped."""
-    left_at = epoch.claim.left_at
-    return epoch if left_at is None else replace(epoch, claim=replace(epoch.claim, stood=left_at))
+    """Return an epoch of an untracked job whose announcements count from where the epoch before had stopped.
+
+    The command that moved its position may have seen fewer topics than the launch.
+    """
+    left_at, stood = epoch.claim.left_at, epoch.claim.stood or Position()
+    if left_at is None:
+        return epoch
+    others = Position({key: offset for key, offset in stood.items() if key.topic not in left_at.topics})
+    return replace(epoch, claim=replace(epoch.claim, stood=others.updated(left_at)))
 
 
 def _cut_off(session: Session, epochs: Sequence[Epoch], ends: Sequence[Position], now: Observation) -> list[Epoch]:
@@ -385,6 +392,17 @@ def _of_removed_topics(following: Sequence[Epoch]) -> Position:
         put_back = put_back.updated(later.claim.stood or Position())
     topics = following[0].claim.stream.topics
     return Position({partition: offset for partition, offset in put_back.items() if partition.topic not in topics})
+
+
+def _with_removed_topics(launched: Sequence[Epoch]) -> list[Epoch]:
+    """Return the launches, each one with the position in the topics that an untracked epoch before it read last."""
+    claimed = [epoch for epoch in launched if epoch.holder is not None]
+    found = {epoch.number: epoch for epoch in launched}
+    for place, (before, epoch) in enumerate(pairwise(claimed), 1):
+        if not before.claim.tracked:
+            stood = _of_removed_topics(claimed[place:]).updated(epoch.claim.stood or Position())
+            found[epoch.number] = replace(epoch, claim=replace(epoch.claim, stood=stood))
+    return list(found.values())
 
 
 def _stopped_at(epoch: Epoch, stood: Position | None) -> Position:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.simulation import actors
+from tests.simulation import actors, product
 from tests.simulation.actors import Run
 from tests.simulation.script import Side, Stage, at, stage
+from tests.simulation.test_cli_writes import importing
 
 BOTH = ("orders", "returns")
 
@@ -129,4 +130,37 @@ def test_an_untracked_job_whose_checkpoint_is_gone_is_rolled_back() -> None:
         s.to_end(s.start("A", actors.undone(actors.submit_only)))
         s.run(for_s=60.0)
         assert s.has_written("orders", 9)
+        assert s.verdict() == ""
+
+
+def test_a_topic_is_put_back_when_the_job_becomes_tracked() -> None:
+    """The launch in between did not list the topic, so only the start of the tracked job shows what was read of it."""
+    with stage("dstream", position_store="zookeeper", topics=BOTH, kill_timeout_s=10) as s:
+        s.append(4, "returns")
+        s.first_start()
+        read_topics(s, "orders")
+        s.append(2)
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.run(for_s=30.0)
+        s.world.kind = replace(s.world.kind, mode="process", position_store="", writes_beside=True, topics=BOTH)
+        refused = s.to_end(s.restart("B", take_over=True))
+        assert s.to_end(s.restart("C", advised(refused), take_over=True)).failure == ""
+        s.run(for_s=30.0)
+        assert s.verdict() == ""
+
+
+def test_a_topic_is_put_back_after_a_command_has_moved_the_others() -> None:
+    with stage("dstream", position_store="zookeeper", topics=BOTH, kill_timeout_s=10) as s:
+        s.append(4, "returns")
+        s.first_start()
+        read_topics(s, "orders")
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        s.to_end(s.start("pause", actors.take_over_and_stop))
+        assert s.to_end(s.start("cli", importing(s, 3))).failure == ""
+        read_topics(s, *BOTH)
+        assert s.to_end(s.restart("B", take_over=True)).failure == ""
+        s.run(for_s=30.0)
+        with s.sim.quietly():
+            audit = product.audit_of(s.world)
+        assert (audit["lost"], audit["unexplained_count"]) == (0, 0)
         assert s.verdict() == ""
