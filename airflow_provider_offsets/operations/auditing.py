@@ -389,7 +389,9 @@ def _of_removed_topics(following: Sequence[Epoch]) -> Position:
     """
     put_back = Position()
     for later in reversed(following[1:]):
-        put_back = put_back.updated(later.claim.stood or Position())
+        read = later.claim.stream.topics  # what the launches after it say of these topics is of its own end
+        others = Position({partition: offset for partition, offset in put_back.items() if partition.topic not in read})
+        put_back = others.updated(later.claim.stood or Position())
     topics = following[0].claim.stream.topics
     return Position({partition: offset for partition, offset in put_back.items() if partition.topic not in topics})
 

@@ -131,6 +131,22 @@ def test_a_topic_is_put_back_that_no_snapshot_of_the_stopped_job_has() -> None:
         assert s.verdict() == ""
 
 
+def test_a_partition_was_added_while_its_topic_was_out_of_the_pipeline() -> None:
+    """Two launches follow that read it: only the first one shows where the epoch before has stopped."""
+    with stage("dstream", topics=BOTH, limit=12, position_store="zookeeper") as s:
+        s.first_start()
+        s.world.kind = replace(s.world.kind, topics=("returns",))
+        assert s.to_end(s.restart("A")).failure == ""
+        s.world.kafka.cluster.add_partitions("orders", 2)
+        s.append(3, "orders", 1)
+        s.world.kind = replace(s.world.kind, topics=BOTH)
+        for name in "BC":
+            assert s.to_end(s.restart(name, take_over=True)).failure == ""
+            s.run(for_s=60.0)
+        assert counts(s) == (0, 0, 0)
+        assert s.verdict() == ""
+
+
 def test_a_topic_is_out_of_the_pipeline_only_for_the_snapshot_of_the_stopped_job() -> None:
     with stage("dstream", topics=BOTH, limit=12, position_store="zookeeper") as s:
         s.append(6, "returns")
