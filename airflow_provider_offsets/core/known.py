@@ -129,11 +129,12 @@ def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozense
 def first_when_stopped(snapshots: Iterable[Snapshot]) -> dict[int, Snapshot]:
     """Return the first snapshot of the stopped job after each epoch, by the epoch's number.
 
-    A late task may take its snapshot of a job that is running again. Such a snapshot is ignored.
+    A late task may take its snapshot of a job that is running again, or while the pipeline does not name the store of
+    its position. Such a snapshot is ignored.
     """
     found: dict[int, Snapshot] = {}
     for each in sorted(snapshots, key=lambda each: (each.seen.generation, _taken_ms(each), each.id)):
-        if each.moment == WHEN_STOPPED and each.seen.phase is Phase.STOPPED:
+        if each.moment == WHEN_STOPPED and each.seen.phase is Phase.STOPPED and _tells(each):
             found.setdefault(each.seen.epoch_number, each)
     return found
 

@@ -478,3 +478,16 @@ def test_so_is_a_partition_that_only_this_job_knows(then: str) -> None:
         assert written == sorted(2 * [*((0, offset) for offset in range(6)), *((1, offset) for offset in range(3))])
         assert cut_off(s) == [(0, 6), (0, 3)]
         assert counts(s) == (0, 0, 0)
+
+
+def test_a_snapshot_of_the_stopped_job_that_lacked_its_store_shows_no_position() -> None:
+    """The entry is edited and edited back, with a stop between: the launch then announces the rewind as before."""
+    with stage("dstream", position_store="zookeeper", kill_timeout_s=10) as s:
+        s.first_start()
+        edit(s, mode="process", position_store="")
+        s.first_stop()
+        edit(s, mode="dstream", position_store="zookeeper")
+        assert s.to_end(s.restart("A", "shift:-3", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert [each.record.offset for each in s.world.sink.writes] == [*range(6), *range(3, 6)]
+        assert counts(s) == (0, 3, 0)
