@@ -9,6 +9,7 @@ STORE ?= sqlite
 PYTEST_ARGS ?=
 SEEDS ?= 2000
 FROM ?= 1
+EDITED ?= 120
 JOBS ?= $(shell nproc)
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit laws integration e2e test check wheel
@@ -20,6 +21,7 @@ help:  ## show this list
 	@echo
 	@echo '  SERVERS="kafka hbase airflow"   which servers `make up` starts (all by default)'
 	@echo '  SEEDS=2000 FROM=1               how many histories `make simulate` draws, and the first seed'
+	@echo '  EDITED=120                      how many histories of edited pipelines it runs beside them'
 	@echo '  JOBS=<number of cores>          how many processes `make simulate` uses'
 	@echo '  STORE=sqlite|hbase              the offset store of `make up` and `make demo`'
 
@@ -64,7 +66,7 @@ laws: venv  ## run laws over random input, operations killed at each of their wr
 	$(PY) -m pytest $(UNIT) tests/simulation -m 'hypothesis or sweep or simulation' $(PYTEST_ARGS)
 
 simulate: venv  ## check the guarantees in SEEDS random histories of operations, drivers and faults, FROM a seed on
-	$(PY) -m tests.simulation --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
+	$(PY) -m tests.simulation --seeds $(SEEDS) --edited $(EDITED) --from $(FROM) --jobs $(JOBS)
 
 mutants: venv  ## plant mistakes in the package, and check that a unit test or the simulation finds each of them
 	$(PY) -m tests.mutants

@@ -35,7 +35,8 @@ class Expected:
     read_before: dict[Key, int] = field(default_factory=dict)
     """The position of the job before the first epoch."""
     counts_batches: bool = True
-    """Whether a history names each batch. Without it only the audit knows what may have been written again."""
+    """Whether a history names each batch of each epoch. Without it only the audit knows what may have been written
+    again."""
 
 
 @dataclass
@@ -76,6 +77,7 @@ def read_expected(
         end |= _position(facts[recorded["row_time_ms"]]["end"])
     expected = Expected(_position(epochs[0]["claim"]["start"]), end, [span for row in rows for span in _spans(row)])
     expected.read_before = _position(epochs[0]["claim"]["stood"] or {})
+    expected.counts_batches = all(epoch["claim"]["tracked"] for epoch in epochs)
     for epoch in epochs:
         for each in epoch["claim"]["announced"]:
             key, at = (each["topic"], each["partition"]), each["start"]

@@ -232,7 +232,7 @@ class Laboratory:
 
     def _verdict(self) -> tuple[str, str]:
         """Return what is wrong with what the pipeline wrote since it was described, or nothing."""
-        expected = product.expected_of(self.world)
+        expected = self.expected()
         if expected is None:
             return "", ""
         with self.sim.quietly():
@@ -247,6 +247,10 @@ class Laboratory:
             if found:
                 return name, str(verdict)
         return "", ""
+
+    def expected(self) -> checker.Expected | None:
+        """Return what the product has stored; None before the first start."""
+        return product.expected_of(self.world)
 
     def _is_there_still(self, record: Record) -> bool:
         """Return whether the offset of a record was not given to another one by a truncation of the log."""

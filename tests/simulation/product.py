@@ -354,7 +354,7 @@ class World:
             self.files,
             contents_of(self.inner),
             facts=self._facts,
-            position=lambda: _plain(self.positions.stored if kind.position_store else None),
+            position=lambda: _plain(self.positions.stored if self.kind.position_store else None),
             leaders=self.table.leaders,
             answered=self.answered,
             is_excused=lambda: self.has_lied,
@@ -470,6 +470,7 @@ class World:
         """Run the program of a tracked job, as a user writes it."""
         settings = self.take_settings(file)
         settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_retry_timeout_s=20.0)
+        kind = self.kind  # the entry may be edited while the program runs
         self.sim.sleep(2.0)  # Spark starts
         spark = self._spark()
         with TrackedStream(spark, settings) as stream:
@@ -479,13 +480,13 @@ class World:
 
             def process(batch: Frame, batch_id: int) -> None:
                 self._on_batch(stream.epoch, batch_id, batch.query_id)
-                self.sim.sleep(self.kind.batch_s)
+                self.sim.sleep(kind.batch_s)
                 self.sink.write(batch.records, batch_id, batch.query_id, stream.epoch)
-                self._write_beside(batch.end)
+                self._write_beside(kind, batch.end)
 
-            for is_last in (False, True) if self.kind.runs_again else (True,):
+            for is_last in (False, True) if kind.runs_again else (True,):
                 try:
-                    if self.kind.mode == "process":
+                    if kind.mode == "process":
                         stream.run(frame, process=process)
                     else:
                         stream.run(frame, sink=lambda writer: writer.format("kafka"))
@@ -556,33 +557,33 @@ class World:
         if self.kind.position_store:
             self._dstream_program()
             return
-        spark = self._spark()
+        kind, spark = self.kind, self._spark()
         spark.source = {"startingOffsets": "earliest"}
 
         def process(batch: Frame, batch_id: int) -> None:
-            self.sim.sleep(self.kind.batch_s)
+            self.sim.sleep(kind.batch_s)
             self.sink.write(batch.records, batch_id, batch.query_id, 0)
-            self._write_beside(batch.end)
+            self._write_beside(kind, batch.end)
 
         engine = spark.engine(self.checkpoint, process)
         while not self.markers.is_there(MARKER):
             if not engine.trigger():
                 self.sim.sleep(4.0)
 
-    def _write_beside(self, end: Offsets) -> None:
+    def _write_beside(self, kind: Kind, end: Offsets) -> None:
         """Write a batch's end to ZooKeeper too, if the program does so."""
-        if self.kind.writes_beside:
+        if kind.writes_beside:
             self.positions.put(Position({TopicPartition(*key): offset for key, offset in end.items()}))
 
     def _dstream_program(self) -> None:
         """Run a job that reads its start from a position store and writes the position after each batch's output."""
-        stream = self.pipeline.stream
+        stream, topics = self.pipeline.stream, list(self.kind.topics)
         stored = self.positions.position(stream) or Position()
         at = {(key.topic, key.partition): offset for key, offset in stored.items()}
         number = 0
         while not self.markers.is_there(MARKER):
-            ends = self.kafka.ends(list(self.kind.topics))
-            begins = self.kafka.begins(list(self.kind.topics))
+            ends = self.kafka.ends(topics)
+            begins = self.kafka.begins(topics)
             upto, left = {}, self.kind.limit
             for key in sorted(ends):
                 start = at.get(key, begins[key] if not stored else 0)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.simulation import checker
-from tests.simulation.__main__ import KEPT, kept_seeds, main
+from tests.simulation import checker, product
+from tests.simulation.__main__ import KEPT, kept_seeds, main, run
 from tests.simulation.chance import Happened
 from tests.simulation.checker import Expected, judge
+from tests.simulation.edited import EDITED
 from tests.simulation.history import MODES, Outcome, run_history
 from tests.simulation.shrinking import shrink
 
 P = ("orders", 0)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, EDITED])
 def test_a_seed_is_one_history_byte_for_byte(mode: str) -> None:
-    one, other = run_history(7, (mode,)), run_history(7, (mode,))
+    one, other = run(7, (mode,)), run(7, (mode,))
     assert [str(step) for step in one.trace] == [str(step) for step in other.trace]
     assert one.digest == other.digest
     assert one.steps > 300
@@ -41,7 +43,36 @@ def test_seeds_that_found_something_are_run_with_the_others(
 
 def test_every_kept_seed_has_its_reason() -> None:
     assert kept_seeds(KEPT)
-    assert all(each.reason and set(each.kinds) <= set(MODES) for each in kept_seeds(KEPT))
+    assert all(each.reason and set(each.kinds) <= {*MODES, EDITED} for each in kept_seeds(KEPT))
+
+
+def test_histories_of_edited_pipelines_are_run_beside_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "1", "--edited", "2", "--from", "3"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("3 histories")
+
+
+def test_edited_pipelines_are_drawn_with_no_other_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--kinds", f"sink,{EDITED}"])
+    assert "use --edited" in capsys.readouterr().err
+
+
+def test_an_edited_pipeline_that_fails_is_shrunk_to_the_acts_that_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit is wrong if somebody edited the topics."""
+    audit_of = product.audit_of
+
+    def audited(world: product.World) -> dict[str, Any]:
+        is_edited = any(each[-1].endswith("topics: returns") for each in world.sim.passed)
+        return {**audit_of(world), **({"unexplained_count": 1} if is_edited else {})}
+
+    monkeypatch.setattr(product, "audit_of", audited)
+    assert main(["--kinds", EDITED, "--seeds", "1", "--from", "610"]) == 1
+    said = capsys.readouterr().out
+    assert "false_alarms" in said
+    assert "with 1 faults and steps of the world" in said
+    assert "again: python -m tests.simulation --seeds 1 --from 610 --kinds edited" in said
 
 
 def test_a_failing_history_shrinks_to_what_it_needs(tmp_path: Path) -> None:
