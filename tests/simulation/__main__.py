@@ -11,6 +11,7 @@ import argparse
 import gc
 import logging
 import multiprocessing
+import signal
 import sys
 import time
 from collections import Counter
@@ -55,6 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn = {kind for _, each in work for kind in each}
         work = [(each.seed, each.kinds) for each in kept_seeds() if set(each.kinds) & drawn] + work
     tally = Tally()
+    try:
+        _run_all(work, options, tally)
+    except KeyboardInterrupt:
+        print(f"interrupted, with {len(work) - tally.histories} histories left: {tally.line()}")
+        return 130
+    print(tally.line())
+    return 1 if tally.failures else 0
+
+
+def _run_all(work: Sequence[tuple[int, tuple[str, ...]]], options: argparse.Namespace, tally: Tally) -> None:
+    """Run histories, and show the first ones that fail."""
     for outcome, of_kinds in _outcomes(work, options.jobs):
         if not tally.add(outcome) or tally.failures[outcome.failure] > SHOWN:
             continue
@@ -65,8 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.until_failure and is_first:
             break
         print(f"  again: python -m tests.simulation --seeds 1 --from {outcome.seed} --kinds {','.join(of_kinds)}")
-    print(tally.line())
-    return 1 if tally.failures else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -95,7 +105,8 @@ def _outcomes(work: Sequence[tuple[int, tuple[str, ...]]], jobs: int) -> Iterato
         for seed, kinds in work:
             yield run(seed, kinds), kinds
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    without_interrupt = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # only the main process answers Ctrl-C
+    with multiprocessing.get_context("fork").Pool(jobs, *without_interrupt) as pool:
         yield from zip(pool.imap(_run_lean, work, chunksize=10), (kinds for _, kinds in work), strict=True)
         pool.close()
         pool.join()  # a process that ends by itself removes its files

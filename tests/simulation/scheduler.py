@@ -374,6 +374,8 @@ class Simulation:
             actor.is_dead = True
         except Violated as error:
             self.violation = self.violation or error
+        except KeyboardInterrupt:
+            raise  # it is meant for the program that runs the simulation
         except BaseException as error:
             actor.error = error
         finally:

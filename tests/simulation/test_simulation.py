@@ -30,6 +30,20 @@ def test_another_seed_is_another_history() -> None:
     assert run_history(7, MODES).digest != run_history(8, MODES).digest
 
 
+def test_what_was_run_before_ctrl_c_is_in_the_last_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seed: int, *kinds: Any) -> Outcome:
+        if seed == 3:
+            raise KeyboardInterrupt
+        return run_history(seed, *kinds)
+
+    monkeypatch.setattr("tests.simulation.__main__.run_history", interrupted)
+    assert main(["--seeds", "4", "--from", "1", "--without-kept"]) == 130
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].startswith("interrupted, with 2 histories left: 2 histories, ")
+
+
 def test_seeds_that_found_something_are_run_with_the_others(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
