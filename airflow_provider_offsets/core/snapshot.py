@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.core import codec
@@ -373,8 +374,10 @@ class Observation:
             cut = self._present_move.in_flight  # a moved checkpoint does not show it any more
         started = cut if self.is_tracked else self._in_flight_untracked()
         seen = {(each.topic, each.partition) for each in started}
-        lost = (each for known in self.known for each in known.in_flight)
-        return (*started, *(each for each in (*lost, *self._unnamed) if (each.topic, each.partition) not in seen))
+        lost = [*(each for known in self.known for each in known.in_flight), *self._unnamed]
+        if self.is_progress_lost and self.former_store:  # the batch is of an epoch before, which kept it elsewhere
+            return (*(each for each in started if not _contains(lost, each)), *lost)
+        return (*started, *(each for each in lost if (each.topic, each.partition) not in seen))
 
     @property
     def _unnamed(self) -> tuple[OffsetRange, ...]:
@@ -413,6 +416,12 @@ class Observation:
             if partition not in known
         }
         return tuple(each for each in ranges_between(stored, Position(ends)) if each.count)
+
+
+def _contains(ranges: Iterable[OffsetRange], part: OffsetRange) -> bool:
+    """Check whether one of the ranges contains all offsets of another one."""
+    there = (each for each in ranges if (each.topic, each.partition) == (part.topic, part.partition))
+    return any(each.start <= part.start and part.end <= each.end for each in there)
 
 
 def snapshot_id(operation: str, moment: str) -> str:

@@ -491,3 +491,25 @@ def test_a_snapshot_of_the_stopped_job_that_lacked_its_store_shows_no_position()
         s.run(for_s=60.0)
         assert [each.record.offset for each in s.world.sink.writes] == [*range(6), *range(3, 6)]
         assert counts(s) == (0, 3, 0)
+
+
+def test_so_is_what_it_read_in_the_range_of_an_older_batch() -> None:
+    """The checkpoint still plans a batch of the time before that job, which ends where the job has read to."""
+    with stage("process", position_store="", writes_beside=True, kill_timeout_s=10) as s:
+        s.first_start()
+        s.append(2)
+        assert s.run("driver-1", until=at("sink", "", by="driver-1"))
+        s.kill("driver-1")
+        edit(s, mode="dstream", position_store="zookeeper", writes_beside=False)
+        assert s.to_end(s.restart("A", "shift:-2", take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        edit(s, mode="process", position_store="")
+        there = 'offsets:{"orders":{"0":4}} | committed'
+        assert there in s.to_end(s.restart("B", take_over=True)).failure
+        assert s.to_end(s.restart("C", there, take_over=True)).failure == ""
+        s.run(for_s=60.0)
+        assert sorted(each.record.offset for each in s.world.sink.writes) == sorted(
+            [*range(6), *range(4, 8), *range(4, 8)]
+        )
+        assert (4, 8) in cut_off(s)
+        assert counts(s) == (0, 2, 0)
