@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_offsets.core.live import LiveTopics
@@ -41,31 +41,30 @@ def test_counts_lead_from_the_stored_offset_to_the_start(wanted: Position, sessi
             assert not (row.replay and (row.skipped or row.lost))
 
 
+@settings(max_examples=300)  # about a third of the plans have no problems
 @given(positions, observations())
 def test_without_problems_nothing_is_lost_or_skipped(wanted: Position, session: Observation) -> None:
     plan = plan_restart(wanted, session)
-    assume(not plan.problems)
 
-    assert (plan.lost, plan.skipped) == (0, 0)
+    assert plan.problems or (plan.lost, plan.skipped) == (0, 0)
 
 
+@settings(max_examples=300)
 @given(positions, observations(), offsets, offsets)
 def test_no_more_is_lost_or_skipped_than_is_accepted(
     wanted: Position, session: Observation, accept_lost: int, accept_skipped: int
 ) -> None:
     plan = plan_restart(wanted, session, RestartPolicy({TOPIC: accept_lost}, {TOPIC: accept_skipped}))
-    assume(not plan.problems)
 
-    assert plan.lost + plan.unreplayable <= accept_lost
-    assert plan.skipped <= accept_skipped
+    assert plan.problems or (plan.lost + plan.unreplayable <= accept_lost and plan.skipped <= accept_skipped)
 
 
+@settings(max_examples=300)
 @given(positions, observations())
 def test_without_problems_every_start_can_be_read(wanted: Position, session: Observation) -> None:
     plan = plan_restart(wanted, session)
-    assume(not plan.problems)
 
-    assert all(row.begin <= row.start <= row.end for row in plan.rows)
+    assert plan.problems or all(row.begin <= row.start <= row.end for row in plan.rows)
 
 
 @given(positions, observations())
