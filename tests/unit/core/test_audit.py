@@ -649,11 +649,12 @@ def peak(length: int, *, tiles: bool) -> tuple[int, AuditReport]:
 
 
 def test_memory_does_not_grow_with_the_history() -> None:
-    short, _ = peak(1_000, tiles=True)
-    long, found = peak(5_000, tiles=True)
+    """The least of three measurements: other threads of the process allocate memory too."""
+    short = [peak(400, tiles=True) for _ in range(3)]
+    long = [peak(2_000, tiles=True) for _ in range(3)]
 
-    assert long < 1.2 * short
-    assert (found.batches, found.discontinuities) == (5_000, ())
+    assert min(most for most, _ in long) < 1.2 * min(most for most, _ in short)
+    assert {(found.batches, found.discontinuities) for _, found in long} == {(2_000, ())}
 
 
 def test_memory_grows_with_holes_and_not_with_their_listing(monkeypatch: pytest.MonkeyPatch) -> None:
