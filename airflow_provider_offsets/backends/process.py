@@ -197,10 +197,11 @@ def is_session_alive(leader: ProcessIdentity) -> bool | None:
 
     A JVM that ends leaves its Python program running for a moment, and that program may still write.
     """
-    is_of_here = _is_of_here(leader)
-    if is_of_here and not _session(leader) and _is_hidden(leader.pid):
-        return None
-    return bool(_session(leader)) if is_of_here is not None else None
+    if not (is_of_here := _is_of_here(leader)):
+        return is_of_here
+    if _session(leader):
+        return True
+    return None if _is_hidden(leader.pid) else False
 
 
 def signal_leader(leader: ProcessIdentity, number: signal.Signals) -> bool:

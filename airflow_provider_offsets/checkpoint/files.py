@@ -96,10 +96,10 @@ def open_checkpoint(location: str) -> CheckpointFolder:
     :raises StoreClientMissing: the library of the file system is not installed.
     :raises StoreUnreachable: the file system does not answer.
     """
-    parts = urlsplit(location)
     _require_same_as_hadoop(location)
     if _is_local(location):
         return LocalCheckpoint(location)
+    parts = urlsplit(location)
     if (opener := FILE_SYSTEMS.get(parts.scheme)) is not None:
         return opener(location)
     if parts.password is not None or "::" in location:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.connections import open_session
@@ -231,8 +230,10 @@ def opened(name: str) -> Iterator[PositionStore]:
 
 
 def _folder(location: str) -> str:
-    """Return a location of a checkpoint as ``pipelines.yaml`` has it: a local path is whole, and without links."""
-    return location if urlsplit(location).scheme else str(Path(location).resolve())
+    """Return a location of a checkpoint as :func:`load_pipelines` reads it."""
+    from airflow_provider_offsets.factories.pipelines import resolved
+
+    return resolved(location, Path.cwd())
 
 
 def _known(name: str, *, only_kafka: bool) -> str:

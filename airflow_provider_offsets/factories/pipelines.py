@@ -237,7 +237,7 @@ def _backfill(entry: dict[str, Any]) -> BackfillPolicy:
 
 def _job(entry: dict[str, Any], folder: Path) -> SparkJob:
     paths = ("application", "checkpoint", "log_dir")
-    lists = {key: ",".join(_resolved(each, folder) for each in entry.get(key, ())) for key in ("jars", "py_files")}
+    lists = {key: ",".join(resolved(each, folder) for each in entry.get(key, ())) for key in ("jars", "py_files")}
     return SparkJob(
         **{key: value for key, value in _resolved_keys(entry, paths, folder).items() if key in paths},
         **lists,
@@ -250,10 +250,15 @@ def _job(entry: dict[str, Any], folder: Path) -> SparkJob:
 
 
 def _resolved_keys(entry: dict[str, Any], keys: Iterable[str], folder: Path) -> dict[str, Any]:
-    return {key: _resolved(value, folder) if key in keys else value for key, value in entry.items()}
+    return {key: resolved(value, folder) if key in keys else value for key, value in entry.items()}
 
 
-def _resolved(path: str, folder: Path) -> str:
+def resolved(path: str, folder: Path) -> str:
+    """Return a local path whole and without links, and a URL unchanged.
+
+    :param path: a path or URL.
+    :param folder: where a relative path begins.
+    """
     return path if urlsplit(path).scheme else str((folder / path).resolve())
 
 

@@ -97,6 +97,12 @@ def test_a_batch_costs_two_transactions(store: SqlStore, way: str) -> None:
     assert len(started) == 2
 
 
+def until_it_waits_for_a_lock(writer: threading.Thread, connection: psycopg.Connection[Any]) -> None:
+    while not connection.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone():
+        assert writer.is_alive(), "it has waited for nothing"
+        connection.execute("select pg_sleep(0.01), pg_stat_clear_snapshot()")
+
+
 @pytest.mark.usefixtures("any_default")
 def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) -> None:
     """Under READ COMMITTED the conditional UPDATE compares again once the other transaction has ended."""
@@ -111,8 +117,7 @@ def test_a_swap_waits_for_another_one_and_then_loses(store: SqlStore, url: str) 
     with psycopg.connect(url) as connection, connection.transaction():
         connection.execute("update offsets_control set value = 'theirs' where pipeline = 'p'")
         waiting.start()
-        while not connection.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone():
-            connection.execute("select pg_sleep(0.01), pg_stat_clear_snapshot()")
+        until_it_waits_for_a_lock(waiting, connection)
     waiting.join()
     assert answers == [False]
     assert store.get("p", "pipeline") == "theirs"
@@ -138,8 +143,7 @@ def test_a_write_waits_for_another_one_and_then_loses(
         monkeypatch.undo()
         waiting.start()
         with psycopg.connect(url, autocommit=True) as connection:
-            while not connection.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'").fetchone():
-                pass
+            until_it_waits_for_a_lock(waiting, connection)
         sql_store._append(*arguments)
 
     monkeypatch.setattr(sql_store, "_append", append)

@@ -33,7 +33,9 @@ from airflow_provider_offsets.backends.process import is_alive, is_session_alive
 from airflow_provider_offsets.core.codec import loads
 from airflow_provider_offsets.core.epoch import ProcessIdentity
 driver = loads(ProcessIdentity, sys.argv[2])
-subprocess.run(["mount", "-t", "proc", "-o", "hidepid=" + sys.argv[1], "proc", "/proc"], check=True)
+mounted = subprocess.run(["mount", "-t", "proc", "-o", "hidepid=" + sys.argv[1], "proc", "/proc"], check=False)
+if mounted.returncode:
+    sys.exit("no mount of /proc here")
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -86,9 +88,9 @@ class TestIdentity:
                 )
             finally:
                 driver.kill()
-        if said.returncode:
-            pytest.skip(f"no mount of /proc here: {said.stderr}")
-        assert said.stdout.split() == ["None", "None"]
+        if "no mount of /proc here" in said.stderr and not os.environ.get("CI"):
+            pytest.skip(said.stderr)
+        assert (said.returncode, said.stdout.split()) == (0, ["None", "None"]), said.stderr
 
     @pytest.mark.parametrize(
         ("error", "alive"), [(PermissionError, None), (ProcessLookupError, False)], ids=["hidden", "gone"]
