@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from airflow_provider_offsets.checkpoint.log import CheckpointFiles
-from airflow_provider_offsets.core.location import local_path
+from airflow_provider_offsets.core.location import local_path, normal_url, resolved, scheme_of
 from airflow_provider_offsets.errors import (
     CheckpointError,
     OffsetsError,
@@ -99,16 +98,18 @@ def open_checkpoint(location: str) -> CheckpointFolder:
     _require_same_as_hadoop(location)
     if _is_local(location):
         return LocalCheckpoint(location)
-    parts = urlsplit(location)
-    if (opener := FILE_SYSTEMS.get(parts.scheme)) is not None:
+    scheme = scheme_of(location)
+    if (opener := FILE_SYSTEMS.get(scheme)) is not None:
         return opener(location)
-    if parts.password is not None or "::" in location:
+    before_path = location.partition("://")[2].partition("/")[0]
+    has_password = ":" in before_path.rpartition("@")[0]
+    if has_password or location.startswith(f"{scheme}::"):
         raise CheckpointError(
-            seen=f"checkpoint {parts.scheme}://… has {'a password' if parts.password else 'chained file systems'}",
+            seen=f"checkpoint {scheme}://… has {'a password' if has_password else 'chained file systems'}",
             expected="the plain URL of a folder",
             do="pass credentials in the environment of the library of that file system",
         )
-    return RemoteCheckpoint(location, *_opened(location, parts.scheme))
+    return RemoteCheckpoint(location, *_opened(normal_url(location), scheme))
 
 
 class LocalCheckpoint:
@@ -118,24 +119,25 @@ class LocalCheckpoint:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._root = Path(local_path(location))
+        self._root = os.path.normpath(local_path(location))
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, or an empty list if the folder does not exist."""
         with _as_checkpoint_error(f"{self.location}/{folder}"), suppress(FileNotFoundError):
-            return os.listdir(self._root / folder)
+            return os.listdir(os.path.join(self._root, folder))
         return []
 
     def text(self, path: str) -> str | None:
         """Return the text of a file, or None if the file does not exist."""
         where = f"{self.location}/{path}"
+        name = os.path.join(self._root, path)
         with _as_checkpoint_error(where), suppress(FileNotFoundError):
-            return _decoded((self._root / path).read_bytes(), where)
+            return _decoded(Path(name).read_bytes(), where)
         return None
 
     def create(self, path: str, text: str) -> bool:
         """Write a new file atomically, and return whether it was written."""
-        target = self._root / path
+        target = Path(self._root, path)
         with _as_checkpoint_error(f"{self.location}/{path}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
@@ -156,12 +158,12 @@ class LocalCheckpoint:
     def exists(self) -> bool:
         """Check whether anything exists at the location."""
         with _as_checkpoint_error(self.location):
-            return self._root.exists()
+            return os.path.exists(self._root)
 
     def written_ms(self, path: str) -> int | None:
         """Return when a file was written, or copied here (ms), or None if the file does not exist."""
         with _as_checkpoint_error(f"{self.location}/{path}"), suppress(FileNotFoundError):
-            return (self._root / path).stat().st_mtime_ns // 1_000_000
+            return os.stat(os.path.join(self._root, path)).st_mtime_ns // 1_000_000
         return None
 
     def move_to(self, location: str) -> None:
@@ -176,11 +178,11 @@ class LocalCheckpoint:
                 if target.names(""):
                     raise _in_the_way(self.location, location) from error
                 raise
-            _sync_folder(self._root.parent)
+            _sync_folder(Path(self._root).parent)
 
     def remove(self) -> None:
         """Remove the folder with its content, after renaming it."""
-        aside = LocalCheckpoint(f"{self.location.rstrip('/')}{REMOVED}")
+        aside = LocalCheckpoint(f"{resolved(self.location)}{REMOVED}")
         if self.exists():
             self.move_to(aside.location)
         with _as_checkpoint_error(aside.location), suppress(FileNotFoundError):
@@ -192,8 +194,8 @@ class RemoteCheckpoint:
 
     def __init__(self, location: str, file_system: Any, root: str) -> None:
         self.location = location
-        self.moves = urlsplit(location).scheme in MOVING
-        self._scheme = urlsplit(location).scheme
+        self._scheme = scheme_of(location)
+        self.moves = self._scheme in MOVING
         self._files = file_system
         self._root = root.rstrip("/")
 
@@ -247,7 +249,7 @@ class RemoteCheckpoint:
 
         HDFS silently moves a folder *into* an existing one. So the target is checked before and after the call.
         """
-        target = RemoteCheckpoint(location, self._files, self._files._strip_protocol(location))
+        target = RemoteCheckpoint(location, self._files, self._files._strip_protocol(normal_url(location)))
         if target.exists():
             raise _in_the_way(self.location, location)
         with _as_checkpoint_error(f"{self.location} to {location}"):
@@ -257,7 +259,7 @@ class RemoteCheckpoint:
 
     def remove(self) -> None:
         """Remove the folder with its content, after renaming it."""
-        aside = RemoteCheckpoint(f"{self.location.rstrip('/')}{REMOVED}", self._files, f"{self._root}{REMOVED}")
+        aside = RemoteCheckpoint(f"{resolved(self.location)}{REMOVED}", self._files, f"{self._root}{REMOVED}")
         if self.exists():
             self.move_to(aside.location)
         if aside.exists():
@@ -296,7 +298,7 @@ class RemoteCheckpoint:
 
 
 def _is_local(location: str) -> bool:
-    return urlsplit(location).scheme in ("", "file")
+    return scheme_of(location) in ("", "file")
 
 
 def _require_same_as_hadoop(location: str) -> None:
@@ -304,12 +306,12 @@ def _require_same_as_hadoop(location: str) -> None:
 
     :raises CheckpointError: it is another folder. Then the job's checkpoint would look as if it did not exist.
     """
-    path, is_local = location.partition("#")[0], _is_local(location)
+    is_local = _is_local(location)
     if re.match("//[^/]", location):
         seen, do = "begins with '//', which Hadoop reads as the begin of a host name", "remove one '/'"
-    elif not is_local and "://" not in location:
+    elif not is_local and not location.partition(":")[2].startswith(("//", ":")):
         seen, do = "has a scheme and no '://', which fsspec reads as a local path", "write '://' after the scheme"
-    elif not is_local and "?" in path:
+    elif scheme_of(location) in MOVING and "?" in location:
         seen, do = "contains '?', where fsspec ends the path", "rename the folder"
     else:
         return
@@ -334,6 +336,12 @@ def _opened(location: str, scheme: str) -> tuple[Any, str]:
                 expected="a local path, or a URL of a file system that fsspec knows",
                 do="correct job.checkpoint",
             ) from error
+    if not str(root).rstrip("/").endswith(path := location.partition("://")[2].partition("/")[2]):
+        raise CheckpointError(
+            seen=f"checkpoint {location!r} is {root!r} for the library of {scheme}",
+            expected=f"a path that ends in {path!r}, which Spark opens",
+            do="rename the folder, and correct job.checkpoint",
+        )
     return file_system, str(root)
 
 

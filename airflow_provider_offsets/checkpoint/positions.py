@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_query_id
 from airflow_provider_offsets.checkpoint.seed import seed
-from airflow_provider_offsets.checkpoint.swap import cut_off_swap, finish_swap, read_in_place, swap_in
+from airflow_provider_offsets.checkpoint.swap import cut_off_swap, discard_swap, finish_swap, read_in_place, swap_in
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
-from airflow_provider_offsets.errors import CheckpointError
+from airflow_provider_offsets.errors import CheckpointError, StateChanged
 from airflow_provider_offsets.stores import rules
 
 
@@ -78,7 +78,6 @@ class CheckpointPositions:
         stream = rules.check_stream(stream)
         rules.check_position(stream, position)
         tag = uuid.uuid4().hex[:12] if swap is None else swap.tag
-        require_lease = _no_lease if swap is None else swap.require_lease
         if swap is None:
             self.finish_swap()
         if read_query_id(self._folder) is None:
@@ -99,16 +98,26 @@ class CheckpointPositions:
                     expected="the checkpoint of a query that has started, or no checkpoint",
                     do="start the query once, or remove the folder",
                 )
-            query_id, last_batch_id = state.query_id, state.committed_batch_id
+            # The ids of an asynchronous checkpoint have gaps: a sink may know all of them up to the planned one.
+            query_id, last_batch_id = state.query_id, max(state.committed_batch_id, state.last_batch_id - 1)
             start = state.committed.updated(position)
-        swap_in(
-            self.location,
-            tag=tag,
-            query_id=query_id,
-            last_batch_id=last_batch_id,
-            start=start,
-            require_lease=require_lease,
-        )
+        try:
+            swap_in(
+                self.location,
+                tag=tag,
+                query_id=query_id,
+                last_batch_id=last_batch_id,
+                start=start,
+                require_lease=_no_lease if swap is None else swap.require_lease,
+            )
+        except StateChanged:
+            self._discard(tag, swap)
+            raise
+
+    def _discard(self, tag: str, swap: Swap | None) -> None:
+        """Remove what a refused write has seeded, unless a later try of the same swap finishes it."""
+        if swap is None and self._folder.moves:
+            discard_swap(self.location, tag)
 
 
 def _no_lease() -> None:

@@ -6,12 +6,13 @@ Only the checkpoints of stopped, stateless queries can be written: offsets canno
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
 from airflow_provider_offsets.checkpoint.log import (
     CLOSED_BY,
     SEEDED,
+    SHUFFLE_PARTITIONS,
     CheckpointFiles,
     LogEntry,
     batch_ids,
@@ -50,9 +51,9 @@ __all__ = [
     "seed",
 ]
 
-SHUFFLE_PARTITIONS = {"spark.sql.shuffle.partitions": "200"}
-"""Spark's default, for a seed without an older entry. 4.2.0 fails (``None.get``) when it starts on a planned entry
-without this setting, or if the entry before lacks it."""
+DEFAULT_CONF = {SHUFFLE_PARTITIONS: "200"}
+"""Spark's default. 4.2.0 fails (``None.get``) when it starts on a planned entry without this setting, or if the entry
+before lacks it. It does not write it into a log of version 2, so an older entry may lack it too."""
 
 
 NEWEST_ENTRIES = 5
@@ -104,8 +105,11 @@ def seed(
     """
     following = next_batch_id(last_batch_id)
     entry = _seeded_entry(start, like).with_conf(SEEDED, "true")
+    if SHUFFLE_PARTITIONS not in entry.metadata["conf"]:
+        entry = replace(entry, metadata={**entry.metadata, "conf": {**DEFAULT_CONF, **entry.metadata["conf"]}})
     offsets = entry.to_text()
-    files = {f"sources/{place}/0": f"\0v1\n{source.to_json()}" for place, source in entry.kafka.items()}
+    folders = entry.names or [str(place) for place in range(len(entry.sources))]
+    files = {f"sources/{folders[place]}/0": f"\0v1\n{source.to_json()}" for place, source in entry.kafka.items()}
     files |= _files_of_other_sources(entry, sources_in)
     if last_batch_id != UNSTARTED:
         files |= {f"offsets/{last_batch_id}": offsets, f"commits/{last_batch_id}": 'v1\n{"nextBatchWatermarkMs":0}'}
@@ -214,14 +218,14 @@ def _written_times(checkpoint: CheckpointFolder, batch_id: int, committed_ids: l
 
 def _seeded_entry(start: Position, like: LogEntry | None) -> LogEntry:
     if like is None:
-        return LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 0, "conf": SHUFFLE_PARTITIONS}, (start,))
+        return LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 0, "conf": DEFAULT_CONF}, (start,))
     if len(like.sources) == 1:
-        return LogEntry(like.metadata, (start,))
+        return replace(like, sources=(start,))
     shares: dict[int, dict[TopicPartition, int]] = {place: {} for place in like.kafka}
     for partition, offset in start.items():
         shares[_owner(partition, like)][partition] = offset
     sources = (Position(shares[place]) if place in shares else each for place, each in enumerate(like.sources))
-    return LogEntry(like.metadata, tuple(sources))
+    return replace(like, sources=tuple(sources))
 
 
 def _owner(partition: TopicPartition, like: LogEntry) -> int:
@@ -249,7 +253,8 @@ def _files_of_other_sources(entry: LogEntry, sources_in: CheckpointFiles | None)
             expected="the old checkpoint, from which such files are copied",
             do="start the query on a new checkpoint, with startingOffsets for its Kafka sources",
         )
-    names = [f"sources/{place}/{name}" for place in others for name in sources_in.names(f"sources/{place}")]
+    folders = [entry.names[place] if entry.names else str(place) for place in others]
+    names = [f"sources/{folder}/{name}" for folder in folders for name in sources_in.names(f"sources/{folder}")]
     texts = {name: sources_in.text(name) for name in sorted(names) if "/." not in name}
     return {name: text for name, text in texts.items() if text is not None}
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
 from airflow_provider_offsets.checkpoint.log import batch_ids, committed_entry, read_entry, read_query_id, read_state
 from airflow_provider_offsets.checkpoint.seed import close, next_batch_id, require_micro_batches, seed
-from airflow_provider_offsets.core.location import above
+from airflow_provider_offsets.core.location import above, resolved
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
 from airflow_provider_offsets.errors import CheckpointError, StateChanged, StoreDenied
@@ -70,7 +70,7 @@ def swap_in(
     following = next_batch_id(last_batch_id)
     if not place.moves:
         return _put_where_nothing_is(place, query_id, last_batch_id, start, like, require_lease)
-    seeded, before = (open_checkpoint(f"{location.rstrip('/')}-{kind}-{tag}") for kind in ("seeded", "before"))
+    seeded, before = (open_checkpoint(f"{resolved(location)}-{kind}-{tag}") for kind in ("seeded", "before"))
     if before.exists():
         if seeded.exists():
             _require_moved(before, location, is_old=_is_closed(before))
@@ -81,6 +81,8 @@ def swap_in(
     if old is not None and _goes_on_at(old, query_id, following, start):
         return following
     _require_movable(place, old)
+    newest_id = last_batch_id + 1 if old is None else max(old.last_batch_id, last_batch_id + 1)
+    _require_no_later_batch(place, last_batch_id, newest_id, except_for=None)
     model = open_checkpoint(like) if like else place
     seed(
         seeded,
@@ -92,7 +94,7 @@ def swap_in(
     )
     if place.exists():
         require_lease()
-        _close_after(place, last_batch_id, tag)
+        _close_after(place, last_batch_id, newest_id, tag)
         _move_aside(place, old, before, require_lease)
     else:
         require_lease()
@@ -120,7 +122,7 @@ def cut_off_swap(location: str) -> str | None:
     place = open_checkpoint(location)
     if not place.moves or place.exists():
         return None
-    base = location.rstrip("/")
+    base = resolved(location)
     folder, name = above(location)
     for each in open_checkpoint(folder).names(""):
         tag = each.removeprefix(f"{name}-before-")
@@ -134,7 +136,7 @@ def left_by_restarts(location: str) -> list[str]:
 
     Returns nothing if this user may not list the folder above.
     """
-    base = location.rstrip("/")
+    base = resolved(location)
     folder, name = above(location)
     names: list[str] = []
     with suppress(StoreDenied):
@@ -150,7 +152,17 @@ def seeded_beside(location: str, tag: str) -> str:
     :param location: the checkpoint that is replaced.
     :param tag: identifies the swap.
     """
-    return f"{location.rstrip('/')}-seeded-{tag}"
+    return f"{resolved(location)}-seeded-{tag}"
+
+
+def discard_swap(location: str, tag: str) -> None:
+    """Remove the seeded checkpoint of a swap that was refused while the old checkpoint is in its place.
+
+    :param location: the checkpoint that was to be replaced.
+    :param tag: identifies the swap.
+    """
+    if open_checkpoint(location).exists():
+        open_checkpoint(seeded_beside(location, tag)).remove()
 
 
 def finish_swap(location: str, tag: str) -> None:
@@ -229,7 +241,7 @@ def _require_whole(location: str, *, except_for: str) -> None:
         raise StateChanged(
             seen=f"{location} does not exist: the swap {tag!r} was interrupted between its two moves",
             expected="one swap at a time",
-            do=f"finish it by moving {location.rstrip('/')}-seeded-{tag} there, and plan again",
+            do=f"finish it by moving {resolved(location)}-seeded-{tag} there, and plan again",
         )
 
 
@@ -282,25 +294,25 @@ def _another_one(location: str) -> StateChanged:
     )
 
 
-def _close_after(place: CheckpointFolder, last_batch_id: int, tag: str) -> None:
+def _close_after(place: CheckpointFolder, last_batch_id: int, newest_id: int, tag: str) -> None:
     """Close the old checkpoint, if no batch was planned after ``last_batch_id`` was read.
 
     That is checked before closing too: an entry planted after a planned batch would hide that batch from Spark for
     ever. The location may also hold the seeded checkpoint with a running job, put there by another try of the same
     task.
     """
-    _require_no_later_batch(place, last_batch_id, except_for=None)
+    _require_no_later_batch(place, last_batch_id, newest_id, except_for=None)
     planted_id = close(place, tag)
-    _require_no_later_batch(place, last_batch_id, except_for=planted_id)
+    _require_no_later_batch(place, last_batch_id, newest_id, except_for=planted_id)
 
 
-def _require_no_later_batch(place: CheckpointFolder, last_batch_id: int, *, except_for: int | None) -> None:
+def _require_no_later_batch(
+    place: CheckpointFolder, last_batch_id: int, newest_id: int, *, except_for: int | None
+) -> None:
     newest = max((each for each in batch_ids(place, "offsets") if each != except_for), default=UNSTARTED)
-    planted = read_entry(place, newest) if except_for is None and newest > last_batch_id + 1 else None
+    planted = read_entry(place, newest) if except_for is None and newest > newest_id else None
     is_closed = planted is not None and planted.closed_by is not None  # by an earlier try of this call
-    if (newest > last_batch_id + 1 and not is_closed) or max(
-        batch_ids(place, "commits"), default=UNSTARTED
-    ) > last_batch_id:
+    if (newest > newest_id and not is_closed) or max(batch_ids(place, "commits"), default=UNSTARTED) > last_batch_id:
         raise StateChanged(
             seen=f"{place.location} has batch {newest}, and its last batch was {last_batch_id}",
             expected="no driver on the checkpoint",

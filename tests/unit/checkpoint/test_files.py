@@ -167,6 +167,24 @@ class TestOpen:
 
         assert (tmp_path / name / "metadata").exists()
 
+    @pytest.mark.parametrize("name", ["what?", "a#b", "50%", "a%20b", "a b", "a:b", "[x"])
+    def test_neither_is_the_path_of_another_file_system(self, name: str) -> None:
+        root = uuid.uuid4().hex
+        open_checkpoint(f"memory://{root}//./{name}/").create("metadata", "{}")
+
+        files = fsspec.filesystem("memory")
+        assert files.cat_file(f"/{root}/{name}/metadata") == b"{}"
+        assert open_checkpoint(f"memory://{root}/b/../{name}").names("") == ["metadata"]
+        files.rm(f"/{root}", recursive=True)
+
+    def test_a_local_path_is_normalized_before_links_are_followed(self, tmp_path: Path) -> None:
+        """Hadoop's ``Path`` does so, and the operating system the other way round."""
+        (tmp_path / "elsewhere" / "in").mkdir(parents=True)
+        (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "in")
+        open_checkpoint(f"{tmp_path}/link/../ck").create("metadata", "{}")
+
+        assert (tmp_path / "ck" / "metadata").exists()
+
     @pytest.mark.parametrize(
         ("why", "location", "error", "seen"),
         [

@@ -81,6 +81,9 @@ class TestEntry:
     def test_it_is_read_as_spark_reads_it(self) -> None:
         """Spark's reader accepts the line ends of Windows, and takes 0 for a batch time that is not there."""
         assert parse_entry(ENTRY.replace("\n", "\r\n"), "here") == parse_entry(ENTRY, "here")
+        assert parse_entry(ENTRY.replace("\n", "\r"), "here") == parse_entry(ENTRY, "here")
+        assert parse_entry(f"v1\n[]\n{ENDS}", "here").metadata == {}
+        assert parse_entry(f'v1\n{{"batchTimestampMs":null}}\n{ENDS} rest', "here").batch_time_ms == 0
         assert parse_entry(f"v1\n{{}}\n{ENDS}", "here").batch_time_ms == 0
 
     def test_it_is_written_as_it_was_read(self) -> None:
@@ -89,7 +92,9 @@ class TestEntry:
     @pytest.mark.parametrize(
         ("why", "text", "seen"),
         [
-            ("a later version", ENTRY.replace("v1", "v2", 1), "begins with 'v2'"),
+            ("a later version", ENTRY.replace("v1", "v3", 1), "begins with 'v3'"),
+            ("version 2 without names", ENTRY.replace("v1", "v2", 1).replace(ENDS, "17"), "has the line '17'"),
+            ("a byte order mark", f"\ufeff{ENTRY}", "begins with '\\\\ufeffv1'"),
             ("an empty file, as a machine that lost its power leaves it", "", "is empty"),
             (
                 "two Kafka sources that read one partition",
@@ -104,8 +109,9 @@ class TestEntry:
             ("a rate source", f"v1\n{META}\n17", "none of them is a Kafka source"),
             ("a file source", f'v1\n{META}\n{{"logOffset":3}}', "none of them is a Kafka source"),
             ("metadata that is not JSON", f"v1\nnope\n{ENDS}", "cannot be read"),
-            ("metadata that is no object", f"v1\n[]\n{ENDS}", "no batch metadata"),
-            ("a batch time that is text", f'v1\n{{"batchTimestampMs":"x"}}\n{ENDS}', "no batch metadata"),
+            ("metadata that is null", f"v1\nnull\n{ENDS}", "no batch metadata"),
+            ("a batch time that is text", f'v1\n{{"batchTimestampMs":"x"}}\n{ENDS}', "is 'x', not a number"),
+            ("confs that are no object", f'v1\n{{"conf":[]}}\n{ENDS}', "conf is"),
             ("cut off in the middle", ENTRY[:-5], "cannot be read"),
             ("a second source that is cut off", f'{ENTRY}\n{{"log', "cannot be read"),
             ("an offset that no 64 bits hold", f'v1\n{META}\n{{"flights":{{"0":{2**63}}}}}', "Kafka counts to"),
@@ -162,7 +168,32 @@ class TestState:
             ("older entries are purged by Spark", {7: entry(10, 10), 8: entry(40, 60)}, (7, 8), 8, at(40, 60), None),
             ("progress written now and then", {0: entry(1, 1), 4: entry(40, 60)}, (0, 4), 4, at(40, 60), None),
             ("and now and then a batch of all since", {0: entry(1, 1), 7: entry(40, 60)}, (0,), 0, at(1, 1), 7),
-            ("commits of which the plans are purged", {3: entry(40, 60)}, (1, 2, 3), 3, at(40, 60), None),
+            (
+                "commits of which the plans are purged",
+                {2: entry(1, 1), 3: entry(40, 60)},
+                (0, 1, 2, 3),
+                3,
+                at(40, 60),
+                None,
+            ),
+            (
+                "the last two commits are gone: Spark runs the newest batch only",
+                {each: entry(each, each) for each in range(4)},
+                (0, 1),
+                2,
+                at(2, 2),
+                3,
+            ),
+            ("all commits are gone", {each: entry(each, each) for each in range(4)}, (), 2, at(2, 2), 3),
+            (
+                "a hole further down does not count",
+                {each: entry(each, each) for each in (0, 1, 3, 4)},
+                (0, 1, 2, 3, 4),
+                4,
+                at(4, 4),
+                None,
+            ),
+            ("neither does an older file", {0: "", 1: entry(1, 1), 2: entry(2, 2)}, (0, 1, 2), 2, at(2, 2), None),
             (
                 "past 9, names are not sorted as text",
                 {9: entry(1, 1), 10: entry(40, 60)},
@@ -245,20 +276,36 @@ class TestState:
             ),
             (
                 "a commit of a later version",
-                {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": 'v2\n{"stateUniqueIds":{}}'},
-                "commits/0 begins with 'v2'",
+                {"metadata": '{"id":"q"}', "offsets/0": ENTRY, "commits/0": 'v4\n{"stateUniqueIds":{}}'},
+                "commits/0 begins with 'v4'",
             ),
             (
-                "two batches in flight: Spark would skip the first one",
+                "a hole before the newest entry, and a commit without an entry",
                 {
                     "metadata": '{"id":"q"}',
-                    "offsets/0": ENTRY,
-                    "commits/0": COMMIT,
-                    "offsets/1": ENTRY,
-                    "offsets/2": ENTRY,
+                    "sources/0/0": f"\0v1\n{ENDS}",
+                    **{f"offsets/{each}": ENTRY for each in (2, 4)},
+                    **{f"commits/{each}": COMMIT for each in (1, 2)},
                 },
-                "offsets/1, offsets/2, and none of them is committed",
+                "has offsets/4, and offsets/3 is missing",
             ),
+            (
+                "a hole before the newest entry of a stateful query, which is never asynchronous",
+                {
+                    "metadata": '{"id":"q"}',
+                    "state/0/0/1.delta": "x",
+                    **{f"offsets/{each}": ENTRY for each in (2, 4)},
+                    "commits/2": COMMIT,
+                },
+                "has offsets/4, and offsets/3 is missing",
+            ),
+            (
+                "the newest plan and its commit, without the plan before",
+                {"metadata": '{"id":"q"}', "offsets/3": ENTRY, **{f"commits/{each}": COMMIT for each in (1, 2, 3)}},
+                "has offsets/3, and offsets/2 is missing",
+            ),
+            ("no query id", {"metadata": '{"id":""}', "offsets/0": ENTRY}, "holds no query id"),
+            ("a query id twice", {"metadata": '{"id":"a","id":"b"}', "offsets/0": ENTRY}, "holds no query id"),
             (
                 "commits that somebody removed",
                 {"metadata": '{"id":"q"}', "offsets/7": ENTRY, "sources/0/0": f"\0v1\n{ENDS}"},
@@ -420,6 +467,31 @@ class TestSeed:
             "offsets/5": offsets,
             "commits/4": commit,
         }
+
+    def test_a_log_of_version_2_stays_one(self, folder: Path) -> None:
+        """Spark 4.2.0 started on such a seed. It writes no shuffle partitions itself, and does not start without."""
+        metadata = {"batchTimestampMs": 7, "conf": {"a": "b"}, "sourceMetadataInfo": {}}
+        like = parse_entry(f"v2\n{json.dumps(metadata)}\nflights:{ENDS}\nrate:17", "old")
+        old = write(folder / "old", {"sources/rate/0": "v1\n5", "sources/1/0": "x"})
+        target = open_checkpoint(str(folder / "new"))
+        seed(target, query_id="q", last_batch_id=4, start=at(5, 7), like=like, sources_in=old)
+
+        version, batch, *lines = (folder / "new/offsets/5").read_text().split("\n")
+        assert (version, lines) == ("v2", ['flights:{"flights":{"0":5,"1":7}}', "rate:17"])
+        assert json.loads(batch)["conf"] == {"spark.sql.shuffle.partitions": "200", "a": "b", SEEDED: "true"}
+        assert sorted(
+            str(each.relative_to(folder / "new/sources")) for each in (folder / "new/sources").glob("*/*")
+        ) == [
+            "flights/0",
+            "rate/0",
+        ]
+        state = read_state(target)
+        assert state is not None
+        assert (state.committed_batch_id, state.committed, state.planned) == (4, at(5, 7), at(5, 7))
+        assert close(target, "op") == 6
+        closed = read_entry(target, 6)
+        assert closed is not None
+        assert (closed.names, closed.closed_by) == (("flights", "rate"), "op")
 
     def test_confs_of_the_old_query_are_carried_over(self, folder: Path) -> None:
         """Spark takes the number of shuffle partitions from here, and state depends on it."""
