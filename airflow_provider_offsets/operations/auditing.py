@@ -12,6 +12,7 @@ from itertools import pairwise
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.core.audit.report import AuditReport
+from airflow_provider_offsets.core.audit.rows import empty_batches, epochs_in, rows_written
 from airflow_provider_offsets.core.audit.walk import audit
 from airflow_provider_offsets.core.audit.window import AuditWindow, Measure
 from airflow_provider_offsets.core.batch import Batch, Stream
@@ -56,6 +57,16 @@ def audit_history(session: Session, window: AuditWindow | None = None) -> AuditR
     return report
 
 
+def recorded_batches(session: Session, record: PipelineRecord | None, epochs: Sequence[Epoch]) -> Iterator[Batch]:
+    """Yield the batches of a tracked job's history, in the order of recording.
+
+    :param session: the session of the operation.
+    :param record: the record as read before. Batches that a running job has recorded since are omitted.
+    :param epochs: all launches of the pipeline.
+    """
+    return _official_rows(session, record, epochs)
+
+
 def _require_any(session: Session, record: PipelineRecord | None, window: AuditWindow, report: AuditReport) -> None:
     """Refuse a window that names an epoch or batches that do not exist: an audit of nothing finds nothing.
 
@@ -63,16 +74,19 @@ def _require_any(session: Session, record: PipelineRecord | None, window: AuditW
     """
     bounds = [each for each in (window.since, window.until) if each is not None]
     newest = 0 if record is None else record.epoch
-    if late := [each for each in bounds if each.measure is Measure.EPOCH and each.value > newest]:
+    epochs = [each for each in bounds if each.measure is Measure.EPOCH]
+    if unknown := [each for each in epochs if not 1 <= each.value <= newest]:
         raise InputRefused(
-            seen=f"pipeline {session.pipeline.name!r} has no {late[0]}",
-            expected=f"an epoch up to {newest}, the newest one",
+            seen=f"pipeline {session.pipeline.name!r} has no {unknown[0]}",
+            expected=f"an epoch from 1 to {newest}, the newest one" if newest else "a pipeline that was started",
             do="correct '--since' or '--until'",
         )
-    if not report.batches and any(each.measure is Measure.BATCH for each in bounds):
+    numbers = [each.value for each in epochs]
+    are_idle = len(epochs) == len(bounds) and numbers == sorted(numbers)
+    if not report.batches and not are_idle:
         raise InputRefused(
             seen=f"pipeline {session.pipeline.name!r} has no batch in {' to '.join(map(str, bounds))}",
-            expected="at least one batch",
+            expected="at least one batch, because an audit of nothing proves nothing",
             do="correct '--since' or '--until'",
         )
 
@@ -84,7 +98,7 @@ def _audit_batches(session: Session, record: PipelineRecord | None, window: Audi
     oldest = next(_rows(session, epochs), None)
     # Unless an earlier job has written rows, the history begins at the job's position before its first launch.
     is_whole = first is not None and (oldest is None or oldest.epoch is not None)
-    return audit(
+    report = audit(
         session.pipeline.name,
         _official_rows(session, record, epochs),
         epochs,
@@ -92,6 +106,13 @@ def _audit_batches(session: Session, record: PipelineRecord | None, window: Audi
         read_before=first.claim.stood if first is not None and is_whole else None,
         recorded=None if record is None else record.recorded,
         window=window,
+    )
+    counted = epochs_in(epochs, window)
+    return replace(
+        report,
+        rows_written=rows_written(counted),
+        uncounted_batches=sum(epoch.written.uncounted for epoch in counted),
+        warnings=tuple(empty_batches(counted)),
     )
 
 

@@ -21,6 +21,7 @@ from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.errors import CheckpointError, StopRequested
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.jvm import require_jvm
+from airflow_provider_offsets.runtime.write_count import WriteCount
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,12 @@ class ForeachBatchQuery:
                 self._require_no_stop()
             else:
                 self._epoch.begin(batch)
-                self._process(frame, batch_id)
+                self._epoch.running = batch
+                with WriteCount(frame.sparkSession) as written:
+                    self._process(frame, batch_id)
+                    rows = written.rows()
                 require_jvm(frame.sparkSession)
-                self._epoch.record(batch)
+                self._epoch.record(batch, rows=rows)
             self._epoch.last = batch
         except StopRequested:
             self._epoch.ending = EndedHow.STOPPED
@@ -83,6 +87,7 @@ class ForeachBatchQuery:
             self._failure = error
             raise
         finally:
+            self._epoch.running = None
             with self._between:
                 self._is_busy = False
                 self._between.notify_all()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from airflow_provider_offsets import clock
@@ -27,6 +27,7 @@ from airflow_provider_offsets.errors import BatchConflict, Fenced, RecordRestore
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.runtime.retry import retry
 from airflow_provider_offsets.runtime.settings import Settings
+from airflow_provider_offsets.runtime.write_count import UNKNOWN, Rows
 from airflow_provider_offsets.stores.protocols import OffsetStore
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class HeldEpoch:
         self.log = log
         self.last: Batch | None = None
         """Last batch that this epoch processed, or skipped because it was already recorded."""
+        self.running: Batch | None = None
+        """Batch for which the program's function runs now."""
         self.ending: EndedHow | None = None
         """How the latest run of the query ended; None while it runs."""
         self._control = Control(store, settings.pipeline)
@@ -170,7 +173,7 @@ class HeldEpoch:
         self._require_start(self.log.start_of(batch_id, after=self.last))
         self._begin(StartedBatch(batch_id, self.log.query_id, clock.now_ms(), self._run))
 
-    def record_committed(self, batch: Batch) -> Batch:
+    def record_committed(self, batch: Batch, rows: Mapping[int, Rows] | None = None) -> Batch:
         """Record the started batch, which Spark has committed, and account for what Spark ran after it (``sink=``).
 
         A superseded driver that still lives may commit the started batch just before Spark reads the log. Spark then
@@ -178,6 +181,7 @@ class HeldEpoch:
         step that records the one before it. It is recorded too if Spark has committed it.
 
         :param batch: the started batch, as the log has it.
+        :param rows: rows that the sink reported, by batch id.
         :returns: the last batch that was recorded.
         :raises Fenced: this driver no longer holds the epoch.
         """
@@ -185,15 +189,16 @@ class HeldEpoch:
         while following is not None and self.log.is_committed(following.batch_id or 0):
             batch = following
             following = self.log.batch((batch.batch_id or 0) + 1, epoch=self.number, after=batch)
-            self.record(batch, following)
+            self.record(batch, following, rows=(rows or {}).get(batch.batch_id or 0, UNKNOWN))
             self.last = batch
         return batch
 
-    def record(self, batch: Batch, following: Batch | None = None) -> None:
+    def record(self, batch: Batch, following: Batch | None = None, *, rows: Rows = UNKNOWN) -> None:
         """Record the started batch as processed: its output is complete.
 
         :param batch: the started batch.
         :param following: the next batch, if Spark has planned it already under a native sink. It counts as started.
+        :param rows: rows that the batch wrote, as far as Spark knows.
         :raises Fenced: this driver no longer holds the epoch.
         """
         started = self._record.started
@@ -212,7 +217,8 @@ class HeldEpoch:
         next_started = None
         if following is not None:
             next_started = StartedBatch(following.batch_id or 0, following.query_id or "", clock.now_ms(), started.run)
-        event = RecordBatch(self._claim.tag, self._me, started.run, recorded, next_started)
+        is_empty = rows.saw_none and batch.record_count > 0
+        event = RecordBatch(self._claim.tag, self._me, started.run, recorded, next_started, rows.count, is_empty)
         self._change(event, prepare=None if is_kept else placed, append=placed)
 
     def idle(self) -> None:

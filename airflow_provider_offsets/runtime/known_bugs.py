@@ -21,7 +21,8 @@ class KnownBug:
 
 KNOWN_BUGS = (
     # A query that resumes a planned batch reports its progress after the commit of that batch, without having asked
-    # Kafka for the end offsets (seen on 4.1.1; SPARK-57438 is the same bug; fixed in 4.2.0).
+    # Kafka for the end offsets (seen on 4.1.1; SPARK-57438 is the same bug). The connectors 4.1.3 and 4.2.0 have the
+    # fix, Some(null) became Option(null).
     KnownBug(
         issue="SPARK-55271",
         versions=re.compile(r"4\.1\.[0-2](\D.*)?"),

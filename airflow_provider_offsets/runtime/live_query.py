@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.pipeline import Subscription
+from airflow_provider_offsets.core.sink.output import Output, no_output, output_of_batch
 from airflow_provider_offsets.errors import Fenced
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.runtime.foreach_batch import ForeachBatchQuery, ProcessBatch
@@ -31,11 +32,29 @@ class LiveQuery:
         claim = settings.claim
         self._epoch = HeldEpoch(settings, store, BatchLog(HadoopCheckpoint(spark, claim.checkpoint), claim.start))
         self._bugs = BugsMet(str(spark.version))
+        self._is_native = False
 
     @property
     def epoch(self) -> int:
         """Number of the claimed epoch."""
         return self._epoch.number
+
+    @property
+    def query_id(self) -> str:
+        """Id of the streaming query, from its checkpoint; empty until Spark has assigned one."""
+        return self._epoch.log.query_id
+
+    @property
+    def output(self) -> Output:
+        """Output of the running batch.
+
+        :raises InputRefused: no function of the program runs for a batch.
+        """
+        if self._epoch.running is not None:
+            return output_of_batch(self._settings.pipeline, self._epoch.running)
+        if self._is_native:
+            raise no_output("use them with process=; with sink=, Spark's own sink identifies its batches itself")
+        raise no_output("use them in the function that is passed to run() as process=")
 
     def claim(self) -> None:
         """Claim the epoch.
@@ -76,6 +95,7 @@ class LiveQuery:
             self._run(lambda: ForeachBatchQuery(self._epoch, process).run(writer))
         else:
             assert sink is not None
+            self._is_native = True
             interval_s = pause_of(trigger, self._interval_ms)
             writer = self._owned(writer_of(sink, frame))
             self._run(lambda: NativeSinkQuery(self._epoch, interval_s).run(writer))

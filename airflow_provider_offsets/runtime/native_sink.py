@@ -11,6 +11,7 @@ batch but ignores ``maxOffsetsPerTrigger``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError, StateChanged, StopRequested
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
+from airflow_provider_offsets.runtime.write_count import Rows
+
+log = logging.getLogger(__name__)
 
 ONE_TRIGGER = "1000000 days"
 """Spark aligns trigger intervals to multiples of their length since 1970: the second trigger is in the year 4707."""
@@ -111,6 +115,20 @@ def pause_of(trigger: dict[str, Any], interval_ms: Callable[[str], int]) -> floa
     return interval_ms(trigger["processingTime"]) / 1000 if trigger else None
 
 
+def _reported_rows(query: Any) -> dict[int, Rows]:
+    """Return the rows that the sink says it wrote in the last batch, by the id of that batch.
+
+    Spark's file sinks report -1: they do not count.
+    """
+    try:
+        progress = query.lastProgress
+        rows = -1 if progress is None else progress["sink"]["numOutputRows"]
+        return {} if rows < 0 else {progress["batchId"]: Rows(rows, saw_none=not rows)}
+    except Exception as error:  # a count never breaks a batch
+        log.warning("The rows that the sink wrote are not counted: %s", error)
+        return {}
+
+
 class NativeSinkQuery:
     """A sequence of one-batch runs that lasts until the job is asked to stop, is fenced, or fails.
 
@@ -128,6 +146,7 @@ class NativeSinkQuery:
         self._is_at_filler = False
         self._idle_runs = 0
         self._next_beat = 0.0
+        self._rows: dict[int, Rows] = {}
 
     def run(self, writer: Any) -> None:
         """Run batches until the job ends, or until the program itself stops the query.
@@ -227,6 +246,7 @@ class NativeSinkQuery:
                     failure = failure or error
         finally:
             query.stop()
+        self._rows = _reported_rows(query)
         if failure is not None:
             raise failure
         return has_ended
@@ -250,7 +270,7 @@ class NativeSinkQuery:
             self._is_at_filler = False
             self._record_committed()
             return True
-        last = self._epoch.record_committed(batch)
+        last = self._epoch.record_committed(batch, self._rows)
         self._next_id = (last.batch_id or 0) + 1
         return True
 

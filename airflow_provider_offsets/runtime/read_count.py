@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from airflow_provider_offsets.errors import InputRefused
 
@@ -77,7 +77,7 @@ class ReadCount:
         self._spark = spark
         self._most = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ReadCount:
         from pyspark.java_gateway import ensure_callback_server_started
 
         ensure_callback_server_started(self._spark.sparkContext._gateway)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.committer import committer_conf
 from airflow_provider_offsets.core.epoch import Claim
 from airflow_provider_offsets.core.pipeline import Subscription
 from airflow_provider_offsets.core.replay.claim import ShardClaim
@@ -61,6 +62,7 @@ class Settings:
             f"{PREFIX}pipeline": self.pipeline,
             f"{PREFIX}epoch": str(self.claim.number),
             f"{PREFIX}operation": self.claim.operation,
+            **committer_conf(self.claim.scratch),
         }
 
     def write(self, file: Path) -> None:
@@ -87,6 +89,7 @@ class ReplaySettings:
             f"{PREFIX}operation": self.claim.operation,
             RUN_ID_KEY: self.claim.run_id,
             f"{PREFIX}shard": str(self.claim.shard.number),
+            **committer_conf(self.claim.scratch),
         }
 
     def write(self, file: Path) -> None:

@@ -33,12 +33,15 @@ from airflow_provider_offsets.core.replay.shard import (
     StartShard,
     TryEnded,
 )
+from airflow_provider_offsets.core.sink.output import Output, no_output, output_of_shard
 from airflow_provider_offsets.errors import Fenced, InputRefused, OffsetsError
 from airflow_provider_offsets.runtime.foreach_batch import ProcessBatch
 from airflow_provider_offsets.runtime.jvm import require_jvm
 from airflow_provider_offsets.runtime.read_count import ReadCount, marked, refuse_stateful
 from airflow_provider_offsets.runtime.retry import retry
+from airflow_provider_offsets.runtime.scratch import refuse_shared_scratch
 from airflow_provider_offsets.runtime.settings import ReplaySettings
+from airflow_provider_offsets.runtime.write_count import WriteCount
 from airflow_provider_offsets.stores.protocols import ControlStore
 
 T = TypeVar("T")
@@ -59,6 +62,7 @@ class ShardReplay:
         self._holder = machine().session_leader()
         self._source: Any = None
         self._fenced: Fenced | None = None
+        self._is_processing = False
 
     @property
     def run_id(self) -> str:
@@ -69,6 +73,21 @@ class ShardReplay:
     def ranges(self) -> tuple[OffsetRange, ...]:
         """Offset ranges that this shard reads."""
         return self._claim.shard.ranges
+
+    @property
+    def query_id(self) -> str:
+        """Run id of the replay, which has no checkpoint and so no query id."""
+        return self.run_id
+
+    @property
+    def output(self) -> Output:
+        """Output of the shard.
+
+        :raises InputRefused: no function of the program runs for the shard.
+        """
+        if self._is_processing:
+            return output_of_shard(self._settings.pipeline, self.run_id, self._claim.shard)
+        raise no_output("use them in the function that is passed to run() as process= or replay_sink=")
 
     def claim(self) -> None:
         """Claim the launch that this driver was started for.
@@ -103,28 +122,33 @@ class ShardReplay:
         :param frame: the DataFrame of :meth:`read`, transformed.
         :param process: called with the DataFrame and the batch id of the shard.
         :raises Fenced: the shard's record says that this try has ended; nothing is recorded.
-        :raises InputRefused: the transforms keep state, or ``frame`` does not derive from ``read_kafka``.
+        :raises InputRefused: the transforms keep state; ``frame`` does not derive from ``read_kafka``; or the session
+            uses an output committer that shares its scratch folder.
         """
         shard = self._claim.shard
         refuse_stateful(frame)
+        refuse_shared_scratch(self._spark)
         run = uuid.uuid4().hex
         self._change(StartShard(self._claim.tag, self._holder, run))
         began = clock.monotonic_s()
-        with ReadCount(self._spark) as count, self._alive(count, began):
+        with ReadCount(self._spark) as count, WriteCount(self._spark) as written, self._alive(count, began):
+            self._is_processing = True
             try:
                 process(frame, replay_batch_id(self.run_id, shard.number))
             except BaseException:
                 if self._fenced is not None:
                     raise self._fenced from None
                 raise
-            read = count.most()
+            finally:
+                self._is_processing = False
+            read, rows = count.most(), written.rows()
         require_jvm(self._spark)
         elapsed_ms = round((clock.monotonic_s() - began) * 1000)
         counted_apart = read < shard.record_count
         if counted_apart:
             log.info("The program's actions read %d of %d offsets; counting once", read, shard.record_count)
             read = max(read, self._source.count())
-        done = ShardRead(records_read=read, elapsed_ms=elapsed_ms, counted_apart=counted_apart)
+        done = ShardRead(read, elapsed_ms, counted_apart, rows.count, is_empty=rows.saw_none and read > 0)
         self._change(RecordShard(self._claim.tag, self._holder, run, done))
         log.info("Shard %d is replayed: %d records read", shard.number, read)
 

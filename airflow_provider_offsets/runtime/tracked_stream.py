@@ -14,7 +14,7 @@ and replay.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.errors import InputRefused
@@ -72,7 +72,7 @@ class TrackedStream:
         else:
             self._live = LiveQuery(spark, settings, self._store)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> TrackedStream:
         try:
             self._mode.claim()
         except BaseException:
@@ -113,6 +113,45 @@ class TrackedStream:
         A sink can use the ranges to overwrite what was written for them before.
         """
         return () if self._replay is None else self._replay.ranges
+
+    @property
+    def query_id(self) -> str:
+        """Id of the streaming query, as its checkpoint has it; in a replay the run id.
+
+        The id is empty before the first batch of a new checkpoint. It stays the same when the job restarts on its
+        checkpoint, or on one that a restart plan has seeded. A fresh start begins another query.
+        """
+        return self._mode.query_id
+
+    @property
+    def batch_key(self) -> str:
+        """Key of the running batch: ``<pipeline>:<query id>:<batch id>:<16 hex digits of the ranges>``.
+
+        A sink without a ledger of its own can store the key together with the rows. The key stays the same when the
+        batch is tried again, and no batch with other ranges has it. In a replay, run id and shard number are in the
+        place of query id and batch id.
+
+        :raises InputRefused: no function of the program runs for a batch, or the live job was given ``sink=``.
+        """
+        return str(self._mode.output.key)
+
+    def write_options(self, format: str) -> dict[str, str]:
+        """Return the writer options that make the output of the running batch findable in a table.
+
+        ```python
+        def write(batch, batch_id):
+            batch.write.format("delta").options(**stream.write_options("delta")).mode("append").save(path)
+        ```
+
+        With ``delta``, a write that the table has already is skipped when the batch is tried again. So pass the options
+        to *one* write of each table and batch: Delta would skip a second one. With ``iceberg``, look the key up in the
+        table's snapshots before you write, because Iceberg writes a batch that is tried again a second time.
+
+        :param format: ``delta`` or ``iceberg``.
+        :raises InputRefused: another format; or no function of the program runs for a batch; or the live job was given
+            ``sink=``, because Spark's own sinks identify batches themselves.
+        """
+        return self._mode.output.write_options(format)
 
     def read_kafka(self, **options: str) -> Any:
         """Return the records of the pipeline's topics as a DataFrame of Spark's Kafka source.

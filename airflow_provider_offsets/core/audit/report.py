@@ -95,6 +95,13 @@ class AuditReport:
     """Number of these discontinuities."""
     unlisted: int = 0
     """Number of discontinuities that are counted and not listed."""
+    rows_written: int | None = None
+    """Number of rows that Spark says the batches wrote, as far as it counted them; None if it counted none."""
+    uncounted_batches: int = 0
+    """Number of batches whose rows Spark did not count."""
+    warnings: tuple[str, ...] = ()
+    """Batches that read records and wrote nothing, as far as Spark saw. A program may filter all records of a
+    batch."""
 
     @property
     def unexplained(self) -> tuple[Discontinuity, ...]:

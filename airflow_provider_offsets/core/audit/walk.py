@@ -19,6 +19,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from airflow_provider_offsets.core.audit.report import (
     LISTED,
@@ -65,8 +66,7 @@ class _Progress:
             self.is_past = self.is_past or place > until.value
 
 
-@dataclass(frozen=True, slots=True)
-class _Jump:
+class _Jump(NamedTuple):
     """Reading that continues at another offset than the current position."""
 
     epoch: int | None
@@ -76,8 +76,7 @@ class _Jump:
     """Number of passed-over offsets that were accepted as lost; the others are skipped."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Hole:
+class _Hole(NamedTuple):
     """Offsets that the last jump over them has passed over, and that no batch has read since."""
 
     start: int
@@ -93,24 +92,34 @@ class _Holes:
 
     def __init__(self) -> None:
         self._holes: list[_Hole] = []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
 
     def __iter__(self) -> Iterator[_Hole]:
         return iter(self._holes)
 
     def close(self, start: int, end: int) -> None:
         """Remove ``[start, end)`` from the holes."""
-        first = bisect_right(self._holes, start, key=lambda each: each.end)
-        last = bisect_left(self._holes, end, lo=first, key=lambda each: each.start)
-        self._holes[first:last] = [
-            replace(each, start=low, end=high)
+        first = bisect_right(self._ends, start)
+        last = bisect_left(self._starts, end, lo=first)
+        parts = [
+            each._replace(start=low, end=high)
             for each in self._holes[first:last]
             for low, high in ((each.start, min(each.end, start)), (max(each.start, end), each.end))
             if low < high
         ]
+        self._put(first, last, parts)
 
     def open(self, hole: _Hole) -> None:
         """Add a hole where there is none."""
-        self._holes.insert(bisect_left(self._holes, hole.start, key=lambda each: each.start), hole)
+        index = bisect_left(self._starts, hole.start)
+        self._put(index, index, [hole])
+
+    def _put(self, first: int, last: int, holes: list[_Hole]) -> None:
+        """Replace the holes from ``first`` to ``last``, and their edges, which the searches need as plain lists."""
+        self._holes[first:last] = holes
+        self._starts[first:last] = [each.start for each in holes]
+        self._ends[first:last] = [each.end for each in holes]
 
 
 @dataclass
@@ -453,7 +462,7 @@ class _Walk:
             found = replace(found, range=replace(found.range, end=high))
         else:
             back = cursor.back or _Jump(epoch, "")
-            number, found = None, _discontinuity(DiscontinuityKind.REPLAY, key, low, high, replace(back, epoch=epoch))
+            number, found = None, _discontinuity(DiscontinuityKind.REPLAY, key, low, high, back._replace(epoch=epoch))
         if number is not None:
             self.findings.extend(number, found, high - low)
         elif self._progress.is_inside:
@@ -523,7 +532,7 @@ def audit(
         replayed_at_most=findings.offsets[DiscontinuityKind.CUT_OFF],
         unexplained_count=findings.unexplained_offsets,
         unexplained_places=findings.places[False],
-        unlisted=findings.places.total() - len(discontinuities),
+        unlisted=sum(findings.places.values()) - len(discontinuities),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from airflow_provider_offsets.core.hidden import hidden_character
 from airflow_provider_offsets.core.moments import moment_text, read_moment
 
 
@@ -30,8 +31,10 @@ class Bound:
     def read(cls, text: str) -> Bound:
         """Return the bound of ``2026-11-01T00:00Z``, ``batch:12`` or ``epoch:3``.
 
-        :raises ValueError: the text has another form, or a time has no zone.
+        :raises ValueError: the text has another form or a hidden character, or a time has no zone.
         """
+        if hidden := hidden_character(text, inside_only=True):
+            raise ValueError(f"it has {hidden}")
         word, _, rest = text.strip().partition(":")
         for measure in (Measure.BATCH, Measure.EPOCH):
             if word == measure.value:

@@ -53,6 +53,10 @@ class ReplayAudit:
     """The shards whose program was called, interrupted, and called again. Some of their records may have been written
     before, under the same run id and batch id."""
     also_replayed: tuple[AlsoReplayed, ...] = ()
+    rows_written: int | None = None
+    """Number of rows that Spark says the shards wrote, as far as it counted them; None if it counted none."""
+    warnings: tuple[str, ...] = ()
+    """Shards that read records and wrote nothing, as far as Spark saw. A program may filter all records of a shard."""
 
     @property
     def is_clean(self) -> bool:
@@ -73,13 +77,18 @@ def may_overlap(plan: ReplayPlan, attempt: ReplayAttempt) -> bool:
 
 
 def audit_replay(
-    plan: ReplayPlan, shards: Mapping[int, ShardRecord], others: Iterable[OtherReplay] = ()
+    plan: ReplayPlan,
+    shards: Mapping[int, ShardRecord],
+    others: Iterable[OtherReplay] = (),
+    *,
+    counts_live: bool = False,
 ) -> ReplayAudit:
     """Return the audit of an attempt from the records of its drivers.
 
     :param plan: the plan of the attempt.
     :param shards: the records of its shards, by number.
     :param others: the other attempts that may have read records of the interval.
+    :param counts_live: whether Spark counted rows that the live job wrote.
     """
     done = {number: each for number, each in shards.items() if each.phase is ShardPhase.REPLAYED}
     also = [(each.plan, _common(plan, each)) for each in others]
@@ -97,6 +106,8 @@ def audit_replay(
         ),
         cut_off=tuple(number for number, each in sorted(shards.items()) if each.started > 1),
         also_replayed=tuple(AlsoReplayed(each.run_id, each.interval, count) for each, count in also if count),
+        rows_written=_rows_written(done.values()),
+        warnings=tuple(_empty(done, counts_live)),
         findings=(
             *_holes(plan),
             *(found for shard in plan.shards for found in _shard(plan, shard, done.get(shard.number))),
@@ -133,6 +144,23 @@ def _shard(plan: ReplayPlan, shard: Shard, done: ShardRecord | None) -> Iterator
 
 def _read(done: ShardRecord) -> int:
     return 0 if done.read is None else done.read.records_read
+
+
+def _rows_written(done: Iterable[ShardRecord]) -> int | None:
+    counted = [each.read.rows_written for each in done if each.read is not None]
+    known = [rows for rows in counted if rows is not None]
+    return sum(known) if known else None
+
+
+def _empty(done: Mapping[int, ShardRecord], counts_live: bool) -> Iterator[str]:
+    """Yield the warning about shards that read records and wrote nothing, if Spark counts rows of this program."""
+    empty = [number for number, each in sorted(done.items()) if each.read is not None and each.read.is_empty]
+    is_counted = _rows_written(done.values()) is not None
+    if empty and (is_counted or counts_live):
+        which = f"shard {empty[0]}" if len(empty) == 1 else f"{len(empty):,} shards"
+        last = "" if len(empty) == 1 else f"; the last one is shard {empty[-1]}"
+        live = "" if is_counted else ", but it counts the rows that the live job writes"
+        yield f"{which} read records and Spark saw no row written{live}{last}"
 
 
 def _common(plan: ReplayPlan, other: OtherReplay) -> int:

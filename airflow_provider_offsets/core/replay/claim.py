@@ -28,6 +28,9 @@ class ShardClaim:
     log: str
     """Path of the driver's log."""
     application_version: str = ""
+    scratch: str = ""
+    """Name of this try as an owner of scratch folders, see ``core.committer``; empty if the job's conf chooses another
+    committer."""
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ def plan_replay(
     *,
     read_committed: bool = False,
     notes: tuple[str, ...] = (),
+    problems: tuple[Problem, ...] = (),
 ) -> ReplayPlan:
     """Return the plan of a replay between frozen boundaries, in linear time.
 
@@ -75,6 +76,7 @@ def plan_replay(
     :param policy: how intervals are cut into shards.
     :param read_committed: whether the program reads committed records only.
     :param notes: notes to begin with.
+    :param problems: problems to begin with.
     """
     begin, end = _position(cuts, live, "begin"), _position(cuts, live, "end")
     deleted = tuple(
@@ -109,7 +111,7 @@ def plan_replay(
         upper_bounds=tuple(sorted(settings) if read_committed else sorted(compacted)),
         deleted=deleted,
         deleted_before=before,
-        problems=(*_lost((*deleted, *before), asked.accept_lost), *_past_end(end, live)),
+        problems=(*problems, *_lost((*deleted, *before), asked.accept_lost), *_past_end(end, live)),
         notes=(
             *notes,
             *_notes(cuts, live, policy),

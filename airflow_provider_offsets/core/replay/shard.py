@@ -20,7 +20,7 @@ import enum
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Union
 
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.position import OffsetRange
@@ -78,6 +78,10 @@ class ShardRead:
     """Run time of the program, without Spark's start."""
     counted_apart: bool = False
     """Whether the driver read the ranges once more to count, because the program's own actions read fewer records."""
+    rows_written: int | None = None
+    """Number of rows that Spark says the program wrote; None if Spark saw no write, or has no count."""
+    is_empty: bool = False
+    """Whether the program read records, and Spark saw no written row."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ class EndShard:
     ended: TryEnded
 
 
-ShardEvent = LaunchShard | CancelShard | CloseShard | SupersedeShard | ClaimShard | StartShard | RecordShard | EndShard
+ShardEvent = Union[LaunchShard, CancelShard, CloseShard, SupersedeShard, ClaimShard, StartShard, RecordShard, EndShard]
 
 
 def shard_transition(record: ShardRecord, event: ShardEvent) -> ShardRecord | ShardRefused:

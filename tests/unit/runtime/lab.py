@@ -31,6 +31,7 @@ from airflow_provider_offsets.errors import StoreUnreachable
 from airflow_provider_offsets.runtime.batch_log import BatchLog
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.settings import Secrets, Settings
+from airflow_provider_offsets.runtime.write_count import UNKNOWN, Rows
 from airflow_provider_offsets.testing import MemoryStore
 from tests.unit.core.observations import IDENTITY, at
 
@@ -292,6 +293,7 @@ class Query:
         self.looks = 0
         self.is_over = False
         self.stopped_while_running = False
+        self.lastProgress: dict[str, Any] | None = None
 
     @property
     def status(self) -> dict[str, Any]:
@@ -326,12 +328,31 @@ class Writer:
         return self.runs[-1]
 
 
+class CountedRows:
+    """A substitute for Spark's listener of writes: the session of the fake has the rows."""
+
+    def __init__(self, spark: Any) -> None:
+        self._spark = spark
+
+    def __enter__(self) -> CountedRows:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def rows(self) -> Rows:
+        """Return the rows of the batch."""
+        found: Rows = self._spark.rows
+        return found
+
+
 class Frame:
     """A batch's frame, with the session from which it comes."""
 
     def __init__(self) -> None:
         self.sparkSession = self.conf = self
         self.has_jvm = True
+        self.rows = UNKNOWN
 
     def get(self, key: str, default: str) -> str:
         if not self.has_jvm:

@@ -55,6 +55,7 @@ class Spark:
         self.function: Callable[[Any, int], None] | None = None
         self.is_one_trigger = False
         self.is_triggered = False
+        self.lastProgress = None
 
     def foreachBatch(self, function: Callable[[Any, int], None]) -> Spark:
         self.function = function

@@ -10,10 +10,11 @@ import pytest
 
 from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.checkpoint.seed import seed
-from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.epoch import EndedHow, RowsWritten
 from airflow_provider_offsets.errors import BatchConflict, CheckpointError, Fenced
 from airflow_provider_offsets.runtime.foreach_batch import ForeachBatchQuery, ProcessBatch
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
+from airflow_provider_offsets.runtime.write_count import UNKNOWN, Rows
 from tests.unit.core.observations import at
 from tests.unit.runtime.lab import QUERY, STREAM, Lab, Spark, planned
 
@@ -57,6 +58,35 @@ def test_each_batch_begins_before_it_runs_and_is_recorded_after_it(lab: Lab) -> 
     assert seen == [(0, 0, 0), (1, 1, 1)]
     assert lab.recorded == [(0, 1, at(10, 10)), (1, 1, at(20, 20))]
     assert (how, started_id(lab)) == (EndedHow.STOPPED, None)
+
+
+@pytest.mark.parametrize(
+    ("why", "rows", "written"),
+    [
+        ("Spark counted them", Rows(7, saw_none=False), RowsWritten(batches=2, rows=14)),
+        ("Spark saw no write of records that were read", Rows(None, saw_none=True), RowsWritten(0, 0, 2, 2, 1)),
+        ("the count failed", UNKNOWN, RowsWritten(uncounted=2)),
+    ],
+)
+def test_what_spark_says_a_batch_wrote_is_recorded(why: str, rows: Rows, written: RowsWritten, lab: Lab) -> None:
+    def process(frame: Any, batch_id: int) -> None:
+        frame.rows = rows
+
+    run(lab, process, 0, 1)
+    lab.launch()
+
+    assert next(lab.control.kept_epochs()).written == written
+
+
+def test_a_batch_without_records_that_wrote_nothing_is_no_warning(lab: Lab) -> None:
+    epoch = lab.held()
+    lab.plan(0, 0, 0)
+    batch = epoch.log.batch(0, epoch=1)
+    assert batch is not None
+    epoch.begin(batch)
+    epoch.record(batch, rows=Rows(None, saw_none=True))
+
+    assert lab.record.written == RowsWritten(uncounted=1)
 
 
 def test_a_batch_whose_jvm_was_killed_under_it_is_not_recorded(lab: Lab) -> None:

@@ -98,6 +98,7 @@ class Query:
     def __init__(self, spark: Spark) -> None:
         self.spark = spark
         self.status = {"message": "Waiting for next trigger", "isDataAvailable": False}
+        self.lastProgress = None
 
     def awaitTermination(self, timeout: float) -> bool:
         spark = self.spark

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.checkpoint.seed import close, seed
-from airflow_provider_offsets.core.epoch import EndedHow
+from airflow_provider_offsets.core.epoch import EndedHow, RowsWritten
 from airflow_provider_offsets.errors import Fenced, InputRefused, StateChanged, StoreUnreachable
 from airflow_provider_offsets.runtime.held_epoch import HeldEpoch
 from airflow_provider_offsets.runtime.native_sink import (
@@ -40,6 +40,11 @@ def run(epoch: HeldEpoch, writer: Writer) -> None:
     NativeSinkQuery(epoch).run(writer)
 
 
+def progress_of(batch_id: int, rows: int) -> dict[str, Any]:
+    """Return what Spark reports after a batch."""
+    return {"batchId": batch_id, "sink": {"description": "KafkaTable", "numOutputRows": rows}}
+
+
 class TestRuns:
     def test_each_batch_begins_before_and_is_recorded_after_its_run(self, lab: Lab) -> None:
         epoch = lab.held()
@@ -57,6 +62,28 @@ class TestRuns:
         assert lab.store.prepared(STREAM, 1_001) == planned(1).at_row(1_001)
         assert (lab.record.started, lab.record.cuts, epoch.ending) == (None, (), EndedHow.STOPPED)
         assert {each["processingTime"] for each in writer.triggers} == {"1000000 days"}
+
+    @pytest.mark.parametrize(
+        ("why", "progress", "written"),
+        [
+            ("a sink that counts", progress_of(0, 7), RowsWritten(batches=1, rows=7)),
+            ("it wrote none of the records", progress_of(0, 0), RowsWritten(batches=1, empty=1, last_empty=0)),
+            ("Spark's file sinks do not count", progress_of(0, -1), RowsWritten(uncounted=1)),
+            ("the progress is of another batch", progress_of(4, 7), RowsWritten(uncounted=1)),
+            ("there is none", None, RowsWritten(uncounted=1)),
+        ],
+    )
+    def test_what_the_sink_says_it_wrote_is_recorded(
+        self, why: str, progress: dict[str, Any] | None, written: RowsWritten, lab: Lab
+    ) -> None:
+        def work() -> None:
+            lab.plan(0, 10, 10, commit=True)
+            writer.runs[-1].lastProgress = progress
+
+        writer = Writer(work, then=lab.stop)
+        run(lab.held(), writer)
+
+        assert lab.record.written == written
 
     def test_no_run_begins_once_it_is_asked_to_stop(self, lab: Lab) -> None:
         epoch = lab.held()

@@ -21,7 +21,8 @@ SECRETS = Secrets("postgresql://me:hunter2@db/offsets", {"kafka.sasl.jaas.config
 
 @pytest.fixture
 def settings() -> Settings:
-    claim = Claim(3, "op", "op@1", "/checkpoint", at(5, 7), IDENTITY, Stream("alerts", ("flights",)))
+    stream = Stream("alerts", ("flights",))
+    claim = Claim(3, "op", "op@1", "/checkpoint", at(5, 7), IDENTITY, stream, scratch="abc.3")
     return Settings("alerts", Subscription.ASSIGN, claim, SECRETS)
 
 
@@ -87,6 +88,9 @@ def test_the_conf_leads_to_the_file_and_shows_nothing_secret(settings: Settings,
         "spark.offsets.pipeline": "alerts",
         "spark.offsets.epoch": "3",
         "spark.offsets.operation": "op",
+        "spark.hadoop.offsets.scratch.owner": "abc.3",
+        "spark.sql.sources.outputCommitterClass": "offsets.PrivateScratchCommitter",
+        "spark.sql.parquet.output.committer.class": "offsets.PrivateScratchCommitter",
     }
     assert "hunter" not in str(conf)
 

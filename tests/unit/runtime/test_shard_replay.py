@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.control.replays import ReplayControl
+from airflow_provider_offsets.core.committer import COMMITTER_KEYS, committer_conf
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.position import OffsetRange
 from airflow_provider_offsets.core.replay.claim import ShardClaim, replay_batch_id
@@ -25,10 +26,12 @@ from airflow_provider_offsets.core.replay.shard import (
     ShardRecord,
     SupersedeShard,
     TryEnded,
+    digest_of_ranges,
 )
 from airflow_provider_offsets.errors import Fenced, InputRefused, StoreUnreachable
 from airflow_provider_offsets.runtime import TrackedStream, read_count, shard_replay
 from airflow_provider_offsets.runtime.settings import FILE_KEY, ReplaySettings, Secrets, read_settings
+from airflow_provider_offsets.runtime.write_count import UNKNOWN, Rows
 from airflow_provider_offsets.stores import open_store
 from tests.unit.runtime.test_settings import ClassicSession
 
@@ -86,15 +89,17 @@ class Spark:
 
     options: dict[str, str] = field(default_factory=dict)
     has_jvm: bool = True
+    set: dict[str, str] = field(default_factory=lambda: committer_conf("ours.1"))
+    rows: Rows = UNKNOWN
 
     @property
     def conf(self) -> Spark:
         return self
 
-    def get(self, key: str, default: str) -> str:
+    def get(self, key: str, default: str | None) -> str | None:
         if not self.has_jvm:
             raise ConnectionRefusedError("the JVM is gone")
-        return default
+        return self.set.get(key, default)
 
     @property
     def read(self) -> Any:
@@ -219,6 +224,25 @@ def test_the_program_sees_a_replay_and_is_called_once(driver: Driver) -> None:
         assert Control(store, "alerts").record() is None, "no epoch is claimed"
 
 
+def test_what_identifies_a_shard_while_its_function_runs(driver: Driver) -> None:
+    """Its tries have the same key, so a sink that has the rows of an earlier try can recognise them."""
+    found: list[tuple[str, str, str]] = []
+
+    def write(frame: Any, batch_id: int) -> None:
+        found.append((stream.query_id, stream.batch_key, stream.write_options("delta")["txnAppId"]))
+        if len(found) == 1:
+            raise ValueError("the sink is down")
+
+    with pytest.raises(ValueError, match="the sink is down"), driver.launch() as stream:
+        stream.run(stream.read_kafka(), process=write)
+    with driver.launch("tag-2") as stream:
+        stream.run(stream.read_kafka(), process=write)
+        with pytest.raises(InputRefused, match="process= or replay_sink="):
+            stream.write_options("delta")
+
+    assert found == [(RUN, f"alerts:{RUN}:3:{digest_of_ranges(SHARD.ranges)}", f"{RUN}/3")] * 2
+
+
 def test_what_the_program_did_not_read_is_counted(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_replay, "ReadCount", Counted(4))
     with driver.launch() as stream:
@@ -227,6 +251,27 @@ def test_what_the_program_did_not_read_is_counted(driver: Driver, monkeypatch: p
     read = driver.record.read
     assert read is not None
     assert (read.records_read, read.counted_apart) == (31, True)
+
+
+@pytest.mark.parametrize(
+    ("why", "rows", "found"),
+    [
+        ("Spark counted them", Rows(20, saw_none=False), (20, False)),
+        ("a write without a row", Rows(0, saw_none=True), (0, True)),
+        ("no write that Spark saw", Rows(None, saw_none=True), (None, True)),
+        ("the count failed", UNKNOWN, (None, False)),
+    ],
+)
+def test_what_spark_says_a_shard_wrote_is_recorded(
+    why: str, rows: Rows, found: tuple[int | None, bool], driver: Driver
+) -> None:
+    driver.spark.rows = rows
+    with driver.launch() as stream:
+        stream.run(stream.read_kafka(), process=driver.write)
+
+    read = driver.record.read
+    assert read is not None
+    assert (read.rows_written, read.is_empty) == found
 
 
 def test_a_shard_whose_jvm_was_killed_under_it_is_not_recorded(driver: Driver) -> None:
@@ -331,6 +376,19 @@ def test_a_program_that_calls_run_again_after_a_failure_is_counted(driver: Drive
     assert (driver.record.phase, driver.record.started) == (ShardPhase.REPLAYED, 2)
 
 
+def test_a_program_that_chooses_another_committer_is_not_called(driver: Driver) -> None:
+    driver.spark.set[COMMITTER_KEYS[0]] = "com.x.Fast"
+
+    def program() -> None:
+        with driver.launch() as stream:
+            stream.run(stream.read_kafka(), process=driver.write)
+
+    with pytest.raises(InputRefused, match=r"outputCommitterClass=com\.x\.Fast"):
+        program()
+    assert driver.calls == []
+    assert (driver.record.started, driver.ended.retriable) == (0, False)
+
+
 @pytest.mark.parametrize("call", range(1, 5), ids=["claim", "begin", "record", "end"])
 def test_an_answer_that_was_lost_is_no_fence(driver: Driver, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The swap succeeded, but the store's answer was lost: at the next request, the driver finds its own swap."""
@@ -391,12 +449,13 @@ def test_transforms_that_keep_state_are_refused(plan: Node, refused: str) -> Non
 
 
 def test_the_driver_of_a_replay_reads_what_its_task_wrote(driver: Driver, tmp_path: Path) -> None:
-    claim = ShardClaim(RUN, SHARD, 1, "tag-1", "backfill/day", "/logs/1.log")
+    claim = ShardClaim(RUN, SHARD, 1, "tag-1", "backfill/day", "/logs/1.log", scratch="abc.1")
     settings = ReplaySettings("alerts", claim, Secrets("postgresql://me:hunter2@db/offsets"))
     file = tmp_path / "logs" / "1.settings.json"
     settings.write(file)
 
     conf = settings.conf(file)
     assert "hunter2" not in json.dumps(conf)
+    assert committer_conf("abc.1").items() <= conf.items()
     assert read_settings(ClassicSession(conf)) == settings
     assert not Path(conf[FILE_KEY]).exists()
