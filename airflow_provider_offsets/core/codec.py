@@ -11,6 +11,8 @@ import dataclasses
 import enum
 import functools
 import json
+import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -21,8 +23,11 @@ T = TypeVar("T")
 SCALARS = (int, str, bool, float)
 """Types that are tested first: most values of ten thousand partitions are numbers."""
 
-_UNCHANGED = (*SCALARS, types.NoneType)
+_UNCHANGED = (*SCALARS, type(None))
 """Types whose values are their own plain form."""
+
+_OPTIONAL = re.compile(r"([\w.]+) \| None")
+"""An optional value of a named type, in the text of an annotation."""
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
@@ -62,7 +67,7 @@ def _plainer(kind: type) -> Callable[[Any], Any]:
         }
     if issubclass(kind, Mapping):
         return lambda value: {str(key): plain(item) for key, item in value.items()}
-    if issubclass(kind, tuple | list):
+    if issubclass(kind, (tuple, list)):
         return lambda value: [plain(item) for item in value]
     return lambda value: value
 
@@ -73,9 +78,24 @@ def _names(kind: type) -> tuple[str, ...]:
 
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
-    """Return the declared types of a dataclass's fields."""
-    hints = typing.get_type_hints(kind)
-    return {name: hints[name] for name in _names(kind)}
+    """Return the declared types of a dataclass's fields.
+
+    ``X | None`` is evaluated as ``Optional[X]``, because Python 3.9 has no ``|`` of types.
+
+    :raises TypeError: another union.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        texts = {
+            name: _OPTIONAL.sub(r"typing.Optional[\1]", text)
+            for name, text in vars(base).get("__annotations__", {}).items()
+            if name in _names(kind)
+        }
+        if unions := [f"{name}: {text}" for name, text in texts.items() if "|" in text]:
+            raise TypeError(f"{base.__name__} has {', '.join(unions)}; the only unions are of a named type and None")
+        declared = types.SimpleNamespace(__annotations__=texts)
+        hints |= typing.get_type_hints(declared, vars(sys.modules[base.__module__]), {"typing": typing})
+    return hints
 
 
 def build(kind: Any, data: Any, where: str) -> Any:
@@ -90,6 +110,30 @@ def build(kind: Any, data: Any, where: str) -> Any:
         return _builder(kind)(data)
     except _Misfit as error:
         raise ValueError(f"{where}{error.path} {error.words}") from error
+
+
+def unknown_key(kind: Any, data: Any, where: str = "") -> str:
+    """Return the path of the first key of ``data`` that the declared type ``kind`` does not have; empty without one.
+
+    :func:`build` ignores such a key. In a text from a person it is a mistake.
+
+    :param kind: as for :func:`build`.
+    :param data: as for :func:`build`.
+    :param where: path of ``data``.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Union:
+        [kind] = [argument for argument in arguments if argument is not type(None)]
+        return unknown_key(kind, data, where)
+    if origin is tuple and isinstance(data, list):
+        return next(filter(None, (unknown_key(arguments[0], each, f"{where}[{n}]") for n, each in enumerate(data))), "")
+    if hasattr(kind, "from_plain") or not dataclasses.is_dataclass(kind) or not isinstance(data, Mapping):
+        return ""
+    hints = _hints(typing.cast(type, kind))
+    within = where and f"{where}."
+    if unknown := [key for key in data if key not in hints]:
+        return f"{within}{unknown[0]}"
+    return next(filter(None, (unknown_key(hints[key], each, f"{within}{key}") for key, each in data.items())), "")
 
 
 class _Misfit(ValueError):
@@ -112,7 +156,7 @@ _Builder = Callable[[Any], Any]
 def _builder(kind: Any) -> _Builder:
     """Return the function that builds values of a declared type. Cached, as :func:`_plainer` is."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
+    if origin is typing.Union:
         [inner] = [_builder(argument) for argument in arguments if argument is not type(None)]
         return lambda data: None if data is None else inner(data)
     if hasattr(kind, "from_plain"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from airflow_provider_offsets.core.limits import LAST_TIME_MS
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MS = timedelta(milliseconds=1)
 _DAY_MS, _HOUR_MS, _MINUTE_MS, _SECOND_MS = 86_400_000, 3_600_000, 60_000, 1_000
 _LENGTH = re.compile(
@@ -22,7 +22,7 @@ def whole_moment_ms(text: str) -> int:
 
     :raises ValueError: as ``read_moment``.
     """
-    return read_moment(datetime.fromisoformat(text).isoformat(timespec="milliseconds"))
+    return read_moment(_moment(text).isoformat(timespec="milliseconds"))
 
 
 def read_moment(text: str) -> int:
@@ -31,7 +31,7 @@ def read_moment(text: str) -> int:
     :raises ValueError: another form, no zone, finer than a millisecond, or not between 1970 and 2286.
     """
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = _moment(text.strip(" "))
     except ValueError as error:
         raise ValueError("it is not a date and time of ISO 8601") from error
     if moment.utcoffset() is None:
@@ -43,6 +43,11 @@ def read_moment(text: str) -> int:
     if not 0 <= moment_ms <= LAST_TIME_MS:
         raise ValueError("it is not between 1970 and 2286")
     return moment_ms
+
+
+def _moment(text: str) -> datetime:
+    """Return a date and time of ISO 8601. Python reads no ``Z`` of its own before 3.11."""
+    return datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)
 
 
 def moment_text(moment_ms: int) -> str:
@@ -57,7 +62,7 @@ def read_length(text: str) -> int:
 
     :raises ValueError: another form, or years or months, whose length varies.
     """
-    text = text.strip()
+    text = text.strip(" ")
     if re.match(r"P[^T]*\d[YM]", text):
         raise ValueError("years and months vary in length")
     found = _LENGTH.fullmatch(text)

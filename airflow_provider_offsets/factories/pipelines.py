@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import jsonschema
-import yaml
 
 from airflow_provider_offsets.core.pipeline import (
     RollbackPolicy,
@@ -18,7 +22,6 @@ from airflow_provider_offsets.core.pipeline import (
     StopPolicy,
     StreamingPipeline,
     Subscription,
-    checkpoint_resource,
 )
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
@@ -26,9 +29,16 @@ from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.replay.model import BackfillPolicy
 from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
 from airflow_provider_offsets.core.selectors.parse import COMMITTED, start_text
-from airflow_provider_offsets.errors import InputRefused, PipelineFileError, SelectorError, UnknownPipeline
+from airflow_provider_offsets.core.sink.model import Sink, SinkFormat
+from airflow_provider_offsets.errors import InputRefused, SelectorError, UnknownPipeline
+from airflow_provider_offsets.factories.schedules import interval_of, require_since, schedule_of
+from airflow_provider_offsets.factories.sharing import remember, require_own
+from airflow_provider_offsets.factories.strict_yaml import Keys, YamlFile
 
 SCHEMA = Path(__file__).with_name("pipelines.schema.json")
+
+_PATTERN = re.compile(r"[*+?^$|()\[\]{}\\]")
+"""Characters of regular expressions and of globs, which no topic has."""
 
 
 class Pipelines(Mapping[str, StreamingPipeline]):
@@ -63,107 +73,102 @@ class Pipelines(Mapping[str, StreamingPipeline]):
 def load_pipelines(file: str | Path) -> Pipelines:
     """Return the pipelines of a YAML file. Relative paths in the file are relative to its directory.
 
-    :raises PipelineFileError: the first error in the file, with file, line, key and fix.
+    :raises PipelineFileError: the mistakes in the file, each with file, line, key and fix. Also if a pipeline uses what
+        another one uses, in this file or in another one that this process has loaded.
     """
     path = Path(file).resolve()
-    root, data = _read(path)
-    _require_each_key_once(path, root)
-    _refuse_patterns(path, root, data)
-    _check(path, root, data)
-    pipelines = [_placed(path, root, name, entry) for name, entry in data["pipelines"].items()]
-    _require_own(path, root, pipelines)
+    content = YamlFile(path, os.environ, _is_passed_on)
+    _refuse_patterns(content)
+    _check(content)
+    named = content.data.get("pipelines") if isinstance(content.data, dict) else None
+    built = [_placed(content, name, entry) for name, entry in (named.items() if isinstance(named, dict) else ())]
+    pipelines = [pipeline for pipeline in built if pipeline is not None]
+    require_own(content, pipelines)
+    content.require_right()
+    remember(path, pipelines)
     return Pipelines(path, pipelines)
 
 
-def _read(path: Path) -> tuple[yaml.Node, Any]:
-    """Return the file as YAML nodes, which have line numbers, and as plain values."""
-    try:
-        text = path.read_text()
-        root, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except FileNotFoundError as error:
-        raise PipelineFileError(
-            seen=f"{path} does not exist",
-            expected="a file of pipelines",
-            do="create the file, or correct its path in the DAG file",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f", line {mark.line + 1}"
-        raise PipelineFileError(
-            seen=f"{path.name}{line}: {getattr(error, 'problem', None) or error}",
-            expected="valid YAML",
-            do="correct the line",
-        ) from error
-    if root is None:
-        raise PipelineFileError(
-            seen=f"{path} is empty", expected="'pipelines:' with at least one pipeline", do="add a pipeline to the file"
-        )
-    return root, data
+def _is_passed_on(keys: Keys) -> bool:
+    """Check whether a value goes to the program or to Spark as it is."""
+    return keys[2:4] in (("job", "arguments"), ("job", "conf"))
 
 
-def _require_each_key_once(path: Path, node: yaml.Node, where: tuple[str, ...] = ()) -> None:
-    """Raise if a key occurs twice, because YAML silently uses the later one."""
-    for place, item in enumerate(node.value if isinstance(node, yaml.SequenceNode) else ()):
-        _require_each_key_once(path, item, (*where, str(place)))
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        here = (*where, str(key.value))
-        if here[-1] in seen:
-            raise PipelineFileError(
-                seen=f"{path.name}, line {key.start_mark.line + 1}, key {'.'.join(here)}: the key appears twice",
-                expected="each key once",
-                do="remove or rename one of the two",
-            )
-        seen.add(here[-1])
-        _require_each_key_once(path, value, here)
-
-
-def _refuse_patterns(path: Path, root: yaml.Node, data: Any) -> None:
-    pipelines = data.get("pipelines") if isinstance(data, dict) else None
+def _refuse_patterns(content: YamlFile) -> None:
+    pipelines = content.data.get("pipelines") if isinstance(content.data, dict) else None
     for name, entry in pipelines.items() if isinstance(pipelines, dict) else ():
-        if not isinstance(entry, dict) or not ("subscribe_pattern" in entry or entry.get("subscription") == "pattern"):
+        if not isinstance(entry, dict):
             continue
-        key = "subscribe_pattern" if "subscribe_pattern" in entry else "subscription"
-        raise PipelineFileError(
-            seen=f"{path.name}, line {_line(root, ['pipelines', name, key])}, key pipelines.{name}.{key}: a pattern",
-            expected="topics by name, because a pattern may match a new topic, or no longer match one, without a plan",
-            do="list the topics under 'topics'. A topic that you add starts at its first offset, as the plan shows",
-        )
+        keys = [key for key in ("subscribe_pattern", "subscribePattern") if key in entry]
+        if entry.get("subscription") in ("pattern", "subscribePattern"):
+            keys.append("subscription")
+        for key in keys:
+            _refuse_pattern(content, ("pipelines", name, key), "a pattern")
+        topics = entry.get("topics")
+        for place, topic in enumerate(topics if isinstance(topics, list) else ()):
+            if isinstance(topic, str) and _PATTERN.search(topic):
+                _refuse_pattern(content, ("pipelines", name, "topics", place), f"{topic!r} is a pattern")
 
 
-def _check(path: Path, root: yaml.Node, data: Any) -> None:
-    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
-    errors = list(validator.iter_errors(data))
-    # A mistyped key also counts as missing. Report the key that is in the file.
-    unknown_key = [error for error in errors if error.validator == "additionalProperties"]
-    error = jsonschema.exceptions.best_match(unknown_key or errors)
-    if error is None:
-        return
-    keys = list(error.absolute_path)
-    unknown = _unknown_keys(error)
-    if unknown:
-        keys = [*keys, unknown[0]]
-    elif "propertyNames" in error.absolute_schema_path:
-        keys = [*keys, error.instance]
-    raise PipelineFileError(
-        seen=f"{path.name}, line {_line(root, keys)}, key {'.'.join(map(str, keys)) or '(top)'}: {error.message}",
-        expected=_expected(error),
-        do=_fix(error, unknown),
+def _refuse_pattern(content: YamlFile, keys: Keys, seen: str) -> None:
+    content.refuse(
+        keys,
+        seen=seen,
+        expected="topics by name, because a pattern may match a new topic, or no longer match one, without a plan",
+        do="list the topics under 'topics'. A topic that you add starts at its first offset, as the plan shows",
     )
 
 
-def _fix(error: jsonschema.ValidationError, unknown: list[str]) -> str:
+def _check(content: YamlFile) -> None:
+    """Note what the schema does not allow, except where a mistake is known."""
+    for error in _validator().iter_errors(content.data):
+        keys = list(error.absolute_path)
+        unknown = _unknown_keys(error)
+        if "propertyNames" in error.absolute_schema_path:
+            keys = [*keys, error.instance]
+        if error.validator == "required" and _is_mistyped(error):
+            continue  # the key that is in the file is reported
+        for key in unknown or [""]:
+            where = [*keys, key] if unknown else keys
+            if content.has_mistake_at(*where):
+                continue
+            content.refuse(
+                where,
+                seen=f"{key!r} is unknown" if unknown else _shown(error),
+                expected=_expected(error),
+                do=_fix(error, key),
+            )
+
+
+def _validator() -> Any:
+    kind = jsonschema.Draft202012Validator
+    whole = kind.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # JSON schema takes 60.0 too
+    return jsonschema.validators.extend(kind, type_checker=whole)(json.loads(SCHEMA.read_text()))
+
+
+def _is_mistyped(error: jsonschema.ValidationError) -> bool:
+    """Check whether a missing key is in the file with another spelling."""
+    unknown = [str(key) for key in error.instance if key not in error.schema.get("properties", {})]
+    missing = [key for key in error.validator_value if key not in error.instance]
+    return all(difflib.get_close_matches(key, unknown) for key in missing)
+
+
+def _shown(error: jsonschema.ValidationError) -> str:
+    text = str(error.message)
+    return text if len(text) < 300 else f"{text[:150]} … {text[-100:]}"
+
+
+def _fix(error: jsonschema.ValidationError, unknown: str) -> str:
     if unknown:
-        return f"remove {unknown[0]!r} or correct its spelling"
+        like = difflib.get_close_matches(unknown, error.schema.get("properties", {}), n=1)
+        return f"remove {unknown!r} or correct its spelling" + (f"; {like[0]!r} is similar" if like else "")
     return "add the key" if error.validator == "required" else "correct that key"
 
 
 def _unknown_keys(error: jsonschema.ValidationError) -> list[str]:
     if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
         return []
-    return [key for key in error.instance if key not in error.schema.get("properties", {})]
+    return [str(key) for key in error.instance if key not in error.schema.get("properties", {})]
 
 
 def _expected(error: jsonschema.ValidationError) -> str:
@@ -175,32 +180,83 @@ def _expected(error: jsonschema.ValidationError) -> str:
     return f"{error.validator} {json.dumps(error.validator_value)}. {described}".strip()
 
 
-def _line(root: yaml.Node, keys: Iterable[str | int]) -> int:
-    """Return the line, from 1, of the deepest of ``keys`` that exists."""
-    node, line = root, root.start_mark.line
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            found = [pair for pair in node.value if pair[0].value == str(key)]
-            if not found:
-                break
-            line, node = found[0][0].start_mark.line, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            node = node.value[key]
-            line = node.start_mark.line
-    return line + 1
+def _placed(content: YamlFile, name: str, entry: Any) -> StreamingPipeline | None:
+    """Return the pipeline, and note its mistakes with their places in the file.
+
+    :returns: what is left of the pipeline without its mistakes, for the comparison with others; None if that is none.
+    """
+    here = ("pipelines", name)
+    if not isinstance(entry, dict):
+        return None
+    fits_schema = not content.has_mistake_at(*here)
+    for keys, location in _locations(entry):
+        if isinstance(location, str) and (why := _why_no_location(location)):
+            content.refuse((*here, *keys), seen=f"{location!r} {why[0]}", expected=why[1], do=why[2])
+    for keys, check in _checks(entry):
+        if not content.has_mistake_at(*here, *keys):
+            _note(content, (*here, *keys), check)
+    if fits_schema:
+        built: list[StreamingPipeline] = []
+        _note(content, here, lambda: built.append(_pipeline(name, entry, content.path.parent)))
+        return built[0] if built else None
+    with suppress(InputRefused, KeyError, TypeError, ValueError):
+        return _pipeline(name, content.right_part(here, entry), content.path.parent)
+    return None
 
 
-def _placed(path: Path, root: yaml.Node, name: str, entry: dict[str, Any]) -> StreamingPipeline:
-    """Return the pipeline; an error that only shows when all keys are combined is raised with its place in the file."""
+def _note(content: YamlFile, keys: Keys, check: Callable[[], object]) -> None:
+    """Run a check, and note what it refuses."""
     try:
-        return _pipeline(name, entry, path.parent)
+        check()
     except InputRefused as error:
-        keys = ["pipelines", name, *(["start"] if isinstance(error, SelectorError) else [])]
-        raise PipelineFileError(
-            seen=f"{path.name}, line {_line(root, keys)}, key {'.'.join(keys)}: {error.seen}",
-            expected=error.expected,
-            do=error.do,
-        ) from error
+        for each in error.parts or (error,):
+            if not (isinstance(each, SelectorError) and content.has_mistake_at(*keys, "start")):
+                content.refuse(keys, seen=each.seen, expected=each.expected, do=each.do)
+
+
+def _checks(entry: dict[str, Any]) -> Iterator[tuple[Keys, Callable[[], object]]]:
+    """Yield checks of single values that a schema cannot express, with their keys."""
+    if isinstance(entry.get("start"), str | list):
+        yield ("start",), partial(start_text, entry["start"])
+    schedules, backfill = _section(entry, "schedules"), _section(entry, "backfill")
+    for key in ("recovery", "rehearsal", "snapshots"):
+        if isinstance(schedules.get(key), str):
+            yield ("schedules", key), partial(schedule_of, f"schedules.{key}", schedules[key])
+    if isinstance(backfill.get("interval"), str):
+        yield ("backfill", "interval"), partial(interval_of, "backfill.interval", backfill["interval"])
+    if isinstance(backfill.get("since"), str):
+        policy = BackfillPolicy(automatic=backfill.get("automatic") is True, since=backfill["since"])
+        yield ("backfill", "since"), partial(require_since, policy)
+
+
+def _section(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    section = entry.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _locations(entry: dict[str, Any]) -> Iterator[tuple[Keys, Any]]:
+    """Yield every path of a pipeline, with its keys."""
+    for section, key in (
+        ("job", "application"),
+        ("job", "checkpoint"),
+        ("job", "log_dir"),
+        ("stop", "marker"),
+        ("sink", "location"),
+    ):
+        yield (section, key), _section(entry, section).get(key)
+    for key in ("jars", "py_files"):
+        listed = _section(entry, "job").get(key)
+        for place, each in enumerate(listed if isinstance(listed, list) else ()):
+            yield ("job", key, place), each
+
+
+def _why_no_location(location: str) -> tuple[str, str, str] | None:
+    """Return what is wrong with a path or URL, what is expected, and what to do; None if nothing is."""
+    if re.match(r"(file:(//[^/]*)?/*)?~", location):
+        return "begins with '~', which nobody expands here", "a whole path", "write ${HOME} or the path itself"
+    if re.match(r"[A-Za-z]:[\\/]", location):
+        return "is a path of Windows", "a path or URL of the machine that runs Airflow", "correct the path"
+    return None
 
 
 def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeline:
@@ -222,9 +278,15 @@ def _pipeline(name: str, entry: dict[str, Any], folder: Path) -> StreamingPipeli
         backfill=_backfill(entry.get("backfill", {})),
         recovery=RecoveryPolicy(**entry.get("recovery", {})),
         schedules=Schedules(**entry.get("schedules", {})),
+        sink=_sink(entry["sink"], folder) if "sink" in entry else None,
         start=start_text(entry.get("start", COMMITTED)),
         **{key: entry[key] for key in plain if key in entry},
     )
+
+
+def _sink(entry: dict[str, Any], folder: Path) -> Sink:
+    given = _resolved_keys(entry, ("location",), folder)
+    return Sink(**{**given, "format": SinkFormat(entry["format"])})
 
 
 def _backfill(entry: dict[str, Any]) -> BackfillPolicy:
@@ -264,25 +326,3 @@ def resolved(path: str, folder: Path) -> str:
 
 def _conf_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _require_own(path: Path, root: yaml.Node, pipelines: list[StreamingPipeline]) -> None:
-    """Raise if two pipelines share a group and a topic, or a checkpoint.
-
-    An operation refuses that too, but only when the second pipeline is used for the first time.
-    """
-    seen: dict[str, str] = {}
-    for pipeline in pipelines:
-        shared = {f"group {pipeline.group_id!r} on topic {topic!r}": "group_id" for topic in pipeline.topics}
-        if pipeline.job.checkpoint:
-            shared[checkpoint_resource(pipeline.job.checkpoint)] = "job.checkpoint"
-        for resource, key in shared.items():
-            other = seen.setdefault(resource, pipeline.name)
-            if other != pipeline.name:
-                where = ["pipelines", pipeline.name, *key.split(".")]
-                raise PipelineFileError(
-                    seen=f"{path.name}, line {_line(root, where)}, key {'.'.join(where)}: pipeline {other!r} uses the"
-                    f" {resource} too",
-                    expected="a group id of its own for each pipeline on a topic, and a checkpoint of its own",
-                    do=f"give one of them another {key}",
-                )

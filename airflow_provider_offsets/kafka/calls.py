@@ -99,13 +99,31 @@ def open_clients(settings: Mapping[str, Any]) -> Iterator[Clients]:
     The clients cannot be used after the end of the context.
 
     :param settings: properties of librdkafka; the values may be callbacks.
+    :raises InputRefused: the client does not accept a property.
     """
 
     def consumer(group_id: str) -> Consumer:
-        return Consumer({**settings, **READING, "group.id": group_id})
+        with _as_input():
+            return Consumer({**settings, **READING, "group.id": group_id})
 
-    with AdminClient(dict(settings)) as admin:
+    with _as_input():
+        client = AdminClient(dict(settings))
+    with client as admin:
         yield Clients(admin, consumer, str(settings.get("bootstrap.servers", "")))
+
+
+@contextmanager
+def _as_input() -> Iterator[None]:
+    """Convert the refusal of a property, which no retry can help, to an error of this package."""
+    try:
+        yield
+    except (KafkaException, TypeError, ValueError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        raise InputRefused(
+            seen=f"the Kafka client does not accept the connection: {reason}",
+            expected="properties of librdkafka with valid values",
+            do="correct the extra of the Kafka connection",
+        ) from error
 
 
 class AdminCalls:

@@ -117,17 +117,10 @@ class KafkaGroupStore:
         :raises KafkaUnreachable: no broker answered, or the answer was lost and the new offsets were not stored.
         """
         stream = rules.check_stream(stream)
-        rules.check_position(stream, position)
         with _denials(stream):
-            live = self._reader.live_topics(stream.topics).partitions
-            commits = self._calls.commits(stream.group_id, list(live), self._calls.deadline())
-            stored = _position(commits)
-            if stored == position:
+            live, commits = self._checked(stream, position, expected)
+            if _position(commits) == position:
                 return
-            self._require_empty(stream.group_id)
-            rules.is_to_be_written(stored, position, expected)
-            _require_within(live, position)
-            self._require_leave(stream)
             request = [_asked(each, end, commits.get(each), live) for each, end in position.items()]
             try:
                 self._alter(stream.group_id, request)
@@ -136,6 +129,27 @@ class KafkaGroupStore:
                 if self.position(stream) != position:
                     raise
             self._require_written(stream, position)
+
+    def check_write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Raise what ``write`` would raise now. Nothing is written."""
+        stream = rules.check_stream(stream)
+        with _denials(stream):
+            self._checked(stream, position, expected)
+
+    def _checked(
+        self, stream: Stream, position: Position, expected: Position | None
+    ) -> tuple[_Live, Mapping[TopicPartition, Commit]]:
+        """Return the live partitions and the commits, after checking that the position may be written."""
+        rules.check_position(stream, position)
+        live = self._reader.live_topics(stream.topics).partitions
+        commits = self._calls.commits(stream.group_id, list(live), self._calls.deadline())
+        stored = _position(commits)
+        if stored != position:
+            self._require_empty(stream.group_id)
+            rules.is_to_be_written(stored, position, expected)
+            _require_within(live, position)
+            self._require_leave(stream)
+        return live, commits
 
     def expires(self, stream: Stream) -> str:
         """Return a sentence about when Kafka deletes the group's offsets (``offsets.retention.minutes``, KIP-211)."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from airflow_provider_offsets.core.hidden import hidden_character
 from airflow_provider_offsets.core.moments import read_length, read_moment
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.selectors.model import StartSelector
@@ -48,8 +49,14 @@ def parse_start(text: str) -> Start:
 
     :raises SelectorError: a part cannot be read; the message quotes the part.
     """
+    if hidden := hidden_character(text, inside_only=True):
+        raise SelectorError(
+            seen=f"start {text!r} has {hidden}",
+            expected="a selector without hidden characters",
+            do="remove the character; for a group of such a name, use 'offsets:'",
+        )
     parts = [_parse_one(part.strip(), text) for part in text.split(FALLBACK)]
-    if isinstance(parts[-1], Offsets | FromFile):
+    if isinstance(parts[-1], (Offsets, FromFile)):
         parts.append(Committed())
     return Start(tuple(parts))
 
@@ -106,7 +113,7 @@ def _parse_one(text: str, whole: str) -> StartSelector:
     if not colon and word in _PLAIN:
         return _PLAIN[word]
     if colon and word in _WITH_VALUE:
-        return _WITH_VALUE[word](rest.strip())
+        return _WITH_VALUE[word](rest if word in _NAMED else rest.strip())
     within = "" if text == whole.strip() else f" in {whole!r}"
     raise SelectorError(
         seen=f"start selector {text!r}{within} is unknown",
@@ -159,9 +166,8 @@ def _offsets(text: str) -> StartSelector:
     try:
         position = Position.from_json(text)
     except ValueError as error:
-        detail = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise SelectorError(
-            seen=f"'offsets:' is followed by {text!r}: {detail}",
+            seen=f"'offsets:' is followed by {text!r}: {error}",
             expected="""{"topic":{"partition":offset}} with whole numbers from 0 up""",
             do="""write it as in 'offsets:{"flights":{"0":123}}'""",
         ) from error
@@ -183,7 +189,13 @@ def _group(text: str) -> StartSelector:
 
 
 def _name(word: str, text: str, expected: str, example: str) -> str:
-    if not text:
+    if text != text.strip() and text.strip():
+        raise SelectorError(
+            seen=f"{word!r} is followed by {text!r}",
+            expected=f"{expected}, without a space at its start",
+            do=f"write it as in {example!r}; for a group of such a name, use 'offsets:'",
+        )
+    if not text.strip():
         raise SelectorError(
             seen=f"{word!r} is followed by nothing", expected=expected, do=f"write it as in {example!r}"
         )
@@ -201,6 +213,8 @@ def _file(text: str) -> StartSelector:
     return FromFile(path, group_id)
 
 
+_NAMED = ("snapshot", "group")
+"""Selectors with a name, to which a space would belong."""
 _PLAIN: dict[str, StartSelector] = {"committed": Committed(), "earliest": Earliest(), "latest": Latest()}
 _WITH_VALUE: dict[str, Callable[[str], StartSelector]] = {
     "snapshot": _snapshot,

@@ -47,7 +47,7 @@ class Start:
     @property
     def is_left_to_the_stores(self) -> bool:
         """Whether the start depends on the pipeline's stored position, which is empty before the first start."""
-        return any(isinstance(part, Committed | Shift) for part in self.parts)
+        return any(isinstance(part, (Committed, Shift)) for part in self.parts)
 
     def choose(self, seen: Observation, sources: Sources) -> dict[TopicPartition, Chosen]:
         """Return for each partition the start of the first selector that matches it.

@@ -14,7 +14,14 @@ from confluent_kafka import TopicPartition as Asked
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import KafkaError, KafkaUnreachable, OffsetsError, StoreDenied, StoreInUse
+from airflow_provider_offsets.errors import (
+    InputRefused,
+    KafkaError,
+    KafkaUnreachable,
+    OffsetsError,
+    StoreDenied,
+    StoreInUse,
+)
 from airflow_provider_offsets.kafka.calls import Clients
 from airflow_provider_offsets.kafka.group_store import KafkaGroupStore
 from tests.contract.position_contract import numbered
@@ -236,3 +243,25 @@ def test_a_silent_broker_gives_no_warning_but_an_error(store: KafkaGroupStore, c
     cluster.refused[method] = Code._TRANSPORT
     with pytest.raises(KafkaUnreachable):
         store.expires(STREAM)
+
+
+@pytest.mark.parametrize("wanted", [numbered("orders", 999, 4), numbered("orders", 3, 4, 5)])
+def test_a_check_says_what_a_write_would_say_and_writes_nothing(
+    wanted: Position, store: KafkaGroupStore, cluster: Cluster
+) -> None:
+    said = []
+    for act in (store.check_write, store.write):
+        with pytest.raises(InputRefused) as refused:
+            act(STREAM, wanted, expected=STORED)
+        said.append(str(refused.value))
+
+    assert said[0] == said[1]
+    store.check_write(STREAM, WANTED, expected=STORED)
+    assert store.position(STREAM) == STORED
+
+
+def test_a_check_sees_a_group_with_members(store: KafkaGroupStore, cluster: Cluster) -> None:
+    cluster.state = ConsumerGroupState.STABLE
+
+    with pytest.raises(StoreInUse):
+        store.check_write(STREAM, WANTED, expected=STORED)
