@@ -5,7 +5,22 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stack import airflow, dstream, hbase, hdfs, kafka, maven, needs, server, spark_4_1, state, venv, yarn
+from stack import (
+    airflow,
+    airflows,
+    committer,
+    dstream,
+    hbase,
+    hdfs,
+    kafka,
+    maven,
+    needs,
+    server,
+    sparks,
+    state,
+    venv,
+    yarn,
+)
 from stack.places import log_of, shown
 from stack.problem import Problem
 from stack.report import say
@@ -73,6 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     jars = commands.add_parser("jars", help="download jars, and start no server")
     jars.add_argument("names", nargs="+", choices=maven.NAMES, metavar="name", help=", ".join(maven.NAMES))
     jars.set_defaults(run=_jars)
+
+    spark = commands.add_parser("spark", help="install a version of Spark for tests/versions, and its connector's jars")
+    spark.add_argument("version", choices=sparks.SPARKS, help=", ".join(sparks.SPARKS))
+    spark.add_argument("--python", default=sparks.OUR_PYTHON, metavar="3.9", help="the Python of the driver")
+    spark.set_defaults(run=_spark)
+
+    of_airflow = commands.add_parser("airflow", help="install a version of Airflow for tests/versions")
+    of_airflow.add_argument("version", choices=airflows.AIRFLOWS, help=", ".join(airflows.AIRFLOWS))
+    of_airflow.add_argument("--python", default=sparks.OUR_PYTHON, metavar="3.12", help="the Python of Airflow")
+    of_airflow.set_defaults(run=_other_airflow)
+
+    building = commands.add_parser("committer", help="build the jar of the package's output committer")
+    building.set_defaults(run=_committer)
     return parser
 
 
@@ -172,6 +200,11 @@ def _venv(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _committer(arguments: argparse.Namespace) -> int:
+    committer.build()
+    return 0
+
+
 def _jars(arguments: argparse.Namespace) -> int:
     with state.alone():
         for name in arguments.names:
@@ -179,12 +212,25 @@ def _jars(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _spark(arguments: argparse.Namespace) -> int:
+    installation = sparks.Installation(arguments.version, arguments.python)
+    with state.alone():
+        _on(installation.home.name, lambda: _fetched(sparks.SPARKS[installation.spark].jars))()
+        _on(installation.home.name, installation.install)()
+    return 0
+
+
+def _other_airflow(arguments: argparse.Namespace) -> int:
+    installation = airflows.Installation(arguments.version, arguments.python)
+    with state.alone():
+        _on(installation.home.name, installation.install)()
+    return 0
+
+
 def _fetched(name: str) -> None:
     folder = maven.fetch(name)
     if name == dstream.NAME:
         dstream.install()
-    if name == spark_4_1.NAME:
-        spark_4_1.install()
     say(name, f"{len(maven.jars(name))} jars in {shown(folder)}")
 
 

@@ -105,6 +105,7 @@ def _connections(*, store: str) -> dict[str, str]:
         "KAFKA_DEFAULT": {"conn_type": "kafka", "extra": {"bootstrap.servers": _bootstrap(up)}},
         "SPARK_DEFAULT": {"conn_type": "spark", "host": "local[2]"},
         "OFFSETS_DEFAULT": _offsets_connection(_store_url(store, up)),
+        "DELAY_ALERTS_OUTPUT": {"conn_type": "sqlite", "host": str(STATE / "demo" / "output.db")},
     }
     named = {f"{_CONNECTION}{name}": json.dumps(value) for name, value in ours.items()}
     return {name: value for name, value in named.items() if name not in os.environ}

@@ -11,17 +11,22 @@ from stack.places import JARS, POMS, ROOT, log_of, shown
 from stack.problem import Problem
 from stack.process import last_lines
 from stack.report import Ticker, say
+from stack.sparks import SPARKS
 
+_CONNECTOR = POMS / "spark-connector.xml"
 _POMS = {
     "kafka": POMS / "kafka.xml",
     "hbase": POMS / "hbase.xml",
     "hdfs": POMS / "hdfs.xml",
     "yarn": POMS / "yarn.xml",
     "postgres": POMS / "postgres.xml",
-    "spark": POMS / "spark-connector.xml",
-    "spark-4.1": POMS / "spark-4.1-connector.xml",
+    "spark": _CONNECTOR,
+    **{spark.jars: _CONNECTOR for spark in SPARKS.values()},
+    "tables": POMS / "tables.xml",
+    "tables-4.1": POMS / "tables-4.1.xml",
     "dstream": ROOT / "jobs" / "dstream" / "pom.xml",
 }
+_PROPERTIES = {spark.jars: (f"-Dspark={spark.connector}", f"-Dscala={spark.scala}") for spark in SPARKS.values()}
 NAMES = tuple(_POMS)
 _TRIES, _PAUSE_S = 3, 10
 """A reachable repository does not answer every time."""
@@ -33,7 +38,8 @@ def jars(name: str = "spark") -> list[Path]:
 
     - ``kafka``, ``hbase``, ``hdfs``, ``yarn``: the server;
     - ``spark``: what Spark's Kafka connector needs in addition to pyspark from pip;
-    - ``spark-4.1``: the same for the pyspark of ``stack.spark_4_1``;
+    - ``spark-3.5`` to ``spark-4.3``: the same for the versions of ``stack.sparks``;
+    - ``tables``, ``tables-4.1``: the table formats that exist for ``spark`` and ``spark-4.1``;
     - ``dstream``: Spark 3.5 and the dependencies of the job, whose own jar is ``stack.dstream.JAR``;
     - ``postgres``: one jar, which contains an archive of PostgreSQL's programs.
     """
@@ -65,7 +71,8 @@ _STAMP = "pom.sha256"
 def _digest(name: str) -> str:
     pom = _POMS[name]
     files = [pom, *sorted((pom.parent / "src").rglob("*.java"))]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+    inputs = [*(file.read_bytes() for file in files), *(each.encode() for each in _PROPERTIES.get(name, ()))]
+    return hashlib.sha256(b"\0".join(inputs)).hexdigest()
 
 
 def _copy(name: str, pom: Path, folder: Path) -> None:
@@ -73,7 +80,7 @@ def _copy(name: str, pom: Path, folder: Path) -> None:
     log = log_of(f"jars-{name}")
     log.parent.mkdir(parents=True, exist_ok=True)
     into = [f"-DoutputDirectory={folder}", f"-Dout={folder / 'build'}"]
-    argv = [needs.maven(), "-q", "-B", "-f", str(pom), "package", _COPY, *into]
+    argv = [needs.maven(), "-q", "-B", "-f", str(pom), "package", _COPY, *into, *_PROPERTIES.get(name, ())]
     with Ticker(name, lambda: f"Maven fetches jars: {len(list(folder.glob('*.jar')))} there") as ticker:
         for tries_left in reversed(range(_TRIES)):
             with log.open("wb") as out:

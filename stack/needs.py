@@ -39,6 +39,22 @@ def java() -> str:
     return found
 
 
+def python(version: str) -> str:
+    """Return the path of a Python of a version such as ``3.9``, from the PATH or from pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    there = [shutil.which(f"python{version}"), *map(str, sorted(pyenv.glob(f"{version}.*/bin/python")))]
+    for path in filter(None, there):
+        # pyenv puts a program of this name on the PATH for each version, and only some of them start.
+        done = subprocess.run([path, "-V"], capture_output=True, text=True, check=False)
+        if done.stdout.startswith(f"Python {version}."):
+            return path
+    raise Problem(
+        f"neither the PATH nor pyenv has Python {version}",
+        expected="one of each version that a driver may have",
+        do=f"install it, for example with: pyenv install {version}",
+    )
+
+
 def maven() -> str:
     """Return the path of ``mvn``, which downloads the servers' jars."""
     found = shutil.which("mvn")

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stack.places import ROOT, VENV, log_of, shown
@@ -36,18 +37,69 @@ def ready() -> None:
     _STAMP.write_text(stamp, encoding="ascii")
 
 
-def create(folder: Path, log: Path) -> None:
-    """Create a virtual environment with pip in ``folder``; keep one that works."""
+def create(folder: Path, log: Path, creator: str = sys.executable) -> None:
+    """Create a virtual environment with pip in ``folder``; keep one that works.
+
+    :param folder: the folder.
+    :param log: file for the output.
+    :param creator: the Python that the environment gets.
+    """
     python = folder / "bin" / "python"
     if python.exists() and run([str(python), "-c", "import pip"], log):
         return
-    if not run([sys.executable, "-m", "venv", "--clear", str(folder)], log):
+    if not run([creator, "-m", "venv", "--clear", str(folder)], log):
         raise Problem(
-            f"{sys.executable} cannot create a virtual environment",
+            f"{creator} cannot create a virtual environment",
             expected="the venv module with ensurepip",
             do="install that module (Debian: apt install python3-venv)",
             detail=last_lines(log, 4),
         )
+
+
+def other(home: Path, python: str, inputs: str, install: Callable[[Path], Sequence[Sequence[str]]], what: str) -> None:
+    """Create another virtual environment than ``.venv``; do nothing if it was made from the same inputs.
+
+    :param home: its folder.
+    :param python: the Python that it gets.
+    :param inputs: a text that changes with what is installed.
+    :param install: returns the commands that fill it, for the path of its Python.
+    :param what: what it is for, for the error message.
+    """
+    if is_made(home, inputs):
+        return
+    shutil.rmtree(home, ignore_errors=True)
+    log = log_of(home.name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    with Ticker(home.name, lambda: last_lines(log, 1).strip() or "preparing") as ticker:
+        create(home, log, python)
+        if not all(run(command, log) for command in install(home / "bin" / "python")):
+            raise Problem(
+                f"pip could not install {what}",
+                expected="a package index with these versions",
+                do=f"read {shown(log)}",
+                detail=last_lines(log),
+            )
+        say(home.name, f"ready in {ticker.seconds:.0f} s: {shown(home)}")
+    _stamp_of(home).write_text(_digest(inputs), encoding="ascii")
+
+
+def is_made(home: Path, inputs: str) -> bool:
+    """Return whether a virtual environment exists and was made from these inputs.
+
+    :param home: its folder.
+    :param inputs: as for :func:`other`.
+    """
+    stamp = _stamp_of(home)
+    return stamp.exists() and stamp.read_text(encoding="ascii") == _digest(inputs) and (home / "bin/python").exists()
+
+
+def _stamp_of(home: Path) -> Path:
+    return home / "installed.sha256"
+
+
+def _digest(inputs: str) -> str:
+    return hashlib.sha256(inputs.encode()).hexdigest()
 
 
 def _install(log: Path) -> None:

@@ -226,4 +226,5 @@ def _refused(version: str, seen: str, folder: Path) -> RollbackRefused:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        # mypy checks for Python 3.10; this module runs beside Airflow, on 3.11.
+        return str(hashlib.file_digest(file, "sha256").hexdigest())  # type: ignore[attr-defined]

@@ -1,0 +1,47 @@
+"""Installations of other versions of Airflow, each on a Python, for ``tests/versions``.
+
+An installation is a virtual environment with the checkout, at the newest versions that its bounds allow, and with what
+the unit tests of the Airflow side need. It has no pyspark: these tests start no driver.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack import needs, venv
+from stack.places import ROOT, STATE
+
+AIRFLOWS = {"3.1": "3.1.8", "3.2": "3.2.2", "3.3": "3.3.2"}
+CAPS = {"3.2": ("fastapi<0.137",)}
+"""What a version of Airflow needs, and does not say: with a newer FastAPI its own ``airflow dags test`` fails."""
+TEST_TOOLS = ("hypothesis", "psycopg[binary]", "pytest", "pytest-asyncio", "pytest-randomly", "pytest-xdist")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One version of Airflow on one version of Python.
+
+    :ivar airflow: key of ``AIRFLOWS``. :ivar python: version of Python, such as ``3.12``.
+    """
+
+    airflow: str
+    python: str
+
+    @property
+    def home(self) -> Path:
+        """Folder of the virtual environment."""
+        return STATE / f"airflow-{self.airflow}-python-{self.python}"
+
+    def install(self) -> None:
+        """Create the virtual environment; do nothing if its inputs are unchanged."""
+        inputs = "\n".join([*self._wanted, self.python, (ROOT / "setup.cfg").read_text(encoding="utf-8")])
+        what = f"Airflow {AIRFLOWS[self.airflow]} on Python {self.python}"
+        venv.other(self.home, needs.python(self.python), inputs, self._commands, what)
+
+    def _commands(self, python: Path) -> list[list[str]]:
+        """Return the commands of the installation. pip alone would look for fitting versions for many minutes."""
+        uv = [str(python.with_name("uv")), "pip", "install", "--python", str(python)]
+        return [[str(python), "-m", "pip", "install", "-q", "uv"], [*uv, *self._wanted, "-e", str(ROOT)]]
+
+    @property
+    def _wanted(self) -> list[str]:
+        return [f"apache-airflow=={AIRFLOWS[self.airflow]}", *CAPS.get(self.airflow, ()), *TEST_TOOLS]
