@@ -7,6 +7,7 @@ its own session, its own log file and no pipe to the task keeps running.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,12 @@ from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.core.epoch import ProcessIdentity
 
 TAIL_BYTES = 64 * 1024
+
+
+_IVY = re.compile(
+    r"^:: loading settings ::.*?(^:: USE VERBOSE[^\n]*|artifacts copied[^\n]*|\Z)", re.DOTALL | re.MULTILINE
+)
+"""What Ivy prints while spark-submit fetches the packages of a job: a line for each address that it tries."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +39,35 @@ class Launch:
         return self.process is not None and bool(machine().is_alive(self.process))
 
     def log_tail(self, lines: int = 20) -> str:
-        """Return the last lines of the driver's log, without empty lines and without Spark's INFO lines."""
+        """Return the last lines of the driver's log that :func:`said` keeps."""
+        return said(self._log_end(), lines)
+
+    @property
+    def is_fetching_packages(self) -> bool:
+        """Whether spark-submit still downloads the packages of the job, as far as the log shows."""
+        log = self._log_end()
+        return log.rfind(":: resolving dependencies ::") > log.rfind(":: resolution report ::")
+
+    def _log_end(self) -> str:
         try:
             with Path(self.log).open("rb") as file:
                 file.seek(max(0, os.path.getsize(self.log) - TAIL_BYTES))
-                text = file.read().decode(errors="replace")
+                return file.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
-        said = [line for line in text.splitlines() if line.strip() and " INFO " not in line]
-        return "\n".join(said[-lines:])
+
+
+def said(text: str, lines: int = 20) -> str:
+    """Return the last lines of a log that tell something: warnings, errors and what the program prints.
+
+    Empty lines, Spark's INFO lines and what Ivy prints are omitted. If packages cannot be fetched, the error after
+    Ivy's lines names them.
+
+    :param text: the log.
+    :param lines: greatest number of lines.
+    """
+    kept = [line for line in _IVY.sub("", text).splitlines() if line.strip() and " INFO " not in line]
+    return "\n".join(kept[-lines:])
 
 
 def launch(launch_id: str, command: Sequence[str], *, log: str, env: Mapping[str, str]) -> Launch:

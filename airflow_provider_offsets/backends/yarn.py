@@ -6,6 +6,8 @@ submit set, so that no other application is ever mistaken for it or killed.
 
 from __future__ import annotations
 
+import functools
+import ssl
 from typing import Any
 
 import httpx
@@ -56,7 +58,14 @@ def kill_on_yarn(application: YarnApplication) -> str:
 
 def _client() -> httpx.Client:
     # A standby ResourceManager redirects to the active one.
-    return httpx.Client(timeout=TIMEOUT_S, follow_redirects=True, headers={"Accept": "application/json"})
+    headers = {"Accept": "application/json"}
+    return httpx.Client(timeout=TIMEOUT_S, follow_redirects=True, headers=headers, verify=_certificates())
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Return the certificates that httpx trusts. Cached, because loading them takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 def _get(client: httpx.Client, url: str, **params: str) -> dict[str, Any]:

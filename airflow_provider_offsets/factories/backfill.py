@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, CronDataIntervalTimetable, DeltaDataIntervalTimetable, Param, TriggerRule, chain
+from airflow.sdk import DAG, Param, TriggerRule, chain
+from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
 
-from airflow_provider_offsets.core.moments import read_length, read_moment
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.replay.boundary import OnOpen
 from airflow_provider_offsets.core.replay.model import BackfillPolicy
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.factories.restart import (
+    ACCEPTED,
     REASON,
     Restart,
     approve_param,
@@ -22,6 +23,7 @@ from airflow_provider_offsets.factories.restart import (
     planned_and_stopped,
     restarted,
 )
+from airflow_provider_offsets.factories.schedules import interval_of, require_since
 from airflow_provider_offsets.operators import AuditBackfillOperator, PlanBackfillOperator, ReplayOffsetsOperator
 from airflow_provider_offsets.timetables import AskedCronTimetable, AskedDeltaTimetable
 
@@ -47,8 +49,8 @@ THEN_LIVE = """### Everything from a time on, and then live: `{name}`
 Replays what was written since **from**, by the program or by **application**, while the live job goes on; then stops
 that one, and starts the program exactly where the replay ended: no gap, and nothing twice by the new version.
 
-`plan_backfill → replay (one Spark job for each shard) → audit_backfill → snapshot_before → plan → approve → stop →
-snapshot_stopped → replan → apply → submit → watch → audit`
+`plan_backfill → replay (one Spark job for each shard) → audit_backfill → preflight → snapshot_before → plan →
+approve → stop → snapshot_stopped → replan → apply → submit → watch → audit`
 
 What the live job has read beyond the end of the replay is read again by the new one: the plan counts it, the audit
 names the run that announced it. The version that is named here is for this run: the next maintenance starts what
@@ -78,8 +80,9 @@ def backfill_dag(
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``; ``max_active_runs`` limits how many intervals run at a time (3 by
         default).
-    :raises InputRefused: ``backfill.interval`` or ``backfill.since`` is malformed.
+    :raises InputRefused: ``backfill.interval`` or ``backfill.since`` is malformed, or the pipeline is untracked.
     """
+    _require_tracked(pipeline, "backfill")
     policy = pipeline.backfill
     own = {"schedule": _timetable(policy), "params": _params(), "max_active_runs": 3, **_since(policy)}
     with new_dag("backfill", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
@@ -102,14 +105,21 @@ def backfill_then_live_dag(pipeline: StreamingPipeline, *, retries: int = 2, **d
         shard.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.
+    :raises InputRefused: the pipeline is untracked.
     """
+    _require_tracked(pipeline, "backfill_then_live")
     with new_dag(
         "backfill_then_live", pipeline, THEN_LIVE, retries=retries, **{"params": _params_then_live(pipeline), **dag}
     ) as made:
         replayed = _replayed(pipeline, begin="{{ params['from'] }}", end=STARTED_AT, on_open=OnOpen.CLOSE.value)
-        skipped = "{{ params.accept_skipped or '' }}"
         # A cleared run is a new attempt, with a run id of its own. It starts the live job where that attempt ends.
-        restart = Restart(pipeline, REPLAYED_TO, skipped, APPLICATION, operation=RUN_ID)
+        restart = Restart(
+            pipeline,
+            REPLAYED_TO,
+            accept_skipped=ACCEPTED["accept_skipped"],
+            application=APPLICATION,
+            operation=RUN_ID,
+        )
         chain(*replayed, *planned_and_stopped(restart), *restarted(restart))
     return made
 
@@ -140,32 +150,28 @@ def _replayed(pipeline: StreamingPipeline, **interval: str) -> list[Any]:
 
 
 def _timetable(policy: BackfillPolicy) -> Timetable:
-    if policy.interval.startswith("P"):
-        try:
-            length = timedelta(milliseconds=read_length(policy.interval))
-        except ValueError as error:
-            raise _refused("interval", policy.interval, error, "PT6H, P1D, @daily, or a cron expression") from error
-        return DeltaDataIntervalTimetable(length) if policy.automatic else AskedDeltaTimetable(length)
-    cron = CronDataIntervalTimetable if policy.automatic else AskedCronTimetable
-    return cron(policy.interval, timezone="UTC")
+    interval = interval_of("backfill.interval", policy.interval)
+    if isinstance(interval, timedelta):
+        return DeltaDataIntervalTimetable(interval) if policy.automatic else AskedDeltaTimetable(interval)
+    return (CronDataIntervalTimetable if policy.automatic else AskedCronTimetable)(interval, timezone="UTC")
 
 
 def _since(policy: BackfillPolicy) -> dict[str, Any]:
-    if not policy.since:
-        return {}
-    try:
-        read_moment(policy.since)
-    except ValueError as error:
-        raise _refused(
-            "since", policy.since, error, "a date and time with its zone, as in 2026-11-01T00:00Z"
-        ) from error
-    if not policy.automatic:
-        raise _refused("since", policy.since, "automatic is off", "automatic: true beside it")
-    return {"start_date": datetime.fromisoformat(policy.since), "catchup": True}
+    require_since(policy)
+    return {"start_date": datetime.fromisoformat(policy.since), "catchup": True} if policy.since else {}
 
 
-def _refused(key: str, value: str, why: object, expected: str) -> InputRefused:
-    return InputRefused(seen=f"backfill.{key} {value!r}: {why}", expected=expected, do=f"correct backfill.{key}")
+def _require_tracked(pipeline: StreamingPipeline, kind: str) -> None:
+    """Raise for an untracked pipeline: only a program with ``TrackedStream`` can replay a range.
+
+    :raises InputRefused: the pipeline is untracked.
+    """
+    if not pipeline.tracked:
+        raise InputRefused(
+            seen=f"pipeline {pipeline.name!r} is untracked, and {kind}__{pipeline.name} was asked for",
+            expected="a tracked pipeline, because only a program with TrackedStream replays a range",
+            do="create this DAG for tracked pipelines only: 'if pipeline.tracked'",
+        )
 
 
 def _params_then_live(pipeline: StreamingPipeline) -> dict[str, Param]:

@@ -10,6 +10,9 @@ from airflow.sdk import DAG, Param, TaskGroup, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.factories.restart import (
+    ACCEPT_LOST,
+    ACCEPT_SKIPPED,
+    ACCEPTED,
     DRY_RUN,
     REASON,
     START_FORMS,
@@ -35,8 +38,8 @@ Stops the job between two batches, keeps it stopped for the maintenance window, 
 **start**. The job is stopped only after a plan without problems: a plan that would lose or skip records fails. The
 first run of a pipeline finds nothing to stop, and starts the job.
 
-`snapshot_before → plan → approve → stop → snapshot_stopped → maintenance_window → replan → apply → submit → watch →
-audit`
+`preflight → snapshot_before → plan → approve → stop → snapshot_stopped → maintenance_window → replan → apply →
+submit → watch → audit`
 
 If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` restores the previous version
 and position, `audit_rollback` counts the replayed records, and the run fails with the reason.
@@ -57,7 +60,7 @@ def maintenance_dag(
     :param dag: further arguments of ``DAG``.
     """
     with new_dag("maintenance", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:
-        restart = Restart(pipeline, start="{{ params.start }}")
+        restart = Restart(pipeline, start="{{ params.start }}", **ACCEPTED)
         stopped = planned_and_stopped(restart)
         with TaskGroup("maintenance_window", prefix_group_id=False) as maintenance_window:
             (window or wait_out_window)()
@@ -90,6 +93,8 @@ def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
             description="How long the job stays stopped before the restart is planned again and the job is submitted.",
         ),
         "start": Param(pipeline.start, type="string", minLength=1, title="Start", description=START_FORMS),
+        "accept_lost": ACCEPT_LOST,
+        "accept_skipped": ACCEPT_SKIPPED,
         "approve": approve_param(pipeline),
         "take_over": TAKE_OVER,
         "dry_run": DRY_RUN,

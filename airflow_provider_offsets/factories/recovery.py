@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import DAG, chain
@@ -10,6 +9,7 @@ from airflow.sdk import DAG, chain
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
 from airflow_provider_offsets.factories.restart import Restart, new_dag, restarted
+from airflow_provider_offsets.factories.schedules import FIRST_DAY, schedule_of
 from airflow_provider_offsets.operators import BeginRecoveryOperator, SnapshotOffsetsOperator
 from airflow_provider_offsets.sensors import JobDiedSensor
 
@@ -38,10 +38,9 @@ def recovery_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) -
         schedule.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``; an ``on_failure_callback`` is called when the recovery gives up.
+    :raises InputRefused: ``schedules.recovery`` is malformed.
     """
-    # Without a start date, Airflow's @continuous gives the second run the logical date of the first, and never runs
-    # it.
-    schedule = {"schedule": pipeline.schedules.recovery, "start_date": datetime(2020, 1, 1, tzinfo=UTC)}
+    schedule = {"schedule": schedule_of("schedules.recovery", pipeline.schedules.recovery), "start_date": FIRST_DAY}
     with new_dag("recovery", pipeline, DOC, retries=retries, **{**schedule, **dag}) as made:
         await_death = JobDiedSensor(task_id="await_death", pipeline=pipeline, deferrable=True)
         restart = Restart(pipeline, start="committed", operation=OPERATION)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
-from airflow_provider_offsets.factories.restart import REASON, START_FORMS, new_dag
-from airflow_provider_offsets.operators import PlanRestartOperator
+from airflow_provider_offsets.factories.restart import (
+    ACCEPT_LOST,
+    ACCEPT_SKIPPED,
+    ACCEPTED,
+    REASON,
+    START_FORMS,
+    new_dag,
+)
+from airflow_provider_offsets.factories.schedules import FIRST_DAY, schedule_of
+from airflow_provider_offsets.operators import PlanRestartOperator, PreflightOperator
 
 DOC = """### Rehearsal of `{name}`
 
-Plans a restart while the job runs. It checks what a maintenance checks: topics, offsets, stores, files and modes.
+Checks and plans a restart while the job runs, as a maintenance does: topics, offsets, stores, files, modes, packages.
 Nothing is stopped or moved. The run fails if a restart would lose or skip records, or is impossible. Set
 `schedules.rehearsal` to learn that before the job is down.
 """
@@ -25,9 +33,17 @@ def rehearsal_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) 
         schedule.
     :param retries: retries of the plan; a plan with problems fails at once.
     :param dag: further arguments of ``DAG``; an ``on_failure_callback`` serves as the alert.
+    :raises InputRefused: ``schedules.rehearsal`` is malformed.
     """
     start = Param(pipeline.start, type="string", minLength=1, title="Start", description=START_FORMS)
-    own = {"schedule": pipeline.schedules.rehearsal, "params": {"reason": REASON, "start": start}}
+    own = {
+        "schedule": schedule_of("schedules.rehearsal", pipeline.schedules.rehearsal),
+        "start_date": FIRST_DAY,
+        "params": {"reason": REASON, "start": start, "accept_lost": ACCEPT_LOST, "accept_skipped": ACCEPT_SKIPPED},
+    }
     with new_dag("rehearsal", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
-        PlanRestartOperator(task_id="plan", pipeline=pipeline, start="{{ params.start }}")
+        chain(
+            PreflightOperator(task_id="preflight", pipeline=pipeline),
+            PlanRestartOperator(task_id="plan", pipeline=pipeline, start="{{ params.start }}", **ACCEPTED),
+        )
     return made

@@ -8,6 +8,9 @@ from airflow.sdk import DAG, Param, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.factories.restart import (
+    ACCEPT_LOST,
+    ACCEPT_SKIPPED,
+    ACCEPTED,
     DRY_RUN,
     REASON,
     START_FORMS,
@@ -25,7 +28,7 @@ Stops the job between two batches, rewinds it to **start**, and starts it there,
 **application** names one. The plan counts the replayed records before anything is stopped, and the audit counts them
 afterwards.
 
-`snapshot_before → plan → approve → stop → snapshot_stopped → replan → apply → submit → watch → audit`
+`preflight → snapshot_before → plan → approve → stop → snapshot_stopped → replan → apply → submit → watch → audit`
 
 If `submit` or `watch` fails and `rollback.automatic` of the pipeline is on, `roll_back` restores the previous version
 and position, `audit_rollback` counts the replayed records, and the run fails with the reason.
@@ -42,7 +45,7 @@ def reprocess_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) 
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.
     """
-    restart = Restart(pipeline, "{{ params.start }}", application="{{ params.application or '' }}")
+    restart = Restart(pipeline, "{{ params.start }}", application="{{ params.application or '' }}", **ACCEPTED)
     with new_dag("reprocess", pipeline, DOC, retries=retries, **{"params": _params(pipeline), **dag}) as made:
         chain(*planned_and_stopped(restart), *restarted(restart))
     return made
@@ -58,6 +61,8 @@ def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
             title="Application",
             description="Another version of the program, in the folder of job.application.",
         ),
+        "accept_lost": ACCEPT_LOST,
+        "accept_skipped": ACCEPT_SKIPPED,
         "approve": approve_param(pipeline),
         "take_over": TAKE_OVER,
         "dry_run": DRY_RUN,

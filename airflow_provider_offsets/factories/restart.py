@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypedDict
 
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, Param, TriggerRule, chain
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.selectors.parse import FALLBACK, FORMS
 from airflow_provider_offsets.core.snapshot import WHEN_STOPPED
+from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
     ApproveRestartOperator,
     AuditOffsetsOperator,
     PlanRestartOperator,
+    PreflightOperator,
     RollBackOperator,
     SnapshotOffsetsOperator,
     StopStreamingJobOperator,
     SubmitStreamingJobOperator,
     WatchStreamingJobOperator,
 )
-from airflow_provider_offsets.operators.base import OPERATION
+from airflow_provider_offsets.operators.base import OPERATION, fail_at_once
 
 START_FORMS = f"{FORMS}. Separate alternatives by '{FALLBACK}': the first one that names an offset is used."
 
@@ -39,6 +43,23 @@ TAKE_OVER = Param(
     title="Take over",
     description="Take the pipeline over from an operation that acted recently. Its next act is then refused.",
 )
+ACCEPT_LOST = Param(
+    None,
+    type=["null", "string"],
+    title="Accepted as lost",
+    description="How many offsets may be lost because retention deleted their records: flights:3, orders:10.",
+)
+ACCEPT_SKIPPED = Param(
+    None,
+    type=["null", "string"],
+    title="Accepted as skipped",
+    description="How many unread offsets the start may skip on purpose: flights:3, orders:10.",
+)
+ACCEPTED: dict[str, str] = {
+    "accept_lost": "{{ params.get('accept_lost') or '' }}",
+    "accept_skipped": "{{ params.get('accept_skipped') or '' }}",
+}
+"""What a run accepts, as its form says."""
 DRY_RUN = Param(
     False, type="boolean", title="Dry run", description="End after the plan. Nothing is stopped or changed."
 )
@@ -58,6 +79,8 @@ class Restart:
     pipeline: StreamingPipeline
     start: str
     """As for ``PlanRestartOperator``."""
+    accept_lost: str = ""
+    """As for ``PlanRestartOperator``."""
     accept_skipped: str = ""
     """As for ``PlanRestartOperator``."""
     application: str = ""
@@ -75,6 +98,7 @@ class Restart:
         return PlanRestartOperator(
             task_id=task_id,
             start=self.start,
+            accept_lost=self.accept_lost,
             accept_skipped=self.accept_skipped,
             application=self.application,
             **self.step,
@@ -99,10 +123,35 @@ def new_dag(kind: str, pipeline: StreamingPipeline, doc: str, *, retries: int, *
             "doc_md": doc.format(name=pipeline.name),
             "tags": ["offsets", kind, pipeline.name],
             # 5 s, 10 s, 20 s, …: a restarted service needs time to become available.
-            "default_args": {"retries": retries, "retry_delay": timedelta(seconds=5), "retry_exponential_backoff": 2},
+            "default_args": {
+                "retries": retries,
+                "retry_delay": timedelta(seconds=5),
+                # Before 3.2, Airflow takes a bool, and doubles the delay. Since then, True would be a factor of 1.
+                "retry_exponential_backoff": 2 if AIRFLOW_V_3_2_PLUS else True,
+                "pre_execute": refuse_unknown_params,
+            },
             **dag,
         }
     )
+
+
+def refuse_unknown_params(context: Any) -> None:
+    """Raise in the first task if a run was triggered with a param that its DAG does not have: Airflow ignores it.
+
+    :param context: Airflow's task context.
+    :raises AirflowFailException: there is such a param, for example ``strat`` instead of ``start``.
+    """
+    known = set(context["dag"].params)
+    unknown = sorted(set(context["dag_run"].conf or {}) - known)
+    if not unknown or context["task"].upstream_task_ids:
+        return
+    with fail_at_once():
+        like = difflib.get_close_matches(unknown[0], known, n=1)
+        raise InputRefused(
+            seen=f"the run was triggered with {', '.join(map(repr, unknown))}",
+            expected=f"only {', '.join(sorted(known))}",
+            do="correct the name, and trigger a new run" + (f"; {like[0]!r} is similar" if like else ""),
+        )
 
 
 def approve_param(pipeline: StreamingPipeline) -> Param:
@@ -116,8 +165,9 @@ def approve_param(pipeline: StreamingPipeline) -> Param:
 
 
 def planned_and_stopped(restart: Restart) -> list[BaseOperator]:
-    """Return the tasks that plan a restart while the job runs, and then stop the job."""
+    """Return the tasks that check and plan a restart while the job runs, and then stop the job."""
     return [
+        PreflightOperator(task_id="preflight", application=restart.application, **restart.step),
         SnapshotOffsetsOperator(task_id="snapshot_before", moment="before", **restart.step),
         restart.plan("plan"),
         ShortCircuitOperator(task_id="continue_unless_dry_run", python_callable=is_no_dry_run),

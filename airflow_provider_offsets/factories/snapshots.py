@@ -8,6 +8,7 @@ from airflow.sdk import DAG, Param
 
 from airflow_provider_offsets.core.pipeline import NAME, StreamingPipeline
 from airflow_provider_offsets.factories.restart import REASON, new_dag
+from airflow_provider_offsets.factories.schedules import FIRST_DAY, schedule_of
 from airflow_provider_offsets.operators import PruneOffsetsOperator, SnapshotOffsetsOperator
 
 DOC = """### Snapshots of `{name}`
@@ -28,6 +29,7 @@ def snapshots_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) 
         schedule.
     :param retries: retries of every task. Each task is safe to repeat; an error that no retry can fix fails at once.
     :param dag: further arguments of ``DAG``.
+    :raises InputRefused: ``schedules.snapshots`` is malformed.
     """
     label = Param(
         None,
@@ -36,7 +38,11 @@ def snapshots_dag(pipeline: StreamingPipeline, *, retries: int = 2, **dag: Any) 
         title="Label",
         description="A unique name for this snapshot. A labelled snapshot is kept until you remove it.",
     )
-    own = {"schedule": pipeline.schedules.snapshots, "params": {"reason": REASON, "label": label}}
+    own = {
+        "schedule": schedule_of("schedules.snapshots", pipeline.schedules.snapshots),
+        "start_date": FIRST_DAY,
+        "params": {"reason": REASON, "label": label},
+    }
     with new_dag("snapshots", pipeline, DOC, retries=retries, **{**own, **dag}) as made:
         snapshot = SnapshotOffsetsOperator(
             task_id="snapshot", pipeline=pipeline, snapshot_label="{{ params.get('label') or '' }}"

@@ -5,6 +5,7 @@ from airflow_provider_offsets.operators.approve import ApproveRestartOperator
 from airflow_provider_offsets.operators.audit import AuditOffsetsOperator
 from airflow_provider_offsets.operators.backfill import AuditBackfillOperator, PlanBackfillOperator
 from airflow_provider_offsets.operators.plan import PlanRestartOperator
+from airflow_provider_offsets.operators.preflight import PreflightOperator
 from airflow_provider_offsets.operators.prune import PruneOffsetsOperator
 from airflow_provider_offsets.operators.recover import BeginRecoveryOperator
 from airflow_provider_offsets.operators.replay import ReplayOffsetsOperator
@@ -22,6 +23,7 @@ __all__ = [
     "BeginRecoveryOperator",
     "PlanBackfillOperator",
     "PlanRestartOperator",
+    "PreflightOperator",
     "PruneOffsetsOperator",
     "ReplayOffsetsOperator",
     "RollBackOperator",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_provider_offsets import clock
-from airflow_provider_offsets.connections import make_launcher
+from airflow_provider_offsets.connections import ledger_reader, make_launcher
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.core.audit.rows import rows_written
 from airflow_provider_offsets.core.moments import read_moment
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.replay.audit import total_of
@@ -27,8 +28,10 @@ from airflow_provider_offsets.operations.backfilling import (
     recorded_replay_plan,
     replay_audits,
 )
+from airflow_provider_offsets.operations.sink_auditing import audit_sink
+from airflow_provider_offsets.operators.audit import require_sink
 from airflow_provider_offsets.operators.base import PipelineOperator, attempt_key
-from airflow_provider_offsets.reports import MARKDOWN, replay_audit_report, replay_plan_report
+from airflow_provider_offsets.reports import MARKDOWN, replay_audit_report, replay_plan_report, sink_report
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -94,7 +97,7 @@ class PlanBackfillOperator(PipelineOperator):
         :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
         """
         policy = self._policy()
-        make_launcher(session.pipeline)  # raises now what each shard would raise
+        make_launcher(session.pipeline, self.executor)  # raises now what each shard would raise
         made = make_replay_plan(
             session,
             _interval(self.begin, self.end, context),
@@ -158,10 +161,11 @@ class AuditBackfillOperator(PipelineOperator):
     def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Audit the newest attempt of the operation's replay.
 
-        :returns: the fields of the audit as JSON values; ``total`` over all intervals of this DAG; and ``markdown``.
+        :returns: the fields of the audit as JSON values; ``total`` over all intervals of this DAG; ``sink``: the
+            comparison with the sink, as JSON values; and ``markdown``.
         :raises StateChanged: the operation has planned no replay.
         :raises AuditFailed: the shards do not cover the interval, or a shard is incomplete or read another number of
-            records.
+            records. Or a batch or shard that only the history or only the sink has.
         """
         plan = recorded_replay_plan(session)
         if plan is None:
@@ -171,7 +175,8 @@ class AuditBackfillOperator(PipelineOperator):
                 do="add it to the DAG, or run its task",
             )
         control = ReplayControl(session.store, session.pipeline.name)
-        audit = audit_recorded_replay(control, plan)
+        counts_live = rows_written(session.control.epochs()) is not None
+        audit = audit_recorded_replay(control, plan, counts_live=counts_live)
         control.keep_audit(audit)
         total = total_of(replay_audits(control, f"{self.operation.partition('/')[0]}/").values())
         self.log.info("\n%s", replay_audit_report(audit))
@@ -183,7 +188,15 @@ class AuditBackfillOperator(PipelineOperator):
                 do="run the missing shards. If a topic has transactions, set read_committed: true, because its counts"
                 " are then upper bounds",
             )
-        return {**codec.plain(audit), "total": codec.plain(total), "markdown": replay_audit_report(audit, MARKDOWN)}
+        sink = audit_sink(session, ledger_reader(self.pipeline))
+        self.log.info("\n%s", sink_report(sink))
+        require_sink(sink)
+        return {
+            **codec.plain(audit),
+            "total": codec.plain(total),
+            "sink": codec.plain(sink),
+            "markdown": f"{replay_audit_report(audit, MARKDOWN)}\n\n{sink_report(sink, MARKDOWN)}",
+        }
 
 
 def _summary(plan: ReplayPlan) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class PlanRestartOperator(PipelineOperator):
         policy = session.pipeline.policy.accepting(
             read_counts(self.accept_lost, "accept_lost"), read_counts(self.accept_skipped, "accept_skipped")
         )
-        make_launcher(session.pipeline)  # raises now what the submit would raise once the job is stopped
+        make_launcher(session.pipeline, self.executor)  # raises now what the submit would raise once the job is stopped
         if session.pipeline.tracked:
             runtime_zip(Path(session.pipeline.job.folder_for_logs))
         plan = make_plan(session, self.start, policy, window_s=window_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import conf
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.operations.recovering import begin_recovery
@@ -55,4 +55,4 @@ def lease_timeout_s() -> int:
 
     In this time, Airflow retries a task of the operation that was killed.
     """
-    return conf.getint("scheduler", "task_instance_heartbeat_timeout") + RETRY_S
+    return int(conf.getint("scheduler", "task_instance_heartbeat_timeout")) + RETRY_S

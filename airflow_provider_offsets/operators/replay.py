@@ -66,7 +66,7 @@ class ReplayOffsetsOperator(PipelineOperator):
         :raises Fenced: a later attempt replays the interval.
         :raises StateChanged: the program or a topic differs from the plan.
         """
-        launcher = make_launcher(session.pipeline)
+        launcher = make_launcher(session.pipeline, self.executor)
         shard = self._read_shard()
         record = ReplayControl(session.store, session.pipeline.name).shard(self.run_id, shard.number)
         if self.pipeline.backfill.yield_to_live and record.newest is None:

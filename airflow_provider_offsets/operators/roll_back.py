@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_offsets.connections import make_launcher
 from airflow_provider_offsets.core import codec
@@ -30,8 +31,8 @@ class RollBackOperator(PipelineOperator):
 
     :param pipeline: the pipeline.
     :param automatic: for a task that runs if the submit or the watch failed. Skipped unless ``rollback.automatic`` is
-        on and the records show that the job is unhealthy. Airflow runs such a task too if an earlier task failed, so
-        that the job was never submitted. A watch also fails if it cannot read the job's state.
+        on and the records show that the job is unhealthy. Skipped too if an earlier task failed, so that nothing was
+        submitted: Airflow runs such a task then as well. A watch also fails if it cannot read the job's state.
     :param fails: whether the task fails once the previous version runs. False if the run exists for the rollback.
     """
 
@@ -41,6 +42,28 @@ class RollBackOperator(PipelineOperator):
         super().__init__(pipeline=pipeline, **kwargs)
         self.automatic = automatic
         self.fails = fails
+
+    def execute(self, context: Context) -> Any:
+        """Roll back. An automatic rollback opens no connection unless a task before it has failed itself.
+
+        :param context: Airflow's task context.
+        :returns: as ``act``.
+        :raises AirflowSkipException: ``automatic`` is set, and no automatic rollback is due.
+        :raises AirflowFailException: an error that no retry can fix, such as ``RolledBack``.
+        """
+        if self.automatic and not self._has_failed_before(context):
+            raise AirflowSkipException("nothing is rolled back, because the operation has not come to its submit")
+        return super().execute(context)
+
+    def _has_failed_before(self, context: Context) -> bool:
+        """Check whether a task before this one has run and failed: ONE_FAILED also counts *upstream_failed*."""
+        run_id = context.get("run_id")
+        if run_id is None or not self.upstream_task_ids:
+            return True  # called by hand, or alone in its DAG
+        states = context["ti"].get_task_states(
+            dag_id=self.dag_id, task_ids=sorted(self.upstream_task_ids), run_ids=[run_id]
+        )
+        return "failed" in states.get(run_id, {}).values()
 
     def act(self, session: Session, context: Context) -> dict[str, Any]:
         """Roll back, and return what runs now; raise if ``fails`` is set.
@@ -61,7 +84,7 @@ class RollBackOperator(PipelineOperator):
             self._skip_unless_due(why, in_hands_of(session))
         why = why or self.reason or "on request"
         self.log.info("Rolling back operation %r: %s", self.operation, why)
-        done = roll_back(session, make_launcher, reason=why, report=self.log.info)
+        done = roll_back(session, partial(make_launcher, executor=self.executor), reason=why, report=self.log.info)
         self.log.info("%s\n%s", _what_runs(done), _not_undone(done))
         if self.fails:
             raise RolledBack(

@@ -46,7 +46,7 @@ class SubmitStreamingJobOperator(PipelineOperator):
                 expected="an ApplyOffsetsOperator before this task, with the same operation",
                 do="add it to the DAG, or run its task",
             )
-        started = submit_job(session, applied, make_launcher(session.pipeline), report=self.log.info)
+        started = submit_job(session, applied, make_launcher(session.pipeline, self.executor), report=self.log.info)
         self.log.info("Epoch %d is running: %s; driver log %s", started.epoch, started.how, started.log)
         return {
             "epoch": started.epoch,

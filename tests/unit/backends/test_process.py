@@ -269,6 +269,25 @@ class TestLaunch:
             launch("op@1", ["no-such-program"], log=str(tmp_path / "log"), env={})
 
 
+IVY = """\
+:: loading settings :: url = jar:file:/pyspark/jars/ivy-2.5.3.jar!/org/apache/ivy/core/settings/ivysettings.xml
+:: resolving dependencies :: org.apache.spark#spark-submit-parent-1;1.0
+	Host repo not found. url=https://repo/a/b/1/b-1.pom
+		module not found: a#b;1
+		:: a#b;1: not found
+:: USE VERBOSE OR DEBUG MESSAGE LEVEL FOR MORE DETAILS
+Exception: [unresolved dependency: a#b;1: not found]
+"""
+FOUND = """\
+:: loading settings :: url = jar:file:/pyspark/jars/ivy-2.5.3.jar!/org/apache/ivy/core/settings/ivysettings.xml
+:: resolving dependencies :: org.apache.spark#spark-submit-parent-1;1.0
+	found a#b;1 in central
+:: retrieving :: org.apache.spark#spark-submit-parent-1
+	0 artifacts copied, 1 already retrieved (0kB/5ms)
+boom
+"""
+
+
 class TestLogTail:
     @pytest.mark.parametrize(
         ("why", "text", "tail"),
@@ -277,6 +296,12 @@ class TestLogTail:
             ("an empty log", "", ""),
             ("the last lines", "1\n2\n3\n4\n", "3\n4"),
             ("Spark's log lines are omitted", "26/01/01 INFO Driver: up\nboom\n26/01/01 INFO Driver: bye\n", "boom"),
+            (
+                "what Ivy tries is omitted, its result is not (E6)",
+                IVY,
+                "Exception: [unresolved dependency: a#b;1: not found]",
+            ),
+            ("what Ivy finds is omitted", FOUND, "boom"),
             ("empty lines are omitted", "boom\n\n\n", "boom"),
             ("bytes that are no text are shown as well as can be", "a\udcffb\n", "a\ufffdb"),
         ],
