@@ -14,7 +14,7 @@ EDITED ?= $(if $(filter 1,$(SEEDS)),0,120)
 JOBS ?= $(shell nproc)
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit laws integration e2e test check wheel
-.PHONY: simulate mutants docs reference screenshots spark-4.1
+.PHONY: on-servers in-memory simulate mutants docs reference screenshots versions-test sinks committer
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this list
@@ -77,22 +77,33 @@ integration: venv jars  ## run the tests against the Kafka and HBase that are up
 	$(PY) -m pytest tests/integration -p no:randomly --durations 10 $(PYTEST_ARGS)
 
 e2e: venv jars  ## run the end-to-end tests, with Spark and Airflow
-	$(PY) -m pytest tests/e2e -p no:randomly --durations 10 $(PYTEST_ARGS)
+	$(PY) -m pytest tests/e2e tests/versions/test_spark.py -m 'not installation' -p no:randomly --durations 10 $(PYTEST_ARGS)
 
-spark-4.1: venv  ## test SPARK-55271 on Spark 4.1.1, which is downloaded; not part of make test
-	@$(PYTHON3) -m stack jars spark-4.1
+versions-test: venv  ## run the matrix of versions, or the cells with the words of ONLY; downloads each Spark
 	@$(PYTHON3) -m stack up kafka
-	$(PY) -m pytest tests/versions/test_spark_4_1.py -p no:randomly $(PYTEST_ARGS)
+	$(PY) -m tests.versions $(ONLY); code=$$?; $(PY) -m docs.generate; exit $$code
 
-test:  ## run unit, laws, check, simulate, mutants, integration and e2e; starts Kafka and HBase
+sinks: venv  ## test the programs of jobs/sinks, also on Spark 4.1.1; downloads table formats; not part of make test
+	@$(PYTHON3) -m stack jars spark postgres tables tables-4.1
+	@$(PYTHON3) -m stack spark 4.1
+	@$(PYTHON3) -m stack up kafka
+	$(PY) -m pytest tests/versions/test_sinks.py -p no:randomly -rA $(PYTEST_ARGS)
+
+test:  ## run unit, check, integration and e2e, and beside the last two laws, simulate and mutants; starts Kafka and HBase
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory laws
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory simulate
-	@$(MAKE) --no-print-directory mutants
 	@$(PYTHON3) -m stack up kafka hbase
+	@# The suites on servers often wait for a driver: the others use the cores meanwhile.
+	@printf '%s\n' on-servers in-memory | xargs -P 2 -n 1 $(MAKE) --no-print-directory
+
+on-servers:
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory e2e
+
+in-memory:
+	@nice $(MAKE) --no-print-directory laws
+	@nice $(MAKE) --no-print-directory simulate
+	@nice $(MAKE) --no-print-directory mutants
 
 check: venv  ## check format, lint, spelling, retired words, docstrings and types, and build the docs site
 	.venv/bin/ruff format --check .
@@ -106,10 +117,13 @@ docs: venv  ## build the docs site into site; fails on a broken link or a page w
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 reference: venv  ## write the generated pages: keys of pipelines.yaml, errors, options of the commands
-	$(PY) docs/generate.py
+	$(PY) -m docs.generate
 
 screenshots: venv  ## take the screenshots of the docs from the demo that has run, with Debian's chromium
 	$(PY) -m demo.screenshots
+
+committer: venv  ## compile the package's output committer for Spark into its jar, which is committed
+	@$(PYTHON3) -m stack committer
 
 wheel: venv  ## build the wheel and the source archive into dist
 	$(PY) -m build

@@ -10,6 +10,12 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+if sys.version_info < (3, 9):  # noqa: UP036  # a driver is not installed by pip, which would refuse this Python
+    raise ImportError(
+        "the Python of this Spark driver is {}.{}; airflow_provider_offsets needs 3.9 or newer: name one with the conf"
+        " spark.pyspark.driver.python, or with PYSPARK_DRIVER_PYTHON".format(*sys.version_info)
+    )
+
 if TYPE_CHECKING:
     from airflow_provider_offsets import testing
     from airflow_provider_offsets.core.batch import Batch, Stream
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
     from airflow_provider_offsets.core.replay.model import BackfillPolicy
     from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
+    from airflow_provider_offsets.core.sink.model import Sink, SinkFormat
     from airflow_provider_offsets.errors import (
         AuditFailed,
         BatchConflict,
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
         KafkaError,
         KafkaUnreachable,
         LeaseHeld,
+        LedgerUnreadable,
         ModeUnsupported,
         NoHistory,
         NothingToRecover,
@@ -51,6 +59,7 @@ if TYPE_CHECKING:
         PipelineRenamed,
         PlanRefused,
         PositionExpired,
+        PreflightFailed,
         RecordChanged,
         RecordRestored,
         RecoveryGivenUp,
@@ -94,6 +103,7 @@ if TYPE_CHECKING:
         BeginRecoveryOperator,
         PlanBackfillOperator,
         PlanRestartOperator,
+        PreflightOperator,
         PruneOffsetsOperator,
         ReplayOffsetsOperator,
         RollBackOperator,
@@ -145,6 +155,7 @@ __all__ = [
     "KafkaUnreachable",
     "KeepPolicy",
     "LeaseHeld",
+    "LedgerUnreadable",
     "ModeUnsupported",
     "NoHistory",
     "NothingToRecover",
@@ -163,6 +174,8 @@ __all__ = [
     "PlanRestartOperator",
     "Position",
     "PositionExpired",
+    "PreflightFailed",
+    "PreflightOperator",
     "Problem",
     "ProblemKind",
     "PruneOffsetsOperator",
@@ -181,6 +194,8 @@ __all__ = [
     "Schedules",
     "SelectorError",
     "ShardFailed",
+    "Sink",
+    "SinkFormat",
     "SnapshotNotFound",
     "SnapshotOffsetsOperator",
     "SparkJob",
@@ -247,6 +262,7 @@ _MODULE_OF = {
     "KafkaUnreachable": "airflow_provider_offsets.errors",
     "KeepPolicy": "airflow_provider_offsets.core.pruning",
     "LeaseHeld": "airflow_provider_offsets.errors",
+    "LedgerUnreadable": "airflow_provider_offsets.errors",
     "ModeUnsupported": "airflow_provider_offsets.errors",
     "NoHistory": "airflow_provider_offsets.errors",
     "NothingToRecover": "airflow_provider_offsets.errors",
@@ -263,6 +279,8 @@ _MODULE_OF = {
     "PlanBackfillOperator": "airflow_provider_offsets.operators",
     "PlanRefused": "airflow_provider_offsets.errors",
     "PlanRestartOperator": "airflow_provider_offsets.operators",
+    "PreflightFailed": "airflow_provider_offsets.errors",
+    "PreflightOperator": "airflow_provider_offsets.operators",
     "Position": "airflow_provider_offsets.core.position",
     "PositionExpired": "airflow_provider_offsets.errors",
     "Problem": "airflow_provider_offsets.core.problem",
@@ -284,6 +302,8 @@ _MODULE_OF = {
     "SelectorError": "airflow_provider_offsets.errors",
     "ShardFailed": "airflow_provider_offsets.errors",
     "SnapshotNotFound": "airflow_provider_offsets.errors",
+    "Sink": "airflow_provider_offsets.core.sink.model",
+    "SinkFormat": "airflow_provider_offsets.core.sink.model",
     "SnapshotOffsetsOperator": "airflow_provider_offsets.operators",
     "SparkJob": "airflow_provider_offsets.core.pipeline",
     "StateLost": "airflow_provider_offsets.errors",
@@ -332,11 +352,12 @@ if not TYPE_CHECKING:
         if name == "testing":
             return importlib.import_module("airflow_provider_offsets.testing")
         if name not in _MODULE_OF:
-            raise AttributeError(
-                f"module {__name__!r} has no public name {name!r}; the API reference (docs/api.md) lists all of them",
-                name=name,
-                obj=sys.modules[__name__],
+            error = AttributeError(
+                f"module {__name__!r} has no public name {name!r}; the API reference (docs/api.md) lists all of them"
             )
+            # The constructor takes these since Python 3.10, which then suggests a similar name.
+            error.name, error.obj = name, sys.modules[__name__]
+            raise error
         value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
         return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Protocol
 
 
@@ -51,7 +51,7 @@ def now_ms() -> int:
 
 def now_text() -> str:
     """Return the time for records in UTC, such as ``2026-11-01T00:00:00.000+00:00``."""
-    return datetime.fromtimestamp(now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(now_ms() / 1000, timezone.utc).isoformat(timespec="milliseconds")
 
 
 def monotonic_s() -> float:

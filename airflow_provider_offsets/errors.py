@@ -25,7 +25,9 @@ Each message is three sentences: what was *seen*, what was *expected*, and what 
     │   ├── RunwayUnknown             retriable: how long Kafka retains unread records is unknown
     │   └── PartitionUnavailable      retriable: a partition has no leader at the moment
     ├── CheckpointError               a checkpoint cannot be read, or is of an unknown kind
+    ├── LedgerUnreadable              the metadata of a sink cannot be read
     ├── PlanRefused                   the plan has problems; ``problems`` holds all of them
+    ├── PreflightFailed               a start of the job would fail; nothing was stopped
     ├── StateChanged                  the state differs from what the plan saw
     │   ├── NothingToRecover              a recovery may not start the pipeline
     │   ├── RecordChanged                 another actor changed the record between check and action
@@ -82,13 +84,38 @@ class InputRefused(OffsetsError):
     """Input from a person cannot be used, such as a missing application or connection field. Nothing was changed.
 
     What to do: Correct what the message names.
+
+    ``parts`` holds each mistake on its own if the message has several.
     """
+
+    parts: tuple[InputRefused, ...] = ()
+
+    @classmethod
+    def joined(cls, what: str, mistakes: Sequence[InputRefused]) -> InputRefused:
+        """Return one error for all mistakes. A single mistake keeps its message.
+
+        :param what: what has the mistakes, such as a file.
+        :param mistakes: at least one.
+        """
+        first = mistakes[0]
+        if len(mistakes) == 1:
+            error = cls(seen=first.seen, expected=first.expected, do=first.do)
+        else:
+            # On one line, because Airflow's pages and logs show the last line of an error first.
+            listed = " ".join(f"({number}) {str(each).strip()}" for number, each in enumerate(mistakes, start=1))
+            error = cls(
+                seen=f"{what} has {len(mistakes)} mistakes: {listed}",
+                expected="none",
+                do="correct each of them",
+            )
+        error.parts = tuple(mistakes)
+        return error
 
 
 class PipelineFileError(InputRefused):
-    """``pipelines.yaml`` is invalid. The message names file, line, key and fix.
+    """``pipelines.yaml`` is invalid. For each mistake, the message names file, line, key and fix.
 
-    What to do: Correct the line.
+    What to do: Correct each line.
     """
 
 
@@ -240,6 +267,15 @@ class CheckpointError(OffsetsError):
     """
 
 
+class LedgerUnreadable(OffsetsError):
+    """The metadata of a sink cannot be read: no such table or folder, another format, no access, a missing library.
+
+    The audit cannot say what the sink holds. Nothing was changed.
+
+    What to do: Follow the message.
+    """
+
+
 class PlanRefused(OffsetsError):
     """The plan has problems. The message lists all of them.
 
@@ -255,6 +291,21 @@ class PlanRefused(OffsetsError):
             seen=f"{len(self.problems)} problem(s) in the plan: {listed}",
             expected="a plan without problems",
             do="solve each problem as its text says, and plan again",
+        )
+
+
+class PreflightFailed(OffsetsError):
+    """A start of the job would fail. The message lists why. Nothing was stopped.
+
+    What to do: Solve each problem as its text says, and run the preflight again.
+    """
+
+    def __init__(self, problems: Sequence[object]) -> None:
+        listed = "; ".join(str(problem) for problem in problems)
+        super().__init__(
+            seen=f"a start of the job would fail: {listed}",
+            expected="everything that a start needs, before the job is stopped",
+            do="solve each problem as its text says, and run the preflight again",
         )
 
 

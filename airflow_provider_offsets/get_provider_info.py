@@ -12,6 +12,7 @@ DOCS = "https://airflow-provider-offsets.readthedocs.io/"
 
 OPERATORS = (
     "snapshot",
+    "preflight",
     "plan",
     "approve",
     "stop",

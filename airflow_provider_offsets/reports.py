@@ -9,11 +9,13 @@ from tabulate import tabulate
 
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.audit.report import AuditReport
+from airflow_provider_offsets.core.preflight import Finding
 from airflow_provider_offsets.core.pruning import Prunable
 from airflow_provider_offsets.core.replay.audit import BackfillTotal, ReplayAudit
 from airflow_provider_offsets.core.replay.model import ReplayPlan
 from airflow_provider_offsets.core.restart.comparison import Agreement, Comparison
 from airflow_provider_offsets.core.restart.model import RestartPlan
+from airflow_provider_offsets.core.sink.audit import SinkReport
 from airflow_provider_offsets.core.snapshot import Snapshot
 from airflow_provider_offsets.core.transfer import Transfer
 from airflow_provider_offsets.operations.ending import Ending
@@ -47,6 +49,7 @@ TRACKED_LIVES = (
 )
 UNTRACKED_LIVES = "A driver that is still running reads and writes in parallel with the next job: nothing fences it."
 NOTHING_FOUND = "Every batch begins at the end of the previous one: nothing was lost, skipped or replayed."
+SINK_HEADERS = ("kind", "what", "where", "records read", "rows", "explanation")
 AUDIT_HEADERS = ("kind", "topic", "partition", "from", "to", "count", "epoch", "explanation")
 
 
@@ -182,10 +185,66 @@ def audit_report(report: AuditReport, style: str = TEXT) -> str:
         _table(("topic", "partition", "from", "to", "batches"), partitions, style),
         _table(AUDIT_HEADERS, found, style) if found else NOTHING_FOUND,
         *([f"{report.unlisted:,} more places are counted, but not listed."] if report.unlisted else []),
+        *_rows_lines(report),
         f"lost={report.lost} replayed={report.replayed} skipped={report.skipped}"
         f" unexplained={report.unexplained_count} replayed_at_most={report.replayed_at_most}",
     ]
     return "\n\n".join(lines)
+
+
+def preflight_report(findings: Sequence[Finding], style: str = TEXT) -> str:
+    """Return one line for each question of a preflight.
+
+    :param findings: the findings.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
+    rows = [(each.outcome.value, each.subject, each.seen, each.do) for each in findings]
+    return str(tabulate(rows, ("result", "subject", "found", "what to do"), tablefmt=style))
+
+
+def sink_report(report: SinkReport, style: str = TEXT) -> str:
+    """Return what the sink's own metadata shows about the batches of the history.
+
+    :param report: the comparison of the history with the sink.
+    :param style: table format of tabulate: ``TEXT``, ``MARKDOWN`` or ``plain``.
+    """
+    rows = [
+        (
+            each.kind.value,
+            each.what,
+            each.place or "–",
+            _or_dash(each.records),
+            _or_dash(each.rows),
+            "a run that was cut off" if each.is_explained else "UNEXPLAINED",
+        )
+        for each in report.findings
+    ]
+    written = "an unknown number of" if report.rows is None else f"{report.rows:,}"
+    others = f" {report.others:,} writes are of others." if report.others else ""
+    lines = [
+        f"Sink {report.sink}: {report.verdict.value}." if report.sink else f"Sink {report.verdict.value}.",
+        *(f"- {reason}" for reason in report.reasons),
+        *([f"Proven from {report.since} on; {report.unproven:,} batches before it are not."] if report.since else []),
+        *(
+            [
+                f"{report.batches:,} batches are in the history and in the sink: {report.records:,} records read,"
+                f" {written} rows written.{others}"
+            ]
+            if report.batches or report.others
+            else []
+        ),
+        *([_table(SINK_HEADERS, rows, style)] if rows else []),
+        f"sink={report.verdict.value.replace(' ', '-')} batches={report.batches} output_lost={report.lost}"
+        f" not_recorded={report.not_recorded} twice={report.twice} cut_off={report.cut_off}"
+        f" removals={report.removals} unproven={report.unproven}",
+    ]
+    return "\n\n".join(lines)
+
+
+def _rows_lines(report: AuditReport) -> list[str]:
+    uncounted = f"; batches without a count: {report.uncounted_batches:,}" if report.uncounted_batches else ""
+    counted = [] if report.rows_written is None else [f"Spark counted {report.rows_written:,} rows written{uncounted}."]
+    return counted + [f"WARNING – {each}." for each in report.warnings]
 
 
 def audit_json(report: AuditReport) -> dict[str, Any]:
@@ -399,6 +458,8 @@ def replay_audit_report(audit: ReplayAudit, style: str = TEXT) -> str:
             if audit.cut_off
             else []
         ),
+        *([] if audit.rows_written is None else [f"Spark counted {audit.rows_written:,} rows written."]),
+        *(f"- WARNING – {warning}." for warning in audit.warnings),
         *(f"- Replayed twice: {each}." for each in audit.also_replayed),
         *(f"- {finding}" for finding in audit.findings),
     ]

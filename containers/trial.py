@@ -355,7 +355,7 @@ class Trial:
         self._result.add(f"killed {what} while the job runs", f"continues after {seconds:.0f} s, {how}")
 
     def _batches(self) -> int:
-        return self._ask("SELECT count(*) FROM batches WHERE records > 0")
+        return self._ask("SELECT count(*) FROM batches WHERE rows > 0")
 
     def _epoch(self) -> int:
         return self._ask("SELECT coalesce(max(epoch), 0) FROM batches")
@@ -405,10 +405,12 @@ class Trial:
         self._result.add("replayed, of batches that were cut off", f"{whole.cut_off:,}")
         self._result.add("the whole run", f"{self._progress.seconds / 60:.0f} min")
         print(f"{self._result}\n")
-        good = not (whole.lost or whole.unexplained or whole.duplicated or wrong) and len(there) == PARTITIONS_AFTER
+        sink = audit["sink"]["verdict"].replace(" ", "-")
+        is_clean = not (whole.lost or whole.unexplained or whole.duplicated or wrong) and sink == "proven"
+        good = is_clean and len(there) == PARTITIONS_AFTER
         print(
             f"verdict: lost={whole.lost} unexplained={whole.unexplained + whole.duplicated}"
-            f" replayed={whole.replayed.total() + whole.cut_off} records={total}",
+            f" replayed={whole.replayed.total() + whole.cut_off} records={total} sink={sink}",
             flush=True,
         )
         return good

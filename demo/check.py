@@ -173,11 +173,15 @@ def total(findings: Iterable[Finding]) -> Finding:
     return sum(findings, Finding())
 
 
-def verdict(found: Finding, downtime_s: float) -> str:
-    """Return the last line of the demo's output."""
+def verdict(found: Finding, downtime_s: float, sink: str) -> str:
+    """Return the last line of the demo's output.
+
+    :param downtime_s: of the first maintenance.
+    :param sink: what the sink proves, as the command line says it.
+    """
     return (
         f"verdict: lost={found.lost} duplicated={found.duplicated} unexplained={found.unexplained}"
-        f" replayed={found.replayed.total()} records={found.records} downtime_s={downtime_s:.1f}"
+        f" replayed={found.replayed.total()} records={found.records} downtime_s={downtime_s:.1f} sink={sink}"
     )
 
 

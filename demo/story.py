@@ -20,6 +20,7 @@ from demo.airflow_api import Airflow
 from demo.feed import Feed, Flight, read_flights
 from demo.progress import DemoFailed, Progress, wait_for
 from demo.runs import Runs, Tasks
+from demo.sink_command import sink_verdict
 
 PACE_S = 150
 """Time constant of the feed (s) during the maintenances; the rest follows as fast as Kafka accepts it."""
@@ -67,7 +68,8 @@ class Story:
         bring_up(["kafka", *(["hbase"] if self._store == "hbase" else []), "airflow"], self._store, self._say)
         endpoints = stack.endpoints()
         self._bootstrap = endpoints["kafka"]["bootstrap_servers"]
-        self._url = store_url(endpoints["airflow"]["env"])
+        self._env = endpoints["airflow"]["env"]
+        self._url = store_url(self._env)
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 4})
         self._airflow = Airflow(endpoints["airflow"]["url"], DAG_ID)
 
@@ -188,11 +190,14 @@ class Story:
         against = [*check.problems(found, check.read_alerts(OUTPUT), there), *self._shape_problems(there)]
         if self._store == "hbase":
             against += self._cloudera_problems()
+        self._say("the sink: its table of batches against the history")
+        if (sink := sink_verdict(self._env)) != "proven":
+            against.append(f"the sink is {sink}")
         print(f"\n{check.table(found, maintenances)}\n")
         for problem in against:
             print(f"PROBLEM: {problem}")
         print(f"The DAG, its plans and audits: {self._airflow.page} · servers and job stay up until make down")
-        print(check.verdict(check.total(found.values()), maintenances[0].downtime_s), flush=True)
+        print(check.verdict(check.total(found.values()), maintenances[0].downtime_s, sink), flush=True)
         return not against
 
     def _shape_problems(self, there: Mapping[check.Place, set[int]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Write the generated reference: ``docs/pipelines-yaml.md``, ``docs/errors.md``, and the tables of ``docs/cli.md``.
+"""Write the generated reference: ``pipelines-yaml.md``, ``errors.md``, tables of ``cli.md`` and ``versions.md``.
 
 ``make reference`` runs this file. The pages are committed, so that they can be read without a build, and a unit test
 fails when a page differs from what this file writes.
@@ -10,7 +10,7 @@ import argparse
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from airflow.cli.cli_parser import get_parser
 from airflow_provider_offsets import errors
 from airflow_provider_offsets.factories.pipelines import SCHEMA
 from airflow_provider_offsets.stores.__main__ import command_parser as stores_parser
+from tests.versions.matrix import CELLS, Cell, Result, read_results
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by `make reference` from {}. Do not edit this page. -->"
@@ -27,8 +28,59 @@ NOTE = "<!-- Written by `make reference` from {}. Do not edit this page. -->"
 OPTIONS = re.compile(r"(<!-- options of `([^`]+)`.*? -->\n).*?(<!-- end -->)", re.DOTALL)
 """A place in ``docs/cli.md`` for the options of one command."""
 
+RESULTS = re.compile(r"(<!-- results of (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""A place in ``docs/versions.md`` for the results of one kind of cells."""
+
 CODE = re.compile(r"(?<!\w)'([^']+)'(?!\w)|([\w:-]+<\w+>)|\b([a-z]+(?:_[a-z]+)+)\b")
 """Quoted text, names with a placeholder, and identifiers with an underscore, which are shown as code."""
+
+RULES = """\
+## What is refused
+
+`load_pipelines` reports all mistakes of a file at once, each with its line, its key, what is expected and what to do:
+
+- an unknown key, a key that occurs twice, and a value of another type or unit. `010`, `1:30` and `1_000` are refused,
+  because YAML reads other numbers than you see.
+- a blank at an end of a text, and a no-break space, a character without width or a line break anywhere in it. Only
+  `job.arguments` and the values of `job.conf` are passed on as they are. A byte order mark before the file is ignored.
+- a pattern of topics, `~` at the start of a path, a template of Jinja (`{{ }}`), and a variable without a value.
+- a schedule, interval or time that cannot be read.
+- what another pipeline uses: its checkpoint, its marker, its log folder if one of the two has `keep.versions`, the
+  folder of its `files` sink, and its group on a topic. Two spellings of a path (`..`, `file:`, a slash at the end, a
+  link) are one path. Pipelines of two files are compared too, if one process loads both: there also the name, which
+  the control records have. Otherwise the first operation refuses it.
+
+## One file for development and production
+
+`${NAME}` in a value is replaced by the environment variable, `${NAME:-default}` by the default if the variable is not
+set or is empty. A variable without a value and without a default is refused. `$$` is the character `$`. Keys and other
+forms, such as `$NAME`, are not replaced. A number without quotes is read as a number.
+
+```yaml
+pipelines:
+  orders:
+    topics: [orders]
+    kafka_conn_id: ${OFFSETS_KAFKA:-kafka_default}
+    store_conn_id: ${OFFSETS_STORE:-offsets_default}
+    start_timeout_s: ${OFFSETS_START_TIMEOUT_S:-180}
+    job:
+      application: ../jobs/orders.py
+      checkpoint: ${OFFSETS_CHECKPOINTS:-../.stack/checkpoints}/orders
+      log_dir: ${OFFSETS_LOGS:-../.stack/logs}/orders
+```
+
+Set the variables in production only, with the same values for the DAG processor, the workers and the triggerer. Keep
+addresses and passwords in Airflow's connections, which each environment has of its own.
+
+## Times and time zones
+
+- A time has a zone: `2026-11-01T00:00Z` or `2026-11-01T01:00+01:00`. So it is for `backfill.since`, the selectors
+  `as-of:` and `timestamp:`, `--since`, and the fields of a form. Quotes are not needed. A time without a zone is
+  refused.
+- Cron expressions and presets in `schedules` and `backfill.interval` count in UTC, whatever `[core] default_timezone`
+  of Airflow is. A cron expression has five fields.
+- A duration has no zone: `PT6H`, `P1D`. A day has 24 hours.
+"""
 
 SEE = {
     errors.PipelineFileError: "[Keys of pipelines.yaml](pipelines-yaml.md)",
@@ -53,6 +105,7 @@ def generated_pages() -> dict[Path, str]:
         DOCS / "pipelines-yaml.md": pipelines_page(json.loads(SCHEMA.read_text())),
         DOCS / "errors.md": errors_page(),
         DOCS / "cli.md": with_options((DOCS / "cli.md").read_text()),
+        DOCS / "versions.md": with_results((DOCS / "versions.md").read_text(), CELLS, read_results()),
     }
 
 
@@ -69,7 +122,8 @@ def pipelines_page(schema: dict[str, Any]) -> str:
             "The shortest file has one pipeline with its topics and its job:\n",
             f"```yaml\n{yaml.safe_dump({name: file['examples'][0]}, sort_keys=False)}```\n",
             "A relative path starts at the folder of `pipelines.yaml`. A key whose name ends in `_s` is a time in",
-            "seconds. An unknown key, or one that occurs twice, is an error: `load_pipelines` names its line.\n",
+            "whole seconds.\n",
+            RULES,
             f"`{name}`: {_prose(file['description'])}\n",
             "## Keys of a pipeline\n",
             _keys(pipeline),
@@ -221,6 +275,27 @@ def _actions(command: str) -> Iterator[argparse.Action]:
 
 def _sentence(help_text: str) -> str:
     return f"{help_text[:1].upper()}{_prose(help_text[1:])}".rstrip(".") + "."
+
+
+def with_results(page: str, cells: Sequence[Cell], results: Mapping[str, Result]) -> str:
+    """Return the page with the results of each kind of cells that it has a place for.
+
+    :param page: the page.
+    :param cells: the matrix.
+    :param results: what became of the cells that were run, by name.
+    """
+
+    def table(kind: str) -> str:
+        mine = [cell for cell in cells if cell.kind == kind]
+        not_run = Result("", "", "not run", "–", "–")
+        rows = [
+            (*cell.versions.values(), result.result, result.date, result.commit)
+            for cell in mine
+            for result in [results.get(cell.name, not_run)]
+        ]
+        return _table((*mine[0].versions, "result", "date", "commit"), rows)
+
+    return RESULTS.sub(lambda place: f"{place[1]}\n{table(place[2])}\n{place[3]}", page)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

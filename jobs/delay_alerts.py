@@ -4,7 +4,7 @@ It writes three tables to one SQLite file:
 
 - ``alerts`` has the record's topic, partition and offset as its key, so a replayed record is one row;
 - ``evidence`` has one row per record and batch and no key, so a replayed record is two rows and shows;
-- ``batches`` has one row per batch, with the time when the batch was written.
+- ``batches`` has one row per batch, in the same transaction, so that the audits can say what is in the sink.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS alerts (
     PRIMARY KEY (topic, partition, offset)
 );
 CREATE TABLE IF NOT EXISTS evidence (topic TEXT, partition INTEGER, offset INTEGER, epoch INTEGER, batch_id INTEGER);
-CREATE TABLE IF NOT EXISTS batches (epoch INTEGER, batch_id INTEGER, records INTEGER, written_at_ms INTEGER);
+CREATE TABLE IF NOT EXISTS batches (batch_key TEXT, rows INTEGER, epoch INTEGER, written_at_ms INTEGER);
 """
 
 
@@ -46,15 +46,15 @@ def classify(records: DataFrame) -> DataFrame:
     )
 
 
-def write(batch: DataFrame, batch_id: int, *, epoch: int, output: Path) -> None:
+def write(batch: DataFrame, batch_id: int, *, stream: TrackedStream, output: Path) -> None:
     """Write one batch in one transaction, which is complete when this function returns."""
     rows = [tuple(row) for row in batch.collect()]
-    evidence = [(*row[:3], epoch, batch_id) for row in rows]
+    evidence = [(*row[:3], stream.epoch, batch_id) for row in rows]
     with closing(sqlite3.connect(output, timeout=30)) as database, database:
         database.executemany("INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?, ?)", rows)
         database.executemany("INSERT INTO evidence VALUES (?, ?, ?, ?, ?)", evidence)
         now_ms = time.time_ns() // 1_000_000
-        database.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", [epoch, batch_id, len(rows), now_ms])
+        database.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", [stream.batch_key, len(rows), stream.epoch, now_ms])
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
         records = stream.read_kafka(maxOffsetsPerTrigger=chosen.max_offsets_per_trigger)
         stream.run(
             classify(records),
-            process=lambda batch, batch_id: write(batch, batch_id, epoch=stream.epoch, output=chosen.output),
+            process=lambda batch, batch_id: write(batch, batch_id, stream=stream, output=chosen.output),
             processingTime="1 second",
         )
     spark.stop()

@@ -12,23 +12,28 @@ from typing import Any
 from airflow.utils.cli import suppress_logs_and_warning
 
 from airflow_provider_offsets.cli import naming
-from airflow_provider_offsets.cli.ending import REFUSED, command, end, show, style_of
-from airflow_provider_offsets.connections import open_session
+from airflow_provider_offsets.cli.ending import REFUSED, command, end, note, show, style_of
+from airflow_provider_offsets.connections import ledger_reader, open_session, preflight_probes
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.interchange import GroupPosition, read_positions, to_csv, to_json
+from airflow_provider_offsets.core.pipeline import StreamingPipeline
+from airflow_provider_offsets.core.preflight import problems_in
 from airflow_provider_offsets.core.replay.audit import total_of
 from airflow_provider_offsets.core.restart.accepted import read_seconds
 from airflow_provider_offsets.core.restart.comparison import Comparison, compare_stores
+from airflow_provider_offsets.core.sink.audit import SinkReport, SinkVerdict, unread_sink
 from airflow_provider_offsets.core.transfer import Transfer, plan_transfer
 from airflow_provider_offsets.errors import InputRefused, PlanRefused
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import replay_audits
 from airflow_provider_offsets.operations.ending import end_epoch, plan_end
 from airflow_provider_offsets.operations.planning import draft_plan
+from airflow_provider_offsets.operations.preflight import run_preflight
 from airflow_provider_offsets.operations.renaming import plan_release, plan_rename, release, rename
-from airflow_provider_offsets.operations.transferring import finish_interrupted, read_position, writable
+from airflow_provider_offsets.operations.sink_auditing import audit_sink
+from airflow_provider_offsets.operations.transferring import check_write, finish_interrupted, read_position, writable
 from airflow_provider_offsets.reports import (
     audit_json,
     audit_report,
@@ -37,8 +42,10 @@ from airflow_provider_offsets.reports import (
     end_report,
     plan_json,
     plan_report,
+    preflight_report,
     release_report,
     rename_report,
+    sink_report,
     transfer_report,
 )
 
@@ -90,16 +97,39 @@ def plan_offsets(args: Namespace) -> None:
 
 
 @suppress_logs_and_warning
+def preflight_offsets(args: Namespace) -> None:
+    """Run ``airflow offsets preflight``."""
+    with command():
+        pipeline = naming.pipeline(args)
+        with open_session(pipeline, "airflow offsets preflight") as session:
+            findings = run_preflight(session, preflight_probes(pipeline), report=note)
+        show(args.output, codec.plain(findings), preflight_report(findings, style_of(args.output)))
+        if problems := problems_in(findings):
+            end(REFUSED, f"{len(problems)} problem(s)")
+
+
+@suppress_logs_and_warning
 def audit_offsets(args: Namespace) -> None:
     """Run ``airflow offsets audit``."""
     with command():
         pipeline, window = naming.pipeline(args), naming.window(args)
+        if args.sink and (args.since or args.until):
+            raise InputRefused(
+                seen="--sink was given together with --since or --until",
+                expected="one of them, because the sink is compared with the whole history",
+                do="omit --since and --until, or --sink",
+            )
         with open_session(pipeline, "airflow offsets audit") as session:
             report = audit_history(session, window)
-        show(args.output, audit_json(report), audit_report(report, style_of(args.output)))
+            sink = audit_sink(session, ledger_reader(pipeline)) if args.sink else _unread(pipeline)
+        style = style_of(args.output)
+        data = {**audit_json(report), "sink": codec.plain(sink)}
+        show(args.output, data, f"{audit_report(report, style)}\n\n{sink_report(sink, style)}")
         if report.unexplained_places:
             places = f"{report.unexplained_places:,} place(s)"
             end(REFUSED, f"{report.unexplained_count:,} offsets in {places} without an explanation")
+        if args.sink and sink.verdict is not SinkVerdict.PROVEN:
+            end(REFUSED, f"the sink is {sink.verdict.value}")
 
 
 @suppress_logs_and_warning
@@ -119,6 +149,7 @@ def import_offsets(args: Namespace) -> None:
     """Run ``airflow offsets import``."""
     with command():
         given = sys.stdin.read() if args.input == "-" else _text_of(args.input)
+        naming.require_visible(args.group, "--group")
         group = args.group or (naming.pipeline(args).group_id if args.pipeline else "")
         _bring(args, "import", read_positions(given, group_id=group), naming.counts(args.accept_skipped))
 
@@ -176,6 +207,12 @@ def end_offsets(args: Namespace) -> None:
         show(args.output, codec.plain(found), end_report(found))
 
 
+def _unread(pipeline: StreamingPipeline) -> SinkReport:
+    if pipeline.sink is None:
+        return unread_sink("", "the pipeline names no sink")
+    return unread_sink(str(pipeline.sink), "not read; --sink reads it")
+
+
 def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], accepted: dict[str, int]) -> None:
     """Show what writing these positions to the target would change, then write one group after another if asked to."""
     topics = tuple(sorted({topic for each in groups for topic in each.position.topics}))
@@ -205,6 +242,8 @@ def _bring(args: Namespace, command_name: str, groups: Sequence[GroupPosition], 
                 for each, transfer in zip(groups, planned, strict=True):
                     write(target, _stream_of(each), transfer)
                     done.append(each.group_id)
+            for each, transfer in () if args.apply else zip(groups, planned, strict=True):
+                check_write(target, _stream_of(each), transfer)  # so that a dry run says what --apply would say
         finally:
             _show_transfers(args, planned, done)
     if problems:

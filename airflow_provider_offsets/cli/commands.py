@@ -64,6 +64,11 @@ _SKIP = Arg(
 _BOUND = "a time with its zone (2026-11-01T00:00Z), batch:<id> or epoch:<number>"
 _SINCE = Arg(("--since",), metavar="WHEN", help=f"start of the report, included: {_BOUND}")
 _UNTIL = Arg(("--until",), metavar="WHEN", help=f"end of the report, included: {_BOUND}")
+_SINK = Arg(
+    ("--sink",),
+    action="store_true",
+    help="compare the history with the metadata of the sink that the pipeline names; reads only",
+)
 _SHAPE = Arg(
     ("-o", "--output"),
     choices=("table", "plain", "json", "yaml"),
@@ -100,7 +105,7 @@ _RENAME = Arg(("--apply",), action="store_true", help="rename; without this opti
 _OWNER = Arg(("old",), metavar="OWNER", help="name of the pipeline that owns it")
 _USER = Arg(("pipeline",), metavar="PIPELINE", help="name of the pipeline in pipelines.yaml that uses it now")
 _RELEASE = Arg(("--apply",), action="store_true", help="release; without this option nothing is changed")
-_ENDED = Arg(("pipeline",), metavar="PIPELINE", help="name of the pipeline in pipelines.yaml")
+_NAMED = Arg(("pipeline",), metavar="PIPELINE", help="name of the pipeline in pipelines.yaml")
 _EPOCH = Arg(("--epoch",), metavar="NUMBER", type=int, help="number of its newest epoch", required=True)
 _VERIFIED = Arg(("-r", "--reason"), help="how you know that the driver does not run; recorded with the epoch")
 _END = Arg(("--apply",), action="store_true", help="close the epoch; without this option nothing is changed")
@@ -131,6 +136,14 @@ def offsets_commands() -> list[CLICommand]:
                     (_PIPELINE, _FILE, _SHAPE),
                 ),
                 _command(
+                    "preflight",
+                    "Check what a start of the job needs, while the job still runs",
+                    "Checks the files and the mode of the job, the folders of logs and checkpoints, Kafka, the store"
+                    " and the sink. Downloads the packages of the job, and looks for the Kafka connector and for what"
+                    f" the driver's Python imports. The job is not touched. {_EXIT}",
+                    (_NAMED, _FILE, _SHAPE),
+                ),
+                _command(
                     "plan",
                     "Plan a restart without doing it, partition by partition",
                     "Nothing is stopped, written or recorded. Exit code: 0 if the plan has no problem, 1 if it has one"
@@ -141,9 +154,9 @@ def offsets_commands() -> list[CLICommand]:
                     "audit",
                     "Prove from the history that no record was lost, and which were replayed",
                     "For each partition: what was read, and each gap or overlap with the operation that announced it."
-                    " Exit code: 0 if everything is explained, 1 if not or if something was refused, 2 if the call is"
-                    " wrong.",
-                    (_PIPELINE, _FILE, _SINCE, _UNTIL, _SHAPE),
+                    " Exit code: 0 if everything is explained and, with --sink, the sink is proven; 1 if not or if"
+                    " something was refused, 2 if the call is wrong.",
+                    (_PIPELINE, _FILE, _SINCE, _UNTIL, _SINK, _SHAPE),
                 ),
                 _command(
                     "copy",
@@ -170,7 +183,7 @@ def offsets_commands() -> list[CLICommand]:
                     "With --apply, you state that the driver does not run, and its epoch is closed. Refused if a stop"
                     " can end the epoch. Safe to repeat. Without --apply, only shows what would be done."
                     f" {_EXIT}",
-                    (_ENDED, _FILE, _EPOCH, _VERIFIED, _TAKE_OVER, _END, _SHAPE),
+                    (_NAMED, _FILE, _EPOCH, _VERIFIED, _TAKE_OVER, _END, _SHAPE),
                 ),
                 _command(
                     "export",

@@ -50,6 +50,11 @@ def end(code: int, message: str) -> NoReturn:
     raise SystemExit(code)
 
 
+def note(message: str) -> None:
+    """Print the progress of a long command to the standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
 def show(output: str, data: Any, report: str) -> None:
     """Print the data for a program, or the report for a person.
 

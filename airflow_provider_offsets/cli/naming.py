@@ -14,9 +14,12 @@ from airflow_provider_offsets.connections import open_session
 from airflow_provider_offsets.control.owners import owners_of
 from airflow_provider_offsets.core.audit.window import AuditWindow, Bound
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.hidden import hidden_character
 from airflow_provider_offsets.core.pipeline import StreamingPipeline, checkpoint_resource, stored_resources
+from airflow_provider_offsets.core.restart.accepted import COUNT
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
 from airflow_provider_offsets.errors import InputRefused, StoreInUse, StoreLayoutError
+from airflow_provider_offsets.hooks.connection import find_connection
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import OffsetsHook, store_url
 from airflow_provider_offsets.hooks.positions import open_kept_at
@@ -24,8 +27,6 @@ from airflow_provider_offsets.operations.transferring import Write, carry_out, s
 from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
-
     from airflow_provider_offsets.core.live import LiveTopics
 
 
@@ -49,9 +50,16 @@ def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
     :param groups: group ids; the first one is used instead of ``--group``.
     :raises InputRefused: neither the arguments nor a pipeline name a group and topics.
     """
+    for option in ("group", "groups", "to_group", "topics"):
+        require_visible(getattr(args, option, None), f"--{option.replace('_', '-').removesuffix('s')}")
     known = pipeline(args) if args.pipeline else None
     group = groups[0] if groups else getattr(args, "group", None) or (known.group_id if known else "")
-    topics = tuple(filter(None, (args.topics or "").split(","))) or (known.topics if known else ())
+    topics = tuple((args.topics or "").split(",")) if args.topics else known.topics if known else ()
+    named = [*(groups or ()), *topics]
+    if twice := [each for each in named if named.count(each) > 1]:
+        raise InputRefused(
+            seen=f"{twice[0]!r} is named twice", expected="each group and each topic once", do="remove one of the two"
+        )
     if not group or not topics:
         raise InputRefused(
             seen=f"no {'topics were' if group else 'group was'} named",
@@ -59,6 +67,22 @@ def stream(args: Namespace, groups: Sequence[str] | None = None) -> Stream:
             do="add these options",
         )
     return Stream(group, topics)
+
+
+def require_visible(given: str | Sequence[str] | None, option: str) -> None:
+    """Raise if a value of an option has a hidden character, which some clients cut off and others do not.
+
+    :param given: the value or values; None without the option.
+    :param option: its name, for the message.
+    :raises InputRefused: a value has one.
+    """
+    for text in [given] if isinstance(given, str) else given or ():
+        if hidden := hidden_character(text):
+            raise InputRefused(
+                seen=f"{option} {text!r} has {hidden}",
+                expected="a name without hidden characters",
+                do="remove the character",
+            )
 
 
 def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> dict[str, int]:
@@ -69,10 +93,13 @@ def counts(accepted: Sequence[str] | None, option: str = "--accept-skipped") -> 
     :raises InputRefused: a text has another form.
     """
     pairs = [each.rpartition("=") for each in accepted or ()]
-    if wrong := [each for each in pairs if not each[0] or not each[2].isdecimal()]:
+    topics = [topic for topic, _, _ in pairs]
+    wrong = [each for each in pairs if not COUNT.fullmatch(f"{each[0]}:{each[2]}") or topics.count(each[0]) > 1]
+    if wrong:
         raise InputRefused(
-            seen=f"{option} has the value {''.join(wrong[0])!r}",
-            expected="TOPIC=COUNT",
+            seen=f"{option} has the value {''.join(wrong[0])!r}"
+            f"{' and another one for this topic' if topics.count(wrong[0][0]) > 1 else ''}",
+            expected="TOPIC=COUNT, each topic once",
             do="write the count as in orders=120",
         )
     return {topic: int(count) for topic, _, count in pairs}
@@ -111,7 +138,7 @@ def live(args: Namespace, topics: Sequence[str]) -> LiveTopics | None:
         return None
     from airflow_provider_offsets.kafka.reader import KafkaReader
 
-    _connection(conn_id)
+    find_connection(conn_id)
     with open_kafka(conn_id) as clients:
         return KafkaReader(clients).live_topics(topics)
 
@@ -154,7 +181,7 @@ def _require_unowned(args: Namespace, streams: Sequence[Stream]) -> None:
         if not resources:
             continue
         if conn_id:
-            _connection(conn_id)
+            find_connection(conn_id)
         with contextlib.suppress(StoreLayoutError), contextlib.closing(OffsetsHook(conn_id).get_conn()) as store:
             for resource, owner in owners_of(store, resources).items():
                 raise StoreInUse(
@@ -190,7 +217,7 @@ def _is_at(conn_id: str, target: str) -> bool:
 def _url(conn_id: str) -> str | None:
     """Return the URL of a connection's store; None if there is no such connection, or if it is of another type."""
     with contextlib.suppress(InputRefused):
-        connection = _connection(conn_id)
+        connection = find_connection(conn_id)
         return store_url(connection) if connection.conn_type == "offsets" else None
     return None
 
@@ -238,7 +265,7 @@ def _folder(location: str) -> str:
 
 def _known(name: str, *, only_kafka: bool) -> str:
     """Return the id of a connection, after checking that it exists and leads to a store."""
-    connection = _connection(name.partition(":")[2] if only_kafka else name)
+    connection = find_connection(name.partition(":")[2] if only_kafka else name)
     if connection.conn_type not in (("kafka",) if only_kafka else ("offsets", "kafka")):
         raise InputRefused(
             seen=f"connection {connection.conn_id!r} has type {connection.conn_type!r}",
@@ -257,17 +284,3 @@ def _without_password(url: str) -> str:
             do="create a connection of type offsets, and name it",
         )
     return url
-
-
-def _connection(conn_id: str) -> Connection:
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
-
-    try:
-        return BaseHook.get_connection(conn_id)
-    except (AirflowNotFoundException, AirflowRuntimeError) as error:
-        raise InputRefused(
-            seen=f"connection {conn_id!r} does not exist",
-            expected="a connection of type offsets or kafka, kafka:<conn id>, checkpoint:<folder> or a URL",
-            do="correct the name; 'airflow connections list' shows all connections",
-        ) from error

@@ -117,6 +117,7 @@ class Control:
             ended=record.ended,
             cuts=tuple(self._cut(claim, each) for each in record.cuts),
             last_batch_id=recorded.batch_id if recorded is not None and recorded.tag == claim.tag else None,
+            written=record.written,
         )
 
     def claimed_epoch(self, record: PipelineRecord | None) -> Epoch | None:

@@ -98,6 +98,9 @@ class Claim:
     left_at: Position | None = None
     """Where an untracked job had stopped, if a command has moved its position since. Then ``announced`` counts from
     there, and not from ``stood``."""
+    scratch: str = ""
+    """Name of this launch as an owner of scratch folders, see ``core.committer``. Empty for an untracked job, for a job
+    whose conf chooses another committer, and in epochs that an earlier release started."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,38 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class RowsWritten:
+    """Rows that the recorded batches of an epoch wrote, as Spark counted them."""
+
+    batches: int = 0
+    """Number of batches with a count: Spark ran a write command for them."""
+    rows: int = 0
+    """Sum of these counts."""
+    uncounted: int = 0
+    """Number of batches without a count: Spark saw no write, or does not know the number of its rows."""
+    empty: int = 0
+    """Number of batches that read records, and of which Spark saw no written row. All batches of a program that writes
+    without Spark are among them."""
+    last_empty: int | None = None
+    """Batch id of the last one of these."""
+
+    def plus(self, batch_id: int | None, rows: int | None, *, is_empty: bool = False) -> RowsWritten:
+        """Return the counts with one more batch.
+
+        :param batch_id: id of the batch.
+        :param rows: number of rows that it wrote; None if there is no count.
+        :param is_empty: whether it read records, and Spark saw no written row.
+        """
+        return RowsWritten(
+            batches=self.batches + (rows is not None),
+            rows=self.rows + (rows or 0),
+            uncounted=self.uncounted + (rows is None),
+            empty=self.empty + is_empty,
+            last_empty=batch_id if is_empty else self.last_empty,
+        )
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One launch with its result. The control record ``epoch/<number>`` stores it once the next launch is made."""
 
@@ -160,6 +195,7 @@ class Epoch:
     cuts: tuple[Cut, ...] = ()
     last_batch_id: int | None = None
     """The last batch that the epoch recorded; None if it recorded none."""
+    written: RowsWritten = field(default_factory=RowsWritten)
 
     @property
     def number(self) -> int:

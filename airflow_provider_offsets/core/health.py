@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import Ended, EndedHow
@@ -136,7 +135,7 @@ def why_hold_back(samples: Sequence[Sample]) -> str | None:
     if len(newest) < HELD_BY:
         return None
     seconds = newest[-1].at_s - newest[0].at_s
-    if any(one > other for one, other in pairwise(waiting)):
+    if any(one > other for one, other in zip(waiting, waiting[1:])):
         return ""
     return f"{waiting[-1]:,} offsets wait for the live job, {waiting[0]:,} did {seconds:.0f} s ago"
 
@@ -180,7 +179,7 @@ def _dead(samples: Sequence[Sample]) -> Verdict | None:
 def _restarted(samples: Sequence[Sample]) -> Verdict | None:
     """Return a verdict if the query id changed within the epoch: the job left the checkpoint of its start."""
     ids = [sample.query_id for sample in samples if sample.query_id is not None]
-    changed = next(((one, other) for one, other in pairwise(ids) if one != other), None)
+    changed = next(((one, other) for one, other in zip(ids, ids[1:]) if one != other), None)
     if changed is None:
         return None
     reason = f"query {changed[0]} became {changed[1]}: the job left the checkpoint that it was started from"
@@ -193,7 +192,7 @@ def _rewound(samples: Sequence[Sample]) -> Verdict | None:
     Within an epoch no offset may go back: a rewind is announced, and starts a new epoch.
     """
     ranges = [each for sample in samples for each in sample.went_back]
-    for before, after in pairwise(samples):
+    for before, after in zip(samples, samples[1:]):
         ranges += [
             OffsetRange(*partition, after.position[partition], offset)
             for partition, offset in before.position.items()
@@ -268,7 +267,7 @@ def _growing_lag(samples: Sequence[Sample]) -> Iterator[str]:
     """Yield a warning for each partition that falls behind: Burrow's ``checkIfLagNotDecreasing``, unchanged."""
     for partition in samples[-1].end:
         lags = [sample.lag(partition) for sample in samples]
-        if 0 not in lags and lags[0] < lags[-1] and all(one <= other for one, other in pairwise(lags)):
+        if 0 not in lags and lags[0] < lags[-1] and all(one <= other for one, other in zip(lags, lags[1:])):
             yield f"{partition} falls behind: {lags[0]:,} offsets waited at first, {lags[-1]:,} do now"
 
 

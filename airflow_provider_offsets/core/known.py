@@ -67,6 +67,8 @@ def with_records(
     if not is_other_cluster(identities, seen.live):
         records = [*_of_snapshots(taken, seen.live), *_of_launches(claimed, seen)]
         records.sort(key=lambda each: each[0], reverse=True)
+        records += _of_removed_topics(claimed, records)
+        records.sort(key=lambda each: each[0], reverse=True)
         rows = [] if seen.is_progress_lost else [*_of_history(history, claimed)]
         now = [*_of_other_stores(seen, claimed)]
         for partition in _without_offset(seen):
@@ -80,7 +82,7 @@ def with_records(
             stored = seen.stored or Position()
             best = {key: each for key, each in best.items() if not each.exact or each.position[key] != stored.get(key)}
         else:
-            best.update(_ahead(seen, records))
+            best.update({**_ahead(seen, records), **_moved_while_out(seen, records, rows, same)})
     seen = replace(seen, known=tuple(_by_source(best, seen)), known_identities=identities)
     return replace(seen, cut=seen.cut or _cut_before(seen, known_batch(seen, taken, claimed)))
 
@@ -116,7 +118,7 @@ def evidence(snapshots: Iterable[Snapshot], epochs: Iterable[Epoch]) -> frozense
     if (batch := _greatest(taken, claimed)) is not None and batch.snapshot:
         found.add(batch.snapshot)
     records = [(_rank(each), each.id, each.position, _identity_of(each)) for each in taken if _tells(each)]
-    records += [((each.number, False, 0, ""), "", each.claim.start, each.claim.identity) for each in claimed]
+    records += [((each.number, False, 0, 0, ""), "", each.claim.start, each.claim.identity) for each in claimed]
     covered: set[tuple[str, str | None, TopicPartition]] = set()
     for _, id_, position, identity in sorted(records, key=lambda each: each[0], reverse=True):
         named = {(identity.cluster_id, identity.topic_ids.get(each.topic), each) for each in position}
@@ -133,7 +135,7 @@ def first_when_stopped(snapshots: Iterable[Snapshot]) -> dict[int, Snapshot]:
     its position. Such a snapshot is ignored.
     """
     found: dict[int, Snapshot] = {}
-    for each in sorted(snapshots, key=lambda each: (each.seen.generation, _taken_ms(each), each.id)):
+    for each in sorted(snapshots, key=_order):
         if each.moment == WHEN_STOPPED and each.seen.phase is Phase.STOPPED and _tells(each):
             found.setdefault(each.seen.epoch_number, each)
     return found
@@ -193,6 +195,20 @@ def _is_read(partition: TopicPartition, seen: Observation) -> bool:
     The store lacks any other topic, whatever an earlier epoch has read of it.
     """
     return seen.epoch is None or partition.topic in seen.epoch.claim.start.topics
+
+
+def left_in_removed_topics(epochs: Iterable[Epoch]) -> Position:
+    """Return where the job had stopped in topics that a command has moved, and that no epoch has read since.
+
+    The launch that reads such a topic again announces what the command has replayed or skipped.
+
+    :param epochs: all launches of the pipeline, the oldest first.
+    """
+    left: dict[TopicPartition, int] = {}
+    for claim in (each.claim for each in epochs if each.holder is not None):
+        left = {**(claim.left_at or Position()), **left}
+        left = {key: offset for key, offset in left.items() if key.topic not in claim.start.topics}
+    return Position(left)
 
 
 def adopted_batch(
@@ -290,6 +306,34 @@ def _ahead(seen: Observation, records: Sequence[tuple[_Rank, KnownPosition]]) ->
     return {key: newest[key] for key in there if newest[key].position[key] > stored[key]}
 
 
+def _moved_while_out(
+    seen: Observation,
+    records: Sequence[tuple[_Rank, KnownPosition]],
+    rows: Sequence[tuple[int, KnownPosition]],
+    topics: Collection[str],
+) -> dict[TopicPartition, KnownPosition]:
+    """Return what the records know of topics that were put back, where an untracked job's store has other offsets.
+
+    The newest epoch does not read such a topic. So its offset in the store may be of a restart that was given up, or
+    older than an epoch with another store. Or a person has moved it.
+
+    :param records: the newest one first.
+    :param rows: rows of the history, each with its epoch.
+    :param topics: the topics that were not recreated.
+    """
+    if seen.is_tracked:
+        return {}
+    there = (seen.stored or Position()).items()
+    stored = {key: offset for key, offset in there if key in seen.live.partitions and key.topic in topics}
+    found = {key: _best(key, records, rows, ()) for key in stored if seen.is_put_back(key.topic)}
+    return {
+        key: known
+        for key, known in found.items()
+        if known is not None
+        and (known.position[key] > stored[key] or (known.exact and known.position[key] != stored[key]))
+    }
+
+
 def _recreated(identities: Sequence[KnownIdentity], live: LiveTopics) -> dict[str, KnownIdentity]:
     now = live.identity.topic_ids
     return {
@@ -312,7 +356,7 @@ def _identities(snapshots: Sequence[Snapshot], epochs: Sequence[Epoch]) -> Itera
         claim = epoch.claim
         if claim.identity.cluster_id == epochs[-1].claim.identity.cluster_id:
             yield from _uncovered(f"the launch of epoch {epoch.number}", claim.identity, covered)
-    for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id)):
+    for snapshot in sorted(snapshots, key=_order):
         live = snapshot.seen.live.identity
         if epochs and live.cluster_id != epochs[-1].claim.identity.cluster_id:
             continue  # the launch determined the cluster
@@ -328,8 +372,10 @@ def _uncovered(source: str, identity: TopicIdentity, covered: set[str], snapshot
         yield KnownIdentity(source, TopicIdentity(identity.cluster_id, topic_ids), snapshot)
 
 
-_Rank = tuple[int, bool, int, str]
-"""Epoch; whether it is from after the epoch's launch; time in ms; id."""
+_Rank = tuple[int, bool, int, int, str]
+"""Epoch; whether it is from after the epoch's launch; generation of the pipeline's record; time in ms; id.
+
+Hosts have different clocks, so the times of two snapshots only decide within one generation."""
 
 
 def _of_snapshots(snapshots: Iterable[Snapshot], live: LiveTopics) -> Iterator[tuple[_Rank, KnownPosition]]:
@@ -360,7 +406,11 @@ def _identity_of(snapshot: Snapshot) -> TopicIdentity:
 
 
 def _rank(snapshot: Snapshot) -> _Rank:
-    return snapshot.seen.epoch_number, True, _taken_ms(snapshot), snapshot.id
+    return snapshot.seen.epoch_number, True, *_order(snapshot)
+
+
+def _order(snapshot: Snapshot) -> tuple[int, int, str]:
+    return snapshot.seen.generation, _taken_ms(snapshot), snapshot.id
 
 
 def _tells(snapshot: Snapshot) -> bool:
@@ -372,7 +422,29 @@ def _of_launches(epochs: Iterable[Epoch], seen: Observation) -> Iterator[tuple[_
     for epoch in epochs:
         claim = epoch.claim
         position = _of_same_topics(claim.start, claim.identity, seen.live)
-        yield (epoch.number, False, 0, ""), KnownPosition(f"the launch of epoch {epoch.number}", position)
+        yield (epoch.number, False, 0, 0, ""), KnownPosition(f"the launch of epoch {epoch.number}", position)
+
+
+def _of_removed_topics(
+    epochs: Iterable[Epoch], records: Sequence[tuple[_Rank, KnownPosition]]
+) -> Iterator[tuple[_Rank, KnownPosition]]:
+    """Yield where launches found the topics that they do not read, unless an earlier record shows that exactly.
+
+    :param records: the other records, the newest one first.
+    """
+    for epoch in epochs:
+        stood, topics = epoch.claim.stood or Position(), epoch.claim.start.topics
+        others = Position({key: offset for key, offset in stood.items() if key.topic not in topics})
+        known = {key: _before(epoch.number, key, records) for key in others}
+        new = Position({key: offset for key, offset in others.items() if known[key] != offset})
+        if new:
+            yield (epoch.number, False, 0, 0, ""), KnownPosition(f"the launch of epoch {epoch.number}", new, exact=True)
+
+
+def _before(number: int, key: TopicPartition, records: Sequence[tuple[_Rank, KnownPosition]]) -> int | None:
+    """Return the offset of the newest record before an epoch if that record is exact, otherwise None."""
+    newest = next((known for rank, known in records if rank[0] < number and key in known.position), None)
+    return newest.position[key] if newest is not None and newest.exact else None
 
 
 def _of_history(rows: Iterable[Batch], epochs: Sequence[Epoch]) -> Iterator[tuple[int, KnownPosition]]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import enum
 import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.health import HealthPolicy
-from airflow_provider_offsets.core.location import plain_path
+from airflow_provider_offsets.core.hidden import hidden_character
+from airflow_provider_offsets.core.location import local_path, plain_path, resolved
 from airflow_provider_offsets.core.pruning import KeepPolicy
 from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.core.replay.model import BackfillPolicy
 from airflow_provider_offsets.core.restart.model import RestartPolicy
 from airflow_provider_offsets.core.selectors.parse import COMMITTED, parse_start
+from airflow_provider_offsets.core.sink.model import Sink
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
-from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.errors import InputRefused, SelectorError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -55,7 +58,7 @@ class SparkJob:
     @property
     def folder_for_logs(self) -> str:
         """Folder for the drivers' logs and for the files that a submit passes to its driver."""
-        return self.log_dir or f"{self.checkpoint.rstrip('/')}.logs"
+        return local_path(self.log_dir or f"{resolved(self.checkpoint)}.logs")
 
 
 @dataclass(frozen=True)
@@ -135,61 +138,78 @@ class StreamingPipeline:
     keep: KeepPolicy = field(default_factory=KeepPolicy)
     """Retention of snapshots, old checkpoints and old versions of the program."""
     backfill: BackfillPolicy = field(default_factory=BackfillPolicy)
+    sink: Sink | None = None
+    """The sink whose metadata the audits compare with the history; None if the audits cannot read it."""
     start: str = COMMITTED
     """Selectors, as text, of every start that names no others."""
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise InputRefused(
-                seen=f"pipeline name {self.name!r} is not valid",
-                expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",
-                do="rename the pipeline",
-            )
-        if not self.topics or not all(TOPIC.fullmatch(topic) for topic in self.topics):
-            raise InputRefused(
-                seen=f"topics {list(self.topics)!r} of pipeline {self.name!r} are not valid",
-                expected="at least one name of 1 to 249 letters, digits, '.', '_' or '-' (Kafka's own rule)",
-                do="correct 'topics'",
-            )
-        parse_start(self.start)
         if not self.group_id:
             object.__setattr__(self, "group_id", self.name)
         if not self.offsets_in:
             object.__setattr__(self, "offsets_in", (HISTORY,) if self.tracked else (CHECKPOINT,))
         if self.tracked and not self.store_conn_id:
             object.__setattr__(self, "store_conn_id", "offsets_default")
-        self._require_whole()
+        mistakes = [*self._mistakes_in_names(), *self._contradictions()]
+        if len(mistakes) == 1:
+            raise mistakes[0]
+        if mistakes:
+            raise InputRefused.joined(f"pipeline {self.name!r}", mistakes)
 
-    def _require_whole(self) -> None:
-        """Check the fields against each other."""
+    def _mistakes_in_names(self) -> Iterator[InputRefused]:
+        if not NAME.fullmatch(self.name):
+            yield InputRefused(
+                seen=f"pipeline name {self.name!r} is not valid",
+                expected="a letter or digit, then up to 99 letters, digits, '_', '.' or '-'",
+                do="rename the pipeline",
+            )
+        if not self.topics or not all(TOPIC.fullmatch(topic) for topic in self.topics):
+            yield InputRefused(
+                seen=f"topics {list(self.topics)!r} of pipeline {self.name!r} are not valid",
+                expected="at least one name of 1 to 249 letters, digits, '.', '_' or '-' (Kafka's own rule)",
+                do="correct 'topics'",
+            )
+        if hidden := hidden_character(self.group_id):
+            yield InputRefused(
+                seen=f"group_id {self.group_id!r} of pipeline {self.name!r} has {hidden}",
+                expected="a group id without hidden characters, which some Kafka clients cut off and others do not",
+                do="correct 'group_id'",
+            )
+        try:
+            parse_start(self.start)
+        except SelectorError as error:
+            yield error
+
+    def _contradictions(self) -> Iterator[InputRefused]:
+        """Yield a mistake for each pair of fields that contradict each other."""
         if not self.job.checkpoint and (self.tracked or CHECKPOINT in self.offsets_in or not self.job.log_dir):
-            raise InputRefused(
+            yield InputRefused(
                 seen=f"job.checkpoint of pipeline {self.name!r} is missing",
                 expected="the folder of the checkpoint, or, for a job without one, offsets_in without 'checkpoint' and"
                 " a log_dir",
                 do="add job.checkpoint, or set both other keys",
             )
         if self.tracked and self.job.checkpoint.startswith("webhdfs:"):
-            raise InputRefused(
+            yield InputRefused(
                 seen=f"tracked pipeline {self.name!r} has its checkpoint at {self.job.checkpoint!r}",
                 expected="an hdfs:// URL, because Spark 4.2.0 cannot open a checkpoint with its own WebHDFS client",
                 do="use an hdfs:// URL, and install Hadoop's native client where Airflow's tasks run",
             )
         if "://" in self.job.folder_for_logs:
-            raise InputRefused(
+            yield InputRefused(
                 seen=f"pipeline {self.name!r} has its checkpoint at {self.job.checkpoint!r}, and no log_dir",
                 expected="a folder on this machine for the logs of its drivers",
                 do="add job.log_dir",
             )
         if not self.tracked and not (self.stop.marker or self.stop.signal_timeout_s or self.stop.cluster_timeout_s):
-            raise InputRefused(
+            yield InputRefused(
                 seen=f"untracked pipeline {self.name!r} has no stop.marker, stop.signal_timeout_s or"
                 " stop.cluster_timeout_s",
                 expected="a way to stop a job that does not use this provider",
                 do="name the file that the job checks, or set the timeout of a SIGTERM or of a kill on YARN",
             )
         if self.tracked != (self.authoritative == HISTORY):
-            raise InputRefused(
+            yield InputRefused(
                 seen=f"pipeline {self.name!r} has {self.authoritative!r} first in offsets_in, tracked: {self.tracked}",
                 expected=f"{HISTORY!r} first for a tracked job, and another store first for an untracked one",
                 do="correct 'offsets_in' or 'tracked'",
@@ -222,8 +242,10 @@ class StreamingPipeline:
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """What no other pipeline may use: the checkpoint, and the history or stored position, topic by topic."""
+        """What no other pipeline may use: checkpoint, marker, and the history or stored position, topic by topic."""
         checkpoint = [checkpoint_resource(self.job.checkpoint)] if self.job.checkpoint else []
+        if self.stop.marker:
+            checkpoint.append(f"marker {plain_path(self.stop.marker)}")
         stored = () if self.authoritative == CHECKPOINT else stored_resources(self.authoritative, self.stream)
         return (*checkpoint, *stored)
 

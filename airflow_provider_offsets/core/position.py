@@ -13,27 +13,10 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from airflow_provider_offsets.core.strict_json import read_json
+
 _PARTITION = re.compile(r"0|[1-9][0-9]*")
 """A partition number in the one way in which Kafka writes it."""
-
-
-def load_unique(text: str) -> Any:
-    """Return the content of a JSON text that a person or another tool wrote.
-
-    :raises ValueError: the text is not JSON, is nested too deeply, or has a key twice: the last would win.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_each_key_once)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} appears twice")
-    return found
 
 
 class TopicPartition(NamedTuple):
@@ -64,7 +47,7 @@ class Position(Mapping[TopicPartition, int]):
         for partition, offset in given.items():
             if offset < 0 or partition.partition < 0:
                 raise ValueError(f"{partition} -> {offset}: partition numbers and offsets begin at 0")
-        self._offsets = {TopicPartition(*partition): offset for partition, offset in sorted(given.items())}
+        self._offsets = dict(sorted(given.items()))
 
     def __getitem__(self, partition: TopicPartition) -> int:
         return self._offsets[partition]
@@ -138,7 +121,7 @@ class Position(Mapping[TopicPartition, int]):
 
         :raises ValueError: the text is not JSON, or not of that shape, or names something twice.
         """
-        return cls.from_plain(load_unique(text))
+        return cls.from_plain(read_json(text))
 
 
 @dataclass(frozen=True, order=True)

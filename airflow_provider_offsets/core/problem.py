@@ -23,11 +23,13 @@ class ProblemKind(enum.Enum):
     STORES_DISAGREE = "checkpoint is ahead of the history"
     STORES_CONFLICT = "stores contradict each other"
     CHECKPOINT_STAYS = "checkpoint cannot be exchanged"
+    NO_RESUME = "Spark does not start on the checkpoint"
     TOPIC_UNLISTED = "topic not listed"
     GROUP_CHANGED = "group id changed"
     WINDOW_TOO_LONG = "window longer than the runway"
     HISTORY_EXPIRES = "history expires"
     NO_START = "no start named"
+    SHARED_SCRATCH = "scratch folder shared with another job"
 
 
 TRUNCATION = (ProblemKind.OFFSET_PAST_END, ProblemKind.LEADER_EPOCH_BACK)

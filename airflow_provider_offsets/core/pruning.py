@@ -71,12 +71,13 @@ def prunable_snapshots(
     alone = evidence(newest, epochs)
     good = next((each for each in newest if _is_good(each, epochs)), None)
     started = {epoch.claim.operation for epoch in epochs}
-    claimed_ms = epochs[-1].claimed_at_ms if epochs else 0
+    newest_epoch = epochs[-1].number if epochs else 0
     first_stops = {each.id for each in first_when_stopped(newest).values()}
     untracked = {epoch.number for epoch in epochs if not epoch.claim.tracked}
 
     def is_kept(place: int, each: Snapshot) -> bool:
-        is_of_epoch = each.operation in started or each.taken_ms > claimed_ms or each.id in first_stops
+        is_of_epoch = each.operation in started or each.id in first_stops
+        is_of_epoch = is_of_epoch or each.seen.epoch_number >= newest_epoch  # its operation may be about to launch
         is_of_untracked = not is_tracked or each.seen.epoch_number in untracked
         is_evidence = is_of_untracked and each.moment == WHEN_STOPPED and is_of_epoch
         is_needed = each.label or each is good or each.id in alone or is_evidence or _knows_more(each, good, epochs)

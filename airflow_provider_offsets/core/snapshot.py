@@ -274,26 +274,26 @@ class Observation:
         """Return the pipeline's position by that of its store: the one before a move, until a job has started."""
         if self._present_move is None:
             return kept
-        topics, stood = self._present_move.topics, self._present_move.stood
+        stood = self._present_move.stood
+        topics = {*self._present_move.topics, *(stood or Position()).topics}
         others = {partition: at for partition, at in (kept or Position()).items() if partition.topic not in topics}
         return (stood or Position()).updated(others) if others else stood
 
     def _stored_untracked(self) -> Position | None:
         kept = self.kept[0].position
-        if self._present_move is not None:
-            return self._before_move(kept)
-        if self.left is not None:
+        if self._present_move is None and self.left is not None:
             return self.left.committed
         doubtful = {partition for each in self.late for partition in each.doubtful} | self.outdated
-        if kept is None or not doubtful:
-            return kept
-        return Position({partition: offset for partition, offset in kept.items() if partition not in doubtful})
+        if kept is not None and doubtful:
+            kept = Position({partition: offset for partition, offset in kept.items() if partition not in doubtful})
+        return self._before_move(kept)
 
     @property
     def outdated(self) -> frozenset[TopicPartition]:
         """The partitions whose offset in an untracked job's own store does not count, because a record knows better.
 
-        That is so if the store or the checkpoint is another one than that of the newest epoch, or if it was moved back.
+        That is so if the store or the checkpoint is another one than that of the newest epoch, or if it was moved back,
+        or moved at all in a topic that the newest epoch does not read.
         """
         kept = None if self.is_tracked else self.kept[0].position
         is_another = self.opens_another or self.former_store != ""
@@ -301,8 +301,14 @@ class Observation:
             partition
             for each in self.known
             for partition, offset in each.position.items()
-            if kept is not None and partition in kept and (is_another or offset > kept[partition])
+            if kept is not None
+            and partition in kept
+            and (is_another or self.is_put_back(partition.topic) or offset > kept[partition])
         )
+
+    def is_put_back(self, topic: str) -> bool:
+        """Check whether the newest epoch does not read a topic of the pipeline: it is new, or was out for a while."""
+        return self.epoch is not None and topic not in self.epoch.claim.start.topics
 
     @property
     def completed_batch_id(self) -> int | None:
@@ -315,7 +321,7 @@ class Observation:
             # The ids of an asynchronous checkpoint have gaps.
             ids.append(max(self.left.committed_batch_id, self.left.last_batch_id - 1))
         if self.checkpoint is not None:
-            ids.append(self.checkpoint.committed_batch_id)
+            ids.append(max(self.checkpoint.committed_batch_id, self.checkpoint.last_batch_id - 1))
         elif self.epoch is not None and self.epoch.claim.last_planned_batch_id is not None:
             ids.append(self.epoch.claim.last_planned_batch_id - 1)
         if self.processed is not None and self.processed.batch_id is not None:

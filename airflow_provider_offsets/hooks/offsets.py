@@ -12,6 +12,7 @@ from airflow.sdk import BaseHook
 
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.errors import InputRefused, OffsetsError
+from airflow_provider_offsets.hooks.connection import find_connection, read_extra
 from airflow_provider_offsets.stores import open_positions, open_store
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class OffsetsHook(BaseHook):
     ``postgresql://user@host:5432/database``. A store that keeps positions only has ``zookeeper://host:2181/chroot``. A
     password belongs in the connection's password field, where Airflow masks it.
 
-    :param conn_id: an ``offsets`` connection. If empty, the hook opens a SQLite file in ``AIRFLOW_HOME``, which
+    :param offsets_conn_id: an ``offsets`` connection. If empty, the hook opens a SQLite file in ``AIRFLOW_HOME``, which
         it creates on first use. That file holds the control records of an untracked job without a store of its own.
     """
 
@@ -36,9 +37,9 @@ class OffsetsHook(BaseHook):
     conn_type = "offsets"
     hook_name = "Offset store"
 
-    def __init__(self, conn_id: str = default_conn_name) -> None:
+    def __init__(self, offsets_conn_id: str = default_conn_name) -> None:
         super().__init__()
-        self.conn_id = conn_id
+        self.conn_id = offsets_conn_id  # Airflow passes it under the name in ``conn_name_attr``
 
     def get_conn(self) -> OffsetStore:
         """Return the open store. The caller closes it.
@@ -53,7 +54,7 @@ class OffsetsHook(BaseHook):
     @property
     def url(self) -> str:
         """URL of the store, with its password: do not log it."""
-        return store_url(self.get_connection(self.conn_id)) if self.conn_id else embedded_url()
+        return store_url(find_connection(self.conn_id)) if self.conn_id else embedded_url()
 
     def test_connection(self) -> tuple[bool, str]:
         """Open the store and check that its tables exist, for the *Test* button of the connection form."""
@@ -66,6 +67,8 @@ class OffsetsHook(BaseHook):
                 next(iter(store.scan("connection-test", "")), None)
         except OffsetsError as error:
             return False, str(error)
+        except Exception as error:  # the page shows what this returns, and nothing of an error
+            return False, f"The store of {self.conn_id!r} was opened, and failed: {type(error).__name__}: {error}"
         return True, "The store responds, and its tables exist."
 
 
@@ -78,15 +81,22 @@ def embedded_url() -> str:
 def store_url(connection: Connection) -> str:
     """Return the store URL of an ``offsets`` connection, with the connection's login and password if the URL has none.
 
-    :raises InputRefused: the connection has no URL.
+    :raises InputRefused: the connection has no URL, or its extra has another key.
     """
-    url: Any = connection.extra_dejson.get("url")
+    extra = read_extra(connection)
+    url: Any = extra.get("url")
     if not isinstance(url, str) or not url:
         raise InputRefused(
             seen=f"connection {connection.conn_id!r} has no 'url' in its extra",
             expected="hbase://host:9090/table, sqlite:////absolute/file.db, postgresql://user@host:5432/database or"
             " zookeeper://host:2181/chroot",
             do="fill in 'Store URL' in the connection form",
+        )
+    if unknown := sorted(set(extra) - {"url"}):
+        raise InputRefused(
+            seen=f"the extra of connection {connection.conn_id!r} has {unknown[0]!r}",
+            expected="only 'url'; user and password are fields of the connection",
+            do="remove it, or correct its spelling",
         )
     parts = urlsplit(url)
     if not connection.password or parts.password:

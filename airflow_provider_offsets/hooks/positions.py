@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-from airflow.sdk import BaseHook
-
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, HISTORY
 from airflow_provider_offsets.errors import InputRefused
+from airflow_provider_offsets.hooks.connection import find_connection
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.hooks.offsets import store_url
 from airflow_provider_offsets.stores import open_positions
@@ -41,7 +40,7 @@ def open_kept_at(conn_id: str) -> Iterator[PositionStore]:
 
     :raises InputRefused: the connection has another type, or no URL.
     """
-    connection = BaseHook.get_connection(conn_id)
+    connection = find_connection(conn_id)
     if connection.conn_type == "offsets":
         with closing(open_positions(store_url(connection))) as store:
             yield store

@@ -11,7 +11,7 @@ from airflow_provider_offsets.checkpoint.log import committed_entry, read_state
 from airflow_provider_offsets.checkpoint.seed import close, seed
 from airflow_provider_offsets.checkpoint.swap import swap_in
 from airflow_provider_offsets.core.epoch import Cut
-from airflow_provider_offsets.core.location import plain_path
+from airflow_provider_offsets.core.location import plain_path, resolved
 from airflow_provider_offsets.core.record.events import EndWrite
 from airflow_provider_offsets.core.record.model import Phase
 from airflow_provider_offsets.core.restart.model import Preconditions, RestartForm, RestartPlan
@@ -234,7 +234,7 @@ def _prepare_checkpoint(session: Session, plan: RestartPlan) -> str:
         return plan.seen.checkpoint
     if plan.form is RestartForm.FRESH and read_state(open_checkpoint(base)) is None:
         return base
-    beside = f"{base.rstrip('/')}-{plan.fingerprint}"
+    beside = f"{resolved(base)}-{plan.fingerprint}"
     if plan.form is RestartForm.REPOSITION:
         old = open_checkpoint(plan.seen.checkpoint or base)
         seed(

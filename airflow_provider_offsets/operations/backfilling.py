@@ -23,10 +23,13 @@ from itertools import takewhile
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.control.boundaries import FrozenBoundaries
 from airflow_provider_offsets.control.replays import ReplayControl
+from airflow_provider_offsets.core.committer import shared_scratch, takes_committer
 from airflow_provider_offsets.core.listing import first_few
 from airflow_provider_offsets.core.live import LiveTopic, LiveTopics
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.position import Position, TopicPartition
+from airflow_provider_offsets.core.problem import Problem, ProblemKind
+from airflow_provider_offsets.core.record.model import Phase, PipelineRecord
 from airflow_provider_offsets.core.replay.attempt import ReplayRecord, next_attempt_number, replay_of
 from airflow_provider_offsets.core.replay.audit import OtherReplay, ReplayAudit, audit_replay, may_overlap
 from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen, StaleObservation, TopicObservation
@@ -96,12 +99,13 @@ def make_replay_plan(
     :raises PartitionUnavailable: the cluster does not show a partition that a boundary names. Retriable.
     :raises PipelineRenamed: the pipeline has another name now.
     """
-    session.control.record()
+    pipeline = session.control.record()
     control = ReplayControl(session.store, session.pipeline.name)
     record = control.replay(session.operation)
     plan = _recorded(control, record, attempt_key, interval)
     if plan is None:
-        made = _new_plan(session, interval, policy, record, attempt_key, accept_lost or {}, now_ms)
+        problems = tuple(_shared_scratch(session, pipeline))
+        made = _new_plan(session, interval, policy, record, attempt_key, accept_lost or {}, now_ms, problems)
         if isinstance(made, Waiting):
             return made
         plan = control.record_plan(session.operation, made)
@@ -114,7 +118,7 @@ def recorded_replay_plan(session: Session) -> ReplayPlan | None:
     return ReplayControl(session.store, session.pipeline.name).newest_plan(session.operation)
 
 
-def audit_recorded_replay(control: ReplayControl, plan: ReplayPlan) -> ReplayAudit:
+def audit_recorded_replay(control: ReplayControl, plan: ReplayPlan, *, counts_live: bool = False) -> ReplayAudit:
     """Return the audit of what the drivers of an attempt have recorded.
 
     The audit names other attempts, of any interval, that replayed the same records. Of two such attempts, the audit
@@ -122,8 +126,9 @@ def audit_recorded_replay(control: ReplayControl, plan: ReplayPlan) -> ReplayAud
 
     :param control: the records of the pipeline's replays.
     :param plan: the plan of the attempt.
+    :param counts_live: whether Spark counted rows that the live job wrote.
     """
-    return _audited(control, plan, [record for _, record in control.replays()])
+    return _audited(control, plan, [record for _, record in control.replays()], counts_live=counts_live)
 
 
 def replay_audits(control: ReplayControl, prefix: str = "") -> dict[str, ReplayAudit]:
@@ -155,12 +160,15 @@ def _recorded(
     return control.plan(record.newest)
 
 
-def _audited(control: ReplayControl, plan: ReplayPlan, replays: list[ReplayRecord]) -> ReplayAudit:
+def _audited(
+    control: ReplayControl, plan: ReplayPlan, replays: list[ReplayRecord], *, counts_live: bool = False
+) -> ReplayAudit:
     others = [each for record in replays for each in record.attempts if may_overlap(plan, each)]
     return audit_replay(
         plan,
         control.shards(plan.run_id),
         [OtherReplay(control.plan(each), control.shards(each.run_id)) for each in others],
+        counts_live=counts_live,
     )
 
 
@@ -172,6 +180,7 @@ def _new_plan(
     attempt_key: str,
     accept_lost: Mapping[str, int],
     now_ms: int,
+    problems: tuple[Problem, ...],
 ) -> ReplayPlan | Waiting:
     _require_sense(session, interval, policy, now_ms)
     cut = _cut(session, interval, policy, now_ms)
@@ -196,7 +205,34 @@ def _new_plan(
         policy,
         read_committed=session.pipeline.read_committed,
         notes=tuple(_times_of_topics(session, policy, observed)),
+        problems=problems,
     )
+
+
+def _shared_scratch(session: Session, record: PipelineRecord | None) -> Iterator[Problem]:
+    """Yield why a replay might lose files that it writes to one folder with another shard or with the live job.
+
+    The replay's driver checks the settings once more, because the program itself may change them.
+    """
+    conf, name = session.pipeline.job.conf, session.pipeline.name
+    if not takes_committer(conf):
+        if why := shared_scratch(conf):
+            yield Problem(
+                ProblemKind.SHARED_SCRATCH,
+                f"job.conf of {name!r} sets {why}: two jobs that write files to one folder may remove each other's open"
+                " files. Remove the setting from job.conf, and restart the job",
+            )
+        return
+    if record is None or record.phase not in (Phase.LAUNCHING, Phase.RUNNING):
+        return
+    claim = session.control.newest_launch(record).claim
+    if not claim.scratch:
+        yield Problem(
+            ProblemKind.SHARED_SCRATCH,
+            f"epoch {claim.number} of {name!r} writes files with another committer than a replay: it was launched by an"
+            " earlier release, or before job.conf changed. Files that both write to one folder may end up in a wrong"
+            f" place. Restart the job once with the DAG maintenance__{name}",
+        )
 
 
 def _cut(

@@ -41,8 +41,8 @@ def _require(session: Session, owners: Mapping[str, str]) -> None:
     old = next(iter(foreign.values()))
     raise StateLost(
         seen=f"pipeline {new!r} uses the {first_few(foreign, limit=1)}, which pipeline {old!r} owns",
-        expected="a checkpoint, a history and a stored position that no other pipeline of this control store uses",
+        expected="a checkpoint, marker, history and stored position that no other pipeline of this control store uses",
         do=f"if {old!r} is the previous name of {new!r}, run 'airflow offsets rename {old} {new}'. If they are two"
-        f" pipelines, give one of them another checkpoint or group_id. If {old!r} no longer uses it, run 'airflow"
-        f" offsets release {old} {new}'",
+        f" pipelines, give one of them another checkpoint or group_id, or another marker. If {old!r} no longer uses it,"
+        f" run 'airflow offsets release {old} {new}'",
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from airflow_provider_offsets import clock
+from airflow_provider_offsets.checkpoint.files import open_checkpoint
+from airflow_provider_offsets.checkpoint.start import require_start
 from airflow_provider_offsets.checkpoint.swap import can_be_seeded
 from airflow_provider_offsets.core.known import known_batch
 from airflow_provider_offsets.core.position import TopicPartition
@@ -17,6 +19,7 @@ from airflow_provider_offsets.core.restart.model import RestartForm, RestartPlan
 from airflow_provider_offsets.core.restart.planner import plan_restart, with_runway
 from airflow_provider_offsets.core.selectors.parse import parse_start
 from airflow_provider_offsets.core.snapshot import CHECKPOINT, Observation
+from airflow_provider_offsets.errors import CheckpointError, InputRefused
 from airflow_provider_offsets.operations.lease import require_unknown
 from airflow_provider_offsets.operations.ownership import require_own
 from airflow_provider_offsets.operations.retention import measure_runway
@@ -40,15 +43,32 @@ def make_plan(session: Session, start: str, policy: RestartPolicy, *, window_s: 
     :param window_s: seconds for which the job will stay stopped. The plan has a problem if Kafka deletes unread records
         within that time.
     :raises SelectorError: ``start`` is malformed, or names something that does not exist.
+    :raises InputRefused: the operation has launched its epoch from another ``start``.
     """
     if session.has_launched():
         planned = recorded_plan(session)
         if planned is not None:
+            _require_same_start(session, planned, start)
             return planned
     plan, seen = draft_plan(session, start, policy, window_s=window_s)
     session.control.record_step(session.operation, COMPARISON, compare_stores(seen))
     session.control.record_step(session.operation, PLAN, plan)
     return plan
+
+
+def _require_same_start(session: Session, planned: RestartPlan, start: str) -> None:
+    """Raise if a run is run again with another start: its tasks would succeed, and the job would not move.
+
+    :raises InputRefused: the plan of the launch has another start.
+    """
+    asked = str(parse_start(start))
+    if planned.selector not in (start, asked) and str(parse_start(planned.selector)) != asked:
+        raise InputRefused(
+            seen=f"start {asked!r} was given, and operation {session.operation!r} has started the job from"
+            f" {planned.selector!r} already",
+            expected="the same start when a run is run again",
+            do="trigger a new run, with a run id of its own. Nothing was stopped or moved",
+        )
 
 
 def draft_plan(
@@ -91,6 +111,7 @@ def draft_plan(
     of_the_file = (
         *_group_problems(session, seen),
         *_place_problems(session, plan),
+        *_start_problems(session, plan),
         *_history_problems(session),
     )
     plan = replace(plan, problems=(*choice.problems, *plan.problems, *of_the_file))
@@ -149,6 +170,20 @@ def _place_problems(session: Session, plan: RestartPlan) -> Iterator[Problem]:
             " 'committed' with unchanged partitions, or keep the checkpoint on HDFS. Or let the program use a new"
             " checkpoint, and describe it as a new pipeline",
         )
+
+
+def _start_problems(session: Session, plan: RestartPlan) -> Iterator[Problem]:
+    """Yield a problem if Spark would refuse the checkpoint on which the job continues or begins."""
+    pipeline = session.pipeline
+    location = plan.seen.checkpoint if plan.form is RestartForm.RESUME else None
+    if plan.form is RestartForm.FRESH and pipeline.tracked and plan.seen.checkpoint is None:
+        location = pipeline.job.checkpoint
+    if not location or not (pipeline.tracked or CHECKPOINT in pipeline.offsets_in):
+        return
+    try:
+        require_start(open_checkpoint(location), may_have_gaps=not pipeline.tracked)
+    except CheckpointError as error:
+        yield Problem(ProblemKind.NO_RESUME, str(error))
 
 
 def _history_problems(session: Session) -> Iterator[Problem]:

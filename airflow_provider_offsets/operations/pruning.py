@@ -14,7 +14,7 @@ from airflow_provider_offsets.checkpoint.files import REMOVED, open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_state
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.epoch import Epoch
-from airflow_provider_offsets.core.location import above
+from airflow_provider_offsets.core.location import above, resolved
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.pruning import Prunable, beyond_newest, prunable_snapshots
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
@@ -93,11 +93,11 @@ def _left_checkpoints(pipeline: StreamingPipeline, epochs: Sequence[Epoch], laun
     ones were moved aside, under the fingerprint of the plan that did so. A seeded checkpoint that no epoch has used is
     not included, because a job may be about to start from it.
     """
-    first = pipeline.job.checkpoint.rstrip("/")
+    first = resolved(pipeline.job.checkpoint)
     if not first or not epochs or pipeline.keep.checkpoints is None:
         return
     if pipeline.tracked:
-        used = list(dict.fromkeys(each.claim.checkpoint.rstrip("/") for each in reversed(epochs)))[::-1]
+        used = list(dict.fromkeys(resolved(each.claim.checkpoint) for each in reversed(epochs)))[::-1]
     else:
         used = [*(f"{first}-before-{epoch.claim.plan}" for epoch in launched), first]
     folder, _ = above(first)
@@ -122,7 +122,7 @@ def _why_not(epochs: Sequence[Epoch], location: str) -> str:
         return "no folder can be moved aside there"
     if not folder.exists():
         return ""  # it was moved aside, but its removal was interrupted
-    used_by = [epoch for epoch in epochs if epoch.claim.checkpoint.rstrip("/") == location]
+    used_by = [epoch for epoch in epochs if resolved(epoch.claim.checkpoint) == location]
     open_ends = [epoch.number for epoch in used_by if epoch.ended is None]
     if open_ends:
         return f"epoch {open_ends[0]} ran on it, and its end is not recorded"

@@ -12,6 +12,7 @@ from airflow_provider_offsets import clock
 from airflow_provider_offsets.backends.detached import Launch, launch
 from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.control.replays import ReplayControl
+from airflow_provider_offsets.core.committer import shard_owner, takes_committer
 from airflow_provider_offsets.core.epoch import EndedHow, ProcessIdentity
 from airflow_provider_offsets.core.replay.attempt import replay_of
 from airflow_provider_offsets.core.replay.claim import ShardClaim, progress_text
@@ -192,7 +193,8 @@ class ShardReplaying:
         newest = record.newest
         if newest is None or newest.tag != tag or record.phase is not ShardPhase.LAUNCHING:
             return
-        self._session.control.record()  # raises after a rename that missed this launch
+        pipeline = self._session.control.record()  # raises after a rename that missed this launch
+        incarnation = tag if pipeline is None else pipeline.incarnation
         self._tag = tag
         claim = ShardClaim(
             run_id=self._run_id,
@@ -202,6 +204,7 @@ class ShardReplaying:
             operation=self._session.operation,
             log=str(log),
             application_version=kept.digest,
+            scratch=self._scratch(incarnation, newest.number),
         )
         try:
             self._launched = self._start(claim)
@@ -211,6 +214,11 @@ class ShardReplaying:
         self._report(
             f"try {claim.number} of shard {self._shard.number}, {self._shard.record_count:,} offsets; driver log: {log}"
         )
+
+    def _scratch(self, incarnation: str, number: int) -> str:
+        if not takes_committer(self._session.pipeline.job.conf):
+            return ""
+        return shard_owner(incarnation, self._run_id, self._shard.number, number)
 
     def _start(self, claim: ShardClaim) -> Launch:
         settings = ReplaySettings(self._session.pipeline.name, claim, self._launcher.secrets)

@@ -108,7 +108,9 @@ class Session:
             seen = replace(seen, late=late_writes(seen, pending, list(self.control.snapshots())))
         if not needs_records(seen):
             return seen
-        history = self._newest_rows() if HISTORY in (self.pipeline.authoritative, seen.former_store) else ()
+        has_history = HISTORY in (self.pipeline.authoritative, seen.former_store)
+        has_history = has_history or any(seen.is_put_back(topic) for topic in self.pipeline.topics)
+        history = self._newest_rows() if has_history else ()
         return with_records(seen, self.control.snapshots(), self.control.epochs(), history)
 
     @property

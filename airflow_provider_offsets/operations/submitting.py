@@ -15,13 +15,15 @@ from airflow_provider_offsets.backends.detached import Launch, launch
 from airflow_provider_offsets.backends.machine import machine
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_state
+from airflow_provider_offsets.core.committer import live_owner, takes_committer
 from airflow_provider_offsets.core.epoch import Claim, Cut, Ended, Epoch, Recorded, YarnApplication
+from airflow_provider_offsets.core.known import left_in_removed_topics
 from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.record.events import LaunchEpoch
 from airflow_provider_offsets.core.record.model import EpochLaunch, Phase, PipelineRecord
 from airflow_provider_offsets.core.restart.checks import AS_A_NEW_ONE
-from airflow_provider_offsets.core.restart.model import RestartForm
+from airflow_provider_offsets.core.restart.model import RestartForm, RestartPlan
 from airflow_provider_offsets.core.restart.planner import with_new_partitions
 from airflow_provider_offsets.core.snapshot import UNSTARTED
 from airflow_provider_offsets.errors import (
@@ -52,6 +54,8 @@ from airflow_provider_offsets.runtime.settings import Secrets, Settings
 
 LAUNCHED, STARTED = "launched", "started"
 POLL_S = 0.2
+FETCH_TIMEOUT_S = 900
+"""Seconds for the download of the packages of a job."""
 
 BuildCommand = Callable[[Mapping[str, str]], Sequence[str]]
 """Returns the spark-submit command line for the conf that points to the driver's settings."""
@@ -248,6 +252,7 @@ def _launch(session: Session, applied: Applied, launcher: Launcher) -> tuple[Cla
         last = session.control.newest_launch(record)
         complete_history(session, record, last)
         session.control.keep_epoch(last)
+        claim = _with_earlier_moves(session, claim, plan, last)
     session.control.keep_claim(claim)
     newest = next(session.store.newest_first(session.pipeline.stream), None) if session.pipeline.tracked else None
     session.cell.change(
@@ -305,7 +310,30 @@ def _claim(session: Session, record: PipelineRecord, applied: Applied, launcher:
         last_planned_batch_id=_last_planned(session, applied, is_first=before is None),
         in_flight=_in_flight(session, record, applied),
         left_at=left_at,
+        scratch=_scratch(session, record),
     )
+
+
+def _scratch(session: Session, record: PipelineRecord) -> str:
+    pipeline = session.pipeline
+    has_own = pipeline.tracked and takes_committer(pipeline.job.conf)
+    return live_owner(record.incarnation, record.epoch + 1) if has_own else ""
+
+
+def _with_earlier_moves(session: Session, claim: Claim, plan: RestartPlan, last: Epoch) -> Claim:
+    """Return the claim with what a command has moved in topics that no epoch has read since.
+
+    Such a topic was taken out of the pipeline before the last launch, and is put back now.
+    """
+    topics = claim.start.topics
+    if last.holder is not None and set(topics) <= set(last.claim.start.topics):
+        return claim
+    left = left_in_removed_topics(session.control.epochs())
+    earlier = Position({key: offset for key, offset in left.items() if key.topic in topics})
+    if not earlier:
+        return claim
+    left_at = (claim.left_at or Position()).updated(earlier)
+    return replace(claim, left_at=left_at, announced=plan.announced_from(left_at))
 
 
 def _require_start(session: Session, applied: Applied, live: LiveTopics) -> None:
@@ -411,10 +439,10 @@ def _spawn(session: Session, claim: Claim, launcher: Launcher) -> Launch:
 
 def _log(session: Session, claim: Claim) -> Path:
     folder = Path(session.pipeline.job.folder_for_logs)
-    return folder / f"{session.pipeline.name}-epoch-{claim.number:05d}-{_tag(session)}-{claim.tag[:8]}.log"
+    return folder / f"{session.pipeline.name}-epoch-{claim.number:05d}-{operation_tag(session)}-{claim.tag[:8]}.log"
 
 
-def _tag(session: Session) -> str:
+def operation_tag(session: Session) -> str:
     """Return the common part of the operation's file names: its id may contain characters that file names cannot."""
     return hashlib.sha256(session.operation.encode()).hexdigest()[:8]
 
@@ -442,7 +470,7 @@ def _remove_settings_of_earlier_tries(session: Session) -> None:
     or it wins and is adopted.
     """
     folder = Path(session.pipeline.job.folder_for_logs)
-    for left in folder.glob(f"{session.pipeline.name}-epoch-*-{_tag(session)}-*.settings.json"):
+    for left in folder.glob(f"{session.pipeline.name}-epoch-*-{operation_tag(session)}-*.settings.json"):
         left.unlink(missing_ok=True)
 
 
@@ -455,9 +483,12 @@ def _await_start(
     session: Session, applied: Applied, claim: Claim, launched: Launch, report: Callable[[str], None]
 ) -> Started:
     began = said_at = clock.monotonic_s()
+    fetch_until = began + (FETCH_TIMEOUT_S if session.pipeline.job.packages else 0)
     timeout_s = session.pipeline.start_timeout_s
     is_claimed = False
     while clock.monotonic_s() < began + timeout_s:
+        if clock.monotonic_s() < fetch_until and not is_claimed and launched.is_fetching_packages:
+            began = clock.monotonic_s()  # the timeout begins when the process has its packages
         # Check liveness before the record, so that a batch recorded just before the driver's exit is not missed.
         alive = launched.is_alive
         record = _over_or_not(session)

@@ -23,7 +23,13 @@ from airflow_provider_offsets.errors import InputRefused, ModeUnsupported, PlanR
 from airflow_provider_offsets.operations.lease import keep_lease, release_lease, require_lease, take_lease
 from airflow_provider_offsets.operations.moving import keep_move, note_move
 from airflow_provider_offsets.operations.session import Session
-from airflow_provider_offsets.stores.protocols import OffsetStore, PositionStore, WritablePositionStore
+from airflow_provider_offsets.stores.protocols import (
+    CheckedWrites,
+    OffsetStore,
+    PositionStore,
+    WritablePositionStore,
+)
+from airflow_provider_offsets.stores.rules import check_position, check_stream
 
 TAG = "import-"
 """Begin of the name of a move by a command."""
@@ -65,6 +71,23 @@ def carry_out(target: PositionStore, stream: Stream, transfer: Transfer) -> None
     target_store = writable(target)
     if transfer.changed:
         target_store.write(stream, transfer.after, expected=transfer.now)
+
+
+def check_write(target: PositionStore, stream: Stream, transfer: Transfer) -> None:
+    """Raise what the store would say to a planned write. Nothing is written.
+
+    :param target: the store to write.
+    :param stream: group and topics of the position.
+    :param transfer: the planned transfer. One with problems is not asked for.
+    :raises ModeUnsupported: the store is read-only.
+    :raises OffsetsError: the store would refuse the position.
+    """
+    store = writable(target)
+    if transfer.problems or not transfer.changed:
+        return
+    check_position(check_stream(stream), transfer.after)
+    if isinstance(store, CheckedWrites):
+        store.check_write(stream, transfer.after, expected=transfer.now)
 
 
 def writable(target: PositionStore) -> WritablePositionStore:
@@ -256,11 +279,14 @@ def _note_end(session: Session, moved: RecordedMove) -> None:
     kept = session.observe().kept[0].position
     is_own = kept is not None and all(moved.to.get(key) == offset for key, offset in kept.items())
     position = moved.to if is_own else moved.stood
+    # The command does not name a topic that was taken out of the pipeline, whatever the store has of it.
+    topics = session.pipeline.topics
+    others = {key: at for key, at in (moved.stood or Position()).items() if key.topic not in topics}
     ended = replace(
         moved,
         operation=session.operation,
         fingerprint=f"{moved.fingerprint}{ENDED}",
-        stood=position,
+        stood=position if position is None else position.updated(others),
         kept=None,
         to=position or Position(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.position import Position
@@ -227,4 +228,17 @@ def _count_until(rows: list[Batch], until_ms: int | None) -> int:
     """Return the number of batches at or before ``until_ms``."""
     if until_ms is None:
         return len(rows)
-    return bisect.bisect_right(rows, until_ms, key=history.row_time_of)
+    return bisect.bisect_right(_RowTimes(rows), until_ms)
+
+
+@dataclass(frozen=True)
+class _RowTimes:
+    """Row times of batches, which are searched without a copy. ``bisect`` has no ``key`` before Python 3.10."""
+
+    rows: list[Batch]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> int:
+        return history.row_time_of(self.rows[index])

@@ -47,6 +47,18 @@ class WritablePositionStore(PositionStore, Protocol):
 
 
 @runtime_checkable
+class CheckedWrites(WritablePositionStore, Protocol):
+    """Store that may refuse a write for reasons of its own, and can tell before."""
+
+    def check_write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Raise what ``write`` would raise now. Nothing is written.
+
+        :raises OffsetsError: as ``write``.
+        """
+        ...
+
+
+@runtime_checkable
 class ExpiringPositions(PositionStore, Protocol):
     """Store of a position that the store itself may delete after a time."""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseHook
-
 from airflow_provider_offsets import clock
 from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core import codec
+from airflow_provider_offsets.hooks.connection import await_connection
 from airflow_provider_offsets.hooks.kafka import open_kafka
 from airflow_provider_offsets.operations.retention import RunwayWatch, WatchState
 from airflow_provider_offsets.triggers.streaming_job import StoreTrigger
@@ -52,7 +51,7 @@ class RetentionRunwayTrigger(StoreTrigger):
 
     async def prepare(self) -> None:
         """Load the connection on the triggerer's own thread."""
-        self._connection = await BaseHook.aget_connection(self.kafka_conn_id)
+        self._connection = await await_connection(self.kafka_conn_id)
 
     def observe(self, store: OffsetStore) -> dict[str, Any] | None:
         """Check once. The clients are closed again, because the thread that opened them has to close them."""

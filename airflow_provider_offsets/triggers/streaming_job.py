@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseHook
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_offsets import clock
@@ -16,6 +15,7 @@ from airflow_provider_offsets.control.pipeline import Control
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.errors import OffsetsError
+from airflow_provider_offsets.hooks.connection import await_connection
 from airflow_provider_offsets.hooks.offsets import embedded_url, store_url
 from airflow_provider_offsets.operations.job_state import JobObservation, JobState, behind, end_of, observe_job
 from airflow_provider_offsets.operations.recovering import DeathWatch, SilenceWatch
@@ -91,7 +91,7 @@ class StoreTrigger(BaseTrigger):
     async def _url(self) -> str:
         if not self.store_conn_id:
             return embedded_url()
-        return store_url(await BaseHook.aget_connection(self.store_conn_id))
+        return store_url(await await_connection(self.store_conn_id))
 
     async def _await_payload(self, store: OffsetStore) -> dict[str, Any]:
         deadline = math.inf if self.timeout_s is None else clock.monotonic_s() + self.timeout_s

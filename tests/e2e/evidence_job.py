@@ -66,8 +66,8 @@ def main() -> None:
             fault("planned")
             begin(epoch, batch)
 
-        def record_or_fault(epoch, batch, following=None):
-            record(epoch, batch, following)
+        def record_or_fault(epoch, batch, following=None, **rows):
+            record(epoch, batch, following, **rows)
             fault("recorded")
 
         HeldEpoch.begin, HeldEpoch.record = begin_or_fault, record_or_fault

@@ -31,6 +31,7 @@ from airflow_provider_offsets.core.epoch import Ended, Epoch
 from airflow_provider_offsets.core.pipeline import RollbackPolicy, SparkJob, StopPolicy, StreamingPipeline, Subscription
 from airflow_provider_offsets.core.record.model import PipelineRecord, StartedBatch
 from airflow_provider_offsets.core.restart.model import RestartPolicy
+from airflow_provider_offsets.core.sink.model import Sink
 from airflow_provider_offsets.core.snapshot import Observation
 from airflow_provider_offsets.operators import (
     ApplyOffsetsOperator,
@@ -106,6 +107,10 @@ class Lab:
     operations: int = 0
     checkpoint: str = ""
     """Location of the checkpoint, if not in ``home``."""
+    conf: dict[str, str] = field(default_factory=dict)
+    """Settings of Spark, in addition to those of every lab."""
+    sink: Sink | None = None
+    """The sink that the pipeline names."""
 
     def __post_init__(self) -> None:
         self._open = contextlib.ExitStack()
@@ -127,6 +132,7 @@ class Lab:
             policy=self.policy,
             rollback=self.rollback,
             job=self.job,
+            sink=self.sink,
         )
 
     @property
@@ -142,6 +148,7 @@ class Lab:
                 "spark.ui.enabled": "false",
                 "spark.sql.shuffle.partitions": "2",
                 "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+                **self.conf,
             },
         )
 

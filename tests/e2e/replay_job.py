@@ -1,8 +1,9 @@
 """A tracked job for the tests of replays: ``replay_job.py <home> [<how>]``.
 
 It writes one row of evidence for each record it reads, with the run id and the batch id. *How*: ``process``, by
-default; ``known``, whose sink skips a batch id that it has; ``peek``, which reads from its batch before it processes
-it; ``sink``, with a sink of Spark's own and a function that writes replays; ``stateful``.
+default; ``files``, which also writes Parquet files with the batch key; ``known``, whose sink skips a batch id that it
+has; ``peek``, which reads from its batch before it processes it; ``sink``, with a sink of Spark's own and a function
+that writes replays; ``stateful``.
 
 While the file ``hold`` exists a replay waits after its rows are written. The first one to find ``kill`` removes it
 and dies there.
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
 
 from airflow_provider_offsets.runtime import TrackedStream
 
@@ -40,6 +42,9 @@ def main() -> None:
                     made = [(*row, stream.epoch, batch_id, stream.run_id) for row in rows]
                     database.executemany("INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)", made)
             database.close()
+            if HOW == "files":
+                keyed = batch.select("partition", "offset", f.lit(stream.batch_key).alias("batch_key"))
+                keyed.write.mode("append").parquet(str(HOME / "files"))
             wait_or_die()
 
         records = stream.read_kafka(maxOffsetsPerTrigger="50")

@@ -50,13 +50,13 @@ def main() -> None:
         count = 0
         record = HeldEpoch.record
 
-        def record_or_fault(epoch, batch, following=None):
+        def record_or_fault(epoch, batch, following=None, **rows):
             nonlocal count
             count += 1
             for each in json.loads((HOME / "faults.json").read_text()):
                 if (each["epoch"], each["batch"], each["at"]) == (stream.epoch, count, "committed"):
                     os.killpg(os.getpgid(0), signal.SIGKILL)
-            record(epoch, batch, following)
+            record(epoch, batch, following, **rows)
 
         HeldEpoch.record = record_or_fault
         records = stream.read_kafka(maxOffsetsPerTrigger="30")

@@ -146,7 +146,7 @@ def test_a_failed_start_is_reported_at_once_and_can_be_repeated(lab: Lab) -> Non
 def test_a_query_that_a_known_bug_of_spark_ended_goes_on_under_its_epoch(make_lab: Callable[..., Lab]) -> None:
     """SPARK-55271 of Spark 4.1: a batch is committed, and then the query dies. The next one may be planned by then.
 
-    The bug itself is in ``tests/versions/test_spark_4_1.py``.
+    The bug itself is in ``tests/versions/test_spark.py``.
     """
     lab = make_lab(arguments=("any-spark",))
     lab.produce(20, 0, 1, 2)

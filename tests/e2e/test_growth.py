@@ -1,41 +1,23 @@
 """A topic that grows, in the three situations that stock Spark does not handle.
 
-Each test runs twice: with the product as it is, and with the product blind to the new partitions. The blind run must
-lose records, or the test proves nothing.
+``test_simulated_spark.py`` shows what Spark does there without the product: it dies at a start that lacks a partition,
+reads a new partition from 0 unannounced, and never reads it under ``assign``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
 import happybase
-import pytest
-from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_offsets.core.live import LiveTopics
 from airflow_provider_offsets.core.moments import moment_text
 from airflow_provider_offsets.core.pipeline import Subscription
-from airflow_provider_offsets.kafka.reader import KafkaReader
 from tests.e2e.lab import Lab, wait_for
 
 
-@pytest.fixture
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide every partition beyond the third from the product, so that it does not reconcile with the live topic."""
-    seeing = KafkaReader.live_topics
-
-    def see_three(self: KafkaReader, topics: Any, **settings: Any) -> LiveTopics:
-        live = seeing(self, topics, **settings)
-        return replace(live, topics=tuple(replace(each, partitions=each.partitions[:3]) for each in live.topics))
-
-    monkeypatch.setattr(KafkaReader, "live_topics", see_three)
-
-
-def rewind_over_growth(lab: Lab) -> Any:
+def test_reposition_over_growth_announces_what_new_partitions_replay(lab: Lab) -> None:
     """Take a snapshot with three partitions, grow the topic, read the new partitions, and go back to the snapshot."""
     lab.produce(100, 0, 1, 2)
     lab.maintain()
@@ -47,25 +29,13 @@ def rewind_over_growth(lab: Lab) -> Any:
     back = lab.maintain(f"snapshot:{snapshot['id']}")
     lab.produce(10, 0, 1, 2, 3, 4)
     lab.wait_until_read()
-    return back["plan"]
 
-
-def test_reposition_over_growth_announces_what_new_partitions_replay(lab: Lab) -> None:
-    plan = rewind_over_growth(lab)
-
+    plan = back["plan"]
     assert plan["form"] == "reposition"
     assert plan["replay"] == 3 * 50 + 2 * 40
     assert lab.lost == set()
     assert lab.read_again == plan["replay"]
     assert lab.audit()["unexplained"] == 0
-
-
-def test_reposition_over_growth_with_eyes_shut_replays_unannounced(lab: Lab, blind: None) -> None:
-    try:
-        plan = rewind_over_growth(lab)
-    except AirflowFailException:
-        return  # refused: stored partitions that are invisible
-    assert lab.read_again > plan["replay"]
 
 
 def test_going_back_in_time_over_growth_reads_what_was_made_since_from_0(lab: Lab) -> None:
@@ -98,8 +68,10 @@ def test_going_back_in_time_over_growth_reads_what_was_made_since_from_0(lab: La
     assert lab.audit()["unexplained"] == 0
 
 
-def old_job_and_growth(make_lab: Callable[..., Lab], hbase_url: str) -> Lab:
-    """Leave a row for three partitions, as a job in the Cloudera row layout does, and then grow the topic."""
+def test_first_start_from_a_stored_position_names_the_new_partitions(
+    make_lab: Callable[..., Lab], hbase_url: str
+) -> None:
+    """A job in the Cloudera row layout has left a row for three partitions, and then the topic has grown."""
     lab = make_lab(store_url=hbase_url)
     lab.produce(100, 0, 1, 2)
     server = urlsplit(hbase_url)
@@ -110,13 +82,6 @@ def old_job_and_growth(make_lab: Callable[..., Lab], hbase_url: str) -> Lab:
     connection.close()
     lab.grow(5)
     lab.produce(40, 3, 4)
-    return lab
-
-
-def test_first_start_from_a_stored_position_names_the_new_partitions(
-    make_lab: Callable[..., Lab], hbase_url: str
-) -> None:
-    lab = old_job_and_growth(make_lab, hbase_url)
 
     started = lab.maintain()
 
@@ -129,40 +94,15 @@ def test_first_start_from_a_stored_position_names_the_new_partitions(
     assert lab.audit()["unexplained"] == 0
 
 
-def test_first_start_from_a_stored_position_with_eyes_shut_dies(
-    make_lab: Callable[..., Lab], hbase_url: str, blind: None
-) -> None:
-    lab = old_job_and_growth(make_lab, hbase_url)
-
-    with pytest.raises(AirflowFailException, match="startingOffsets"):
-        lab.maintain()
-
-
-def assigned_and_growth(lab: Lab) -> None:
-    """Stop an ``assign`` job, grow the topic, and start the job again."""
+def test_assign_gets_the_new_partitions(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(subscription=Subscription.ASSIGN)
     lab.produce(100, 0, 1, 2)
     lab.maintain()
     lab.wait_until_read()
     lab.maintain(when_stopped=lambda: (lab.grow(5), lab.produce(40, 3, 4)))
     lab.produce(10, 0, 1, 2)
-
-
-def test_assign_gets_the_new_partitions(make_lab: Callable[..., Lab]) -> None:
-    lab = make_lab(subscription=Subscription.ASSIGN)
-    assigned_and_growth(lab)
-
     lab.wait_until_read()
 
     assert lab.lost == set()
     assert lab.read_again == 0
     assert lab.audit()["unexplained"] == 0
-
-
-def test_assign_with_eyes_shut_loses_the_new_partitions(make_lab: Callable[..., Lab], blind: None) -> None:
-    lab = make_lab(subscription=Subscription.ASSIGN)
-    assigned_and_growth(lab)
-
-    wait_for(lambda: {partition for partition, _ in lab.lost} == {3, 4}, "the old partitions to be read")
-    lab.stop(lab.operation())
-
-    assert {partition for partition, _ in lab.lost} == {3, 4}

@@ -70,6 +70,12 @@ def expected(*ranges: tuple[int, int, int]) -> Counter[tuple[int, int]]:
     return Counter((partition, offset) for partition, start, end in ranges for offset in range(start, end))
 
 
+def rows_of(record: ShardRecord) -> tuple[int | None, bool]:
+    """Return the rows that Spark says a shard wrote, and whether it saw none."""
+    assert record.read is not None
+    return record.read.rows_written, record.read.is_empty
+
+
 @pytest.fixture
 def lab(make_lab) -> Lab:
     lab = make_lab(application=JOB)
@@ -79,10 +85,13 @@ def lab(make_lab) -> Lab:
 
 def test_the_live_program_replays_a_shard_beside_the_live_job(lab: Lab) -> None:
     replays = Replays(lab)
+    lab.arguments = ("files",)
     lab.maintain()
     lab.wait_until_read()
     lab.wait_until_idle()
     before = lab.standing()
+    audit = lab.audit()
+    assert (audit["rows_written"], audit["warnings"]) == (300, []), "Spark counts the rows of the Parquet files"
     shard = ((0, 10, 60), (2, 99, 100))
 
     done = replays.replay(*shard)
@@ -90,6 +99,7 @@ def test_the_live_program_replays_a_shard_beside_the_live_job(lab: Lab) -> None:
     assert replays.read_by(replays.run_id()) == expected(*shard)
     assert {row[2] for row in replays.evidence() if row[3]} == {replay_batch_id(replays.run_id(), 0)}
     assert (done["records_read"], done["records_expected"], done["counted_apart"]) == (51, 51, False)
+    assert rows_of(replays.record()) == (51, False)
     assert lab.standing() == before, "epochs, history and checkpoint of the live job are as they were"
     assert lab.processes("python"), "the live job runs"
 
@@ -192,6 +202,8 @@ def test_what_is_counted(lab: Lab) -> None:
     lab.arguments = ("peek",)
     done = replays.replay((0, 0, 50), (1, 0, 50))
     assert (done["records_read"], done["counted_apart"]) == (100, False)
+
+    assert rows_of(replays.record()) == (None, True), "Spark does not see SQLite"
 
     # A sink that knows the batch reads nothing: the driver counts.
     lab.arguments = ("known",)

@@ -191,6 +191,7 @@ def test_file_sink(files: SinkLab) -> None:
     files.wait_until_written()
     assert files.twice == dict.fromkeys(range(5), 5)
     audit = lab.audit()
+    assert (audit["rows_written"], audit["warnings"]) == (None, []), "Spark's file sink does not count"
     assert (audit["lost"], audit["unexplained"]) == (0, 0)
     assert (audit["replayed"], audit["replayed_at_most"]) == (25, planned + cut_off)
 
@@ -217,6 +218,7 @@ def test_kafka_sink(kafka: SinkLab) -> None:
     audit = lab.audit()
     assert (audit["lost"], audit["unexplained"]) == (0, 0)
     assert (audit["replayed"], audit["replayed_at_most"]) == (15, cut_off)
+    assert (audit["rows_written"], audit["warnings"]) == (60 + 45 + 15, []), "of the batches that were recorded"
 
     # An idle job stops at once.
     twice = kafka.twice

@@ -19,6 +19,7 @@ from typing import Any
 
 import happybase
 import pytest
+from airflow.cli.cli_config import ActionCommand, GroupCommand
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka import TopicPartition as Asked
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -26,6 +27,7 @@ from kazoo.client import KazooClient
 
 import stack
 from airflow_provider_offsets.cli import acts
+from airflow_provider_offsets.cli.commands import offsets_commands
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.kafka.calls import open_clients
@@ -139,24 +141,21 @@ def airflow(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
+def options() -> dict[str, Any]:
+    """Return the options of all commands, as the parser leaves them if none is given."""
+    [group] = offsets_commands()
+    assert isinstance(group, GroupCommand)
+    commands = [each for each in group.subcommands if isinstance(each, ActionCommand)]
+    found = {}
+    for arg in (arg for command in commands for arg in command.args):
+        name = arg.kwargs.get("dest") or arg.flags[-1].lstrip("-").replace("-", "_")
+        found[name] = arg.kwargs.get("default", False if arg.kwargs.get("action") == "store_true" else None)
+    return found
+
+
 def call(act: Callable[[Namespace], None], capsys: pytest.CaptureFixture[str], **given: Any) -> tuple[int, str, str]:
     """Call a command with these arguments; return its exit code and its output."""
-    names = (
-        "since",
-        "until",
-        "start",
-        "window_s",
-        "accept_lost",
-        "pipeline",
-        "file",
-        "group",
-        "groups",
-        "to_group",
-        "topics",
-        "kafka_conn_id",
-        "accept_skipped",
-    )
-    args = Namespace(**{**dict.fromkeys(names), "apply": False, "output": "json", "verbose": False, **given})
+    args = Namespace(**{**options(), "output": "json", **given})
     capsys.readouterr()
     code = 0
     try:

@@ -80,7 +80,7 @@ MUTANTS = [
         "core/record/transition.py",
         "    if record.phase is not Phase.LAUNCHING:\n        if record.holder == event.holder",
         "    if record.phase not in (Phase.LAUNCHING, Phase.STOPPED):\n        if record.holder == event.holder",
-        seed=268,
+        seed=279,
     ),
     Mutant(
         "a driver may claim a launch of another plan",
@@ -97,7 +97,7 @@ MUTANTS = [
             ),
         ),
         faults=("hang",),
-        seed=12,
+        seed=306,
     ),
     Mutant(
         "a launch does not compare the generation and the epoch of its plan",
@@ -169,8 +169,8 @@ MUTANTS = [
     Mutant(
         "a batch is recorded before its output",
         "runtime/foreach_batch.py",
-        "                self._process(frame, batch_id)\n",
-        "                self._epoch.record(batch)\n                self._process(frame, batch_id)\n",
+        "                    self._process(frame, batch_id)\n",
+        "                    self._epoch.record(batch)\n                    self._process(frame, batch_id)\n",
         "process",
     ),
     Mutant(
@@ -186,7 +186,7 @@ MUTANTS = [
         "if self._epoch.is_finished(batch):",
         "if False:",
         "process",
-        seed=1458,
+        seed=1207,
     ),
     Mutant(
         "the last recorded batch is lost when an epoch without a batch follows",

@@ -60,8 +60,8 @@ MISTAKES = [
     Mistake(
         "a batch is recorded before its function has finished",
         "runtime/foreach_batch.py",
-        "                self._process(frame, batch_id)\n",
-        "                self._epoch.record(batch)\n                self._process(frame, batch_id)\n",
+        "                    self._process(frame, batch_id)\n",
+        "                    self._epoch.record(batch)\n                    self._process(frame, batch_id)\n",
         "runtime/test_foreach_batch.py::test_what_the_function_did_not_finish_is_neither_recorded_nor_committed",
     ),
     Mistake(
@@ -145,8 +145,8 @@ MISTAKES = [
     Mistake(
         "a checkpoint is closed by a valid entry, so a query that is started by hand runs it and continues",
         "checkpoint/log.py",
-        'version = "v1" if self.closed_by is None else CLOSED',
-        'version = "v1"',
+        'version = CLOSED if self.closed_by is not None else "v1" if self.names is None else "v2"',
+        'version = "v1" if self.names is None else "v2"',
         "checkpoint/test_seed.py::TestClose::test_no_query_can_start_on_it",
     ),
     Mistake(
@@ -166,8 +166,8 @@ MISTAKES = [
     Mistake(
         "a snapshot taken after a topic was recreated decides which topic the stored offsets belong to",
         "core/known.py",
-        "    for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id)):",
-        "    for snapshot in sorted(snapshots, key=lambda each: (_taken_ms(each), each.id), reverse=True):",
+        "    for snapshot in sorted(snapshots, key=_order):",
+        "    for snapshot in sorted(snapshots, key=_order, reverse=True):",
         "core/test_known.py::test_what_is_known_is_not_replaced[a snapshot after the topic was created again has the"
         " new id beside the old offset, and settles nothing]",
     ),
@@ -196,15 +196,15 @@ MISTAKES = [
     Mistake(
         "a batch that is in the offset log but not in the commit log counts as processed",
         "checkpoint/log.py",
-        "max(set(planned_ids) & set(committed_ids), default=UNSTARTED)",
-        "max(planned_ids, default=UNSTARTED)",
+        "if newest_id in committed_ids:",
+        "if newest_id in planned_ids:",
         "checkpoint/test_seed.py::TestState::test_the_position_is_that_of_the_greatest_batch_in_both_logs",
     ),
     Mistake(
         "an older state of a job's own store is used as its position",
         "core/known.py",
-        "best.update(_ahead(seen, records))",
-        "pass",
+        "best.update({**_ahead(seen, records), ",
+        "best.update({",
         "operations/test_untracked.py::test_a_position_that_was_moved_back_by_hand_is_not_taken",
     ),
     Mistake(
@@ -221,6 +221,14 @@ MISTAKES = [
         "",
         "core/test_planner.py::test_plan[the checkpoint is gone and the history has batch ids: seeded,"
         " so that they go on]",
+    ),
+    Mistake(
+        "the plan does not warn if batch ids begin again at 0",
+        "core/restart/planner.py",
+        "    elif any(row.key in named and row.start > row.begin for row in rows):\n",
+        "    elif False:\n",
+        "core/test_planner.py::test_a_plan_warns_if_batch_ids_begin_again[a new store and a new checkpoint: only the"
+        " named offsets show that the job has run----the start names offsets]",
     ),
     Mistake(
         "the audit does not report a gap between two batches",
@@ -347,6 +355,41 @@ MISTAKES = [
         "if was_stopped_by_program:",
         "if False:",
         "runtime/test_native_sink.py::TestEnds::test_a_query_that_its_program_stops_is_not_run_again",
+    ),
+    Mistake(
+        "all shards of a replay are one application of Delta, which then skips all but one of them",
+        "core/sink/output.py",
+        '"txnAppId": f"{key.query_id}/{key.batch_id}" if self.is_replay else key.query_id,',
+        '"txnAppId": key.query_id,',
+        "core/test_sink_output.py::test_delta_never_takes_one_output_for_another",
+    ),
+    Mistake(
+        "a batch has the same key whatever it reads",
+        "core/sink/output.py",
+        'batch.query_id or "", batch.batch_id or 0, digest_of(batch))',
+        'batch.query_id or "", batch.batch_id or 0, "0" * 16)',
+        "core/test_sink_output.py::test_only_the_same_batch_with_the_same_offsets_has_the_same_key",
+    ),
+    Mistake(
+        "a batch that read records and wrote nothing is not counted as empty",
+        "runtime/held_epoch.py",
+        "is_empty = rows.saw_none and batch.record_count > 0",
+        "is_empty = False",
+        "runtime/test_foreach_batch.py::test_what_spark_says_a_batch_wrote_is_recorded",
+    ),
+    Mistake(
+        "a launch goes on with the rows that the epoch before has written",
+        "core/record/transition.py",
+        "        written=RowsWritten(),\n",
+        "",
+        "core/test_record.py::TestRowsWritten::test_the_next_launch_counts_from_0",
+    ),
+    Mistake(
+        "an error of Spark's listener ends the batch",
+        "runtime/write_count.py",
+        "        except Exception as error:\n            self._fails(error)\n        return self\n",
+        "        except KeyError as error:\n            self._fails(error)\n        return self\n",
+        "runtime/test_write_count.py::test_a_session_without_a_listener_breaks_no_batch",
     ),
 ]
 

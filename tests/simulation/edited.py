@@ -15,9 +15,13 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from airflow_provider_offsets.checkpoint.positions import CheckpointPositions
 from airflow_provider_offsets.control.pipeline import Control
+from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.pruning import KeepPolicy
+from airflow_provider_offsets.core.transfer import plan_transfer
 from airflow_provider_offsets.operations.pruning import find_prunable, remove
+from airflow_provider_offsets.operations.transferring import finish_interrupted, stopped_pipeline
 from tests.simulation import actors, checker, product
 from tests.simulation.actors import Run
 from tests.simulation.chance import Happened
@@ -46,8 +50,8 @@ PROGRAMS = (
 """The programs of a history: some keep their offsets in the checkpoint while they are untracked, some in ZooKeeper."""
 ROUND = (
     ("append", "partitions", "kill driver", "kill driver", "kill in submit"),
-    ("snapshot", "stop", "prune", "give up", "", ""),
-    ("program", "program", "program", "topics"),
+    ("snapshot", "stop", "prune", "give up", "give up", "command", ""),
+    ("program", "program", "topics", "topics"),
     ("restart", "restart", "rewind", "", ""),
 )
 """The acts of a round, one of each line, all equally likely; empty: none."""
@@ -92,7 +96,6 @@ class EditedPipeline(Stage):
         )
         self.append(4, "returns")
         self.rounds = draw.choice((1, 2, 2, 3))
-        self.without = draw.choice(("give up", "topics"))
         self.happened: list[Happened] = []
         self._runs = 0
         self.acts: dict[str, Callable[[Random], str]] = {
@@ -104,6 +107,7 @@ class EditedPipeline(Stage):
             "stop": self._stop_by_hand,
             "prune": self._prune,
             "give up": self._give_up,
+            "command": self._command,
             "program": self._edit_program,
             "topics": self._edit_topics,
             "restart": self._restart,
@@ -131,7 +135,7 @@ class EditedPipeline(Stage):
         for number, names in enumerate(ROUND * self.rounds, start=1):
             draw = self._draw(f"act {number}")
             name = draw.choice(names)
-            if not name or name == self.without or (self.only is not None and number not in self.only):
+            if not name or (self.only is not None and number not in self.only):
                 continue
             if done := self.acts[name](draw):
                 self.happened.append(Happened(number, name))
@@ -229,6 +233,29 @@ class EditedPipeline(Stage):
         self.run(until=at(kind, detail, side), for_s=200.0)
         self.give_up(run)
         return f"{run.name}, {start}, {side.value} {kind} {detail}"
+
+    def _command(self, draw: Random) -> str:
+        """Stop the job, and move its position in its own store, as a person does at the command line."""
+        by, stopped = draw.choice((-3, -2, 2)), self._stop_by_hand(draw)
+        self._feed(draw, 2)
+        return f"{stopped}, {by:+}, {self._done(self.to_end(self.start(self._run_named('C'), self._importing(by))))}"
+
+    def _importing(self, by: int) -> Callable[[Run], None]:
+        world = self.world
+
+        def write(operation: str) -> None:
+            own = world.positions if world.kind.position_store else CheckpointPositions(world.checkpoint)
+            stream, live = world.pipeline.stream, world.kafka.live_topics(world.kind.topics)
+            with stopped_pipeline(world.session(operation), take_over=True) as carry_out:
+                finish_interrupted(own)
+                now = own.position(stream) or Position()
+                ends = {key: live.end[key] for key in now if key in live.end}
+                to = now.updated({key: min(max(0, now[key] + by), end) for key, end in ends.items()})
+                accepted = dict.fromkeys(world.kind.topics, 1000)
+                if now:
+                    carry_out(own, stream, plan_transfer(world.group_id, to, now, accept_skipped=accepted, live=live))
+
+        return lambda run: run.task("write", lambda: write(run.name))
 
     def _edit_program(self, draw: Random) -> str:
         program = draw.choice(self.programs)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from airflow_provider_offsets.core.sink.audit import SinkVerdict
 from tests.simulation import actors, backfill, checker, product
 from tests.simulation.actors import Run
 from tests.simulation.backfill import Interval
@@ -237,6 +238,7 @@ class Laboratory:
             return "", ""
         with self.sim.quietly():
             audit = product.audit_of(self.world)
+            sink = product.sink_audit_of(self.world)
         written = [
             ((each.record.topic, each.record.partition), each.record.offset)
             for each in self.world.sink.writes[self._described_at :]
@@ -246,7 +248,16 @@ class Laboratory:
         for name, found in vars(verdict).items():
             if found:
                 return name, str(verdict)
-        return "", ""
+        if sink.verdict is SinkVerdict.REFUTED and len(self.world.modes) < 2:
+            return "false_alarms", f"the sink has every record, and its audit says {sink}"
+        return self._miscounted(audit)
+
+    def _miscounted(self, audit: Mapping[str, Any]) -> tuple[str, str]:
+        """Return what the audit says of rows that were not written. The program writes every record that it reads."""
+        written, counted = sum(not each.run for each in self.world.sink.writes), audit["rows_written"] or 0
+        if counted > written:
+            return "miscounted", f"audit says rows_written={counted}, and the sink has {written}"
+        return ("miscounted", str(audit["warnings"])) if audit["warnings"] else ("", "")
 
     def expected(self) -> checker.Expected | None:
         """Return what the product has stored; None before the first start."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from airflow_provider_offsets.core.sink.key import BatchKey
+from airflow_provider_offsets.core.sink.ledger import Written
 from tests.simulation.scheduler import Host, Side, Simulation
 
 
@@ -185,6 +187,8 @@ class Sink:
     furthest: dict[tuple[str, int], int] = field(default_factory=dict)
     """The end of what was written, by partition."""
     on_write: Callable[[Write], None] | None = None
+    ledger: list[Written] = field(default_factory=list)
+    """What the metadata of the sink says, one entry per whole write of a tracked program."""
 
     def has(self, topic: str, partition: int, offset: int) -> bool:
         """Return whether the newest record at an offset, or an earlier one there, was written."""
@@ -193,26 +197,41 @@ class Sink:
     places: set[tuple[str, int, int]] = field(default_factory=set)
 
     def write(
-        self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str = "", chunk: int = 4
+        self,
+        records: list[Record],
+        batch_id: int,
+        query_id: str,
+        epoch: int,
+        run: str = "",
+        chunk: int = 4,
+        key: BatchKey | None = None,
     ) -> None:
-        """Write records in chunks: the writer may die between two of them."""
+        """Write records in chunks: the writer may die between two of them. The key is written with the last chunk."""
         if self.is_file_sink and not run:
             self.sim.effect("sink", f"commit batch {batch_id}", lambda: self._whole(records, batch_id, query_id, epoch))
             return
         for at in range(0, max(len(records), 1), chunk):
             part = records[at : at + chunk]
+            named = key if at + chunk >= len(records) else None
             self.sim.effect(
                 "sink",
                 f"batch {batch_id} records {at}..",
-                lambda part=part: self._add(part, batch_id, query_id, epoch, run),
+                lambda part=part, named=named: self._add(part, batch_id, query_id, epoch, run, named),
             )
 
     def _whole(self, records: list[Record], batch_id: int, query_id: str, epoch: int) -> None:
         if batch_id not in self.batches:
             self.batches.add(batch_id)
             self._add(records, batch_id, query_id, epoch, "")
+            self.ledger.append(Written("", batch_id, f"log {batch_id}", len(records), at_ms=self.sim.now_ms()))
 
-    def _add(self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str) -> None:
+    def _add(
+        self, records: list[Record], batch_id: int, query_id: str, epoch: int, run: str, key: BatchKey | None = None
+    ) -> None:
+        if key is not None:
+            place = f"step {self.sim.step}"
+            named = (key.query_id, key.batch_id, place, len(records), key.pipeline, key.digest, self.sim.now_ms())
+            self.ledger.append(Written(*named))
         for record in records:
             write = Write(record, batch_id, query_id, epoch, run, self.sim.step)
             self.writes.append(write)

@@ -34,6 +34,11 @@ from airflow_provider_offsets.core.position import Position, TopicPartition
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
 from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, ReplayPlan
 from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.sink.audit import SinkReport
+from airflow_provider_offsets.core.sink.key import parse_key
+from airflow_provider_offsets.core.sink.ledger import Ledger
+from airflow_provider_offsets.core.sink.model import Sink as DescribedSink
+from airflow_provider_offsets.core.sink.model import SinkFormat
 from airflow_provider_offsets.errors import KafkaUnreachable, OffsetsError, PlanRefused, StateChanged, StoreUnreachable
 from airflow_provider_offsets.operations import (
     backfilling,
@@ -60,6 +65,7 @@ from airflow_provider_offsets.operations.renaming import rename
 from airflow_provider_offsets.operations.replaying import ShardReplaying
 from airflow_provider_offsets.operations.rolling_back import roll_back
 from airflow_provider_offsets.operations.session import Session
+from airflow_provider_offsets.operations.sink_auditing import audit_sink
 from airflow_provider_offsets.operations.stopping import StopResult, ask_to_stop, await_stop
 from airflow_provider_offsets.operations.submitting import Launcher, submit_job
 from airflow_provider_offsets.operations.transferring import stopped_pipeline
@@ -67,12 +73,14 @@ from airflow_provider_offsets.operations.versions import KeptFile, KeptVersion
 from airflow_provider_offsets.runtime import (
     TrackedStream,
     claiming,
+    foreach_batch,
     live_query,
     native_sink,
     shard_replay,
     tracked_stream,
 )
 from airflow_provider_offsets.runtime.settings import FILE_KEY, RUN_ID_KEY, ReplaySettings, Secrets, Settings
+from airflow_provider_offsets.runtime.write_count import Rows
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.stores.sql.layout import METADATA
 from airflow_provider_offsets.stores.sql.store import SqlStore
@@ -314,6 +322,10 @@ def _described(kind: Kind, name: str, group_id: str, checkpoint: str) -> Streami
         more = {"tracked": False, "offsets_in": ("zk",) if kind.position_store else ("checkpoint",)}
     if kind.writes_beside:
         more["offsets_in"] = ("history" if tracked else "checkpoint", "zk")
+    if kind.mode == "process":
+        more["sink"] = DescribedSink(SinkFormat.BATCH_TABLE, conn_id="warehouse", batch_table="batches")
+    elif kind.file_sink:
+        more["sink"] = DescribedSink(SinkFormat.FILES, "/out")
     return StreamingPipeline(
         name,
         kind.topics,
@@ -348,6 +360,8 @@ class World:
         self.answered: dict[int, str] = {}
         """Processes that must not write a batch any more, and the run whose stop was answered."""
         self.has_lied = False
+        self.modes: set[str] = set()
+        """The ways in which the tracked program has written. Each way is a sink of its own."""
         self.invariants = Invariants(
             sim,
             self.sink,
@@ -385,6 +399,8 @@ class World:
         batches by their ids.
         """
         self.sink.batches = set()
+        if self.sink.is_file_sink:
+            self.sink.ledger = []
         self.name = self.group_id = f"{self.name}-again"
         self.checkpoint = f"{self.checkpoint}-again"
         self.positions = PositionStore(self.sim, self.positions.kind)
@@ -471,6 +487,7 @@ class World:
         settings = self.take_settings(file)
         settings = replace(settings, heartbeat_interval_s=15.0, poll_interval_s=4.0, store_retry_timeout_s=20.0)
         kind = self.kind  # the entry may be edited while the program runs
+        self.modes.add(kind.mode)
         self.sim.sleep(2.0)  # Spark starts
         spark = self._spark()
         with TrackedStream(spark, settings) as stream:
@@ -481,7 +498,9 @@ class World:
             def process(batch: Frame, batch_id: int) -> None:
                 self._on_batch(stream.epoch, batch_id, batch.query_id)
                 self.sim.sleep(kind.batch_s)
-                self.sink.write(batch.records, batch_id, batch.query_id, stream.epoch)
+                records, key = batch.records, parse_key(stream.batch_key)
+                self.sink.write(records, batch_id, batch.query_id, stream.epoch, key=key)
+                spark.write_count += len(records)
                 self._write_beside(kind, batch.end)
 
             for is_last in (False, True) if kind.runs_again else (True,):
@@ -511,7 +530,9 @@ class World:
                 for at in range(0, len(records), 3):
                     if spark.is_cancelled:
                         raise QueryDied("Job was cancelled")
-                    self.sink.write(records[at : at + 3], batch_id, "", 0, stream.run_id)
+                    key = parse_key(stream.batch_key) if at + 3 >= len(records) else None
+                    self.sink.write(records[at : at + 3], batch_id, "", 0, stream.run_id, key=key)
+                spark.write_count += len(records)
 
             stream.run(stream.read_kafka(), process=process)
 
@@ -703,7 +724,10 @@ def installed(world: World) -> Iterator[None]:
         patch(ReplaySettings, "write", write_settings)
         patch(shard_replay, "marked", lambda frame: frame)
         patch(shard_replay, "refuse_stateful", lambda frame: None)
+        patch(shard_replay, "refuse_shared_scratch", lambda spark: None)
         patch(shard_replay, "ReadCount", ReadCount)
+        patch(shard_replay, "WriteCount", WriteCount)
+        patch(foreach_batch, "WriteCount", WriteCount)
         patch(shard_replay, "threading", Threads(sim))
         patch(replaying, "keep_version", lambda job: VERSION)
         patch(backfilling, "keep_version", lambda job: VERSION)
@@ -797,6 +821,25 @@ class ReadCount:
     def so_far(self) -> int:
         """Return nothing yet."""
         return 0
+
+
+class WriteCount:
+    """What Spark's listener reports about rows that the program's write commands have written."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._spark = spark
+        self._before = spark.write_count
+
+    def __enter__(self) -> WriteCount:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def rows(self) -> Rows:
+        """Return the rows of this batch."""
+        count = self._spark.write_count - self._before
+        return Rows(count, saw_none=not count)
 
 
 class Threads:
@@ -950,6 +993,12 @@ def audit_of(world: World) -> dict[str, Any]:
     """Return the product's audit as plain JSON."""
     session = Session(world.pipeline, "audit", world.store, world.kafka, world.kept_in)
     return dict(codec.plain(audit_history(session)))
+
+
+def sink_audit_of(world: World) -> SinkReport:
+    """Return what the product says of the sink."""
+    session = Session(world.pipeline, "audit", world.store, world.kafka, world.kept_in)
+    return audit_sink(session, lambda sink: Ledger(tuple(world.sink.ledger)))
 
 
 def policy_of(

@@ -307,11 +307,17 @@ class Query:
     """A running query, as ``StreamingQuery`` has it. Its batches run while somebody waits for it."""
 
     engine: Engine
+    spark: SparkSession
     one_trigger: bool = False
     """The next trigger never comes."""
     is_stopped: bool = False
     failure: BaseException | None = None
     triggered: int = 0
+
+    @property
+    def lastProgress(self) -> dict[str, Any] | None:  # Spark's name
+        """What Spark reports about the last batch."""
+        return self.spark.progress
 
     @property
     def status(self) -> dict[str, Any]:
@@ -378,7 +384,8 @@ class Writer:
         return self
 
     def start(self) -> Query:
-        return Query(self.spark.engine(self.options["checkpointLocation"], self.function), self.one_trigger)
+        engine = self.spark.engine(self.options["checkpointLocation"], self.function)
+        return Query(engine, self.spark, self.one_trigger)
 
 
 class Reader:
@@ -476,6 +483,9 @@ class SparkSession:
         self.on_batch: Callable[[int, str], None] = lambda batch_id, query_id: None
         self.batch_s = 0.0
         self.read_count = 0
+        self.write_count = 0
+        """Rows that the program's write commands have written."""
+        self.progress: dict[str, Any] | None = None
         self.is_cancelled = False
 
     @property
@@ -493,6 +503,10 @@ class SparkSession:
     def cancelAllJobs(self) -> None:  # Spark's name
         self.is_cancelled = True
 
+    def _reported(self, records: list[Record]) -> int:
+        """Return the rows that the sink reports. Spark's file sinks do not count."""
+        return -1 if self.sink.is_file_sink else len(records)
+
     def engine(self, checkpoint: str, function: Callable[[Any, int], None] | None) -> Engine:
         """Return the engine of a query on ``checkpoint``."""
         start = self.source.get("startingOffsets", "latest")
@@ -508,7 +522,9 @@ class SparkSession:
             else:
                 self.on_batch(batch_id, query_id)
                 self.sim.sleep(self.batch_s)
-                self.sink.write(frame.records, batch_id, query_id, self.epoch)
+                records = frame.records
+                self.sink.write(records, batch_id, query_id, self.epoch)
+                self.progress = {"batchId": batch_id, "sink": {"numOutputRows": self._reported(records)}}
 
         return Engine(
             self.sim,

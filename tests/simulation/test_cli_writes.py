@@ -17,7 +17,7 @@ from tests.simulation.script import Side, Stage, at, stage
 SPAWNED = ("machine", "spawn", Side.AFTER)
 
 
-def importing(s: Stage, offset: int, into: PositionStore | None = None) -> Callable[[Run], None]:
+def importing(s: Stage, offset: int, into: PositionStore | None = None, topic: str = "orders") -> Callable[[Run], None]:
     """Write an offset to a store, by default to the one that the job starts from, and accept what that skips."""
     world = s.world
 
@@ -27,12 +27,13 @@ def importing(s: Stage, offset: int, into: PositionStore | None = None) -> Calla
         stream = world.pipeline.stream
         with stopped_pipeline(world.session(run.name), take_over=True) as write:
             finish_interrupted(target)
+            stored = target.position(stream)
             transfer = plan_transfer(
                 world.group_id,
-                Position({TopicPartition("orders", 0): offset}),
-                target.position(stream),
-                accept_skipped={"orders": 100},
-                live=world.kafka.live_topics(["orders"]),
+                (stored or Position()).updated({TopicPartition(topic, 0): offset}),
+                stored,
+                accept_skipped={topic: 100},
+                live=world.kafka.live_topics(world.kind.topics),
             )
             write(target, stream, transfer)
 

@@ -164,3 +164,123 @@ def test_a_topic_is_put_back_after_a_command_has_moved_the_others() -> None:
             audit = product.audit_of(s.world)
         assert (audit["lost"], audit["unexplained_count"]) == (0, 0)
         assert s.verdict() == ""
+
+
+STORES = {"untracked": "", "dstream": "zookeeper"}
+"""Modes of untracked jobs, each with the store of its position: none is the checkpoint."""
+
+
+def put_back_as_advised(s: Stage) -> None:
+    """Read both topics again: restart the job, as a refusal advises if there is one."""
+    read_topics(s, *BOTH)
+    put_back = s.to_end(s.restart("put back", take_over=True))
+    if put_back.failure:
+        assert s.to_end(s.restart("as advised", advised(put_back), take_over=True)).failure == ""
+    s.run(for_s=30.0)
+
+
+def written_of_returns(s: Stage) -> list[int]:
+    return [each.record.offset for each in s.world.sink.writes if each.record.topic == "returns"]
+
+
+@pytest.mark.parametrize("between", [1, 2])
+@pytest.mark.parametrize(("offset", "replayed", "skipped"), [(1, 3, 0), (6, 0, 2)])
+@pytest.mark.parametrize("mode", STORES)
+def test_a_command_had_moved_a_topic_before_it_was_taken_out(
+    mode: str, offset: int, replayed: int, skipped: int, between: int
+) -> None:
+    """No launch in between reads the topic, so the launch that puts it back announces the move."""
+    with stage(mode, position_store=STORES[mode], topics=BOTH, kill_timeout_s=10) as s:
+        s.append(4, "returns")
+        s.first_start()
+        s.first_stop()
+        s.append(4, "returns")
+        assert s.to_end(s.start("cli", importing(s, offset, topic="returns"))).failure == ""
+        read_topics(s, "orders")
+        for number in range(between):
+            assert s.to_end(s.restart(f"A{number}", take_over=True)).failure == ""
+            s.run(for_s=30.0)
+        put_back_as_advised(s)
+        assert written_of_returns(s) == [*range(4), *range(offset, 8)]
+        with s.sim.quietly():
+            audit = product.audit_of(s.world)
+        assert (audit["lost"], audit["unexplained_count"]) == (0, 0)
+        assert (audit["replayed"], audit["skipped"]) == (replayed, skipped)
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("between", ["a launch", "a move", "a move and a launch", "a command"])
+@pytest.mark.parametrize("start", ["shift:-3", "shift:+3"])
+@pytest.mark.parametrize("mode", STORES)
+def test_a_restart_was_given_up_after_it_had_moved_a_topic_that_was_taken_out_then(
+    mode: str, start: str, between: str
+) -> None:
+    """No job has started at the offset of that restart, so the topic stands where it was before."""
+    with stage(mode, position_store=STORES[mode], topics=BOTH, kill_timeout_s=10) as s:
+        s.append(4, "returns")
+        s.first_start()
+        s.append(4)
+        s.append(4, "returns")
+        s.run(for_s=30.0)
+        s.first_stop()
+        s.append(4)
+        s.append(4, "returns")
+        a = s.restart("A", start, accept_skipped=100, take_over=True)
+        assert s.run("A", until=at("machine", "spawn"))
+        s.give_up(a)
+        read_topics(s, "orders")
+        if "move" in between:
+            b = s.restart("B", "shift:-2", take_over=True)
+            assert s.run("B", until=at("machine", "spawn"))
+            s.give_up(b)
+        if between == "a command":
+            s.to_end(s.start("stop", actors.take_over_and_stop))
+            assert s.to_end(s.start("cli", importing(s, 10))).failure == ""
+        if "launch" in between:
+            assert s.to_end(s.restart("C", take_over=True)).failure == ""
+            s.run(for_s=30.0)
+        put_back_as_advised(s)
+        assert written_of_returns(s) == [*range(12)]
+        with s.sim.quietly():
+            audit = product.audit_of(s.world)
+        assert (audit["lost"], audit["replayed"], audit["unexplained_count"]) == (0, 0, 0)
+        assert s.verdict() == ""
+
+
+@pytest.mark.parametrize("mode", ["process", "untracked"])
+def test_a_topic_is_taken_out_of_a_pipeline_with_two_stores(mode: str) -> None:
+    """One store still has its offsets, and the other one is asked for the topics of the pipeline only: no conflict."""
+    with stage(mode, topics=BOTH, writes_beside=True, kill_timeout_s=10) as s:
+        s.append(4, "returns")
+        s.first_start()
+        read_topics(s, "orders")
+        assert s.to_end(s.restart("A", take_over=True)).failure == ""
+        put_back_as_advised(s)
+        assert written_of_returns(s) == [*range(4)]
+        assert s.verdict() == ""
+
+
+def test_a_topic_is_put_back_whose_last_epoch_had_another_store() -> None:
+    """The store has an offset of the time before that epoch, and no launch since then has read the topic."""
+    with stage("dstream", position_store="zookeeper", topics=BOTH, kill_timeout_s=10) as s:
+        s.append(4, "returns")
+        s.first_start()
+        s.world.kind = replace(s.world.kind, mode="process", position_store="", writes_beside=True)
+        refused = s.to_end(s.restart("A", take_over=True))
+        assert s.to_end(s.restart("B", advised(refused), take_over=True)).failure == ""
+        s.append(4, "returns")
+        s.world.kind = replace(s.world.kind, writes_beside=False)
+        assert s.to_end(s.restart("C", take_over=True)).failure == ""
+        s.append(4, "returns")
+        s.run(for_s=30.0)
+        s.world.kind = replace(s.world.kind, mode="dstream", position_store="zookeeper", topics=("orders",))
+        assert s.to_end(s.restart("D", take_over=True)).failure == ""
+        read_topics(s, *BOTH)
+        refused = s.to_end(s.restart("E", take_over=True))
+        assert "zk has another offset than the known one of 1 partition(s)" in refused.failure
+        assert advised(refused) == 'offsets:{"returns":{"0":12}} | committed'
+        assert s.to_end(s.restart("F", advised(refused), take_over=True)).failure == ""
+        s.append(2, "returns")
+        s.run(for_s=30.0)
+        assert written_of_returns(s) == [*range(14)]
+        assert s.verdict() == ""

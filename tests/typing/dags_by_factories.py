@@ -28,7 +28,6 @@ def deploy() -> None:
 
 
 FACTORIES: tuple[Callable[[StreamingPipeline], DAG], ...] = (
-    backfill_then_live_dag,
     recovery_dag,
     rehearsal_dag,
     reprocess_dag,
@@ -41,7 +40,9 @@ def make_dags(file: Path) -> list[DAG]:
     for name, pipeline in load_pipelines(file).items():
         made += [factory(pipeline) for factory in FACTORIES]
         made.append(maintenance_dag(pipeline, window=deploy, retries=5, tags=[name]))
-        made.append(backfill_dag(pipeline, after_audit=swap_in, max_active_runs=1))
+        if pipeline.tracked:
+            made.append(backfill_dag(pipeline, after_audit=swap_in, max_active_runs=1))
+            made.append(backfill_then_live_dag(pipeline))
     return made
 
 

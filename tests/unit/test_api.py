@@ -97,8 +97,8 @@ def test_what_a_caller_has_to_pass_is_public() -> None:
 @functools.cache
 def ours() -> set[str]:
     """Return the name of each class of the package."""
-    trees = [ast.parse(path.read_text()) for path in SOURCE.parent.rglob("*.py")]
-    return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    sources = [path.read_text() for path in SOURCE.parent.rglob("*.py")]
+    return {name for source in sources for name in re.findall(r"^ *class (\w+)", source, re.MULTILINE)}
 
 
 def test_a_misspelled_name_is_answered_with_the_right_one() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -121,6 +121,17 @@ def test_an_audit_says_how_much_of_it_is_not_listed(monkeypatch: pytest.MonkeyPa
     assert json.loads(json.dumps(given)) == given
     assert (given["lost"], given["unexplained"], given["unexplained_places"], given["unlisted"]) == (3, 3, 3, 2)
     assert len(given["discontinuities"]) == 1
+
+
+def test_an_audit_says_what_spark_counted_and_which_batches_wrote_nothing() -> None:
+    found = audit("flights", [], [])
+    warned = replace(found, rows_written=1_200, uncounted_batches=3, warnings=("epoch 3: 2 batches read records",))
+
+    assert "counted" not in audit_report(found)
+    assert "Spark counted 1,200 rows written; batches without a count: 3.\n\nWARNING – epoch 3: 2" in audit_report(
+        warned
+    )
+    assert audit_json(warned)["warnings"] == ["epoch 3: 2 batches read records"]
 
 
 def test_a_whole_history_says_so(lab: Lab) -> None:

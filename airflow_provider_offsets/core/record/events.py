@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Union
 
 from airflow_provider_offsets.core.epoch import (
     CutOff,
@@ -194,6 +195,10 @@ class RecordBatch:
     recorded: Recorded
     following: StartedBatch | None = None
     """The next batch, if Spark has planned it without a step in between: its output may exist (``sink=``)."""
+    rows_written: int | None = None
+    """Number of rows that Spark says the batch wrote; None if Spark saw no write, or has no count."""
+    is_empty: bool = False
+    """Whether the batch read records, and Spark saw no written row."""
 
 
 @dataclass(frozen=True)
@@ -213,24 +218,24 @@ class EndEpoch:
     ended: Ended
 
 
-Event = (
-    TakeLease
-    | RenewLease
-    | TakeToRecover
-    | AskToStop
-    | NoteStopStage
-    | CancelLaunch
-    | CloseDead
-    | Reconcile
-    | NoteMove
-    | EndWrite
-    | LaunchEpoch
-    | ReleaseLease
-    | Rename
-    | MarkGood
-    | ClaimLaunch
-    | StartBatch
-    | RecordBatch
-    | GoIdle
-    | EndEpoch
-)
+Event = Union[
+    TakeLease,
+    RenewLease,
+    TakeToRecover,
+    AskToStop,
+    NoteStopStage,
+    CancelLaunch,
+    CloseDead,
+    Reconcile,
+    NoteMove,
+    EndWrite,
+    LaunchEpoch,
+    ReleaseLease,
+    Rename,
+    MarkGood,
+    ClaimLaunch,
+    StartBatch,
+    RecordBatch,
+    GoIdle,
+    EndEpoch,
+]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Union
 
 from airflow_provider_offsets.core.epoch import (
     CutOff,
     Ended,
     ProcessIdentity,
     Recorded,
+    RowsWritten,
     StopRequest,
 )
 
@@ -129,6 +131,8 @@ class PipelineRecord:
     started: StartedBatch | None = None
     cuts: tuple[CutOff, ...] = ()
     """Batches of the newest epoch that were started and not recorded by that run."""
+    written: RowsWritten = field(default_factory=RowsWritten)
+    """Rows that the recorded batches of the newest epoch wrote."""
     stop: StopRequest | None = None
     idle: bool = False
     """Whether the driver acknowledged that it is ready and that there is nothing to read."""
@@ -178,4 +182,4 @@ class Refused:
     detail: str
 
 
-Outcome = Next | Already | Refused
+Outcome = Union[Next, Already, Refused]

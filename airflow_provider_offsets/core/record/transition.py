@@ -25,6 +25,7 @@ from airflow_provider_offsets.core.epoch import (
     EndedHow,
     ProcessIdentity,
     Recorded,
+    RowsWritten,
     StopRequest,
 )
 from airflow_provider_offsets.core.record.events import (
@@ -227,6 +228,7 @@ def _reconcile(record: PipelineRecord, event: Reconcile) -> Outcome:
         phase=Phase.STOPPED,
         started=None,
         cuts=cuts,
+        written=record.written if event.recorded is None else record.written.plus(event.recorded.batch_id, None),
         recorded=event.recorded or record.recorded,
         last_row_time_ms=max([record.last_row_time_ms, *times]),
     )
@@ -285,6 +287,7 @@ def _launch(record: PipelineRecord, event: LaunchEpoch) -> Outcome:
         claimed_at_ms=0,
         started=None,
         cuts=(),
+        written=RowsWritten(),
         stop=None,
         idle=False,
         ended=None,
@@ -372,6 +375,7 @@ def _record(record: PipelineRecord, event: RecordBatch) -> Outcome:
         recorded=event.recorded,
         started=event.following,
         cuts=cuts,
+        written=record.written.plus(event.recorded.batch_id, event.rows_written, is_empty=event.is_empty),
         last_row_time_ms=max(record.last_row_time_ms, event.recorded.row_time_ms or 0),
     )
     return Next(_without_launcher(after))

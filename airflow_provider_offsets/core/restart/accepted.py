@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_offsets.core.hidden import hidden_character
+from airflow_provider_offsets.core.strict_json import read_json
 from airflow_provider_offsets.errors import InputRefused
 
-COUNT = re.compile(r"(?P<topic>[A-Za-z0-9._-]{1,249})\s*:\s*(?P<count>[0-9]{1,18})", re.ASCII)
+TOPIC = re.compile("[A-Za-z0-9._-]{1,249}", re.ASCII)
+COUNT = re.compile(rf"(?P<topic>{TOPIC.pattern})\s*:\s*(?P<count>[0-9]{{1,18}})", re.ASCII)
 
 
 def read_counts(given: Any, name: str) -> dict[str, int]:
@@ -23,12 +25,14 @@ def read_counts(given: Any, name: str) -> dict[str, int]:
     if not given:
         return {}
     if isinstance(given, str):
+        if hidden := hidden_character(given, inside_only=True):
+            raise _refused(name, f"{given!r} with {hidden}")
         text = given.strip()
         given = _object(text, name) if text.startswith("{") else _pairs(text, name)
     if not isinstance(given, Mapping):
         raise _refused(name, f"{given!r}")
     for topic, count in given.items():
-        if not isinstance(topic, str) or type(count) is not int or count < 0:
+        if not isinstance(topic, str) or not TOPIC.fullmatch(topic) or type(count) is not int or count < 0:
             raise _refused(name, f"{topic!r}: {count!r}")
     return dict(given)
 
@@ -40,7 +44,7 @@ def read_seconds(given: Any, name: str) -> int:
     :param name: name of the setting, for the error message.
     :raises InputRefused: the value is no such number; the message quotes the value.
     """
-    text = str(given if given is not None else "").strip()
+    text = str(given if given is not None else "").strip(" ")
     if isinstance(given, bool) or not re.fullmatch(r"[0-9]{0,12}", text, re.ASCII):
         raise InputRefused(
             seen=f"{name} is {given!r}", expected="a whole number of seconds", do="write the seconds as in 1800"
@@ -50,7 +54,7 @@ def read_seconds(given: Any, name: str) -> int:
 
 def _object(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
+        return read_json(text)
     except ValueError as error:
         raise _refused(name, f"{text!r} ({error})") from error
 

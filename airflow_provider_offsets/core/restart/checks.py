@@ -166,6 +166,8 @@ def _lacks(seen: Observation) -> str:
         )
     if seen.is_progress_lost:
         return f"does not show how far epoch {seen.epoch_number} has read"
+    if any(seen.is_put_back(partition.topic) for partition in seen.outdated):
+        return "has another offset than the known one of"
     if seen.outdated:
         return "was moved back, or restored from an older copy: it is behind the known position of"
     return "has no offset of"

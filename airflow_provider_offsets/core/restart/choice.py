@@ -49,7 +49,7 @@ def weigh(
     :param seen: stores and live topics at the time of the plan.
     :param on_conflict: what to do about stores that contradict each other.
     """
-    left = {partition for partition, each in chosen.items() if isinstance(each.by, Committed | Shift)}
+    left = {partition for partition, each in chosen.items() if isinstance(each.by, (Committed, Shift))}
     position, conflicts = resolve_conflicts(seen, on_conflict, chosen.keys() - left)
     stored, by_name = seen.stored or Position(), _by_name(start)
     # An offset that the policy picked from contradicting stores is not a first start.
@@ -67,9 +67,9 @@ def _by_name(start: Start) -> tuple[StartSelector, ...]:
 
     The first other selector is excluded if it reads the stores: what follows it is for partitions that the stores lack.
     """
-    lists = tuple(itertools.takewhile(lambda part: isinstance(part, Offsets | FromFile), start.parts))
+    lists = tuple(itertools.takewhile(lambda part: isinstance(part, (Offsets, FromFile)), start.parts))
     first = start.parts[len(lists) : len(lists) + 1]
-    return (*lists, *(part for part in first if not isinstance(part, Committed | Shift)))
+    return (*lists, *(part for part in first if not isinstance(part, (Committed, Shift))))
 
 
 def _words(chosen: Chosen) -> str:

@@ -87,7 +87,8 @@ def compare_stores(seen: Observation, earlier: Observation | None = None) -> Com
     kept = _standing(seen)
     first = None if earlier is None or not seen.is_running else {each.store: each for each in _standing(earlier)}
     pairs = [_Pair(kept[0], other, seen, first) for other in kept[1:]]
-    partitions = sorted({partition for each in kept for partition in each.position or ()})
+    topics = {topic.name for topic in seen.live.topics}  # some stores also have topics that were taken out
+    partitions = sorted({key for each in kept for key in each.position or () if key.topic in topics})
     return Comparison(
         pipeline=seen.pipeline,
         stores=tuple(each.store for each in kept),

@@ -106,7 +106,11 @@ def plan_restart(
         replay_at_most=sum(each.count for each in seen.in_flight),
         gone=offsets_without_partition(wanted, seen),
         accounts_for=tuple(each.token for each in seen.late),
-        notes=(*dropped_topics(seen), *_batch_id_notes(seen, known_batch)),
+        notes=(
+            *dropped_topics(seen),
+            *_fresh_notes(form, rows, seen, named),
+            *_known_batch_notes(seen, known_batch),
+        ),
     )
 
 
@@ -317,18 +321,39 @@ def _query_id(seen: Observation) -> str | None:
     return None if seen.processed is None else seen.processed.query_id
 
 
-def _batch_id_notes(seen: Observation, known_batch: KnownBatch | None) -> Iterator[str]:
-    completed_id = _completed_batch_id(seen, known_batch)
-    has_run_unrecorded = seen.epoch is not None and not seen.epoch.claim.tracked
-    if completed_id is None and has_run_unrecorded and (seen.is_tracked or seen.kept[0].store == CHECKPOINT):
-        yield (
-            f"the checkpoint of epoch {seen.epoch_number} is gone, and no record has the id of its newest batch: batch"
-            " ids begin at 0 again. A sink that identifies a batch by its id may drop records: if the job writes to"
-            f" one, {AS_A_NEW_ONE}"
-        )
+def _fresh_notes(
+    form: RestartForm, rows: Collection[PartitionPlan], seen: Observation, named: Collection[TopicPartition]
+) -> Iterator[str]:
+    """Yield a note if batch ids begin again, and the sink may have batches with these ids.
+
+    A person who names offsets may restart a job whose stores and records are gone: nothing else shows that it has run.
+    A start at the earliest offsets is the usual start of a new job.
+    """
+    if form is not RestartForm.FRESH:
+        return
+    if seen.epoch is not None and not seen.epoch.claim.tracked:
+        why = f"the checkpoint of epoch {seen.epoch_number} is gone, and no record has the id of its newest batch"
+    elif seen.epoch is not None or seen.stored is not None or seen.known:
+        why = "the pipeline has run before, and there is no checkpoint to continue from"
+    elif any(row.key in named and row.start > row.begin for row in rows):
+        why = "the start names offsets, and there is no checkpoint to continue from"
+    else:
+        return
+    yield (
+        f"{why}: batch ids begin again at 0. A sink that drops batches by their id drops new records without a word:"
+        " Delta with a constant txnAppId and the batch id as txnVersion, and Spark's file sinks in a folder with an"
+        " older _spark_metadata. If the program writes to one, use stream.write_options or stream.batch_key, or"
+        f" {AS_A_NEW_ONE}"
+    )
+
+
+def _known_batch_notes(seen: Observation, known_batch: KnownBatch | None) -> Iterator[str]:
     if known_batch is None or known_batch.completed_id == seen.completed_batch_id:
         return
-    if known_batch.completed_id == completed_id and (known_batch.snapshot or has_run_unrecorded):
+    has_run_unrecorded = seen.epoch is not None and not seen.epoch.claim.tracked
+    if known_batch.completed_id == _completed_batch_id(seen, known_batch) and (
+        known_batch.snapshot or has_run_unrecorded
+    ):
         yield (
             f"the checkpoint is gone; by {known_batch.source}, batch {known_batch.completed_id} was complete, and the"
             " batch ids continue after it. If the job has run later batches since, a sink that identifies a batch by"

@@ -270,7 +270,7 @@ class SqlStore:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         if self._url.password:
             cause = cause.replace(str(self._url.password), "***")
-        if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
+        if isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)):
             return StoreUnreachable(
                 seen=f"{self._shown}: {cause}",
                 expected="a database that answers and lets this user in",
@@ -358,6 +358,13 @@ def _parse(url: str) -> sa.URL:
         raise InputRefused(seen="the store URL cannot be read", expected=forms, do="correct the URL") from None
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
+    is_file = parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:")
+    if is_file and not Path(str(parsed.database)).is_absolute():
+        raise InputRefused(
+            seen=f"store URL {parsed.render_as_string()!r} names a relative path",
+            expected="sqlite:////absolute/path.db with four slashes, which does not depend on the working directory",
+            do="write the whole path",
+        )
     if parsed.drivername == "sqlite" and parsed.database and parsed.database != ":memory:" and not parsed.query:
         return parsed
     raise InputRefused(

@@ -151,7 +151,7 @@ class ZooKeeperClient:
         )
         failed = [
             (change.path, result)
-            for change, result in zip(changes, results, strict=False)
+            for change, result in zip(changes, results)
             if isinstance(result, zk.ZookeeperError) and not isinstance(result, _ROLLED_BACK)
         ]
         for path, error in failed:
@@ -166,7 +166,7 @@ class ZooKeeperClient:
             pending = [call(path) for path in paths]
         except KazooTimeoutError as error:
             raise self._unreachable(error) from error
-        return [self._answer(path, each) for path, each in zip(paths, pending, strict=True)]
+        return [self._answer(path, each) for path, each in zip(paths, pending)]
 
     def _answer(self, path: str, pending: Any) -> Any:
         try:

@@ -106,13 +106,13 @@ class ZooKeeperStore:
                 expected="the chroot of the URL, which is not created here: a typo would look like a first start",
                 do="correct the URL, or create the chroot with ZooKeeper's zkCli",
             )
-        names = dict(zip(paths, self._client.children(list(paths.values())), strict=True))
+        names = dict(zip(paths, self._client.children(list(paths.values()))))
         partitions = sorted(
             layout.partition_of(topic, paths[topic], name) for topic, found in names.items() for name in found or ()
         )
         znodes = self._client.read([f"{paths[each.topic]}/{each.partition}" for each in partitions])
         # A znode that was deleted meanwhile either does not count or leaves a hole.
-        stored = {each: znode for each, znode in zip(partitions, znodes, strict=True) if znode is not None}
+        stored = {each: znode for each, znode in zip(partitions, znodes) if znode is not None}
         if missing := first_missing(stored):
             raise StoreDataError(
                 seen=f"znode {f'{paths[missing[0].topic]}/{missing[0].partition}'!r} is missing below the greatest one",
@@ -132,7 +132,7 @@ class ZooKeeperStore:
         """Return the missing znodes above a topic's partitions, and the ACL for these and the partitions."""
         chroot = self._address.chroot
         above = layout.ancestors(chroot, topic_path)
-        missing = [path for path, there in zip(above, self._client.exists(above), strict=True) if not there]
+        missing = [path for path, there in zip(above, self._client.exists(above)) if not there]
         lowest = next((path for path in reversed(above) if path not in missing), chroot or "/")
         return missing, self._client.acl(lowest)
 

@@ -68,6 +68,7 @@ def put_many(raw: Any, table: str, stream: Stream, batches: list[Batch]) -> None
 
 class TestHBase(StoreContract):
     SWAPS_ARE_ATOMIC = False
+    ROWS = 10_000
 
     @pytest.fixture
     def fill(self, raw: Any, created: str) -> Callable[[Stream, list[Batch]], None]:

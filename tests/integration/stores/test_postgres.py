@@ -62,6 +62,8 @@ class InOneDatabase:
 
 
 class TestPostgres(InOneDatabase, StoreContract):
+    ROWS = 10_000
+
     @pytest.fixture
     def fill(self, store: SqlStore) -> Callable[[Stream, list[Batch]], None]:
         def insert(stream: Stream, batches: list[Batch]) -> None:

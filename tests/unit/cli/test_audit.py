@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_offsets.control.owners import claim_resources, owners_of
 from airflow_provider_offsets.control.pipeline import Control
-from airflow_provider_offsets.core.batch import Batch, Stream
+from airflow_provider_offsets.core.batch import Batch, Stream, digest_of
 from airflow_provider_offsets.core.epoch import Claim, Ended, EndedHow
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
@@ -25,6 +25,7 @@ from airflow_provider_offsets.core.record.events import (
     TakeLease,
 )
 from airflow_provider_offsets.core.record.model import EpochLaunch, Phase
+from airflow_provider_offsets.core.sink.key import BatchKey
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.unit.cli.test_commands import run
@@ -108,7 +109,15 @@ def test_an_audit_with_a_hole_ends_with_1_and_shows_it(history: SqlStore, capsys
     [
         (("--since", "epoch:3"), "has no epoch:3"),
         (("--since", "epoch:1", "--until", "epoch:4"), "has no epoch:4"),
+        (("--since", "epoch:3", "--until", "batch:1200"), "has no epoch:3"),
+        (("--until", "epoch:0"), "has no epoch:0"),
         (("--since", "batch:99"), "has no batch in batch:99"),
+        (("--since", "batch:2", "--until", "batch:1"), "has no batch in batch:2 to batch:1"),
+        (("--since", "2030-01-01T00:00Z"), "has no batch in 2030-01-01T00:00:00Z"),
+        (("--until", "1970-01-01T00:00Z"), "has no batch in 1970-01-01T00:00:00Z"),
+        (("--since", "2026-11-01T00:00"), "it has no time zone"),
+        (("--since", "\u00a0epoch:1"), "a no-break space (U+00A0) at its start"),
+        (("--since", "batch:1_0"), "'1_0' is no number"),
     ],
 )
 def test_an_audit_of_nothing_is_refused(
@@ -124,6 +133,91 @@ def test_a_bound_that_cannot_be_read_is_quoted(
 ) -> None:
     assert run("audit", "-p", "p", "--since", when) == 2
     assert f"--since is {when!r}" in capsys.readouterr().err
+
+
+class TestSink:
+    """The program of ``p`` writes one row per batch into the table ``batches``, and its rows into ``orders``."""
+
+    @pytest.fixture
+    def sink(self, history: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
+        file = tmp_path / "pipelines.yaml"
+        named = "sink: {format: batch_table, conn_id: warehouse, batch_table: batches, table: orders}"
+        file.write_text(f"{file.read_text()}    {named}\n")
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": f"{tmp_path}/sink.db"}))
+        with contextlib.closing(sqlite3.connect(tmp_path / "sink.db", isolation_level=None)) as database:
+            database.execute("CREATE TABLE orders (partition INTEGER, offset INTEGER)")
+            database.execute("CREATE TABLE batches (batch_key TEXT, rows INTEGER)")
+            database.executemany("INSERT INTO orders VALUES (0, ?)", [(offset,) for offset in range(30)])
+            for row in history.oldest_first(STREAM):
+                key = BatchKey("p", "query", row.batch_id or 0, digest_of(row))
+                database.execute("INSERT INTO batches VALUES (?, 10)", (str(key),))
+            yield database
+
+    def test_every_batch_is_there(self, sink: sqlite3.Connection, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("audit", "-p", "p", "--sink") == 0
+        printed = capsys.readouterr().out
+        assert "Sink batch_table batches: proven." in printed
+        assert "3 batches are in the history and in the sink: 30 records read, 30 rows written." in printed
+
+        assert run("audit", "-p", "p", "--sink", "-o", "json") == 0
+        found = json.loads(capsys.readouterr().out)["sink"]
+        assert (found["verdict"], found["batches"], found["rows"]) == ("proven", 3, 30)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            pytest.param(
+                "DELETE FROM batches WHERE batch_key LIKE 'p:query:2:%'",
+                ("Sink batch_table batches: refuted.", "output lost", "batch 2 of query query", "output_lost=1"),
+                id="the batch was read, and its output is not there",
+            ),
+            pytest.param(
+                "INSERT INTO batches VALUES ('p:query:3:0123456789abcdef', 5)",
+                ("refuted", "not recorded", "batch 3 of query query", "not_recorded=1"),
+                id="the batch is there, and nobody recorded it",
+            ),
+            pytest.param(
+                "INSERT INTO batches SELECT * FROM batches WHERE batch_key LIKE 'p:query:1:%'",
+                ("refuted", "twice=1", "UNEXPLAINED"),
+                id="the batch is there twice, and was started once",
+            ),
+            pytest.param(
+                "DELETE FROM orders WHERE offset = 7",
+                ("not proven", "removed", "rows were removed after they had been written", "29"),
+                id="a row was deleted by hand",
+            ),
+            pytest.param(
+                "DROP TABLE batches",
+                ("not proven", "batches", "batch_key"),
+                id="the table of batches is gone",
+            ),
+        ],
+    )
+    def test_a_difference_ends_with_1_and_is_named(
+        self, change: str, said: tuple[str, ...], sink: sqlite3.Connection, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sink.execute(change)
+        assert run("audit", "-p", "p", "--sink") == 1
+        printed = capsys.readouterr()
+        assert [words for words in said if words not in printed.out] == []
+        assert "the sink is" in printed.err
+
+    def test_without_the_option_it_is_not_read(
+        self, sink: sqlite3.Connection, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sink.execute("DROP TABLE batches")
+        assert run("audit", "-p", "p") == 0
+        assert "not read; --sink reads it" in capsys.readouterr().out
+
+    def test_it_is_compared_with_the_whole_history(
+        self, sink: sqlite3.Connection, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run("audit", "-p", "p", "--sink", "--since", "batch:1") == 2
+        assert "the sink is compared with the whole history" in capsys.readouterr().err
+
+    def test_a_pipeline_without_a_sink_says_so(self, history: SqlStore, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run("audit", "-p", "p", "--sink") == 1
+        assert "the pipeline names no sink" in capsys.readouterr().out
 
 
 class TestRename:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
 
+from airflow_provider_offsets.__main__ import main
 from airflow_provider_offsets.cli.commands import offsets_commands
 from airflow_provider_offsets.control.owners import claim_resources
 from airflow_provider_offsets.control.pipeline import Control
@@ -28,7 +29,7 @@ from airflow_provider_offsets.core.replay.shard import (
     digest_of_ranges,
 )
 from airflow_provider_offsets.core.snapshot import Observation, Snapshot
-from airflow_provider_offsets.errors import StoreInUse
+from airflow_provider_offsets.errors import InputRefused, StoreInUse
 from airflow_provider_offsets.factories.pipelines import load_pipelines
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.sql.store import SqlStore
@@ -110,6 +111,48 @@ def stored(url: str, group: str) -> Position | None:
         (("import", "/no/such/file", "--to", "store"), "/no/such/file cannot be read: "),
         (("compare", "--pipeline", "p", "--file", "/no/pipelines.yaml"), "/no/pipelines.yaml does not exist"),
         (
+            ("copy", "--from", "store", "--to", "store", "-g", " g", "-t", "t"),
+            "--group ' g' has a space (U+0020) at its start",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g\u200b", "-t", "t"),
+            "a zero width space (U+200B) at its end",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g", "--to-group", "g\u00a0", "-t", "t"),
+            "--to-group 'g\\xa0' has a no-break space",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t,t"),
+            "'t' is named twice",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t, u"),
+            "Topics ['t', ' u']",
+        ),
+        (
+            (
+                "copy",
+                "--from",
+                "store",
+                "--to",
+                "store",
+                "-g",
+                "g",
+                "-t",
+                "t",
+                "--accept-skipped",
+                "t=1",
+                "--accept-skipped",
+                "t=2",
+            ),
+            "--accept-skipped has the value 't=1' and another one",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "--accept-skipped", "t=\u0663"),
+            "--accept-skipped has the value",
+        ),
+        (
             ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "--accept-skipped", "t"),
             "--accept-skipped has the value 't'",
         ),
@@ -124,6 +167,14 @@ def test_a_wrong_call_ends_with_2_and_a_sentence(
     assert says in printed.err
     assert ". Expected " in printed.err
     assert SECRET not in printed.err + printed.out
+
+
+def test_the_module_runs_the_same_commands_without_airflow_s_own(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "--from", "store", "-g", "g", "-t", "t"])
+
+    assert ended.value.code == 2
+    assert "Group 'g' has nothing stored" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -395,3 +446,28 @@ def test_how_far_replays_are(url: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["total"]["records_read"] == 10
     assert run(*words, "idle") == 0
     assert "No replay was planned." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("apply", [(), ("--apply",)])
+def test_a_dry_run_says_what_an_apply_would_say(
+    apply: tuple[str, ...],
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Offset 999 of 50, into a consumer group: only the store of groups knows the end of the log."""
+
+    def refuse(self: SqlStore, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        raise InputRefused(seen="t[0] -> 999", expected="0 to 50, what Kafka holds of it now", do="plan again")
+
+    monkeypatch.setattr(SqlStore, "check_write", refuse, raising=False)
+    monkeypatch.setattr(SqlStore, "write", refuse)
+    (tmp_path / "o.csv").write_text("t,0,999\n")
+
+    assert run("import", str(tmp_path / "o.csv"), "--to", "store", "-g", "g", *apply) == 2
+
+    printed = capsys.readouterr()
+    assert "t[0] -> 999. Expected 0 to 50" in printed.err
+    assert ("Written: nothing" if apply else "this is a dry run") in printed.out
+    assert stored(url, "g") is None

@@ -75,6 +75,31 @@ class Whole:
     form: RestartForm | None = None
 
 
+@dataclass(frozen=True)
+class Optionals:
+    plain: int | None = None
+    within: tuple[int | None, ...] = ()
+    mapped: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WithoutOne:
+    mapped: dict[str, int] | None = None
+
+
+def test_an_optional_value_is_read_anywhere() -> None:
+    value = Optionals(1, (1, None), {"a": (None, 2)})
+
+    assert codec.loads(Optionals, codec.dumps(value)) == value
+    assert codec.loads(Optionals, '{"plain": null}') == Optionals()
+
+
+def test_another_union_is_a_mistake_of_the_program() -> None:
+    """Python 3.9 cannot evaluate it, which a newer one would not show."""
+    with pytest.raises(TypeError, match=r"WithoutOne has mapped: dict\[str, int\] \| None"):
+        codec.loads(WithoutOne, "{}")
+
+
 def test_a_newer_writer_may_know_more() -> None:
     assert codec.loads(Whole, '{"name":"a","since_version_9":[1]}') == Whole("a")
 

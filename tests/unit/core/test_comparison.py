@@ -345,6 +345,15 @@ def test_what_expires_is_reported_even_if_all_stores_agree() -> None:
     assert comparison.expiring == ("kafka: expires in 7 days",)
 
 
+def test_a_topic_that_was_taken_out_of_the_pipeline_is_not_compared() -> None:
+    """A checkpoint has its offsets, and the other store is asked for the topics of the pipeline only."""
+    with_more = HBASE.position.updated(at(5, topic="cancelled")) if HBASE.position else None
+    comparison = compare_stores(when_stopped(kept("checkpoint", with_more), kept("zookeeper", HBASE.position)))
+
+    assert [row.topic for row in comparison.rows] == ["flights", "flights"]
+    assert comparison.conflicts == ()
+
+
 def test_a_pipeline_before_its_first_start_has_nothing_to_compare() -> None:
     assert compare_stores(when_stopped(kept("history", None), kept("checkpoint", None))).rows == ()
     assert compare_stores(seen(TWO)).stores == ("history",)

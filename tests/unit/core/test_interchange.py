@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_offsets.core.hidden import hidden_character
 from airflow_provider_offsets.core.interchange import GroupPosition, read_positions, to_csv, to_json
 from airflow_provider_offsets.core.live import TopicIdentity
 from airflow_provider_offsets.core.position import Position, TopicPartition
@@ -46,6 +47,8 @@ def test_a_group_id_with_a_comma_or_a_quote_is_quoted() -> None:
         ("t,1,0\nt,0,3\n", "g", [ONE]),
         ("g,t,0,3\nh,u,0,7\ng,t,1,0\n", "", [ONE, GroupPosition("h", at(7, topic="u"))]),
         ("g,t,0,3\nh,u,0,7\ng,t,1,0\n", "g", [ONE]),
+        ('{"t":{"0":3,"1":0}}', "g", [ONE]),
+        ('\ufeff { "t" : {"0":3,"1":0} }\n', "g", [ONE]),
         (to_json([ONE]), "", [ONE]),
         (to_json([ONE, GroupPosition("h", at(7))]), "g", [ONE]),
     ],
@@ -58,6 +61,8 @@ def test_a_group_id_with_a_comma_or_a_quote_is_quoted() -> None:
         "any order",
         "many",
         "one of many",
+        "startingOffsets of Spark",
+        "the same with a bom",
         "json",
         "one of json",
     ],
@@ -89,6 +94,20 @@ def test_it_is_read(text: str, group: str, expected: list[GroupPosition]) -> Non
         ('{"groups":[{"group_id":"g","position":{"t":{"0":9223372036854775808}}}]}', "", "offset 9223372036854775808"),
         ('{"groups":[{"group_id":"g","position":{}},{"group_id":"g","position":{}}]}', "", "group 'g' twice"),
         ('{"groups":[{"group_id":"g","position":{"t":{"0":1,"0":9}}}]}', "", "'0' appears twice"),
+        ('{"groups":[{"group_id":"g","position":{"t":{"0":1}},"offsets":{}}]}', "", "unknown key 'groups[0].offsets'"),
+        ('{"groups":[{"group_id":" g","position":{"t":{"0":1}}}]}', "", "' g' has a space (U+0020) at its start"),
+        ('{"groups":[{"group_id":"g","position":{"t\u200b":{"0":1}}}]}', "", "a zero width space (U+200B) at its end"),
+        ('{"groups":[{"group_id":"g","position":{"t":{"0":NaN}}}]}', "", "NaN is no number of JSON"),
+        ("g\u00a0,t,0,3\n", "", "line 1: 'g\\xa0' with a no-break space (U+00A0) at its end"),
+        ("t ,0,3\n", "g", "line 1: 't ' with a space (U+0020) at its end"),
+        ("t,0,3\n", " g", "' g' with a space"),
+        ('{"t":{"0":-2}}', "g", "-1 (latest) and -2 (earliest) are no offsets"),
+        ('{"t":{"0":1}}', "", "names no group"),
+        ('{"partitions":[{"topic":"t","partition":0,"offset":3}],"version":1}', "g", "JSON of kafka-delete-records"),
+        ('{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[1]}]}', "g", "another tool of Kafka"),
+        ('{"topic":"t","offset":3}', "g", "JSON with 'topic', 'offset', and without the key 'groups'"),
+        ("{}", "g", "JSON with nothing in it"),
+        ('[{"topic":"t"}]', "g", "JSON with a list, and without"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, group: str, says: str) -> None:
@@ -100,7 +119,9 @@ def test_what_is_wrong_is_said_with_its_place(text: str, group: str, says: str) 
 
 
 topics = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
-groups = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)
+groups = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")), min_size=1, max_size=20
+).filter(lambda text: not hidden_character(text))
 positions = st.dictionaries(
     st.builds(TopicPartition, topics, st.integers(0, 2**31 - 1)), st.integers(0, 2**63 - 1), min_size=1
 ).map(Position)

@@ -22,6 +22,7 @@ from airflow_provider_offsets.core.known import (
     evidence,
     known_batch,
     known_offsets,
+    left_in_removed_topics,
     needs_records,
     with_records,
 )
@@ -1332,4 +1333,48 @@ def test_a_dropped_topic_is_noted_even_if_its_offsets_are_only_in_snapshots() ->
 
     notes = plan("earliest", now, epochs=(before, epoch(at(0, 0), 2))).notes
 
-    assert notes == ("cancelled: has known offsets, is no longer a topic of the pipeline, and is not read",)
+    assert "cancelled: has known offsets, is no longer a topic of the pipeline, and is not read" in notes
+
+
+def moved_by_a_command(number: int, start: Position, left_at: Position | None = None) -> Epoch:
+    found = epoch(start, number)
+    return replace(found, claim=replace(found.claim, left_at=left_at))
+
+
+FLIGHTS, OTHERS = at(0, 0), at(0, topic=OTHER)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "left"),
+    [
+        ([], None),
+        ([moved_by_a_command(1, FLIGHTS, BOTH)], None),
+        ([moved_by_a_command(1, OTHERS, BOTH)], BOTH),
+        ([moved_by_a_command(1, OTHERS, BOTH), moved_by_a_command(2, OTHERS)], BOTH),
+        ([moved_by_a_command(1, OTHERS, BOTH), moved_by_a_command(2, FLIGHTS)], None),
+        ([moved_by_a_command(1, OTHERS, BOTH), moved_by_a_command(2, OTHERS, FLIGHTS)], BOTH),
+        ([replace(moved_by_a_command(1, OTHERS, BOTH), holder=None)], None),
+    ],
+    ids=["no launch", "read", "not read", "nor by the next", "read by the next", "moved twice", "nobody claimed it"],
+)
+def test_where_a_job_had_stopped_is_known_until_a_launch_reads_the_topic(
+    epochs: list[Epoch], left: Position | None
+) -> None:
+    assert left_in_removed_topics(epochs) == (left or Position())
+
+
+def test_a_topic_that_was_put_back_stands_where_the_launch_without_it_had_found_it() -> None:
+    """Somebody has moved its offset in the store, back or forward. A store that agrees needs no record."""
+    without = epoch(BOTH, 2, stood=BOTH.updated(at(40, topic=OTHER)))
+    identities = (
+        TopicIdentity("cluster-1", {TOPIC: "id-1", OTHER: "id-2"}),
+        TopicIdentity("cluster-1", {TOPIC: "id-1"}),
+    )
+    first = epoch(BOTH.updated(at(10, topic=OTHER)), 1, identity=identities[0])
+    for offset, known in ((30, 40), (50, 40), (40, None)):
+        zookeeper = kept("zookeeper", BOTH.updated(at(offset, topic=OTHER)))
+        state = untracked(two_topics(), zookeeper, epoch=without)
+        found = with_records(state, (), [first, without])
+        assert known_offsets(found).keys() == ({TopicPartition(OTHER, 0)} if known else set())
+        assert (found.last_known or Position()).get(TopicPartition(OTHER, 0)) == 40
+        assert (TopicPartition(OTHER, 0) in (found.stored or Position())) is (known is None)

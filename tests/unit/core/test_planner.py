@@ -716,6 +716,48 @@ def test_plan(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
+    ("why", "seen_now", "wanted", "named", "words"),
+    [
+        (
+            "a new store and a new checkpoint: only the named offsets show that the job has run",
+            seen(TWO),
+            at(40, 60),
+            at(40, 60),
+            "the start names offsets",
+        ),
+        ("a partition that begins later is named at its beginning", seen(HEAD_DELETED), at(30, 0), at(30, 0), ""),
+        ("a new job reads everything", seen(TWO), at(0, 0), at(0, 0), ""),
+        ("a new job reads what is new, by a fallback", seen(TWO), at(100, 100), Position(), ""),
+        (
+            "the pipeline has started once, and planned no batch",
+            seen(TWO, epoch=_FIRST, ended=ENDED),
+            at(0, 0),
+            Position(),
+            "the pipeline has run before",
+        ),
+        (
+            "rows without batch ids are the only record",
+            seen(TWO, processed=processed(at(40, 60), batch_id=None, epoch=None)),
+            at(40, 60),
+            Position(),
+            "the pipeline has run before",
+        ),
+        ("batch ids continue", running(TWO, at(40, 60)), at(10, 20), at(10, 20), ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_a_plan_warns_if_batch_ids_begin_again(
+    why: str, seen_now: Observation, wanted: Position, named: Position, words: str
+) -> None:
+    """A Delta table with a constant application id drops all records of such a start (case A19)."""
+    notes = plan_restart(wanted, seen_now, RestartPolicy(accept_skipped={TOPIC: 1_000}), named=[*named]).notes
+
+    warned = [note for note in notes if "batch ids begin again at 0" in note]
+    assert len(warned) == bool(words)
+    assert all(words in note and "txnAppId" in note and "stream.write_options" in note for note in warned)
+
+
+@pytest.mark.parametrize(
     ("why", "settings", "read_committed", "bounds", "notes"),
     [
         ("a plain topic: its offsets are its records", TopicSettings(), False, (), []),
@@ -747,13 +789,15 @@ def test_what_the_settings_of_a_topic_mean(
 
 
 def test_every_kind_of_problem_is_in_the_table() -> None:
-    # core/restart/comparison.py and core/restart/choice.py find two before a plan exists, operations/planning.py three
+    # core/restart/comparison.py and core/restart/choice.py find two before a plan exists, operations/planning.py four
     # once it does; and test_runway.py has a table of its own.
     found_elsewhere = {ProblemKind.STORES_CONFLICT, ProblemKind.NO_START}
     found_elsewhere |= {ProblemKind.CHECKPOINT_STAYS, ProblemKind.GROUP_CHANGED, ProblemKind.HISTORY_EXPIRES}
-    found_elsewhere.add(ProblemKind.TOPIC_UNLISTED)
+    found_elsewhere |= {ProblemKind.TOPIC_UNLISTED, ProblemKind.NO_RESUME}
     # operations/test_late_writes.py has one that needs records of the pipeline.
     elsewhere = {*found_elsewhere, ProblemKind.WINDOW_TOO_LONG, ProblemKind.LATE_WRITE}
+    # operations/test_backfilling.py has one that only a backfill can have.
+    elsewhere.add(ProblemKind.SHARED_SCRATCH)
     assert {kind for case in CASES for kind in case.problems} == set(ProblemKind) - elsewhere
 
 

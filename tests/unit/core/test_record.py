@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from airflow_provider_offsets.core.epoch import (
     EndedHow,
     ProcessIdentity,
     Recorded,
+    RowsWritten,
     StopRequest,
     StopStage,
 )
@@ -352,6 +354,53 @@ class TestRuns:
         assert record.started.count == 101
 
 
+class TestRowsWritten:
+    """What the batches of an epoch wrote, as Spark counted it."""
+
+    @pytest.mark.parametrize(
+        ("why", "rows", "is_empty", "written"),
+        [
+            ("Spark counted the rows", 5, False, RowsWritten(batches=1, rows=5)),
+            ("nothing to read, nothing written", 0, False, RowsWritten(batches=1)),
+            ("a write without a row", 0, True, RowsWritten(batches=1, empty=1, last_empty=0)),
+            ("no write that Spark saw", None, True, RowsWritten(uncounted=1, empty=1, last_empty=0)),
+            ("a sink that does not count", None, False, RowsWritten(uncounted=1)),
+        ],
+    )
+    def test_one_batch(self, why: str, rows: int | None, is_empty: bool, written: RowsWritten) -> None:
+        event = RecordBatch("tag-1", ONE, "run-1", RECORDED, rows_written=rows, is_empty=is_empty)
+
+        assert after(STARTED, event).written == written
+
+    def test_they_add_up_and_a_repeated_call_adds_nothing(self) -> None:
+        first = RecordBatch("tag-1", ONE, "run-1", RECORDED, rows_written=5)
+        following = replace(BATCH, batch_id=1, row_time_ms=1_001)
+        second = replace(first, recorded=replace(RECORDED, batch_id=1, row_time_ms=1_001), rows_written=7)
+        done = after(STARTED, first, StartBatch("tag-1", ONE, following), second)
+
+        assert done.written == RowsWritten(batches=2, rows=12)
+        assert transition(done, second) == Already()
+
+    def test_a_batch_that_an_operation_recorded_has_no_count(self) -> None:
+        """Spark committed it, and the driver died before it recorded what it wrote."""
+        assert after(CUT, Reconcile("b", CUT.generation, 6, RECORDED)).written == RowsWritten(uncounted=1)
+        assert after(CUT, Reconcile("b", CUT.generation, 6)).written == RowsWritten()
+
+    def test_the_next_launch_counts_from_0(self) -> None:
+        counted = after(STARTED, RecordBatch("tag-1", ONE, "run-1", RECORDED, rows_written=5))
+        stopped = after(counted, EndEpoch("tag-1", ONE, STOPPED), TakeLease("b", 4, HOUR_MS))
+        stopped = after(stopped, Reconcile("b", stopped.generation, 6))
+
+        assert stopped.written.rows == 5, "until then, for the epoch that is kept"
+        assert launching(stopped, "b").written == RowsWritten()
+
+    def test_a_record_of_an_earlier_commit_has_no_counts(self) -> None:
+        plain = json.loads(codec.dumps(RAN))
+        del plain["written"]
+
+        assert codec.loads(PipelineRecord, json.dumps(plain)) == replace(RAN, written=RowsWritten())
+
+
 class TestLease:
     def test_the_first_batch_or_idle_ends_the_launcher_s_lease(self) -> None:
         assert STARTED.lease == Lease("a", 2)
@@ -423,7 +472,14 @@ def events(draw: st.DrawFn, record: PipelineRecord) -> Event:
         lambda: MarkGood(record.epoch),
         lambda: ClaimLaunch(tag, holder, 1),
         lambda: StartBatch(tag, holder, StartedBatch(batch_id, "query", 1, run, row_time_ms, "digest")),
-        lambda: RecordBatch(tag, holder, run, replace(recorded, row_time_ms=record.last_row_time_ms)),
+        lambda: RecordBatch(
+            tag,
+            holder,
+            run,
+            replace(recorded, row_time_ms=record.last_row_time_ms),
+            rows_written=draw(st.sampled_from([None, 0, 5])),
+            is_empty=draw(st.booleans()),
+        ),
         lambda: GoIdle(tag, holder),
         lambda: EndEpoch(tag, holder, STOPPED),
     ]
@@ -456,6 +512,13 @@ def test_laws_of_every_sequence(data: st.DataObject) -> None:
             assert record.phase is Phase.RUNNING, "only a running epoch begins a batch"
         if next_.recorded != record.recorded:
             assert isinstance(event, ClaimLaunch | RecordBatch | Reconcile)
+        now, before = next_.written, record.written
+        if isinstance(event, LaunchEpoch):
+            assert now == RowsWritten(), "a launch counts from 0"
+        else:
+            is_batch = isinstance(event, RecordBatch) or (isinstance(event, Reconcile) and event.recorded is not None)
+            assert now.batches + now.uncounted == before.batches + before.uncounted + is_batch, "each batch once"
+            assert now.rows >= before.rows
         assert (next_.phase is Phase.RUNNING) <= (next_.holder is not None)
         assert codec.loads(PipelineRecord, codec.dumps(next_)) == next_
         record = next_

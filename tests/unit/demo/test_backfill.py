@@ -31,6 +31,7 @@ def judged(
     rows: dict[tuple[int, int], str] = WANTED,
     live: tuple[tuple[int, int], ...] = tuple(WANTED),
     replayed: tuple[tuple[int, int], ...] = tuple(WANTED),
+    sink: str = "proven",
 ) -> tuple[bool, str]:
     """Return the check's findings about such an output."""
     output = tmp_path / "output.db"
@@ -45,7 +46,7 @@ def judged(
     story = backfill.BackfillStory(Progress())
     story._bootstrap = "nowhere"
     story._dags = {"backfill": type("Dag", (), {"page": "page"})()}
-    held = story._check(Counter({"late": 3}))
+    held = story._check(Counter({"late": 3}), sink)
     return held, capsys.readouterr().out.splitlines()[-1]
 
 
@@ -59,6 +60,7 @@ def judged(
         ({"replayed": ((0, 0), (0, 1))}, "verdict: lost=1 duplicated=0 wrong=0 records=3"),
         ({"replayed": (*WANTED, (0, 0))}, "verdict: lost=0 duplicated=1 wrong=0 records=3"),
         ({"live": (*WANTED, (0, 0))}, "verdict: lost=0 duplicated=1 wrong=0 records=3"),
+        ({"sink": "refuted"}, "verdict: lost=0 duplicated=0 wrong=0 records=3"),
     ],
     ids=[
         "all is right",
@@ -68,10 +70,10 @@ def judged(
         "a record that was not replayed",
         "a record that was replayed twice",
         "a record that the live job replayed",
+        "a batch that the sink does not have",
     ],
 )
 def test_the_verdict_names_what_is_wrong(output, verdict, tmp_path, monkeypatch, capsys) -> None:
-    assert judged(tmp_path, monkeypatch, capsys, **output) == (
-        verdict.endswith("lost=0 duplicated=0 wrong=0 records=3"),
-        verdict,
-    )
+    sink = output.get("sink", "proven")
+    is_right = verdict.endswith("lost=0 duplicated=0 wrong=0 records=3") and sink == "proven"
+    assert judged(tmp_path, monkeypatch, capsys, **output) == (is_right, f"{verdict} sink={sink}")

@@ -114,8 +114,8 @@ def test_sees_evidence_of_a_partition_that_the_topic_does_not_have():
 def test_the_verdict_is_the_sum_of_all_partitions():
     there = {P0: set(range(4)), P1: set(range(2))}
     found = judge(there, {P0: REPLAYED, P1: {0: [1], 1: [1]}}, [BACK_TO_2])
-    line = verdict(total(found.values()), 12.34)
-    assert line == "verdict: lost=0 duplicated=0 unexplained=0 replayed=2 records=6 downtime_s=12.3"
+    line = verdict(total(found.values()), 12.34, "proven")
+    assert line == "verdict: lost=0 duplicated=0 unexplained=0 replayed=2 records=6 downtime_s=12.3 sink=proven"
     assert problems(found, there, there) == []
 
 

@@ -9,20 +9,33 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.common.compat.sdk import AirflowFailException, ParamValidationError, TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.providers.standard.sensors.date_time import DateTimeSensor
 from airflow.sdk import DAG, TriggerRule, dag, task
-from airflow.sdk.exceptions import ParamValidationError, TaskDeferred
 
 from airflow_provider_offsets.core.pipeline import SparkJob, StreamingPipeline
-from airflow_provider_offsets.factories import maintenance_dag
+from airflow_provider_offsets.factories import (
+    backfill_dag,
+    maintenance_dag,
+    recovery_dag,
+    rehearsal_dag,
+    reprocess_dag,
+    snapshots_dag,
+)
 from airflow_provider_offsets.factories.maintenance import WINDOW_END
-from airflow_provider_offsets.factories.restart import is_no_dry_run
+from airflow_provider_offsets.factories.restart import is_no_dry_run, refuse_unknown_params
+
+if AIRFLOW_V_3_2_PLUS:
+    from airflow.dag_processing.dagbag import DagBag
+else:
+    from airflow.models.dagbag import DagBag
 
 DAGS = Path(__file__).parents[3] / "dags"
 KINDS = ("maintenance", "reprocess", "recovery", "rehearsal", "snapshots")
 REPLAYS = ("backfill", "backfill_then_live")
 STEPS = [
+    "preflight",
     "snapshot_before",
     "plan",
     "continue_unless_dry_run",
@@ -80,7 +93,7 @@ class TestShape:
     def test_all_steps_of_a_run_are_one_operation(self, made: DAG) -> None:
         ours = [step for step in made.tasks if hasattr(step, "operation")]
 
-        assert len(ours) == 11
+        assert len(ours) == 12
         assert {step.operation for step in ours} == {"{{ dag.dag_id }}/{{ run_id }}"}
 
     def test_what_is_passed_on_wins(self, pipeline: StreamingPipeline) -> None:
@@ -131,6 +144,8 @@ class TestForm:
             "reason": None,
             "window_s": 0,
             "start": "committed",
+            "accept_lost": None,
+            "accept_skipped": None,
             "approve": False,
             "take_over": False,
             "dry_run": False,
@@ -242,6 +257,48 @@ class TestInAirflow:
 
         assert bag.import_errors == {}
         assert set(bag.dags) == {f"{kind}__{name}" for kind in (*KINDS, *REPLAYS) for name in ("a", "b.c")}
+
+
+@pytest.mark.parametrize("make", [maintenance_dag, reprocess_dag, rehearsal_dag])
+def test_what_a_run_accepts_reaches_its_plans(make: Any, pipeline: StreamingPipeline) -> None:
+    made: DAG = make(pipeline)
+    given = {
+        "start": "earliest",
+        "accept_lost": "flights:3",
+        "accept_skipped": "flights:4",
+        "reason": "",
+        "application": "",
+    }
+    assert {"accept_lost", "accept_skipped"} <= set(made.params)
+    for name in ("plan", "replan"):
+        if made.has_task(name):
+            planned: Any = made.get_task(name)
+            planned.render_template_fields({"params": given, "dag": made, "run_id": "r"})
+            assert (planned.accept_lost, planned.accept_skipped) == ("flights:3", "flights:4")
+
+
+class TestTrigger:
+    """A param that the DAG does not have would be ignored by Airflow, and the run would start the job elsewhere."""
+
+    @pytest.mark.parametrize("conf", [None, {}, {"start": "earliest", "window_s": 5}])
+    def test_the_params_of_the_form_are_taken(self, conf: Any, made: DAG) -> None:
+        self.begin(made, conf)
+
+    def test_another_one_is_refused_in_the_first_task(self, made: DAG) -> None:
+        with pytest.raises(AirflowFailException, match=r"triggered with 'strat'.*only accept_lost.*'start' is similar"):
+            self.begin(made, {"strat": "earliest"})
+
+    def test_and_only_there(self, made: DAG) -> None:
+        self.begin(made, {"strat": "earliest"}, "roll_back")
+
+    def begin(self, made: DAG, conf: Any, task_id: str = "preflight") -> None:
+        first: Any = made.get_task(task_id)
+        first._pre_execute_hook({"dag": made, "task": first, "dag_run": SimpleNamespace(conf=conf)})
+
+    def test_every_dag_has_the_check(self, pipeline: StreamingPipeline) -> None:
+        for make in (maintenance_dag, reprocess_dag, recovery_dag, rehearsal_dag, snapshots_dag, backfill_dag):
+            root: Any = make(pipeline).roots[0]
+            assert root._pre_execute_hook is refuse_unknown_params
 
 
 def test_the_tasks_work_in_a_dag_of_your_own(pipeline: StreamingPipeline) -> None:

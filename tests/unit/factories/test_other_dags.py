@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import ParamValidationError
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import ParamValidationError
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.simple import ContinuousTimetable
 
@@ -28,7 +28,7 @@ PIPELINE = StreamingPipeline(
     schedules=Schedules(recovery="@continuous", rehearsal="0 6 * * *", snapshots="@hourly"),
 )
 ACTS = ["replan", "apply", "submit", "watch", "audit"]
-BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop", "snapshot_stopped"]
+BEFORE = ["preflight", "snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop", "snapshot_stopped"]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ BEFORE = ["snapshot_before", "plan", "continue_unless_dry_run", "approve", "stop
     [
         (reprocess_dag(PIPELINE), [*BEFORE, *ACTS], UNDO),
         (recovery_dag(PIPELINE), ["await_death", "begin_recovery", "snapshot_stopped", *ACTS], []),
-        (rehearsal_dag(PIPELINE), ["plan"], []),
+        (rehearsal_dag(PIPELINE), ["preflight", "plan"], []),
         (snapshots_dag(PIPELINE), ["snapshot", "prune"], []),
     ],
     ids=lambda each: each.dag_id if isinstance(each, DAG) else "",

@@ -22,6 +22,7 @@ from airflow_provider_offsets.core.recovery import RecoveryPolicy
 from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.replay.model import BackfillPolicy
 from airflow_provider_offsets.core.restart.model import OnConflict, RestartPolicy
+from airflow_provider_offsets.core.sink.model import Sink, SinkFormat
 from airflow_provider_offsets.errors import PipelineFileError, UnknownPipeline
 from airflow_provider_offsets.factories.pipelines import SCHEMA, load_pipelines
 
@@ -84,6 +85,11 @@ pipelines:
       parallel_shards: 3
       pool: spark
       yield_to_live: false
+    sink:
+      format: batch_table
+      conn_id: warehouse
+      batch_table: batches
+      table: alerts
 """
 
 SMALL = """\
@@ -148,7 +154,27 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
             pool="spark",
             yield_to_live=False,
         ),
+        sink=Sink(SinkFormat.BATCH_TABLE, conn_id="warehouse", batch_table="batches", table="alerts"),
     )
+
+
+def test_the_folder_of_a_sink_begins_at_the_file_and_a_table_of_a_catalog_is_kept(tmp_path: Path) -> None:
+    for location, read in (("lake/orders", f"{tmp_path}/lake/orders"), ("lake:sales.orders", "lake:sales.orders")):
+        sink = f"    sink: {{format: iceberg, location: '{location}'}}\n"
+        assert load(tmp_path, SMALL + sink)["alerts"].sink == Sink(SinkFormat.ICEBERG, read)
+
+
+@pytest.mark.parametrize(
+    ("sink", "said"),
+    [
+        ("{format: delta}", "missing location"),
+        ("{format: batch_table, conn_id: warehouse}", "missing batch_table"),
+        ("{format: files, location: out, table: orders}", "unknown table"),
+    ],
+)
+def test_a_sink_has_the_keys_of_its_format(sink: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(PipelineFileError, match=said):
+        load(tmp_path, f"{SMALL}    sink: {sink}\n")
 
 
 def test_the_whole_one_has_every_key_of_the_schema() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.models import Connection
 
 from airflow_provider_offsets.errors import InputRefused, StoreUnreachable
 from airflow_provider_offsets.hooks.offsets import OffsetsHook
+from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.stores.memory import MemoryStore
 from airflow_provider_offsets.stores.zookeeper.layout import parse_url
 from airflow_provider_offsets.stores.zookeeper.store import ZooKeeperStore
@@ -124,3 +126,59 @@ class TestTheButton:
 
         assert OffsetsHook().test_connection()[0] is False
         assert list(tmp_path.iterdir()) == []
+
+
+class TestAsAirflowDoesIt:
+    @pytest.mark.filterwarnings("ignore:ProvidersManager")  # Airflow's own command warns of itself
+    def test_airflow_makes_the_hook_by_the_name_of_its_attribute(self, connect: Connect, tmp_path: Path) -> None:
+        """``airflow connections test``, and the button of the form."""
+        url = f"sqlite:///{tmp_path}/offsets.db"
+        open_store(url).create()  # type: ignore[attr-defined]
+        connect("offsets_eu", "offsets", extra={"url": url})
+
+        connection = Connection.get_connection_from_secrets("offsets_eu")
+
+        assert connection.test_connection() == (True, "The store responds, and its tables exist.")
+
+    def test_what_no_error_of_ours_tells_is_told(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(url: str) -> Any:
+            raise RuntimeError("out of memory")
+
+        connect("offsets_default", "offsets", extra={"url": "sqlite:////tmp/offsets.db"})
+        monkeypatch.setattr("airflow_provider_offsets.hooks.offsets.open_store", broken)
+
+        works, words = OffsetsHook().test_connection()
+
+        assert works is False
+        assert "'offsets_default' was opened, and failed: RuntimeError: out of memory" in words
+
+
+class TestExtra:
+    @pytest.mark.parametrize(
+        ("extra", "words"),
+        [
+            ({"url": "sqlite:////o.db", "urll": "x"}, "has 'urll'. Expected only 'url'"),
+            ('{"url": "sqlite:////a.db", "url": "sqlite:////b.db"}', "'url' appears twice"),
+            ({"url": "sqlite:////o.db "}, "'url' has a space (U+0020) at its end"),
+            ({"url": "postgresql://me:hunter2@db\u200b/x"}, "'url' has a zero width space (U+200B)"),
+            ({"url ": "sqlite:////o.db"}, "'url ' has a space"),
+            ("[1]", "it is a list"),
+            ("{", "cannot be read"),
+            ({"url": ["sqlite:////o.db"]}, "has no 'url'"),
+            ({"url": "sqlite:///data/x.db"}, "names a relative path"),
+            ({"url": "sqlite:///./x.db"}, "names a relative path"),
+            ({"url": "sqlite:///../x.db"}, "names a relative path"),
+        ],
+    )
+    def test_one_that_is_wrong_is_refused(self, extra: Any, words: str, connect: Connect) -> None:
+        connect("offsets_default", "offsets", extra=extra)
+
+        works, said = OffsetsHook().test_connection()
+
+        assert (works, words in said) == (False, True), said
+        assert "hunter2" not in said
+
+    @pytest.mark.parametrize("conn_id", ["nowhere", "No Where"])
+    def test_a_missing_connection(self, conn_id: str) -> None:
+        with pytest.raises(InputRefused, match=f"Connection '{conn_id}' does not exist.*airflow connections list"):
+            OffsetsHook(conn_id).get_conn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_offsets.backends.jars import local_jars
+from airflow_provider_offsets.backends.preflight import PROGRAM
+from airflow_provider_offsets.core.committer import committer_conf
 from airflow_provider_offsets.core.pipeline import StopPolicy, StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 from airflow_provider_offsets.hooks.spark import SparkJobHook
@@ -58,6 +61,12 @@ class TestModes:
                 "has deploy mode 'cluster'",
             ),
             ("SQLite is a file of one host", {"host": "spark://master.example"}, SQLITE, "SQLite store and master"),
+            (
+                "Kubernetes, which the submit cannot reach yet",
+                {"host": "k8s://https://api:6443"},
+                POSTGRES,
+                "is Kubernetes",
+            ),
             ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "has a SQLite store and master 'yarn'"),
         ],
     )
@@ -82,7 +91,15 @@ class TestModes:
             ("LocalExecutor", True),
             ("KubernetesExecutor", False),
             ("CeleryExecutor", False),
-            ("LocalExecutor,KubernetesExecutor", False),
+            ("LocalExecutor,KubernetesExecutor", True),
+            ("local:airflow.executors.local_executor.LocalExecutor, KubernetesExecutor", True),
+            ("LocalExecutor;team=KubernetesExecutor", True),
+            ("KubernetesExecutor,LocalExecutor", False),
+            ("LocalKubernetesExecutor", False),
+            ("airflow.providers.edge3.executors.EdgeExecutor", False),
+            ("airflow.providers.amazon.aws.executors.ecs.AwsEcsExecutor", False),
+            ("airflow.providers.amazon.aws.executors.batch.AwsBatchExecutor,LocalExecutor", False),
+            ("lambda:airflow.providers.amazon.aws.executors.aws_lambda.AwsLambdaExecutor", False),
             ("airflow.providers.celery.executors.celery_executor.CeleryExecutor", False),
         ],
     )
@@ -95,6 +112,86 @@ class TestModes:
         else:
             with pytest.raises(ModeUnsupported, match=r"Airflow uses the executor.*Run this DAG with LocalExecutor"):
                 SparkJobHook(pipeline).check(SQLITE)
+
+    @pytest.mark.parametrize(
+        ("named", "taken"),
+        [("LocalExecutor", True), ("local", True), ("KubernetesExecutor", False), ("pods", False), (None, False)],
+    )
+    def test_a_task_may_name_its_executor(
+        self, named: str | None, taken: bool, pipeline: StreamingPipeline, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        paths = ("pods:x.KubernetesExecutor", "local:airflow.executors.local_executor.LocalExecutor")
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", ",".join(paths))
+        if taken:
+            SparkJobHook(pipeline).check(SQLITE, named)
+        else:
+            with pytest.raises(ModeUnsupported, match="KubernetesExecutor' for this task"):
+                SparkJobHook(pipeline).check(SQLITE, named)
+
+
+class TestFolders:
+    @pytest.mark.parametrize("location", ["/proc/nope", "file:///proc/nope/c", "/proc/version/c"])
+    @pytest.mark.parametrize("key", ["checkpoint", "log_dir"])
+    def test_one_that_nobody_can_create_is_refused(
+        self, key: str, location: str, pipeline: StreamingPipeline, tmp_path: Path
+    ) -> None:
+        more = {"log_dir": str(tmp_path / "logs"), key: location}
+
+        with pytest.raises(InputRefused, match=rf"job\.{key} of pipeline .*/proc.*cannot be created: /proc"):
+            SparkJobHook(with_job(pipeline, **more)).check(SQLITE)
+
+    def test_so_is_a_marker(self, pipeline: StreamingPipeline) -> None:
+        with pytest.raises(InputRefused, match=r"stop\.marker of pipeline .*'/proc/nope' cannot be created"):
+            SparkJobHook(untracked(pipeline, StopPolicy(marker="/proc/nope/stop"))).check(SQLITE)
+
+    def test_one_that_can_be_created_is_not(self, pipeline: StreamingPipeline, tmp_path: Path) -> None:
+        SparkJobHook(with_job(pipeline, checkpoint=str(tmp_path / "a" / "b"), log_dir="")).check(SQLITE)
+
+        assert not (tmp_path / "a").exists()
+        assert not list(tmp_path.glob(".offsets-*"))
+
+
+class TestVersions:
+    """The findings themselves are in ``tests/unit/core/test_connector.py``."""
+
+    PACKAGE = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
+
+    @pytest.fixture(params=["a distribution", "pip", "SPARK_HOME"])
+    def core(self, request: pytest.FixtureRequest, spark_submit: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Return the folder of Spark's own jars."""
+        home = spark_submit.parent.parent
+        if request.param == "SPARK_HOME":
+            home = home / "elsewhere"
+            monkeypatch.setenv("SPARK_HOME", str(home))
+        else:
+            monkeypatch.delenv("SPARK_HOME", raising=False)
+        if request.param == "pip":
+            home = home / "lib" / "python3.11" / "site-packages" / "pyspark"
+        jars = home / "jars"
+        jars.mkdir(parents=True)
+        return jars
+
+    @pytest.mark.parametrize(
+        "job", [{"packages": f"a:b:1,{PACKAGE}"}, {"conf": {"spark.jars.packages": PACKAGE}}], ids=["packages", "conf"]
+    )
+    def test_a_connector_that_breaks_is_refused(
+        self, job: dict[str, Any], core: Path, pipeline: StreamingPipeline
+    ) -> None:
+        (core / "spark-core_2.13-4.1.1.jar").touch()
+
+        with pytest.raises(InputRefused, match=r"needs Spark 4\.2, and Spark is 4\.1\.1"):
+            SparkJobHook(with_job(pipeline, **job)).check(SQLITE)
+
+        SparkJobHook(untracked(with_job(pipeline, **job), StopPolicy(signal_timeout_s=60))).check(SQLITE)
+
+    def test_an_untested_version_is_a_warning(
+        self, core: Path, pipeline: StreamingPipeline, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (core / "spark-core_2.13-4.4.0.jar").touch()
+
+        SparkJobHook(pipeline).check(SQLITE)
+
+        assert "Spark 4.4.0 is outside of the tested versions. Expected Spark 3.5 to 4.3." in caplog.text
 
 
 RM = "yarn_resourcemanager_webapp_address"
@@ -245,6 +342,16 @@ class TestCommand:
         assert {"spark.ui.enabled=false", "spark.offsets.pipeline=delay_alerts"} <= confs
         assert argv[-3:] == [full.job.application, "--output", "a file"]
 
+    def test_a_launch_with_the_package_s_committer_has_its_jar(
+        self, pipeline: StreamingPipeline, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.jar").write_text("")
+        argv = SparkJobHook(with_job(pipeline, jars=f"{tmp_path}/a.jar")).command(committer_conf("abc.1"))
+
+        own, committer = argv[argv.index("--jars") + 1].split(",")
+        assert own == f"{tmp_path}/a.jar"
+        assert zipfile.is_zipfile(committer)
+
     def test_the_settings_win_over_a_conf_of_the_same_name(self, pipeline: StreamingPipeline) -> None:
         argv = self.command(with_job(pipeline, conf={"spark.offsets.pipeline": "other"}))
 
@@ -257,6 +364,19 @@ class TestCommand:
         connect("kafka_default", "kafka", extra={"sasl.password": "hunter2-hunter2"})
 
         assert "hunter2" not in json.dumps(self.command(pipeline))
+
+    def test_a_preflight_takes_the_same_jars_packages_and_conf_but_no_cluster(
+        self, pipeline: StreamingPipeline, connect: Connect
+    ) -> None:
+        connect("spark_default", "spark", host="yarn", extra={"deploy-mode": "client"})
+        changed = with_job(pipeline, packages="a:b:1", conf={"spark.jars.repositories": "https://repo"})
+
+        argv = SparkJobHook(changed).preflight_command(["sqlalchemy"])
+
+        assert argv[-6:-2] == ["--master", "local[1]", "--deploy-mode", "client"], "the last ones win"
+        assert argv[argv.index("--packages") + 1] == "a:b:1"
+        assert "spark.jars.repositories=https://repo" in argv
+        assert argv[-2:] == [str(PROGRAM), "sqlalchemy"]
 
     def test_a_jar_by_url_is_left_to_spark(self) -> None:
         assert local_jars("https://repo.example/a.jar,hdfs://b/*.jar") == [

@@ -357,6 +357,8 @@ class Lab:
     """Whether two drivers have lived at one tick: only then does their order matter."""
     stop: StopPolicy = field(default_factory=lambda: StopPolicy(graceful_timeout_s=10))
     more: dict[str, Any] = field(default_factory=dict)
+    application: str = "job.py"
+    packages: str = ""
     offsets_in: tuple[str, ...] = ()
     """Offset stores of an untracked job: ``checkpoint`` or ``elsewhere``. Empty for a tracked one."""
     stalls: bool = False
@@ -386,7 +388,9 @@ class Lab:
     @property
     def pipeline(self) -> StreamingPipeline:
         checkpoint = self.checkpoint or str(self.folder / "checkpoint")
-        job = SparkJob(str(self.folder / "job.py"), checkpoint, log_dir=str(self.folder / "logs"))
+        job = SparkJob(
+            str(self.folder / self.application), checkpoint, packages=self.packages, log_dir=str(self.folder / "logs")
+        )
         return StreamingPipeline(NAME, (TOPIC,), job, stop=self.stop, start_timeout_s=20, **self.more)
 
     def session(self, operation: str = "op", store: Any = None) -> Session:

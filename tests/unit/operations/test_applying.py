@@ -12,7 +12,7 @@ from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import committed_entry, read_state
 from airflow_provider_offsets.checkpoint.seed import close
 from airflow_provider_offsets.core.restart.model import RestartForm, RestartPlan, RestartPolicy
-from airflow_provider_offsets.errors import PlanRefused, SelectorError, StateChanged, TakenOver
+from airflow_provider_offsets.errors import InputRefused, PlanRefused, SelectorError, StateChanged, TakenOver
 from airflow_provider_offsets.operations import applying
 from airflow_provider_offsets.operations.applying import apply_plan, recorded_application
 from airflow_provider_offsets.operations.lease import LEASE_TIMEOUT_S, release_lease, take_lease
@@ -307,7 +307,9 @@ class TestPlanning:
         started_by: RestartPlan = steps.plan(lab)
         steps.submit(lab, apply_plan(lab.session(), started_by))
 
-        assert steps.plan(lab, "earliest") == started_by
+        assert steps.plan(lab) == started_by
+        with pytest.raises(InputRefused, match="Start 'earliest' was given"):
+            steps.plan(lab, "earliest")
 
     def test_after_its_launch_was_cancelled_it_is_planned_again(self, stopped: None, lab: Lab) -> None:
         steps.launch(lab, "shift:-30", "op")

@@ -16,6 +16,7 @@ from airflow_provider_offsets.core.replay.boundary import BoundaryBy, OnOpen
 from airflow_provider_offsets.core.replay.model import BackfillPolicy, Interval, OpenBoundary, ReplayPlan
 from airflow_provider_offsets.core.restart.model import RestartPlan
 from airflow_provider_offsets.errors import InputRefused, NoHistory, PlanRefused
+from airflow_provider_offsets.operations import submitting
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.backfilling import (
     Waiting,
@@ -23,6 +24,7 @@ from airflow_provider_offsets.operations.backfilling import (
     make_replay_plan,
     replay_audits,
 )
+from airflow_provider_offsets.runtime.write_count import Rows
 from airflow_provider_offsets.testing.fake_kafka import FakeKafka
 from tests.unit.operations import steps
 from tests.unit.operations.lab import NAME, TOPIC, Lab
@@ -89,6 +91,38 @@ def test_neighbours_meet_though_the_log_has_moved_on(days: Lab) -> None:
     earlier = plan(days, 200, 300, accept_lost={TOPIC: 24})
 
     assert earlier.end == later.begin == days.at(20, 10)
+
+
+def with_conf(lab: Lab, monkeypatch: pytest.MonkeyPatch, **conf: str) -> None:
+    pipeline = lab.pipeline
+    changed = replace(pipeline, job=replace(pipeline.job, conf={key.replace("_", "."): conf[key] for key in conf}))
+    monkeypatch.setattr(Lab, "pipeline", property(lambda self: changed))
+
+
+def test_a_job_that_chooses_an_unsafe_committer_is_not_replayed(days: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_conf(days, monkeypatch, spark_sql_sources_commitProtocolClass="com.x.Protocol")
+
+    [problem] = plan(days, 200, 300).problems
+
+    assert problem.kind is ProblemKind.SHARED_SCRATCH
+    assert "spark.sql.sources.commitProtocolClass=com.x.Protocol" in problem.message
+    assert "Remove the setting" in problem.message
+
+
+def test_a_live_job_of_an_earlier_release_is_restarted_first(days: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(submitting, "live_owner", lambda incarnation, epoch: "")
+        steps.start(days)
+
+    [problem] = plan(days, 200, 300).problems
+    assert problem.kind is ProblemKind.SHARED_SCRATCH
+    assert f"maintenance__{NAME}" in problem.message
+
+    steps.stop(days, "second")
+    assert not plan(days, 200, 300).problems, "a job that is stopped writes nothing"
+
+    steps.submit(days, steps.apply(days, operation="second"), "second")
+    assert not plan(days, 200, 300, key="cleared").problems, "it has a scratch folder of its own now"
 
 
 def test_a_retry_is_given_the_plan_and_a_clear_another_run_id(days: Lab) -> None:
@@ -363,6 +397,9 @@ class TestByBatchTime:
         assert "was frozen by record-time" in made.notes[0]
 
 
+NO_WRITE = Rows(None, saw_none=True)
+
+
 class TestAudit:
     def done(self, lab: Lab, made: ReplayPlan, *numbers: int, less: int = 0) -> None:
         for number in numbers:
@@ -392,6 +429,49 @@ class TestAudit:
         self.done(days, made, 1, less=1)
 
         assert audit_recorded_replay(control(days), made).findings == ("shard 1: read 6 records, expected 7",)
+
+    @pytest.mark.parametrize(
+        ("why", "rows", "counts_live", "total", "warnings"),
+        [
+            ("all is written", [Rows(8, False), Rows(7, False)], False, 15, ()),
+            ("a program that writes without Spark", [NO_WRITE, NO_WRITE], False, None, ()),
+            (
+                "one shard wrote no row",
+                [Rows(8, False), Rows(0, True)],
+                False,
+                8,
+                ("shard 1 read records and Spark saw no row written",),
+            ),
+            (
+                "one shard wrote nothing",
+                [NO_WRITE, Rows(7, False)],
+                False,
+                7,
+                ("shard 0 read records and Spark saw no row written",),
+            ),
+            (
+                "only the live job writes",
+                [NO_WRITE, NO_WRITE],
+                True,
+                None,
+                (
+                    "2 shards read records and Spark saw no row written, but it counts the rows that the live job"
+                    " writes; the last one is shard 1",
+                ),
+            ),
+        ],
+    )
+    def test_shards_that_wrote_nothing_are_a_warning_and_no_finding(
+        self, why: str, rows: list[Rows], counts_live: bool, total: int | None, warnings: tuple[str, ...], days: Lab
+    ) -> None:
+        """A program may filter all records of a shard."""
+        made = plan(days, 200, 300)
+        for shard, each in zip(made.shards, rows, strict=True):
+            replay_shard(control(days), made.run_id, shard, rows=each)
+
+        audit = audit_recorded_replay(control(days), made, counts_live=counts_live)
+
+        assert (audit.is_clean, audit.rows_written, audit.warnings) == (True, total, warnings)
 
     def test_fewer_are_no_finding_where_counts_are_upper_bounds(self, days: Lab) -> None:
         days.kafka.set_config(TOPIC, **{"cleanup.policy": "compact"})

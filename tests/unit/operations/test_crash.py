@@ -170,7 +170,7 @@ def anonymous(epoch: Epoch) -> Epoch:
     before = epoch.claim.recorded_before
     return replace(
         epoch,
-        claim=replace(epoch.claim, tag="", recorded_before=before and replace(before, tag="")),
+        claim=replace(epoch.claim, tag="", scratch="", recorded_before=before and replace(before, tag="")),
         holder=epoch.holder and replace(epoch.holder, pid=0),
         claimed_at_ms=0,
         ended=epoch.ended and replace(epoch.ended, at_ms=0, message=""),

@@ -18,7 +18,7 @@ FIRST = TopicPartition(TOPIC, 0)
 
 
 def kinds(lab: Lab, start: str = "committed") -> list[ProblemKind]:
-    return [problem.kind for problem in steps.plan(lab, start).problems]
+    return [problem.kind for problem in steps.plan(lab, start, "look").problems]
 
 
 class TestLeaderEpochs:
@@ -188,3 +188,54 @@ def test_a_partition_without_leader_is_no_plan_but_an_error_that_passes(lab: Lab
         steps.plan(lab)
 
     assert caught.value.retriable
+
+
+class TestCheckpoint:
+    """What Spark refuses at a start is in the plan, while the job still runs."""
+
+    @pytest.mark.parametrize(
+        ("why", "files", "seen"),
+        [
+            ("C7: a name that Spark takes for a batch", {"offsets/07": "x"}, "'07', which Spark takes for batch 7"),
+            ("C7: checksums of a file that was removed", {"offsets/.1.crc": "x"}, "offsets holds .1.crc, and no 1"),
+        ],
+    )
+    def test_a_resume_is_refused_and_a_new_checkpoint_is_not(
+        self, why: str, files: dict[str, str], seen: str, lab: Lab
+    ) -> None:
+        steps.start(lab)
+        lab.tick()
+        for path, text in files.items():
+            (lab.folder / "checkpoint" / path).write_text(text)
+
+        [problem] = steps.plan(lab).problems
+
+        assert problem.kind is ProblemKind.NO_RESUME
+        assert seen in problem.message
+        assert lab.driver.is_alive
+        assert kinds(lab, "shift:-10") == []
+
+    def test_a_gap_is_refused_where_no_query_is_asynchronous(self, lab: Lab) -> None:
+        """C4: TrackedStream cannot run with asynchronous progress, so somebody removed the files."""
+        steps.start(lab)
+        for _ in range(6):
+            lab.feed(5)
+            lab.tick()
+        checkpoint = lab.folder / "checkpoint"
+        newest = max(int(each.name) for each in (checkpoint / "offsets").iterdir())
+        for log in ("offsets", "commits"):
+            (checkpoint / log / str(newest - 1)).unlink(missing_ok=True)
+
+        [problem] = steps.plan(lab).problems
+
+        assert problem.kind is ProblemKind.NO_RESUME
+        assert "and none between them" in problem.message
+
+    def test_what_lies_in_the_folder_of_a_first_start_is_refused(self, lab: Lab) -> None:
+        (lab.folder / "checkpoint" / "offsets").mkdir(parents=True)
+        (lab.folder / "checkpoint" / "offsets" / ".0.tmp").write_text("x")
+
+        [problem] = steps.plan(lab).problems
+
+        assert problem.kind is ProblemKind.NO_RESUME
+        assert "holds '.0.tmp', and offsets holds no batch" in problem.message

@@ -19,19 +19,29 @@ from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.operations.pruning import find_prunable, remove
 from airflow_provider_offsets.operations.versions import keep_version, restored_job
 from tests.unit.operations import steps
-from tests.unit.operations.lab import NAME, Crash, Driver, Fuse, Lab, install
+from tests.unit.operations.lab import NAME, Crash, Driver, Fuse, Lab, Moment, install
 
 KEEP = KeepPolicy(snapshots=2, checkpoints=2, versions=2)
 NOW_MS = 4_000_000_000_000
 
 
-@pytest.fixture(params=[(), ("checkpoint",)], ids=["tracked", "untracked"])
-def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
-    """Return a job that was started, and then rewound four times, each time by another version."""
-    lab = install(Lab(tmp_path / "old", offsets_in=request.param, more={"keep": KEEP}), monkeypatch)
-    lab.wipe()
-    for number in range(5):
-        rewind(lab, number)
+@pytest.fixture(scope="module", params=[(), ("checkpoint",)], ids=["tracked", "untracked"])
+def rewound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Moment:
+    """Return the state of a job that was started, and then rewound four times, each time by another version."""
+    with pytest.MonkeyPatch.context() as patch:
+        lab = install(Lab(tmp_path_factory.mktemp("old"), offsets_in=request.param, more={"keep": KEEP}), patch)
+        lab.wipe()
+        for number in range(5):
+            rewind(lab, number)
+        return Moment(lab)
+
+
+@pytest.fixture
+def old(rewound: Moment, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Return such a job, of which each test has its own copy."""
+    lab = install(rewound.copy(), monkeypatch)
+    for each in applications(lab).glob("*.json"):
+        os.utime(each, (0, 0))  # the lab's clock is far behind the time of this file
     return lab
 
 
@@ -43,8 +53,6 @@ def rewind(lab: Lab, number: int) -> None:
     for _ in range(4):
         lab.tick()
     lab.session(operation).take_snapshot("snapshot", reason="", taken_at=f"2026-01-0{number + 1}T00:00:00Z")
-    for each in applications(lab).glob("*.json"):
-        os.utime(each, (0, 0))  # the lab's clock is far behind the time of this file
 
 
 def applications(lab: Lab) -> Path:

@@ -440,7 +440,7 @@ class TestDied:
         """Nobody will ever read them; the settings of another operation are not touched."""
         folder = Path(lab.pipeline.job.folder_for_logs)
         folder.mkdir(parents=True, exist_ok=True)
-        tag = submitting._tag(lab.session())
+        tag = submitting.operation_tag(lab.session())
         mine = folder / f"{lab.pipeline.name}-epoch-00001-{tag}-0badc0de.settings.json"
         theirs = folder / f"{lab.pipeline.name}-epoch-00001-11111111-0badc0de.settings.json"
         mine.touch()
@@ -472,6 +472,24 @@ class TestSilent:
 
         assert steps.submit(lab, applied).epoch == 1
         assert len(lab.drivers) == 1
+
+    def test_the_download_of_packages_is_not_counted(self, applied: Applied, lab: Lab) -> None:
+        """``start_timeout_s`` is 20 s here; Ivy needs 100 s (E6)."""
+        ready_s = lab.clock.now + 100
+        resolving = "Ivy Default Cache set to: /ivy\n:: resolving dependencies :: org.apache.spark#spark-submit;1.0\n"
+
+        def fetch(driver: Driver) -> None:
+            driver.log.write_text(resolving)
+
+        def tick() -> None:
+            if lab.clock.now > ready_s:
+                lab.driver.log.write_text(f"{resolving}:: resolution report :: resolve 99000ms\n")
+                lab.tick()
+
+        lab.packages, lab.on_launch, lab.clock.on_tick = "org.apache.spark:spark-sql-kafka:4.2.0", fetch, tick
+
+        assert steps.submit(lab, applied).epoch == 1
+        assert lab.clock.now > ready_s
 
     def test_an_operation_that_stops_it_meanwhile_is_not_disturbed(self, applied: Applied, lab: Lab) -> None:
         lab.clock.on_tick = lambda: None

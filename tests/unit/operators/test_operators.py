@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
@@ -112,6 +112,21 @@ def run(kind: type[Any], lab: Lab, operation: str = "op", *, attempt: int = 1, *
 def context(attempt: int = 1) -> Any:
     """Return what Airflow passes to a task: the same for all tries of one attempt."""
     return {"ti": SimpleNamespace(max_tries=2 * attempt), "dag_run": SimpleNamespace(start_date="2026-11-01")}
+
+
+def test_a_run_that_is_run_again_with_another_start_is_refused_before_the_stop(lab: Lab) -> None:
+    """``TriggerDagRunOperator(reset_dag_run=True)``: the run has started the job from another place already."""
+    steps.start(lab)
+    lab.feed(50)
+    for kind in STEPS:
+        run(kind, lab)
+    epochs = list(Session(lab.pipeline, "op", lab.store, lab.kafka).control.epochs())
+
+    with pytest.raises(AirflowFailException, match=r"'shift:-30' was given.*from 'committed' already.*a new run"):
+        run(PlanRestartOperator, lab, attempt=2, start="shift:-30")
+
+    assert run(PlanRestartOperator, lab, attempt=2)["selector"] == "committed", "the same start is an attempt"
+    assert list(Session(lab.pipeline, "op", lab.store, lab.kafka).control.epochs()) == epochs
 
 
 def test_a_maintenance_from_end_to_end(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

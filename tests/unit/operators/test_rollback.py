@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_offsets.core.batch import Batch
 from airflow_provider_offsets.core.epoch import EndedHow
 from airflow_provider_offsets.core.health import Verdict
 from airflow_provider_offsets.core.pipeline import RollbackPolicy, StreamingPipeline
 from airflow_provider_offsets.core.recovery import RecoveryPolicy, recovery_of
-from airflow_provider_offsets.errors import DriverSilent
+from airflow_provider_offsets.errors import DriverSilent, InputRefused
+from airflow_provider_offsets.factories import maintenance_dag
 from airflow_provider_offsets.operations import health, rolling_back
 from airflow_provider_offsets.operations.applying import Applied
 from airflow_provider_offsets.operations.job_state import end_of
@@ -260,6 +262,35 @@ class TestRollBack:
 
         assert len(lab.drivers) == drivers
         assert lab.driver.is_alive
+
+    @pytest.mark.parametrize(
+        ("states", "runs"),
+        [
+            ({"submit": "upstream_failed", "watch": "upstream_failed"}, False),
+            ({"submit": "upstream_failed"}, False),
+            ({}, False),
+            ({"submit": "failed", "watch": "upstream_failed"}, True),
+            ({"submit": "success", "watch": "failed"}, True),
+        ],
+    )
+    def test_as_a_task_of_a_run_it_opens_nothing_unless_submit_or_watch_have_failed_themselves(
+        self, states: dict[str, str], runs: bool, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow's ONE_FAILED counts *upstream_failed*: without a store connection, this task failed too."""
+        opened: list[str] = []
+
+        def open_session(pipeline: StreamingPipeline, operation: str) -> Any:
+            opened.append(operation)
+            raise InputRefused(seen="connection 'offsets_default' does not exist", expected="one", do="create it")
+
+        monkeypatch.setattr(base, "open_session", open_session)
+        undo: Any = maintenance_dag(lab.pipeline).get_task("roll_back")
+        ti = SimpleNamespace(get_task_states=lambda **asked: {asked["run_ids"][0]: states} if states else {})
+
+        with pytest.raises(AirflowFailException if runs else AirflowSkipException):
+            undo.execute({"ti": ti, "run_id": "r"})
+
+        assert bool(opened) is runs
 
     @pytest.mark.parametrize("before", ["somebody stopped it", "somebody took it over", "its recovery has started"])
     def test_as_a_task_of_a_run_it_leaves_alone_what_another_operation_has_in_hand(self, before: str, lab: Lab) -> None:

@@ -20,6 +20,7 @@ from airflow_provider_offsets.stores.sql.layout import BATCHES, PREPARED, row_of
 from airflow_provider_offsets.stores.sql.store import SqlStore
 from tests.contract.position_contract import AtomicPositionContract
 from tests.contract.store_contract import NOW_MS, StoreContract, batch, count_round_trips, ids, position
+from tests.unit.stores.appender import append_batches
 
 STREAM = Stream("g", ("t",))
 
@@ -243,7 +244,7 @@ def test_a_writer_waits_and_then_says_so(store: SqlStore, tmp_path: Path, monkey
 
 def test_two_processes_append_to_one_history(store: SqlStore, url: str) -> None:
     spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=append_batches, args=(url, first)) for first in (0, 100)]
+    writers = [spawn.Process(target=append_batches, args=(url, STREAM, first, NOW_MS)) for first in (0, 100)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -252,10 +253,3 @@ def test_two_processes_append_to_one_history(store: SqlStore, url: str) -> None:
     rows = list(store.oldest_first(STREAM))
     assert sorted(each.batch_id or 0 for each in rows) == [*range(25), *range(100, 125)]
     assert [each.row_time_ms for each in rows] == list(range(NOW_MS, NOW_MS + 50))
-
-
-def append_batches(url: str, first: int) -> None:
-    store = SqlStore(url)
-    for number in range(first, first + 25):
-        store.append(STREAM, batch(number, time_ms=NOW_MS))
-    store.close()
