@@ -97,7 +97,7 @@ LOGS = str(Path(tempfile.gettempdir()) / "airflow-provider-offsets-simulation")
 SECRETS = Secrets("memory://", {"kafka.bootstrap.servers": "broker:9092"})
 VERSION = KeptVersion(KeptFile("job.py", "0" * 64))
 LEASE_TIMEOUT_S = 90
-MARKER = "sim://markers/stop"
+MARKERS = "sim://markers"
 
 
 def unreachable(kind: str) -> Exception:
@@ -333,7 +333,7 @@ def _described(kind: Kind, name: str, group_id: str, checkpoint: str) -> Streami
         stop=StopPolicy(
             graceful_timeout_s=kind.graceful_timeout_s,
             kill_timeout_s=kind.kill_timeout_s,
-            marker="" if tracked else MARKER,
+            marker="" if tracked else f"{MARKERS}/{name}",
         ),
         start_timeout_s=kind.start_timeout_s,
         recovery=RecoveryPolicy(tries=3, within_s=600, confirm_s=5),
@@ -395,8 +395,8 @@ class World:
     def describe_as_new_pipeline(self) -> None:
         """Describe the job as a new pipeline, as a refusal advises.
 
-        The new pipeline has another name, group and checkpoint. A file sink gets another folder, since it identifies
-        batches by their ids.
+        The new pipeline has another name, group, checkpoint and marker. A file sink gets another folder, since it
+        identifies batches by their ids.
         """
         self.sink.batches = set()
         if self.sink.is_file_sink:
@@ -578,7 +578,7 @@ class World:
         if self.kind.position_store:
             self._dstream_program()
             return
-        kind, spark = self.kind, self._spark()
+        kind, spark, marker = self.kind, self._spark(), self.pipeline.stop.marker
         spark.source = {"startingOffsets": "earliest"}
 
         def process(batch: Frame, batch_id: int) -> None:
@@ -587,7 +587,7 @@ class World:
             self._write_beside(kind, batch.end)
 
         engine = spark.engine(self.checkpoint, process)
-        while not self.markers.is_there(MARKER):
+        while not self.markers.is_there(marker):
             if not engine.trigger():
                 self.sim.sleep(4.0)
 
@@ -598,11 +598,11 @@ class World:
 
     def _dstream_program(self) -> None:
         """Run a job that reads its start from a position store and writes the position after each batch's output."""
-        stream, topics = self.pipeline.stream, list(self.kind.topics)
+        stream, topics, marker = self.pipeline.stream, list(self.kind.topics), self.pipeline.stop.marker
         stored = self.positions.position(stream) or Position()
         at = {(key.topic, key.partition): offset for key, offset in stored.items()}
         number = 0
-        while not self.markers.is_there(MARKER):
+        while not self.markers.is_there(marker):
             ends = self.kafka.ends(topics)
             begins = self.kafka.begins(topics)
             upto, left = {}, self.kind.limit

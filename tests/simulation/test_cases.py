@@ -186,9 +186,10 @@ def test_a13_a_submit_adopts_the_driver_of_an_older_plan() -> None:
         assert s.run("A", "driver-1", until=at(*SPAWNED))
         s.run("driver-2", until=at("file", "take settings", Side.AFTER))
         s.give_up(a)
-        again = s.to_end(s.restart("A", "shift:-3", attempt="2"), "A", "driver")
+        again = s.to_end(s.restart("A", "shift:-3", attempt="2"), "A")
+        assert "has started the job from 'shift:-9' already" in again.failure
+        assert not s.to_end(s.restart("B", "shift:-3", take_over=True), "B", "driver").failure
         last = [w.record.offset for w in s.world.sink.writes if w.epoch > 1]
-        assert not again.failure
         assert min(last) == 17
         assert s.verdict() == ""
 

@@ -23,8 +23,8 @@ from airflow_provider_offsets.core.snapshot import (
 )
 
 AS_A_NEW_ONE = (
-    "describe the job as a new pipeline, with another name, group_id and checkpoint, and for Spark's file sink with"
-    " another output folder"
+    "describe the job as a new pipeline, with another name, group_id, checkpoint and marker, and for Spark's file sink"
+    " with another output folder"
 )
 """The remedy if stored offsets have no meaning: epochs belong to a pipeline's name, and history to its group id. Batch
 ids begin at 0 again, and a file sink skips a batch whose id is in its ``_spark_metadata``."""
