@@ -123,11 +123,6 @@ class LogEntry:
         return long_of(self.metadata, "batchTimestampMs")
 
     @property
-    def is_control(self) -> bool:
-        """Whether the batch repartitioned the state of the stopped query, and read no records."""
-        return self.metadata.get("controlBatchInfo") is not None
-
-    @property
     def closed_by(self) -> str | None:
         """The operation that planted this entry, or None if Spark wrote the entry."""
         found = self._confs.get(CLOSED_BY)

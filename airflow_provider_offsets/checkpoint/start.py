@@ -82,23 +82,36 @@ def _require_empty(folder: CheckpointFolder) -> None:
 
 
 def _require_shuffle_partitions(folder: CheckpointFolder, newest_ids: Sequence[int]) -> None:
-    """Check a setting that Spark 4.2 reads of a batch in flight and of the batch before it.
+    """Check a setting that Spark 4.2 compares between a batch in flight and the batch before it.
 
-    Spark 4.2.0 itself writes no such setting into a log of version 2, and then fails when it resumes a batch (tried).
+    If they differ, the batch is a repartition of the state that has not finished
+    (``OfflineStateRepartitionUtils.isRepartitionBatch``). The first run of Spark 4.2.0 on a new log of version 2 writes
+    no such setting, and the next one then fails when it resumes a batch (tried).
     """
+    found: list[tuple[int, int]] = []
     for batch_id in newest_ids:
         entry = read_entry(folder, batch_id)
         confs = {} if entry is None else dict(entry.metadata.get("conf") or {})
-        if SHUFFLE_PARTITIONS not in confs and any(each.startswith("spark.sql.") for each in confs):
+        if SHUFFLE_PARTITIONS in confs:
+            found.append((batch_id, int(confs[SHUFFLE_PARTITIONS])))
+        elif any(each.startswith("spark.sql.") for each in confs):
             raise CheckpointError(
                 seen=f"{folder.location}/offsets/{batch_id} lacks {SHUFFLE_PARTITIONS} in its batch metadata, and batch"
                 f" {newest_ids[-1]} is to be run again",
-                expected="that setting, without which Spark 4.2 fails with 'None.get'. Spark 4.2.0 never writes it"
-                " into a log of version 2, so it resumes no batch of such a log",
+                expected="that setting, without which Spark 4.2 fails with 'None.get'. Spark 4.2.0 does not write it"
+                " in the first run of a query with a log of version 2",
                 do="stop the job between two batches. If it is stopped already, remove"
                 f" offsets/{newest_ids[-1]}: Spark plans that batch again from the same start. Or name the start in a"
                 " reprocess",
             )
+    if len({partitions for _, partitions in found}) > 1:
+        (before_id, before), (newest_id, newest) = found
+        raise CheckpointError(
+            seen=f"{folder.location}/offsets/{newest_id} has {SHUFFLE_PARTITIONS}={newest}, offsets/{before_id} has"
+            f" {before}, and batch {newest_id} is not committed: a repartition of the state that has not finished",
+            expected="a finished one; otherwise Spark fails with STREAMING_UNFINISHED_REPARTITION_DETECTED",
+            do="run the repartition again until it returns, and then restart the job",
+        )
 
 
 def _require_zero_byte(folder: CheckpointFolder, paths: Sequence[str]) -> None:

@@ -305,6 +305,13 @@ def _of_version_2() -> Iterator[OddFolder]:
     yield OddFolder("C8: version 2, a batch in flight", log(FOUR, range(3), **lacks), **newer)  # type: ignore[arg-type]
     has = {f"offsets/{each}": named(each).replace('"conf":{}', CONF) for each in FOUR}
     yield OddFolder("C8: version 2 with a setting, a batch in flight", log(FOUR, range(3), **has), AGAIN, **newer)  # type: ignore[arg-type]
+    more = entry(3, batch=BATCH.replace('"2"', '"4"'))
+    cut = log(FOUR, range(3), **{"offsets/3": more})
+    yield OddFolder("C8: a repartition of the state that was cut off", cut, **newer)  # type: ignore[arg-type]
+    again = log(FOUR, range(3), **{"offsets/3": entry(3, batch=BATCH.replace('"2"', '"+02"'))})
+    yield OddFolder("C8: the same number of partitions, written differently", again, AGAIN, **newer)  # type: ignore[arg-type]
+    done = log(FOUR, FOUR, **{"offsets/3": more.replace(ends(4, 4), ends(3, 3))})
+    yield OddFolder("C8: a repartition of the state", done, FirstBatch(4, 14), **newer)  # type: ignore[arg-type]
     yield OddFolder("C8: version 2 without a name", log(FOUR, FOUR, **{"offsets/3": "v2\n{}\n17"}), **newer)  # type: ignore[arg-type]
 
 
