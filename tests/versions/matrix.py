@@ -57,9 +57,12 @@ STORIES = (NEWEST, ("4.3", "3.11"), ("4.1", "3.11"), ("4.0", "3.9"), ("3.5", "3.
 """Spark and the driver's Python of each long test."""
 STARTS = (("4.2", "3.13"), ("4.0", "3.10"), ("3.5", "3.10"))
 """The same of each short test, which starts the archive on another Python."""
+CHECKPOINTS = (NEWEST, ("4.1", "3.11"), ("4.0", "3.9"), ("3.5", "3.9"))
+"""The same of each test that starts Spark on odd checkpoints."""
 WAYS = ("process", "sink")
 PYTEST = (".venv/bin/python", "-m", "pytest", "-p", "no:randomly", "-q")
 SPARK_TEST = "tests/versions/test_spark.py"
+CHECKPOINT_TEST = "tests/e2e/test_checkpoint_verdicts.py"
 
 
 def _on_spark(spark: str, python: str, tested: str, test: str) -> Cell:
@@ -70,7 +73,7 @@ def _on_spark(spark: str, python: str, tested: str, test: str) -> Cell:
     return Cell(
         "Spark",
         {**versions, "tested": tested},
-        (("python3", "-m", "stack", *install), (*PYTEST, f"{SPARK_TEST}::{test}")),
+        (("python3", "-m", "stack", *install), (*PYTEST, test)),
     )
 
 
@@ -96,12 +99,16 @@ def _on_airflow(airflow: str, python: str) -> Cell:
 CELLS = (
     *(_on_airflow(airflow, python) for airflow, python in AIRFLOWS_TESTED),
     *(
-        _on_spark(spark, python, f"{way}=", f"test_story[{way}-{spark}-{python}]")
+        _on_spark(spark, python, f"{way}=", f"{SPARK_TEST}::test_story[{way}-{spark}-{python}]")
         for spark, python in STORIES
         for way in WAYS
     ),
-    *(_on_spark(spark, python, "start", f"test_start[{spark}-{python}]") for spark, python in STARTS),
-    _on_spark("3.5", "3.8", "refusal", "test_an_older_python_is_refused"),
+    *(_on_spark(spark, python, "start", f"{SPARK_TEST}::test_start[{spark}-{python}]") for spark, python in STARTS),
+    *(
+        _on_spark(spark, python, "checkpoints", f"{CHECKPOINT_TEST}::test_spark_does_what_is_said[{spark}-{python}]")
+        for spark, python in CHECKPOINTS
+    ),
+    _on_spark("3.5", "3.8", "refusal", f"{SPARK_TEST}::test_an_older_python_is_refused"),
 )
 
 

@@ -19,9 +19,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_offsets.backends.process import signal_group
-from stack import jars, maven
-from stack.sparks import OUR_PYTHON, SPARKS, Installation
+from stack import jars
+from stack.sparks import OUR_PYTHON, SPARKS
 from tests.e2e.lab import Lab, wait_for
+from tests.versions.installed import require, with_marks
 from tests.versions.matrix import NEWEST, STARTS, STORIES, WAYS
 
 JOB = Path(__file__).with_name("story_job.py")
@@ -38,10 +39,7 @@ def lab_on(make_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Cal
         monkeypatch.delenv("PYTHONPATH", raising=False)
         if (spark, python) == NEWEST:
             return make_lab(**job)
-        installed = Installation(spark, python)
-        if not (installed.is_current and maven.is_current(SPARKS[spark].jars)):
-            words = f"missing or outdated: python3 -m stack spark {spark} --python {python}"
-            pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
+        installed = require(spark, python)
         lab = make_lab(jars=",".join(map(str, jars(SPARKS[spark].jars))), **job)
         # In front of .venv, which the lab has put there.
         monkeypatch.setenv("PATH", str(installed.bin), prepend=os.pathsep)
@@ -101,11 +99,6 @@ def cut_off(lab: Lab, way: str) -> int:
     lab.wait_until_gone()
     fault.unlink()
     return sum(each.count for each in lab.observe().in_flight)
-
-
-def with_marks(*pairs: tuple[str, str]) -> list[Any]:
-    """Return versions of Spark and Python as parameters, with the mark of those that need an installation."""
-    return [pytest.param(*pair, marks=[pytest.mark.installation] if pair != NEWEST else []) for pair in pairs]
 
 
 @pytest.mark.parametrize(("spark", "python"), with_marks(*STORIES))
