@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka.admin import NewTopic
+from deltalake import DeltaTable
 
 from airflow_provider_offsets.core.position import OffsetRange
-from airflow_provider_offsets.core.sink.audit import SinkVerdict
+from airflow_provider_offsets.core.sink.audit import SinkFindingKind, SinkVerdict
 from airflow_provider_offsets.core.sink.model import Sink, SinkFormat
 from stack import jars, maven
 from stack.sparks import SPARKS, Installation
 from tests.e2e import sink_lab
 from tests.e2e.lab import Lab
-from tests.e2e.sink_lab import LabSink, SinkLab, in_topic
+from tests.e2e.sink_lab import LabSink, Record, SinkLab, in_topic
 from tests.integration.postgres_server import new_database, running_postgres
 
 EXTENSIONS = {
@@ -173,6 +175,36 @@ def _others(lab: Lab, server: str, topic: str) -> Chosen:
     }
 
 
+DELETE = """
+import json, sys
+from pyspark.sql import SparkSession
+builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+for name, value in json.loads(sys.argv[1]).items():
+    builder = builder.config(name, value)
+builder.getOrCreate().sql("DELETE FROM lake.flights.appended WHERE " + sys.argv[2])
+"""
+
+
+def delete_by_hand(lab: Lab, tested: SinkLab) -> None:
+    """Delete a record from each table that only appends, and check that the audit finds it."""
+    gone = Record(lab.topic, 0, 3)
+    where = f"partition = {gone.partition} AND offset = {gone.offset}"
+    for name in ("delta", "iceberg"):
+        sink = tested.sinks.get(name)
+        if sink is None:
+            continue
+        sink.dropped[gone] += sink.held()[gone]
+        if name == "delta":
+            DeltaTable(lab.home / "appended").delete(where)
+        else:
+            conf = json.dumps({**lab.conf, "spark.jars": lab.jars})
+            subprocess.run([OLD.bin / "python", "-c", DELETE, conf, where], check=True)
+        report = tested.audit(name)
+        found = [(each.kind, each.rows) for each in report.findings if each.kind is SinkFindingKind.REMOVED]
+        assert report.verdict is SinkVerdict.NOT_PROVEN, report
+        assert found == [(SinkFindingKind.REMOVED, sink.dropped[gone])]
+
+
 @pytest.mark.parametrize("lab", ["newest", "4.1"], indirect=True)
 def test_what_each_sink_holds(lab: Lab, tested: SinkLab, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice(step: str) -> list[str]:
@@ -213,6 +245,9 @@ def test_what_each_sink_holds(lab: Lab, tested: SinkLab, monkeypatch: pytest.Mon
         tested.replay(interval, first, second, killed=killed)
     lab.wait_until_idle()
     tested.check(f"{SHARDS}, {SHARD_TRIED_AGAIN}")
+
+    delete_by_hand(lab, tested)
+    tested.check("a record that is deleted by hand")
 
     # A person starts the job again with nothing but the offsets.
     known = set(in_topic(lab))
