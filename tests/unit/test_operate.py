@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_offsets.core.problem import ProblemKind
 from airflow_provider_offsets.core.restart.model import RestartForm
+from airflow_provider_offsets.factories.pipelines import load_pipelines
 from airflow_provider_offsets.operations.auditing import audit_history
 from airflow_provider_offsets.stores import open_store
 from tests.unit.operations import steps
@@ -29,6 +30,36 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     made = install(Lab(folder, store=store), monkeypatch)  # type: ignore[arg-type]  # the lab's own is in memory
     yield made
     made.store.close()
+
+
+@pytest.mark.parametrize(
+    ("variables", "topic", "approve", "checkpoint"),
+    [
+        ({}, "orders", False, "/data/checkpoints/orders"),
+        (
+            {"ORDERS_TOPIC": "orders-eu", "ORDERS_APPROVE": "true", "CHECKPOINTS": "/mnt/eu"},
+            "orders-eu",
+            True,
+            "/mnt/eu/orders",
+        ),
+    ],
+)
+def test_one_file_for_several_environments(
+    variables: dict[str, str],
+    topic: str,
+    approve: bool,
+    checkpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "pipelines.yaml").write_text(block)
+
+    orders = load_pipelines(tmp_path / "pipelines.yaml")["orders"]
+
+    assert (orders.topics, orders.approve, orders.job.checkpoint) == ((topic,), approve, checkpoint)
 
 
 def back_up(tmp_path: Path) -> Path:
