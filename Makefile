@@ -14,7 +14,7 @@ EDITED ?= $(if $(filter 1,$(SEEDS)),0,120)
 JOBS ?= $(shell nproc)
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit laws integration e2e test check wheel
-.PHONY: on-servers in-memory simulate mutants docs reference screenshots versions-test sinks committer
+.PHONY: first-day on-servers in-memory simulate mutants docs reference screenshots versions-test sinks committer
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this list
@@ -78,6 +78,10 @@ integration: venv jars  ## run the tests against the Kafka and HBase that are up
 
 e2e: venv jars  ## run the end-to-end tests, with Spark and Airflow
 	$(PY) -m pytest tests/e2e tests/versions/test_spark.py -m 'not installation' -p no:randomly --durations 10 $(PYTEST_ARGS)
+
+first-day: venv  ## copy the commands of the guides into an empty environment, up to a proven maintenance; downloads Spark
+	@$(PYTHON3) -m stack up kafka
+	$(PY) -m pytest tests/e2e/test_first_day.py -p no:randomly $(PYTEST_ARGS)
 
 versions-test: venv  ## run the matrix of versions, or the cells with the words of ONLY; downloads each Spark
 	@$(PYTHON3) -m stack up kafka

@@ -1,4 +1,4 @@
-"""Write the generated reference: ``pipelines-yaml.md``, ``errors.md``, tables of ``cli.md`` and ``versions.md``.
+"""Write what is generated: ``pipelines-yaml.md``, ``errors.md``, tables of other pages, and the examples on them.
 
 ``make reference`` runs this file. The pages are committed, so that they can be read without a build, and a unit test
 fails when a page differs from what this file writes.
@@ -30,6 +30,9 @@ OPTIONS = re.compile(r"(<!-- options of `([^`]+)`.*? -->\n).*?(<!-- end -->)", r
 
 RESULTS = re.compile(r"(<!-- results of (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 """A place in ``docs/versions.md`` for the results of one kind of cells."""
+
+EXAMPLE = re.compile(r"(<!-- example `([^`]+)`.*? -->\n).*?(<!-- end -->)", re.DOTALL)
+"""A place in ``docs/build-your-own-dag.md`` for a file of ``docs/examples``, which a unit test runs."""
 
 CODE = re.compile(r"(?<!\w)'([^']+)'(?!\w)|([\w:-]+<\w+>)|\b([a-z]+(?:_[a-z]+)+)\b")
 """Quoted text, names with a placeholder, and identifiers with an underscore, which are shown as code."""
@@ -104,6 +107,7 @@ def generated_pages() -> dict[Path, str]:
     return {
         DOCS / "pipelines-yaml.md": pipelines_page(json.loads(SCHEMA.read_text())),
         DOCS / "errors.md": errors_page(),
+        DOCS / "build-your-own-dag.md": with_examples((DOCS / "build-your-own-dag.md").read_text()),
         DOCS / "cli.md": with_options((DOCS / "cli.md").read_text()),
         DOCS / "versions.md": with_results((DOCS / "versions.md").read_text(), CELLS, read_results()),
     }
@@ -240,6 +244,12 @@ def _what_to_do(kind: type[errors.OffsetsError]) -> str:
 
 def _line(docstring: str) -> str:
     return " ".join(docstring.split()).replace("``", "`")
+
+
+def with_examples(page: str) -> str:
+    """Return the page with the code of each example that it has a place for."""
+    code = {file.name: file.read_text() for file in (DOCS / "examples").glob("*.py")}
+    return EXAMPLE.sub(lambda place: f"{place[1]}\n```python\n{code[place[2]]}```\n\n{place[3]}", page)
 
 
 def with_options(page: str) -> str:

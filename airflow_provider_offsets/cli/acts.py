@@ -17,6 +17,7 @@ from airflow_provider_offsets.connections import ledger_reader, open_session, pr
 from airflow_provider_offsets.control.replays import ReplayControl
 from airflow_provider_offsets.core import codec
 from airflow_provider_offsets.core.batch import Stream
+from airflow_provider_offsets.core.epoch import Operation
 from airflow_provider_offsets.core.interchange import GroupPosition, read_positions, to_csv, to_json
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.core.preflight import problems_in
@@ -102,6 +103,7 @@ def preflight_offsets(args: Namespace) -> None:
     with command():
         pipeline = naming.pipeline(args)
         with open_session(pipeline, "airflow offsets preflight") as session:
+            session.control.open_operation(Operation(session.operation, "preflight", ""))
             findings = run_preflight(session, preflight_probes(pipeline), report=note)
         show(args.output, codec.plain(findings), preflight_report(findings, style_of(args.output)))
         if problems := problems_in(findings):

@@ -89,7 +89,13 @@ def test_the_defaults_in_the_schema_are_those_of_the_code(tmp_path: Path) -> Non
 def test_generated_pages_are_up_to_date() -> None:
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated_pages"]()
 
-    assert {page.name for page in pages} == {"cli.md", "errors.md", "pipelines-yaml.md", "versions.md"}
+    assert {page.name for page in pages} == {
+        "build-your-own-dag.md",
+        "cli.md",
+        "errors.md",
+        "pipelines-yaml.md",
+        "versions.md",
+    }
     assert [page.name for page, text in pages.items() if page.read_text() != text] == [], "run `make reference`"
 
 
@@ -305,7 +311,7 @@ def test_the_yaml_that_is_shown_is_valid(page: Path, tmp_path: Path) -> None:
             jsonschema.validate(given, {**keys[key], "required": []})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/maintenance.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/adopt.md", "docs/maintenance.md", "docs/tutorial.md"])
 def test_the_dag_files_that_are_shown_make_a_dag(page: str, tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(pipelines_of("README.md")[0])
     [shown] = [block for block in examples(page, "python") if "load_pipelines" in block]
@@ -338,7 +344,7 @@ def test_the_dag_that_swaps_a_shadow_table_in_has_its_task(tmp_path: Path) -> No
     assert names["backfill__orders"].get_task("after_audit").upstream_task_ids == {"audit_backfill"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/adopt.md", "docs/tutorial.md"])
 def test_the_job_that_is_shown_calls_what_there_is(page: str) -> None:
     [shown] = [block for block in examples(page, "python") if "TrackedStream" in block]
 

@@ -198,6 +198,17 @@ class TestWatch:
         assert {type(each) for each in triggers} == {EpochEndedTrigger}
         assert {each.serialize()[1]["epoch"] for each in triggers} == {2}
 
+    def test_a_window_that_airflow_dropped_is_begun_again_without_the_triggerer(self, lab: Lab) -> None:
+        """``airflow dags test`` of Airflow 3.3.2 resumes a task with the event alone."""
+        upgraded(lab)
+        operator = make(WatchStreamingJobOperator, lab, deferrable=True)
+        with pytest.raises(TaskDeferred):
+            operator.execute({})
+
+        given = operator.execute_complete({}, {"status": "timeout"})
+
+        assert given["health"] == "healthy"
+
 
 def _resumed(operator: WatchStreamingJobOperator, kept: dict[str, str]) -> dict[str, Any]:
     return operator.execute_complete({}, {"status": "timeout"}, **kept)
