@@ -316,6 +316,23 @@ class TestYieldToTheLiveJob:
         self.go_on(lab, window)
         assert started == [3], "it has caught up"
 
+    def test_airflow_dags_test_drops_the_window(
+        self, lab: Lab, started: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps.start(lab)
+        lab.kafka.append(TOPIC, 0, 5)
+        waited: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            assert started == []
+            lab.tick() if len(waited) == 3 else lab.kafka.append(TOPIC, 0, 5)
+
+        monkeypatch.setattr("airflow_provider_offsets.clock.sleep", sleep)
+        self.task(lab).execute_complete({}, None)  # type: ignore[typeddict-item]
+
+        assert (started, waited) == ([3], [10, 10, 10])
+
     def test_unless_the_pipeline_says_so(self, lab: Lab, started: list[int]) -> None:
         steps.start(lab)
         lab.kafka.append(TOPIC, 0, 5)
