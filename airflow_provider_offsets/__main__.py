@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow.cli.cli_config import DefaultHelpParser, GroupCommand
-from airflow.cli.cli_parser import AirflowHelpFormatter, _add_command
+from airflow.cli.cli_parser import ALL_COMMANDS_DICT, AirflowHelpFormatter, _add_command
 
 from airflow_provider_offsets.cli.commands import offsets_commands
 
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in group.subcommands:
+        ALL_COMMANDS_DICT[command.name] = command  # the formatter looks there for each command that it lists
         _add_command(commands, command)
     chosen = parser.parse_args(argv)
     chosen.func(chosen)

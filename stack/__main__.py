@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     of_airflow = commands.add_parser("airflow", help="install a version of Airflow for tests/versions")
     of_airflow.add_argument("version", choices=airflows.AIRFLOWS, help=", ".join(airflows.AIRFLOWS))
     of_airflow.add_argument("--python", default=sparks.OUR_PYTHON, metavar="3.12", help="the Python of Airflow")
+    of_airflow.add_argument("--lowest", action="store_true", help="the lowest versions that setup.cfg allows")
     of_airflow.set_defaults(run=_other_airflow)
 
     building = commands.add_parser("committer", help="build the jar of the package's output committer")
@@ -221,7 +222,7 @@ def _spark(arguments: argparse.Namespace) -> int:
 
 
 def _other_airflow(arguments: argparse.Namespace) -> int:
-    installation = airflows.Installation(arguments.version, arguments.python)
+    installation = airflows.Installation(arguments.version, arguments.python, arguments.lowest)
     with state.alone():
         _on(installation.home.name, installation.install)()
     return 0

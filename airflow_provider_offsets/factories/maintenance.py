@@ -70,7 +70,7 @@ def maintenance_dag(
 
 def wait_out_window() -> None:
     """Create the task that waits for the end of the window, which begins when the job is stopped."""
-    MaintenanceWindowSensor(task_id="wait_out_window", target_time=WINDOW_END, end_from_trigger=True)
+    MaintenanceWindowSensor(task_id="wait_out_window", target_time=WINDOW_END)
 
 
 class MaintenanceWindowSensor(DateTimeSensorAsync):

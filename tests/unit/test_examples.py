@@ -115,7 +115,7 @@ def run(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
         for old in folder.glob("*.py"):
             old.unlink()
         shutil.copy(EXAMPLES / example, folder)
-        [dag] = DagBag(folder / example).dags.values()
+        [dag] = DagBag(folder / example, include_examples=False).dags.values()
         for task in dag.tasks:
             task.retries = 0  # Airflow would wait for minutes before it runs a failed task again
         ended = dag.test(run_conf=conf)

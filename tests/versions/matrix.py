@@ -77,27 +77,39 @@ def _on_spark(spark: str, python: str, tested: str, test: str) -> Cell:
     )
 
 
-AIRFLOWS_TESTED = (("3.3", "3.11"), ("3.2", "3.11"), ("3.1", "3.11"), ("3.3", "3.12"), ("3.3", "3.13"))
-"""Airflow and its Python. ``make test`` tests 3.3 on 3.11 too, at the versions of constraints.txt."""
-AIRFLOW_SIDE = ("factories", "operators", "triggers", "sensors", "hooks", "cli", "test_connections.py")
-"""The unit tests that import Airflow."""
+AIRFLOWS_TESTED = (
+    Installation("3.3", "3.11"),
+    Installation("3.2", "3.11"),
+    Installation("3.1", "3.11"),
+    Installation("3.1", "3.11", is_lowest=True),
+    Installation("3.3", "3.12"),
+    Installation("3.3", "3.13"),
+)
+"""``make test`` tests 3.3 on 3.11 too, at the versions of constraints.txt."""
+ON_AIRFLOW = ("tests/unit", "tests/versions/test_airflow.py", "-n", "2", "--ignore=tests/unit/test_docs.py")
+"""What runs on each of them. Documents and constraints.txt concern the development environment."""
 
 
-def _on_airflow(airflow: str, python: str) -> Cell:
-    installation = Installation(airflow, python)
+def _on_airflow(installation: Installation) -> Cell:
     run = (str(installation.home.relative_to(ROOT) / "bin" / "python"), *PYTEST[1:])
+    airflow, python = installation.airflow, installation.python
+    lowest = ("--lowest",) if installation.is_lowest else ()
     return Cell(
         "Airflow",
-        {"Airflow": AIRFLOWS[airflow], "Python": python, "tested": "unit tests of the Airflow side"},
+        {
+            "Airflow": AIRFLOWS[airflow],
+            "Python": python,
+            "dependencies": "lowest" if installation.is_lowest else "newest",
+        },
         (
-            ("python3", "-m", "stack", "airflow", airflow, "--python", python),
-            (*run, *(f"tests/unit/{each}" for each in AIRFLOW_SIDE)),
+            ("python3", "-m", "stack", "airflow", airflow, "--python", python, *lowest),
+            (*run, *ON_AIRFLOW, "--ignore=tests/unit/test_constraints.py"),
         ),
     )
 
 
 CELLS = (
-    *(_on_airflow(airflow, python) for airflow, python in AIRFLOWS_TESTED),
+    *(_on_airflow(each) for each in AIRFLOWS_TESTED),
     *(
         _on_spark(spark, python, f"{way}=", f"{SPARK_TEST}::test_story[{way}-{spark}-{python}]")
         for spark, python in STORIES

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import ParamValidationError
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 
 from airflow_provider_offsets.core.moments import read_moment
@@ -20,6 +19,7 @@ from airflow_provider_offsets.core.selectors.parse import parse_start
 from airflow_provider_offsets.errors import InputRefused
 from airflow_provider_offsets.factories import backfill_dag, backfill_then_live_dag
 from airflow_provider_offsets.operators import PlanBackfillOperator
+from tests.unit.airflow_versions import DagSerialization
 from tests.unit.factories.test_other_dags import BEFORE
 
 PIPELINE = StreamingPipeline("alerts", ("flights",), SparkJob("/jobs/alerts.py", "/checkpoint"))
