@@ -208,6 +208,61 @@ pipelines:
 
         assert "pipeline 'one' uses the checkpoint /ck/one too" in refusal(tmp_path, self.UNTRACKED + other)
 
+    @pytest.mark.parametrize(
+        ("why", "line", "key"),
+        [
+            (
+                "submit removes the marker",
+                "stop: {marker: ./a.py}",
+                "stop.marker: the same pipeline uses the app",
+            ),
+            (
+                "a folder is no file",
+                "stop: {marker: c}",
+                "stop.marker: the same pipeline uses the check",
+            ),
+            ("a checkpoint is moved aside", "  log_dir: c", "job.log_dir: the same pipeline uses the checkpoint"),
+            (
+                "rows of the sink",
+                "sink: {format: files, location: c}",
+                "sink.location: the same pipeline uses the check",
+            ),
+        ],
+    )
+    def test_one_location_for_two_purposes(self, why: str, line: str, key: str, tmp_path: Path) -> None:
+        assert f"key pipelines.alerts.{key}" in refusal(tmp_path, with_key(line)), why
+
+    def test_the_program_of_one_pipeline_as_the_marker_of_another(self, tmp_path: Path) -> None:
+        said = refusal(tmp_path, SMALL + LATER.replace("a.py", "b.py") + "    stop: {marker: a.py}\n")
+
+        assert "key pipelines.later.stop.marker: pipeline 'alerts' uses the application" in said
+        assert len(load(tmp_path, SMALL + LATER)) == 2, "two pipelines may run one program"
+
+    @pytest.mark.parametrize(
+        ("outer", "inner"),
+        [("/ck", "/ck/later"), ("hdfs://nn/ck", "hdfs://NN:8020/ck/x/later"), ("/ck/a/b", "file:///ck/a/./b/c")],
+    )
+    @pytest.mark.parametrize("is_first", [True, False])
+    @pytest.mark.parametrize("files", [1, 2])
+    def test_a_checkpoint_in_another_one_which_is_moved_or_removed_as_a_whole(
+        self, files: int, is_first: bool, outer: str, inner: str, tmp_path: Path
+    ) -> None:
+        places = (outer, inner) if is_first else (inner, outer)
+        one = SMALL.replace("checkpoint: c", f"checkpoint: {places[0]}\n      log_dir: l1")
+        other = LATER.replace("checkpoint: d", f"checkpoint: {places[1]}\n      log_dir: l2")
+        first = load(tmp_path, one, "first.yaml") if files == 2 else None
+
+        said = refusal(tmp_path, f"pipelines:\n{other}" if first else one + other)
+
+        assert "job.checkpoint: " in said
+        assert ("it holds the checkpoint" if files == 2 and not is_first else "it is in the checkpoint") in said
+
+    def test_folders_beside_each_other(self, tmp_path: Path) -> None:
+        one = SMALL.replace("checkpoint: c", "checkpoint: /ck/a\n      log_dir: /ck/a.logs")
+        other = LATER.replace("checkpoint: d", "checkpoint: /ck/a-b\n      log_dir: /ck/b.logs")
+
+        assert len(load(tmp_path, one + other)) == 2
+
     @pytest.mark.parametrize("pruned", ["alerts", "later"])
     def test_a_log_folder_that_is_pruned(self, pruned: str, tmp_path: Path) -> None:
         both = {"alerts": SMALL, "later": LATER}
