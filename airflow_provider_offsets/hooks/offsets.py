@@ -98,7 +98,14 @@ def store_url(connection: Connection) -> str:
             expected="only 'url'; user and password are fields of the connection",
             do="remove it, or correct its spelling",
         )
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputRefused(
+            seen=f"the URL of connection {connection.conn_id!r} cannot be read: {error}",
+            expected="a URL such as hbase://host:9090/table",
+            do="correct the URL; an address of IPv6 has its ']' before the port",
+        ) from None  # the URL may have a password
     if not connection.password or parts.password:
         return url
     user, _, host = parts.netloc.rpartition("@")

@@ -387,6 +387,13 @@ class TestVariables:
             ("file:///~/c", "begins with '~'"),
             ("${OFFSETS_TILDE}/c", "begins with '~'"),
             ("'C:\\data\\c'", "is a path of Windows"),
+            ("file:c", "is no whole path"),
+            ("'file:'", "is no whole path"),
+            ("file://host/c", "is no whole path"),
+            ("FILE:/c", "is no whole path"),
+            ("hdfs:/c", "has a scheme and no '://'"),
+            ("'orders:v2'", "has a scheme and no '://'"),
+            ("hdfs://[nn/c", "cannot be read"),
             ("${OFFSETS_BLANK}/c", "a line break"),
         ],
     )

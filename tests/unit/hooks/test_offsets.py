@@ -167,6 +167,8 @@ class TestExtra:
             ({"url": ["sqlite:////o.db"]}, "has no 'url'"),
             ({"url": "sqlite:///data/x.db"}, "names a relative path"),
             ({"url": "sqlite:///./x.db"}, "names a relative path"),
+            ({"url": "hbase://[::1:9090/t"}, "URL of connection 'offsets_default' cannot be read: Invalid IPv6"),
+            ({"url": "hbase://h:0/t"}, "port unreadable"),
             ({"url": "sqlite:///../x.db"}, "names a relative path"),
         ],
     )
