@@ -450,6 +450,7 @@ class TestText:
             ("stop: {marker: '/m '}", "stop.marker", "a space"),
             ("accept_lost: {'flights ': 3}", "accept_lost.flights ", "a space"),
             ("job.x: \u00ad", "job.x", "a soft hyphen"),
+            ('group_id: "\\ud800"', "group_id", "a half of a character (U+D800)"),
         ],
     )
     def test_hidden_characters_at_any_depth(self, line: str, key: str, hidden: str, tmp_path: Path) -> None:
@@ -466,6 +467,14 @@ class TestText:
         job = load(tmp_path, text)["alerts"].job
 
         assert (job.arguments, job.conf) == ((" ", "\u00a0"), {"spark.x": " "})
+
+    @pytest.mark.parametrize("character", ["\\0", "\\ud800"])
+    def test_what_no_process_can_be_passed_is_refused(self, character: str, tmp_path: Path) -> None:
+        """``Popen`` raises a bare ``ValueError`` for it, in the submit."""
+        for key in (f'arguments: ["a{character}"]', f'conf: {{spark.x: "a{character}"}}'):
+            text = SMALL.replace("checkpoint: c", f"checkpoint: c\n      {key}")
+
+            assert "line 7, key pipelines.alerts.job." in refusal(tmp_path, text)
 
     @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8))
     def test_a_text_is_either_visible_or_refused(self, text: str) -> None:
@@ -512,6 +521,14 @@ class TestTypes:
             ("start: [{offsets: {flights: {0: 010}}}]", "the number 010 is not"),
             ("start: [{offsets: {flights: {0: 5, '0': 9}}}]", "appears twice"),
             ("start: [{offsets: {flights: {0: 1.5}}}]", "holds 1.5"),
+            ("start: [{group: [a]}]", "'group' with ['a'], which is a list"),
+            ("start: [{group: no}]", "'group' with False, which is a bool"),
+            ("start: [{snapshot: 1.0}]", "'snapshot' with 1.0, which is a float"),
+            ("start: [{offsets: {flights: !!set {0}}}]", "line 7: could not determine a constructor for the tag"),
+            ("group_id: !!binary aGVsbG8=", "line 7: could not determine a constructor for the tag"),
+            ("approve: !!bool maybe", "line 7: 'maybe' is no bool"),
+            ("start_timeout_s: !!int abc", "line 7: 'abc' is no int"),
+            ("start_timeout_s: " + "9" * 5000, "line 7: '9999"),
         ],
     )
     def test_a_value_of_another_type_or_unit(self, line: str, words: str, tmp_path: Path) -> None:
@@ -551,6 +568,10 @@ class TestTimes:
             ("2026-11-01", "it has no time zone"),
             ("2026-11-01T00:00:00", "it has no time zone"),
             ("soon", "it is not a date and time"),
+            ("2026-02-30T00:00:00Z", "it is not a date and time"),
+            ("2026-13-01T00:00:00Z", "it is not a date and time"),
+            ("2026-11-01T00:00:00+99:00", "it is not a date and time"),
+            ("!!timestamp soon", "it is not a date and time"),
         ],
     )
     def test_a_time_has_its_zone(self, since: str, words: str, tmp_path: Path) -> None:
