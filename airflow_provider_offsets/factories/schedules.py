@@ -25,6 +25,8 @@ Without a start date, Airflow's @continuous gives the second run the logical dat
 _NO_INTERVAL = ("@once", "@continuous")
 """Presets of Airflow that are schedules, and that divide no time into intervals."""
 _SHORTEST_MS = 1000
+_LONGEST = timedelta(days=3660)
+"""Airflow's scheduler adds a length to a date, and subtracts it: a date has at most four digits of a year."""
 
 
 def schedule_of(key: str, text: str | None) -> str | timedelta | None:
@@ -55,6 +57,8 @@ def interval_of(key: str, text: str) -> str | timedelta:
             raise _refused(key, text, error) from error
         if length_ms < _SHORTEST_MS:
             raise _refused(key, text, "it is shorter than a second")
+        if timedelta(milliseconds=length_ms) > _LONGEST:
+            raise _refused(key, text, "it is longer than ten years")
         return timedelta(milliseconds=length_ms)
     fields = len(text.split())
     if not text.startswith("@") and fields != 5:

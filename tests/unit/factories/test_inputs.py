@@ -594,6 +594,8 @@ class TestTimes:
             ("backfill: {interval: '@once'}", "backfill.interval"),
             ("backfill: {interval: '@continuous'}", "backfill.interval"),
             ("backfill: {interval: PT0S}", "backfill.interval"),
+            ("backfill: {interval: P999999D}", "backfill.interval"),
+            ("schedules: {snapshots: PT999999999999S}", "schedules.snapshots"),
             ("backfill: {interval: PT0.5S}", "backfill.interval"),
             ("backfill: {interval: R * * * *}", "backfill.interval"),
             ("backfill: {since: 2026-11-01T00:00Z}", "backfill.since"),
