@@ -44,6 +44,10 @@ class _Loader(yaml.SafeLoader):
                 return str(self.construct_yaml_timestamp(node).isoformat())
         return text
 
+    def no_json(self, node: yaml.Node) -> Any:
+        """Refuse a type that JSON does not have."""
+        return self.construct_undefined(node)
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return a value, and give the mistake of a scalar its place."""
         try:
@@ -57,7 +61,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_constructor(_TIME, _Loader.time_text)
 for _type in ("binary", "omap", "pairs", "set"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_type}", yaml.SafeLoader.construct_undefined)
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_type}", _Loader.no_json)
 
 
 class YamlFile:
