@@ -52,6 +52,9 @@ RULES = """\
   folder of its `files` sink, and its group on a topic. Two spellings of a path (`..`, `file:`, a slash at the end, a
   link) are one path. Pipelines of two files are compared too, if one process loads both: there also the name, which
   the control records have. Otherwise the first operation refuses it.
+- a folder or file in the checkpoint of another pipeline, because a checkpoint is moved and removed as a whole; and one
+  location for two purposes, such as a marker that is the program.
+- a URL without `://`, and `file:` before a relative path or a host.
 
 ## One file for development and production
 

@@ -11,6 +11,7 @@ Checkpoints on other file systems (FTP, SMB, a cache before another file system)
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -139,7 +140,7 @@ class LocalCheckpoint:
         """Write a new file atomically, and return whether it was written."""
         target = Path(self._root, path)
         with _as_checkpoint_error(f"{self.location}/{path}"):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
@@ -368,6 +369,8 @@ def _as_checkpoint_error(where: str) -> Iterator[None]:
             seen=f"{where}: {error}", expected="the files of a checkpoint", do="name the folder of a checkpoint"
         ) from error
     except Exception as error:  # each library has its own exceptions, such as botocore's and the HTTP clients'
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP):
+            raise _impossible(error) from error
         if "libhdfs" in str(error) or "libjvm" in str(error):
             raise StoreClientMissing(
                 seen=f"{where}: {str(error).partition(chr(10))[0]}",
@@ -381,6 +384,25 @@ def _as_checkpoint_error(where: str) -> Iterator[None]:
             expected="an answer from the file system",
             do="start the file system, and run the task again",
         ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and those above it.
+
+    :raises CheckpointError: no try can create it there, such as in ``/proc`` or on a read-only file system.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise _impossible(error) from error
+
+
+def _impossible(error: OSError) -> CheckpointError:
+    return CheckpointError(
+        seen=f"a folder for a checkpoint cannot be there: {error}",
+        expected="a location where the user of Airflow's tasks may create folders",
+        do="correct the location of the checkpoint",
+    )
 
 
 def _denied(where: str, error: Exception) -> StoreDenied:

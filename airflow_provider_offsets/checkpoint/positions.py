@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from airflow_provider_offsets.checkpoint.files import open_checkpoint
 from airflow_provider_offsets.checkpoint.log import read_query_id
 from airflow_provider_offsets.checkpoint.seed import seed
-from airflow_provider_offsets.checkpoint.swap import cut_off_swap, discard_swap, finish_swap, read_in_place, swap_in
+from airflow_provider_offsets.checkpoint.swap import (
+    check_swap,
+    cut_off_swap,
+    discard_swap,
+    finish_swap,
+    read_in_place,
+    swap_in,
+)
 from airflow_provider_offsets.core.batch import Stream
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
@@ -89,15 +96,9 @@ class CheckpointPositions:
             query_id, last_batch_id = swap.completed()
             start = position
         else:
-            state = read_in_place(self.location)
-            if not rules.is_to_be_written(_within(state, stream), position, expected):
-                return
+            state = self._to_exchange(stream, position, expected)
             if state is None:
-                raise CheckpointError(
-                    seen=f"{self.location} belongs to a query that has not started",
-                    expected="the checkpoint of a query that has started, or no checkpoint",
-                    do="start the query once, or remove the folder",
-                )
+                return
             # The ids of an asynchronous checkpoint have gaps: a sink may know all of them up to the planned one.
             query_id, last_batch_id = state.query_id, max(state.committed_batch_id, state.last_batch_id - 1)
             start = state.committed.updated(position)
@@ -113,6 +114,33 @@ class CheckpointPositions:
         except StateChanged:
             self._discard(tag, swap)
             raise
+
+    def check_write(self, stream: Stream, position: Position, *, expected: Position | None) -> None:
+        """Raise what ``write`` would raise now. Nothing is written.
+
+        :raises CheckpointError: as ``write``.
+        """
+        if read_query_id(self._folder) is None:
+            return
+        state = self._to_exchange(stream, position, expected)
+        if state is not None:
+            check_swap(self.location, state.committed.updated(position))
+
+    def _to_exchange(self, stream: Stream, position: Position, expected: Position | None) -> CheckpointState | None:
+        """Return the state of the checkpoint that is exchanged for a seeded one; None if it has the position.
+
+        :raises CheckpointError: its query has not started.
+        """
+        state = read_in_place(self.location)
+        if not rules.is_to_be_written(_within(state, stream), position, expected):
+            return None
+        if state is None:
+            raise CheckpointError(
+                seen=f"{self.location} belongs to a query that has not started",
+                expected="the checkpoint of a query that has started, or no checkpoint",
+                do="start the query once, or remove the folder",
+            )
+        return state
 
     def _discard(self, tag: str, swap: Swap | None) -> None:
         """Remove what a refused write has seeded, unless a later try of the same swap finishes it."""

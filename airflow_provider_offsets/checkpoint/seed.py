@@ -104,7 +104,7 @@ def seed(
     :raises StateChanged: the folder holds another checkpoint.
     """
     following = next_batch_id(last_batch_id)
-    entry = _seeded_entry(start, like).with_conf(SEEDED, "true")
+    entry = seeded_entry(start, like).with_conf(SEEDED, "true")
     if SHUFFLE_PARTITIONS not in entry.metadata["conf"]:
         entry = replace(entry, metadata={**entry.metadata, "conf": {**DEFAULT_CONF, **entry.metadata["conf"]}})
     offsets = entry.to_text()
@@ -156,7 +156,7 @@ def close(checkpoint: CheckpointFolder, operation: str, *, after: int | None = N
 def _unstarted_entry(checkpoint: CheckpointFolder) -> LogEntry | None:
     """Return an entry at the initial offsets of a query that has planned no batch, or None if it has none."""
     initial = read_initial(checkpoint)
-    return None if initial is None else _seeded_entry(initial, None)
+    return None if initial is None else seeded_entry(initial, None)
 
 
 def require_micro_batches(checkpoint: CheckpointFolder) -> None:
@@ -216,7 +216,13 @@ def _written_times(checkpoint: CheckpointFolder, batch_id: int, committed_ids: l
     return _WrittenTimes(written_ms - entry.batch_time_ms, None if done_ms is None else done_ms - written_ms)
 
 
-def _seeded_entry(start: Position, like: LogEntry | None) -> LogEntry:
+def seeded_entry(start: Position, like: LogEntry | None) -> LogEntry:
+    """Return the entry that ends at ``start``, without a mark.
+
+    :param start: the offsets to continue from.
+    :param like: the last committed entry of the old checkpoint; None without one.
+    :raises CheckpointError: of several sources it is unknown which one reads a partition of ``start``.
+    """
     if like is None:
         return LogEntry({"batchWatermarkMs": 0, "batchTimestampMs": 0, "conf": DEFAULT_CONF}, (start,))
     if len(like.sources) == 1:

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from airflow_provider_offsets.checkpoint.files import CheckpointFolder, open_checkpoint
 from airflow_provider_offsets.checkpoint.log import batch_ids, committed_entry, read_entry, read_query_id, read_state
-from airflow_provider_offsets.checkpoint.seed import close, next_batch_id, require_micro_batches, seed
+from airflow_provider_offsets.checkpoint.seed import close, next_batch_id, require_micro_batches, seed, seeded_entry
 from airflow_provider_offsets.core.location import above, resolved
 from airflow_provider_offsets.core.position import Position
 from airflow_provider_offsets.core.snapshot import UNSTARTED, CheckpointState
@@ -100,6 +100,20 @@ def swap_in(
         require_lease()
     seeded.move_to(location)
     return following
+
+
+def check_swap(location: str, start: Position) -> None:
+    """Raise what :func:`swap_in` would raise for the checkpoint at a location. Nothing is written.
+
+    :param location: of a checkpoint that exists.
+    :param start: the offsets to continue from.
+    :raises CheckpointError: as ``swap_in``.
+    """
+    place = open_checkpoint(location)
+    if not place.moves:
+        raise _not_in_one_step(place)
+    _require_movable(place, read_state(place))
+    seeded_entry(start, committed_entry(place))
 
 
 def _move_aside(
@@ -218,11 +232,7 @@ def _put_where_nothing_is(
         state = read_state(place)
         if there_id == query_id and state is not None and _goes_on_at(state, query_id, following, start):
             return following
-        raise CheckpointError(
-            seen=f"the checkpoint {place.location} is to be exchanged for a seeded one",
-            expected="a file system that moves a folder in one step: a local disk or HDFS",
-            do="copy the position to a new checkpoint, and use that checkpoint in the program",
-        )
+        raise _not_in_one_step(place)
     model = open_checkpoint(like) if like else None
     require_lease()
     return seed(
@@ -232,6 +242,14 @@ def _put_where_nothing_is(
         start=start,
         like=None if model is None else committed_entry(model),
         sources_in=model,
+    )
+
+
+def _not_in_one_step(place: CheckpointFolder) -> CheckpointError:
+    return CheckpointError(
+        seen=f"the checkpoint {place.location} is to be exchanged for a seeded one",
+        expected="a file system that moves a folder in one step: a local disk or HDFS",
+        do="copy the position to a new checkpoint, and use that checkpoint in the program",
     )
 
 

@@ -56,7 +56,7 @@ CONFLICT = "stores contradict each other"
 @suppress_logs_and_warning
 def backfill_offsets(args: Namespace) -> None:
     """Run ``airflow offsets backfill``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with naming.store_of(pipeline) as store:
             audits = replay_audits(ReplayControl(store, pipeline.name))
@@ -68,7 +68,7 @@ def backfill_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def compare_offsets(args: Namespace) -> None:
     """Run ``airflow offsets compare``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with open_session(pipeline, "airflow offsets compare") as session:
             earlier, seen = None, session.observe()
@@ -84,7 +84,7 @@ def compare_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def plan_offsets(args: Namespace) -> None:
     """Run ``airflow offsets plan``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         window_s = read_seconds(args.window_s, "--window-s")
         lost = naming.counts(args.accept_lost, "--accept-lost")
@@ -100,7 +100,7 @@ def plan_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def preflight_offsets(args: Namespace) -> None:
     """Run ``airflow offsets preflight``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with open_session(pipeline, "airflow offsets preflight") as session:
             session.control.open_operation(Operation(session.operation, "preflight", ""))
@@ -113,7 +113,7 @@ def preflight_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def audit_offsets(args: Namespace) -> None:
     """Run ``airflow offsets audit``."""
-    with command():
+    with command(args):
         pipeline, window = naming.pipeline(args), naming.window(args)
         if args.sink and (args.since or args.until):
             raise InputRefused(
@@ -137,7 +137,7 @@ def audit_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def copy_offsets(args: Namespace) -> None:
     """Run ``airflow offsets copy``."""
-    with command():
+    with command(args):
         stream = naming.stream(args)
         written = Stream(args.to_group or stream.group_id, stream.topics)
         accepted = naming.counts(args.accept_skipped)
@@ -149,7 +149,7 @@ def copy_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def import_offsets(args: Namespace) -> None:
     """Run ``airflow offsets import``."""
-    with command():
+    with command(args):
         given = sys.stdin.read() if args.input == "-" else _text_of(args.input)
         naming.require_visible(args.group, "--group")
         group = args.group or (naming.pipeline(args).group_id if args.pipeline else "")
@@ -159,7 +159,7 @@ def import_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def export_offsets(args: Namespace) -> None:
     """Run ``airflow offsets export``."""
-    with command():
+    with command(args):
         topics = naming.stream(args, args.groups).topics
         groups = args.groups or [naming.pipeline(args).group_id]
         with naming.opened(args.source) as source:
@@ -173,7 +173,7 @@ def export_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def rename_offsets(args: Namespace) -> None:
     """Run ``airflow offsets rename``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with open_session(pipeline, f"airflow offsets rename {args.old} {pipeline.name}") as session:
             found = (
@@ -185,7 +185,7 @@ def rename_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def release_offsets(args: Namespace) -> None:
     """Run ``airflow offsets release``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with open_session(pipeline, f"airflow offsets release {args.old} {pipeline.name}") as session:
             found = (
@@ -198,7 +198,7 @@ def release_offsets(args: Namespace) -> None:
 @suppress_logs_and_warning
 def end_offsets(args: Namespace) -> None:
     """Run ``airflow offsets end``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with open_session(pipeline, f"airflow offsets end {pipeline.name} --epoch {args.epoch}") as session:
             found = (
@@ -291,7 +291,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 def _text_of(file: str) -> str:
     try:
         return Path(file).read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputRefused(
             seen=f"{file} cannot be read: {error}",
             expected="a readable file in UTF-8",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -13,18 +14,23 @@ from airflow_provider_offsets.errors import InputRefused, OffsetsError
 from airflow_provider_offsets.reports import TEXT
 
 REFUSED, USAGE, INTERRUPTED = 1, 2, 130
+_OPTIONS = {"source": "from", "target": "to", "groups": "group", "snapshots": "snapshot"}
+"""Options whose values have another name."""
 _CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 
 
 @contextmanager
-def command() -> Iterator[None]:
+def command(args: Namespace) -> Iterator[None]:
     """Run a command for a person: an error of this provider becomes a message on standard error and an exit code.
 
     Airflow's own commands set the same variable. Without it, a connection in Airflow's database is not found.
+
+    :param args: the parsed arguments. An empty one would count as one that was not given.
     """
     before = os.environ.get(_CONTEXT)
     os.environ[_CONTEXT] = "server"
     try:
+        _require_filled(args)
         yield
     except InputRefused as error:
         end(USAGE, str(error))
@@ -37,6 +43,17 @@ def command() -> Iterator[None]:
             os.environ.pop(_CONTEXT, None)
         else:
             os.environ[_CONTEXT] = before
+
+
+def _require_filled(args: Namespace) -> None:
+    for name, value in vars(args).items():
+        if name != "reason" and (value == "" or (isinstance(value, list) and "" in value)):
+            option = name if name in ("input", "old") else f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+            raise InputRefused(
+                seen=f"{option} is empty",
+                expected="a value; an empty variable of the shell leaves none",
+                do="add the value, or omit the option",
+            )
 
 
 def end(code: int, message: str) -> NoReturn:

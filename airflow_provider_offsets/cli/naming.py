@@ -257,9 +257,20 @@ def opened(name: str) -> Iterator[PositionStore]:
 
 
 def _folder(location: str) -> str:
-    """Return a location of a checkpoint as :func:`load_pipelines` reads it."""
-    from airflow_provider_offsets.factories.pipelines import resolved
+    """Return a location of a checkpoint as :func:`load_pipelines` reads it. Variables are those of the shell.
 
+    :raises InputRefused: it is empty or no path, or has something that a shell has not filled in.
+    """
+    from airflow_provider_offsets.factories.pipelines import resolved, why_no_location
+
+    why = why_no_location(location)
+    if not location:
+        why = "names no folder", "checkpoint:<folder>", "add the folder; an empty variable of the shell leaves nothing"
+    elif "$" in location or "{{" in location:
+        why = "has a variable, which nobody fills in here", "a whole path", "write the path without quotes around it"
+    if why:
+        raise InputRefused(seen=f"'checkpoint:{location}' {why[0]}", expected=why[1], do=why[2])
+    require_visible(location, "checkpoint:")
     return resolved(location, Path.cwd())
 
 

@@ -27,7 +27,7 @@ from airflow_provider_offsets.reports import prune_report, snapshots_report
 @suppress_logs_and_warning
 def list_snapshots(args: Namespace) -> None:
     """Run ``airflow offsets snapshots list``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with _control(pipeline) as control:
             found = sorted(control.snapshots(), key=lambda each: (each.taken_ms, each.id))
@@ -37,7 +37,7 @@ def list_snapshots(args: Namespace) -> None:
 @suppress_logs_and_warning
 def take_snapshot(args: Namespace) -> None:
     """Run ``airflow offsets snapshots take``."""
-    with command():
+    with command(args):
         with open_session(naming.pipeline(args), naming.operation("snapshots take")) as session:
             taken = session.take_snapshot(
                 "by-hand", reason=args.reason or "", taken_at=clock.now_text(), label=args.label or ""
@@ -48,7 +48,7 @@ def take_snapshot(args: Namespace) -> None:
 @suppress_logs_and_warning
 def prune_snapshots(args: Namespace) -> None:
     """Run ``airflow offsets snapshots prune``."""
-    with command():
+    with command(args):
         pipeline = naming.pipeline(args)
         with _control(pipeline) as control:
             named = [control.named_snapshot(each).id for each in args.snapshots or ()]

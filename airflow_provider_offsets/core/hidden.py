@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import unicodedata
 
-_SHAPELESS = {"Cc", "Cf", "Zl", "Zp", "Zs"}
-"""Unicode categories of control characters, format characters (such as a byte order mark), and blanks."""
+_SHAPELESS = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
+"""Unicode categories of control characters, format characters (such as a byte order mark), halves of characters, and
+blanks."""
 
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and symbols that are drawn as nothing."""
@@ -35,5 +36,6 @@ def hidden_character(text: str, *, inside_only: bool = False) -> str:
 
 def _named(character: str) -> str:
     name = {"\n": "line break", "\t": "tab", "\ufeff": "byte order mark"}.get(character)
+    name = name or ("half of a character" if unicodedata.category(character) == "Cs" else None)
     name = name or unicodedata.name(character, "control character").lower()
     return f"{'an' if name[0] in 'aeio' else 'a'} {name} (U+{ord(character):04X})"

@@ -130,6 +130,10 @@ def _from_json(text: str, group_id: str) -> tuple[GroupPosition, ...]:
         raise _refused(f"group {twice[0]!r} twice")
     if large := [offset for each in groups for offset in each.position.values() if offset > LAST_OFFSET]:
         raise _refused(f"offset {large[0]}")
+    if far := [key for each in groups for key in each.position if key.partition > LAST_PARTITION]:
+        raise _refused(f"partition {far[0].partition}", f"a whole number from 0 to {LAST_PARTITION}")
+    if empty := [each.group_id for each in groups if not each.position]:
+        raise _refused(f"no offset of group {empty[0]!r}" if empty[0].strip() else "no offset")
     return groups
 
 

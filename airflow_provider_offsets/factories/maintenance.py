@@ -32,6 +32,9 @@ WINDOW_END = (
     " + macros.timedelta(seconds=params.window_s) }}"
 )
 
+LONGEST_WINDOW_S = 31 * 86_400
+"""A greater number is a mistake, such as milliseconds, and is found before the job is stopped."""
+
 DOC = """### Maintenance of `{name}`
 
 Stops the job between two batches, keeps it stopped for the maintenance window, and starts it where it stopped, or at
@@ -89,6 +92,7 @@ def _params(pipeline: StreamingPipeline) -> dict[str, Param]:
             0,
             type="integer",
             minimum=0,
+            maximum=LONGEST_WINDOW_S,
             title="Maintenance window (seconds)",
             description="How long the job stays stopped before the restart is planned again and the job is submitted.",
         ),

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import jsonschema
 
+from airflow_provider_offsets.core.location import scheme_of
 from airflow_provider_offsets.core.pipeline import (
     RollbackPolicy,
     Schedules,
@@ -190,7 +191,7 @@ def _placed(content: YamlFile, name: str, entry: Any) -> StreamingPipeline | Non
         return None
     fits_schema = not content.has_mistake_at(*here)
     for keys, location in _locations(entry):
-        if isinstance(location, str) and (why := _why_no_location(location)):
+        if isinstance(location, str) and (why := why_no_location(location, may_name=keys[0] == "sink")):
             content.refuse((*here, *keys), seen=f"{location!r} {why[0]}", expected=why[1], do=why[2])
     for keys, check in _checks(entry):
         if not content.has_mistake_at(*here, *keys):
@@ -250,12 +251,29 @@ def _locations(entry: dict[str, Any]) -> Iterator[tuple[Keys, Any]]:
             yield ("job", key, place), each
 
 
-def _why_no_location(location: str) -> tuple[str, str, str] | None:
-    """Return what is wrong with a path or URL, what is expected, and what to do; None if nothing is."""
+def why_no_location(location: str, *, may_name: bool = False) -> tuple[str, str, str] | None:
+    """Return what is wrong with a path or URL, what is expected, and what to do; None if nothing is.
+
+    :param location: the path or URL.
+    :param may_name: whether it may also be the name of a table, such as ``catalog:db.table``.
+    """
     if re.match(r"(file:(//[^/]*)?/*)?~", location):
         return "begins with '~', which nobody expands here", "a whole path", "write ${HOME} or the path itself"
     if re.match(r"[A-Za-z]:[\\/]", location):
         return "is a path of Windows", "a path or URL of the machine that runs Airflow", "correct the path"
+    try:
+        urlsplit(location)
+    except ValueError as error:
+        return f"cannot be read: {error}", "a path, or a URL such as hdfs://host/folder", "correct the URL"
+    scheme = scheme_of(location)
+    if scheme == "file" and not re.match("file:/(?!/[^/])", location):
+        return "is no whole path on this machine", "'file:///' and the path", "write the path alone, without 'file:'"
+    if not may_name and scheme not in ("", "file", "local") and "://" not in location:  # Spark has local:/path for jars
+        return (
+            "has a scheme and no '://'",
+            "a path, or a URL such as hdfs://host/folder",
+            "write '://' after the scheme",
+        )
     return None
 
 
@@ -321,7 +339,7 @@ def resolved(path: str, folder: Path) -> str:
     :param path: a path or URL.
     :param folder: where a relative path begins.
     """
-    return path if urlsplit(path).scheme else str((folder / path).resolve())
+    return path if scheme_of(path) else str((folder / path).resolve())
 
 
 def _conf_text(value: Any) -> str:

@@ -24,7 +24,9 @@ Without a start date, Airflow's @continuous gives the second run the logical dat
 
 _NO_INTERVAL = ("@once", "@continuous")
 """Presets of Airflow that are schedules, and that divide no time into intervals."""
-_SHORTEST_MS = 1000
+_SHORTEST = timedelta(seconds=1)
+_LONGEST = timedelta(days=3660)
+"""Airflow's scheduler adds a length to a date, and subtracts it: a date has at most four digits of a year."""
 
 
 def schedule_of(key: str, text: str | None) -> str | timedelta | None:
@@ -49,13 +51,7 @@ def interval_of(key: str, text: str) -> str | timedelta:
     if text in _NO_INTERVAL:
         raise _refused(key, text, "it divides no time into intervals")
     if text.startswith("P"):
-        try:
-            length_ms = read_length(text)
-        except ValueError as error:
-            raise _refused(key, text, error) from error
-        if length_ms < _SHORTEST_MS:
-            raise _refused(key, text, "it is shorter than a second")
-        return timedelta(milliseconds=length_ms)
+        return _length_of(key, text)
     fields = len(text.split())
     if not text.startswith("@") and fields != 5:
         raise _refused(key, text, f"it has {fields} fields, and a cron expression has 5")
@@ -68,6 +64,18 @@ def interval_of(key: str, text: str) -> str | timedelta:
     except (AirflowTimetableInvalid, ValueError) as error:
         raise _refused(key, text, str(error)) from error
     return text
+
+
+def _length_of(key: str, text: str) -> timedelta:
+    try:
+        length = timedelta(milliseconds=read_length(text))
+    except ValueError as error:
+        raise _refused(key, text, error) from error
+    if length < _SHORTEST:
+        raise _refused(key, text, "it is shorter than a second")
+    if length > _LONGEST:
+        raise _refused(key, text, "it is longer than ten years")
+    return length
 
 
 def require_since(policy: BackfillPolicy) -> None:

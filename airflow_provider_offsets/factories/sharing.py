@@ -19,6 +19,7 @@ _EXPECTED = (
     "a group id of its own for each pipeline on a topic, and a checkpoint, marker, log folder and sink of its own"
 )
 _SAME_BUCKETS = re.compile("^s3[an]://")
+_DEFAULT_PORT = re.compile(r"^(hdfs://[^/:]+):8020(?=/)")
 
 _loaded: WeakValueDictionary[tuple[Path, str], StreamingPipeline] = WeakValueDictionary()
 """The pipelines that this process has loaded and still uses, by file and name."""
@@ -54,20 +55,29 @@ def remember(file: Path, pipelines: Iterable[StreamingPipeline]) -> None:
 
 
 def require_own(content: YamlFile, pipelines: list[StreamingPipeline]) -> None:
-    """Note each use of what another pipeline uses. An operation refuses that too, but not before its first step.
+    """Note each use of what another pipeline uses, or the same one for another purpose.
+
+    An operation refuses what two pipelines share too, but not before its first step.
 
     :param content: the file.
     :param pipelines: its pipelines, without the parts that have a mistake.
     """
     seen: dict[str, tuple[str, _Use]] = {}
+    checkpoints = {_same(each.job.checkpoint): each.name for each in pipelines if each.job.checkpoint}
     for pipeline in pipelines:
         for use in _uses(pipeline):
             other, earlier = seen.setdefault(use.what, (pipeline.name, use))
-            if other != pipeline.name and use.excludes(earlier):
-                _refuse(content, pipeline, use, f"pipeline {other!r} uses the {earlier.shown} too")
+            whose = f"pipeline {other!r}" if other != pipeline.name else "the same pipeline"
+            if (other, earlier.key) != (pipeline.name, use.key) and use.excludes(earlier):
+                _refuse(content, pipeline, use, f"{whose} uses the {earlier.shown} too")
+            for above in _above(use.what):
+                if checkpoints.get(above, pipeline.name) != pipeline.name:
+                    _refuse(
+                        content, pipeline, use, f"it is in the checkpoint {above} of pipeline {checkpoints[above]!r}"
+                    )
     for pipeline in pipelines:
-        for use, file, other in _shared_with_files(content.path, pipeline):
-            _refuse(content, pipeline, use, f"pipeline {other!r} of {file} uses the {use.shown} too")
+        for use, seen_there in _shared_with_files(content.path, pipeline):
+            _refuse(content, pipeline, use, seen_there)
 
 
 def _refuse(content: YamlFile, pipeline: StreamingPipeline, use: _Use, seen: str) -> None:
@@ -76,8 +86,8 @@ def _refuse(content: YamlFile, pipeline: StreamingPipeline, use: _Use, seen: str
     content.refuse(keys, seen=seen, expected=_EXPECTED, do=do, line=content.line(keys, where_used=True))
 
 
-def _shared_with_files(path: Path, pipeline: StreamingPipeline) -> list[tuple[_Use, Path, str]]:
-    """Return what the pipeline shares with pipelines of other files that are in use, with file and name.
+def _shared_with_files(path: Path, pipeline: StreamingPipeline) -> list[tuple[_Use, str]]:
+    """Return what the pipeline shares with pipelines of other files that are in use, each with a text for people.
 
     DAGs that were dropped live until the garbage collector finds them, so it runs before anything is reported.
     """
@@ -87,21 +97,36 @@ def _shared_with_files(path: Path, pipeline: StreamingPipeline) -> list[tuple[_U
     return _find_shared(path, pipeline)
 
 
-def _find_shared(path: Path, pipeline: StreamingPipeline) -> list[tuple[_Use, Path, str]]:
+def _find_shared(path: Path, pipeline: StreamingPipeline) -> list[tuple[_Use, str]]:
     own = {use.what: use for use in (*_uses(pipeline), _control_records(pipeline))}
-    return [
-        (own[use.what], file, name)
-        for (file, name), other in list(_loaded.items())
-        if file != path and file.exists()
-        for use in (*_uses(other), _control_records(other))
-        if use.what in own and use.excludes(own[use.what])
-        if use.key != "group_id" or _has_same_rows(pipeline, other)
-    ]
+    checkpoint = _same(pipeline.job.checkpoint) if pipeline.job.checkpoint else ""
+    inside = {above: use for use in own.values() for above in _above(use.what)}
+    found = []
+    for (file, name), other in list(_loaded.items()):
+        if file == path or not file.exists():
+            continue
+        whose = f"pipeline {name!r} of {file}"
+        for use in (*_uses(other), _control_records(other)):
+            mine = own.get(use.what)
+            if mine and use.excludes(mine) and (use.key != "group_id" or _has_same_rows(pipeline, other)):
+                found.append((mine, f"{whose} uses the {mine.shown} too"))
+            if use.key == "job.checkpoint" and use.what in inside:
+                found.append((inside[use.what], f"it is in the {use.shown} of {whose}"))
+            if checkpoint in _above(use.what):
+                found.append((own[checkpoint], f"it holds the {use.shown} of {whose}"))
+    return found
 
 
 def _has_same_rows(one: StreamingPipeline, other: StreamingPipeline) -> bool:
     """Check whether one group on one topic is the same in both: two clusters have different topics of one name."""
     return one.store_conn_id == other.store_conn_id or one.kafka_conn_id == other.kafka_conn_id
+
+
+def _above(what: str) -> Iterator[str]:
+    """Yield the folders that hold a location. A checkpoint is moved and removed as a whole, with all that is in it."""
+    while (slash := what.rfind("/")) > 0 and what[slash - 1] != "/":
+        what = what[:slash]
+        yield what
 
 
 def _control_records(pipeline: StreamingPipeline) -> _Use:
@@ -115,6 +140,7 @@ def _uses(pipeline: StreamingPipeline) -> Iterator[_Use]:
         shown = f"group {pipeline.group_id!r} on topic {topic!r}"
         yield _Use(shown, "group_id", shown)
     job, sink = pipeline.job, pipeline.sink
+    yield replace(_use("application", "job.application", job.application), is_shareable=True)
     if job.checkpoint:
         yield _use("checkpoint", "job.checkpoint", job.checkpoint)
     if pipeline.stop.marker:
@@ -137,4 +163,6 @@ def _use(kind: str, key: str, location: str) -> _Use:
 def _same(location: str) -> str:
     """Return a location in one form for all of its spellings: ``..``, ``file:``, a slash at the end, a link."""
     plain = plain_path(location)
-    return _SAME_BUCKETS.sub("s3://", plain) if "://" in plain else os.path.realpath(plain)
+    if "://" not in plain:
+        return os.path.realpath(plain)
+    return _DEFAULT_PORT.sub(r"\1", _SAME_BUCKETS.sub("s3://", plain))

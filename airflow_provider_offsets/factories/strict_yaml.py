@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,45 @@ Keys = tuple[str | int, ...]
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has>:-(?P<default>[^{}]*))?\})")
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+_NO_ARGUMENT = re.compile("[\0\ud800-\udfff]")
+"""Characters that no argument of a process can have."""
 _INT, _TIME = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that keeps a timestamp as text, as a quoted one is."""
+    """YAML's safe loader for the types of JSON. It keeps a timestamp as text, as a quoted one is."""
 
     def time_text(self, node: yaml.ScalarNode) -> str:
-        """Return a timestamp as the file has it; in ISO 8601 if the file has another of YAML's forms."""
+        """Return a timestamp as the file has it; in ISO 8601 if the file has another of YAML's forms.
+
+        A date that does not exist stays as it is, so that it is refused with its key.
+        """
         text = str(node.value)
         try:
             datetime.datetime.fromisoformat(text)
         except ValueError:
-            return str(self.construct_yaml_timestamp(node).isoformat())
+            with suppress(AttributeError, ValueError):
+                return str(self.construct_yaml_timestamp(node).isoformat())
         return text
+
+    def no_json(self, node: yaml.Node) -> Any:
+        """Refuse a type that JSON does not have."""
+        return self.construct_undefined(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a value, and give the mistake of a scalar its place."""
+        try:
+            return super().construct_object(node, deep)
+        except (KeyError, ValueError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            problem = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 _Loader.add_constructor(_TIME, _Loader.time_text)
+for _type in ("binary", "omap", "pairs", "set"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_type}", _Loader.no_json)
 
 
 class YamlFile:
@@ -179,7 +202,8 @@ class YamlFile:
                 node.tag = _resolver.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
         if node.tag == _INT:
             self._require_plain_number(keys, node.value)
-        if not self._is_free(keys) and (hidden := hidden_character(str(node.value))):
+        hidden = hidden_character(str(node.value))
+        if hidden and (not self._is_free(keys) or _NO_ARGUMENT.search(node.value)):
             self._refuse_hidden(keys, node.value, hidden, line=node.start_mark.line + 1)
 
     def _filled_in(self, keys: Keys, text: str) -> str:

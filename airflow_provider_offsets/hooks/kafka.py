@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from airflow_provider_offsets.kafka.calls import Clients
 
 
+_ALIASES = (("bootstrap.servers", "metadata.broker.list"), ("sasl.mechanism", "sasl.mechanisms"))
+"""Names of one property in librdkafka, which takes the last one."""
+
+
 def kafka_settings(connection: Connection) -> dict[str, Any]:
     """Return the properties of librdkafka in a ``kafka`` connection.
 
@@ -31,8 +35,15 @@ def kafka_settings(connection: Connection) -> dict[str, Any]:
             expected='the brokers in the extra, because host and port are not used: {"bootstrap.servers": "host:9092"}',
             do="correct the extra of the connection",
         )
+    for one, other in _ALIASES:
+        if settings.get(one, settings.get(other)) != settings.get(other, settings.get(one)):
+            raise InputRefused(
+                seen=f"Kafka connection {conn_id!r} has {one!r} and {other!r}, two names of one property",
+                expected="one of them",
+                do="remove the wrong one from the extra of the connection",
+            )
     for key, value in settings.items():
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str if key in _ALIASES[0] else str | int | float):
             raise InputRefused(
                 seen=f"{key!r} of Kafka connection {conn_id!r} is a {type(value).__name__}",
                 expected="text, a number or a boolean; several values are one text with commas: 'one:9092,two:9092'",

@@ -98,10 +98,19 @@ def store_url(connection: Connection) -> str:
             expected="only 'url'; user and password are fields of the connection",
             do="remove it, or correct its spelling",
         )
-    parts = urlsplit(url)
-    if not connection.password or parts.password:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputRefused(
+            seen=f"the URL of connection {connection.conn_id!r} cannot be read: {error}",
+            expected="a URL such as hbase://host:9090/table",
+            do="correct the URL; an address of IPv6 has its ']' before the port",
+        ) from None  # the URL may have a password
+    user, at, host = parts.netloc.rpartition("@")
+    is_login_alone = bool(connection.login) and not connection.password and url.startswith("postgresql")
+    if parts.password or not (connection.password or (is_login_alone and not at)):
         return url
-    user, _, host = parts.netloc.rpartition("@")
     user = user or quote(connection.login or "", safe="")
-    netloc = f"{user}:{quote(connection.password, safe='')}@{host}"
+    secret = f":{quote(connection.password, safe='')}" if connection.password else ""
+    netloc = f"{user}{secret}@{host}"
     return urlunsplit(parts._replace(netloc=netloc))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.providers.common.compat.sdk import conf as airflow_conf
 
 from airflow_provider_offsets.backends.jars import local_jars
@@ -21,10 +24,10 @@ from airflow_provider_offsets.backends.shipping import runtime_zip
 from airflow_provider_offsets.committer import JAR
 from airflow_provider_offsets.core.committer import OWNER
 from airflow_provider_offsets.core.connector import version_findings
-from airflow_provider_offsets.core.location import local_path
+from airflow_provider_offsets.core.location import local_path, scheme_of
 from airflow_provider_offsets.core.pipeline import StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
-from airflow_provider_offsets.hooks.connection import find_connection
+from airflow_provider_offsets.hooks.connection import find_connection, read_extra
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -33,6 +36,10 @@ log = logging.getLogger(__name__)
 
 _LEAVES_DRIVERS = ("LocalExecutor", "SequentialExecutor")
 """Executors that run tasks on the scheduler's machine. Workers and pods of the others may end with their task."""
+
+
+_MASTER = re.compile(r"local(\[(\*|\d+)( *, *\d+)?\])?|local-cluster\[.+\]|yarn|spark://[^\s/]+")
+"""Masters that spark-submit takes, other than those that are refused by name."""
 
 
 class SparkJobHook:
@@ -84,15 +91,32 @@ class SparkJobHook:
 
     @property
     def _extra(self) -> dict[str, Any]:
-        return dict(self._connection.extra_dejson)
+        return read_extra(self._connection)
+
+    @cached_property
+    def _master(self) -> str:
+        """The master as the Spark provider reads it from host, port and type of the connection."""
+        conn_id, host = self._connection.conn_id, self._connection.host or ""
+        if "k8s" in (self._connection.conn_type, host.partition(":")[0]):
+            return f"k8s://{host.removeprefix('k8s://')}"  # the provider imports its client, which may not be here
+        try:
+            read_extra(self._connection)
+            command = SparkSubmitHook(conn_id=conn_id)._build_spark_submit_command("")
+        except (AirflowException, TypeError, ValueError) as error:
+            raise InputRefused(
+                seen=f"Spark connection {conn_id!r} cannot be used: {error}",
+                expected="a master, and the extra of a Spark connection",
+                do="correct the connection",
+            ) from error
+        return str(command[command.index("--master") + 1])
 
     @property
-    def _master(self) -> str:
-        return self._connection.host or str(self._connection.conn_type)
+    def _deploy_mode(self) -> str:
+        return self._extra.get("deploy-mode") or self.pipeline.job.conf.get("spark.submit.deployMode") or "client"
 
     @property
     def _is_cluster_mode(self) -> bool:
-        return (self._extra.get("deploy-mode") or "client") != "client"
+        return self._deploy_mode != "client"
 
     def command(self, conf: Mapping[str, str]) -> list[str]:
         """Return the argument vector that starts the job with ``conf`` in addition to its own conf.
@@ -146,10 +170,10 @@ class SparkJobHook:
             return
         if self.pipeline.tracked or not self.resource_manager:
             raise ModeUnsupported(
-                seen=f"pipeline {name!r} has deploy mode {self._extra['deploy-mode']!r}",
+                seen=f"pipeline {name!r} has deploy mode {self._deploy_mode!r}",
                 expected="client; or cluster for an untracked job on YARN whose ResourceManager's web address is in the"
                 " Spark connection (extra yarn_resourcemanager_webapp_address)",
-                do="set deploy-mode to client in the Spark connection, or add that address",
+                do="set deploy-mode to client in the Spark connection or in job.conf, or add that address",
             )
         if stop.signal_timeout_s or stop.kill_timeout_s:
             raise ModeUnsupported(
@@ -178,13 +202,29 @@ class SparkJobHook:
 
     def _check_files(self, binary: str) -> None:
         job = self.pipeline.job
-        if not Path(job.application).is_file():
+        if not Path(job.application).is_file() or not os.access(job.application, os.R_OK):
             raise InputRefused(
                 seen=f"application {job.application!r} of pipeline {self.pipeline.name!r} is not a file",
-                expected="the Spark program, on this machine",
+                expected="the Spark program, on this machine, which the user of Airflow's tasks may read",
                 do="correct job.application",
             )
-        local_jars(job.jars)
+        archives = local_jars(job.jars) + [job.application] * job.application.endswith(".jar")
+        for each in archives:
+            if scheme_of(each) == "" and not _is_archive(each):
+                raise InputRefused(
+                    seen=f"{each!r} of pipeline {self.pipeline.name!r} cannot be opened as a jar",
+                    expected="a jar that the user of Airflow's tasks may read",
+                    do="copy the jar to this machine again, or correct its rights",
+                )
+        for each in filter(None, job.py_files.split(",")):
+            path = Path(local_path(each))
+            is_whole = _is_archive(str(path)) if path.suffix in (".zip", ".egg") and path.is_file() else path.exists()
+            if scheme_of(each) in ("", "file") and not is_whole:
+                raise InputRefused(
+                    seen=f"{each!r} in job.py_files of pipeline {self.pipeline.name!r} does not exist, or is damaged",
+                    expected="Python modules (.py, .zip, .egg) on this machine",
+                    do="correct job.py_files, or copy the file to this machine",
+                )
         if shutil.which(binary) is None:
             raise InputRefused(
                 seen=f"the PATH of Airflow's worker ({sys.prefix}) has no {binary!r}",
@@ -201,6 +241,14 @@ class SparkJobHook:
             if finding.breaks:
                 raise InputRefused(seen=finding.seen, expected=finding.expected, do=finding.do)
             log.warning("%s", finding)
+
+
+def _is_archive(path: str) -> bool:
+    """Check whether a file can be read as a zip, which a jar is."""
+    try:
+        return zipfile.is_zipfile(path)
+    except OSError:
+        return False
 
 
 def _core_jar(binary: str) -> str:
@@ -223,6 +271,12 @@ def _check_mode(pipeline: str, master: str, store_url: str) -> None:
             seen=f"master {master!r} of pipeline {pipeline!r} is Kubernetes",
             expected="a master whose driver runs beside its task, or YARN",
             do="use a local[n], spark:// or yarn master in the Spark connection",
+        )
+    if not _MASTER.fullmatch(master):
+        raise ModeUnsupported(
+            seen=f"master {master!r} of pipeline {pipeline!r} is none that spark-submit takes",
+            expected="local, local[n], yarn (without a port), or spark://host:port",
+            do="correct host and port of the Spark connection",
         )
     if store_url.startswith("sqlite:") and not master.startswith("local"):
         raise ModeUnsupported(

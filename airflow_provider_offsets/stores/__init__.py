@@ -68,10 +68,13 @@ def _sql(url: str) -> OffsetStore:
 
 
 def _hbase(url: str) -> OffsetStore:
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # such as a '[' of IPv6 without its ']'
+        parts = urllib.parse.urlsplit("")
     table = urllib.parse.unquote(parts.path[1:])
     try:
-        port = parts.port or 9090
+        port = 9090 if parts.port is None else parts.port
     except ValueError:
         port = 0
     plain = not (parts.username or parts.password or parts.fragment)

@@ -45,9 +45,11 @@ def read_seconds(given: Any, name: str) -> int:
     :raises InputRefused: the value is no such number; the message quotes the value.
     """
     text = str(given if given is not None else "").strip(" ")
-    if isinstance(given, bool) or not re.fullmatch(r"[0-9]{0,12}", text, re.ASCII):
+    if isinstance(given, bool) or not re.fullmatch(r"[0-9]{0,9}", text, re.ASCII):
         raise InputRefused(
-            seen=f"{name} is {given!r}", expected="a whole number of seconds", do="write the seconds as in 1800"
+            seen=f"{name} is {given!r}",
+            expected="a whole number of seconds, of at most 9 digits",
+            do="write the seconds as in 1800",
         )
     return int(text or 0)
 

@@ -92,6 +92,12 @@ def _item_text(item: Any) -> str:
         value = value.isoformat()
     elif isinstance(value, Mapping):
         value = json.dumps(value)
+    elif not (value is None or isinstance(value, str) or type(value) is int):
+        raise SelectorError(
+            seen=f"a start contains {word!r} with {value!r}, which is a {type(value).__name__}",
+            expected="text, a whole number, or for 'offsets' a mapping",
+            do="quote the text, as in {group: 'no'}",
+        )
     elif isinstance(value, str) and value != value.strip():
         raise SelectorError(
             seen=f"a start contains {word!r} with {value!r}",

@@ -165,8 +165,9 @@ def test_an_object_store_takes_a_new_one_and_no_exchange() -> None:
     store.write(STREAM, at(1, 2), expected=None)
     store.write(STREAM, at(1, 2), expected=None)
 
-    with pytest.raises(CheckpointError, match="a file system that moves a folder in one step"):
-        store.write(STREAM, at(1, 1), expected=at(1, 2))
+    for write in (store.check_write, store.write):
+        with pytest.raises(CheckpointError, match="a file system that moves a folder in one step"):
+            write(STREAM, at(1, 1), expected=at(1, 2))
     assert store.position(STREAM) == at(1, 2)
 
 
@@ -189,6 +190,8 @@ def test_what_cannot_be_moved_is_left_as_it_is(why: str, files: dict[str, str], 
     before = tree(place.parent)
 
     with pytest.raises(CheckpointError, match=seen):
+        CheckpointPositions(str(place)).check_write(STREAM, at(30, 60), expected=at(40, 60))
+    with pytest.raises(CheckpointError, match=seen):
         CheckpointPositions(str(place)).write(STREAM, at(30, 60), expected=at(40, 60))
 
     assert tree(place.parent) == before
@@ -207,8 +210,10 @@ def test_one_that_this_user_may_not_read_is_no_first_start(place: Path) -> None:
 def test_a_query_that_has_not_started_is_left_alone(tmp_path: Path) -> None:
     open_checkpoint(str(tmp_path)).create("metadata", '{"id":"query-1"}')
 
-    with pytest.raises(CheckpointError, match="a query that has not started"):
-        CheckpointPositions(str(tmp_path)).write(STREAM, at(30, 60), expected=None)
+    store = CheckpointPositions(str(tmp_path))
+    for write in (store.check_write, store.write):
+        with pytest.raises(CheckpointError, match="a query that has not started"):
+            write(STREAM, at(30, 60), expected=None)
     with pytest.raises(InputRefused):
         CheckpointPositions(str(tmp_path)).write(STREAM, at(1, topic="elsewhere"), expected=None)
 
@@ -239,3 +244,9 @@ def test_seeded_and_read_is_identity(tmp_path: Path, offsets: dict[TopicPartitio
 
 def test_it_is_a_store_that_can_be_written(place: Path) -> None:
     assert isinstance(CheckpointPositions(str(place)), WritablePositionStore)
+
+
+@pytest.mark.parametrize("location", ["/proc/nope/c", "/dev/null/c", f"/{'x' * 300}/c"])
+def test_no_try_creates_a_folder_there(location: str) -> None:
+    with pytest.raises(CheckpointError, match=r"Correct the location of the checkpoint|Name the folder"):
+        CheckpointPositions(location).write(STREAM, at(1), expected=None)

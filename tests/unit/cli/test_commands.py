@@ -123,6 +123,42 @@ def stored(url: str, group: str) -> Position | None:
             "--to-group 'g\\xa0' has a no-break space",
         ),
         (
+            ("copy", "--from", "checkpoint:", "--to", "store", "-g", "g", "-t", "t", "--apply"),
+            "'checkpoint:' names no folder",
+        ),
+        (
+            ("copy", "--from", "checkpoint:~/c", "--to", "store", "-g", "g", "-t", "t", "--apply"),
+            "'checkpoint:~/c' begins with '~'",
+        ),
+        (
+            ("copy", "--from", "checkpoint:$CK/c", "--to", "store", "-g", "g", "-t", "t"),
+            "'checkpoint:$CK/c' has a variable",
+        ),
+        (
+            ("copy", "--from", "checkpoint:file:c", "--to", "store", "-g", "g", "-t", "t"),
+            "'checkpoint:file:c' is no whole path",
+        ),
+        (
+            ("copy", "--from", "checkpoint:/c ", "--to", "store", "-g", "g", "-t", "t"),
+            "has a space (U+0020) at its end",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "--to-group", ""),
+            "--to-group is empty",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-p", "", "-g", "g", "-t", "t", "--apply"),
+            "--pipeline is empty",
+        ),
+        (
+            ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "--kafka-conn-id", ""),
+            "--kafka-conn-id is empty",
+        ),
+        (("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t", "-f", ""), "--file is empty"),
+        (("import", "", "--to", "store", "-g", "g"), "Input is empty"),
+        (("import", "a\0b", "--to", "store", "-g", "g"), "cannot be read: embedded null byte"),
+        (("export", "--from", "hbase://[::1", "-g", "g", "-t", "t"), "An HBase store URL"),
+        (
             ("copy", "--from", "store", "--to", "store", "-g", "g", "-t", "t,t"),
             "'t' is named twice",
         ),

@@ -107,6 +107,9 @@ def test_it_is_read(text: str, group: str, expected: list[GroupPosition]) -> Non
         ('{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[1]}]}', "g", "another tool of Kafka"),
         ('{"topic":"t","offset":3}', "g", "JSON with 'topic', 'offset', and without the key 'groups'"),
         ("{}", "g", "JSON with nothing in it"),
+        ('{"t":{}}', "g", "no offset of group 'g'"),
+        ('{"groups":[{"group_id":"g","position":{}}]}', "", "no offset of group 'g'"),
+        ('{"t":{"2147483648":1}}', "g", "partition 2147483648"),
         ('[{"topic":"t"}]', "g", "JSON with a list, and without"),
     ],
 )

@@ -208,6 +208,61 @@ pipelines:
 
         assert "pipeline 'one' uses the checkpoint /ck/one too" in refusal(tmp_path, self.UNTRACKED + other)
 
+    @pytest.mark.parametrize(
+        ("why", "line", "key"),
+        [
+            (
+                "submit removes the marker",
+                "stop: {marker: ./a.py}",
+                "stop.marker: the same pipeline uses the app",
+            ),
+            (
+                "a folder is no file",
+                "stop: {marker: c}",
+                "stop.marker: the same pipeline uses the check",
+            ),
+            ("a checkpoint is moved aside", "  log_dir: c", "job.log_dir: the same pipeline uses the checkpoint"),
+            (
+                "rows of the sink",
+                "sink: {format: files, location: c}",
+                "sink.location: the same pipeline uses the check",
+            ),
+        ],
+    )
+    def test_one_location_for_two_purposes(self, why: str, line: str, key: str, tmp_path: Path) -> None:
+        assert f"key pipelines.alerts.{key}" in refusal(tmp_path, with_key(line)), why
+
+    def test_the_program_of_one_pipeline_as_the_marker_of_another(self, tmp_path: Path) -> None:
+        said = refusal(tmp_path, SMALL + LATER.replace("a.py", "b.py") + "    stop: {marker: a.py}\n")
+
+        assert "key pipelines.later.stop.marker: pipeline 'alerts' uses the application" in said
+        assert len(load(tmp_path, SMALL + LATER)) == 2, "two pipelines may run one program"
+
+    @pytest.mark.parametrize(
+        ("outer", "inner"),
+        [("/ck", "/ck/later"), ("hdfs://nn/ck", "hdfs://NN:8020/ck/x/later"), ("/ck/a/b", "file:///ck/a/./b/c")],
+    )
+    @pytest.mark.parametrize("is_first", [True, False])
+    @pytest.mark.parametrize("files", [1, 2])
+    def test_a_checkpoint_in_another_one_which_is_moved_or_removed_as_a_whole(
+        self, files: int, is_first: bool, outer: str, inner: str, tmp_path: Path
+    ) -> None:
+        places = (outer, inner) if is_first else (inner, outer)
+        one = SMALL.replace("checkpoint: c", f"checkpoint: {places[0]}\n      log_dir: l1")
+        other = LATER.replace("checkpoint: d", f"checkpoint: {places[1]}\n      log_dir: l2")
+        first = load(tmp_path, one, "first.yaml") if files == 2 else None
+
+        said = refusal(tmp_path, f"pipelines:\n{other}" if first else one + other)
+
+        assert "job.checkpoint: " in said
+        assert ("it holds the checkpoint" if files == 2 and not is_first else "it is in the checkpoint") in said
+
+    def test_folders_beside_each_other(self, tmp_path: Path) -> None:
+        one = SMALL.replace("checkpoint: c", "checkpoint: /ck/a\n      log_dir: /ck/a.logs")
+        other = LATER.replace("checkpoint: d", "checkpoint: /ck/a-b\n      log_dir: /ck/b.logs")
+
+        assert len(load(tmp_path, one + other)) == 2
+
     @pytest.mark.parametrize("pruned", ["alerts", "later"])
     def test_a_log_folder_that_is_pruned(self, pruned: str, tmp_path: Path) -> None:
         both = {"alerts": SMALL, "later": LATER}
@@ -332,6 +387,13 @@ class TestVariables:
             ("file:///~/c", "begins with '~'"),
             ("${OFFSETS_TILDE}/c", "begins with '~'"),
             ("'C:\\data\\c'", "is a path of Windows"),
+            ("file:c", "is no whole path"),
+            ("'file:'", "is no whole path"),
+            ("file://host/c", "is no whole path"),
+            ("FILE:/c", "is no whole path"),
+            ("hdfs:/c", "has a scheme and no '://'"),
+            ("'orders:v2'", "has a scheme and no '://'"),
+            ("hdfs://[nn/c", "cannot be read"),
             ("${OFFSETS_BLANK}/c", "a line break"),
         ],
     )
@@ -388,6 +450,7 @@ class TestText:
             ("stop: {marker: '/m '}", "stop.marker", "a space"),
             ("accept_lost: {'flights ': 3}", "accept_lost.flights ", "a space"),
             ("job.x: \u00ad", "job.x", "a soft hyphen"),
+            ('group_id: "\\ud800"', "group_id", "a half of a character (U+D800)"),
         ],
     )
     def test_hidden_characters_at_any_depth(self, line: str, key: str, hidden: str, tmp_path: Path) -> None:
@@ -404,6 +467,14 @@ class TestText:
         job = load(tmp_path, text)["alerts"].job
 
         assert (job.arguments, job.conf) == ((" ", "\u00a0"), {"spark.x": " "})
+
+    @pytest.mark.parametrize("character", ["\\0", "\\ud800"])
+    def test_what_no_process_can_be_passed_is_refused(self, character: str, tmp_path: Path) -> None:
+        """``Popen`` raises a bare ``ValueError`` for it, in the submit."""
+        for key in (f'arguments: ["a{character}"]', f'conf: {{spark.x: "a{character}"}}'):
+            text = SMALL.replace("checkpoint: c", f"checkpoint: c\n      {key}")
+
+            assert "line 7, key pipelines.alerts.job." in refusal(tmp_path, text)
 
     @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8))
     def test_a_text_is_either_visible_or_refused(self, text: str) -> None:
@@ -450,6 +521,14 @@ class TestTypes:
             ("start: [{offsets: {flights: {0: 010}}}]", "the number 010 is not"),
             ("start: [{offsets: {flights: {0: 5, '0': 9}}}]", "appears twice"),
             ("start: [{offsets: {flights: {0: 1.5}}}]", "holds 1.5"),
+            ("start: [{group: [a]}]", "'group' with ['a'], which is a list"),
+            ("start: [{group: no}]", "'group' with False, which is a bool"),
+            ("start: [{snapshot: 1.0}]", "'snapshot' with 1.0, which is a float"),
+            ("start: [{offsets: {flights: !!set {0}}}]", "line 7: could not determine a constructor for the tag"),
+            ("group_id: !!binary aGVsbG8=", "line 7: could not determine a constructor for the tag"),
+            ("approve: !!bool maybe", "line 7: 'maybe' is no bool"),
+            ("start_timeout_s: !!int abc", "line 7: 'abc' is no int"),
+            ("start_timeout_s: " + "9" * 5000, "line 7: '9999"),
         ],
     )
     def test_a_value_of_another_type_or_unit(self, line: str, words: str, tmp_path: Path) -> None:
@@ -489,6 +568,10 @@ class TestTimes:
             ("2026-11-01", "it has no time zone"),
             ("2026-11-01T00:00:00", "it has no time zone"),
             ("soon", "it is not a date and time"),
+            ("2026-02-30T00:00:00Z", "it is not a date and time"),
+            ("2026-13-01T00:00:00Z", "it is not a date and time"),
+            ("2026-11-01T00:00:00+99:00", "it is not a date and time"),
+            ("!!timestamp soon", "it is not a date and time"),
         ],
     )
     def test_a_time_has_its_zone(self, since: str, words: str, tmp_path: Path) -> None:
@@ -511,6 +594,8 @@ class TestTimes:
             ("backfill: {interval: '@once'}", "backfill.interval"),
             ("backfill: {interval: '@continuous'}", "backfill.interval"),
             ("backfill: {interval: PT0S}", "backfill.interval"),
+            ("backfill: {interval: P999999D}", "backfill.interval"),
+            ("schedules: {snapshots: PT999999999999S}", "schedules.snapshots"),
             ("backfill: {interval: PT0.5S}", "backfill.interval"),
             ("backfill: {interval: R * * * *}", "backfill.interval"),
             ("backfill: {since: 2026-11-01T00:00Z}", "backfill.since"),

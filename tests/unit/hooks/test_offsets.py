@@ -35,6 +35,11 @@ PASSWORD = "p@ss/w:rd #1"
             "postgresql://me:inside@db/offsets",
         ),
         ("none is needed", {"extra": {"url": "postgresql://me@db/offsets"}}, "postgresql://me@db/offsets"),
+        (
+            "a login is the user without a password too: otherwise that of the operating system logs in",
+            {"extra": {"url": "postgresql://db/offsets"}, "login": "j@ne"},
+            "postgresql://j%40ne@db/offsets",
+        ),
         ("a file has none", {"extra": {"url": "sqlite:////tmp/offsets.db"}}, "sqlite:////tmp/offsets.db"),
         ("HBase has none", {"extra": {"url": "hbase://thrift:9090/offsets"}}, "hbase://thrift:9090/offsets"),
         (
@@ -170,6 +175,8 @@ class TestExtra:
             ({"url": ["sqlite:////o.db"]}, "has no 'url'"),
             ({"url": "sqlite:///data/x.db"}, "names a relative path"),
             ({"url": "sqlite:///./x.db"}, "names a relative path"),
+            ({"url": "hbase://[::1:9090/t"}, "URL of connection 'offsets_default' cannot be read: Invalid IPv6"),
+            ({"url": "hbase://h:0/t"}, "port unreadable"),
             ({"url": "sqlite:///../x.db"}, "names a relative path"),
         ],
     )

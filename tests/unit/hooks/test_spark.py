@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,6 +69,13 @@ class TestModes:
                 "is Kubernetes",
             ),
             ("SQLite is a file of one host", {"host": "yarn"}, SQLITE, "has a SQLite store and master 'yarn'"),
+            ("a bracket is missing", {"host": "local[*"}, POSTGRES, "is none that spark-submit takes"),
+            ("another case", {"host": "Local[2]"}, POSTGRES, "is none that spark-submit takes"),
+            ("a mode of Spark 1", {"host": "yarn-client"}, POSTGRES, "is none that spark-submit takes"),
+            ("removed from Spark", {"host": "mesos://m:5050"}, POSTGRES, "is none that spark-submit takes"),
+            ("a port makes it spark://yarn:8088", {"host": "yarn", "port": 8088}, SQLITE, "'spark://yarn:8088'"),
+            ("no host", {}, POSTGRES, "Master 'spark://'"),
+            ("a blank", {"host": " local[2]"}, POSTGRES, "is none that spark-submit takes"),
         ],
     )
     def test_these_are_refused(
@@ -84,6 +92,40 @@ class TestModes:
         with pytest.raises(ModeUnsupported, match=words) as refused:
             SparkJobHook(pipeline).check(store)
         assert "hunter2" not in str(refused.value)
+
+    @pytest.mark.parametrize(("conn_type", "host"), [("k8s", "api"), ("mesos", "m"), ("kafka", "broker"), ("yarn", "")])
+    def test_a_connection_of_another_type(
+        self, conn_type: str, host: str, pipeline: StreamingPipeline, connect: Connect
+    ) -> None:
+        connect("spark_default", conn_type, host=host)
+
+        with pytest.raises(ModeUnsupported, match=f"Master '{conn_type}://{host}'"):
+            SparkJobHook(pipeline).check(POSTGRES)
+
+    def test_cluster_mode_by_conf(self, pipeline: StreamingPipeline) -> None:
+        """Without ``deploy-mode`` in the connection, spark-submit takes the conf."""
+        with pytest.raises(ModeUnsupported, match="has deploy mode 'cluster'"):
+            SparkJobHook(with_job(pipeline, conf={"spark.submit.deployMode": "cluster"})).check(POSTGRES)
+
+    @pytest.mark.parametrize(
+        ("extra", "words"),
+        [
+            ([1], "it is a list"),
+            ("{", "cannot be read"),
+            ('{"deploy-mode": "client", "deploy-mode": "client"}', "'deploy-mode' appears twice"),
+            ({"deploy-mode": "client "}, "'deploy-mode' has a space"),
+            ({"spark-home": "/opt/spark"}, "Spark connection 'spark_default' cannot be used: .*`spark-home`"),
+            ({"spark-binary": "spark5-submit"}, "Spark connection 'spark_default' cannot be used: .*spark-binary"),
+            ({"rest-port": "x"}, "Spark connection 'spark_default' cannot be used"),
+        ],
+    )
+    def test_an_extra_that_is_wrong_is_refused(
+        self, extra: Any, words: str, pipeline: StreamingPipeline, connect: Connect
+    ) -> None:
+        connect("spark_default", "spark", host="local[2]", extra=extra)
+
+        with pytest.raises(InputRefused, match=words):
+            SparkJobHook(pipeline).check(POSTGRES)
 
     @pytest.mark.parametrize(
         ("executor", "taken"),
@@ -206,7 +248,7 @@ class TestYarn:
         ("why", "host", "extra", "address"),
         [
             ("as Hadoop's own setting has it", "yarn", {RM: "rm.example:8088"}, "http://rm.example:8088"),
-            ("as a URL", "yarn", {RM: " https://rm.example:8090/ "}, "https://rm.example:8090"),
+            ("as a URL", "yarn", {RM: "https://rm.example:8090/"}, "https://rm.example:8090"),
             ("nobody says it", "yarn", {}, ""),
             ("it runs elsewhere", "local[2]", {RM: "rm.example:8088"}, ""),
         ],
@@ -298,6 +340,43 @@ class TestFiles:
     ) -> None:
         with pytest.raises(InputRefused, match=words):
             SparkJobHook(change(pipeline)).check(SQLITE)
+
+    @pytest.mark.parametrize(
+        ("why", "key", "name", "words"),
+        [
+            ("a folder", "jars", "folder.jar", "is not a file"),
+            ("a pipe, for which a copy would wait for ever", "jars", "pipe.jar", "is not a file"),
+            ("a link to nothing", "jars", "link.jar", "does not exist|is not a file"),
+            ("a download that was cut off", "jars", "cut.jar", "cannot be opened as a jar"),
+            ("the same, as a URL", "jars", "file://cut.jar", "cannot be opened as a jar"),
+            ("the program itself", "application", "cut.jar", "cannot be opened as a jar"),
+            ("a pipe", "application", "pipe.jar", "is not a file"),
+            ("not there", "py_files", "nope.py", "does not exist, or is damaged"),
+            ("cut off", "py_files", "cut.zip", "does not exist, or is damaged"),
+        ],
+    )
+    def test_what_cannot_be_read_is_named_before_the_stop(
+        self, why: str, key: str, name: str, words: str, pipeline: StreamingPipeline, tmp_path: Path
+    ) -> None:
+        (tmp_path / "folder.jar").mkdir()
+        os.mkfifo(tmp_path / "pipe.jar")
+        (tmp_path / "link.jar").symlink_to("nowhere")
+        for each in ("cut.jar", "cut.zip"):
+            (tmp_path / each).write_bytes(b"PK\x03\x04")
+        prefix, _, file = name.rpartition("//")
+
+        with pytest.raises(InputRefused, match=words):
+            SparkJobHook(with_job(pipeline, **{key: f"{prefix}{'//' if prefix else ''}{tmp_path / file}"})).check(
+                SQLITE
+            )
+
+    def test_what_can_be_read_is_not(self, pipeline: StreamingPipeline, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "a.jar", "w") as jar:
+            jar.writestr("META-INF/MANIFEST.MF", "")
+
+        SparkJobHook(
+            with_job(pipeline, jars=f"file:{tmp_path}/a.jar,hdfs://nn/b.jar", py_files=f"{tmp_path},local:/x.py")
+        ).check(SQLITE)
 
     def test_no_spark_submit(
         self, pipeline: StreamingPipeline, spark_submit: Path, monkeypatch: pytest.MonkeyPatch
