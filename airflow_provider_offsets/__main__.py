@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow.cli.cli_config import DefaultHelpParser, GroupCommand
-from airflow.cli.cli_parser import ALL_COMMANDS_DICT, AirflowHelpFormatter, _add_command
+from airflow.cli.cli_parser import LazyRichHelpFormatter, _add_command
 
 from airflow_provider_offsets.cli.commands import offsets_commands
 
@@ -21,11 +21,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     [group] = offsets_commands()
     assert isinstance(group, GroupCommand), "all commands are below 'offsets'"
     parser = DefaultHelpParser(
-        prog="python -m airflow_provider_offsets", description=group.help, formatter_class=AirflowHelpFormatter
+        prog="python -m airflow_provider_offsets", description=group.help, formatter_class=LazyRichHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in group.subcommands:
-        ALL_COMMANDS_DICT[command.name] = command  # the formatter looks there for each command that it lists
         _add_command(commands, command)
     chosen = parser.parse_args(argv)
     chosen.func(chosen)

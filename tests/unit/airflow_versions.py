@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 if AIRFLOW_V_3_2_PLUS:
+    from airflow.dag_processing.dagbag import DagBag
     from airflow.serialization.serialized_objects import DagSerialization
 else:
+    from airflow.models.dagbag import DagBag
     from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
-__all__ = ["DagSerialization", "no_object"]
+__all__ = ["DagSerialization", "dag_bag", "no_object"]
+
+
+def dag_bag(location: Path) -> DagBag:
+    """Return the DAGs of a file or folder. Airflow 3.1 adds its examples, if it is not told otherwise."""
+    return DagBag(str(location), **({} if AIRFLOW_V_3_2_PLUS else {"include_examples": False}))
 
 
 def no_object(words: str) -> str:

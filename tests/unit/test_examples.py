@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.utils.db import initdb
 
 from airflow_provider_offsets import connections
@@ -27,14 +26,10 @@ from airflow_provider_offsets.kafka import reader
 from airflow_provider_offsets.operators import submit
 from airflow_provider_offsets.stores import open_store
 from airflow_provider_offsets.triggers import streaming_job
+from tests.unit.airflow_versions import dag_bag
 from tests.unit.conftest import Connect
 from tests.unit.operations.lab import TOPIC, Driver, Lab, install
 from tests.unit.operators.test_operators import submitted_with_the_lab_s_reader
-
-if AIRFLOW_V_3_2_PLUS:
-    from airflow.dag_processing.dagbag import DagBag
-else:
-    from airflow.models.dagbag import DagBag
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 Program = Callable[[str, str], None]
@@ -115,7 +110,7 @@ def run(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
         for old in folder.glob("*.py"):
             old.unlink()
         shutil.copy(EXAMPLES / example, folder)
-        [dag] = DagBag(folder / example, include_examples=False).dags.values()
+        [dag] = dag_bag(folder / example).dags.values()
         for task in dag.tasks:
             task.retries = 0  # Airflow would wait for minutes before it runs a failed task again
         ended = dag.test(run_conf=conf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -75,7 +76,7 @@ def test_by_the_command_line(database: None, tmp_path: Path) -> None:
         given = get_parser().parse_args(words)
         given.func(given)
 
-    with command():  # as a command of this provider resolves them
+    with command(argparse.Namespace()):  # as a command of this provider resolves them
         assert resolved(tmp_path) == EXPECTED
 
 

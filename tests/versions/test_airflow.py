@@ -28,17 +28,14 @@ AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 OFFSETS = (AIRFLOW, "offsets") if AIRFLOW_V_3_2_PLUS else (sys.executable, "-m", "airflow_provider_offsets")
 """The commands: Airflow 3.1 lists none of a provider."""
 
-LOOK = f"""
+LOOK = """
 import json, sys
-if {AIRFLOW_V_3_2_PLUS}:
-    from airflow.dag_processing.dagbag import DagBag
-    from airflow.serialization.serialized_objects import DagSerialization
-else:
-    from airflow.models.dagbag import DagBag
-    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
-bag = DagBag(dag_folder=sys.argv[1], include_examples=False)
-read = {{name: DagSerialization.from_dict(DagSerialization.to_dict(dag)) for name, dag in bag.dags.items()}}
-print(json.dumps({{"errors": bag.import_errors, "tasks": {{name: len(dag.task_dict) for name, dag in read.items()}}}}))
+from pathlib import Path
+from tests.unit.airflow_versions import DagSerialization, dag_bag
+
+bag = dag_bag(Path(sys.argv[1]))
+read = {name: DagSerialization.from_dict(DagSerialization.to_dict(dag)) for name, dag in bag.dags.items()}
+print(json.dumps({"errors": bag.import_errors, "tasks": {name: len(dag.task_dict) for name, dag in read.items()}}))
 """
 
 DAG = """

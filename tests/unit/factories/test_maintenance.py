@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ParamValidationError, TaskDeferred
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.providers.standard.sensors.date_time import DateTimeSensor
 from airflow.sdk import DAG, TriggerRule, dag, task
 
@@ -25,11 +24,7 @@ from airflow_provider_offsets.factories import (
 )
 from airflow_provider_offsets.factories.maintenance import WINDOW_END
 from airflow_provider_offsets.factories.restart import is_no_dry_run, refuse_unknown_params
-
-if AIRFLOW_V_3_2_PLUS:
-    from airflow.dag_processing.dagbag import DagBag
-else:
-    from airflow.models.dagbag import DagBag
+from tests.unit.airflow_versions import dag_bag
 
 DAGS = Path(__file__).parents[3] / "dags"
 KINDS = ("maintenance", "reprocess", "recovery", "rehearsal", "snapshots")
@@ -233,7 +228,7 @@ class TestWindow:
 
 class TestInAirflow:
     def test_the_dags_of_this_repository_have_no_import_errors(self) -> None:
-        bag = DagBag(dag_folder=str(DAGS), include_examples=False)
+        bag = dag_bag(DAGS)
 
         assert bag.import_errors == {}
         every = {f"{kind}__{name}" for kind in KINDS for name in ("archive_flights", "delay_alerts")}
@@ -250,7 +245,7 @@ class TestInAirflow:
         (tmp_path / "pipelines.yaml").write_text(text)
         line = 1 + next(number for number, words in enumerate(text.splitlines()) if "checkpiont:" in words)
 
-        bag = DagBag(dag_folder=str(tmp_path), include_examples=False)
+        bag = dag_bag(tmp_path)
 
         [error] = bag.import_errors.values()
         last = error.strip().splitlines()[-1]
@@ -264,7 +259,7 @@ class TestInAirflow:
         one = "  {name}:\n    topics: [flights]\n    job: {{application: a.py, checkpoint: {name}}}\n"
         (tmp_path / "pipelines.yaml").write_text("pipelines:\n" + one.format(name="a") + one.format(name="b.c"))
 
-        bag = DagBag(dag_folder=str(tmp_path), include_examples=False)
+        bag = dag_bag(tmp_path)
 
         assert bag.import_errors == {}
         assert set(bag.dags) == {f"{kind}__{name}" for kind in (*KINDS, *REPLAYS) for name in ("a", "b.c")}
