@@ -74,7 +74,7 @@ def _as_input(conn_id: str) -> Iterator[None]:
         if isinstance(error, AirflowRuntimeError) and error.error.error != ErrorType.CONNECTION_NOT_FOUND:
             raise
         raise InputRefused(
-            seen=f"connection {conn_id!r} does not exist",
+            seen=f"connection {conn_id!r} does not exist, or Airflow cannot read it",
             expected="an Airflow connection of this id, which the process that runs this can see",
             do="create the connection, or correct the id; 'airflow connections list' shows all connections",
         ) from error
