@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from airflow_provider_offsets.core.preflight import PACKAGE_RUNTIME, Finding, Ou
 from airflow_provider_offsets.core.sink.ledger import Ledger
 from airflow_provider_offsets.core.sink.model import Sink
 from airflow_provider_offsets.errors import OffsetsError
+from airflow_provider_offsets.operations.job_state import JobState, observe_job
 from airflow_provider_offsets.operations.session import Session
 from airflow_provider_offsets.operations.submitting import FETCH_TIMEOUT_S, driver_environment, operation_tag
 
@@ -48,6 +50,7 @@ def run_preflight(session: Session, probes: Probes, *, report: Callable[[str], N
         mode,
         _answer("checkpoint", lambda: _writable_checkpoint(session)),
         _answer("Kafka", lambda: _topics(session)),
+        _stop(session),
         *(_driver(session, probes, report) if mode.outcome is Outcome.OK else ()),
         _sink(session, probes),
     ]
@@ -90,6 +93,22 @@ def _writable_checkpoint(session: Session) -> str:
 def _topics(session: Session) -> str:
     live = session.live_topics()
     return f"{len(live.partitions):,} partitions of {', '.join(session.pipeline.topics)}"
+
+
+def _stop(session: Session) -> Finding:
+    """Return whether this machine sees the end of the running job. A job of another machine is never *gone* for it."""
+    job = observe_job(session.control)
+    if job.state is not JobState.UNKNOWN:
+        return Finding("stop", Outcome.OK, f"the job is {job.state.value}{job.detail and f': {job.detail}'}")
+    seen = f"the job is {job.detail}, which is not visible from {socket.gethostname()}"
+    if session.pipeline.tracked:
+        return Finding("stop", Outcome.WARNING, f"{seen}: it can be asked to stop, and not be killed")
+    return Finding(
+        "stop",
+        Outcome.PROBLEM,
+        f"{seen}; nothing else tells the end of an untracked job",
+        "run the DAG on the machine that started the job; or end the job there, and then use airflow offsets end",
+    )
 
 
 def _driver(session: Session, probes: Probes, report: Callable[[str], None]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from airflow_provider_offsets.errors import DriverFailed, InputRefused, LedgerUn
 from airflow_provider_offsets.operations import preflight
 from airflow_provider_offsets.operations.preflight import Probes, run_preflight
 from tests.unit.operations import steps
-from tests.unit.operations.lab import TOPIC, Lab
+from tests.unit.operations.lab import TOPIC, Lab, install
 
 DRIVER = Driver("4.2.0", "4.2.0", "3.11", "spark-sql-kafka-0-10_2.13-4.2.0.jar", {})
 
@@ -71,7 +71,7 @@ def test_a_job_that_can_start(lab: Lab, commands: list[list[str]]) -> None:
     found = asked(lab)
 
     assert {name: each.outcome for name, each in found.items() if name != "sink"} == dict.fromkeys(
-        ("mode and files", "checkpoint", "Kafka", "packages", "spark", "Kafka connector", "driver's Python"),
+        ("mode and files", "checkpoint", "Kafka", "stop", "packages", "spark", "Kafka connector", "driver's Python"),
         Outcome.OK,
     ) | {"store": Outcome.OK}
     assert found["sink"].outcome is Outcome.WARNING
@@ -79,6 +79,33 @@ def test_a_job_that_can_start(lab: Lab, commands: list[list[str]]) -> None:
     assert commands == [[PACKAGE_RUNTIME, "sqlalchemy", "psycopg"]], "what the driver of this store imports"
     assert lab.session("look").observe().stored == before.stored
     assert not list(Path(lab.pipeline.job.checkpoint).parent.glob("*preflight*")), "the folder is removed again"
+
+
+@pytest.mark.parametrize(
+    ("offsets_in", "outcome", "words"),
+    [
+        ((), Outcome.WARNING, "it can be asked to stop, and not be killed"),
+        (("checkpoint",), Outcome.PROBLEM, "nothing else tells the end of an untracked job"),
+    ],
+    ids=["tracked: its end is recorded", "untracked: YARN may say that all is gone, and the epoch stays open (E9)"],
+)
+def test_a_job_of_another_machine(
+    offsets_in: tuple[str, ...],
+    outcome: Outcome,
+    words: str,
+    tmp_path: Path,
+    commands: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lab = install(Lab(tmp_path, offsets_in=offsets_in), monkeypatch)
+    steps.start(lab)
+    for sees in ("is_alive", "is_session_alive"):
+        monkeypatch.setattr(lab.machine, sees, lambda process: None)
+
+    found = asked(lab)["stop"]
+
+    assert (found.outcome, words in found.seen) == (outcome, True)
+    assert "which is not visible from" in found.seen
 
 
 def test_without_a_mode_that_fits_no_driver_is_run(lab: Lab, commands: list[list[str]]) -> None:
