@@ -61,10 +61,10 @@ unit laws: export PYTHONDONTWRITEBYTECODE :=
 UNIT := tests/unit --ignore tests/unit/test_language.py -n auto --dist worksteal --durations 10
 
 unit: venv  ## run the tests that need Python only, except those of laws
-	$(PY) -m pytest $(UNIT) -m 'not hypothesis and not sweep' $(PYTEST_ARGS)
+	$(PY) -m pytest $(UNIT) -m 'not (hypothesis or sweep or in_airflow)' $(PYTEST_ARGS)
 
-laws: venv  ## run laws over random input, operations killed at each of their writes, and scripts of the simulation
-	$(PY) -m pytest $(UNIT) tests/simulation -m 'hypothesis or sweep or simulation' $(PYTEST_ARGS)
+laws: venv  ## run laws over random input, operations killed at each of their writes, scripts of the simulation, and examples
+	$(PY) -m pytest $(UNIT) tests/simulation -m 'hypothesis or sweep or simulation or in_airflow' $(PYTEST_ARGS)
 
 simulate: venv  ## check the guarantees in SEEDS random histories of operations, drivers and faults, FROM a seed on
 	$(PY) -m tests.simulation --seeds $(SEEDS) --edited $(EDITED) --from $(FROM) --jobs $(JOBS)

@@ -36,8 +36,11 @@ Program = Callable[[str, str], None]
 Run = Callable[..., dict[str, Any]]
 SEEN = Seen("4.2.0", "4.2.0", "3.11.2 (/usr/bin/python3)", "spark-sql-kafka-0-10_2.13-4.2.0.jar", {})
 
-# Airflow's API server, which ``dag.test`` runs in the process, imports an old name of its test client.
-pytestmark = pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated")
+pytestmark = [
+    pytest.mark.in_airflow,
+    # Airflow's API server, which ``dag.test`` runs in the process, imports an old name of its test client.
+    pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient` is deprecated"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
