@@ -11,8 +11,11 @@ from stack import needs, venv
 from stack.places import ROOT, STATE
 
 AIRFLOWS = {"3.1": "3.1.8", "3.2": "3.2.2", "3.3": "3.3.2"}
-CAPS = {"3.2": ("fastapi<0.137",)}
-"""What a version of Airflow needs, and does not say: with a newer FastAPI its own ``airflow dags test`` fails."""
+CAPS = {"3.2": ("fastapi<0.137", "svcs<26")}
+"""What a version of Airflow needs, and does not say. With a newer one of these, its own ``airflow dags test`` fails.
+
+svcs 26 removes its registry when its lifespan ends, which Airflow 3.2 leaves to the garbage collector.
+"""
 TEST_TOOLS = (
     "greenlet>=3.1",
     "hypothesis>=6.100",
