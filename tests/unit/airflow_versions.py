@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 if AIRFLOW_V_3_2_PLUS:
     from airflow.dag_processing.dagbag import DagBag
@@ -17,8 +17,8 @@ __all__ = ["DagSerialization", "dag_bag", "no_object"]
 
 
 def dag_bag(location: Path) -> DagBag:
-    """Return the DAGs of a file or folder. Airflow 3.1 adds its examples, if it is not told otherwise."""
-    return DagBag(str(location), **({} if AIRFLOW_V_3_2_PLUS else {"include_examples": False}))
+    """Return the DAGs of a file or folder. Airflow before 3.3 adds its examples, if it is not told otherwise."""
+    return DagBag(str(location), **({} if AIRFLOW_V_3_3_PLUS else {"include_examples": False}))
 
 
 def no_object(words: str) -> str:

@@ -18,6 +18,7 @@ from airflow_provider_offsets.core.committer import committer_conf
 from airflow_provider_offsets.core.pipeline import StopPolicy, StreamingPipeline
 from airflow_provider_offsets.errors import InputRefused, ModeUnsupported
 from airflow_provider_offsets.hooks.spark import SparkJobHook
+from tests.unit.airflow_versions import no_object
 from tests.unit.conftest import Connect
 from tests.unit.operations.lab import Lab
 
@@ -110,8 +111,8 @@ class TestModes:
     @pytest.mark.parametrize(
         ("extra", "words"),
         [
-            ([1], "it is a list"),
-            ("{", "cannot be read"),
+            ([1], no_object("it is a list")),
+            ("{", no_object("cannot be read")),
             ('{"deploy-mode": "client", "deploy-mode": "client"}', "'deploy-mode' appears twice"),
             ({"deploy-mode": "client "}, "'deploy-mode' has a space"),
             ({"spark-home": "/opt/spark"}, "Spark connection 'spark_default' cannot be used: .*`spark-home`"),
