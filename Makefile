@@ -14,7 +14,7 @@ EDITED ?= $(if $(filter 1,$(SEEDS)),0,120)
 JOBS ?= $(shell nproc)
 
 .PHONY: help venv jars up down status clean demo demo-backfill bench unit laws integration e2e test check wheel
-.PHONY: first-day on-servers in-memory simulate mutants docs reference screenshots versions-test sinks committer
+.PHONY: first-day on-spark on-airflow in-memory simulate mutants docs reference screenshots versions-test sinks committer
 .PHONY: compose-base compose-password compose-up compose-test
 
 help:  ## show this list
@@ -76,8 +76,11 @@ mutants: venv  ## plant mistakes in the package, and check that a unit test or t
 integration: venv jars  ## run the tests against the Kafka and HBase that are up
 	$(PY) -m pytest tests/integration -p no:randomly --durations 10 $(PYTEST_ARGS)
 
+E2E := -m 'not installation' -p no:randomly --durations 10
+ON_AIRFLOW := tests/e2e/test_airflow.py tests/e2e/test_backfill.py
+
 e2e: venv jars  ## run the end-to-end tests, with Spark and Airflow
-	$(PY) -m pytest tests/e2e tests/versions/test_spark.py -m 'not installation' -p no:randomly --durations 10 $(PYTEST_ARGS)
+	$(PY) -m pytest tests/e2e tests/versions/test_spark.py $(E2E) $(PYTEST_ARGS)
 
 first-day: venv  ## copy the commands of the guides into an empty environment, up to a proven maintenance; downloads Spark
 	@$(PYTHON3) -m stack up kafka
@@ -93,16 +96,19 @@ sinks: venv  ## test the programs of jobs/sinks, also on Spark 4.1.1; downloads 
 	@$(PYTHON3) -m stack up kafka
 	$(PY) -m pytest tests/versions/test_sinks.py -p no:randomly -rA $(PYTEST_ARGS)
 
-test:  ## run unit, check, integration and e2e, and beside the last two laws, simulate and mutants; starts Kafka and HBase
+test:  ## run unit and check, then integration, e2e, laws, simulate and mutants beside each other; starts Kafka and HBase
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory check
 	@$(PYTHON3) -m stack up kafka hbase
-	@# The suites on servers often wait for a driver: the others use the cores meanwhile.
-	@printf '%s\n' on-servers in-memory | xargs -P 2 -n 1 $(MAKE) --no-print-directory
+	@# A test on servers often waits for a driver: the others use the cores meanwhile.
+	@printf '%s\n' on-spark on-airflow in-memory | xargs -P 3 -n 1 $(MAKE) --no-print-directory
 
-on-servers:
+on-spark: venv jars
+	$(PY) -m pytest tests/e2e tests/versions/test_spark.py $(addprefix --ignore ,$(ON_AIRFLOW)) $(E2E) $(PYTEST_ARGS)
+
+on-airflow: venv jars
 	@$(MAKE) --no-print-directory integration
-	@$(MAKE) --no-print-directory e2e
+	$(PY) -m pytest $(ON_AIRFLOW) $(E2E) $(PYTEST_ARGS)
 
 in-memory:
 	@nice $(MAKE) --no-print-directory laws
