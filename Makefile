@@ -76,11 +76,11 @@ mutants: venv  ## plant mistakes in the package, and check that a unit test or t
 integration: venv jars  ## run the tests against the Kafka and HBase that are up
 	$(PY) -m pytest tests/integration -p no:randomly --durations 10 $(PYTEST_ARGS)
 
-E2E := -m 'not installation' -p no:randomly --durations 10
+STORIES := tests/e2e tests/versions/test_spark.py
 ON_AIRFLOW := tests/e2e/test_airflow.py tests/e2e/test_backfill.py
 
 e2e: venv jars  ## run the end-to-end tests, with Spark and Airflow
-	$(PY) -m pytest tests/e2e tests/versions/test_spark.py $(E2E) $(PYTEST_ARGS)
+	$(PY) -m pytest $(STORIES) -m 'not installation' -p no:randomly --durations 10 $(PYTEST_ARGS)
 
 first-day: venv  ## copy the commands of the guides into an empty environment, up to a proven maintenance; downloads Spark
 	@$(PYTHON3) -m stack up kafka
@@ -103,12 +103,12 @@ test:  ## run unit and check, then integration, e2e, laws, simulate and mutants 
 	@# A test on servers often waits for a driver: the others use the cores meanwhile.
 	@printf '%s\n' on-spark on-airflow in-memory | xargs -P 3 -n 1 $(MAKE) --no-print-directory
 
-on-spark: venv jars
-	$(PY) -m pytest tests/e2e tests/versions/test_spark.py $(addprefix --ignore ,$(ON_AIRFLOW)) $(E2E) $(PYTEST_ARGS)
+on-spark:
+	@$(MAKE) --no-print-directory e2e STORIES='$(STORIES) $(addprefix --ignore ,$(ON_AIRFLOW))'
 
-on-airflow: venv jars
+on-airflow:
 	@$(MAKE) --no-print-directory integration
-	$(PY) -m pytest $(ON_AIRFLOW) $(E2E) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory e2e STORIES='$(ON_AIRFLOW)'
 
 in-memory:
 	@nice $(MAKE) --no-print-directory laws

@@ -49,7 +49,10 @@ def test_every_target_that_a_workflow_runs_is_in_the_makefile(workflow: Path) ->
 
 
 def test_every_suite_of_make_test_is_run_by_a_workflow() -> None:
-    recipes = [MAKEFILE.partition(f"\n{name}:")[2].partition("\n\n")[0] for name in ("test", "on-servers", "in-memory")]
+    recipes = [
+        MAKEFILE.partition(f"\n{name}:")[2].partition("\n\n")[0]
+        for name in ("test", "on-spark", "on-airflow", "in-memory")
+    ]
     suites = re.findall(r"\$\(MAKE\) --no-print-directory ([a-z0-9-]+)", "".join(recipes))
     run = {target for workflow in WORKFLOWS for words in commands_of(workflow) for target in targets_of(words)}
 
