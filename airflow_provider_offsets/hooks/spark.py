@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.apache.spark.get_provider_info import get_provider_info as spark_provider_info
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.providers.common.compat.sdk import conf as airflow_conf
@@ -38,6 +39,12 @@ _LEAVES_DRIVERS = ("LocalExecutor", "SequentialExecutor")
 """Executors that run tasks on the scheduler's machine. Workers and pods of the others may end with their task."""
 
 
+YARN_ADDRESS = "yarn_resourcemanager_webapp_address"
+"""Key of the extra that has the web address of YARN's ResourceManager, as in the Spark provider."""
+
+_EXTRA = {"queue", "deploy-mode", "spark-binary", "namespace", "principal", "keytab", "rest-scheme", "rest-port"}
+"""Keys that ``SparkSubmitHook`` reads, besides those that the form of the installed Spark provider has."""
+
 _MASTER = re.compile(r"local(\[(\*|\d+)( *, *\d+)?\])?|local-cluster\[.+\]|yarn|spark://[^\s/]+")
 """Masters that spark-submit takes, other than those that are refused by name."""
 
@@ -61,11 +68,12 @@ class SparkJobHook:
             master; an Airflow executor whose workers end with their tasks.
         :raises InputRefused: the application, a jar or spark-submit does not exist; or a folder cannot be created; or
             the Kafka connector is known not to work with this Spark; or the stop policy uses YARN, and the connection
-            lacks the address of its ResourceManager.
+            lacks the address of its ResourceManager; or the extra of the connection has a key that nothing reads.
         """
         # Only the launcher on this machine uses the store of an untracked job; the job itself never does.
         used_by_driver = store_url if self.pipeline.tracked else ""
         _check_mode(self.pipeline.name, self._master, used_by_driver)
+        _check_extra(self._extra, self.pipeline.job.spark_conn_id)
         self._check_cluster()
         _check_executor(airflow_conf.get("core", "executor", fallback="LocalExecutor"), executor)
         self._check_folders()
@@ -76,11 +84,8 @@ class SparkJobHook:
 
     @property
     def resource_manager(self) -> str:
-        """Web address of YARN's ResourceManager; empty if the job runs elsewhere or the connection lacks the address.
-
-        The connection's extra has the same key as in the Spark provider.
-        """
-        address = str(self._extra.get("yarn_resourcemanager_webapp_address") or "").strip().rstrip("/")
+        """Web address of YARN's ResourceManager; empty if the job runs elsewhere or the connection lacks it."""
+        address = str(self._extra.get(YARN_ADDRESS) or "").strip().rstrip("/")
         if not address or not self._master.startswith("yarn"):
             return ""
         return address if "://" in address else f"http://{address}"
@@ -283,6 +288,18 @@ def _check_mode(pipeline: str, master: str, store_url: str) -> None:
             seen=f"pipeline {pipeline!r} has a SQLite store and master {master!r}",
             expected="a store that every host can reach, because SQLite is a file on one host",
             do="point the offsets connection at postgresql:// or hbase://, or use a local[n] master",
+        )
+
+
+def _check_extra(extra: Mapping[str, Any], conn_id: str) -> None:
+    info = spark_provider_info()  # type: ignore[no-untyped-call]  # the provider's own file
+    forms = (each for each in info["connection-types"] if each["connection-type"] == "spark")
+    known = _EXTRA.union(*(form.get("conn-fields", ()) for form in forms), {YARN_ADDRESS})
+    if unknown := sorted(set(extra) - known):
+        raise InputRefused(
+            seen=f"the extra of connection {conn_id!r} has {', '.join(map(repr, unknown))}",
+            expected=f"only {', '.join(sorted(known))}",
+            do="remove it, or correct its spelling",
         )
 
 

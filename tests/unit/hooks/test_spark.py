@@ -117,6 +117,7 @@ class TestModes:
             ({"deploy-mode": "client "}, "'deploy-mode' has a space"),
             ({"spark-home": "/opt/spark"}, "Spark connection 'spark_default' cannot be used: .*`spark-home`"),
             ({"spark-binary": "spark5-submit"}, "Spark connection 'spark_default' cannot be used: .*spark-binary"),
+            ({"deploy_mode": "cluster"}, "'spark_default' has 'deploy_mode'. Expected only deploy-mode, keytab,"),
             ({"rest-port": "x"}, "Spark connection 'spark_default' cannot be used"),
         ],
     )
