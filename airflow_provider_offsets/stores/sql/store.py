@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from airflow_provider_offsets.core.batch import Batch, Stream
 from airflow_provider_offsets.core.limits import LAST_TIME_MS
 from airflow_provider_offsets.core.position import Position
-from airflow_provider_offsets.errors import InputRefused, StoreError, StoreLayoutError, StoreUnreachable
+from airflow_provider_offsets.errors import InputRefused, OffsetsError, StoreLayoutError, StoreUnreachable
 from airflow_provider_offsets.stores import history, rules
 from airflow_provider_offsets.stores.clients import client_missing
 from airflow_provider_offsets.stores.paging import FIRST_PAGE, LARGEST_PAGE, next_page
@@ -266,7 +266,7 @@ class SqlStore:
                 self._check_layout()
             raise self._problem(error) from error
 
-    def _problem(self, error: exc.SQLAlchemyError) -> StoreError:
+    def _problem(self, error: exc.SQLAlchemyError) -> OffsetsError:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         if self._url.password:
             cause = cause.replace(str(self._url.password), "***")
@@ -275,6 +275,12 @@ class SqlStore:
                 seen=f"{self._shown}: {cause}",
                 expected="a database that answers and lets this user in",
                 do="check that the database runs, and check host, user and password, then try again",
+            )
+        if self._url.query and isinstance(error, exc.DBAPIError) and error.statement is None:  # no connection yet
+            return InputRefused(
+                seen=f"{self._shown}: {cause}",
+                expected="after the '?' of the store URL, options that PostgreSQL's client has",
+                do="remove the option, or correct it",
             )
         return StoreLayoutError(
             seen=f"{self._shown}: {cause}",

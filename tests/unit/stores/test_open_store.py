@@ -57,6 +57,16 @@ def test_urls_that_name_no_store(url: str) -> None:
     assert refused.value.__cause__ is None
 
 
+@pytest.mark.parametrize("option", ["sslmod=require", "connect_timeout=x"])
+def test_options_that_postgresql_s_client_refuses(option: str) -> None:
+    store = open_store(f"postgresql://me:secret@127.0.0.1:1/d?{option}")
+
+    with pytest.raises(InputRefused, match=option.partition("=")[0]) as refused:
+        store.get("orders", "epoch/1")
+    assert refused.value.do == "remove the option, or correct it"
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("query", "kept"),
     [
