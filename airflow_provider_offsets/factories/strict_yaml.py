@@ -25,6 +25,8 @@ _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _NO_ARGUMENT = re.compile("[\0\ud800-\udfff]")
 """Characters that no argument of a process can have."""
+LARGEST = 200_000
+"""Greatest number of values in a file, with its aliases written out: a thousand pipelines of 200 values."""
 _INT, _TIME = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
 
 
@@ -87,6 +89,12 @@ class YamlFile:
                     seen=f"{path} is empty",
                     expected="'pipelines:' with at least one pipeline",
                     do="add a pipeline to the file",
+                )
+            if (values := _written_out(root, {})) > LARGEST:
+                raise PipelineFileError(
+                    seen=f"{path.name} has {values:,} values, with its aliases written out",
+                    expected=f"at most {LARGEST:,}",
+                    do="remove aliases of what has aliases itself, or divide the file",
                 )
             self.root: yaml.Node = root
             for keys, node in _each_once(root):
@@ -311,6 +319,21 @@ def _each_once(root: yaml.Node) -> Iterator[tuple[Keys, yaml.Node]]:
         else:
             below = []
         waiting.extend(reversed(below))
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values at and below a node, where each alias counts as what it names.
+
+    :param node: the node.
+    :param known: the numbers of other nodes, by their identities; a node that contains itself counts once.
+    """
+    if id(node) not in known:
+        known[id(node)] = 1
+        below = node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            below = [each for pair in node.value for each in pair]
+        known[id(node)] = 1 + sum(_written_out(each, known) for each in below)
+    return known[id(node)]
 
 
 def _below(node: yaml.Node, key: str | int) -> tuple[int, yaml.Node] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,13 @@ def changed(old: str, new: str) -> str:
     [
         ("empty", "", None, "is empty. Expected 'pipelines:'"),
         ("nothing but a remark", "# soon\n", None, "is empty"),
+        (
+            "aliases of aliases",
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in pairwise("abcdefgh")),
+            None,
+            "has 123,456,797 values, with its aliases written out. Expected at most 200,000",
+        ),
         ("not YAML", "pipelines: [\n", "line 2", "Expected valid YAML. Correct the line"),
         ("a tab", "pipelines:\n\talerts: 1\n", "line 2", "Expected valid YAML"),
         ("a list", "- alerts\n", "line 1, key (top)", "is not of type 'object'"),
